@@ -1,0 +1,2 @@
+//! The mounted filesystem: fuse → filesystem → volume → drive.
+pub mod volume;

@@ -1,0 +1,112 @@
+//! What the filesystem needs from a drive, and nothing else.
+//!
+//! `filesystem.rs` and everything above it speaks only this; `drive.rs` implements it for a Hyperdrive.
+//! Answers that are here are given at once ([`Answer::Now`]); answers that a peer must be asked for come
+//! as a future ([`Answer::Later`]), so that the caller can free the FUSE thread first.
+
+use crate::path::DrivePath;
+use bytes::Bytes;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
+
+/// Why a volume could not answer; `errno.rs` maps each to its number.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum VolumeError {
+    #[error("no such file or directory")]
+    NotFound,
+    #[error("not a directory")]
+    NotADirectory,
+    #[error("is a directory")]
+    IsADirectory,
+    /// No peer sent what is missing within the read timeout.
+    #[error("timed out: {0}")]
+    TimedOut(String),
+    /// The volume is being unmounted.
+    #[error("closed")]
+    Closed,
+    #[error("read-only drive")]
+    ReadOnly,
+    /// Local storage or an entry is damaged; the text says what.
+    #[error("{0}")]
+    Io(String),
+}
+
+pub type Result<T> = std::result::Result<T, VolumeError>;
+
+/// An answer that is here, or a promise of one. A promise ends by itself within the read timeout.
+pub enum Answer<T> {
+    Now(Result<T>),
+    Later(BoxFuture<Result<T>>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    File,
+    Directory,
+    Symlink,
+}
+
+/// One name of a volume, as plain data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub kind: Kind,
+    /// Bytes of content (length of the target for a link, 0 for a directory).
+    pub size: u64,
+    /// Permission bits only (0o000–0o777); setuid, setgid and sticky never appear.
+    pub mode: u16,
+    /// Modification time in milliseconds since 1970.
+    pub mtime_ms: i64,
+    /// Target of a link, as stored.
+    pub target: Option<String>,
+    /// Changes whenever content or attributes do: the sequence number of the entry's record.
+    pub revision: u64,
+}
+
+/// What `statfs` and the xattrs of the root tell.
+#[derive(Debug, Clone, Default)]
+pub struct VolumeInfo {
+    /// z-base-32 key.
+    pub key: String,
+    pub version: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    pub files: u64,
+}
+
+/// Names whose entry, or whose directory listing, is no longer what the kernel may have cached.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// Added, replaced or removed; directories that appeared or vanished with them included.
+    pub paths: Vec<DrivePath>,
+}
+
+pub trait Volume: Send + Sync + 'static {
+    /// Never touches the network.
+    fn info(&self) -> VolumeInfo;
+    /// The entry at `path`; `None` when there is none.
+    fn lookup(&self, path: &DrivePath) -> Answer<Option<Entry>>;
+    /// Name and entry of everything directly in `dir`, in name order.
+    fn list(&self, dir: &DrivePath) -> Answer<Arc<Vec<(String, Entry)>>>;
+    /// Content of the file that `lookup` just told; it stays readable when the name changes.
+    fn open(&self, path: &DrivePath) -> Answer<Arc<dyn FileContent>>;
+    /// Bytes of `path` (all below it for a directory) that are in the local store, for `user.hdrive.cached`.
+    fn cached_bytes(&self, path: &DrivePath) -> u64;
+    /// Calls `listener` from a thread of the volume's own on each change made by others.
+    fn subscribe(&self, listener: Box<dyn Fn(Changes) + Send + Sync>);
+    /// Ends every wait with [`VolumeError::Closed`].
+    fn close(&self);
+}
+
+/// Content of one file at one revision.
+pub trait FileContent: Send + Sync + 'static {
+    fn size(&self) -> u64;
+    /// `offset..offset+len` cut at the end of the file, if every byte is here; `None` if not.
+    fn read_local(&self, offset: u64, len: usize) -> Result<Option<Vec<Bytes>>>;
+    /// The same, fetching what is missing.
+    fn read(&self, offset: u64, len: usize) -> BoxFuture<Result<Vec<Bytes>>>;
+    /// Starts fetching `offset..offset+len`; a hint.
+    fn prefetch(&self, offset: u64, len: u64);
+}

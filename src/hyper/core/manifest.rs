@@ -1,0 +1,5 @@
+//! Manifests: who may sign a core, and the key that follows from it.
+
+/// Who signs a core.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {}

@@ -1,0 +1,90 @@
+//! What peers ask and answer about one core, as plain data.
+//!
+//! The wire layout of both is `replication/wire.rs`; who makes and checks them is `tree/proof.rs`.
+//! Indexes: a *block index* counts blocks (0, 1, 2, …); a *tree index* is the flat-tree number (the leaf
+//! of block i is 2i).
+//!
+//! Source: hypercore/lib/messages.js
+
+use super::manifest::Manifest;
+use super::tree::Node;
+use bytes::Bytes;
+
+/// A part of a request: a node and how many levels of its path the asker lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeRequest {
+    /// Block index in [`Request::block`], tree index in [`Request::hash`].
+    pub index: u64,
+    /// Levels to climb, which is the number of siblings the answer carries.
+    pub nodes: u64,
+}
+
+/// A byte position to be found; `padding` is 8 for encrypted cores, else 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeekRequest {
+    pub bytes: u64,
+    pub padding: u64,
+}
+
+/// The asker has `start` blocks and wants proof of `length` more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpgradeRequest {
+    pub start: u64,
+    pub length: u64,
+}
+
+/// What one peer asks another about a core. `id` and `fork` are the channel's business.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Request {
+    pub block: Option<NodeRequest>,
+    pub hash: Option<NodeRequest>,
+    pub seek: Option<SeekRequest>,
+    pub upgrade: Option<UpgradeRequest>,
+    pub manifest: bool,
+    pub priority: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockProof {
+    /// Block index.
+    pub index: u64,
+    /// The stored bytes (encrypted where the core is).
+    pub value: Bytes,
+    /// Siblings on the way up.
+    pub nodes: Vec<Node>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HashProof {
+    /// Tree index.
+    pub index: u64,
+    pub nodes: Vec<Node>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeekProof {
+    pub bytes: u64,
+    pub nodes: Vec<Node>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpgradeProof {
+    pub start: u64,
+    pub length: u64,
+    pub nodes: Vec<Node>,
+    /// Nodes beyond the asked range, up to the length that was signed.
+    pub additional: Vec<Node>,
+    /// Empty stands for none (a prologue needs no signature).
+    pub signature: Vec<u8>,
+}
+
+/// The answer to a [`Request`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Proof {
+    pub fork: u64,
+    pub block: Option<BlockProof>,
+    pub hash: Option<HashProof>,
+    pub seek: Option<SeekProof>,
+    pub upgrade: Option<UpgradeProof>,
+    pub manifest: Option<Manifest>,
+}

@@ -1,0 +1,7 @@
+//! Hypercore: an append-only log of blocks, signed as a Merkle tree.
+
+pub mod manifest;
+pub mod message;
+pub mod tree;
+
+pub use message::{Proof, Request};

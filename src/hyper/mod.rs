@@ -1,0 +1,3 @@
+//! Data structures and replication: Hypercore, Hyperbee, Hyperblobs, Hyperdrive.
+pub mod core;
+pub mod source;

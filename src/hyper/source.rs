@@ -1,0 +1,59 @@
+//! What bee, blobs and drive read from and append to: a log of plaintext blocks.
+//!
+//! The session of an open core implements both traits; tests implement them over a vector.
+
+use bytes::Bytes;
+use std::future::Future;
+use std::pin::Pin;
+
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Why a block could not be had.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SourceError {
+    /// No peer answered in time.
+    #[error("block {0} did not arrive in time: no connected peer sent it")]
+    TimedOut(u64),
+    /// The index is at or past the length.
+    #[error("block {index} is past the end ({length} blocks)")]
+    OutOfRange { index: u64, length: u64 },
+    /// The core was closed (unmount, shutdown) while waiting.
+    #[error("the core was closed")]
+    Closed,
+    /// Appending without the secret key.
+    #[error("the core is not writable here")]
+    ReadOnly,
+    /// Local storage failed or holds damaged data.
+    #[error("local storage: {0}")]
+    Storage(String),
+}
+
+/// Blocks of a core, local or fetched. Blocks come decrypted and verified.
+pub trait BlockSource: Send + Sync + 'static {
+    /// Length in blocks, as verified.
+    fn length(&self) -> u64;
+    fn fork(&self) -> u64;
+    /// Sum of plaintext block sizes.
+    fn byte_length(&self) -> u64;
+    /// The block if it is here, without waiting for anyone.
+    fn try_block(&self, index: u64) -> Result<Option<Bytes>, SourceError>;
+    /// The block; asks peers for it and waits up to the source's own deadline.
+    fn block(&self, index: u64) -> BoxFuture<'static, Result<Bytes, SourceError>>;
+    /// Starts fetching these blocks side by side and returns at once. A hint: bounded, may be ignored.
+    fn prefetch(&self, indexes: &[u64]);
+    /// Starts fetching `start..end` in order.
+    fn prefetch_range(&self, start: u64, end: u64) {
+        self.prefetch(&(start..end).collect::<Vec<_>>());
+    }
+    /// The block that holds plaintext byte `byte` of the core, and the offset inside it.
+    fn seek(&self, byte: u64) -> BoxFuture<'static, Result<(u64, u64), SourceError>>;
+    /// Plaintext byte offset at which block `index` starts, if the tree nodes to tell are here.
+    fn byte_offset(&self, index: u64) -> Result<Option<u64>, SourceError>;
+}
+
+/// A source that can be appended to. One call is one signature and one commit.
+pub trait BlockLog: BlockSource {
+    fn writable(&self) -> bool;
+    /// Appends the blocks and returns the index of the first.
+    fn append(&self, blocks: Vec<Bytes>) -> Result<u64, SourceError>;
+}

@@ -1,0 +1,18 @@
+//! hdrive: a peer-to-peer drive as a POSIX filesystem.
+//!
+//! Imports point down these floors, and sideways only inside a wing:
+//!
+//! | floor | modules | knows nothing of |
+//! |---|---|---|
+//! | top | `cli` | – |
+//! | joints | `node` (hyper + swarm), `fs` (drive, through `fs::volume`) | `node`: fuser; `fs`: the swarm |
+//! | wings | `hyper` (data, replication) and `swarm` (network) | each other; sockets and clock, except `swarm::driver` |
+//! | ground | `codec`, `crypto`, `key`, `path` | I/O, time, async |
+
+pub mod codec;
+pub mod crypto;
+pub mod fs;
+pub mod hyper;
+pub mod key;
+pub mod path;
+pub mod swarm;

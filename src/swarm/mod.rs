@@ -1,0 +1,1 @@
+//! The network: UDX, secret streams, DHT, swarm.
