@@ -1,1 +1,10 @@
 //! The network: UDX, secret streams, DHT, swarm.
+
+/// One UDP socket of the driver, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SocketId(pub u8);
+
+impl SocketId {
+    /// The socket that announces, answers and carries streams.
+    pub const MAIN: Self = Self(0);
+}
