@@ -1,3 +1,4 @@
 //! Data structures and replication: Hypercore, Hyperbee, Hyperblobs, Hyperdrive.
+pub mod cache;
 pub mod core;
 pub mod source;
