@@ -1,3 +1,4 @@
 //! Data structures and replication: Hypercore, Hyperbee, Hyperblobs, Hyperdrive.
 pub mod core;
+pub mod flat_tree;
 pub mod source;
