@@ -168,8 +168,8 @@ impl Writes {
 pub struct Session {
     /// The number of this opening; greater than any before.
     pub current: u64,
-    /// The latest opening that was not closed in order; what it left in files beyond the last durable
-    /// commit is anyone's guess.
+    /// The latest opening that was not closed in order, 0 for none; what it left in tree files beyond its
+    /// last durable commit is anyone's guess.
     pub unclean: u64,
 }
 

@@ -7,7 +7,7 @@
 use super::{
     CoreFiles, Durability, FileKind, Medium, Result, Session, Storage, StorageError, Table, Writes,
 };
-use crate::codec::{Put, Reader};
+use crate::codec::{DecodeError, Put, Reader};
 use crate::key::DiscoveryKey;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,15 +47,15 @@ impl<M: Medium> Staged<M> {
     /// # Errors
     /// [`StorageError::DamagedRecord`] if the session record does not decode, and what the medium says.
     pub fn new(medium: M) -> Result<Self> {
-        let (last, clean) = match medium.get(Table::Meta, SESSION)? {
-            None => (0, true),
-            Some(bytes) => decode_session(&bytes)?,
+        let session = match medium.get(Table::Meta, SESSION)? {
+            None => Session { current: 1, unclean: 0 },
+            Some(bytes) => next_session(&bytes)?,
         };
         Ok(Self {
             medium,
             state: Mutex::default(),
             durable: Mutex::new(()),
-            session: Session { current: last + 1, unclean: if clean { 0 } else { last } },
+            session,
             noted: AtomicBool::new(false),
             sync_failed: AtomicBool::new(false),
         })
@@ -176,7 +176,7 @@ impl<M: Medium> Storage for Staged<M> {
     fn begin_session(&self) -> Result<Session> {
         if !self.noted.load(Ordering::Acquire) {
             let mut writes = Writes::default();
-            writes.put(Table::Meta, SESSION, encode_session(self.session.current, false));
+            writes.put(Table::Meta, SESSION, encode_session(self.session, false));
             self.commit_durable(writes, &[])?;
             self.noted.store(true, Ordering::Release);
         }
@@ -192,7 +192,7 @@ impl<M: Medium> Drop for Staged<M> {
     fn drop(&mut self) {
         let mut writes = Writes::default();
         if self.noted.load(Ordering::Acquire) {
-            writes.put(Table::Meta, SESSION, encode_session(self.session.current, true));
+            writes.put(Table::Meta, SESSION, encode_session(self.session, true));
         }
         if let Err(error) = self.commit_durable(writes, &[]) {
             tracing::error!(%error, "the store could not be closed in order");
@@ -200,17 +200,21 @@ impl<M: Medium> Drop for Staged<M> {
     }
 }
 
-fn encode_session(number: u64, clean: bool) -> Vec<u8> {
+/// uint number, bool closed in order, uint number of the latest one that was not.
+fn encode_session(session: Session, closed: bool) -> Vec<u8> {
     let mut out = Vec::new();
-    out.put_uint(number);
-    out.put_bool(clean);
+    out.put_uint(session.current);
+    out.put_bool(closed);
+    out.put_uint(session.unclean);
     out
 }
 
-fn decode_session(bytes: &[u8]) -> Result<(u64, bool)> {
-    let mut reader = Reader::new(bytes);
-    let fields = reader.uint().and_then(|number| Ok((number, reader.bool()?)));
-    fields.map_err(|e| StorageError::DamagedRecord {
+fn next_session(bytes: &[u8]) -> Result<Session> {
+    let read = |mut r: Reader| {
+        let (last, closed, unclean) = (r.uint()?, r.bool()?, r.uint()?);
+        Ok(Session { current: last + 1, unclean: if closed { unclean } else { last } })
+    };
+    read(Reader::new(bytes)).map_err(|e: DecodeError| StorageError::DamagedRecord {
         table: Table::Meta,
         key: "session".into(),
         reason: e.to_string(),
