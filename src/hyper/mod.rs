@@ -1,3 +1,6 @@
 //! Data structures and replication: Hypercore, Hyperbee, Hyperblobs, Hyperdrive.
+pub mod bee;
+pub mod blobs;
 pub mod core;
+pub mod drive;
 pub mod source;
