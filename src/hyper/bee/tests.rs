@@ -478,3 +478,29 @@ proptest! {
         prop_assert_eq!(&old, &model);
     }
 }
+
+#[test]
+#[ignore = "a measurement"]
+fn importing_ten_thousand_entries_in_one_batch() {
+    let (log, bee) = writer();
+    let value = vec![b'v'; 130];
+    let started = std::time::Instant::now();
+    let mut batch = bee.batch().unwrap();
+    for i in 0..10_000 {
+        batch.put(format!("files\0/dir{:03}/file {i:06}.txt", i % 100), value.clone()).unwrap();
+    }
+    batch.flush().unwrap();
+    let took = started.elapsed();
+    println!("one batch: {took:?}, {} bytes", log.byte_length());
+    let started = std::time::Instant::now();
+    for i in 0..10_000 {
+        let mut batch = bee.batch().unwrap();
+        batch.put(format!("files\0/dir{:03}/file {i:06}.txt", i % 100), value.clone()).unwrap();
+        batch.flush().unwrap();
+    }
+    println!("one by one: {:?}", started.elapsed());
+    let started = std::time::Instant::now();
+    let mut n = 0;
+    run(bee.walk(|_| n += 1)).unwrap();
+    println!("walk of {n}: {:?}", started.elapsed());
+}
