@@ -3,4 +3,5 @@ pub mod bee;
 pub mod blobs;
 pub mod core;
 pub mod drive;
+pub mod flat_tree;
 pub mod source;
