@@ -362,3 +362,5 @@ pub(crate) fn vectors() -> &'static serde_json::Value {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::run;
