@@ -230,7 +230,7 @@ impl Core {
     }
 
     /// Adds what the options know and we do not.
-    fn learn(&mut self, options: CreateOptions) -> Result<()> {
+    pub fn learn(&mut self, options: CreateOptions) -> Result<()> {
         let key = self.identity.key;
         if let Some(manifest) = &options.manifest {
             let verifier = Verifier::new(&key, manifest).ok_or(CoreError::NotTheKey("manifest"))?;
