@@ -726,6 +726,138 @@ proptest! {
     }
 }
 
+/// What a reader does while one peer lies about sizes as far as hashes let it.
+#[derive(Debug, Clone)]
+enum Step {
+    Block(u64),
+    /// Asks for the hash of a node so many levels above a block; the sizes of its pair come shifted.
+    Hash {
+        block: u64,
+        levels: u32,
+        shift: u64,
+    },
+    /// The same two ways, asked before the answer that came first.
+    Crossing {
+        block: u64,
+        other: u64,
+        shift: u64,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        any::<u64>().prop_map(Step::Block),
+        (any::<u64>(), 0u32..4, 1u64..9).prop_map(|(block, levels, shift)| Step::Hash {
+            block,
+            levels,
+            shift
+        }),
+        (any::<u64>(), any::<u64>(), 1u64..9).prop_map(|(block, other, shift)| Step::Crossing {
+            block,
+            other,
+            shift
+        }),
+    ]
+}
+
+impl Store {
+    fn hash_request(&self, block: u64, levels: u32) -> Request {
+        let mut index = 2 * block;
+        for _ in 0..levels {
+            if flat::end(flat::parent(index)) <= self.head.length {
+                index = flat::parent(index);
+            }
+        }
+        let (mut top, mut nodes) = (index, 0);
+        while !self.nodes.0.contains_key(&top) {
+            top = flat::parent(top);
+            nodes += 1;
+        }
+        Request { hash: Some(NodeRequest { index, nodes }), ..Request::default() }
+    }
+}
+
+/// Moves up to `by` bytes from the first node to the second.
+fn shift(list: &mut [Node], by: u64) {
+    if let [a, b, ..] = list {
+        let by = by.min(a.size);
+        a.size -= by;
+        b.size += by;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn a_liar_about_sizes_moves_no_stored_block(
+        length in 1u64..60, first in 1u64..60, by in 0u64..9, steps in proptest::collection::vec(step(), 0..30),
+    ) {
+        let server = Store::full(length);
+        let mut client = Store::default();
+        let upgrade = Some(UpgradeRequest { start: 0, length: first.min(length) });
+        let proof = server.serve(&Request { upgrade, ..Request::default() }).unwrap();
+        let mut lying = proof.clone();
+        if let Some(UpgradeProof { nodes, additional, .. }) = &mut lying.upgrade
+            && let ([.., a], [b, ..]) = (nodes.as_mut_slice(), additional.as_mut_slice())
+        {
+            let by = by.min(a.size);
+            a.size -= by;
+            b.size += by;
+        }
+        let proof = if client.check(&lying).is_ok() { lying } else { proof };
+        client.apply(&proof).unwrap();
+
+        let mut held = BTreeSet::new();
+        let mut read = |client: &mut Store, request: &Request| {
+            let proof = server.serve(request).unwrap();
+            let verified = client.check(&proof).unwrap();
+            let (block, size) = verified.block.unwrap();
+            let offset = verified.block_offset(&client.head, &client.nodes).unwrap();
+            client.commit(verified);
+            assert_eq!(offset.map(|o| (o, size)), block_span(&server.head, &server.nodes, block).unwrap());
+            held.insert(block);
+            for &block in &held {
+                let here = block_span(&client.head, &client.nodes, block).unwrap();
+                assert_eq!(here, block_span(&server.head, &server.nodes, block).unwrap());
+            }
+        };
+        let lie = |client: &mut Store, request: &Request, by| {
+            let mut proof = server.serve(request).unwrap();
+            shift(&mut proof.hash.as_mut().unwrap().nodes, by);
+            client.apply(&proof).unwrap();
+        };
+        for step in steps {
+            match step {
+                Step::Block(block) => {
+                    let request = client.block_request(block % length);
+                    read(&mut client, &request);
+                }
+                Step::Hash { block, levels, shift } => {
+                    let request = client.hash_request(block % length, levels);
+                    lie(&mut client, &request, shift);
+                }
+                Step::Crossing { block, other, shift } => {
+                    let block = client.block_request(block % length);
+                    let hash = client.hash_request(other % length, 0);
+                    if other % 2 == 0 {
+                        lie(&mut client, &hash, shift);
+                        read(&mut client, &block);
+                    } else {
+                        read(&mut client, &block);
+                        lie(&mut client, &hash, shift);
+                    }
+                }
+            }
+        }
+        for block in 0..length {
+            let request = client.block_request(block);
+            read(&mut client, &request);
+        }
+        prop_assert_eq!(&client.nodes, &server.nodes);
+    }
+}
+
 fn seek_any(server: &Store, request: &Request) -> Option<SeekResult> {
     let asked = request.seek?;
     let _ = byte_offset(&server.head, &server.nodes, asked.bytes);
