@@ -314,3 +314,47 @@ fn encrypted_and_legacy_drives_read_right() {
         assert_eq!(f.read("/old.txt", 0, 9), b"old");
     }
 }
+
+/// Everything that waits can be handed to another thread.
+#[allow(dead_code, reason = "it only has to compile")]
+fn futures_are_send(drive: &'static Drive, index: &'static DriveIndex, reader: &FileReader) {
+    fn send(_: impl Send) {}
+    send(drive.index());
+    send(drive.refresh(index));
+    send(drive.bee().header());
+    send(drive.bee().get(b"key"));
+    send(drive.bee().range(Default::default()).collect());
+    send(async { drive.bee().diff(drive.bee()).next().await });
+    send(async { drive.bee().history(1).next().await });
+    send(drive.bee().walk(drop));
+    send(reader.read(0, 1));
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn an_index_of_many_files() {
+    let f = fixture(None);
+    let files = 200_000;
+    let started = std::time::Instant::now();
+    let mut batch = f.drive.batch().unwrap();
+    let mut entry = Entry::file(BlobId { block_length: 1, byte_length: 9, ..BlobId::default() });
+    entry.set_mtime_ms(1_700_000_000_123);
+    for i in 0..files {
+        batch.put(&path(&format!("/dir{:04}/file-{i:06}.txt", i % 1000)), &entry).unwrap();
+    }
+    batch.flush().unwrap();
+    println!("batch: {:?}", started.elapsed());
+    let started = std::time::Instant::now();
+    let index = run(f.drive.index()).unwrap();
+    println!("load: {:?}", started.elapsed());
+    f.put("/dir0500/new", b"x");
+    let started = std::time::Instant::now();
+    let (index, changed) = run(f.drive.refresh(&index)).unwrap();
+    println!("refresh: {:?} {changed:?}", started.elapsed());
+    let name = path("/dir0500/file-000500.txt");
+    let started = std::time::Instant::now();
+    for _ in 0..100_000 {
+        assert!(index.lookup(&name).is_some());
+    }
+    println!("lookup: {:?}", started.elapsed() / 100_000);
+}
