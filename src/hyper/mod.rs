@@ -1,3 +1,4 @@
 //! Data structures and replication: Hypercore, Hyperbee, Hyperblobs, Hyperdrive.
 pub mod core;
+pub mod mux;
 pub mod source;
