@@ -1,4 +1,5 @@
 //! Data structures and replication: Hypercore, Hyperbee, Hyperblobs, Hyperdrive.
 pub mod core;
 pub mod mux;
+pub mod replication;
 pub mod source;

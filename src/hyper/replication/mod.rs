@@ -1,0 +1,3 @@
+//! Replication: what peers tell, ask and answer about cores.
+
+pub mod wire;
