@@ -17,7 +17,7 @@ pub use channel::ChannelError;
 
 use crate::codec::{DecodeError, FrameBuf, Put};
 use bytes::Bytes;
-use channel::{Paired, PairKey, Table};
+use channel::{PairKey, Paired, Table};
 use frame::{Cork, Item, Items};
 use std::collections::VecDeque;
 
@@ -39,13 +39,28 @@ pub enum MuxError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MuxEvent {
     /// Both sides have opened this channel.
-    Opened { channel: u64, handshake: Bytes },
+    Opened {
+        channel: u64,
+        handshake: Bytes,
+    },
     /// The remote opens a channel that we have not opened. Answer with [`Mux::accept`] or
     /// [`Mux::refuse`] before the next poll.
-    Asked { remote: u64, protocol: &'static str, id: Vec<u8>, handshake: Bytes },
-    Message { channel: u64, kind: u64, body: Bytes },
+    Asked {
+        remote: u64,
+        protocol: &'static str,
+        id: Vec<u8>,
+        handshake: Bytes,
+    },
+    Message {
+        channel: u64,
+        kind: u64,
+        body: Bytes,
+    },
     /// The remote closed this channel, or rejected it while it was opening.
-    Closed { channel: u64, rejected: bool },
+    Closed {
+        channel: u64,
+        rejected: bool,
+    },
 }
 
 /// A protocol that we speak, with other names that a remote may use for it.
@@ -108,9 +123,11 @@ impl Mux {
         Ok(match item {
             Item::Message { channel, kind, body } => {
                 // A message for a closed channel may have been on its way when we closed it.
-                self.table
-                    .local_of(channel)
-                    .map(|channel| MuxEvent::Message { channel, kind, body })
+                self.table.local_of(channel).map(|channel| MuxEvent::Message {
+                    channel,
+                    kind,
+                    body,
+                })
             }
             Item::Open { remote: 0, .. } => {
                 self.put_reject(0);
@@ -138,7 +155,8 @@ impl Mux {
         id: Vec<u8>,
         handshake: Bytes,
     ) -> Result<Option<MuxEvent>, MuxError> {
-        let known = self.protocols.iter().find(|p| p.name == protocol || p.aliases.contains(&protocol));
+        let known =
+            self.protocols.iter().find(|p| p.name == protocol || p.aliases.contains(&protocol));
         let key = known.map(|p| PairKey { protocol: p.name, id });
         Ok(match (self.table.remote_open(key.as_ref(), remote)?, key) {
             (Paired::With(channel), _) => Some(MuxEvent::Opened { channel, handshake }),

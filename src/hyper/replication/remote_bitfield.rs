@@ -39,9 +39,7 @@ impl RemoteBitfield {
     pub fn has(&self, block: u64) -> bool {
         block < self.contiguous
             || match self.pages.get(&(block / PAGE)) {
-                Some(bits) => {
-                    bits.get(word_of(block)).is_some_and(|w| w >> (block % 64) & 1 == 1)
-                }
+                Some(bits) => bits.get(word_of(block)).is_some_and(|w| w >> (block % 64) & 1 == 1),
                 None => self.run_end(block / PAGE).is_some(),
             }
     }
@@ -56,10 +54,9 @@ impl RemoteBitfield {
         }
         let run = self.runs.range(from / PAGE + 1..).next().map(|(page, _)| page * PAGE);
         let last = run.unwrap_or(end).min(end).div_ceil(PAGE);
-        let bits = self
-            .pages
-            .range(from / PAGE..last)
-            .find_map(|(page, bits)| first_set(bits, from.saturating_sub(page * PAGE)).map(|i| page * PAGE + i));
+        let bits = self.pages.range(from / PAGE..last).find_map(|(page, bits)| {
+            first_set(bits, from.saturating_sub(page * PAGE)).map(|i| page * PAGE + i)
+        });
         bits.or(run).filter(|block| *block < end)
     }
 
@@ -166,7 +163,9 @@ impl RemoteBitfield {
         let (mut first, mut last) = (first, last);
         if on {
             // Join with runs that touch.
-            while let Some((&s, &e)) = self.runs.range(..=last).next_back().filter(|(_, e)| **e >= first) {
+            while let Some((&s, &e)) =
+                self.runs.range(..=last).next_back().filter(|(_, e)| **e >= first)
+            {
                 self.runs.remove(&s);
                 (first, last) = (first.min(s), last.max(e));
             }
@@ -175,7 +174,8 @@ impl RemoteBitfield {
             }
             return;
         }
-        while let Some((&s, &e)) = self.runs.range(..last).next_back().filter(|(_, e)| **e > first) {
+        while let Some((&s, &e)) = self.runs.range(..last).next_back().filter(|(_, e)| **e > first)
+        {
             self.runs.remove(&s);
             if s < first {
                 self.runs.insert(s, first);

@@ -145,10 +145,8 @@ fn every_message_of_the_reference_encodes_and_decodes() {
 fn handshakes_and_capabilities_of_the_reference() {
     let v = vectors();
     for h in v["wire_handshake"].as_array().unwrap() {
-        let want = Handshake {
-            seeks: h["seeks"].as_bool().unwrap(),
-            capability: fixed(&h["capability"]),
-        };
+        let want =
+            Handshake { seeks: h["seeks"].as_bool().unwrap(), capability: fixed(&h["capability"]) };
         assert_eq!(hex(&want.encode()), h["hex"].as_str().unwrap());
         assert_eq!(Handshake::decode(&want.encode()), Ok(want));
     }
