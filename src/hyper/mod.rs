@@ -1,4 +1,5 @@
 //! Data structures and replication: Hypercore, Hyperbee, Hyperblobs, Hyperdrive.
+pub mod cache;
 pub mod core;
 pub mod flat_tree;
 pub mod mux;

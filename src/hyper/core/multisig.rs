@@ -17,9 +17,15 @@ use super::tree::{MAX_NODES, Node};
 use crate::codec::{DecodeError, Put, Reader, Result};
 use crate::crypto::Signature;
 
-/// No signature comes near this (a node is 50 bytes, a signer needs at most [`MAX_NODES`]); it bounds the work
-/// that decoding one costs.
+/// The longest signature that is looked at, whatever the manifest.
 pub const MAX_SIGNATURE: usize = 1 << 20;
+
+/// What one signer can need: its part, and a patch of [`MAX_NODES`] nodes of 50 bytes.
+const MAX_PER_SIGNER: usize = 128 + MAX_NODES * 50;
+
+/// Room for what later versions may append. A signature is kept and passed on as it came, so that a peer must
+/// not be able to blow it up.
+const MAX_SPARE: usize = 1024;
 
 /// One signer's part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +45,10 @@ pub(super) struct Multisig {
 }
 
 impl Multisig {
-    /// `signers` is how many the manifest has; it bounds the list of nodes.
+    /// `signers` is how many the manifest has; it bounds what is accepted.
     pub fn decode(signature: &[u8], version: u64, signers: usize) -> Result<Self> {
-        if signature.len() > MAX_SIGNATURE {
+        let limit = MAX_PER_SIGNER.saturating_mul(signers).saturating_add(MAX_SPARE);
+        if signature.len() > limit.min(MAX_SIGNATURE) {
             return Err(DecodeError::Invalid("signature size"));
         }
         let mut r = Reader::new(signature);

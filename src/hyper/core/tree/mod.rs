@@ -19,6 +19,8 @@ mod reorg;
 mod seek;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub use batch::Batch;

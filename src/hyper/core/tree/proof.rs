@@ -138,7 +138,7 @@ impl Maker<'_> {
             // Inside the tree that the asker has.
             let root = climb(target, asked.to)?;
             let found = match asked.seek {
-                Some(seek) => Some(self.seek_untrusted(root, seek)?),
+                Some(seek) => self.seek_untrusted(root, seek)?,
                 None => None,
             };
             self.paths(found, root)?;
@@ -252,25 +252,27 @@ impl Maker<'_> {
         Ok(None)
     }
 
-    /// Where `seek` lands under `root`; an asker that put it elsewhere is wrong.
-    fn seek_untrusted(&self, root: u64, seek: SeekRequest) -> Result<u64> {
-        if flat::end(root) > self.tree.head.length {
+    /// Where `seek` lands under `root`. An asker that put it elsewhere is wrong, but only under the first root:
+    /// the reference has no offsets under the others and answers there without the seek.
+    fn seek_untrusted(&self, root: u64, seek: SeekRequest) -> Result<Option<u64>> {
+        let Tree { head, nodes } = self.tree;
+        let first = head.roots.first().is_some_and(|r| flat::contains(r.index, root));
+        let outside = if first { Err(INVALID("seek outside the node")) } else { Ok(None) };
+        if flat::end(root) > head.length {
             return Err(INVALID("seek past the tree"));
         }
-        let start =
-            byte_offset(self.tree.head, self.tree.nodes, root)?.ok_or(ProofError::Missing(root))?;
+        let start = byte_offset(head, nodes, root)?.ok_or(ProofError::Missing(root))?;
         let padding = (flat::left_span(root) / 2).saturating_mul(seek.padding);
-        let start = start.saturating_sub(padding);
-        let Some(bytes) = seek.bytes.checked_sub(start) else {
-            return Err(INVALID("seek before the node"));
+        let Some(bytes) = seek.bytes.checked_sub(start.saturating_sub(padding)) else {
+            return outside;
         };
         if bytes == 0 {
-            return Ok(root);
+            return Ok(Some(root));
         }
         if bytes >= unpadded(&self.node(root)?, seek.padding) {
-            return Err(INVALID("seek behind the node"));
+            return outside;
         }
-        self.seek_within(root, bytes, seek.padding)
+        self.seek_within(root, bytes, seek.padding).map(Some)
     }
 
     /// Descends to the node that holds byte `bytes` of `root`, as far as nodes are here.

@@ -113,8 +113,8 @@ pub fn missing_nodes(head: &Head, nodes: &dyn NodeSource, block: u64) -> io::Res
 
 /// [`missing_nodes`] of someone who has the roots at `length` and nothing else.
 pub fn max_missing_nodes(block: u64, length: u64) -> u64 {
-    let leaf = 2 * block;
-    let root = flat::full_roots(length).find(|&root| flat::contains(root, leaf));
+    let mut roots = flat::full_roots(length);
+    let root = roots.find(|&root| block < length && block < flat::end(root));
     root.map_or(0, |root| flat::depth(root).into())
 }
 
