@@ -15,6 +15,10 @@ use super::{ConnId, HubEvent, RangeId, Refusal, ReplicaCore};
 use crate::crypto::Hash;
 use crate::hyper::core::message::Proof;
 use std::ops::Range;
+use std::time::Duration;
+
+/// How long nothing is asked for after our own storage failed (a full disk, mostly).
+const STORAGE_PAUSE: Duration = Duration::from_secs(1);
 
 /// An answer whose request was found.
 pub(super) struct Landing {
@@ -113,7 +117,8 @@ impl Replica {
                         peer.bytes_down += block.value.len() as u64;
                     }
                     self.block_arrived(ctx, core, block.index, conn, applied.block.is_some());
-                } else if flight.block().is_some() {
+                }
+                if !is_complete(&flight, proof) {
                     self.fail(id, &flight);
                 }
                 if applied.upgraded.is_some() {
@@ -126,8 +131,7 @@ impl Replica {
                 ctx.strike(conn, Some(self.id), Violation::Proof(why));
             }
             Err(Refusal::Invalid(_) | Refusal::Stale) => self.put_back(id, &flight),
-            // Nothing is wrong with the peer, but asking again at once would spin.
-            Err(Refusal::Storage(_)) => self.fail(id, &flight),
+            Err(Refusal::Storage(why)) => self.on_storage_failure(ctx, id, &flight, why),
         }
     }
 
@@ -156,8 +160,16 @@ impl Replica {
                 self.fail(id, &flight);
                 ctx.strike(flight.conn, Some(self.id), Violation::Proof(why));
             }
-            Err(_) => self.fail(id, &flight),
+            Err(Refusal::Stale) => self.fail(id, &flight),
+            Err(Refusal::Storage(why)) => self.on_storage_failure(ctx, id, &flight, why),
         }
+    }
+
+    /// Nothing is wrong with the peer, but asking again at once would spin.
+    fn on_storage_failure(&mut self, ctx: &mut Ctx, id: u64, flight: &Flight, why: String) {
+        self.paused_until = Some(ctx.now + STORAGE_PAUSE);
+        self.put_back(id, flight);
+        ctx.emit(HubEvent::StorageFailed { core: self.id, why });
     }
 
     pub fn on_no_data(
@@ -318,6 +330,14 @@ fn is_empty(proof: &Proof) -> bool {
         && proof.seek.is_none()
         && proof.upgrade.is_none()
         && proof.manifest.is_none()
+}
+
+/// Whether an answer has what was asked for; one that has not says "no data" for the rest.
+fn is_complete(flight: &Flight, proof: &Proof) -> bool {
+    let request = &flight.request;
+    request.block.is_some() == proof.block.is_some()
+        && request.hash.is_some() == proof.hash.is_some()
+        && request.upgrade.is_some() == proof.upgrade.is_some()
 }
 
 /// Whether each part of an answer was asked for.

@@ -160,6 +160,8 @@ pub enum HubEvent {
     PeersSynced {
         core: CoreId,
     },
+    /// Our own storage would not take what a peer sent; it is asked again a second later.
+    StorageFailed { core: CoreId, why: String },
     Violation {
         conn: ConnId,
         core: Option<CoreId>,

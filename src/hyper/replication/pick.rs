@@ -38,6 +38,9 @@ const OVERHEAD: usize = 512;
 impl Replica {
     /// Sends whatever can be asked for now.
     pub fn pump(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore) {
+        if self.is_paused(ctx) {
+            return;
+        }
         self.pump_tree(ctx, core);
         self.pump_blocks(ctx, core);
         self.pump_ranges(ctx, core, None);
@@ -45,9 +48,17 @@ impl Replica {
 
     /// The same after one peer got room: only that one is looked at for ranges.
     pub fn pump_peer(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore, conn: ConnId) {
+        if self.is_paused(ctx) {
+            return;
+        }
         self.pump_tree(ctx, core);
         self.pump_blocks(ctx, core);
         self.pump_ranges(ctx, core, Some(conn));
+    }
+
+    /// Our storage failed: nothing is asked for a while.
+    fn is_paused(&self, ctx: &Ctx) -> bool {
+        self.paused_until.is_some_and(|until| ctx.now < until)
     }
 
     /// Forks, upgrades, the manifest, seeks.
@@ -71,7 +82,7 @@ impl Replica {
             .values()
             .filter_map(|peer| offer(peer, head.fork, head.length).map(|rank| (rank, peer.conn)))
             .max();
-        let Some((_, conn)) = best else { return self.ask_manifest(ctx, core) };
+        let Some((_, conn)) = best else { return };
         let Some(remote) = self.peers.get(&conn).and_then(|peer| peer.remote) else { return };
         let manifest = core.needs_manifest() && remote.has_manifest;
         let start = if remote.fork > head.fork { 0 } else { head.length };
@@ -93,20 +104,6 @@ impl Replica {
         let fits = |block: &u64| peer.has(*block) && self.flights.may_ask(*block, conn);
         let index = self.blocks.between(from, to).take(MAX_LOOKS).find(fits)?;
         Some(NodeRequest { index, nodes: 0 })
-    }
-
-    /// From a peer of an empty core; else the manifest comes with the upgrade.
-    fn ask_manifest(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
-        if !core.needs_manifest() {
-            return;
-        }
-        let empty = |peer: &&Peer| {
-            peer.refused.is_none()
-                && peer.asked_for().is_some_and(|r| r.length == 0 && r.has_manifest)
-        };
-        let Some(conn) = self.peers.values().find(empty).map(|peer| peer.conn) else { return };
-        let request = Request { manifest: true, ..Request::default() };
-        self.upgrade = self.take_off(ctx, core, conn, request, core.head().fork, None);
     }
 
     /// Blocks that somebody waits for, each from the least busy peer that has it.
@@ -336,16 +333,16 @@ impl Replica {
         let idle: Vec<(SeekId, u64)> = idle.map(|(id, wish)| (*id, wish.bytes)).collect();
         for (seek, bytes) in idle {
             match core.seek(bytes) {
-                Ok(SeekResult::Found { block, offset }) => {
+                Some(SeekResult::Found { block, offset }) => {
                     self.seeks.remove(&seek);
                     let found = Some((block, offset));
                     ctx.emit(HubEvent::Seeked { core: self.id, seek, found });
                 }
-                Ok(SeekResult::Need { node, start, end }) => {
+                Some(SeekResult::Need { node, start, end }) => {
                     let wanted = Sought { seek, bytes, node, start, end };
                     self.ask_seek(ctx, core, wanted);
                 }
-                Ok(SeekResult::PastEnd) | Err(_) => {}
+                Some(SeekResult::PastEnd) | None => {}
             }
         }
     }
@@ -377,7 +374,7 @@ impl Replica {
 
     /// The head is as long as anybody knows: positions past it do not exist.
     pub fn end_seeks(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
-        let past = |wish: &SeekWish| matches!(core.seek(wish.bytes), Ok(SeekResult::PastEnd));
+        let past = |wish: &SeekWish| core.seek(wish.bytes) == Some(SeekResult::PastEnd);
         let past: Vec<SeekId> =
             self.seeks.iter().filter(|(_, wish)| past(wish)).map(|(id, _)| *id).collect();
         for seek in past {

@@ -13,6 +13,7 @@ use crate::crypto::Hash;
 use crate::key::{CoreKey, DiscoveryKey};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::time::Instant;
 
 /// Blocks from the end within which each one is announced to everybody, as in the reference.
 const LAST_BLOCKS: u64 = 256;
@@ -61,6 +62,8 @@ pub(super) struct Replica {
     pub synced_told: bool,
     /// A range was not looked through to its end.
     pub unfinished: bool,
+    /// Our storage failed; nothing is asked for until then.
+    pub paused_until: Option<Instant>,
 }
 
 impl Replica {
@@ -86,6 +89,7 @@ impl Replica {
             upgrade_wanted: false,
             synced_told: false,
             unfinished: false,
+            paused_until: None,
         }
     }
 

@@ -129,7 +129,7 @@ impl Replica {
         let mut at = start;
         while at < end {
             let stop = end.min((at / SEGMENT + 1) * SEGMENT);
-            let words = core.bits(at, (stop - at).div_ceil(32) as usize);
+            let words = core.bits(at, stop - at);
             self.send(ctx, conn, &Message::Bitfield { start: at, words });
             at = stop;
         }
