@@ -13,6 +13,8 @@
 //!
 //! Source: @hyperswarm/secret-stream/index.js, sodium-secretstream/index.js
 
+pub mod cipher;
+pub mod frame;
 pub mod noise;
 
 /// The reference's transcripts for this layer.
