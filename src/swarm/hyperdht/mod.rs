@@ -1,0 +1,6 @@
+//! x
+pub mod handshake;
+pub mod messages;
+pub mod nat;
+pub mod secure_payload;
+pub mod signatures;
