@@ -203,7 +203,7 @@ impl Rpc {
         if let Some(address) = rpc.config.address {
             rpc.nat.add(address);
         }
-        rpc.become_persistent_if_possible(now);
+        rpc.update_id();
         rpc.start_bootstrap(now);
         rpc
     }
