@@ -1,5 +1,9 @@
 //! The network: UDX, secret streams, DHT, swarm.
 
+pub mod dht_rpc;
+pub mod hyperdht;
+pub mod secret_stream;
+
 /// One UDP socket of the driver, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId(pub u8);
