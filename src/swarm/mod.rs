@@ -1,8 +1,6 @@
 //! The network: UDX, secret streams, DHT, swarm.
 
-pub mod dht_rpc;
-pub mod hyperdht;
-pub mod secret_stream;
+pub mod udx;
 
 /// One UDP socket of the driver, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
