@@ -1,6 +1,7 @@
 //! The network: UDX, secret streams, DHT, swarm.
 
 pub mod secret_stream;
+pub mod udx;
 
 /// One UDP socket of the driver, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
