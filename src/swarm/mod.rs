@@ -1,5 +1,6 @@
 //! The network: UDX, secret streams, DHT, swarm.
 
+pub mod secret_stream;
 pub mod udx;
 
 /// One UDP socket of the driver, by number.
