@@ -16,33 +16,34 @@ const NOBODY: u32 = 65534;
 const SCRIPT: &str = r#"
 set -eu
 dir=$1; node=$2; shift 2
-if ! setpriv --reuid=65534 --clear-groups sh -c ': <>/dev/fuse' 2>/dev/null; then
+user="setpriv --reuid=65534 --regid=65534 --clear-groups"
+if ! $user sh -c ': <>/dev/fuse' 2>/dev/null; then
     mknod "$node" c 10 229
     chmod 666 "$node"
     mount --bind "$node" /dev/fuse
-    setpriv --reuid=65534 --clear-groups sh -c ': <>/dev/fuse' || { echo unable; exit 0; }
+    $user sh -c ': <>/dev/fuse' || { echo unable; exit 0; }
 fi
-HDRIVE_TEST_MOUNT=$dir setpriv --reuid=65534 --regid=65534 --clear-groups "$@" >"$dir.log" 2>&1 &
+HDRIVE_TEST_MOUNT=$dir $user "$@" >"$dir.log" 2>&1 &
 pid=$!
 for i in $(seq 100); do
     if grep -Eq '^(mounted|error:)' "$dir.log"; then break; fi
     sleep 0.05
 done
 grep -E '^(mounted|error:)' "$dir.log" || cat "$dir.log"
-setpriv --reuid=65534 --clear-groups cat "$dir/f" || true
+$user cat "$dir/f" || true
 echo
 grep -F " $dir " /proc/self/mountinfo || true
 echo "root: $(cat "$dir/f" 2>&1 || true)"
 kill -9 $pid
 wait $pid 2>/dev/null || true
-HDRIVE_TEST_MOUNT=$dir setpriv --reuid=65534 --regid=65534 --clear-groups "$@" >"$dir.log" 2>&1 &
+HDRIVE_TEST_MOUNT=$dir $user "$@" >"$dir.log" 2>&1 &
 pid=$!
 for i in $(seq 100); do
     if grep -Eq '^(mounted|error:)' "$dir.log"; then break; fi
     sleep 0.05
 done
-echo "again: $(setpriv --reuid=65534 --clear-groups cat "$dir/f" 2>&1 || true)"
-setpriv --reuid=65534 --clear-groups fusermount3 -u "$dir" && echo unmounted
+echo "again: $($user cat "$dir/f" 2>&1 || true)"
+$user fusermount3 -u "$dir" && echo unmounted
 kill -9 $pid 2>/dev/null || true
 "#;
 
