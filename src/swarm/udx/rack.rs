@@ -42,8 +42,8 @@ impl Rack {
         if sacked {
             self.sacked += 1;
         }
-        if packet.state == Lost && !repeated || repeated && rtt < min_rtt {
-            // It arrived although it was given up, or too soon for the copy: it was only late.
+        if packet.state == Lost && !repeated || repeated && rtt < min_rtt / 2 {
+            // It arrived although it was given up, or much too soon for the copy: it was only late.
             self.reordering = true;
             self.factor = (self.factor + 1).min(MAX_FACTOR);
         }

@@ -16,6 +16,10 @@ impl RangeSet {
         self.ranges.is_empty()
     }
 
+    pub fn len(&self) -> usize {
+        self.ranges.len()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.ranges.iter().copied()
     }

@@ -67,6 +67,7 @@ impl Stream {
         }
         if self.phase != Phase::Open && self.sent.una() >= self.recovery_point {
             self.phase = Phase::Open;
+            self.bbr.on_recovered();
         }
         let lost = self.detect_losses(now);
         let mut sample = self.rate.finish(self.rtt.min());

@@ -22,6 +22,9 @@ const MAX_HELD_BYTES: usize = 2 * MAX_WINDOW;
 /// Bounds the bookkeeping for tiny packets.
 const MAX_AHEAD: u64 = 16_384;
 
+/// Of the ranges reported, how many are the lowest ones if there are too many.
+const LOWEST_BLOCKS: usize = 20;
+
 #[derive(Debug)]
 struct Held {
     flags: u8,
@@ -132,9 +135,15 @@ impl Receiver {
         self.ranges.insert(seq, seq + 1);
     }
 
-    /// The ranges to report: lowest first, at most [`MAX_SACK_BLOCKS`], as wire numbers.
+    /// The ranges to report, ascending, as wire numbers.
+    ///
+    /// The reference reports the lowest 50 only. With more gaps than that it hides from the sender what arrives now, which
+    /// ruins its round-trip times and its rate; so we give 30 places to the newest ranges.
     pub fn sack_blocks(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
-        self.ranges.iter().take(MAX_SACK_BLOCKS).map(|(start, end)| (start as u32, end as u32))
+        let skipped = self.ranges.len().saturating_sub(MAX_SACK_BLOCKS);
+        let kept = move |i: usize| i < LOWEST_BLOCKS || i >= LOWEST_BLOCKS + skipped;
+        let reported = self.ranges.iter().enumerate().filter(move |(i, _)| kept(*i));
+        reported.map(|(_, (start, end))| (start as u32, end as u32))
     }
 }
 
@@ -177,6 +186,16 @@ mod tests {
         }
         assert!(r.held_bytes <= MAX_HELD_BYTES);
         assert_eq!(r.window(), MAX_WINDOW.saturating_sub(r.held_bytes - MAX_WINDOW) as u32);
+    }
+
+    #[test]
+    fn of_many_gaps_the_lowest_and_the_newest_are_reported() {
+        let mut r = Receiver::new(0);
+        for n in 1..=120 {
+            offer(&mut r, 2 * n, flag::DATA, b"x");
+        }
+        let starts: Vec<u32> = r.sack_blocks().map(|(start, _)| start / 2).collect();
+        assert_eq!(starts, (1..=20).chain(91..=120).collect::<Vec<_>>());
     }
 
     #[test]

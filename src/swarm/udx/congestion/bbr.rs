@@ -159,6 +159,18 @@ impl Bbr {
         self.bw.get()
     }
 
+    pub fn trace(&self) -> String {
+        format!(
+            "{:?} {} bw {} minrtt {} full {} round {} cons {}",
+            self.mode,
+            self.cycle,
+            self.bw.get(),
+            self.min_rtt,
+            self.full,
+            self.round,
+            self.conserve
+        )
+    }
     /// The size of a full datagram changed.
     pub fn set_packet(&mut self, packet: usize) {
         self.packet = packet as u64;
@@ -404,8 +416,7 @@ impl Bbr {
 
     /// What should be in flight at `gain`: the pipe, and some bursts on their way in and out of the two hosts.
     fn target(&self, gain: f64) -> u64 {
-        let quantum =
-            (self.pacing_rate / 1000).clamp(2 * self.packet, MAX_QUANTUM.max(2 * self.packet));
+        let quantum = (self.pacing_rate / 1000).clamp(self.packet, MAX_QUANTUM.max(self.packet));
         let mut target = self.pipe(gain) + 3 * quantum;
         if self.mode == Mode::ProbeBw && self.cycle == 0 {
             target += 2 * self.packet;
@@ -426,24 +437,36 @@ impl Bbr {
     }
 
     /// Follows the phases of loss recovery; true if the window is to stay at what was delivered.
+    ///
+    /// Only where losses are heavy: scattered ones are no sign of congestion. And never below one full pipe: what is in
+    /// flight when the first loss is found may be little because the peer's window was short.
     fn follow_recovery(&mut self, sample: &RateSample, view: &View) -> bool {
+        let pipe = if self.bw.get() == 0 { self.packet } else { self.pipe(1.0).max(self.packet) };
         if sample.lost > 0 {
-            self.cwnd = self.cwnd.saturating_sub(sample.lost).max(self.packet);
+            let floor = pipe.min(self.cwnd);
+            self.cwnd = self.cwnd.saturating_sub(sample.lost).max(floor);
         }
         let was = std::mem::replace(&mut self.last_phase, view.phase);
         if view.phase == Phase::Recovery && was == Phase::Open {
-            // The first round sends one packet for each that left the network.
-            self.conserve = true;
-            self.next_round_delivered = view.delivered;
-            self.cwnd = view.in_flight + sample.acked;
-        } else if view.phase == Phase::Open && was != Phase::Open {
-            self.cwnd = self.cwnd.max(self.prior_cwnd);
-            self.conserve = false;
+            let heavy = sample.lost > 8 * self.packet && sample.lost > view.in_flight / 50;
+            if heavy {
+                // The first round sends one packet for each that left the network.
+                self.conserve = true;
+                self.next_round_delivered = view.delivered;
+                self.cwnd = self.cwnd.min((view.in_flight + sample.acked).max(pipe));
+            }
         }
         if self.conserve {
             self.cwnd = self.cwnd.max(view.in_flight + sample.acked);
         }
         self.conserve
+    }
+
+    /// A recovery is over, even if the next one begins with the same acknowledgement.
+    pub fn on_recovered(&mut self) {
+        self.cwnd = self.cwnd.max(self.prior_cwnd);
+        self.conserve = false;
+        self.last_phase = Phase::Open;
     }
 
     fn set_cwnd(&mut self, sample: &RateSample, view: &View) {

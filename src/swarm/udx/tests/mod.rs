@@ -180,16 +180,21 @@ impl Pair {
         }
     }
 
-    /// Jumps to the next thing that happens; false if nothing ever will.
-    fn step(&mut self) -> bool {
-        self.drain();
+    /// When the next thing happens.
+    fn next_event(&mut self) -> Option<Instant> {
         let next = [
             self.ab.next_arrival(),
             self.ba.next_arrival(),
             self.a.udx.poll_timeout(),
             self.b.udx.poll_timeout(),
         ];
-        let Some(next) = next.into_iter().flatten().min() else { return false };
+        next.into_iter().flatten().min()
+    }
+
+    /// Jumps to the next thing that happens; false if nothing ever will.
+    fn step(&mut self) -> bool {
+        self.drain();
+        let Some(next) = self.next_event() else { return false };
         self.now = self.now.max(next);
         let now = self.now;
         Self::receive(&mut self.b, &mut self.ab, now, 1);
@@ -216,6 +221,10 @@ impl Pair {
 
     fn run_for(&mut self, time: Duration) {
         let end = self.now + time;
-        self.run(time, |pair| pair.now >= end);
+        self.drain();
+        while self.next_event().is_some_and(|at| at <= end) {
+            self.step();
+        }
+        self.now = end;
     }
 }
