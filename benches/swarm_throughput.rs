@@ -27,6 +27,7 @@ fn network(bootstrap: Vec<SocketAddrV4>, persistent: bool) -> (NetworkHandle, Ev
         bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
         bootstrap,
         persistent,
+        address: None,
         limits: Limits::default(),
     };
     Network::start(config).unwrap()

@@ -19,8 +19,12 @@ pub struct SwarmConfig {
     pub bootstrap: Vec<SocketAddrV4>,
     /// Be a full node of the DHT from the start: known address, no firewall in front.
     pub persistent: bool,
+    /// Our public address, if known; the first node of a DHT must be told.
+    pub address: Option<SocketAddrV4>,
     /// Where peers of the same network may reach the main socket.
     pub local_addresses: Vec<SocketAddrV4>,
+    /// The wall clock at the start, in milliseconds since 1970.
+    pub unix_ms: u64,
     pub limits: Limits,
 }
 

@@ -16,6 +16,7 @@
 //! Source: hyperswarm/index.js
 
 mod connections;
+pub mod dht_rpc;
 pub mod driver;
 mod event;
 pub mod hyperdht;
@@ -32,9 +33,11 @@ pub use event::{Closed, ConnectionStatus, Limits, SwarmConfig, SwarmEvent, Swarm
 pub use topic::{JoinOptions, TopicStatus};
 
 use crate::codec::FrameBuf;
+use crate::crypto::KeyPair;
 use crate::key::{PublicKey, Topic};
 use connections::{Connection, Connections, FIRST_PACKET_WAIT, MAX_WAITING, Phase, Session};
-use hyperdht::{ConnectId, DhtConfig, DhtEvent, HyperDht};
+use dht_rpc::QueryId;
+use hyperdht::{ConnectId, DhtConfig, DhtEvent, Dial, HyperDht};
 use peer_info::Peers;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -42,6 +45,7 @@ use secret_stream::frame::{Opener, Sealer};
 use secret_stream::noise::SessionKeys;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddrV4;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use topic::{Action, Topics};
 use udx::{ConnectOptions, Udx, UdxConfig, UdxEvent};
@@ -76,7 +80,8 @@ pub struct Transmit {
 
 /// The whole network of a process, as one machine.
 pub struct Swarm {
-    config: SwarmConfig,
+    key_pair: Arc<KeyPair>,
+    limits: Limits,
     rng: StdRng,
     udx: Udx,
     dht: HyperDht,
@@ -89,18 +94,31 @@ pub struct Swarm {
     events: VecDeque<SwarmEvent>,
     ready: bool,
     listening: bool,
+    online: bool,
     stopping: bool,
+}
+
+/// What a handshake inside the DHT came to.
+struct Agreed {
+    keys: SessionKeys,
+    local_id: u32,
+    remote_id: u32,
+    /// Where to send; `None`: their first packet will tell.
+    dial: Option<Dial>,
+    big_datagrams: bool,
 }
 
 impl Swarm {
     pub fn new(config: SwarmConfig, mut rng: StdRng, now: Instant) -> Self {
-        let own = PublicKey(config.key_pair.public());
+        let SwarmConfig { key_pair, limits, .. } = &config;
+        let (key_pair, limits) = (Arc::new(key_pair.clone()), *limits);
         let mut child = || StdRng::from_rng(&mut rng);
         let udx = Udx::new(child(), UdxConfig::default());
-        let dht = HyperDht::new(dht_config(&config), child(), now);
-        let peers = Peers::new(own, &mut rng);
+        let dht = HyperDht::new(dht_config(config, key_pair.clone()), child(), now);
+        let peers = Peers::new(PublicKey(key_pair.public()), &mut rng);
         Self {
-            config,
+            key_pair,
+            limits,
             rng,
             udx,
             dht,
@@ -111,6 +129,7 @@ impl Swarm {
             events: VecDeque::new(),
             ready: false,
             listening: false,
+            online: true,
             stopping: false,
         }
     }
@@ -185,7 +204,7 @@ impl Swarm {
         if let Some(transmit) = self.dht.poll_transmit() {
             buf.clear();
             buf.extend_from_slice(&transmit.bytes);
-            let hyperdht::Transmit { socket, to, ttl, .. } = transmit;
+            let dht_rpc::Transmit { socket, to, ttl, .. } = transmit;
             return Some(Transmit { socket, to, segment_size: None, ttl });
         }
         let udx::Transmit { socket, to, segment_size, ttl } =
@@ -282,11 +301,8 @@ impl Swarm {
     /// The interfaces or their addresses changed: finds out which connections still live, looks and
     /// announces again.
     pub fn network_changed(&mut self, local_addresses: Vec<SocketAddrV4>, now: Instant) {
-        self.config.local_addresses = local_addresses;
-        for stream in self.connections.streams() {
-            self.keep_alive(stream, now);
-        }
-        self.topics.refresh(now);
+        self.dht.set_local_addresses(local_addresses, now);
+        self.look_around(now);
         self.pump(now);
     }
 
@@ -300,7 +316,7 @@ impl Swarm {
         }
         if self.listening {
             self.listening = false;
-            self.dht.unlisten(now);
+            self.dht.unlisten(&PublicKey(self.key_pair.public()), now);
         }
         self.pump(now);
     }
@@ -345,21 +361,31 @@ impl Swarm {
         }
     }
 
+    /// Finds out which connections still live, and which peers there are.
+    fn look_around(&mut self, now: Instant) {
+        for stream in self.connections.streams() {
+            self.keep_alive(stream, now);
+        }
+        self.topics.refresh(now);
+    }
+
     /// Starts the next round of a topic that is due.
     fn start_round(&mut self, now: Instant) -> bool {
+        if !self.listening && self.topics.is_server() {
+            // Records of topics name our relays, so those come first; DhtEvent::Listening says when.
+            self.listening = true;
+            self.dht.listen(self.key_pair.clone(), now);
+            return true;
+        }
         let (connections, peers) = (&self.connections, &self.peers);
         let due = self.topics.poll(now, |topic| has_peer(connections, peers, topic));
         let Some((topic, action)) = due else { return false };
-        if action == Action::Announce && !self.listening {
-            self.listening = true;
-            self.dht.listen(self.config.key_pair.clone(), now);
-        }
         let query = match action {
             Action::Announce => self.dht.announce(topic, now),
             Action::Lookup => self.dht.lookup(topic, now),
             Action::Unannounce => self.dht.unannounce(topic, now),
             Action::Cancel(query) => {
-                self.dht.cancel(query);
+                self.dht.cancel_topic_query(query);
                 return true;
             }
         };
@@ -369,7 +395,7 @@ impl Swarm {
 
     /// Dials the next queued peer if one more may be dialled.
     fn start_dial(&mut self, now: Instant) -> bool {
-        let limits = self.config.limits;
+        let limits = self.limits;
         let first = self.connections.counted() == self.connections.dialling();
         let parallel = if first { limits.max_parallel_first } else { limits.max_parallel };
         if self.stopping || self.connections.dialling() >= parallel {
@@ -396,7 +422,7 @@ impl Swarm {
             2 | 3 => 3,
             _ => 4,
         };
-        factor * self.connections.counted() < self.config.limits.max_peers
+        factor * self.connections.counted() < self.limits.max_peers
     }
 
     fn handle_dht(&mut self, event: DhtEvent, now: Instant) {
@@ -413,18 +439,42 @@ impl Swarm {
                 }
             }
             DhtEvent::QueryDone { query, .. } => self.round_finished(query, now),
-            DhtEvent::Announced { .. } => {}
-            DhtEvent::Outgoing { connect, session } => self.dialled(connect, session, now),
-            DhtEvent::Incoming { session } => self.accepted(session, now),
-            DhtEvent::ConnectFailed { connect, why } => {
+            DhtEvent::Listening { relays, .. } => {
+                tracing::debug!(relays, "listening");
+                self.topics.may_announce();
+            }
+            DhtEvent::Outgoing { connect, local_id, remote_id, tx, rx, hash, dial, .. } => {
+                let DhtEvent::Outgoing { remote, big_datagrams, .. } = event else { return };
+                let keys = SessionKeys { tx, rx, hash, remote, initiator: true };
+                let agreed = Agreed { keys, local_id, remote_id, dial, big_datagrams };
+                self.dialled(connect, agreed, now);
+            }
+            DhtEvent::Incoming { remote, local_id, remote_id, tx, rx, hash, dial, .. } => {
+                let DhtEvent::Incoming { big_datagrams, .. } = event else { return };
+                let keys = SessionKeys { tx, rx, hash, remote, initiator: false };
+                let agreed = Agreed { keys, local_id, remote_id, dial, big_datagrams };
+                self.accepted(agreed, now);
+            }
+            DhtEvent::ConnectFailed { connect, why, .. } => {
                 if let Some(stream) = self.connections.dial(connect) {
                     self.dial_failed(stream, why.to_string(), now);
                 }
             }
+            DhtEvent::Health { online, .. } => {
+                if online && !std::mem::replace(&mut self.online, online) {
+                    self.look_around(now);
+                }
+                self.online = online;
+            }
+            DhtEvent::Announced { .. }
+            | DhtEvent::Persistent { .. }
+            | DhtEvent::Unlistened { .. }
+            | DhtEvent::Value { .. }
+            | DhtEvent::Stored { .. } => {}
         }
     }
 
-    fn round_finished(&mut self, query: hyperdht::QueryId, now: Instant) {
+    fn round_finished(&mut self, query: QueryId, now: Instant) {
         let (connections, peers) = (&self.connections, &self.peers);
         let has_peer = |topic: &Topic| has_peer(connections, peers, topic);
         if let Some(round) = self.topics.finished(query, has_peer, now, &mut self.rng) {
@@ -435,9 +485,9 @@ impl Swarm {
     }
 
     /// The handshake of a dial is done.
-    fn dialled(&mut self, connect: ConnectId, agreed: hyperdht::Session, now: Instant) {
+    fn dialled(&mut self, connect: ConnectId, agreed: Agreed, now: Instant) {
         let Some(stream) = self.connections.dial(connect) else { return };
-        let dial = agreed.dial;
+        let dial = agreed.dial.map(|Dial { socket, to }| (socket, to));
         self.set_session(stream, agreed);
         let Some(connection) = self.connections.by_stream(stream) else { return };
         match dial.or(connection.early_from) {
@@ -451,9 +501,9 @@ impl Swarm {
     }
 
     /// A peer shook hands with us.
-    fn accepted(&mut self, agreed: hyperdht::Session, now: Instant) {
-        let room = self.connections.counted() < self.config.limits.max_connections;
-        if self.stopping || !room || self.peers.is_refused(&agreed.remote, now) {
+    fn accepted(&mut self, agreed: Agreed, now: Instant) {
+        let room = self.connections.counted() < self.limits.max_connections;
+        if self.stopping || !room || self.peers.is_refused(&agreed.keys.remote, now) {
             return;
         }
         if self.connections.waiting() >= MAX_WAITING
@@ -465,21 +515,20 @@ impl Swarm {
         let Some(stream) = self.udx.open(Some(agreed.local_id)) else { return };
         let id = self.connections.name(stream);
         let phase = Phase::Waiting { until: now + FIRST_PACKET_WAIT };
-        self.connections.insert(Connection::new(id, agreed.remote, false, phase, now));
+        self.connections.insert(Connection::new(id, agreed.keys.remote, false, phase, now));
         let dial = agreed.dial;
         self.set_session(stream, agreed);
-        if let Some((socket, to)) = dial {
+        if let Some(Dial { socket, to }) = dial {
             self.open(stream, socket, to, now);
         }
     }
 
-    fn set_session(&mut self, stream: u32, agreed: hyperdht::Session) {
+    fn set_session(&mut self, stream: u32, agreed: Agreed) {
         let Some(connection) = self.connections.by_stream(stream) else { return };
-        let hyperdht::Session { remote, remote_id, tx, rx, hash, big_datagrams, .. } = agreed;
-        let keys = SessionKeys { tx, rx, hash, remote, initiator: connection.initiator };
+        let Agreed { keys, remote_id, big_datagrams, .. } = agreed;
         let sealer = Sealer::new(&keys, self.rng.random());
         connection.session = Some(Session { sealer, opener: Opener::new(&keys) });
-        connection.handshake_hash = hash;
+        connection.handshake_hash = keys.hash;
         connection.remote_stream = remote_id;
         connection.big_datagrams = big_datagrams;
     }
@@ -531,7 +580,7 @@ impl Swarm {
     /// peer. On a true tie the one opened by the greater public key survives, on both sides; a
     /// connection that has carried bytes both ways is outdated: its peer must have lost it.
     fn wins(&mut self, stream: u32, remote: PublicKey, now: Instant) -> bool {
-        let own = PublicKey(self.config.key_pair.public());
+        let own = PublicKey(self.key_pair.public());
         let Some(existing) = self.connections.by_key(&remote) else { return true };
         let other = existing.id.stream();
         if other == stream {
@@ -617,7 +666,7 @@ impl Swarm {
         match connection.phase {
             Phase::Open => self.keep_alive(stream, now),
             Phase::Dialling { connect, .. } => {
-                self.dht.cancel_connect(connect, now);
+                self.dht.cancel(connect);
                 self.dial_failed(stream, "it took too long".to_string(), now);
             }
             Phase::Waiting { .. } if connection.initiator => {
@@ -659,7 +708,7 @@ impl Swarm {
             self.udx.end(stream);
             self.closing.insert(stream, now + LINGER);
         } else {
-            self.cancel_dial(stream, now);
+            self.cancel_dial(stream);
             self.udx.destroy(stream);
         }
         self.forget(stream, why, now);
@@ -667,15 +716,15 @@ impl Swarm {
 
     /// Ends a connection at once.
     fn destroy(&mut self, stream: u32, why: Closed, now: Instant) {
-        self.cancel_dial(stream, now);
+        self.cancel_dial(stream);
         self.udx.destroy(stream);
         self.forget(stream, why, now);
     }
 
-    fn cancel_dial(&mut self, stream: u32, now: Instant) {
+    fn cancel_dial(&mut self, stream: u32) {
         let phase = self.connections.by_stream(stream).map(|c| &c.phase);
         if let Some(&Phase::Dialling { connect, .. }) = phase {
-            self.dht.cancel_connect(connect, now);
+            self.dht.cancel(connect);
         }
     }
 
@@ -714,10 +763,12 @@ fn has_peer(connections: &Connections, peers: &Peers, topic: &Topic) -> bool {
     connections.iter().any(|connection| connection.is_open() && shares(connection))
 }
 
-fn dht_config(config: &SwarmConfig) -> DhtConfig {
-    DhtConfig {
-        bootstrap: config.bootstrap.clone(),
-        persistent: config.persistent,
-        key_pair: config.key_pair.clone(),
-    }
+fn dht_config(config: SwarmConfig, key_pair: Arc<KeyPair>) -> DhtConfig {
+    let SwarmConfig { bootstrap, persistent, address, local_addresses, unix_ms, .. } = config;
+    let private = address.is_some_and(|a| a.ip().is_private() || a.ip().is_loopback());
+    let mut dht = DhtConfig::new((*key_pair).clone(), bootstrap);
+    dht.allow_bogons |= private;
+    (dht.persistent, dht.address, dht.local_addresses) = (persistent, address, local_addresses);
+    (dht.big_datagrams, dht.unix_ms) = (true, unix_ms);
+    dht
 }

@@ -44,7 +44,7 @@ struct World {
 
 /// The outcome of a handshake that `a` started with `b`, who is at `addr`; `n` makes it unlike others.
 pub(super) fn agree(a: &mut Swarm, b: &mut Swarm, addr: SocketAddrV4, n: u8, now: Instant) {
-    let key = |swarm: &Swarm| PublicKey(swarm.config.key_pair.public());
+    let key = |swarm: &Swarm| PublicKey(swarm.key_pair.public());
     let connect = ConnectId(1000 + u64::from(n));
     let local = a.udx.open(None).unwrap();
     let id = a.connections.name(local);
@@ -52,18 +52,13 @@ pub(super) fn agree(a: &mut Swarm, b: &mut Swarm, addr: SocketAddrV4, n: u8, now
     a.connections.insert(Connection::new(id, key(b), true, phase, now));
     a.peers.connecting(key(b), now);
     let remote = 5000 + u32::from(n);
-    let session = |remote, local_id, remote_id, tx, rx, dial| hyperdht::Session {
-        remote,
-        local_id,
-        remote_id,
-        tx,
-        rx,
-        hash: [n; 64],
-        dial,
-        big_datagrams: true,
+    let session = |remote, local_id, remote_id, tx, rx, dial: Option<Dial>| {
+        let initiator = dial.is_some();
+        let keys = SessionKeys { tx, rx, hash: [n; 64], remote, initiator };
+        Agreed { keys, local_id, remote_id, dial, big_datagrams: true }
     };
     b.accepted(session(key(a), remote, local, [2; 32], [1; 32], None), now);
-    let dial = Some((SocketId::MAIN, addr));
+    let dial = Some(Dial { socket: SocketId::MAIN, to: addr });
     a.dialled(connect, session(key(b), local, remote, [1; 32], [2; 32], dial), now);
 }
 
@@ -84,7 +79,9 @@ impl World {
                 key_pair,
                 bootstrap: vec![],
                 persistent: false,
+                address: None,
                 local_addresses: vec![],
+                unix_ms: 0,
                 limits: Limits::default(),
             };
             seed += 1;

@@ -8,7 +8,7 @@
 //! Source: hyperswarm/lib/peer-discovery.js (the quick rounds are ours)
 
 use crate::key::{PublicKey, Topic};
-use crate::swarm::hyperdht::QueryId;
+use crate::swarm::dht_rpc::QueryId;
 use rand::Rng;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,8 +83,9 @@ struct Discovery {
 }
 
 impl Discovery {
-    fn next_at(&self) -> Option<Instant> {
-        if self.query.is_some() {
+    fn next_at(&self, may_announce: bool) -> Option<Instant> {
+        let held = !may_announce && self.round() == Some(Action::Announce);
+        if self.query.is_some() || held {
             return None;
         }
         Some(self.quick_at.map_or(self.refresh_at, |at| at.min(self.refresh_at)))
@@ -119,6 +120,8 @@ pub struct Topics {
     topics: BTreeMap<Topic, Discovery>,
     queries: BTreeMap<QueryId, Topic>,
     cancelled: Vec<QueryId>,
+    /// We have relays that can be announced.
+    may_announce: bool,
 }
 
 impl Topics {
@@ -159,6 +162,16 @@ impl Topics {
         }
     }
 
+    /// Whether any topic is to be announced.
+    pub fn is_server(&self) -> bool {
+        self.topics.values().any(|discovery| discovery.options.server && !discovery.left)
+    }
+
+    /// We listen: announcements, held back until now, may name our relays.
+    pub fn may_announce(&mut self) {
+        self.may_announce = true;
+    }
+
     /// Whether nothing is joined nor being withdrawn.
     pub fn is_empty(&self) -> bool {
         self.topics.is_empty()
@@ -197,7 +210,9 @@ impl Topics {
             return Some((Topic([0; 32]), Action::Cancel(query)));
         }
         loop {
-            let due = |(_, d): &(&Topic, &mut Discovery)| d.next_at().is_some_and(|at| at <= now);
+            let may = self.may_announce;
+            let due =
+                |(_, d): &(&Topic, &mut Discovery)| d.next_at(may).is_some_and(|at| at <= now);
             let (&topic, discovery) = self.topics.iter_mut().find(due)?;
             if discovery.refresh_at > now {
                 discovery.quick_at = None;
@@ -268,7 +283,7 @@ impl Topics {
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.topics.values().filter_map(Discovery::next_at).min()
+        self.topics.values().filter_map(|d| d.next_at(self.may_announce)).min()
     }
 
     pub fn status(&self) -> Vec<TopicStatus> {
@@ -317,7 +332,8 @@ mod tests {
         fn new() -> Self {
             let now = Instant::now();
             let rng = StdRng::seed_from_u64(1);
-            let (topics, log) = (Topics::default(), Vec::new());
+            let (mut topics, log) = (Topics::default(), Vec::new());
+            topics.may_announce();
             Self { topics, rng, now, start: now, queries: 0, has_peer: false, log }
         }
 
@@ -381,6 +397,18 @@ mod tests {
         world.topics.lonely(&TOPIC, world.now);
         world.run(5);
         assert_eq!(world.times(), [0, 101, 102, 104]);
+    }
+
+    #[test]
+    fn nothing_is_announced_before_there_are_relays() {
+        let mut world = World::new();
+        world.topics = Topics::default();
+        world.topics.join(TOPIC, SERVER, world.now);
+        world.run(5);
+        assert!(world.log.is_empty() && world.topics.is_server());
+        world.topics.may_announce();
+        world.run(5);
+        assert_eq!(world.log, [(5, Action::Announce)]);
     }
 
     #[test]

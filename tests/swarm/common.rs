@@ -26,6 +26,7 @@ impl Peer {
             bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
             bootstrap: bootstrap.to_vec(),
             persistent,
+            address: None,
             limits: Limits::default(),
         };
         let (net, receiver) = Network::start(config).unwrap();

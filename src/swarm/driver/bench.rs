@@ -17,6 +17,7 @@ fn driver() -> (Driver, NetworkHandle, Events) {
         bind,
         bootstrap: vec![],
         persistent: false,
+        address: None,
         limits: Limits::default(),
     };
     let socket = Socket::bind(bind).unwrap();

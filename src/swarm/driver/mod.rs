@@ -38,7 +38,7 @@ use socket::{Sent, Socket};
 use std::io;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
 /// Batches received in one turn before the machine may decide and send.
@@ -66,6 +66,8 @@ pub struct NetworkConfig {
     pub bootstrap: Vec<SocketAddrV4>,
     /// Be a full node of the DHT.
     pub persistent: bool,
+    /// Our public address, if known. A full node bound to one address has that.
+    pub address: Option<SocketAddrV4>,
     pub limits: Limits,
 }
 
@@ -176,6 +178,12 @@ impl NetworkHandle {
     }
 }
 
+/// The wall clock, which the values that the DHT stores are dated by.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}
+
 struct Driver {
     swarm: Swarm,
     /// By [`SocketId`].
@@ -201,13 +209,16 @@ impl Driver {
         inbox: Arc<Inbox>,
         events: mpsc::UnboundedSender<Vec<SwarmEvent>>,
     ) -> Self {
-        let NetworkConfig { key_pair, bootstrap, persistent, limits, .. } = config;
+        let NetworkConfig { key_pair, bootstrap, persistent, address, limits, .. } = config;
+        let bound = Some(local_addr).filter(|a| persistent && !a.ip().is_unspecified());
         let local_addresses = local_addresses(local_addr);
         let config = SwarmConfig {
             key_pair,
             bootstrap,
             persistent,
+            address: address.or(bound),
             local_addresses: local_addresses.clone(),
+            unix_ms: unix_ms(),
             limits,
         };
         let now = Instant::now();
