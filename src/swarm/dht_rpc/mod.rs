@@ -218,6 +218,11 @@ impl Rpc {
         &self.nat
     }
 
+    /// Our public address: what the owner said, else what the majority of nodes sees.
+    pub fn address(&self) -> Option<SocketAddrV4> {
+        self.config.address.or_else(|| self.nat.address())
+    }
+
     pub fn table(&self) -> &Table {
         &self.table
     }
@@ -432,9 +437,10 @@ impl Rpc {
     }
 
     fn on_query_reply(&mut self, id: QueryId, reply: Reply, slow: bool, now: Instant) {
-        let config = &self.config;
+        let (config, own) = (&self.config, self.address());
         let Some(query) = self.queries.get_mut(&id) else { return };
-        let hints = query.on_reply(&reply, slow, |addr| is_usable(config, addr));
+        let usable = |addr: &SocketAddrV4| is_usable(config, addr) && Some(*addr) != own;
+        let hints = query.on_reply(&reply, slow, usable);
         if reply.error == error::NONE && !query.spec.silent {
             self.events.push_back(RpcEvent::QueryReply { query: id, reply });
         }
@@ -489,7 +495,7 @@ impl Rpc {
     fn start_nodes(&self, target: &NodeId) -> Vec<SocketAddrV4> {
         let mut nodes: Vec<_> = self.table.closest(target, K).into_iter().map(|n| n.addr).collect();
         if nodes.len() < K {
-            let own = self.nat.address().filter(|_| self.persistent);
+            let own = self.address();
             nodes.extend(self.config.bootstrap.iter().copied().filter(|b| Some(*b) != own));
         }
         nodes
