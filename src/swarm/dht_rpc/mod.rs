@@ -144,6 +144,8 @@ pub enum RpcEvent {
     Bootstrapped,
     /// We have an id from now on.
     Persistent(NodeId),
+    /// The machine slept: whatever others keep for us may have faded.
+    WokeUp,
     /// The network went or came back, or is in bad shape.
     Health { online: bool, degraded: bool },
     /// A request that is not one of [`message::internal`].

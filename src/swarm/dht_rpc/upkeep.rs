@@ -176,6 +176,7 @@ impl Rpc {
         upkeep.tick = (upkeep.tick & !7) + 6;
         upkeep.refresh_in = 1;
         self.health.reset();
+        self.events.push_back(RpcEvent::WokeUp);
     }
 
     fn ping_some(&mut self, now: Instant) {

@@ -354,7 +354,7 @@ impl Connect {
             self.state = State::Lan { link, candidates, tries: LAN_TRIES };
             return self.ping_lan(net, now);
         }
-        self.punch(link, net);
+        self.punch(net);
     }
 
     /// The server's local addresses, the most likely first.
@@ -394,14 +394,14 @@ impl Connect {
         if answered {
             self.succeed(&link, Some(addr), net);
         } else if link.holepunchable {
-            self.punch(link, net);
+            self.punch(net);
         } else {
             self.fail(ConnectError::LanUnreachable, net);
         }
     }
 
     /// The place of the hole puncher.
-    fn punch(&mut self, _link: Box<Link>, net: &mut Net) {
+    fn punch(&mut self, net: &mut Net) {
         self.fail(holepuncher::Holepuncher::start(), net);
     }
 
