@@ -15,4 +15,6 @@ pub mod fs;
 pub mod hyper;
 pub mod key;
 pub mod path;
+#[cfg(test)]
+pub mod sim;
 pub mod swarm;

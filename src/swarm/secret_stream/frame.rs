@@ -118,6 +118,7 @@ pub struct Opener {
     stream: Option<SecretStream>,
     assembly: Assembly,
     ready: VecDeque<Bytes>,
+    has_read: bool,
     failed: Option<FrameError>,
 }
 
@@ -129,6 +130,7 @@ impl Opener {
             stream: None,
             assembly: Assembly::START,
             ready: VecDeque::new(),
+            has_read: false,
             failed: None,
         }
     }
@@ -152,6 +154,11 @@ impl Opener {
             (None, Some(error)) => Err(error),
             (None, None) => Ok(None),
         }
+    }
+
+    /// Whether a message has come, be it a keep-alive.
+    pub fn has_read(&self) -> bool {
+        self.has_read
     }
 
     /// Uses up some of `data` and answers what is left of it.
@@ -200,6 +207,7 @@ impl Opener {
         let (tag, rest) = content.split_first_mut().ok_or(short)?;
         let (message, mac) = rest.split_last_chunk_mut::<MAC_LEN>().ok_or(short)?;
         stream.pull(*tag, message, mac).ok_or(FrameError::Decrypt)?;
+        self.has_read = true;
         let len = message.len();
         if len > 0 {
             let mut message = Bytes::from(content);
