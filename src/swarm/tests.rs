@@ -271,7 +271,7 @@ fn an_accepted_handshake_without_a_packet_is_forgotten() {
     assert_eq!(world.swarms[1].connections.waiting(), 1);
     world.run(FIRST_PACKET_WAIT);
     assert_eq!(world.swarms[1].connections.waiting(), 0);
-    assert!(world.events[1].is_empty());
+    assert!(world.connected(1).is_empty());
 }
 
 #[test]
