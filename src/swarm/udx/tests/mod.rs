@@ -8,6 +8,7 @@ mod loopback;
 mod vectors;
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use rand::SeedableRng;
 
