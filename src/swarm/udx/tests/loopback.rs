@@ -17,37 +17,13 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 
 use super::*;
 
-const PERIOD: usize = 1 << 24;
-
-/// Compares with the pattern at the speed of memory.
-struct Check {
-    pattern: Vec<u8>,
-    bytes: u64,
-    intact: bool,
-}
-
-impl Check {
-    fn new() -> Self {
-        let pattern = (0..(PERIOD + 65_536) as u64).map(pattern).collect();
-        Self { pattern, bytes: 0, intact: true }
-    }
-}
-
-impl Sink for Check {
-    fn data(&mut self, _: u32, payload: &[u8]) {
-        let at = self.bytes as usize % PERIOD;
-        self.intact &= payload == &self.pattern[at..at + payload.len()];
-        self.bytes += payload.len() as u64;
-    }
-}
-
 /// One socket, one machine, one stream.
 struct Node {
     socket: UdpSocket,
     state: UdpSocketState,
     udx: Udx,
     id: u32,
-    check: Check,
+    check: Collect,
     buf: Vec<u8>,
     recv: Vec<u8>,
     closed: Option<CloseReason>,
@@ -74,7 +50,7 @@ impl Node {
             state,
             udx,
             id,
-            check: Check::new(),
+            check: Collect::new(),
             buf: Vec::new(),
             recv: vec![0; 65_536 * BATCH_SIZE],
             closed: None,
@@ -149,7 +125,6 @@ impl Node {
 
     /// Sends `total` bytes (if any), takes what comes, until both halves have ended.
     fn run(&mut self, total: u64) {
-        let source = Bytes::from(self.check.pattern.clone());
         let began = super::bench::cpu();
         let mut written = 0;
         if total == 0 {
@@ -157,8 +132,8 @@ impl Node {
         }
         while self.closed.is_none() {
             while written < total && self.udx.queued(self.id) < 512 << 10 {
-                let (at, len) = (written as usize % PERIOD, (total - written).min(65_536) as usize);
-                self.udx.write(self.id, source.slice(at..at + len), Instant::now()).unwrap();
+                let len = (total - written).min(65_536) as usize;
+                self.udx.write(self.id, payload(written, len), Instant::now()).unwrap();
                 written += len as u64;
                 if written == total {
                     self.udx.end(self.id);
@@ -186,6 +161,7 @@ impl Node {
 
 /// MB/s between two of ours, each in its own thread.
 fn ours(total: u64, max_datagram: usize, force_buffer: bool) -> f64 {
+    source();
     let (mut a, mut b) = (Node::new(1, force_buffer), Node::new(2, force_buffer));
     a.connect(2, b.port(), max_datagram);
     b.connect(1, a.port(), max_datagram);
