@@ -144,6 +144,8 @@ pub enum RpcEvent {
     Bootstrapped,
     /// We have an id from now on.
     Persistent(NodeId),
+    /// The machine slept: whatever others keep for us may have faded.
+    WokeUp,
     /// The network went or came back, or is in bad shape.
     Health { online: bool, degraded: bool },
     /// A request that is not one of [`message::internal`].
@@ -203,7 +205,7 @@ impl Rpc {
         if let Some(address) = rpc.config.address {
             rpc.nat.add(address);
         }
-        rpc.become_persistent_if_possible(now);
+        rpc.update_id();
         rpc.start_bootstrap(now);
         rpc
     }
@@ -216,6 +218,11 @@ impl Rpc {
     /// What others say our address is; only a full address if they agree on the port.
     pub fn nat(&self) -> &NatSampler {
         &self.nat
+    }
+
+    /// Our public address: what the owner said, else what the majority of nodes sees.
+    pub fn address(&self) -> Option<SocketAddrV4> {
+        self.config.address.or_else(|| self.nat.address())
     }
 
     pub fn table(&self) -> &Table {
@@ -432,9 +439,10 @@ impl Rpc {
     }
 
     fn on_query_reply(&mut self, id: QueryId, reply: Reply, slow: bool, now: Instant) {
-        let config = &self.config;
+        let (config, own) = (&self.config, self.address());
         let Some(query) = self.queries.get_mut(&id) else { return };
-        let hints = query.on_reply(&reply, slow, |addr| is_usable(config, addr));
+        let usable = |addr: &SocketAddrV4| is_usable(config, addr) && Some(*addr) != own;
+        let hints = query.on_reply(&reply, slow, usable);
         if reply.error == error::NONE && !query.spec.silent {
             self.events.push_back(RpcEvent::QueryReply { query: id, reply });
         }
@@ -489,7 +497,7 @@ impl Rpc {
     fn start_nodes(&self, target: &NodeId) -> Vec<SocketAddrV4> {
         let mut nodes: Vec<_> = self.table.closest(target, K).into_iter().map(|n| n.addr).collect();
         if nodes.len() < K {
-            let own = self.nat.address().filter(|_| self.persistent);
+            let own = self.address();
             nodes.extend(self.config.bootstrap.iter().copied().filter(|b| Some(*b) != own));
         }
         nodes

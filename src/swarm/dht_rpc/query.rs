@@ -224,10 +224,6 @@ impl Query {
     }
 
     /// The nearest good answers, nearest first.
-    pub fn closest(&self) -> &[Reply] {
-        &self.closest
-    }
-
     pub fn into_closest(self) -> Vec<Reply> {
         self.closest
     }
@@ -341,7 +337,7 @@ mod tests {
         let mut query = Query::new(QuerySpec::new(3, target), NodeId([0; 32]));
         query.add_start_nodes([all[0]]);
         let (asked, _) = run(&mut query, &all, &[]);
-        let found: Vec<_> = query.closest().iter().map(|r| r.from).collect();
+        let found: Vec<_> = query.closest.iter().map(|r| r.from).collect();
         assert_eq!(found, nearest(&target, &all, K));
         assert!(asked <= K + 1, "{asked}");
     }
@@ -355,7 +351,7 @@ mod tests {
         query.add_start_nodes([all[5]]);
         let (_, hints) = run(&mut query, &all, &down);
         assert!(down.iter().all(|d| hints.iter().any(|(to, hint)| hint == d && to != d)));
-        assert!(query.closest().iter().all(|r| !down.contains(&r.from)));
+        assert!(query.closest.iter().all(|r| !down.contains(&r.from)));
     }
 
     #[test]
@@ -367,7 +363,7 @@ mod tests {
         error.error = error::UNKNOWN_COMMAND;
         query.on_reply(&error, false, |_| true);
         assert_eq!(query.next(), Some(node(2)));
-        assert!(query.closest().is_empty());
+        assert!(query.closest.is_empty());
     }
 
     #[test]
@@ -410,7 +406,7 @@ mod tests {
                 reply.error = u64::from(!good);
                 query.on_reply(&reply, false, |_| true);
             }
-            let keys: Vec<_> = query.closest().iter().map(|r| query.distance_of(r)).collect();
+            let keys: Vec<_> = query.closest.iter().map(|r| query.distance_of(r)).collect();
             prop_assert!(keys.is_sorted_by(|a, b| a < b));
             prop_assert!(keys.len() <= K);
         }

@@ -107,7 +107,10 @@ impl Rpc {
         }
         if self.upkeep.bootstrap == Some(id) {
             self.upkeep.bootstrap = None;
-            self.become_persistent_if_possible(now);
+            if self.update_id() {
+                // Those near our id come to know us by being asked.
+                return self.start_bootstrap(now);
+            }
             if !self.upkeep.bootstrapped {
                 self.upkeep.bootstrapped = true;
                 self.events.push_back(RpcEvent::Bootstrapped);
@@ -115,20 +118,22 @@ impl Rpc {
         }
     }
 
-    /// Takes an id if we are to have one and know our address.
-    pub(super) fn become_persistent_if_possible(&mut self, now: Instant) {
-        if self.persistent || !self.config.persistent {
-            return;
+    /// Takes an id if we are to have one and know our address, or another one if we were misled about it.
+    /// True if the table has a new middle.
+    pub(super) fn update_id(&mut self) -> bool {
+        if !self.config.persistent {
+            return false;
         }
-        let Some(address) = self.nat.address() else { return };
+        let Some(address) = self.address() else { return false };
         let id = node_id(address);
+        if self.id() == Some(id) {
+            return false;
+        }
         self.persistent = true;
         self.table = self.table.rebuilt_around(id);
         tracing::debug!(%address, "persistent");
         self.events.push_back(RpcEvent::Persistent(id));
-        if self.upkeep.bootstrapped {
-            self.refresh(now);
-        }
+        true
     }
 
     pub(super) fn handle_tick(&mut self, now: Instant) {
@@ -145,7 +150,9 @@ impl Rpc {
         if !self.upkeep.bootstrapped {
             return;
         }
-        self.become_persistent_if_possible(now);
+        if self.update_id() && self.upkeep.bootstrap.is_none() {
+            self.start_bootstrap(now);
+        }
         if self.upkeep.tick & 7 == 0 {
             self.ping_some(now);
         }
@@ -166,9 +173,10 @@ impl Rpc {
         let upkeep = &mut self.upkeep;
         upkeep.tick += 2 * OLD;
         // Two ticks before the next round of pings: the network needs a moment to come up too.
-        upkeep.tick += 8 - (upkeep.tick & 7) - 2;
+        upkeep.tick = (upkeep.tick & !7) + 6;
         upkeep.refresh_in = 1;
         self.health.reset();
+        self.events.push_back(RpcEvent::WokeUp);
     }
 
     fn ping_some(&mut self, now: Instant) {
