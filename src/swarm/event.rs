@@ -114,6 +114,10 @@ pub struct ConnectionStatus {
 pub struct SwarmStatus {
     pub ready: bool,
     pub listening: bool,
+    /// Nodes of the DHT that we know.
+    pub nodes: usize,
+    /// Nodes that pass handshakes on to us.
+    pub relays: Vec<SocketAddrV4>,
     pub peers_known: usize,
     pub peers_queued: usize,
     pub connections: Vec<ConnectionStatus>,

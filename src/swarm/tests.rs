@@ -1,6 +1,8 @@
 //! Two swarms in virtual time, handed finished handshakes: what they do with streams, frames and each
 //! other. The DHT is not in play here.
 
+use super::connections::{FIRST_PACKET_WAIT, MAX_WAITING};
+use super::hyperdht::{ConnectId, Dial};
 use super::*;
 use crate::crypto::KeyPair;
 use std::collections::BinaryHeap;
