@@ -4,6 +4,7 @@ mod bench;
 mod flow;
 mod hostile;
 mod lifecycle;
+mod loopback;
 mod vectors;
 
 use std::net::Ipv4Addr;
