@@ -30,7 +30,7 @@ mod topic;
 pub mod udx;
 
 pub use connections::ConnId;
-pub use event::{Closed, ConnectionStatus, Limits, SwarmConfig, SwarmEvent, SwarmStatus};
+pub use event::{Closed, ConnectionStatus, Limits, SwarmConfig, SwarmEvent, SwarmStatus, Traffic};
 pub use topic::{JoinOptions, TopicStatus};
 
 use crate::codec::FrameBuf;
@@ -332,6 +332,7 @@ impl Swarm {
             peers_queued: self.peers.queued(),
             connections: connections.collect(),
             topics: self.topics.status(),
+            traffic: Traffic::default(),
         }
     }
 
