@@ -7,7 +7,7 @@ use crate::hyper::mux::{Mux, Protocol};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-const PROTOCOLS: &[Protocol] =
+pub(super) const PROTOCOLS: &[Protocol] =
     &[Protocol { name: wire::PROTOCOL, aliases: wire::PROTOCOL_ALIASES }];
 
 /// Openings that nobody here answers, per [`REFUSAL_SPAN`]. A peer with some thousand cores of which we
@@ -82,6 +82,8 @@ pub(super) struct Ctx<'a> {
     pub events: &'a mut VecDeque<HubEvent>,
     pub limits: &'a Limits,
     pub now: Instant,
+    /// More messages of the same frame follow: decisions wait for the last one.
+    pub defer: bool,
 }
 
 impl Ctx<'_> {

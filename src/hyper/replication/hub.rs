@@ -41,6 +41,8 @@ pub struct Hub {
     events: VecDeque<HubEvent>,
     next_id: u64,
     next_tick: Option<Instant>,
+    /// Set while a frame of several messages is worked on, with the cores they were about.
+    batch: Option<BTreeSet<CoreId>>,
 }
 
 impl Hub {
@@ -58,6 +60,7 @@ impl Hub {
             events: VecDeque::new(),
             next_id: 1,
             next_tick: None,
+            batch: None,
         }
     }
 
@@ -131,6 +134,8 @@ impl Hub {
     /// A decrypted frame arrived.
     pub fn handle_frame(&mut self, conn: ConnId, frame: Bytes, now: Instant) {
         let Some(state) = self.conns.get_mut(&conn).filter(|state| !state.closing) else { return };
+        // One decision for all that a frame says: a request may then carry what two would have.
+        self.batch = frame.starts_with(&[0, 0]).then(BTreeSet::new);
         if let Err(error) = state.mux.handle_frame(frame) {
             self.ctx(now).strike(conn, None, error.into());
         }
@@ -141,9 +146,24 @@ impl Hub {
                 Err(error) => self.ctx(now).strike(conn, None, error.into()),
             }
         }
+        self.end_batch(now);
         self.dirty.insert(conn);
         self.serve(conn, now);
         self.finish(now);
+    }
+
+    fn end_batch(&mut self, now: Instant) {
+        for id in self.batch.take().unwrap_or_default() {
+            self.with(id, now, |replica, ctx, core| {
+                let due = std::mem::take(&mut replica.deferred);
+                if due.pump {
+                    replica.pump(ctx, core);
+                }
+                if due.pump || due.synced {
+                    replica.check_synced(ctx, core);
+                }
+            });
+        }
     }
 
     /// `bytes` of what [`Hub::poll_transmit`] gave for a connection are not sent yet.
@@ -484,6 +504,7 @@ impl Hub {
             events: &mut self.events,
             limits: &self.limits,
             now,
+            defer: false,
         }
     }
 
@@ -497,7 +518,11 @@ impl Hub {
             events: &mut self.events,
             limits: &self.limits,
             now,
+            defer: self.batch.is_some(),
         };
+        if let Some(batch) = &mut self.batch {
+            batch.insert(id);
+        }
         f(replica, &mut ctx);
     }
 

@@ -56,9 +56,10 @@ impl Replica {
         self.pump_ranges(ctx, core, Some(conn));
     }
 
-    /// Our storage failed: nothing is asked for a while.
-    fn is_paused(&self, ctx: &Ctx) -> bool {
-        self.paused_until.is_some_and(|until| ctx.now < until)
+    /// Nothing is to be asked now: our storage failed, or more is known at the end of this frame.
+    fn is_paused(&mut self, ctx: &Ctx) -> bool {
+        self.deferred.pump |= ctx.defer;
+        ctx.defer || self.paused_until.is_some_and(|until| ctx.now < until)
     }
 
     /// Forks, upgrades, the manifest, seeks.
