@@ -161,7 +161,10 @@ pub enum HubEvent {
         core: CoreId,
     },
     /// Our own storage would not take what a peer sent; it is asked again a second later.
-    StorageFailed { core: CoreId, why: String },
+    StorageFailed {
+        core: CoreId,
+        why: String,
+    },
     Violation {
         conn: ConnId,
         core: Option<CoreId>,

@@ -14,8 +14,8 @@ use crate::hyper::core::{Core, CreateOptions, Durability, SharedCore};
 use crate::hyper::mux::Mux;
 use crate::hyper::replication::wire;
 use crate::key::{CoreKey, PublicKey};
-use std::collections::BinaryHeap;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Mutex;
 
 const MS: Duration = Duration::from_millis(1);
@@ -71,8 +71,7 @@ impl Sim {
         handshake_hash[0] = self.seq as u8;
         for (hub, conn, to, initiator) in [(a, ca, (b, cb), true), (b, cb, (a, ca), false)] {
             let now = self.now;
-            let line =
-                Line { to, latency, rate: None, free_at: now, queued: 0, stuck: false };
+            let line = Line { to, latency, rate: None, free_at: now, queued: 0, stuck: false };
             self.lines.insert((hub, conn), line);
             let info = ConnInfo { handshake_hash, initiator, remote: PublicKey([to.0 as u8; 32]) };
             self.hubs[hub].handle_connected(conn, info, now);
@@ -110,8 +109,12 @@ impl Sim {
 
     fn put(&mut self, hub: usize, conn: ConnId, bytes: Vec<u8>) {
         let now = self.now;
-        let Some(line) = self.lines.get_mut(&(hub, conn)).filter(|line| !line.stuck) else { return };
-        let takes = line.rate.map_or(Duration::ZERO, |r| Duration::from_secs_f64(bytes.len() as f64 / r as f64));
+        let Some(line) = self.lines.get_mut(&(hub, conn)).filter(|line| !line.stuck) else {
+            return;
+        };
+        let takes = line
+            .rate
+            .map_or(Duration::ZERO, |r| Duration::from_secs_f64(bytes.len() as f64 / r as f64));
         line.free_at = line.free_at.max(now) + takes;
         line.queued += bytes.len();
         self.seq += 1;
@@ -142,7 +145,9 @@ impl Sim {
             self.now = self.now.max(next);
             let now = self.now;
             if arrival == Some(next) {
-                let Some(Reverse((_, _, hub, conn, bytes, from))) = self.air.pop() else { continue };
+                let Some(Reverse((_, _, hub, conn, bytes, from))) = self.air.pop() else {
+                    continue;
+                };
                 if let Some(line) = self.lines.get_mut(&from) {
                     line.queued -= bytes.len();
                     let queued = line.queued;

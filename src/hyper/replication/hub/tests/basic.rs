@@ -279,8 +279,7 @@ fn encrypted_and_compat_cores_replicate() {
     let mut options = CreateOptions::writer(key_pair(0));
     options.encryption_key = secret;
     let compat_key = CoreKey(key_pair(1).public());
-    let compat =
-        CreateOptions { key_pair: Some(key_pair(1)), ..CreateOptions::reader(compat_key) };
+    let compat = CreateOptions { key_pair: Some(key_pair(1)), ..CreateOptions::reader(compat_key) };
     for (options, secret) in [(options, secret), (compat, None)] {
         let mut w = Core::create(&memory(), options).unwrap();
         append(&mut w, 40);
@@ -299,6 +298,9 @@ fn encrypted_and_compat_cores_replicate() {
             sim.hubs[1].want_seek(core, 77, now)
         };
         sim.drain();
-        assert_eq!(sim.count(1, |e| matches!(e, HubEvent::Seeked { seek: s, .. } if *s == seek)), 1);
+        assert_eq!(
+            sim.count(1, |e| matches!(e, HubEvent::Seeked { seek: s, .. } if *s == seek)),
+            1
+        );
     }
 }

@@ -53,7 +53,7 @@ fn a_fork_that_was_missed_is_followed_on_connect() {
     let now = sim.now;
     sim.hubs[0].core_changed(cw, now);
     sim.connect(1, 0, MS);
-    sim.hubs[1].want_range(core, 0..18, true, now);
+    sim.hubs[1].want_range(core, 0..u64::MAX, true, now);
     sim.run(Duration::from_secs(2));
     let r = r.lock().unwrap();
     assert_eq!((r.fork(), r.length(), r.contiguous_length()), (2, 18, 18));
