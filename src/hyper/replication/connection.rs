@@ -15,6 +15,9 @@ pub(super) const PROTOCOLS: &[Protocol] =
 const MAX_REFUSALS: u32 = 8192;
 const REFUSAL_SPAN: Duration = Duration::from_secs(60);
 
+/// Strikes are forgotten when none came for this long: connections live for weeks.
+const FORGIVE: Duration = Duration::from_secs(600);
+
 #[derive(Debug)]
 pub(super) struct Conn {
     pub info: ConnInfo,
@@ -29,6 +32,7 @@ pub(super) struct Conn {
     /// Bytes below us that were not sent: as last reported, and what was handed down since.
     below: usize,
     strikes: u32,
+    last_strike: Instant,
     refusals: (Instant, u32),
     pub closing: bool,
 }
@@ -44,6 +48,7 @@ impl Conn {
             serving: VecDeque::new(),
             below: 0,
             strikes: 0,
+            last_strike: now,
             refusals: (now, 0),
             closing: false,
         }
@@ -115,7 +120,12 @@ impl Ctx<'_> {
 
     /// Counts a violation, and ends the connection when it is enough.
     pub fn strike(&mut self, id: ConnId, core: Option<CoreId>, what: Violation) {
+        let now = self.now;
         let Some(conn) = self.conn(id) else { return };
+        if now.saturating_duration_since(conn.last_strike) > FORGIVE {
+            conn.strikes = 0;
+        }
+        conn.last_strike = now;
         conn.strikes += what.strikes();
         let enough = conn.strikes >= MAX_STRIKES;
         conn.closing = enough;
