@@ -5,6 +5,7 @@ mod forks;
 mod hostile;
 mod patience;
 mod speed;
+mod storm;
 mod transcripts;
 
 use super::*;
