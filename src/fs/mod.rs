@@ -18,6 +18,7 @@
 
 mod attr;
 mod dir;
+mod drive;
 mod errno;
 mod filesystem;
 mod fuse;
@@ -35,6 +36,7 @@ mod unmount;
 pub mod volume;
 mod xattr;
 
+pub use drive::DriveVolume;
 pub use errno::MountError;
 pub use mount::{Mounted, mount};
 pub use options::{Access, MountOptions, split_options};

@@ -469,6 +469,8 @@ impl Swarm {
                     self.dial_failed(stream, why.to_string(), now);
                 }
             }
+            // What was announced may have faded meanwhile.
+            DhtEvent::WokeUp => self.look_around(now),
             DhtEvent::Health { online, .. } => {
                 if online && !std::mem::replace(&mut self.online, online) {
                     self.look_around(now);

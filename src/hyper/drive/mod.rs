@@ -15,6 +15,7 @@ mod entry;
 mod index;
 mod keys;
 mod link;
+mod live;
 
 pub use crate::hyper::blobs::Reader as FileReader;
 pub use batch::Batch;
@@ -23,6 +24,7 @@ pub use entry::{Entry, EntryError};
 pub use index::{DriveIndex, Found};
 pub use keys::BlobsCore;
 pub use link::shown_target;
+pub use live::{LiveDrive, LiveError};
 
 use super::bee::{Bee, BeeError, Metadata};
 use super::blobs::{BlobError, Blobs};

@@ -9,7 +9,7 @@
 //! milliseconds; ProbeRtt keeps half of the pipe full instead of four packets; it is skipped where the round trip
 //! is below [`MIN_RTT_FLOOR`], where a shorter one would change nothing.
 
-use super::{RateSample, win_filter::WinFilter};
+use super::{RateSample, ceiling::Ceiling, win_filter::WinFilter};
 
 /// 2/ln 2: the smallest gain that doubles the delivery rate each round.
 const HIGH_GAIN: f64 = 2.885_39;
@@ -32,13 +32,6 @@ const FULL_ROUNDS: u8 = 3;
 /// Ack aggregation: rounds per half of the window, and the most time of the rate that it may add.
 const EXTRA_ROUNDS: u8 = 5;
 const EXTRA_TIME: u64 = 100_000;
-/// On paths with a shorter round trip than this, microseconds, the bottleneck is the other process: it takes nothing while
-/// it is not scheduled, then everything at once, and what does not fit its socket buffer is dropped.
-/// Rate and round trip say nothing about that, so the window is also held by losses there ([`Ceiling`]).
-const LOCAL_RTT: u64 = 2_000;
-/// Share of a round that may be lost before the ceiling comes down, and the least number of packets: 1/20.
-const CEILING_LOSS: u64 = 20;
-const CEILING_PACKETS: u64 = 4;
 /// Most bytes counted as one burst of the pacer.
 const MAX_QUANTUM: u64 = 64 << 10;
 
@@ -69,43 +62,6 @@ pub struct View {
     /// Total bytes delivered.
     pub delivered: u64,
     pub phase: Phase,
-}
-
-/// How much may be in flight on a local path before the receiver's socket buffer overflows.
-#[derive(Debug)]
-struct Ceiling {
-    bytes: u64,
-    /// Since the start of the round.
-    lost: u64,
-    delivered: u64,
-    most_in_flight: u64,
-}
-
-impl Ceiling {
-    fn note(&mut self, sample: &RateSample) {
-        self.lost += sample.lost;
-        self.delivered += sample.acked;
-        self.most_in_flight = self.most_in_flight.max(sample.prior_in_flight);
-    }
-
-    /// Ends a round: comes down to 7/8 of what was in flight after heavy losses, rises by 1/32 otherwise.
-    fn end_round(&mut self, packet: u64) {
-        let heavy = self.lost * CEILING_LOSS > self.delivered + self.lost
-            && self.lost >= CEILING_PACKETS * packet;
-        if heavy {
-            self.bytes = self.bytes.min(self.most_in_flight) / 8 * 7;
-        } else if self.most_in_flight >= self.bytes / 4 * 3 {
-            self.bytes = self.bytes.saturating_add(self.bytes / 32);
-        }
-        self.bytes = self.bytes.max(MIN_PACKETS * packet);
-        *self = Self { bytes: self.bytes, ..Self::default() };
-    }
-}
-
-impl Default for Ceiling {
-    fn default() -> Self {
-        Self { bytes: u64::MAX, lost: 0, delivered: 0, most_in_flight: 0 }
-    }
 }
 
 #[derive(Debug)]
@@ -206,18 +162,6 @@ impl Bbr {
         self.bw.get()
     }
 
-    pub fn trace(&self) -> String {
-        format!(
-            "{:?} {} bw {} minrtt {} full {} round {} cons {}",
-            self.mode,
-            self.cycle,
-            self.bw.get(),
-            self.min_rtt,
-            self.full,
-            self.round,
-            self.conserve
-        )
-    }
     /// The size of a full datagram changed.
     pub fn set_packet(&mut self, packet: usize) {
         self.packet = packet as u64;
@@ -286,7 +230,7 @@ impl Bbr {
             self.round += 1;
             self.round_start = true;
             self.conserve = false;
-            self.ceiling.end_round(self.packet);
+            self.ceiling.end_round(MIN_PACKETS * self.packet);
         }
         let bw = (sample.delivered as f64 * 1e6 / sample.interval as f64) as u64;
         if !sample.app_limited || bw >= self.bw.get() {
@@ -533,8 +477,6 @@ impl Bbr {
         if self.mode == Mode::ProbeRtt {
             self.cwnd = self.cwnd.min(self.probe_rtt_cwnd());
         }
-        if self.min_rtt < LOCAL_RTT {
-            self.cwnd = self.cwnd.min(self.ceiling.bytes);
-        }
+        self.cwnd = self.cwnd.min(self.ceiling.limit(self.min_rtt));
     }
 }

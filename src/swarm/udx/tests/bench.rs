@@ -13,7 +13,7 @@ impl Sink for Count {
 }
 
 /// Seconds this thread has computed: what counts on a machine that does other things, too.
-fn cpu() -> f64 {
+pub(super) fn cpu() -> f64 {
     use nix::time::{ClockId, clock_gettime};
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
     Duration::from(time).as_secs_f64()

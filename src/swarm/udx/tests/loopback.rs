@@ -17,43 +17,20 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 
 use super::*;
 
-const PERIOD: usize = 1 << 24;
-
-/// Compares with the pattern at the speed of memory.
-struct Check {
-    pattern: Vec<u8>,
-    bytes: u64,
-    intact: bool,
-}
-
-impl Check {
-    fn new() -> Self {
-        let pattern = (0..(PERIOD + 65_536) as u64).map(pattern).collect();
-        Self { pattern, bytes: 0, intact: true }
-    }
-}
-
-impl Sink for Check {
-    fn data(&mut self, _: u32, payload: &[u8]) {
-        let at = self.bytes as usize % PERIOD;
-        self.intact &= payload == &self.pattern[at..at + payload.len()];
-        self.bytes += payload.len() as u64;
-    }
-}
-
 /// One socket, one machine, one stream.
 struct Node {
     socket: UdpSocket,
     state: UdpSocketState,
     udx: Udx,
     id: u32,
-    check: Check,
+    check: Collect,
     buf: Vec<u8>,
     recv: Vec<u8>,
     closed: Option<CloseReason>,
     send_errors: u64,
     waits: u64,
     last: Option<Stats>,
+    cpu: f64,
 }
 
 impl Node {
@@ -73,13 +50,14 @@ impl Node {
             state,
             udx,
             id,
-            check: Check::new(),
+            check: Collect::new(),
             buf: Vec::new(),
             recv: vec![0; 65_536 * BATCH_SIZE],
             closed: None,
             send_errors: 0,
             waits: 0,
             last: None,
+            cpu: 0.0,
         }
     }
 
@@ -147,15 +125,15 @@ impl Node {
 
     /// Sends `total` bytes (if any), takes what comes, until both halves have ended.
     fn run(&mut self, total: u64) {
-        let source = Bytes::from(self.check.pattern.clone());
+        let began = super::bench::cpu();
         let mut written = 0;
         if total == 0 {
             self.udx.end(self.id);
         }
         while self.closed.is_none() {
             while written < total && self.udx.queued(self.id) < 512 << 10 {
-                let (at, len) = (written as usize % PERIOD, (total - written).min(65_536) as usize);
-                self.udx.write(self.id, source.slice(at..at + len), Instant::now()).unwrap();
+                let len = (total - written).min(65_536) as usize;
+                self.udx.write(self.id, payload(written, len), Instant::now()).unwrap();
                 written += len as u64;
                 if written == total {
                     self.udx.end(self.id);
@@ -177,11 +155,13 @@ impl Node {
             self.last = self.udx.stats(self.id).or(self.last.take());
         }
         self.send();
+        self.cpu = super::bench::cpu() - began;
     }
 }
 
 /// MB/s between two of ours, each in its own thread.
 fn ours(total: u64, max_datagram: usize, force_buffer: bool) -> f64 {
+    source();
     let (mut a, mut b) = (Node::new(1, force_buffer), Node::new(2, force_buffer));
     a.connect(2, b.port(), max_datagram);
     b.connect(1, a.port(), max_datagram);
@@ -196,8 +176,8 @@ fn ours(total: u64, max_datagram: usize, force_buffer: bool) -> f64 {
     assert!(b.check.intact && b.check.bytes == total, "{} of {total}", b.check.bytes);
     assert_eq!((a.closed, b.closed), (Some(CloseReason::Ended), Some(CloseReason::Ended)));
     println!(
-        "{max_datagram} forced {force_buffer}: {rate:.0} MB/s, waits {} {}, {:?}, errors {}",
-        a.waits, b.waits, a.last, a.send_errors
+        "{max_datagram} forced {force_buffer}: {rate:.0} MB/s, CPU {:.2} + {:.2} s, waits {} {}, {:?}, errors {}",
+        a.cpu, b.cpu, a.waits, b.waits, a.last, a.send_errors
     );
     rate
 }
@@ -206,7 +186,7 @@ fn ours(total: u64, max_datagram: usize, force_buffer: bool) -> f64 {
 #[ignore = "a measurement"]
 fn ours_with_ours() {
     for force_buffer in [false, true] {
-        for max_datagram in [ORDINARY_MAX, 9000, 16_500, MAX_DATAGRAM] {
+        for max_datagram in [ORDINARY_MAX, 9000, 16_500, 32_000, MAX_DATAGRAM] {
             ours(1 << 30, max_datagram, force_buffer);
         }
     }
