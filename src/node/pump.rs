@@ -145,8 +145,15 @@ impl Pump {
                     self.remotes.remove(&ConnId(conn.0));
                     self.hub.handle_closed(ConnId(conn.0), now);
                 }
-                SwarmEvent::Discovery { topic, announced, .. } => {
-                    self.discovery.round_done(topic, announced);
+                SwarmEvent::Discovery { topic, announced, found } => {
+                    tracing::debug!(?topic, found, announced, "looked for peers");
+                    if announced {
+                        self.discovery.set_announced(topic);
+                    }
+                }
+                SwarmEvent::Settled { topic, connected } => {
+                    tracing::debug!(?topic, connected, "all found peers were tried");
+                    self.discovery.set_settled(topic);
                 }
                 SwarmEvent::DialFailed { remote, why } => {
                     tracing::debug!(peer = %crate::key::short(&remote.0), why, "dial failed");
