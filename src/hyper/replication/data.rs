@@ -83,10 +83,10 @@ impl Replica {
     ) {
         let Landing { id, flight, proof } = landing;
         let conn = flight.conn;
-        if proof.fork > core.head().fork {
+        if is_empty(&proof) {
+            self.fail(id, &flight); // of an empty core, or of another fork: then with its manifest
+        } else if proof.fork > core.head().fork {
             self.on_fork(ctx, core, id, flight, &proof);
-        } else if is_empty(&proof) {
-            self.fail(id, &flight);
         } else {
             self.on_proof(ctx, core, id, flight, &proof, leaf);
         }
@@ -250,6 +250,7 @@ impl Replica {
         new: bool,
     ) {
         let wanted = self.blocks.remove(block);
+        self.recheck = self.unprovable;
         for id in self.flights.copies(block).to_vec() {
             self.give_up(ctx, id);
         }
@@ -331,13 +332,12 @@ impl Replica {
     }
 }
 
-/// Whether an answer holds nothing: an empty core answers so.
+/// Whether an answer says nothing about the tree.
 fn is_empty(proof: &Proof) -> bool {
     proof.block.is_none()
         && proof.hash.is_none()
         && proof.seek.is_none()
         && proof.upgrade.is_none()
-        && proof.manifest.is_none()
 }
 
 /// Whether an answer has what was asked for; one that has not says "no data" for the rest.
