@@ -227,9 +227,9 @@ impl Replica {
     /// Notes that a peer did not give what it offered.
     pub fn refuse(&mut self, flight: &Flight) {
         let Some(peer) = self.peers.get_mut(&flight.conn) else { return };
-        let offered = peer.remote.map(|remote| (remote.fork, remote.length));
-        if flight.request.upgrade.is_some() || flight.request.manifest {
-            peer.refused = offered;
+        if let Some(upgrade) = flight.request.upgrade {
+            // What it offered then; it may have moved on to another fork since.
+            peer.refused = Some((flight.fork, upgrade.start + upgrade.length));
         }
         // A block that came along with a refused upgrade is not to blame.
         if let Some(block) = flight.block().filter(|_| flight.request.upgrade.is_none()) {
@@ -334,10 +334,7 @@ impl Replica {
 
 /// Whether an answer says nothing about the tree.
 fn is_empty(proof: &Proof) -> bool {
-    proof.block.is_none()
-        && proof.hash.is_none()
-        && proof.seek.is_none()
-        && proof.upgrade.is_none()
+    proof.block.is_none() && proof.hash.is_none() && proof.seek.is_none() && proof.upgrade.is_none()
 }
 
 /// Whether an answer has what was asked for; one that has not says "no data" for the rest.

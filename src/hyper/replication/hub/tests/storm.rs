@@ -78,14 +78,6 @@ fn storm(seed: u64) {
         sim.connect(hub, hub - 1, 5 * MS);
     }
     sim.run(Duration::from_secs(90));
-    if std::env::var_os("SEED").is_some() {
-        for hub in 0..HUBS {
-            println!("hub {hub}: {:?} tick {:?}", sim.hubs[hub].replicas[&ids[hub]].announced, sim.hubs[hub].poll_timeout());
-            let replica = &sim.hubs[hub].replicas[&ids[hub]];
-            for peer in replica.peers.values() { println!("   {:?} to {:?} remote {:?} acked {} refused {:?} told {:?} flights {}", peer.conn, sim.lines.get(&(hub, peer.conn)).map(|l| l.to), peer.remote, peer.acked, peer.refused, peer.told, peer.flights); }
-            println!("   upgrade {:?}", replica.upgrade);
-        }
-    }
     for (hub, core) in cores.iter().enumerate() {
         assert_eq!(sim.violations(hub), 0, "seed {seed} hub {hub}: {:?}", sim.events[hub]);
         let core = core.lock().unwrap();
