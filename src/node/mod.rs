@@ -276,7 +276,7 @@ impl Node {
     pub async fn peers(&self, core: DiscoveryKey) -> Vec<PeerInfo> {
         let Some(online) = self.online.get() else { return Vec::new() };
         let (answer, peers) = oneshot::channel();
-        let _ = online.questions.send(Question::Peers { core, answer });
+        let _ = online.questions.send(Question { core, answer });
         peers.await.unwrap_or_default()
     }
 

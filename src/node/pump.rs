@@ -33,10 +33,10 @@ const WISHES_PER_TURN: usize = 1024;
 /// Frames whose blocks are hashed side by side before the requests that follow from them are sent.
 const FRAMES_PER_TURN: usize = 8;
 
-/// Questions of other threads about the hub.
-pub enum Question {
-    Peers { core: DiscoveryKey, answer: oneshot::Sender<Vec<PeerInfo>> },
-    Stop,
+/// A question of another thread about the hub: which peers a core has.
+pub struct Question {
+    pub core: DiscoveryKey,
+    pub answer: oneshot::Sender<Vec<PeerInfo>>,
 }
 
 /// What the thread listens to.
@@ -97,11 +97,11 @@ impl Pump {
             tokio::select! {
                 biased;
                 question = inputs.questions.recv() => match question {
-                    Some(Question::Peers { core, answer }) => {
+                    Some(Question { core, answer }) => {
                         let id = self.ids.get(&core);
                         let _ = answer.send(id.map(|id| self.hub.peers(*id)).unwrap_or_default());
                     }
-                    Some(Question::Stop) | None => return,
+                    None => return,
                 },
                 events = inputs.network.recv() => match events {
                     Some(events) => self.on_network(events),

@@ -477,7 +477,6 @@ impl Swarm {
                 }
                 self.online = online;
             }
-            DhtEvent::WokeUp => self.look_around(now),
             DhtEvent::Announced { .. }
             | DhtEvent::Persistent { .. }
             | DhtEvent::Unlistened { .. }

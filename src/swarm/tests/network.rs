@@ -134,10 +134,12 @@ impl Network {
     }
 
     fn frames(&self, i: usize) -> Vec<&[u8]> {
-        let frame = |event| match event {
-            &SwarmEvent::Frame { ref data, .. } => Some(&data[..]),
-            _ => None,
-        };
+        fn frame(event: &SwarmEvent) -> Option<&[u8]> {
+            match event {
+                SwarmEvent::Frame { data, .. } => Some(&data[..]),
+                _ => None,
+            }
+        }
         self.events[i].iter().filter_map(frame).collect()
     }
 
