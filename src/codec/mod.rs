@@ -10,6 +10,7 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
 mod frame;
+pub mod json;
 pub mod net;
 
 pub use frame::FrameBuf;

@@ -2,9 +2,12 @@
 //!
 //! The session of an open core implements both traits; tests implement them over a vector.
 
+pub mod memory;
+
 use bytes::Bytes;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::task::Poll;
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -56,4 +59,43 @@ pub trait BlockLog: BlockSource {
     fn writable(&self) -> bool;
     /// Appends the blocks and returns the index of the first.
     fn append(&self, blocks: Vec<Bytes>) -> Result<u64, SourceError>;
+}
+
+/// The blocks of these indexes, in the order asked. What is not here is asked for side by side, so that
+/// many cost one round trip. Keep the list short (a read, not a file): every block is held until the last
+/// one is there.
+pub async fn blocks(
+    source: &dyn BlockSource,
+    indexes: impl IntoIterator<Item = u64>,
+) -> Result<Vec<Bytes>, SourceError> {
+    let mut found = Vec::new();
+    let mut pending = Vec::new();
+    for (place, index) in indexes.into_iter().enumerate() {
+        let here = source.try_block(index)?;
+        if here.is_none() {
+            pending.push((place, source.block(index)));
+        }
+        found.push(here.unwrap_or_default());
+    }
+    poll_fn(|cx| {
+        let mut failed = None;
+        pending.retain_mut(|(place, block)| match block.as_mut().poll(cx) {
+            Poll::Pending => true,
+            Poll::Ready(Ok(bytes)) => {
+                found[*place] = bytes;
+                false
+            }
+            Poll::Ready(Err(error)) => {
+                failed = Some(error);
+                false
+            }
+        });
+        match failed {
+            Some(error) => Poll::Ready(Err(error)),
+            None if pending.is_empty() => Poll::Ready(Ok(())),
+            None => Poll::Pending,
+        }
+    })
+    .await?;
+    Ok(found)
 }

@@ -1,10 +1,528 @@
 //! Hypercore: an append-only log of blocks, signed as a Merkle tree.
+//!
+//! A [`Core`] is one such log as far as it is here: all of it where we write it, some of it where we read it.
+//! It is plain and synchronous; whoever shares it locks it ([`SharedCore`]).
+//!
+//! | state | in memory | in the store |
+//! |---|---|---|
+//! | head: fork, length, roots, signature | [`Core::head`] | a record |
+//! | which blocks are here | [`bitfield`] | a record per page of 32768 blocks |
+//! | tree nodes | [`nodes`], pages that are written back | sparse file, 40 bytes each at 40 × tree index |
+//! | blocks as stored (encrypted where the core is) | – | sparse file, each at its tree byte offset |
+//!
+//! Every size that a stored block's offset rests on is proven by hashes (see [`tree`]), so a stored block
+//! never moves and blocks never overlap.
+//!
+//! What changes is committed in one of three ways. Our own appends go through [`commit`]: bytes and nodes to the
+//! files, then one transaction for the heads and bits of all cores concerned. Blocks of peers
+//! ([`Core::apply_proof`]) go to the files at once while their bits wait in memory for [`Core::flush`]; losing them
+//! costs fetching them again. What destroys (truncation, clearing, following a fork) first commits durably that
+//! the bytes are gone, then frees them.
+//!
+//! After an unclean end the tree file may hold less or more than the records say. [`scrub`] puts that right when
+//! the core is opened next.
 
+pub mod bitfield;
+mod change;
+mod commit;
 pub mod encryption;
+mod error;
 pub mod manifest;
 pub mod message;
 pub mod multisig;
+mod nodes;
+mod prove;
+mod record;
+mod scrub;
+pub mod storage;
 pub mod tree;
 pub mod verifier;
 
+#[cfg(test)]
+mod tests;
+
+pub use commit::{Flush, Prepared, commit};
+pub use error::{ApplyError, CoreError};
 pub use message::{Proof, Request};
+pub use prove::{Answer, Applied};
+pub use storage::{Durability, Storage};
+
+use crate::crypto::KeyPair;
+use crate::key::{CoreKey, DiscoveryKey};
+use bitfield::Bitfield;
+use bytes::Bytes;
+use encryption::BlockCipher;
+use manifest::Manifest;
+use nodes::{NodeStore, View};
+use record::{Identity, damaged, decode_head};
+use std::cell::Cell;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use storage::{CoreFiles, StorageError, Table, Writes};
+use tree::{Head, SeekResult, SpanCursor};
+use verifier::Verifier;
+
+pub type Result<T> = std::result::Result<T, CoreError>;
+
+/// A core between its local users and the replicator. Lock it briefly.
+pub type SharedCore = Arc<Mutex<Core>>;
+
+/// The longest core kept, in blocks. With 64 KiB blocks that is 2^56 bytes, far beyond any file.
+pub const MAX_BLOCKS: u64 = 1 << 40;
+
+/// The largest block that may be appended, in bytes. Peers' blocks are only bounded by the frame.
+///
+/// Source: hypercore/index.js:append
+pub const MAX_BLOCK_SIZE: u64 = 15 << 20;
+
+/// How to make or open a core.
+#[derive(Debug, Clone)]
+pub struct CreateOptions {
+    pub key: CoreKey,
+    /// Not needed where the first answer of a peer brings it, or where `key_pair` says it: the manifest of a
+    /// single signer, or none for a core whose key is the public key.
+    pub manifest: Option<Manifest>,
+    pub key_pair: Option<KeyPair>,
+    pub encryption_key: Option<[u8; 32]>,
+}
+
+impl CreateOptions {
+    /// To read a core of which only the key is known.
+    pub fn reader(key: CoreKey) -> Self {
+        Self { key, manifest: None, key_pair: None, encryption_key: None }
+    }
+
+    /// To write a core with the default manifest of one signer.
+    pub fn writer(key_pair: KeyPair) -> Self {
+        let manifest = Manifest::single(key_pair.public());
+        let key = manifest.key();
+        Self { key, manifest: Some(manifest), key_pair: Some(key_pair), encryption_key: None }
+    }
+}
+
+/// One core of a store. There must be one instance per core of a store at a time.
+pub struct Core {
+    storage: Arc<dyn Storage>,
+    files: Arc<CoreFiles>,
+    discovery_key: DiscoveryKey,
+    identity: Identity,
+    writable: bool,
+    cipher: Option<Arc<BlockCipher>>,
+    head: Head,
+    nodes: NodeStore,
+    bits: Bitfield,
+    /// The session in which the tree file was last known to be sound.
+    session: u64,
+    dirty: Dirty,
+    cursor: Cell<SpanCursor>,
+    /// Where the block after the last stored one goes.
+    next_write: Option<(u64, u64)>,
+    /// Counts what takes bytes away, for readers outside the lock.
+    generation: Arc<AtomicU64>,
+    /// Counts commits, so that a flush can tell that its snapshot is no longer the latest.
+    commits: u64,
+}
+
+/// What the store does not have yet, besides bits and nodes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Dirty {
+    identity: bool,
+    head: bool,
+}
+
+impl Core {
+    /// Opens a core that the store has. No file is opened before it is needed.
+    pub fn open(storage: &Arc<dyn Storage>, core: &DiscoveryKey) -> Result<Option<Core>> {
+        let Some(bytes) = storage.get(Table::Cores, core.as_bytes())? else { return Ok(None) };
+        let identity = Identity::decode(&bytes).map_err(|e| damaged(Table::Cores, core, e))?;
+        let mut core = Core::new(storage, identity);
+        core.load()?;
+        Ok(Some(core))
+    }
+
+    /// Makes a core, or opens the one that is there and adds what was unknown about it. With a key pair this is
+    /// durable, since the keys of what is published must not be lost.
+    ///
+    /// # Errors
+    /// [`CoreError::NotTheKey`] if the manifest or the key pair belongs to another core.
+    pub fn create(storage: &Arc<dyn Storage>, options: CreateOptions) -> Result<Core> {
+        let existing = Core::open(storage, &options.key.discovery_key())?;
+        let new = existing.is_none();
+        let mut core = existing.unwrap_or_else(|| {
+            let key = options.key;
+            let none = Identity { key, verifier: None, key_pair: None, encryption_key: None };
+            Core::new(storage, none)
+        });
+        core.dirty = Dirty { identity: new, head: new };
+        core.learn(options)?;
+        let durability = match core.dirty.identity && core.writable {
+            true => Durability::Durable,
+            false => Durability::Buffered,
+        };
+        if core.dirty.identity {
+            core.flush(durability)?;
+        }
+        Ok(core)
+    }
+
+    /// Deletes a core from the store. No instance of it may be open.
+    pub fn remove(storage: &Arc<dyn Storage>, core: &DiscoveryKey) -> Result<()> {
+        let mut writes = Writes::default();
+        writes.delete(Table::Cores, *core.as_bytes());
+        writes.delete(Table::Heads, *core.as_bytes());
+        for (key, _) in storage.scan(Table::Bits, core.as_bytes())? {
+            writes.delete(Table::Bits, key);
+        }
+        storage.commit(writes, &[], Durability::Durable)?;
+        Ok(storage.remove_files(core)?)
+    }
+
+    fn new(storage: &Arc<dyn Storage>, identity: Identity) -> Core {
+        let discovery_key = identity.key.discovery_key();
+        let files = storage.files(&discovery_key);
+        let mut core = Core {
+            storage: storage.clone(),
+            nodes: NodeStore::new(storage.clone(), files.clone()),
+            files,
+            discovery_key,
+            identity,
+            writable: false,
+            cipher: None,
+            head: Head::default(),
+            bits: Bitfield::default(),
+            session: storage.session().current,
+            dirty: Dirty::default(),
+            cursor: Cell::default(),
+            next_write: None,
+            generation: Arc::default(),
+            commits: 0,
+        };
+        core.derive();
+        core
+    }
+
+    /// What follows from the identity.
+    fn derive(&mut self) {
+        let Some(verifier) = &self.identity.verifier else { return };
+        let pair = self.identity.key_pair.as_ref();
+        self.writable = pair.is_some_and(|pair| verifier.sign(&Head::default(), pair).is_some());
+        let cipher = |key| BlockCipher::new(&self.identity.key, verifier.is_compat(), key);
+        self.cipher = self.identity.encryption_key.as_ref().map(cipher).map(Arc::new);
+    }
+
+    /// Reads head and bits.
+    fn load(&mut self) -> Result<()> {
+        let core = self.discovery_key;
+        if let Some(bytes) = self.storage.get(Table::Heads, core.as_bytes())? {
+            let read = decode_head(&bytes).map_err(|e| damaged(Table::Heads, &core, e))?;
+            (self.head, self.session) = read;
+        }
+        for (key, page) in self.storage.scan(Table::Bits, core.as_bytes())? {
+            let number = key.last_chunk().map_or(u64::MAX, |n| u64::from_be_bytes(*n));
+            let read = self.bits.decode_page(number, &page);
+            read.map_err(|e| damaged(Table::Bits, &core, e))?;
+        }
+        if self.session <= self.storage.session().unclean {
+            self.scrub()?;
+        }
+        Ok(())
+    }
+
+    /// Adds what the options know and we do not.
+    pub fn learn(&mut self, options: CreateOptions) -> Result<()> {
+        let key = self.identity.key;
+        if let Some(manifest) = &options.manifest {
+            let verifier = Verifier::new(&key, manifest).ok_or(CoreError::NotTheKey("manifest"))?;
+            self.dirty.identity |= self.identity.verifier.is_none();
+            self.identity.verifier.get_or_insert(verifier);
+        }
+        if let Some(pair) = options.key_pair {
+            if self.identity.verifier.is_none() {
+                let single = Manifest::single(pair.public());
+                let verifier = Verifier::new(&key, &single);
+                self.identity.verifier = Some(verifier.ok_or(CoreError::NotTheKey("key pair"))?);
+            }
+            let manifest = self.identity.verifier.as_ref().map(Verifier::manifest);
+            let signers = manifest.map(|m| m.signers.as_slice()).unwrap_or_default();
+            if signers.iter().all(|signer| signer.public_key != pair.public()) {
+                return Err(CoreError::NotTheKey("key pair"));
+            }
+            self.dirty.identity |= self.identity.key_pair.is_none();
+            self.identity.key_pair = Some(pair);
+        }
+        if options.encryption_key.is_some() {
+            self.dirty.identity |= self.identity.encryption_key != options.encryption_key;
+            self.identity.encryption_key = options.encryption_key;
+        }
+        self.derive();
+        Ok(())
+    }
+}
+
+/// What a core is and has.
+impl Core {
+    pub fn key(&self) -> &CoreKey {
+        &self.identity.key
+    }
+
+    pub fn discovery_key(&self) -> &DiscoveryKey {
+        &self.discovery_key
+    }
+
+    /// A number to tell cores apart by, as in the block cache.
+    pub fn id(&self) -> u64 {
+        self.discovery_key.0.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+    }
+
+    /// `None` for a reader that has had no answer yet. A compat core has the one that follows from its key.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.identity.verifier.as_ref().map(Verifier::manifest)
+    }
+
+    /// Whether the core is known to be a compat one: its key is the signer's public key.
+    pub fn is_compat(&self) -> bool {
+        self.identity.verifier.as_ref().is_some_and(Verifier::is_compat)
+    }
+
+    /// Whether we can append.
+    pub fn writable(&self) -> bool {
+        self.writable
+    }
+
+    pub fn key_pair(&self) -> Option<&KeyPair> {
+        self.identity.key_pair.as_ref()
+    }
+
+    pub fn encryption_key(&self) -> Option<&[u8; 32]> {
+        self.identity.encryption_key.as_ref()
+    }
+
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Length in blocks.
+    pub fn length(&self) -> u64 {
+        self.head.length
+    }
+
+    pub fn fork(&self) -> u64 {
+        self.head.fork
+    }
+
+    /// Plaintext bytes of all blocks, here or not.
+    pub fn byte_length(&self) -> u64 {
+        let padding = self.padding().saturating_mul(self.head.length);
+        self.head.byte_length().saturating_sub(padding)
+    }
+
+    /// Bytes that encryption adds to each block: 8 or 0.
+    pub fn padding(&self) -> u64 {
+        if self.cipher.is_some() { encryption::PADDING as u64 } else { 0 }
+    }
+
+    /// Blocks here from 0 without a hole.
+    pub fn contiguous_length(&self) -> u64 {
+        self.bits.contiguous()
+    }
+
+    pub fn has(&self, block: u64) -> bool {
+        self.bits.get(block)
+    }
+
+    pub fn blocks_here(&self) -> u64 {
+        self.bits.count()
+    }
+
+    /// Blocks of a range that are here.
+    pub fn count_here(&self, range: Range<u64>) -> u64 {
+        self.bits.count_range(range)
+    }
+
+    /// The first block of the range that is not here; blocks past the length count as missing.
+    pub fn next_missing(&self, range: Range<u64>) -> Option<u64> {
+        Some(self.bits.next_unset(range.start)).filter(|&block| block < range.end)
+    }
+
+    /// The first block of the range that is here.
+    pub fn next_present(&self, range: Range<u64>) -> Option<u64> {
+        self.bits.next_set(range.start).filter(|&block| block < range.end)
+    }
+
+    /// Bitfield words for a message: from `start` rounded down to 32, to `start + len` (or the length, if that is
+    /// less) rounded up to 32.
+    pub fn bits(&self, start: u64, len: u64) -> Vec<u32> {
+        let end = start.saturating_add(len).min(self.head.length);
+        if start >= end { Vec::new() } else { self.bits.words(start, end - start) }
+    }
+
+    /// Levels above a block that are not here: what to ask for with it.
+    pub fn missing_nodes(&self, block: u64) -> Result<u64> {
+        Ok(tree::missing_nodes(&self.head, &self.view(), block)?)
+    }
+
+    /// The block that holds plaintext byte `bytes`.
+    pub fn seek(&self, bytes: u64) -> Result<SeekResult> {
+        Ok(tree::seek(&self.head, &self.view(), bytes, self.padding())?)
+    }
+
+    /// Plaintext bytes before a block, if the nodes to tell are here. The length is allowed as index.
+    pub fn block_offset(&self, block: u64) -> Result<Option<u64>> {
+        if block > self.head.length {
+            return Ok(None);
+        }
+        let offset = tree::byte_offset(&self.head, &self.view(), 2 * block)?;
+        Ok(offset.map(|offset| offset.saturating_sub(self.padding() * block)))
+    }
+
+    /// The nodes of the tree as it is.
+    fn view(&self) -> View<'_> {
+        self.nodes.view(self.head.length)
+    }
+}
+
+/// Reading.
+impl Core {
+    /// The block as stored and sent: encrypted where the core is. `None` if it is not here.
+    pub fn stored_block(&self, block: u64) -> Result<Option<Bytes>> {
+        match self.locate(block)? {
+            Some(place) => place.read_bytes().map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The plaintext of a block. `None` if it is not here.
+    pub fn get(&self, block: u64) -> Result<Option<Bytes>> {
+        match self.locate(block)? {
+            Some(place) => place.open(place.read_bytes()?).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Where a block is, so that it can be read without the core. `None` if it is not here.
+    pub fn locate(&self, block: u64) -> Result<Option<BlockPlace>> {
+        if !self.bits.get(block) {
+            return Ok(None);
+        }
+        let (offset, size) = self.span(block)?;
+        Ok(Some(BlockPlace {
+            files: self.files.clone(),
+            cipher: self.cipher.clone(),
+            block,
+            offset,
+            size,
+            generation: (self.generation.clone(), self.generation.load(Ordering::Acquire)),
+        }))
+    }
+
+    /// Plaintexts of consecutive blocks from `first`, in one read: as many as are here, up to `max_blocks` and
+    /// about `max_bytes`, at least one if the first is here.
+    pub fn get_run(&self, first: u64, max_blocks: u64, max_bytes: u64) -> Result<Vec<Bytes>> {
+        let end = self.bits.next_unset(first).min(first.saturating_add(max_blocks));
+        if first >= end {
+            return Ok(Vec::new());
+        }
+        let (start, size) = self.span(first)?;
+        let mut sizes = vec![size];
+        let mut total = size;
+        for block in first + 1..end {
+            let (_, size) = self.span(block)?;
+            if total + size > max_bytes {
+                break;
+            }
+            sizes.push(size);
+            total += size;
+        }
+        let mut run = read_exact(&self.files, start, total)?
+            .map(Bytes::from)
+            .ok_or(CoreError::MissingBytes(first))?;
+        let plain = |(at, size): (usize, &u64)| {
+            let stored = run.split_to(*size as usize);
+            open(self.cipher.as_deref(), first + at as u64, stored)
+        };
+        sizes.iter().enumerate().map(plain).collect()
+    }
+
+    /// Whether the stored block hashes to its leaf; `None` if it is not here.
+    pub fn check_block(&self, block: u64) -> Result<Option<bool>> {
+        let Some(bytes) = self.stored_block(block)? else { return Ok(None) };
+        let leaf = tree::NodeSource::node(&self.view(), 2 * block)?;
+        Ok(Some(leaf.is_some_and(|leaf| leaf.hash == crate::crypto::hash::leaf(&bytes))))
+    }
+
+    /// Offset and size of a block that is here, in stored bytes.
+    fn span(&self, block: u64) -> Result<(u64, u64)> {
+        let mut cursor = self.cursor.get();
+        let span = cursor.span(&self.head, &self.view(), block)?;
+        self.cursor.set(cursor);
+        span.ok_or(CoreError::MissingNodes(block))
+    }
+}
+
+/// The whereabouts of a stored block.
+pub struct BlockPlace {
+    files: Arc<CoreFiles>,
+    cipher: Option<Arc<BlockCipher>>,
+    block: u64,
+    offset: u64,
+    size: u64,
+    generation: (Arc<AtomicU64>, u64),
+}
+
+impl BlockPlace {
+    /// Stored size in bytes.
+    pub fn stored_size(&self) -> u64 {
+        self.size
+    }
+
+    /// The block as stored. `None` if blocks were taken away since it was located: then locate it again.
+    pub fn read_stored(&self) -> Result<Option<Bytes>> {
+        let read = self.read_bytes();
+        let (generation, then) = &self.generation;
+        if generation.load(Ordering::Acquire) != *then { Ok(None) } else { read.map(Some) }
+    }
+
+    /// The plaintext, on the same terms.
+    pub fn read(&self) -> Result<Option<Bytes>> {
+        self.read_stored()?.map(|stored| self.open(stored)).transpose()
+    }
+
+    fn read_bytes(&self) -> Result<Bytes> {
+        let bytes = read_exact(&self.files, self.offset, self.size)?;
+        bytes.map(Bytes::from).ok_or(CoreError::MissingBytes(self.block))
+    }
+
+    fn open(&self, stored: Bytes) -> Result<Bytes> {
+        open(self.cipher.as_deref(), self.block, stored)
+    }
+}
+
+fn open(cipher: Option<&BlockCipher>, block: u64, stored: Bytes) -> Result<Bytes> {
+    match cipher {
+        None => Ok(stored),
+        Some(cipher) => {
+            let plain = cipher.decrypt(block, &stored).ok_or(CoreError::NotEncrypted(block))?;
+            Ok(plain.into())
+        }
+    }
+}
+
+/// `None` if the file ends before `offset + size`.
+fn read_exact(
+    files: &CoreFiles,
+    offset: u64,
+    size: u64,
+) -> std::result::Result<Option<Vec<u8>>, StorageError> {
+    let mut bytes = vec![0; size as usize];
+    let n = files.blocks.read_at(offset, &mut bytes)?;
+    Ok((n == bytes.len()).then_some(bytes))
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        if let Err(error) = self.flush(Durability::Buffered) {
+            tracing::error!(core = ?self.discovery_key, %error, "changes of a core are lost");
+        }
+    }
+}

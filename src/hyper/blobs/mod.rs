@@ -1,0 +1,129 @@
+//! Hyperblobs: file contents as runs of blocks in an append-only log that holds nothing else.
+//!
+//! A [`BlobId`] says where a content lies. [`Blobs::reader`] reads any part of it, from local blocks at
+//! once or by asking peers; [`Blobs::writer`] cuts what it is given into 64 KiB blocks and appends them
+//! group by group, so that no file is ever in memory as a whole. Ids come from whoever writes the drive:
+//! one that does not fit its blocks is an error of that file, never a panic.
+//!
+//! Source: hyperblobs/index.js
+
+mod block_map;
+mod id;
+mod reader;
+mod writer;
+
+pub use block_map::{BlockMap, MAX_ENTRIES, MAX_MAP_BLOCKS, MapEntry};
+pub use id::{BlobId, MAX_BLOCK};
+pub use reader::Reader;
+pub use writer::{Cutter, Writer};
+
+use super::source::{BlockLog, BlockSource, SourceError};
+use bytes::Bytes;
+use std::io::Read;
+use std::sync::{Arc, Mutex};
+
+/// Bytes of a block, except the last one of a blob.
+pub const BLOCK_SIZE: u64 = 1 << 16;
+
+/// Why a blob could not be read or written.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BlobError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// What the drive says about the content and what its blocks hold do not fit together.
+    #[error("the file is damaged: {0}")]
+    Damaged(&'static str),
+    #[error("the file's block map has version {0}, this program knows version 0")]
+    MapVersion(u64),
+    /// Someone else appended to the core while a writer was open.
+    #[error("the blobs core grew while a writer was open")]
+    Raced,
+    #[error("these blobs are read-only")]
+    ReadOnly,
+    /// Reading the new content failed.
+    #[error("reading the new content: {0}")]
+    Input(Arc<std::io::Error>),
+}
+
+pub type Result<T> = std::result::Result<T, BlobError>;
+
+/// A core of file contents. Clones share the writer's lock.
+#[derive(Clone)]
+pub struct Blobs {
+    source: Arc<dyn BlockSource>,
+    log: Option<Arc<dyn BlockLog>>,
+    /// Held by a writer: a blob's blocks must lie in a row.
+    turn: Arc<Mutex<()>>,
+}
+
+impl Blobs {
+    pub fn new(source: Arc<dyn BlockSource>) -> Self {
+        Self { source, log: None, turn: Arc::default() }
+    }
+
+    pub fn writable(log: Arc<dyn BlockLog>) -> Self {
+        let source: Arc<dyn BlockSource> = log.clone();
+        Self { source, log: Some(log), turn: Arc::default() }
+    }
+
+    pub fn source(&self) -> &Arc<dyn BlockSource> {
+        &self.source
+    }
+
+    /// Content of a blob. `size` is what [`Blobs::map`] told earlier for a block map; without it the
+    /// reader tells 0 until it has read the map.
+    pub fn reader(&self, id: BlobId, size: Option<u64>) -> Reader {
+        Reader::new(Arc::clone(&self.source), id, size)
+    }
+
+    /// The block map that a blob with `block_map` set holds.
+    pub async fn map(&self, id: &BlobId) -> Result<BlockMap> {
+        reader::load_map(&*self.source, id).await
+    }
+
+    /// Starts writing. Blocks while another writer is open.
+    pub fn writer(&self) -> Result<Writer<'_>> {
+        let log = self.log.as_ref().ok_or(BlobError::ReadOnly)?;
+        let turn = self.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        Ok(Writer::new(log, turn))
+    }
+
+    /// Appends a content.
+    pub fn put(&self, content: impl Read) -> Result<BlobId> {
+        let mut writer = self.writer()?;
+        let id = writer.put(content)?;
+        writer.flush()?;
+        Ok(id)
+    }
+
+    /// Makes a blob longer without writing it again, if it is the last thing in the core. `None` if it is
+    /// not, or is a block map.
+    pub fn extend(&self, id: &BlobId, content: impl Read) -> Result<Option<BlobId>> {
+        let mut writer = self.writer()?;
+        let longer = writer.extend(id, content)?;
+        writer.flush()?;
+        Ok(longer)
+    }
+
+    /// Appends a block map. Its blocks must be in the core already.
+    pub fn put_map(&self, map: &BlockMap) -> Result<BlobId> {
+        if map.len() > MAX_ENTRIES {
+            return Err(BlobError::Damaged("its block map is too large"));
+        }
+        let mut writer = self.writer()?;
+        let id = writer.put_blocks(map.encode())?;
+        writer.flush()?;
+        Ok(BlobId { block_map: true, ..id })
+    }
+
+    /// Appends blocks as they are: one block each, whatever their sizes.
+    pub fn put_blocks(&self, blocks: impl IntoIterator<Item = Bytes>) -> Result<BlobId> {
+        let mut writer = self.writer()?;
+        let id = writer.put_blocks(blocks)?;
+        writer.flush()?;
+        Ok(id)
+    }
+}
+
+#[cfg(test)]
+mod tests;

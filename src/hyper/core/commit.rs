@@ -1,0 +1,264 @@
+//! Committing: our own appends, and what peers sent.
+
+use super::record::{encode_head, page_key};
+use super::storage::{CoreFiles, Durability, Storage, StorageError, Table, Writes};
+use super::tree::{Batch, Head, Node};
+use super::{Core, CoreError, Dirty, MAX_BLOCK_SIZE, Result};
+use crate::crypto::hash;
+use bytes::Bytes;
+use std::collections::BTreeSet;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+/// Blocks below this size are copied together before they are written.
+const SMALL: usize = 8 << 10;
+
+/// An append that is hashed, encrypted and signed, and of which nothing is stored yet.
+pub struct Prepared {
+    /// The head it extends.
+    base: (u64, u64),
+    /// Byte offset of the first block.
+    offset: u64,
+    head: Head,
+    nodes: Vec<Node>,
+    blocks: Vec<Bytes>,
+}
+
+impl Prepared {
+    /// Index of the first block.
+    pub fn first(&self) -> u64 {
+        self.base.1
+    }
+
+    /// The head that the commit will bring.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+}
+
+/// Commits appends to several cores in one transaction: all or none.
+///
+/// # Errors
+/// No core has changed after an error. [`CoreError::Stale`] if a core changed since its append was prepared.
+pub fn commit(
+    storage: &Arc<dyn Storage>,
+    appends: &mut [(&mut Core, Prepared)],
+    durability: Durability,
+) -> Result<()> {
+    for (core, prepared) in appends.iter_mut() {
+        core.write_append(prepared)?;
+    }
+    let mut writes = Writes::default();
+    let mut dirty = Vec::with_capacity(appends.len());
+    for (core, prepared) in appends.iter_mut() {
+        let (first, end) = (prepared.first(), prepared.head.length);
+        core.bits.set_range(first..end, true);
+        core.dirty.head = true;
+        dirty.push(core.stage(&prepared.head, &mut writes));
+    }
+    let files: Vec<_> = appends.iter().map(|(core, _)| core.files.clone()).collect();
+    let files: Vec<_> = files.iter().collect();
+    let done = storage.commit(writes, &files, durability);
+    for ((core, prepared), dirty) in appends.iter_mut().zip(dirty) {
+        if done.is_ok() {
+            core.head = std::mem::take(&mut prepared.head);
+        } else {
+            core.bits.set_range(prepared.first()..prepared.head.length, false);
+            core.unstage(dirty);
+        }
+    }
+    Ok(done?)
+}
+
+/// What a commit took as written, to be put back if it was not.
+pub(super) struct Staged {
+    dirty: Dirty,
+    pages: BTreeSet<u64>,
+}
+
+impl Core {
+    /// Appends blocks with one signature and one commit; returns the index of the first. Whoever may be asked
+    /// for these blocks by others must append durably: a length that was shown to anyone must not be lost.
+    pub fn append(&mut self, blocks: &[Bytes], durability: Durability) -> Result<u64> {
+        let prepared = self.prepare_append(blocks)?;
+        let first = prepared.first();
+        let storage = self.storage.clone();
+        commit(&storage, &mut [(self, prepared)], durability)?;
+        Ok(first)
+    }
+
+    /// Hashes, encrypts and signs blocks to be appended.
+    pub fn prepare_append(&self, blocks: &[Bytes]) -> Result<Prepared> {
+        if let Some(block) = blocks.iter().find(|block| block.len() as u64 > MAX_BLOCK_SIZE) {
+            return Err(CoreError::BlockTooLarge(block.len() as u64));
+        }
+        if !self.writable {
+            return Err(CoreError::ReadOnly);
+        }
+        let base = (self.head.fork, self.head.length);
+        let blocks: Vec<Bytes> = match self.cipher.as_deref() {
+            Some(cipher) => (base.1..)
+                .zip(blocks)
+                .map(|(index, block)| cipher.encrypt(index, base.0, block).into())
+                .collect(),
+            None => blocks.to_vec(),
+        };
+        let mut batch = Batch::new(&self.head);
+        let offset = batch.byte_length();
+        for (block, leaf) in blocks.iter().zip(hash::leaves(&blocks)) {
+            batch.push(block.len() as u64, leaf);
+        }
+        let (mut head, nodes) = batch.finish();
+        head.signature =
+            if blocks.is_empty() { self.head.signature.clone() } else { self.sign(&head)? };
+        Ok(Prepared { base, offset, head, nodes, blocks })
+    }
+
+    pub(super) fn sign(&self, head: &Head) -> Result<Vec<u8>> {
+        let pair = self.identity.key_pair.as_ref();
+        let verifier = self.identity.verifier.as_ref();
+        let signature = verifier.zip(pair).and_then(|(verifier, pair)| verifier.sign(head, pair));
+        signature.ok_or(CoreError::ReadOnly)
+    }
+
+    /// Puts bytes and nodes of an append into the files. They lie past the head, where nobody looks.
+    fn write_append(&mut self, prepared: &Prepared) -> Result<()> {
+        if prepared.base != (self.head.fork, self.head.length) {
+            return Err(CoreError::Stale);
+        }
+        write_blocks(&self.files, prepared.offset, &prepared.blocks)?;
+        for node in &prepared.nodes {
+            self.nodes.put(node)?;
+        }
+        Ok(self.nodes.flush()?)
+    }
+
+    /// Puts everything that the store does not have yet into `writes`, with `head` as the core's head. Nodes
+    /// must have been flushed.
+    pub(super) fn stage(&mut self, head: &Head, writes: &mut Writes) -> Staged {
+        self.commits += 1;
+        let core = self.discovery_key;
+        if self.dirty.identity {
+            writes.put(Table::Cores, *core.as_bytes(), self.identity.encode());
+        }
+        if self.dirty.head {
+            writes.put(Table::Heads, *core.as_bytes(), encode_head(head, self.session));
+        }
+        let pages = self.bits.take_dirty();
+        for &page in &pages {
+            match self.bits.encode_page(page) {
+                Some(bytes) => writes.put(Table::Bits, page_key(&core, page), bytes),
+                None => writes.delete(Table::Bits, page_key(&core, page)),
+            }
+        }
+        Staged { dirty: std::mem::take(&mut self.dirty), pages }
+    }
+
+    pub(super) fn unstage(&mut self, staged: Staged) {
+        self.dirty.identity |= staged.dirty.identity;
+        self.dirty.head |= staged.dirty.head;
+        self.bits.mark_dirty(staged.pages);
+    }
+
+    fn has_changes(&self) -> bool {
+        self.dirty.identity || self.dirty.head || self.bits.is_dirty() || self.nodes.is_dirty()
+    }
+
+    /// Commits what waits in memory: bits and heads that came from peers. Durable, it also makes everything
+    /// durable that was committed before; that waits for the device, so a busy core had better be flushed with
+    /// [`Self::begin_flush`].
+    pub fn flush(&mut self, durability: Durability) -> Result<()> {
+        if !self.has_changes() && durability == Durability::Buffered {
+            return Ok(());
+        }
+        self.nodes.flush()?;
+        let mut writes = Writes::default();
+        let head = std::mem::take(&mut self.head);
+        let staged = self.stage(&head, &mut writes);
+        self.head = head;
+        let done = self.storage.commit(writes, &[&self.files], durability);
+        if done.is_err() {
+            self.unstage(staged);
+        }
+        Ok(done?)
+    }
+
+    /// First step of a durable flush that does not hold the core while the device works:
+    ///
+    /// ```text
+    /// let flush = core.lock().begin_flush()?;   // None: nothing to do
+    /// let synced = flush.sync();                // slow, no lock
+    /// core.lock().finish_flush(flush, synced)?;
+    /// ```
+    pub fn begin_flush(&mut self) -> Result<Option<Flush>> {
+        if !self.has_changes() {
+            return Ok(None);
+        }
+        self.nodes.flush()?;
+        let mut writes = Writes::default();
+        let head = std::mem::take(&mut self.head);
+        let staged = self.stage(&head, &mut writes);
+        self.head = head;
+        Ok(Some(Flush { writes, staged, files: self.files.clone(), commits: self.commits }))
+    }
+
+    /// Last step: commits what the files were synced for. What came in between waits for the next flush.
+    pub fn finish_flush(
+        &mut self,
+        flush: Flush,
+        synced: std::result::Result<(), StorageError>,
+    ) -> Result<()> {
+        let Flush { writes, staged, commits, .. } = flush;
+        if commits != self.commits || synced.is_err() {
+            // The store has newer records than this snapshot; the next flush takes a new one.
+            self.unstage(staged);
+            return Ok(synced?);
+        }
+        let done = self.storage.commit(writes, &[], Durability::Durable);
+        if done.is_err() {
+            self.unstage(staged);
+        }
+        Ok(done?)
+    }
+}
+
+/// A durable flush under way.
+pub struct Flush {
+    writes: Writes,
+    staged: Staged,
+    files: Arc<CoreFiles>,
+    commits: u64,
+}
+
+impl Flush {
+    /// Waits until the device has the files' bytes.
+    pub fn sync(&self) -> std::result::Result<(), StorageError> {
+        self.files.sync()
+    }
+}
+
+/// Writes blocks one after the other from a byte offset.
+fn write_blocks(
+    files: &CoreFiles,
+    mut offset: u64,
+    blocks: &[Bytes],
+) -> std::result::Result<(), StorageError> {
+    let total: usize = blocks.iter().map(Bytes::len).sum();
+    if total == 0 {
+        return Ok(());
+    }
+    if total / blocks.len() >= SMALL {
+        let mut slices: Vec<_> = blocks.iter().map(|block| IoSlice::new(block)).collect();
+        return files.blocks.write_slices_at(offset, &mut slices);
+    }
+    let mut joined = Vec::with_capacity(total.min(4 << 20));
+    for block in blocks {
+        if joined.len() + block.len() > joined.capacity() && !joined.is_empty() {
+            files.blocks.write_at(offset, &joined)?;
+            offset += joined.len() as u64;
+            joined.clear();
+        }
+        joined.extend_from_slice(block);
+    }
+    files.blocks.write_at(offset, &joined)
+}

@@ -1,0 +1,87 @@
+//! What can go wrong with a core: our own trouble ([`CoreError`]), and a peer's answers ([`ApplyError`]).
+
+use super::storage::StorageError;
+use super::tree::VerifyError;
+use std::io;
+
+/// Trouble of our own. Nothing of what was asked has happened, and what was there before stands.
+#[derive(Debug, thiserror::Error)]
+pub enum CoreError {
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The bitfield has the block, its file ends before it.
+    #[error("the bytes of block {0} are missing from the store: its files are damaged")]
+    MissingBytes(u64),
+    /// The bitfield has the block, the tree file lacks a node above it.
+    #[error("tree nodes of block {0} are missing from the store: its files are damaged")]
+    MissingNodes(u64),
+    /// The stored block is too short to be an encrypted one: the core is not encrypted, or not so.
+    #[error("block {0} cannot be decrypted")]
+    NotEncrypted(u64),
+    #[error("the core is not writable here: its secret key is elsewhere, or several must sign")]
+    ReadOnly,
+    #[error("a block of {0} bytes is above the limit of 15 MiB")]
+    BlockTooLarge(u64),
+    /// A manifest or key pair that was given for a core is another's.
+    #[error("the {0} does not belong to the core's key")]
+    NotTheKey(&'static str),
+    /// The core changed between the preparation of an append and its commit.
+    #[error("the core was changed while an append was being prepared")]
+    Stale,
+    #[error("cannot truncate to {to} blocks at fork {fork}: the core has {length} at fork {at}")]
+    BadTruncate { to: u64, fork: u64, length: u64, at: u64 },
+}
+
+impl From<io::Error> for CoreError {
+    /// Errors of the node store travel through the tree code as [`io::Error`].
+    fn from(error: io::Error) -> Self {
+        match error.downcast::<StorageError>() {
+            Ok(error) => Self::Storage(error),
+            Err(error) => Self::Storage(StorageError::io("read", "tree nodes", error)),
+        }
+    }
+}
+
+impl CoreError {
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Storage(error) if error.is_disk_full())
+    }
+}
+
+/// Why a peer's answer was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The answer does not hold: see [`VerifyError`] for what that says about the peer.
+    #[error(transparent)]
+    Rejected(VerifyError),
+    /// The manifest that came along is not the one that the core's key stands for.
+    #[error("the manifest is not the core's")]
+    Manifest,
+    /// A signed tree longer than [`super::MAX_BLOCKS`].
+    #[error("a core of {0} blocks is longer than this program keeps")]
+    TooLong(u64),
+    /// Not the peer's doing.
+    #[error(transparent)]
+    Local(#[from] CoreError),
+}
+
+impl From<VerifyError> for ApplyError {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::Io(error) => Self::Local(error.into()),
+            other => Self::Rejected(other),
+        }
+    }
+}
+
+impl From<StorageError> for ApplyError {
+    fn from(error: StorageError) -> Self {
+        Self::Local(error.into())
+    }
+}
+
+impl From<io::Error> for ApplyError {
+    fn from(error: io::Error) -> Self {
+        Self::Local(error.into())
+    }
+}

@@ -1,0 +1,321 @@
+//! Tree nodes on disk, behind a cache of pages that is written back.
+//!
+//! The tree file holds 40 bytes per node at 40 × tree index: size (u64 LE), hash; zeros mean "not here". It is
+//! read and written in pages of 128 nodes, which in the in-order numbering are 64 blocks and the six levels
+//! above them: going through a core block by block stays within a handful of pages. New nodes wait in memory
+//! until [`NodeStore::flush`], which every commit calls first, so storing a block costs no call for its nodes.
+//!
+//! The file may hold nodes past the head, left by a change that was never committed: [`View`] hides them.
+
+use super::storage::{CoreFiles, Storage, StorageError};
+use super::tree::{Node, NodeSource};
+use crate::hyper::flat_tree as flat;
+use lru::LruCache;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Nodes of a page.
+const PAGE_NODES: u64 = 128;
+const NODE_BYTES: u64 = 40;
+const PAGE_BYTES: u64 = PAGE_NODES * NODE_BYTES;
+
+/// Pages kept per core: 1.3 MB, enough for a path to the root of any core and the neighbourhoods that some
+/// dozens of readers are in.
+const MAX_PAGES: usize = 256;
+
+type Page = Box<[u8; PAGE_BYTES as usize]>;
+
+/// The nodes of one core.
+pub(super) struct NodeStore {
+    storage: Arc<dyn Storage>,
+    files: Arc<CoreFiles>,
+    cache: RefCell<Cache>,
+}
+
+struct Cache {
+    pages: LruCache<u64, Page>,
+    dirty: BTreeSet<u64>,
+}
+
+impl NodeStore {
+    pub(super) fn new(storage: Arc<dyn Storage>, files: Arc<CoreFiles>) -> Self {
+        let cache = Cache { pages: LruCache::unbounded(), dirty: BTreeSet::new() };
+        Self { storage, files, cache: RefCell::new(cache) }
+    }
+
+    /// The nodes of a tree of `length` blocks.
+    pub(super) fn view(&self, length: u64) -> View<'_> {
+        View { nodes: self, length }
+    }
+
+    /// The node as it is in the file, whatever the head says.
+    pub(super) fn get(&self, index: u64) -> Result<Option<Node>, StorageError> {
+        self.with_page(index / PAGE_NODES, |page| decode(index, slot(page, index)))
+    }
+
+    /// Keeps a node in memory until the next flush.
+    pub(super) fn put(&self, node: &Node) -> Result<(), StorageError> {
+        let number = node.index / PAGE_NODES;
+        self.with_page(number, |page| {
+            let slot = slot_mut(page, node.index);
+            slot[..8].copy_from_slice(&node.size.to_le_bytes());
+            slot[8..].copy_from_slice(&node.hash);
+        })?;
+        self.cache.borrow_mut().dirty.insert(number);
+        Ok(())
+    }
+
+    pub(super) fn is_dirty(&self) -> bool {
+        !self.cache.borrow().dirty.is_empty()
+    }
+
+    /// Runs `act` on a page, which is read first if it is not in memory.
+    fn with_page<T>(
+        &self,
+        number: u64,
+        act: impl FnOnce(&mut Page) -> T,
+    ) -> Result<T, StorageError> {
+        let cache = &mut *self.cache.borrow_mut();
+        if let Some(page) = cache.pages.get_mut(&number) {
+            return Ok(act(page));
+        }
+        while cache.pages.len() >= MAX_PAGES {
+            self.evict(cache)?;
+        }
+        let mut page: Page = Box::new([0; PAGE_BYTES as usize]);
+        // An index that no file reaches: a page of nothing.
+        if let Some(offset) = number.checked_mul(PAGE_BYTES).filter(|&at| at < i64::MAX as u64) {
+            self.files.tree.read_at(offset, &mut page[..])?;
+        }
+        let result = act(&mut page);
+        cache.pages.put(number, page);
+        Ok(result)
+    }
+
+    /// Drops the least recently used page, after writing it where it is dirty.
+    fn evict(&self, cache: &mut Cache) -> Result<(), StorageError> {
+        let Some((&number, _)) = cache.pages.peek_lru() else { return Ok(()) };
+        if cache.dirty.contains(&number) {
+            // Neighbours go along: they were dirtied together and cost no call of their own.
+            self.write_run(cache, number..number + 1)?;
+        }
+        cache.pages.pop(&number);
+        Ok(())
+    }
+
+    /// Writes everything that waits. Runs of pages go in one call.
+    pub(super) fn flush(&self) -> Result<(), StorageError> {
+        let cache = &mut *self.cache.borrow_mut();
+        while let Some(&first) = cache.dirty.first() {
+            self.write_run(cache, first..first + 1)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a dirty page and the dirty pages that follow it.
+    fn write_run(&self, cache: &mut Cache, mut run: Range<u64>) -> Result<(), StorageError> {
+        self.storage.begin_session()?;
+        while cache.dirty.contains(&run.end) {
+            run.end += 1;
+        }
+        let pages = &cache.pages;
+        let page = |number| pages.peek(&number).map_or(&[][..], |page| &page[..]);
+        let mut slices: Vec<_> = run.clone().map(|number| IoSlice::new(page(number))).collect();
+        self.files.tree.write_slices_at(run.start * PAGE_BYTES, &mut slices)?;
+        run.for_each(|number| {
+            cache.dirty.remove(&number);
+        });
+        Ok(())
+    }
+
+    /// Forgets the nodes that are not part of the tree's first `length` blocks.
+    pub(super) fn truncate(&self, length: u64) -> Result<(), StorageError> {
+        self.storage.begin_session()?;
+        let end = 2 * length;
+        self.cut_cache(end);
+        self.files.tree.truncate(end.saturating_mul(NODE_BYTES))?;
+        if length == 0 {
+            return Ok(());
+        }
+        // What is left to forget starts before the cut and reaches past it: ancestors of the last leaf.
+        let mut at = 2 * (length - 1);
+        while at <= flat::MAX_INDEX {
+            if at < end && flat::right_span(at) >= end {
+                self.erase(at..at + 1)?;
+            }
+            at = flat::parent(at);
+        }
+        Ok(())
+    }
+
+    fn cut_cache(&self, end: u64) {
+        let cache = &mut *self.cache.borrow_mut();
+        let behind: Vec<u64> =
+            cache.pages.iter().map(|(n, _)| *n).filter(|n| n * PAGE_NODES >= end).collect();
+        for number in behind {
+            cache.pages.pop(&number);
+            cache.dirty.remove(&number);
+        }
+        if let Some(page) = cache.pages.peek_mut(&(end / PAGE_NODES)) {
+            page[(end % PAGE_NODES * NODE_BYTES) as usize..].fill(0);
+        }
+    }
+
+    /// Forgets the nodes of a range of tree indexes.
+    pub(super) fn erase(&self, range: Range<u64>) -> Result<(), StorageError> {
+        let whole = range.start.div_ceil(PAGE_NODES)..range.end / PAGE_NODES;
+        if whole.start < whole.end {
+            {
+                let cache = &mut *self.cache.borrow_mut();
+                let inside: Vec<u64> =
+                    cache.pages.iter().map(|(n, _)| *n).filter(|n| whole.contains(n)).collect();
+                for number in inside {
+                    cache.pages.pop(&number);
+                    cache.dirty.remove(&number);
+                }
+            }
+            self.storage.begin_session()?;
+            let bytes = (whole.end - whole.start).saturating_mul(PAGE_BYTES);
+            self.files.tree.punch(whole.start.saturating_mul(PAGE_BYTES), bytes)?;
+            self.erase_in_page(range.start..whole.start * PAGE_NODES)?;
+            return self.erase_in_page(whole.end * PAGE_NODES..range.end);
+        }
+        let middle = (whole.start * PAGE_NODES).clamp(range.start, range.end);
+        self.erase_in_page(range.start..middle)?;
+        self.erase_in_page(middle..range.end)
+    }
+
+    fn erase_in_page(&self, range: Range<u64>) -> Result<(), StorageError> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let number = range.start / PAGE_NODES;
+        let from = (range.start % PAGE_NODES * NODE_BYTES) as usize;
+        let len = ((range.end - range.start) * NODE_BYTES) as usize;
+        let changed = self.with_page(number, |page| {
+            let slots = &mut page[from..from + len];
+            let changed = slots.iter().any(|&byte| byte != 0);
+            slots.fill(0);
+            changed
+        })?;
+        if changed {
+            self.cache.borrow_mut().dirty.insert(number);
+        }
+        Ok(())
+    }
+}
+
+fn slot(page: &Page, index: u64) -> &[u8] {
+    let at = (index % PAGE_NODES * NODE_BYTES) as usize;
+    &page[at..at + NODE_BYTES as usize]
+}
+
+fn slot_mut(page: &mut Page, index: u64) -> &mut [u8] {
+    let at = (index % PAGE_NODES * NODE_BYTES) as usize;
+    &mut page[at..at + NODE_BYTES as usize]
+}
+
+fn decode(index: u64, slot: &[u8]) -> Option<Node> {
+    let (size, hash) = slot.split_first_chunk()?;
+    let hash = hash.try_into().ok()?;
+    (hash != [0; 32]).then(|| Node { index, size: u64::from_le_bytes(*size), hash })
+}
+
+/// The nodes that belong to a tree of some length.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    nodes: &'a NodeStore,
+    length: u64,
+}
+
+impl NodeSource for View<'_> {
+    fn node(&self, index: u64) -> io::Result<Option<Node>> {
+        if flat::end(index) > self.length {
+            return Ok(None);
+        }
+        self.nodes.get(index).map_err(io::Error::other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::storage::memory;
+    use super::*;
+    use crate::key::DiscoveryKey;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn store() -> (Arc<dyn Storage>, NodeStore) {
+        let storage = memory();
+        let files = storage.files(&DiscoveryKey([3; 32]));
+        (storage.clone(), NodeStore::new(storage, files))
+    }
+
+    fn node(index: u64) -> Node {
+        Node { index, size: index * 3, hash: [index as u8 | 1; 32] }
+    }
+
+    #[test]
+    fn more_pages_than_fit_are_written_back() {
+        let (storage, nodes) = store();
+        for page in 0..3 * MAX_PAGES as u64 {
+            nodes.put(&node(page * PAGE_NODES + page % PAGE_NODES)).unwrap();
+        }
+        nodes.flush().unwrap();
+        assert!(!nodes.is_dirty());
+        let again = NodeStore::new(storage.clone(), storage.files(&DiscoveryKey([3; 32])));
+        for page in 0..3 * MAX_PAGES as u64 {
+            let index = page * PAGE_NODES + page % PAGE_NODES;
+            assert_eq!(again.get(index).unwrap(), Some(node(index)));
+            assert_eq!(nodes.get(index ^ 1).unwrap(), None);
+        }
+        assert_eq!(again.get(u64::MAX).unwrap(), None);
+    }
+
+    #[test]
+    fn a_view_ends_with_its_tree() {
+        let (_, nodes) = store();
+        (0..8).for_each(|index| nodes.put(&node(index)).unwrap());
+        assert_eq!(nodes.view(4).node(3).unwrap(), Some(node(3)));
+        assert_eq!(nodes.view(3).node(3).unwrap(), None);
+        assert_eq!(nodes.view(3).node(4).unwrap(), Some(node(4)));
+        nodes.truncate(3).unwrap();
+        let left: Vec<u64> = (0..8).filter(|&i| nodes.get(i).unwrap().is_some()).collect();
+        assert_eq!(left, [0, 1, 2, 4]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn nodes_are_a_map(ops in proptest::collection::vec((0u8..5, 0u64..2000, 0u64..900), 1..60)) {
+            let (storage, nodes) = store();
+            let mut model: BTreeMap<u64, Node> = BTreeMap::new();
+            for (op, at, len) in ops {
+                match op {
+                    0 | 1 => for index in (at..at + len).step_by(7) {
+                        nodes.put(&node(index)).unwrap();
+                        model.insert(index, node(index));
+                    },
+                    2 => nodes.flush().unwrap(),
+                    3 => {
+                        nodes.erase(at..at + len).unwrap();
+                        model.retain(|index, _| !(at..at + len).contains(index));
+                    }
+                    _ => {
+                        nodes.truncate(at).unwrap();
+                        model.retain(|&index, _| flat::right_span(index) < 2 * at);
+                    }
+                }
+            }
+            nodes.flush().unwrap();
+            let again = NodeStore::new(storage.clone(), storage.files(&DiscoveryKey([3; 32])));
+            for index in 0..3000 {
+                prop_assert_eq!(nodes.get(index).unwrap(), model.get(&index).copied());
+                prop_assert_eq!(again.get(index).unwrap(), model.get(&index).copied());
+            }
+        }
+    }
+}

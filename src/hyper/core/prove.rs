@@ -1,0 +1,160 @@
+//! Answering peers, and taking their answers.
+
+use super::message::{Proof, Request};
+use super::tree::{self, ProofError};
+use super::verifier::Verifier;
+use super::{ApplyError, Core, CoreError, MAX_BLOCKS, Result};
+use crate::crypto::Hash;
+use bytes::Bytes;
+
+/// What to answer to a request.
+#[derive(Debug)]
+pub enum Answer {
+    /// Complete, the block's value included.
+    Proof(Proof),
+    /// The block, or a node that the proof needs, is not here.
+    NotHere,
+    /// No honest peer asks this.
+    Invalid(&'static str),
+}
+
+/// What an answer changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The block that came along; it is here now.
+    pub block: Option<u64>,
+    /// That block was not here before.
+    pub new_block: bool,
+    /// Old and new length, if the answer brought a longer tree.
+    pub upgraded: Option<(u64, u64)>,
+    /// For a fork that was followed: how many blocks of the old tree are part of the new one.
+    pub ancestors: Option<u64>,
+}
+
+impl Core {
+    /// The proof for a peer's request, whose fork is the caller's to compare.
+    pub fn create_proof(&self, request: &Request) -> Result<Answer> {
+        if request.block.is_some_and(|block| self.head.length > 0 && !self.has(block.index)) {
+            return Ok(Answer::NotHere);
+        }
+        let mut request = request.clone();
+        let verifier = self.identity.verifier.as_ref();
+        if let Some(prologue) = verifier.and_then(Verifier::prologue) {
+            request.upgrade = request.upgrade.map(|asked| prologue.widen(asked));
+        }
+        let mut proof = match tree::make_proof(&self.head, &self.view(), &request) {
+            Ok(proof) => proof,
+            Err(ProofError::Invalid(why)) => return Ok(Answer::Invalid(why)),
+            Err(ProofError::Missing(_)) => return Ok(Answer::NotHere),
+            Err(ProofError::Io(error)) => return Err(error.into()),
+        };
+        if let Some(block) = &mut proof.block {
+            match self.stored_block(block.index)? {
+                Some(value) => block.value = value,
+                None => return Ok(Answer::NotHere),
+            }
+        }
+        if request.manifest && !self.is_compat() {
+            proof.manifest = self.manifest().cloned();
+        }
+        Ok(Answer::Proof(proof))
+    }
+
+    /// Takes a peer's answer if it holds. That it is what was asked for is the caller's to check. `leaf` is the
+    /// leaf hash of the block's value, if the caller has hashed it outside the lock.
+    ///
+    /// The block's bytes are written; its bit, the nodes and a new head wait for [`Core::flush`].
+    ///
+    /// # Errors
+    /// Nothing has changed after an error.
+    pub fn apply_proof(
+        &mut self,
+        proof: &Proof,
+        leaf: Option<Hash>,
+    ) -> std::result::Result<Applied, ApplyError> {
+        let offered = self.offered_verifier(proof)?;
+        let verifier = self.identity.verifier.as_ref().or(offered.as_ref());
+        let verifier = verifier.ok_or(ApplyError::Manifest)?;
+        let view = self.view();
+        let verified = tree::verify_proof(&self.head, &view, proof, leaf, verifier)?;
+        if let Some(head) = verified.head.as_ref().filter(|head| head.length > MAX_BLOCKS) {
+            return Err(ApplyError::TooLong(head.length));
+        }
+        let mut applied = Applied::default();
+        let block = verified.block.filter(|(block, _)| !self.has(*block));
+        if let Some((block, size)) = block {
+            let offset = match self.next_write {
+                Some((next, offset)) if next == block => Some(offset),
+                _ => verified.block_offset(&self.head, &view)?,
+            };
+            let offset = offset.ok_or(CoreError::MissingNodes(block))?;
+            self.write_block(offset, proof)?;
+            self.next_write = Some((block + 1, offset + size));
+            applied.new_block = true;
+        }
+        for node in &verified.nodes {
+            self.nodes.put(node)?;
+        }
+        if let Some(head) = verified.head {
+            if let Some(verifier) = offered {
+                self.identity.verifier = Some(verifier);
+                self.dirty.identity = true;
+                self.derive();
+            }
+            applied.upgraded = Some((self.head.length, head.length));
+            self.head = head;
+            self.dirty.head = true;
+        }
+        if let Some((block, _)) = block {
+            self.bits.set(block, true);
+        }
+        applied.block = verified.block.map(|(block, _)| block);
+        Ok(applied)
+    }
+
+    /// Follows a peer to a higher fork: the answer to a request of `upgrade { start: 0, .. }` at that fork, proven
+    /// from nothing. Durable. A block that came along is not taken.
+    pub fn apply_reorg(&mut self, proof: &Proof) -> std::result::Result<Applied, ApplyError> {
+        let offered = self.offered_verifier(proof)?;
+        let verifier = self.identity.verifier.as_ref().or(offered.as_ref());
+        let verifier = verifier.ok_or(ApplyError::Manifest)?;
+        let reorg = tree::verify_reorg(&self.head, &self.view(), proof, verifier)?;
+        if reorg.head.length > MAX_BLOCKS {
+            return Err(ApplyError::TooLong(reorg.head.length));
+        }
+        let old = self.head.length;
+        self.install_reorg(&reorg)?;
+        if let Some(verifier) = offered {
+            self.identity.verifier = Some(verifier);
+            self.dirty.identity = true;
+            self.derive();
+        }
+        Ok(Applied {
+            upgraded: Some((old, self.head.length)),
+            ancestors: Some(reorg.ancestors),
+            ..Applied::default()
+        })
+    }
+
+    /// For a reader that knows the key only: who may sign by the answer's manifest, or by its absence.
+    fn offered_verifier(&self, proof: &Proof) -> std::result::Result<Option<Verifier>, ApplyError> {
+        if self.identity.verifier.is_some() {
+            return Ok(None);
+        }
+        let offered = Verifier::offered(&self.identity.key, proof.manifest.as_ref());
+        offered.map(Some).ok_or(ApplyError::Manifest)
+    }
+
+    fn write_block(&self, offset: u64, proof: &Proof) -> Result<()> {
+        let value = proof.block.as_ref().map(|block| &block.value);
+        match value {
+            Some(value) if !value.is_empty() => Ok(self.files.blocks.write_at(offset, value)?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Plaintext of a value that came with an answer, so that it need not be read back.
+    pub fn open_value(&self, block: u64, stored: Bytes) -> Result<Bytes> {
+        super::open(self.cipher.as_deref(), block, stored)
+    }
+}

@@ -1,0 +1,60 @@
+//! After an unclean end: the tree file is brought back to what hashes up to the head.
+//!
+//! Blocks and nodes are written before the records that speak of them, and those are durable only with them, so
+//! the records are right. But the tree file may hold nodes of changes that were lost, or a part of a page. A
+//! stored node is trusted later on without being hashed again, so what is not connected to the roots must go.
+
+use super::storage::Durability;
+use super::tree::{Node, NodeSource};
+use super::{Core, Result};
+use crate::crypto::hash;
+use crate::hyper::flat_tree as flat;
+
+impl Core {
+    /// Erases every node that does not hash up to the roots, and forgets blocks below such nodes.
+    pub(super) fn scrub(&mut self) -> Result<()> {
+        let length = self.head.length;
+        self.nodes.truncate(length)?;
+        // Where every block is here, every node is: they became durable with the bits.
+        if self.bits.contiguous() < length {
+            for root in self.head.roots.clone() {
+                self.nodes.put(&root)?;
+                self.scrub_below(root)?;
+            }
+        }
+        self.bits.set_range(length..u64::MAX, false);
+        self.session = self.storage.session().current;
+        self.dirty.head = true;
+        self.flush(Durability::Buffered)
+    }
+
+    fn scrub_below(&mut self, root: Node) -> Result<()> {
+        let mut stack = vec![root];
+        while let Some(node) = stack.pop() {
+            let (Some(left), Some(right)) =
+                (flat::left_child(node.index), flat::right_child(node.index))
+            else {
+                continue;
+            };
+            let view = self.view();
+            match (view.node(left)?, view.node(right)?) {
+                (Some(left), Some(right)) if is_parent(&node, &left, &right) => {
+                    stack.push(right);
+                    stack.push(left);
+                }
+                _ => {
+                    self.nodes.erase(flat::left_span(node.index)..node.index)?;
+                    self.nodes.erase(node.index + 1..flat::right_span(node.index) + 1)?;
+                    let blocks = flat::left_span(node.index) / 2..flat::end(node.index);
+                    self.bits.set_range(blocks, false);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_parent(node: &Node, left: &Node, right: &Node) -> bool {
+    left.size.checked_add(right.size) == Some(node.size)
+        && hash::parent(node.size, &left.hash, &right.hash) == node.hash
+}

@@ -1,0 +1,446 @@
+//! A store in a directory: one redb database and two sparse files per core.
+//!
+//! ```text
+//! store.redb                        records; every transaction is durable
+//! cores/<2 hex>/<62 hex>.blocks     stored blocks at their tree byte offset
+//! cores/<2 hex>/<62 hex>.tree       nodes of 40 bytes at 40 × tree index
+//! ```
+//! The hex digits are the discovery key's. A core file exists from its first write on, and is opened at
+//! its first use.
+
+use super::fd_pool::FdPool;
+use super::memory::lock;
+use super::{FileKind, Medium, RawFile, Result, Staged, Storage, StorageError, Table, Writes};
+use crate::key::{DiscoveryKey, hex};
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::uio::pwritev;
+use redb::{Database, ReadableDatabase, TableDefinition};
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Bytes of database pages kept in memory.
+const DATABASE_CACHE: usize = 16 << 20;
+
+/// Slices that one `pwritev` takes (`IOV_MAX` on Linux).
+const MAX_SLICES: usize = 1024;
+
+/// Opens or creates the store in `dir`.
+///
+/// # Errors
+/// [`StorageError::DamagedDatabase`] if the database is not one or fails its checks; [`StorageError::Io`]
+/// with kind `ResourceBusy` if another process has it open.
+pub fn open_disk(dir: &Path) -> Result<Arc<dyn Storage>> {
+    Ok(Arc::new(Staged::new(DiskMedium::open(dir)?)?))
+}
+
+/// A directory.
+pub struct DiskMedium {
+    dir: PathBuf,
+    /// `None` after an error that redb does not go on from, until it could be opened again.
+    database: Mutex<Option<Arc<Database>>>,
+    pool: Arc<FdPool>,
+}
+
+fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+    TableDefinition::new(match table {
+        Table::Cores => "cores",
+        Table::Heads => "heads",
+        Table::Bits => "bits",
+        Table::Records => "records",
+        Table::Meta => "meta",
+    })
+}
+
+impl DiskMedium {
+    pub fn open(dir: &Path) -> Result<Self> {
+        std::fs::create_dir_all(dir)
+            .map_err(|e| StorageError::io("create", dir.display().to_string(), e))?;
+        let medium = Self {
+            dir: dir.to_path_buf(),
+            database: Mutex::new(None),
+            pool: Arc::new(FdPool::new()),
+        };
+        medium.database()?;
+        Ok(medium)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.join("store.redb")
+    }
+
+    /// The open database; opens it again if an error had closed it.
+    fn database(&self) -> Result<Arc<Database>> {
+        let mut slot = lock(&self.database);
+        if let Some(database) = &*slot {
+            return Ok(database.clone());
+        }
+        let mut builder = Database::builder();
+        builder.set_cache_size(DATABASE_CACHE);
+        // Without the check redb trusts a file that was closed in order, and panics on a damaged one.
+        builder.set_check_integrity_on_open(true);
+        let database = builder.create(self.path()).map_err(|e| self.named("open", e.into()))?;
+        let database = Arc::new(database);
+        *slot = Some(database.clone());
+        Ok(database)
+    }
+
+    /// Runs `act` on the database. redb refuses everything after an I/O error, a full disk among them, so
+    /// such a database is closed, and opened anew by the next call: its file holds the last durable state.
+    fn with<T>(
+        &self,
+        op: &'static str,
+        act: impl FnOnce(&Database) -> std::result::Result<T, redb::Error>,
+    ) -> Result<T> {
+        let database = self.database()?;
+        act(&database).map_err(|error| {
+            *lock(&self.database) = None;
+            self.named(op, error)
+        })
+    }
+
+    fn named(&self, op: &'static str, error: redb::Error) -> StorageError {
+        let path = self.path().display().to_string();
+        match error {
+            redb::Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => {
+                StorageError::DamagedDatabase { path, reason: e.to_string() }
+            }
+            redb::Error::Io(e) => StorageError::io(op, path, e),
+            redb::Error::DatabaseAlreadyOpen => {
+                StorageError::io(op, path, io::Error::from(io::ErrorKind::ResourceBusy))
+            }
+            e @ (redb::Error::PreviousIo | redb::Error::DatabaseClosed) => {
+                StorageError::io(op, path, io::Error::other(e.to_string()))
+            }
+            other => StorageError::DamagedDatabase { path, reason: other.to_string() },
+        }
+    }
+
+    fn file_path(&self, core: &DiscoveryKey, kind: FileKind) -> PathBuf {
+        let name = hex(core.as_bytes());
+        let end = match kind {
+            FileKind::Blocks => "blocks",
+            FileKind::Tree => "tree",
+        };
+        self.dir.join("cores").join(&name[..2]).join(format!("{}.{end}", &name[2..]))
+    }
+}
+
+/// A table that no commit has created yet is an empty one.
+fn or_empty<T>(
+    table: std::result::Result<T, redb::TableError>,
+) -> std::result::Result<Option<T>, redb::Error> {
+    match table {
+        Ok(table) => Ok(Some(table)),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Medium for DiskMedium {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.with("read", |database| {
+            let Some(table) = or_empty(database.begin_read()?.open_table(definition(table)))?
+            else {
+                return Ok(None);
+            };
+            Ok(table.get(key)?.map(|value| value.value().to_vec()))
+        })
+    }
+
+    fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        self.with("read", |database| {
+            let Some(table) = or_empty(database.begin_read()?.open_table(definition(table)))?
+            else {
+                return Ok(Vec::new());
+            };
+            let mut found = Vec::new();
+            for record in table.range(prefix..)? {
+                let (key, value) = record?;
+                if !key.value().starts_with(prefix) {
+                    break;
+                }
+                found.push((key.value().to_vec(), value.value().to_vec()));
+            }
+            Ok(found)
+        })
+    }
+
+    fn apply(&self, writes: &Writes) -> Result<()> {
+        self.with("write", |database| {
+            let transaction = database.begin_write()?;
+            for (table, records) in writes.iter() {
+                let mut table = transaction.open_table(definition(table))?;
+                for (key, value) in records {
+                    match value {
+                        Some(value) => table.insert(key.as_slice(), value.as_slice())?,
+                        None => table.remove(key.as_slice())?,
+                    };
+                }
+            }
+            transaction.commit()?;
+            Ok(())
+        })
+    }
+
+    fn file(&self, core: &DiscoveryKey, kind: FileKind) -> Box<dyn RawFile> {
+        Box::new(DiskFile {
+            number: self.pool.number(),
+            path: self.file_path(core, kind),
+            pool: self.pool.clone(),
+            created: AtomicBool::new(false),
+        })
+    }
+
+    fn remove_file(&self, core: &DiscoveryKey, kind: FileKind) -> Result<()> {
+        let path = self.file_path(core, kind);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(StorageError::io("remove", path.display().to_string(), e))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+struct DiskFile {
+    number: u64,
+    path: PathBuf,
+    pool: Arc<FdPool>,
+    /// The directory does not durably know the file yet.
+    created: AtomicBool,
+}
+
+impl DiskFile {
+    fn existing(&self) -> io::Result<Option<Arc<File>>> {
+        Ok(self.pool.get(self.number, &self.path, false)?.map(|(file, _)| file))
+    }
+
+    fn writable(&self) -> io::Result<Arc<File>> {
+        let (file, new) =
+            self.pool.get(self.number, &self.path, true)?.ok_or(io::ErrorKind::NotFound)?;
+        if new {
+            self.created.store(true, Ordering::Release);
+        }
+        Ok(file)
+    }
+}
+
+impl RawFile for DiskFile {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let Some(file) = self.existing()? else { return Ok(0) };
+        let mut done = 0;
+        while done < buf.len() {
+            match file.read_at(&mut buf[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, mut offset: u64, bufs: &mut [IoSlice<'_>]) -> io::Result<()> {
+        let total: usize = bufs.iter().map(|buf| buf.len()).sum();
+        let end = offset.checked_add(total as u64).and_then(|end| i64::try_from(end).ok());
+        if end.is_none() {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let file = self.writable()?;
+        if let [buf] = bufs {
+            return file.write_all_at(buf, offset);
+        }
+        let mut rest = bufs;
+        // Leading empty slices would read as "nothing was written".
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            let batch = rest.len().min(MAX_SLICES);
+            let n = match pwritev(&*file, &rest[..batch], offset as i64) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => n,
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(e) => return Err(e.into()),
+            };
+            offset += n as u64;
+            IoSlice::advance_slices(&mut rest, n);
+        }
+        Ok(())
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        let Some(file) = self.existing()? else { return Ok(()) };
+        let end = file.metadata()?.len().min(offset.saturating_add(len));
+        if offset >= end {
+            return Ok(());
+        }
+        let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        match fallocate(&*file, mode, offset as i64, (end - offset) as i64) {
+            Ok(()) => Ok(()),
+            Err(nix::errno::Errno::EOPNOTSUPP) => write_zeros(&file, offset, end),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        let Some(file) = self.existing()? else { return Ok(()) };
+        if file.metadata()?.len() > len { file.set_len(len) } else { Ok(()) }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let Some(file) = self.existing()? else { return Ok(()) };
+        file.sync_data()?;
+        if self.created.swap(false, Ordering::AcqRel) {
+            // The file's name, its directory's name and that one's: each lives in the next one up.
+            for dir in self.path.ancestors().skip(1).take(3) {
+                File::open(dir).and_then(|dir| dir.sync_all()).inspect_err(|_| {
+                    self.created.store(true, Ordering::Release);
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for DiskFile {
+    fn drop(&mut self) {
+        self.pool.close(self.number);
+    }
+}
+
+/// For file systems without holes: the range reads as zeros, its space is not given back.
+fn write_zeros(file: &File, mut offset: u64, end: u64) -> io::Result<()> {
+    let zeros = vec![0; 256 << 10];
+    while offset < end {
+        let n = (end - offset).min(zeros.len() as u64);
+        file.write_all_at(&zeros[..n as usize], offset)?;
+        offset += n;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Durability;
+    use super::*;
+
+    fn key(n: u8) -> DiscoveryKey {
+        DiscoveryKey([n; 32])
+    }
+
+    #[test]
+    fn records_and_files_survive_reopening() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open_disk(dir.path()).unwrap();
+        let files = store.files(&key(1));
+        let mut slices = [IoSlice::new(b""), IoSlice::new(b"ab"), IoSlice::new(b"cd")];
+        files.blocks.write_slices_at(5, &mut slices).unwrap();
+        let mut writes = Writes::default();
+        writes.put(Table::Records, *b"a", b"1".to_vec());
+        writes.put(Table::Records, *b"b", b"2".to_vec());
+        store.commit(writes, &[&files], Durability::Buffered).unwrap();
+        assert_eq!(store.get(Table::Records, b"a").unwrap(), Some(b"1".to_vec()));
+        drop((store, files));
+
+        let store = open_disk(dir.path()).unwrap();
+        assert_eq!(store.scan(Table::Records, b"").unwrap().len(), 2);
+        let mut buf = [9; 12];
+        assert_eq!(store.files(&key(1)).blocks.read_at(0, &mut buf).unwrap(), 9);
+        assert_eq!(&buf[..9], b"\0\0\0\0\0abcd");
+    }
+
+    #[test]
+    fn punching_keeps_the_rest_and_missing_files_are_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open_disk(dir.path()).unwrap();
+        let file = &store.files(&key(2)).blocks;
+        file.punch(0, 10).unwrap();
+        file.truncate(0).unwrap();
+        assert_eq!(file.read_at(0, &mut [0; 4]).unwrap(), 0);
+        file.write_at(0, &[7; 10_000]).unwrap();
+        file.punch(10, 9_000).unwrap();
+        file.punch(9_990, 50).unwrap();
+        let mut buf = [1; 10_001];
+        assert_eq!(file.read_at(0, &mut buf).unwrap(), 10_000);
+        assert!(buf[..10].iter().chain(&buf[9_010..9_990]).all(|&b| b == 7));
+        assert!(buf[10..9_010].iter().chain(&buf[9_990..10_000]).all(|&b| b == 0));
+        assert!(!dir.path().join("cores/03").exists());
+    }
+
+    #[test]
+    fn a_damaged_database_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("store.redb"), vec![0x5a; 100_000]).unwrap();
+        let error = open_disk(dir.path()).err().unwrap();
+        assert!(matches!(error, StorageError::DamagedDatabase { .. }), "{error}");
+        assert!(error.to_string().contains("store.redb"));
+    }
+
+    #[test]
+    fn any_damaged_page_is_an_error_or_harmless() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.redb");
+        let store = open_disk(dir.path()).unwrap();
+        let mut writes = Writes::default();
+        for i in 0..500u32 {
+            writes.put(Table::Bits, i.to_be_bytes(), vec![i as u8; 50]);
+        }
+        store.commit(writes, &[], Durability::Durable).unwrap();
+        drop(store);
+        let good = std::fs::read(&path).unwrap();
+        let used: Vec<usize> = (0..good.len() / 512)
+            .filter(|n| good[n * 512..][..512].iter().any(|&b| b != 0))
+            .collect();
+        for sector in used.iter().step_by(1 + used.len() / 60) {
+            let mut bad = good.clone();
+            bad[sector * 512..][..512].fill(0xa5);
+            std::fs::write(&path, &bad).unwrap();
+            if let Ok(store) = open_disk(dir.path())
+                && let Ok(records) = store.scan(Table::Bits, b"")
+            {
+                assert!(records.iter().all(|(_, value)| value.len() == 50));
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_opener_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let _store = open_disk(dir.path()).unwrap();
+        let error = open_disk(dir.path()).err().unwrap();
+        assert!(
+            matches!(error, StorageError::Io { ref source, .. }
+            if source.kind() == io::ErrorKind::ResourceBusy),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn open_files_are_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let medium = DiskMedium::open(dir.path()).unwrap();
+        let files: Vec<_> = (0..700u64)
+            .map(|i| {
+                let mut key = [0; 32];
+                key[..8].copy_from_slice(&i.to_be_bytes());
+                medium.file(&DiscoveryKey(key), FileKind::Tree)
+            })
+            .collect();
+        assert_eq!(medium.pool.open_files(), 0);
+        for (i, file) in files.iter().enumerate() {
+            file.write_at(0, &mut [IoSlice::new(&i.to_le_bytes())]).unwrap();
+        }
+        assert_eq!(medium.pool.open_files(), 512);
+        for (i, file) in files.iter().enumerate() {
+            let mut buf = [0; 8];
+            assert_eq!(file.read_at(0, &mut buf).unwrap(), 8);
+            assert_eq!(usize::from_le_bytes(buf), i);
+            file.sync().unwrap();
+        }
+        drop(files);
+        assert_eq!(medium.pool.open_files(), 0);
+    }
+}

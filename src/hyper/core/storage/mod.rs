@@ -1,0 +1,242 @@
+//! Where cores live: records that commit together, and two sparse files per core.
+//!
+//! [`Storage`] is what the rest of the program sees. *Records* are small and mutable (heads, bitfield
+//! pages, keys, names); a commit changes any number of them, of any number of cores, or none. *Files* hold
+//! what hashes up to a signed root: stored blocks at their tree byte offset, and tree nodes of 40 bytes at
+//! 40 × tree index.
+//!
+//! | durability | after a crash |
+//! |---|---|
+//! | [`Durability::Buffered`] | this commit and all later ones may be gone, in that order, never one of the middle |
+//! | [`Durability::Durable`] | this commit and all before it are there, and the file bytes they speak of |
+//!
+//! The order behind that promise: file bytes are written, then the commit is made; a durable commit first
+//! syncs every file that any commit since the last durable one spoke of, then the database.
+//! [`staged`] keeps it, over a [`Medium`]: [`memory`], [`disk`], or the [`crash`] simulator.
+
+pub mod crash;
+pub mod disk;
+mod fd_pool;
+mod file;
+pub mod memory;
+mod records;
+mod staged;
+
+pub use disk::open_disk;
+pub use file::{CoreFiles, StoredFile};
+pub use memory::memory;
+pub use records::Records;
+pub use staged::Staged;
+
+use crate::key::DiscoveryKey;
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+pub type Result<T> = std::result::Result<T, StorageError>;
+
+/// Why the store could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// Nothing that was acknowledged is lost; the same call works once there is room.
+    #[error("no space left on the device: cannot {op} {what}")]
+    DiskFull { op: &'static str, what: String },
+    /// The byte offset is beyond what the file system can address.
+    #[error("{what} would grow beyond what the file system can hold")]
+    TooLarge { what: String },
+    #[error("cannot {op} {what}: {source}")]
+    Io { op: &'static str, what: String, source: io::Error },
+    /// The database file is not one, or is damaged beyond its own repair.
+    #[error("the store's database {path} is damaged: {reason}")]
+    DamagedDatabase { path: String, reason: String },
+    /// A record does not decode.
+    #[error("the record {key} in table {table:?} of the store is damaged: {reason}")]
+    DamagedRecord { table: Table, key: String, reason: String },
+    /// The device refused to sync: what is on it is unknown until the store is opened anew.
+    #[error(
+        "an earlier sync to the device failed; the store takes no changes until it is reopened"
+    )]
+    SyncFailed,
+}
+
+impl StorageError {
+    /// Names an I/O error by what was being done to what.
+    pub fn io(op: &'static str, what: impl Into<String>, source: io::Error) -> Self {
+        let what = what.into();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull { op, what }
+            }
+            io::ErrorKind::FileTooLarge => Self::TooLarge { what },
+            _ => Self::Io { op, what, source },
+        }
+    }
+
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::DiskFull { .. })
+    }
+}
+
+/// How much a commit promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    Buffered,
+    Durable,
+}
+
+/// The kinds of record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// Discovery key → core key, manifest, key pair, encryption key.
+    Cores,
+    /// Discovery key → fork, length, roots, signature.
+    Heads,
+    /// Discovery key and page number (u64, big-endian) → bitfield page.
+    Bits,
+    /// Names, pins, the primary key and other small things of the store.
+    Records,
+    /// The store's own bookkeeping.
+    Meta,
+}
+
+impl Table {
+    pub const ALL: [Self; 5] = [Self::Cores, Self::Heads, Self::Bits, Self::Records, Self::Meta];
+}
+
+/// Records to put (`Some`) or delete (`None`), the last word per key.
+#[derive(Debug, Clone, Default)]
+pub struct Writes {
+    tables: BTreeMap<Table, BTreeMap<Vec<u8>, Option<Vec<u8>>>>,
+    bytes: usize,
+}
+
+impl Writes {
+    pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: Vec<u8>) {
+        self.set(table, key.into(), Some(value));
+    }
+
+    pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) {
+        self.set(table, key.into(), None);
+    }
+
+    fn set(&mut self, table: Table, key: Vec<u8>, value: Option<Vec<u8>>) {
+        self.bytes += key.len() + value.as_ref().map_or(0, Vec::len);
+        self.tables.entry(table).or_default().insert(key, value);
+    }
+
+    /// Adds `later`, which wins where both name a key.
+    pub fn merge(&mut self, later: Writes) {
+        self.bytes += later.bytes;
+        for (table, records) in later.tables {
+            self.tables.entry(table).or_default().extend(records);
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+
+    /// Bytes put so far, overwritten ones included: a bound for memory, not a size.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What this says about a key: nothing, deleted, or its value.
+    pub fn get(&self, table: Table, key: &[u8]) -> Option<Option<&Vec<u8>>> {
+        self.tables.get(&table)?.get(key).map(Option::as_ref)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Table, &BTreeMap<Vec<u8>, Option<Vec<u8>>>)> {
+        self.tables.iter().map(|(table, records)| (*table, records))
+    }
+
+    /// Lays the records whose key starts with `prefix` over `base`.
+    fn overlay(&self, table: Table, prefix: &[u8], base: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
+        let Some(records) = self.tables.get(&table) else { return };
+        let from = records.range(prefix.to_vec()..);
+        for (key, value) in from.take_while(|(key, _)| key.starts_with(prefix)) {
+            match value {
+                Some(value) => base.insert(key.clone(), value.clone()),
+                None => base.remove(key),
+            };
+        }
+    }
+}
+
+/// Sessions of a store: a number per opening that wrote anything, and whether the last one ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session {
+    /// The number of this opening; greater than any before.
+    pub current: u64,
+    /// The latest opening that was not closed in order, 0 for none; what it left in tree files beyond its
+    /// last durable commit is anyone's guess.
+    pub unclean: u64,
+}
+
+/// One store: many cores, one set of records.
+pub trait Storage: Send + Sync {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>>;
+
+    /// Records whose key starts with `prefix`, in key order.
+    fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>>;
+
+    /// Makes the writes, all or nothing. `files` are those whose bytes the writes speak of.
+    ///
+    /// # Errors
+    /// Nothing of this commit is visible after an error; commits before it stand.
+    fn commit(
+        &self,
+        writes: Writes,
+        files: &[&Arc<CoreFiles>],
+        durability: Durability,
+    ) -> Result<()>;
+
+    /// Makes everything committed so far durable.
+    fn sync(&self) -> Result<()> {
+        self.commit(Writes::default(), &[], Durability::Durable)
+    }
+
+    /// The files of a core. Nothing is opened or created before the first read or write.
+    fn files(&self, core: &DiscoveryKey) -> Arc<CoreFiles>;
+
+    /// Deletes the files of a core; its records are the caller's to delete first, durably.
+    fn remove_files(&self, core: &DiscoveryKey) -> Result<()>;
+
+    fn session(&self) -> Session;
+
+    /// Notes durably that this opening changes files; to be called before the first write to a tree file,
+    /// whose content after a crash no commit vouches for. Costs nothing the second time.
+    fn begin_session(&self) -> Result<Session>;
+}
+
+/// Which of a core's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FileKind {
+    /// Stored blocks, each at its tree byte offset.
+    Blocks,
+    /// Nodes, 40 bytes each at 40 × tree index: size (u64 LE), hash; zeros mean "not here".
+    Tree,
+}
+
+/// A sparse file. What was never written, or was punched, reads as zeros up to the end.
+pub trait RawFile: Send + Sync {
+    /// Fills as much of `buf` as the file has from `offset`; returns how much that was.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
+    /// Writes the slices one after the other.
+    fn write_at(&self, offset: u64, bufs: &mut [IoSlice<'_>]) -> io::Result<()>;
+    /// Makes a range read as zeros and gives its space back where the file system can.
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// Cuts the file at `len` if it is longer.
+    fn truncate(&self, len: u64) -> io::Result<()>;
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// What keeps bytes: records that apply all or nothing and durably, and raw files.
+pub trait Medium: Send + Sync + 'static {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>>;
+    fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>>;
+    /// All or nothing, and durable when it returns.
+    fn apply(&self, writes: &Writes) -> Result<()>;
+    fn file(&self, core: &DiscoveryKey, kind: FileKind) -> Box<dyn RawFile>;
+    fn remove_file(&self, core: &DiscoveryKey, kind: FileKind) -> Result<()>;
+}

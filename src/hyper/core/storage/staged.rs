@@ -1,0 +1,222 @@
+//! Buffered and durable commits over a medium that only knows durable ones.
+//!
+//! Buffered commits stay in memory until the next durable one, which syncs every file they spoke of and
+//! then applies them with its own in one go. So the medium only ever holds states that were committed, in
+//! order, and a failed durable commit leaves the buffered ones where they were.
+
+use super::{
+    CoreFiles, Durability, FileKind, Medium, Result, Session, Storage, StorageError, Table, Writes,
+};
+use crate::codec::{DecodeError, Put, Reader};
+use crate::key::DiscoveryKey;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Buffered records kept in memory at most, in bytes; a commit beyond it is made durable.
+const MAX_BUFFERED: usize = 16 << 20;
+
+/// [`Table::Meta`]: number of the latest opening that wrote, and whether it was closed in order.
+const SESSION: &[u8] = b"session";
+
+/// A [`Storage`] over a [`Medium`].
+pub struct Staged<M: Medium> {
+    medium: M,
+    state: Mutex<State>,
+    /// Held through a durable commit; others queue here while `state` stays free.
+    durable: Mutex<()>,
+    session: Session,
+    /// This opening is noted on the medium, so that the next one can tell how it ended.
+    noted: AtomicBool,
+    sync_failed: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    /// Committed, not yet handed to the medium.
+    buffered: Writes,
+    /// Files that `buffered` speaks of.
+    claimed: Vec<Arc<CoreFiles>>,
+    /// The part that is being applied right now; it is read as committed.
+    flying: Option<Arc<Writes>>,
+}
+
+impl<M: Medium> Staged<M> {
+    /// Opens a store on a medium.
+    ///
+    /// # Errors
+    /// [`StorageError::DamagedRecord`] if the session record does not decode, and what the medium says.
+    pub fn new(medium: M) -> Result<Self> {
+        let session = match medium.get(Table::Meta, SESSION)? {
+            None => Session { current: 1, unclean: 0 },
+            Some(bytes) => next_session(&bytes)?,
+        };
+        Ok(Self {
+            medium,
+            state: Mutex::default(),
+            durable: Mutex::new(()),
+            session,
+            noted: AtomicBool::new(false),
+            sync_failed: AtomicBool::new(false),
+        })
+    }
+
+    pub fn medium(&self) -> &M {
+        &self.medium
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The state is replaced in single steps, so a panic elsewhere leaves it whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn commit_durable(&self, writes: Writes, files: &[&Arc<CoreFiles>]) -> Result<()> {
+        let _one_at_a_time = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.sync_failed.load(Ordering::Acquire) {
+            return Err(StorageError::SyncFailed);
+        }
+        let (earlier, claimed) = {
+            let mut state = self.state();
+            let earlier = Arc::new(std::mem::take(&mut state.buffered));
+            state.flying = Some(earlier.clone());
+            (earlier, std::mem::take(&mut state.claimed))
+        };
+        let done = self.sync_files(&claimed, files).and_then(|()| {
+            let mut all = Writes::clone(&earlier);
+            all.merge(writes);
+            if all.is_empty() { Ok(()) } else { self.medium.apply(&all) }
+        });
+        let mut state = self.state();
+        state.flying = None;
+        if done.is_err() {
+            let mut back = Writes::clone(&earlier);
+            back.merge(std::mem::take(&mut state.buffered));
+            state.buffered = back;
+            state.claimed.extend(claimed);
+        }
+        done
+    }
+
+    fn sync_files(&self, claimed: &[Arc<CoreFiles>], files: &[&Arc<CoreFiles>]) -> Result<()> {
+        for file in claimed.iter().chain(files.iter().copied()) {
+            if let Err(error) = file.sync() {
+                // After a failed sync the kernel may drop the pages and report success the next time.
+                self.sync_failed.store(true, Ordering::Release);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<M: Medium> Storage for Staged<M> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let flying = {
+            let state = self.state();
+            if let Some(value) = state.buffered.get(table, key) {
+                return Ok(value.cloned());
+            }
+            state.flying.clone()
+        };
+        match flying.as_ref().and_then(|writes| writes.get(table, key)) {
+            Some(value) => Ok(value.cloned()),
+            None => self.medium.get(table, key),
+        }
+    }
+
+    fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        // The overlay is copied first: a commit that lands meanwhile is then seen once or not at all.
+        let (flying, mut over) = {
+            let state = self.state();
+            (state.flying.clone(), state.buffered.clone())
+        };
+        if let Some(flying) = flying {
+            let mut both = Writes::clone(&flying);
+            both.merge(over);
+            over = both;
+        }
+        let mut records: BTreeMap<_, _> = self.medium.scan(table, prefix)?.into_iter().collect();
+        over.overlay(table, prefix, &mut records);
+        Ok(records.into_iter().collect())
+    }
+
+    fn commit(
+        &self,
+        writes: Writes,
+        files: &[&Arc<CoreFiles>],
+        durability: Durability,
+    ) -> Result<()> {
+        if durability == Durability::Buffered {
+            if self.sync_failed.load(Ordering::Acquire) {
+                return Err(StorageError::SyncFailed);
+            }
+            let mut state = self.state();
+            if state.buffered.bytes() + writes.bytes() <= MAX_BUFFERED {
+                state.buffered.merge(writes);
+                for file in files {
+                    if !state.claimed.iter().any(|known| Arc::ptr_eq(known, file)) {
+                        state.claimed.push(Arc::clone(file));
+                    }
+                }
+                return Ok(());
+            }
+        }
+        self.commit_durable(writes, files)
+    }
+
+    fn files(&self, core: &DiscoveryKey) -> Arc<CoreFiles> {
+        Arc::new(CoreFiles::new(&self.medium, core))
+    }
+
+    fn remove_files(&self, core: &DiscoveryKey) -> Result<()> {
+        self.medium.remove_file(core, FileKind::Blocks)?;
+        self.medium.remove_file(core, FileKind::Tree)
+    }
+
+    fn begin_session(&self) -> Result<Session> {
+        if !self.noted.load(Ordering::Acquire) {
+            let mut writes = Writes::default();
+            writes.put(Table::Meta, SESSION, encode_session(self.session, false));
+            self.commit_durable(writes, &[])?;
+            self.noted.store(true, Ordering::Release);
+        }
+        Ok(self.session)
+    }
+
+    fn session(&self) -> Session {
+        self.session
+    }
+}
+
+impl<M: Medium> Drop for Staged<M> {
+    fn drop(&mut self) {
+        let mut writes = Writes::default();
+        if self.noted.load(Ordering::Acquire) {
+            writes.put(Table::Meta, SESSION, encode_session(self.session, true));
+        }
+        if let Err(error) = self.commit_durable(writes, &[]) {
+            tracing::error!(%error, "the store could not be closed in order");
+        }
+    }
+}
+
+/// uint number, bool closed in order, uint number of the latest one that was not.
+fn encode_session(session: Session, closed: bool) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.put_uint(session.current);
+    out.put_bool(closed);
+    out.put_uint(session.unclean);
+    out
+}
+
+fn next_session(bytes: &[u8]) -> Result<Session> {
+    let read = |mut r: Reader| {
+        let (last, closed, unclean) = (r.uint()?, r.bool()?, r.uint()?);
+        Ok(Session { current: last + 1, unclean: if closed { unclean } else { last } })
+    };
+    read(Reader::new(bytes)).map_err(|e: DecodeError| StorageError::DamagedRecord {
+        table: Table::Meta,
+        key: "session".into(),
+        reason: e.to_string(),
+    })
+}

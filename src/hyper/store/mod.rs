@@ -1,0 +1,156 @@
+//! Corestore: every core of a store, opened once, found by name, by key or by discovery key.
+//!
+//! A store has one primary key; cores made by name have key pairs derived from it (`names.rs`). Cores
+//! known by key alone are readers. An open core stays open for the life of the process: what it costs is
+//! its head and its bitfield.
+//!
+//! Source: corestore/index.js
+
+pub mod names;
+
+use super::cache::BlockCache;
+use super::core::manifest::Manifest;
+use super::core::storage::{Records, Storage};
+use super::core::{Core, CoreError, CreateOptions, SharedCore};
+use super::session::{CoreHandle, Patience, Wish};
+use crate::crypto::KeyPair;
+use crate::key::{CoreKey, DiscoveryKey};
+pub use names::Namespace;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::mpsc;
+
+/// All cores of one directory.
+pub struct Store {
+    storage: Arc<dyn Storage>,
+    primary: [u8; 32],
+    open: Mutex<HashMap<DiscoveryKey, CoreHandle>>,
+    cache: Arc<BlockCache>,
+    wishes: mpsc::UnboundedSender<Wish>,
+    patience: Patience,
+}
+
+impl Store {
+    /// Opens the store on `storage` and makes its primary key the first time.
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        cache: Arc<BlockCache>,
+        wishes: mpsc::UnboundedSender<Wish>,
+        patience: Patience,
+    ) -> Result<Self, CoreError> {
+        let primary = Records::new(storage.clone()).primary_key()?;
+        Ok(Self { storage, primary, open: Mutex::default(), cache, wishes, patience })
+    }
+
+    /// The small records of the store: names, pins, notes.
+    pub fn records(&self) -> Records {
+        Records::new(self.storage.clone())
+    }
+
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
+    pub fn cache(&self) -> &Arc<BlockCache> {
+        &self.cache
+    }
+
+    /// The key pair of core `name` in `space`; the same each time.
+    pub fn key_pair(&self, space: &Namespace, name: &str) -> KeyPair {
+        names::key_pair(&self.primary, space, name)
+    }
+
+    /// The writable core `name` in `space`, made if it does not exist.
+    pub fn named(
+        &self,
+        space: &Namespace,
+        name: &str,
+        encryption_key: Option<[u8; 32]>,
+    ) -> Result<CoreHandle, CoreError> {
+        let pair = self.key_pair(space, name);
+        let manifest = Manifest::single(pair.public());
+        self.signed(manifest, pair, encryption_key)
+    }
+
+    /// The core of `manifest`, writable with `pair`.
+    pub fn signed(
+        &self,
+        manifest: Manifest,
+        pair: KeyPair,
+        encryption_key: Option<[u8; 32]>,
+    ) -> Result<CoreHandle, CoreError> {
+        self.open_with(CreateOptions {
+            key: manifest.key(),
+            manifest: Some(manifest),
+            key_pair: Some(pair),
+            encryption_key,
+        })
+    }
+
+    /// The core with this key: whatever of it is here, and the rest from peers.
+    pub fn by_key(
+        &self,
+        key: CoreKey,
+        encryption_key: Option<[u8; 32]>,
+    ) -> Result<CoreHandle, CoreError> {
+        self.open_with(CreateOptions { key, manifest: None, key_pair: None, encryption_key })
+    }
+
+    fn open_with(&self, options: CreateOptions) -> Result<CoreHandle, CoreError> {
+        let mut open = self.lock();
+        let id = options.key.discovery_key();
+        if let Some(handle) = open.get(&id) {
+            handle.core().learn(options)?;
+            return Ok(handle.clone());
+        }
+        let core = Core::create(&self.storage, options)?;
+        Ok(self.keep(&mut open, core))
+    }
+
+    /// The core with this discovery key if it is open or stored: what a peer may ask us to serve.
+    pub fn stored(&self, id: &DiscoveryKey) -> Result<Option<CoreHandle>, CoreError> {
+        let mut open = self.lock();
+        if let Some(handle) = open.get(id) {
+            return Ok(Some(handle.clone()));
+        }
+        let core = Core::open(&self.storage, id)?;
+        Ok(core.map(|core| self.keep(&mut open, core)))
+    }
+
+    fn keep(&self, open: &mut HashMap<DiscoveryKey, CoreHandle>, core: Core) -> CoreHandle {
+        let id = *core.discovery_key();
+        let shared: SharedCore = Arc::new(Mutex::new(core));
+        let handle =
+            CoreHandle::new(shared, self.cache.clone(), self.wishes.clone(), self.patience);
+        open.insert(id, handle.clone());
+        handle
+    }
+
+    /// All open cores.
+    pub fn handles(&self) -> Vec<CoreHandle> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Makes what is only in memory durable (heads and bits of downloaded blocks) without holding any core
+    /// while the device works. Every core is tried; the first error is returned.
+    pub fn flush(&self) -> Result<(), CoreError> {
+        let mut result = Ok(());
+        for handle in self.handles() {
+            let flushed = Self::flush_core(&handle);
+            if result.is_ok() {
+                result = flushed;
+            }
+        }
+        result
+    }
+
+    fn flush_core(handle: &CoreHandle) -> Result<(), CoreError> {
+        let Some(flush) = handle.core().begin_flush()? else { return Ok(()) };
+        let synced = flush.sync();
+        handle.core().finish_flush(flush, synced)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<DiscoveryKey, CoreHandle>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
