@@ -5,14 +5,19 @@
 //! | floor | modules | knows nothing of |
 //! |---|---|---|
 //! | top | `cli` | – |
-//! | joints | `node` (hyper + swarm), `fs` (drive, through `fs::volume`) | `node`: fuser; `fs`: the swarm |
+//! | joints | `node` (hyper + swarm), `share` (folder to drive), `fs` (drive, through `fs::volume`) | `node`: fuser; `fs`: the swarm |
 //! | wings | `hyper` (data, replication) and `swarm` (network) | each other; sockets and clock, except `swarm::driver` |
 //! | ground | `codec`, `crypto`, `key`, `path` | I/O, time, async |
 
+pub mod cli;
 pub mod codec;
 pub mod crypto;
 pub mod fs;
 pub mod hyper;
 pub mod key;
+pub mod node;
 pub mod path;
+pub mod share;
+#[cfg(test)]
+pub mod sim;
 pub mod swarm;

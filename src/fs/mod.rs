@@ -1,2 +1,51 @@
 //! The mounted filesystem: fuse → filesystem → volume → drive.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `fuse` | the kernel's requests, translated; decides only *where* an answer is made: here or in a task |
+//! | `filesystem` | the operations, free of kernel types |
+//! | `inode`, `dir`, `handle`, `prefetch`, `link`, `attr`, `xattr`, `errno` | what the operations are made of |
+//! | `notify` | tells the kernel what it must no longer believe |
+//! | `pending` | ends the wait of a caller that was killed |
+//! | `mount`, `options`, `mount_point`, `mountinfo`, `unmount` | a mount's life |
+//! | `volume` | what all of it needs from a drive |
+//!
+//! Who waits for whom: FUSE threads answer from memory and local disk only and never wait for a peer; what
+//! needs one becomes a task on the runtime, watched by [`pending`]. The thread of [`notify`] is the only one
+//! that writes invalidations, because the kernel may hold the very locks a handler's caller waits for.
+// This floor lives in real time: deadlines of requests are the kernel's callers' own patience.
+#![allow(clippy::disallowed_methods)]
+
+mod attr;
+mod dir;
+mod drive;
+mod errno;
+mod filesystem;
+mod fuse;
+mod handle;
+mod inode;
+mod link;
+mod mount;
+mod mount_point;
+mod mountinfo;
+mod notify;
+mod options;
+mod pending;
+mod prefetch;
+mod unmount;
 pub mod volume;
+mod xattr;
+
+pub use drive::DriveVolume;
+pub use errno::MountError;
+pub use mount::{Mounted, mount};
+pub use options::{Access, MountOptions, split_options};
+pub use unmount::{How, unmount};
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks even after a panic elsewhere: one failed request must not fail all that follow. Every holder keeps
+/// the data whole between statements that can panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

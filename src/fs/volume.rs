@@ -86,6 +86,11 @@ pub struct Changes {
 pub trait Volume: Send + Sync + 'static {
     /// Never touches the network.
     fn info(&self) -> VolumeInfo;
+    /// Whether this is a checkout at a fixed version: no entry and no content ever changes while mounted.
+    /// The kernel may then cache for days and files need not be opened.
+    fn frozen(&self) -> bool {
+        false
+    }
     /// The entry at `path`; `None` when there is none.
     fn lookup(&self, path: &DrivePath) -> Answer<Option<Entry>>;
     /// Name and entry of everything directly in `dir`, in name order.
@@ -94,7 +99,8 @@ pub trait Volume: Send + Sync + 'static {
     fn open(&self, path: &DrivePath) -> Answer<Arc<dyn FileContent>>;
     /// Bytes of `path` (all below it for a directory) that are in the local store, for `user.hdrive.cached`.
     fn cached_bytes(&self, path: &DrivePath) -> u64;
-    /// Calls `listener` from a thread of the volume's own on each change made by others.
+    /// Calls `listener` on each change made by others, after `lookup` and `list` answer with the new
+    /// state. The listener only queues and never blocks.
     fn subscribe(&self, listener: Box<dyn Fn(Changes) + Send + Sync>);
     /// Ends every wait with [`VolumeError::Closed`].
     fn close(&self);
@@ -103,9 +109,12 @@ pub trait Volume: Send + Sync + 'static {
 /// Content of one file at one revision.
 pub trait FileContent: Send + Sync + 'static {
     fn size(&self) -> u64;
+    /// [`Entry::revision`] of the entry this is the content of. A reader that knows another revision looks
+    /// the name up again, so that size and bytes always belong together.
+    fn revision(&self) -> u64;
     /// `offset..offset+len` cut at the end of the file, if every byte is here; `None` if not.
     fn read_local(&self, offset: u64, len: usize) -> Result<Option<Vec<Bytes>>>;
-    /// The same, fetching what is missing.
+    /// The same, fetching what is missing. Dropping the future gives up the wait, not the bytes on their way.
     fn read(&self, offset: u64, len: usize) -> BoxFuture<Result<Vec<Bytes>>>;
     /// Starts fetching `offset..offset+len`; a hint.
     fn prefetch(&self, offset: u64, len: u64);

@@ -25,14 +25,38 @@ use tokio::time::{Instant, sleep_until};
 /// What a handle asks of the thread that owns the replication hub.
 #[derive(Debug)]
 pub enum Wish {
-    Attach { handle: CoreHandle, downloading: bool, small_blocks: bool },
-    Block { core: DiscoveryKey, index: u64, urgent: bool },
-    ForgetBlock { core: DiscoveryKey, index: u64 },
-    Range { core: DiscoveryKey, id: u64, range: Range<u64>, linear: bool },
-    ForgetRange { core: DiscoveryKey, id: u64 },
-    Seek { core: DiscoveryKey, bytes: u64 },
+    Attach {
+        handle: CoreHandle,
+        downloading: bool,
+        small_blocks: bool,
+    },
+    Block {
+        core: DiscoveryKey,
+        index: u64,
+        urgent: bool,
+    },
+    ForgetBlock {
+        core: DiscoveryKey,
+        index: u64,
+    },
+    Range {
+        core: DiscoveryKey,
+        id: u64,
+        range: Range<u64>,
+        linear: bool,
+    },
+    ForgetRange {
+        core: DiscoveryKey,
+        id: u64,
+    },
+    Seek {
+        core: DiscoveryKey,
+        bytes: u64,
+    },
     /// Local blocks were appended, truncated or cleared.
-    Changed { core: DiscoveryKey },
+    Changed {
+        core: DiscoveryKey,
+    },
 }
 
 /// How long a wait may last.
@@ -200,7 +224,11 @@ impl CoreHandle {
     }
 
     /// Fetches `range` and resolves when all of it is here. Dropping the future ends the wish.
-    pub fn download(&self, range: Range<u64>, linear: bool) -> BoxFuture<'static, Result<(), SourceError>> {
+    pub fn download(
+        &self,
+        range: Range<u64>,
+        linear: bool,
+    ) -> BoxFuture<'static, Result<(), SourceError>> {
         let handle = self.clone();
         Box::pin(async move {
             if lock(&handle.0.core).next_missing(range.clone()).is_none() {

@@ -10,6 +10,7 @@ use super::node::{Encoder, Link};
 use super::tree::{Index, Load, NodeId, Tree};
 use super::{Bee, BeeError, Entry, Header, Result, Writer, to_node};
 use bytes::Bytes;
+use std::cmp::Ordering;
 use std::sync::MutexGuard;
 
 struct Operation {
@@ -223,10 +224,10 @@ impl Load for Loader<'_> {
         Ok((node.keys, node.children))
     }
 
-    fn key(&mut self, seq: u64) -> Result<Bytes> {
+    fn compare(&mut self, key: &[u8], seq: u64) -> Result<Ordering> {
         match self.own(seq) {
-            Some(operation) => Ok(operation.key.clone()),
-            None => Ok(self.bee.local_block(seq)?.key.clone()),
+            Some(operation) => Ok(key.cmp(&operation.key)),
+            None => Ok(key.cmp(&self.bee.local_block(seq)?.key)),
         }
     }
 

@@ -172,7 +172,7 @@ impl Bee {
         let Some(link) = self.root_link() else { return Ok(None) };
         let mut node = self.local_node(link)?;
         for _ in 0..MAX_DEPTH {
-            let found = search(&node.keys, key, |seq| Ok(self.local_block(seq)?.key.clone()))?;
+            let found = search(&node.keys, |seq| Ok(key.cmp(&self.local_block(seq)?.key)))?;
             match found {
                 Ok(at) => {
                     let seq = node.keys[at];
@@ -255,7 +255,7 @@ impl Bee {
         self.source.prefetch(&seqs);
     }
 
-    /// Slot of the key (`Ok`) or of the child to go to (`Err`).
+    /// [`search`] that waits.
     async fn search(&self, node: &Node, key: &[u8]) -> Result<std::result::Result<usize, usize>> {
         let (mut low, mut high) = (0, node.keys.len());
         while low < high {
@@ -332,16 +332,16 @@ fn to_node(link: Link, block: &Block) -> Result<Node> {
     Ok(Node { seq, keys: level.keys, children: level.children })
 }
 
-/// Binary search of `key` among the keys stored in the blocks `seqs`.
+/// Binary search among keys stored in the blocks `seqs`: `compare` says how the wanted key compares to
+/// that of a block. Slot of the key (`Ok`) or of the child to go to (`Err`).
 fn search(
     seqs: &[u64],
-    key: &[u8],
-    mut load: impl FnMut(u64) -> Result<Bytes>,
+    mut compare: impl FnMut(u64) -> Result<Ordering>,
 ) -> Result<std::result::Result<usize, usize>> {
     let (mut low, mut high) = (0, seqs.len());
     while low < high {
         let mid = (low + high) >> 1;
-        match key.cmp(&load(seqs[mid])?[..]) {
+        match compare(seqs[mid])? {
             Ordering::Equal => return Ok(Ok(mid)),
             Ordering::Less => high = mid,
             Ordering::Greater => low = mid + 1,

@@ -7,8 +7,8 @@
 //! Source: hyperbee/index.js (TreeNode, setKeyToNearestLeaf, rebalance)
 
 use super::node::Link;
-use super::{BeeError, MAX_DEPTH, Result, damaged, search};
-use bytes::Bytes;
+use super::{MAX_DEPTH, Result, damaged, search};
+use std::cmp::Ordering;
 
 /// Keys a node must keep, the root excepted.
 const MIN_KEYS: usize = 4;
@@ -38,8 +38,8 @@ struct Node {
 pub(super) trait Load {
     /// Key seqs and child links of a stored node.
     fn node(&mut self, link: Link) -> Result<(Vec<u64>, Vec<Link>)>;
-    /// The key that block `seq` holds.
-    fn key(&mut self, seq: u64) -> Result<Bytes>;
+    /// How `key` compares to the key that block `seq` holds.
+    fn compare(&mut self, key: &[u8], seq: u64) -> Result<Ordering>;
     /// Asked when an operation meets its key, stored in block `seq`: whether to leave it as it is.
     fn refuse(&mut self, seq: u64) -> Result<bool>;
 }
@@ -375,7 +375,7 @@ impl Tree {
         key: &[u8],
         load: &mut impl Load,
     ) -> Result<std::result::Result<usize, usize>> {
-        search(&self.nodes[node].keys, key, |seq| load.key(seq))
+        search(&self.nodes[node].keys, |seq| load.compare(key, seq))
     }
 
     fn child(&mut self, node: NodeId, at: usize, load: &mut impl Load) -> Result<NodeId> {
@@ -411,6 +411,6 @@ impl Tree {
     fn slot_of(&self, parent: NodeId, node: NodeId) -> Result<usize> {
         let children = &self.nodes[parent].children;
         let found = children.iter().position(|&child| self.refs[child].node == Some(node));
-        found.ok_or_else(|| BeeError::from(damaged(0, "parent")))
+        found.ok_or_else(|| damaged(0, "parent"))
     }
 }

@@ -22,6 +22,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 /// Blocks that one read asks for at a time. It bounds what a file of one-byte blocks can make us hold.
 const WINDOW: u64 = 256;
 
+/// Blocks that one prefetch asks for: 256 MiB where they have their usual size.
+const MAX_PREFETCH: u64 = 4096;
+
 const MISPLACED: BlobError = BlobError::Damaged("its bytes do not begin where its blocks do");
 
 /// Content of a blob; see the module. Clones are the same reader.
@@ -116,9 +119,17 @@ impl Reader {
             match self.0.local_map() {
                 Ok(Some(map)) => {
                     let entries = map.covering(offset, end).filter_map(|at| map.entry(at));
-                    source.prefetch(&entries.map(|entry| entry.block).collect::<Vec<_>>());
+                    source.prefetch(
+                        &entries
+                            .map(|entry| entry.block)
+                            .take(MAX_PREFETCH as usize)
+                            .collect::<Vec<_>>(),
+                    );
                 }
-                _ => source.prefetch_range(id.block_offset, id.block_end()),
+                _ if id.block_length <= MAX_MAP_BLOCKS => {
+                    source.prefetch_range(id.block_offset, id.block_end());
+                }
+                _ => {}
             }
         } else if offset < end {
             // Exact for blocks of 64 KiB; near enough for others.

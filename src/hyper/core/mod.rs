@@ -362,6 +362,12 @@ impl Core {
         Ok(tree::missing_nodes(&self.head, &self.view(), block)?)
     }
 
+    /// Whether an upgrade from `length` to the head can be proven: the roots at `length` are here.
+    pub fn can_prove_from(&self, length: u64) -> bool {
+        length <= self.contiguous_length()
+            || matches!(tree::truncated_roots(&self.head, &self.view(), length), Ok(Some(_)))
+    }
+
     /// The block that holds plaintext byte `bytes`.
     pub fn seek(&self, bytes: u64) -> Result<SeekResult> {
         Ok(tree::seek(&self.head, &self.view(), bytes, self.padding())?)

@@ -1,1 +1,148 @@
-//! Hyperdrive.
+//! Hyperdrive: a tree of files in two cores, a bee with the names and a blobs core with the contents.
+//!
+//! A [`Drive`] reads and writes entries; [`DriveIndex`] holds all names of one version in memory for those
+//! who look things up often. [`BlobsCore`] tells which core holds the contents. Nothing here knows of
+//! networks or disks: both cores are [`BlockSource`]s.
+//!
+//! Key of a file: `files`, a zero byte, the path with its leading slash. Value: [`Entry`]. Directories are
+//! not stored. Other keys of the bee are no files and are left alone.
+//!
+//! Source: hyperdrive/index.js
+
+mod batch;
+mod dir;
+mod entry;
+mod index;
+mod keys;
+mod link;
+mod live;
+
+pub use crate::hyper::blobs::Reader as FileReader;
+pub use batch::Batch;
+pub use dir::{Content, Dir, File, Leaf, Link, Node};
+pub use entry::{Entry, EntryError};
+pub use index::{DriveIndex, Found};
+pub use keys::BlobsCore;
+pub use link::shown_target;
+pub use live::{LiveDrive, LiveError};
+
+use super::bee::{Bee, BeeError, Metadata};
+use super::blobs::{BlobError, Blobs};
+use super::source::{BlockLog, BlockSource};
+use crate::key::CoreKey;
+use crate::path::DrivePath;
+use std::io::Read;
+use std::sync::Arc;
+
+/// What the keys of files begin with.
+const FILES: &[u8] = b"files\0";
+
+/// Why a drive could not be read or written.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DriveError {
+    #[error(transparent)]
+    Bee(#[from] BeeError),
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    #[error("the file is damaged: {0}")]
+    Entry(#[from] EntryError),
+    #[error("the file is damaged: {0}")]
+    Damaged(Arc<str>),
+    #[error("the drive's header holds no usable key of its contents")]
+    ContentKey,
+}
+
+pub type Result<T> = std::result::Result<T, DriveError>;
+
+/// A drive, or one version of it. Clones share caches and writer's locks.
+#[derive(Clone)]
+pub struct Drive {
+    bee: Bee,
+    blobs: Blobs,
+}
+
+impl Drive {
+    pub fn new(bee: Bee, blobs: Blobs) -> Self {
+        Self { bee, blobs }
+    }
+
+    /// A drive to read.
+    pub fn reader(db: Arc<dyn BlockSource>, blobs: Arc<dyn BlockSource>) -> Self {
+        Self::new(Bee::new(db), Blobs::new(blobs))
+    }
+
+    /// A drive to write. `content_feed` goes into the header of a new drive whose blobs core is
+    /// [`BlobsCore::Named`]; elsewhere it is none.
+    pub fn writable(
+        db: Arc<dyn BlockLog>,
+        blobs: Arc<dyn BlockLog>,
+        content_feed: Option<CoreKey>,
+    ) -> Self {
+        let content_feed = content_feed.map(|key| key.0.to_vec());
+        let metadata = Metadata { content_feed, user_data: None };
+        Self::new(Bee::writable(db, Some(metadata)), Blobs::writable(blobs))
+    }
+
+    pub fn bee(&self) -> &Bee {
+        &self.bee
+    }
+
+    pub fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    /// The version of the names; contents are never changed, only added.
+    pub fn version(&self) -> u64 {
+        self.bee.version()
+    }
+
+    /// The drive as it was at `version`, to be read. See [`Bee::checkout`].
+    pub fn checkout(&self, version: u64) -> Self {
+        let blobs = Blobs::new(Arc::clone(self.blobs.source()));
+        Self { bee: self.bee.checkout(version), blobs }
+    }
+
+    /// The entry at `path` and the number of the bee block that holds it.
+    pub async fn entry(&self, path: &DrivePath) -> Result<Option<(u64, Entry)>> {
+        match self.bee.get(&batch::key(path)).await? {
+            Some(found) => Ok(Some((found.seq, Entry::decode(&found.value)?))),
+            None => Ok(None),
+        }
+    }
+
+    /// All names of this version.
+    pub async fn index(&self) -> Result<DriveIndex> {
+        Ok(DriveIndex::load(&self.bee, &self.blobs).await?)
+    }
+
+    /// The index of the present version from an older one, and what changed.
+    pub async fn refresh(&self, old: &DriveIndex) -> Result<(DriveIndex, Vec<DrivePath>)> {
+        Ok(DriveIndex::refresh(old, &self.bee, &self.blobs).await?)
+    }
+
+    /// Content of a file.
+    pub fn open(&self, file: &File) -> Result<FileReader> {
+        match &file.content {
+            Content::Blob(id) => Ok(self.blobs.reader(*id, None)),
+            Content::Mapped(mapped) => Ok(self.blobs.reader(mapped.0, mapped.1)),
+            Content::Damaged(why) => Err(DriveError::Damaged(Arc::clone(why))),
+        }
+    }
+
+    /// Starts a group of changes. Blocks while another one is open.
+    pub fn batch(&self) -> Result<Batch<'_>> {
+        Ok(Batch { bee: self.bee.batch()? })
+    }
+
+    /// Writes a file: first the content, then an entry like `entry` that names it. Returns the new
+    /// version. For many files, use [`Blobs::writer`] and one [`Drive::batch`].
+    pub fn put(&self, path: &DrivePath, content: impl Read, mut entry: Entry) -> Result<u64> {
+        entry.blob = Some(self.blobs.put(content)?);
+        let mut batch = self.batch()?;
+        batch.put(path, &entry)?;
+        batch.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests;

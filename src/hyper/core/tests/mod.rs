@@ -1,4 +1,8 @@
-//! The core against the reference's vectors, a model, and crashes.
+//! The core against the reference's vectors and against itself; [`model`] and [`crash`] draw sequences.
+
+mod crash;
+mod model;
+mod speed;
 
 use super::message::{NodeRequest, SeekRequest, UpgradeRequest};
 use super::storage::memory;

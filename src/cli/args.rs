@@ -1,0 +1,300 @@
+//! What can be typed: subcommands and flags. Parsing only; nothing here touches the system.
+
+use clap::{Args, Parser, Subcommand};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddrV4;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const EXAMPLES: &str = "\
+Examples:
+  hdrive share ~/photos                 share a folder; prints its key
+  hdrive mount KEY /mnt/photos          the same folder on another machine
+  hdrive get KEY/2024/june.jpg .        one file, without a mount
+  hdrive demo                           the whole story on this machine, no network
+
+The manual page hdrive(1) has the rest.";
+
+/// Mounts a peer-to-peer drive as a folder. A key is all it takes: no server, no account.
+#[derive(Debug, Parser)]
+#[command(name = "hdrive", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub struct Global {
+    /// Directory that holds the drives [default: $XDG_DATA_HOME/hdrive or ~/.local/share/hdrive]
+    #[arg(long, global = true, env = "HDRIVE_STORE", value_name = "DIR", hide_env_values = true)]
+    pub store: Option<PathBuf>,
+
+    /// DHT nodes to start from, host:port, separated by commas [default: the public ones]
+    #[arg(
+        long,
+        global = true,
+        env = "HDRIVE_BOOTSTRAP",
+        value_name = "HOST:PORT,…",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub bootstrap: Option<Vec<String>>,
+
+    /// Local address and UDP port of this peer [default: 0.0.0.0, any free port]
+    #[arg(
+        long,
+        global = true,
+        env = "HDRIVE_LOCAL",
+        value_name = "ADDR:PORT",
+        hide_env_values = true
+    )]
+    pub local: Option<SocketAddrV4>,
+
+    /// Answers and results as JSON, one object a line
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Tells more on stderr; twice for every packet
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Tells only errors on stderr
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Clone, Subcommand, Serialize, Deserialize)]
+pub enum Command {
+    /// Mounts a drive as a folder
+    Mount(Mount),
+    /// Shares a folder as a drive and follows its changes
+    Share(Share),
+    /// Unmounts a drive
+    Umount(Umount),
+    /// Makes an empty drive
+    Create(Create),
+    /// Lists a folder of a drive
+    Ls(Ls),
+    /// Prints a file of a drive
+    Cat(Cat),
+    /// Downloads a file or a folder; a second call resumes
+    Get(Get),
+    /// Puts a file or a folder into a drive of this store
+    Put(Put),
+    /// Removes a file or a folder from a drive of this store
+    Rm(Rm),
+    /// Shows a drive: key, version, lengths, peers, bytes here
+    Info(Info),
+    /// Holds whole drives and serves them: an always-on peer
+    Seed(Seed),
+    /// Shows what runs on this store: mounts, drives, peers, DHT
+    Status(Status),
+    /// Runs a DHT node for a private network
+    Dht(Dht),
+    /// Shows the whole story on this machine, with no network
+    Demo(Demo),
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Mount {
+    /// Key of the drive: z-base-32, hex, hyper:// or pear:// link, or a local name
+    pub key: String,
+    /// Empty folder to mount on
+    pub mountpoint: PathBuf,
+    /// Mount this version of the drive; it never changes
+    #[arg(long, value_name = "VERSION")]
+    pub at: Option<u64>,
+    /// Return as soon as it is mounted
+    #[arg(long)]
+    pub daemon: bool,
+    /// Options as mount(8) passes them
+    #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
+    pub options: Vec<String>,
+    /// Let other users of this machine in
+    #[arg(long)]
+    pub allow_other: bool,
+    /// Longest wait of a read for a peer
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub read_timeout: Duration,
+    /// Memory for blocks in front of the disk
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size)]
+    pub cache_memory: u64,
+    #[command(flatten)]
+    pub secret: Secret,
+}
+
+/// The key that drives opened with it are encrypted with.
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Secret {
+    /// Encryption key of the drive, 64 hex or 52 z-base-32 characters
+    #[arg(long, value_name = "KEY", env = "HDRIVE_ENCRYPTION_KEY", hide_env_values = true)]
+    pub encryption_key: Option<String>,
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Share {
+    /// Folder to share
+    pub folder: PathBuf,
+    /// Local name of the drive [default: the folder's path]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    #[command(flatten)]
+    pub secret: Secret,
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Umount {
+    pub mountpoint: PathBuf,
+    /// Unmount now, even if files are open; it ends when the last is closed
+    #[arg(long)]
+    pub lazy: bool,
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Create {
+    /// Local name of the new drive
+    pub name: String,
+    #[command(flatten)]
+    pub secret: Secret,
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Ls {
+    /// KEY or KEY/path
+    pub target: String,
+    /// Sizes, modes and times too
+    #[arg(short = 'l', long)]
+    pub long: bool,
+    /// Everything below as well
+    #[arg(short = 'r', long)]
+    pub recursive: bool,
+    #[command(flatten)]
+    pub secret: Secret,
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Cat {
+    /// KEY/path
+    pub target: String,
+    #[command(flatten)]
+    pub secret: Secret,
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Get {
+    /// KEY or KEY/path
+    pub target: String,
+    /// Where to put it [default: the current folder]
+    pub destination: Option<PathBuf>,
+    #[command(flatten)]
+    pub secret: Secret,
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Put {
+    /// KEY or KEY/path; a drive made by create or share
+    pub target: String,
+    /// File or folder to put; - for standard input
+    pub source: PathBuf,
+    #[command(flatten)]
+    pub secret: Secret,
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Rm {
+    /// KEY/path
+    pub target: String,
+    /// Remove a folder and everything below
+    #[arg(short = 'r', long)]
+    pub recursive: bool,
+    #[command(flatten)]
+    pub secret: Secret,
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Info {
+    /// Key, link or local name
+    pub key: String,
+    #[command(flatten)]
+    pub secret: Secret,
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Seed {
+    /// Keys, links or local names
+    #[arg(required = true, value_name = "KEY")]
+    pub keys: Vec<String>,
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Status {}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Dht {
+    /// Address and UDP port other nodes reach this one at
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:49737")]
+    pub bind: SocketAddrV4,
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Demo {
+    /// Bytes of the largest file it shares
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size)]
+    pub size: u64,
+}
+
+/// `30`, `30s`, `500ms`, `2m`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| format!("'{text}' is not a time like 30s"))?;
+    let seconds = match unit {
+        "" | "s" => number,
+        "ms" => number / 1000.0,
+        "m" | "min" => number * 60.0,
+        "h" => number * 3600.0,
+        _ => return Err(format!("'{unit}' is not a unit of time: use ms, s, m or h")),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+}
+
+/// `4096`, `64K`, `64M`, `2G`; powers of 1024, with or without `iB` or `B`.
+pub fn size(text: &str) -> Result<u64, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().map_err(|_| format!("'{text}' is not a size like 64M"))?;
+    let shift = match unit.to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err(format!("'{unit}' is not a unit of size: use K, M, G or T")),
+    };
+    number.checked_mul(1 << shift).ok_or_else(|| format!("{text} is too large"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_and_times_are_read_as_people_write_them() {
+        assert_eq!(size("64M"), Ok(64 << 20));
+        assert_eq!(size("2GiB"), Ok(2 << 30));
+        assert!(size("12parsec").is_err());
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("fast").is_err());
+    }
+}

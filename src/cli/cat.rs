@@ -1,0 +1,41 @@
+//! `hdrive cat`: the content of a file on stdout.
+
+use super::args::Cat;
+use super::exit::{Exit, Fail, Result};
+use super::get::from_blob;
+use super::serve::Context;
+use super::target::{content, encryption_key, open_target};
+use std::sync::Arc;
+
+/// Bytes of one read, and how far ahead of it blocks are fetched.
+const STEP: u64 = 1 << 20;
+const AHEAD: u64 = 16 << 20;
+
+pub async fn run(args: Cat, cx: Context) -> Result {
+    let secret = encryption_key(&args.secret)?;
+    let (target, drive, index) = open_target(&cx, &args.target, secret).await?;
+    let reader = content(&drive, &index, &target.path)?;
+    let size = reader.size();
+    let mut offset = 0;
+    let mut fetched = 0;
+    while offset < size {
+        if fetched < size && offset + AHEAD / 2 >= fetched {
+            reader.prefetch(fetched, AHEAD);
+            fetched += AHEAD;
+        }
+        let pieces =
+            reader.read(offset, STEP as usize).await.map_err(|e| from_blob(&target.path, e))?;
+        let (out, length) =
+            (Arc::clone(&cx.out), pieces.iter().map(|p| p.len() as u64).sum::<u64>());
+        // A pipe may be full for as long as its reader likes.
+        let write = move || pieces.iter().try_for_each(|piece| out.write(piece));
+        let written = tokio::task::spawn_blocking(write).await.or_exit(Exit::Failed)?;
+        match written {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(error) => return Err(error).or_fail(Exit::Failed, "standard output"),
+        }
+        offset += length.max(1);
+    }
+    Ok(())
+}

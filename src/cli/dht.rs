@@ -1,0 +1,47 @@
+//! `hdrive dht`: a node of the DHT, the first of a private network or one more of a known one.
+
+use super::args::{Dht, Global};
+use super::exit::{Exit, Fail, Failure, Result};
+use super::serve::resolve_bootstrap;
+use crate::crypto::KeyPair;
+use crate::swarm::Limits;
+use crate::swarm::driver::{Network, NetworkConfig};
+use tokio::signal::unix::{SignalKind, signal};
+
+pub fn run(args: &Dht, global: &Global) -> Result<Exit> {
+    super::runtime(1)?.block_on(async {
+        let names = global.bootstrap.as_deref().unwrap_or_default();
+        let config = NetworkConfig {
+            key_pair: KeyPair::generate(),
+            bind: args.bind,
+            bootstrap: resolve_bootstrap(names).await?,
+            persistent: true,
+            address: None,
+            limits: Limits::default(),
+        };
+        let (network, mut events) =
+            Network::start(config).or_fail(Exit::Failed, format_args!("UDP {}", args.bind))?;
+        let bound = network.local_addr();
+        if args.bind.port() != 0 && bound.port() != args.bind.port() {
+            let text = format!("UDP port {} is taken: pass --bind with another", args.bind.port());
+            return Err(Failure::new(Exit::Failed, text));
+        }
+        if global.json {
+            println!("{}", serde_json::json!({"listening": bound.to_string()}));
+        } else {
+            println!("listening: {bound}");
+        }
+        let mut interrupt = signal(SignalKind::interrupt()).or_exit(Exit::Failed)?;
+        let mut terminate = signal(SignalKind::terminate()).or_exit(Exit::Failed)?;
+        loop {
+            tokio::select! {
+                events = events.recv() => match events {
+                    Some(events) => events.iter().for_each(|event| tracing::debug!(?event)),
+                    None => return Err(Failure::new(Exit::Failed, "the network stopped")),
+                },
+                _ = interrupt.recv() => return Ok(Exit::Ok),
+                _ = terminate.recv() => return Ok(Exit::Ok),
+            }
+        }
+    })
+}

@@ -1,0 +1,238 @@
+//! `hdrive get`: a file or a folder of a drive, as local files.
+//!
+//! Blocks go through the store, so what is here already is not fetched again and a second call resumes. A file
+//! is written beside its place and renamed when it is complete and synced: under its name is the whole file
+//! or what was there before.
+
+use super::args::Get;
+use super::exit::{Exit, Fail, Failure, Result};
+use super::output::Progress;
+use super::serve::Context;
+use super::target::{encryption_key, open_target};
+use crate::hyper::blobs::BlobError;
+use crate::hyper::drive::{Dir, DriveIndex, File, FileReader, Found, Link, LiveDrive};
+use crate::hyper::source::SourceError;
+use crate::path::DrivePath;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// Bytes of one read, and how far ahead of it blocks are fetched.
+const STEP: u64 = 4 << 20;
+const AHEAD: u64 = 32 << 20;
+/// Small files fetched side by side.
+const SIDE_BY_SIDE: usize = 256;
+/// The device is told to begin writing after this many bytes, so that the final sync is short.
+const WRITE_BACK: u64 = 32 << 20;
+
+pub async fn run(args: Get, cx: Context) -> Result {
+    let secret = encryption_key(&args.secret)?;
+    let (target, drive, index) = open_target(&cx, &args.target, secret).await?;
+    let destination = destination(&args, &cx.cwd, &target.path);
+    let mut plan = Plan::default();
+    match index.lookup(&target.path) {
+        Some(Found::File(file)) => plan.file(target.path.clone(), file, destination),
+        Some(Found::Link(link)) => plan.link(link, destination),
+        Some(Found::Directory(dir)) => plan.folder(&target.path, dir, destination),
+        None => {
+            let text = format!("no such file or directory: {}", target.path);
+            return Err(Failure::new(Exit::NotFound, text));
+        }
+    }
+    let job = Arc::new(Job {
+        progress: cx.out.progress("downloading", plan.bytes),
+        drive,
+        index,
+        done: Default::default(),
+    });
+    job.run(plan).await
+}
+
+/// A file goes under its own name into an existing folder, or to the name given.
+fn destination(args: &Get, cwd: &Path, path: &DrivePath) -> PathBuf {
+    let given = cwd.join(args.destination.as_deref().unwrap_or(Path::new(".")));
+    if given.is_dir() && !path.is_root() { given.join(path.name()) } else { given }
+}
+
+/// What to make, folders before what is in them.
+#[derive(Default)]
+struct Plan {
+    folders: Vec<PathBuf>,
+    files: Vec<Item>,
+    links: Vec<(String, PathBuf)>,
+    bytes: u64,
+}
+
+#[derive(Clone)]
+struct Item {
+    path: DrivePath,
+    size: u64,
+    mode: u16,
+    mtime_ms: Option<i64>,
+    to: PathBuf,
+}
+
+impl Plan {
+    fn file(&mut self, path: DrivePath, file: &File, to: PathBuf) {
+        self.bytes += file.size();
+        let (size, mode, mtime_ms) = (file.size(), file.mode, file.mtime_ms);
+        self.files.push(Item { path, size, mode, mtime_ms, to });
+    }
+
+    fn link(&mut self, link: &Link, to: PathBuf) {
+        self.links.push((link.target.to_string(), to));
+    }
+
+    fn folder(&mut self, path: &DrivePath, dir: &Dir, to: PathBuf) {
+        self.folders.push(to.clone());
+        for (name, node) in dir.iter() {
+            // Names were checked when the index was made: none leads out of the destination.
+            let Ok(path) = path.join(name) else { continue };
+            match node.shown() {
+                Found::Directory(below) => self.folder(&path, below, to.join(name)),
+                Found::File(file) => self.file(path, file, to.join(name)),
+                Found::Link(link) => self.link(link, to.join(name)),
+            }
+        }
+    }
+}
+
+struct Job {
+    drive: Arc<LiveDrive>,
+    index: Arc<DriveIndex>,
+    progress: Progress,
+    done: std::sync::atomic::AtomicU64,
+}
+
+impl Job {
+    async fn run(self: Arc<Self>, plan: Plan) -> Result {
+        for folder in &plan.folders {
+            fs::create_dir_all(folder).or_fail(Exit::Failed, folder.display())?;
+        }
+        let (small, large): (Vec<_>, Vec<_>) =
+            plan.files.into_iter().partition(|item| item.size <= STEP);
+        let mut tasks = tokio::task::JoinSet::new();
+        for item in small {
+            if tasks.len() >= SIDE_BY_SIDE
+                && let Some(done) = tasks.join_next().await
+            {
+                done.or_exit(Exit::Failed)??;
+            }
+            tasks.spawn(self.clone().fetch(item));
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.or_exit(Exit::Failed)??;
+        }
+        for item in large {
+            self.clone().fetch(item).await?;
+        }
+        for (target, to) in &plan.links {
+            let _ = fs::remove_file(to);
+            std::os::unix::fs::symlink(target, to).or_fail(Exit::Failed, to.display())?;
+        }
+        Ok(())
+    }
+
+    async fn fetch(self: Arc<Self>, item: Item) -> Result {
+        if is_there(&item) {
+            self.advance(item.size);
+            return Ok(());
+        }
+        let reader = super::target::content(&self.drive, &self.index, &item.path)?;
+        let part = part_name(&item.to);
+        let written = self.write(&item, &reader, &part).await;
+        let finished = match written {
+            Ok(file) => finish(file, item.clone(), part.clone()).await,
+            Err(error) => Err(error),
+        };
+        if finished.is_err() {
+            let _ = fs::remove_file(&part);
+        }
+        finished
+    }
+
+    async fn write(&self, item: &Item, reader: &FileReader, part: &Path) -> Result<fs::File> {
+        let file = fs::File::create(part).or_fail(Exit::Failed, part.display())?;
+        let mut offset = 0;
+        let mut fetched = 0;
+        let mut flushed = 0;
+        let mut write_back: Option<tokio::task::JoinHandle<()>> = None;
+        while offset < item.size {
+            while fetched < item.size && fetched < offset + AHEAD {
+                reader.prefetch(fetched, STEP);
+                fetched += STEP;
+            }
+            let pieces = reader
+                .read(offset, STEP as usize)
+                .await
+                .map_err(|error| from_blob(&item.path, error))?;
+            for piece in &pieces {
+                (&file).write_all(piece).or_fail(Exit::Failed, part.display())?;
+                offset += piece.len() as u64;
+            }
+            if pieces.is_empty() {
+                let text = format!("{} ends at {offset} of {} bytes", item.path, item.size);
+                return Err(Failure::new(Exit::Failed, text));
+            }
+            self.advance(pieces.iter().map(|piece| piece.len() as u64).sum());
+            let idle = write_back.as_ref().is_none_or(|task| task.is_finished());
+            if idle && offset - flushed >= WRITE_BACK && offset < item.size {
+                flushed = offset;
+                let file = file.try_clone().or_fail(Exit::Failed, part.display())?;
+                write_back = Some(tokio::task::spawn_blocking(move || {
+                    let _ = file.sync_data();
+                }));
+            }
+        }
+        Ok(file)
+    }
+
+    fn advance(&self, bytes: u64) {
+        let before = self.done.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+        self.progress.set(before + bytes);
+    }
+}
+
+/// Syncs the file, gives it its mode and time, and puts it in its place.
+async fn finish(file: fs::File, item: Item, part: PathBuf) -> Result {
+    let work = move || {
+        file.set_permissions(fs::Permissions::from_mode(u32::from(item.mode)))?;
+        if let Some(ms) = item.mtime_ms.and_then(|ms| u64::try_from(ms).ok()) {
+            file.set_modified(UNIX_EPOCH + Duration::from_millis(ms))?;
+        }
+        file.sync_all()?;
+        fs::rename(&part, &item.to)
+    };
+    let done = tokio::task::spawn_blocking(work).await.or_exit(Exit::Failed)?;
+    done.or_fail(Exit::Failed, "writing the file")
+}
+
+/// Whether the file is there already, by size and time.
+fn is_there(item: &Item) -> bool {
+    let Ok(meta) = fs::symlink_metadata(&item.to) else { return false };
+    let time = meta.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+    let same_time =
+        item.mtime_ms.is_some() && time.map(|time| time.as_millis() as i64) == item.mtime_ms;
+    meta.is_file() && meta.len() == item.size && same_time
+}
+
+/// `dir/.name.hdrive-part`.
+fn part_name(to: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(to.file_name().unwrap_or_default());
+    name.push(".hdrive-part");
+    to.with_file_name(name)
+}
+
+/// An error of a file's content, with its exit code.
+pub fn from_blob(path: &DrivePath, error: BlobError) -> Failure {
+    let exit = match &error {
+        BlobError::Source(SourceError::TimedOut(_)) => Exit::TimedOut,
+        BlobError::Source(SourceError::Storage(_)) => Exit::Store,
+        _ => Exit::Failed,
+    };
+    Failure::new(exit, format_args!("{path}: {error}"))
+}

@@ -1,0 +1,24 @@
+//! What the log shows, and where: stderr of this process.
+
+use super::args::Global;
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging: warnings, or what `-v`, `-q` and `HDRIVE_LOG` ask for.
+pub fn init(global: &Global) {
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "info,hdrive=debug",
+        (false, _) => "info,hdrive=trace",
+    };
+    let filter = std::env::var("HDRIVE_LOG")
+        .ok()
+        .and_then(|text| EnvFilter::try_new(text).ok())
+        .unwrap_or_else(|| EnvFilter::new(level));
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(global.verbose > 1)
+        .without_time()
+        .try_init();
+}

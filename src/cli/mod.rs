@@ -1,0 +1,117 @@
+//! The command line: what was typed becomes a [`Request`] that the owner of the store runs.
+//!
+//! `args.rs` parses, `owner.rs` finds or becomes the owner, `serve.rs` runs requests in the owner, and
+//! each subcommand is one file with a `run`. Words go through [`output::Output`], ends through
+//! [`exit::Exit`].
+
+pub mod args;
+mod cat;
+mod create;
+mod daemon;
+mod demo;
+mod dht;
+pub mod exit;
+mod get;
+mod info;
+mod log;
+mod ls;
+mod mount;
+mod output;
+mod owner;
+mod put;
+mod rm;
+mod seed;
+mod serve;
+mod share;
+mod status;
+mod target;
+mod umount;
+
+use args::{Cli, Command, Global};
+use clap::Parser;
+use exit::{Exit, Fail, Failure, Result};
+use owner::{Request, Role};
+use std::path::{Path, PathBuf};
+
+/// Parses the command line, runs it, says what went wrong, and returns how it ended.
+pub fn main() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+        }
+    };
+    daemon::leave_terminal();
+    log::init(&cli.global);
+    match run(cli) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            eprintln!("hdrive: {failure}");
+            failure.exit
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<Exit> {
+    let global = cli.global;
+    match cli.command {
+        // These need no store.
+        Command::Umount(args) => umount::run(&args).map(|()| Exit::Ok),
+        Command::Dht(args) => dht::run(&args, &global),
+        Command::Demo(args) => demo::run(&args, &global),
+        Command::Mount(args) if args.daemon => daemon::mount(&global),
+        command => on_store(command, &global),
+    }
+}
+
+/// Runs `command` in the owner of the store, which may be this process.
+fn on_store(command: Command, global: &Global) -> Result<Exit> {
+    let store = store_dir(global)?;
+    let request = Request {
+        version: env!("CARGO_PKG_VERSION").into(),
+        command,
+        cwd: std::env::current_dir().or_fail(Exit::Failed, "cannot tell the current folder")?,
+        json: global.json,
+        quiet: global.quiet,
+    };
+    loop {
+        let stream = match owner::enter(&store)? {
+            Role::Owner(ownership) => return serve::run(ownership, request, &store, global),
+            Role::Face(stream) => stream,
+        };
+        let runtime = runtime(1)?;
+        let asked = owner::send_request(&stream, &request);
+        let code = match asked {
+            Ok(()) => runtime.block_on(owner::face(stream)),
+            Err(error) => Err(error),
+        };
+        match code {
+            Ok(Some(code)) => return Ok(Exit::from_code(code)),
+            // The owner ended in the middle: the next round finds another one or becomes it.
+            Ok(None) | Err(_) => continue,
+        }
+    }
+}
+
+/// The directory of the store: `--store`, `HDRIVE_STORE`, or below the user's data directory.
+fn store_dir(global: &Global) -> Result<PathBuf> {
+    if let Some(dir) = &global.store {
+        return std::path::absolute(dir).or_fail(Exit::Usage, dir.display());
+    }
+    if let Some(data) = std::env::var_os("XDG_DATA_HOME").filter(|d| Path::new(d).is_absolute()) {
+        return Ok(PathBuf::from(data).join("hdrive"));
+    }
+    match std::env::var_os("HOME").filter(|d| !d.is_empty()) {
+        Some(home) => Ok(PathBuf::from(home).join(".local/share/hdrive")),
+        None => Err(Failure::new(Exit::Usage, "no HOME to keep drives in: pass --store DIR")),
+    }
+}
+
+fn runtime(threads: usize) -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .or_fail(Exit::Failed, "cannot start threads")
+}

@@ -1,0 +1,83 @@
+//! `hdrive mount`: a drive as a folder, until it is unmounted or interrupted.
+
+use super::args::Mount;
+use super::exit::{Exit, Fail, Failure, Result};
+use super::serve::Context;
+use super::target::{encryption_key, resolve};
+use crate::fs::{Access, DriveVolume, How, MountOptions, Mounted, split_options};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A first look at the drive is waited for this long before the mount is called ready; it fills later.
+const FIRST_LOOK: Duration = Duration::from_millis(800);
+/// What a request may wait beyond the drive's own read timeout.
+const MARGIN: Duration = Duration::from_secs(5);
+
+pub async fn run(args: Mount, cx: Context) -> Result {
+    let options = options(&args)?;
+    let target = resolve(&cx.node, &args.key)?;
+    let at = args.at.or(target.version);
+    if !target.path.is_root() {
+        let text =
+            format!("a drive is mounted as a whole, without '{}' behind its key", target.path);
+        return Err(Failure::new(Exit::Usage, text));
+    }
+    let secret = encryption_key(&args.secret)?;
+    let drive = cx.node.drive(target.key, secret, at, true).await?;
+    let volume = Arc::new(DriveVolume::new(drive.clone(), at.is_some(), args.read_timeout));
+    let point = cx.cwd.join(&args.mountpoint);
+    let runtime = tokio::runtime::Handle::current();
+    let mount = move || crate::fs::mount(volume, &point, &options, runtime);
+    let mounted = tokio::task::spawn_blocking(mount).await.or_exit(Exit::Mount)?;
+    let mounted = Arc::new(mounted.or_exit(Exit::Mount)?);
+    cx.node.note_mount(mounted.mount_point(), target.key, true);
+    let result = serve(&mounted, &drive, &cx).await;
+    cx.node.note_mount(mounted.mount_point(), target.key, false);
+    result
+}
+
+async fn serve(
+    mounted: &Arc<Mounted>,
+    drive: &crate::hyper::drive::LiveDrive,
+    cx: &Context,
+) -> Result {
+    // With a peer near the names are here before the line is printed, so that `ls` finds them.
+    tokio::select! {
+        _ = drive.current(FIRST_LOOK) => {}
+        () = cx.cancel.cancelled() => {}
+    }
+    cx.out.pair("mounted", mounted.mount_point().display());
+    tokio::select! {
+        () = mounted.ended() => return Ok(()),
+        () = cx.cancel.cancelled() => {}
+    }
+    let mount = mounted.clone();
+    let unmount = move || match mount.unmount(How::Clean) {
+        Ok(()) => Ok(false),
+        // Files are open: the mount goes when the last is closed; nobody new gets in.
+        Err(_) => mount.unmount(How::Lazy).map(|()| true),
+    };
+    let done = tokio::task::spawn_blocking(unmount).await.or_exit(Exit::Mount)?;
+    let busy = done.or_exit(Exit::Mount)?;
+    if busy {
+        let point = mounted.mount_point().display();
+        cx.out.note(format_args!("{point} was in use; it is unmounted lazily"));
+    }
+    Ok(())
+}
+
+fn options(args: &Mount) -> Result<MountOptions> {
+    let mut options = MountOptions { deadline: args.read_timeout + MARGIN, ..Default::default() };
+    for text in &args.options {
+        for option in split_options(text) {
+            if !options.apply(option).or_exit(Exit::Usage)? {
+                let text = format!("-o {option}: hdrive knows no such mount option");
+                return Err(Failure::new(Exit::Usage, text));
+            }
+        }
+    }
+    if args.allow_other {
+        options.access = Access::Everybody;
+    }
+    Ok(options)
+}

@@ -1,0 +1,88 @@
+//! `hdrive seed`: holds whole drives, keeps them current, serves them.
+
+use super::args::Seed;
+use super::exit::{Exit, Fail, Result};
+use super::serve::Context;
+use super::target::resolve;
+use crate::hyper::drive::LiveDrive;
+use crate::hyper::session::CoreHandle;
+use crate::hyper::source::{BlockSource, SourceError};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// A download that failed (no peer, say) is tried again after this.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often progress is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+
+pub async fn run(args: Seed, cx: Context) -> Result {
+    let mut drives = JoinSet::new();
+    for text in &args.keys {
+        let target = resolve(&cx.node, text)?;
+        let drive = cx.node.drive(target.key, None, None, true).await?;
+        cx.out.pair("key", target.key);
+        drives.spawn(hold(drive, cx.clone()));
+    }
+    // Nothing of it ends by itself.
+    while let Some(done) = drives.join_next().await {
+        done.or_exit(Exit::Failed)?;
+    }
+    Ok(())
+}
+
+/// Keeps one drive whole for ever, and tells each time it is.
+async fn hold(drive: Arc<LiveDrive>, cx: Context) {
+    let mut told = None;
+    loop {
+        let versions = drive.db().versions();
+        match fetch(&drive, &cx).await {
+            Ok(version) if told != Some(version) => {
+                cx.out.pair("complete", drive.key());
+                told = Some(version);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::info!("drive {}: {error}", drive.key());
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+        }
+        let mut versions = versions;
+        let _ = versions.changed().await;
+    }
+}
+
+/// Fetches all blocks of both cores as they are now; returns the version that is here.
+async fn fetch(drive: &LiveDrive, cx: &Context) -> std::result::Result<u64, String> {
+    let text = |error: SourceError| error.to_string();
+    let mut versions = drive.db().versions();
+    if versions.wait_for(|version| version.length > 0).await.is_err() {
+        return Err("the drive was closed".into());
+    }
+    drive.db().update(Duration::from_secs(5)).await;
+    let version = drive.db().length();
+    drive.db().download(0..version, true).await.map_err(text)?;
+    drive.drive().await.map_err(|error| error.to_string())?;
+    let Some(blobs) = drive.blobs() else { return Ok(version) };
+    blobs.update(Duration::from_secs(5)).await;
+    let length = blobs.length();
+    let total = blobs.byte_length();
+    let progress = cx.out.progress("fetching", total);
+    let download = blobs.download(0..length, true);
+    tokio::pin!(download);
+    loop {
+        tokio::select! {
+            done = &mut download => {
+                done.map_err(text)?;
+                return Ok(version);
+            }
+            () = tokio::time::sleep(LOOK) => progress.set(bytes_here(blobs, length, total)),
+        }
+    }
+}
+
+fn bytes_here(core: &CoreHandle, length: u64, total: u64) -> u64 {
+    let here = core.core().count_here(0..length);
+    (u128::from(total) * u128::from(here) / u128::from(length.max(1))) as u64
+}

@@ -1,0 +1,288 @@
+//! Runs requests in the process that owns the store: its own first, then those of every face.
+//!
+//! The process ends when its own request and those of all faces have ended. A first signal cancels the
+//! own request, a second one everything; faces that lose their owner start over by themselves.
+
+use super::args::{Command, Global};
+use super::exit::{Exit, Fail, Failure, Result};
+use super::output::Output;
+use super::owner::{Ownership, Request, read_request};
+use super::{cat, create, get, info, ls, mount, put, rm, runtime, seed, share, status};
+use crate::node::{Node, NodeConfig};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// What a running command has at hand.
+#[derive(Clone)]
+pub struct Context {
+    pub node: Arc<Node>,
+    pub out: Arc<Output>,
+    pub cancel: Cancel,
+    /// Folder that relative paths of the command start from.
+    pub cwd: PathBuf,
+}
+
+/// Becomes true when whoever asked does not want to wait any more.
+#[derive(Clone)]
+pub struct Cancel(watch::Receiver<bool>);
+
+impl Cancel {
+    /// Resolves when the command is cancelled.
+    pub async fn cancelled(&self) {
+        let mut flag = self.0.clone();
+        if flag.wait_for(|c| *c).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Worker threads for commands and waiting reads. Replication and the network have threads of their own.
+const WORKERS: usize = 2;
+
+/// Owns the store for as long as any request runs, `first` being this process's own.
+pub fn run(ownership: Ownership, first: Request, store: &Path, global: &Global) -> Result<Exit> {
+    let runtime = runtime(WORKERS)?;
+    let exit = runtime.block_on(async {
+        let config = config(&first.command, store, global).await?;
+        let node = Node::start(config).await.or_exit(Exit::Store)?;
+        let exit = serve(&ownership, first, &node).await;
+        node.shutdown().await;
+        exit
+    });
+    // Tasks that are stuck in the kernel must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    exit
+}
+
+async fn config(command: &Command, store: &Path, global: &Global) -> Result<NodeConfig> {
+    let mut config = NodeConfig::new(store);
+    if let Some(names) = &global.bootstrap {
+        config.bootstrap = resolve_bootstrap(names).await?;
+    }
+    config.local = global.local.unwrap_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+    if let Command::Mount(mount) = command {
+        config.patience.read = mount.read_timeout;
+        config.cache_memory = mount.cache_memory;
+    }
+    Ok(config)
+}
+
+/// The addresses behind `host:port` names; those that do not resolve are left out with a warning.
+pub async fn resolve_bootstrap(names: &[String]) -> Result<Vec<SocketAddrV4>> {
+    let mut found = Vec::new();
+    for name in names.iter().map(|n| n.trim()).filter(|n| !n.is_empty()) {
+        // The reference writes a known address in front: ip@host:port.
+        let name = match name.split_once('@') {
+            Some((ip, host)) => format!("{ip}:{}", host.rsplit(':').next().unwrap_or("49737")),
+            None => name.to_string(),
+        };
+        match tokio::net::lookup_host(&name).await {
+            Ok(addrs) => found.extend(addrs.filter_map(|a| match a {
+                std::net::SocketAddr::V4(a) => Some(a),
+                std::net::SocketAddr::V6(_) => None,
+            })),
+            Err(error) => tracing::warn!("bootstrap node {name}: {error}"),
+        }
+    }
+    if found.is_empty() && !names.is_empty() {
+        let names = names.join(",");
+        return Err(Failure::new(
+            Exit::Usage,
+            format_args!("none of the bootstrap nodes {names} has an address: write host:port"),
+        ));
+    }
+    Ok(found)
+}
+
+async fn serve(ownership: &Ownership, first: Request, node: &Arc<Node>) -> Result<Exit> {
+    let streams = own_streams().or_fail(Exit::Failed, "standard streams")?;
+    let listener = ownership.listener.try_clone().or_exit(Exit::Store)?;
+    listener.set_nonblocking(true).or_exit(Exit::Store)?;
+    let listener = tokio::net::UnixListener::from_std(listener).or_exit(Exit::Store)?;
+
+    let (cancel_own, own_cancelled) = watch::channel(false);
+    let (cancel_faces, faces_cancelled) = watch::channel(false);
+    let own = run_request(first, streams, node.clone(), Cancel(own_cancelled));
+    tokio::pin!(own);
+    let mut own_exit = None;
+    let mut faces = JoinSet::new();
+    let mut signals = Signals::new().or_exit(Exit::Failed)?;
+    loop {
+        if let Some(exit) = own_exit
+            && faces.is_empty()
+        {
+            return Ok(exit);
+        }
+        tokio::select! {
+            exit = &mut own, if own_exit.is_none() => {
+                own_exit = Some(exit);
+                if !faces.is_empty() {
+                    let n = faces.len();
+                    eprintln!("hdrive: still serving {n} other command(s) on this store; Ctrl-C ends them too");
+                }
+            }
+            accepted = listener.accept() => if let Ok((stream, _)) = accepted {
+                let (node, cancelled) = (node.clone(), faces_cancelled.clone());
+                faces.spawn(serve_face(stream, node, cancelled));
+            },
+            Some(_) = faces.join_next() => {}
+            all = signals.next() => {
+                let again = *cancel_own.borrow() || own_exit.is_some();
+                cancel_own.send_replace(true);
+                if all || again {
+                    cancel_faces.send_replace(true);
+                }
+            }
+        }
+    }
+}
+
+/// SIGINT (Ctrl-C) ends one command; SIGTERM and SIGHUP end the process.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// True if everything shall end.
+    async fn next(&mut self) -> bool {
+        tokio::select! {
+            _ = self.interrupt.recv() => false,
+            _ = self.terminate.recv() => true,
+            _ = self.hangup.recv() => true,
+        }
+    }
+}
+
+fn own_streams() -> std::io::Result<[OwnedFd; 3]> {
+    Ok([
+        std::io::stdin().as_fd().try_clone_to_owned()?,
+        std::io::stdout().as_fd().try_clone_to_owned()?,
+        std::io::stderr().as_fd().try_clone_to_owned()?,
+    ])
+}
+
+/// Serves one face: its request runs here, its hang-up or `c` cancels it, its exit code goes back. When the
+/// owner ends first the face gets no code and starts over.
+async fn serve_face(
+    stream: tokio::net::UnixStream,
+    node: Arc<Node>,
+    mut owner_ends: watch::Receiver<bool>,
+) {
+    let read = async {
+        let stream = stream.into_std()?;
+        stream.set_nonblocking(false)?;
+        let task = tokio::task::spawn_blocking(move || {
+            let request = read_request(&stream)?;
+            Ok::<_, std::io::Error>((stream, request))
+        });
+        task.await.map_err(std::io::Error::other)?
+    };
+    let (stream, (request, streams)) = match read.await {
+        Ok(read) => read,
+        Err(error) => {
+            tracing::warn!("a command of another process: {error}");
+            return;
+        }
+    };
+    let _ = stream.set_nonblocking(true);
+    let Ok(mut stream) = tokio::net::UnixStream::from_std(stream) else { return };
+    let (cancel, cancelled) = watch::channel(false);
+    let command = run_request(request, streams, node, Cancel(cancelled));
+    tokio::pin!(command);
+    let mut owner_ended = false;
+    let mut hung_up = false;
+    let exit = loop {
+        let mut byte = [0];
+        tokio::select! {
+            exit = &mut command => break exit,
+            read = stream.read(&mut byte), if !hung_up => {
+                hung_up = !matches!(read, Ok(1));
+                cancel.send_replace(true);
+            }
+            _ = owner_ends.wait_for(|e| *e), if !owner_ended => {
+                owner_ended = true;
+                cancel.send_replace(true);
+            }
+        }
+    };
+    if !owner_ended {
+        let _ = stream.write_all(&[exit as u8]).await;
+    }
+}
+
+/// Runs one request to its end and tells an error to whoever asked.
+async fn run_request(
+    request: Request,
+    streams: [OwnedFd; 3],
+    node: Arc<Node>,
+    cancel: Cancel,
+) -> Exit {
+    let out = Arc::new(Output::new(streams, request.json, request.quiet));
+    if request.version != env!("CARGO_PKG_VERSION") {
+        out.error(format_args!(
+            "the store is in use by hdrive {}, this is {}: end the other, or use the same",
+            env!("CARGO_PKG_VERSION"),
+            request.version
+        ));
+        return Exit::Store;
+    }
+    let cx = Context { node, out: out.clone(), cancel: cancel.clone(), cwd: request.cwd };
+    let running = dispatch(request.command, cx);
+    match running.await {
+        Ok(()) => Exit::Ok,
+        Err(failure) => {
+            if failure.exit != Exit::Interrupted {
+                out.error(&failure);
+            }
+            failure.exit
+        }
+    }
+}
+
+async fn dispatch(command: Command, cx: Context) -> Result {
+    let cancel = cx.cancel.clone();
+    match command {
+        // These clean up when they are cancelled; the rest may be dropped at any await.
+        Command::Mount(args) => mount::run(args, cx).await,
+        Command::Share(args) => share::run(args, cx).await,
+        command => tokio::select! {
+            done = run_quick(command, cx) => done,
+            () = cancel.cancelled() => Err(Failure::new(Exit::Interrupted, "interrupted")),
+        },
+    }
+}
+
+async fn run_quick(command: Command, cx: Context) -> Result {
+    match command {
+        Command::Put(args) => put::run(args, cx).await,
+        Command::Create(args) => create::run(args, cx).await,
+        Command::Ls(args) => ls::run(args, cx).await,
+        Command::Cat(args) => cat::run(args, cx).await,
+        Command::Get(args) => get::run(args, cx).await,
+        Command::Rm(args) => rm::run(args, cx).await,
+        Command::Info(args) => info::run(args, cx).await,
+        Command::Seed(args) => seed::run(args, cx).await,
+        Command::Status(args) => status::run(args, cx).await,
+        Command::Mount(_)
+        | Command::Share(_)
+        | Command::Umount(_)
+        | Command::Dht(_)
+        | Command::Demo(_) => Err(Failure::new(Exit::Usage, "this command needs no store")),
+    }
+}

@@ -1,0 +1,94 @@
+//! `hdrive status`: what the owner of the store does right now.
+
+use super::args::Status;
+use super::exit::Result;
+use super::output::bytes;
+use super::serve::Context;
+use serde_json::json;
+
+pub async fn run(_args: Status, cx: Context) -> Result {
+    let names = cx.node.names()?;
+    let name_of = |key| names.iter().find(|(_, known)| *known == key).map(|(name, _)| name.clone());
+    let mounts = cx.node.mounts();
+    let network = cx.node.network_status().await;
+    let mut drives = Vec::new();
+    for (drive, served) in cx.node.open_drives() {
+        let peers = cx.node.peers(drive.db().discovery_key()).await.len();
+        let index = drive.index().unwrap_or_default();
+        drives.push((drive, served, peers, index));
+    }
+    if cx.out.json {
+        let drives: Vec<_> = drives
+            .iter()
+            .map(|(drive, served, peers, index)| {
+                json!({
+                    "key": drive.key().to_string(), "name": name_of(drive.key()),
+                    "version": index.version(), "files": index.files(), "bytes": index.bytes(),
+                    "served": served, "peers": peers,
+                })
+            })
+            .collect();
+        let mounts: Vec<_> = mounts
+            .iter()
+            .map(
+                |(at, key)| json!({"mountpoint": at.display().to_string(), "key": key.to_string()}),
+            )
+            .collect();
+        let network = network.map(|network| {
+            let connections: Vec<_> = network
+                .connections
+                .iter()
+                .map(|c| {
+                    json!({
+                        "key": c.remote.to_string(), "address": c.addr.map(|a| a.to_string()),
+                        "open": c.open, "received": c.received, "sent": c.sent,
+                        "rttMs": c.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
+                    })
+                })
+                .collect();
+            json!({"ready": network.ready, "listening": network.listening, "peers": connections})
+        });
+        let stored: Vec<_> =
+            names.iter().map(|(name, key)| json!({"name": name, "key": key.to_string()})).collect();
+        let all = json!({
+            "pid": std::process::id(), "store": cx.node.config().store.display().to_string(),
+            "mounts": mounts, "drives": drives, "names": stored, "network": network,
+        });
+        cx.out.object(&all);
+        return Ok(());
+    }
+    let out = &cx.out;
+    out.line(format_args!("store: {}", cx.node.config().store.display()));
+    out.line(format_args!("owner: process {}", std::process::id()));
+    for (name, key) in &names {
+        out.line(format_args!("own drive: {key} {name}"));
+    }
+    for (at, key) in &mounts {
+        out.line(format_args!("mount: {} {key}", at.display()));
+    }
+    for (drive, served, peers, index) in &drives {
+        let served = if *served { "served" } else { "read" };
+        let (version, files) = (index.version(), index.files());
+        let size = bytes(index.bytes());
+        let key = drive.key();
+        out.line(format_args!(
+            "drive: {key} {served}, version {version}, {files} files, {size}, {peers} peer(s)"
+        ));
+    }
+    match network {
+        None => out.line("network: not started"),
+        Some(network) => {
+            let ready = if network.ready { "connected" } else { "no DHT node answers" };
+            out.line(format_args!("network: {ready}"));
+            for peer in network.connections.iter().filter(|peer| peer.open) {
+                let addr = peer.addr.map_or_else(|| "-".into(), |addr| addr.to_string());
+                let rtt = peer
+                    .rtt
+                    .map_or_else(|| "-".into(), |r| format!("{:.1} ms", r.as_secs_f64() * 1e3));
+                let (down, up) = (bytes(peer.received), bytes(peer.sent));
+                out.line(format_args!("peer: {} {addr} {down} in, {up} out, {rtt}", peer.remote));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! Entries of a drive as attributes of the kernel, and how long it may believe them.
+
+use super::inode::{Ino, Node};
+use super::link::shown_target;
+use super::volume::{Entry, Kind};
+use crate::path::DrivePath;
+use fuser::{FileAttr, FileType, INodeNo};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long the kernel believes names and attributes of a live drive. Every change is told to it, so this
+/// bounds only the harm of a lost message.
+const LIVE_TTL: Duration = Duration::from_secs(60);
+/// The same at a fixed version, where nothing changes.
+const FROZEN_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// Unit of `st_blocks`.
+const SECTOR: u64 = 512;
+
+/// What `stat` shows of one inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attr {
+    pub ino: Ino,
+    pub kind: Kind,
+    pub size: u64,
+    pub mode: u16,
+    pub mtime_ms: i64,
+    /// 0 once the name is gone. Directories have 1, which tells tree walkers that the number says nothing
+    /// about subdirectories.
+    pub nlink: u32,
+}
+
+impl Attr {
+    pub fn of(ino: Ino, node: &Node) -> Self {
+        Self::of_entry(ino, &node.path, &node.entry, u32::from(node.linked))
+    }
+
+    pub fn of_entry(ino: Ino, path: &DrivePath, entry: &Entry, nlink: u32) -> Self {
+        let size = match (entry.kind, &entry.target) {
+            (Kind::Directory, _) => 0,
+            // As long as what readlink answers.
+            (Kind::Symlink, Some(target)) => {
+                shown_target(path, target).map_or(0, |shown| shown.len() as u64)
+            }
+            (Kind::Symlink, None) => 0,
+            // The kernel takes a negative size for a broken filesystem.
+            (Kind::File, _) => entry.size.min(i64::MAX as u64),
+        };
+        let mode = match entry.kind {
+            Kind::Symlink => 0o777,
+            _ => entry.mode & 0o777,
+        };
+        Self { ino, kind: entry.kind, size, mode, mtime_ms: entry.mtime_ms, nlink }
+    }
+}
+
+/// Whose files they are and for how long an answer holds: the same for a whole mount.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    pub uid: u32,
+    pub gid: u32,
+    pub ttl: Duration,
+}
+
+impl Look {
+    pub fn new(uid: u32, gid: u32, frozen: bool) -> Self {
+        Self { uid, gid, ttl: if frozen { FROZEN_TTL } else { LIVE_TTL } }
+    }
+
+    pub fn file_attr(&self, attr: &Attr) -> FileAttr {
+        let time = system_time(attr.mtime_ms);
+        FileAttr {
+            ino: INodeNo(attr.ino.0),
+            size: attr.size,
+            blocks: attr.size.div_ceil(SECTOR),
+            atime: time,
+            mtime: time,
+            ctime: time,
+            crtime: time,
+            kind: file_type(attr.kind),
+            perm: attr.mode,
+            nlink: attr.nlink,
+            uid: self.uid,
+            gid: self.gid,
+            rdev: 0,
+            blksize: 4096,
+            flags: 0,
+        }
+    }
+
+    /// Attributes of "there is no such name", which the kernel remembers too.
+    pub fn nothing(&self) -> FileAttr {
+        let nothing =
+            Attr { ino: Ino(0), kind: Kind::File, size: 0, mode: 0, mtime_ms: 0, nlink: 0 };
+        self.file_attr(&nothing)
+    }
+}
+
+pub fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::File => FileType::RegularFile,
+        Kind::Directory => FileType::Directory,
+        Kind::Symlink => FileType::Symlink,
+    }
+}
+
+/// A time that std cannot hold is shown as 1970.
+fn system_time(ms: i64) -> SystemTime {
+    let distance = Duration::from_millis(ms.unsigned_abs());
+    let time =
+        if ms < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
+    time.unwrap_or(UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(kind: Kind) -> Entry {
+        Entry { kind, size: 1000, mode: 0o7755, mtime_ms: -1500, target: None, revision: 0 }
+    }
+
+    #[test]
+    fn special_bits_are_never_shown() {
+        let path = DrivePath::from_user("/a").unwrap();
+        let attr = Attr::of_entry(Ino(2), &path, &entry(Kind::File), 1);
+        let shown = Look::new(7, 8, false).file_attr(&attr);
+        assert_eq!((shown.perm, shown.uid, shown.gid), (0o755, 7, 8));
+        assert_eq!((shown.size, shown.blocks), (1000, 2));
+        assert_eq!(shown.mtime, UNIX_EPOCH - Duration::from_millis(1500));
+    }
+
+    #[test]
+    fn a_link_is_as_long_as_what_it_shows() {
+        let path = DrivePath::from_user("/a/l").unwrap();
+        let link = Entry { target: Some("/x".into()), ..entry(Kind::Symlink) };
+        assert_eq!(Attr::of_entry(Ino(2), &path, &link, 1).size, 4);
+    }
+
+    #[test]
+    fn hostile_times_do_no_harm() {
+        for ms in [i64::MIN, i64::MAX, 0] {
+            let _ = system_time(ms);
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! [`Volume`] for a Hyperdrive that keeps itself current; the only file here that knows one.
+
+use super::volume::{
+    Answer, BoxFuture, Changes, Entry, FileContent, Kind, Result, Volume, VolumeError, VolumeInfo,
+};
+use crate::hyper::blobs::BlobError;
+use crate::hyper::drive::{
+    Content, DriveError, DriveIndex, FileReader, Found, Leaf, LiveDrive, LiveError,
+};
+use crate::hyper::source::SourceError;
+use crate::path::DrivePath;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// A drive as the filesystem sees it.
+pub struct DriveVolume {
+    drive: Arc<LiveDrive>,
+    frozen: bool,
+    /// The longest a first look at a drive waits for its index while a peer is connected.
+    patience: Duration,
+    /// Turns true when this mount ends; other users of the drive go on.
+    closed: watch::Sender<bool>,
+}
+
+impl DriveVolume {
+    pub fn new(drive: Arc<LiveDrive>, frozen: bool, patience: Duration) -> Self {
+        Self { drive, frozen, patience, closed: watch::Sender::new(false) }
+    }
+
+    /// Answers from the index. While there is none, a connected peer is waited for; without one the drive
+    /// is empty for now and fills when it is found.
+    fn with_index<T: Send + 'static>(
+        &self,
+        answer: impl FnOnce(&DriveIndex) -> Result<T> + Send + 'static,
+    ) -> Answer<T> {
+        if let Some(index) = self.drive.index() {
+            return Answer::Now(answer(&index));
+        }
+        if self.drive.db().reach().borrow().peers == 0 {
+            return Answer::Now(answer(&DriveIndex::default()));
+        }
+        let (drive, patience) = (self.drive.clone(), self.patience);
+        let wait = async move { drive.ready(patience).await.map_err(volume_error) };
+        let wait = until_closed(self.closed.subscribe(), wait);
+        Answer::Later(Box::pin(async move { answer(&*wait.await?) }))
+    }
+}
+
+impl Volume for DriveVolume {
+    fn info(&self) -> VolumeInfo {
+        let index = self.drive.index().unwrap_or_default();
+        VolumeInfo {
+            key: self.drive.key().to_string(),
+            version: index.version(),
+            bytes: index.bytes(),
+            files: index.files(),
+        }
+    }
+
+    fn frozen(&self) -> bool {
+        self.frozen
+    }
+
+    fn lookup(&self, path: &DrivePath) -> Answer<Option<Entry>> {
+        let path = path.clone();
+        self.with_index(move |index| Ok(index.lookup(&path).map(entry)))
+    }
+
+    fn list(&self, dir: &DrivePath) -> Answer<Arc<Vec<(String, Entry)>>> {
+        let dir = dir.clone();
+        self.with_index(move |index| {
+            let names = match index.lookup(&dir) {
+                Some(Found::Directory(names)) => names,
+                Some(_) => return Err(VolumeError::NotADirectory),
+                None => return Err(VolumeError::NotFound),
+            };
+            let list = names.iter().map(|(name, node)| (name.to_string(), entry(node.shown())));
+            Ok(Arc::new(list.collect()))
+        })
+    }
+
+    fn open(&self, path: &DrivePath) -> Answer<Arc<dyn FileContent>> {
+        let (path, drive, closed) = (path.clone(), self.drive.clone(), self.closed.subscribe());
+        self.with_index(move |index| {
+            let found = index.lookup(&path).ok_or(VolumeError::NotFound)?;
+            let revision = entry(found).revision;
+            let reader = drive.content_in(index, &path).map_err(volume_error)?;
+            Ok(Arc::new(DriveFile { reader, revision, closed }) as Arc<dyn FileContent>)
+        })
+    }
+
+    fn cached_bytes(&self, path: &DrivePath) -> u64 {
+        let (Some(index), Some(blobs)) = (self.drive.index(), self.drive.blobs()) else { return 0 };
+        let core = blobs.core();
+        let mut total = 0;
+        index.for_each_below(path, |leaf| {
+            if let Leaf::File(file) = leaf
+                && let Content::Blob(id) = &file.content
+                && id.block_length > 0
+            {
+                let end = id.block_offset.saturating_add(id.block_length);
+                let here = core.count_here(id.block_offset..end);
+                // Blocks of one blob are of one size but for the last, so this is exact when all are here.
+                let bytes = u128::from(id.byte_length) * u128::from(here);
+                total += (bytes / u128::from(id.block_length)) as u64;
+            }
+        });
+        total
+    }
+
+    fn subscribe(&self, listener: Box<dyn Fn(Changes) + Send + Sync>) {
+        self.drive.subscribe(move |paths| listener(Changes { paths: paths.to_vec() }));
+    }
+
+    fn close(&self) {
+        self.closed.send_replace(true);
+    }
+}
+
+fn entry(found: Found<'_>) -> Entry {
+    match found {
+        Found::Directory(_) => Entry {
+            kind: Kind::Directory,
+            size: 0,
+            mode: 0o755,
+            mtime_ms: 0,
+            target: None,
+            revision: 0,
+        },
+        Found::File(file) => Entry {
+            kind: Kind::File,
+            size: file.size(),
+            mode: file.mode,
+            mtime_ms: file.mtime_ms.unwrap_or(0),
+            target: None,
+            revision: file.seq,
+        },
+        Found::Link(link) => Entry {
+            kind: Kind::Symlink,
+            size: link.target.len() as u64,
+            mode: 0o777,
+            mtime_ms: link.mtime_ms.unwrap_or(0),
+            target: Some(link.target.to_string()),
+            revision: link.seq,
+        },
+    }
+}
+
+struct DriveFile {
+    reader: FileReader,
+    revision: u64,
+    closed: watch::Receiver<bool>,
+}
+
+impl FileContent for DriveFile {
+    fn size(&self) -> u64 {
+        self.reader.size()
+    }
+
+    fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn read_local(&self, offset: u64, len: usize) -> Result<Option<Vec<Bytes>>> {
+        self.reader.read_local(offset, len).map_err(blob_error)
+    }
+
+    fn read(&self, offset: u64, len: usize) -> BoxFuture<Result<Vec<Bytes>>> {
+        let read = self.reader.read(offset, len);
+        let read = async move { read.await.map_err(blob_error) };
+        Box::pin(until_closed(self.closed.clone(), read))
+    }
+
+    fn prefetch(&self, offset: u64, len: u64) {
+        self.reader.prefetch(offset, len);
+    }
+}
+
+/// `work`, or [`VolumeError::Closed`] if the mount ends first.
+async fn until_closed<T>(
+    mut closed: watch::Receiver<bool>,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::select! {
+        biased;
+        done = work => done,
+        _ = closed.wait_for(|closed| *closed) => Err(VolumeError::Closed),
+    }
+}
+
+fn volume_error(error: LiveError) -> VolumeError {
+    match error {
+        LiveError::NotFound(_) => VolumeError::NotFound,
+        LiveError::IsADirectory(_) => VolumeError::IsADirectory,
+        LiveError::ReadOnly => VolumeError::ReadOnly,
+        LiveError::NoPeers | LiveError::TimedOut(_) => VolumeError::TimedOut(error.to_string()),
+        LiveError::Drive(DriveError::Blob(error)) => blob_error(error),
+        error => VolumeError::Io(error.to_string()),
+    }
+}
+
+fn blob_error(error: BlobError) -> VolumeError {
+    match error {
+        BlobError::Source(error @ SourceError::TimedOut(_)) => {
+            VolumeError::TimedOut(error.to_string())
+        }
+        BlobError::Source(SourceError::Closed) => VolumeError::Closed,
+        error => VolumeError::Io(error.to_string()),
+    }
+}

@@ -1,0 +1,570 @@
+//! The operations on a mounted drive, free of kernel types.
+//!
+//! Each answers at once ([`Reply::Now`]) or promises to ([`Reply::Later`]), as the volume does.
+//!
+//! # Never an old answer after a new one
+//! A change bumps the *epoch* under its write lock, then the kernel is told to forget. A name or attribute may
+//! be answered with a long time to live only while the epoch in which the volume was asked still holds; the
+//! skin keeps the read lock ([`Filesystem::publish`]) from the question until the reply is in the kernel. So
+//! an answer from before a change always reaches the kernel before the order to forget it.
+
+use super::attr::Attr;
+use super::dir::{self, Listing, OpenDir};
+use super::errno::{FsError, Result};
+use super::handle::{HandleId, Handles, OpenFile};
+use super::inode::{Ino, Inodes};
+use super::link::shown_target;
+use super::lock;
+use super::volume::{Answer, BoxFuture, Entry, FileContent, Kind, Volume, VolumeError, VolumeInfo};
+use super::xattr;
+use crate::path::{DrivePath, MAX_NAME, valid_name};
+use bytes::Bytes;
+use lru::LruCache;
+use std::ffi::OsStr;
+use std::num::NonZeroUsize;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+/// Files of a frozen volume that are kept ready to read without having been opened.
+const READY_FILES: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
+
+/// An answer that is here, or a promise of one.
+pub enum Reply<T> {
+    Now(Result<T>),
+    Later(Promise<T>),
+}
+
+/// A promise of an answer.
+pub type Promise<T> = std::pin::Pin<Box<dyn Future<Output = Result<T>> + Send + 'static>>;
+
+impl<T> From<Result<T>> for Reply<T> {
+    fn from(result: Result<T>) -> Self {
+        Self::Now(result)
+    }
+}
+
+/// Answers of the volume that were asked for while this is held are still true.
+pub struct Published<'a>(RwLockReadGuard<'a, u64>);
+
+impl Published<'_> {
+    pub fn epoch(&self) -> u64 {
+        *self.0
+    }
+}
+
+/// An opened file, as `open` answers.
+#[derive(Debug, Clone, Copy)]
+pub struct Opened {
+    pub handle: HandleId,
+    /// Whether the pages that the kernel may hold are of this content.
+    pub keep_pages: bool,
+}
+
+/// One name of a directory, as `readdir` answers.
+pub struct DirItem<'a> {
+    pub ino: Ino,
+    pub kind: Kind,
+    pub name: &'a str,
+    /// Resumes after this name.
+    pub cookie: u64,
+}
+
+/// A mounted drive.
+pub struct Filesystem {
+    volume: Arc<dyn Volume>,
+    frozen: bool,
+    /// After this a promise ends, whatever the volume does.
+    deadline: Duration,
+    inodes: Mutex<Inodes>,
+    files: Handles<OpenFile>,
+    dirs: Handles<OpenDir>,
+    /// Files read without an open, on a frozen volume.
+    ready: Mutex<LruCache<Ino, Arc<OpenFile>>>,
+    epoch: RwLock<u64>,
+}
+
+impl Filesystem {
+    /// A mount of `volume` whose waits end after `deadline`; the volume's own should be shorter.
+    pub fn new(volume: Arc<dyn Volume>, deadline: Duration) -> Self {
+        let root = match volume.lookup(&DrivePath::root()) {
+            Answer::Now(Ok(Some(entry))) if entry.kind == Kind::Directory => entry,
+            _ => empty_root(),
+        };
+        Self {
+            frozen: volume.frozen(),
+            deadline,
+            inodes: Mutex::new(Inodes::new(root)),
+            files: Handles::default(),
+            dirs: Handles::default(),
+            ready: Mutex::new(LruCache::new(READY_FILES)),
+            epoch: RwLock::new(0),
+            volume,
+        }
+    }
+
+    /// Whether nothing ever changes, so that files need not be opened.
+    pub fn frozen(&self) -> bool {
+        self.frozen
+    }
+
+    /// Holds changes off while an answer is made and given to the kernel. Not to be nested.
+    pub fn publish(&self) -> Published<'_> {
+        Published(self.epoch.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Starts a new epoch; while the guard is held nothing is answered. For [`super::notify`].
+    pub(super) fn new_epoch(&self) -> RwLockWriteGuard<'_, u64> {
+        let mut epoch = self.epoch.write().unwrap_or_else(PoisonError::into_inner);
+        *epoch = epoch.wrapping_add(1);
+        epoch
+    }
+
+    pub(super) fn with_inodes<T>(&self, f: impl FnOnce(&mut Inodes) -> T) -> T {
+        f(&mut lock(&self.inodes))
+    }
+
+    pub(super) fn volume(&self) -> &dyn Volume {
+        &*self.volume
+    }
+
+    fn bounded<T: Send + 'static>(&self, future: BoxFuture<Answered<T>>) -> BoxFuture<Answered<T>> {
+        bounded(future, self.deadline)
+    }
+
+    /// Path of an inode that the kernel names.
+    fn path(&self, ino: Ino) -> Result<Arc<DrivePath>> {
+        lock(&self.inodes).get(ino).map(|node| node.path.clone()).ok_or(FsError::Stale)
+    }
+
+    // ---- names and attributes ----
+
+    /// The entry that `name` stands for in `parent`; none if there is none.
+    ///
+    /// The caller completes it with [`Filesystem::found`] while it publishes.
+    pub fn lookup(&self, parent: Ino, name: &OsStr) -> Reply<Option<Entry>> {
+        let path = match self.child(parent, name) {
+            Ok(Some(path)) => path,
+            Ok(None) => return Reply::Now(Ok(None)),
+            Err(error) => return Reply::Now(Err(error)),
+        };
+        match self.volume.lookup(&path) {
+            Answer::Now(result) => Reply::Now(present(result)),
+            Answer::Later(future) => {
+                let answer = self.bounded(future);
+                Reply::Later(Box::pin(async { present(answer.await) }))
+            }
+        }
+    }
+
+    /// The path of `name` in `parent`; none if no drive can hold such a name.
+    fn child(&self, parent: Ino, name: &OsStr) -> Result<Option<DrivePath>> {
+        if name.len() > MAX_NAME {
+            return Err(FsError::NameTooLong);
+        }
+        let parent = self.path(parent)?;
+        Ok(std::str::from_utf8(name.as_bytes()).ok().and_then(|name| parent.join(name).ok()))
+    }
+
+    /// Gives an entry that a lookup found its inode and counts it as told to the kernel.
+    ///
+    /// `asked` is the epoch in which the volume was asked. After a change it is asked again; the result says
+    /// whether the answer may be believed for long.
+    pub fn found(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        entry: Option<Entry>,
+        asked: u64,
+        now: &Published<'_>,
+    ) -> Result<(Option<Attr>, bool)> {
+        let Some(path) = self.child(parent, name)? else { return Ok((None, true)) };
+        let (entry, lasting) = self.current(&path, entry, asked, now)?;
+        let Some(entry) = entry else { return Ok((None, lasting)) };
+        let mut inodes = lock(&self.inodes);
+        let ino = inodes.bind(&path, entry).ino();
+        inodes.remember(ino);
+        Ok((inodes.get(ino).map(|node| Attr::of(ino, node)), lasting))
+    }
+
+    fn current(
+        &self,
+        path: &DrivePath,
+        entry: Option<Entry>,
+        asked: u64,
+        now: &Published<'_>,
+    ) -> Result<(Option<Entry>, bool)> {
+        if asked == now.epoch() {
+            return Ok((entry, true));
+        }
+        match self.volume.lookup(path) {
+            Answer::Now(result) => Ok((present(result)?, true)),
+            Answer::Later(_) => Ok((entry, false)),
+        }
+    }
+
+    /// Attributes of an inode. Never asks a peer: what is not here is told as last known.
+    pub fn getattr(&self, ino: Ino) -> Result<Attr> {
+        let path = {
+            let inodes = lock(&self.inodes);
+            let node = inodes.get(ino).ok_or(FsError::Stale)?;
+            if self.frozen || !node.linked {
+                return attr_of_known(&inodes, ino);
+            }
+            node.path.clone()
+        };
+        let answer = self.volume.lookup(&path);
+        let mut inodes = lock(&self.inodes);
+        match answer {
+            Answer::Now(Ok(Some(entry))) => {
+                inodes.bind(&path, entry);
+            }
+            Answer::Now(Ok(None) | Err(VolumeError::NotFound | VolumeError::NotADirectory)) => {
+                inodes.unlink(&path);
+            }
+            _ => {}
+        }
+        attr_of_known(&inodes, ino)
+    }
+
+    /// Target of a link, as [`shown_target`] shows it.
+    pub fn readlink(&self, ino: Ino) -> Result<String> {
+        let inodes = lock(&self.inodes);
+        let node = inodes.get(ino).ok_or(FsError::Stale)?;
+        match (&node.entry.kind, &node.entry.target) {
+            (Kind::Symlink, Some(target)) => Ok(shown_target(&node.path, target)?.into_owned()),
+            (Kind::Symlink, None) => Err(FsError::BadTarget),
+            _ => Err(FsError::NotALink),
+        }
+    }
+
+    /// The kernel forgot `count` of the times it was told of `ino`.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        lock(&self.inodes).forget(ino, count);
+    }
+
+    pub fn info(&self) -> VolumeInfo {
+        self.volume.info()
+    }
+
+    pub fn getxattr(&self, ino: Ino, name: &OsStr) -> Result<String> {
+        let path = self.path(ino)?;
+        xattr::get(&*self.volume, &path, name.as_bytes())
+    }
+
+    pub fn listxattr(&self, ino: Ino) -> Result<Vec<u8>> {
+        self.path(ino)?;
+        Ok(xattr::list())
+    }
+
+    // ---- files ----
+
+    /// Opens a file at the revision its inode shows.
+    pub fn open(self: &Arc<Self>, ino: Ino) -> Reply<Opened> {
+        let answer = match self.content(ino) {
+            Ok(answer) => answer,
+            Err(error) => return Reply::Now(Err(error)),
+        };
+        match answer {
+            Answer::Now(content) => {
+                Reply::Now(content.map_err(Into::into).and_then(|c| self.opened(ino, c)))
+            }
+            Answer::Later(future) => {
+                let (fs, content) = (self.clone(), self.bounded(future));
+                Reply::Later(Box::pin(async move { fs.opened(ino, content.await?) }))
+            }
+        }
+    }
+
+    /// What an inode reads: the same for all who have it open.
+    fn content(&self, ino: Ino) -> Result<Answer<Arc<dyn FileContent>>> {
+        let path = {
+            let inodes = lock(&self.inodes);
+            let node = inodes.get(ino).ok_or(FsError::Stale)?;
+            match node.entry.kind {
+                Kind::File => {}
+                Kind::Directory => return Err(VolumeError::IsADirectory.into()),
+                Kind::Symlink => return Err(FsError::Stale),
+            }
+            if let Some(content) = &node.content {
+                return Ok(Answer::Now(Ok(content.clone())));
+            }
+            if !node.linked {
+                return Err(FsError::Stale);
+            }
+            node.path.clone()
+        };
+        Ok(self.volume.open(&path))
+    }
+
+    fn opened(&self, ino: Ino, content: Arc<dyn FileContent>) -> Result<Opened> {
+        let revision = content.revision();
+        let keep_pages = {
+            let mut inodes = lock(&self.inodes);
+            let node = inodes.get_mut(ino).ok_or(FsError::Stale)?;
+            if node.entry.revision != revision {
+                // Replaced just now: the kernel looks the name up again and opens what it finds.
+                return Err(FsError::Stale);
+            }
+            let keep_pages = node.pages.is_none_or(|of| of == revision);
+            node.pages = Some(revision);
+            node.content = Some(content.clone());
+            inodes.hold(ino);
+            keep_pages
+        };
+        let handle = self.files.insert(OpenFile::new(ino, content));
+        Ok(Opened { handle, keep_pages })
+    }
+
+    pub fn release(&self, handle: HandleId) {
+        if let Some(file) = self.files.remove(handle) {
+            lock(&self.inodes).release(file.ino);
+        }
+    }
+
+    /// Reads `len` bytes at `offset`, fewer at the end of the file.
+    ///
+    /// `handle` may be 0 on a frozen volume: then the file was never opened.
+    pub fn read(
+        self: &Arc<Self>,
+        ino: Ino,
+        handle: HandleId,
+        offset: u64,
+        len: usize,
+    ) -> Reply<Vec<Bytes>> {
+        if let Some(file) = self.files.get(handle) {
+            return read_file(file, offset, len, self.deadline);
+        }
+        if !self.frozen {
+            return Reply::Now(Err(FsError::BadHandle));
+        }
+        if let Some(file) = lock(&self.ready).get(&ino) {
+            return read_file(file.clone(), offset, len, self.deadline);
+        }
+        match self.content(ino) {
+            Ok(Answer::Now(Ok(content))) => {
+                read_file(self.make_ready(ino, content), offset, len, self.deadline)
+            }
+            Ok(Answer::Now(Err(error))) => Reply::Now(Err(error.into())),
+            Ok(Answer::Later(future)) => {
+                let (fs, content) = (self.clone(), self.bounded(future));
+                Reply::Later(Box::pin(async move {
+                    let file = fs.make_ready(ino, content.await?);
+                    match read_file(file, offset, len, fs.deadline) {
+                        Reply::Now(result) => result,
+                        Reply::Later(future) => future.await,
+                    }
+                }))
+            }
+            Err(error) => Reply::Now(Err(error)),
+        }
+    }
+
+    fn make_ready(&self, ino: Ino, content: Arc<dyn FileContent>) -> Arc<OpenFile> {
+        let file = Arc::new(OpenFile::new(ino, content));
+        lock(&self.ready).put(ino, file.clone());
+        file
+    }
+
+    // ---- directories ----
+
+    /// Opens a directory with a snapshot of its names.
+    pub fn opendir(self: &Arc<Self>, ino: Ino, asked: u64) -> Reply<HandleId> {
+        let path = match self.path(ino) {
+            Ok(path) => path,
+            Err(error) => return Reply::Now(Err(error)),
+        };
+        match self.volume.list(&path) {
+            Answer::Now(Ok(listing)) => Reply::Now(Ok(self.opened_dir(ino, path, asked, listing))),
+            Answer::Now(Err(error)) => Reply::Now(Err(error.into())),
+            Answer::Later(future) => {
+                let (fs, listing) = (self.clone(), self.bounded(future));
+                Reply::Later(Box::pin(async move {
+                    let listing = listing.await?;
+                    Ok(fs.opened_dir(ino, path, asked, listing))
+                }))
+            }
+        }
+    }
+
+    fn opened_dir(&self, ino: Ino, path: Arc<DrivePath>, asked: u64, listing: Listing) -> HandleId {
+        lock(&self.inodes).hold(ino);
+        self.dirs.insert(OpenDir::new(ino, path, asked, listing))
+    }
+
+    pub fn releasedir(&self, handle: HandleId) {
+        if let Some(dir) = self.dirs.remove(handle) {
+            lock(&self.inodes).release(dir.ino);
+        }
+    }
+
+    /// Tells the names after cookie `offset` until `tell` says it is full.
+    pub fn readdir(
+        &self,
+        handle: HandleId,
+        offset: u64,
+        now: &Published<'_>,
+        mut tell: impl FnMut(DirItem<'_>) -> bool,
+    ) -> Result<()> {
+        let dir = self.dirs.get(handle).ok_or(FsError::BadHandle)?;
+        let (_, listing) = self.listing(&dir, offset, now);
+        let inodes = lock(&self.inodes);
+        if tell_dots(&inodes, &dir, offset, &mut tell) {
+            return Ok(());
+        }
+        let (mut cookie, rest) = dir::rest(&listing, offset);
+        for (name, entry) in rest {
+            cookie += 1;
+            let Some(path) = child_of(&dir.path, name) else { continue };
+            let item = DirItem { ino: inodes.number(&path), kind: entry.kind, name, cookie };
+            if tell(item) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same with attributes; each name told counts as looked up, except `.` and `..`.
+    pub fn readdirplus(
+        &self,
+        handle: HandleId,
+        offset: u64,
+        now: &Published<'_>,
+        mut tell: impl FnMut(DirItem<'_>, Attr) -> bool,
+    ) -> Result<()> {
+        let dir = self.dirs.get(handle).ok_or(FsError::BadHandle)?;
+        let (epoch, listing) = self.listing(&dir, offset, now);
+        {
+            let inodes = lock(&self.inodes);
+            let own = inodes.get(dir.ino).map(|node| Attr::of(dir.ino, node));
+            let Some(own) = own else { return Err(FsError::Stale) };
+            let full = tell_dots(&inodes, &dir, offset, &mut |item: DirItem<'_>| {
+                let attr = Attr { ino: item.ino, ..own };
+                tell(item, attr)
+            });
+            if full {
+                return Ok(());
+            }
+        }
+        let (mut cookie, rest) = dir::rest(&listing, offset);
+        for (name, entry) in rest {
+            cookie += 1;
+            let Some(path) = child_of(&dir.path, name) else { continue };
+            let entry = match self.current(&path, Some(entry.clone()), epoch, now) {
+                Ok((Some(entry), _)) => entry,
+                _ => continue,
+            };
+            let kind = entry.kind;
+            let mut inodes = lock(&self.inodes);
+            let ino = inodes.bind(&path, entry).ino();
+            let Some(attr) = inodes.get(ino).map(|node| Attr::of(ino, node)) else { continue };
+            if tell(DirItem { ino, kind, name, cookie }, attr) {
+                inodes.settle(ino);
+                break;
+            }
+            inodes.remember(ino);
+        }
+        Ok(())
+    }
+
+    /// The snapshot of an open directory; a new one when it is read from the start after a change.
+    fn listing(&self, dir: &OpenDir, offset: u64, now: &Published<'_>) -> (u64, Listing) {
+        let (epoch, listing) = dir.snapshot();
+        if offset == 0
+            && epoch != now.epoch()
+            && let Answer::Now(Ok(fresh)) = self.volume.list(&dir.path)
+        {
+            dir.replace(now.epoch(), fresh.clone());
+            return (now.epoch(), fresh);
+        }
+        (epoch, listing)
+    }
+}
+
+type Answered<T> = super::volume::Result<T>;
+
+/// The backstop against a volume that never answers.
+fn bounded<T: Send + 'static>(
+    future: BoxFuture<Answered<T>>,
+    deadline: Duration,
+) -> BoxFuture<Answered<T>> {
+    Box::pin(async move {
+        match tokio::time::timeout(deadline, future).await {
+            Ok(result) => result,
+            Err(_) => Err(VolumeError::TimedOut(format!("no answer within {deadline:?}"))),
+        }
+    })
+}
+
+/// An entry that is not there is no error of a lookup.
+fn present(result: Answered<Option<Entry>>) -> Result<Option<Entry>> {
+    match result {
+        Err(VolumeError::NotFound) => Ok(None),
+        other => Ok(other?),
+    }
+}
+
+/// Attributes as the table has them. A name that is gone is told only to those who hold it open.
+fn attr_of_known(inodes: &Inodes, ino: Ino) -> Result<Attr> {
+    let node = inodes.get(ino).ok_or(FsError::Stale)?;
+    if !node.linked && !node.is_open() {
+        return Err(FsError::Stale);
+    }
+    Ok(Attr::of(ino, node))
+}
+
+fn child_of(dir: &DrivePath, name: &str) -> Option<DrivePath> {
+    // The volume should not tell such names; the kernel must not be told them.
+    if valid_name(name) { dir.join(name).ok() } else { None }
+}
+
+fn tell_dots(
+    inodes: &Inodes,
+    dir: &OpenDir,
+    offset: u64,
+    tell: &mut impl FnMut(DirItem<'_>) -> bool,
+) -> bool {
+    let parent = dir.path.parent().map_or(Ino::ROOT, |parent| inodes.number(&parent));
+    let dots = [(1, ".", dir.ino), (2, "..", parent)];
+    dots.into_iter()
+        .filter(|(cookie, ..)| *cookie > offset)
+        .any(|(cookie, name, ino)| tell(DirItem { ino, kind: Kind::Directory, name, cookie }))
+}
+
+/// Reads from what is here, or promises to.
+fn read_file(
+    file: Arc<OpenFile>,
+    offset: u64,
+    len: usize,
+    deadline: Duration,
+) -> Reply<Vec<Bytes>> {
+    let size = file.content.size();
+    let len = len.min(usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX));
+    if len == 0 {
+        return Reply::Now(Ok(Vec::new()));
+    }
+    let span = len as u64;
+    let local = file.content.read_local(offset, len);
+    file.read_ahead(offset, span);
+    match local {
+        Ok(Some(parts)) => return Reply::Now(Ok(parts)),
+        Ok(None) => {}
+        Err(error) => return Reply::Now(Err(error.into())),
+    }
+    if file.just_timed_out(offset, span) {
+        let why = "the same bytes did not come just now".to_owned();
+        return Reply::Now(Err(VolumeError::TimedOut(why).into()));
+    }
+    let bytes = bounded(file.content.read(offset, len), deadline);
+    Reply::Later(Box::pin(async move {
+        let result = bytes.await;
+        if matches!(result, Err(VolumeError::TimedOut(_))) {
+            file.note_timeout(offset, span);
+        }
+        Ok(result?)
+    }))
+}
+
+fn empty_root() -> Entry {
+    Entry { kind: Kind::Directory, size: 0, mode: 0o755, mtime_ms: 0, target: None, revision: 0 }
+}

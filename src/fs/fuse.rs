@@ -1,0 +1,602 @@
+//! The kernel's requests: translated, answered here or in a task, nothing decided.
+//!
+//! What the volume has is answered on the FUSE thread; a reply that must wait for a peer moves into a task on
+//! the runtime, and the thread takes the next request. A panic costs the one request that met it: a reply that
+//! is dropped unanswered sends EIO.
+
+use super::attr::{Attr, Look, file_type};
+use super::errno::{FsError, Result};
+use super::filesystem::{Filesystem as Operations, Opened, Promise, Reply};
+use super::handle::HandleId;
+use super::inode::Ino;
+use super::notify::KernelCache;
+use super::pending::Pending;
+use super::volume::Entry;
+use bytes::Bytes;
+use fuser::{
+    AccessFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    IoctlFlags, KernelConfig, LockOwner, Notifier, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use std::cell::RefCell;
+use std::ffi::{OsStr, OsString};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, SystemTime};
+use tokio::runtime::Handle;
+
+/// Requests of read-ahead that the kernel may have under way. Its default of 16 would hold a network back.
+const MAX_BACKGROUND: u16 = 128;
+/// From here on the kernel calls the filesystem congested and reads less ahead.
+const CONGESTION_THRESHOLD: u16 = 96;
+/// Numbers are never used for another path, so there is one generation.
+const GENERATION: Generation = Generation(0);
+/// Unit of `statfs`, in bytes.
+const STATFS_BLOCK: u32 = 4096;
+
+/// What every drive wants of the kernel, each only if it is offered.
+const WANTED: [InitFlags; 6] = [
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_AUTO_INVAL_DATA,
+];
+
+/// The skin between the kernel and the operations.
+pub struct Fuse {
+    fs: Arc<Operations>,
+    look: Look,
+    pending: Arc<Pending>,
+    runtime: Handle,
+    /// Whether the kernel agreed to do without OPEN; settled by `init`.
+    no_open: bool,
+}
+
+impl Fuse {
+    pub fn new(fs: Arc<Operations>, look: Look, pending: Arc<Pending>, runtime: Handle) -> Self {
+        Self { fs, look, pending, runtime, no_open: false }
+    }
+
+    /// Answers in a task, or with the caller's end if that comes first.
+    fn later<T: Send + 'static>(
+        &self,
+        op: &'static str,
+        req: &Request,
+        promise: Promise<T>,
+        answer: impl FnOnce(Result<T>) + Send + 'static,
+    ) {
+        let mut ticket = self.pending.register(req.pid());
+        self.runtime.spawn(async move {
+            let result = tokio::select! {
+                biased;
+                result = caught(promise) => result,
+                error = ticket.ended() => Err(error),
+            };
+            drop(ticket);
+            guarded(op, || answer(result));
+        });
+    }
+
+    fn ttl(&self, lasting: bool) -> Duration {
+        if lasting { self.look.ttl } else { Duration::ZERO }
+    }
+}
+
+/// Runs a handler; a panic ends there. Its reply, dropped on the way, tells the caller EIO.
+fn guarded(op: &'static str, handler: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(handler)).is_err() {
+        FsError::Panicked.log(op);
+    }
+}
+
+/// The promise with its panics as errors.
+async fn caught<T>(mut promise: Promise<T>) -> Result<T> {
+    std::future::poll_fn(move |cx| {
+        catch_unwind(AssertUnwindSafe(|| promise.as_mut().poll(cx)))
+            .unwrap_or(Poll::Ready(Err(FsError::Panicked)))
+    })
+    .await
+}
+
+fn failed(op: &'static str, error: &FsError) -> Errno {
+    error.log(op);
+    error.errno()
+}
+
+fn ino(number: INodeNo) -> Ino {
+    Ino(number.0)
+}
+
+fn handle(number: FileHandle) -> HandleId {
+    HandleId(number.0)
+}
+
+thread_local! {
+    /// Where blocks are joined: a reply is one slice. Kept, so that its pages are touched once.
+    static JOINED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+fn reply_bytes(op: &'static str, reply: ReplyData, result: Result<Vec<Bytes>>) {
+    match result {
+        Ok(parts) => match parts.as_slice() {
+            [] => reply.data(&[]),
+            [one] => reply.data(one),
+            many => JOINED.with_borrow_mut(|joined| {
+                joined.clear();
+                many.iter().for_each(|part| joined.extend_from_slice(part));
+                reply.data(joined);
+            }),
+        },
+        Err(error) => reply.error(failed(op, &error)),
+    }
+}
+
+fn reply_xattr(op: &'static str, reply: ReplyXattr, size: u32, result: Result<Vec<u8>>) {
+    let result = result.and_then(|value| {
+        let fits = size == 0 || value.len() <= size as usize;
+        if fits { Ok(value) } else { Err(FsError::Range) }
+    });
+    match result {
+        Ok(value) if size == 0 => reply.size(value.len() as u32),
+        Ok(value) => reply.data(&value),
+        Err(error) => reply.error(failed(op, &error)),
+    }
+}
+
+/// Completes a lookup while no change can come between and gives it to the kernel.
+fn reply_entry(
+    fs: &Operations,
+    look: &Look,
+    (parent, name): (Ino, &OsStr),
+    asked: u64,
+    result: Result<Option<Entry>>,
+    reply: ReplyEntry,
+) {
+    let now = fs.publish();
+    match result.and_then(|entry| fs.found(parent, name, entry, asked, &now)) {
+        Ok((found, lasting)) => {
+            let ttl = if lasting { look.ttl } else { Duration::ZERO };
+            let attr = found.map_or_else(|| look.nothing(), |attr| look.file_attr(&attr));
+            reply.entry(&ttl, &attr, GENERATION);
+        }
+        Err(error) => reply.error(failed("lookup", &error)),
+    }
+}
+
+fn reply_opened(reply: ReplyOpen, result: Result<Opened>) {
+    match result {
+        Ok(opened) => {
+            let mut flags = FopenFlags::FOPEN_NOFLUSH;
+            flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_pages);
+            reply.opened(FileHandle(opened.handle.0), flags);
+        }
+        Err(error) => reply.error(failed("open", &error)),
+    }
+}
+
+fn reply_opened_dir(reply: ReplyOpen, result: Result<HandleId>) {
+    let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+    match result {
+        Ok(handle) => reply.opened(FileHandle(handle.0), flags),
+        Err(error) => reply.error(failed("opendir", &error)),
+    }
+}
+
+impl Filesystem for Fuse {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        for flag in WANTED {
+            let _ = config.add_capabilities(flag);
+        }
+        if self.fs.frozen() {
+            self.no_open = config.add_capabilities(InitFlags::FUSE_NO_OPEN_SUPPORT).is_ok();
+        }
+        let _ = config.set_max_background(MAX_BACKGROUND);
+        let _ = config.set_congestion_threshold(CONGESTION_THRESHOLD);
+        Ok(())
+    }
+
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        guarded("lookup", || {
+            let parent = ino(parent);
+            let asked = self.fs.publish().epoch();
+            match self.fs.lookup(parent, name) {
+                Reply::Now(result) => {
+                    reply_entry(&self.fs, &self.look, (parent, name), asked, result, reply)
+                }
+                Reply::Later(promise) => {
+                    let (fs, look, name) = (self.fs.clone(), self.look, OsString::from(name));
+                    self.later("lookup", req, promise, move |result| {
+                        reply_entry(&fs, &look, (parent, &name), asked, result, reply)
+                    });
+                }
+            }
+        });
+    }
+
+    fn forget(&self, _req: &Request, number: INodeNo, count: u64) {
+        guarded("forget", || self.fs.forget(ino(number), count));
+    }
+
+    fn getattr(
+        &self,
+        _req: &Request,
+        number: INodeNo,
+        _handle: Option<FileHandle>,
+        reply: ReplyAttr,
+    ) {
+        guarded("getattr", || {
+            let _now = self.fs.publish();
+            match self.fs.getattr(ino(number)) {
+                Ok(attr) => reply.attr(&self.ttl(true), &self.look.file_attr(&attr)),
+                Err(error) => reply.error(failed("getattr", &error)),
+            }
+        });
+    }
+
+    fn readlink(&self, _req: &Request, number: INodeNo, reply: ReplyData) {
+        guarded("readlink", || match self.fs.readlink(ino(number)) {
+            Ok(target) => reply.data(target.as_bytes()),
+            Err(error) => reply.error(failed("readlink", &error)),
+        });
+    }
+
+    fn open(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        guarded("open", || {
+            if flags.acc_mode() != OpenAccMode::O_RDONLY {
+                return reply.error(Errno::EROFS);
+            }
+            if self.no_open {
+                return reply.error(Errno::ENOSYS);
+            }
+            match self.fs.open(ino(number)) {
+                Reply::Now(result) => reply_opened(reply, result),
+                Reply::Later(promise) => {
+                    self.later("open", req, promise, move |result| reply_opened(reply, result));
+                }
+            }
+        });
+    }
+
+    fn read(
+        &self,
+        req: &Request,
+        number: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        guarded("read", || match self.fs.read(ino(number), handle(fh), offset, size as usize) {
+            Reply::Now(result) => reply_bytes("read", reply, result),
+            Reply::Later(promise) => self.later("read", req, promise, move |result| {
+                reply_bytes("read", reply, result);
+            }),
+        });
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _number: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        guarded("release", || {
+            self.fs.release(handle(fh));
+            reply.ok();
+        });
+    }
+
+    fn opendir(&self, req: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        guarded("opendir", || {
+            let asked = self.fs.publish().epoch();
+            match self.fs.opendir(ino(number), asked) {
+                Reply::Now(result) => reply_opened_dir(reply, result),
+                Reply::Later(promise) => self.later("opendir", req, promise, move |result| {
+                    reply_opened_dir(reply, result);
+                }),
+            }
+        });
+    }
+
+    fn readdir(
+        &self,
+        _req: &Request,
+        _number: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        guarded("readdir", || {
+            let now = self.fs.publish();
+            let result = self.fs.readdir(handle(fh), offset, &now, |item| {
+                reply.add(INodeNo(item.ino.0), item.cookie, file_type(item.kind), item.name)
+            });
+            match result {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(failed("readdir", &error)),
+            }
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        _number: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        guarded("readdirplus", || {
+            let now = self.fs.publish();
+            let ttl = self.ttl(true);
+            let result = self.fs.readdirplus(handle(fh), offset, &now, |item, attr: Attr| {
+                let attr = self.look.file_attr(&attr);
+                reply.add(attr.ino, item.cookie, item.name, &ttl, &attr, GENERATION)
+            });
+            match result {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(failed("readdirplus", &error)),
+            }
+        });
+    }
+
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _number: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        guarded("releasedir", || {
+            self.fs.releasedir(handle(fh));
+            reply.ok();
+        });
+    }
+
+    fn statfs(&self, _req: &Request, _number: INodeNo, reply: ReplyStatfs) {
+        guarded("statfs", || {
+            let info = self.fs.info();
+            let blocks = info.bytes.div_ceil(u64::from(STATFS_BLOCK));
+            let longest = crate::path::MAX_NAME as u32;
+            reply.statfs(blocks, 0, 0, info.files, 0, STATFS_BLOCK, longest, STATFS_BLOCK);
+        });
+    }
+
+    fn getxattr(
+        &self,
+        _req: &Request,
+        number: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        guarded("getxattr", || {
+            let value = self.fs.getxattr(ino(number), name).map(String::into_bytes);
+            reply_xattr("getxattr", reply, size, value);
+        });
+    }
+
+    fn listxattr(&self, _req: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
+        guarded("listxattr", || {
+            reply_xattr("listxattr", reply, size, self.fs.listxattr(ino(number)));
+        });
+    }
+
+    fn access(&self, _req: &Request, _number: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        // The kernel checks modes by itself (default_permissions); this is asked of no mount we make.
+        if mask.contains(AccessFlags::W_OK) { reply.error(Errno::EROFS) } else { reply.ok() }
+    }
+
+    // ---- what the kernel does by itself once it has heard ENOSYS ----
+
+    fn flush(
+        &self,
+        _req: &Request,
+        _number: INodeNo,
+        _fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        _number: INodeNo,
+        _fh: FileHandle,
+        _offset: i64,
+        _whence: i32,
+        reply: ReplyLseek,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        _req: &Request,
+        _number: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    // ---- changes: the mount is read-only even if somebody remounts it otherwise ----
+
+    fn setattr(
+        &self,
+        _req: &Request,
+        _number: INodeNo,
+        _mode: Option<u32>,
+        _uid: Option<u32>,
+        _gid: Option<u32>,
+        _size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        _mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<fuser::BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn mkdir(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn unlink(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn rmdir(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &std::path::Path, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _: INodeNo,
+        _: &OsStr,
+        _: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn create(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _: u32,
+        _: u32,
+        _: i32,
+        reply: fuser::ReplyCreate,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn setxattr(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _: &[u8],
+        _: i32,
+        _: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn fallocate(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: u64,
+        _: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn copy_file_range(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: u64,
+        _: fuser::CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+}
+
+impl KernelCache for Notifier {
+    fn forget_inode(&self, ino: Ino) {
+        let _ = self.inval_inode(INodeNo(ino.0), 0, 0);
+    }
+
+    fn forget_attributes(&self, ino: Ino) {
+        let _ = self.inval_inode(INodeNo(ino.0), -1, 0);
+    }
+
+    fn forget_name(&self, parent: Ino, name: &str) {
+        let _ = self.inval_entry(INodeNo(parent.0), OsStr::new(name));
+    }
+
+    fn deleted(&self, parent: Ino, child: Ino, name: &str) {
+        // Fails for a directory that the kernel thinks is not empty.
+        if self.delete(INodeNo(parent.0), INodeNo(child.0), OsStr::new(name)).is_err() {
+            self.forget_name(parent, name);
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! A mount's life: from the mount point to its end, whoever ends it.
+
+use super::attr::Look;
+use super::errno::MountError;
+use super::filesystem::Filesystem;
+use super::fuse::Fuse;
+use super::mount_point::prepare;
+use super::notify::{self, Event};
+use super::options::{Access, MountOptions};
+use super::pending::Pending;
+use super::unmount::{How, detach, helper, install_hint};
+use super::volume::Volume;
+use super::{mountinfo, mountinfo::MountEntry};
+use fuser::{Config, MountOption, Session, SessionACL};
+use nix::errno::Errno;
+use nix::unistd::{Gid, Uid};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+const DEVICE: &str = "/dev/fuse";
+/// How long the end of a mount of ours is waited for once the kernel has agreed to it.
+const END: Duration = Duration::from_secs(2);
+
+/// Mounts `volume` on `mount_point` and returns once the kernel answers through it.
+///
+/// Answers that need a peer run as tasks on `runtime`, which must have time enabled and worker threads of its
+/// own. A dead mount that an earlier, killed process left at `mount_point` is taken away first.
+///
+/// # Errors
+/// [`MountError`], each with what to do.
+pub fn mount(
+    volume: Arc<dyn Volume>,
+    mount_point: &Path,
+    options: &MountOptions,
+    runtime: Handle,
+) -> Result<Mounted, MountError> {
+    check_device()?;
+    let point = prepare(mount_point, options.nonempty)?;
+    let fs = Arc::new(Filesystem::new(volume.clone(), options.deadline));
+    let pending = Pending::start().map_err(|source| io_error("starting a thread", source))?;
+    let look = Look::new(
+        options.uid.unwrap_or(Uid::effective().as_raw()),
+        options.gid.unwrap_or(Gid::effective().as_raw()),
+        fs.frozen(),
+    );
+    let skin = Fuse::new(fs.clone(), look, pending.clone(), runtime);
+    let session = Session::new(skin, &point, &config(options)).map_err(|error| {
+        pending.close();
+        explain(&point, options, error)
+    })?;
+    // The kernel answers from here on; what fails below unmounts as the session is dropped.
+    let entry = mountinfo::top_at(&point).ok().flatten();
+    if let Some(entry) = &entry {
+        raise_read_ahead(entry, options.read_ahead_kib);
+    }
+    let (events, queue) = mpsc::channel();
+    notify::start(fs.clone(), queue, session.notifier())
+        .map_err(|source| io_error("starting a thread", source))?;
+    if !fs.frozen() {
+        volume.subscribe(notify::listener(events.clone()));
+    }
+    let ended = serve(session)?;
+    tracing::info!(mount_point = %point.display(), "mounted");
+    Ok(Mounted { point, entry, volume, pending, events, ended })
+}
+
+/// Runs the session on threads of its own; the receiver turns true when it is over.
+fn serve(session: Session<Fuse>) -> Result<watch::Receiver<bool>, MountError> {
+    let (over, ended) = watch::channel(false);
+    let thread = std::thread::Builder::new().name("hdrive-session".into());
+    let spawned = thread.spawn(move || {
+        if let Err(error) = session.run() {
+            tracing::warn!(%error, "the mount ended");
+        }
+        let _ = over.send(true);
+    });
+    spawned.map(|_| ended).map_err(|source| io_error("starting a thread", source))
+}
+
+/// A mounted drive. Dropping it unmounts, lazily if it is in use.
+pub struct Mounted {
+    point: PathBuf,
+    entry: Option<MountEntry>,
+    volume: Arc<dyn Volume>,
+    pending: Arc<Pending>,
+    events: Sender<Event>,
+    ended: watch::Receiver<bool>,
+}
+
+impl Mounted {
+    /// Where it is, without links.
+    pub fn mount_point(&self) -> &Path {
+        &self.point
+    }
+
+    /// Requests that wait for a peer right now.
+    pub fn waiting(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Returns when the mount is gone, whoever unmounted it.
+    pub async fn ended(&self) {
+        let _ = self.ended.clone().wait_for(|over| *over).await;
+    }
+
+    /// Unmounts. Blocks for a moment: not to be called from a task.
+    ///
+    /// Clean, it fails with [`MountError::InUse`] and the mount goes on as before. Lazy, it always succeeds:
+    /// waiting requests end with ENODEV, and who has files open keeps what needs no peer until this process ends.
+    ///
+    /// # Errors
+    /// Those of [`super::unmount()`].
+    pub fn unmount(&self, how: How) -> Result<(), MountError> {
+        if self.is_ours_still() {
+            if how == How::Lazy {
+                self.close();
+            }
+            detach(&self.point, how)?;
+            tracing::info!(mount_point = %self.point.display(), "unmounted");
+        }
+        self.close();
+        Ok(())
+    }
+
+    /// Whether what is mounted there is this mount, and not the next one.
+    fn is_ours_still(&self) -> bool {
+        let over = *self.ended.borrow();
+        let top = mountinfo::top_at(&self.point).ok().flatten();
+        !over
+            && top.is_some_and(|top| {
+                self.entry.as_ref().is_none_or(|entry| entry.device == top.device)
+            })
+    }
+
+    fn close(&self) {
+        self.pending.close();
+        self.volume.close();
+        let _ = self.events.send(Event::Close);
+    }
+
+    /// Gives the session's threads a moment to end; who still uses a lazily detached mount keeps them.
+    fn settle(&self) {
+        let ended = self.ended.clone();
+        let deadline = std::time::Instant::now() + END;
+        while !*ended.borrow() && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let clean = self.unmount(How::Clean);
+        if let Err(MountError::InUse { .. }) = &clean {
+            // Perhaps only by those who wait: let them go first.
+            self.close();
+        }
+        let result = clean.or_else(|_| self.unmount(How::Lazy));
+        match result {
+            Ok(()) => self.settle(),
+            Err(error) => tracing::warn!(%error, "not unmounted"),
+        }
+    }
+}
+
+fn config(options: &MountOptions) -> Config {
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::RO,
+        MountOption::NoSuid,
+        MountOption::NoDev,
+        MountOption::DefaultPermissions,
+        MountOption::FSName(options.source.clone()),
+        // As a text: only so does a mount by root show it, too.
+        MountOption::CUSTOM(format!("subtype={}", mountinfo::SOURCE)),
+    ];
+    if options.noexec {
+        config.mount_options.push(MountOption::NoExec);
+    }
+    if options.noatime {
+        config.mount_options.push(MountOption::NoAtime);
+    }
+    config.acl = match options.access {
+        Access::Owner => SessionACL::Owner,
+        Access::OwnerAndRoot => SessionACL::RootAndOwner,
+        Access::Everybody => SessionACL::All,
+    };
+    config.n_threads = Some(options.threads.max(1));
+    config
+}
+
+/// Whether FUSE can be used at all, told before anything else is tried.
+fn check_device() -> Result<(), MountError> {
+    let opened = std::fs::OpenOptions::new().read(true).write(true).open(DEVICE);
+    let Err(error) = opened else { return Ok(()) };
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => Err(MountError::NoDevice),
+        Some(Errno::EACCES | Errno::EPERM) => {
+            let mode = std::fs::metadata(DEVICE).map_or(0, |meta| meta.permissions().mode());
+            Err(MountError::DeviceForbidden { mode: mode & 0o7777, install: install_hint() })
+        }
+        _ => Err(io_error(DEVICE, error)),
+    }
+}
+
+/// Finds out what an ordinary user lacks.
+fn explain(point: &Path, options: &MountOptions, error: io::Error) -> MountError {
+    if Uid::effective().is_root() {
+        return io_error(&format!("mounting on {}", point.display()), error);
+    }
+    let Some(helper) = helper() else {
+        return MountError::NoHelper { install: install_hint() };
+    };
+    let said = error.to_string();
+    if options.access != Access::Owner && said.contains("user_allow_other") {
+        return MountError::AllowOther;
+    }
+    if said.contains("no write access") || said.contains("Permission denied") {
+        let why = "an ordinary user can mount only on a directory of their own".to_owned();
+        return MountError::Forbidden { path: point.into(), why };
+    }
+    let setuid = std::fs::metadata(&helper)
+        .is_ok_and(|meta| meta.uid() == 0 && meta.permissions().mode() & 0o4000 != 0);
+    if !setuid {
+        return MountError::HelperNotSetuid { helper, install: install_hint() };
+    }
+    io_error(&format!("mounting on {}", point.display()), error)
+}
+
+/// The kernel reads ahead 128 KiB by default; only root may change it.
+fn raise_read_ahead(mount: &MountEntry, kib: u32) {
+    let (major, minor) = mount.device;
+    let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    if let Err(error) = std::fs::write(&path, kib.to_string()) {
+        tracing::debug!(%error, path, "the kernel's read-ahead stays at its default");
+    }
+}
+
+fn io_error(what: &str, source: io::Error) -> MountError {
+    MountError::Io { what: what.into(), source }
+}

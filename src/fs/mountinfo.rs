@@ -1,0 +1,115 @@
+//! What is mounted where, as `/proc/self/mountinfo` tells it: reading it touches no mount.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+/// Type of our mounts.
+pub const KIND: &str = "fuse.hdrive";
+/// Source of our mounts, unless the user names another.
+pub const SOURCE: &str = "hdrive";
+
+/// One mount of this process' mount namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountEntry {
+    /// Major and minor number of its device.
+    pub device: (u32, u32),
+    pub path: PathBuf,
+    pub kind: String,
+    pub source: String,
+}
+
+impl MountEntry {
+    /// Whether this program made it, now or in an earlier life.
+    pub fn is_ours(&self) -> bool {
+        self.kind == KIND || (self.kind.starts_with("fuse") && self.source == SOURCE)
+    }
+}
+
+/// All mounts, in the order they were made.
+///
+/// # Errors
+/// Those of reading `/proc/self/mountinfo`.
+pub fn mounts() -> io::Result<Vec<MountEntry>> {
+    let text = std::fs::read("/proc/self/mountinfo")?;
+    Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
+}
+
+/// The mount that one sees at `path`: the last one made there.
+///
+/// # Errors
+/// Those of [`mounts`].
+pub fn top_at(path: &Path) -> io::Result<Option<MountEntry>> {
+    Ok(mounts()?.into_iter().rfind(|mount| mount.path == path))
+}
+
+/// `36 35 98:0 /root /mnt rw,noatime master:1 - ext3 /dev/root rw`; any number of fields before the dash.
+fn parse(line: &[u8]) -> Option<MountEntry> {
+    let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let dash = fields.iter().position(|field| *field == b"-")?;
+    let text = |at: usize| {
+        fields.get(at).map(|field| String::from_utf8_lossy(&unescaped(field)).into_owned())
+    };
+    let device = text(2)?;
+    let (major, minor) = device.split_once(':')?;
+    Some(MountEntry {
+        device: (major.parse().ok()?, minor.parse().ok()?),
+        path: OsString::from_vec(unescaped(fields.get(4)?)).into(),
+        kind: text(dash + 1)?,
+        source: text(dash + 2)?,
+    })
+}
+
+/// Space, tab, newline and backslash come as `\` and three octal digits.
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|digits| byte == b'\\' && is_octal(digits));
+        match octal {
+            Some(digits) => {
+                let value = digits.iter().fold(0u32, |sum, d| sum * 8 + u32::from(d - b'0'));
+                out.push(value as u8);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
+    out
+}
+
+fn is_octal(digits: &[u8]) -> bool {
+    digits.iter().all(|digit| (b'0'..=b'7').contains(digit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_taken_apart() {
+        let line = br"36 35 0:45 / /mnt/a\040b rw,nosuid shared:1 master:2 - fuse.hdrive hdrive ro";
+        let mount = parse(line).unwrap();
+        assert_eq!(mount.path, Path::new("/mnt/a b"));
+        assert_eq!((mount.device, mount.is_ours()), ((0, 45), true));
+        assert_eq!(parse(b""), None);
+        assert_eq!(parse(b"36 35 0:45 / /mnt rw"), None);
+    }
+
+    #[test]
+    fn other_filesystems_are_not_ours() {
+        let mount = parse(b"1 2 0:5 / /m rw - fuse.sshfs me@there: rw").unwrap();
+        assert!(!mount.is_ours());
+        let mount = parse(b"1 2 0:5 / /m rw - tmpfs hdrive rw").unwrap();
+        assert!(!mount.is_ours());
+    }
+
+    #[test]
+    fn the_root_is_mounted() {
+        assert!(top_at(Path::new("/")).unwrap().is_some());
+    }
+}

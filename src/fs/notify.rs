@@ -1,0 +1,167 @@
+//! Tells the kernel what it must no longer believe when the drive changes.
+//!
+//! A thread of its own, for the kernel takes locks of directories and pages that a request in flight may hold:
+//! neither a handler nor the holder of any lock may send these messages. Changes wait in a queue, are merged,
+//! change the inode table under a new epoch (see [`Filesystem`]) and only then become messages.
+
+use super::filesystem::Filesystem;
+use super::inode::{Bound, Ino};
+use super::volume::{Answer, Changes, Kind};
+use crate::path::DrivePath;
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+
+/// Paths that are handled while answers are held off: some 10 ms of look-ups in memory.
+const BATCH: usize = 1000;
+
+/// The kernel's caches. Errors mean that there was nothing to forget.
+pub trait KernelCache: Send + 'static {
+    /// Forget attributes and content (for a directory: its names) of an inode.
+    fn forget_inode(&self, ino: Ino);
+    /// Forget attributes only.
+    fn forget_attributes(&self, ino: Ino);
+    /// Forget what a name stands for, or that it stands for nothing.
+    fn forget_name(&self, parent: Ino, name: &str);
+    /// The name is gone; who watches it is told.
+    fn deleted(&self, parent: Ino, child: Ino, name: &str);
+}
+
+/// What the kernel must be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Message {
+    Inode(Ino),
+    Attributes(Ino),
+    Name(Ino, String),
+    Deleted(Ino, Ino, String),
+}
+
+/// What a volume's listener puts into the queue.
+pub enum Event {
+    Changed(Changes),
+    Close,
+}
+
+/// Runs the thread until [`Event::Close`] or until nobody can send any more.
+pub fn start(
+    fs: Arc<Filesystem>,
+    events: Receiver<Event>,
+    cache: impl KernelCache,
+) -> std::io::Result<()> {
+    let thread = std::thread::Builder::new().name("hdrive-notify".into());
+    thread.spawn(move || {
+        while let Some(paths) = next(&events) {
+            // A panic in the volume must not end the messages for good.
+            let told = catch_unwind(AssertUnwindSafe(|| tell(&fs, &paths, &cache)));
+            if told.is_err() {
+                tracing::error!("panic while changes were told to the kernel");
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// A listener for [`super::volume::Volume::subscribe`].
+pub fn listener(events: Sender<Event>) -> Box<dyn Fn(Changes) + Send + Sync> {
+    let events = std::sync::Mutex::new(events);
+    Box::new(move |changes| {
+        let _ = super::lock(&events).send(Event::Changed(changes));
+    })
+}
+
+/// All changes that wait, merged; none when it is over.
+fn next(events: &Receiver<Event>) -> Option<BTreeSet<DrivePath>> {
+    let mut paths = BTreeSet::new();
+    let mut event = events.recv().ok()?;
+    loop {
+        match event {
+            Event::Changed(changes) => paths.extend(changes.paths),
+            Event::Close => return None,
+        }
+        match events.try_recv() {
+            Ok(more) => event = more,
+            Err(_) => return Some(paths),
+        }
+    }
+}
+
+fn tell(fs: &Filesystem, paths: &BTreeSet<DrivePath>, cache: &dyn KernelCache) {
+    // Backwards: what lies in a directory goes before the directory, which the kernel asks for.
+    let paths: Vec<&DrivePath> = paths.iter().rev().collect();
+    let mut messages = Vec::new();
+    let mut directories = BTreeSet::new();
+    for batch in paths.chunks(BATCH) {
+        let epoch = fs.new_epoch();
+        for path in batch {
+            apply(fs, path, &mut messages, &mut directories);
+        }
+        drop(epoch);
+        for message in messages.drain(..) {
+            send(cache, message);
+        }
+    }
+    for directory in directories {
+        cache.forget_inode(directory);
+    }
+}
+
+/// Brings the inode table up to date with one path and notes what the kernel must be told.
+fn apply(
+    fs: &Filesystem,
+    path: &DrivePath,
+    messages: &mut Vec<Message>,
+    directories: &mut BTreeSet<Ino>,
+) {
+    let entry = fs.volume().lookup(path);
+    let name = path.name().to_owned();
+    fs.with_inodes(|inodes| {
+        let known = inodes.at(path);
+        let parent = path.parent().and_then(|parent| inodes.at(&parent));
+        directories.extend(parent);
+        match (known, entry) {
+            (Some(ino), Answer::Now(Ok(Some(entry)))) => {
+                let (kind, revision) = (entry.kind, entry.revision);
+                let bound = inodes.bind(path, entry);
+                let stale_pages = inodes
+                    .get(ino)
+                    .is_some_and(|node| node.pages.is_some_and(|pages| pages != revision));
+                match bound {
+                    // Who has it open goes on reading the old pages; only its link count changed.
+                    Bound::Moved { .. } => {
+                        messages.push(Message::Attributes(ino));
+                        messages.extend(parent.map(|parent| Message::Name(parent, name)));
+                    }
+                    _ if kind == Kind::Directory => drop(directories.insert(ino)),
+                    // A look-up or open was faster than we.
+                    Bound::Same(_) if !stale_pages => messages.push(Message::Attributes(ino)),
+                    _ => messages.push(Message::Inode(ino)),
+                }
+            }
+            (Some(ino), Answer::Now(Ok(None))) => {
+                inodes.unlink(path);
+                messages.push(match parent {
+                    Some(parent) => Message::Deleted(parent, ino, name),
+                    None => Message::Inode(ino),
+                });
+            }
+            // Not known for sure: let the kernel ask.
+            (Some(ino), _) => {
+                messages.push(Message::Attributes(ino));
+                messages.extend(parent.map(|parent| Message::Name(parent, name)));
+            }
+            // The kernel may believe that there is no such name.
+            (None, _) => messages.extend(parent.map(|parent| Message::Name(parent, name))),
+        }
+    });
+}
+
+fn send(cache: &dyn KernelCache, message: Message) {
+    tracing::trace!(?message, "told the kernel");
+    match message {
+        Message::Inode(ino) => cache.forget_inode(ino),
+        Message::Attributes(ino) => cache.forget_attributes(ino),
+        Message::Name(parent, name) => cache.forget_name(parent, &name),
+        Message::Deleted(parent, child, name) => cache.deleted(parent, child, &name),
+    }
+}

@@ -1,0 +1,175 @@
+//! Taking a mount away: `hdrive umount [--lazy]`, and the end of a mount of this process.
+
+use super::errno::MountError;
+use super::mount_point::resolve;
+use super::mountinfo;
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Programs that are named when a mount is in use.
+const MAX_USERS: usize = 5;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// Only if nobody uses it.
+    Clean,
+    /// At once for everybody who comes later; those who use it keep it until they end.
+    Lazy,
+}
+
+/// Unmounts the drive at `path`, alive or dead.
+///
+/// # Errors
+/// [`MountError::NotMounted`], [`MountError::NotOurs`], [`MountError::InUse`] with the users that can be seen.
+pub fn unmount(path: &Path, how: How) -> Result<(), MountError> {
+    let point = resolve(path)?;
+    let mount = mountinfo::top_at(&point)
+        .map_err(|source| MountError::Io { what: "/proc/self/mountinfo".into(), source })?
+        .ok_or_else(|| MountError::NotMounted(point.clone()))?;
+    if !mount.is_ours() {
+        return Err(MountError::NotOurs {
+            path: point,
+            kind: mount.kind,
+            source_name: mount.source,
+        });
+    }
+    detach(&point, how)
+}
+
+/// Unmounts whatever is on top at `point`, which holds no links.
+pub(super) fn detach(point: &Path, how: How) -> Result<(), MountError> {
+    let mut flags = MntFlags::UMOUNT_NOFOLLOW;
+    flags.set(MntFlags::MNT_DETACH, how == How::Lazy);
+    match umount2(point, flags) {
+        Ok(()) => Ok(()),
+        Err(Errno::EPERM) => detach_as_user(point, how),
+        Err(Errno::EBUSY) => Err(in_use(point)),
+        Err(Errno::EINVAL) => Err(MountError::NotMounted(point.into())),
+        Err(errno) => Err(failed(point, errno.into())),
+    }
+}
+
+/// Through fusermount3, which may do it for the user who mounted.
+fn detach_as_user(point: &Path, how: How) -> Result<(), MountError> {
+    let helper = helper().ok_or_else(|| MountError::NoHelper { install: install_hint() })?;
+    let mut command = Command::new(helper);
+    command.arg("-u");
+    if how == How::Lazy {
+        command.arg("-z");
+    }
+    let output = command.arg("--").arg(point).output().map_err(|error| failed(point, error))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    if said.contains("busy") {
+        Err(in_use(point))
+    } else {
+        Err(failed(point, io::Error::other(said)))
+    }
+}
+
+fn failed(point: &Path, source: io::Error) -> MountError {
+    MountError::Io { what: format!("unmounting {}", point.display()), source }
+}
+
+fn in_use(point: &Path) -> MountError {
+    MountError::InUse { path: point.into(), by: users(point) }
+}
+
+/// The fusermount that an ordinary user mounts with.
+pub(super) fn helper() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("FUSERMOUNT_PATH") {
+        return Some(path.into());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let fixed = ["/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin"].map(PathBuf::from);
+    let dirs: Vec<PathBuf> = std::env::split_paths(&path).chain(fixed).collect();
+    let candidates = ["fusermount3", "fusermount"]
+        .into_iter()
+        .flat_map(|name| dirs.iter().map(move |dir| dir.join(name)));
+    candidates.into_iter().find(|candidate| candidate.is_file())
+}
+
+/// The command that installs fusermount3 here.
+pub(super) fn install_hint() -> String {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    install_command(&release).to_owned()
+}
+
+fn install_command(os_release: &str) -> &'static str {
+    let value = |key: &str| {
+        let line = os_release.lines().find_map(|line| line.strip_prefix(key));
+        line.map(|value| value.trim_matches(['"', '\'']).to_owned()).unwrap_or_default()
+    };
+    let ids = format!("{} {}", value("ID="), value("ID_LIKE="));
+    for id in ids.split_whitespace() {
+        match id {
+            "debian" | "ubuntu" => return "`apt install fuse3`",
+            "fedora" | "rhel" | "centos" => return "`dnf install fuse3`",
+            "arch" => return "`pacman -S fuse3`",
+            "alpine" => return "`apk add fuse3`",
+            "suse" | "opensuse" => return "`zypper install fuse3`",
+            "gentoo" => return "`emerge sys-fs/fuse`",
+            "nixos" => return "`programs.fuse.enable = true;` in configuration.nix",
+            _ => {}
+        }
+    }
+    "installing the package fuse3"
+}
+
+/// Names of processes that have something below `point` open, as far as this user may see. Only links in
+/// `/proc` are read: the mount itself is not touched.
+fn users(point: &Path) -> Vec<String> {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+    processes
+        .flatten()
+        .filter(|process| process.file_name().to_string_lossy().parse::<u32>().is_ok())
+        .filter(|process| uses(&process.path(), point))
+        .take(MAX_USERS)
+        .map(|process| {
+            let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            format!("{} ({})", name.trim(), process.file_name().to_string_lossy())
+        })
+        .collect()
+}
+
+fn uses(process: &Path, point: &Path) -> bool {
+    let inside =
+        |link: PathBuf| std::fs::read_link(link).is_ok_and(|target| target.starts_with(point));
+    ["cwd", "root", "exe"].into_iter().any(|link| inside(process.join(link)))
+        || std::fs::read_dir(process.join("fd"))
+            .is_ok_and(|fds| fds.flatten().any(|fd| inside(fd.path())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_package_is_named_for_the_system_at_hand() {
+        assert_eq!(install_command("NAME=x\nID=debian\n"), "`apt install fuse3`");
+        assert_eq!(install_command("ID=pop\nID_LIKE=\"ubuntu debian\""), "`apt install fuse3`");
+        assert_eq!(install_command("ID=\"rocky\"\nID_LIKE=\"rhel fedora\""), "`dnf install fuse3`");
+        assert_eq!(install_command(""), "installing the package fuse3");
+    }
+
+    #[test]
+    fn only_drives_are_unmounted() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(unmount(dir.path(), How::Clean), Err(MountError::NotMounted(_))));
+        assert!(matches!(unmount(Path::new("/proc"), How::Clean), Err(MountError::NotOurs { .. })));
+    }
+
+    #[test]
+    fn users_of_a_directory_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(users(dir.path()).is_empty());
+        let _open = std::fs::File::open(dir.path()).unwrap();
+        let own = format!("({})", std::process::id());
+        assert!(users(dir.path()).iter().any(|user| user.ends_with(&own)));
+    }
+}

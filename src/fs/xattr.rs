@@ -1,0 +1,32 @@
+//! Extended attributes: what is known of a file beyond POSIX.
+
+use super::errno::{FsError, Result};
+use super::volume::Volume;
+use crate::path::DrivePath;
+
+/// The drive's key in z-base-32.
+const KEY: &str = "user.hdrive.key";
+/// The version that is shown, in decimal.
+const VERSION: &str = "user.hdrive.version";
+/// Bytes of the file, or of everything below the directory, that are in the local store, in decimal.
+const CACHED: &str = "user.hdrive.cached";
+
+const ALL: [&str; 3] = [KEY, VERSION, CACHED];
+
+/// Value of the attribute `name` of what is at `path`.
+///
+/// # Errors
+/// [`FsError::NoAttribute`] for every other name; those of the system too (`security.capability`, ACLs).
+pub fn get(volume: &dyn Volume, path: &DrivePath, name: &[u8]) -> Result<String> {
+    match std::str::from_utf8(name) {
+        Ok(KEY) => Ok(volume.info().key),
+        Ok(VERSION) => Ok(volume.info().version.to_string()),
+        Ok(CACHED) => Ok(volume.cached_bytes(path).to_string()),
+        _ => Err(FsError::NoAttribute),
+    }
+}
+
+/// All names, each followed by a NUL, as listxattr(2) wants them.
+pub fn list() -> Vec<u8> {
+    ALL.iter().flat_map(|name| name.bytes().chain([0])).collect()
+}

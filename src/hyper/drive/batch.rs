@@ -1,0 +1,73 @@
+//! Changes to a drive's names, appended as one.
+//!
+//! A reader sees all changes of a batch or none. Contents must be in the blobs core before an entry
+//! names them.
+
+use super::{Entry, FILES, Result};
+use crate::hyper::bee;
+use crate::path::DrivePath;
+use bytes::Bytes;
+
+/// See [`super::Drive::batch`]. Dropping it forgets the changes.
+pub struct Batch<'a> {
+    pub(super) bee: bee::Batch<'a>,
+}
+
+/// The bee key of a path.
+pub(super) fn key(path: &DrivePath) -> Bytes {
+    [FILES, path.as_str().as_bytes()].concat().into()
+}
+
+impl Batch<'_> {
+    /// The entry at `path`, this batch's changes included.
+    pub fn get(&mut self, path: &DrivePath) -> Result<Option<Entry>> {
+        match self.bee.get(&key(path))? {
+            Some(found) => Ok(Some(Entry::decode(&found.value)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Sets the entry at `path`.
+    pub fn put(&mut self, path: &DrivePath, entry: &Entry) -> Result<()> {
+        Ok(self.bee.put(key(path), entry.encode())?)
+    }
+
+    pub fn symlink(&mut self, path: &DrivePath, target: &str) -> Result<()> {
+        self.put(path, &Entry::symlink(target))
+    }
+
+    /// Takes an entry out. Whether there was one.
+    pub fn delete(&mut self, path: &DrivePath) -> Result<bool> {
+        Ok(self.bee.delete(key(path))?)
+    }
+
+    /// Gives an entry another path, replacing what is there; the value goes along as it is, character by
+    /// character. Whether there was one. A directory is renamed entry by entry.
+    pub fn rename(&mut self, from: &DrivePath, to: &DrivePath) -> Result<bool> {
+        let Some(found) = self.bee.get(&key(from))? else { return Ok(false) };
+        if from != to {
+            self.bee.put(key(to), found.value)?;
+            self.bee.delete(key(from))?;
+        }
+        Ok(true)
+    }
+
+    /// Changes so far.
+    pub fn len(&self) -> usize {
+        self.bee.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bee.is_empty()
+    }
+
+    /// Appends all changes and returns the new version.
+    pub fn flush(self) -> Result<u64> {
+        Ok(self.bee.flush()?)
+    }
+
+    /// See [`bee::Batch::take_blocks`].
+    pub fn take_blocks(&mut self) -> Vec<Bytes> {
+        self.bee.take_blocks()
+    }
+}

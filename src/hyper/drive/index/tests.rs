@@ -1,0 +1,296 @@
+//! The index against a map of paths, and against drives that nobody should have written.
+
+use super::*;
+use crate::hyper::bee::run;
+use crate::hyper::blobs::BlockMap;
+use crate::hyper::drive::tests::{Fixture, fixture, path};
+use crate::hyper::drive::{Drive, DriveError};
+use crate::hyper::source::memory::MemoryLog;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// Every path that is shown, with the seq of its file; none for a directory.
+fn shown(index: &DriveIndex) -> BTreeMap<DrivePath, Option<u64>> {
+    let mut out = BTreeMap::new();
+    let mut todo = vec![DrivePath::root()];
+    while let Some(at) = todo.pop() {
+        let dir = index.list(&at).unwrap();
+        let mut names: Vec<&str> = dir.iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        assert!(dir.iter().map(|(name, _)| name).eq(names), "in order");
+        for (name, node) in dir.iter() {
+            let path = at.join(name).unwrap();
+            match node.shown() {
+                Found::Directory(_) => {
+                    todo.push(path.clone());
+                    out.insert(path, None);
+                }
+                Found::File(file) => drop(out.insert(path, Some(file.seq))),
+                Found::Link(link) => drop(out.insert(path, Some(link.seq))),
+            }
+        }
+    }
+    out
+}
+
+fn load(f: &Fixture) -> DriveIndex {
+    run(f.drive.index()).unwrap()
+}
+
+fn refresh(f: &Fixture, old: &DriveIndex) -> (DriveIndex, Vec<String>) {
+    let (index, changed) = run(f.drive.refresh(old)).unwrap();
+    let mut changed: Vec<String> = changed.iter().map(|path| path.to_string()).collect();
+    changed.sort();
+    (index, changed)
+}
+
+fn put_raw(f: &Fixture, key: &[u8], value: &str) {
+    let mut batch = f.drive.bee().batch().unwrap();
+    batch.put(key.to_vec(), value.to_owned()).unwrap();
+    batch.flush().unwrap();
+}
+
+fn delete(f: &Fixture, name: &str) {
+    let mut batch = f.drive.batch().unwrap();
+    assert!(batch.delete(&path(name)).unwrap());
+    batch.flush().unwrap();
+}
+
+#[test]
+fn directories_come_and_go_with_their_files() {
+    let f = fixture(None);
+    let index = load(&f);
+    assert_eq!((index.version(), index.files()), (1, 0));
+    assert!(index.list(&DrivePath::root()).unwrap().is_empty());
+    f.put("/a/b/c.txt", b"123");
+    let (index, changed) = refresh(&f, &index);
+    assert_eq!(changed, ["/a", "/a/b", "/a/b/c.txt"]);
+    assert_eq!((index.files(), index.bytes()), (1, 3));
+    f.put("/a/b/c.txt", b"12345");
+    f.put("/a/d", b"");
+    let (index, changed) = refresh(&f, &index);
+    assert_eq!(changed, ["/a/b/c.txt", "/a/d"]);
+    assert_eq!((index.files(), index.bytes()), (2, 5));
+    delete(&f, "/a/b/c.txt");
+    let (index, changed) = refresh(&f, &index);
+    assert_eq!(changed, ["/a/b", "/a/b/c.txt"]);
+    assert!(index.lookup(&path("/a/b")).is_none());
+    let (_, changed) = refresh(&f, &index);
+    assert!(changed.is_empty());
+}
+
+#[test]
+fn a_file_waits_behind_a_directory_of_its_name() {
+    let f = fixture(None);
+    f.put("/f", b"file");
+    let index = load(&f);
+    f.put("/f/g", b"in it");
+    let (index, changed) = refresh(&f, &index);
+    assert_eq!(changed, ["/f", "/f/g"]);
+    assert!(matches!(index.lookup(&path("/f")), Some(Found::Directory(_))));
+    delete(&f, "/f/g");
+    let (index, changed) = refresh(&f, &index);
+    assert_eq!(changed, ["/f", "/f/g"]);
+    assert!(matches!(index.lookup(&path("/f")), Some(Found::File(_))));
+    f.put("/f/g", b"in it");
+    let (index, _) = refresh(&f, &index);
+    delete(&f, "/f");
+    let (index, changed) = refresh(&f, &index);
+    assert!(changed.is_empty(), "what was hidden is gone unseen");
+    assert_eq!(shown(&index).len(), 2);
+}
+
+#[test]
+fn hostile_names_are_left_out_and_counted() {
+    let f = fixture(None);
+    f.put("/good", b"1");
+    let bad: [&[u8]; 9] = [
+        b"files\0",
+        b"files\0/",
+        b"files\0relative",
+        b"files\0/../../etc/passwd",
+        b"files\0/a//b",
+        b"files\0/a/",
+        b"files\0/nul\0name",
+        b"files\0/\xff\xfe",
+        b"files\0/./x",
+    ];
+    for key in bad {
+        put_raw(&f, key, "{}");
+    }
+    let index = load(&f);
+    assert_eq!((index.files(), index.left_out()), (1, 9));
+    let before = index.clone();
+    put_raw(&f, b"files\0/a/..", "{}");
+    put_raw(&f, b"files\0/a/..", "{}");
+    let (index, changed) = refresh(&f, &index);
+    assert_eq!((index.left_out(), changed.len()), (10, 0));
+    let mut batch = f.drive.bee().batch().unwrap();
+    batch.delete("files\0/a/..").unwrap();
+    batch.delete("files\0/").unwrap();
+    batch.flush().unwrap();
+    assert_eq!(refresh(&f, &index).0.left_out(), 8);
+    assert_eq!(shown(&before).len(), 1);
+}
+
+#[test]
+fn senseless_entries_are_files_that_cannot_be_read() {
+    let f = fixture(None);
+    for (name, value) in [
+        ("/text", "hello"),
+        (
+            "/absurd",
+            r#"{"blob":{"blockOffset":0,"byteOffset":0,"blockLength":1,"byteLength":999999999999}}"#,
+        ),
+        ("/link", r#"{"linkname":7}"#),
+        (
+            "/map",
+            r#"{"blob":{"blockOffset":0,"byteOffset":0,"blockLength":9000000000000000,"byteLength":9,"blockMap":true}}"#,
+        ),
+    ] {
+        put_raw(&f, &[b"files\0", name.as_bytes()].concat(), value);
+    }
+    put_raw(&f, b"files\0/null", r#"{"executable":true}"#);
+    let index = load(&f);
+    for name in ["/text", "/absurd", "/link", "/map"] {
+        let Some(Found::File(file)) = index.lookup(&path(name)) else { panic!("{name}") };
+        assert_eq!(file.size(), 0);
+        assert!(matches!(f.drive.open(file), Err(DriveError::Damaged(_))), "{name}");
+    }
+    let Some(Found::File(file)) = index.lookup(&path("/null")) else { panic!() };
+    assert_eq!((file.size(), file.mode), (0, 0o755));
+    assert!(f.drive.open(file).unwrap().read_local(0, 9).unwrap().unwrap().is_empty());
+}
+
+#[test]
+fn two_thousand_directories_deep_is_no_problem() {
+    let f = fixture(None);
+    let deep = "/d".repeat(2000);
+    f.put(&deep, b"x");
+    f.put(&format!("{}/other", "/d".repeat(1000)), b"x");
+    // A thread with little stack.
+    let walk = move || {
+        let index = load(&f);
+        assert_eq!(index.files(), 2);
+        let old = index.clone();
+        delete(&f, &deep);
+        let (index, changed) = refresh(&f, &index);
+        assert_eq!((changed.len(), shown(&index).len()), (1000, 1001));
+        drop(old);
+    };
+    std::thread::Builder::new().stack_size(256 << 10).spawn(walk).unwrap().join().unwrap();
+}
+
+#[test]
+fn block_maps_tell_sizes_once_they_are_here() {
+    let f = fixture(None);
+    let blobs = f.drive.blobs();
+    for i in 0..20u8 {
+        let id = blobs.put(&[i; 50][..]).unwrap();
+        let mut map = BlockMap::default();
+        map.push(id.block_offset, 50).unwrap();
+        map.push(id.block_offset, 50).unwrap();
+        let id = blobs.put_map(&map).unwrap();
+        let mut batch = f.drive.batch().unwrap();
+        batch.put(&path(&format!("/m{i:02}")), &Entry::file(id)).unwrap();
+        batch.flush().unwrap();
+    }
+    let far = MemoryLog::sparse(&f.content);
+    let drive = Drive::reader(MemoryLog::sparse(&f.db), far.clone());
+    far.lose(3);
+    let index = run(drive.index()).unwrap();
+    assert_eq!((index.unsized_files(), index.bytes()), (1, 1900));
+    assert_eq!((far.hinted(), far.waits()), (19, 1));
+    let Some(Found::File(file)) = index.lookup(&path("/m01")) else { panic!() };
+    assert_eq!(file.size(), 0);
+    let there = Drive::reader(f.db.clone(), f.content.clone());
+    let (index, changed) = run(there.refresh(&index)).unwrap();
+    assert_eq!((index.unsized_files(), index.bytes()), (0, 2000));
+    assert_eq!(changed, [path("/m01")]);
+}
+
+#[test]
+fn after_a_truncation_no_old_number_is_trusted() {
+    let f = fixture(None);
+    f.put("/a", b"1");
+    f.put("/b", b"1");
+    let index = load(&f);
+    f.db.truncate(2);
+    f.put("/b", b"2");
+    let (index, changed) = refresh(&f, &index);
+    assert_eq!(changed, ["/a", "/b"]);
+    assert_eq!(index.files(), 2);
+}
+
+#[test]
+fn a_far_drive_loads_and_refreshes_in_few_round_trips() {
+    let f = fixture(None);
+    let mut batch = f.drive.batch().unwrap();
+    for i in 0..3000 {
+        batch.put(&path(&format!("/d{:02}/f{i:04}", i % 50)), &Entry::default()).unwrap();
+    }
+    batch.flush().unwrap();
+    let (db, content) = (MemoryLog::sparse(&f.db), MemoryLog::sparse(&f.content));
+    let drive = Drive::reader(db.clone(), content);
+    let index = run(drive.index()).unwrap();
+    assert_eq!(index.files(), 3000);
+    for i in 0..200 {
+        f.put(&format!("/d00/new{i}"), b"");
+    }
+    db.update();
+    let before = db.waits();
+    assert!(before <= 2, "{before}");
+    let (index, changed) = run(drive.refresh(&index)).unwrap();
+    assert_eq!((index.files(), changed.len()), (3200, 200));
+    assert_eq!(db.waits(), before);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn an_index_is_what_its_paths_say(
+        rounds in proptest::collection::vec(
+            proptest::collection::vec(("[ab](/[abc]){0,3}", any::<bool>()), 1..12), 1..12)
+    ) {
+        let f = fixture(None);
+        let (mut index, mut model) = (load(&f), BTreeMap::new());
+        for round in rounds {
+            let before = shown(&index);
+            let mut batch = f.drive.batch().unwrap();
+            for (name, put) in round {
+                let path = path(&format!("/{name}"));
+                if put {
+                    model.insert(path.clone(), batch.bee.version());
+                    batch.put(&path, &Entry::default()).unwrap();
+                } else {
+                    prop_assert_eq!(batch.delete(&path).unwrap(), model.remove(&path).is_some());
+                }
+            }
+            batch.flush().unwrap();
+            let (next, changed) = run(f.drive.refresh(&index)).unwrap();
+            // The model: every path, and every directory above one, which wins over a file.
+            let mut want: BTreeMap<DrivePath, Option<u64>> =
+                model.iter().map(|(path, &seq)| (path.clone(), Some(seq))).collect();
+            for path in model.keys() {
+                let mut above = path.parent();
+                while let Some(dir) = above.filter(|dir| !dir.is_root()) {
+                    above = dir.parent();
+                    want.insert(dir, None);
+                }
+            }
+            prop_assert_eq!(&shown(&next), &want);
+            prop_assert_eq!(&shown(&load(&f)), &want);
+            prop_assert_eq!(next.files(), model.len() as u64);
+            prop_assert_eq!(&shown(&index), &before, "the old version stays");
+            let mut really: Vec<&DrivePath> = before.keys().chain(want.keys())
+                .filter(|path| before.get(*path) != want.get(*path)).collect();
+            really.sort();
+            really.dedup();
+            let mut changed: Vec<&DrivePath> = changed.iter().collect();
+            changed.sort();
+            prop_assert_eq!(changed, really);
+            index = next;
+        }
+    }
+}

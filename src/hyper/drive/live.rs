@@ -1,0 +1,307 @@
+//! A drive that keeps itself current: finds its cores, holds the index of its names, follows its writer.
+//!
+//! [`LiveDrive::follow`] is the loop; whoever opens the drive runs it as a task. It waits for the first
+//! verified length, reads the header, opens the core of the contents, loads the index, and then, on each new
+//! version, brings the index up to date and tells the listeners which paths changed. With a fixed version
+//! it stops after the first load.
+//!
+//! A new index replaces the old one in one step: a reader sees one version or the next, never a mixture.
+
+use super::{BlobsCore, Drive, DriveError, DriveIndex, FileReader, Found};
+use crate::hyper::bee::{Bee, Metadata};
+use crate::hyper::blobs::Blobs;
+use crate::hyper::core::CoreError;
+use crate::hyper::session::CoreHandle;
+use crate::hyper::source::{BlockLog, BlockSource};
+use crate::hyper::store::Store;
+use crate::key::CoreKey;
+use crate::path::DrivePath;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// After a failed load the next try comes after this, or with the next new version.
+const RETRY: Duration = Duration::from_millis(500);
+
+type Listener = Box<dyn Fn(&[DrivePath]) + Send + Sync>;
+
+/// Why a drive cannot be shown.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LiveError {
+    #[error("no peer has it: nobody who shares this drive could be found")]
+    NoPeers,
+    #[error("it could not be loaded in time: {0}")]
+    TimedOut(String),
+    #[error("no such file or directory: {0}")]
+    NotFound(DrivePath),
+    #[error("{0} is a directory")]
+    IsADirectory(DrivePath),
+    #[error("{0} is not a regular file")]
+    NotAFile(DrivePath),
+    #[error("this store cannot write the drive: its secret key is elsewhere")]
+    ReadOnly,
+    #[error(transparent)]
+    Drive(#[from] DriveError),
+    #[error("the local store: {0}")]
+    Store(Arc<CoreError>),
+}
+
+impl From<CoreError> for LiveError {
+    fn from(error: CoreError) -> Self {
+        Self::Store(Arc::new(error))
+    }
+}
+
+/// What is known of the content so far.
+#[derive(Clone, Default)]
+struct Known {
+    index: Option<Arc<DriveIndex>>,
+    /// What the last try to load it met.
+    problem: Option<String>,
+}
+
+/// See the module.
+pub struct LiveDrive {
+    store: Arc<Store>,
+    db: CoreHandle,
+    bee: Bee,
+    secret: Option<[u8; 32]>,
+    at: Option<u64>,
+    opened: OnceLock<(Drive, CoreHandle)>,
+    known: watch::Sender<Known>,
+    listeners: Mutex<Vec<Listener>>,
+    introduce: Box<dyn Fn(&CoreHandle) + Send + Sync>,
+}
+
+impl LiveDrive {
+    /// Opens the drive with this key; `at` fixes the version. Each of its cores is passed to `introduce` when
+    /// it is opened. Run [`Self::follow`] next.
+    pub fn open(
+        store: Arc<Store>,
+        key: CoreKey,
+        secret: Option<[u8; 32]>,
+        at: Option<u64>,
+        introduce: impl Fn(&CoreHandle) + Send + Sync + 'static,
+    ) -> Result<Self, LiveError> {
+        let db = store.by_key(key, secret)?;
+        introduce(&db);
+        db.attach(true, true);
+        let bee = if db.writable() {
+            Bee::writable(Arc::new(db.clone()), Some(Metadata::default()))
+        } else {
+            Bee::new(Arc::new(db.clone()))
+        };
+        Ok(Self {
+            store,
+            db,
+            bee,
+            secret,
+            at,
+            opened: OnceLock::new(),
+            known: watch::Sender::default(),
+            listeners: Mutex::default(),
+            introduce: Box::new(introduce),
+        })
+    }
+
+    pub fn key(&self) -> CoreKey {
+        self.db.key()
+    }
+
+    /// The core of the names; its key is the drive's.
+    pub fn db(&self) -> &CoreHandle {
+        &self.db
+    }
+
+    /// The core of the contents, once it is known.
+    pub fn blobs(&self) -> Option<&CoreHandle> {
+        self.opened.get().map(|(_, blobs)| blobs)
+    }
+
+    pub fn writable(&self) -> bool {
+        self.at.is_none() && self.db.writable()
+    }
+
+    /// The newest index that is complete.
+    pub fn index(&self) -> Option<Arc<DriveIndex>> {
+        self.known.borrow().index.clone()
+    }
+
+    /// Calls `listener` with the changed paths after each change. The first load counts as one.
+    pub fn subscribe(&self, listener: impl Fn(&[DrivePath]) + Send + Sync + 'static) {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(listener));
+    }
+
+    /// Waits for the index: any version of it that is here, else until it has been fetched.
+    ///
+    /// # Errors
+    /// [`LiveError::NoPeers`] when nothing is here and nobody was found; [`LiveError::TimedOut`].
+    pub async fn ready(&self, limit: Duration) -> Result<Arc<DriveIndex>, LiveError> {
+        self.wait_for(limit, |_| true).await
+    }
+
+    /// Waits for the index of the newest version that the connected peers have. With no peer it is the
+    /// newest version that is here.
+    pub async fn current(&self, limit: Duration) -> Result<Arc<DriveIndex>, LiveError> {
+        let started = tokio::time::Instant::now();
+        if !self.db.writable() {
+            self.db.update(limit).await;
+        } else if self.db.length() == 0 {
+            return Ok(Arc::default());
+        }
+        let length = self.at.unwrap_or_else(|| self.db.length());
+        let left = limit.saturating_sub(started.elapsed());
+        match self.wait_for(left, |index| index.version() >= length).await {
+            // An older version is better than none.
+            Err(error) => self.index().ok_or(error),
+            found => found,
+        }
+    }
+
+    async fn wait_for(
+        &self,
+        limit: Duration,
+        enough: impl Fn(&DriveIndex) -> bool,
+    ) -> Result<Arc<DriveIndex>, LiveError> {
+        let mut known = self.known.subscribe();
+        let found = known.wait_for(|known| known.index.as_ref().is_some_and(|i| enough(i)));
+        tokio::select! {
+            biased;
+            found = found => match found.ok().and_then(|known| known.index.clone()) {
+                Some(index) => Ok(index),
+                None => Err(LiveError::NoPeers),
+            },
+            () = self.db.deserted() => Err(LiveError::NoPeers),
+            () = tokio::time::sleep(limit) => {
+                let problem = self.known.borrow().problem.clone();
+                let waiting = match self.db.reach().borrow().peers {
+                    0 => "no peer was found yet".to_string(),
+                    n => format!("{n} peer(s) connected, none sent what is missing"),
+                };
+                Err(LiveError::TimedOut(problem.unwrap_or(waiting)))
+            }
+        }
+    }
+
+    /// Keeps the index current until the drive is closed; returns after the first load if the version is
+    /// fixed.
+    pub async fn follow(&self) {
+        let mut versions = self.db.versions();
+        loop {
+            let length = versions.borrow_and_update().length;
+            let wanted = self.at.unwrap_or(1).max(1);
+            let retry = match length >= wanted {
+                true => match self.load().await {
+                    Ok(()) if self.at.is_some() => return,
+                    Ok(()) => false,
+                    Err(error) => {
+                        tracing::info!(drive = %crate::key::short(&self.key().0), %error, "not loaded");
+                        self.known.send_modify(|known| known.problem = Some(error.to_string()));
+                        true
+                    }
+                },
+                false => false,
+            };
+            let changed = versions.changed();
+            if retry {
+                let _ = tokio::time::timeout(RETRY, changed).await;
+            } else if changed.await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Loads the index of the present version, or refreshes the one that is known.
+    async fn load(&self) -> Result<(), LiveError> {
+        let drive = self.drive().await?;
+        let old = self.index();
+        let (index, changed) = match (&old, self.at) {
+            (Some(old), None) => drive.refresh(old).await?,
+            (_, Some(version)) => first(drive.checkout(version).index().await?),
+            (None, None) => first(drive.index().await?),
+        };
+        let index = Arc::new(index);
+        self.known.send_replace(Known { index: Some(index), problem: None });
+        if !changed.is_empty() {
+            let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+            listeners.iter().for_each(|listener| listener(&changed));
+        }
+        Ok(())
+    }
+
+    /// The drive with both its cores; waits for the header where that is needed to find the second.
+    pub async fn drive(&self) -> Result<Drive, LiveError> {
+        if let Some((drive, _)) = self.opened.get() {
+            return Ok(drive.clone());
+        }
+        let header = match self.db.length() {
+            0 if self.db.writable() => None,
+            _ => Some(self.bee.header().await.map_err(DriveError::from)?),
+        };
+        let (manifest, pair) = {
+            let core = self.db.core();
+            (core.manifest().cloned(), core.key_pair().cloned())
+        };
+        let found = BlobsCore::of(&self.db.key(), manifest.as_ref(), header.as_ref())?;
+        let blobs = match (found, pair) {
+            (Some(BlobsCore::Derived(_, manifest)), Some(pair)) if self.db.writable() => {
+                self.store.signed(manifest, pair, self.secret)?
+            }
+            (Some(core), _) => {
+                let key = core.key().ok_or(DriveError::ContentKey)?;
+                self.store.by_key(key, self.secret)?
+            }
+            (None, _) => return Err(DriveError::ContentKey.into()),
+        };
+        (self.introduce)(&blobs);
+        blobs.attach(true, false);
+        let contents = if blobs.writable() {
+            Blobs::writable(Arc::new(blobs.clone()))
+        } else {
+            Blobs::new(Arc::new(blobs.clone()))
+        };
+        let drive = Drive::new(self.bee.clone(), contents);
+        Ok(self.opened.get_or_init(|| (drive, blobs)).0.clone())
+    }
+
+    /// Content of the file at `path` in the newest index.
+    pub fn content(&self, path: &DrivePath) -> Result<FileReader, LiveError> {
+        let index = self.index().ok_or_else(|| LiveError::NotFound(path.clone()))?;
+        self.content_in(&index, path)
+    }
+
+    /// Content of the file at `path` in `index`.
+    pub fn content_in(
+        &self,
+        index: &DriveIndex,
+        path: &DrivePath,
+    ) -> Result<FileReader, LiveError> {
+        let file = match index.lookup(path) {
+            Some(Found::File(file)) => file,
+            Some(Found::Directory(_)) => return Err(LiveError::IsADirectory(path.clone())),
+            Some(Found::Link(_)) => return Err(LiveError::NotAFile(path.clone())),
+            None => return Err(LiveError::NotFound(path.clone())),
+        };
+        let (drive, _) = self.opened.get().ok_or_else(|| LiveError::NotFound(path.clone()))?;
+        Ok(drive.open(file)?)
+    }
+
+    /// Ends every wait on the drive's cores.
+    pub fn close(&self) {
+        self.db.close();
+        if let Some(blobs) = self.blobs() {
+            blobs.close();
+        }
+    }
+}
+
+/// After the first load everything at the root is news, the root itself included.
+fn first(index: DriveIndex) -> (DriveIndex, Vec<DrivePath>) {
+    let root = DrivePath::root();
+    let names = index
+        .list(&root)
+        .map(|dir| dir.iter().filter_map(|(name, _)| root.join(name).ok()).collect::<Vec<_>>());
+    let mut changed = names.unwrap_or_default();
+    changed.push(root);
+    (index, changed)
+}

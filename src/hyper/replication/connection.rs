@@ -1,0 +1,131 @@
+//! One connection as replication sees it: its multiplexer, its backlog, its record.
+
+use super::violation::{MAX_STRIKES, Violation};
+use super::wire::{self, Message};
+use super::{ConnId, ConnInfo, CoreId, HubEvent, Limits};
+use crate::hyper::mux::{Mux, Protocol};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+const PROTOCOLS: &[Protocol] =
+    &[Protocol { name: wire::PROTOCOL, aliases: wire::PROTOCOL_ALIASES }];
+
+/// Openings that nobody here answers, per [`REFUSAL_SPAN`]. A peer with some thousand cores of which we
+/// have none is honest; each refusal costs a look into the storage.
+const MAX_REFUSALS: u32 = 8192;
+const REFUSAL_SPAN: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub info: ConnInfo,
+    pub mux: Mux,
+    pub rtt: Duration,
+    /// When the last data of any core came.
+    pub last_data: Instant,
+    /// Which core a channel (by our id) is about.
+    pub channels: HashMap<u64, CoreId>,
+    /// Cores with requests that wait for an answer, in turn.
+    pub serving: VecDeque<CoreId>,
+    /// Bytes below us that were not sent: as last reported, and what was handed down since.
+    below: usize,
+    strikes: u32,
+    refusals: (Instant, u32),
+    pub closing: bool,
+}
+
+impl Conn {
+    pub fn new(info: ConnInfo, now: Instant) -> Self {
+        Self {
+            info,
+            mux: Mux::new(PROTOCOLS),
+            rtt: Duration::from_millis(50),
+            last_data: now,
+            channels: HashMap::new(),
+            serving: VecDeque::new(),
+            below: 0,
+            strikes: 0,
+            refusals: (now, 0),
+            closing: false,
+        }
+    }
+
+    /// Bytes that are queued for this connection, here and below.
+    pub fn backlog(&self) -> usize {
+        self.below + self.mux.queued()
+    }
+
+    pub fn set_below(&mut self, bytes: usize) {
+        self.below = bytes;
+    }
+
+    pub fn handed_down(&mut self, bytes: usize) {
+        self.below += bytes;
+    }
+
+    /// Counts an opening that was refused. False if there were too many.
+    pub fn refused(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.refusals.0) > REFUSAL_SPAN {
+            self.refusals = (now, 0);
+        }
+        self.refusals.1 += 1;
+        self.refusals.1 <= MAX_REFUSALS
+    }
+}
+
+/// What the parts of the hub work on besides their own state.
+pub(super) struct Ctx<'a> {
+    pub conns: &'a mut BTreeMap<ConnId, Conn>,
+    /// Connections that may have something to send.
+    pub dirty: &'a mut BTreeSet<ConnId>,
+    /// Connections that have to end.
+    pub doomed: &'a mut Vec<ConnId>,
+    pub events: &'a mut VecDeque<HubEvent>,
+    pub limits: &'a Limits,
+    pub now: Instant,
+}
+
+impl Ctx<'_> {
+    pub fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.conns.get_mut(&id).filter(|conn| !conn.closing)
+    }
+
+    /// A connection that is about to get something to send.
+    pub fn writing(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.dirty.insert(id);
+        self.conn(id)
+    }
+
+    /// Queues a message; gives its approximate size.
+    pub fn send(&mut self, id: ConnId, channel: u64, message: &Message) -> usize {
+        let limit = self.limits.max_backlog;
+        let Some(conn) = self.writing(id) else { return 0 };
+        let len = message.size_hint();
+        conn.mux.send_sized(channel, message.kind(), len, |out| message.encode(out));
+        if conn.backlog() > limit {
+            self.strike(id, None, Violation::NotReading);
+        }
+        len
+    }
+
+    pub fn emit(&mut self, event: HubEvent) {
+        self.events.push_back(event);
+    }
+
+    /// Counts a violation, and ends the connection when it is enough.
+    pub fn strike(&mut self, id: ConnId, core: Option<CoreId>, what: Violation) {
+        let Some(conn) = self.conn(id) else { return };
+        conn.strikes += what.strikes();
+        let enough = conn.strikes >= MAX_STRIKES;
+        conn.closing = enough;
+        let why = what.to_string();
+        self.emit(HubEvent::Violation { conn: id, core, what });
+        if enough {
+            self.doomed.push(id);
+            self.emit(HubEvent::CloseConnection { conn: id, why });
+        }
+    }
+
+    pub fn rtt(&self, id: ConnId) -> Duration {
+        self.conns.get(&id).map_or(Duration::from_millis(50), |conn| conn.rtt)
+    }
+}

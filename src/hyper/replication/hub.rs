@@ -1,0 +1,558 @@
+//! The machine: all connections and all cores, and which message is for whom.
+//!
+//! The owner gives it decrypted frames and local wishes, and sends what [`Hub::poll_transmit`] gives. It
+//! reports its own backlog with [`Hub::handle_queued`]; blocks are read for a peer only while little is
+//! queued for it.
+
+use super::connection::{Conn, Ctx};
+use super::replica::{Replica, SeekWish};
+use super::violation::Violation;
+use super::wire::Message;
+use super::wishes::RangeWish;
+use super::{
+    AttachOptions, ConnId, ConnInfo, CoreId, HubEvent, Limits, PeerInfo, RangeId, ReplicaCore,
+    SeekId, SharedReplica,
+};
+use crate::codec::FrameBuf;
+use crate::crypto::hash;
+use crate::hyper::mux::MuxEvent;
+use crate::key::DiscoveryKey;
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Finds a core in the store that a remote asks for and that nobody here has attached.
+pub type Resolver = Box<dyn FnMut(&DiscoveryKey) -> Option<SharedReplica> + Send>;
+
+/// The replication of a process.
+pub struct Hub {
+    limits: Limits,
+    resolver: Option<Resolver>,
+    conns: BTreeMap<ConnId, Conn>,
+    replicas: BTreeMap<CoreId, Replica>,
+    by_discovery: HashMap<DiscoveryKey, CoreId>,
+    ranges: HashMap<RangeId, CoreId>,
+    seeks: HashMap<SeekId, CoreId>,
+    /// Connections that may have something to send.
+    dirty: BTreeSet<ConnId>,
+    doomed: Vec<ConnId>,
+    events: VecDeque<HubEvent>,
+    next_id: u64,
+    next_tick: Option<Instant>,
+}
+
+impl Hub {
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            resolver: None,
+            conns: BTreeMap::new(),
+            replicas: BTreeMap::new(),
+            by_discovery: HashMap::new(),
+            ranges: HashMap::new(),
+            seeks: HashMap::new(),
+            dirty: BTreeSet::new(),
+            doomed: Vec::new(),
+            events: VecDeque::new(),
+            next_id: 1,
+            next_tick: None,
+        }
+    }
+
+    /// Whom to ask for a core that a remote opens and that is not attached. It is called outside of all
+    /// locks; what it finds is served until the last peer closes.
+    pub fn set_resolver(&mut self, resolver: Resolver) {
+        self.resolver = Some(resolver);
+    }
+
+    /// Takes a core in. One that is in already (served for a peer, say) keeps its id and is given the
+    /// options.
+    pub fn attach(&mut self, core: SharedReplica, options: AttachOptions, now: Instant) -> CoreId {
+        let key = lock(&core).key();
+        let id = match self.by_discovery.get(&key.discovery_key()) {
+            Some(id) => *id,
+            None => self.insert(core, options, false),
+        };
+        self.with(id, now, |replica, ctx, core| {
+            replica.passive = false;
+            replica.options = options;
+            if options.downloading {
+                let conns: Vec<ConnId> = ctx.conns.keys().copied().collect();
+                conns.into_iter().for_each(|conn| replica.open_on(ctx, conn));
+            }
+            replica.sync_all(ctx, core);
+        });
+        self.finish(now);
+        id
+    }
+
+    fn insert(&mut self, core: SharedReplica, options: AttachOptions, passive: bool) -> CoreId {
+        let id = CoreId(self.next_id);
+        self.next_id += 1;
+        let replica = Replica::new(id, core, options, passive);
+        self.by_discovery.insert(replica.discovery, id);
+        self.replicas.insert(id, replica);
+        id
+    }
+
+    /// Closes the core's channels and forgets it with all wishes. A remote that opens it again finds it
+    /// through the resolver.
+    pub fn detach(&mut self, id: CoreId, now: Instant) {
+        self.with(id, now, |replica, ctx, core| {
+            replica.options.downloading = false;
+            for conn in replica.conns() {
+                replica.close_on(ctx, core, conn);
+            }
+        });
+        self.remove(id);
+        self.finish(now);
+    }
+
+    fn remove(&mut self, id: CoreId) {
+        if let Some(replica) = self.replicas.remove(&id) {
+            self.by_discovery.remove(&replica.discovery);
+            self.ranges.retain(|_, core| *core != id);
+            self.seeks.retain(|_, core| *core != id);
+        }
+    }
+
+    /// A connection is ready for frames in both directions.
+    pub fn handle_connected(&mut self, conn: ConnId, info: ConnInfo, now: Instant) {
+        self.conns.insert(conn, Conn::new(info, now));
+        let active = self.replicas.values().filter(|r| r.is_downloading()).map(|r| r.id);
+        for id in active.collect::<Vec<_>>() {
+            self.with(id, now, |replica, ctx, _| replica.open_on(ctx, conn));
+        }
+        self.finish(now);
+    }
+
+    /// A decrypted frame arrived.
+    pub fn handle_frame(&mut self, conn: ConnId, frame: Bytes, now: Instant) {
+        let Some(state) = self.conns.get_mut(&conn).filter(|state| !state.closing) else { return };
+        if let Err(error) = state.mux.handle_frame(frame) {
+            self.ctx(now).strike(conn, None, error.into());
+        }
+        while let Some(state) = self.conns.get_mut(&conn).filter(|state| !state.closing) {
+            match state.mux.poll_event() {
+                Ok(Some(event)) => self.on_mux_event(conn, event, now),
+                Ok(None) => break,
+                Err(error) => self.ctx(now).strike(conn, None, error.into()),
+            }
+        }
+        self.dirty.insert(conn);
+        self.serve(conn, now);
+        self.finish(now);
+    }
+
+    /// `bytes` of what [`Hub::poll_transmit`] gave for a connection are not sent yet.
+    pub fn handle_queued(&mut self, conn: ConnId, bytes: usize, now: Instant) {
+        if let Some(state) = self.conns.get_mut(&conn) {
+            state.set_below(bytes);
+        }
+        self.serve(conn, now);
+        self.finish(now);
+    }
+
+    pub fn handle_rtt(&mut self, conn: ConnId, rtt: Duration) {
+        if let Some(state) = self.conns.get_mut(&conn) {
+            state.rtt = rtt;
+        }
+    }
+
+    /// A connection is gone.
+    pub fn handle_closed(&mut self, conn: ConnId, now: Instant) {
+        self.drop_conn(conn, now);
+        self.finish(now);
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.next_tick.is_none_or(|at| now < at) {
+            return;
+        }
+        self.next_tick = None;
+        let due = self.replicas.values().filter(|replica| replica.needs_tick()).map(|r| r.id);
+        for id in due.collect::<Vec<_>>() {
+            self.with(id, now, |replica, ctx, core| replica.tick(ctx, core));
+        }
+        self.finish(now);
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.next_tick
+    }
+
+    /// The next frame to send, and where.
+    pub fn poll_transmit(&mut self) -> Option<(ConnId, FrameBuf)> {
+        while let Some(&id) = self.dirty.first() {
+            if let Some(conn) = self.conns.get_mut(&id)
+                && let Some(frame) = conn.mux.poll_transmit()
+            {
+                conn.handed_down(frame.len());
+                return Some((id, frame));
+            }
+            self.dirty.remove(&id);
+        }
+        None
+    }
+
+    pub fn poll_event(&mut self) -> Option<HubEvent> {
+        let event = self.events.pop_front()?;
+        match &event {
+            HubEvent::RangeDone { range, .. } => drop(self.ranges.remove(range)),
+            HubEvent::Seeked { seek, .. } => drop(self.seeks.remove(seek)),
+            _ => {}
+        }
+        Some(event)
+    }
+
+    /// Somebody waits for a block. Each call is taken back by one [`Hub::unwant_block`], or ends with
+    /// [`HubEvent::Block`].
+    pub fn want_block(&mut self, id: CoreId, index: u64, priority: bool, now: Instant) {
+        self.with(id, now, |replica, ctx, core| {
+            if core.has(index) {
+                return ctx.emit(HubEvent::Block { core: id, index });
+            }
+            replica.wish(ctx, |replica| replica.blocks.add(index, priority));
+            replica.pump(ctx, core);
+        });
+        self.finish(now);
+    }
+
+    /// One waiter less. When it was the last, requests for the block are cancelled, unless a range
+    /// wants it too.
+    pub fn unwant_block(&mut self, id: CoreId, index: u64, now: Instant) {
+        self.with(id, now, |replica, ctx, core| {
+            if replica.blocks.withdraw(index) {
+                replica.give_up_unwanted(ctx, index..index + 1);
+                replica.pump(ctx, core);
+            }
+        });
+        self.finish(now);
+    }
+
+    /// Fetches a range; `linear` in order, else wherever a peer has something. An end past the length is
+    /// fetched as it comes to exist.
+    pub fn want_range(
+        &mut self,
+        id: CoreId,
+        blocks: Range<u64>,
+        linear: bool,
+        now: Instant,
+    ) -> RangeId {
+        let range = RangeId(self.next_id);
+        self.next_id += 1;
+        self.ranges.insert(range, id);
+        self.with(id, now, |replica, ctx, core| {
+            let wish = RangeWish::new(range, blocks.start, blocks.end, linear);
+            replica.wish(ctx, |replica| replica.ranges.insert(range, wish));
+            replica.check_ranges(ctx, core);
+            replica.pump(ctx, core);
+        });
+        self.finish(now);
+        range
+    }
+
+    pub fn unwant_range(&mut self, range: RangeId, now: Instant) {
+        let Some(id) = self.ranges.remove(&range) else { return };
+        self.with(id, now, |replica, ctx, core| {
+            if let Some(wish) = replica.ranges.remove(&range) {
+                replica.give_up_unwanted(ctx, wish.low..wish.end);
+                replica.pump(ctx, core);
+            }
+        });
+        self.finish(now);
+    }
+
+    /// Asks for the newest head; [`HubEvent::PeersSynced`] follows, at once if all is known already.
+    pub fn want_upgrade(&mut self, id: CoreId, now: Instant) {
+        self.with(id, now, |replica, ctx, core| {
+            replica.wish(ctx, |replica| {
+                replica.upgrade_wanted = true;
+                replica.synced_told = false;
+            });
+            replica.pump(ctx, core);
+            replica.check_synced(ctx, core);
+        });
+        self.finish(now);
+    }
+
+    /// Finds the block that holds byte `bytes` of the plaintext.
+    pub fn want_seek(&mut self, id: CoreId, bytes: u64, now: Instant) -> SeekId {
+        let seek = SeekId(self.next_id);
+        self.next_id += 1;
+        self.seeks.insert(seek, id);
+        self.with(id, now, |replica, ctx, core| {
+            let wish = SeekWish { bytes, flight: None };
+            replica.wish(ctx, |replica| {
+                replica.seeks.insert(seek, wish);
+                replica.synced_told = false;
+            });
+            replica.pump(ctx, core);
+            replica.check_synced(ctx, core);
+        });
+        self.finish(now);
+        seek
+    }
+
+    pub fn unwant_seek(&mut self, seek: SeekId, now: Instant) {
+        let Some(id) = self.seeks.remove(&seek) else { return };
+        self.with(id, now, |replica, ctx, _| {
+            if let Some(flight) = replica.seeks.remove(&seek).and_then(|wish| wish.flight) {
+                replica.give_up(ctx, flight);
+            }
+        });
+        self.finish(now);
+    }
+
+    /// The core was appended to or truncated here.
+    pub fn core_changed(&mut self, id: CoreId, now: Instant) {
+        self.with(id, now, |replica, ctx, core| replica.core_changed(ctx, core));
+        self.finish(now);
+    }
+
+    /// Blocks were removed from the store.
+    pub fn core_cleared(&mut self, id: CoreId, blocks: Range<u64>, now: Instant) {
+        self.with(id, now, |replica, ctx, core| replica.cleared(ctx, core, blocks));
+        self.finish(now);
+    }
+
+    /// The peers of a core.
+    pub fn peers(&self, id: CoreId) -> Vec<PeerInfo> {
+        self.replicas.get(&id).map_or_else(Vec::new, |replica| replica.info(&self.conns))
+    }
+
+    /// The id of an attached core.
+    pub fn core_id(&self, discovery: &DiscoveryKey) -> Option<CoreId> {
+        self.by_discovery.get(discovery).copied()
+    }
+
+    fn on_mux_event(&mut self, conn: ConnId, event: MuxEvent, now: Instant) {
+        match event {
+            MuxEvent::Asked { id, handshake, .. } => self.on_asked(conn, &id, &handshake, now),
+            MuxEvent::Opened { channel, handshake } => {
+                self.with_channel(conn, channel, now, |replica, ctx, core| {
+                    replica.on_opened(ctx, core, conn, &handshake);
+                });
+            }
+            MuxEvent::Closed { channel, rejected } => {
+                self.on_channel_closed(conn, channel, rejected, now);
+            }
+            MuxEvent::Message { channel, kind, body } => {
+                self.on_message(conn, channel, kind, &body, now);
+            }
+        }
+    }
+
+    fn on_asked(&mut self, conn: ConnId, id: &[u8], handshake: &[u8], now: Instant) {
+        let found = <[u8; 32]>::try_from(id).ok().and_then(|id| self.find(&DiscoveryKey(id)));
+        let Some(state) = self.conns.get_mut(&conn) else { return };
+        let Some(core) = found else {
+            state.mux.refuse();
+            if !state.refused(now) {
+                self.ctx(now).strike(conn, None, Violation::Openings);
+            }
+            return;
+        };
+        self.with(core, now, |replica, ctx, core| replica.accept_on(ctx, core, conn, handshake));
+        self.drop_idle(core);
+    }
+
+    /// A core by its discovery key, attached or in the store.
+    fn find(&mut self, discovery: &DiscoveryKey) -> Option<CoreId> {
+        if let Some(id) = self.by_discovery.get(discovery) {
+            return Some(*id);
+        }
+        let core = self.resolver.as_mut()?(discovery)?;
+        let options = AttachOptions { downloading: false, small_blocks: false };
+        Some(self.insert(core, options, true))
+    }
+
+    fn on_channel_closed(&mut self, conn: ConnId, channel: u64, rejected: bool, now: Instant) {
+        let state = self.conns.get_mut(&conn);
+        let Some(id) = state.and_then(|state| state.channels.remove(&channel)) else { return };
+        self.with(id, now, |replica, ctx, core| {
+            let reopen = !rejected && replica.should_reopen(conn);
+            replica.on_closed(ctx, core, conn);
+            if reopen {
+                replica.open_on(ctx, conn);
+            }
+        });
+        self.drop_idle(id);
+    }
+
+    /// Lets go of a core that was only here for a peer.
+    fn drop_idle(&mut self, id: CoreId) {
+        let idle = |r: &Replica| r.passive && r.peers.is_empty() && !r.has_wishes();
+        if self.replicas.get(&id).is_some_and(idle) {
+            self.remove(id);
+        }
+    }
+
+    fn on_message(&mut self, conn: ConnId, channel: u64, kind: u64, body: &Bytes, now: Instant) {
+        let message = match Message::decode(kind, body) {
+            Ok(Some(message)) => message,
+            Ok(None) => return,
+            Err(error) => {
+                return self.ctx(now).strike(conn, None, Violation::Message { kind, error });
+            }
+        };
+        let id = self.conns.get(&conn).and_then(|state| state.channels.get(&channel)).copied();
+        let Some(id) = id else { return };
+        match message {
+            Message::Data { request, proof } => self.on_data(conn, id, request, proof, now),
+            Message::Request(request) => {
+                self.unlocked(id, now, |replica, ctx| replica.on_request(ctx, conn, request));
+            }
+            Message::Cancel { request } => {
+                self.unlocked(id, now, |replica, _| replica.on_cancel(conn, request));
+            }
+            Message::Want(want) => {
+                self.unlocked(id, now, |replica, ctx| replica.on_want(ctx, conn, want));
+            }
+            Message::Unwant(want) => {
+                self.unlocked(id, now, |replica, _| replica.on_unwant(conn, want));
+            }
+            Message::Sync(sync) => {
+                self.with(id, now, |replica, ctx, core| replica.on_sync(ctx, core, conn, sync));
+                self.forget_channel(conn, channel, id);
+            }
+            Message::NoData { request, reason } => self.with(id, now, |replica, ctx, core| {
+                replica.on_no_data(ctx, core, conn, request, reason);
+            }),
+            Message::Bitfield { start, words } => self.with(id, now, |replica, ctx, core| {
+                replica.on_bitfield(ctx, core, conn, start, &words);
+            }),
+            Message::Range { drop, start, length } => self.with(id, now, |replica, ctx, core| {
+                replica.on_range(ctx, core, conn, (drop, start, length));
+            }),
+            Message::Extension { .. } => {}
+        }
+    }
+
+    /// An idle channel was closed while its message was handled.
+    fn forget_channel(&mut self, conn: ConnId, channel: u64, id: CoreId) {
+        let open = self.conns.get(&conn).is_some_and(|state| state.channels.contains_key(&channel));
+        if !open {
+            self.drop_idle(id);
+        }
+    }
+
+    fn on_data(
+        &mut self,
+        conn: ConnId,
+        id: CoreId,
+        request: u64,
+        proof: crate::hyper::core::Proof,
+        now: Instant,
+    ) {
+        let mut landing = None;
+        self.unlocked(id, now, |replica, ctx| {
+            landing = replica.match_data(ctx, conn, request, proof);
+        });
+        let Some(landing) = landing else { return };
+        // The long part of the work, outside of the lock.
+        let leaf = landing.proof.block.as_ref().map(|block| hash::leaf(&block.value));
+        self.with(id, now, |replica, ctx, core| replica.on_data(ctx, core, landing, leaf));
+    }
+
+    /// Answers requests while the backlog allows.
+    fn serve(&mut self, conn: ConnId, now: Instant) {
+        loop {
+            let limit = self.limits.upload_backlog;
+            let Some(state) = self.conns.get_mut(&conn).filter(|state| !state.closing) else {
+                return;
+            };
+            if state.backlog() >= limit {
+                return;
+            }
+            let Some(id) = state.serving.pop_front() else { return };
+            let mut more = false;
+            self.with(id, now, |replica, ctx, core| more = replica.serve_one(ctx, core, conn));
+            if more && let Some(state) = self.conns.get_mut(&conn) {
+                state.serving.push_back(id);
+            }
+        }
+    }
+
+    fn ctx(&mut self, now: Instant) -> Ctx<'_> {
+        Ctx {
+            conns: &mut self.conns,
+            dirty: &mut self.dirty,
+            doomed: &mut self.doomed,
+            events: &mut self.events,
+            limits: &self.limits,
+            now,
+        }
+    }
+
+    /// Does something with a core that does not need its lock.
+    fn unlocked(&mut self, id: CoreId, now: Instant, f: impl FnOnce(&mut Replica, &mut Ctx)) {
+        let Some(replica) = self.replicas.get_mut(&id) else { return };
+        let mut ctx = Ctx {
+            conns: &mut self.conns,
+            dirty: &mut self.dirty,
+            doomed: &mut self.doomed,
+            events: &mut self.events,
+            limits: &self.limits,
+            now,
+        };
+        f(replica, &mut ctx);
+    }
+
+    /// Does something with a core under its lock.
+    fn with(
+        &mut self,
+        id: CoreId,
+        now: Instant,
+        f: impl FnOnce(&mut Replica, &mut Ctx, &mut dyn ReplicaCore),
+    ) {
+        self.unlocked(id, now, |replica, ctx| {
+            let shared = Arc::clone(&replica.core);
+            let mut core = lock(&shared);
+            f(replica, ctx, &mut *core);
+        });
+        if self.next_tick.is_none() && self.replicas.get(&id).is_some_and(Replica::needs_tick) {
+            self.next_tick = Some(now + super::patience::TICK);
+        }
+    }
+
+    fn with_channel(
+        &mut self,
+        conn: ConnId,
+        channel: u64,
+        now: Instant,
+        f: impl FnOnce(&mut Replica, &mut Ctx, &mut dyn ReplicaCore),
+    ) {
+        let id = self.conns.get(&conn).and_then(|state| state.channels.get(&channel)).copied();
+        if let Some(id) = id {
+            self.with(id, now, f);
+        }
+    }
+
+    /// Forgets connections that have to end.
+    fn finish(&mut self, now: Instant) {
+        while let Some(conn) = self.doomed.pop() {
+            self.drop_conn(conn, now);
+        }
+    }
+
+    fn drop_conn(&mut self, conn: ConnId, now: Instant) {
+        let Some(state) = self.conns.remove(&conn) else { return };
+        self.dirty.remove(&conn);
+        let ids: BTreeSet<CoreId> = state.channels.into_values().collect();
+        for id in ids {
+            self.with(id, now, |replica, ctx, core| replica.on_closed(ctx, core, conn));
+            self.drop_idle(id);
+        }
+    }
+}
+
+fn lock(core: &SharedReplica) -> std::sync::MutexGuard<'_, dyn ReplicaCore + 'static> {
+    // A panic elsewhere under the lock leaves a core that checks everything it is given.
+    core.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! Replication: what peers tell, ask and answer about cores.
+//!
+//! [`Hub`] is one machine for the whole process: all connections, all cores. It does no I/O but reading
+//! and writing cores, knows no clock, and is driven like every machine here: `handle_*`, then
+//! [`Hub::poll_transmit`] and [`Hub::poll_event`] until they give nothing, then [`Hub::poll_timeout`].
+//!
+//! | file | what it tracks |
+//! |---|---|
+//! | `hub.rs` | connections and cores, and which message is for whom |
+//! | `connection.rs` | multiplexer, backlog and strikes of one connection |
+//! | `replica.rs` | one core: its peers, its wishes, what it announces |
+//! | `sync.rs` | lengths and forks: who may prove what to whom |
+//! | `pick.rs` | which request goes to which peer next |
+//! | `data.rs` | answers, and blocks that arrive |
+//! | `serve.rs`, `upload.rs` | requests of others |
+//! | `patience.rs` | what happens when nothing happens |
+//! | `peer.rs`, `inflight.rs`, `wishes.rs`, `wants.rs`, `remote_bitfield.rs` | the tables under them |
+//! | `wire.rs` | the messages |
+//!
+//! Source: hypercore/lib/replicator.js
+
+mod connection;
+mod data;
+mod hub;
+mod inflight;
+mod patience;
+mod peer;
+mod pick;
+pub mod remote_bitfield;
+mod replica;
+mod replica_core;
+mod serve;
+mod sync;
+mod upload;
+mod violation;
+pub mod wants;
+pub mod wire;
+mod wishes;
+
+pub use hub::Hub;
+pub use replica_core::{Answer, Applied, Refusal, Reorged, ReplicaCore, SharedReplica};
+pub use violation::Violation;
+
+use crate::key::PublicKey;
+use std::time::Duration;
+
+/// A connection, as its owner numbers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId(pub u64);
+
+/// A core that is attached to the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CoreId(pub u64);
+
+/// A wish for a range of blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RangeId(pub u64);
+
+/// A wish to know where a byte is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SeekId(pub u64);
+
+/// What the secret stream of a connection agreed on.
+#[derive(Debug, Clone)]
+pub struct ConnInfo {
+    pub handshake_hash: [u8; 64],
+    /// We began the Noise handshake.
+    pub initiator: bool,
+    pub remote: PublicKey,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct AttachOptions {
+    /// Follow the head, open a channel on every connection, and say so. Without it the core is only
+    /// served to peers that ask.
+    pub downloading: bool,
+    /// Blocks of some hundred bytes, as a Hyperbee has: more requests may be on their way.
+    pub small_blocks: bool,
+}
+
+/// Bounds of memory and patience.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes on their way from one peer of one core.
+    pub window_bytes: usize,
+    /// Requests on their way to one peer of one core; the reference sends 16 to 512.
+    pub window_requests: usize,
+    /// The same for cores with small blocks.
+    pub small_window_requests: usize,
+    /// Requests of one peer about one core that wait; more get "no data". The reference has no bound.
+    pub upload_queue: usize,
+    /// Blocks are read for a peer only while less than this is queued for it.
+    pub upload_backlog: usize,
+    /// A connection with more queued than this does not read what it causes, and is closed.
+    pub max_backlog: usize,
+    /// How long a peer may take to open its side and send its first sync before nobody waits for it.
+    pub patience: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            window_bytes: 12 << 20,
+            window_requests: 512,
+            small_window_requests: 1024,
+            upload_queue: 1024,
+            upload_backlog: 2 << 20,
+            max_backlog: 64 << 20,
+            patience: Duration::from_secs(3),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HubEvent {
+    /// A block was fetched and is stored.
+    Block {
+        core: CoreId,
+        index: u64,
+    },
+    /// A peer's proof made the core longer (or, after [`HubEvent::Truncated`], put it on another fork).
+    Upgraded {
+        core: CoreId,
+        length: u64,
+        fork: u64,
+    },
+    /// A peer's fork cut the core: blocks from `length` on are gone.
+    Truncated {
+        core: CoreId,
+        length: u64,
+        fork: u64,
+    },
+    /// All blocks of a range are here; the wish is forgotten.
+    RangeDone {
+        core: CoreId,
+        range: RangeId,
+    },
+    /// Where the byte is: block and offset in it. `None`: past the end, as far as the peers know.
+    Seeked {
+        core: CoreId,
+        seek: SeekId,
+        found: Option<(u64, u64)>,
+    },
+    /// No connected peer has this block. The wish stays; told once until some peer has it again.
+    BlockUnavailable {
+        core: CoreId,
+        index: u64,
+    },
+    PeerOpened {
+        core: CoreId,
+        conn: ConnId,
+    },
+    PeerClosed {
+        core: CoreId,
+        conn: ConnId,
+    },
+    /// Every peer has said how long it is, and whatever it had to offer was applied or refused: the head
+    /// is as current as the connected peers know. Told once whenever it becomes true, and once after
+    /// each [`Hub::want_upgrade`].
+    PeersSynced {
+        core: CoreId,
+    },
+    /// Our own storage would not take what a peer sent; it is asked again a second later.
+    StorageFailed {
+        core: CoreId,
+        why: String,
+    },
+    Violation {
+        conn: ConnId,
+        core: Option<CoreId>,
+        what: Violation,
+    },
+    /// The connection has to be closed; the hub has forgotten it already.
+    CloseConnection {
+        conn: ConnId,
+        why: String,
+    },
+}
+
+/// What is known of one peer of a core.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerInfo {
+    pub conn: ConnId,
+    pub remote: PublicKey,
+    /// It has opened its side and told its state.
+    pub synced: bool,
+    pub length: u64,
+    pub fork: u64,
+    /// Blocks it has from 0 without a hole.
+    pub contiguous: u64,
+    pub uploading: bool,
+    pub downloading: bool,
+    /// Requests on their way to it.
+    pub inflight: usize,
+    /// Bytes of blocks.
+    pub bytes_down: u64,
+    pub bytes_up: u64,
+}

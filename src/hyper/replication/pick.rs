@@ -1,0 +1,476 @@
+//! Which request goes to which peer next.
+//!
+//! First what unlocks the rest (forks, upgrades, the manifest), then what somebody waits for, then
+//! ranges, and with time to spare, blocks that another peer is slow to send.
+//!
+//! Source: hypercore/lib/replicator.js:_updatePeer, _updatePeerNonPrimary, _canRequest, _updateHotswap
+
+use super::connection::Ctx;
+use super::inflight::Flight;
+use super::peer::Peer;
+use super::replica::{Replica, SeekWish};
+use super::wire::{Message, RequestMessage, SEGMENT};
+use super::wishes::RangeWish;
+use super::{ConnId, HubEvent, ReplicaCore, SeekId};
+use crate::hyper::core::message::{NodeRequest, Request, SeekRequest, UpgradeRequest};
+use crate::hyper::core::tree::SeekResult;
+use crate::hyper::flat_tree as flat;
+use std::time::Duration;
+
+/// Blocks past our length looked at for one to come with an upgrade.
+const MAX_LOOKS: usize = 1024;
+/// Steps through one range for one peer in one go; the next tick goes on from there. A step jumps over a
+/// run of blocks that are here or that the peer does not have.
+const MAX_STEPS: usize = 16_384;
+/// Windows of a range that are wanted ahead of the first block that a peer is not known to have.
+const WINDOWS_AHEAD: u64 = 8;
+/// Requests of others looked at to find one worth repeating.
+const MAX_SWAP_LOOKS: usize = 64;
+/// A request is never repeated elsewhere earlier than this.
+const MIN_SWAP_AGE: Duration = Duration::from_millis(200);
+/// A block that a reader waits for is repeated elsewhere when it takes longer than this.
+pub(super) const WAITED_TOO_LONG: Duration = Duration::from_millis(500);
+/// What a block is taken to have while nothing is known: the block of a drive's content.
+const GUESSED_BLOCK: usize = 64 * 1024;
+/// What an answer has besides the block.
+const OVERHEAD: usize = 512;
+
+impl Replica {
+    /// Sends whatever can be asked for now.
+    pub fn pump(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore) {
+        if self.is_paused(ctx) {
+            return;
+        }
+        self.pump_tree(ctx, core);
+        self.pump_blocks(ctx, core);
+        self.pump_ranges(ctx, core, None);
+    }
+
+    /// The same after one peer got room: only that one is looked at for ranges.
+    pub fn pump_peer(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore, conn: ConnId) {
+        if self.is_paused(ctx) {
+            return;
+        }
+        self.pump_tree(ctx, core);
+        self.pump_blocks(ctx, core);
+        self.pump_ranges(ctx, core, Some(conn));
+    }
+
+    /// Our storage failed: nothing is asked for a while.
+    fn is_paused(&self, ctx: &Ctx) -> bool {
+        self.paused_until.is_some_and(|until| ctx.now < until)
+    }
+
+    /// Forks, upgrades, the manifest, seeks.
+    fn pump_tree(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
+        if self.upgrade.is_none() {
+            self.ask_upgrade(ctx, core);
+        }
+        if !self.seeks.is_empty() {
+            self.pump_seeks(ctx, core);
+        }
+    }
+
+    fn ask_upgrade(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
+        let head = core.head();
+        if !self.wants_upgrade(head.length) {
+            return;
+        }
+        // The highest fork first, then the longest tree: it spares asking again.
+        let best = self
+            .peers
+            .values()
+            .filter_map(|peer| offer(peer, head.fork, head.length).map(|rank| (rank, peer.conn)))
+            .max();
+        let Some((_, conn)) = best else { return };
+        let Some(remote) = self.peers.get(&conn).and_then(|peer| peer.remote) else { return };
+        let manifest = core.needs_manifest() && remote.has_manifest;
+        let start = if remote.fork > head.fork { 0 } else { head.length };
+        let upgrade = UpgradeRequest { start, length: remote.length - start };
+        let mut request = Request { upgrade: Some(upgrade), manifest, ..Request::default() };
+        if remote.fork == head.fork {
+            request.block = self.block_to_go_with(conn, head.length, remote.length);
+            request.priority = u64::from(request.block.is_some());
+        }
+        if let Some(block) = request.block {
+            self.blocks.unqueue(block.index);
+        }
+        self.upgrade = self.take_off(ctx, core, conn, request, remote.fork, None);
+    }
+
+    /// A waited-for block past our length that can come with the upgrade and save a round trip.
+    fn block_to_go_with(&self, conn: ConnId, from: u64, to: u64) -> Option<NodeRequest> {
+        let peer = self.peers.get(&conn)?;
+        let fits = |block: &u64| peer.has(*block) && self.flights.may_ask(*block, conn);
+        let index = self.blocks.between(from, to).take(MAX_LOOKS).find(fits)?;
+        Some(NodeRequest { index, nodes: 0 })
+    }
+
+    /// Blocks that somebody waits for, each from the least busy peer that has it.
+    fn pump_blocks(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
+        let mut full = 0;
+        let mut place = None;
+        while let Some((at, block)) = self.blocks.queued_after(place) {
+            place = Some(at);
+            if core.has(block) {
+                self.blocks.remove(block);
+                ctx.emit(HubEvent::Block { core: self.id, index: block });
+                continue;
+            }
+            match self.best_peer(ctx, core, block) {
+                Best::Peer(conn) => {
+                    let priority = self.blocks.get(block).is_some_and(|wish| wish.priority);
+                    self.ask_block(ctx, core, conn, block, priority);
+                }
+                Best::Busy => {
+                    full += 1;
+                    if full > 16 {
+                        return; // windows are full: what follows would not fit either
+                    }
+                }
+                Best::Nobody => {
+                    self.want(ctx, block);
+                    self.blocks.park(block);
+                }
+            }
+        }
+    }
+
+    fn best_peer(&self, ctx: &Ctx, core: &dyn ReplicaCore, block: u64) -> Best {
+        let priority = self.blocks.get(block).is_some_and(|wish| wish.priority);
+        let mut best = Best::Nobody;
+        let mut load = None;
+        for peer in self.peers.values() {
+            if !self.may_ask_block(core, peer, block) {
+                continue;
+            }
+            if !peer.has_room(ctx.limits, self.options.small_blocks, priority) {
+                if matches!(best, Best::Nobody) {
+                    best = Best::Busy;
+                }
+            } else if load.is_none_or(|l| peer.load() < l) {
+                load = Some(peer.load());
+                best = Best::Peer(peer.conn);
+            }
+        }
+        best
+    }
+
+    /// Whether a peer can be asked for a block by itself: it has it, and our trees agree there.
+    fn may_ask_block(&self, core: &dyn ReplicaCore, peer: &Peer, block: u64) -> bool {
+        let head = core.head();
+        let Some(remote) = peer.asked_for() else { return false };
+        remote.fork == head.fork
+            && block < remote.length
+            && block < head.length
+            && peer.has(block)
+            && self.flights.may_ask(block, peer.conn)
+            && (remote.length >= head.length || core.can_prove_from(remote.length))
+    }
+
+    /// Blocks of ranges, for one peer or all.
+    fn pump_ranges(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore, only: Option<ConnId>) {
+        if self.ranges.is_empty() && self.flights.is_empty() {
+            return;
+        }
+        let conns = only.map_or_else(|| self.conns(), |conn| vec![conn]);
+        for conn in conns {
+            let mut found = true;
+            while found && self.has_room(ctx, conn) {
+                found = self.ask_range_block(ctx, core, conn);
+            }
+            if !found && self.peers.len() > 1 {
+                self.swap(ctx, core, conn);
+            }
+        }
+    }
+
+    fn has_room(&self, ctx: &Ctx, conn: ConnId) -> bool {
+        let small = self.options.small_blocks;
+        self.peers.get(&conn).is_some_and(|peer| peer.has_room(ctx.limits, small, false))
+    }
+
+    /// Asks a peer for the next block of some range that it has.
+    fn ask_range_block(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore, conn: ConnId) -> bool {
+        let head = core.head();
+        let Some(peer) = self.peers.get(&conn) else { return false };
+        let Some(remote) = peer.asked_for().filter(|remote| remote.fork == head.fork) else {
+            return false;
+        };
+        if remote.length < head.length && !core.can_prove_from(remote.length) {
+            return false;
+        }
+        let end = remote.length.min(head.length);
+        let mut found = None;
+        let mut wants = Vec::new();
+        for range in self.ranges.values_mut() {
+            match next_of_range(range, core, peer, &self.flights, end) {
+                Step::Found(block) => {
+                    found = Some(block);
+                    break;
+                }
+                Step::Unknown(block) => wants.push((block, range.end.min(end))),
+                Step::Unfinished => self.unfinished = true,
+                Step::Nothing => {}
+            }
+        }
+        for (block, end) in wants {
+            let windows = (0..WINDOWS_AHEAD).map(|i| (block / SEGMENT + i) * SEGMENT);
+            for start in windows.take_while(|start| *start < end) {
+                self.want_from(ctx, conn, start.max(block));
+            }
+        }
+        let Some(block) = found else { return false };
+        self.blocks.unqueue(block);
+        let priority = self.blocks.get(block).is_some_and(|wish| wish.priority);
+        self.ask_block(ctx, core, conn, block, priority);
+        true
+    }
+
+    /// Repeats a request that another peer has had for long.
+    fn swap(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore, conn: ConnId) {
+        let Some(peer) = self.peers.get(&conn) else { return };
+        if peer.flights > ctx.limits.window_requests / 2 || !self.has_room(ctx, conn) {
+            return;
+        }
+        let patience = (4 * peer.service).max(MIN_SWAP_AGE);
+        let worth = |flight: &Flight| {
+            let age = ctx.now.saturating_duration_since(flight.sent);
+            let block = flight.block()?;
+            let fits = flight.conn != conn
+                && (age > patience || flight.late)
+                && self.may_ask_block(core, peer, block);
+            fits.then_some(block)
+        };
+        let found = self.flights.iter().take(MAX_SWAP_LOOKS).find_map(|(_, flight)| worth(flight));
+        if let Some(block) = found {
+            let priority = self.blocks.get(block).is_some_and(|wish| wish.priority);
+            self.ask_block(ctx, core, conn, block, priority);
+        }
+    }
+
+    /// Asks the least busy other peer for a block that is already on its way.
+    pub fn ask_another(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore, block: u64) {
+        if let Best::Peer(conn) = self.best_peer(ctx, core, block) {
+            let priority = self.blocks.get(block).is_some_and(|wish| wish.priority);
+            self.ask_block(ctx, core, conn, block, priority);
+        }
+    }
+
+    fn ask_block(
+        &mut self,
+        ctx: &mut Ctx,
+        core: &dyn ReplicaCore,
+        conn: ConnId,
+        index: u64,
+        priority: bool,
+    ) {
+        let block = NodeRequest { index, nodes: core.missing_nodes(index) };
+        let request =
+            Request { block: Some(block), priority: u64::from(priority), ..Request::default() };
+        self.blocks.unqueue(index);
+        self.take_off(ctx, core, conn, request, core.head().fork, None);
+    }
+
+    /// Sends a request and notes it.
+    fn take_off(
+        &mut self,
+        ctx: &mut Ctx,
+        core: &dyn ReplicaCore,
+        conn: ConnId,
+        request: Request,
+        fork: u64,
+        seek: Option<SeekId>,
+    ) -> Option<u64> {
+        let peer = self.peers.get_mut(&conn)?;
+        let head = core.head();
+        let block = match head.length {
+            0 => GUESSED_BLOCK,
+            length => (head.byte_length() / length) as usize,
+        };
+        let bytes = OVERHEAD + if request.block.is_some() { block } else { 0 };
+        let due = peer.answers + peer.flights as u64;
+        let flight = Flight {
+            conn,
+            request: request.clone(),
+            fork,
+            own_length: head.length,
+            sent: ctx.now,
+            bytes,
+            due,
+            late: false,
+            seek,
+        };
+        peer.took_off(bytes);
+        let channel = peer.channel;
+        let id = self.flights.insert(flight);
+        ctx.send(conn, channel, &Message::Request(RequestMessage { id, fork, request }));
+        Some(id)
+    }
+
+    /// No peer is known to have a block: asks all to tell about its surroundings.
+    fn want(&mut self, ctx: &mut Ctx, block: u64) {
+        for conn in self.conns() {
+            self.want_from(ctx, conn, block);
+        }
+    }
+
+    fn want_from(&mut self, ctx: &mut Ctx, conn: ConnId, block: u64) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        if peer.asked_for().is_none() || peer.bits.has(block) {
+            return;
+        }
+        let Some((unwant, want)) = peer.wants.add(block, ctx.now) else { return };
+        let channel = peer.channel;
+        if let Some(unwant) = unwant {
+            ctx.send(conn, channel, &Message::Unwant(unwant));
+        }
+        ctx.send(conn, channel, &Message::Want(want));
+    }
+
+    fn pump_seeks(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
+        let idle = self.seeks.iter().filter(|(_, wish)| wish.flight.is_none());
+        let idle: Vec<(SeekId, u64)> = idle.map(|(id, wish)| (*id, wish.bytes)).collect();
+        for (seek, bytes) in idle {
+            match core.seek(bytes) {
+                Some(SeekResult::Found { block, offset }) => {
+                    self.seeks.remove(&seek);
+                    let found = Some((block, offset));
+                    ctx.emit(HubEvent::Seeked { core: self.id, seek, found });
+                }
+                Some(SeekResult::Need { node, start, end }) => {
+                    let wanted = Sought { seek, bytes, node, start, end };
+                    self.ask_seek(ctx, core, wanted);
+                }
+                Some(SeekResult::PastEnd) | None => {}
+            }
+        }
+    }
+
+    fn ask_seek(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore, sought: Sought) {
+        let head = core.head();
+        let block_of = |peer: &Peer| {
+            let remote = peer.asked_for().filter(|r| r.fork == head.fork && peer.seeks)?;
+            let known = remote.length >= head.length || core.can_prove_from(remote.length);
+            let end = sought.end.min(remote.length);
+            let block = peer.bits.next_set(sought.start, end).filter(|_| known)?;
+            Some((peer.load(), peer.conn, block))
+        };
+        let Some((_, conn, block)) = self.peers.values().filter_map(block_of).min() else {
+            return self.want(ctx, sought.start);
+        };
+        let request = Request {
+            hash: Some(NodeRequest { index: 2 * block, nodes: flat::depth(sought.node).into() }),
+            seek: Some(SeekRequest { bytes: sought.bytes, padding: core.padding() }),
+            priority: 1,
+            ..Request::default()
+        };
+        let fork = head.fork;
+        let flight = self.take_off(ctx, core, conn, request, fork, Some(sought.seek));
+        if let Some(wish) = self.seeks.get_mut(&sought.seek) {
+            wish.flight = flight;
+        }
+    }
+
+    /// The head is as long as anybody knows: positions past it do not exist.
+    pub fn end_seeks(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
+        let past = |wish: &SeekWish| core.seek(wish.bytes) == Some(SeekResult::PastEnd);
+        let past: Vec<SeekId> =
+            self.seeks.iter().filter(|(_, wish)| past(wish)).map(|(id, _)| *id).collect();
+        for seek in past {
+            self.seeks.remove(&seek);
+            ctx.emit(HubEvent::Seeked { core: self.id, seek, found: None });
+        }
+    }
+}
+
+enum Best {
+    Peer(ConnId),
+    /// Some have it, but enough is on its way from them.
+    Busy,
+    Nobody,
+}
+
+/// A byte whose block is somewhere in `start..end`, under `node`.
+struct Sought {
+    seek: SeekId,
+    bytes: u64,
+    node: u64,
+    start: u64,
+    end: u64,
+}
+
+/// What an upgrade from this peer would bring, if it may be asked: fork and length.
+fn offer(peer: &Peer, fork: u64, length: u64) -> Option<(u64, u64)> {
+    let remote = peer.asked_for()?;
+    let offered = (remote.fork, remote.length);
+    if remote.length == 0 || peer.refused == Some(offered) {
+        return None;
+    }
+    let longer =
+        remote.fork == fork && remote.length > length && remote.can_upgrade && peer.acked == length;
+    (longer || remote.fork > fork).then_some(offered)
+}
+
+enum Step {
+    Found(u64),
+    /// The first missing block that this peer is not known to have.
+    Unknown(u64),
+    /// There is more to look at.
+    Unfinished,
+    Nothing,
+}
+
+/// Goes on through a range to the next block to ask this peer for.
+fn next_of_range(
+    range: &mut RangeWish,
+    core: &dyn ReplicaCore,
+    peer: &Peer,
+    flights: &super::inflight::Flights,
+    end: u64,
+) -> Step {
+    let end = range.end.min(end);
+    let mut scan = range.scan(peer.conn, end);
+    scan.at = scan.at.max(range.low);
+    let mut unknown = None;
+    let mut found = None;
+    let mut finished = false;
+    for _ in 0..MAX_STEPS {
+        let Some(missing) = core.next_missing(scan.at, end) else {
+            scan.at = scan.at.max(end);
+            match scan.wrap.take() {
+                Some(_) => scan.at = range.low,
+                None => {
+                    finished = true;
+                    break;
+                }
+            }
+            continue;
+        };
+        let Some(held) = peer.bits.next_set(missing, end) else {
+            unknown.get_or_insert(missing);
+            scan.at = scan.at.max(end);
+            continue;
+        };
+        if held > missing {
+            unknown.get_or_insert(missing);
+            scan.at = held;
+            continue;
+        }
+        scan.at = held + 1;
+        let skip = peer.denied.contains(&held)
+            || flights.is_coming(held)
+            || !flights.may_ask(held, peer.conn);
+        if !skip {
+            found = Some(held);
+            break;
+        }
+    }
+    range.set_scan(peer.conn, scan);
+    match (found, unknown) {
+        (Some(block), _) => Step::Found(block),
+        (None, Some(block)) => Step::Unknown(block),
+        (None, None) if finished => Step::Nothing,
+        (None, None) => Step::Unfinished,
+    }
+}

@@ -1,0 +1,385 @@
+//! One core and its peers: channels, announcements, wishes.
+
+use super::connection::Ctx;
+use super::inflight::Flights;
+use super::peer::Peer;
+use super::violation::Violation;
+use super::wire::{self, Handshake, Message};
+use super::wishes::{BlockWishes, RangeWish};
+use super::{
+    AttachOptions, ConnId, CoreId, HubEvent, PeerInfo, RangeId, ReplicaCore, SeekId, SharedReplica,
+};
+use crate::crypto::Hash;
+use crate::key::{CoreKey, DiscoveryKey};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Instant;
+
+/// Blocks from the end within which each one is announced to everybody, as in the reference.
+const LAST_BLOCKS: u64 = 256;
+
+/// What of the core was announced last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Announced {
+    pub fork: u64,
+    pub length: u64,
+    pub contiguous: u64,
+}
+
+impl Announced {
+    fn of(core: &dyn ReplicaCore) -> Self {
+        let head = core.head();
+        Self { fork: head.fork, length: head.length, contiguous: core.contiguous_length() }
+    }
+}
+
+/// A byte to be found, and the request that looks for it.
+#[derive(Debug)]
+pub(super) struct SeekWish {
+    pub bytes: u64,
+    pub flight: Option<u64>,
+}
+
+pub(super) struct Replica {
+    pub id: CoreId,
+    pub key: CoreKey,
+    pub discovery: DiscoveryKey,
+    pub core: SharedReplica,
+    pub options: AttachOptions,
+    /// A peer asked for it and nobody here did: it goes when the last peer goes.
+    pub passive: bool,
+    pub peers: BTreeMap<ConnId, Peer>,
+    pub flights: Flights,
+    pub blocks: BlockWishes,
+    pub ranges: BTreeMap<RangeId, RangeWish>,
+    pub seeks: BTreeMap<SeekId, SeekWish>,
+    pub announced: Announced,
+    /// The upgrade, or proof of a fork, that is on its way.
+    pub upgrade: Option<u64>,
+    /// Somebody asked for the newest head since all peers were last in sync.
+    pub upgrade_wanted: bool,
+    /// That all peers are in sync was told.
+    pub synced_told: bool,
+    /// A range was not looked through to its end.
+    pub unfinished: bool,
+    /// Our storage failed; nothing is asked for until then.
+    pub paused_until: Option<Instant>,
+}
+
+impl Replica {
+    pub fn new(id: CoreId, core: SharedReplica, options: AttachOptions, passive: bool) -> Self {
+        let (key, announced) = {
+            let core = core.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            (core.key(), Announced::of(&*core))
+        };
+        Self {
+            id,
+            key,
+            discovery: key.discovery_key(),
+            core,
+            options,
+            passive,
+            peers: BTreeMap::new(),
+            flights: Flights::default(),
+            blocks: BlockWishes::default(),
+            ranges: BTreeMap::new(),
+            seeks: BTreeMap::new(),
+            announced,
+            upgrade: None,
+            upgrade_wanted: false,
+            synced_told: false,
+            unfinished: false,
+            paused_until: None,
+        }
+    }
+
+    /// Whether peers should take us for somebody who wants something.
+    pub fn is_downloading(&self) -> bool {
+        self.options.downloading || self.has_wishes()
+    }
+
+    pub fn has_wishes(&self) -> bool {
+        !self.blocks.is_empty()
+            || !self.ranges.is_empty()
+            || !self.seeks.is_empty()
+            || self.upgrade_wanted
+    }
+
+    /// Adds a wish. The first one may be what makes us somebody who downloads.
+    pub fn wish<T>(&mut self, ctx: &mut Ctx, add: impl FnOnce(&mut Self) -> T) {
+        let before = self.is_downloading();
+        add(self);
+        if !before {
+            let conns: Vec<ConnId> = ctx.conns.keys().copied().collect();
+            conns.into_iter().for_each(|conn| self.open_on(ctx, conn));
+        }
+    }
+
+    fn capability(&self, hash: &[u8; 64], initiator: bool) -> Hash {
+        wire::capability(hash, &self.key, initiator)
+    }
+
+    fn handshake(&self, ctx: &mut Ctx, conn: ConnId) -> Option<Vec<u8>> {
+        let info = &ctx.conn(conn)?.info;
+        let capability = self.capability(&info.handshake_hash, info.initiator);
+        Some(Handshake { seeks: true, capability }.encode())
+    }
+
+    /// Opens a channel for this core, if there is none.
+    pub fn open_on(&mut self, ctx: &mut Ctx, conn: ConnId) {
+        let Some(handshake) = self.handshake(ctx, conn) else { return };
+        let (id, discovery, now) = (self.id, self.discovery, ctx.now);
+        let Some(state) = ctx.writing(conn) else { return };
+        if let Some(channel) = state.mux.open(wire::PROTOCOL, &discovery.0, &handshake) {
+            state.channels.insert(channel, id);
+            self.peers.insert(conn, Peer::new(conn, channel, now));
+            self.synced_told = false;
+        }
+    }
+
+    /// The remote opened a channel for this core, and we join in.
+    pub fn accept_on(
+        &mut self,
+        ctx: &mut Ctx,
+        core: &mut dyn ReplicaCore,
+        conn: ConnId,
+        handshake: &[u8],
+    ) {
+        let Some(ours) = self.handshake(ctx, conn) else { return };
+        let (id, now) = (self.id, ctx.now);
+        let Some(state) = ctx.writing(conn) else { return };
+        let Some(channel) = state.mux.accept(&ours) else { return };
+        state.channels.insert(channel, id);
+        self.peers.insert(conn, Peer::new(conn, channel, now));
+        self.on_opened(ctx, core, conn, handshake);
+    }
+
+    /// Both sides have opened the channel.
+    pub fn on_opened(
+        &mut self,
+        ctx: &mut Ctx,
+        core: &mut dyn ReplicaCore,
+        conn: ConnId,
+        handshake: &[u8],
+    ) {
+        let Some(info) = ctx.conn(conn).map(|c| c.info.clone()) else { return };
+        let expected = self.capability(&info.handshake_hash, !info.initiator);
+        let handshake = match Handshake::decode(handshake) {
+            Ok(handshake) if handshake.capability == expected => handshake,
+            _ => return ctx.strike(conn, Some(self.id), Violation::Capability),
+        };
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        peer.open = true;
+        peer.since = ctx.now;
+        peer.last_progress = ctx.now;
+        peer.seeks = handshake.seeks;
+        self.synced_told = false;
+        ctx.emit(HubEvent::PeerOpened { core: self.id, conn });
+        self.send_sync(ctx, core, conn);
+        let contiguous = core.contiguous_length();
+        if contiguous > 0 {
+            self.send_range(ctx, conn, 0, contiguous);
+            if contiguous == core.head().length
+                && let Some(peer) = self.peers.get_mut(&conn)
+            {
+                peer.told_full = contiguous;
+            }
+        }
+    }
+
+    /// The channel is gone: what was asked there is asked elsewhere.
+    pub fn on_closed(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore, conn: ConnId) {
+        let Some(peer) = self.peers.remove(&conn) else { return };
+        for id in self.flights.of_conn(conn) {
+            if let Some(flight) = self.flights.remove(id) {
+                self.put_back(id, &flight);
+            }
+        }
+        self.ranges.values_mut().for_each(|range| range.forget(conn));
+        if peer.open {
+            ctx.emit(HubEvent::PeerClosed { core: self.id, conn });
+        }
+        self.synced_told = false;
+        self.pump(ctx, core);
+        self.check_synced(ctx, core);
+    }
+
+    /// Closes our side of a channel.
+    pub fn close_on(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore, conn: ConnId) {
+        let Some(channel) = self.peers.get(&conn).map(|peer| peer.channel) else { return };
+        if let Some(state) = ctx.writing(conn) {
+            state.mux.close(channel);
+            state.channels.remove(&channel);
+        }
+        self.on_closed(ctx, core, conn);
+    }
+
+    /// Whether the remote may close and find its channel reopened: it had said that it wants nothing
+    /// but would give.
+    pub fn should_reopen(&self, conn: ConnId) -> bool {
+        let said = self.peers.get(&conn).and_then(|peer| peer.remote);
+        self.is_downloading() && said.is_some_and(|r| !r.downloading && r.uploading)
+    }
+
+    pub fn conns(&self) -> Vec<ConnId> {
+        self.peers.keys().copied().collect()
+    }
+
+    fn open_conns(&self) -> Vec<ConnId> {
+        self.peers.values().filter(|peer| peer.open).map(|peer| peer.conn).collect()
+    }
+
+    pub fn send(&mut self, ctx: &mut Ctx, conn: ConnId, message: &Message) {
+        if let Some(peer) = self.peers.get(&conn) {
+            ctx.send(conn, peer.channel, message);
+        }
+    }
+
+    pub fn send_range(&mut self, ctx: &mut Ctx, conn: ConnId, start: u64, length: u64) {
+        self.send(ctx, conn, &Message::Range { drop: false, start, length });
+    }
+
+    pub fn sync_all(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
+        for conn in self.open_conns() {
+            self.send_sync(ctx, core, conn);
+        }
+    }
+
+    /// A local user appended, truncated, or cleared: tells peers.
+    pub fn core_changed(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore) {
+        let before = self.announced;
+        let head = core.head();
+        if head.fork != before.fork || head.length < before.length {
+            self.tree_cut(ctx, core, before.length.min(head.length));
+        }
+        self.announce_head(ctx, core);
+        self.check_ranges(ctx, core);
+        self.drop_fulfilled(ctx, core);
+        self.pump(ctx, core);
+        self.check_synced(ctx, core);
+    }
+
+    /// The tree was cut to `kept` blocks before it became what it is now.
+    pub fn tree_cut(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore, kept: u64) {
+        let before = self.announced;
+        for conn in self.open_conns() {
+            if kept < before.length {
+                let length = before.length - kept;
+                self.send(ctx, conn, &Message::Range { drop: true, start: kept, length });
+            }
+            if let Some(peer) = self.peers.get_mut(&conn) {
+                peer.told_full = peer.told_full.min(kept);
+                peer.acked = 0;
+                peer.refused = None;
+            }
+        }
+        self.ranges.values_mut().for_each(|range| range.reset(kept));
+        self.blocks.unpark(0, u64::MAX);
+        self.announced.length = kept.min(before.length);
+        self.announced.contiguous = before.contiguous.min(kept);
+        self.announced.fork = core.head().fork;
+    }
+
+    /// The head grew or changed: ranges first, then the new length, as the reference does.
+    pub fn announce_head(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
+        let before = self.announced;
+        let now = Announced::of(core);
+        for conn in self.open_conns() {
+            if now.contiguous > before.contiguous {
+                self.send_range(ctx, conn, 0, now.contiguous);
+            } else if now.length > before.length {
+                self.announce_run(ctx, core, conn, before.length, now.length);
+            }
+            if now.contiguous == now.length
+                && let Some(peer) = self.peers.get_mut(&conn)
+            {
+                peer.told_full = now.length;
+            }
+        }
+        self.announced = now;
+        if now.length > before.length {
+            self.blocks.unpark(before.length, u64::MAX);
+        }
+        self.sync_all(ctx, core);
+    }
+
+    /// Announces what is held of `start..end` from its first block on.
+    fn announce_run(
+        &mut self,
+        ctx: &mut Ctx,
+        core: &dyn ReplicaCore,
+        conn: ConnId,
+        start: u64,
+        end: u64,
+    ) {
+        let held = core.next_missing(start, end).unwrap_or(end);
+        if held > start {
+            self.send_range(ctx, conn, start, held - start);
+        }
+    }
+
+    /// Blocks were removed from the local store (not from the tree).
+    pub fn cleared(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore, blocks: Range<u64>) {
+        let length = blocks.end.saturating_sub(blocks.start);
+        for conn in self.open_conns() {
+            self.send(ctx, conn, &Message::Range { drop: true, start: blocks.start, length });
+            if let Some(peer) = self.peers.get_mut(&conn) {
+                peer.told_full = peer.told_full.min(blocks.start);
+            }
+        }
+        self.ranges.values_mut().for_each(|range| range.reset(blocks.start));
+        self.announced.contiguous = core.contiguous_length();
+        self.pump(ctx, core);
+    }
+
+    /// A block was fetched from `source`: tells those who care.
+    pub fn announce_block(
+        &mut self,
+        ctx: &mut Ctx,
+        core: &dyn ReplicaCore,
+        block: u64,
+        source: ConnId,
+    ) {
+        let length = core.head().length;
+        let contiguous = core.contiguous_length();
+        let full = contiguous == length;
+        self.announced.contiguous = contiguous;
+        if self.peers.len() < 2 && !full {
+            return; // only the one who sent it
+        }
+        for conn in self.open_conns() {
+            let Some(peer) = self.peers.get_mut(&conn) else { continue };
+            if full {
+                if peer.told_full < length {
+                    peer.told_full = length;
+                    self.send_range(ctx, conn, 0, length);
+                }
+                continue;
+            }
+            let near = block + LAST_BLOCKS >= length || peer.remote_wants.touches(block, 1);
+            if near && conn != source && !peer.bits.has(block) {
+                self.send_range(ctx, conn, block, 1);
+            }
+        }
+    }
+
+    pub fn info(&self, conns: &BTreeMap<ConnId, super::connection::Conn>) -> Vec<PeerInfo> {
+        let info = |peer: &Peer| {
+            let remote = peer.remote.unwrap_or_default();
+            Some(PeerInfo {
+                conn: peer.conn,
+                remote: conns.get(&peer.conn)?.info.remote,
+                synced: peer.remote.is_some(),
+                length: remote.length,
+                fork: remote.fork,
+                contiguous: peer.bits.contiguous(),
+                uploading: remote.uploading,
+                downloading: remote.downloading,
+                inflight: peer.flights,
+                bytes_down: peer.bytes_down,
+                bytes_up: peer.bytes_up,
+            })
+        };
+        self.peers.values().filter_map(info).collect()
+    }
+}

@@ -1,0 +1,205 @@
+//! What others ask of us: requests, wants, and what they say about their blocks.
+//!
+//! Source: hypercore/lib/replicator.js:onrequest, _handleRequests, _onwant, onrange, onbitfield
+
+use super::connection::Ctx;
+use super::replica::Replica;
+use super::upload::Job;
+use super::violation::{MAX_INVALID_REQUESTS, MAX_LENGTH, Violation};
+use super::wire::{Message, Reason, RequestMessage, SEGMENT, Want};
+use super::{Answer, ConnId, ReplicaCore};
+use crate::hyper::core::message::Proof;
+
+/// How far beyond its last sync a peer may announce blocks: an append is announced before the sync that
+/// tells its length.
+const AHEAD_OF_SYNC: u64 = SEGMENT;
+
+impl Replica {
+    pub fn on_request(&mut self, ctx: &mut Ctx, conn: ConnId, message: RequestMessage) {
+        let max = ctx.limits.upload_queue;
+        let Some(peer) = self.peers.get_mut(&conn).filter(|peer| peer.open) else { return };
+        let request = message.id;
+        if peer.uploads.push(message, max) {
+            return self.start_serving(ctx, conn);
+        }
+        self.send(ctx, conn, &Message::NoData { request, reason: Reason::NotAvailable });
+    }
+
+    pub fn on_cancel(&mut self, conn: ConnId, request: u64) {
+        if let Some(peer) = self.peers.get_mut(&conn) {
+            peer.uploads.cancel(request);
+        }
+    }
+
+    pub fn on_want(&mut self, ctx: &mut Ctx, conn: ConnId, want: Want) {
+        let Some(peer) = self.peers.get_mut(&conn).filter(|peer| peer.open) else { return };
+        if peer.remote_wants.add(want) {
+            peer.uploads.push_want(want);
+            self.start_serving(ctx, conn);
+        }
+    }
+
+    pub fn on_unwant(&mut self, conn: ConnId, want: Want) {
+        if let Some(peer) = self.peers.get_mut(&conn) {
+            peer.remote_wants.remove(want);
+        }
+    }
+
+    fn start_serving(&mut self, ctx: &mut Ctx, conn: ConnId) {
+        let id = self.id;
+        if let Some(state) = ctx.conn(conn)
+            && !state.serving.contains(&id)
+        {
+            state.serving.push_back(id);
+        }
+    }
+
+    /// Answers the next waiting request of a peer. False if none is left.
+    pub fn serve_one(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore, conn: ConnId) -> bool {
+        let Some(peer) = self.peers.get_mut(&conn) else { return false };
+        match peer.uploads.pop() {
+            None => return false,
+            Some(Job::Request(message)) => self.answer(ctx, core, conn, message),
+            Some(Job::Want(want)) => self.tell(ctx, core, conn, want),
+        }
+        self.peers.get(&conn).is_some_and(|peer| !peer.uploads.is_empty())
+    }
+
+    fn answer(
+        &mut self,
+        ctx: &mut Ctx,
+        core: &dyn ReplicaCore,
+        conn: ConnId,
+        message: RequestMessage,
+    ) {
+        let RequestMessage { id, fork, request } = message;
+        let manifest = core.manifest().filter(|_| request.manifest);
+        let answer =
+            if fork != core.head().fork { Answer::NotHere } else { core.create_proof(&request) };
+        let proof = match answer {
+            Answer::Proof(proof) => Some(proof),
+            Answer::Invalid => return self.on_invalid_request(ctx, conn, id),
+            Answer::NotHere => None,
+        };
+        if proof.is_none() && manifest.is_none() {
+            let reason = Reason::NotAvailable;
+            return self.send(ctx, conn, &Message::NoData { request: id, reason });
+        }
+        let mut proof = proof.unwrap_or_default();
+        proof.manifest = manifest.cloned();
+        self.send_data(ctx, conn, id, Proof { fork, ..proof });
+    }
+
+    fn send_data(&mut self, ctx: &mut Ctx, conn: ConnId, request: u64, proof: Proof) {
+        if let (Some(peer), Some(block)) = (self.peers.get_mut(&conn), &proof.block) {
+            peer.bytes_up += block.value.len() as u64;
+        }
+        self.send(ctx, conn, &Message::Data { request, proof });
+    }
+
+    fn on_invalid_request(&mut self, ctx: &mut Ctx, conn: ConnId, request: u64) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        peer.invalid_requests += 1;
+        let count = peer.invalid_requests;
+        if count >= MAX_INVALID_REQUESTS {
+            return ctx.strike(conn, Some(self.id), Violation::InvalidRequests(count));
+        }
+        self.send(ctx, conn, &Message::NoData { request, reason: Reason::InvalidRequest });
+    }
+
+    /// Tells a peer what we have of a window.
+    fn tell(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore, conn: ConnId, want: Want) {
+        let (length, contiguous) = (core.head().length, core.contiguous_length());
+        let end = want.start.saturating_add(want.length);
+        if end < contiguous || contiguous == length || (want.any && want.start < contiguous) {
+            return self.send_range(ctx, conn, 0, contiguous);
+        }
+        let end = end.min(length);
+        if want.any {
+            if let Some(block) = core.next_present(want.start, end) {
+                self.send_range(ctx, conn, block, 1);
+            }
+            return;
+        }
+        let start = want.start & !31;
+        if start >= end {
+            return;
+        }
+        // A regular window never spans two segments; one that is not aligned may.
+        let mut at = start;
+        while at < end {
+            let stop = end.min((at / SEGMENT + 1) * SEGMENT);
+            let words = core.bits(at, stop - at);
+            self.send(ctx, conn, &Message::Bitfield { start: at, words });
+            at = stop;
+        }
+    }
+
+    pub fn on_range(
+        &mut self,
+        ctx: &mut Ctx,
+        core: &mut dyn ReplicaCore,
+        conn: ConnId,
+        (drop, start, length): (bool, u64, u64),
+    ) {
+        let bound = self.bound(core, conn);
+        let Some(peer) = self.peers.get_mut(&conn).filter(|peer| peer.open) else { return };
+        if drop {
+            return peer.bits.drop_range(start, length);
+        }
+        if start == 0 {
+            peer.wants.all_answered();
+        }
+        let end = start.saturating_add(length).min(bound);
+        if start >= end {
+            return;
+        }
+        peer.bits.set_range(start, end - start);
+        self.has_more(ctx, core, conn, start, end);
+    }
+
+    pub fn on_bitfield(
+        &mut self,
+        ctx: &mut Ctx,
+        core: &mut dyn ReplicaCore,
+        conn: ConnId,
+        start: u64,
+        words: &[u32],
+    ) {
+        let bound = self.bound(core, conn);
+        let Some(peer) = self.peers.get_mut(&conn).filter(|peer| peer.open) else { return };
+        peer.wants.answered(start);
+        if start >= bound {
+            return;
+        }
+        peer.bits.overwrite(start, words);
+        let end = start + 32 * words.len() as u64;
+        self.has_more(ctx, core, conn, start, end);
+    }
+
+    /// What a peer announces beyond this is not kept.
+    fn bound(&self, core: &dyn ReplicaCore, conn: ConnId) -> u64 {
+        let claimed = self.peers.get(&conn).and_then(|peer| peer.remote).map_or(0, |r| r.length);
+        (claimed.max(core.head().length) + AHEAD_OF_SYNC).min(MAX_LENGTH)
+    }
+
+    /// A peer has blocks of `start..end` that it may not have had before.
+    fn has_more(
+        &mut self,
+        ctx: &mut Ctx,
+        core: &mut dyn ReplicaCore,
+        conn: ConnId,
+        start: u64,
+        end: u64,
+    ) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        if end - start == 1 {
+            peer.denied.remove(&start);
+        } else if !peer.denied.is_empty() {
+            peer.denied.retain(|block| !(start..end).contains(block));
+        }
+        self.blocks.unpark(start, end);
+        self.ranges.values_mut().for_each(|range| range.look_again(conn, start));
+        self.pump_peer(ctx, core, conn);
+    }
+}

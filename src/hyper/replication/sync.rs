@@ -1,0 +1,144 @@
+//! Lengths and forks: what we tell peers, what they tell us, and whom to ask for an upgrade.
+//!
+//! A peer proves an upgrade only from a length that it has acknowledged (`remote length` of its sync)
+//! while saying that it can. So after each change of our head every peer gets a sync, and whoever is
+//! longer answers with one that acknowledges.
+//!
+//! Source: hypercore/lib/replicator.js:onsync, sendSync, _canUpgrade, _shouldUpgrade, _updateFork
+
+use super::connection::Ctx;
+use super::peer::Peer;
+use super::replica::Replica;
+use super::violation::{MAX_LENGTH, Violation};
+use super::wire::{Message, Sync};
+use super::{ConnId, HubEvent, ReplicaCore};
+use std::time::{Duration, Instant};
+
+/// How long a longer peer may take to acknowledge our length. One that cannot prove the upgrade stays
+/// silent, so nobody may wait for it for long.
+const ACK_PATIENCE: Duration = Duration::from_millis(1000);
+
+impl Replica {
+    /// Tells a peer our state, unless that is what it was told last.
+    pub fn send_sync(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore, conn: ConnId) {
+        let downloading = self.is_downloading();
+        let Some(peer) = self.peers.get_mut(&conn).filter(|peer| peer.open) else { return };
+        let head = core.head();
+        let remote = peer.remote.filter(|remote| remote.fork == head.fork);
+        let can_upgrade = match (&peer.remote, &remote) {
+            (None, _) => true,
+            (Some(_), Some(remote)) => can_prove(core, remote.length),
+            (Some(_), None) => false,
+        };
+        let sync = Sync {
+            fork: head.fork,
+            length: head.length,
+            remote_length: remote.map_or(0, |remote| remote.length),
+            can_upgrade,
+            uploading: true,
+            downloading,
+            has_manifest: core.manifest().is_some(),
+            allow_push: false,
+        };
+        if peer.told == Some(sync) {
+            return;
+        }
+        peer.told = Some(sync);
+        let channel = peer.channel;
+        ctx.send(conn, channel, &Message::Sync(sync));
+    }
+
+    pub fn on_sync(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore, conn: ConnId, sync: Sync) {
+        let now = ctx.now;
+        let head = core.head();
+        let (fork, length) = (head.fork, head.length);
+        let Some(peer) = self.peers.get_mut(&conn).filter(|peer| peer.open) else { return };
+        let before = peer.remote;
+        if let Some(wrong) = implausible(before.as_ref(), &sync) {
+            return ctx.strike(conn, Some(self.id), wrong);
+        }
+        let moved = before.is_none_or(|b| (b.fork, b.length) != (sync.fork, sync.length));
+        if moved {
+            peer.refused = None;
+            peer.denied.clear();
+        }
+        if moved || before.is_some_and(|b| b.remote_length != sync.remote_length) {
+            peer.synced_at = now;
+        }
+        peer.remote = Some(sync);
+        peer.acked = if sync.fork == fork { sync.remote_length } else { 0 };
+        if !sync.downloading && !self.is_downloading() {
+            return self.close_on(ctx, core, conn);
+        }
+        // An acknowledgement is news only for somebody shorter; silence means that we cannot prove it.
+        let shorter = sync.fork == fork && sync.length < length;
+        if shorter && can_prove(core, sync.length) {
+            self.send_sync(ctx, core, conn);
+        }
+        if moved {
+            self.blocks.unpark(0, u64::MAX);
+        }
+        self.synced_told = false;
+        self.pump(ctx, core);
+        self.check_synced(ctx, core);
+    }
+
+    /// Whether this core follows its peers at all.
+    pub fn wants_upgrade(&self, length: u64) -> bool {
+        self.options.downloading
+            || self.upgrade_wanted
+            || self.blocks.between(length, u64::MAX).next().is_some()
+            || self.ranges.values().any(|range| range.end > length)
+            || !self.seeks.is_empty()
+    }
+
+    /// Says whether all peers are in sync, once for each time they are.
+    pub fn check_synced(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
+        if self.synced_told {
+            return;
+        }
+        let announced = (self.announced.fork, self.announced.length);
+        let settled = self.peers.values().all(|peer| is_settled(ctx, peer, announced));
+        if settled && (self.upgrade_wanted || !self.peers.is_empty()) {
+            self.synced_told = true;
+            self.upgrade_wanted = false;
+            ctx.emit(HubEvent::PeersSynced { core: self.id });
+            self.end_seeks(ctx, core);
+        }
+    }
+}
+
+/// "I can prove an upgrade from there": not to somebody as long as we are, and for a sparse copy only if
+/// it has the roots at that length.
+fn can_prove(core: &dyn ReplicaCore, length: u64) -> bool {
+    let own = core.head().length;
+    length == 0 || (length < own && core.can_prove_from(length))
+}
+
+fn implausible(before: Option<&Sync>, sync: &Sync) -> Option<Violation> {
+    if sync.length > MAX_LENGTH {
+        return Some(Violation::TooLong(sync.length));
+    }
+    let before = before?;
+    if sync.fork < before.fork {
+        return Some(Violation::ForkBack { from: before.fork, to: sync.fork });
+    }
+    let shrunk = sync.fork == before.fork && sync.length < before.length;
+    shrunk.then_some(Violation::Shrunk { from: before.length, to: sync.length })
+}
+
+/// Whether nothing is to be expected of a peer but what it will say by itself.
+fn is_settled(ctx: &Ctx, peer: &Peer, (fork, length): (u64, u64)) -> bool {
+    let late = |since: Instant, patience| ctx.now >= since + patience;
+    let Some(remote) = &peer.remote else { return late(peer.since, ctx.limits.patience) };
+    if !remote.uploading || peer.refused == Some((remote.fork, remote.length)) {
+        return true;
+    }
+    let offers = if remote.fork == fork { remote.length > length } else { remote.fork > fork };
+    if !offers || remote.length == 0 {
+        return true;
+    }
+    let asked = remote.fork > fork || (remote.can_upgrade && peer.acked == length);
+    // What is asked for ends by itself: applied, refused, or overdue, which counts as refused.
+    !asked && late(peer.synced_at, ACK_PATIENCE.max(4 * ctx.rtt(peer.conn)))
+}

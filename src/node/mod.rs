@@ -1,0 +1,326 @@
+//! The joint of the two wings: a store of drives on a network of peers.
+//!
+//! A [`Node`] owns everything one process does for a store. It knows drives and topics, and nothing of
+//! commands and mounts. The network starts when the first drive needs it; until then nothing is sent.
+
+mod discovery;
+mod offenders;
+mod pump;
+
+use crate::crypto::KeyPair;
+use crate::hyper::cache::BlockCache;
+use crate::hyper::core::storage::{self, StorageError};
+use crate::hyper::core::{CoreError, storage::Durability};
+use crate::hyper::drive::{LiveDrive, LiveError};
+use crate::hyper::replication::PeerInfo;
+use crate::hyper::session::{CoreHandle, Patience, Wish};
+use crate::hyper::store::{Namespace, Store};
+use crate::key::{CoreKey, DiscoveryKey, Topic};
+use crate::swarm::driver::{Network, NetworkConfig, NetworkHandle};
+use crate::swarm::{JoinOptions, Limits, SwarmStatus};
+use discovery::Discovery;
+use pump::{Inputs, Pump, Question};
+use std::collections::{BTreeMap, HashMap};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OnceCell, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+/// What is downloaded becomes durable this often; a crash costs at most as much of it to fetch again.
+const FLUSH_EVERY: Duration = Duration::from_secs(2);
+
+/// How a node is set up.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Directory of the store; it exists.
+    pub store: PathBuf,
+    /// DHT nodes to start from.
+    pub bootstrap: Vec<SocketAddrV4>,
+    /// Local address of this peer; port 0 for any.
+    pub local: SocketAddrV4,
+    /// Bytes of verified blocks kept in memory.
+    pub cache_memory: u64,
+    pub patience: Patience,
+}
+
+impl NodeConfig {
+    pub fn new(store: &Path) -> Self {
+        Self {
+            store: store.to_path_buf(),
+            bootstrap: Vec::new(),
+            local: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
+            cache_memory: 64 << 20,
+            patience: Patience::default(),
+        }
+    }
+}
+
+/// Why a node could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error("the store {path}: {source}")]
+    Store { path: PathBuf, source: CoreError },
+    #[error(transparent)]
+    Core(#[from] CoreError),
+    #[error(transparent)]
+    Drive(#[from] LiveError),
+    #[error("cannot open a UDP socket at {at}: {source}")]
+    Socket { at: SocketAddrV4, source: std::io::Error },
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+impl From<StorageError> for NodeError {
+    fn from(error: StorageError) -> Self {
+        Self::Core(error.into())
+    }
+}
+
+/// Record of a drive's local name: `drive/NAME` holds its key.
+const NAMES: &str = "drive/";
+
+/// A drive is opened by key and, if fixed, by version.
+type DriveId = (CoreKey, Option<u64>);
+
+pub struct Node {
+    config: NodeConfig,
+    store: Arc<Store>,
+    discovery: Arc<Discovery>,
+    drives: Mutex<HashMap<DriveId, Opened>>,
+    /// Wishes that wait for the network to start, taken by it.
+    wishes: Mutex<Option<mpsc::UnboundedReceiver<Wish>>>,
+    online: OnceCell<Online>,
+    mounts: Mutex<BTreeMap<PathBuf, CoreKey>>,
+    flusher: JoinHandle<()>,
+}
+
+struct Opened {
+    drive: Arc<LiveDrive>,
+    /// It is announced; whoever looks for it finds us.
+    served: bool,
+    task: JoinHandle<()>,
+}
+
+/// The running network.
+struct Online {
+    network: NetworkHandle,
+    questions: mpsc::UnboundedSender<Question>,
+    pump: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Node {
+    /// Opens the store.
+    pub async fn start(config: NodeConfig) -> Result<Arc<Self>, NodeError> {
+        let failed = |source| NodeError::Store { path: config.store.clone(), source };
+        let storage = storage::open_disk(&config.store).map_err(|e| failed(e.into()))?;
+        let cache = Arc::new(BlockCache::new(config.cache_memory as usize));
+        let (wish, wishes) = mpsc::unbounded_channel();
+        let store = Store::open(storage, cache, wish, config.patience).map_err(failed)?;
+        let store = Arc::new(store);
+        let flusher = tokio::spawn(flush_now_and_then(store.clone()));
+        Ok(Arc::new(Self {
+            config,
+            store,
+            discovery: Arc::default(),
+            drives: Mutex::default(),
+            wishes: Mutex::new(Some(wishes)),
+            online: OnceCell::new(),
+            mounts: Mutex::default(),
+            flusher,
+        }))
+    }
+
+    pub fn config(&self) -> &NodeConfig {
+        &self.config
+    }
+
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    async fn online(&self) -> Result<&Online, NodeError> {
+        self.online.get_or_try_init(|| async { self.go_online() }).await
+    }
+
+    fn go_online(&self) -> Result<Online, NodeError> {
+        let config = NetworkConfig {
+            // A new identity each time: peers need not recognise this one, and nobody can follow it.
+            key_pair: KeyPair::generate(),
+            bind: self.config.local,
+            bootstrap: self.config.bootstrap.clone(),
+            persistent: false,
+            address: None,
+            limits: Limits::default(),
+        };
+        let started = Network::start(config);
+        let (network, events) =
+            started.map_err(|source| NodeError::Socket { at: self.config.local, source })?;
+        let (questions, asked) = mpsc::unbounded_channel();
+        let wishes = lock(&self.wishes).take();
+        let (_, nobody) = mpsc::unbounded_channel();
+        let inputs = Inputs { network: events, wishes: wishes.unwrap_or(nobody), questions: asked };
+        let pump = Pump::new(network.clone(), self.discovery.clone(), self.store.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(NodeError::Thread)?;
+        let thread = std::thread::Builder::new()
+            .name("replication".into())
+            .spawn(move || runtime.block_on(pump.run(inputs)))
+            .map_err(NodeError::Thread)?;
+        Ok(Online { network, questions, pump: Mutex::new(Some(thread)) })
+    }
+
+    /// The drive with this key, found among peers; with `serve` it is announced as well.
+    pub async fn drive(
+        &self,
+        key: CoreKey,
+        secret: Option<[u8; 32]>,
+        at: Option<u64>,
+        serve: bool,
+    ) -> Result<Arc<LiveDrive>, NodeError> {
+        let drive = self.drive_offline(key, secret, at)?;
+        let online = self.online().await?;
+        let topic = Topic::from(key.discovery_key());
+        let (known, serve) = {
+            let mut drives = lock(&self.drives);
+            let known = drives.iter().any(|((k, _), o)| *k == key && (o.served || !serve));
+            if let Some(opened) = drives.get_mut(&(key, at)) {
+                opened.served |= serve;
+            }
+            (known, serve || drives.iter().any(|((k, _), o)| *k == key && o.served))
+        };
+        if !known || serve {
+            online.network.join(topic, JoinOptions { server: serve, client: true });
+        }
+        Ok(drive)
+    }
+
+    /// The same without looking for peers: what is here.
+    pub fn drive_offline(
+        &self,
+        key: CoreKey,
+        secret: Option<[u8; 32]>,
+        at: Option<u64>,
+    ) -> Result<Arc<LiveDrive>, NodeError> {
+        let mut drives = lock(&self.drives);
+        if let Some(opened) = drives.get(&(key, at)) {
+            return Ok(opened.drive.clone());
+        }
+        let topic = Topic::from(key.discovery_key());
+        let discovery = self.discovery.clone();
+        let introduce = move |core: &CoreHandle| discovery.watch(topic, core.clone());
+        let drive = LiveDrive::open(self.store.clone(), key, secret, at, introduce)?;
+        let drive = Arc::new(drive);
+        let follower = drive.clone();
+        let task = tokio::spawn(async move { follower.follow().await });
+        drives.insert((key, at), Opened { drive: drive.clone(), served: false, task });
+        Ok(drive)
+    }
+
+    /// The drive with this local name.
+    pub fn drive_named(&self, name: &str) -> Result<Option<CoreKey>, NodeError> {
+        let record = self.store.records().get_record(&format!("{NAMES}{name}"))?;
+        Ok(record.and_then(|key| key.try_into().ok()).map(CoreKey))
+    }
+
+    /// The drive that this store writes under `name`; made if there is none.
+    pub fn create_drive(
+        &self,
+        name: &str,
+        secret: Option<[u8; 32]>,
+    ) -> Result<CoreHandle, NodeError> {
+        let space = Namespace::ROOT.child(name.as_bytes());
+        let db = self.store.named(&space, "db", secret)?;
+        let record = format!("{NAMES}{name}");
+        self.store.records().put_record(&record, &db.key().0, Durability::Durable)?;
+        Ok(db)
+    }
+
+    /// Names of the drives of this store, with their keys.
+    pub fn names(&self) -> Result<Vec<(String, CoreKey)>, NodeError> {
+        let records = self.store.records().records(NAMES)?;
+        let named = records.into_iter().filter_map(|(name, key)| {
+            let name = name.strip_prefix(NAMES).unwrap_or(&name).to_string();
+            Some((name, CoreKey(key.try_into().ok()?)))
+        });
+        Ok(named.collect())
+    }
+
+    /// Drives that are open now, and whether they are announced.
+    pub fn open_drives(&self) -> Vec<(Arc<LiveDrive>, bool)> {
+        lock(&self.drives).values().map(|opened| (opened.drive.clone(), opened.served)).collect()
+    }
+
+    /// Remembers a mount for [`Self::mounts`], or forgets it.
+    pub fn note_mount(&self, at: &Path, key: CoreKey, mounted: bool) {
+        let mut mounts = lock(&self.mounts);
+        if mounted {
+            mounts.insert(at.to_path_buf(), key);
+        } else {
+            mounts.remove(at);
+        }
+    }
+
+    /// Mount points and the drives on them.
+    pub fn mounts(&self) -> Vec<(PathBuf, CoreKey)> {
+        lock(&self.mounts).iter().map(|(at, key)| (at.clone(), *key)).collect()
+    }
+
+    /// The peers of a core; none while offline.
+    pub async fn peers(&self, core: DiscoveryKey) -> Vec<PeerInfo> {
+        let Some(online) = self.online.get() else { return Vec::new() };
+        let (answer, peers) = oneshot::channel();
+        let _ = online.questions.send(Question::Peers { core, answer });
+        peers.await.unwrap_or_default()
+    }
+
+    /// The state of the network; none while offline.
+    pub async fn network_status(&self) -> Option<SwarmStatus> {
+        self.online.get()?.network.status().await
+    }
+
+    /// Waits until the first announcement of a topic is out, or until `limit` is over.
+    pub async fn announced(&self, topic: Topic, limit: Duration) -> bool {
+        self.discovery.announced(topic, limit).await
+    }
+
+    /// Ends all waits, leaves the network in good order, and makes everything durable.
+    pub async fn shutdown(&self) {
+        for (_, opened) in lock(&self.drives).drain() {
+            opened.drive.close();
+            opened.task.abort();
+        }
+        self.flusher.abort();
+        if let Some(online) = self.online.get() {
+            online.network.stop();
+            // The pump ends when the network's events do; it says good-bye within its own bound.
+            let pump = lock(&online.pump).take();
+            let joined = tokio::task::spawn_blocking(move || pump.map(|pump| pump.join()));
+            let _ = joined.await;
+        }
+        let store = self.store.clone();
+        let flushed = tokio::task::spawn_blocking(move || store.flush()).await;
+        if let Ok(Err(error)) = flushed {
+            tracing::error!("the store could not be written at the end: {error}");
+        }
+    }
+}
+
+async fn flush_now_and_then(store: Arc<Store>) {
+    loop {
+        tokio::time::sleep(FLUSH_EVERY).await;
+        let store = store.clone();
+        match tokio::task::spawn_blocking(move || store.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!("the store cannot be written: {error}"),
+            Err(_) => return,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

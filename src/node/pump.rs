@@ -1,0 +1,276 @@
+//! The thread that owns the replication hub and stands between it and the network.
+//!
+//! | from | comes | goes to |
+//! |---|---|---|
+//! | network | connections, frames, send queues that drained, discovery | hub; [`Discovery`] |
+//! | core handles | wishes | hub |
+//! | hub | frames | network |
+//! | hub | blocks, upgrades, ranges that arrived | the core's handle, which wakes its waiters |
+//!
+//! Everything here is quick: the only disk work is what the hub does to store and serve blocks.
+// This thread is where replication meets the real clock.
+#![allow(clippy::disallowed_methods)]
+
+use super::discovery::Discovery;
+use super::offenders::Offenders;
+use crate::hyper::replication::{
+    AttachOptions, ConnId, ConnInfo, CoreId, Hub, HubEvent, Limits, PeerInfo, RangeId, SeekId,
+    SharedReplica,
+};
+use crate::hyper::session::{CoreHandle, Wish};
+use crate::hyper::store::Store;
+use crate::key::{DiscoveryKey, PublicKey};
+use crate::swarm::driver::NetworkHandle;
+use crate::swarm::{self, SwarmEvent};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::{mpsc, oneshot};
+
+/// Wishes taken in one turn before the hub's output is looked at.
+const WISHES_PER_TURN: usize = 1024;
+
+/// Questions of other threads about the hub.
+pub enum Question {
+    Peers { core: DiscoveryKey, answer: oneshot::Sender<Vec<PeerInfo>> },
+    Stop,
+}
+
+/// What the thread listens to.
+pub struct Inputs {
+    pub network: mpsc::UnboundedReceiver<Vec<SwarmEvent>>,
+    pub wishes: mpsc::UnboundedReceiver<Wish>,
+    pub questions: mpsc::UnboundedReceiver<Question>,
+}
+
+pub struct Pump {
+    hub: Hub,
+    network: NetworkHandle,
+    discovery: Arc<Discovery>,
+    offenders: Offenders,
+    remotes: HashMap<ConnId, PublicKey>,
+    cores: HashMap<CoreId, CoreHandle>,
+    ids: HashMap<DiscoveryKey, CoreId>,
+    /// The hub's name of a range, and the handle's.
+    ranges: HashMap<RangeId, (CoreId, u64)>,
+    range_ids: HashMap<(CoreId, u64), RangeId>,
+    seeks: HashMap<SeekId, (CoreId, u64)>,
+}
+
+impl Pump {
+    pub fn new(network: NetworkHandle, discovery: Arc<Discovery>, store: Arc<Store>) -> Self {
+        let mut hub = Hub::new(Limits::default());
+        hub.set_resolver(Box::new(move |id| match store.stored(id) {
+            Ok(handle) => handle.map(|handle| handle.shared() as SharedReplica),
+            Err(error) => {
+                tracing::warn!("a peer asks for a core that cannot be opened: {error}");
+                None
+            }
+        }));
+        Self {
+            hub,
+            network,
+            discovery,
+            offenders: Offenders::default(),
+            remotes: HashMap::new(),
+            cores: HashMap::new(),
+            ids: HashMap::new(),
+            ranges: HashMap::new(),
+            range_ids: HashMap::new(),
+            seeks: HashMap::new(),
+        }
+    }
+
+    /// Runs until it is told to stop or the network has stopped.
+    pub async fn run(mut self, mut inputs: Inputs) {
+        loop {
+            let deadline = self.hub.poll_timeout().map(tokio::time::Instant::from_std);
+            let sleep = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                question = inputs.questions.recv() => match question {
+                    Some(Question::Peers { core, answer }) => {
+                        let id = self.ids.get(&core);
+                        let _ = answer.send(id.map(|id| self.hub.peers(*id)).unwrap_or_default());
+                    }
+                    Some(Question::Stop) | None => return,
+                },
+                events = inputs.network.recv() => match events {
+                    Some(events) => self.on_network(events),
+                    None => return,
+                },
+                wish = inputs.wishes.recv() => {
+                    let Some(wish) = wish else { return };
+                    self.on_wish(wish);
+                    for _ in 0..WISHES_PER_TURN {
+                        let Ok(wish) = inputs.wishes.try_recv() else { break };
+                        self.on_wish(wish);
+                    }
+                }
+                () = sleep => self.hub.handle_timeout(Instant::now()),
+            }
+            self.drain();
+        }
+    }
+
+    fn on_network(&mut self, events: Vec<SwarmEvent>) {
+        let now = Instant::now();
+        for event in events {
+            match event {
+                SwarmEvent::Ready => tracing::info!("the DHT answers"),
+                SwarmEvent::Connected { conn, remote, handshake_hash, initiator, addr, .. } => {
+                    tracing::info!(%addr, peer = %crate::key::short(&remote.0), "connected");
+                    let conn = ConnId(conn.0);
+                    self.remotes.insert(conn, remote);
+                    let info = ConnInfo { handshake_hash, initiator, remote };
+                    self.hub.handle_connected(conn, info, now);
+                }
+                SwarmEvent::Frame { conn, data } => {
+                    let bytes = data.len();
+                    self.hub.handle_frame(ConnId(conn.0), data, now);
+                    self.network.consumed(conn, bytes);
+                    // Requests that follow from an answer leave before the next answer is looked at.
+                    self.transmit(now);
+                }
+                SwarmEvent::Queued { conn, bytes } => {
+                    self.hub.handle_queued(ConnId(conn.0), bytes, now);
+                }
+                SwarmEvent::Closed { conn, why } => {
+                    tracing::info!(conn = conn.0, ?why, "disconnected");
+                    self.remotes.remove(&ConnId(conn.0));
+                    self.hub.handle_closed(ConnId(conn.0), now);
+                }
+                SwarmEvent::Discovery { topic, announced, .. } => {
+                    self.discovery.round_done(topic, announced);
+                }
+                SwarmEvent::DialFailed { remote, why } => {
+                    tracing::debug!(peer = %crate::key::short(&remote.0), why, "dial failed");
+                }
+            }
+        }
+    }
+
+    fn on_wish(&mut self, wish: Wish) {
+        let now = Instant::now();
+        match wish {
+            Wish::Attach { handle, downloading, small_blocks } => {
+                let options = AttachOptions { downloading, small_blocks };
+                let id = self.hub.attach(handle.shared() as SharedReplica, options, now);
+                self.ids.insert(handle.discovery_key(), id);
+                self.cores.insert(id, handle);
+            }
+            Wish::Block { core, index, urgent } => {
+                if let Some(&id) = self.ids.get(&core) {
+                    self.hub.want_block(id, index, urgent, now);
+                }
+            }
+            Wish::ForgetBlock { core, index } => {
+                if let Some(&id) = self.ids.get(&core) {
+                    self.hub.unwant_block(id, index, now);
+                }
+            }
+            Wish::Range { core, id: range, range: blocks, linear } => {
+                if let Some(&id) = self.ids.get(&core) {
+                    let name = self.hub.want_range(id, blocks, linear, now);
+                    self.ranges.insert(name, (id, range));
+                    self.range_ids.insert((id, range), name);
+                }
+            }
+            Wish::ForgetRange { core, id: range } => {
+                let Some(&id) = self.ids.get(&core) else { return };
+                if let Some(name) = self.range_ids.remove(&(id, range)) {
+                    self.ranges.remove(&name);
+                    self.hub.unwant_range(name, now);
+                }
+            }
+            Wish::Seek { core, bytes } => {
+                if let Some(&id) = self.ids.get(&core) {
+                    let name = self.hub.want_seek(id, bytes, now);
+                    self.seeks.insert(name, (id, bytes));
+                }
+            }
+            Wish::Changed { core } => {
+                if let Some(&id) = self.ids.get(&core) {
+                    self.hub.core_changed(id, now);
+                }
+            }
+        }
+    }
+
+    /// Passes on what the hub has to say until it has nothing more.
+    fn drain(&mut self) {
+        let now = Instant::now();
+        self.transmit(now);
+        while let Some(event) = self.hub.poll_event() {
+            self.on_hub(event, now);
+        }
+        self.transmit(now);
+    }
+
+    fn transmit(&mut self, now: Instant) {
+        while let Some((conn, frame)) = self.hub.poll_transmit() {
+            let queued = self.network.send(swarm::ConnId(conn.0), frame);
+            self.hub.handle_queued(conn, queued, now);
+        }
+    }
+
+    fn on_hub(&mut self, event: HubEvent, now: Instant) {
+        match event {
+            HubEvent::Block { core, index } => self.handle(core, |h| h.on_block(index)),
+            HubEvent::Upgraded { core, .. } | HubEvent::Truncated { core, .. } => {
+                self.handle(core, CoreHandle::on_version);
+            }
+            HubEvent::RangeDone { core, range } => {
+                if let Some((id, range)) = self.ranges.remove(&range) {
+                    self.range_ids.remove(&(id, range));
+                    self.handle(core, |h| h.on_range(range));
+                }
+            }
+            HubEvent::Seeked { core, seek, .. } => {
+                if let Some((_, bytes)) = self.seeks.remove(&seek) {
+                    self.handle(core, |h| h.on_seek(bytes));
+                }
+            }
+            // Whoever waits has a deadline of its own, and another peer may still come.
+            HubEvent::BlockUnavailable { .. } => {}
+            HubEvent::PeerOpened { core, .. } => {
+                self.handle(core, |h| h.set_reach(|reach| reach.peers += 1));
+            }
+            HubEvent::PeerClosed { core, .. } => {
+                self.handle(core, |h| {
+                    h.set_reach(|reach| reach.peers = reach.peers.saturating_sub(1));
+                });
+            }
+            HubEvent::PeersSynced { core } => {
+                self.handle(core, |h| h.set_reach(|reach| reach.syncs += 1));
+            }
+            HubEvent::Violation { conn, what, .. } => {
+                let Some(&remote) = self.remotes.get(&conn) else { return };
+                tracing::warn!(peer = %crate::key::short(&remote.0), ?what, "a peer broke the rules");
+                if let Some(until) = self.offenders.offence(remote, now) {
+                    tracing::warn!(peer = %crate::key::short(&remote.0), "banned for a while");
+                    self.network.ban(remote, until);
+                }
+            }
+            HubEvent::StorageFailed { why, .. } => {
+                tracing::error!("what a peer sent cannot be stored: {why}");
+            }
+            HubEvent::CloseConnection { conn, why } => {
+                tracing::info!(conn = conn.0, why, "closing");
+                self.network.close(swarm::ConnId(conn.0));
+            }
+        }
+    }
+
+    /// Tells a core's handle; cores that are only served have none.
+    fn handle(&self, core: CoreId, tell: impl FnOnce(&CoreHandle)) {
+        if let Some(handle) = self.cores.get(&core) {
+            tell(handle);
+        }
+    }
+}

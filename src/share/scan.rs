@@ -1,0 +1,169 @@
+//! What is in a local folder now: every name that a drive can hold, with what tells a change.
+
+use crate::path::DrivePath;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// One file or link of the folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Local {
+    pub path: DrivePath,
+    pub kind: LocalKind,
+    /// Permission bits.
+    pub mode: u32,
+    /// Milliseconds since 1970.
+    pub mtime_ms: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalKind {
+    File { size: u64 },
+    Symlink { target: String },
+}
+
+/// The outcome of a scan.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// In path order.
+    pub found: Vec<Local>,
+    /// Names that were left out, each with the reason, for a warning.
+    pub skipped: Vec<(PathBuf, String)>,
+    /// Paths that exist but could not be looked at: what is in the drive below them stays.
+    pub unknown: Vec<DrivePath>,
+}
+
+impl Scan {
+    fn skip(&mut self, path: &Path, why: impl ToString) {
+        self.skipped.push((path.to_path_buf(), why.to_string()));
+    }
+}
+
+/// Everything at and below `start` (the root for the whole folder). A path that does not exist gives an
+/// empty scan. Special files and names that are no UTF-8 are left out and told; a folder that cannot be
+/// read is told too, and what the drive holds below it is not taken for deleted.
+pub fn scan(folder: &Path, start: &DrivePath) -> Scan {
+    let mut result = Scan::default();
+    let mut todo = vec![start.clone()];
+    while let Some(path) = todo.pop() {
+        let full = locate(folder, &path);
+        let meta = match fs::symlink_metadata(&full) {
+            Ok(meta) => meta,
+            Err(error) if is_gone(&error) => continue,
+            Err(error) => {
+                result.skip(&full, error);
+                result.unknown.push(path);
+                continue;
+            }
+        };
+        if meta.is_dir() {
+            match children(&full, &path, &mut result) {
+                Ok(names) => todo.extend(names),
+                Err(error) if is_gone(&error) => {}
+                Err(error) => {
+                    result.skip(&full, error);
+                    result.unknown.push(path);
+                }
+            }
+            continue;
+        }
+        let kind = if meta.is_file() {
+            LocalKind::File { size: meta.size() }
+        } else if meta.is_symlink() {
+            match fs::read_link(&full).map(|target| target.into_os_string().into_string()) {
+                Ok(Ok(target)) => LocalKind::Symlink { target },
+                Ok(Err(_)) => {
+                    result.skip(&full, "the target of this link is not UTF-8");
+                    continue;
+                }
+                Err(error) => {
+                    result.skip(&full, error);
+                    continue;
+                }
+            }
+        } else {
+            result.skip(&full, "sockets, pipes and devices have no place in a drive");
+            continue;
+        };
+        let mtime_ms = meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000;
+        result.found.push(Local { path, kind, mode: meta.mode() & 0o777, mtime_ms });
+    }
+    result.found.sort_by(|a, b| a.path.cmp(&b.path));
+    result
+}
+
+/// Where `path` of the drive lies below `folder`.
+pub fn locate(folder: &Path, path: &DrivePath) -> PathBuf {
+    folder.join(path.as_str().trim_start_matches('/'))
+}
+
+/// The drive path of a local one; none outside `folder` or where a name cannot be one of a drive.
+pub fn drive_path(folder: &Path, full: &Path) -> Option<DrivePath> {
+    let below = full.strip_prefix(folder).ok()?.to_str()?;
+    if below.is_empty() {
+        return Some(DrivePath::root());
+    }
+    DrivePath::from_entry_key(&format!("/{below}")).ok()
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn children(full: &Path, path: &DrivePath, result: &mut Scan) -> io::Result<Vec<DrivePath>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(full)? {
+        let entry = entry?;
+        match entry.file_name().into_string().map(|name| path.join(&name)) {
+            Ok(Ok(path)) => names.push(path),
+            Ok(Err(error)) => result.skip(&entry.path(), error),
+            Err(_) => result.skip(&entry.path(), "this name is not UTF-8"),
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStrExt;
+
+    fn paths(scan: &Scan) -> Vec<&str> {
+        scan.found.iter().map(|l| l.path.as_str()).collect()
+    }
+
+    #[test]
+    fn files_and_links_are_found_and_what_no_drive_can_hold_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("a/b")).unwrap();
+        fs::create_dir(at("empty")).unwrap();
+        fs::write(at("a/b/file"), "12345").unwrap();
+        fs::write(at("top"), "").unwrap();
+        std::os::unix::fs::symlink("b/file", at("a/link")).unwrap();
+        fs::write(dir.path().join(std::ffi::OsStr::from_bytes(b"bad-\xff")), "").unwrap();
+        nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+
+        let scan_all = scan(dir.path(), &DrivePath::root());
+        assert_eq!(paths(&scan_all), ["/a/b/file", "/a/link", "/top"]);
+        assert_eq!(scan_all.found[0].kind, LocalKind::File { size: 5 });
+        assert_eq!(scan_all.found[1].kind, LocalKind::Symlink { target: "b/file".into() });
+        assert_eq!(scan_all.skipped.len(), 2);
+
+        let part = scan(dir.path(), &DrivePath::from_user("/a/b").unwrap());
+        assert_eq!(paths(&part), ["/a/b/file"]);
+        let gone = scan(dir.path(), &DrivePath::from_user("/nothing/here").unwrap());
+        assert!(gone.found.is_empty() && gone.unknown.is_empty());
+    }
+
+    #[test]
+    fn local_paths_map_to_drive_paths_and_back() {
+        let folder = Path::new("/f");
+        let path = drive_path(folder, Path::new("/f/a/b")).unwrap();
+        assert_eq!(path.as_str(), "/a/b");
+        assert_eq!(locate(folder, &path), Path::new("/f/a/b"));
+        assert_eq!(drive_path(folder, folder), Some(DrivePath::root()));
+        assert_eq!(drive_path(folder, Path::new("/elsewhere")), None);
+    }
+}

@@ -1,0 +1,293 @@
+//! Every connection of the swarm: connection ↔ stream ↔ remote key.
+//!
+//! A connection is *dialling* (HyperDHT is at work), then *waiting* (keys are agreed, the peer's first
+//! packet has to come) or at once *open*. At most one connection per remote key counts; a waiting one
+//! that we accepted does not count before its first packet.
+//!
+//! This file holds the state and feeds the received bytes to the right [`Opener`]; what follows from a
+//! change is decided in the swarm.
+
+use super::SocketId;
+use super::hyperdht::ConnectId;
+use super::secret_stream::frame::{FrameError, Opener, Sealer};
+use super::udx::Sink;
+use crate::key::PublicKey;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+
+/// Names a connection for the life of the process.
+///
+/// The low half is the number of its UDX stream, so that no second table is needed; the high half
+/// counts up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId(pub u64);
+
+impl ConnId {
+    pub(super) fn stream(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// Silence on our side after which an empty frame is sent. The peer's UDX acknowledges it, or the
+/// stream times out: that is how the dead are noticed.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// How long agreed keys wait for the first packet.
+pub const FIRST_PACKET_WAIT: Duration = Duration::from_secs(10);
+
+/// Accepted handshakes waiting for a packet. A handshake costs its sender one datagram.
+pub const MAX_WAITING: usize = 128;
+
+/// Both halves of the encryption.
+pub struct Session {
+    pub sealer: Sealer,
+    pub opener: Opener,
+}
+
+pub enum Phase {
+    /// HyperDHT looks for the peer and shakes hands, until then at the latest.
+    Dialling {
+        connect: ConnectId,
+        until: Instant,
+    },
+    /// Their first packet will tell where they are.
+    Waiting {
+        until: Instant,
+    },
+    Open,
+}
+
+/// One connection.
+pub struct Connection {
+    pub id: ConnId,
+    pub remote: PublicKey,
+    /// We dialled.
+    pub initiator: bool,
+    pub phase: Phase,
+    /// `None` while dialling.
+    pub session: Option<Session>,
+    pub handshake_hash: [u8; 64],
+    pub remote_stream: u32,
+    pub big_datagrams: bool,
+    pub addr: Option<SocketAddrV4>,
+    pub opened_at: Instant,
+    pub last_write: Instant,
+    /// Plaintext bytes of frames, both ways, keep-alives counted as frames.
+    pub received: u64,
+    pub sent: u64,
+    /// Something was read, something was written: a duplicate may replace it.
+    pub has_read: bool,
+    pub has_written: bool,
+    /// Bytes given to the owner and not consumed yet.
+    pub backlog: usize,
+    /// Bytes queued when the owner was last told.
+    pub told_queued: usize,
+    /// Where the first packet came from, if it came before the keys.
+    pub early_from: Option<(SocketId, SocketAddrV4)>,
+    touched: bool,
+}
+
+impl Connection {
+    pub fn new(id: ConnId, remote: PublicKey, initiator: bool, phase: Phase, now: Instant) -> Self {
+        Self {
+            id,
+            remote,
+            initiator,
+            phase,
+            session: None,
+            handshake_hash: [0; 64],
+            remote_stream: 0,
+            big_datagrams: false,
+            addr: None,
+            opened_at: now,
+            last_write: now,
+            received: 0,
+            sent: 0,
+            has_read: false,
+            has_written: false,
+            backlog: 0,
+            told_queued: 0,
+            early_from: None,
+            touched: false,
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+
+    /// The next frame that came, if any.
+    pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
+        let Some(session) = &mut self.session else { return Ok(None) };
+        let frame = session.opener.next()?;
+        if let Some(frame) = &frame {
+            self.received += frame.len() as u64;
+            self.backlog += frame.len();
+        }
+        self.has_read |= session.opener.has_read();
+        Ok(frame)
+    }
+
+    /// When the connection wants attention.
+    fn deadline(&self) -> Instant {
+        match self.phase {
+            Phase::Dialling { until, .. } | Phase::Waiting { until } => until,
+            Phase::Open => self.last_write + KEEP_ALIVE,
+        }
+    }
+}
+
+/// All of them, by stream.
+#[derive(Default)]
+pub struct Connections {
+    streams: BTreeMap<u32, Connection>,
+    /// The connection that counts for a key.
+    by_key: BTreeMap<PublicKey, u32>,
+    /// Streams that data came in for since the last look.
+    touched: Vec<u32>,
+    /// No deadline is before this.
+    next_deadline: Option<Instant>,
+    counter: u64,
+}
+
+impl Connections {
+    /// A new name for a connection over `stream`.
+    pub fn name(&mut self, stream: u32) -> ConnId {
+        self.counter += 1;
+        ConnId(self.counter << 32 | u64::from(stream))
+    }
+
+    pub fn insert(&mut self, connection: Connection) {
+        let stream = connection.id.stream();
+        self.note_deadline(connection.deadline());
+        if !matches!(connection.phase, Phase::Waiting { .. }) {
+            self.by_key.insert(connection.remote, stream);
+        }
+        self.streams.insert(stream, connection);
+    }
+
+    /// The connection over `stream` is the one that counts for its key.
+    pub fn claim_key(&mut self, stream: u32) {
+        if let Some(connection) = self.streams.get(&stream) {
+            self.by_key.insert(connection.remote, stream);
+        }
+    }
+
+    pub fn remove(&mut self, stream: u32) -> Option<Connection> {
+        let connection = self.streams.remove(&stream)?;
+        if self.by_key.get(&connection.remote) == Some(&stream) {
+            self.by_key.remove(&connection.remote);
+        }
+        Some(connection)
+    }
+
+    pub fn get(&mut self, id: ConnId) -> Option<&mut Connection> {
+        self.streams.get_mut(&id.stream()).filter(|connection| connection.id == id)
+    }
+
+    pub fn by_stream(&mut self, stream: u32) -> Option<&mut Connection> {
+        self.streams.get_mut(&stream)
+    }
+
+    /// The connection, dialled or accepted, that counts for `remote`.
+    pub fn by_key(&mut self, remote: &PublicKey) -> Option<&mut Connection> {
+        let stream = self.by_key.get(remote)?;
+        self.streams.get_mut(stream)
+    }
+
+    /// The connection that HyperDHT works on as `connect`.
+    pub fn dial(&self, connect: ConnectId) -> Option<u32> {
+        let wanted = |c: &Connection| matches!(c.phase, Phase::Dialling { connect: id, .. } if id == connect);
+        self.streams.iter().find(|(_, connection)| wanted(connection)).map(|(&stream, _)| stream)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Connection> {
+        self.streams.values()
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
+        self.streams.values_mut()
+    }
+
+    pub fn streams(&self) -> Vec<u32> {
+        self.streams.keys().copied().collect()
+    }
+
+    /// Dials under way.
+    pub fn dialling(&self) -> usize {
+        let dialling = |c: &&Connection| c.initiator && !c.is_open();
+        self.streams.values().filter(dialling).count()
+    }
+
+    /// Connections that count, dialled ones included.
+    pub fn counted(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Accepted connections without a packet so far.
+    pub fn waiting(&self) -> usize {
+        let waiting = |c: &&Connection| matches!(c.phase, Phase::Waiting { .. });
+        self.streams.values().filter(waiting).count()
+    }
+
+    /// The accepted connection that waits longest.
+    pub fn oldest_waiting(&self) -> Option<u32> {
+        let since = |(&stream, c): (&u32, &Connection)| match c.phase {
+            Phase::Waiting { until } if !c.initiator => Some((until, stream)),
+            _ => None,
+        };
+        self.streams.iter().filter_map(since).min().map(|(_, stream)| stream)
+    }
+
+    /// Streams that were fed since the last call.
+    pub fn take_touched(&mut self) -> Vec<u32> {
+        for stream in &self.touched {
+            if let Some(connection) = self.streams.get_mut(stream) {
+                connection.touched = false;
+            }
+        }
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Gives the list back, to be used again.
+    pub fn recycle(&mut self, mut list: Vec<u32>) {
+        if self.touched.is_empty() {
+            list.clear();
+            self.touched = list;
+        }
+    }
+
+    /// Streams whose deadline has come. Deadlines only move back with every write, so between two
+    /// calls no one has to be asked.
+    pub fn due(&mut self, now: Instant) -> Vec<u32> {
+        if self.next_deadline.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        self.next_deadline =
+            self.streams.values().map(Connection::deadline).filter(|&at| at > now).min();
+        let due = self.streams.iter().filter(|(_, connection)| connection.deadline() <= now);
+        due.map(|(&stream, _)| stream).collect()
+    }
+
+    pub fn note_deadline(&mut self, at: Instant) {
+        self.next_deadline = Some(self.next_deadline.map_or(at, |next| next.min(at)));
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.next_deadline
+    }
+}
+
+impl Sink for Connections {
+    fn data(&mut self, stream: u32, payload: &[u8]) {
+        let Some(connection) = self.streams.get_mut(&stream) else { return };
+        let Some(session) = &mut connection.session else { return };
+        session.opener.feed(payload);
+        if !connection.touched {
+            connection.touched = true;
+            self.touched.push(stream);
+        }
+    }
+}

@@ -1,0 +1,536 @@
+//! dht-rpc: a Kademlia node over single datagrams, without any meaning of its own.
+//!
+//! [`Rpc`] asks and answers, keeps the routing table fresh, walks queries towards their target, and
+//! hands requests it does not know to its owner ([`RpcEvent::Request`]), who answers with [`Rpc::reply`].
+//!
+//! A node is *ephemeral* (it has no id, is not entered in tables, stores nothing) or *persistent*: its id is
+//! the hash of its public address, so a node's id counts only if it matches the address the
+//! datagram came from. We become persistent only when told to, and only once our address is known: given by
+//! the owner, or by a majority of nodes ([`NatSampler`]).
+//!
+//! Everything is sans-io: after each `handle_*` or command the owner drains [`Rpc::poll_event`] and
+//! [`Rpc::poll_transmit`]. Time is cut in ticks of 5 s.
+//!
+//! Source: dht-rpc/index.js, dht-rpc/lib/io.js
+
+pub mod bogon;
+mod budget;
+mod health;
+pub mod message;
+mod nat_sampler;
+mod query;
+mod requests;
+mod serve;
+mod table;
+mod token;
+mod upkeep;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use health::Health;
+pub use message::{Request, Response, Token};
+pub use nat_sampler::NatSampler;
+pub use query::{CONCURRENCY, QueryId, QuerySpec, Reply};
+pub use requests::{MAX_INFLIGHT, RETRIES};
+pub use table::{Node, Table, node_id};
+
+use crate::key::NodeId;
+use crate::swarm::SocketId;
+use budget::Budget;
+use message::{Message, error};
+use query::Query;
+use rand::rngs::StdRng;
+use rand::{Rng, RngCore};
+use requests::{Overdue, Purpose, Requests, Sending};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+use token::Tokens;
+
+/// Nodes per row, and how many nearest nodes a query looks for.
+pub const K: usize = 20;
+
+/// A datagram to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transmit {
+    pub socket: SocketId,
+    pub to: SocketAddrV4,
+    pub bytes: Vec<u8>,
+    pub ttl: Option<u8>,
+}
+
+/// What the owner decides about a node.
+#[derive(Debug, Clone)]
+pub struct RpcConfig {
+    /// Nodes to start from.
+    pub bootstrap: Vec<SocketAddrV4>,
+    /// Serve others: have an id as soon as our address is known.
+    pub persistent: bool,
+    /// Our public address, if the owner knows it. The first node of a network must be told.
+    pub address: Option<SocketAddrV4>,
+    /// Talk to nodes at private and loopback addresses.
+    pub allow_bogons: bool,
+}
+
+/// Handle of one of the owner's requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// One request to one node.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    pub to: SocketAddrV4,
+    pub internal: bool,
+    pub command: u64,
+    pub target: Option<NodeId>,
+    pub token: Option<Token>,
+    pub value: Option<Vec<u8>>,
+    pub retries: u8,
+    pub socket: SocketId,
+}
+
+impl Ask {
+    pub fn new(to: SocketAddrV4, command: u64) -> Self {
+        Self {
+            to,
+            internal: false,
+            command,
+            target: None,
+            token: None,
+            value: None,
+            retries: RETRIES,
+            socket: SocketId::MAIN,
+        }
+    }
+
+    /// A dht PING.
+    pub fn ping(to: SocketAddrV4) -> Self {
+        Self { internal: true, ..Self::new(to, message::internal::PING) }
+    }
+}
+
+/// A request from another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incoming {
+    pub socket: SocketId,
+    pub from: SocketAddrV4,
+    /// The sender's id, if it is really its own.
+    pub id: Option<NodeId>,
+    /// Its token, if any, has been checked.
+    pub request: Request,
+}
+
+/// What an answer carries besides its value.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Extras {
+    pub error: u64,
+    /// A token, so that the requester may store something.
+    pub token: bool,
+    /// Nodes near the target.
+    pub closer: bool,
+}
+
+impl Extras {
+    /// Just the value.
+    pub const BARE: Self = Self { error: error::NONE, token: false, closer: false };
+    /// What a reply to a query carries.
+    pub const QUERY: Self = Self { error: error::NONE, token: true, closer: true };
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RpcEvent {
+    /// The first look around is over.
+    Bootstrapped,
+    /// We have an id from now on.
+    Persistent(NodeId),
+    /// The network went or came back, or is in bad shape.
+    Health { online: bool, degraded: bool },
+    /// A request that is not one of [`message::internal`].
+    Request(Incoming),
+    /// The answer to a request of the owner.
+    Response { id: RequestId, reply: Reply },
+    /// A request of the owner was not answered.
+    Timeout { id: RequestId },
+    /// One good answer within a query.
+    QueryReply { query: QueryId, reply: Reply },
+    /// The query is over; the nearest good answers, nearest first.
+    QueryDone { query: QueryId, closest: Vec<Reply> },
+}
+
+/// A dht-rpc node.
+pub struct Rpc {
+    config: RpcConfig,
+    rng: StdRng,
+    table: Table,
+    requests: Requests,
+    tokens: Tokens,
+    budget: Budget,
+    nat: NatSampler,
+    health: Health,
+    queries: BTreeMap<QueryId, Query>,
+    next_id: u64,
+    persistent: bool,
+    events: VecDeque<RpcEvent>,
+    out: VecDeque<Transmit>,
+    delayed: serve::Delayed,
+    upkeep: upkeep::Upkeep,
+}
+
+impl Rpc {
+    pub fn new(config: RpcConfig, mut rng: StdRng, now: Instant) -> Self {
+        let mut id = [0; 32];
+        rng.fill_bytes(&mut id);
+        let mut key = [0; 32];
+        rng.fill_bytes(&mut key);
+        let mut rpc = Self {
+            table: Table::new(NodeId(id)),
+            requests: Requests::new(rng.random(), now),
+            tokens: Tokens::new(&mut rng, now),
+            budget: Budget::new(key, now),
+            nat: NatSampler::default(),
+            health: Health::default(),
+            queries: BTreeMap::new(),
+            next_id: 0,
+            persistent: false,
+            events: VecDeque::new(),
+            out: VecDeque::new(),
+            delayed: serve::Delayed::default(),
+            upkeep: upkeep::Upkeep::new(&mut rng, now),
+            config,
+            rng,
+        };
+        if let Some(address) = rpc.config.address {
+            rpc.nat.add(address);
+        }
+        rpc.update_id();
+        rpc.start_bootstrap(now);
+        rpc
+    }
+
+    /// Our id, once we are persistent.
+    pub fn id(&self) -> Option<NodeId> {
+        self.persistent.then(|| *self.table.id())
+    }
+
+    /// What others say our address is; only a full address if they agree on the port.
+    pub fn nat(&self) -> &NatSampler {
+        &self.nat
+    }
+
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    pub fn is_bootstrapped(&self) -> bool {
+        self.upkeep.bootstrapped
+    }
+
+    /// Requests in flight.
+    pub fn inflight(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Whether a node may be at this address.
+    pub fn is_usable(&self, addr: &SocketAddrV4) -> bool {
+        is_usable(&self.config, addr)
+    }
+
+    /// Takes a datagram; false if it is not dht-rpc.
+    pub fn handle_datagram(
+        &mut self,
+        socket: SocketId,
+        from: SocketAddrV4,
+        data: &[u8],
+        now: Instant,
+    ) -> bool {
+        if data.len() < 2 || !matches!(data.first(), Some(&(message::REQUEST | message::RESPONSE)))
+        {
+            return false;
+        }
+        if from.port() == 0 {
+            return true;
+        }
+        match Message::decode(data) {
+            Ok(Message::Request(request)) => self.on_request(socket, from, request, now),
+            Ok(Message::Response(response)) => self.on_response(from, response, now),
+            Err(error) => tracing::trace!(%from, %error, "undecodable dht message"),
+        }
+        true
+    }
+
+    /// Sends one request.
+    pub fn request(&mut self, ask: Ask, now: Instant) -> RequestId {
+        let id = RequestId(self.fresh_id());
+        if !self.send(ask, false, Duration::ZERO, Purpose::User(id), now) {
+            self.events.push_back(RpcEvent::Timeout { id });
+        }
+        id
+    }
+
+    /// Forgets a request; no event will come of it.
+    pub fn cancel_request(&mut self, id: RequestId) {
+        self.requests.cancel(&Purpose::User(id));
+    }
+
+    /// Starts a query.
+    pub fn query(&mut self, spec: QuerySpec, now: Instant) -> QueryId {
+        let id = QueryId(self.fresh_id());
+        let mut query = Query::new(spec, *self.table.id());
+        if query.wants_start_nodes() {
+            query.add_start_nodes(self.start_nodes(&query.spec.target));
+        }
+        self.queries.insert(id, query);
+        self.upkeep.delay_refresh();
+        self.advance(id, now);
+        id
+    }
+
+    /// Ends a query; no event will come of it.
+    pub fn cancel_query(&mut self, id: QueryId) {
+        self.queries.remove(&id);
+        self.requests.cancel(&Purpose::Query(id));
+    }
+
+    /// Answers a request.
+    pub fn reply(&mut self, to: &Incoming, value: Option<Vec<u8>>, extras: Extras, now: Instant) {
+        self.reply_to(to, to.from, value, extras, now);
+    }
+
+    /// Answers a request at another address than it came from: its tid is known there.
+    pub fn reply_to(
+        &mut self,
+        incoming: &Incoming,
+        to: SocketAddrV4,
+        value: Option<Vec<u8>>,
+        extras: Extras,
+        now: Instant,
+    ) {
+        let closer = incoming
+            .request
+            .target
+            .filter(|_| extras.closer)
+            .map(|target| self.table.closest(&target, K).into_iter().map(|n| n.addr).collect());
+        let response = Response {
+            tid: incoming.request.tid,
+            to,
+            id: self.id_on(incoming.socket),
+            token: extras.token.then(|| self.tokens.issue(to.ip())),
+            closer: closer.unwrap_or_default(),
+            error: extras.error,
+            value,
+        };
+        self.send_unasked(incoming.socket, to, response.encode(), now);
+    }
+
+    /// Passes a request on under the same tid, with another value.
+    pub fn relay(&mut self, incoming: &Incoming, to: SocketAddrV4, value: Vec<u8>, now: Instant) {
+        let request = Request {
+            to,
+            id: self.id_on(incoming.socket),
+            token: None,
+            value: Some(value),
+            ..incoming.request.clone()
+        };
+        self.send_unasked(incoming.socket, to, request.encode(), now);
+    }
+
+    /// Sends bytes that are not dht-rpc (a punch), within the host's budget.
+    pub fn send_unasked(
+        &mut self,
+        socket: SocketId,
+        to: SocketAddrV4,
+        bytes: Vec<u8>,
+        now: Instant,
+    ) {
+        if to.port() == 0 || !self.budget.take(to.ip(), bytes.len(), now) {
+            tracing::trace!(%to, len = bytes.len(), "host is over its budget, nothing sent");
+            return;
+        }
+        self.out.push_back(Transmit { socket, to, bytes, ttl: None });
+    }
+
+    pub fn poll_event(&mut self) -> Option<RpcEvent> {
+        self.events.pop_front()
+    }
+
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.out.pop_front()
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [
+            self.requests.poll_timeout(),
+            Some(self.tokens.poll_timeout()),
+            Some(self.upkeep.next_tick),
+            self.delayed.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.tokens.handle_timeout(&mut self.rng, now);
+        self.send_delayed(now);
+        for overdue in self.requests.handle_timeout(now, &mut self.out) {
+            match overdue {
+                Overdue::Slow { purpose: Purpose::Query(id) } => {
+                    if let Some(query) = self.queries.get_mut(&id) {
+                        query.on_slow();
+                    }
+                    self.advance(id, now);
+                }
+                Overdue::Slow { .. } => {}
+                Overdue::Lost { purpose, to, slow } => self.on_lost(purpose, to, slow, now),
+            }
+        }
+        self.handle_tick(now);
+    }
+
+    fn on_response(&mut self, from: SocketAddrV4, response: Response, now: Instant) {
+        let Some(answered) = self.requests.answer(response.tid, from, now) else { return };
+        let id = response.id.filter(|id| *id == node_id(from));
+        self.note_node(from, id, response.to, now);
+        let reply = Reply {
+            from,
+            id,
+            to: response.to,
+            token: response.token,
+            closer: response.closer,
+            error: response.error,
+            value: response.value,
+            rtt: answered.rtt,
+        };
+        match answered.purpose {
+            Purpose::Query(query) => self.on_query_reply(query, reply, answered.slow, now),
+            Purpose::User(id) => self.events.push_back(RpcEvent::Response { id, reply }),
+            Purpose::Check(node) => self.on_check(&node, id == Some(node)),
+            Purpose::Swap { old, new } => self.on_swap(&old, new, id == Some(old)),
+            Purpose::Hint => {}
+        }
+    }
+
+    fn on_lost(&mut self, purpose: Purpose, to: SocketAddrV4, slow: bool, now: Instant) {
+        match purpose {
+            Purpose::Query(query) => {
+                self.table.remove(&node_id(to));
+                let Some(state) = self.queries.get_mut(&query) else { return };
+                let hints = state.on_timeout(to, slow);
+                self.send_down_hints(hints, now);
+                self.advance(query, now);
+            }
+            Purpose::User(id) => self.events.push_back(RpcEvent::Timeout { id }),
+            Purpose::Check(id) => self.on_check(&id, false),
+            Purpose::Swap { old, new } => self.on_swap(&old, new, false),
+            Purpose::Hint => {}
+        }
+    }
+
+    fn on_query_reply(&mut self, id: QueryId, reply: Reply, slow: bool, now: Instant) {
+        let config = &self.config;
+        let Some(query) = self.queries.get_mut(&id) else { return };
+        let hints = query.on_reply(&reply, slow, |addr| is_usable(config, addr));
+        if reply.error == error::NONE && !query.spec.silent {
+            self.events.push_back(RpcEvent::QueryReply { query: id, reply });
+        }
+        self.send_down_hints(hints, now);
+        self.advance(id, now);
+    }
+
+    /// Lets a query send what it may, and ends it when it is over.
+    fn advance(&mut self, id: QueryId, now: Instant) {
+        loop {
+            while let Some(to) = self.queries.get_mut(&id).and_then(Query::next) {
+                self.visit(id, to, now);
+            }
+            let Some(query) = self.queries.get_mut(&id) else { return };
+            if !query.settle() {
+                return;
+            }
+            if !query.should_widen() {
+                break;
+            }
+            let target = query.spec.target;
+            let nodes = self.start_nodes(&target);
+            if let Some(query) = self.queries.get_mut(&id) {
+                query.add_start_nodes(nodes);
+            }
+        }
+        self.requests.cancel(&Purpose::Query(id));
+        let Some(query) = self.queries.remove(&id) else { return };
+        if query.spec.silent {
+            self.on_silent_done(id, now);
+        } else {
+            self.events.push_back(RpcEvent::QueryDone { query: id, closest: query.into_closest() });
+        }
+    }
+
+    fn visit(&mut self, id: QueryId, to: SocketAddrV4, now: Instant) {
+        let Some(QuerySpec { internal, command, target, value, retries, .. }) =
+            self.queries.get(&id).map(|q| q.spec.clone())
+        else {
+            return;
+        };
+        let target = Some(target);
+        let ask = Ask { internal, target, value, retries, ..Ask::new(to, command) };
+        if !self.send(ask, false, Duration::ZERO, Purpose::Query(id), now)
+            && let Some(query) = self.queries.get_mut(&id)
+        {
+            query.on_timeout(to, false);
+        }
+    }
+
+    /// The table's nodes near the target, and bootstrap nodes while those are few.
+    fn start_nodes(&self, target: &NodeId) -> Vec<SocketAddrV4> {
+        let mut nodes: Vec<_> = self.table.closest(target, K).into_iter().map(|n| n.addr).collect();
+        if nodes.len() < K {
+            let own = self.nat.address().filter(|_| self.persistent);
+            nodes.extend(self.config.bootstrap.iter().copied().filter(|b| Some(*b) != own));
+        }
+        nodes
+    }
+
+    fn send(
+        &mut self,
+        ask: Ask,
+        force: bool,
+        extra: Duration,
+        purpose: Purpose,
+        now: Instant,
+    ) -> bool {
+        let request = Request {
+            tid: 0,
+            to: ask.to,
+            id: self.id_on(ask.socket),
+            token: ask.token,
+            internal: ask.internal,
+            command: ask.command,
+            target: ask.target,
+            value: ask.value,
+        };
+        let how = Sending { socket: ask.socket, retries: ask.retries, ttl: None, force, extra };
+        self.requests.send(request, how, purpose, now, &mut self.out)
+    }
+
+    /// The id goes out only from the socket whose address it is the hash of.
+    fn id_on(&self, socket: SocketId) -> Option<NodeId> {
+        self.id().filter(|_| socket == SocketId::MAIN)
+    }
+
+    fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+}
+
+fn is_usable(config: &RpcConfig, addr: &SocketAddrV4) -> bool {
+    addr.port() != 0
+        && !bogon::is_known_bad(addr)
+        && !bogon::is_reserved(addr.ip())
+        && (config.allow_bogons || !bogon::is_private(addr.ip()))
+}

@@ -1,0 +1,406 @@
+//! Sockets and the clock: the thread that runs the [`Swarm`] machine.
+//!
+//! One thread owns the sockets and the machine; nothing else of the swarm waits for anything. A turn of
+//! its loop takes commands, receives in batches, lets the machine decide, sends in batches, hands the
+//! events to the owner as one list, and waits for a socket, a command or the machine's deadline.
+//!
+//! ```text
+//!   NetworkHandle ── commands ──▶ ┌──────────────┐ ── recvmmsg/GRO ── sendmsg/GSO ── network
+//!   owner ◀── Vec<SwarmEvent> ─── │ this thread  │
+//!                                 └──────────────┘ ppoll(sockets, bell, deadline)
+//! ```
+//!
+//! A failed send or receive is a lost datagram, never the end of the loop.
+
+#![allow(clippy::disallowed_methods)] // the clock is read here
+
+#[cfg(test)]
+mod bench;
+mod bootstrap;
+mod inbox;
+mod interfaces;
+mod socket;
+
+pub use bootstrap::{BootstrapError, PUBLIC_BOOTSTRAP, resolve_bootstrap};
+
+use super::Transmit;
+use super::{ConnId, JoinOptions, Limits, SocketId, Swarm, SwarmConfig, SwarmEvent, SwarmStatus};
+use crate::codec::FrameBuf;
+use crate::crypto::KeyPair;
+use crate::key::{PublicKey, Topic};
+use inbox::{Command, Inbox};
+use interfaces::local_addresses;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use socket::{Sent, Socket};
+use std::io;
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, oneshot};
+
+/// Batches received in one turn before the machine may decide and send.
+const RECEIVES_PER_TURN: usize = 4;
+
+/// Sends in one turn before what has arrived meanwhile is looked at: about a megabyte.
+const SENDS_PER_TURN: usize = 16;
+
+/// Interfaces are looked at this often.
+const INTERFACES_EVERY: Duration = Duration::from_secs(5);
+
+/// After [`NetworkHandle::stop`] the thread takes at most this long to say good-bye.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Most datagrams of 1472 bytes in one run of at most 65 507.
+const MAX_SEGMENTS: usize = 44;
+
+/// How a network is set up.
+#[derive(Debug, Clone)]
+pub struct NetworkConfig {
+    pub key_pair: KeyPair,
+    /// Where the main socket is bound; port 0 for any, and a taken port is replaced.
+    pub bind: SocketAddrV4,
+    /// Nodes to enter the DHT by; see [`resolve_bootstrap`].
+    pub bootstrap: Vec<SocketAddrV4>,
+    /// Be a full node of the DHT.
+    pub persistent: bool,
+    /// Our public address, if known. A full node bound to one address has that.
+    pub address: Option<SocketAddrV4>,
+    pub limits: Limits,
+}
+
+/// Talks to a running network, from any thread. The last one to be dropped stops it.
+#[derive(Clone)]
+pub struct NetworkHandle {
+    owner: Arc<Owner>,
+}
+
+struct Owner {
+    inbox: Arc<Inbox>,
+    local_addr: SocketAddrV4,
+    public_key: PublicKey,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.inbox.push(Command::Stop);
+    }
+}
+
+/// A running network.
+pub struct Network;
+
+impl Network {
+    /// Binds the socket and starts the thread. Events come as lists, in order; the channel ends when the
+    /// network has stopped.
+    pub fn start(
+        config: NetworkConfig,
+    ) -> io::Result<(NetworkHandle, mpsc::UnboundedReceiver<Vec<SwarmEvent>>)> {
+        let socket = Socket::bind(config.bind)?;
+        let local_addr = socket.local_addr()?;
+        let inbox = Arc::new(Inbox::new()?);
+        let public_key = PublicKey(config.key_pair.public());
+        let (events, receiver) = mpsc::unbounded_channel();
+        let owner = Owner { inbox: inbox.clone(), local_addr, public_key };
+        let turn = move || Driver::new(config, socket, local_addr, inbox, events).run();
+        std::thread::Builder::new().name("network".into()).spawn(turn)?;
+        Ok((NetworkHandle { owner: Arc::new(owner) }, receiver))
+    }
+}
+
+impl NetworkHandle {
+    /// Where the main socket is bound.
+    pub fn local_addr(&self) -> SocketAddrV4 {
+        self.owner.local_addr
+    }
+
+    pub fn public_key(&self) -> PublicKey {
+        self.owner.public_key
+    }
+
+    /// See [`Swarm::join`].
+    pub fn join(&self, topic: Topic, options: JoinOptions) {
+        self.push(Command::Join(topic, options));
+    }
+
+    /// See [`Swarm::leave`].
+    pub fn leave(&self, topic: Topic) {
+        self.push(Command::Leave(topic));
+    }
+
+    /// See [`Swarm::connect_peer`].
+    pub fn connect_peer(&self, key: PublicKey) {
+        self.push(Command::ConnectPeer(key));
+    }
+
+    /// See [`Swarm::leave_peer`].
+    pub fn leave_peer(&self, key: PublicKey) {
+        self.push(Command::LeavePeer(key));
+    }
+
+    /// Sends one message. Answers the bytes on their way for the connection, this one included: above a
+    /// bound of your own wait for [`SwarmEvent::Queued`]. 0 if the connection is gone.
+    pub fn send(&self, conn: ConnId, frame: FrameBuf) -> usize {
+        self.owner.inbox.push_frame(conn, frame)
+    }
+
+    /// See [`Swarm::consumed`].
+    pub fn consumed(&self, conn: ConnId, bytes: usize) {
+        self.push(Command::Consumed(conn, bytes));
+    }
+
+    /// See [`Swarm::close`].
+    pub fn close(&self, conn: ConnId) {
+        self.push(Command::Close(conn));
+    }
+
+    /// See [`Swarm::ban`].
+    pub fn ban(&self, key: PublicKey, until: Instant) {
+        self.push(Command::Ban(key, until));
+    }
+
+    /// The state of everything; `None` once the network has stopped.
+    pub async fn status(&self) -> Option<SwarmStatus> {
+        let (answer, status) = oneshot::channel();
+        self.push(Command::Status(answer));
+        status.await.ok()
+    }
+
+    /// Withdraws announcements, ends connections and stops. The end of the event channel says when.
+    pub fn stop(&self) {
+        self.push(Command::Stop);
+    }
+
+    fn push(&self, command: Command) {
+        self.owner.inbox.push(command);
+    }
+}
+
+/// The wall clock, which the values that the DHT stores are dated by.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}
+
+struct Driver {
+    swarm: Swarm,
+    /// By [`SocketId`].
+    sockets: Vec<Socket>,
+    inbox: Arc<Inbox>,
+    commands: Vec<Command>,
+    events: mpsc::UnboundedSender<Vec<SwarmEvent>>,
+    /// The datagrams of one send.
+    buf: Vec<u8>,
+    /// A send that the kernel had no room for.
+    blocked: Option<Transmit>,
+    local_addresses: Vec<SocketAddrV4>,
+    interfaces_at: Instant,
+    /// We are to stop, by then at the latest.
+    stop_by: Option<Instant>,
+}
+
+impl Driver {
+    fn new(
+        config: NetworkConfig,
+        socket: Socket,
+        local_addr: SocketAddrV4,
+        inbox: Arc<Inbox>,
+        events: mpsc::UnboundedSender<Vec<SwarmEvent>>,
+    ) -> Self {
+        let NetworkConfig { key_pair, bootstrap, persistent, address, limits, .. } = config;
+        let bound = Some(local_addr).filter(|a| persistent && !a.ip().is_unspecified());
+        let local_addresses = local_addresses(local_addr);
+        let config = SwarmConfig {
+            key_pair,
+            bootstrap,
+            persistent,
+            address: address.or(bound),
+            local_addresses: local_addresses.clone(),
+            unix_ms: unix_ms(),
+            limits,
+        };
+        let now = Instant::now();
+        Self {
+            swarm: Swarm::new(config, StdRng::from_os_rng(), now),
+            sockets: vec![socket],
+            inbox,
+            commands: Vec::new(),
+            events,
+            buf: Vec::with_capacity(1 << 16),
+            blocked: None,
+            local_addresses,
+            interfaces_at: now + INTERFACES_EVERY,
+            stop_by: None,
+        }
+    }
+
+    fn run(mut self) {
+        // The kernel rounds waits by 50 µs unless told otherwise; pacing wants them sharper.
+        let _ = nix::sys::prctl::set_timerslack(1000);
+        let mut more = true;
+        loop {
+            let now = Instant::now();
+            self.take_commands(now);
+            let received = more && self.receive(now);
+            if self.swarm.poll_timeout().is_some_and(|at| at <= now) {
+                self.swarm.handle_timeout(now);
+            }
+            if self.interfaces_at <= now {
+                self.look_at_interfaces(now);
+            }
+            let sending = self.transmit(now);
+            if !self.hand_over_events() || self.is_over(now) {
+                break;
+            }
+            more = received || sending || self.wait();
+        }
+        self.inbox.shut();
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.stop_by.is_some_and(|at| self.swarm.is_stopped() || now >= at)
+    }
+
+    fn take_commands(&mut self, now: Instant) {
+        let mut commands = std::mem::take(&mut self.commands);
+        self.inbox.take(&mut commands);
+        for command in commands.drain(..) {
+            self.obey(command, now);
+        }
+        self.commands = commands;
+    }
+
+    fn obey(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Send(conn, frame) => {
+                self.swarm.send(conn, frame, now);
+            }
+            Command::Consumed(conn, bytes) => self.swarm.consumed(conn, bytes),
+            Command::Join(topic, options) => self.swarm.join(topic, options, now),
+            Command::Leave(topic) => self.swarm.leave(&topic, now),
+            Command::ConnectPeer(key) => self.swarm.connect_peer(key, now),
+            Command::LeavePeer(key) => self.swarm.leave_peer(&key, now),
+            Command::Close(conn) => self.swarm.close(conn, now),
+            Command::Ban(key, until) => self.swarm.ban(key, until, now),
+            Command::Status(answer) => {
+                let _ = answer.send(self.swarm.status());
+            }
+            Command::Stop => {
+                if self.stop_by.is_none() {
+                    self.stop_by = Some(now + FAREWELL);
+                    self.swarm.stop(now);
+                }
+            }
+        }
+    }
+
+    /// Takes what the sockets hold, within reason. Answers whether anything came.
+    fn receive(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        for (i, socket) in self.sockets.iter_mut().enumerate() {
+            for _ in 0..RECEIVES_PER_TURN {
+                let more = socket.receive();
+                for (from, bytes, stride) in socket.datagrams() {
+                    any = true;
+                    self.swarm.handle_datagrams(SocketId(i as u8), from, bytes, stride, now);
+                }
+                if !more {
+                    break;
+                }
+            }
+        }
+        if any {
+            self.swarm.end_of_batch(now);
+        }
+        any
+    }
+
+    /// Sends what there is, within reason. Answers whether there may be more to send at once.
+    fn transmit(&mut self, now: Instant) -> bool {
+        for _ in 0..SENDS_PER_TURN {
+            if self.blocked.is_none() {
+                let segments = self.sockets.first().map_or(1, Socket::max_segments);
+                let segments = segments.min(MAX_SEGMENTS);
+                let Some(transmit) = self.swarm.poll_transmit(now, &mut self.buf, segments) else {
+                    return false;
+                };
+                self.blocked = Some(transmit);
+            }
+            let Some(Transmit { socket, to, segment_size, ttl }) = self.blocked else {
+                return false;
+            };
+            let sent = self
+                .sockets
+                .get(usize::from(socket.0))
+                .map_or(Sent::Done, |socket| socket.send(to, &self.buf, segment_size, ttl));
+            match sent {
+                Sent::Done => {}
+                Sent::Blocked => return false,
+                Sent::TooLarge(size) => self.swarm.handle_send_error(socket, to, size, now),
+            }
+            self.blocked = None;
+        }
+        true
+    }
+
+    /// Gives the owner its events. `false` if there is no owner any more and nothing to finish.
+    fn hand_over_events(&mut self) -> bool {
+        let mut list = Vec::new();
+        while let Some(mut event) = self.swarm.poll_event() {
+            match &mut event {
+                SwarmEvent::Connected { conn, .. } => self.inbox.open(*conn),
+                SwarmEvent::Closed { conn, .. } => self.inbox.close(*conn),
+                SwarmEvent::Queued { conn, bytes } => *bytes = self.inbox.set_queued(*conn, *bytes),
+                _ => {}
+            }
+            list.push(event);
+        }
+        if !list.is_empty() && self.events.send(list).is_err() && self.stop_by.is_none() {
+            return false;
+        }
+        true
+    }
+
+    /// Waits for a datagram, for room to send, for a command or for the time. Answers whether there is
+    /// something to receive.
+    fn wait(&mut self) -> bool {
+        if !self.inbox.sleep() {
+            return false;
+        }
+        let now = Instant::now();
+        let deadline = [self.swarm.poll_timeout(), Some(self.interfaces_at), self.stop_by];
+        let deadline = deadline.into_iter().flatten().min().unwrap_or(self.interfaces_at);
+        let timeout = TimeSpec::from(deadline.saturating_duration_since(now));
+        let blocked = self.blocked.map(|blocked| usize::from(blocked.socket.0));
+        let mut fds = vec![PollFd::new(self.inbox.fd(), PollFlags::POLLIN)];
+        for (i, socket) in self.sockets.iter().enumerate() {
+            let mut flags = PollFlags::POLLIN;
+            flags.set(PollFlags::POLLOUT, blocked == Some(i));
+            fds.push(PollFd::new(socket.fd(), flags));
+        }
+        let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|r| !r.is_empty());
+        if ppoll(&mut fds, Some(timeout), None).is_err() {
+            return true;
+        }
+        let (bell, sockets) = fds.split_at(1);
+        let readable = sockets.iter().any(ready);
+        if bell.iter().any(ready) {
+            drop(fds);
+            self.inbox.hush();
+        }
+        readable
+    }
+
+    fn look_at_interfaces(&mut self, now: Instant) {
+        self.interfaces_at = now + INTERFACES_EVERY;
+        let Some(Ok(bound)) = self.sockets.first().map(Socket::local_addr) else { return };
+        let found = local_addresses(bound);
+        if found != self.local_addresses {
+            tracing::info!(addresses = ?found, "the network changed");
+            self.local_addresses = found.clone();
+            self.swarm.network_changed(found, now);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! One UDP socket, sent and received in batches.
+//!
+//! One system call sends up to 64 datagrams of equal size (GSO) and receives up to [`BATCH`] runs of
+//! them (`recvmmsg`, GRO). Path MTU discovery is on (`IP_PMTUDISC_PROBE`): a datagram that is too large
+//! fails instead of being cut, which is what UDX's own search for the MTU wants.
+
+use nix::sys::socket::{setsockopt, sockopt};
+use quinn_udp::{RecvMeta, UdpSocketState};
+use std::io::{self, ErrorKind, IoSliceMut};
+use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// Runs of datagrams taken by one call. More would push the rest of the work out of the cache: each
+/// run may be as long as [`RUN`].
+const BATCH: usize = 16;
+
+/// Longest run of datagrams that arrives, or leaves, as one: the limit of UDP.
+const RUN: usize = 65_535;
+
+/// Kernel buffers. A stream's window is 4 MiB, and the kernel counts its own overhead too.
+const RECEIVE_BUFFER: usize = 16 << 20;
+const SEND_BUFFER: usize = 4 << 20;
+
+/// TTL of everything but hole punches.
+const DEFAULT_TTL: u32 = 64;
+
+/// One socket and its buffers.
+pub struct Socket {
+    io: UdpSocket,
+    state: UdpSocketState,
+    /// [`BATCH`] buffers of [`RUN`] bytes.
+    buffers: Vec<u8>,
+    meta: [RecvMeta; BATCH],
+    /// Taken by the last call and not handed out yet.
+    received: usize,
+}
+
+/// What became of a send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It left, or it never can; either way it is over.
+    Done,
+    /// The kernel's buffer is full: try the same again when the socket is writable.
+    Blocked,
+    /// Datagrams of this size do not fit the way there.
+    TooLarge(usize),
+}
+
+impl Socket {
+    /// Binds to `addr`; a port that is taken is replaced by a free one.
+    pub fn bind(addr: SocketAddrV4) -> io::Result<Self> {
+        let any_port = || UdpSocket::bind(SocketAddrV4::new(*addr.ip(), 0));
+        let io = UdpSocket::bind(addr).or_else(|error| match error.kind() {
+            ErrorKind::AddrInUse if addr.port() != 0 => any_port(),
+            _ => Err(error),
+        })?;
+        let state = UdpSocketState::new((&io).into())?;
+        enlarge_buffers(&io);
+        let buffers = vec![0; BATCH * RUN];
+        Ok(Self { io, state, buffers, meta: [RecvMeta::default(); BATCH], received: 0 })
+    }
+
+    pub fn local_addr(&self) -> io::Result<SocketAddrV4> {
+        match self.io.local_addr()? {
+            SocketAddr::V4(addr) => Ok(addr),
+            SocketAddr::V6(_) => Err(ErrorKind::Unsupported.into()),
+        }
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.io.as_fd()
+    }
+
+    /// Datagrams that one send may carry.
+    pub fn max_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    /// Takes what is waiting. Answers whether there may be more.
+    pub fn receive(&mut self) -> bool {
+        self.received = 0;
+        let mut slices = self.buffers.chunks_exact_mut(RUN).map(IoSliceMut::new);
+        let mut bufs: [IoSliceMut<'_>; BATCH] =
+            std::array::from_fn(|_| slices.next().unwrap_or(IoSliceMut::new(&mut [])));
+        match self.state.recv((&self.io).into(), &mut bufs, &mut self.meta) {
+            Ok(n) => {
+                self.received = n;
+                n == BATCH
+            }
+            Err(error) => {
+                if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) {
+                    tracing::debug!(%error, "receiving failed");
+                }
+                false
+            }
+        }
+    }
+
+    /// What the last [`Self::receive`] took: sender, bytes, size of each datagram in them.
+    pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddrV4, &[u8], usize)> {
+        let runs = self.buffers.chunks_exact(RUN).zip(&self.meta).take(self.received);
+        runs.filter_map(|(buffer, meta)| {
+            let SocketAddr::V4(from) = meta.addr else { return None };
+            Some((from, buffer.get(..meta.len)?, meta.stride))
+        })
+    }
+
+    /// Sends the datagrams in `bytes`, each `segment` long but the last, to `to`.
+    pub fn send(
+        &self,
+        to: SocketAddrV4,
+        bytes: &[u8],
+        segment: Option<usize>,
+        ttl: Option<u8>,
+    ) -> Sent {
+        if let Some(ttl) = ttl {
+            let _ = self.io.set_ttl(ttl.into());
+        }
+        let sent = self.send_run(to, bytes, segment);
+        if ttl.is_some() {
+            let _ = self.io.set_ttl(DEFAULT_TTL);
+        }
+        sent
+    }
+
+    fn send_run(&self, to: SocketAddrV4, bytes: &[u8], segment: Option<usize>) -> Sent {
+        match self.try_send(to, bytes, segment) {
+            Ok(()) => Sent::Done,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Sent::Blocked,
+            Err(error) if quinn_udp::is_msg_size_err(&error) => {
+                Sent::TooLarge(segment.unwrap_or(bytes.len()).min(bytes.len()))
+            }
+            Err(error) => {
+                tracing::trace!(%error, %to, len = bytes.len(), ?segment, "sending failed");
+                // Some drivers refuse a run where they would take its parts. What goes nowhere is
+                // lost, as any datagram may be.
+                if let Some(size) = segment.filter(|&size| size < bytes.len()) {
+                    for datagram in bytes.chunks(size) {
+                        let _ = self.try_send(to, datagram, None);
+                    }
+                }
+                Sent::Done
+            }
+        }
+    }
+
+    fn try_send(&self, to: SocketAddrV4, bytes: &[u8], segment: Option<usize>) -> io::Result<()> {
+        let transmit = quinn_udp::Transmit {
+            destination: to.into(),
+            ecn: None,
+            contents: bytes,
+            segment_size: segment,
+            src_ip: None,
+        };
+        self.state.try_send((&self.io).into(), &transmit)
+    }
+}
+
+/// Asks for large buffers: past the system's limit where we may, else up to it.
+fn enlarge_buffers(io: &UdpSocket) {
+    if setsockopt(io, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        let _ = setsockopt(io, sockopt::RcvBuf, &RECEIVE_BUFFER);
+    }
+    if setsockopt(io, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
+        let _ = setsockopt(io, sockopt::SndBuf, &SEND_BUFFER);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn socket() -> Socket {
+        Socket::bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap()
+    }
+
+    fn received(socket: &mut Socket) -> Vec<Vec<u8>> {
+        // On loopback a datagram is there when its send returns.
+        socket.receive();
+        let runs = socket.datagrams().flat_map(|(_, run, stride)| run.chunks(stride.max(1)));
+        runs.map(<[u8]>::to_vec).collect()
+    }
+
+    #[test]
+    fn a_run_arrives_as_its_datagrams() {
+        let (a, mut b) = (socket(), socket());
+        let to = b.local_addr().unwrap();
+        let bytes: Vec<u8> = (0..3500u32).map(|i| i as u8).collect();
+        assert_eq!(a.send(to, &bytes, Some(1000), None), Sent::Done);
+        let parts: Vec<_> = bytes.chunks(1000).map(<[u8]>::to_vec).collect();
+        assert_eq!(received(&mut b), parts);
+    }
+
+    #[test]
+    fn the_largest_datagram_passes_and_a_larger_one_is_told() {
+        let (a, mut b) = (socket(), socket());
+        let to = b.local_addr().unwrap();
+        assert_eq!(a.send(to, &[1; 65_508], None, None), Sent::TooLarge(65_508));
+        assert_eq!(a.send(to, &[2; 65_507], Some(65_507), Some(5)), Sent::Done);
+        assert_eq!(received(&mut b), [vec![2; 65_507]]);
+    }
+
+    #[test]
+    fn a_taken_port_is_replaced() {
+        let a = socket();
+        let b = Socket::bind(a.local_addr().unwrap()).unwrap();
+        assert_ne!(a.local_addr().unwrap(), b.local_addr().unwrap());
+    }
+}

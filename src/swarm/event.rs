@@ -1,0 +1,121 @@
+//! What the swarm is told at the start, and what it tells its owner.
+
+use super::connections::ConnId;
+use super::secret_stream::frame::FrameError;
+use super::topic::TopicStatus;
+use super::udx;
+use crate::crypto::KeyPair;
+use crate::key::{PublicKey, Topic};
+use bytes::Bytes;
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+/// How a swarm is set up.
+#[derive(Debug, Clone)]
+pub struct SwarmConfig {
+    /// Our identity: whom others connect to, and who announces.
+    pub key_pair: KeyPair,
+    /// Nodes to enter the DHT by.
+    pub bootstrap: Vec<SocketAddrV4>,
+    /// Be a full node of the DHT from the start: known address, no firewall in front.
+    pub persistent: bool,
+    /// Our public address, if known; the first node of a DHT must be told.
+    pub address: Option<SocketAddrV4>,
+    /// Where peers of the same network may reach the main socket.
+    pub local_addresses: Vec<SocketAddrV4>,
+    /// The wall clock at the start, in milliseconds since 1970.
+    pub unix_ms: u64,
+    pub limits: Limits,
+}
+
+/// How much of everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections above which we dial nobody any more, but still accept.
+    pub max_peers: usize,
+    /// Dials at a time once there is a connection.
+    pub max_parallel: usize,
+    /// Dials at a time while there is none: stale records must not keep a fresh one waiting.
+    pub max_parallel_first: usize,
+    /// Connections above which none are accepted.
+    pub max_connections: usize,
+}
+
+impl Default for Limits {
+    /// `max_peers` and `max_parallel` as the reference; it accepts without limit.
+    fn default() -> Self {
+        Self { max_peers: 64, max_parallel: 3, max_parallel_first: 8, max_connections: 256 }
+    }
+}
+
+/// Something the owner must know.
+#[derive(Debug)]
+pub enum SwarmEvent {
+    /// The DHT answers.
+    Ready,
+    /// A connection is open; frames may be sent.
+    Connected {
+        conn: ConnId,
+        remote: PublicKey,
+        /// Names the session on both sides.
+        handshake_hash: [u8; 64],
+        /// We dialled.
+        initiator: bool,
+        addr: SocketAddrV4,
+        /// Joined topics under which the peer was found; none for a stranger who dialled us.
+        topics: Vec<Topic>,
+    },
+    /// One message, decrypted. [`super::Swarm::consumed`] must follow sooner or later.
+    Frame { conn: ConnId, data: Bytes },
+    /// The bytes queued for a connection fell or rose to this.
+    Queued { conn: ConnId, bytes: usize },
+    /// The connection is gone. Its name is never used again.
+    Closed { conn: ConnId, why: Closed },
+    /// A round of looking for peers of a topic ended.
+    Discovery { topic: Topic, found: usize, announced: bool },
+    /// A peer could not be reached.
+    DialFailed { remote: PublicKey, why: String },
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// We closed it.
+    Local,
+    /// The peer ended the stream in good order.
+    RemoteEnded,
+    /// The peer is connected twice; the other connection stays.
+    Duplicate,
+    /// The peer is banned.
+    Banned,
+    /// The encrypted stream broke.
+    Frame(FrameError),
+    /// The stream under it ended.
+    Stream(udx::CloseReason),
+}
+
+/// A connection as a person may want to see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionStatus {
+    pub conn: ConnId,
+    pub remote: PublicKey,
+    pub initiator: bool,
+    pub open: bool,
+    pub addr: Option<SocketAddrV4>,
+    /// Bytes of messages.
+    pub received: u64,
+    pub sent: u64,
+    pub queued: usize,
+    pub rtt: Option<Duration>,
+}
+
+/// The state of everything, for people and tests.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SwarmStatus {
+    pub ready: bool,
+    pub listening: bool,
+    pub peers_known: usize,
+    pub peers_queued: usize,
+    pub connections: Vec<ConnectionStatus>,
+    pub topics: Vec<TopicStatus>,
+}

@@ -1,0 +1,257 @@
+//! Keeping a server findable: its announcement at the three nodes nearest to its key, its *relays*.
+//!
+//! ```text
+//! Looking ──▶ Announcing ──▶ Resting 3 s ◀──▶ Pinging ──(100 rounds, or too few answer)──▶ Looking
+//! ```
+//!
+//! The pings keep a NAT's mapping towards the relays open: they pass on what clients send us. After an
+//! update, nodes that are no relay any more are told to forget us. If no relay was found the next try comes
+//! soon, with back-off.
+//!
+//! Source: hyperdht/lib/announcer.js
+
+use super::leave::Leaving;
+use super::messages::{PeerRecord, RelayInfo, command};
+use super::net::{Net, Owner};
+use super::signatures::Place;
+use crate::crypto::KeyPair;
+use crate::key::{NodeId, PublicKey};
+use crate::swarm::dht_rpc::message::error;
+use crate::swarm::dht_rpc::{Ask, QuerySpec, Reply};
+use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Relays a server has.
+const RELAYS: usize = 3;
+/// Pause between pings: shorter than any NAT forgets.
+const PING_PAUSE: Duration = Duration::from_secs(3);
+/// Rounds of pings until the next update: five minutes.
+const ROUNDS: u32 = 100;
+/// Pause after an update that found no relay, doubled each time.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+/// Past updates whose nodes still count as our relays.
+const GENERATIONS: usize = 3;
+
+/// What one of the announcer's requests was for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    Look,
+    Announce(RelayInfo),
+    Ping,
+}
+
+#[derive(Debug)]
+enum State {
+    Looking,
+    Announcing { waiting: usize, relays: Vec<RelayInfo> },
+    Resting { until: Instant, round: u32 },
+    Pinging { waiting: usize, asked: usize, answered: usize, round: u32 },
+}
+
+/// The announcement of one key.
+#[derive(Debug)]
+pub(super) struct Announcer {
+    key_pair: Arc<KeyPair>,
+    target: NodeId,
+    state: State,
+    relays: Vec<RelayInfo>,
+    /// Relays of this update and those before, the latest first.
+    generations: VecDeque<BTreeSet<SocketAddrV4>>,
+    closest: Vec<SocketAddrV4>,
+    refresh: bool,
+    failures: u32,
+    /// The first update is over.
+    ready: bool,
+    updates: u64,
+}
+
+impl Announcer {
+    pub fn start(key_pair: Arc<KeyPair>, target: NodeId, net: &mut Net, now: Instant) -> Self {
+        let mut announcer = Self {
+            key_pair,
+            target,
+            state: State::Looking,
+            relays: Vec::new(),
+            generations: VecDeque::new(),
+            closest: Vec::new(),
+            refresh: false,
+            failures: 0,
+            ready: false,
+            updates: 0,
+        };
+        announcer.update(net, now);
+        announcer
+    }
+
+    /// Our relays, and how each of them sees us.
+    pub fn relays(&self) -> &[RelayInfo] {
+        &self.relays
+    }
+
+    /// Whether the first update is over, so that [`Self::relay_addresses`] means something.
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Where to ask for us: our own address if it is open, then the relays.
+    pub fn relay_addresses(&self, net: &Net) -> Vec<SocketAddrV4> {
+        let open = net.open_address().into_iter();
+        open.chain(self.relays.iter().map(|r| r.relay)).take(PeerRecord::MAX_RELAYS).collect()
+    }
+
+    /// Updates finished so far.
+    pub fn updates(&self) -> u64 {
+        self.updates
+    }
+
+    /// Whether a node is or lately was a relay of ours.
+    pub fn is_relay(&self, node: &SocketAddrV4) -> bool {
+        self.generations.iter().any(|g| g.contains(node))
+    }
+
+    /// Our encoded record, as it stands at the relays.
+    pub fn record(&self) -> Vec<u8> {
+        let public_key = PublicKey(self.key_pair.public());
+        PeerRecord { public_key, relay_addresses: Vec::new() }.encode()
+    }
+
+    /// Something changed (network, address): update soon.
+    pub fn refresh(&mut self, net: &mut Net, now: Instant) {
+        self.refresh = true;
+        if let State::Resting { .. } = self.state {
+            self.update(net, now);
+        }
+    }
+
+    pub fn on_query_done(&mut self, closest: &[Reply], net: &mut Net, now: Instant) {
+        if !matches!(self.state, State::Looking) {
+            return;
+        }
+        self.closest = closest.iter().map(|r| r.from).collect();
+        let mut waiting = 0;
+        for reply in closest.iter().take(RELAYS) {
+            let (Some(node), Some(token)) = (reply.id, reply.token) else { continue };
+            let place = Place { target: &self.target, node: &node, token: &token };
+            let public_key = PublicKey(self.key_pair.public());
+            let peer = PeerRecord { public_key, relay_addresses: Vec::new() };
+            let value = place.announce(peer, &self.key_pair).encode();
+            let ask = Ask {
+                target: Some(self.target),
+                token: Some(token),
+                value: Some(value),
+                ..Ask::new(reply.from, command::ANNOUNCE)
+            };
+            let step = Step::Announce(RelayInfo { relay: reply.from, peer: reply.to });
+            net.ask(ask, Owner::Announcer(self.target, step), now);
+            waiting += 1;
+        }
+        self.state = State::Announcing { waiting, relays: Vec::new() };
+        if waiting == 0 {
+            self.finish_update(net, now);
+        }
+    }
+
+    /// One of our requests was answered, or not (`None`).
+    pub fn on_answer(&mut self, step: Step, reply: Option<&Reply>, net: &mut Net, now: Instant) {
+        match (step, &mut self.state) {
+            (Step::Announce(relay), State::Announcing { waiting, relays }) => {
+                *waiting -= 1;
+                if reply.is_some_and(|r| r.error == error::NONE) {
+                    relays.push(relay);
+                }
+                if *waiting == 0 {
+                    self.finish_update(net, now);
+                }
+            }
+            (Step::Ping, State::Pinging { waiting, asked, answered, round }) => {
+                *waiting -= 1;
+                *answered += usize::from(reply.is_some());
+                if *waiting == 0 {
+                    let (enough, round) = (*answered >= (*asked).min(RELAYS), *round);
+                    self.after_pings(enough, round, net, now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self.state {
+            State::Resting { until, .. } => Some(until),
+            _ => None,
+        }
+    }
+
+    pub fn handle_timeout(&mut self, net: &mut Net, now: Instant) {
+        let State::Resting { until, round } = self.state else { return };
+        if now < until {
+            return;
+        }
+        if self.refresh || round >= ROUNDS || self.relays.is_empty() {
+            return self.update(net, now);
+        }
+        for relay in &self.relays {
+            net.ask(Ask::ping(relay.relay), Owner::Announcer(self.target, Step::Ping), now);
+        }
+        let asked = self.relays.len();
+        self.state = State::Pinging { waiting: asked, asked, answered: 0, round };
+    }
+
+    /// Stops; what is to be told to the relays that know us.
+    pub fn stop(self, net: &mut Net) -> Leaving {
+        net.cancel_owner(|o| matches!(o, Owner::Announcer(target, _) if *target == self.target));
+        let nodes = self.generations.front().cloned().unwrap_or_default();
+        Leaving::new(self.key_pair, self.target, nodes.into_iter().collect())
+    }
+
+    fn update(&mut self, net: &mut Net, now: Instant) {
+        self.refresh = false;
+        self.state = State::Looking;
+        let spec = QuerySpec {
+            nodes: self.closest.clone(),
+            ..QuerySpec::new(command::FIND_PEER, self.target)
+        };
+        net.query(spec, Owner::Announcer(self.target, Step::Look), now);
+    }
+
+    fn finish_update(&mut self, net: &mut Net, now: Instant) {
+        let State::Announcing { relays, .. } = std::mem::replace(&mut self.state, State::Looking)
+        else {
+            return;
+        };
+        let current: BTreeSet<_> = relays.iter().map(|r| r.relay).collect();
+        let dropped: Vec<_> = match self.generations.front() {
+            Some(before) => before.difference(&current).copied().collect(),
+            None => Vec::new(),
+        };
+        self.generations.push_front(current);
+        self.generations.truncate(GENERATIONS);
+        self.relays = relays;
+        self.updates += 1;
+        self.failures = if self.relays.is_empty() { self.failures + 1 } else { 0 };
+        let pause = match self.failures {
+            0 => PING_PAUSE,
+            n => (FIRST_RETRY * 2u32.saturating_pow(n - 1).min(64)).min(LAST_RETRY),
+        };
+        self.state = State::Resting { until: now + pause, round: 0 };
+        // Without relays but open to all, we are found by those who know our address.
+        self.ready |= !self.relays.is_empty() || self.failures > 1 || net.open_address().is_some();
+        if !dropped.is_empty() {
+            net.leaving.push(Leaving::new(self.key_pair.clone(), self.target, dropped));
+        }
+        if self.refresh {
+            self.update(net, now);
+        }
+    }
+
+    fn after_pings(&mut self, enough: bool, round: u32, net: &mut Net, now: Instant) {
+        if enough && !self.refresh {
+            self.state = State::Resting { until: now + PING_PAUSE, round: round + 1 };
+        } else {
+            self.update(net, now);
+        }
+    }
+}

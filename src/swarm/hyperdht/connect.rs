@@ -1,0 +1,433 @@
+//! The client side of a connection: find a relay of the server, shake hands through it, pick a path.
+//!
+//! One Noise message is sent to every node that may know the server: relays known from before one after the
+//! other, and each node of a FIND_PEER query as soon as it shows a record. The first answer that opens
+//! wins. Then, in this order:
+//!
+//! | the answer says | path |
+//! |---|---|
+//! | it came from the server itself | dial that address |
+//! | server is open, or cannot be punched to | dial its first public address, else the one its relay sees |
+//! | we are open | wait for the server to dial us |
+//! | same public host | PING its local addresses; dial the one that answers |
+//! | else | [`holepuncher`](super::holepuncher) |
+//!
+//! Source: hyperdht/lib/connect.js
+
+use super::handshake::{Answer, Opening};
+use super::holepuncher;
+use super::messages::{Firewall, Mode, NoisePayload, PeerHandshake, PeerRecord, UdxInfo, command};
+use super::nat::{first_public, match_address};
+use super::net::{Net, Owner};
+use super::{ConnectId, DhtEvent, Dial};
+use crate::crypto::hash;
+use crate::key::{NodeId, PublicKey};
+use crate::swarm::SocketId;
+use crate::swarm::dht_rpc::message::error;
+use crate::swarm::dht_rpc::{Ask, QueryId, QuerySpec, Reply, bogon};
+use crate::swarm::secret_stream::noise::SessionKeys;
+use rand::RngCore;
+use std::collections::VecDeque;
+use std::net::SocketAddrV4;
+use std::time::Instant;
+
+/// Handshakes under way at a time through nodes of the query. The server's three relays fit in; the
+/// reference uses two.
+const SLOTS: usize = 4;
+/// Nodes a handshake is sent to at most: records can lie.
+const MAX_ASKED: usize = 32;
+/// Resends to a node of the query.
+const QUERY_RETRIES: u8 = 3;
+/// PINGs to local addresses, one second each, before the LAN is given up.
+const LAN_TRIES: u8 = 4;
+
+/// Why no connection came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    #[error("nobody knows this peer: it is not announced")]
+    PeerNotFound,
+    #[error("the peer is announced but did not answer")]
+    PeerConnectionFailed,
+    #[error("the peer's answer is garbled")]
+    HandshakeInvalid,
+    #[error("the peer speaks version {0} of the handshake")]
+    ServerIncompatible(u64),
+    #[error("the peer refused with error {0}")]
+    ServerError(u64),
+    #[error("the peer is behind the same router but cannot be reached on the local network")]
+    LanUnreachable,
+    #[error("the peer is behind a NAT and has to be punched to, which is not supported yet")]
+    CannotHolepunch,
+    #[error("this is no public key, or our own")]
+    BadKey,
+}
+
+/// What one request or query was for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    Find,
+    /// A handshake; `known` if the relay was known from before.
+    Handshake {
+        via: SocketAddrV4,
+        known: bool,
+    },
+    Lan(SocketAddrV4),
+}
+
+/// The server's answer, opened.
+#[derive(Debug)]
+struct Link {
+    keys: SessionKeys,
+    remote_id: u32,
+    big_datagrams: bool,
+    /// The server can be punched to through relays of its own.
+    holepunchable: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Looking for a relay that reaches the server.
+    Finding {
+        opening: Box<Opening>,
+        query: Option<QueryId>,
+    },
+    /// Trying the server's local addresses.
+    Lan {
+        link: Box<Link>,
+        candidates: VecDeque<SocketAddrV4>,
+        tries: u8,
+    },
+    Over,
+}
+
+/// One connection attempt.
+#[derive(Debug)]
+pub(super) struct Connect {
+    id: ConnectId,
+    remote: PublicKey,
+    target: NodeId,
+    local_id: u32,
+    state: State,
+    /// Relays known from before, not tried yet.
+    known: VecDeque<SocketAddrV4>,
+    known_busy: bool,
+    /// Nodes with a record, not asked yet.
+    found: VecDeque<SocketAddrV4>,
+    busy: usize,
+    asked: Vec<SocketAddrV4>,
+    /// Query rounds left: a first one from given relays is repeated from the table.
+    rounds: u8,
+    had_record: bool,
+}
+
+impl Connect {
+    /// Begins; `relays` are asked first and the query starts from them.
+    pub fn start(
+        id: ConnectId,
+        remote: PublicKey,
+        relays: Vec<SocketAddrV4>,
+        local_id: u32,
+        net: &mut Net,
+        now: Instant,
+    ) -> Result<Self, ConnectError> {
+        let mut ephemeral = [0; 32];
+        net.rng.fill_bytes(&mut ephemeral);
+        let payload = NoisePayload {
+            firewall: net.firewall(),
+            addresses4: net.addresses(),
+            udx: Some(UdxInfo {
+                reusable_socket: true,
+                big_datagrams: net.config.big_datagrams,
+                id: local_id,
+                seq: 0,
+            }),
+            secret_stream: true,
+            ..NoisePayload::empty(NoisePayload::VERSION)
+        };
+        let opening = Opening::new(&net.config.key_pair, &remote, &payload, ephemeral);
+        let opening = Box::new(opening.ok_or(ConnectError::BadKey)?);
+        let mut connect = Self {
+            id,
+            remote,
+            target: NodeId(hash::hash(&[&remote.0])),
+            local_id,
+            state: State::Finding { opening, query: None },
+            known: relays.iter().copied().filter(|a| net.rpc.is_usable(a)).collect(),
+            known_busy: false,
+            found: VecDeque::new(),
+            busy: 0,
+            asked: Vec::new(),
+            rounds: if relays.is_empty() { 1 } else { 2 },
+            had_record: false,
+        };
+        connect.find(net, now);
+        connect.advance(net, now);
+        Ok(connect)
+    }
+
+    pub fn remote(&self) -> &PublicKey {
+        &self.remote
+    }
+
+    /// Whether an event with the outcome was given.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Over)
+    }
+
+    /// A node of the query answered: one that shows a record knows a way to the server.
+    pub fn on_reply(&mut self, reply: &Reply, net: &mut Net, now: Instant) {
+        let record = reply.value.as_deref().and_then(|v| PeerRecord::decode(v).ok());
+        if record.is_none_or(|r| r.public_key != self.remote) {
+            return;
+        }
+        self.had_record = true;
+        let seen = self.asked.contains(&reply.from)
+            || self.found.contains(&reply.from)
+            || self.known.contains(&reply.from);
+        if !seen && self.asked.len() + self.found.len() < MAX_ASKED {
+            self.found.push_back(reply.from);
+            self.advance(net, now);
+        }
+    }
+
+    pub fn on_query_done(&mut self, net: &mut Net, now: Instant) {
+        if let State::Finding { query, .. } = &mut self.state {
+            *query = None;
+            self.advance(net, now);
+        }
+    }
+
+    /// A request was answered, or not (`None`).
+    pub fn on_answer(&mut self, step: Step, reply: Option<&Reply>, net: &mut Net, now: Instant) {
+        match step {
+            Step::Find => {}
+            Step::Handshake { via, known } => {
+                if known {
+                    self.known_busy = false;
+                } else {
+                    self.busy -= 1;
+                }
+                if let Some(reply) = reply {
+                    self.on_handshake_reply(via, reply, net, now);
+                }
+                self.advance(net, now);
+            }
+            Step::Lan(addr) => self.on_lan(addr, reply.is_some(), net, now),
+        }
+    }
+
+    /// Stops all requests.
+    pub fn stop(&mut self, net: &mut Net) {
+        let id = self.id;
+        net.cancel_owner(|o| matches!(o, Owner::Connect(c, _) if *c == id));
+        self.state = State::Over;
+    }
+
+    fn find(&mut self, net: &mut Net, now: Instant) {
+        self.rounds -= 1;
+        let nodes = if self.rounds > 0 { self.known.iter().copied().collect() } else { Vec::new() };
+        let spec = QuerySpec {
+            nodes,
+            retries: QUERY_RETRIES,
+            ..QuerySpec::new(command::FIND_PEER, self.target)
+        };
+        let id = net.query(spec, Owner::Connect(self.id, Step::Find), now);
+        if let State::Finding { query, .. } = &mut self.state {
+            *query = Some(id);
+        }
+    }
+
+    /// Sends handshakes while there are slots and nodes, and gives up when nothing is left.
+    fn advance(&mut self, net: &mut Net, now: Instant) {
+        if !matches!(self.state, State::Finding { .. }) {
+            return;
+        }
+        if !self.known_busy
+            && let Some(via) = self.known.pop_front()
+        {
+            self.known_busy = true;
+            self.shake(via, true, net, now);
+        }
+        while self.busy < SLOTS
+            && let Some(via) = self.found.pop_front()
+        {
+            self.busy += 1;
+            self.shake(via, false, net, now);
+        }
+        let State::Finding { query, .. } = &self.state else { return };
+        if query.is_some() || self.busy > 0 || self.known_busy {
+            return;
+        }
+        if self.rounds > 0 {
+            self.find(net, now);
+        } else {
+            let why = if self.had_record || !self.asked.is_empty() {
+                ConnectError::PeerConnectionFailed
+            } else {
+                ConnectError::PeerNotFound
+            };
+            self.fail(why, net);
+        }
+    }
+
+    fn shake(&mut self, via: SocketAddrV4, known: bool, net: &mut Net, now: Instant) {
+        let State::Finding { opening, .. } = &self.state else { return };
+        let noise = opening.message.clone();
+        let m = PeerHandshake { mode: Mode::FromClient, noise, peer: None, relay: None };
+        let ask = Ask {
+            target: Some(self.target),
+            value: Some(m.encode()),
+            ..Ask::new(via, command::PEER_HANDSHAKE)
+        };
+        self.asked.push(via);
+        net.ask(ask, Owner::Connect(self.id, Step::Handshake { via, known }), now);
+    }
+
+    fn on_handshake_reply(
+        &mut self,
+        via: SocketAddrV4,
+        reply: &Reply,
+        net: &mut Net,
+        now: Instant,
+    ) {
+        let State::Finding { opening, .. } = &mut self.state else { return };
+        if reply.error != error::NONE {
+            return;
+        }
+        let Some(m) = reply.value.as_deref().and_then(|v| PeerHandshake::decode(v).ok()) else {
+            return;
+        };
+        if m.mode != Mode::Reply {
+            return;
+        }
+        let Some(answer) = opening.read(&m.noise) else {
+            tracing::debug!(%via, "handshake answer does not open, ignored");
+            return;
+        };
+        let Answer::Payload(payload) = answer else {
+            return self.fail(ConnectError::HandshakeInvalid, net);
+        };
+        self.on_answer_payload(via, m.peer, reply.to, payload, net, now);
+    }
+
+    /// The server has spoken: nothing else about this handshake matters any more.
+    fn on_answer_payload(
+        &mut self,
+        via: SocketAddrV4,
+        seen_at: Option<SocketAddrV4>,
+        own: SocketAddrV4,
+        payload: NoisePayload,
+        net: &mut Net,
+        now: Instant,
+    ) {
+        let id = self.id;
+        net.cancel_owner(|o| matches!(o, Owner::Connect(c, _) if *c == id));
+        let State::Finding { opening, .. } = std::mem::replace(&mut self.state, State::Over) else {
+            return;
+        };
+        let (Some(keys), Some(udx)) = (opening.finish(), payload.udx) else {
+            let why = match payload.version {
+                NoisePayload::VERSION => ConnectError::ServerError(payload.error),
+                other => ConnectError::ServerIncompatible(other),
+            };
+            return self.fail(why, net);
+        };
+        if payload.error != NoisePayload::ERROR_NONE {
+            return self.fail(ConnectError::ServerError(payload.error), net);
+        }
+        let next_time = payload.relay_addresses.clone().unwrap_or_else(|| self.asked.clone());
+        net.remember_relays(self.remote, next_time);
+        let holepunchable = payload.holepunch.as_ref().is_some_and(|h| !h.relays.is_empty());
+        let big_datagrams = udx.big_datagrams && net.config.big_datagrams;
+        let link = Box::new(Link { keys, remote_id: udx.id, big_datagrams, holepunchable });
+        let Some(server) = seen_at else {
+            return self.succeed(&link, Some(via), net);
+        };
+        let relayed = server != via;
+        if payload.firewall == Firewall::Open || (relayed && !holepunchable) {
+            let to = first_public(&payload.addresses4, server);
+            return self.succeed(&link, Some(to), net);
+        }
+        if net.firewall() == Firewall::Open {
+            return self.succeed(&link, None, net);
+        }
+        let candidates = self.lan_candidates(&payload, net);
+        if relayed && own.ip() == server.ip() && !candidates.is_empty() {
+            self.state = State::Lan { link, candidates, tries: LAN_TRIES };
+            return self.ping_lan(net, now);
+        }
+        self.punch(link, net);
+    }
+
+    /// The server's local addresses, the most likely first.
+    fn lan_candidates(&self, payload: &NoisePayload, net: &Net) -> VecDeque<SocketAddrV4> {
+        let local = &net.config.local_addresses;
+        let mut list: Vec<_> = payload
+            .addresses4
+            .iter()
+            .copied()
+            .filter(|a| a.port() != 0 && !bogon::is_reserved(a.ip()) && !local.contains(a))
+            .collect();
+        let ours: Vec<_> = local.iter().map(|a| *a.ip()).collect();
+        if let Some(best) = match_address(&ours, &list) {
+            list.retain(|a| *a != best);
+            list.insert(0, best);
+        }
+        list.into()
+    }
+
+    fn ping_lan(&mut self, net: &mut Net, now: Instant) {
+        let State::Lan { candidates, tries, .. } = &mut self.state else { return };
+        let Some(to) = candidates.front().copied().filter(|_| *tries > 0) else { return };
+        *tries -= 1;
+        candidates.rotate_left(1);
+        let ask = Ask { retries: 0, ..Ask::ping(to) };
+        net.ask(ask, Owner::Connect(self.id, Step::Lan(to)), now);
+    }
+
+    fn on_lan(&mut self, addr: SocketAddrV4, answered: bool, net: &mut Net, now: Instant) {
+        let State::Lan { tries, .. } = &self.state else { return };
+        if !answered && *tries > 0 {
+            return self.ping_lan(net, now);
+        }
+        let State::Lan { link, .. } = std::mem::replace(&mut self.state, State::Over) else {
+            return;
+        };
+        if answered {
+            self.succeed(&link, Some(addr), net);
+        } else if link.holepunchable {
+            self.punch(link, net);
+        } else {
+            self.fail(ConnectError::LanUnreachable, net);
+        }
+    }
+
+    /// The place of the hole puncher.
+    fn punch(&mut self, _link: Box<Link>, net: &mut Net) {
+        self.fail(holepuncher::Holepuncher::start(), net);
+    }
+
+    fn succeed(&mut self, link: &Link, dial: Option<SocketAddrV4>, net: &mut Net) {
+        self.state = State::Over;
+        net.events.push_back(DhtEvent::Outgoing {
+            connect: self.id,
+            remote: self.remote,
+            local_id: self.local_id,
+            remote_id: link.remote_id,
+            tx: link.keys.tx,
+            rx: link.keys.rx,
+            hash: link.keys.hash,
+            dial: dial.map(|to| Dial { socket: SocketId::MAIN, to }),
+            big_datagrams: link.big_datagrams,
+        });
+    }
+
+    fn fail(&mut self, why: ConnectError, net: &mut Net) {
+        self.stop(net);
+        net.events.push_back(DhtEvent::ConnectFailed {
+            connect: self.id,
+            remote: self.remote,
+            why,
+        });
+    }
+}

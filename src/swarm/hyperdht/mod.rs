@@ -1,0 +1,582 @@
+//! HyperDHT: finding peers by key or topic, and agreeing on a connection with them.
+//!
+//! [`HyperDht`] is a dht-rpc node that knows HyperDHT's commands. As a *client* it looks topics up and
+//! connects to keys; as a *server* it announces keys and answers handshakes; as a *persistent node* it
+//! stores announcements for others and passes their handshakes on, and can be the first node of a network.
+//!
+//! It knows no UDX: it is given stream ids, and says what to connect where ([`DhtEvent::Outgoing`],
+//! [`DhtEvent::Incoming`]). Both end in a [`Dial`], or in waiting up to [`PASSIVE_WAIT`] for the first
+//! packet to the local stream id, whose source then is the peer.
+//!
+//! Sans-io: after each command or `handle_*` the owner drains [`HyperDht::poll_event`] and
+//! [`HyperDht::poll_transmit`] and looks at [`HyperDht::poll_timeout`].
+//!
+//! Source: hyperdht/index.js
+
+mod announcer;
+mod cache;
+mod connect;
+pub mod handshake;
+mod holepuncher;
+mod leave;
+pub mod messages;
+pub mod nat;
+mod net;
+mod records;
+mod router;
+pub mod secure_payload;
+mod serve;
+mod server;
+pub mod signatures;
+mod topics;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+pub use connect::ConnectError;
+
+use super::SocketId;
+use super::dht_rpc::{
+    Health, NatSampler, QueryId, QuerySpec, Rpc, RpcConfig, RpcEvent, Transmit, bogon,
+};
+use crate::crypto::{KeyPair, hash};
+use crate::key::{NodeId, PublicKey, Topic};
+use connect::Connect;
+use leave::Leaving;
+use messages::{MutableValue, PeerRecord, command};
+use net::{Net, Owner};
+use rand::rngs::StdRng;
+use rand::{RngCore, SeedableRng};
+use records::Records;
+use server::Server;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use topics::{Aim, TopicQuery};
+use values::{Kind, ValueQuery};
+
+/// How long a side that does not dial waits for the other's first packet.
+pub const PASSIVE_WAIT: Duration = Duration::from_secs(10);
+/// Local addresses told to a peer.
+const MAX_LOCAL_ADDRESSES: usize = 8;
+/// Topics and keys whose nearest nodes or relays are remembered.
+const MAX_REMEMBERED: usize = 512;
+
+/// What the owner decides about the node.
+#[derive(Debug, Clone)]
+pub struct DhtConfig {
+    /// Our identity: connects, and announces topics.
+    pub key_pair: Arc<KeyPair>,
+    /// Nodes to start from; empty for the first node of a network.
+    pub bootstrap: Vec<SocketAddrV4>,
+    /// Be a node for others: has an id, stores, relays. Needs an address that everybody can reach.
+    pub persistent: bool,
+    /// Our public address, if known; the first node of a network must be told.
+    pub address: Option<SocketAddrV4>,
+    /// Addresses of [`SocketId::MAIN`] on the local networks, with its port. If it is bound to loopback,
+    /// that one.
+    pub local_addresses: Vec<SocketAddrV4>,
+    /// Use nodes at private and loopback addresses: private networks and tests.
+    pub allow_bogons: bool,
+    /// We take datagrams up to the UDP limit; said to peers, of whom only ours understand.
+    pub big_datagrams: bool,
+    /// Keys that get no answer.
+    pub blocked: BTreeSet<PublicKey>,
+    /// The wall clock when the machine is made, in milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+impl DhtConfig {
+    /// An ephemeral node. Private addresses are allowed if a bootstrap node has one.
+    pub fn new(key_pair: KeyPair, bootstrap: Vec<SocketAddrV4>) -> Self {
+        Self {
+            key_pair: Arc::new(key_pair),
+            allow_bogons: bootstrap.iter().any(|b| bogon::is_private(b.ip())),
+            bootstrap,
+            persistent: false,
+            address: None,
+            local_addresses: Vec::new(),
+            big_datagrams: false,
+            blocked: BTreeSet::new(),
+            unix_ms: 0,
+        }
+    }
+
+    /// A persistent node at `address`.
+    pub fn persistent(
+        key_pair: KeyPair,
+        bootstrap: Vec<SocketAddrV4>,
+        address: SocketAddrV4,
+    ) -> Self {
+        let mut config = Self::new(key_pair, bootstrap);
+        config.persistent = true;
+        config.allow_bogons |= bogon::is_private(address.ip());
+        config.address = Some(address);
+        config
+    }
+}
+
+/// Handle of a connection attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectId(pub u64);
+
+/// Where to send a stream's packets, and from which socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dial {
+    pub socket: SocketId,
+    pub to: SocketAddrV4,
+}
+
+#[derive(Debug, Clone)]
+pub enum DhtEvent {
+    /// The first look around is over, with or without success.
+    Bootstrapped {
+        nodes: usize,
+    },
+    /// We have an id and serve others from now on.
+    Persistent {
+        id: NodeId,
+        address: Option<SocketAddrV4>,
+    },
+    /// The network went or came back.
+    Health {
+        online: bool,
+        degraded: bool,
+    },
+    /// A lookup or announcement found a peer; each once per query.
+    Peer {
+        query: QueryId,
+        public_key: PublicKey,
+        relay_addresses: Vec<SocketAddrV4>,
+    },
+    /// An announcement was stored at so many nodes. [`DhtEvent::QueryDone`] follows.
+    Announced {
+        query: QueryId,
+        topic: Topic,
+        nodes: usize,
+    },
+    /// A lookup, announcement or withdrawal is over.
+    QueryDone {
+        query: QueryId,
+        topic: Topic,
+        found: usize,
+    },
+    /// The announcement of a listening key was renewed; 0 relays: nobody can find us, retried soon.
+    Listening {
+        public_key: PublicKey,
+        relays: usize,
+    },
+    /// The relays of a key that is no longer listened on were told.
+    Unlistened {
+        public_key: PublicKey,
+    },
+    /// A value was looked for.
+    Value {
+        query: QueryId,
+        seq: u64,
+        value: Option<Vec<u8>>,
+    },
+    /// A value was put, at so many nodes.
+    Stored {
+        query: QueryId,
+        nodes: usize,
+    },
+    /// A connection attempt has its keys and path.
+    Outgoing {
+        connect: ConnectId,
+        remote: PublicKey,
+        local_id: u32,
+        remote_id: u32,
+        tx: [u8; 32],
+        rx: [u8; 32],
+        hash: [u8; 64],
+        /// None: wait for the server's first packet, up to [`PASSIVE_WAIT`]. It may be there already.
+        dial: Option<Dial>,
+        /// Both sides take datagrams up to the UDP limit.
+        big_datagrams: bool,
+    },
+    /// A client shook hands with a key we listen on.
+    Incoming {
+        /// The key that was asked for.
+        local: Arc<KeyPair>,
+        remote: PublicKey,
+        /// Chosen by us; the client sends to it, perhaps before this event is handled.
+        local_id: u32,
+        remote_id: u32,
+        tx: [u8; 32],
+        rx: [u8; 32],
+        hash: [u8; 64],
+        /// None: wait for the client's first packet, up to [`PASSIVE_WAIT`]. It may never come.
+        dial: Option<Dial>,
+        big_datagrams: bool,
+    },
+    ConnectFailed {
+        connect: ConnectId,
+        remote: PublicKey,
+        why: ConnectError,
+    },
+}
+
+/// A HyperDHT node.
+pub struct HyperDht {
+    net: Net,
+    records: Option<Records>,
+    servers: BTreeMap<NodeId, Server>,
+    connects: BTreeMap<ConnectId, Connect>,
+    topics: BTreeMap<QueryId, TopicQuery>,
+    values: BTreeMap<QueryId, ValueQuery>,
+    leaving: BTreeMap<u64, (Leaving, Option<PublicKey>)>,
+    /// Nodes nearest to a topic at its last query.
+    closest: lru::LruCache<NodeId, Vec<SocketAddrV4>>,
+    next_id: u64,
+}
+
+impl HyperDht {
+    pub fn new(config: DhtConfig, mut rng: StdRng, now: Instant) -> Self {
+        let rpc_config = RpcConfig {
+            bootstrap: config.bootstrap.clone(),
+            persistent: config.persistent,
+            address: config.address,
+            allow_bogons: config.allow_bogons,
+        };
+        let mut seed = [0; 32];
+        rng.fill_bytes(&mut seed);
+        let rpc = Rpc::new(rpc_config, StdRng::from_seed(seed), now);
+        let mut dht = Self {
+            net: Net::new(rpc, config, rng),
+            records: None,
+            servers: BTreeMap::new(),
+            connects: BTreeMap::new(),
+            topics: BTreeMap::new(),
+            values: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            closest: lru::LruCache::new(remembered()),
+            next_id: 0,
+        };
+        dht.pump(now);
+        dht
+    }
+
+    /// Our id, if we are a persistent node.
+    pub fn id(&self) -> Option<NodeId> {
+        self.net.rpc.id()
+    }
+
+    pub fn public_key(&self) -> PublicKey {
+        PublicKey(self.net.config.key_pair.public())
+    }
+
+    /// Our address as others see it.
+    pub fn nat(&self) -> &NatSampler {
+        self.net.rpc.nat()
+    }
+
+    pub fn health(&self) -> &Health {
+        self.net.rpc.health()
+    }
+
+    /// Nodes in the routing table.
+    pub fn nodes(&self) -> usize {
+        self.net.rpc.table().len()
+    }
+
+    /// Announcements, routes and values held for others.
+    pub fn records(&self) -> usize {
+        self.records.as_ref().map_or(0, Records::len)
+    }
+
+    /// The relays of a key we listen on.
+    pub fn relay_addresses(&self, key: &PublicKey) -> Vec<SocketAddrV4> {
+        let server = self.servers.get(&target_of(key));
+        server.map_or_else(Vec::new, |s| s.announcer.relay_addresses(&self.net))
+    }
+
+    /// Our addresses on the local networks changed.
+    pub fn set_local_addresses(&mut self, addresses: Vec<SocketAddrV4>, now: Instant) {
+        if self.net.config.local_addresses != addresses {
+            self.net.config.local_addresses = addresses;
+            self.refresh(now);
+        }
+    }
+
+    /// Whether a key's handshakes get no answer.
+    pub fn set_blocked(&mut self, key: PublicKey, blocked: bool) {
+        if blocked {
+            self.net.config.blocked.insert(key);
+        } else {
+            self.net.config.blocked.remove(&key);
+        }
+    }
+
+    /// Announces a key and answers its handshakes. Does nothing if it is listened on already.
+    pub fn listen(&mut self, key_pair: Arc<KeyPair>, now: Instant) {
+        let target = target_of(&PublicKey(key_pair.public()));
+        if !self.servers.contains_key(&target) {
+            let server = Server::start(key_pair, target, &mut self.net, now);
+            self.servers.insert(target, server);
+        }
+        self.pump(now);
+    }
+
+    /// Stops listening on a key and tells its relays; [`DhtEvent::Unlistened`] when that is done.
+    pub fn unlisten(&mut self, key: &PublicKey, now: Instant) {
+        if let Some(server) = self.servers.remove(&target_of(key)) {
+            let leaving = server.announcer.stop(&mut self.net);
+            self.leave(leaving, Some(*key), now);
+        }
+        self.pump(now);
+    }
+
+    /// Finds peers of a topic.
+    pub fn lookup(&mut self, topic: Topic, now: Instant) -> QueryId {
+        self.topic_query(topic, Aim::Lookup, now)
+    }
+
+    /// Finds peers of a topic and announces our key under it. Listen first: the record names our relays.
+    pub fn announce(&mut self, topic: Topic, now: Instant) -> QueryId {
+        self.topic_query(topic, Aim::Announce, now)
+    }
+
+    /// Withdraws our key from a topic, asking the nodes nearest at the last announcement first.
+    pub fn unannounce(&mut self, topic: Topic, now: Instant) -> QueryId {
+        let key = self.public_key();
+        if let Some(records) = &mut self.records {
+            records.forget(&NodeId(topic.0), &key);
+        }
+        self.topic_query(topic, Aim::Unannounce, now)
+    }
+
+    /// Ends a topic query without an event.
+    pub fn cancel_topic_query(&mut self, id: QueryId) {
+        if self.topics.remove(&id).is_some() {
+            self.net.cancel_query(id);
+            self.net.cancel_owner(|o| matches!(o, Owner::Topic(q, _) if *q == id));
+        }
+    }
+
+    /// Connects to a key. `relay_addresses` come from its record and may be empty; `local_id` is the stream
+    /// the owner has ready. Ends in [`DhtEvent::Outgoing`] or [`DhtEvent::ConnectFailed`].
+    pub fn connect(
+        &mut self,
+        remote: PublicKey,
+        relay_addresses: Vec<SocketAddrV4>,
+        local_id: u32,
+        now: Instant,
+    ) -> ConnectId {
+        let id = ConnectId(self.fresh_id());
+        let target = target_of(&remote);
+        let route = self.records.as_ref().and_then(|r| r.route(&target)).map(|r| r.relay);
+        let relays = match route {
+            Some(relay) => vec![relay],
+            None if !relay_addresses.is_empty() => relay_addresses,
+            None => self.net.known_relays(&remote),
+        };
+        let connect = if remote == self.public_key() {
+            Err(ConnectError::BadKey)
+        } else {
+            Connect::start(id, remote, relays, local_id, &mut self.net, now)
+        };
+        match connect {
+            Ok(connect) => {
+                self.connects.insert(id, connect);
+            }
+            Err(why) => {
+                self.net.events.push_back(DhtEvent::ConnectFailed { connect: id, remote, why });
+            }
+        }
+        self.pump(now);
+        id
+    }
+
+    /// Ends a connection attempt without an event.
+    pub fn cancel(&mut self, id: ConnectId) {
+        if let Some(mut connect) = self.connects.remove(&id) {
+            connect.stop(&mut self.net);
+        }
+    }
+
+    /// Stores a value under its hash.
+    pub fn immutable_put(&mut self, value: Vec<u8>, now: Instant) -> QueryId {
+        let target = NodeId(hash::hash(&[&value]));
+        self.value_query(Kind::Immutable { put: Some(value) }, target, now)
+    }
+
+    pub fn immutable_get(&mut self, hash: [u8; 32], now: Instant) -> QueryId {
+        self.value_query(Kind::Immutable { put: None }, NodeId(hash), now)
+    }
+
+    /// Stores a signed value under its key, see [`signatures::sign_mutable`].
+    pub fn mutable_put(&mut self, key: PublicKey, value: MutableValue, now: Instant) -> QueryId {
+        let kind = Kind::Mutable { key, seq: value.seq, put: Some(value) };
+        self.value_query(kind, target_of(&key), now)
+    }
+
+    /// The newest value of a key that has at least sequence number `seq`.
+    pub fn mutable_get(&mut self, key: PublicKey, seq: u64, now: Instant) -> QueryId {
+        self.value_query(Kind::Mutable { key, seq, put: None }, target_of(&key), now)
+    }
+
+    /// Renews all announcements of listening keys: the network changed.
+    pub fn refresh(&mut self, now: Instant) {
+        for server in self.servers.values_mut() {
+            server.announcer.refresh(&mut self.net, now);
+        }
+        self.pump(now);
+    }
+
+    /// Takes a datagram; false if it is not for the DHT.
+    pub fn handle_datagram(
+        &mut self,
+        socket: SocketId,
+        from: SocketAddrV4,
+        data: &[u8],
+        now: Instant,
+    ) -> bool {
+        let ours = self.net.rpc.handle_datagram(socket, from, data, now);
+        if ours {
+            self.pump(now);
+        }
+        ours
+    }
+
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.net.rpc.poll_transmit()
+    }
+
+    pub fn poll_event(&mut self) -> Option<DhtEvent> {
+        self.net.events.pop_front()
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let servers = self.servers.values().filter_map(Server::poll_timeout);
+        let records = self.records.iter().map(Records::poll_timeout);
+        servers.chain(records).chain(self.net.rpc.poll_timeout()).min()
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.net.rpc.handle_timeout(now);
+        if let Some(records) = &mut self.records {
+            records.handle_timeout(now);
+        }
+        self.pump(now);
+        for server in self.servers.values_mut() {
+            server.handle_timeout(&mut self.net, now);
+        }
+        self.pump(now);
+    }
+
+    fn topic_query(&mut self, topic: Topic, aim: Aim, now: Instant) -> QueryId {
+        let target = NodeId(topic.0);
+        let nodes = self.closest.get(&target).cloned().unwrap_or_default();
+        let only_nodes = aim == Aim::Unannounce && !nodes.is_empty();
+        let spec = QuerySpec { nodes, only_nodes, ..QuerySpec::new(command::LOOKUP, target) };
+        // The owner must know the query's number, which is the query's own.
+        let id = self.net.rpc.query(spec, now);
+        self.net.own_query(id, Owner::Topic(id, topics::Step::Look));
+        let mut query = TopicQuery::new(target, aim, self.net.config.key_pair.clone());
+        self.add_own_records(id, &mut query, now);
+        self.topics.insert(id, query);
+        self.pump(now);
+        id
+    }
+
+    fn value_query(&mut self, kind: Kind, target: NodeId, now: Instant) -> QueryId {
+        let query = ValueQuery::new(kind, target);
+        let id = self.net.rpc.query(query.spec(), now);
+        self.net.own_query(id, Owner::Value(id, values::Step::Look));
+        self.values.insert(id, query);
+        self.pump(now);
+        id
+    }
+
+    /// A persistent node may itself be among the nearest: it finds what it stores, and stores what it
+    /// announces.
+    fn add_own_records(&mut self, id: QueryId, query: &mut TopicQuery, now: Instant) {
+        let Some(records) = &mut self.records else { return };
+        let found = records.lookup(&query.target, &mut self.net.rng, now);
+        let found = found.and_then(|v| messages::LookupReply::decode(&v).ok());
+        query.on_peers(id, found.map_or_else(Vec::new, |f| f.peers), &mut self.net);
+        if query.aim == Aim::Announce {
+            let relay_addresses = self.net.open_address().into_iter().collect();
+            let peer = PeerRecord { public_key: query.public_key(), relay_addresses };
+            records.announce_own(&query.target, &peer, now);
+        }
+    }
+
+    fn leave(&mut self, mut leaving: Leaving, key: Option<PublicKey>, now: Instant) {
+        let id = self.fresh_id();
+        leaving.start(id, &mut self.net, now);
+        self.leaving.insert(id, (leaving, key));
+        self.finish_leaving(id);
+    }
+
+    fn finish_leaving(&mut self, id: u64) {
+        if self.leaving.get(&id).is_some_and(|(l, _)| l.is_done())
+            && let Some((_, Some(public_key))) = self.leaving.remove(&id)
+        {
+            self.net.events.push_back(DhtEvent::Unlistened { public_key });
+        }
+    }
+
+    fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// Works off what the rpc node has for us, until it has nothing more.
+    fn pump(&mut self, now: Instant) {
+        loop {
+            for leaving in std::mem::take(&mut self.net.leaving) {
+                self.leave(leaving, None, now);
+            }
+            let Some(event) = self.net.rpc.poll_event() else { break };
+            self.on_rpc_event(event, now);
+        }
+        self.commit_announcements(now);
+    }
+
+    fn on_rpc_event(&mut self, event: RpcEvent, now: Instant) {
+        match event {
+            RpcEvent::Bootstrapped => {
+                let nodes = self.nodes();
+                self.net.events.push_back(DhtEvent::Bootstrapped { nodes });
+            }
+            RpcEvent::Persistent(id) => {
+                self.records.get_or_insert_with(|| Records::new(self.net.config.unix_ms, now));
+                let address = self.net.open_address();
+                self.net.events.push_back(DhtEvent::Persistent { id, address });
+            }
+            RpcEvent::Health { online, degraded } => {
+                self.net.events.push_back(DhtEvent::Health { online, degraded });
+                if online {
+                    let servers = self.servers.values_mut();
+                    servers.for_each(|s| s.announcer.refresh(&mut self.net, now));
+                }
+            }
+            RpcEvent::Request(incoming) => self.on_request(&incoming, now),
+            RpcEvent::Response { id, reply } => {
+                if let Some(owner) = self.net.finish_request(id) {
+                    self.on_answer(owner, Some(&reply), now);
+                }
+            }
+            RpcEvent::Timeout { id } => {
+                if let Some(owner) = self.net.finish_request(id) {
+                    self.on_answer(owner, None, now);
+                }
+            }
+            RpcEvent::QueryReply { query, reply } => self.on_query_reply(query, &reply, now),
+            RpcEvent::QueryDone { query, closest } => self.on_query_done(query, closest, now),
+        }
+    }
+}
+
+/// Where a key is announced and looked for.
+fn target_of(key: &PublicKey) -> NodeId {
+    NodeId(hash::hash(&[&key.0]))
+}
+
+fn remembered() -> std::num::NonZeroUsize {
+    std::num::NonZeroUsize::new(MAX_REMEMBERED).unwrap_or(std::num::NonZeroUsize::MIN)
+}

@@ -1,0 +1,466 @@
+//! What a persistent node keeps for others: announcements, routes to servers, mutable and immutable values.
+//!
+//! An announcement whose topic is the hash of the announcing key is a *self-announcement*: it makes the
+//! sender's address a route, over which handshakes for that key are forwarded. Others are records of a
+//! topic. Everything is signed for this node and for a token it just gave; nothing invalid is answered.
+//! All is kept in memory, fades if not refreshed, and is bounded.
+//!
+//! Source: hyperdht/lib/persistent.js
+
+use super::cache::Cache;
+use super::messages::{
+    Announce, LookupReply, MutablePut, MutableValue, PeerRecord, command, error,
+};
+use super::signatures::{Place, verify_mutable};
+use crate::codec::Reader;
+use crate::crypto::{Hash, hash};
+use crate::key::{NodeId, PublicKey};
+use rand::Rng;
+use rand::rngs::StdRng;
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+
+/// Topics with records, routes, refresh tokens and bumps: of each as many as the reference keeps.
+const MAX_ENTRIES: usize = 65_536;
+/// Values of each kind: half of that.
+const MAX_VALUES: usize = 32_768;
+/// Records of one topic. A lookup shows 20 of them at random.
+const MAX_PER_TOPIC: usize = 128;
+/// Records shown to a lookup.
+const SHOWN: usize = 20;
+/// Bytes of a value: with its signature and what surrounds it, it fits in one datagram.
+const MAX_VALUE: usize = 1024;
+/// How long announcements live, about.
+const RECORD_AGE: Duration = Duration::from_secs(20 * 60);
+/// How long values live, about.
+const VALUE_AGE: Duration = Duration::from_secs(48 * 3600);
+/// How far ahead of our clock a bump may be.
+const MAX_BUMP_DRIFT_MS: u64 = 60_000;
+
+/// Where a server announced itself from, and its encoded record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    pub relay: SocketAddrV4,
+    pub record: Vec<u8>,
+}
+
+/// A record of a topic.
+#[derive(Debug, Clone)]
+struct Record {
+    public_key: PublicKey,
+    encoded: Vec<u8>,
+    at: Instant,
+}
+
+/// What a refresh token stands for.
+#[derive(Debug, Clone)]
+struct Refresh {
+    target: NodeId,
+    public_key: PublicKey,
+    encoded: Vec<u8>,
+    own: bool,
+}
+
+/// A request that is to be answered with a value, or with an error.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Stored {
+    Ok,
+    Error(u64),
+}
+
+/// The storage of a persistent node.
+#[derive(Debug)]
+pub struct Records {
+    routes: Cache<NodeId, Route>,
+    topics: Cache<NodeId, Vec<Record>>,
+    bumps: Cache<NodeId, u64>,
+    refreshes: Cache<Hash, Refresh>,
+    mutables: Cache<NodeId, MutableValue>,
+    immutables: Cache<NodeId, Vec<u8>>,
+    started: Instant,
+    started_unix_ms: u64,
+}
+
+impl Records {
+    /// `unix_ms` is the wall clock at `now`.
+    pub fn new(unix_ms: u64, now: Instant) -> Self {
+        Self {
+            routes: Cache::new(MAX_ENTRIES, RECORD_AGE, now),
+            topics: Cache::new(MAX_ENTRIES, RECORD_AGE, now),
+            bumps: Cache::new(MAX_ENTRIES, RECORD_AGE, now),
+            refreshes: Cache::new(MAX_ENTRIES, RECORD_AGE, now),
+            mutables: Cache::new(MAX_VALUES, VALUE_AGE, now),
+            immutables: Cache::new(MAX_VALUES, VALUE_AGE, now),
+            started: now,
+            started_unix_ms: unix_ms,
+        }
+    }
+
+    pub fn route(&self, target: &NodeId) -> Option<&Route> {
+        self.routes.get(target)
+    }
+
+    /// Topics, routes and values held.
+    pub fn len(&self) -> usize {
+        self.topics.len() + self.routes.len() + self.mutables.len() + self.immutables.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The answer to LOOKUP, if anything is known.
+    pub fn lookup(&self, target: &NodeId, rng: &mut StdRng, now: Instant) -> Option<Vec<u8>> {
+        let empty = Vec::new();
+        let live = self.topics.get(target).unwrap_or(&empty).iter();
+        let mut live: Vec<&Record> = live.filter(|r| !is_stale(r, now)).collect();
+        let shown = live.len().min(SHOWN);
+        for i in 0..shown {
+            let j = rng.random_range(i..live.len());
+            live.swap(i, j);
+        }
+        let mut shown: Vec<&[u8]> = live[..shown].iter().map(|r| &r.encoded[..]).collect();
+        if shown.len() < SHOWN {
+            shown.extend(self.route(target).map(|route| &route.record[..]));
+        }
+        let bump = self.bumps.get(target).copied().unwrap_or(0);
+        (!shown.is_empty()).then(|| LookupReply::encode_raw(&shown, bump))
+    }
+
+    /// Takes an ANNOUNCE that came from `from`; true if it is to be acknowledged.
+    pub fn announce(
+        &mut self,
+        place: Place<'_>,
+        value: &[u8],
+        from: SocketAddrV4,
+        now: Instant,
+    ) -> bool {
+        let Ok(announce) = Announce::decode(value) else { return false };
+        let Some(mut peer) = announce.peer.clone() else {
+            return announce.refresh.is_some_and(|token| self.refresh(token, from, now));
+        };
+        if !place.verify(command::ANNOUNCE, &announce) {
+            return false;
+        }
+        peer.relay_addresses.truncate(PeerRecord::MAX_RELAYS);
+        let entry = Refresh {
+            target: *place.target,
+            public_key: peer.public_key,
+            encoded: peer.encode(),
+            own: hash::hash(&[&peer.public_key.0]) == place.target.0,
+        };
+        if !entry.own {
+            self.bump(place.target, announce.bump, now);
+        }
+        self.store(&entry, from, now);
+        if let Some(token) = announce.refresh {
+            self.refreshes.insert(token, entry);
+        }
+        true
+    }
+
+    /// Puts our own record under a topic: we may be the nearest node there is.
+    pub fn announce_own(&mut self, target: &NodeId, peer: &PeerRecord, now: Instant) {
+        let record = Record { public_key: peer.public_key, encoded: peer.encode(), at: now };
+        self.put_record(*target, record, now);
+    }
+
+    /// Takes an UNANNOUNCE; true if it is to be acknowledged.
+    pub fn unannounce(&mut self, place: Place<'_>, value: &[u8]) -> bool {
+        let Ok(announce) = Announce::decode(value) else { return false };
+        let Some(peer) = &announce.peer else { return false };
+        if !place.verify(command::UNANNOUNCE, &announce) {
+            return false;
+        }
+        self.forget(place.target, &peer.public_key);
+        true
+    }
+
+    /// Drops whatever the key announced under a target.
+    pub fn forget(&mut self, target: &NodeId, public_key: &PublicKey) {
+        if hash::hash(&[&public_key.0]) == target.0 {
+            self.routes.remove(target);
+        }
+        if let Some(mut records) = self.topics.remove(target) {
+            records.retain(|r| r.public_key != *public_key);
+            if !records.is_empty() {
+                self.topics.insert(*target, records);
+            }
+        }
+    }
+
+    /// The answer to MUTABLE_GET: the value, if it is at least as new as asked for. `None` if the
+    /// request makes no sense.
+    pub fn mutable_get(&self, target: &NodeId, value: &[u8]) -> Option<Option<Vec<u8>>> {
+        let seq = Reader::new(value).uint().ok()?;
+        Some(self.mutables.get(target).filter(|v| v.seq >= seq).map(MutableValue::encode))
+    }
+
+    pub fn mutable_put(&mut self, target: &NodeId, value: &[u8]) -> Option<Stored> {
+        let put = MutablePut::decode(value).ok()?;
+        let new = put.value;
+        if hash::hash(&[&put.public_key.0]) != target.0
+            || new.value.is_empty()
+            || new.value.len() > MAX_VALUE
+            || !verify_mutable(&new, &put.public_key)
+        {
+            return None;
+        }
+        if let Some(known) = self.mutables.get(target) {
+            if known.seq == new.seq && known.value != new.value {
+                return Some(Stored::Error(error::SEQ_REUSED));
+            }
+            if new.seq < known.seq {
+                return Some(Stored::Error(error::SEQ_TOO_LOW));
+            }
+        }
+        self.mutables.insert(*target, new);
+        Some(Stored::Ok)
+    }
+
+    pub fn immutable_get(&self, target: &NodeId) -> Option<Vec<u8>> {
+        self.immutables.get(target).cloned()
+    }
+
+    pub fn immutable_put(&mut self, target: &NodeId, value: &[u8]) -> Option<Stored> {
+        if value.len() > MAX_VALUE || hash::hash(&[value]) != target.0 {
+            return None;
+        }
+        self.immutables.insert(*target, value.to_vec());
+        Some(Stored::Ok)
+    }
+
+    pub fn poll_timeout(&self) -> Instant {
+        // All record caches turn together, and so do the two of values.
+        self.routes.poll_timeout().min(self.mutables.poll_timeout())
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.routes.handle_timeout(now);
+        self.topics.handle_timeout(now);
+        self.bumps.handle_timeout(now);
+        self.refreshes.handle_timeout(now);
+        self.mutables.handle_timeout(now);
+        self.immutables.handle_timeout(now);
+    }
+
+    fn store(&mut self, entry: &Refresh, from: SocketAddrV4, now: Instant) {
+        if entry.own {
+            let route = Route { relay: from, record: entry.encoded.clone() };
+            self.routes.insert(entry.target, route);
+            return;
+        }
+        let record =
+            Record { public_key: entry.public_key, encoded: entry.encoded.clone(), at: now };
+        self.put_record(entry.target, record, now);
+    }
+
+    fn put_record(&mut self, target: NodeId, record: Record, now: Instant) {
+        let mut records = self.topics.remove(&target).unwrap_or_default();
+        records.retain(|r| r.public_key != record.public_key && !is_stale(r, now));
+        if records.len() >= MAX_PER_TOPIC {
+            records.remove(0);
+        }
+        records.push(record);
+        self.topics.insert(target, records);
+    }
+
+    fn bump(&mut self, target: &NodeId, bump: u64, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.started).as_millis() as u64;
+        let latest = self.started_unix_ms.saturating_add(elapsed + MAX_BUMP_DRIFT_MS);
+        if bump > self.bumps.get(target).copied().unwrap_or(0) && bump <= latest {
+            self.bumps.insert(*target, bump);
+        }
+    }
+
+    /// Whoever knows what hashes to a registered token may renew that announcement once.
+    fn refresh(&mut self, token: [u8; 32], from: SocketAddrV4, now: Instant) -> bool {
+        let Some(entry) = self.refreshes.remove(&hash::hash(&[&token])) else { return false };
+        self.store(&entry, from, now);
+        self.refreshes.insert(token, entry);
+        true
+    }
+}
+
+/// Whether a record should have faded by now; a topic's list lives as long as its latest record.
+fn is_stale(record: &Record, now: Instant) -> bool {
+    now.saturating_duration_since(record.at) > RECORD_AGE * 4 / 3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::KeyPair;
+    use crate::swarm::hyperdht::signatures::sign_mutable;
+    use rand::SeedableRng;
+
+    const FROM: SocketAddrV4 = SocketAddrV4::new(std::net::Ipv4Addr::new(1, 2, 3, 4), 5);
+    const NODE: NodeId = NodeId([8; 32]);
+    const TOKEN: [u8; 32] = [6; 32];
+
+    fn pair(n: u8) -> KeyPair {
+        KeyPair::from_seed(&[n; 32])
+    }
+
+    fn record(pair: &KeyPair) -> PeerRecord {
+        PeerRecord { public_key: PublicKey(pair.public()), relay_addresses: vec![FROM; 5] }
+    }
+
+    fn announce(records: &mut Records, target: &NodeId, pair: &KeyPair, now: Instant) -> bool {
+        let place = Place { target, node: &NODE, token: &TOKEN };
+        let value = place.announce(record(pair), pair).encode();
+        records.announce(place, &value, FROM, now)
+    }
+
+    fn found(records: &Records, target: &NodeId, now: Instant) -> Vec<PublicKey> {
+        let mut rng = StdRng::seed_from_u64(1);
+        let Some(value) = records.lookup(target, &mut rng, now) else { return Vec::new() };
+        LookupReply::decode(&value).unwrap().peers.iter().map(|p| p.public_key).collect()
+    }
+
+    #[test]
+    fn a_topic_keeps_each_key_once_and_forgets_on_demand() {
+        let now = Instant::now();
+        let mut records = Records::new(0, now);
+        let topic = NodeId([7; 32]);
+        for n in [1, 2, 1] {
+            assert!(announce(&mut records, &topic, &pair(n), now));
+        }
+        assert_eq!(found(&records, &topic, now).len(), 2);
+        let place = Place { target: &topic, node: &NODE, token: &TOKEN };
+        let value = place.unannounce(&pair(1)).encode();
+        assert!(!records.unannounce(Place { token: &[0; 32], ..place }, &value), "other token");
+        assert!(records.unannounce(place, &value));
+        assert_eq!(found(&records, &topic, now), [PublicKey(pair(2).public())]);
+    }
+
+    #[test]
+    fn records_carry_three_relays_at_most() {
+        let now = Instant::now();
+        let mut records = Records::new(0, now);
+        let topic = NodeId([7; 32]);
+        announce(&mut records, &topic, &pair(1), now);
+        let value = records.lookup(&topic, &mut StdRng::seed_from_u64(1), now).unwrap();
+        assert_eq!(LookupReply::decode(&value).unwrap().peers[0].relay_addresses.len(), 3);
+    }
+
+    #[test]
+    fn announcing_the_own_key_makes_a_route() {
+        let now = Instant::now();
+        let mut records = Records::new(0, now);
+        let own = NodeId(hash::hash(&[&pair(1).public()]));
+        assert!(announce(&mut records, &own, &pair(1), now));
+        assert_eq!(records.route(&own).unwrap().relay, FROM);
+        assert_eq!(found(&records, &own, now).len(), 1);
+        records.forget(&own, &PublicKey(pair(1).public()));
+        assert!(records.route(&own).is_none());
+    }
+
+    #[test]
+    fn unsigned_and_foreign_announcements_are_not_stored() {
+        let now = Instant::now();
+        let mut records = Records::new(0, now);
+        let topic = NodeId([7; 32]);
+        let place = Place { target: &topic, node: &NODE, token: &TOKEN };
+        let mut forged = place.announce(record(&pair(1)), &pair(2));
+        assert!(!records.announce(place, &forged.encode(), FROM, now));
+        forged.signature = None;
+        assert!(!records.announce(place, &forged.encode(), FROM, now));
+        assert!(!records.announce(place, &[1, 2, 3], FROM, now));
+        assert!(records.is_empty());
+    }
+
+    #[test]
+    fn announcements_fade_in_less_than_half_an_hour() {
+        let now = Instant::now();
+        let mut records = Records::new(0, now);
+        let topic = NodeId([7; 32]);
+        announce(&mut records, &topic, &pair(1), now);
+        let turn = RECORD_AGE * 2 / 3;
+        records.handle_timeout(now + turn);
+        let later = now + turn + Duration::from_secs(1);
+        announce(&mut records, &topic, &pair(2), later);
+        assert_eq!(found(&records, &topic, later).len(), 2);
+        let end = now + RECORD_AGE * 4 / 3 + Duration::from_secs(2);
+        records.handle_timeout(end);
+        assert_eq!(found(&records, &topic, end), [PublicKey(pair(2).public())]);
+    }
+
+    #[test]
+    fn a_flood_of_announcements_stays_within_the_bounds() {
+        let now = Instant::now();
+        let mut records = Records::new(0, now);
+        for n in 0..2 * MAX_PER_TOPIC {
+            let peer = record(&KeyPair::from_seed(&hash::hash(&[&n.to_le_bytes()])));
+            records.announce_own(&NodeId([7; 32]), &peer, now);
+        }
+        assert_eq!(records.topics.get(&NodeId([7; 32])).unwrap().len(), MAX_PER_TOPIC);
+        assert_eq!(found(&records, &NodeId([7; 32]), now).len(), SHOWN);
+    }
+
+    #[test]
+    fn a_refresh_token_renews_once_and_passes_on() {
+        let now = Instant::now();
+        let mut records = Records::new(0, now);
+        let first = [1; 32];
+        let second = hash::hash(&[&first]);
+        let target = NodeId([7; 32]);
+        let entry = Refresh {
+            target,
+            public_key: PublicKey(pair(1).public()),
+            encoded: record(&pair(1)).encode(),
+            own: false,
+        };
+        records.refreshes.insert(second, entry);
+        let renew = |token| Announce { refresh: Some(token), ..Announce::default() }.encode();
+        let place = Place { target: &target, node: &NODE, token: &TOKEN };
+        assert!(!records.announce(place, &renew([9; 32]), FROM, now));
+        assert!(records.announce(place, &renew(first), FROM, now));
+        assert!(!records.announce(place, &renew(first), FROM, now), "once");
+        assert_eq!(found(&records, &target, now).len(), 1);
+    }
+
+    #[test]
+    fn mutable_values_only_move_forward() {
+        let mut records = Records::new(0, Instant::now());
+        let public_key = PublicKey(pair(1).public());
+        let target = NodeId(hash::hash(&[&public_key.0]));
+        let put = |seq, text: &str| {
+            MutablePut { public_key, value: sign_mutable(seq, text.into(), &pair(1)) }.encode()
+        };
+        assert_eq!(records.mutable_put(&target, &put(2, "a")), Some(Stored::Ok));
+        let reused = Some(Stored::Error(error::SEQ_REUSED));
+        assert_eq!(records.mutable_put(&target, &put(2, "b")), reused);
+        let low = Some(Stored::Error(error::SEQ_TOO_LOW));
+        assert_eq!(records.mutable_put(&target, &put(1, "c")), low);
+        assert_eq!(records.mutable_put(&target, &put(3, "d")), Some(Stored::Ok));
+        assert_eq!(records.mutable_put(&NODE, &put(3, "d")), None, "under its key only");
+        assert_eq!(records.mutable_get(&target, &[4]), Some(None));
+        let value = records.mutable_get(&target, &[3]).unwrap().unwrap();
+        assert_eq!(MutableValue::decode(&value).unwrap().value, b"d");
+        assert_eq!(records.mutable_get(&target, &[]), None);
+    }
+
+    #[test]
+    fn immutable_values_are_kept_under_their_hash() {
+        let mut records = Records::new(0, Instant::now());
+        let target = NodeId(hash::hash(&[b"hello"]));
+        assert_eq!(records.immutable_put(&NODE, b"hello"), None);
+        assert_eq!(records.immutable_put(&target, b"hello"), Some(Stored::Ok));
+        assert_eq!(records.immutable_get(&target).as_deref(), Some(&b"hello"[..]));
+        let big = vec![0; MAX_VALUE + 1];
+        assert_eq!(records.immutable_put(&NodeId(hash::hash(&[&big])), &big), None);
+    }
+
+    #[test]
+    fn a_bump_from_the_future_is_ignored() {
+        let now = Instant::now();
+        let mut records = Records::new(1_000_000, now);
+        let topic = NodeId([7; 32]);
+        records.bump(&topic, 1_000_000 + MAX_BUMP_DRIFT_MS + 1, now);
+        assert_eq!(records.bumps.get(&topic), None);
+        records.bump(&topic, 1_000_000 + MAX_BUMP_DRIFT_MS, now);
+        records.bump(&topic, 5, now);
+        assert_eq!(records.bumps.get(&topic), Some(&(1_000_000 + MAX_BUMP_DRIFT_MS)));
+    }
+}

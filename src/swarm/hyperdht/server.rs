@@ -1,0 +1,213 @@
+//! The listening side: one key, its announcement, and the handshakes that reach it.
+//!
+//! A client's handshake may arrive through several relays at once; it is known by its bytes and gets the
+//! same answer each time, so it makes one stream. Until there is a hole puncher the answer offers what works
+//! without: an open address if we have one; else, to a client behind the same public host, our addresses
+//! on the local networks (and our relays, without which it would not try those); else the address that
+//! the relay sees, while we open our own NAT towards the client.
+//!
+//! Source: hyperdht/lib/server.js
+
+use super::announcer::Announcer;
+use super::handshake::Answering;
+use super::messages::{Firewall, HolepunchInfo, NoisePayload, PeerHandshake, UdxInfo};
+use super::net::Net;
+use super::{DhtEvent, Dial};
+use crate::crypto::{Hash, KeyPair, hash};
+use crate::key::NodeId;
+use crate::swarm::SocketId;
+use crate::swarm::dht_rpc::Incoming;
+use rand::{Rng, RngCore};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long an answer is kept for copies of its handshake.
+const HANDSHAKE_KEEP: Duration = Duration::from_secs(20);
+/// Handshakes read per second; each costs several curve multiplications.
+const HANDSHAKE_RATE: f64 = 100.0;
+/// Handshakes read at once after a quiet time.
+const HANDSHAKE_BURST: f64 = 200.0;
+/// Answers kept: what the rate allows in [`HANDSHAKE_KEEP`].
+const MAX_HANDSHAKES: usize = 2304;
+/// When a datagram is sent towards a client that will dial us, so that our NAT lets it in.
+const OPENINGS: [Duration; 4] = [
+    Duration::ZERO,
+    Duration::from_millis(150),
+    Duration::from_millis(600),
+    Duration::from_millis(1800),
+];
+/// Openings waiting for their time.
+const MAX_OPENINGS: usize = 256;
+
+/// A key that is listened on.
+pub(super) struct Server {
+    pub key_pair: Arc<KeyPair>,
+    pub announcer: Announcer,
+    /// By the hash of the handshake's bytes: the answer, none for those that get none.
+    answers: BTreeMap<Hash, Option<Vec<u8>>>,
+    by_age: VecDeque<(Instant, Hash)>,
+    openings: VecDeque<(Instant, SocketAddrV4)>,
+    allowance: (f64, Instant),
+    next_id: u64,
+}
+
+impl Server {
+    pub fn start(key_pair: Arc<KeyPair>, target: NodeId, net: &mut Net, now: Instant) -> Self {
+        Self {
+            announcer: Announcer::start(key_pair.clone(), target, net, now),
+            key_pair,
+            answers: BTreeMap::new(),
+            by_age: VecDeque::new(),
+            openings: VecDeque::new(),
+            allowance: (HANDSHAKE_BURST, now),
+            next_id: 0,
+        }
+    }
+
+    /// The answer to a handshake; `None` if it gets none. A new one makes a [`DhtEvent::Incoming`].
+    pub fn on_handshake(
+        &mut self,
+        m: &PeerHandshake,
+        incoming: &Incoming,
+        net: &mut Net,
+        now: Instant,
+    ) -> Option<Vec<u8>> {
+        let id = hash::hash(&[&m.noise]);
+        if let Some(answer) = self.answers.get(&id) {
+            return answer.clone();
+        }
+        if !self.allow(now) {
+            tracing::debug!(from = %incoming.from, "too many handshakes, one dropped");
+            return None;
+        }
+        let answer = self.answer(m, incoming, net, now);
+        self.answers.insert(id, answer.clone());
+        self.by_age.push_back((now + HANDSHAKE_KEEP, id));
+        if self.by_age.len() > MAX_HANDSHAKES
+            && let Some((_, oldest)) = self.by_age.pop_front()
+        {
+            self.answers.remove(&oldest);
+        }
+        answer
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let openings = self.openings.iter().map(|(at, _)| *at).min();
+        let oldest = self.by_age.front().map(|(at, _)| *at);
+        [self.announcer.poll_timeout(), openings, oldest].into_iter().flatten().min()
+    }
+
+    pub fn handle_timeout(&mut self, net: &mut Net, now: Instant) {
+        self.announcer.handle_timeout(net, now);
+        while let Some((at, id)) = self.by_age.front()
+            && *at <= now
+        {
+            self.answers.remove(id);
+            self.by_age.pop_front();
+        }
+        self.openings.retain(|(at, to)| {
+            if *at <= now {
+                net.rpc.send_unasked(SocketId::MAIN, *to, vec![0], now);
+            }
+            *at > now
+        });
+    }
+
+    fn allow(&mut self, now: Instant) -> bool {
+        let (level, at) = &mut self.allowance;
+        let elapsed = now.saturating_duration_since(*at).as_secs_f64();
+        *level = (*level + elapsed * HANDSHAKE_RATE).min(HANDSHAKE_BURST);
+        *at = now;
+        let ok = *level >= 1.0;
+        if ok {
+            *level -= 1.0;
+        }
+        ok
+    }
+
+    fn answer(
+        &mut self,
+        m: &PeerHandshake,
+        incoming: &Incoming,
+        net: &mut Net,
+        now: Instant,
+    ) -> Option<Vec<u8>> {
+        let mut ephemeral = [0; 32];
+        net.rng.fill_bytes(&mut ephemeral);
+        let client = Answering::read(&self.key_pair, &m.noise, ephemeral)?;
+        let remote = client.remote;
+        if remote.0 == self.key_pair.public() || net.config.blocked.contains(&remote) {
+            return None;
+        }
+        let direct = m.peer.is_none();
+        let from = m.peer.unwrap_or(incoming.from);
+        let theirs = client.payload.clone();
+        let udx = theirs.udx.filter(|_| theirs.version == NoisePayload::VERSION);
+        let same_host = from.ip() == incoming.request.to.ip();
+        let local_id = net.rng.random_range(1..=u32::MAX);
+        let payload = self.payload(&theirs, local_id, same_host, net);
+        let (answer, keys) = client.reply(&payload)?;
+        let Some(udx) = udx else { return Some(answer) };
+        let dial = (direct || theirs.firewall == Firewall::Open)
+            .then_some(Dial { socket: incoming.socket, to: from });
+        if dial.is_none() && !same_host && payload.firewall != Firewall::Open {
+            self.open_towards(from, now);
+        }
+        net.events.push_back(DhtEvent::Incoming {
+            local: self.key_pair.clone(),
+            remote,
+            local_id,
+            remote_id: udx.id,
+            tx: keys.tx,
+            rx: keys.rx,
+            hash: keys.hash,
+            dial,
+            big_datagrams: udx.big_datagrams && net.config.big_datagrams,
+        });
+        Some(answer)
+    }
+
+    fn payload(
+        &mut self,
+        theirs: &NoisePayload,
+        local_id: u32,
+        same_host: bool,
+        net: &Net,
+    ) -> NoisePayload {
+        let error = match (theirs.version, &theirs.udx) {
+            (NoisePayload::VERSION, Some(_)) => NoisePayload::ERROR_NONE,
+            (NoisePayload::VERSION, None) => NoisePayload::ERROR_ABORTED,
+            _ => NoisePayload::ERROR_VERSION,
+        };
+        let firewall = net.firewall();
+        let relays = self.announcer.relays();
+        let lan = same_host && firewall != Firewall::Open && !relays.is_empty();
+        self.next_id = (self.next_id + 1) % 0x1_0000;
+        let holepunch = lan.then(|| HolepunchInfo { id: self.next_id, relays: relays.to_vec() });
+        let relay_addresses = self.announcer.relay_addresses(net);
+        NoisePayload {
+            error,
+            firewall,
+            holepunch,
+            addresses4: net.addresses(),
+            udx: Some(UdxInfo {
+                reusable_socket: true,
+                big_datagrams: net.config.big_datagrams,
+                id: local_id,
+                seq: 0,
+            }),
+            secret_stream: true,
+            relay_addresses: (!relay_addresses.is_empty()).then_some(relay_addresses),
+            ..NoisePayload::empty(NoisePayload::VERSION)
+        }
+    }
+
+    /// The client dials the address its relay knows: our NAT must have seen us write to the client's.
+    fn open_towards(&mut self, client: SocketAddrV4, now: Instant) {
+        if self.openings.len() + OPENINGS.len() <= MAX_OPENINGS {
+            self.openings.extend(OPENINGS.map(|after| (now + after, client)));
+        }
+    }
+}

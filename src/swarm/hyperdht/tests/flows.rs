@@ -1,0 +1,339 @@
+//! Listening, finding and connecting among our own machines.
+
+use super::sim::{Sim, host, pair};
+use crate::crypto::hash;
+use crate::key::{PublicKey, Topic};
+use crate::swarm::hyperdht::signatures::sign_mutable;
+use crate::swarm::hyperdht::{ConnectError, DhtEvent, Dial};
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The half of a connection that both sides must agree on.
+#[derive(Debug, PartialEq, Clone)]
+struct Half {
+    remote: PublicKey,
+    local_id: u32,
+    remote_id: u32,
+    tx: [u8; 32],
+    rx: [u8; 32],
+    hash: [u8; 64],
+    dial: Option<Dial>,
+}
+
+fn outgoing(event: &DhtEvent) -> Option<Result<Half, ConnectError>> {
+    match event {
+        DhtEvent::Outgoing { remote, local_id, remote_id, tx, rx, hash, dial, .. } => {
+            let (remote, local_id, remote_id) = (*remote, *local_id, *remote_id);
+            let (tx, rx, hash, dial) = (*tx, *rx, *hash, *dial);
+            Some(Ok(Half { remote, local_id, remote_id, tx, rx, hash, dial }))
+        }
+        DhtEvent::ConnectFailed { why, .. } => Some(Err(*why)),
+        _ => None,
+    }
+}
+
+fn incoming(event: &DhtEvent) -> Option<Half> {
+    let DhtEvent::Incoming { remote, local_id, remote_id, tx, rx, hash, dial, .. } = event else {
+        return None;
+    };
+    let (remote, local_id, remote_id) = (*remote, *local_id, *remote_id);
+    let (tx, rx, hash, dial) = (*tx, *rx, *hash, *dial);
+    Some(Half { remote, local_id, remote_id, tx, rx, hash, dial })
+}
+
+fn listening(event: &DhtEvent) -> Option<usize> {
+    if let DhtEvent::Listening { relays, .. } = event { Some(*relays) } else { None }
+}
+
+fn listen(sim: &mut Sim, n: u16) -> Option<usize> {
+    let addr = host(n);
+    sim.at(addr, |dht, now| dht.listen(Arc::new(pair(n)), now));
+    sim.wait(n, 30 * SECOND, listening)
+}
+
+fn connect(sim: &mut Sim, from: u16, to: u16) -> Result<(Half, Half), ConnectError> {
+    let key = PublicKey(pair(to).public());
+    sim.take_events(from);
+    sim.take_events(to);
+    sim.on(from, |dht, now| dht.connect(key, vec![], 77, now));
+    let ours = sim.wait(from, 60 * SECOND, outgoing).expect("an outcome")?;
+    sim.run_for(SECOND);
+    let theirs: Vec<Half> = sim.events(to).iter().filter_map(incoming).collect();
+    assert_eq!(theirs.len(), 1, "one handshake, one stream, whatever the number of relays");
+    Ok((ours, theirs[0].clone()))
+}
+
+fn assert_same_link(client: &Half, server: &Half) {
+    assert_eq!((client.local_id, client.remote_id), (server.remote_id, server.local_id));
+    assert_eq!((client.tx, client.rx, client.hash), (server.rx, server.tx, server.hash));
+}
+
+#[test]
+fn one_node_is_a_network() {
+    let mut sim = Sim::network(1, 1, 2);
+    assert_eq!(listen(&mut sim, 1), Some(1));
+    let (client, server) = connect(&mut sim, 2, 1).unwrap();
+    assert_same_link(&client, &server);
+    assert_eq!(server.remote, sim.key(2));
+    assert_eq!(client.dial.unwrap().to, host(1));
+    assert_eq!(server.dial, None, "the client dials");
+}
+
+#[test]
+fn an_ephemeral_node_is_usable_within_a_round_trip_or_two() {
+    let mut sim = Sim::network(2, 8, 1);
+    sim.latency_ms = 1..2;
+    let begin = sim.now;
+    sim.add(host(50), 50, |_| {});
+    let ready = |e: &DhtEvent| matches!(e, DhtEvent::Bootstrapped { .. }).then_some(());
+    sim.wait(50, SECOND, ready).expect("bootstrapped");
+    assert!(sim.now - begin < Duration::from_millis(20), "{:?}", sim.now - begin);
+    let begin = sim.now;
+    assert_eq!(listen(&mut sim, 50), Some(3));
+    assert!(sim.now - begin < Duration::from_millis(20), "{:?}", sim.now - begin);
+    let begin = sim.now;
+    connect(&mut sim, 8, 50).unwrap();
+    assert!(sim.now - begin - SECOND < Duration::from_millis(20), "{:?}", sim.now - begin);
+}
+
+#[test]
+fn nodes_of_a_network_learn_their_addresses_and_become_persistent() {
+    let mut sim = Sim::network(3, 24, 0);
+    for n in 0..24 {
+        let id = sim.dht(n).id();
+        assert_eq!(id, Some(crate::swarm::dht_rpc::node_id(host(n))), "node {n}");
+        assert!(sim.dht(n).nodes() >= 15, "node {n} knows {}", sim.dht(n).nodes());
+    }
+}
+
+fn lookup(sim: &mut Sim, n: u16, topic: Topic) -> Vec<(PublicKey, Vec<SocketAddrV4>)> {
+    sim.take_events(n);
+    let id = sim.on(n, |dht, now| dht.lookup(topic, now));
+    let done = |e: &DhtEvent| {
+        if let DhtEvent::QueryDone { query, .. } = e { (*query == id).then_some(()) } else { None }
+    };
+    sim.wait(n, 60 * SECOND, done).expect("the lookup ends");
+    let events = sim.events(n).iter();
+    let peers = events.filter_map(|e| match e {
+        DhtEvent::Peer { public_key, relay_addresses, .. } => {
+            Some((*public_key, relay_addresses.clone()))
+        }
+        _ => None,
+    });
+    peers.collect()
+}
+
+fn announce(sim: &mut Sim, n: u16, topic: Topic) -> usize {
+    sim.take_events(n);
+    sim.on(n, |dht, now| dht.announce(topic, now));
+    let stored = |e: &DhtEvent| {
+        if let DhtEvent::Announced { nodes, .. } = e { Some(*nodes) } else { None }
+    };
+    sim.wait(n, 60 * SECOND, stored).expect("the announcement ends")
+}
+
+#[test]
+fn announce_lookup_and_connect_over_lossy_links() {
+    for seed in 0..6 {
+        let mut sim = Sim::network(100 + seed, 24, 4);
+        sim.loss = 0.08;
+        let topic = Topic([seed as u8; 32]);
+        sim.on(24, |dht, now| dht.listen(Arc::new(pair(24)), now));
+        // The announcement waits for the server's relays, though it was asked for at once.
+        let nodes = announce(&mut sim, 24, topic);
+        assert!(nodes >= 15, "stored at {nodes} (seed {seed})");
+        let found = lookup(&mut sim, 25, topic);
+        assert_eq!(found.len(), 1);
+        let (key, relays) = found[0].clone();
+        assert_eq!((key, relays.len()), (sim.key(24), 3), "seed {seed}");
+        sim.take_events(24);
+        sim.on(25, |dht, now| dht.connect(key, relays, 5, now));
+        let ours = sim.wait(25, 60 * SECOND, outgoing).unwrap().unwrap();
+        sim.run_for(SECOND);
+        let theirs: Vec<Half> = sim.events(24).iter().filter_map(incoming).collect();
+        // A lost answer may make the client's retries meet the server again: same bytes, same stream.
+        assert_eq!(theirs.len(), 1);
+        assert_same_link(&ours, &theirs[0]);
+        let (client, server) = connect(&mut sim, 26, 24).unwrap();
+        assert_same_link(&client, &server);
+    }
+}
+
+#[test]
+fn leaving_is_told_to_the_nodes() {
+    let mut sim = Sim::network(4, 10, 2);
+    let topic = Topic([1; 32]);
+    listen(&mut sim, 10);
+    assert!(announce(&mut sim, 10, topic) >= 9);
+    assert_eq!(lookup(&mut sim, 11, topic).len(), 1);
+    sim.take_events(10);
+    sim.on(10, |dht, now| dht.unannounce(topic, now));
+    let done = |e: &DhtEvent| matches!(e, DhtEvent::QueryDone { .. }).then_some(());
+    sim.wait(10, 10 * SECOND, done).unwrap();
+    assert_eq!(lookup(&mut sim, 11, topic).len(), 0);
+    let key = sim.key(10);
+    assert!(connect(&mut sim, 11, 10).is_ok());
+    sim.on(10, |dht, now| dht.unlisten(&key, now));
+    let gone = |e: &DhtEvent| matches!(e, DhtEvent::Unlistened { .. }).then_some(());
+    sim.wait(10, 10 * SECOND, gone).unwrap();
+    sim.take_events(11);
+    sim.on(11, |dht, now| dht.connect(key, vec![], 5, now));
+    let outcome = sim.wait(11, 60 * SECOND, outgoing).unwrap();
+    // The relays of the last connection are asked before: they have forgotten.
+    assert!(matches!(
+        outcome,
+        Err(ConnectError::PeerNotFound | ConnectError::PeerConnectionFailed)
+    ));
+}
+
+#[test]
+fn an_unknown_key_is_not_found() {
+    let mut sim = Sim::network(5, 8, 1);
+    sim.on(8, |dht, now| dht.connect(PublicKey(pair(999).public()), vec![], 5, now));
+    let begin = sim.now;
+    let outcome = sim.wait(8, 60 * SECOND, outgoing).unwrap();
+    assert_eq!(outcome.err(), Some(ConnectError::PeerNotFound));
+    assert!(sim.now - begin < SECOND, "nobody is silent, so nothing is waited for");
+}
+
+#[test]
+fn a_dead_server_fails_after_its_relays_were_tried() {
+    let mut sim = Sim::network(6, 8, 2);
+    listen(&mut sim, 8);
+    let key = sim.key(8);
+    sim.kill(8);
+    sim.on(9, |dht, now| dht.connect(key, vec![], 5, now));
+    let outcome = sim.wait(9, 60 * SECOND, outgoing).unwrap();
+    assert_eq!(outcome.err(), Some(ConnectError::PeerConnectionFailed));
+}
+
+#[test]
+fn a_server_moves_when_its_relays_die() {
+    let mut sim = Sim::network(7, 24, 2);
+    listen(&mut sim, 24);
+    let key = sim.key(24);
+    for relay in sim.dht(24).relay_addresses(&key) {
+        sim.machines.remove(&relay);
+    }
+    sim.run_for(60 * SECOND);
+    assert_eq!(sim.dht(24).relay_addresses(&key).len(), 3);
+    let (client, server) = connect(&mut sim, 25, 24).unwrap();
+    assert_same_link(&client, &server);
+}
+
+#[test]
+fn announcements_outlive_their_age_by_renewal() {
+    let mut sim = Sim::network(8, 6, 2);
+    listen(&mut sim, 6);
+    sim.run_for(45 * 60 * SECOND);
+    let (client, server) = connect(&mut sim, 7, 6).unwrap();
+    assert_same_link(&client, &server);
+}
+
+#[test]
+fn an_open_server_is_dialled_at_its_own_address() {
+    let mut sim = Sim::network(9, 8, 1);
+    listen(&mut sim, 3);
+    let (client, server) = connect(&mut sim, 8, 3).unwrap();
+    assert_same_link(&client, &server);
+    assert_eq!(client.dial.unwrap().to, host(3));
+}
+
+#[test]
+fn an_open_client_is_dialled_by_the_server() {
+    let mut sim = Sim::network(10, 8, 1);
+    listen(&mut sim, 8);
+    let (client, server) = connect(&mut sim, 3, 8).unwrap();
+    assert_same_link(&client, &server);
+    assert_eq!(server.dial.unwrap().to, host(3));
+}
+
+#[test]
+fn peers_on_one_host_meet_at_their_local_addresses() {
+    let mut sim = Sim::network(11, 8, 0);
+    let (a, b) = (host(60), SocketAddrV4::new(*host(60).ip(), 50_000));
+    sim.add(a, 60, |_| {});
+    sim.add(b, 61, |_| {});
+    sim.at(a, |dht, now| dht.listen(Arc::new(pair(60)), now));
+    sim.wait_at(a, SECOND, &mut listening).unwrap();
+    sim.at(b, |dht, now| dht.connect(PublicKey(pair(60).public()), vec![], 5, now));
+    let client = sim.wait_at(b, 10 * SECOND, &mut outgoing).unwrap().unwrap();
+    let server = sim.wait_at(a, SECOND, &mut incoming).unwrap();
+    assert_same_link(&client, &server);
+    assert_eq!((client.dial.unwrap().to, server.dial), (a, None));
+}
+
+#[test]
+fn a_blocked_key_and_our_own_get_no_answer() {
+    let mut sim = Sim::network(12, 8, 2);
+    listen(&mut sim, 8);
+    let (server, client) = (sim.key(8), sim.key(9));
+    sim.on(8, |dht, _| dht.set_blocked(client, true));
+    sim.on(9, |dht, now| dht.connect(server, vec![], 5, now));
+    let outcome = sim.wait(9, 60 * SECOND, outgoing).unwrap();
+    assert_eq!(outcome.err(), Some(ConnectError::PeerConnectionFailed));
+    sim.on(8, |dht, now| dht.connect(server, vec![], 5, now));
+    assert_eq!(sim.wait(8, SECOND, outgoing).unwrap().err(), Some(ConnectError::BadKey));
+}
+
+#[test]
+fn values_are_stored_and_found() {
+    let mut sim = Sim::network(13, 12, 2);
+    sim.loss = 0.05;
+    sim.on(12, |dht, now| dht.immutable_put(b"hello".to_vec(), now));
+    let stored =
+        |e: &DhtEvent| if let DhtEvent::Stored { nodes, .. } = e { Some(*nodes) } else { None };
+    assert!(sim.wait(12, 30 * SECOND, stored).unwrap() >= 9);
+    sim.on(13, |dht, now| dht.immutable_get(hash::hash(&[b"hello"]), now));
+    let value = |e: &DhtEvent| {
+        if let DhtEvent::Value { seq, value, .. } = e { Some((*seq, value.clone())) } else { None }
+    };
+    assert_eq!(sim.wait(13, 30 * SECOND, value), Some((0, Some(b"hello".to_vec()))));
+    sim.take_events(12);
+    sim.take_events(13);
+    let key = PublicKey(pair(12).public());
+    for seq in [1, 2] {
+        let signed = sign_mutable(seq, vec![seq as u8], &pair(12));
+        sim.on(12, |dht, now| dht.mutable_put(key, signed, now));
+        sim.run_for(10 * SECOND);
+    }
+    sim.on(13, |dht, now| dht.mutable_get(key, 0, now));
+    assert_eq!(sim.wait(13, 30 * SECOND, value), Some((2, Some(vec![2]))));
+    sim.take_events(13);
+    sim.on(13, |dht, now| dht.mutable_get(key, 9, now));
+    assert_eq!(sim.wait(13, 30 * SECOND, value), Some((0, None)));
+}
+
+#[test]
+fn without_a_network_a_server_keeps_trying_until_there_is_one() {
+    let mut sim = Sim::new(14);
+    sim.add(host(5), 5, |_| {});
+    sim.on(5, |dht, now| dht.listen(Arc::new(pair(5)), now));
+    sim.run_for(60 * SECOND);
+    sim.add(host(0), 0, |c| {
+        c.bootstrap.clear();
+        c.persistent = true;
+        c.address = Some(host(0));
+    });
+    let found = |e: &DhtEvent| listening(e).filter(|n| *n > 0);
+    let begin = sim.now;
+    sim.wait(5, 60 * SECOND, found).expect("a relay");
+    assert!(sim.now - begin < 35 * SECOND, "{:?}", sim.now - begin);
+}
+
+#[test]
+fn a_network_at_rest_is_quiet() {
+    let mut sim = Sim::network(15, 10, 10);
+    for n in 10..20 {
+        listen(&mut sim, n);
+    }
+    sim.run_for(60 * SECOND);
+    let before = sim.packets;
+    sim.run_for(60 * SECOND);
+    let per_machine = (sim.packets - before) / 20;
+    // Three relays pinged every three seconds by half of the machines, and the table's own pings.
+    assert!(per_machine < 120, "{per_machine} packets per machine and minute");
+}

@@ -1,0 +1,140 @@
+//! Nodes that answer everything, falsely.
+
+use super::sim::{Sim, host, pair};
+use crate::key::{NodeId, PublicKey, Topic};
+use crate::swarm::dht_rpc::message::Message;
+use crate::swarm::dht_rpc::{K, Response, node_id};
+use crate::swarm::hyperdht::messages::{LookupReply, Mode, PeerHandshake, PeerRecord, command};
+use crate::swarm::hyperdht::{DhtEvent, MAX_REMEMBERED};
+use rand::rngs::StdRng;
+use rand::{Rng, RngCore};
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn anywhere(rng: &mut StdRng) -> SocketAddrV4 {
+    SocketAddrV4::new(
+        [10, rng.random_range(1..200), rng.random(), rng.random()].into(),
+        rng.random(),
+    )
+}
+
+/// A well-formed lie of the right kind: invented nodes, records, relays and handshakes.
+fn lie(
+    at: SocketAddrV4,
+    victim: PublicKey,
+    from: SocketAddrV4,
+    data: &[u8],
+    rng: &mut StdRng,
+) -> Vec<(SocketAddrV4, Vec<u8>)> {
+    let Ok(Message::Request(request)) = Message::decode(data) else { return Vec::new() };
+    let mut noise = vec![0; 150];
+    rng.fill_bytes(&mut noise);
+    let record = PeerRecord { public_key: victim, relay_addresses: vec![anywhere(rng); 3] };
+    let value = match (request.internal, request.command) {
+        (false, command::FIND_PEER) => Some(record.encode()),
+        (false, command::LOOKUP) => {
+            let invented: Vec<Vec<u8>> = (0..25)
+                .map(|_| {
+                    let mut key = [0; 32];
+                    rng.fill_bytes(&mut key);
+                    PeerRecord { public_key: PublicKey(key), ..record.clone() }.encode()
+                })
+                .collect();
+            let invented: Vec<&[u8]> = invented.iter().map(Vec::as_slice).collect();
+            Some(LookupReply::encode_raw(&invented, 0))
+        }
+        (false, command::PEER_HANDSHAKE) => {
+            let peer = Some(anywhere(rng));
+            Some(PeerHandshake { mode: Mode::Reply, noise, peer, relay: None }.encode())
+        }
+        _ => None,
+    };
+    let response = Response {
+        tid: request.tid,
+        to: anywhere(rng),
+        id: Some(node_id(at)),
+        token: Some([1; 32]),
+        closer: (0..K).map(|_| anywhere(rng)).collect(),
+        error: 0,
+        value,
+    };
+    vec![(from, response.encode())]
+}
+
+/// A third of the persistent nodes lie; honest nodes know them from the start.
+fn infiltrated(seed: u64) -> Sim {
+    let mut sim = Sim::network(seed, 30, 3);
+    let victim = PublicKey(pair(30).public());
+    for n in (1..30).step_by(3) {
+        sim.kill(n);
+        let at = host(n);
+        sim.scripts.insert(at, Box::new(move |from, data, rng| lie(at, victim, from, data, rng)));
+    }
+    sim
+}
+
+#[test]
+fn connecting_works_as_long_as_one_relay_is_honest() {
+    let mut connected = 0;
+    for seed in 0..8 {
+        let mut sim = infiltrated(200 + seed);
+        sim.on(30, |dht, now| dht.listen(Arc::new(pair(30)), now));
+        sim.run_for(20 * SECOND);
+        let key = sim.key(30);
+        sim.on(31, |dht, now| dht.connect(key, vec![], 5, now));
+        let outcome = sim.wait(31, 120 * SECOND, |e| match e {
+            DhtEvent::Outgoing { .. } => Some(true),
+            DhtEvent::ConnectFailed { .. } => Some(false),
+            _ => None,
+        });
+        connected += usize::from(outcome.expect("an outcome"));
+    }
+    assert!(connected >= 6, "{connected} of 8");
+}
+
+#[test]
+fn a_lookup_ends_and_finds_the_honest_peer_among_the_invented() {
+    let mut sim = infiltrated(300);
+    let topic = Topic([4; 32]);
+    sim.on(30, |dht, now| dht.listen(Arc::new(pair(30)), now));
+    sim.run_for(20 * SECOND);
+    sim.on(30, |dht, now| dht.announce(topic, now));
+    sim.run_for(60 * SECOND);
+    sim.on(31, |dht, now| dht.lookup(topic, now));
+    let done = |e: &DhtEvent| matches!(e, DhtEvent::QueryDone { .. }).then_some(());
+    sim.wait(31, 300 * SECOND, done).expect("the lookup ends");
+    let key = sim.key(30);
+    let found = |e: &DhtEvent| matches!(e, DhtEvent::Peer { public_key, .. } if *public_key == key);
+    assert!(sim.events(31).iter().any(found));
+}
+
+#[test]
+fn a_third_of_liars_cannot_make_us_take_a_false_address() {
+    let mut sim = infiltrated(400);
+    sim.add(host(90), 90, |c| c.persistent = true);
+    sim.run_for(60 * SECOND);
+    let id: Option<NodeId> = sim.dht(90).id();
+    assert!(id.is_none() || id == Some(node_id(host(90))));
+}
+
+#[test]
+fn any_bytes_are_survived() {
+    let mut sim = Sim::network(500, 2, 1);
+    sim.on(1, |dht, now| dht.listen(Arc::new(pair(1)), now));
+    let mut rng = sim.rng.clone();
+    for _ in 0..20_000 {
+        let mut data = vec![0; rng.random_range(0..300)];
+        rng.fill_bytes(&mut data);
+        if let Some(first) = data.first_mut() {
+            *first = if rng.random() { 0x03 } else { 0x13 };
+        }
+        let from = anywhere(&mut rng);
+        sim.on(1, |dht, now| dht.handle_datagram(crate::swarm::SocketId::MAIN, from, &data, now));
+    }
+    sim.run_for(10 * SECOND);
+    assert!(sim.dht(1).id().is_some());
+    assert!(sim.dht(1).nodes() < MAX_REMEMBERED);
+}

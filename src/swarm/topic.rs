@@ -1,0 +1,467 @@
+//! Topics we joined, and when each is announced or looked up again.
+//!
+//! A *server* of a topic announces itself under it, a *client* looks for those who did. Announcing
+//! looks up on its way, so one round of a topic is one query. A full round comes every 10 to 12 minutes.
+//! Between them a client that has no peer at all looks again after 1 s, 2 s, 4 s … up to [`QUICK_MAX`],
+//! so that mounting a drive just before it is shared does not wait for the next full round.
+//!
+//! Source: hyperswarm/lib/peer-discovery.js (the quick rounds are ours)
+
+use crate::key::{PublicKey, Topic};
+use crate::swarm::dht_rpc::QueryId;
+use rand::Rng;
+use rand::rngs::StdRng;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+/// Time between full rounds, and what is added to it at random.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
+const REFRESH_JITTER_MS: u64 = 120_000;
+
+/// First wait of a client without a peer; doubles with every fruitless round.
+const QUICK_MIN: Duration = Duration::from_secs(1);
+/// Longest such wait: one lookup in two minutes costs the network less than a ping in three seconds,
+/// which every listening server sends.
+const QUICK_MAX: Duration = Duration::from_secs(120);
+
+/// Peers counted per round; more are dialled all the same, but not remembered here.
+const MAX_FOUND: usize = 1024;
+
+/// In which roles a topic is joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JoinOptions {
+    /// Announce ourselves.
+    pub server: bool,
+    /// Look for others and dial them.
+    pub client: bool,
+}
+
+/// What to ask the DHT for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    Announce,
+    Lookup,
+    Unannounce,
+    /// Stop this query: its topic was left or changed roles.
+    Cancel(QueryId),
+}
+
+/// A finished round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Round {
+    pub topic: Topic,
+    /// Different peers it found.
+    pub found: usize,
+    /// Nodes hold our record.
+    pub announced: bool,
+}
+
+#[derive(Debug)]
+struct Query {
+    id: QueryId,
+    action: Action,
+    quick: bool,
+    found: BTreeSet<PublicKey>,
+}
+
+/// One topic.
+#[derive(Debug)]
+struct Discovery {
+    options: JoinOptions,
+    /// Nodes may hold a record of us.
+    announced: bool,
+    /// The last round said so.
+    left: bool,
+    query: Option<Query>,
+    /// When the next full round is due.
+    refresh_at: Instant,
+    /// When the next quick one is, while there is no peer.
+    quick_at: Option<Instant>,
+    quick_wait: Duration,
+    found: usize,
+    rounds: u64,
+}
+
+impl Discovery {
+    fn next_at(&self, may_announce: bool) -> Option<Instant> {
+        let held = !may_announce && self.round() == Some(Action::Announce);
+        if self.query.is_some() || held {
+            return None;
+        }
+        Some(self.quick_at.map_or(self.refresh_at, |at| at.min(self.refresh_at)))
+    }
+
+    fn round(&self) -> Option<Action> {
+        let JoinOptions { server, client } = self.options;
+        match (server && !self.left, client && !self.left, self.announced) {
+            (true, _, _) => Some(Action::Announce),
+            (false, _, true) => Some(Action::Unannounce),
+            (false, true, false) => Some(Action::Lookup),
+            (false, false, false) => None,
+        }
+    }
+}
+
+/// What to know about a joined topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicStatus {
+    pub topic: Topic,
+    pub options: JoinOptions,
+    pub announced: bool,
+    /// Peers found by the last round.
+    pub found: usize,
+    /// Rounds finished.
+    pub rounds: u64,
+}
+
+/// All joined topics, and those being left.
+#[derive(Debug, Default)]
+pub struct Topics {
+    topics: BTreeMap<Topic, Discovery>,
+    queries: BTreeMap<QueryId, Topic>,
+    cancelled: Vec<QueryId>,
+    /// We have relays that can be announced.
+    may_announce: bool,
+}
+
+impl Topics {
+    /// Joins `topic`, or changes the roles in which it is joined; a round starts at once.
+    pub fn join(&mut self, topic: Topic, options: JoinOptions, now: Instant) {
+        let discovery = self.topics.entry(topic).or_insert_with(|| Discovery {
+            options,
+            announced: false,
+            left: false,
+            query: None,
+            refresh_at: now,
+            quick_at: None,
+            quick_wait: QUICK_MIN,
+            found: 0,
+            rounds: 0,
+        });
+        if discovery.options == options && !discovery.left && discovery.query.is_some() {
+            return;
+        }
+        (discovery.options, discovery.left, discovery.refresh_at) = (options, false, now);
+        (discovery.quick_at, discovery.quick_wait) = (None, QUICK_MIN);
+        self.drop_query(&topic);
+    }
+
+    /// Leaves `topic`: looks no more, and withdraws what was announced.
+    pub fn leave(&mut self, topic: &Topic, now: Instant) {
+        self.drop_query(topic);
+        let Some(discovery) = self.topics.get_mut(topic) else { return };
+        (discovery.left, discovery.refresh_at) = (true, now);
+        if !discovery.announced {
+            self.topics.remove(topic);
+        }
+    }
+
+    pub fn leave_all(&mut self, now: Instant) {
+        for topic in self.topics.keys().copied().collect::<Vec<_>>() {
+            self.leave(&topic, now);
+        }
+    }
+
+    /// Whether any topic is to be announced.
+    pub fn is_server(&self) -> bool {
+        self.topics.values().any(|discovery| discovery.options.server && !discovery.left)
+    }
+
+    /// We listen: announcements, held back until now, may name our relays.
+    pub fn may_announce(&mut self) {
+        self.may_announce = true;
+    }
+
+    /// Whether nothing is joined nor being withdrawn.
+    pub fn is_empty(&self) -> bool {
+        self.topics.is_empty()
+    }
+
+    pub fn is_joined(&self, topic: &Topic) -> bool {
+        self.topics.get(topic).is_some_and(|discovery| !discovery.left)
+    }
+
+    /// Everything due now, again: the network changed.
+    pub fn refresh(&mut self, now: Instant) {
+        for discovery in self.topics.values_mut() {
+            discovery.refresh_at = now;
+        }
+    }
+
+    /// The topic has no peer any more: look soon.
+    pub fn lonely(&mut self, topic: &Topic, now: Instant) {
+        if let Some(discovery) = self.topics.get_mut(topic)
+            && discovery.options.client
+            && !discovery.left
+        {
+            discovery.quick_wait = QUICK_MIN;
+            discovery.quick_at = Some(now + QUICK_MIN);
+        }
+    }
+
+    /// The next thing to ask the DHT for. `Some` other than a cancellation must be answered by
+    /// [`Self::started`]. `has_peer` tells whether a topic has a connection.
+    pub fn poll(
+        &mut self,
+        now: Instant,
+        has_peer: impl Fn(&Topic) -> bool,
+    ) -> Option<(Topic, Action)> {
+        if let Some(query) = self.cancelled.pop() {
+            return Some((Topic([0; 32]), Action::Cancel(query)));
+        }
+        loop {
+            let may = self.may_announce;
+            let due =
+                |(_, d): &(&Topic, &mut Discovery)| d.next_at(may).is_some_and(|at| at <= now);
+            let (&topic, discovery) = self.topics.iter_mut().find(due)?;
+            if discovery.refresh_at > now {
+                discovery.quick_at = None;
+                if has_peer(&topic) {
+                    discovery.quick_wait = QUICK_MIN;
+                    continue;
+                }
+                return Some((topic, Action::Lookup));
+            }
+            match discovery.round() {
+                Some(action) => return Some((topic, action)),
+                None => discovery.refresh_at = now + REFRESH_INTERVAL,
+            }
+        }
+    }
+
+    /// `action` for `topic` runs as `id`.
+    pub fn started(&mut self, topic: Topic, action: Action, id: QueryId, now: Instant) {
+        let Some(discovery) = self.topics.get_mut(&topic) else { return };
+        let quick = discovery.refresh_at > now;
+        discovery.query = Some(Query { id, action, quick, found: BTreeSet::new() });
+        if action == Action::Announce {
+            discovery.announced = true;
+        }
+        self.queries.insert(id, topic);
+    }
+
+    /// A query found `peer`. Answers the topic and whether the round was a quick one, if it is to be dialled.
+    pub fn peer_found(&mut self, query: QueryId, peer: PublicKey) -> Option<(Topic, bool)> {
+        let topic = *self.queries.get(&query)?;
+        let discovery = self.topics.get_mut(&topic)?;
+        let round = discovery.query.as_mut().filter(|round| round.id == query)?;
+        if round.found.len() < MAX_FOUND {
+            round.found.insert(peer);
+        }
+        (discovery.options.client && !discovery.left).then_some((topic, round.quick))
+    }
+
+    /// A query ended. Schedules the next round of its topic.
+    pub fn finished(
+        &mut self,
+        query: QueryId,
+        has_peer: impl Fn(&Topic) -> bool,
+        now: Instant,
+        rng: &mut StdRng,
+    ) -> Option<Round> {
+        let topic = self.queries.remove(&query)?;
+        let discovery = self.topics.get_mut(&topic)?;
+        let round = discovery.query.take_if(|round| round.id == query)?;
+        if round.action == Action::Unannounce {
+            discovery.announced = false;
+            if discovery.left {
+                self.topics.remove(&topic);
+                return None;
+            }
+            return None; // its roles changed: the round they ask for is due at once
+        }
+        if !round.quick {
+            let jitter = Duration::from_millis(rng.random_range(0..REFRESH_JITTER_MS));
+            discovery.refresh_at = now + REFRESH_INTERVAL + jitter;
+        }
+        (discovery.found, discovery.rounds) = (round.found.len(), discovery.rounds + 1);
+        if discovery.options.client && !has_peer(&topic) {
+            discovery.quick_at = Some(now + discovery.quick_wait);
+            discovery.quick_wait = (discovery.quick_wait * 2).min(QUICK_MAX);
+        }
+        Some(Round { topic, found: round.found.len(), announced: discovery.announced })
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.topics.values().filter_map(|d| d.next_at(self.may_announce)).min()
+    }
+
+    pub fn status(&self) -> Vec<TopicStatus> {
+        let joined = self.topics.iter().filter(|(_, discovery)| !discovery.left);
+        joined
+            .map(|(&topic, d)| TopicStatus {
+                topic,
+                options: d.options,
+                announced: d.announced,
+                found: d.found,
+                rounds: d.rounds,
+            })
+            .collect()
+    }
+
+    fn drop_query(&mut self, topic: &Topic) {
+        if let Some(round) = self.topics.get_mut(topic).and_then(|d| d.query.take()) {
+            self.queries.remove(&round.id);
+            self.cancelled.push(round.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    const TOPIC: Topic = Topic([1; 32]);
+    const CLIENT: JoinOptions = JoinOptions { server: false, client: true };
+    const SERVER: JoinOptions = JoinOptions { server: true, client: false };
+
+    /// Topics whose queries end at once with `found` peers, in virtual time.
+    struct World {
+        topics: Topics,
+        rng: StdRng,
+        now: Instant,
+        start: Instant,
+        queries: u64,
+        has_peer: bool,
+        /// Seconds since the start, and what was asked.
+        log: Vec<(u64, Action)>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let now = Instant::now();
+            let rng = StdRng::seed_from_u64(1);
+            let (mut topics, log) = (Topics::default(), Vec::new());
+            topics.may_announce();
+            Self { topics, rng, now, start: now, queries: 0, has_peer: false, log }
+        }
+
+        fn run(&mut self, seconds: u64) {
+            let end = self.now + Duration::from_secs(seconds);
+            loop {
+                self.round();
+                match self.topics.poll_timeout() {
+                    Some(at) if at <= end => self.now = at,
+                    _ => break,
+                }
+            }
+            self.now = end;
+        }
+
+        fn round(&mut self) {
+            let has_peer = self.has_peer;
+            while let Some((topic, action)) = self.topics.poll(self.now, |_| has_peer) {
+                self.log.push(((self.now - self.start).as_secs(), action));
+                if matches!(action, Action::Cancel(_)) {
+                    continue;
+                }
+                self.queries += 1;
+                let id = QueryId(self.queries);
+                self.topics.started(topic, action, id, self.now);
+                self.topics.finished(id, |_| has_peer, self.now, &mut self.rng);
+            }
+        }
+
+        fn times(&self) -> Vec<u64> {
+            self.log.iter().map(|&(at, _)| at).collect()
+        }
+    }
+
+    #[test]
+    fn a_client_without_peers_looks_again_at_growing_intervals() {
+        let mut world = World::new();
+        world.topics.join(TOPIC, CLIENT, world.now);
+        world.run(500);
+        assert_eq!(world.times(), [0, 1, 3, 7, 15, 31, 63, 127, 247, 367, 487]);
+    }
+
+    #[test]
+    fn a_client_with_a_peer_looks_every_ten_to_twelve_minutes() {
+        let mut world = World::new();
+        world.has_peer = true;
+        world.topics.join(TOPIC, CLIENT, world.now);
+        world.run(3600);
+        let times = world.times();
+        assert!((5..=6).contains(&(times.len() - 1)), "{times:?}");
+        assert!(times.windows(2).all(|w| (600..=720).contains(&(w[1] - w[0]))), "{times:?}");
+    }
+
+    #[test]
+    fn losing_the_last_peer_starts_a_lookup_soon() {
+        let mut world = World::new();
+        world.has_peer = true;
+        world.topics.join(TOPIC, CLIENT, world.now);
+        world.run(100);
+        world.has_peer = false;
+        world.topics.lonely(&TOPIC, world.now);
+        world.run(5);
+        assert_eq!(world.times(), [0, 101, 102, 104]);
+    }
+
+    #[test]
+    fn nothing_is_announced_before_there_are_relays() {
+        let mut world = World::new();
+        world.topics = Topics::default();
+        world.topics.join(TOPIC, SERVER, world.now);
+        world.run(5);
+        assert!(world.log.is_empty() && world.topics.is_server());
+        world.topics.may_announce();
+        world.run(5);
+        assert_eq!(world.log, [(5, Action::Announce)]);
+    }
+
+    #[test]
+    fn leaving_withdraws_what_was_announced() {
+        let mut world = World::new();
+        world.topics.join(TOPIC, SERVER, world.now);
+        world.run(1);
+        world.topics.leave(&TOPIC, world.now);
+        assert!(!world.topics.is_joined(&TOPIC));
+        assert!(!world.topics.is_empty());
+        world.round();
+        assert!(world.topics.is_empty());
+        assert_eq!(world.log, [(0, Action::Announce), (1, Action::Unannounce)]);
+    }
+
+    #[test]
+    fn a_server_that_becomes_a_client_withdraws_and_looks() {
+        let mut world = World::new();
+        world.has_peer = true;
+        world.topics.join(TOPIC, SERVER, world.now);
+        world.run(1);
+        world.topics.join(TOPIC, CLIENT, world.now);
+        world.run(1);
+        let asked: Vec<_> = world.log.iter().map(|&(_, action)| action).collect();
+        assert_eq!(asked, [Action::Announce, Action::Unannounce, Action::Lookup]);
+    }
+
+    #[test]
+    fn changing_roles_stops_the_running_query() {
+        let mut world = World::new();
+        world.topics.join(TOPIC, CLIENT, world.now);
+        let (topic, action) = world.topics.poll(world.now, |_| false).unwrap();
+        world.topics.started(topic, action, QueryId(7), world.now);
+        world.topics.join(TOPIC, SERVER, world.now);
+        assert_eq!(world.topics.peer_found(QueryId(7), PublicKey([1; 32])), None);
+        let next: Vec<_> = std::iter::from_fn(|| world.topics.poll(world.now, |_| false))
+            .map(|(_, action)| action)
+            .take(2)
+            .collect();
+        assert_eq!(next, [Action::Cancel(QueryId(7)), Action::Announce]);
+    }
+
+    #[test]
+    fn only_a_client_dials_what_it_finds() {
+        for (options, dials) in [(CLIENT, true), (SERVER, false)] {
+            let mut world = World::new();
+            world.topics.join(TOPIC, options, world.now);
+            let (topic, action) = world.topics.poll(world.now, |_| false).unwrap();
+            world.topics.started(topic, action, QueryId(1), world.now);
+            let found = world.topics.peer_found(QueryId(1), PublicKey([1; 32]));
+            assert_eq!(found.is_some(), dials);
+            let round = world.topics.finished(QueryId(1), |_| false, world.now, &mut world.rng);
+            assert_eq!(round.map(|r| r.found), Some(1));
+        }
+    }
+}

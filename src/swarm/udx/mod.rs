@@ -1,0 +1,611 @@
+//! UDX: reliable ordered streams over UDP, many on one socket.
+//!
+//! [`Udx`] is a machine without sockets and clock. A datagram goes in through [`Udx::handle_datagram`]; payload that is in order
+//! goes straight to the [`Sink`], nothing is queued for reading. After a batch of datagrams the owner calls
+//! [`Udx::end_of_batch`], then drains [`Udx::poll_transmit`] and [`Udx::poll_event`] and sleeps until
+//! [`Udx::poll_timeout`]. Acknowledgements are worked off, and sent, once per batch and stream.
+//!
+//! Streams are identified by a `u32` picked by their owner and told to the peer by other means; there is no handshake.
+//! A packet for a stream that has no peer yet is kept and reported as [`UdxEvent::Unconnected`].
+//!
+//! | file | what it tracks |
+//! |---|---|
+//! | `packet` | the bytes of a packet |
+//! | `stream`, `recovery`, `transmit` | one stream: state and input; acknowledgements and timers; output |
+//! | `recv`, `send`, `sent`, `ranges` | gaps and window; bytes to send; packets on the way; sets of numbers |
+//! | `rtt`, `rack`, `timer`, `pacer`, `mtu` | round trips; losses; deadlines; spacing; datagram size |
+//! | `congestion` | BBR |
+//! | `graveyard` | ended streams that still answer |
+//!
+//! Source: libudx/src/udx.c, udx-native/lib/stream.js
+
+mod congestion;
+mod graveyard;
+mod mtu;
+mod pacer;
+pub mod packet;
+mod rack;
+mod ranges;
+mod recovery;
+mod recv;
+mod rtt;
+mod send;
+mod sent;
+mod stream;
+mod timer;
+mod transmit;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use self::graveyard::Graveyard;
+pub use self::mtu::{MAX_DATAGRAM, ORDINARY_MAX};
+use self::packet::{Packet, flag};
+pub use self::recv::MAX_WINDOW;
+use self::stream::{Remote, Stream};
+use crate::swarm::SocketId;
+
+/// Most bytes that one [`Udx::poll_transmit`] lays out: what one segmented send can take.
+pub const MAX_BURST: usize = MAX_DATAGRAM;
+
+/// Unordered messages waiting for the owner, over all streams; they are unreliable, so more are dropped.
+const MAX_MESSAGE_EVENTS: usize = 256;
+
+/// Where stream payload goes.
+pub trait Sink {
+    /// The next bytes of a stream, by local id.
+    fn data(&mut self, stream: u32, payload: &[u8]);
+}
+
+#[derive(Debug, Clone)]
+pub struct UdxConfig {
+    /// [`UdxEvent::Writable`] comes when fewer bytes than this wait to be sent for the first time.
+    pub low_water: usize,
+}
+
+impl Default for UdxConfig {
+    fn default() -> Self {
+        Self { low_water: 512 << 10 }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct ConnectOptions {
+    /// Largest UDP payload the peer takes. Above [`ORDINARY_MAX`] only if it said so.
+    pub max_datagram: usize,
+    /// Send something at least this often.
+    pub keep_alive: Option<Duration>,
+    /// Numbers agreed on elsewhere: our first packet, the peer's first packet.
+    pub initial_seq: u32,
+    pub initial_ack: u32,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self { max_datagram: ORDINARY_MAX, keep_alive: None, initial_seq: 0, initial_ack: 0 }
+    }
+}
+
+/// How to send what [`Udx::poll_transmit`] has laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transmit {
+    pub socket: SocketId,
+    pub to: SocketAddrV4,
+    /// The buffer holds several datagrams of this size, the last may be shorter; `None`: one datagram.
+    pub segment_size: Option<usize>,
+    pub ttl: Option<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CloseReason {
+    #[error("both sides have ended")]
+    Ended,
+    #[error("reset by the peer")]
+    Reset,
+    #[error("timed out")]
+    TimedOut,
+    #[error("destroyed")]
+    Destroyed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UdxEvent {
+    /// A packet came for a stream without a peer (once per place); the owner may connect it.
+    Unconnected { id: u32, socket: SocketId, from: SocketAddrV4 },
+    /// The write queue has run below the low-water mark.
+    Writable { id: u32 },
+    /// The peer has ended its half; everything it sent was delivered.
+    RemoteEnded { id: u32 },
+    /// An unordered message.
+    Message { id: u32, payload: Bytes },
+    /// The stream is gone and its id free.
+    Closed { id: u32, reason: CloseReason },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    #[error("there is no such stream")]
+    Unknown,
+    #[error("the stream was ended")]
+    Ended,
+}
+
+/// Figures of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    pub rtt: Option<Duration>,
+    /// Bytes that may be in flight.
+    pub cwnd: u64,
+    /// Estimated bandwidth of the path, bytes per second.
+    pub bandwidth: u64,
+    pub in_flight: u64,
+    /// Bytes of datagrams sent, bytes of payload received.
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+    /// Packets sent again.
+    pub retransmits: u64,
+    /// IP packet size in use.
+    pub mtu: usize,
+}
+
+/// What streams leave for the owner.
+#[derive(Debug, Default)]
+struct Outbox {
+    events: VecDeque<UdxEvent>,
+    messages: usize,
+    /// Single datagrams of streams that are gone.
+    datagrams: VecDeque<(Transmit, Vec<u8>)>,
+}
+
+impl Outbox {
+    fn message(&mut self, id: u32, payload: &[u8]) {
+        if self.messages < MAX_MESSAGE_EVENTS {
+            self.messages += 1;
+            self.events
+                .push_back(UdxEvent::Message { id, payload: Bytes::copy_from_slice(payload) });
+        }
+    }
+
+    fn datagram(&mut self, socket: SocketId, to: SocketAddrV4, bytes: Vec<u8>) {
+        self.datagrams.push_back((Transmit { socket, to, segment_size: None, ttl: None }, bytes));
+    }
+}
+
+/// Datagrams waiting that no stream stands behind (answers from the graveyard); a flood gets no more answers than this.
+const MAX_LOOSE_DATAGRAMS: usize = 256;
+
+/// Turns the owner's time into microseconds since the machine's first moment, plus one second so that 0 is never.
+#[derive(Debug, Default)]
+struct Clock {
+    epoch: Option<Instant>,
+    now: u64,
+}
+
+const CLOCK_START: u64 = 1_000_000;
+
+impl Clock {
+    fn set(&mut self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(*self.epoch.get_or_insert(now));
+        let micros = since.as_secs() * 1_000_000 + u64::from(since.subsec_micros()) + CLOCK_START;
+        self.now = self.now.max(micros);
+        self.now
+    }
+
+    fn instant(&self, micros: u64) -> Option<Instant> {
+        Some(self.epoch? + Duration::from_micros(micros.saturating_sub(CLOCK_START)))
+    }
+}
+
+/// The multiplexer: all streams of a node.
+#[derive(Debug)]
+pub struct Udx {
+    rng: StdRng,
+    cfg: UdxConfig,
+    clock: Clock,
+    slots: Vec<Option<Box<Stream>>>,
+    free: Vec<usize>,
+    ids: BTreeMap<u32, usize>,
+    /// The stream of the last datagram: a batch is mostly of one.
+    last: (u32, usize),
+    /// Slots that changed since they were last settled; slots that may have something to send.
+    touched: Vec<usize>,
+    ready: VecDeque<usize>,
+    deadlines: BTreeSet<(u64, usize)>,
+    out: Outbox,
+    graveyard: Graveyard,
+}
+
+impl Udx {
+    pub fn new(rng: StdRng, cfg: UdxConfig) -> Self {
+        Self {
+            rng,
+            cfg,
+            clock: Clock::default(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            ids: BTreeMap::new(),
+            last: (0, usize::MAX),
+            touched: Vec::new(),
+            ready: VecDeque::new(),
+            deadlines: BTreeSet::new(),
+            out: Outbox::default(),
+            graveyard: Graveyard::default(),
+        }
+    }
+
+    /// Makes a stream without a peer. Picks a random id if none is given; `None` if the given one is taken.
+    pub fn open(&mut self, id: Option<u32>) -> Option<u32> {
+        let id = match id {
+            Some(id) if self.ids.contains_key(&id) => return None,
+            Some(id) => id,
+            None => self.random_id(),
+        };
+        self.graveyard.remove(id);
+        let stream = Box::new(Stream::new(id, self.cfg.low_water, self.rng.random()));
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                self.slots.push(None);
+                self.slots.len() - 1
+            }
+        };
+        self.slots[slot] = Some(stream);
+        self.ids.insert(id, slot);
+        Some(id)
+    }
+
+    fn random_id(&mut self) -> u32 {
+        loop {
+            let id = self.rng.random();
+            if !self.ids.contains_key(&id) && self.graveyard.get(id).is_none() {
+                return id;
+            }
+        }
+    }
+
+    /// Tells a stream where its peer is. Nothing is sent by this. What came in before is worked off at the next datagram,
+    /// or at once by [`Self::deliver_early`].
+    pub fn connect(
+        &mut self,
+        id: u32,
+        socket: SocketId,
+        remote_id: u32,
+        to: SocketAddrV4,
+        opts: ConnectOptions,
+        now: Instant,
+    ) {
+        let now = self.clock.set(now);
+        if let Some((slot, stream)) = self.stream_mut(id)
+            && stream.remote.is_none()
+        {
+            stream.connect(Remote { socket, to, id: remote_id }, &opts, now);
+            self.touch(slot);
+        }
+    }
+
+    /// Hands over what came in before the stream was connected.
+    pub fn deliver_early(&mut self, id: u32, now: Instant, sink: &mut dyn Sink) {
+        let now = self.clock.set(now);
+        if let Some(&slot) = self.ids.get(&id)
+            && let Some(stream) = self.slots[slot].as_deref_mut()
+        {
+            stream.deliver_early(now, &mut self.out, sink);
+            self.touch(slot);
+        }
+    }
+
+    /// Moves a connected stream: from now on packets go there, also those sent again. The search for the datagram size
+    /// starts anew.
+    pub fn change_remote(
+        &mut self,
+        id: u32,
+        socket: SocketId,
+        remote_id: u32,
+        to: SocketAddrV4,
+        max_datagram: usize,
+        now: Instant,
+    ) {
+        self.clock.set(now);
+        if let Some((slot, stream)) = self.stream_mut(id)
+            && stream.remote.is_some()
+        {
+            stream.change_remote(Remote { socket, to, id: remote_id }, max_datagram);
+            self.touch(slot);
+        }
+    }
+
+    /// Whether a datagram is a packet of a stream we know.
+    pub fn owns(&self, datagram: &[u8]) -> bool {
+        packet::stream_id(datagram)
+            .is_some_and(|id| self.ids.contains_key(&id) || self.graveyard.get(id).is_some())
+    }
+
+    /// Takes a datagram; false if it is no packet of a stream we know.
+    pub fn handle_datagram(
+        &mut self,
+        socket: SocketId,
+        from: SocketAddrV4,
+        datagram: &[u8],
+        now: Instant,
+        sink: &mut dyn Sink,
+    ) -> bool {
+        let Some(id) = packet::stream_id(datagram) else { return false };
+        let now = self.clock.set(now);
+        let Some(slot) = self.slot(id) else {
+            return self.answer_from_grave(id, socket, from, datagram, now);
+        };
+        let Some(stream) = self.slots[slot].as_deref_mut() else { return false };
+        if stream.remote.is_none() {
+            stream.hold(socket, from, datagram, &mut self.out);
+            return true;
+        }
+        stream.deliver_early(now, &mut self.out, sink);
+        // A data offset behind the end of the datagram: ours, but nothing to be done with it.
+        if let Some(packet) = Packet::parse(datagram) {
+            stream.handle(&packet, now, &mut self.out, sink);
+            self.touch(slot);
+        }
+        true
+    }
+
+    fn answer_from_grave(
+        &mut self,
+        id: u32,
+        socket: SocketId,
+        from: SocketAddrV4,
+        datagram: &[u8],
+        now: u64,
+    ) -> bool {
+        self.graveyard.expire(now);
+        let Some(grave) = self.graveyard.get(id) else { return false };
+        let asks = Packet::parse(datagram)
+            .is_some_and(|p| p.header.has(flag::DATA | flag::END | flag::HEARTBEAT));
+        if asks && self.out.datagrams.len() < MAX_LOOSE_DATAGRAMS {
+            self.out.datagram(socket, from, grave.ack.to_vec());
+        }
+        true
+    }
+
+    /// Works off what the datagrams since the last call have changed. To be called after each receive batch.
+    pub fn end_of_batch(&mut self, now: Instant) {
+        self.clock.set(now);
+        self.settle();
+    }
+
+    /// Appends bytes to a stream. The stream need not be connected yet.
+    ///
+    /// # Errors
+    /// If there is no such stream, or its end was asked for.
+    pub fn write(&mut self, id: u32, bytes: Bytes, now: Instant) -> Result<(), WriteError> {
+        self.clock.set(now);
+        let (slot, stream) = self.stream_mut(id).ok_or(WriteError::Unknown)?;
+        if stream.ending.wanted {
+            return Err(WriteError::Ended);
+        }
+        stream.write(bytes);
+        self.touch(slot);
+        Ok(())
+    }
+
+    /// Sends an unordered, unreliable message; it must fit one datagram of the path.
+    ///
+    /// # Errors
+    /// If there is no such stream.
+    pub fn send_message(&mut self, id: u32, bytes: Bytes) -> Result<(), WriteError> {
+        let (slot, stream) = self.stream_mut(id).ok_or(WriteError::Unknown)?;
+        stream.send_message(bytes);
+        self.touch(slot);
+        Ok(())
+    }
+
+    /// Bytes written that were not sent for the first time yet.
+    pub fn queued(&self, id: u32) -> usize {
+        self.stream(id).map_or(0, |stream| stream.send.unsent())
+    }
+
+    /// Tells how many delivered bytes wait above: the window offered to the peer is 4 MiB less this.
+    pub fn set_backlog(&mut self, id: u32, bytes: usize) {
+        if let Some((slot, stream)) = self.stream_mut(id) {
+            stream.set_backlog(bytes);
+            if stream.pending.ack {
+                self.touch(slot);
+            }
+        }
+    }
+
+    /// Ends our half after everything written.
+    pub fn end(&mut self, id: u32) {
+        if let Some((slot, stream)) = self.stream_mut(id) {
+            stream.ending.wanted = true;
+            self.touch(slot);
+        }
+    }
+
+    /// Ends the stream at once and tells the peer. No [`UdxEvent::Closed`] follows.
+    pub fn destroy(&mut self, id: u32) {
+        let Some((slot, stream)) = self.stream_mut(id) else { return };
+        stream.closed = Some(CloseReason::Destroyed);
+        let last = stream.remote.zip(stream.destroy_packet());
+        if let Some((remote, bytes)) = last {
+            self.out.datagram(remote.socket, remote.to, bytes);
+        }
+        self.remove(slot);
+    }
+
+    /// The system refused to send a datagram of `size` bytes as too large (EMSGSIZE).
+    pub fn handle_send_error(
+        &mut self,
+        socket: SocketId,
+        to: SocketAddrV4,
+        size: usize,
+        now: Instant,
+    ) {
+        self.clock.set(now);
+        for slot in 0..self.slots.len() {
+            if let Some(stream) = self.slots[slot].as_deref_mut()
+                && stream.remote.is_some_and(|remote| remote.socket == socket && remote.to == to)
+            {
+                stream.handle_send_error(size);
+                self.touch(slot);
+            }
+        }
+    }
+
+    /// Fills `buf` with up to `max_segments` datagrams of equal size (the last may be shorter) of one stream.
+    pub fn poll_transmit(
+        &mut self,
+        now: Instant,
+        buf: &mut Vec<u8>,
+        max_segments: usize,
+    ) -> Option<Transmit> {
+        let now = self.clock.set(now);
+        self.settle();
+        if let Some((transmit, bytes)) = self.out.datagrams.pop_front() {
+            buf.clear();
+            buf.extend_from_slice(&bytes);
+            return Some(transmit);
+        }
+        while let Some(slot) = self.ready.pop_front() {
+            let Some(stream) = self.slots[slot].as_deref_mut().filter(|stream| stream.ready) else {
+                continue;
+            };
+            if let Some(transmit) = stream.transmit(now, buf, max_segments) {
+                self.ready.push_back(slot);
+                return Some(transmit);
+            }
+            stream.ready = false;
+            // The write queue may have run low.
+            stream.report_writable(&mut self.out);
+            self.update_deadline(slot);
+        }
+        None
+    }
+
+    pub fn poll_event(&mut self) -> Option<UdxEvent> {
+        self.settle();
+        let event = self.out.events.pop_front();
+        if matches!(event, Some(UdxEvent::Message { .. })) {
+            self.out.messages -= 1;
+        }
+        event
+    }
+
+    /// When [`Self::handle_timeout`] is to be called.
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        self.settle();
+        self.deadlines.first().and_then(|(at, _)| self.clock.instant(*at))
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let now = self.clock.set(now);
+        while let Some(&(at, slot)) = self.deadlines.first()
+            && at <= now
+        {
+            self.deadlines.pop_first();
+            if let Some(stream) = self.slots[slot].as_deref_mut() {
+                stream.deadline = None;
+                stream.handle_timeout(now);
+                self.touch(slot);
+            }
+        }
+        self.graveyard.expire(now);
+        self.settle();
+    }
+
+    pub fn stats(&self, id: u32) -> Option<Stats> {
+        self.stream(id).map(Stream::stats)
+    }
+
+    fn slot(&mut self, id: u32) -> Option<usize> {
+        if self.last.0 != id || self.last.1 == usize::MAX {
+            self.last = (id, *self.ids.get(&id)?);
+        }
+        Some(self.last.1)
+    }
+
+    fn stream(&self, id: u32) -> Option<&Stream> {
+        self.slots[*self.ids.get(&id)?].as_deref()
+    }
+
+    fn stream_mut(&mut self, id: u32) -> Option<(usize, &mut Stream)> {
+        let slot = self.slot(id)?;
+        Some((slot, self.slots[slot].as_deref_mut()?))
+    }
+
+    fn touch(&mut self, slot: usize) {
+        if let Some(stream) = self.slots[slot].as_deref_mut()
+            && !stream.touched
+        {
+            stream.touched = true;
+            self.touched.push(slot);
+        }
+    }
+
+    /// Works off every touched stream, and removes those that are closed by it.
+    fn settle(&mut self) {
+        while let Some(slot) = self.touched.pop() {
+            let Some(stream) = self.slots[slot].as_deref_mut().filter(|stream| stream.touched)
+            else {
+                continue;
+            };
+            stream.touched = false;
+            stream.settle(self.clock.now, &mut self.out);
+            if stream.closed.is_some() {
+                self.bury(slot);
+                continue;
+            }
+            if !stream.ready {
+                stream.ready = true;
+                self.ready.push_back(slot);
+            }
+            self.update_deadline(slot);
+        }
+    }
+
+    fn update_deadline(&mut self, slot: usize) {
+        let Some(stream) = self.slots[slot].as_deref_mut() else { return };
+        let deadline = stream.timers.next();
+        if deadline == stream.deadline {
+            return;
+        }
+        if let Some(old) = std::mem::replace(&mut stream.deadline, deadline) {
+            self.deadlines.remove(&(old, slot));
+        }
+        if let Some(new) = deadline {
+            self.deadlines.insert((new, slot));
+        }
+    }
+
+    /// Removes a closed stream; one that ended well leaves its acknowledgement.
+    fn bury(&mut self, slot: usize) {
+        if let Some(stream) = self.slots[slot].as_deref_mut()
+            && stream.closed == Some(CloseReason::Ended)
+            && let Some(remote) = stream.remote
+        {
+            if let Some(ack) = stream.last_ack() {
+                self.out.datagram(remote.socket, remote.to, ack);
+            }
+            let ack = stream.final_ack(&remote);
+            self.graveyard.bury(stream.id, ack, self.clock.now);
+        }
+        self.remove(slot);
+    }
+
+    fn remove(&mut self, slot: usize) {
+        let Some(stream) = self.slots[slot].take() else { return };
+        if let Some(deadline) = stream.deadline {
+            self.deadlines.remove(&(deadline, slot));
+        }
+        self.ids.remove(&stream.id);
+        self.last = (0, usize::MAX);
+        self.free.push(slot);
+    }
+}

@@ -1,0 +1,147 @@
+//! Loss detection by time (RACK, RFC 8985): a packet is lost if one sent later was delivered and it has
+//! had the time to arrive, too.
+//!
+//! "Later" is the ordinal of the transmission, which is unambiguous where the packets of one burst share a
+//! time. The tolerance for reordering starts at zero once losses are evident, is a quarter of the shortest round
+//! trip on paths that reorder, and grows there while it proves too small.
+
+use super::rtt::Rtt;
+use super::sent::{Sent, SentPackets};
+
+/// Largest multiple of a quarter round trip that reordering may cost.
+const MAX_FACTOR: u64 = 16;
+
+/// Numbers of SACKed packets from which on a gap means loss.
+const DUP_THRESHOLD: u32 = 3;
+
+#[derive(Debug)]
+pub struct Rack {
+    /// Newest transmission that was delivered: its ordinal, and how long it took.
+    xmit: u64,
+    rtt: u64,
+    /// Highest packet number delivered.
+    highest: u64,
+    reordering: bool,
+    factor: u64,
+    /// Packets delivered out of order since the last one in order.
+    sacked: u32,
+}
+
+impl Default for Rack {
+    fn default() -> Self {
+        Self { xmit: 0, rtt: 0, highest: 0, reordering: false, factor: 1, sacked: 0 }
+    }
+}
+
+impl Rack {
+    /// A packet was delivered: `sacked` if out of order.
+    pub fn on_delivered(&mut self, seq: u64, packet: &Sent, sacked: bool, now: u64, min_rtt: u64) {
+        use super::sent::State::Lost;
+        let rtt = now.saturating_sub(packet.time);
+        let repeated = packet.transmissions > 1;
+        if sacked {
+            self.sacked += 1;
+        }
+        if packet.state == Lost && !repeated || repeated && rtt < min_rtt / 2 {
+            // It arrived although it was given up, or much too soon for the copy: it was only late.
+            self.reordering = true;
+            self.factor = (self.factor + 1).min(MAX_FACTOR);
+        }
+        if seq < self.highest && !repeated {
+            self.reordering = true;
+        }
+        self.highest = self.highest.max(seq);
+        if (!repeated || rtt >= min_rtt) && packet.xmit > self.xmit {
+            self.xmit = packet.xmit;
+            self.rtt = rtt;
+        }
+    }
+
+    /// No gaps are left.
+    pub fn on_in_order(&mut self) {
+        self.sacked = 0;
+    }
+
+    /// How long to wait for a late packet, microseconds.
+    fn tolerance(&self, rtt: &Rtt, recovering: bool) -> u64 {
+        if !self.reordering && (recovering || self.sacked >= DUP_THRESHOLD) {
+            return 0;
+        }
+        (rtt.min() / 4 * self.factor).min(rtt.smoothed().unwrap_or(0))
+    }
+
+    /// Age at which a packet counts as lost when a timeout fires.
+    pub fn age_limit(&self, rtt: &Rtt, recovering: bool) -> u64 {
+        self.rtt + self.tolerance(rtt, recovering)
+    }
+
+    /// The next packet that is lost by now, or when to look again.
+    pub fn next_lost(
+        &self,
+        sent: &mut SentPackets,
+        rtt: &Rtt,
+        recovering: bool,
+        now: u64,
+    ) -> Verdict {
+        let limit = self.age_limit(rtt, recovering);
+        match sent.oldest_in_flight() {
+            Some((seq, packet)) if packet.xmit < self.xmit => {
+                let due = packet.time + limit;
+                if due <= now { Verdict::Lost(seq) } else { Verdict::At(due) }
+            }
+            _ => Verdict::None,
+        }
+    }
+}
+
+/// What loss detection says about the oldest packet in flight.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    None,
+    Lost(u64),
+    At(u64),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::congestion::rate::Snapshot;
+    use super::super::packet::FIRST_SEQ;
+    use super::*;
+
+    fn deliver(rack: &mut Rack, sent: &mut SentPackets, n: u64, now: u64) {
+        sent.sack(FIRST_SEQ + n, FIRST_SEQ + n + 1, |seq, p| {
+            rack.on_delivered(seq, p, true, now, 100)
+        });
+    }
+
+    #[test]
+    fn three_later_packets_prove_a_loss_and_one_does_not_yet() {
+        let (mut rack, mut rtt, mut sent) = (Rack::default(), Rtt::default(), SentPackets::new(0));
+        rtt.update(100, 0);
+        for _ in 0..5 {
+            sent.push(0, 10, 1, false, 1000, Snapshot::default());
+        }
+        deliver(&mut rack, &mut sent, 1, 1100);
+        assert_eq!(rack.next_lost(&mut sent, &rtt, false, 1100), Verdict::At(1125));
+        deliver(&mut rack, &mut sent, 2, 1100);
+        deliver(&mut rack, &mut sent, 3, 1100);
+        assert_eq!(rack.next_lost(&mut sent, &rtt, false, 1100), Verdict::Lost(FIRST_SEQ));
+        sent.mark_lost(FIRST_SEQ);
+        assert_eq!(rack.next_lost(&mut sent, &rtt, false, 1100), Verdict::None);
+    }
+
+    #[test]
+    fn a_late_packet_teaches_patience() {
+        let (mut rack, mut rtt, mut sent) = (Rack::default(), Rtt::default(), SentPackets::new(0));
+        rtt.update(100, 0);
+        for _ in 0..8 {
+            sent.push(0, 10, 1, false, 1000, Snapshot::default());
+        }
+        deliver(&mut rack, &mut sent, 1, 1100);
+        deliver(&mut rack, &mut sent, 0, 1110);
+        for n in 3..7 {
+            deliver(&mut rack, &mut sent, n, 1120);
+        }
+        assert_eq!(rack.next_lost(&mut sent, &rtt, true, 1120), Verdict::At(1145));
+    }
+}

@@ -1,0 +1,225 @@
+//! What the sender concludes from acknowledgements and from their absence.
+
+use super::CloseReason;
+use super::congestion::bbr::{Phase, View};
+use super::packet::Packet;
+use super::rack::{Rack, Verdict};
+use super::sent::Sent;
+use super::stream::{AckBatch, Stream};
+use super::timer::Timer;
+
+/// Retransmissions by timeout of one packet before the peer counts as gone: 13 s with the shortest timeout.
+const MAX_TIMEOUTS: u8 = 6;
+
+/// Tail probes in a row, each waiting twice as long; then the retransmission timer takes over.
+const MAX_TAIL_PROBES: u32 = 4;
+
+/// How long an answer to a large size probe may take beyond three round trips, microseconds.
+const SIZE_PROBE_GRACE: u64 = 20_000;
+
+impl Stream {
+    /// Marks what a packet acknowledges; conclusions wait for the end of the batch.
+    pub(super) fn take_ack(&mut self, packet: &Packet, ack: u64, now: u64) {
+        if !self.batch.delivered {
+            self.batch.prior_in_flight = self.sent.in_flight();
+        }
+        let min_rtt = self.rtt.min();
+        let Self { sent, rack, rate, batch, mtu, .. } = self;
+        let mut grown = false;
+        let mut on_delivered = |seq: u64, packet: &Sent, sacked: bool, rack: &mut Rack| {
+            batch.delivered = true;
+            rack.on_delivered(seq, packet, sacked, now, min_rtt);
+            rate.on_delivered(now, packet.size(), packet.xmit, packet.time, packet.at_send);
+            if packet.transmissions == 1 {
+                let rtt = now.saturating_sub(packet.time).max(1);
+                batch.rtt = Some(batch.rtt.map_or(rtt, |least| least.min(rtt)));
+            }
+            if packet.probe {
+                grown |= mtu.on_probe_delivered(seq);
+            }
+        };
+        let offset = sent.acknowledge(ack, |seq, packet| on_delivered(seq, packet, false, rack));
+        for (start, end) in packet.sack_blocks() {
+            let (start, end) = (sent.expand(start), sent.expand(end));
+            sent.sack(start, end, |seq, packet| on_delivered(seq, packet, true, rack));
+        }
+        if !sent.has_sacked() {
+            rack.on_in_order();
+        }
+        if let Some(offset) = offset {
+            self.batch.delivered = true;
+            self.send.release(offset);
+        }
+        if grown {
+            self.on_mtu_change();
+        }
+    }
+
+    /// Works off the acknowledgements of a batch.
+    pub(super) fn finish_acks(&mut self, now: u64) {
+        if !self.batch.delivered {
+            return;
+        }
+        let batch: AckBatch = std::mem::take(&mut self.batch);
+        self.mtu.on_ack();
+        if let Some(rtt) = batch.rtt {
+            self.rtt.update(rtt, now);
+        }
+        if self.phase != Phase::Open && self.sent.una() >= self.recovery_point {
+            self.phase = Phase::Open;
+            self.bbr.on_recovered();
+        }
+        let lost = self.detect_losses(now);
+        let mut sample = self.rate.finish(self.rtt.min());
+        sample.rtt = batch.rtt;
+        sample.lost = lost;
+        sample.prior_in_flight = batch.prior_in_flight;
+        let view = View {
+            now,
+            in_flight: self.sent.in_flight(),
+            delivered: self.rate.delivered(),
+            phase: self.phase,
+        };
+        self.bbr.on_ack(&sample, &view);
+        if self.bbr.in_probe_rtt() {
+            self.rate.set_app_limited(view.in_flight);
+        }
+        self.pacer.refill(now);
+        self.pacer.set_rate(self.bbr.pacing_rate(), self.mtu.datagram());
+        self.tail_probes = 0;
+        self.rearm(now);
+    }
+
+    /// Gives up packets that are overdue; returns their bytes.
+    fn detect_losses(&mut self, now: u64) -> u64 {
+        let mut bytes = 0;
+        self.timers.clear(Timer::Reorder);
+        loop {
+            let recovering = self.phase != Phase::Open;
+            match self.rack.next_lost(&mut self.sent, &self.rtt, recovering, now) {
+                Verdict::Lost(seq) => bytes += self.lose(seq),
+                Verdict::At(at) => {
+                    self.timers.set(Timer::Reorder, at);
+                    break;
+                }
+                Verdict::None => break,
+            }
+        }
+        if bytes > 0 && self.phase == Phase::Open {
+            self.phase = Phase::Recovery;
+            self.recovery_point = self.sent.next();
+            self.bbr.on_enter_recovery();
+        }
+        bytes
+    }
+
+    /// Gives one packet up. A lost size probe says nothing about congestion and counts nothing.
+    fn lose(&mut self, seq: u64) -> u64 {
+        match self.sent.mark_lost(seq) {
+            Some(packet) if packet.probe => {
+                self.mtu.on_probe_lost(seq);
+                0
+            }
+            Some(packet) => packet.size(),
+            None => 0,
+        }
+    }
+
+    /// Sets the timers that watch over what is in flight, after progress or a transmission by one of them.
+    pub(super) fn rearm(&mut self, now: u64) {
+        if self.sent.is_empty() {
+            self.timers.clear(Timer::Retransmit);
+            self.timers.clear(Timer::TailProbe);
+            self.timers.clear(Timer::Reorder);
+            return;
+        }
+        self.timers.set(Timer::Retransmit, now + self.rtt.rto());
+        self.arm_tail_probe(now);
+    }
+
+    /// Plans a tail probe if it comes before the retransmission timeout.
+    pub(super) fn arm_tail_probe(&mut self, now: u64) {
+        self.timers.clear(Timer::TailProbe);
+        if self.tail_probes >= MAX_TAIL_PROBES || self.phase == Phase::Loss {
+            return;
+        }
+        let Some(wait) = self.rtt.probe_timeout() else { return };
+        let at = now + (wait << self.tail_probes);
+        if self.timers.get(Timer::Retransmit).is_some_and(|rto| at < rto) {
+            self.timers.set(Timer::TailProbe, at);
+        }
+    }
+
+    pub(super) fn arm_keep_alive(&mut self, now: u64) {
+        if let Some(period) = self.keep_alive {
+            self.timers.set(Timer::KeepAlive, now + period);
+        }
+    }
+
+    pub(super) fn arm_size_probe(&mut self, now: u64) {
+        let wait = 3 * self.rtt.smoothed().unwrap_or(SIZE_PROBE_GRACE) + SIZE_PROBE_GRACE;
+        self.timers.set(Timer::SizeProbe, now + wait);
+    }
+
+    /// Deals with every timer that is due.
+    pub(super) fn handle_timeout(&mut self, now: u64) {
+        self.timers.take_due(Timer::Pace, now);
+        if self.timers.take_due(Timer::Reorder, now) {
+            self.on_reorder_timeout(now);
+        }
+        if self.timers.take_due(Timer::TailProbe, now) && !self.sent.is_empty() {
+            self.tail_probes += 1;
+            self.tail_probe_due = true;
+        }
+        if self.timers.take_due(Timer::Retransmit, now) {
+            self.on_retransmit_timeout(now);
+        }
+        if self.timers.take_due(Timer::ZeroWindow, now) && self.window == 0 {
+            self.pending.heartbeat = true;
+            self.timers.set(Timer::ZeroWindow, now + 2 * self.rtt.rto());
+        }
+        if self.timers.take_due(Timer::KeepAlive, now) {
+            self.pending.heartbeat |= self.sent.is_empty();
+            self.arm_keep_alive(now);
+        }
+        if self.timers.take_due(Timer::SizeProbe, now) {
+            self.mtu.on_large_timeout();
+        }
+    }
+
+    fn on_reorder_timeout(&mut self, now: u64) {
+        if self.detect_losses(now) > 0 {
+            self.timers.set(Timer::Retransmit, now + self.rtt.rto());
+        }
+    }
+
+    fn on_retransmit_timeout(&mut self, now: u64) {
+        let Some(front) = self.sent.front_mut() else { return };
+        if front.timeouts >= MAX_TIMEOUTS {
+            self.closed = Some(CloseReason::TimedOut);
+            return;
+        }
+        front.timeouts += 1;
+        self.bbr.on_timeout();
+        self.phase = Phase::Loss;
+        self.recovery_point = self.sent.next();
+        let (una, limit) = (self.sent.una(), self.rack.age_limit(&self.rtt, true));
+        for seq in self.sent.in_flight_where(|packet| packet.time + limit <= now) {
+            self.lose(seq);
+        }
+        self.lose(una);
+        self.tail_probe_due = false;
+        self.timers.clear(Timer::TailProbe);
+        self.timers.clear(Timer::Reorder);
+        self.timers.set(Timer::Retransmit, now + 2 * self.rtt.rto());
+    }
+
+    /// The system refused a datagram of `size` bytes.
+    pub(super) fn handle_send_error(&mut self, size: usize) {
+        if let Some(seq) = self.mtu.on_send_error(size) {
+            self.lose(seq);
+        }
+        self.timers.clear(Timer::SizeProbe);
+        self.on_mtu_change();
+    }
+}

@@ -1,0 +1,364 @@
+//! One UDX stream: what comes in, and its life from `open` to the last acknowledgement.
+//!
+//! The work is split by direction: this file takes packets and keeps the state of both halves, [`super::recovery`] works off
+//! acknowledgements and timers, [`super::transmit`] lays out what is sent. A packet only changes state; acknowledgements
+//! are worked off once per batch in [`Stream::settle`], which the multiplexer calls before anything is sent.
+
+use std::collections::VecDeque;
+use std::net::SocketAddrV4;
+
+use bytes::Bytes;
+
+use super::congestion::{Bbr, RateSampler, bbr::Phase};
+use super::mtu::{self, Mtu};
+use super::pacer::Pacer;
+use super::packet::{FIRST_SEQ, Packet, flag};
+use super::rack::Rack;
+use super::recv::{MAX_WINDOW, Receiver};
+use super::rtt::Rtt;
+use super::send::SendBuffer;
+use super::sent::SentPackets;
+use super::timer::{Timer, Timers};
+use super::{CloseReason, ConnectOptions, Outbox, Sink, Stats, UdxEvent};
+use crate::swarm::SocketId;
+
+/// Datagrams kept for a stream that is not connected yet: a little more than the first flight of a peer.
+const MAX_EARLY_DATAGRAMS: usize = 64;
+const MAX_EARLY_BYTES: usize = 256 << 10;
+/// Different places an unconnected stream reports packets from.
+const MAX_EARLY_PLACES: usize = 8;
+/// Unordered messages waiting to be sent; more push out the oldest, as a network would.
+const MAX_MESSAGES: usize = 64;
+
+/// Where the packets of a stream go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Remote {
+    pub(super) socket: SocketId,
+    pub(super) to: SocketAddrV4,
+    /// The peer's stream id.
+    pub(super) id: u32,
+}
+
+/// Datagrams that came before the stream was connected.
+#[derive(Debug, Default)]
+struct Early {
+    datagrams: Vec<Bytes>,
+    bytes: usize,
+    places: Vec<(SocketId, SocketAddrV4)>,
+}
+
+/// What of the two halves has ended.
+#[derive(Debug, Default)]
+pub(super) struct Ending {
+    /// The owner has nothing more to write.
+    pub(super) wanted: bool,
+    /// Number of our END packet.
+    pub(super) seq: Option<u64>,
+    /// The peer has all of it.
+    pub(super) acked: bool,
+    /// The owner was told of the peer's END.
+    reported: bool,
+}
+
+/// Acknowledgements of this batch that were not worked off yet.
+#[derive(Debug, Default)]
+pub(super) struct AckBatch {
+    pub(super) delivered: bool,
+    pub(super) rtt: Option<u64>,
+    pub(super) prior_in_flight: u64,
+}
+
+/// Small things to send once.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    pub(super) ack: bool,
+    pub(super) heartbeat: bool,
+    /// Answer to a size probe: its size.
+    pub(super) size_answer: Option<u32>,
+    pub(super) messages: VecDeque<Bytes>,
+}
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) id: u32,
+    pub(super) remote: Option<Remote>,
+    early: Early,
+    pub(super) recv: Receiver,
+    pub(super) send: SendBuffer,
+    pub(super) sent: SentPackets,
+    pub(super) rtt: Rtt,
+    pub(super) rack: Rack,
+    pub(super) mtu: Mtu,
+    pub(super) bbr: Bbr,
+    pub(super) rate: RateSampler,
+    pub(super) pacer: Pacer,
+    pub(super) timers: Timers,
+    pub(super) phase: Phase,
+    /// Recovery ends when everything below this number is acknowledged.
+    pub(super) recovery_point: u64,
+    pub(super) batch: AckBatch,
+    pub(super) pending: Pending,
+    pub(super) ending: Ending,
+    /// The peer's window, and the seq and ack of the packet that told it.
+    pub(super) window: u64,
+    window_from: (u64, u64),
+    /// The window in the last packet we sent.
+    pub(super) advertised: u32,
+    pub(super) keep_alive: Option<u64>,
+    /// Tail probes since the last progress.
+    pub(super) tail_probes: u32,
+    pub(super) tail_probe_due: bool,
+    low_water: usize,
+    above_low_water: bool,
+    pub(super) closed: Option<CloseReason>,
+    pub(super) bytes_sent: u64,
+    bytes_received: u64,
+    pub(super) retransmits: u64,
+    /// In the multiplexer's lists.
+    pub(super) touched: bool,
+    pub(super) ready: bool,
+    pub(super) deadline: Option<u64>,
+}
+
+impl Stream {
+    pub(super) fn new(id: u32, low_water: usize, dice: u32) -> Self {
+        Self {
+            id,
+            remote: None,
+            early: Early::default(),
+            recv: Receiver::new(0),
+            send: SendBuffer::default(),
+            sent: SentPackets::new(0),
+            rtt: Rtt::default(),
+            rack: Rack::default(),
+            mtu: Mtu::new(mtu::ORDINARY_MAX),
+            bbr: Bbr::new(mtu::BASE, dice),
+            rate: RateSampler::default(),
+            pacer: Pacer::new(
+                super::congestion::bbr::INITIAL_PACKETS * mtu::BASE as u64,
+                mtu::BASE,
+            ),
+            timers: Timers::default(),
+            phase: Phase::Open,
+            recovery_point: 0,
+            batch: AckBatch::default(),
+            pending: Pending::default(),
+            ending: Ending::default(),
+            window: MAX_WINDOW as u64,
+            window_from: (FIRST_SEQ, FIRST_SEQ),
+            advertised: MAX_WINDOW as u32,
+            keep_alive: None,
+            tail_probes: 0,
+            tail_probe_due: false,
+            low_water,
+            above_low_water: false,
+            closed: None,
+            bytes_sent: 0,
+            bytes_received: 0,
+            retransmits: 0,
+            touched: false,
+            ready: false,
+            deadline: None,
+        }
+    }
+
+    pub(super) fn connect(&mut self, remote: Remote, opts: &ConnectOptions, now: u64) {
+        self.remote = Some(remote);
+        self.mtu = Mtu::new(opts.max_datagram);
+        self.recv = Receiver::new(opts.initial_ack);
+        self.sent = SentPackets::new(opts.initial_seq);
+        self.window_from = (self.recv.next(), self.sent.una());
+        self.keep_alive = opts.keep_alive.map(|period| (period.as_micros() as u64).max(1));
+        self.pacer.set_rate(self.bbr.pacing_rate(), self.mtu.datagram());
+        self.arm_keep_alive(now);
+    }
+
+    pub(super) fn change_remote(&mut self, remote: Remote, max_datagram: usize) {
+        self.remote = Some(remote);
+        self.mtu = Mtu::new(max_datagram);
+        self.mtu.on_ack();
+        self.timers.clear(Timer::SizeProbe);
+    }
+
+    /// Keeps a datagram until the stream is connected.
+    pub(super) fn hold(
+        &mut self,
+        socket: SocketId,
+        from: SocketAddrV4,
+        datagram: &[u8],
+        out: &mut Outbox,
+    ) {
+        let early = &mut self.early;
+        if early.places.len() < MAX_EARLY_PLACES && !early.places.contains(&(socket, from)) {
+            early.places.push((socket, from));
+            out.events.push_back(UdxEvent::Unconnected { id: self.id, socket, from });
+        }
+        let fits = early.datagrams.len() < MAX_EARLY_DATAGRAMS
+            && early.bytes + datagram.len() <= MAX_EARLY_BYTES;
+        if fits {
+            early.bytes += datagram.len();
+            early.datagrams.push(Bytes::copy_from_slice(datagram));
+        }
+    }
+
+    /// Works off what came before the stream was connected.
+    pub(super) fn deliver_early(&mut self, now: u64, out: &mut Outbox, sink: &mut dyn Sink) {
+        if self.early.datagrams.is_empty() || self.remote.is_none() {
+            return;
+        }
+        for datagram in std::mem::take(&mut self.early).datagrams {
+            if let Some(packet) = Packet::parse(&datagram) {
+                self.handle(&packet, now, out, sink);
+            }
+        }
+    }
+
+    /// Takes a packet of the peer.
+    pub(super) fn handle(
+        &mut self,
+        packet: &Packet,
+        now: u64,
+        out: &mut Outbox,
+        sink: &mut dyn Sink,
+    ) {
+        let header = &packet.header;
+        if self.closed.is_some() {
+            return;
+        }
+        if header.has(flag::HEARTBEAT) {
+            self.pending.ack = true;
+            return;
+        }
+        if header.flags == flag::SIZE_PROBE && self.mtu.large_agreed() {
+            self.handle_size_probe(packet);
+            return;
+        }
+        let seq = self.recv.expand(header.seq);
+        if header.has(flag::DATA | flag::END) {
+            let id = self.id;
+            let received = &mut self.bytes_received;
+            self.recv.accept(seq, header.flags, packet.payload, |payload| {
+                *received += payload.len() as u64;
+                sink.data(id, payload);
+            });
+            self.pending.ack = true;
+        }
+        if header.has(flag::DESTROY) && seq >= self.recv.next() {
+            self.closed = Some(CloseReason::Reset);
+            return;
+        }
+        if header.has(flag::MESSAGE) {
+            out.message(self.id, packet.payload);
+        }
+        self.handle_ack(packet, seq, now);
+    }
+
+    fn handle_ack(&mut self, packet: &Packet, seq: u64, now: u64) {
+        let ack = self.sent.expand(packet.header.ack);
+        if ack > self.sent.next() {
+            return;
+        }
+        let newer =
+            seq > self.window_from.0 || seq == self.window_from.0 && ack >= self.window_from.1;
+        if ack >= self.sent.una() && newer {
+            self.window = packet.header.window.into();
+            self.window_from = (seq, ack);
+            if self.window > 0 {
+                self.timers.clear(Timer::ZeroWindow);
+            }
+        }
+        if ack > self.sent.una() || !packet.sack.is_empty() {
+            self.take_ack(packet, ack, now);
+        }
+    }
+
+    fn handle_size_probe(&mut self, packet: &Packet) {
+        match packet.payload.first_chunk::<4>() {
+            Some(size) if packet.payload.len() == 4 => {
+                if self.mtu.on_large_answer(u32::from_le_bytes(*size) as usize) {
+                    self.timers.clear(Timer::SizeProbe);
+                    self.on_mtu_change();
+                }
+            }
+            _ => self.pending.size_answer = Some(packet.size as u32),
+        }
+    }
+
+    pub(super) fn on_mtu_change(&mut self) {
+        self.bbr.set_packet(self.mtu.datagram());
+        self.pacer.set_rate(self.bbr.pacing_rate(), self.mtu.datagram());
+    }
+
+    /// Works off the batch: acknowledgements, losses, what the owner must know.
+    pub(super) fn settle(&mut self, now: u64, out: &mut Outbox) {
+        if self.closed.is_none() {
+            self.finish_acks(now);
+            self.report(out);
+        }
+        if let Some(reason) = self.closed {
+            self.send.clear();
+            if reason != CloseReason::Destroyed {
+                out.events.push_back(UdxEvent::Closed { id: self.id, reason });
+            }
+        }
+    }
+
+    pub(super) fn report_writable(&mut self, out: &mut Outbox) {
+        if self.above_low_water && self.send.unsent() <= self.low_water {
+            self.above_low_water = false;
+            out.events.push_back(UdxEvent::Writable { id: self.id });
+        }
+    }
+
+    fn report(&mut self, out: &mut Outbox) {
+        self.report_writable(out);
+        if self.recv.ended() && !self.ending.reported {
+            self.ending.reported = true;
+            out.events.push_back(UdxEvent::RemoteEnded { id: self.id });
+        }
+        let ended = self.ending.seq.is_some_and(|seq| self.sent.una() > seq);
+        if ended && !self.ending.acked {
+            self.ending.acked = true;
+            // The reference confirms once more while it waits for the peer's END.
+            self.pending.ack |= !self.recv.ended();
+        }
+        if self.ending.acked && self.recv.ended() {
+            self.closed = Some(CloseReason::Ended);
+        }
+    }
+
+    pub(super) fn write(&mut self, bytes: Bytes) {
+        self.send.push(bytes);
+        self.above_low_water |= self.send.unsent() > self.low_water;
+    }
+
+    pub(super) fn send_message(&mut self, bytes: Bytes) {
+        if self.pending.messages.len() == MAX_MESSAGES {
+            self.pending.messages.pop_front();
+        }
+        self.pending.messages.push_back(bytes);
+    }
+
+    /// The owner has used up or piled up data: the window changes.
+    pub(super) fn set_backlog(&mut self, bytes: usize) {
+        self.recv.set_backlog(bytes);
+        // A peer that stopped, or soon will, must learn of the room; it does not ask often.
+        let was = self.advertised as usize;
+        if was < MAX_WINDOW / 2 && self.recv.window() as usize >= was + MAX_WINDOW / 4 {
+            self.pending.ack = true;
+        }
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        Stats {
+            rtt: self.rtt.smoothed().map(std::time::Duration::from_micros),
+            cwnd: self.bbr.cwnd(),
+            bandwidth: self.bbr.bandwidth(),
+            in_flight: self.sent.in_flight(),
+            bytes_sent: self.bytes_sent,
+            bytes_received: self.bytes_received,
+            retransmits: self.retransmits,
+            mtu: self.mtu.datagram() + mtu::IP_UDP,
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Transfers over bad and over long paths.
+
+use super::*;
+
+const MBIT: u64 = 125_000;
+
+fn path(rate_mbit: u64, rtt_ms: u64, queue_ms: u64, loss: f64) -> (LinkConfig, LinkConfig) {
+    let latency = Duration::from_micros(rtt_ms * 500);
+    let rate = rate_mbit * MBIT;
+    let queue = (rate * queue_ms / 1000) as usize;
+    let there = LinkConfig { rate: Some(rate), queue, latency, loss, ..LinkConfig::default() };
+    let back = LinkConfig { latency, ..LinkConfig::default() };
+    (there, back)
+}
+
+/// Share of the link that was payload over `secs` after `warm_up` seconds, and the share dropped by the queue overall.
+fn utilization(config: (LinkConfig, LinkConfig), seed: u64, warm_up: u64, secs: u64) -> (f64, f64) {
+    let rate = config.0.rate.unwrap() as f64;
+    let mut pair = Pair::connected(config.0, config.1, seed);
+    pair.a.total = u64::MAX / 2;
+    pair.run_for(Duration::from_secs(warm_up));
+    let (from, at) = (pair.b.sink.bytes, pair.elapsed());
+    pair.run_for(Duration::from_secs(secs));
+    let secs = (pair.elapsed() - at).as_secs_f64();
+    assert!(pair.b.sink.intact);
+    let share = (pair.b.sink.bytes - from) as f64 / secs / rate;
+    let dropped = pair.ab.stats.overflowed as f64 / pair.ab.stats.sent as f64;
+    let stats = pair.a.udx.stats(A).unwrap();
+    println!(
+        "{:.1} % of the link, {:.2} % overflowed, {:?}, {stats:?}",
+        share * 100.0,
+        dropped * 100.0,
+        pair.ab.stats
+    );
+    (share, dropped)
+}
+
+#[test]
+fn fills_a_clean_long_path() {
+    let (share, dropped) = utilization(path(100, 50, 100, 0.0), 1, 0, 25);
+    assert!(share >= 0.93, "{share}");
+    assert!(dropped < 0.03, "{dropped}");
+}
+
+#[test]
+fn fills_a_long_path_with_one_percent_loss() {
+    for seed in 1..4 {
+        let (share, dropped) = utilization(path(100, 50, 100, 0.01), seed, 0, 25);
+        assert!(share >= 0.92, "{share}");
+        assert!(dropped < 0.03, "{dropped}");
+    }
+}
+
+#[test]
+fn copes_with_a_very_long_path_with_loss() {
+    for seed in 1..3 {
+        let (share, dropped) = utilization(path(100, 200, 100, 0.01), seed, 0, 30);
+        assert!(share >= 0.75, "{share}");
+        assert!(dropped < 0.03, "{dropped}");
+    }
+}
+
+#[test]
+fn keeps_going_on_a_slow_path_with_a_short_queue() {
+    let (share, _) = utilization(path(2, 30, 40, 0.0), 1, 2, 30);
+    assert!(share >= 0.85, "{share}");
+}
+
+fn ugly(seed: u64) -> LinkConfig {
+    let dice = |n: u64| (seed.wrapping_mul(2_654_435_761) >> (n * 4)) % 8;
+    LinkConfig {
+        rate: (dice(0) < 5).then_some((1 + dice(1)) * 4 * MBIT),
+        queue: 30_000 + dice(2) as usize * 20_000,
+        latency: Duration::from_micros(50 + dice(3) * dice(3) * 1_500),
+        jitter: Duration::from_micros(dice(4) * 800),
+        loss: dice(5) as f64 * 0.02,
+        duplicate: dice(6) as f64 * 0.01,
+        reorder: dice(7) as f64 * 0.02,
+        reorder_delay: Duration::from_millis(dice(0) * 2),
+        max_datagram: if dice(1) < 2 { 1300 } else { 1472 },
+        ..LinkConfig::default()
+    }
+}
+
+#[test]
+fn every_byte_arrives_in_order_over_ugly_paths() {
+    for seed in 0..60 {
+        let opts = ConnectOptions {
+            initial_seq: (seed as u32).wrapping_neg().wrapping_mul(7),
+            ..Default::default()
+        };
+        let mut pair = Pair::connected_with(ugly(seed), ugly(seed + 1000), seed, &opts);
+        pair.a.total = 400_000;
+        pair.b.total = 60_000;
+        pair.end_when_written = true;
+        let done = pair
+            .run(Duration::from_secs(600), |p| p.a.closed().is_some() && p.b.closed().is_some());
+        let context =
+            format!("seed {seed}: {:?} {:?} {:?}", pair.elapsed(), pair.a.events, pair.b.events);
+        assert!(done, "{context}");
+        assert_eq!(
+            (pair.a.closed(), pair.b.closed()),
+            (Some(CloseReason::Ended), Some(CloseReason::Ended)),
+            "{context}"
+        );
+        assert_eq!((pair.a.sink.bytes, pair.b.sink.bytes), (60_000, 400_000), "{context}");
+        assert!(pair.a.sink.intact && pair.b.sink.intact, "{context}");
+    }
+}
+
+#[test]
+fn agreed_large_datagrams_are_found_and_used() {
+    for (path, expected) in [(65_507, 32_028), (9_000, 9_000), (1_472, 1_500), (1_400, 1_424)] {
+        let link = LinkConfig {
+            max_datagram: path,
+            latency: Duration::from_micros(50),
+            ..LinkConfig::default()
+        };
+        let opts = ConnectOptions { max_datagram: MAX_DATAGRAM, ..ConnectOptions::default() };
+        let mut pair = Pair::connected_with(link.clone(), link, 1, &opts);
+        pair.a.total = u64::MAX / 2;
+        pair.run(Duration::from_secs(1), |p| p.a.udx.stats(A).unwrap().mtu == expected);
+        pair.run_for(Duration::from_millis(20));
+        assert!(pair.b.sink.intact && pair.b.sink.bytes > 1 << 20);
+        assert_eq!(pair.a.udx.stats(A).unwrap().mtu, expected);
+    }
+}
+
+#[test]
+fn a_lost_last_packet_is_repaired_by_a_probe_not_by_the_timeout() {
+    let mut pair = Pair::connected(LinkConfig::default(), LinkConfig::default(), 1);
+    pair.a.total = 20_000;
+    assert!(pair.run(Duration::from_secs(1), |p| p.b.sink.bytes == 20_000));
+    pair.run_for(Duration::from_millis(100));
+    pair.ab.cfg.loss = 1.0;
+    pair.a.total = 20_100;
+    pair.drain();
+    pair.ab.cfg.loss = 0.0;
+    let at = pair.elapsed();
+    assert!(pair.run(Duration::from_secs(5), |p| p.b.sink.bytes == 20_100));
+    assert!(pair.elapsed() - at < Duration::from_millis(100));
+}
+
+#[test]
+fn a_slow_reader_stops_the_sender_and_reading_on_wakes_it() {
+    let mut pair = Pair::connected(LinkConfig::default(), LinkConfig::default(), 1);
+    pair.a.total = 64 << 20;
+    while pair.b.sink.bytes < MAX_WINDOW as u64 {
+        assert!(pair.step());
+        let backlog = pair.b.sink.bytes as usize;
+        pair.b.udx.set_backlog(B, backlog);
+        if pair.elapsed() > Duration::from_secs(5) {
+            break;
+        }
+    }
+    let stuck = pair.b.sink.bytes;
+    assert!(stuck <= MAX_WINDOW as u64 + (1 << 20), "{stuck}");
+    pair.b.udx.set_backlog(B, MAX_WINDOW);
+    pair.run_for(Duration::from_secs(10));
+    assert!(pair.b.sink.bytes - stuck <= 1 << 20);
+    pair.b.udx.set_backlog(B, 0);
+    let at = pair.elapsed();
+    assert!(pair.run(Duration::from_secs(60), |p| p.b.sink.bytes == 64 << 20));
+    assert!(pair.elapsed() - at < Duration::from_secs(5));
+}
+
+#[test]
+#[ignore = "prints a trace"]
+fn trace() {
+    let mut pair = Pair::connected(path(100, 200, 100, 0.01).0, path(100, 200, 100, 0.01).1, 1);
+    pair.a.total = u64::MAX / 2;
+    let mut last = 0;
+    for _ in 0..150 {
+        pair.run_for(Duration::from_millis(200));
+        let rate = (pair.b.sink.bytes - last) * 5 / 1000;
+        last = pair.b.sink.bytes;
+        let window = pair.b.udx.stream(B).unwrap().recv.window();
+        let a = pair.a.udx.stream(A).unwrap();
+        println!(
+            "{:?} {rate} kB/s win {} {} phase {:?} rexmit {} lost-set {} una+{} pace {} {} cwnd {} fl {} rtt {:?} overfl {} ",
+            pair.elapsed(),
+            window,
+            a.window,
+            a.phase,
+            a.retransmits,
+            a.sent.first_lost().is_some(),
+            a.sent.next() - a.sent.una(),
+            a.bbr.pacing_rate(),
+            a.bbr.trace(),
+            a.bbr.cwnd(),
+            a.sent.in_flight(),
+            a.rtt.smoothed(),
+            pair.ab.stats.overflowed
+        );
+    }
+}

@@ -1,0 +1,189 @@
+//! Opening, ending, vanishing.
+
+use super::*;
+
+fn quiet() -> LinkConfig {
+    LinkConfig::default()
+}
+
+#[test]
+fn both_ends_close_and_late_ends_are_answered_from_the_grave() {
+    let mut pair = Pair::connected(quiet(), quiet(), 1);
+    pair.a.total = 5000;
+    pair.end_when_written = true;
+    assert!(
+        pair.run(Duration::from_secs(5), |p| p.b.events.contains(&UdxEvent::RemoteEnded { id: B }))
+    );
+    assert_eq!(pair.b.sink.bytes, 5000);
+    pair.b.udx.end(B);
+    // The acknowledgement of B's END is lost: without the grave B would time out.
+    assert!(pair.run(Duration::from_secs(5), |p| p.ba.next_arrival().is_some()
+        && p.ab.next_arrival().is_none()));
+    pair.ab.cfg.loss = 1.0;
+    assert!(pair.run(Duration::from_secs(1), |p| p.a.closed().is_some()));
+    pair.ab.cfg.loss = 0.0;
+    assert!(pair.b.closed().is_none());
+    assert!(pair.run(Duration::from_secs(20), |p| p.b.closed().is_some()));
+    assert_eq!(pair.b.closed(), Some(CloseReason::Ended));
+    assert_eq!(pair.a.udx.write(A, payload(0, 1), pair.now), Err(WriteError::Unknown));
+}
+
+#[test]
+fn destroy_resets_the_peer() {
+    let mut pair = Pair::connected(quiet(), quiet(), 1);
+    pair.a.total = 100_000;
+    pair.run_for(Duration::from_millis(15));
+    pair.b.udx.destroy(B);
+    assert!(pair.run(Duration::from_secs(1), |p| p.a.closed().is_some()));
+    assert_eq!(pair.a.closed(), Some(CloseReason::Reset));
+    assert_eq!(pair.b.closed(), None);
+    assert!(pair.a.udx.stats(A).is_none() && pair.b.udx.stats(B).is_none());
+}
+
+#[test]
+fn a_silent_peer_is_given_up_after_thirteen_seconds() {
+    let dead = LinkConfig { loss: 1.0, ..quiet() };
+    let mut pair = Pair::connected(dead, quiet(), 1);
+    pair.a.total = 46_080;
+    let mut sends = Vec::new();
+    pair.drain();
+    assert_eq!(pair.ab.stats.sent, 10);
+    while pair.a.closed().is_none() {
+        let before = pair.ab.stats.sent;
+        assert!(pair.step());
+        if pair.ab.stats.sent > before {
+            sends.push((pair.elapsed().as_millis(), pair.ab.stats.sent - before));
+        }
+    }
+    assert_eq!(pair.a.closed(), Some(CloseReason::TimedOut));
+    assert_eq!(pair.elapsed().as_millis(), 13_000);
+    assert_eq!(sends, [1000, 3000, 5000, 7000, 9000, 11_000].map(|at| (at, 1)));
+}
+
+#[test]
+fn packets_for_an_unconnected_stream_wait_for_connect() {
+    let mut pair = Pair::new(quiet(), quiet(), 1);
+    let now = pair.now;
+    pair.a.udx.open(Some(A));
+    pair.b.udx.open(Some(B));
+    pair.a.udx.connect(A, SocketId::MAIN, B, address(2), ConnectOptions::default(), now);
+    pair.a.total = 5000;
+    pair.run_for(Duration::from_millis(100));
+    let unconnected = UdxEvent::Unconnected { id: B, socket: SocketId::MAIN, from: address(1) };
+    assert_eq!(pair.b.events, [unconnected]);
+    assert_eq!((pair.b.sink.bytes, pair.ba.stats.sent), (0, 0));
+    let now = pair.now;
+    pair.b.udx.connect(B, SocketId::MAIN, A, address(1), ConnectOptions::default(), now);
+    pair.b.udx.deliver_early(B, now, &mut pair.b.sink);
+    assert_eq!(pair.b.sink.bytes, 5000);
+    assert!(pair.run(Duration::from_secs(1), |p| p.a.udx.stats(A).unwrap().in_flight == 0));
+    assert_eq!(pair.a.udx.stats(A).unwrap().retransmits, 0);
+}
+
+#[test]
+fn what_an_unconnected_stream_keeps_is_bounded() {
+    let mut udx = Udx::new(StdRng::seed_from_u64(1), UdxConfig::default());
+    let now = epoch();
+    let id = udx.open(None).unwrap();
+    let header =
+        packet::Header { flags: flag::DATA, data_offset: 0, stream: id, window: 0, seq: 0, ack: 0 };
+    let datagram = [&header.encode()[..], &[0; 1452]].concat();
+    for port in 0..2000 {
+        assert!(udx.handle_datagram(
+            SocketId::MAIN,
+            address(port),
+            &datagram,
+            now,
+            &mut Collect::new(false)
+        ));
+    }
+    assert_eq!(std::iter::from_fn(|| udx.poll_event()).count(), 8);
+    let mut sink = Collect::new(false);
+    udx.connect(id, SocketId::MAIN, 1, address(1), ConnectOptions::default(), now);
+    udx.deliver_early(id, now, &mut sink);
+    assert_eq!(sink.bytes, 1452);
+}
+
+#[test]
+fn keep_alive_speaks_only_in_silence() {
+    let opts =
+        ConnectOptions { keep_alive: Some(Duration::from_secs(1)), ..ConnectOptions::default() };
+    let mut pair = Pair::connected_with(quiet(), quiet(), 1, &opts);
+    pair.run_for(Duration::from_millis(4500));
+    assert_eq!((pair.ab.stats.sent, pair.ba.stats.sent), (8, 8));
+}
+
+#[test]
+fn messages_arrive_beside_the_stream_and_their_queue_is_bounded() {
+    let mut pair = Pair::connected(quiet(), quiet(), 1);
+    pair.a.udx.send_message(A, Bytes::from_static(b"unordered")).unwrap();
+    pair.a.udx.send_message(A, Bytes::new()).unwrap();
+    pair.run_for(Duration::from_millis(20));
+    let payloads: Vec<_> = pair
+        .b
+        .events
+        .iter()
+        .map(|e| match e {
+            UdxEvent::Message { payload, .. } => payload.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(payloads, [Bytes::from_static(b"unordered"), Bytes::new()]);
+    let header = packet::Header {
+        flags: flag::MESSAGE,
+        data_offset: 0,
+        stream: B,
+        window: 0,
+        seq: 0,
+        ack: 0,
+    };
+    for _ in 0..1000 {
+        pair.b.udx.handle_datagram(
+            SocketId::MAIN,
+            address(1),
+            &header.encode(),
+            pair.now,
+            &mut pair.b.sink,
+        );
+    }
+    assert_eq!(std::iter::from_fn(|| pair.b.udx.poll_event()).count(), 256);
+}
+
+#[test]
+fn a_moved_stream_goes_on_at_the_new_place() {
+    let mut pair = Pair::connected(quiet(), quiet(), 1);
+    pair.a.total = 3 << 20;
+    pair.run_for(Duration::from_millis(100));
+    let now = pair.now;
+    pair.a.udx.change_remote(A, SocketId(1), B, address(9), ORDINARY_MAX, now);
+    let mut buf = Vec::new();
+    while let Some(transmit) = pair.a.udx.poll_transmit(pair.now, &mut buf, 1) {
+        assert_eq!((transmit.socket, transmit.to), (SocketId(1), address(9)));
+        pair.ab.send(now, buf.len(), buf.clone());
+    }
+    assert!(pair.run(Duration::from_secs(10), |p| p.b.sink.bytes == 3 << 20));
+    assert!(pair.b.sink.intact);
+}
+
+#[test]
+fn ids_are_unique_and_free_again_after_the_end() {
+    let mut udx = Udx::new(StdRng::seed_from_u64(1), UdxConfig::default());
+    assert_eq!(udx.open(Some(5)), Some(5));
+    assert_eq!(udx.open(Some(5)), None);
+    let other = udx.open(None).unwrap();
+    assert_ne!(other, 5);
+    udx.destroy(5);
+    assert_eq!(udx.open(Some(5)), Some(5));
+    assert!(udx.poll_transmit(epoch(), &mut Vec::new(), 1).is_none());
+}
+
+#[test]
+fn writable_comes_once_per_crossing() {
+    let mut pair = Pair::connected(quiet(), quiet(), 1);
+    let now = pair.now;
+    pair.a.udx.write(A, payload(0, 2 << 20), now).unwrap();
+    assert!(pair.run(Duration::from_secs(10), |p| p.b.sink.bytes == 2 << 20));
+    assert_eq!(pair.a.events, [UdxEvent::Writable { id: A }]);
+    pair.a.udx.end(A);
+    assert_eq!(pair.a.udx.write(A, payload(0, 1), now), Err(WriteError::Ended));
+}

@@ -1,0 +1,405 @@
+//! What the whole-program tests share: hdrive processes, JavaScript peers, private networks, deadlines.
+//!
+//! Everything talks over loopback. Every wait has a deadline, and dropping a process ends it.
+#![allow(dead_code)] // Each test program uses its own part of this.
+
+use serde_json::{Value, json};
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Longest wait for anything that should happen at once but runs on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// `size` bytes that depend on `seed` alone; `tests/js/peer.js` makes the same.
+pub fn pattern(seed: u32, size: usize) -> Vec<u8> {
+    let mut x = seed;
+    let mut out = Vec::with_capacity(size + 4);
+    while out.len() < size {
+        x ^= x << 13;
+        x ^= x >> 17;
+        x ^= x << 5;
+        out.extend_from_slice(&x.to_le_bytes());
+    }
+    out.truncate(size);
+    out
+}
+
+/// Whether FUSE can be used; where it must (`HDRIVE_REQUIRE_ALL=1`), its absence is a failure.
+pub fn fuse_available() -> bool {
+    available("/dev/fuse", fs::File::options().read(true).write(true).open("/dev/fuse").is_ok())
+}
+
+/// Whether Node.js and the reference's packages are here.
+pub fn js_available() -> bool {
+    let node = Command::new("node").arg("--version").output().is_ok_and(|o| o.status.success());
+    available("Node.js with natlab/js/node_modules", node && modules().is_dir())
+}
+
+pub fn available(what: &str, here: bool) -> bool {
+    if !here {
+        let required = std::env::var_os("HDRIVE_REQUIRE_ALL").is_some();
+        assert!(!required, "{what} is missing, and HDRIVE_REQUIRE_ALL is set");
+        eprintln!("SKIPPED: {what} is missing; `make setup` installs what can be installed");
+    }
+    here
+}
+
+fn modules() -> PathBuf {
+    root().join("natlab/js/node_modules")
+}
+
+/// Tries `check` until it gives a value or the deadline is over.
+pub fn eventually<T>(what: &str, limit: Duration, mut check: impl FnMut() -> Option<T>) -> T {
+    let give_up = Instant::now() + limit;
+    loop {
+        if let Some(value) = check() {
+            return value;
+        }
+        assert!(Instant::now() < give_up, "{what}: not within {limit:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Lines of a pipe, read by a thread so that a wait can have a deadline.
+struct Lines {
+    from: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Lines {
+    fn of(pipe: impl Read + Send + 'static, echo: Option<&'static str>) -> Self {
+        let (to, from) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                if let Some(name) = echo {
+                    eprintln!("[{name}] {line}");
+                }
+                if to.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { from, seen: Vec::new() }
+    }
+
+    fn next(&mut self, limit: Duration) -> Result<String, RecvTimeoutError> {
+        let line = self.from.recv_timeout(limit)?;
+        self.seen.push(line.clone());
+        Ok(line)
+    }
+}
+
+/// A JavaScript peer driven over its standard streams.
+pub struct Js {
+    child: Child,
+    stdin: ChildStdin,
+    lines: Lines,
+    next_id: u64,
+    dir: tempfile::TempDir,
+}
+
+impl Js {
+    pub fn spawn() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = Command::new("node")
+            .arg(root().join("tests/js/peer.js"))
+            .env("NODE_PATH", modules())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("node runs");
+        let stdin = child.stdin.take().unwrap();
+        let lines = Lines::of(child.stdout.take().unwrap(), None);
+        Self { child, stdin, lines, next_id: 1, dir }
+    }
+
+    /// A peer with a store, on the network of `bootstrap`.
+    pub fn peer(bootstrap: &str) -> Self {
+        let mut js = Self::spawn();
+        let dir = js.dir.path().join("store");
+        js.call("start", json!({ "bootstrap": [bootstrap], "dir": dir }));
+        js
+    }
+
+    /// Runs one command of `peer.js` and returns its answer; a JavaScript error is a panic here.
+    pub fn call(&mut self, op: &str, args: Value) -> Value {
+        self.call_within(PATIENCE, op, args)
+    }
+
+    pub fn call_within(&mut self, limit: Duration, op: &str, mut args: Value) -> Value {
+        let id = self.next_id;
+        self.next_id += 1;
+        args["id"] = id.into();
+        args["op"] = op.into();
+        writeln!(self.stdin, "{args}").expect("the JavaScript peer listens");
+        let give_up = Instant::now() + limit;
+        loop {
+            let left = give_up.saturating_duration_since(Instant::now());
+            let line = self
+                .lines
+                .next(left)
+                .unwrap_or_else(|e| panic!("{op} of the JavaScript peer: {e:?} within {limit:?}"));
+            let Ok(answer) = serde_json::from_str::<Value>(&line) else { continue };
+            if answer["id"] == id {
+                assert!(answer["error"].is_null(), "{op}: {}", answer["error"].as_str().unwrap());
+                return answer;
+            }
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Js {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A running hdrive command.
+pub struct Hdrive {
+    child: Child,
+    stdout: Lines,
+    stderr: Lines,
+}
+
+impl Hdrive {
+    pub fn command(args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hdrive"));
+        command.args(args).env_remove("HDRIVE_STORE").env_remove("HDRIVE_BOOTSTRAP");
+        command.env("HDRIVE_LOCAL", "127.0.0.1:0");
+        command
+    }
+
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("hdrive runs");
+        let stdout = Lines::of(child.stdout.take().unwrap(), None);
+        let stderr = Lines::of(child.stderr.take().unwrap(), Some("hdrive"));
+        Self { child, stdout, stderr }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What follows `prefix` on the first line of stdout that starts with it.
+    pub fn line(&mut self, prefix: &str) -> String {
+        self.line_within(prefix, PATIENCE)
+    }
+
+    pub fn line_within(&mut self, prefix: &str, limit: Duration) -> String {
+        let give_up = Instant::now() + limit;
+        loop {
+            let left = give_up.saturating_duration_since(Instant::now());
+            match self.stdout.next(left) {
+                Ok(line) => {
+                    if let Some(rest) = line.strip_prefix(prefix) {
+                        return rest.to_string();
+                    }
+                }
+                Err(e) => {
+                    panic!("no line '{prefix}…' on stdout: {e:?}; saw {:?}", self.stdout.seen)
+                }
+            }
+        }
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    /// Waits for the end.
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        eventually("the end of hdrive", limit, || self.child.try_wait().unwrap())
+    }
+
+    /// What is left on stderr after the end.
+    pub fn errors(&mut self) -> String {
+        while self.stderr.next(Duration::from_millis(500)).is_ok() {}
+        self.stderr.seen.join("\n")
+    }
+
+    /// Resident memory now, in bytes.
+    pub fn resident(&self) -> u64 {
+        resident(self.child.id())
+    }
+}
+
+impl Drop for Hdrive {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            self.signal(nix::sys::signal::Signal::SIGTERM);
+            let give_up = Instant::now() + Duration::from_secs(5);
+            while let Ok(None) = self.child.try_wait() {
+                if Instant::now() > give_up {
+                    let _ = self.child.kill();
+                    break;
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// Resident memory of a process in bytes; 0 when it is gone.
+pub fn resident(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap_or("0 kB");
+    line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap_or(0) * 1024
+}
+
+/// One hdrive command run to its end.
+pub struct Done {
+    pub code: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+impl Done {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+}
+
+/// A private DHT and what runs on it. The first node is hdrive's own.
+pub struct Lab {
+    pub dht: Hdrive,
+    pub bootstrap: String,
+    pub dir: tempfile::TempDir,
+}
+
+impl Lab {
+    pub fn new() -> Self {
+        let mut dht = Hdrive::spawn(Hdrive::command(&["dht", "--bind", "127.0.0.1:0"]));
+        let bootstrap = dht.line("listening: ");
+        Self { dht, bootstrap, dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A folder below the laboratory's own, made.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// A command on the store called `store`.
+    pub fn command(&self, store: &str, args: &[&str]) -> Command {
+        let mut command = Hdrive::command(args);
+        command.env("HDRIVE_STORE", self.path(store)).env("HDRIVE_BOOTSTRAP", &self.bootstrap);
+        command
+    }
+
+    pub fn spawn(&self, store: &str, args: &[&str]) -> Hdrive {
+        Hdrive::spawn(self.command(store, args))
+    }
+
+    /// Runs a command to its end, within the usual patience.
+    pub fn run(&self, store: &str, args: &[&str]) -> Done {
+        run(self.command(store, args))
+    }
+
+    /// A share of `folder` from the store called `store`: the process and the key, ready to be found.
+    pub fn share(&self, store: &str, folder: &Path) -> (Hdrive, String) {
+        let mut share = self.spawn(store, &["share", text(folder)]);
+        let key = share.line("key: ");
+        share.line("shared: ");
+        (share, key)
+    }
+
+    /// A mount of `key` at a fresh folder.
+    pub fn mount(&self, store: &str, key: &str, more: &[&str]) -> Mounted {
+        let at = self.folder(&format!("mnt-{store}"));
+        let mut args = vec!["mount", key, text(&at)];
+        args.extend(more);
+        let mut process = self.spawn(store, &args);
+        process.line("mounted: ");
+        Mounted { process, at }
+    }
+
+    pub fn js(&self) -> Js {
+        Js::peer(&self.bootstrap)
+    }
+}
+
+/// A mounted drive; unmounted when dropped.
+pub struct Mounted {
+    pub process: Hdrive,
+    pub at: PathBuf,
+}
+
+impl Mounted {
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.at.join(name)
+    }
+}
+
+pub fn run(mut command: Command) -> Done {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("hdrive runs");
+    let mut stdout = child.stdout.take().unwrap();
+    let mut stderr = child.stderr.take().unwrap();
+    let out = thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = stdout.read_to_end(&mut bytes);
+        bytes
+    });
+    let err = thread::spawn(move || {
+        let mut text = String::new();
+        let _ = stderr.read_to_string(&mut text);
+        text
+    });
+    let give_up = Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > give_up {
+            let _ = child.kill();
+            panic!("{command:?} did not end within {PATIENCE:?}: {}", err.join().unwrap());
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    Done {
+        code: status.code().unwrap_or(-1),
+        stdout: out.join().unwrap(),
+        stderr: err.join().unwrap(),
+    }
+}
+
+pub fn text(path: &(impl AsRef<OsStr> + ?Sized)) -> &str {
+    path.as_ref().to_str().unwrap()
+}
+
+/// SHA-256 as hex, as the JavaScript side tells it.
+pub fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    hdrive::key::hex(&sha2::Sha256::digest(bytes))
+}

@@ -1,0 +1,20 @@
+//! Mounts on temporary directories over a volume in memory, one file per operation.
+//!
+//! Without `/dev/fuse` each test says so and passes; with `HDRIVE_REQUIRE_FUSE=1` it fails instead.
+#![allow(clippy::disallowed_methods)]
+
+mod change;
+mod common;
+mod hang;
+mod lookup;
+mod mmap;
+mod mount;
+mod panic;
+mod read;
+mod readdir;
+mod speed;
+mod statfs;
+mod symlink;
+mod user;
+mod volume;
+mod xattr;

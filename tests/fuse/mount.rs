@@ -1,0 +1,180 @@
+//! Mounting, unmounting, and what is left when a process is killed.
+
+use crate::common::{fuse_is_here, mounted, mounted_with, runtime, soon};
+use crate::volume::TestVolume;
+use hdrive::fs::{How, MountError, MountOptions, mount, unmount};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Directory that a child of this test program mounts on until it is killed.
+const CHILD: &str = "HDRIVE_TEST_MOUNT";
+
+/// Not a test of its own: the body of the child.
+#[test]
+fn child_that_mounts() {
+    let Some(dir) = std::env::var_os(CHILD) else { return };
+    let volume = TestVolume::new();
+    volume.file("/f", "from the child");
+    let options = MountOptions::default();
+    let result = mount(volume, Path::new(&dir), &options, runtime().handle().clone());
+    match &result {
+        Ok(_) => println!("\nmounted"),
+        Err(error) => println!("\nerror: {error}"),
+    }
+    std::thread::sleep(Duration::from_secs(if result.is_ok() { 60 } else { 0 }));
+}
+
+pub fn child_command() -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "mount::child_that_mounts", "--nocapture"]);
+    command
+}
+
+fn child_at(dir: &Path) -> Child {
+    let mut child = child_command().env(CHILD, dir).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let said = lines.map(Result::unwrap).find(|line| line == "mounted" || line.contains("error:"));
+    assert_eq!(said.as_deref(), Some("mounted"));
+    child
+}
+
+fn kill_9(mut child: Child) {
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_dead_mount_heals_itself() {
+    if !fuse_is_here() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // Killed while in use, twice, and once more on top.
+    let child = child_at(dir.path());
+    let held = File::open(dir.path().join("f")).unwrap();
+    kill_9(child);
+    assert!(nix::sys::statvfs::statvfs(dir.path()).is_err());
+    kill_9(child_at(dir.path()));
+
+    let volume = TestVolume::new();
+    volume.file("/f", "alive");
+    let mounted =
+        mount(volume, dir.path(), &MountOptions::default(), runtime().handle().clone()).unwrap();
+    assert_eq!(fs::read(dir.path().join("f")).unwrap(), b"alive");
+    drop(mounted);
+    drop(held);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_dead_mount_can_be_unmounted() {
+    if !fuse_is_here() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    kill_9(child_at(dir.path()));
+    unmount(dir.path(), How::Clean).unwrap();
+    assert!(matches!(unmount(dir.path(), How::Clean), Err(MountError::NotMounted(_))));
+}
+
+#[test]
+fn a_live_mount_is_never_touched() {
+    let volume = TestVolume::new();
+    volume.file("/f", "x");
+    let Some(first) = mounted(&volume) else { return };
+    let again = mount(
+        volume.clone(),
+        first.dir.path(),
+        &MountOptions::default(),
+        runtime().handle().clone(),
+    );
+    assert!(matches!(again.err(), Some(MountError::AlreadyMounted(_))));
+    assert_eq!(fs::read(first.at("f")).unwrap(), b"x");
+}
+
+#[test]
+fn a_stopped_mount_is_told_and_can_be_taken_away() {
+    if !fuse_is_here() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let child = child_at(dir.path());
+    let pid = Pid::from_raw(child.id() as i32);
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let started = Instant::now();
+    let second =
+        mount(TestVolume::new(), dir.path(), &MountOptions::default(), runtime().handle().clone());
+    assert!(matches!(second.err(), Some(MountError::Silent(_))));
+    unmount(dir.path(), How::Lazy).unwrap();
+    assert!(started.elapsed() < Duration::from_secs(5));
+    kill(pid, Signal::SIGCONT).unwrap();
+    kill_9(child);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_mount_point_with_strange_letters_works() {
+    if !fuse_is_here() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let point = dir.path().join("a b\\c,d\té");
+    fs::create_dir(&point).unwrap();
+    let volume = TestVolume::new();
+    volume.file("/f", "x");
+    let mounted =
+        mount(volume, &point, &MountOptions::default(), runtime().handle().clone()).unwrap();
+    assert_eq!(fs::read(point.join("f")).unwrap(), b"x");
+    unmount(&point, How::Clean).unwrap();
+    runtime().block_on(mounted.ended());
+}
+
+#[test]
+fn an_unmount_from_outside_is_noticed() {
+    let volume = TestVolume::new();
+    let Some(mount) = mounted(&volume) else { return };
+    let status = Command::new("umount").arg(mount.dir.path()).status().unwrap();
+    assert!(status.success());
+    let ended = async { tokio::time::timeout(Duration::from_secs(2), mount.mounted.ended()).await };
+    runtime().block_on(ended).unwrap();
+    // A second end is none.
+    mount.mounted.unmount(How::Clean).unwrap();
+}
+
+#[test]
+fn a_mount_in_use_is_left_or_taken_lazily() {
+    let volume = TestVolume::new();
+    volume.file("/f", "still here");
+    let Some(mount) = mounted(&volume) else { return };
+    let mut file = File::open(mount.at("f")).unwrap();
+
+    let error = mount.mounted.unmount(How::Clean).unwrap_err();
+    assert!(matches!(&error, MountError::InUse { .. }), "{error}");
+    assert!(error.to_string().contains(&format!("({})", std::process::id())), "{error}");
+    mount.mounted.unmount(How::Lazy).unwrap();
+    assert!(!mount.at("f").exists());
+    let mut text = String::new();
+    file.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "still here");
+    drop(file);
+    runtime().block_on(mount.mounted.ended());
+}
+
+#[test]
+fn root_gets_a_wider_read_ahead() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let volume = TestVolume::new();
+    let options = MountOptions::parse("read_ahead_kb=2048").unwrap();
+    let Some(mount) = mounted_with(&volume, &options) else { return };
+    let device = nix::sys::stat::stat(mount.mounted.mount_point()).unwrap().st_dev;
+    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    let read_ahead = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    soon("the value", || fs::read_to_string(&read_ahead).unwrap().trim() == "2048");
+}

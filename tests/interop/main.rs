@@ -1,0 +1,10 @@
+//! Both directions against the JavaScript reference, over real sockets on loopback: it writes and we
+//! read, we write and it reads. The DHT under all of it is hdrive's own node, except where the name says
+//! otherwise.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod mount_js;
+mod network;
+mod share_to_js;
