@@ -2,7 +2,7 @@
 #![no_main]
 
 use bytes::Bytes;
-use hdrive::hyper::blobs::{BlobId, BlockMap, Blobs};
+use hdrive::hyper::blobs::{BlobId, Blobs, BlockMap};
 use hdrive::hyper::source::memory::MemoryLog;
 use hdrive_fuzz::now;
 use libfuzzer_sys::fuzz_target;

@@ -32,8 +32,8 @@ fn parts(u: &mut Unstructured<'_>) -> Result<Vec<Part>> {
 }
 
 fn run(u: &mut Unstructured<'_>) -> Result<()> {
-    let tree = Tree::new(0, u.int_in_range(1..=16)?);
-    let longer = Tree::new(0, 64);
+    let tree = Tree::new(u.int_in_range(1..=16)?);
+    let longer = Tree::new(64);
     let manifest = Manifest {
         version: u.int_in_range(0..=3)?,
         allow_patch: u.arbitrary()?,
@@ -56,7 +56,7 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
     for part in &parts {
         let signed = match part.patch {
             0 => tree.head.clone(),
-            patch => Tree::new(0, (tree.head.length + patch % 64).min(64)).head,
+            patch => Tree::new((tree.head.length + patch % 64).min(64)).head,
         };
         let signature = sign(&manifest, &signed, part.by);
         record.put_uint(part.signer);

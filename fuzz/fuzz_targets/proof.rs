@@ -8,8 +8,8 @@ use hdrive_fuzz::{MAX_BLOCKS, Tree, block, disturb, proof, request};
 use libfuzzer_sys::fuzz_target;
 
 fn run(u: &mut Unstructured<'_>) -> Result<()> {
-    let full = Tree::new(0, u.int_in_range(0..=MAX_BLOCKS)?);
-    let mut here = Tree::new(0, u.int_in_range(0..=full.head.length)?);
+    let full = Tree::new(u.int_in_range(0..=MAX_BLOCKS)?);
+    let mut here = Tree::new(u.int_in_range(0..=full.head.length)?);
     here.thin(u.arbitrary()?);
 
     let mut offered = proof(u, &full)?;

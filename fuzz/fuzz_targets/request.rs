@@ -7,8 +7,8 @@ use hdrive_fuzz::{MAX_BLOCKS, Tree, block, number, request};
 use libfuzzer_sys::fuzz_target;
 
 fn run(u: &mut Unstructured<'_>) -> Result<()> {
-    let full = Tree::new(0, u.int_in_range(0..=MAX_BLOCKS)?);
-    let mut thin = Tree::new(0, full.head.length);
+    let full = Tree::new(u.int_in_range(0..=MAX_BLOCKS)?);
+    let mut thin = Tree::new(full.head.length);
     thin.thin(u.arbitrary()?);
     let asked = request(u)?;
     let _ = make_proof(&thin.head, &thin, &asked);
@@ -26,9 +26,11 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
     // Verified by one who has everything below, only what is new can matter.
     if let Some(upgrade) = &proof.upgrade {
         let start = upgrade.start;
-        let before = Tree::new(0, start.min(full.head.length));
+        let before = Tree::new(start.min(full.head.length));
         let verified = verify_proof(&before.head, &before, &proof, None, &full.verifier);
-        if asked.seek.is_none() && let Ok(verified) = verified {
+        if asked.seek.is_none()
+            && let Ok(verified) = verified
+        {
             let head = verified.head.unwrap_or(before.head);
             assert_eq!(head.tree_hash(), full.head.tree_hash());
         }

@@ -14,12 +14,14 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
+use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
 
 /// The longest tree any target makes, in blocks.
 pub const MAX_BLOCKS: u64 = 64;
 
 /// A signed core of `length` blocks; block `i` holds `i % 7 + 1` bytes.
+#[derive(Clone)]
 pub struct Tree {
     pub head: Head,
     pub nodes: BTreeMap<u64, Node>,
@@ -36,16 +38,24 @@ pub fn block(index: u64) -> Bytes {
     vec![index as u8; (index % 7 + 1) as usize].into()
 }
 
+/// The key pair of this seed. Made once: fuzzing is about what comes after.
 pub fn key_pair(seed: u8) -> KeyPair {
-    KeyPair::from_seed(&[seed; 32])
+    static PAIRS: [OnceLock<KeyPair>; 256] = [const { OnceLock::new() }; 256];
+    PAIRS[usize::from(seed)].get_or_init(|| KeyPair::from_seed(&[seed; 32])).clone()
 }
 
 impl Tree {
-    pub fn new(fork: u64, length: u64) -> Self {
+    /// Fork 0, at most [`MAX_BLOCKS`] blocks.
+    pub fn new(length: u64) -> Self {
+        static TREES: OnceLock<Vec<Tree>> = OnceLock::new();
+        TREES.get_or_init(|| (0..=MAX_BLOCKS).map(Tree::make).collect())[length as usize].clone()
+    }
+
+    fn make(length: u64) -> Self {
         let pair = key_pair(1);
         let manifest = Manifest::single(pair.public());
         let verifier = Verifier::new(&manifest.key(), &manifest).expect("its own manifest");
-        let mut batch = Batch::new(&Head { fork, ..Head::default() });
+        let mut batch = Batch::new(&Head::default());
         for index in 0..length {
             let value = block(index);
             batch.push(value.len() as u64, hash::leaf(&value));
