@@ -54,6 +54,7 @@ fn send(bootstrap: SocketAddrV4) {
                 SwarmEvent::Closed { why, .. } => {
                     println!("sender: closed ({why:?}) after {} MB", sent / 1_000_000);
                     threads("sender");
+                    traffic("sender", &net);
                     return;
                 }
                 SwarmEvent::Queued { bytes, .. } if bytes >= QUEUE => continue,
@@ -114,9 +115,20 @@ fn receive(seconds: u64) {
         frames as f64 / lists as f64
     );
     threads("receiver");
+    traffic("receiver", &net);
     net.stop();
     while events.blocking_recv().is_some() {}
     child.wait().unwrap();
+}
+
+/// What the driver counted.
+fn traffic(who: &str, net: &NetworkHandle) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let status = runtime.block_on(net.status()).unwrap();
+    println!("  {who} {:?}", status.traffic);
+    for connection in status.connections {
+        println!("  {who} rtt {:?} queued {}", connection.rtt, connection.queued);
+    }
 }
 
 /// Processor time of this process's threads, user and system.

@@ -94,6 +94,8 @@ pub enum MountError {
         "allow_other and allow_root need the line `user_allow_other` in /etc/fuse.conf when an ordinary user mounts"
     )]
     AllowOther,
+    #[error("mounting on {} is not permitted here: a container needs --cap-add SYS_ADMIN --device /dev/fuse (and often --security-opt apparmor=unconfined)", .0.display())]
+    NotPermitted(PathBuf),
     #[error("mount point {} does not exist: create it with `mkdir -p`", .0.display())]
     Missing(PathBuf),
     #[error("mount point {} is not a directory", .0.display())]

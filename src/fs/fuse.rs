@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
+use tracing::{Instrument, Span};
 
 /// Requests of read-ahead that the kernel may have under way. Its default of 16 would hold a network back.
 const MAX_BACKGROUND: u16 = 128;
@@ -70,15 +71,16 @@ impl Fuse {
         answer: impl FnOnce(Result<T>) + Send + 'static,
     ) {
         let mut ticket = self.pending.register(req.pid());
-        self.runtime.spawn(async move {
+        let task = async move {
             let result = tokio::select! {
                 biased;
                 result = caught(promise) => result,
                 error = ticket.ended() => Err(error),
             };
             drop(ticket);
-            guarded(op, || answer(result));
-        });
+            caught_panic(op, || answer(result));
+        };
+        self.runtime.spawn(task.instrument(Span::current()));
     }
 
     fn ttl(&self, lasting: bool) -> Duration {
@@ -86,8 +88,13 @@ impl Fuse {
     }
 }
 
-/// Runs a handler; a panic ends there. Its reply, dropped on the way, tells the caller EIO.
-fn guarded(op: &'static str, handler: impl FnOnce()) {
+/// Runs the handler of a request; a panic ends there. Its reply, dropped on the way, tells the caller EIO.
+fn guarded(op: &'static str, req: &Request, number: INodeNo, handler: impl FnOnce()) {
+    let span = tracing::debug_span!("fuse", op, req = req.unique().0, ino = number.0);
+    span.in_scope(|| caught_panic(op, handler));
+}
+
+fn caught_panic(op: &'static str, handler: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(handler)).is_err() {
         FsError::Panicked.log(op);
     }
@@ -200,7 +207,7 @@ impl Filesystem for Fuse {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        guarded("lookup", || {
+        guarded("lookup", req, parent, || {
             let parent = ino(parent);
             let asked = self.fs.publish().epoch();
             match self.fs.lookup(parent, name) {
@@ -217,18 +224,18 @@ impl Filesystem for Fuse {
         });
     }
 
-    fn forget(&self, _req: &Request, number: INodeNo, count: u64) {
-        guarded("forget", || self.fs.forget(ino(number), count));
+    fn forget(&self, req: &Request, number: INodeNo, count: u64) {
+        guarded("forget", req, number, || self.fs.forget(ino(number), count));
     }
 
     fn getattr(
         &self,
-        _req: &Request,
+        req: &Request,
         number: INodeNo,
         _handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        guarded("getattr", || {
+        guarded("getattr", req, number, || {
             let _now = self.fs.publish();
             match self.fs.getattr(ino(number)) {
                 Ok(attr) => reply.attr(&self.ttl(true), &self.look.file_attr(&attr)),
@@ -237,15 +244,15 @@ impl Filesystem for Fuse {
         });
     }
 
-    fn readlink(&self, _req: &Request, number: INodeNo, reply: ReplyData) {
-        guarded("readlink", || match self.fs.readlink(ino(number)) {
+    fn readlink(&self, req: &Request, number: INodeNo, reply: ReplyData) {
+        guarded("readlink", req, number, || match self.fs.readlink(ino(number)) {
             Ok(target) => reply.data(target.as_bytes()),
             Err(error) => reply.error(failed("readlink", &error)),
         });
     }
 
     fn open(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        guarded("open", || {
+        guarded("open", req, number, || {
             if flags.acc_mode() != OpenAccMode::O_RDONLY {
                 return reply.error(Errno::EROFS);
             }
@@ -272,32 +279,34 @@ impl Filesystem for Fuse {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        guarded("read", || match self.fs.read(ino(number), handle(fh), offset, size as usize) {
-            Reply::Now(result) => reply_bytes("read", reply, result),
-            Reply::Later(promise) => self.later("read", req, promise, move |result| {
-                reply_bytes("read", reply, result);
-            }),
+        guarded("read", req, number, || {
+            match self.fs.read(ino(number), handle(fh), offset, size as usize) {
+                Reply::Now(result) => reply_bytes("read", reply, result),
+                Reply::Later(promise) => self.later("read", req, promise, move |result| {
+                    reply_bytes("read", reply, result);
+                }),
+            }
         });
     }
 
     fn release(
         &self,
-        _req: &Request,
-        _number: INodeNo,
+        req: &Request,
+        number: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        guarded("release", || {
+        guarded("release", req, number, || {
             self.fs.release(handle(fh));
             reply.ok();
         });
     }
 
     fn opendir(&self, req: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        guarded("opendir", || {
+        guarded("opendir", req, number, || {
             let asked = self.fs.publish().epoch();
             match self.fs.opendir(ino(number), asked) {
                 Reply::Now(result) => reply_opened_dir(reply, result),
@@ -310,13 +319,13 @@ impl Filesystem for Fuse {
 
     fn readdir(
         &self,
-        _req: &Request,
-        _number: INodeNo,
+        req: &Request,
+        number: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        guarded("readdir", || {
+        guarded("readdir", req, number, || {
             let now = self.fs.publish();
             let result = self.fs.readdir(handle(fh), offset, &now, |item| {
                 reply.add(INodeNo(item.ino.0), item.cookie, file_type(item.kind), item.name)
@@ -330,13 +339,13 @@ impl Filesystem for Fuse {
 
     fn readdirplus(
         &self,
-        _req: &Request,
-        _number: INodeNo,
+        req: &Request,
+        number: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        guarded("readdirplus", || {
+        guarded("readdirplus", req, number, || {
             let now = self.fs.publish();
             let ttl = self.ttl(true);
             let result = self.fs.readdirplus(handle(fh), offset, &now, |item, attr: Attr| {
@@ -352,20 +361,20 @@ impl Filesystem for Fuse {
 
     fn releasedir(
         &self,
-        _req: &Request,
-        _number: INodeNo,
+        req: &Request,
+        number: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        guarded("releasedir", || {
+        guarded("releasedir", req, number, || {
             self.fs.releasedir(handle(fh));
             reply.ok();
         });
     }
 
-    fn statfs(&self, _req: &Request, _number: INodeNo, reply: ReplyStatfs) {
-        guarded("statfs", || {
+    fn statfs(&self, req: &Request, number: INodeNo, reply: ReplyStatfs) {
+        guarded("statfs", req, number, || {
             let info = self.fs.info();
             let blocks = info.bytes.div_ceil(u64::from(STATFS_BLOCK));
             let longest = crate::path::MAX_NAME as u32;
@@ -373,22 +382,15 @@ impl Filesystem for Fuse {
         });
     }
 
-    fn getxattr(
-        &self,
-        _req: &Request,
-        number: INodeNo,
-        name: &OsStr,
-        size: u32,
-        reply: ReplyXattr,
-    ) {
-        guarded("getxattr", || {
+    fn getxattr(&self, req: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        guarded("getxattr", req, number, || {
             let value = self.fs.getxattr(ino(number), name).map(String::into_bytes);
             reply_xattr("getxattr", reply, size, value);
         });
     }
 
-    fn listxattr(&self, _req: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
-        guarded("listxattr", || {
+    fn listxattr(&self, req: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
+        guarded("listxattr", req, number, || {
             reply_xattr("listxattr", reply, size, self.fs.listxattr(ino(number)));
         });
     }

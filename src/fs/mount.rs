@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 const DEVICE: &str = "/dev/fuse";
 /// How long the end of a mount of ours is waited for once the kernel has agreed to it.
-const END: Duration = Duration::from_secs(2);
+const END: Duration = Duration::from_millis(500);
 
 /// Mounts `volume` on `mount_point` and returns once the kernel answers through it.
 ///
@@ -212,6 +212,12 @@ fn check_device() -> Result<(), MountError> {
 /// Finds out what an ordinary user lacks.
 fn explain(point: &Path, options: &MountOptions, error: io::Error) -> MountError {
     if Uid::effective().is_root() {
+        // mount(2) was refused, and so was the helper that is tried next.
+        let refused = error.kind() == io::ErrorKind::NotFound
+            || error.to_string().contains("Operation not permitted");
+        if refused {
+            return MountError::NotPermitted(point.into());
+        }
         return io_error(&format!("mounting on {}", point.display()), error);
     }
     let Some(helper) = helper() else {

@@ -83,7 +83,7 @@ fn in_use(point: &Path) -> MountError {
 /// The fusermount that an ordinary user mounts with.
 pub(super) fn helper() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("FUSERMOUNT_PATH") {
-        return Some(path.into());
+        return Some(PathBuf::from(path)).filter(|helper| helper.is_file());
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let fixed = ["/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin"].map(PathBuf::from);

@@ -92,6 +92,9 @@ pub struct Version {
     pub fork: u64,
 }
 
+/// The longest wait for a proof that a block exists at all.
+const UPGRADE_WAIT: Duration = Duration::from_secs(3);
+
 /// Prefetched ranges that may be outstanding for one core; the oldest is dropped beyond that.
 const MAX_PREFETCHES: usize = 64;
 
@@ -311,6 +314,7 @@ impl CoreHandle {
     }
 
     async fn fetch(self, index: u64) -> Result<Bytes, SourceError> {
+        self.reaches(index).await?;
         loop {
             let (done, woken) = oneshot::channel();
             // Registered before the look, so that a block that arrives in between wakes us.
@@ -329,6 +333,22 @@ impl CoreHandle {
                 self.wish(Wish::Block { core: self.0.discovery_key, index, urgent: true });
             }
             self.wait(woken, index).await?;
+        }
+    }
+
+    /// Waits until the verified length covers block `index`. An entry may name blocks of another core whose
+    /// own upgrade is still on its way; one that names blocks no peer knows of must not wait for long.
+    async fn reaches(&self, index: u64) -> Result<(), SourceError> {
+        let mut versions = self.versions();
+        let mut closed = self.0.closed.subscribe();
+        tokio::select! {
+            biased;
+            _ = versions.wait_for(|version| version.length > index) => Ok(()),
+            _ = closed.wait_for(|c| *c) => Err(SourceError::Closed),
+            () = self.deserted() => Err(SourceError::TimedOut(index)),
+            () = tokio::time::sleep(UPGRADE_WAIT.min(self.0.patience.read)) => {
+                Err(SourceError::OutOfRange { index, length: self.length() })
+            }
         }
     }
 }
@@ -383,6 +403,10 @@ impl BlockSource for CoreHandle {
         self.core().byte_length()
     }
 
+    fn has(&self, index: u64) -> bool {
+        self.core().has(index)
+    }
+
     fn try_block(&self, index: u64) -> Result<Option<Bytes>, SourceError> {
         if let Some(block) = self.0.cache.get(self.0.id, index) {
             return Ok(Some(block));
@@ -392,7 +416,7 @@ impl BlockSource for CoreHandle {
         for _ in 0..2 {
             let place = {
                 let core = self.core();
-                if index >= core.length() {
+                if index >= core.length() && core.writable() {
                     return Err(SourceError::OutOfRange { index, length: core.length() });
                 }
                 core.locate(index).map_err(storage)?

@@ -40,6 +40,10 @@ pub trait BlockSource: Send + Sync + 'static {
     fn byte_length(&self) -> u64;
     /// The block if it is here, without waiting for anyone.
     fn try_block(&self, index: u64) -> Result<Option<Bytes>, SourceError>;
+    /// Whether the block is here. Worth overriding where that is cheaper than reading it.
+    fn has(&self, index: u64) -> bool {
+        matches!(self.try_block(index), Ok(Some(_)))
+    }
     /// The block; asks peers for it and waits up to the source's own deadline.
     fn block(&self, index: u64) -> BoxFuture<'static, Result<Bytes, SourceError>>;
     /// Starts fetching these blocks side by side and returns at once. A hint: bounded, may be ignored.

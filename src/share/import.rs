@@ -338,7 +338,8 @@ fn leaves_below<'a>(index: &'a DriveIndex, start: &DrivePath) -> BTreeMap<DriveP
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hyper::source::MemoryLog;
+    use crate::hyper::source::BlockSource;
+    use crate::hyper::source::memory::MemoryLog;
     use std::os::unix::fs::PermissionsExt;
     use std::sync::Arc;
 

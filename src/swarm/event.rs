@@ -109,13 +109,35 @@ pub struct ConnectionStatus {
     pub rtt: Option<Duration>,
 }
 
+/// What the driver did since it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Turns of the loop, and how many of them ended in waiting.
+    pub turns: u64,
+    pub waits: u64,
+    /// Runs of datagrams received, and their bytes.
+    pub received: u64,
+    pub received_bytes: u64,
+    /// Runs of datagrams sent, and their bytes.
+    pub sent: u64,
+    pub sent_bytes: u64,
+    /// Sends that found the kernel's buffer full.
+    pub blocked: u64,
+}
+
 /// The state of everything, for people and tests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SwarmStatus {
     pub ready: bool,
     pub listening: bool,
+    /// Nodes of the DHT that we know.
+    pub nodes: usize,
+    /// Nodes that pass handshakes on to us.
+    pub relays: Vec<SocketAddrV4>,
     pub peers_known: usize,
     pub peers_queued: usize,
     pub connections: Vec<ConnectionStatus>,
     pub topics: Vec<TopicStatus>,
+    /// Filled in by the driver.
+    pub traffic: Traffic,
 }

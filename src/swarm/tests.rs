@@ -1,6 +1,8 @@
 //! Two swarms in virtual time, handed finished handshakes: what they do with streams, frames and each
 //! other. The DHT is not in play here.
 
+use super::connections::{FIRST_PACKET_WAIT, MAX_WAITING};
+use super::hyperdht::{ConnectId, Dial};
 use super::*;
 use crate::crypto::KeyPair;
 use std::collections::BinaryHeap;
@@ -271,7 +273,7 @@ fn an_accepted_handshake_without_a_packet_is_forgotten() {
     assert_eq!(world.swarms[1].connections.waiting(), 1);
     world.run(FIRST_PACKET_WAIT);
     assert_eq!(world.swarms[1].connections.waiting(), 0);
-    assert!(world.events[1].is_empty());
+    assert!(world.connected(1).is_empty());
 }
 
 #[test]

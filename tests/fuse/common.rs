@@ -12,7 +12,6 @@ use tokio::runtime::Runtime;
 pub struct TestMount {
     // Dropped in this order: the mount before its directory.
     pub mounted: Mounted,
-    pub volume: Arc<TestVolume>,
     pub dir: TempDir,
 }
 
@@ -54,7 +53,7 @@ pub fn mounted_with(volume: &Arc<TestVolume>, options: &MountOptions) -> Option<
     }
     let dir = tempfile::tempdir().unwrap();
     let mounted = mount(volume.clone(), dir.path(), options, runtime().handle().clone()).unwrap();
-    Some(TestMount { mounted, volume: volume.clone(), dir })
+    Some(TestMount { mounted, dir })
 }
 
 /// Bytes that differ everywhere.

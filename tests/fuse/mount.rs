@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 /// Directory that a child of this test program mounts on until it is killed.
 const CHILD: &str = "HDRIVE_TEST_MOUNT";
 
+/// Directory that a child of this test program unmounts.
+const CHILD_UNMOUNT: &str = "HDRIVE_TEST_UNMOUNT";
+
 /// Not a test of its own: the body of the child.
 #[test]
 fn child_that_mounts() {
@@ -22,16 +25,32 @@ fn child_that_mounts() {
     volume.file("/f", "from the child");
     let options = MountOptions::default();
     let result = mount(volume, Path::new(&dir), &options, runtime().handle().clone());
-    match &result {
-        Ok(_) => println!("\nmounted"),
+    match result {
+        Ok(mounted) => {
+            println!("\nmounted");
+            let end =
+                async { tokio::time::timeout(Duration::from_secs(60), mounted.ended()).await };
+            let _ = runtime().block_on(end);
+        }
         Err(error) => println!("\nerror: {error}"),
     }
-    std::thread::sleep(Duration::from_secs(if result.is_ok() { 60 } else { 0 }));
+}
+
+/// Not a test of its own: unmounts what a user mounted.
+#[test]
+fn child_that_unmounts() {
+    let Some(dir) = std::env::var_os(CHILD_UNMOUNT) else { return };
+    let how = if std::env::var_os("LAZY").is_some() { How::Lazy } else { How::Clean };
+    match unmount(Path::new(&dir), how) {
+        Ok(()) => println!("\nunmounted"),
+        Err(error) => println!("\nerror: {error}"),
+    }
 }
 
 pub fn child_command() -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "mount::child_that_mounts", "--nocapture"]);
+    command.args(["--exact", "mount::child_that_mounts", "mount::child_that_unmounts"]);
+    command.args(["--nocapture", "--test-threads=1"]);
     command
 }
 

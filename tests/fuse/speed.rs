@@ -1,9 +1,11 @@
 //! Speed of a volume in memory through the mount: no network, no disk, no hashing.
 //!
-//! `cargo test --release --test fuse speed -- --ignored --nocapture`
+//! `cargo test --release --test fuse speed -- --ignored --nocapture --test-threads=1`, with other mount options
+//! in `HDRIVE_TEST_OPTIONS` to compare.
 
-use crate::common::{mounted, pattern};
+use crate::common::{TestMount, mounted_with, pattern};
 use crate::volume::TestVolume;
+use hdrive::fs::MountOptions;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -25,6 +27,19 @@ fn megabytes_per_second(path: &Path) -> f64 {
     total as f64 / 1e6 / started.elapsed().as_secs_f64()
 }
 
+/// Processor time of this process, in seconds: steadier than the clock on a busy machine.
+fn processor_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: f64 = fields[11..13].iter().map(|field| field.parse::<f64>().unwrap()).sum();
+    ticks / 100.0
+}
+
+fn mounted(volume: &std::sync::Arc<TestVolume>) -> Option<TestMount> {
+    let options = std::env::var("HDRIVE_TEST_OPTIONS").unwrap_or_default();
+    mounted_with(volume, &MountOptions::parse(&options).unwrap())
+}
+
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -41,22 +56,31 @@ fn sequential_reads() {
         }
         let Some(mount) = mounted(&volume) else { return };
         let (mut cold, mut warm) = (Vec::new(), Vec::new());
+        let mut spent = 0.0;
         for i in 0..5 {
             let path = mount.at(&format!("f{i}"));
+            let before = processor_seconds();
             cold.push(megabytes_per_second(&path));
+            spent += processor_seconds() - before;
             warm.push(megabytes_per_second(&path));
             // Room for the next one.
             volume.file(&format!("/f{i}"), "");
             volume.changed(&[&format!("/f{i}")]);
+            std::thread::sleep(std::time::Duration::from_millis(300));
         }
         let what = if frozen { "frozen" } else { "live" };
-        println!("{what}: cold {:.0} MB/s, warm {:.0} MB/s", median(cold), median(warm));
+        let spent = spent * 1e9 / (5 * SIZE) as f64;
+        println!(
+            "\n{what}: cold {:.0} MB/s ({spent:.2} s of processor per GB), warm {:.0} MB/s",
+            median(cold),
+            median(warm)
+        );
     }
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("disk");
     fs::write(&file, pattern(SIZE)).unwrap();
     let warm = (0..5).map(|_| megabytes_per_second(&file)).collect();
-    println!("this machine's own disk filesystem: warm {:.0} MB/s", median(warm));
+    println!("\nthis machine's own disk filesystem: warm {:.0} MB/s", median(warm));
 }
 
 #[test]
@@ -78,10 +102,14 @@ fn many_small_files() {
                 }
             }
             let rate = f64::from(count) / started.elapsed().as_secs_f64();
-            println!("frozen {frozen}: {what} {rate:.0} files/s");
+            println!("\nfrozen {frozen}: {what} {rate:.0} files/s");
         };
-        round("list and stat, cold", &|path| drop(fs::symlink_metadata(path).unwrap()));
-        round("list and stat, warm", &|path| drop(fs::symlink_metadata(path).unwrap()));
+        round("list and stat, cold", &|path| {
+            assert!(fs::symlink_metadata(path).unwrap().is_file())
+        });
+        round("list and stat, warm", &|path| {
+            assert!(fs::symlink_metadata(path).unwrap().is_file())
+        });
         round("read, cold", &|path| drop(fs::read(path).unwrap()));
         round("read, warm", &|path| drop(fs::read(path).unwrap()));
     }

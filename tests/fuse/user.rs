@@ -7,91 +7,124 @@ use crate::common::{can, fuse_is_here};
 use crate::mount::child_command;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::Path;
 use std::process::Command;
 
 const NOBODY: u32 = 65534;
 
-/// Mounts as nobody on `$1`, then looks at it as nobody and as root; `$2` is where a device may be made.
-const SCRIPT: &str = r#"
+/// What the scripts below begin with: `$dir` to mount on, `$node` where a device may be made, `$user` to run
+/// something as nobody; the rest of the arguments is the program that mounts and unmounts.
+const HEAD: &str = r#"
 set -eu
 dir=$1; node=$2; shift 2
 user="setpriv --reuid=65534 --regid=65534 --clear-groups"
-if ! $user sh -c ': <>/dev/fuse' 2>/dev/null; then
+start() {
+    : >"$dir.log"
+    HDRIVE_TEST_MOUNT=$dir "$@" >"$dir.log" 2>&1 &
+    pid=$!
+    for i in $(seq 200); do
+        if grep -Eq '^(mounted|error:)' "$dir.log"; then break; fi
+        sleep 0.05
+    done
+    grep -E '^(mounted|error:)' "$dir.log" || cat "$dir.log"
+}
+open_device() {
+    $user sh -c ': <>/dev/fuse' 2>/dev/null && return
     mknod "$node" c 10 229
     chmod 666 "$node"
     mount --bind "$node" /dev/fuse
     $user sh -c ': <>/dev/fuse' || { echo unable; exit 0; }
-fi
-HDRIVE_TEST_MOUNT=$dir $user "$@" >"$dir.log" 2>&1 &
-pid=$!
-for i in $(seq 100); do
-    if grep -Eq '^(mounted|error:)' "$dir.log"; then break; fi
-    sleep 0.05
-done
-grep -E '^(mounted|error:)' "$dir.log" || cat "$dir.log"
+}
+"#;
+
+/// Mounts as nobody, looks at it as nobody and as root, is killed and heals, and unmounts.
+const LIFE: &str = r#"
+open_device
+start $user "$@"
 $user cat "$dir/f" || true
 echo
 grep -F " $dir " /proc/self/mountinfo || true
 echo "root: $(cat "$dir/f" 2>&1 || true)"
 kill -9 $pid
 wait $pid 2>/dev/null || true
-HDRIVE_TEST_MOUNT=$dir $user "$@" >"$dir.log" 2>&1 &
-pid=$!
-for i in $(seq 100); do
-    if grep -Eq '^(mounted|error:)' "$dir.log"; then break; fi
-    sleep 0.05
-done
+start $user "$@"
 echo "again: $($user cat "$dir/f" 2>&1 || true)"
-$user fusermount3 -u "$dir" && echo unmounted
-kill -9 $pid 2>/dev/null || true
+HDRIVE_TEST_UNMOUNT=$dir $user "$@" | grep -E '^(unmounted|error)'
+wait $pid 2>/dev/null || true
 "#;
 
-fn run(dir: &Path, node: &Path) -> String {
-    let child = child_command();
-    let output = Command::new("unshare")
-        .args(["--mount", "sh", "-c", SCRIPT, "sh"])
-        .args([dir, node])
-        .arg(child.get_program())
-        .args(child.get_args())
-        .output()
-        .unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    format!("{}{error}", String::from_utf8_lossy(&output.stdout))
-}
+/// What each thing that is lacking is told as.
+const FAULTS: &str = r#"
+mknod "$node.private" c 10 229
+chmod 600 "$node.private"
+mount --bind "$node.private" /dev/fuse
+start $user "$@"
+wait $pid || true
+open_device
+echo "no helper:"; FUSERMOUNT_PATH=/nonexistent start $user env PATH=/nonexistent "$@"; wait $pid || true
+cp "$(command -v fusermount3)" "$node.helper"
+echo "not setuid:"; FUSERMOUNT_PATH=$node.helper start $user "$@"; wait $pid || true
+echo "not mine:"; chown 0:0 "$dir"; chmod 755 "$dir"; start $user "$@"; wait $pid || true
+echo "container:"; start setpriv --bounding-set -sys_admin --inh-caps -sys_admin env FUSERMOUNT_PATH=/nonexistent "$@"; wait $pid || true
+echo "no device:"; mount -t tmpfs none /dev; : >/dev/null; start "$@"; wait $pid || true
+"#;
 
-#[test]
-fn an_ordinary_user_can_mount() {
+fn run(script: &str) -> Option<String> {
     let root = nix::unistd::geteuid().is_root();
-    let helper =
-        Path::new("/usr/bin/fusermount3").exists() || Path::new("/bin/fusermount3").exists();
-    let tools = ["unshare", "setpriv"].iter().all(|tool| {
+    let tools = ["unshare", "setpriv", "fusermount3"].iter().all(|tool| {
         Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success())
     });
-    if !fuse_is_here()
-        || !can("root with unshare, setpriv and fusermount3", root && helper && tools)
-    {
-        return;
+    if !fuse_is_here() || !can("root with unshare, setpriv and fusermount3", root && tools) {
+        return None;
     }
     let base = tempfile::tempdir().unwrap();
     fs::set_permissions(base.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let dir = base.path().join("mnt");
     fs::create_dir(&dir).unwrap();
     chown(&dir, Some(NOBODY), Some(NOBODY)).unwrap();
-    // The program may lie where nobody may look.
-    let said = run(&dir, &base.path().join("fuse"));
+    let node = base.path().join("fuse");
+    // A copy, for the program may lie where nobody may look.
+    let program = base.path().join("program");
+    let child = child_command();
+    fs::copy(child.get_program(), &program).unwrap();
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", &format!("{HEAD}{script}"), "sh"])
+        .args([&dir, &node, &program])
+        .args(child.get_args())
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
     eprintln!("{said}");
-    if said.contains("unable") || said.contains("Permission denied (os error 13)") {
-        can("a device node that an ordinary user may open", false);
-        return;
+    let able = !said.lines().any(|line| line == "unable");
+    can("a device node that an ordinary user may open", able).then_some(said)
+}
+
+#[test]
+fn an_ordinary_user_mounts_and_unmounts() {
+    let Some(said) = run(LIFE) else { return };
+    for wanted in [
+        "mounted\nfrom the child\n",
+        "nosuid,nodev",
+        "fuse.hdrive hdrive",
+        "Permission denied\nmounted\nagain: from the child",
+        "\nunmounted\n",
+    ] {
+        assert!(said.contains(wanted), "{wanted:?} is missing in:\n{said}");
     }
-    assert!(
-        said.contains("\nfrom the child") || said.contains("mounted\nfrom the child"),
-        "{said}"
-    );
-    assert!(said.contains("fuse.hdrive hdrive"), "{said}");
-    assert!(said.contains("nosuid,nodev"), "{said}");
-    assert!(said.contains("root:") && said.contains("Permission denied"), "{said}");
-    assert!(said.contains("again: from the child"), "{said}");
-    assert!(said.contains("unmounted"), "{said}");
+}
+
+#[test]
+fn what_a_user_lacks_is_named_with_the_remedy() {
+    let Some(said) = run(FAULTS) else { return };
+    for wanted in [
+        "error: /dev/fuse may not be opened (mode 0600): ",
+        "no helper:\nerror: fusermount3 was not found, which an ordinary user needs to mount: ",
+        "not setuid:\nerror: ",
+        "has no setuid bit",
+        "not mine:\nerror: mount point ",
+        "container:\nerror: mounting on ",
+        "no device:\nerror: /dev/fuse does not exist: load it with `modprobe fuse`",
+    ] {
+        assert!(said.contains(wanted), "{wanted:?} is missing in:\n{said}");
+    }
 }

@@ -67,7 +67,9 @@ const ops = {
   async start({ bootstrap, dir }) {
     store = new Corestore(dir)
     await store.ready()
-    swarm = new Hyperswarm({ bootstrap })
+    // On loopback only. A peer that binds every address samples its NAT from three nodes; a private network
+    // may have one.
+    swarm = new Hyperswarm({ dht: new DHT({ bootstrap, host: '127.0.0.1' }) })
     swarm.on('connection', (conn) => {
       conn.on('error', () => {})
       store.replicate(conn)
@@ -219,7 +221,7 @@ const ops = {
 
   // A HyperDHT server that echoes, and a client that asks one.
   async listen({ bootstrap }) {
-    const dht = new DHT({ bootstrap })
+    const dht = new DHT({ bootstrap, host: '127.0.0.1' })
     const server = dht.createServer((conn) => {
       conn.on('error', () => {})
       conn.on('data', (data) => conn.write(data))
@@ -229,7 +231,7 @@ const ops = {
   },
 
   async echo({ bootstrap, publicKey }) {
-    const dht = new DHT({ bootstrap })
+    const dht = new DHT({ bootstrap, host: '127.0.0.1' })
     const conn = dht.connect(Buffer.from(publicKey, 'hex'))
     conn.on('error', () => {})
     conn.write('hello')

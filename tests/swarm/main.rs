@@ -1,6 +1,7 @@
 //! Networks that find each other by topic on a private DHT, over real sockets on loopback.
 
 mod common;
+mod interop;
 
 use common::{Peer, Testnet};
 use hdrive::key::Topic;

@@ -65,7 +65,7 @@ impl Bee {
         let seqs: Vec<u64> = links
             .iter()
             .map(|link| link.seq)
-            .filter(|&seq| !matches!(self.source.try_block(seq), Ok(Some(_))) && seen.insert(seq))
+            .filter(|&seq| !self.source.has(seq) && seen.insert(seq))
             .take(WINDOW)
             .collect();
         if !seqs.is_empty() {

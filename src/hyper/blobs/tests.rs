@@ -104,6 +104,7 @@ fn a_far_block_is_guessed_without_a_seek() {
     let id = Blobs::writable(log.clone()).put(&data[..]).unwrap();
     let far = MemoryLog::sparse(&log);
     let reader = Blobs::new(far.clone()).reader(id, None);
+    assert_eq!(reader.local_bytes(), 0);
     for (offset, len) in [(20 * 65536 + 5, 100), (7 * 65536 - 10, 20), (40 * 65536, 4096)] {
         assert!(reader.read_local(offset as u64, len).unwrap().is_none());
         let pieces = run(reader.read(offset as u64, len)).unwrap();
@@ -111,6 +112,8 @@ fn a_far_block_is_guessed_without_a_seek() {
         assert!(reader.read_local(offset as u64, len).unwrap().is_some());
     }
     assert_eq!((far.seeks(), far.waits()), (0, 4));
+    assert_eq!(reader.local_bytes(), 4 * 65536);
+    assert_eq!(Blobs::new(log).reader(id, None).local_bytes(), data.len() as u64);
 }
 
 #[test]

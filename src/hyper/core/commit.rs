@@ -199,7 +199,8 @@ impl Core {
         let head = std::mem::take(&mut self.head);
         let staged = self.stage(&head, &mut writes);
         self.head = head;
-        Ok(Some(Flush { writes, staged, files: self.files.clone(), commits: self.commits }))
+        let (storage, files) = (self.storage.clone(), self.files.clone());
+        Ok(Some(Flush { writes, staged, storage, files, commits: self.commits }))
     }
 
     /// Last step: commits what the files were synced for. What came in between waits for the next flush.
@@ -226,6 +227,7 @@ impl Core {
 pub struct Flush {
     writes: Writes,
     staged: Staged,
+    storage: Arc<dyn Storage>,
     files: Arc<CoreFiles>,
     commits: u64,
 }
@@ -233,7 +235,7 @@ pub struct Flush {
 impl Flush {
     /// Waits until the device has the files' bytes.
     pub fn sync(&self) -> std::result::Result<(), StorageError> {
-        self.files.sync()
+        self.storage.sync_files(&self.files)
     }
 }
 

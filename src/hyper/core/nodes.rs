@@ -12,7 +12,7 @@ use super::tree::{Node, NodeSource};
 use crate::hyper::flat_tree as flat;
 use lru::LruCache;
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Arc;
@@ -37,12 +37,20 @@ pub(super) struct NodeStore {
 
 struct Cache {
     pages: LruCache<u64, Page>,
-    dirty: BTreeSet<u64>,
+    /// Pages to be written, and which nodes of them.
+    dirty: BTreeMap<u64, Range<u64>>,
+}
+
+impl Cache {
+    fn mark(&mut self, number: u64, nodes: Range<u64>) {
+        let range = self.dirty.entry(number).or_insert(nodes.clone());
+        *range = range.start.min(nodes.start)..range.end.max(nodes.end);
+    }
 }
 
 impl NodeStore {
     pub(super) fn new(storage: Arc<dyn Storage>, files: Arc<CoreFiles>) -> Self {
-        let cache = Cache { pages: LruCache::unbounded(), dirty: BTreeSet::new() };
+        let cache = Cache { pages: LruCache::unbounded(), dirty: BTreeMap::new() };
         Self { storage, files, cache: RefCell::new(cache) }
     }
 
@@ -64,7 +72,7 @@ impl NodeStore {
             slot[..8].copy_from_slice(&node.size.to_le_bytes());
             slot[8..].copy_from_slice(&node.hash);
         })?;
-        self.cache.borrow_mut().dirty.insert(number);
+        self.cache.borrow_mut().mark(number, node.index..node.index + 1);
         Ok(())
     }
 
@@ -98,8 +106,8 @@ impl NodeStore {
     /// Drops the least recently used page, after writing it where it is dirty.
     fn evict(&self, cache: &mut Cache) -> Result<(), StorageError> {
         let Some((&number, _)) = cache.pages.peek_lru() else { return Ok(()) };
-        if cache.dirty.contains(&number) {
-            // Neighbours go along: they were dirtied together and cost no call of their own.
+        if cache.dirty.contains_key(&number) {
+            // Those that follow go along: they were dirtied together and cost no call of their own.
             self.write_run(cache, number..number + 1)?;
         }
         cache.pages.pop(&number);
@@ -109,7 +117,7 @@ impl NodeStore {
     /// Writes everything that waits. Runs of pages go in one call.
     pub(super) fn flush(&self) -> Result<(), StorageError> {
         let cache = &mut *self.cache.borrow_mut();
-        while let Some(&first) = cache.dirty.first() {
+        while let Some((&first, _)) = cache.dirty.first_key_value() {
             self.write_run(cache, first..first + 1)?;
         }
         Ok(())
@@ -118,13 +126,24 @@ impl NodeStore {
     /// Writes a dirty page and the dirty pages that follow it.
     fn write_run(&self, cache: &mut Cache, mut run: Range<u64>) -> Result<(), StorageError> {
         self.storage.begin_session()?;
-        while cache.dirty.contains(&run.end) {
+        while cache.dirty.contains_key(&run.end) {
             run.end += 1;
         }
-        let pages = &cache.pages;
+        let (pages, dirty) = (&cache.pages, &cache.dirty);
         let page = |number| pages.peek(&number).map_or(&[][..], |page| &page[..]);
+        // Of the first and the last page only what changed; what lies between is in memory as well.
+        let from = dirty.get(&run.start).map_or(0, |nodes| nodes.start);
+        let to = dirty.get(&(run.end - 1)).map_or(from, |nodes| nodes.end);
+        let byte = |node: u64, page: u64| ((node - page * PAGE_NODES) * NODE_BYTES) as usize;
         let mut slices: Vec<_> = run.clone().map(|number| IoSlice::new(page(number))).collect();
-        self.files.tree.write_slices_at(run.start * PAGE_BYTES, &mut slices)?;
+        if let Some(last) = slices.last_mut() {
+            *last = IoSlice::new(&page(run.end - 1)[..byte(to, run.end - 1)]);
+        }
+        if let Some(first) = slices.first_mut() {
+            let len = first.len();
+            *first = IoSlice::new(&page(run.start)[byte(from, run.start)..len]);
+        }
+        self.files.tree.write_slices_at(from * NODE_BYTES, &mut slices)?;
         run.for_each(|number| {
             cache.dirty.remove(&number);
         });
@@ -202,7 +221,7 @@ impl NodeStore {
             changed
         })?;
         if changed {
-            self.cache.borrow_mut().dirty.insert(number);
+            self.cache.borrow_mut().mark(number, range);
         }
         Ok(())
     }

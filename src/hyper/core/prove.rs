@@ -9,6 +9,8 @@ use bytes::Bytes;
 
 /// What to answer to a request.
 #[derive(Debug)]
+// It is taken apart where it is made; a box would cost an allocation per block served.
+#[allow(clippy::large_enum_variant)]
 pub enum Answer {
     /// Complete, the block's value included.
     Proof(Proof),

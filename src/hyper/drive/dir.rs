@@ -55,6 +55,15 @@ pub enum Content {
 }
 
 impl File {
+    /// The blob or block map that holds the content.
+    pub fn blob(&self) -> Option<BlobId> {
+        match &self.content {
+            Content::Blob(id) => Some(*id),
+            Content::Mapped(mapped) => Some(mapped.0),
+            Content::Damaged(_) => None,
+        }
+    }
+
     /// Bytes of the content; 0 while a block map's size is not known.
     pub fn size(&self) -> u64 {
         match &self.content {

@@ -15,7 +15,7 @@ mod frame;
 
 pub use channel::ChannelError;
 
-use crate::codec::{DecodeError, FrameBuf, Put};
+use crate::codec::{DecodeError, FrameBuf, Put, Reader};
 use bytes::Bytes;
 use channel::{PairKey, Paired, Table};
 use frame::{Cork, Item, Items};
@@ -61,6 +61,13 @@ pub enum MuxEvent {
         channel: u64,
         rejected: bool,
     },
+}
+
+/// Remote channel, type and body of a frame with a single message; `None` for controls and batches.
+pub fn split(frame: &[u8]) -> Option<(u64, u64, &[u8])> {
+    let mut r = Reader::new(frame);
+    let channel = r.uint().ok().filter(|channel| *channel != 0)?;
+    Some((channel, r.uint().ok()?, r.rest()))
 }
 
 /// A protocol that we speak, with other names that a remote may use for it.
@@ -241,6 +248,11 @@ impl Mux {
         let frame = self.out.pop_front()?;
         self.out_bytes -= frame.len();
         Some(frame)
+    }
+
+    /// Our id of the remote's channel `remote`.
+    pub fn local_of(&self, remote: u64) -> Option<u64> {
+        self.table.local_of(remote)
     }
 
     /// Bytes that [`Mux::poll_transmit`] has yet to give.

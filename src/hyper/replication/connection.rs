@@ -7,13 +7,16 @@ use crate::hyper::mux::{Mux, Protocol};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-const PROTOCOLS: &[Protocol] =
+pub(super) const PROTOCOLS: &[Protocol] =
     &[Protocol { name: wire::PROTOCOL, aliases: wire::PROTOCOL_ALIASES }];
 
 /// Openings that nobody here answers, per [`REFUSAL_SPAN`]. A peer with some thousand cores of which we
 /// have none is honest; each refusal costs a look into the storage.
 const MAX_REFUSALS: u32 = 8192;
 const REFUSAL_SPAN: Duration = Duration::from_secs(60);
+
+/// Strikes are forgotten when none came for this long: connections live for weeks.
+const FORGIVE: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
 pub(super) struct Conn {
@@ -29,6 +32,7 @@ pub(super) struct Conn {
     /// Bytes below us that were not sent: as last reported, and what was handed down since.
     below: usize,
     strikes: u32,
+    last_strike: Instant,
     refusals: (Instant, u32),
     pub closing: bool,
 }
@@ -44,6 +48,7 @@ impl Conn {
             serving: VecDeque::new(),
             below: 0,
             strikes: 0,
+            last_strike: now,
             refusals: (now, 0),
             closing: false,
         }
@@ -82,6 +87,8 @@ pub(super) struct Ctx<'a> {
     pub events: &'a mut VecDeque<HubEvent>,
     pub limits: &'a Limits,
     pub now: Instant,
+    /// More messages of the same frame follow: decisions wait for the last one.
+    pub defer: bool,
 }
 
 impl Ctx<'_> {
@@ -113,7 +120,12 @@ impl Ctx<'_> {
 
     /// Counts a violation, and ends the connection when it is enough.
     pub fn strike(&mut self, id: ConnId, core: Option<CoreId>, what: Violation) {
+        let now = self.now;
         let Some(conn) = self.conn(id) else { return };
+        if now.saturating_duration_since(conn.last_strike) > FORGIVE {
+            conn.strikes = 0;
+        }
+        conn.last_strike = now;
         conn.strikes += what.strikes();
         let enough = conn.strikes >= MAX_STRIKES;
         conn.closing = enough;

@@ -274,19 +274,27 @@ impl Replica {
         self.send_cancel(ctx, flight.conn, id);
     }
 
-    /// Takes back requests for blocks that nobody wants any more.
-    pub fn give_up_unwanted(&mut self, ctx: &mut Ctx, blocks: Range<u64>) {
-        let wanted = |block: u64| {
-            self.blocks.get(block).is_some()
-                || self.ranges.values().any(|r| (r.low..r.end).contains(&block))
-        };
-        let stray = |flight: &Flight| {
-            let block = flight.block().filter(|_| flight.request.upgrade.is_none());
-            block.is_some_and(|block| blocks.contains(&block) && !wanted(block))
-        };
-        let ids: Vec<u64> =
-            self.flights.iter().filter(|(_, f)| stray(f)).map(|(id, _)| id).collect();
-        ids.into_iter().for_each(|id| self.give_up(ctx, id));
+    /// Takes back requests for a block if nobody wants it any more.
+    pub fn give_up_block(&mut self, ctx: &mut Ctx, block: u64) {
+        let wanted = self.blocks.get(block).is_some()
+            || self.ranges.values().any(|r| (r.low..r.end).contains(&block));
+        if wanted {
+            return;
+        }
+        for id in self.flights.copies(block).to_vec() {
+            // One that brings the head as well is let be.
+            if self.flights.get(id).is_some_and(|flight| flight.request.upgrade.is_none()) {
+                self.give_up(ctx, id);
+            }
+        }
+    }
+
+    /// Takes back requests for blocks of a range that nobody wants any more.
+    pub fn give_up_range(&mut self, ctx: &mut Ctx, blocks: Range<u64>) {
+        let of_range = |flight: &Flight| flight.block().filter(|block| blocks.contains(block));
+        let flying: Vec<u64> =
+            self.flights.iter().filter_map(|(_, flight)| of_range(flight)).collect();
+        flying.into_iter().for_each(|block| self.give_up_block(ctx, block));
     }
 
     fn send_cancel(&mut self, ctx: &mut Ctx, conn: ConnId, request: u64) {

@@ -59,6 +59,9 @@ impl Replica {
             let flight = flight.clone();
             if hopeless {
                 self.give_up(ctx, id);
+                if let Some(peer) = self.peers.get_mut(&flight.conn) {
+                    peer.refused = None; // it may be asked once more
+                }
             } else if flight.request.block.is_none() || flight.request.upgrade.is_some() {
                 // Its answer is still welcome, but nobody waits for it any more.
                 self.refuse(&flight);

@@ -56,9 +56,10 @@ impl Replica {
         self.pump_ranges(ctx, core, Some(conn));
     }
 
-    /// Our storage failed: nothing is asked for a while.
-    fn is_paused(&self, ctx: &Ctx) -> bool {
-        self.paused_until.is_some_and(|until| ctx.now < until)
+    /// Nothing is to be asked now: our storage failed, or more is known at the end of this frame.
+    fn is_paused(&mut self, ctx: &Ctx) -> bool {
+        self.deferred.pump |= ctx.defer;
+        ctx.defer || self.paused_until.is_some_and(|until| ctx.now < until)
     }
 
     /// Forks, upgrades, the manifest, seeks.
@@ -203,15 +204,18 @@ impl Replica {
         let end = remote.length.min(head.length);
         let mut found = None;
         let mut wants = Vec::new();
-        for range in self.ranges.values_mut() {
-            match next_of_range(range, core, peer, &self.flights, end) {
-                Step::Found(block) => {
-                    found = Some(block);
-                    break;
+        // Ranges in order are read as they come; the others are nobody's hurry.
+        'search: for linear in [true, false] {
+            for range in self.ranges.values_mut().filter(|range| range.linear == linear) {
+                match next_of_range(range, core, peer, &self.flights, end) {
+                    Step::Found(block) => {
+                        found = Some(block);
+                        break 'search;
+                    }
+                    Step::Unknown(block) => wants.push((block, range.end.min(end))),
+                    Step::Unfinished => self.unfinished = true,
+                    Step::Nothing => {}
                 }
-                Step::Unknown(block) => wants.push((block, range.end.min(end))),
-                Step::Unfinished => self.unfinished = true,
-                Step::Nothing => {}
             }
         }
         for (block, end) in wants {

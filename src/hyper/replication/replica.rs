@@ -40,6 +40,12 @@ pub(super) struct SeekWish {
     pub flight: Option<u64>,
 }
 
+#[derive(Debug, Default)]
+pub(super) struct Deferred {
+    pub pump: bool,
+    pub synced: bool,
+}
+
 pub(super) struct Replica {
     pub id: CoreId,
     pub key: CoreKey,
@@ -64,6 +70,8 @@ pub(super) struct Replica {
     pub unfinished: bool,
     /// Our storage failed; nothing is asked for until then.
     pub paused_until: Option<Instant>,
+    /// What the messages of the current frame have made due, to be done after the last of them.
+    pub deferred: Deferred,
 }
 
 impl Replica {
@@ -90,6 +98,7 @@ impl Replica {
             synced_told: false,
             unfinished: false,
             paused_until: None,
+            deferred: Deferred::default(),
         }
     }
 

@@ -94,7 +94,8 @@ impl Replica {
 
     /// Says whether all peers are in sync, once for each time they are.
     pub fn check_synced(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
-        if self.synced_told {
+        self.deferred.synced |= ctx.defer;
+        if self.synced_told || ctx.defer {
             return;
         }
         let announced = (self.announced.fork, self.announced.length);

@@ -216,6 +216,16 @@ impl Message {
     }
 }
 
+/// The request id and block of a data message, without the work of decoding the rest.
+pub(super) fn peek_block(kind: u64, body: &[u8]) -> Option<(u64, &[u8])> {
+    let mut r = Reader::new(body);
+    if kind != DATA || r.uint().ok()? & 1 == 0 {
+        return None;
+    }
+    let (request, _fork, _index) = (r.uint().ok()?, r.uint().ok()?, r.uint().ok()?);
+    Some((request, r.buffer().ok()?))
+}
+
 fn flag(bit: u64, on: bool) -> u64 {
     if on { bit } else { 0 }
 }

@@ -144,6 +144,8 @@ pub enum RpcEvent {
     Bootstrapped,
     /// We have an id from now on.
     Persistent(NodeId),
+    /// The machine slept: whatever others keep for us may have faded.
+    WokeUp,
     /// The network went or came back, or is in bad shape.
     Health { online: bool, degraded: bool },
     /// A request that is not one of [`message::internal`].
@@ -216,6 +218,11 @@ impl Rpc {
     /// What others say our address is; only a full address if they agree on the port.
     pub fn nat(&self) -> &NatSampler {
         &self.nat
+    }
+
+    /// Our public address: what the owner said, else what the majority of nodes sees.
+    pub fn address(&self) -> Option<SocketAddrV4> {
+        self.config.address.or_else(|| self.nat.address())
     }
 
     pub fn table(&self) -> &Table {
@@ -379,14 +386,14 @@ impl Rpc {
         self.send_delayed(now);
         for overdue in self.requests.handle_timeout(now, &mut self.out) {
             match overdue {
-                Overdue::Slow { purpose: Purpose::Query(id) } => {
+                Overdue::Slow { purpose: Purpose::Query(id), late } => {
                     if let Some(query) = self.queries.get_mut(&id) {
-                        query.on_slow();
+                        query.on_slow(late);
                     }
                     self.advance(id, now);
                 }
                 Overdue::Slow { .. } => {}
-                Overdue::Lost { purpose, to, slow } => self.on_lost(purpose, to, slow, now),
+                Overdue::Lost { purpose, to, late } => self.on_lost(purpose, to, late, now),
             }
         }
         self.handle_tick(now);
@@ -407,7 +414,7 @@ impl Rpc {
             rtt: answered.rtt,
         };
         match answered.purpose {
-            Purpose::Query(query) => self.on_query_reply(query, reply, answered.slow, now),
+            Purpose::Query(query) => self.on_query_reply(query, reply, answered.late, now),
             Purpose::User(id) => self.events.push_back(RpcEvent::Response { id, reply }),
             Purpose::Check(node) => self.on_check(&node, id == Some(node)),
             Purpose::Swap { old, new } => self.on_swap(&old, new, id == Some(old)),
@@ -415,12 +422,12 @@ impl Rpc {
         }
     }
 
-    fn on_lost(&mut self, purpose: Purpose, to: SocketAddrV4, slow: bool, now: Instant) {
+    fn on_lost(&mut self, purpose: Purpose, to: SocketAddrV4, late: u8, now: Instant) {
         match purpose {
             Purpose::Query(query) => {
                 self.table.remove(&node_id(to));
                 let Some(state) = self.queries.get_mut(&query) else { return };
-                let hints = state.on_timeout(to, slow);
+                let hints = state.on_timeout(to, late);
                 self.send_down_hints(hints, now);
                 self.advance(query, now);
             }
@@ -431,11 +438,12 @@ impl Rpc {
         }
     }
 
-    fn on_query_reply(&mut self, id: QueryId, reply: Reply, slow: bool, now: Instant) {
-        let config = &self.config;
+    fn on_query_reply(&mut self, id: QueryId, reply: Reply, late: u8, now: Instant) {
+        let (config, own) = (&self.config, self.address());
         let Some(query) = self.queries.get_mut(&id) else { return };
-        let hints = query.on_reply(&reply, slow, |addr| is_usable(config, addr));
-        if reply.error == error::NONE && !query.spec.silent {
+        let usable = |addr: &SocketAddrV4| is_usable(config, addr) && Some(*addr) != own;
+        let hints = query.on_reply(&reply, late, usable);
+        if reply.error == error::NONE && !query.spec.silent && !query.is_finished() {
             self.events.push_back(RpcEvent::QueryReply { query: id, reply });
         }
         self.send_down_hints(hints, now);
@@ -445,28 +453,35 @@ impl Rpc {
     /// Lets a query send what it may, and ends it when it is over.
     fn advance(&mut self, id: QueryId, now: Instant) {
         loop {
-            while let Some(to) = self.queries.get_mut(&id).and_then(Query::next) {
-                self.visit(id, to, now);
-            }
             let Some(query) = self.queries.get_mut(&id) else { return };
+            if query.is_finished() {
+                break;
+            }
+            if let Some(to) = query.next() {
+                self.visit(id, to, now);
+                continue;
+            }
             if !query.settle() {
                 return;
             }
-            if !query.should_widen() {
-                break;
+            if query.should_widen() {
+                let target = query.spec.target;
+                let nodes = self.start_nodes(&target);
+                if let Some(query) = self.queries.get_mut(&id) {
+                    query.add_start_nodes(nodes);
+                }
+                continue;
             }
-            let target = query.spec.target;
-            let nodes = self.start_nodes(&target);
-            if let Some(query) = self.queries.get_mut(&id) {
-                query.add_start_nodes(nodes);
+            let (silent, closest) = (query.spec.silent, query.finish());
+            if silent {
+                self.on_silent_done(id, now);
+            } else {
+                self.events.push_back(RpcEvent::QueryDone { query: id, closest });
             }
         }
-        self.requests.cancel(&Purpose::Query(id));
-        let Some(query) = self.queries.remove(&id) else { return };
-        if query.spec.silent {
-            self.on_silent_done(id, now);
-        } else {
-            self.events.push_back(RpcEvent::QueryDone { query: id, closest: query.into_closest() });
+        // What is still in flight tells who is down, if it is not answered.
+        if self.queries.get(&id).is_some_and(Query::is_idle) {
+            self.queries.remove(&id);
         }
     }
 
@@ -481,7 +496,7 @@ impl Rpc {
         if !self.send(ask, false, Duration::ZERO, Purpose::Query(id), now)
             && let Some(query) = self.queries.get_mut(&id)
         {
-            query.on_timeout(to, false);
+            query.on_timeout(to, 0);
         }
     }
 
@@ -489,7 +504,7 @@ impl Rpc {
     fn start_nodes(&self, target: &NodeId) -> Vec<SocketAddrV4> {
         let mut nodes: Vec<_> = self.table.closest(target, K).into_iter().map(|n| n.addr).collect();
         if nodes.len() < K {
-            let own = self.nat.address().filter(|_| self.persistent);
+            let own = self.address();
             nodes.extend(self.config.bootstrap.iter().copied().filter(|b| Some(*b) != own));
         }
         nodes

@@ -97,7 +97,10 @@ pub struct Query {
     /// The best answers, nearest first, at most [`K`].
     closest: Vec<Reply>,
     inflight: usize,
-    slow: usize,
+    /// Of those, how many passed one timeout, and how many two.
+    slow: [usize; 2],
+    /// The owner has its result; only what is still in flight is waited for.
+    finished: bool,
     careful: bool,
     from_table: bool,
     successes: usize,
@@ -117,7 +120,8 @@ impl Query {
             seen: HashMap::new(),
             closest: Vec::new(),
             inflight: 0,
-            slow: 0,
+            slow: [0; 2],
+            finished: false,
             careful: false,
             from_table: false,
             successes: 0,
@@ -149,7 +153,7 @@ impl Query {
 
     /// The next node to ask, if the query wants another request in flight.
     pub fn next(&mut self) -> Option<SocketAddrV4> {
-        let concurrency = self.slow
+        let concurrency = self.slow[0]
             + if self.careful { CAREFUL_CONCURRENCY } else { self.spec.concurrency.max(1) };
         while self.inflight < concurrency {
             let (id, addr) = self.pending.pop()?;
@@ -165,7 +169,9 @@ impl Query {
     pub fn settle(&mut self) -> bool {
         self.careful |= !self.from_table && self.successes + self.errors == 0;
         self.pending.is_empty()
-            && (self.inflight == 0 || (self.slow == self.inflight && self.closest.len() >= K))
+            && (self.inflight == 0
+                || (self.slow[0] == self.inflight && self.closest.len() >= K)
+                || (self.slow[1] == self.inflight && !self.closest.is_empty()))
     }
 
     /// Whether a query that is over did too badly with the nodes it was given and should go on from the
@@ -178,11 +184,14 @@ impl Query {
     pub fn on_reply(
         &mut self,
         reply: &Reply,
-        slow: bool,
+        late: u8,
         usable: impl Fn(&SocketAddrV4) -> bool,
     ) -> DownHints {
-        self.finish_one(slow);
+        self.finish_one(late);
         self.seen.insert(reply.from, Seen::Done);
+        if self.finished {
+            return Vec::new();
+        }
         if reply.error == error::NONE {
             self.successes += 1;
             self.keep_if_closest(reply);
@@ -209,8 +218,8 @@ impl Query {
     }
 
     /// A node did not answer, or could not be asked.
-    pub fn on_timeout(&mut self, node: SocketAddrV4, slow: bool) -> DownHints {
-        self.finish_one(slow);
+    pub fn on_timeout(&mut self, node: SocketAddrV4, late: u8) -> DownHints {
+        self.finish_one(late);
         self.errors += 1;
         match self.seen.insert(node, Seen::Down) {
             Some(Seen::Open(referrers)) => referrers.into_iter().map(|r| (r, node)).collect(),
@@ -218,24 +227,33 @@ impl Query {
         }
     }
 
-    /// A request passed its first timeout: another may go out beside it.
-    pub fn on_slow(&mut self) {
-        self.slow += 1;
+    /// A request passed its timeout number `late`. From the first on another may go out beside it; from the
+    /// second on it does not hold up the result.
+    pub fn on_slow(&mut self, late: u8) {
+        if let Some(slow) = self.slow.get_mut(usize::from(late.max(1)) - 1) {
+            *slow += 1;
+        }
     }
 
-    /// The nearest good answers, nearest first.
-    pub fn closest(&self) -> &[Reply] {
-        &self.closest
+    /// Gives the nearest good answers, nearest first; from now on the query only waits for what is in
+    /// flight, to know who is down.
+    pub fn finish(&mut self) -> Vec<Reply> {
+        self.finished = true;
+        std::mem::take(&mut self.closest)
     }
 
-    pub fn into_closest(self) -> Vec<Reply> {
-        self.closest
+    pub fn is_finished(&self) -> bool {
+        self.finished
     }
 
-    fn finish_one(&mut self, slow: bool) {
+    pub fn is_idle(&self) -> bool {
+        self.inflight == 0
+    }
+
+    fn finish_one(&mut self, late: u8) {
         self.inflight = self.inflight.saturating_sub(1);
-        if slow {
-            self.slow = self.slow.saturating_sub(1);
+        for slow in self.slow.iter_mut().take(late.into()) {
+            *slow = slow.saturating_sub(1);
         }
     }
 
@@ -325,10 +343,10 @@ mod tests {
             for addr in batch {
                 asked += 1;
                 hints.extend(if down.contains(&addr) {
-                    query.on_timeout(addr, false)
+                    query.on_timeout(addr, 0)
                 } else {
                     let closer = nearest(&query.spec.target, all, K);
-                    query.on_reply(&reply(addr, closer), false, |_| true)
+                    query.on_reply(&reply(addr, closer), 0, |_| true)
                 });
             }
         }
@@ -341,7 +359,7 @@ mod tests {
         let mut query = Query::new(QuerySpec::new(3, target), NodeId([0; 32]));
         query.add_start_nodes([all[0]]);
         let (asked, _) = run(&mut query, &all, &[]);
-        let found: Vec<_> = query.closest().iter().map(|r| r.from).collect();
+        let found: Vec<_> = query.closest.iter().map(|r| r.from).collect();
         assert_eq!(found, nearest(&target, &all, K));
         assert!(asked <= K + 1, "{asked}");
     }
@@ -355,7 +373,7 @@ mod tests {
         query.add_start_nodes([all[5]]);
         let (_, hints) = run(&mut query, &all, &down);
         assert!(down.iter().all(|d| hints.iter().any(|(to, hint)| hint == d && to != d)));
-        assert!(query.closest().iter().all(|r| !down.contains(&r.from)));
+        assert!(query.closest.iter().all(|r| !down.contains(&r.from)));
     }
 
     #[test]
@@ -365,9 +383,24 @@ mod tests {
         assert_eq!(query.next(), Some(node(1)));
         let mut error = reply(node(1), vec![node(2)]);
         error.error = error::UNKNOWN_COMMAND;
-        query.on_reply(&error, false, |_| true);
+        query.on_reply(&error, 0, |_| true);
         assert_eq!(query.next(), Some(node(2)));
-        assert!(query.closest().is_empty());
+        assert!(query.closest.is_empty());
+    }
+
+    #[test]
+    fn in_a_small_network_a_dead_node_delays_the_result_by_two_timeouts_only() {
+        let mut query = Query::new(QuerySpec::new(2, NodeId([7; 32])), NodeId([0; 32]));
+        query.add_start_nodes([node(1), node(2)]);
+        assert!(query.next().is_some() && query.next().is_some());
+        query.on_slow(1);
+        query.on_slow(2);
+        assert!(!query.settle(), "there is no answer at all yet");
+        query.on_reply(&reply(node(1), vec![]), 0, |_| true);
+        assert!(query.settle());
+        assert_eq!(query.finish().len(), 1);
+        let hints = query.on_timeout(node(2), 2);
+        assert!(query.is_idle() && hints.is_empty());
     }
 
     #[test]
@@ -381,7 +414,7 @@ mod tests {
             n += 20;
             // Without an id nothing ever becomes "closest", so everything looks near.
             let liar = Reply { id: None, ..reply(addr, closer) };
-            query.on_reply(&liar, false, |_| true);
+            query.on_reply(&liar, 0, |_| true);
         }
         assert!(query.settle());
         assert_eq!(asked, MAX_SEEN);
@@ -395,8 +428,8 @@ mod tests {
         assert_eq!(query.next(), Some(node(3)));
         assert_eq!(query.next(), Some(node(4)));
         assert!(!query.settle());
-        query.on_timeout(node(3), false);
-        query.on_timeout(node(4), false);
+        query.on_timeout(node(3), 0);
+        query.on_timeout(node(4), 0);
         assert!(query.settle() && query.should_widen());
     }
 
@@ -408,9 +441,9 @@ mod tests {
             for (n, good) in answers {
                 let mut reply = reply(node(n), vec![]);
                 reply.error = u64::from(!good);
-                query.on_reply(&reply, false, |_| true);
+                query.on_reply(&reply, 0, |_| true);
             }
-            let keys: Vec<_> = query.closest().iter().map(|r| query.distance_of(r)).collect();
+            let keys: Vec<_> = query.closest.iter().map(|r| query.distance_of(r)).collect();
             prop_assert!(keys.is_sorted_by(|a, b| a < b));
             prop_assert!(keys.len() <= K);
         }

@@ -64,7 +64,7 @@ struct Inflight {
     how: Sending,
     purpose: Purpose,
     sent: u8,
-    slow: bool,
+    late: u8,
     sent_at: Instant,
     deadline: Option<Instant>,
 }
@@ -72,10 +72,10 @@ struct Inflight {
 /// What became of a request that got no answer in time.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Overdue {
-    /// Its first attempt passed; it goes on.
-    Slow { purpose: Purpose },
+    /// Its attempt number `late` passed; it goes on.
+    Slow { purpose: Purpose, late: u8 },
     /// Given up.
-    Lost { purpose: Purpose, to: SocketAddrV4, slow: bool },
+    Lost { purpose: Purpose, to: SocketAddrV4, late: u8 },
 }
 
 /// An answered request.
@@ -83,8 +83,8 @@ pub(super) enum Overdue {
 pub(super) struct Answered {
     pub purpose: Purpose,
     pub rtt: Duration,
-    /// Whether [`Overdue::Slow`] was told before.
-    pub slow: bool,
+    /// How often [`Overdue::Slow`] was told before.
+    pub late: u8,
 }
 
 #[derive(Debug, Default)]
@@ -164,16 +164,8 @@ impl Requests {
         self.next_tid = tid.wrapping_add(1);
         request.tid = tid;
         let (to, bytes) = (request.to, request.encode());
-        let entry = Inflight {
-            to,
-            bytes,
-            how,
-            purpose,
-            sent: 0,
-            slow: false,
-            sent_at: now,
-            deadline: None,
-        };
+        let entry =
+            Inflight { to, bytes, how, purpose, sent: 0, late: 0, sent_at: now, deadline: None };
         self.inflight.insert(tid, entry);
         self.attempt(tid, now, out);
         true
@@ -188,7 +180,7 @@ impl Requests {
         self.window.answered();
         self.responses += 1;
         let rtt = now.saturating_duration_since(entry.sent_at);
-        Some(Answered { purpose: entry.purpose, rtt, slow: entry.slow })
+        Some(Answered { purpose: entry.purpose, rtt, late: entry.late })
     }
 
     /// Forgets the requests made for `purpose`.
@@ -221,14 +213,12 @@ impl Requests {
                 self.timeouts += 1;
                 self.window.answered();
                 let Some(entry) = self.remove(tid) else { continue };
-                let Inflight { purpose, to, slow, .. } = entry;
-                overdue.push(Overdue::Lost { purpose, to, slow });
+                let Inflight { purpose, to, late, .. } = entry;
+                overdue.push(Overdue::Lost { purpose, to, late });
                 continue;
             }
-            if !entry.slow {
-                entry.slow = true;
-                overdue.push(Overdue::Slow { purpose: entry.purpose.clone() });
-            }
+            entry.late += 1;
+            overdue.push(Overdue::Slow { purpose: entry.purpose.clone(), late: entry.late });
             self.attempt(tid, now, out);
         }
         overdue
@@ -327,10 +317,11 @@ mod tests {
             overdue.extend(requests.handle_timeout(at, &mut out).into_iter().map(|o| (at, o)));
         }
         assert_eq!(out.len(), 4);
-        assert_eq!(overdue.len(), 2);
-        assert_eq!(overdue[0], (start + ATTEMPT, Overdue::Slow { purpose: Purpose::Hint }));
-        let lost = Overdue::Lost { purpose: Purpose::Hint, to: NODE, slow: true };
-        assert_eq!(overdue[1], (start + ATTEMPT * 4, lost));
+        assert_eq!(overdue.len(), 4);
+        let slow = Overdue::Slow { purpose: Purpose::Hint, late: 1 };
+        assert_eq!(overdue[0], (start + ATTEMPT, slow));
+        let lost = Overdue::Lost { purpose: Purpose::Hint, to: NODE, late: 3 };
+        assert_eq!(overdue[3], (start + ATTEMPT * 4, lost));
         assert_eq!(requests.len(), 0);
     }
 

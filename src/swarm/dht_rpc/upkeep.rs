@@ -124,9 +124,7 @@ impl Rpc {
         if !self.config.persistent {
             return false;
         }
-        let Some(address) = self.config.address.or_else(|| self.nat.address()) else {
-            return false;
-        };
+        let Some(address) = self.address() else { return false };
         let id = node_id(address);
         if self.id() == Some(id) {
             return false;
@@ -175,9 +173,10 @@ impl Rpc {
         let upkeep = &mut self.upkeep;
         upkeep.tick += 2 * OLD;
         // Two ticks before the next round of pings: the network needs a moment to come up too.
-        upkeep.tick += 8 - (upkeep.tick & 7) - 2;
+        upkeep.tick = (upkeep.tick & !7) + 6;
         upkeep.refresh_in = 1;
         self.health.reset();
+        self.events.push_back(RpcEvent::WokeUp);
     }
 
     fn ping_some(&mut self, now: Instant) {

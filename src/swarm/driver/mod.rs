@@ -23,8 +23,8 @@ mod socket;
 
 pub use bootstrap::{BootstrapError, PUBLIC_BOOTSTRAP, resolve_bootstrap};
 
-use super::Transmit;
 use super::{ConnId, JoinOptions, Limits, SocketId, Swarm, SwarmConfig, SwarmEvent, SwarmStatus};
+use super::{Traffic, Transmit};
 use crate::codec::FrameBuf;
 use crate::crypto::KeyPair;
 use crate::key::{PublicKey, Topic};
@@ -195,6 +195,7 @@ struct Driver {
     buf: Vec<u8>,
     /// A send that the kernel had no room for.
     blocked: Option<Transmit>,
+    traffic: Traffic,
     local_addresses: Vec<SocketAddrV4>,
     interfaces_at: Instant,
     /// We are to stop, by then at the latest.
@@ -230,6 +231,7 @@ impl Driver {
             events,
             buf: Vec::with_capacity(1 << 16),
             blocked: None,
+            traffic: Traffic::default(),
             local_addresses,
             interfaces_at: now + INTERFACES_EVERY,
             stop_by: None,
@@ -242,6 +244,7 @@ impl Driver {
         let mut more = true;
         loop {
             let now = Instant::now();
+            self.traffic.turns += 1;
             self.take_commands(now);
             let received = more && self.receive(now);
             if self.swarm.poll_timeout().is_some_and(|at| at <= now) {
@@ -285,7 +288,8 @@ impl Driver {
             Command::Close(conn) => self.swarm.close(conn, now),
             Command::Ban(key, until) => self.swarm.ban(key, until, now),
             Command::Status(answer) => {
-                let _ = answer.send(self.swarm.status());
+                let traffic = self.traffic;
+                let _ = answer.send(SwarmStatus { traffic, ..self.swarm.status() });
             }
             Command::Stop => {
                 if self.stop_by.is_none() {
@@ -304,6 +308,8 @@ impl Driver {
                 let more = socket.receive();
                 for (from, bytes, stride) in socket.datagrams() {
                     any = true;
+                    self.traffic.received += 1;
+                    self.traffic.received_bytes += bytes.len() as u64;
                     self.swarm.handle_datagrams(SocketId(i as u8), from, bytes, stride, now);
                 }
                 if !more {
@@ -336,8 +342,14 @@ impl Driver {
                 .get(usize::from(socket.0))
                 .map_or(Sent::Done, |socket| socket.send(to, &self.buf, segment_size, ttl));
             match sent {
-                Sent::Done => {}
-                Sent::Blocked => return false,
+                Sent::Done => {
+                    self.traffic.sent += 1;
+                    self.traffic.sent_bytes += self.buf.len() as u64;
+                }
+                Sent::Blocked => {
+                    self.traffic.blocked += 1;
+                    return false;
+                }
                 Sent::TooLarge(size) => self.swarm.handle_send_error(socket, to, size, now),
             }
             self.blocked = None;
@@ -369,6 +381,7 @@ impl Driver {
         if !self.inbox.sleep() {
             return false;
         }
+        self.traffic.waits += 1;
         let now = Instant::now();
         let deadline = [self.swarm.poll_timeout(), Some(self.interfaces_at), self.stop_by];
         let deadline = deadline.into_iter().flatten().min().unwrap_or(self.interfaces_at);

@@ -18,7 +18,7 @@ use crate::crypto::KeyPair;
 use crate::key::{NodeId, PublicKey};
 use crate::swarm::dht_rpc::message::error;
 use crate::swarm::dht_rpc::{Ask, QuerySpec, Reply};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,9 +32,6 @@ const ROUNDS: u32 = 100;
 /// Pause after an update that found no relay, doubled each time.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
-/// Past updates whose nodes still count as our relays.
-const GENERATIONS: usize = 3;
-
 /// What one of the announcer's requests was for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
@@ -58,8 +55,8 @@ pub(super) struct Announcer {
     target: NodeId,
     state: State,
     relays: Vec<RelayInfo>,
-    /// Relays of this update and those before, the latest first.
-    generations: VecDeque<BTreeSet<SocketAddrV4>>,
+    /// Nodes that hold our announcement.
+    holders: BTreeSet<SocketAddrV4>,
     closest: Vec<SocketAddrV4>,
     refresh: bool,
     failures: u32,
@@ -75,7 +72,7 @@ impl Announcer {
             target,
             state: State::Looking,
             relays: Vec::new(),
-            generations: VecDeque::new(),
+            holders: BTreeSet::new(),
             closest: Vec::new(),
             refresh: false,
             failures: 0,
@@ -105,11 +102,6 @@ impl Announcer {
     /// Updates finished so far.
     pub fn updates(&self) -> u64 {
         self.updates
-    }
-
-    /// Whether a node is or lately was a relay of ours.
-    pub fn is_relay(&self, node: &SocketAddrV4) -> bool {
-        self.generations.iter().any(|g| g.contains(node))
     }
 
     /// Our encoded record, as it stands at the relays.
@@ -203,8 +195,7 @@ impl Announcer {
     /// Stops; what is to be told to the relays that know us.
     pub fn stop(self, net: &mut Net) -> Leaving {
         net.cancel_owner(|o| matches!(o, Owner::Announcer(target, _) if *target == self.target));
-        let nodes = self.generations.front().cloned().unwrap_or_default();
-        Leaving::new(self.key_pair, self.target, nodes.into_iter().collect())
+        Leaving::new(self.key_pair, self.target, self.holders.into_iter().collect())
     }
 
     fn update(&mut self, net: &mut Net, now: Instant) {
@@ -223,12 +214,8 @@ impl Announcer {
             return;
         };
         let current: BTreeSet<_> = relays.iter().map(|r| r.relay).collect();
-        let dropped: Vec<_> = match self.generations.front() {
-            Some(before) => before.difference(&current).copied().collect(),
-            None => Vec::new(),
-        };
-        self.generations.push_front(current);
-        self.generations.truncate(GENERATIONS);
+        let dropped: Vec<_> = self.holders.difference(&current).copied().collect();
+        self.holders = current;
         self.relays = relays;
         self.updates += 1;
         self.failures = if self.relays.is_empty() { self.failures + 1 } else { 0 };

@@ -31,6 +31,7 @@ impl<K: Hash + Eq, V> Cache<K, V> {
         self.young.len() + self.old.len()
     }
 
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -136,7 +136,7 @@ impl Connect {
             firewall: net.firewall(),
             addresses4: net.addresses(),
             udx: Some(UdxInfo {
-                reusable_socket: true,
+                reusable_socket: false,
                 big_datagrams: net.config.big_datagrams,
                 id: local_id,
                 seq: 0,
@@ -163,10 +163,6 @@ impl Connect {
         connect.find(net, now);
         connect.advance(net, now);
         Ok(connect)
-    }
-
-    pub fn remote(&self) -> &PublicKey {
-        &self.remote
     }
 
     /// Whether an event with the outcome was given.
@@ -345,8 +341,10 @@ impl Connect {
         };
         let relayed = server != via;
         if payload.firewall == Firewall::Open || (relayed && !holepunchable) {
-            let to = first_public(&payload.addresses4, server);
-            return self.succeed(&link, Some(to), net);
+            return match first_public(&payload.addresses4, server) {
+                to if to.port() != 0 => self.succeed(&link, Some(to), net),
+                _ => self.fail(ConnectError::HandshakeInvalid, net),
+            };
         }
         if net.firewall() == Firewall::Open {
             return self.succeed(&link, None, net);
@@ -356,7 +354,7 @@ impl Connect {
             self.state = State::Lan { link, candidates, tries: LAN_TRIES };
             return self.ping_lan(net, now);
         }
-        self.punch(link, net);
+        self.punch(net);
     }
 
     /// The server's local addresses, the most likely first.
@@ -396,14 +394,14 @@ impl Connect {
         if answered {
             self.succeed(&link, Some(addr), net);
         } else if link.holepunchable {
-            self.punch(link, net);
+            self.punch(net);
         } else {
             self.fail(ConnectError::LanUnreachable, net);
         }
     }
 
     /// The place of the hole puncher.
-    fn punch(&mut self, _link: Box<Link>, net: &mut Net) {
+    fn punch(&mut self, net: &mut Net) {
         self.fail(holepuncher::Holepuncher::start(), net);
     }
 

@@ -140,6 +140,8 @@ pub enum DhtEvent {
         id: NodeId,
         address: Option<SocketAddrV4>,
     },
+    /// The machine slept. Listening keys are announced again; topics are the owner's.
+    WokeUp,
     /// The network went or came back.
     Health {
         online: bool,
@@ -420,9 +422,7 @@ impl HyperDht {
 
     /// Renews all announcements of listening keys: the network changed.
     pub fn refresh(&mut self, now: Instant) {
-        for server in self.servers.values_mut() {
-            server.announcer.refresh(&mut self.net, now);
-        }
+        self.refresh_announcers(now);
         self.pump(now);
     }
 
@@ -465,6 +465,12 @@ impl HyperDht {
             server.handle_timeout(&mut self.net, now);
         }
         self.pump(now);
+    }
+
+    fn refresh_announcers(&mut self, now: Instant) {
+        for server in self.servers.values_mut() {
+            server.announcer.refresh(&mut self.net, now);
+        }
     }
 
     fn topic_query(&mut self, topic: Topic, aim: Aim, now: Instant) -> QueryId {
@@ -548,11 +554,14 @@ impl HyperDht {
                 let address = self.net.open_address();
                 self.net.events.push_back(DhtEvent::Persistent { id, address });
             }
+            RpcEvent::WokeUp => {
+                self.net.events.push_back(DhtEvent::WokeUp);
+                self.refresh_announcers(now);
+            }
             RpcEvent::Health { online, degraded } => {
                 self.net.events.push_back(DhtEvent::Health { online, degraded });
                 if online {
-                    let servers = self.servers.values_mut();
-                    servers.for_each(|s| s.announcer.refresh(&mut self.net, now));
+                    self.refresh_announcers(now);
                 }
             }
             RpcEvent::Request(incoming) => self.on_request(&incoming, now),

@@ -109,8 +109,7 @@ impl Net {
 
     /// Our public address, if anybody can reach us there.
     pub fn open_address(&self) -> Option<SocketAddrV4> {
-        self.rpc.id()?;
-        self.rpc.nat().address()
+        self.rpc.id().and_then(|_| self.rpc.address())
     }
 
     pub fn firewall(&self) -> Firewall {

@@ -105,6 +105,7 @@ impl Records {
         self.topics.len() + self.routes.len() + self.mutables.len() + self.immutables.len()
     }
 
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -61,6 +61,12 @@ impl HyperDht {
         // Only a node that others can find has a reason to pass messages on.
         let relays = self.records.is_some();
         let own = incoming.request.target.is_some_and(|t| self.servers.contains_key(&t));
+        // Nobody outside makes us write into our local networks.
+        if let Hop::Request { to, .. } | Hop::Response { to, .. } = &hop
+            && !self.net.rpc.is_usable(to)
+        {
+            return;
+        }
         match hop {
             Hop::Request { to, value } if relays || own => {
                 self.net.rpc.relay(incoming, to, value, now);

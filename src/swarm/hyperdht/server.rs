@@ -143,6 +143,9 @@ impl Server {
         }
         let direct = m.peer.is_none();
         let from = m.peer.unwrap_or(incoming.from);
+        if !net.rpc.is_usable(&from) {
+            return None;
+        }
         let theirs = client.payload.clone();
         let udx = theirs.udx.filter(|_| theirs.version == NoisePayload::VERSION);
         let same_host = from.ip() == incoming.request.to.ip();
@@ -193,7 +196,7 @@ impl Server {
             holepunch,
             addresses4: net.addresses(),
             udx: Some(UdxInfo {
-                reusable_socket: true,
+                reusable_socket: false,
                 big_datagrams: net.config.big_datagrams,
                 id: local_id,
                 seq: 0,

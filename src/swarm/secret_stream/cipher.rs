@@ -191,6 +191,7 @@ impl Pass {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::key::{hex, unhex};

@@ -281,6 +281,7 @@ impl Random for OneSeed {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::key::{hex, unhex};

@@ -15,10 +15,12 @@
 //! | `recv`, `send`, `sent`, `ranges` | gaps and window; bytes to send; packets on the way; sets of numbers |
 //! | `rtt`, `rack`, `timer`, `pacer`, `mtu` | round trips; losses; deadlines; spacing; datagram size |
 //! | `congestion` | BBR |
+//! | `types`, `clock` | what the owner sees; its time in microseconds |
 //! | `graveyard` | ended streams that still answer |
 //!
 //! Source: libudx/src/udx.c, udx-native/lib/stream.js
 
+mod clock;
 mod congestion;
 mod graveyard;
 mod mtu;
@@ -34,23 +36,28 @@ mod sent;
 mod stream;
 mod timer;
 mod transmit;
+mod types;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddrV4;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use self::clock::Clock;
 use self::graveyard::Graveyard;
 pub use self::mtu::{MAX_DATAGRAM, ORDINARY_MAX};
 use self::packet::{Packet, flag};
 pub use self::recv::MAX_WINDOW;
 use self::stream::{Remote, Stream};
+pub use self::types::{
+    CloseReason, ConnectOptions, Stats, Transmit, UdxConfig, UdxEvent, WriteError,
+};
 use crate::swarm::SocketId;
 
 /// Most bytes that one [`Udx::poll_transmit`] lays out: what one segmented send can take.
@@ -63,97 +70,6 @@ const MAX_MESSAGE_EVENTS: usize = 256;
 pub trait Sink {
     /// The next bytes of a stream, by local id.
     fn data(&mut self, stream: u32, payload: &[u8]);
-}
-
-#[derive(Debug, Clone)]
-pub struct UdxConfig {
-    /// [`UdxEvent::Writable`] comes when fewer bytes than this wait to be sent for the first time.
-    pub low_water: usize,
-}
-
-impl Default for UdxConfig {
-    fn default() -> Self {
-        Self { low_water: 512 << 10 }
-    }
-}
-
-#[derive(Debug, Clone)]
-pub struct ConnectOptions {
-    /// Largest UDP payload the peer takes. Above [`ORDINARY_MAX`] only if it said so.
-    pub max_datagram: usize,
-    /// Send something at least this often.
-    pub keep_alive: Option<Duration>,
-    /// Numbers agreed on elsewhere: our first packet, the peer's first packet.
-    pub initial_seq: u32,
-    pub initial_ack: u32,
-}
-
-impl Default for ConnectOptions {
-    fn default() -> Self {
-        Self { max_datagram: ORDINARY_MAX, keep_alive: None, initial_seq: 0, initial_ack: 0 }
-    }
-}
-
-/// How to send what [`Udx::poll_transmit`] has laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Transmit {
-    pub socket: SocketId,
-    pub to: SocketAddrV4,
-    /// The buffer holds several datagrams of this size, the last may be shorter; `None`: one datagram.
-    pub segment_size: Option<usize>,
-    pub ttl: Option<u8>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum CloseReason {
-    #[error("both sides have ended")]
-    Ended,
-    #[error("reset by the peer")]
-    Reset,
-    #[error("timed out")]
-    TimedOut,
-    #[error("destroyed")]
-    Destroyed,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum UdxEvent {
-    /// A packet came for a stream without a peer (once per place); the owner may connect it.
-    Unconnected { id: u32, socket: SocketId, from: SocketAddrV4 },
-    /// The write queue has run below the low-water mark.
-    Writable { id: u32 },
-    /// The peer has ended its half; everything it sent was delivered.
-    RemoteEnded { id: u32 },
-    /// An unordered message.
-    Message { id: u32, payload: Bytes },
-    /// The stream is gone and its id free.
-    Closed { id: u32, reason: CloseReason },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum WriteError {
-    #[error("there is no such stream")]
-    Unknown,
-    #[error("the stream was ended")]
-    Ended,
-}
-
-/// Figures of a stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stats {
-    pub rtt: Option<Duration>,
-    /// Bytes that may be in flight.
-    pub cwnd: u64,
-    /// Estimated bandwidth of the path, bytes per second.
-    pub bandwidth: u64,
-    pub in_flight: u64,
-    /// Bytes of datagrams sent, bytes of payload received.
-    pub bytes_sent: u64,
-    pub bytes_received: u64,
-    /// Packets sent again.
-    pub retransmits: u64,
-    /// IP packet size in use.
-    pub mtu: usize,
 }
 
 /// What streams leave for the owner.
@@ -181,28 +97,6 @@ impl Outbox {
 
 /// Datagrams waiting that no stream stands behind (answers from the graveyard); a flood gets no more answers than this.
 const MAX_LOOSE_DATAGRAMS: usize = 256;
-
-/// Turns the owner's time into microseconds since the machine's first moment, plus one second so that 0 is never.
-#[derive(Debug, Default)]
-struct Clock {
-    epoch: Option<Instant>,
-    now: u64,
-}
-
-const CLOCK_START: u64 = 1_000_000;
-
-impl Clock {
-    fn set(&mut self, now: Instant) -> u64 {
-        let since = now.saturating_duration_since(*self.epoch.get_or_insert(now));
-        let micros = since.as_secs() * 1_000_000 + u64::from(since.subsec_micros()) + CLOCK_START;
-        self.now = self.now.max(micros);
-        self.now
-    }
-
-    fn instant(&self, micros: u64) -> Option<Instant> {
-        Some(self.epoch? + Duration::from_micros(micros.saturating_sub(CLOCK_START)))
-    }
-}
 
 /// The multiplexer: all streams of a node.
 #[derive(Debug)]

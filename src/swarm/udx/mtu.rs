@@ -27,7 +27,7 @@ const MAX_FAILURES: u8 = 3;
 const LARGE_TRIES: u8 = 2;
 /// Large sizes, best first: loopback, and the usual jumbo frame.
 const LARGE: [usize; 3] = [LOOPBACK, 16_404, 9000 - IP_UDP];
-/// Best size on loopback: two of them make up one 64 KiB send.
+/// Two of them make up one 64 KiB send. Measured on loopback, twice the size costs the same per byte, and a lost packet more.
 const LOOPBACK: usize = 32_000;
 
 /// A probe of the ordinary search that is in flight.

@@ -26,8 +26,8 @@ const commands = {
     testnet = await createTestnet(size, opts)
     return { port: testnet.bootstrap[0].port, persistent: testnet.nodes.map((n) => !n.ephemeral) }
   },
-  async node({ name, bootstrap, persistent }) {
-    const opts = { bootstrap: [{ host: '127.0.0.1', port: bootstrap }], host: '127.0.0.1' }
+  async node({ name, bootstrap, persistent, host = '127.0.0.1' }) {
+    const opts = { bootstrap: [{ host: '127.0.0.1', port: bootstrap }], host }
     if (persistent) Object.assign(opts, { ephemeral: false, firewalled: false })
     const node = new DHT(opts)
     nodes.set(name, node)

@@ -52,6 +52,7 @@ fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static 
         Table::Bits => "bits",
         Table::Records => "records",
         Table::Meta => "meta",
+        Table::Redo => "redo",
     })
 }
 

@@ -1,12 +1,18 @@
 //! The files of one core, with names for errors and a memory of what is not synced yet.
 
+use super::memory::lock;
 use super::{FileKind, Medium, RawFile, Result, StorageError};
 use crate::key::{DiscoveryKey, short};
 use std::io::IoSlice;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+
+/// Bytes since the last sync that are kept as a copy: as much as a small change to a drive writes. A block of
+/// file content is above it.
+const MAX_COPIED: usize = 48 << 10;
 
 /// Both files of a core.
 pub struct CoreFiles {
+    pub(super) core: DiscoveryKey,
     /// Stored blocks, each at its tree byte offset.
     pub blocks: StoredFile,
     /// Nodes, 40 bytes each at 40 × tree index.
@@ -18,15 +24,20 @@ impl CoreFiles {
         let file = |kind, what| StoredFile {
             name: format!("the {what} of core {}", short(&core.0)),
             raw: medium.file(core, kind),
-            dirty: AtomicBool::new(false),
+            unsynced: Mutex::default(),
         };
-        Self { blocks: file(FileKind::Blocks, "blocks"), tree: file(FileKind::Tree, "tree") }
+        Self {
+            core: *core,
+            blocks: file(FileKind::Blocks, "blocks"),
+            tree: file(FileKind::Tree, "tree"),
+        }
     }
 
-    /// Makes everything written so far durable.
-    pub fn sync(&self) -> Result<()> {
-        self.blocks.sync()?;
-        self.tree.sync()
+    pub(super) fn file(&self, kind: FileKind) -> &StoredFile {
+        match kind {
+            FileKind::Blocks => &self.blocks,
+            FileKind::Tree => &self.tree,
+        }
     }
 }
 
@@ -34,8 +45,39 @@ impl CoreFiles {
 pub struct StoredFile {
     name: String,
     raw: Box<dyn RawFile>,
-    /// Set after a write has returned, so that a sync that clears it covers that write.
-    dirty: AtomicBool,
+    /// Noted after a write has returned, so that a sync which takes the note covers that write.
+    unsynced: Mutex<Unsynced>,
+}
+
+/// What was written since the last sync.
+#[derive(Default)]
+pub(super) enum Unsynced {
+    #[default]
+    Nothing,
+    /// All of it: offsets and bytes, in order.
+    Copied(Vec<(u64, Vec<u8>)>),
+    TooMuch,
+}
+
+impl Unsynced {
+    fn note(&mut self, offset: u64, slices: &[IoSlice<'_>]) {
+        let total: usize = slices.iter().map(|slice| slice.len()).sum();
+        let before = match self {
+            Self::TooMuch => return,
+            Self::Nothing => 0,
+            Self::Copied(writes) => writes.iter().map(|(_, bytes)| bytes.len()).sum(),
+        };
+        if before + total > MAX_COPIED {
+            *self = Self::TooMuch;
+            return;
+        }
+        let mut bytes = Vec::with_capacity(total);
+        slices.iter().for_each(|slice| bytes.extend_from_slice(slice));
+        match self {
+            Self::Copied(writes) => writes.push((offset, bytes)),
+            _ => *self = Self::Copied(vec![(offset, bytes)]),
+        }
+    }
 }
 
 impl StoredFile {
@@ -50,31 +92,62 @@ impl StoredFile {
 
     /// Writes the slices one after the other from `offset`.
     pub fn write_slices_at(&self, offset: u64, slices: &mut [IoSlice<'_>]) -> Result<()> {
-        self.changing("write", || self.raw.write_at(offset, slices))
+        // The writing consumes its slices, the note is of all of them.
+        let done = self.raw.write_at(offset, &mut slices.to_vec());
+        // A failed write may have written a part, which is past what any commit speaks of.
+        lock(&self.unsynced).note(offset, slices);
+        done.map_err(|e| StorageError::io("write", &self.name, e))
     }
 
     pub fn punch(&self, offset: u64, len: u64) -> Result<()> {
-        self.changing("punch a hole in", || self.raw.punch(offset, len))
+        self.freeing("punch a hole in", || self.raw.punch(offset, len))
     }
 
+    /// Cuts the file at `len` if it is longer.
     pub fn truncate(&self, len: u64) -> Result<()> {
-        self.changing("truncate", || self.raw.truncate(len))
+        self.freeing("truncate", || self.raw.truncate(len))
     }
 
-    pub fn sync(&self) -> Result<()> {
-        if !self.dirty.swap(false, Ordering::AcqRel) {
-            return Ok(());
+    /// Freed ranges come back after a crash at worst. But the copies of what was written before must not be
+    /// put over what is written there later, so such a file is synced as a whole.
+    fn freeing(&self, op: &'static str, act: impl FnOnce() -> std::io::Result<()>) -> Result<()> {
+        let done = act();
+        *lock(&self.unsynced) = Unsynced::TooMuch;
+        done.map_err(|e| StorageError::io(op, &self.name, e))
+    }
+
+    /// Makes everything durable that was written before, if anything was that no commit has seen to. Tells
+    /// whether the device was asked.
+    pub(super) fn sync(&self) -> Result<bool> {
+        match self.take_unsynced() {
+            Unsynced::Nothing => Ok(false),
+            _ => self.sync_raw().map(|()| true),
         }
+    }
+
+    /// [`Self::sync`], whatever the notes say.
+    pub(super) fn sync_raw(&self) -> Result<()> {
         self.raw.sync().map_err(|e| {
-            self.dirty.store(true, Ordering::Release);
+            *lock(&self.unsynced) = Unsynced::TooMuch;
             StorageError::io("sync", &self.name, e)
         })
     }
 
-    fn changing(&self, op: &'static str, act: impl FnOnce() -> std::io::Result<()>) -> Result<()> {
-        let done = act();
-        // A failed write may have written a part.
-        self.dirty.store(true, Ordering::Release);
-        done.map_err(|e| StorageError::io(op, &self.name, e))
+    /// What a durable commit must see to.
+    pub(super) fn take_unsynced(&self) -> Unsynced {
+        std::mem::take(&mut *lock(&self.unsynced))
+    }
+
+    /// Puts copies back that were taken and did not become durable.
+    pub(super) fn put_back(&self, mut copies: Vec<(u64, Vec<u8>)>) {
+        let mut unsynced = lock(&self.unsynced);
+        *unsynced = match std::mem::take(&mut *unsynced) {
+            Unsynced::TooMuch => Unsynced::TooMuch,
+            Unsynced::Nothing => Unsynced::Copied(copies),
+            Unsynced::Copied(later) => {
+                copies.extend(later);
+                Unsynced::Copied(copies)
+            }
+        };
     }
 }

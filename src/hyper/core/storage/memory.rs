@@ -108,11 +108,13 @@ impl SparseBytes {
     }
 }
 
+type SharedBytes = Arc<Mutex<SparseBytes>>;
+
 /// Everything in maps.
 #[derive(Default)]
 pub struct MemoryMedium {
     records: Mutex<MemoryRecords>,
-    files: Mutex<BTreeMap<(DiscoveryKey, FileKind), Arc<Mutex<SparseBytes>>>>,
+    files: Mutex<BTreeMap<(DiscoveryKey, FileKind), SharedBytes>>,
 }
 
 impl Medium for MemoryMedium {
@@ -139,7 +141,7 @@ impl Medium for MemoryMedium {
     }
 }
 
-struct MemoryFile(Arc<Mutex<SparseBytes>>);
+struct MemoryFile(SharedBytes);
 
 impl RawFile for MemoryFile {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {

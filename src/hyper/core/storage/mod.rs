@@ -10,9 +10,10 @@
 //! | [`Durability::Buffered`] | this commit and all later ones may be gone, in that order, never one of the middle |
 //! | [`Durability::Durable`] | this commit and all before it are there, and the file bytes they speak of |
 //!
-//! The order behind that promise: file bytes are written, then the commit is made; a durable commit first
-//! syncs every file that any commit since the last durable one spoke of, then the database.
-//! [`staged`] keeps it, over a [`Medium`]: [`memory`], [`disk`], or the [`crash`] simulator.
+//! The order behind that promise: file bytes are written, then the commit is made. A durable commit first makes
+//! the files durable that any commit since the last durable one spoke of: it syncs them, or, where only a little
+//! was written, puts a copy of that into the same transaction ([`redo`]). [`staged`] keeps the order, over a
+//! [`Medium`]: [`memory`], [`disk`], or the [`crash`] simulator.
 
 pub mod crash;
 pub mod disk;
@@ -20,6 +21,7 @@ mod fd_pool;
 mod file;
 pub mod memory;
 mod records;
+mod redo;
 mod staged;
 
 pub use disk::open_disk;
@@ -97,10 +99,13 @@ pub enum Table {
     Records,
     /// The store's own bookkeeping.
     Meta,
+    /// Small writes to files, to be repeated after an unclean end.
+    Redo,
 }
 
 impl Table {
-    pub const ALL: [Self; 5] = [Self::Cores, Self::Heads, Self::Bits, Self::Records, Self::Meta];
+    pub const ALL: [Self; 6] =
+        [Self::Cores, Self::Heads, Self::Bits, Self::Records, Self::Meta, Self::Redo];
 }
 
 /// Records to put (`Some`) or delete (`None`), the last word per key.
@@ -195,6 +200,9 @@ pub trait Storage: Send + Sync {
     fn sync(&self) -> Result<()> {
         self.commit(Writes::default(), &[], Durability::Durable)
     }
+
+    /// Waits until the device has what was written to a core's files; slow, and needs no lock of the caller's.
+    fn sync_files(&self, files: &Arc<CoreFiles>) -> Result<()>;
 
     /// The files of a core. Nothing is opened or created before the first read or write.
     fn files(&self, core: &DiscoveryKey) -> Arc<CoreFiles>;

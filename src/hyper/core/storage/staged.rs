@@ -1,9 +1,10 @@
 //! Buffered and durable commits over a medium that only knows durable ones.
 //!
-//! Buffered commits stay in memory until the next durable one, which syncs every file they spoke of and
-//! then applies them with its own in one go. So the medium only ever holds states that were committed, in
+//! Buffered commits stay in memory until the next durable one, which makes every file durable that they spoke of
+//! and then applies them with its own in one go. So the medium only ever holds states that were committed, in
 //! order, and a failed durable commit leaves the buffered ones where they were.
 
+use super::redo::{Plan, Redo};
 use super::{
     CoreFiles, Durability, FileKind, Medium, Result, Session, Storage, StorageError, Table, Writes,
 };
@@ -24,7 +25,7 @@ pub struct Staged<M: Medium> {
     medium: M,
     state: Mutex<State>,
     /// Held through a durable commit; others queue here while `state` stays free.
-    durable: Mutex<()>,
+    redo: Mutex<Redo>,
     session: Session,
     /// This opening is noted on the medium, so that the next one can tell how it ended.
     noted: AtomicBool,
@@ -47,6 +48,7 @@ impl<M: Medium> Staged<M> {
     /// # Errors
     /// [`StorageError::DamagedRecord`] if the session record does not decode, and what the medium says.
     pub fn new(medium: M) -> Result<Self> {
+        Redo::replay(&medium)?;
         let session = match medium.get(Table::Meta, SESSION)? {
             None => Session { current: 1, unclean: 0 },
             Some(bytes) => next_session(&bytes)?,
@@ -54,7 +56,7 @@ impl<M: Medium> Staged<M> {
         Ok(Self {
             medium,
             state: Mutex::default(),
-            durable: Mutex::new(()),
+            redo: Mutex::default(),
             session,
             noted: AtomicBool::new(false),
             sync_failed: AtomicBool::new(false),
@@ -70,8 +72,12 @@ impl<M: Medium> Staged<M> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn redo(&self) -> MutexGuard<'_, Redo> {
+        self.redo.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn commit_durable(&self, writes: Writes, files: &[&Arc<CoreFiles>]) -> Result<()> {
-        let _one_at_a_time = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        let redo = &mut *self.redo();
         if self.sync_failed.load(Ordering::Acquire) {
             return Err(StorageError::SyncFailed);
         }
@@ -81,11 +87,10 @@ impl<M: Medium> Staged<M> {
             state.flying = Some(earlier.clone());
             (earlier, std::mem::take(&mut state.claimed))
         };
-        let done = self.sync_files(&claimed, files).and_then(|()| {
-            let mut all = Writes::clone(&earlier);
-            all.merge(writes);
-            if all.is_empty() { Ok(()) } else { self.medium.apply(&all) }
-        });
+        let mut all = Writes::clone(&earlier);
+        all.merge(writes);
+        let files: Vec<_> = claimed.iter().chain(files.iter().copied()).collect();
+        let done = self.apply_with_files(redo, all, &files);
         let mut state = self.state();
         state.flying = None;
         if done.is_err() {
@@ -97,15 +102,44 @@ impl<M: Medium> Staged<M> {
         done
     }
 
-    fn sync_files(&self, claimed: &[Arc<CoreFiles>], files: &[&Arc<CoreFiles>]) -> Result<()> {
-        for file in claimed.iter().chain(files.iter().copied()) {
-            if let Err(error) = file.sync() {
-                // After a failed sync the kernel may drop the pages and report success the next time.
-                self.sync_failed.store(true, Ordering::Release);
-                return Err(error);
-            }
+    fn apply_with_files(
+        &self,
+        redo: &mut Redo,
+        mut writes: Writes,
+        files: &[&Arc<CoreFiles>],
+    ) -> Result<()> {
+        let mut plan = Plan::default();
+        let planned = redo.plan(files, &mut plan, &mut writes);
+        let done = self.note_sync(planned).and_then(|()| {
+            redo.prune(&mut writes);
+            if writes.is_empty() { Ok(()) } else { self.medium.apply(&writes) }
+        });
+        if done.is_ok() {
+            redo.done(plan)
+        } else {
+            redo.undo(plan)
         }
-        Ok(())
+        done
+    }
+
+    /// After a failed sync the kernel may drop the pages and report success the next time.
+    fn note_sync<T>(&self, synced: Result<T>) -> Result<T> {
+        self.sync_failed.fetch_or(synced.is_err(), Ordering::AcqRel);
+        synced
+    }
+
+    fn close(&self) -> Result<()> {
+        let settled = self.redo().settle();
+        self.note_sync(settled)?;
+        let mut writes = Writes::default();
+        if self.noted.load(Ordering::Acquire) {
+            writes.put(Table::Meta, SESSION, encode_session(self.session, true));
+        }
+        self.commit_durable(writes, &[])?;
+        // That may have copied the last small writes.
+        let settled = self.redo().settle();
+        self.note_sync(settled)?;
+        self.commit_durable(Writes::default(), &[])
     }
 }
 
@@ -168,7 +202,23 @@ impl<M: Medium> Storage for Staged<M> {
         Arc::new(CoreFiles::new(&self.medium, core))
     }
 
+    fn sync_files(&self, files: &Arc<CoreFiles>) -> Result<()> {
+        for kind in [FileKind::Blocks, FileKind::Tree] {
+            let mark = self.redo().mark();
+            if self.note_sync(files.file(kind).sync())? {
+                self.redo().synced(&files.core, kind, mark);
+            }
+        }
+        Ok(())
+    }
+
     fn remove_files(&self, core: &DiscoveryKey) -> Result<()> {
+        let mut redo = self.redo();
+        let mut writes = Writes::default();
+        redo.forget(core, &mut writes);
+        if !writes.is_empty() {
+            self.medium.apply(&writes)?;
+        }
         self.medium.remove_file(core, FileKind::Blocks)?;
         self.medium.remove_file(core, FileKind::Tree)
     }
@@ -190,11 +240,7 @@ impl<M: Medium> Storage for Staged<M> {
 
 impl<M: Medium> Drop for Staged<M> {
     fn drop(&mut self) {
-        let mut writes = Writes::default();
-        if self.noted.load(Ordering::Acquire) {
-            writes.put(Table::Meta, SESSION, encode_session(self.session, true));
-        }
-        if let Err(error) = self.commit_durable(writes, &[]) {
+        if let Err(error) = self.close() {
             tracing::error!(%error, "the store could not be closed in order");
         }
     }

@@ -256,7 +256,9 @@ fn cleared_blocks_can_come_back() {
     core.append(&blocks(0..100), Durability::Buffered).unwrap();
     let mut copy = reader(&memory(), &core);
     upgrade(&mut copy, &core);
-    (0..100).for_each(|i| drop(fetch(&mut copy, &core, i)));
+    for i in 0..100 {
+        fetch(&mut copy, &core, i);
+    }
     assert_eq!(copy.contiguous_length(), 100);
     let place = copy.locate(30).unwrap().unwrap();
     assert_eq!(copy.clear_all(&[10..20, 30..40, 35..50, 200..300]).unwrap(), 30);

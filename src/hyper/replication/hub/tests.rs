@@ -1,1 +1,375 @@
+//! Hubs joined by lines with latency and rate, in virtual time.
 
+mod basic;
+mod forks;
+mod hostile;
+mod patience;
+mod speed;
+mod storm;
+mod transcripts;
+
+use super::*;
+use crate::hyper::core::storage::memory::memory;
+use crate::hyper::core::tree::testing::{block, key_pair};
+use crate::hyper::core::{Core, CreateOptions, Durability, SharedCore};
+use crate::hyper::mux::Mux;
+use crate::hyper::replication::wire;
+use crate::key::{CoreKey, PublicKey};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Mutex;
+
+const MS: Duration = Duration::from_millis(1);
+const LIVE: AttachOptions = AttachOptions { downloading: true, small_blocks: false };
+
+/// A line in one direction.
+struct Line {
+    to: (usize, ConnId),
+    latency: Duration,
+    /// Bytes per second.
+    rate: Option<u64>,
+    free_at: Instant,
+    queued: usize,
+    /// Frames are swallowed.
+    stuck: bool,
+}
+
+type Arrival = Reverse<(Instant, u64, usize, ConnId, Vec<u8>, (usize, ConnId))>;
+/// May change a frame on its way from a hub.
+type Tap = Box<dyn FnMut(usize, Vec<u8>) -> Vec<u8>>;
+
+struct Sim {
+    hubs: Vec<Hub>,
+    events: Vec<Vec<HubEvent>>,
+    start: Instant,
+    now: Instant,
+    lines: BTreeMap<(usize, ConnId), Line>,
+    air: BinaryHeap<Arrival>,
+    seq: u64,
+    tap: Option<Tap>,
+}
+
+impl Sim {
+    fn new(hubs: usize) -> Self {
+        let now = Instant::now();
+        Self {
+            hubs: (0..hubs).map(|_| Hub::new(Limits::default())).collect(),
+            events: vec![Vec::new(); hubs],
+            start: now,
+            now,
+            lines: BTreeMap::new(),
+            air: BinaryHeap::new(),
+            seq: 0,
+            tap: None,
+        }
+    }
+
+    /// Joins two hubs; `a` is the initiator. Gives both ends' ids.
+    fn connect(&mut self, a: usize, b: usize, latency: Duration) -> (ConnId, ConnId) {
+        self.seq += 2;
+        let (ca, cb) = (ConnId(self.seq), ConnId(self.seq + 1));
+        let mut handshake_hash = [0; 64];
+        handshake_hash[0] = self.seq as u8;
+        for (hub, conn, to, initiator) in [(a, ca, (b, cb), true), (b, cb, (a, ca), false)] {
+            let now = self.now;
+            let line = Line { to, latency, rate: None, free_at: now, queued: 0, stuck: false };
+            self.lines.insert((hub, conn), line);
+            let info = ConnInfo { handshake_hash, initiator, remote: PublicKey([to.0 as u8; 32]) };
+            self.hubs[hub].handle_connected(conn, info, now);
+            self.hubs[hub].handle_rtt(conn, 2 * latency);
+        }
+        (ca, cb)
+    }
+
+    fn cut(&mut self, (hub, conn): (usize, ConnId)) {
+        let Some(line) = self.lines.remove(&(hub, conn)) else { return };
+        self.lines.remove(&line.to);
+        let now = self.now;
+        self.hubs[hub].handle_closed(conn, now);
+        self.hubs[line.to.0].handle_closed(line.to.1, now);
+    }
+
+    /// Empties all machines onto the lines.
+    fn drain(&mut self) {
+        for hub in 0..self.hubs.len() {
+            while let Some((conn, frame)) = self.hubs[hub].poll_transmit() {
+                let mut bytes = frame.payload().to_vec();
+                if let Some(tap) = &mut self.tap {
+                    bytes = tap(hub, bytes);
+                }
+                self.put(hub, conn, bytes);
+            }
+            while let Some(event) = self.hubs[hub].poll_event() {
+                if let HubEvent::CloseConnection { conn, .. } = &event {
+                    self.cut((hub, *conn));
+                }
+                self.events[hub].push(event);
+            }
+        }
+    }
+
+    fn put(&mut self, hub: usize, conn: ConnId, bytes: Vec<u8>) {
+        let now = self.now;
+        let Some(line) = self.lines.get_mut(&(hub, conn)).filter(|line| !line.stuck) else {
+            return;
+        };
+        let takes = line
+            .rate
+            .map_or(Duration::ZERO, |r| Duration::from_secs_f64(bytes.len() as f64 / r as f64));
+        line.free_at = line.free_at.max(now) + takes;
+        line.queued += bytes.len();
+        self.seq += 1;
+        let at = line.free_at + line.latency;
+        self.air.push(Reverse((at, self.seq, line.to.0, line.to.1, bytes, (hub, conn))));
+    }
+
+    /// Runs until nothing more happens, or for `time`.
+    fn run(&mut self, time: Duration) {
+        self.run_until(time, |_| false);
+    }
+
+    /// Runs until `done`; false if `time` passed before.
+    fn run_until(&mut self, time: Duration, mut done: impl FnMut(&mut Self) -> bool) -> bool {
+        let end = self.now + time;
+        loop {
+            self.drain();
+            if done(self) {
+                return true;
+            }
+            let arrival = self.air.peek().map(|Reverse(a)| a.0);
+            let timer = self.hubs.iter().filter_map(Hub::poll_timeout).min();
+            let next = arrival.into_iter().chain(timer).min().filter(|at| *at <= end);
+            let Some(next) = next else {
+                self.now = end;
+                return false;
+            };
+            self.now = self.now.max(next);
+            let now = self.now;
+            if arrival == Some(next) {
+                let Some(Reverse((_, _, hub, conn, bytes, from))) = self.air.pop() else {
+                    continue;
+                };
+                if let Some(line) = self.lines.get_mut(&from) {
+                    line.queued -= bytes.len();
+                    let queued = line.queued;
+                    self.hubs[from.0].handle_queued(from.1, queued, now);
+                    self.hubs[hub].handle_frame(conn, bytes.into(), now);
+                }
+            }
+            for hub in &mut self.hubs {
+                hub.handle_timeout(now);
+            }
+        }
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.now - self.start
+    }
+
+    fn attach(&mut self, hub: usize, core: &SharedCore) -> CoreId {
+        let now = self.now;
+        self.hubs[hub].attach(core.clone(), LIVE, now)
+    }
+
+    fn want(&mut self, hub: usize, core: CoreId, block: u64) {
+        let now = self.now;
+        self.hubs[hub].want_block(core, block, true, now);
+    }
+
+    fn has_event(&self, hub: usize, want: &HubEvent) -> bool {
+        self.events[hub].contains(want)
+    }
+
+    fn count(&self, hub: usize, f: impl Fn(&HubEvent) -> bool) -> usize {
+        self.events[hub].iter().filter(|event| f(event)).count()
+    }
+
+    fn violations(&self, hub: usize) -> usize {
+        self.count(hub, |event| matches!(event, HubEvent::Violation { .. }))
+    }
+}
+
+/// A peer made by hand, without latency, in front of one hub.
+struct Peer {
+    hub: Hub,
+    mux: Mux,
+    conn: ConnId,
+    channel: u64,
+    now: Instant,
+    info: ConnInfo,
+    heard: Vec<Message>,
+    events: Vec<HubEvent>,
+}
+
+impl Peer {
+    /// Connected, and the channel of the test core opened by both. The hub is the initiator.
+    fn new(core: &SharedCore) -> (Self, CoreId) {
+        let mut peer = Self::unopened();
+        let now = peer.now;
+        let id = peer.hub.attach(core.clone(), LIVE, now);
+        peer.open(key());
+        (peer, id)
+    }
+
+    fn unopened() -> Self {
+        let now = Instant::now();
+        let conn = ConnId(9);
+        let handshake_hash = std::array::from_fn(|i| i as u8);
+        let info = ConnInfo { handshake_hash, initiator: true, remote: PublicKey([1; 32]) };
+        let mut hub = Hub::new(Limits::default());
+        hub.handle_connected(conn, info.clone(), now);
+        let mux = Mux::new(super::super::connection::PROTOCOLS);
+        Self { hub, mux, conn, channel: 0, now, info, heard: vec![], events: vec![] }
+    }
+
+    fn open(&mut self, key: CoreKey) {
+        let capability = wire::capability(&self.info.handshake_hash, &key, !self.info.initiator);
+        let handshake = wire::Handshake { seeks: true, capability }.encode();
+        let id = key.discovery_key();
+        self.channel = self.mux.open(wire::PROTOCOL, &id.0, &handshake).unwrap();
+        self.flush();
+    }
+
+    /// Hands over what was sent, and takes what comes back.
+    fn flush(&mut self) {
+        let now = self.now;
+        while let Some(frame) = self.mux.poll_transmit() {
+            self.hub.handle_frame(self.conn, frame.payload().to_vec().into(), now);
+        }
+        self.listen();
+    }
+
+    fn listen(&mut self) {
+        while let Some((_, frame)) = self.hub.poll_transmit() {
+            self.mux.handle_frame(frame.payload().to_vec().into()).unwrap();
+            while let Some(event) = self.mux.poll_event().unwrap() {
+                if let MuxEvent::Message { kind, body, .. } = event {
+                    self.heard.push(Message::decode(kind, &body).unwrap().unwrap());
+                }
+            }
+            let now = self.now;
+            self.hub.handle_queued(self.conn, 0, now);
+        }
+        while let Some(event) = self.hub.poll_event() {
+            self.events.push(event);
+        }
+    }
+
+    fn say(&mut self, message: Message) {
+        self.mux.send_sized(self.channel, message.kind(), message.size_hint(), |out| {
+            message.encode(out);
+        });
+        self.flush();
+    }
+
+    fn sync(&mut self, length: u64, remote_length: u64) {
+        self.say(Message::Sync(wire::Sync {
+            length,
+            remote_length,
+            can_upgrade: true,
+            uploading: true,
+            downloading: true,
+            has_manifest: true,
+            ..wire::Sync::default()
+        }));
+    }
+
+    /// Time passes with nothing said.
+    fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(at) = self.hub.poll_timeout().filter(|at| *at <= end) {
+            self.now = at;
+            self.hub.handle_timeout(at);
+            self.listen();
+        }
+        self.now = end;
+    }
+
+    fn requests(&mut self) -> Vec<wire::RequestMessage> {
+        let heard = std::mem::take(&mut self.heard);
+        let request = |message| match message {
+            Message::Request(request) => Some(request),
+            _ => None,
+        };
+        heard.into_iter().filter_map(request).collect()
+    }
+
+    /// The true answer of a core to a request.
+    fn answer(&mut self, of: &SharedCore, request: &wire::RequestMessage) -> Message {
+        let answer = ReplicaCore::create_proof(&*of.lock().unwrap(), &request.request);
+        match answer {
+            crate::hyper::replication::Answer::Proof(proof) => {
+                Message::Data { request: request.id, proof }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Lets the hub have the head of a core.
+    fn serve_head(&mut self, of: &SharedCore) {
+        self.sync(length(of), 0);
+        let requests = self.requests();
+        let request = requests.last().expect("an upgrade is asked for");
+        let data = self.answer(of, request);
+        self.say(data);
+        self.heard.clear();
+    }
+
+    fn violations(&self) -> Vec<&Violation> {
+        let violation = |event| match event {
+            &HubEvent::Violation { ref what, .. } => Some(what),
+            _ => None,
+        };
+        self.events.iter().filter_map(violation).collect()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.events.iter().any(|event| matches!(event, HubEvent::CloseConnection { .. }))
+    }
+}
+
+fn share(core: Core) -> SharedCore {
+    Arc::new(Mutex::new(core))
+}
+
+/// A core of key pair 0 with the blocks of the vectors.
+fn writer(length: u64) -> SharedCore {
+    let mut core = Core::create(&memory(), CreateOptions::writer(key_pair(0))).unwrap();
+    append(&mut core, length);
+    share(core)
+}
+
+fn append(core: &mut Core, count: u64) {
+    let start = core.length();
+    let blocks: Vec<Bytes> = (start..start + count).map(|i| block(i).into()).collect();
+    core.append(&blocks, Durability::Buffered).unwrap();
+}
+
+/// A copy of that core which knows only the key.
+fn reader() -> SharedCore {
+    share(Core::create(&memory(), CreateOptions::reader(key())).unwrap())
+}
+
+fn key() -> CoreKey {
+    *writer_of(0).key()
+}
+
+fn writer_of(pair: u8) -> Core {
+    Core::create(&memory(), CreateOptions::writer(key_pair(pair))).unwrap()
+}
+
+/// Everything a core holds is what the writer wrote.
+fn assert_true(core: &SharedCore) {
+    let core = core.lock().unwrap();
+    for i in (0..core.length()).filter(|i| core.has(*i)) {
+        assert_eq!(core.get(i).unwrap().unwrap(), block(i), "block {i}");
+    }
+}
+
+fn length(core: &SharedCore) -> u64 {
+    core.lock().unwrap().length()
+}
+
+fn here(core: &SharedCore) -> u64 {
+    core.lock().unwrap().blocks_here()
+}

@@ -2,7 +2,12 @@
 
 use super::sim::{Sim, host, pair};
 use crate::crypto::hash;
-use crate::key::{PublicKey, Topic};
+use crate::key::{NodeId, PublicKey, Topic};
+use crate::swarm::SocketId;
+use crate::swarm::dht_rpc::Request;
+use crate::swarm::dht_rpc::message::Message;
+use crate::swarm::hyperdht::handshake::Opening;
+use crate::swarm::hyperdht::messages::{Mode, NoisePayload, PeerHandshake, UdxInfo, command};
 use crate::swarm::hyperdht::signatures::sign_mutable;
 use crate::swarm::hyperdht::{ConnectError, DhtEvent, Dial};
 use std::net::SocketAddrV4;
@@ -336,4 +341,60 @@ fn a_network_at_rest_is_quiet() {
     let per_machine = (sim.packets - before) / 20;
     // Three relays pinged every three seconds by half of the machines, and the table's own pings.
     assert!(per_machine < 120, "{per_machine} packets per machine and minute");
+}
+
+#[test]
+fn a_flood_of_handshakes_is_cut_and_a_copy_is_answered_alike() {
+    let mut sim = Sim::network(16, 3, 1);
+    listen(&mut sim, 3);
+    let (key, target) = (sim.key(3), NodeId(hash::hash(&[&sim.key(3).0])));
+    let mut payload = NoisePayload::empty(NoisePayload::VERSION);
+    payload.udx = Some(UdxInfo { reusable_socket: false, big_datagrams: true, id: 1, seq: 0 });
+    let mut request = |n: u16, tid: u16| {
+        let opening = Opening::new(&pair(500 + n), &key, &payload, pair(n).seed()).unwrap();
+        let m = PeerHandshake {
+            mode: Mode::FromClient,
+            noise: opening.message,
+            peer: None,
+            relay: None,
+        };
+        let request = Request {
+            tid,
+            to: host(3),
+            id: None,
+            token: None,
+            internal: false,
+            command: command::PEER_HANDSHAKE,
+            target: Some(target),
+            value: Some(m.encode()),
+        };
+        let now = sim.now;
+        let dht = sim.dht(3);
+        dht.handle_datagram(SocketId::MAIN, host(900 + n), &request.encode(), now);
+        let sent = std::iter::from_fn(|| dht.poll_transmit()).find(|t| t.to == host(900 + n));
+        let events = std::iter::from_fn(|| dht.poll_event()).filter_map(|e| incoming(&e)).count();
+        let value = sent.and_then(|t| match Message::decode(&t.bytes) {
+            Ok(Message::Response(r)) => r.value,
+            _ => None,
+        });
+        (value, events)
+    };
+    let (first, events) = request(0, 1);
+    assert!(first.is_some() && events == 1);
+    assert_eq!(request(0, 2), (first, 0), "the same bytes: the same answer and no second stream");
+    let made: usize = (1..600).map(|n| request(n, n).1).sum();
+    assert!((100..=200).contains(&made), "{made}");
+}
+
+#[test]
+fn after_a_sleep_the_machine_looks_around_again() {
+    let mut sim = Sim::network(17, 8, 2);
+    listen(&mut sim, 8);
+    // Nothing of this machine runs for an hour; the others forget it.
+    let asleep = sim.machines.remove(&host(8)).unwrap();
+    sim.run_for(3600 * SECOND);
+    sim.machines.insert(host(8), asleep);
+    sim.run_for(30 * SECOND);
+    let (client, server) = connect(&mut sim, 9, 8).unwrap();
+    assert_same_link(&client, &server);
 }

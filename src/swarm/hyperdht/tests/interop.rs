@@ -6,7 +6,7 @@
 use super::sim::pair;
 use crate::key::{PublicKey, Topic, hex, unhex};
 use crate::swarm::SocketId;
-use crate::swarm::hyperdht::{DhtConfig, DhtEvent, HyperDht};
+use crate::swarm::hyperdht::{ConnectError, DhtConfig, DhtEvent, HyperDht};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
@@ -383,4 +383,35 @@ fn our_second_node_joins_a_network_of_theirs_and_serves() {
     let server = w.js("listen", json!({ "name": "a" }));
     assert_eq!(server["relays"], json!(3));
     assert_eq!(w.peers[0].dht.records(), 2);
+}
+
+#[test]
+fn from_another_host_they_dial_us_where_the_relay_sees_us() {
+    let Some(mut w) = World::start() else { return };
+    w.peers.push(Peer::first_node(50));
+    let port = w.peers[0].port();
+    w.peers.push(Peer::ephemeral(51, port));
+    w.listen(1, 51);
+    w.js("node", json!({ "name": "far", "bootstrap": port, "host": "127.0.0.2" }));
+    w.connect_from_js(1, "far");
+    // Our own datagram towards them, which would have opened a NAT, is nothing to them.
+    w.js("node", json!({ "name": "near", "bootstrap": port }));
+    w.connect_from_js(1, "near");
+}
+
+#[test]
+fn a_firewalled_server_on_another_host_has_to_be_punched_to() {
+    let Some(mut w) = World::start() else { return };
+    w.peers.push(Peer::first_node(60));
+    let port = w.peers[0].port();
+    w.peers.push(Peer::ephemeral(61, port));
+    w.js("node", json!({ "name": "far", "bootstrap": port, "host": "127.0.0.2" }));
+    let key = w.js("listen", json!({ "name": "far" }))["key"].clone();
+    let key = PublicKey(unhex(key.as_str().unwrap()).unwrap().try_into().unwrap());
+    w.peers[1].dht.connect(key, vec![], 1, Instant::now());
+    let why = w.event(1, "failure", |e| match e {
+        DhtEvent::ConnectFailed { why, .. } => Some(*why),
+        _ => None,
+    });
+    assert_eq!(why, ConnectError::CannotHolepunch);
 }

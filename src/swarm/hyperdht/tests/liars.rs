@@ -3,8 +3,10 @@
 use super::sim::{Sim, host, pair};
 use crate::key::{NodeId, PublicKey, Topic};
 use crate::swarm::dht_rpc::message::Message;
-use crate::swarm::dht_rpc::{K, Response, node_id};
-use crate::swarm::hyperdht::messages::{LookupReply, Mode, PeerHandshake, PeerRecord, command};
+use crate::swarm::dht_rpc::{K, Request, Response, node_id};
+use crate::swarm::hyperdht::messages::{
+    LookupReply, Mode, PeerHandshake, PeerHolepunch, PeerRecord, command,
+};
 use crate::swarm::hyperdht::{DhtEvent, MAX_REMEMBERED};
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore};
@@ -137,4 +139,45 @@ fn any_bytes_are_survived() {
     sim.run_for(10 * SECOND);
     assert!(sim.dht(1).id().is_some());
     assert!(sim.dht(1).nodes() < MAX_REMEMBERED);
+}
+
+#[test]
+fn any_well_formed_requests_are_survived() {
+    let mut sim = Sim::network(600, 3, 1);
+    sim.on(1, |dht, now| dht.listen(Arc::new(pair(1)), now));
+    sim.run_for(SECOND);
+    let target = NodeId(crate::crypto::hash::hash(&[&sim.key(1).0]));
+    let mut rng = sim.rng.clone();
+    for _ in 0..20_000 {
+        let mut noise = vec![0; rng.random_range(0..200)];
+        rng.fill_bytes(&mut noise);
+        let modes = [Mode::FromClient, Mode::FromServer, Mode::FromRelay, Mode::FromSecondRelay];
+        let mode = modes[rng.random_range(0..4)];
+        let (peer, relay) = (Some(anywhere(&mut rng)), Some(anywhere(&mut rng)));
+        let mut value = match rng.random_range(0..3) {
+            0 => PeerHandshake { mode, noise, peer, relay }.encode(),
+            1 => PeerHolepunch { mode, id: 1, payload: noise, peer }.encode(),
+            _ => noise,
+        };
+        if rng.random() && !value.is_empty() {
+            let at = rng.random_range(0..value.len());
+            value[at] = rng.random();
+        }
+        let request = Request {
+            tid: rng.random(),
+            to: host(1),
+            id: None,
+            token: None,
+            internal: rng.random(),
+            command: rng.random_range(0..12),
+            target: rng.random_bool(0.8).then_some(target),
+            value: rng.random_bool(0.9).then_some(value),
+        };
+        let (from, data) = (anywhere(&mut rng), request.encode());
+        sim.on(1, |dht, now| dht.handle_datagram(crate::swarm::SocketId::MAIN, from, &data, now));
+    }
+    sim.run_for(30 * SECOND);
+    assert_eq!(sim.dht(1).nodes(), 2);
+    assert_eq!(sim.dht(1).records(), 0);
+    assert!(!sim.events(1).iter().any(|e| matches!(e, DhtEvent::Incoming { .. })));
 }

@@ -29,7 +29,6 @@ struct Packet {
 
 pub(super) struct Sim {
     pub now: Instant,
-    pub start: Instant,
     pub rng: StdRng,
     pub machines: BTreeMap<SocketAddrV4, Machine>,
     pub scripts: BTreeMap<SocketAddrV4, Script>,
@@ -54,7 +53,6 @@ impl Sim {
         let now = Instant::now();
         Self {
             now,
-            start: now,
             rng: StdRng::seed_from_u64(seed),
             machines: BTreeMap::new(),
             scripts: BTreeMap::new(),

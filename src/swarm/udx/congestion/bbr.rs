@@ -9,7 +9,7 @@
 //! milliseconds; ProbeRtt keeps half of the pipe full instead of four packets; it is skipped where the round trip
 //! is below [`MIN_RTT_FLOOR`], where a shorter one would change nothing.
 
-use super::{RateSample, win_filter::WinFilter};
+use super::{RateSample, ceiling::Ceiling, win_filter::WinFilter};
 
 /// 2/ln 2: the smallest gain that doubles the delivery rate each round.
 const HIGH_GAIN: f64 = 2.885_39;
@@ -103,6 +103,8 @@ pub struct Bbr {
     extra_rounds: u8,
     epoch_start: u64,
     epoch_acked: u64,
+
+    ceiling: Ceiling,
 }
 
 impl Bbr {
@@ -141,6 +143,7 @@ impl Bbr {
             extra_rounds: 0,
             epoch_start: 0,
             epoch_acked: 0,
+            ceiling: Ceiling::default(),
         }
     }
 
@@ -159,18 +162,6 @@ impl Bbr {
         self.bw.get()
     }
 
-    pub fn trace(&self) -> String {
-        format!(
-            "{:?} {} bw {} minrtt {} full {} round {} cons {}",
-            self.mode,
-            self.cycle,
-            self.bw.get(),
-            self.min_rtt,
-            self.full,
-            self.round,
-            self.conserve
-        )
-    }
     /// The size of a full datagram changed.
     pub fn set_packet(&mut self, packet: usize) {
         self.packet = packet as u64;
@@ -230,6 +221,7 @@ impl Bbr {
 
     fn update_round(&mut self, sample: &RateSample, view: &View) {
         self.round_start = false;
+        self.ceiling.note(sample);
         if sample.interval == 0 || sample.delivered == 0 {
             return;
         }
@@ -238,6 +230,7 @@ impl Bbr {
             self.round += 1;
             self.round_start = true;
             self.conserve = false;
+            self.ceiling.end_round(MIN_PACKETS * self.packet);
         }
         let bw = (sample.delivered as f64 * 1e6 / sample.interval as f64) as u64;
         if !sample.app_limited || bw >= self.bw.get() {
@@ -484,5 +477,6 @@ impl Bbr {
         if self.mode == Mode::ProbeRtt {
             self.cwnd = self.cwnd.min(self.probe_rtt_cwnd());
         }
+        self.cwnd = self.cwnd.min(self.ceiling.limit(self.min_rtt));
     }
 }

@@ -46,7 +46,7 @@ proptest! {
         steps in proptest::collection::vec(0u64..3_000, 60),
     ) {
         let (mut udx, mut now) = connected();
-        let mut sink = Collect::new(false);
+        let mut sink = Collect::new();
         for (datagram, step) in datagrams.into_iter().zip(steps) {
             let _ = udx.write(A, payload(0, 3000), now);
             udx.handle_datagram(SocketId::MAIN, address(2), &datagram, now, &mut sink);
@@ -60,10 +60,10 @@ proptest! {
     #[test]
     fn arbitrary_bytes_are_harmless(mut bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
         let (mut udx, now) = connected();
-        udx.handle_datagram(SocketId::MAIN, address(2), &bytes, now, &mut Collect::new(false));
+        udx.handle_datagram(SocketId::MAIN, address(2), &bytes, now, &mut Collect::new());
         if let Some(head) = bytes.first_chunk_mut::<8>() {
             *head = [0xff, 1, head[2], head[3], 0x11, 0x11, 0, 0];
-            udx.handle_datagram(SocketId::MAIN, address(2), &bytes, now, &mut Collect::new(false));
+            udx.handle_datagram(SocketId::MAIN, address(2), &bytes, now, &mut Collect::new());
         }
         drain(&mut udx, now);
     }
@@ -78,7 +78,7 @@ fn acknowledging_what_was_never_sent_changes_nothing() {
     let header =
         Header { flags: flag::SACK, data_offset: 0, stream: A, window: 0, seq: 0, ack: 900 };
     let ack = [&header.encode()[..], &[9, 0, 0, 0, 90, 0, 0, 0]].concat();
-    udx.handle_datagram(SocketId::MAIN, address(2), &ack, now, &mut Collect::new(false));
+    udx.handle_datagram(SocketId::MAIN, address(2), &ack, now, &mut Collect::new());
     drain(&mut udx, now);
     assert_eq!(udx.stats(A).unwrap(), before);
 }
@@ -92,7 +92,7 @@ fn a_peer_that_sacks_everything_but_never_acknowledges_is_given_up() {
         Header { flags: flag::SACK, data_offset: 0, stream: A, window: 1 << 20, seq: 0, ack: 0 };
     let sack = [&header.encode()[..], &[0, 0, 0, 0, 3, 0, 0, 0]].concat();
     for _ in 0..20 {
-        udx.handle_datagram(SocketId::MAIN, address(2), &sack, now, &mut Collect::new(false));
+        udx.handle_datagram(SocketId::MAIN, address(2), &sack, now, &mut Collect::new());
         udx.end_of_batch(now);
         now = now.max(udx.poll_timeout().unwrap_or(now));
         udx.handle_timeout(now);
@@ -109,13 +109,7 @@ fn a_flood_of_heartbeats_gets_one_answer_per_batch() {
     let header =
         Header { flags: flag::HEARTBEAT, data_offset: 0, stream: A, window: 0, seq: 0, ack: 0 };
     for _ in 0..1000 {
-        udx.handle_datagram(
-            SocketId::MAIN,
-            address(2),
-            &header.encode(),
-            now,
-            &mut Collect::new(false),
-        );
+        udx.handle_datagram(SocketId::MAIN, address(2), &header.encode(), now, &mut Collect::new());
     }
     assert_eq!(drain(&mut udx, now), 20);
 }
@@ -126,11 +120,11 @@ fn size_probes_are_answered_only_where_agreed() {
         Header { flags: flag::SIZE_PROBE, data_offset: 0, stream: A, window: 0, seq: 0, ack: 0 };
     let probe = [&header.encode()[..], &[0; 8952]].concat();
     let (mut udx, now) = connected();
-    udx.handle_datagram(SocketId::MAIN, address(2), &probe, now, &mut Collect::new(false));
+    udx.handle_datagram(SocketId::MAIN, address(2), &probe, now, &mut Collect::new());
     assert_eq!(drain(&mut udx, now), 24);
     let mut udx = Udx::new(StdRng::seed_from_u64(1), UdxConfig::default());
     udx.open(Some(A)).unwrap();
     udx.connect(A, SocketId::MAIN, B, address(2), ConnectOptions::default(), now);
-    udx.handle_datagram(SocketId::MAIN, address(2), &probe, now, &mut Collect::new(false));
+    udx.handle_datagram(SocketId::MAIN, address(2), &probe, now, &mut Collect::new());
     assert_eq!(drain(&mut udx, now), 0);
 }

@@ -94,11 +94,11 @@ fn what_an_unconnected_stream_keeps_is_bounded() {
             address(port),
             &datagram,
             now,
-            &mut Collect::new(false)
+            &mut Collect::new()
         ));
     }
     assert_eq!(std::iter::from_fn(|| udx.poll_event()).count(), 8);
-    let mut sink = Collect::new(false);
+    let mut sink = Collect::new();
     udx.connect(id, SocketId::MAIN, 1, address(1), ConnectOptions::default(), now);
     udx.deliver_early(id, now, &mut sink);
     assert_eq!(sink.bytes, 1452);

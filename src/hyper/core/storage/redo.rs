@@ -1,0 +1,231 @@
+//! Small durable writes without syncing the files they go to.
+//!
+//! Syncing a file costs a journal commit of the file system, and a change to a drive touches four files. Where
+//! little was written to a file since its last sync, a copy of that goes into the database transaction that
+//! speaks of it, and the file is synced some day. A store that finds such copies when it is opened writes them
+//! again, in order, before anything else.
+//!
+//! | [`Table::Redo`] | layout |
+//! |---|---|
+//! | key | discovery key\[32\], file (0 blocks, 1 tree), u64 sequence (big-endian) |
+//! | value | u64 offset (LE), bytes |
+//!
+//! Copies of a file are deleted by the next transaction after a sync of the file that began after they were made;
+//! none of them may be put over what was written later.
+
+use super::file::Unsynced;
+use super::{CoreFiles, FileKind, Medium, Result, StorageError, Table, Writes};
+use crate::key::{DiscoveryKey, hex};
+use std::collections::BTreeMap;
+use std::io::IoSlice;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Bytes of copies that a file may have in the database before it is synced.
+const MAX_PER_FILE: usize = 1 << 20;
+
+/// Files with copies in the database at a time, which bounds what an opening has to repeat. Others are synced.
+const MAX_FILES: usize = 128;
+
+const KINDS: [FileKind; 2] = [FileKind::Blocks, FileKind::Tree];
+
+/// Which copies the database holds.
+#[derive(Default)]
+pub(super) struct Redo {
+    logs: BTreeMap<(DiscoveryKey, FileKind), Log>,
+    next: u64,
+}
+
+struct Log {
+    files: Arc<CoreFiles>,
+    sequences: Vec<u64>,
+    bytes: usize,
+    /// Copies below this sequence are in the synced file.
+    synced_below: u64,
+}
+
+/// What one durable commit adds, to be settled when its outcome is known.
+#[derive(Default)]
+pub(super) struct Plan {
+    added: Vec<Added>,
+}
+
+struct Added {
+    files: Arc<CoreFiles>,
+    kind: FileKind,
+    sequences: Range<u64>,
+    copies: Vec<(u64, Vec<u8>)>,
+}
+
+impl Plan {
+    /// For a file that was synced after all: another handle of it had too much.
+    fn drop_copies(&mut self, core: &DiscoveryKey, kind: FileKind, writes: &mut Writes) {
+        self.added.retain(|added| {
+            let keep = added.files.core != *core || added.kind != kind;
+            for sequence in added.sequences.clone().filter(|_| !keep) {
+                writes.delete(Table::Redo, redo_key(core, kind, sequence));
+            }
+            keep
+        });
+    }
+}
+
+impl Redo {
+    /// Repeats what the database holds copies of, and makes that durable.
+    pub(super) fn replay(medium: &dyn Medium) -> Result<()> {
+        let found = medium.scan(Table::Redo, &[])?;
+        let mut writes = Writes::default();
+        let mut last: Option<((DiscoveryKey, FileKind), Box<dyn super::RawFile>)> = None;
+        for (key, value) in found {
+            let damaged = || StorageError::DamagedRecord {
+                table: Table::Redo,
+                key: hex(&key),
+                reason: "not a copy of a write".into(),
+            };
+            let (name, offset, bytes) = parse(&key, &value).ok_or_else(damaged)?;
+            let what = || format!("a file of core {}", crate::key::short(&name.0.0));
+            if last.as_ref().is_none_or(|(open, _)| *open != name) {
+                if let Some((_, file)) = &last {
+                    file.sync().map_err(|e| StorageError::io("sync", what(), e))?;
+                }
+                last = Some((name, medium.file(&name.0, name.1)));
+            }
+            if let Some((_, file)) = &last {
+                file.write_at(offset, &mut [IoSlice::new(bytes)])
+                    .map_err(|e| StorageError::io("repeat a write to", what(), e))?;
+            }
+            writes.delete(Table::Redo, key);
+        }
+        if let Some((_, file)) = &last {
+            file.sync().map_err(|e| StorageError::io("sync", "a file of a core", e))?;
+            medium.apply(&writes)?;
+        }
+        Ok(())
+    }
+
+    /// The sequence to give to [`Self::synced`] after a sync that starts now.
+    pub(super) fn mark(&self) -> u64 {
+        self.next
+    }
+
+    /// A file was synced, by a sync that began at `mark`.
+    pub(super) fn synced(&mut self, core: &DiscoveryKey, kind: FileKind, mark: u64) {
+        if let Some(log) = self.logs.get_mut(&(*core, kind)) {
+            log.synced_below = log.synced_below.max(mark);
+        }
+    }
+
+    /// Sees to it that files are durable with a transaction: syncs them or adds copies to its writes.
+    pub(super) fn plan(
+        &mut self,
+        files: &[&Arc<CoreFiles>],
+        plan: &mut Plan,
+        writes: &mut Writes,
+    ) -> Result<()> {
+        for files in files {
+            for kind in KINDS {
+                let copies = match files.file(kind).take_unsynced() {
+                    Unsynced::Nothing => continue,
+                    Unsynced::Copied(copies) if self.has_room(files, kind, &copies) => copies,
+                    _ => {
+                        let mark = self.mark();
+                        files.file(kind).sync_raw()?;
+                        self.synced(&files.core, kind, mark);
+                        plan.drop_copies(&files.core, kind, writes);
+                        continue;
+                    }
+                };
+                let from = self.next;
+                self.next += copies.len() as u64;
+                for (sequence, (offset, bytes)) in (from..).zip(&copies) {
+                    let value = [offset.to_le_bytes().as_slice(), bytes].concat();
+                    writes.put(Table::Redo, redo_key(&files.core, kind, sequence), value);
+                }
+                let (files, sequences) = (Arc::clone(files), from..self.next);
+                plan.added.push(Added { files, kind, sequences, copies });
+            }
+        }
+        Ok(())
+    }
+
+    fn has_room(&self, files: &CoreFiles, kind: FileKind, copies: &[(u64, Vec<u8>)]) -> bool {
+        let bytes: usize = copies.iter().map(|(_, bytes)| bytes.len()).sum();
+        match self.logs.get(&(files.core, kind)) {
+            Some(log) => log.bytes + bytes <= MAX_PER_FILE,
+            None => self.logs.len() < MAX_FILES,
+        }
+    }
+
+    /// Adds the deletion of copies that are no longer needed.
+    pub(super) fn prune(&self, writes: &mut Writes) {
+        for ((core, kind), log) in &self.logs {
+            for &sequence in log.sequences.iter().filter(|&&n| n < log.synced_below) {
+                writes.delete(Table::Redo, redo_key(core, *kind, sequence));
+            }
+        }
+    }
+
+    /// The transaction is durable.
+    pub(super) fn done(&mut self, plan: Plan) {
+        // First what prune deleted, then what the plan added: no sync since covers that.
+        self.logs.retain(|_, log| {
+            log.sequences.retain(|&n| n >= log.synced_below);
+            if log.sequences.is_empty() {
+                log.bytes = 0;
+            }
+            !log.sequences.is_empty()
+        });
+        for Added { files, kind, sequences, copies } in plan.added {
+            let log = self.logs.entry((files.core, kind)).or_insert_with(|| Log {
+                files: files.clone(),
+                sequences: Vec::new(),
+                bytes: 0,
+                synced_below: 0,
+            });
+            log.sequences.extend(sequences);
+            log.bytes += copies.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        }
+    }
+
+    /// The transaction did not happen: its copies are the files' to see to again.
+    pub(super) fn undo(&mut self, plan: Plan) {
+        for added in plan.added.into_iter().rev() {
+            added.files.file(added.kind).put_back(added.copies);
+        }
+    }
+
+    /// Syncs every file that has copies, so that the next transaction deletes them all.
+    pub(super) fn settle(&mut self) -> Result<()> {
+        let mark = self.mark();
+        for ((_, kind), log) in &mut self.logs {
+            log.files.file(*kind).sync_raw()?;
+            log.synced_below = mark;
+        }
+        Ok(())
+    }
+
+    /// Forgets a core that is deleted.
+    pub(super) fn forget(&mut self, core: &DiscoveryKey, writes: &mut Writes) {
+        for kind in KINDS {
+            let log = self.logs.remove(&(*core, kind));
+            for sequence in log.into_iter().flat_map(|log| log.sequences) {
+                writes.delete(Table::Redo, redo_key(core, kind, sequence));
+            }
+        }
+    }
+}
+
+fn redo_key(core: &DiscoveryKey, kind: FileKind, sequence: u64) -> Vec<u8> {
+    let kind = match kind {
+        FileKind::Blocks => 0,
+        FileKind::Tree => 1,
+    };
+    [core.as_bytes().as_slice(), &[kind], &sequence.to_be_bytes()].concat()
+}
+
+fn parse<'a>(key: &[u8], value: &'a [u8]) -> Option<((DiscoveryKey, FileKind), u64, &'a [u8])> {
+    let (core, rest) = key.split_first_chunk()?;
+    let kind = *KINDS.get(usize::from(*rest.first()?))?;
+    let (offset, bytes) = value.split_first_chunk()?;
+    (rest.len() == 9).then_some(((DiscoveryKey(*core), kind), u64::from_le_bytes(*offset), bytes))
+}

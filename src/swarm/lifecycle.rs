@@ -1,0 +1,312 @@
+//! A connection's life: from the handshake that the DHT brought to the event that it is closed.
+//!
+//! ```text
+//!   dialled ──┐                        ┌─ frames ─▶ deliver
+//!             ├─▶ waiting ─▶ open ─────┼─ silence ─▶ keep_alive
+//!   accepted ─┘   (first    (duplicate └─ end, destroy, stream lost ─▶ forget ─▶ peer_lost
+//!                  packet)   rule)
+//! ```
+//!
+//! Source: hyperswarm/index.js:_connect, _handleServerConnection; hyperdht/lib/{connect,server}.js
+
+use super::connections::{Connection, FIRST_PACKET_WAIT, KEEP_ALIVE, MAX_WAITING, Phase, Session};
+use super::event::{Closed, SwarmEvent};
+use super::hyperdht::{ConnectId, Dial};
+use super::secret_stream::frame::{Opener, Sealer};
+use super::secret_stream::noise::SessionKeys;
+use super::udx::{self, ConnectOptions, UdxEvent};
+use super::{SocketId, Swarm, has_peer};
+use crate::key::{PublicKey, Topic};
+use rand::Rng;
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+
+/// How long a stream that we ended waits for the peer to end it too.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Changes of a queue smaller than this are not told.
+const QUEUE_STEP: usize = 64 * 1024;
+
+/// What a handshake inside the DHT came to.
+pub(super) struct Agreed {
+    pub(super) keys: SessionKeys,
+    pub(super) local_id: u32,
+    pub(super) remote_id: u32,
+    /// Where to send; `None`: their first packet will tell.
+    pub(super) dial: Option<Dial>,
+    pub(super) big_datagrams: bool,
+}
+
+impl Swarm {
+    /// The handshake of a dial is done.
+    pub(super) fn dialled(&mut self, connect: ConnectId, agreed: Agreed, now: Instant) {
+        let Some(stream) = self.connections.dial(connect) else { return };
+        let dial = agreed.dial.map(|Dial { socket, to }| (socket, to));
+        self.set_session(stream, agreed);
+        let Some(connection) = self.connections.by_stream(stream) else { return };
+        match dial.or(connection.early_from) {
+            Some((socket, to)) => self.open(stream, socket, to, now),
+            None => {
+                let until = now + FIRST_PACKET_WAIT;
+                connection.phase = Phase::Waiting { until };
+                self.connections.note_deadline(until);
+            }
+        }
+    }
+
+    /// A peer shook hands with us.
+    pub(super) fn accepted(&mut self, agreed: Agreed, now: Instant) {
+        let room = self.connections.counted() < self.limits.max_connections;
+        if self.stopping || !room || self.peers.is_refused(&agreed.keys.remote, now) {
+            return;
+        }
+        if self.connections.waiting() >= MAX_WAITING
+            && let Some(oldest) = self.connections.oldest_waiting()
+        {
+            self.connections.remove(oldest);
+            self.udx.destroy(oldest);
+        }
+        let Some(stream) = self.udx.open(Some(agreed.local_id)) else { return };
+        let id = self.connections.name(stream);
+        let phase = Phase::Waiting { until: now + FIRST_PACKET_WAIT };
+        self.connections.insert(Connection::new(id, agreed.keys.remote, false, phase, now));
+        let dial = agreed.dial;
+        self.set_session(stream, agreed);
+        if let Some(Dial { socket, to }) = dial {
+            self.open(stream, socket, to, now);
+        }
+    }
+
+    fn set_session(&mut self, stream: u32, agreed: Agreed) {
+        let Some(connection) = self.connections.by_stream(stream) else { return };
+        let Agreed { keys, remote_id, big_datagrams, .. } = agreed;
+        let sealer = Sealer::new(&keys, self.rng.random());
+        connection.session = Some(Session { sealer, opener: Opener::new(&keys) });
+        connection.handshake_hash = keys.hash;
+        connection.remote_stream = remote_id;
+        connection.big_datagrams = big_datagrams;
+    }
+
+    /// The address is known: connects the stream, if the connection is not one too many.
+    fn open(&mut self, stream: u32, socket: SocketId, to: SocketAddrV4, now: Instant) {
+        let Some(connection) = self.connections.by_stream(stream) else { return };
+        let (id, remote, initiator) = (connection.id, connection.remote, connection.initiator);
+        let handshake_hash = connection.handshake_hash;
+        let Some(header) = connection.session.as_ref().map(|s| s.sealer.header()) else { return };
+        // Elsewhere than on loopback the path carries no more than an Ethernet frame.
+        let big = connection.big_datagrams && to.ip().is_loopback();
+        let options = ConnectOptions {
+            max_datagram: if big { udx::MAX_DATAGRAM } else { udx::ORDINARY_MAX },
+            ..ConnectOptions::default()
+        };
+        let remote_stream = connection.remote_stream;
+        self.udx.connect(stream, socket, remote_stream, to, options, now);
+        if !initiator && !self.wins(stream, remote, now) {
+            // Connected above so that the peer learns of the end.
+            self.connections.remove(stream);
+            self.udx.destroy(stream);
+            return;
+        }
+        let _ = self.udx.write(stream, header.to_vec().into(), now);
+        self.connections.claim_key(stream);
+        self.peers.connected(remote, initiator, now);
+        if let Some(connection) = self.connections.by_stream(stream) {
+            connection.phase = Phase::Open;
+            (connection.opened_at, connection.last_write) = (now, now);
+            connection.addr = Some(to);
+        }
+        self.connections.note_deadline(now + KEEP_ALIVE);
+        let topics = self.peers.get(&remote).map(|peer| peer.topics.iter().copied().collect());
+        tracing::debug!(peer = ?remote, %to, initiator, "connected");
+        self.udx.deliver_early(stream, now, &mut self.connections);
+        self.events.push_back(SwarmEvent::Connected {
+            conn: id,
+            remote,
+            handshake_hash,
+            initiator,
+            addr: to,
+            topics: topics.unwrap_or_default(),
+        });
+        self.deliver_stream(stream, now);
+    }
+
+    /// Whether an accepted connection may stay beside, that is instead of, one we have with the same
+    /// peer. On a true tie the one opened by the greater public key survives, on both sides; a
+    /// connection that has carried bytes both ways is outdated: its peer must have lost it.
+    fn wins(&mut self, stream: u32, remote: PublicKey, now: Instant) -> bool {
+        let own = PublicKey(self.key_pair.public());
+        let Some(existing) = self.connections.by_key(&remote) else { return true };
+        let other = existing.id.stream();
+        if other == stream {
+            return true;
+        }
+        let outdated = existing.has_read && existing.has_written;
+        if outdated || own < remote {
+            self.destroy(other, Closed::Duplicate, now);
+            return true;
+        }
+        self.keep_alive(other, now);
+        false
+    }
+
+    pub(super) fn handle_udx(&mut self, event: UdxEvent, now: Instant) {
+        match event {
+            UdxEvent::Unconnected { id, socket, from } => {
+                let Some(connection) = self.connections.by_stream(id) else { return };
+                match connection.phase {
+                    Phase::Waiting { .. } => self.open(id, socket, from, now),
+                    Phase::Dialling { .. } => connection.early_from = Some((socket, from)),
+                    Phase::Open => {}
+                }
+            }
+            UdxEvent::RemoteEnded { id } => {
+                self.deliver_stream(id, now);
+                self.end(id, Closed::RemoteEnded, now);
+            }
+            UdxEvent::Closed { id, reason } => {
+                self.closing.remove(&id);
+                self.forget(id, Closed::Stream(reason), now);
+            }
+            // The reference sends an empty message to confirm a changed path; there are no others.
+            UdxEvent::Message { .. } | UdxEvent::Writable { .. } => {}
+        }
+    }
+
+    /// Hands the owner what has come for the streams that were fed.
+    pub(super) fn deliver(&mut self, now: Instant) {
+        let touched = self.connections.take_touched();
+        for &stream in &touched {
+            self.deliver_stream(stream, now);
+        }
+        self.connections.recycle(touched);
+    }
+
+    fn deliver_stream(&mut self, stream: u32, now: Instant) {
+        let Some(connection) = self.connections.by_stream(stream) else { return };
+        if !connection.is_open() {
+            return;
+        }
+        let conn = connection.id;
+        let broken = loop {
+            match connection.next_frame() {
+                Ok(Some(data)) => self.events.push_back(SwarmEvent::Frame { conn, data }),
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            }
+        };
+        let backlog = connection.backlog;
+        self.udx.set_backlog(stream, backlog);
+        if let Some(error) = broken {
+            tracing::debug!(?conn, %error, "the encrypted stream broke");
+            self.destroy(stream, Closed::Frame(error), now);
+        }
+    }
+
+    /// Tells the owner of queues that changed much: it decides by them how much to send.
+    pub(super) fn tell_queues(&mut self) {
+        for connection in self.connections.iter_mut().filter(|c| c.told_queued > 0) {
+            let queued = self.udx.queued(connection.id.stream());
+            let fell = queued == 0 || queued + QUEUE_STEP <= connection.told_queued;
+            if fell {
+                connection.told_queued = queued;
+                let conn = connection.id;
+                self.events.push_back(SwarmEvent::Queued { conn, bytes: queued });
+            }
+        }
+    }
+
+    pub(super) fn connection_due(&mut self, stream: u32, now: Instant) {
+        let Some(connection) = self.connections.by_stream(stream) else { return };
+        match connection.phase {
+            Phase::Open => self.keep_alive(stream, now),
+            Phase::Dialling { connect, .. } => {
+                self.dht.cancel(connect);
+                self.dial_failed(stream, "it took too long".to_string(), now);
+            }
+            Phase::Waiting { .. } if connection.initiator => {
+                self.dial_failed(stream, "no packet came after the handshake".to_string(), now);
+            }
+            Phase::Waiting { .. } => {
+                self.connections.remove(stream);
+                self.udx.destroy(stream);
+            }
+        }
+    }
+
+    pub(super) fn keep_alive(&mut self, stream: u32, now: Instant) {
+        let Some(connection) = self.connections.by_stream(stream) else { return };
+        let Some(session) =
+            connection.session.as_mut().filter(|_| matches!(connection.phase, Phase::Open))
+        else {
+            return;
+        };
+        let bytes = session.sealer.keep_alive();
+        (connection.last_write, connection.has_written) = (now, true);
+        let _ = self.udx.write(stream, bytes, now);
+        self.connections.note_deadline(now + KEEP_ALIVE);
+    }
+
+    pub(super) fn dial_failed(&mut self, stream: u32, why: String, now: Instant) {
+        let Some(connection) = self.connections.remove(stream) else { return };
+        tracing::debug!(peer = ?connection.remote, why, "dial failed");
+        self.udx.destroy(stream);
+        let remote = connection.remote;
+        self.peer_lost(&connection, now);
+        self.events.push_back(SwarmEvent::DialFailed { remote, why });
+    }
+
+    /// Ends a connection in good order.
+    pub(super) fn end(&mut self, stream: u32, why: Closed, now: Instant) {
+        let open = self.connections.by_stream(stream).is_some_and(|c| c.is_open());
+        if open {
+            self.udx.end(stream);
+            self.closing.insert(stream, now + LINGER);
+        } else {
+            self.cancel_dial(stream);
+            self.udx.destroy(stream);
+        }
+        self.forget(stream, why, now);
+    }
+
+    /// Ends a connection at once.
+    pub(super) fn destroy(&mut self, stream: u32, why: Closed, now: Instant) {
+        self.cancel_dial(stream);
+        self.udx.destroy(stream);
+        self.forget(stream, why, now);
+    }
+
+    fn cancel_dial(&mut self, stream: u32) {
+        let phase = self.connections.by_stream(stream).map(|c| &c.phase);
+        if let Some(&Phase::Dialling { connect, .. }) = phase {
+            self.dht.cancel(connect);
+        }
+    }
+
+    /// The stream is no connection any more.
+    fn forget(&mut self, stream: u32, why: Closed, now: Instant) {
+        let Some(connection) = self.connections.remove(stream) else { return };
+        let conn = connection.id;
+        if connection.is_open() {
+            tracing::debug!(peer = ?connection.remote, ?why, "closed");
+            self.events.push_back(SwarmEvent::Closed { conn, why });
+        }
+        self.peer_lost(&connection, now);
+    }
+
+    /// A connection that counted is gone: retries its peer, and looks for others where it was the last.
+    fn peer_lost(&mut self, connection: &Connection, now: Instant) {
+        let remote = connection.remote;
+        if self.connections.by_key(&remote).is_some() {
+            return; // another connection took its place
+        }
+        let shared = self.peers.get(&remote).map(|peer| peer.topics.clone()).unwrap_or_default();
+        let topics = &self.topics;
+        let joined = |topic: &Topic| topics.is_joined(topic);
+        self.peers.disconnected(remote, connection.initiator, joined, now, &mut self.rng);
+        if connection.is_open() {
+            for topic in shared.iter().filter(|t| !has_peer(&self.connections, &self.peers, t)) {
+                self.topics.lonely(topic, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What the owner of a [`super::Udx`] gives and gets.
+
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::ORDINARY_MAX;
+use crate::swarm::SocketId;
+
+#[derive(Debug, Clone)]
+pub struct UdxConfig {
+    /// [`UdxEvent::Writable`] comes when fewer bytes than this wait to be sent for the first time.
+    pub low_water: usize,
+}
+
+impl Default for UdxConfig {
+    fn default() -> Self {
+        Self { low_water: 512 << 10 }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct ConnectOptions {
+    /// Largest UDP payload the peer takes. Above [`ORDINARY_MAX`] only if it said so.
+    pub max_datagram: usize,
+    /// Send something at least this often.
+    pub keep_alive: Option<Duration>,
+    /// Numbers agreed on elsewhere: our first packet, the peer's first packet.
+    pub initial_seq: u32,
+    pub initial_ack: u32,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self { max_datagram: ORDINARY_MAX, keep_alive: None, initial_seq: 0, initial_ack: 0 }
+    }
+}
+
+/// How to send what [`Udx::poll_transmit`] has laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transmit {
+    pub socket: SocketId,
+    pub to: SocketAddrV4,
+    /// The buffer holds several datagrams of this size, the last may be shorter; `None`: one datagram.
+    pub segment_size: Option<usize>,
+    pub ttl: Option<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CloseReason {
+    #[error("both sides have ended")]
+    Ended,
+    #[error("reset by the peer")]
+    Reset,
+    #[error("timed out")]
+    TimedOut,
+    #[error("destroyed")]
+    Destroyed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UdxEvent {
+    /// A packet came for a stream without a peer (once per place); the owner may connect it.
+    Unconnected { id: u32, socket: SocketId, from: SocketAddrV4 },
+    /// The write queue has run below the low-water mark.
+    Writable { id: u32 },
+    /// The peer has ended its half; everything it sent was delivered.
+    RemoteEnded { id: u32 },
+    /// An unordered message.
+    Message { id: u32, payload: Bytes },
+    /// The stream is gone and its id free.
+    Closed { id: u32, reason: CloseReason },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    #[error("there is no such stream")]
+    Unknown,
+    #[error("the stream was ended")]
+    Ended,
+}
+
+/// Figures of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    pub rtt: Option<Duration>,
+    /// Bytes that may be in flight.
+    pub cwnd: u64,
+    /// Estimated bandwidth of the path, bytes per second.
+    pub bandwidth: u64,
+    pub in_flight: u64,
+    /// Bytes of datagrams sent, bytes of payload received.
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+    /// Packets sent again.
+    pub retransmits: u64,
+    /// IP packet size in use.
+    pub mtu: usize,
+}
