@@ -61,7 +61,7 @@ pub fn run(args: &Demo, _global: &Global) -> Result<Exit> {
     let start = Instant::now();
     fs::write(shared.join("news.txt"), "fresh from alice\n").or_exit(Exit::Failed)?;
     let news = mountpoint.join("news.txt");
-    while fs::read_to_string(&news).is_ok_and(|text| text.ends_with('\n')) == false {
+    while !fs::read_to_string(&news).is_ok_and(|text| text.ends_with('\n')) {
         if start.elapsed() > STEP {
             return Err(Failure::new(Exit::Failed, "alice's new file did not reach bob"));
         }

@@ -4,7 +4,7 @@ use super::args::Ls;
 use super::exit::{Exit, Failure, Result};
 use super::serve::Context;
 use super::target::{encryption_key, open_target};
-use crate::hyper::drive::{Dir, DriveIndex, Found, Leaf, Node};
+use crate::hyper::drive::{Dir, Found, Leaf, Node};
 use crate::path::DrivePath;
 use serde_json::json;
 
@@ -12,7 +12,7 @@ pub async fn run(args: Ls, cx: Context) -> Result {
     let secret = encryption_key(&args.secret)?;
     let (target, _, index) = open_target(&cx, &args.target, secret).await?;
     match index.lookup(&target.path) {
-        Some(Found::Directory(dir)) => list(&args, &cx, &index, dir, &target.path, ""),
+        Some(Found::Directory(dir)) => list(&args, &cx, dir, ""),
         Some(Found::File(_) | Found::Link(_)) => {
             let parent = target.path.parent().unwrap_or_else(DrivePath::root);
             let node = index.list(&parent).and_then(|dir| dir.get(target.path.name()));
@@ -29,14 +29,13 @@ pub async fn run(args: Ls, cx: Context) -> Result {
 }
 
 /// Prints the names of a directory; `prefix` is what stands before them.
-fn list(args: &Ls, cx: &Context, index: &DriveIndex, dir: &Dir, path: &DrivePath, prefix: &str) {
+fn list(args: &Ls, cx: &Context, dir: &Dir, prefix: &str) {
     for (name, node) in dir.iter() {
         print(args, cx, &format!("{prefix}{name}"), node);
         if args.recursive
             && let Some(below) = node.dir()
-            && let Ok(path) = path.join(name)
         {
-            list(args, cx, index, below, &path, &format!("{prefix}{name}/"));
+            list(args, cx, below, &format!("{prefix}{name}/"));
         }
     }
 }

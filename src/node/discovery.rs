@@ -16,7 +16,7 @@ pub struct Discovery {
 #[derive(Default)]
 struct Joined {
     cores: Vec<CoreHandle>,
-    round_done: bool,
+    settled: bool,
     announced: watch::Sender<bool>,
 }
 
@@ -25,7 +25,7 @@ impl Discovery {
     pub fn watch(&self, topic: Topic, core: CoreHandle) {
         let mut topics = self.lock();
         let joined = topics.entry(topic).or_default();
-        if joined.round_done {
+        if joined.settled {
             core.set_reach(|reach| reach.discovered = true);
         }
         if !joined.cores.iter().any(|known| known.key() == core.key()) {
@@ -39,14 +39,16 @@ impl Discovery {
         tokio::time::timeout(limit, announced.wait_for(|done| *done)).await.is_ok()
     }
 
-    /// A round of looking for peers has ended.
-    pub fn round_done(&self, topic: Topic, announced: bool) {
+    /// Nodes of the DHT hold our record.
+    pub fn set_announced(&self, topic: Topic) {
+        self.lock().entry(topic).or_default().announced.send_replace(true);
+    }
+
+    /// Peers were looked for, and all that were found have been tried.
+    pub fn set_settled(&self, topic: Topic) {
         let mut topics = self.lock();
         let joined = topics.entry(topic).or_default();
-        joined.round_done = true;
-        if announced {
-            joined.announced.send_replace(true);
-        }
+        joined.settled = true;
         for core in &joined.cores {
             core.set_reach(|reach| reach.discovered = true);
         }

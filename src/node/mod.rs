@@ -98,6 +98,8 @@ pub struct Node {
 
 struct Opened {
     drive: Arc<LiveDrive>,
+    /// Its peers are looked for.
+    joined: bool,
     /// It is announced; whoever looks for it finds us.
     served: bool,
     task: JoinHandle<()>,
@@ -184,17 +186,17 @@ impl Node {
         let drive = self.drive_offline(key, secret, at)?;
         let online = self.online().await?;
         let topic = Topic::from(key.discovery_key());
-        let (known, serve) = {
-            let mut drives = lock(&self.drives);
-            let known = drives.iter().any(|((k, _), o)| *k == key && (o.served || !serve));
-            if let Some(opened) = drives.get_mut(&(key, at)) {
-                opened.served |= serve;
-            }
-            (known, serve || drives.iter().any(|((k, _), o)| *k == key && o.served))
-        };
-        if !known || serve {
+        // One topic for all versions of a drive: it is served if any of them is.
+        let mut drives = lock(&self.drives);
+        let served = drives.iter().any(|((k, _), opened)| *k == key && opened.served);
+        let joined = drives.iter().any(|((k, _), opened)| *k == key && opened.joined);
+        if let Some(opened) = drives.get_mut(&(key, at)) {
+            (opened.joined, opened.served) = (true, opened.served || serve);
+        }
+        if !joined || serve && !served {
             online.network.join(topic, JoinOptions { server: serve, client: true });
         }
+        drop(drives);
         Ok(drive)
     }
 
@@ -216,7 +218,8 @@ impl Node {
         let drive = Arc::new(drive);
         let follower = drive.clone();
         let task = tokio::spawn(async move { follower.follow().await });
-        drives.insert((key, at), Opened { drive: drive.clone(), served: false, task });
+        drives
+            .insert((key, at), Opened { drive: drive.clone(), joined: false, served: false, task });
         Ok(drive)
     }
 
@@ -273,7 +276,7 @@ impl Node {
     pub async fn peers(&self, core: DiscoveryKey) -> Vec<PeerInfo> {
         let Some(online) = self.online.get() else { return Vec::new() };
         let (answer, peers) = oneshot::channel();
-        let _ = online.questions.send(Question::Peers { core, answer });
+        let _ = online.questions.send(Question { core, answer });
         peers.await.unwrap_or_default()
     }
 

@@ -30,10 +30,13 @@ use tokio::sync::{mpsc, oneshot};
 /// Wishes taken in one turn before the hub's output is looked at.
 const WISHES_PER_TURN: usize = 1024;
 
-/// Questions of other threads about the hub.
-pub enum Question {
-    Peers { core: DiscoveryKey, answer: oneshot::Sender<Vec<PeerInfo>> },
-    Stop,
+/// Frames whose blocks are hashed side by side before the requests that follow from them are sent.
+const FRAMES_PER_TURN: usize = 8;
+
+/// A question of another thread about the hub: which peers a core has.
+pub struct Question {
+    pub core: DiscoveryKey,
+    pub answer: oneshot::Sender<Vec<PeerInfo>>,
 }
 
 /// What the thread listens to.
@@ -94,11 +97,11 @@ impl Pump {
             tokio::select! {
                 biased;
                 question = inputs.questions.recv() => match question {
-                    Some(Question::Peers { core, answer }) => {
+                    Some(Question { core, answer }) => {
                         let id = self.ids.get(&core);
                         let _ = answer.send(id.map(|id| self.hub.peers(*id)).unwrap_or_default());
                     }
-                    Some(Question::Stop) | None => return,
+                    None => return,
                 },
                 events = inputs.network.recv() => match events {
                     Some(events) => self.on_network(events),
@@ -120,7 +123,8 @@ impl Pump {
 
     fn on_network(&mut self, events: Vec<SwarmEvent>) {
         let now = Instant::now();
-        for event in events {
+        let mut events = events.into_iter().peekable();
+        while let Some(event) = events.next() {
             match event {
                 SwarmEvent::Ready => tracing::info!("the DHT answers"),
                 SwarmEvent::Connected { conn, remote, handshake_hash, initiator, addr, .. } => {
@@ -131,11 +135,19 @@ impl Pump {
                     self.hub.handle_connected(conn, info, now);
                 }
                 SwarmEvent::Frame { conn, data } => {
-                    let bytes = data.len();
-                    self.hub.handle_frame(ConnId(conn.0), data, now);
-                    self.network.consumed(conn, bytes);
-                    // Requests that follow from an answer leave before the next answer is looked at.
-                    self.transmit(now);
+                    let mut frames = vec![data];
+                    while let Some(SwarmEvent::Frame { data, .. }) = events.next_if(
+                        |next| matches!(next, SwarmEvent::Frame { conn: other, .. } if *other == conn),
+                    ) {
+                        frames.push(data);
+                    }
+                    for frames in frames.chunks(FRAMES_PER_TURN) {
+                        self.hub.handle_frames(ConnId(conn.0), frames, now);
+                        let bytes = frames.iter().map(|frame| frame.len()).sum();
+                        self.network.consumed(conn, bytes);
+                        // Requests that follow from these answers leave before the next are looked at.
+                        self.transmit(now);
+                    }
                 }
                 SwarmEvent::Queued { conn, bytes } => {
                     self.hub.handle_queued(ConnId(conn.0), bytes, now);
@@ -145,8 +157,15 @@ impl Pump {
                     self.remotes.remove(&ConnId(conn.0));
                     self.hub.handle_closed(ConnId(conn.0), now);
                 }
-                SwarmEvent::Discovery { topic, announced, .. } => {
-                    self.discovery.round_done(topic, announced);
+                SwarmEvent::Discovery { topic, announced, found } => {
+                    tracing::debug!(?topic, found, announced, "looked for peers");
+                    if announced {
+                        self.discovery.set_announced(topic);
+                    }
+                }
+                SwarmEvent::Settled { topic, connected } => {
+                    tracing::debug!(?topic, connected, "all found peers were tried");
+                    self.discovery.set_settled(topic);
                 }
                 SwarmEvent::DialFailed { remote, why } => {
                     tracing::debug!(peer = %crate::key::short(&remote.0), why, "dial failed");

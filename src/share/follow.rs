@@ -47,7 +47,7 @@ impl Follower {
         let handler = move |event: notify::Result<Event>| {
             // A full queue or a lost event both end in a scan of everything.
             let event = event.ok().filter(|event| !event.need_rescan());
-            if event.as_ref().is_none_or(|event| is_change(event)) {
+            if event.as_ref().is_none_or(is_change) {
                 let _ = to.try_send(event);
             }
         };

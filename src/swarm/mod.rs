@@ -44,7 +44,7 @@ use peer_info::Peers;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use secret_stream::noise::SessionKeys;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -87,6 +87,8 @@ pub struct Swarm {
     /// list of connections of the last [`LINGER`].
     closing: BTreeMap<u32, Instant>,
     events: VecDeque<SwarmEvent>,
+    /// Topics with a finished round whose peers are still being dialled.
+    unsettled: BTreeSet<Topic>,
     ready: bool,
     listening: bool,
     online: bool,
@@ -112,6 +114,7 @@ impl Swarm {
             connections: Connections::default(),
             closing: BTreeMap::new(),
             events: VecDeque::new(),
+            unsettled: BTreeSet::new(),
             ready: false,
             listening: false,
             online: true,
@@ -217,6 +220,7 @@ impl Swarm {
     /// Leaves a topic. Connections found through it stay.
     pub fn leave(&mut self, topic: &Topic, now: Instant) {
         self.topics.leave(topic, now);
+        self.unsettled.remove(topic);
         self.pump(now);
     }
 
@@ -344,9 +348,26 @@ impl Swarm {
             } else if let Some(event) = self.udx.poll_event() {
                 self.handle_udx(event, now);
             } else if !self.start_round(now) && !self.start_dial(now) {
-                return;
+                break;
             }
         }
+        self.settle();
+    }
+
+    /// Tells of topics whose last dial is over.
+    fn settle(&mut self) {
+        let (connections, peers) = (&self.connections, &self.peers);
+        let events = &mut self.events;
+        self.unsettled.retain(|&topic| {
+            let of_topic = |c: &&Connection| shares(peers, c, &topic);
+            let dialling = connections.iter().filter(of_topic).any(|c| c.initiator && !c.is_open());
+            let unsettled = dialling || peers.is_queued(&topic);
+            if !unsettled {
+                let connected = connections.iter().filter(of_topic).count();
+                events.push_back(SwarmEvent::Settled { topic, connected });
+            }
+            unsettled
+        });
     }
 
     /// Finds out which connections still live, and which peers there are.
@@ -456,7 +477,6 @@ impl Swarm {
                 }
                 self.online = online;
             }
-            DhtEvent::WokeUp => self.look_around(now),
             DhtEvent::Announced { .. }
             | DhtEvent::Persistent { .. }
             | DhtEvent::Unlistened { .. }
@@ -472,14 +492,19 @@ impl Swarm {
             let announced = round.announced;
             let (topic, found) = (round.topic, round.found);
             self.events.push_back(SwarmEvent::Discovery { topic, found, announced });
+            self.unsettled.insert(topic);
         }
     }
 }
 
 /// Whether an open connection leads to a peer of `topic`.
 fn has_peer(connections: &Connections, peers: &Peers, topic: &Topic) -> bool {
-    let shares = |c: &Connection| peers.get(&c.remote).is_some_and(|p| p.topics.contains(topic));
-    connections.iter().any(|connection| connection.is_open() && shares(connection))
+    connections.iter().any(|connection| connection.is_open() && shares(peers, connection, topic))
+}
+
+/// Whether the peer at the other end was found under `topic`.
+fn shares(peers: &Peers, connection: &Connection, topic: &Topic) -> bool {
+    peers.get(&connection.remote).is_some_and(|peer| peer.topics.contains(topic))
 }
 
 fn dht_config(config: SwarmConfig, key_pair: Arc<KeyPair>) -> DhtConfig {

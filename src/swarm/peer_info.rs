@@ -137,6 +137,12 @@ impl Peers {
         self.queue.len()
     }
 
+    /// Whether a peer of `topic` waits for a free dial.
+    pub fn is_queued(&self, topic: &Topic) -> bool {
+        let shares = |key| self.peers.get(key).is_some_and(|peer| peer.topics.contains(topic));
+        self.queue.values().any(shares)
+    }
+
     /// Number of explicit peers.
     pub fn explicit(&self) -> usize {
         self.peers.values().filter(|peer| peer.explicit).count()

@@ -61,13 +61,13 @@ impl NodeStore {
 
     /// The node as it is in the file, whatever the head says.
     pub(super) fn get(&self, index: u64) -> Result<Option<Node>, StorageError> {
-        self.with_page(index / PAGE_NODES, |page| decode(index, slot(page, index)))
+        self.with_page(index / PAGE_NODES, false, |page| decode(index, slot(page, index)))
     }
 
     /// Keeps a node in memory until the next flush.
     pub(super) fn put(&self, node: &Node) -> Result<(), StorageError> {
         let number = node.index / PAGE_NODES;
-        self.with_page(number, |page| {
+        self.with_page(number, true, |page| {
             let slot = slot_mut(page, node.index);
             slot[..8].copy_from_slice(&node.size.to_le_bytes());
             slot[8..].copy_from_slice(&node.hash);
@@ -80,18 +80,23 @@ impl NodeStore {
         !self.cache.borrow().dirty.is_empty()
     }
 
-    /// Runs `act` on a page, which is read first if it is not in memory.
+    /// Runs `act` on a page, which is read first if it is not in memory. `changes` tells that it is to be dirty.
     fn with_page<T>(
         &self,
         number: u64,
+        changes: bool,
         act: impl FnOnce(&mut Page) -> T,
     ) -> Result<T, StorageError> {
         let cache = &mut *self.cache.borrow_mut();
         if let Some(page) = cache.pages.get_mut(&number) {
             return Ok(act(page));
         }
-        while cache.pages.len() >= MAX_PAGES {
-            self.evict(cache)?;
+        if cache.pages.len() >= MAX_PAGES {
+            match self.make_room(cache) {
+                // A full disk must not stop reading; a page too many is the next to go.
+                Err(error) if changes => return Err(error),
+                _ => {}
+            }
         }
         let mut page: Page = Box::new([0; PAGE_BYTES as usize]);
         // An index that no file reaches: a page of nothing.
@@ -103,20 +108,28 @@ impl NodeStore {
         Ok(result)
     }
 
-    /// Drops the least recently used page, after writing it where it is dirty.
-    fn evict(&self, cache: &mut Cache) -> Result<(), StorageError> {
-        let Some((&number, _)) = cache.pages.peek_lru() else { return Ok(()) };
-        if cache.dirty.contains_key(&number) {
-            // Those that follow go along: they were dirtied together and cost no call of their own.
-            self.write_run(cache, number..number + 1)?;
+    /// Drops the least recently used page that need not be written; writes all where there is none.
+    fn make_room(&self, cache: &mut Cache) -> Result<(), StorageError> {
+        let clean = |cache: &Cache| {
+            cache.pages.iter().rev().map(|(n, _)| *n).find(|n| !cache.dirty.contains_key(n))
+        };
+        let mut oldest = clean(cache);
+        if oldest.is_none() {
+            self.write_all(cache)?;
+            oldest = clean(cache);
         }
-        cache.pages.pop(&number);
+        if let Some(number) = oldest {
+            cache.pages.pop(&number);
+        }
         Ok(())
     }
 
     /// Writes everything that waits. Runs of pages go in one call.
     pub(super) fn flush(&self) -> Result<(), StorageError> {
-        let cache = &mut *self.cache.borrow_mut();
+        self.write_all(&mut self.cache.borrow_mut())
+    }
+
+    fn write_all(&self, cache: &mut Cache) -> Result<(), StorageError> {
         while let Some((&first, _)) = cache.dirty.first_key_value() {
             self.write_run(cache, first..first + 1)?;
         }
@@ -214,7 +227,7 @@ impl NodeStore {
         let number = range.start / PAGE_NODES;
         let from = (range.start % PAGE_NODES * NODE_BYTES) as usize;
         let len = ((range.end - range.start) * NODE_BYTES) as usize;
-        let changed = self.with_page(number, |page| {
+        let changed = self.with_page(number, true, |page| {
             let slots = &mut page[from..from + len];
             let changed = slots.iter().any(|&byte| byte != 0);
             slots.fill(0);
@@ -261,7 +274,8 @@ impl NodeSource for View<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::storage::memory;
+    use super::super::storage::crash::CrashMedium;
+    use super::super::storage::{Staged, memory};
     use super::*;
     use crate::key::DiscoveryKey;
     use proptest::prelude::*;
@@ -292,6 +306,34 @@ mod tests {
             assert_eq!(nodes.get(index ^ 1).unwrap(), None);
         }
         assert_eq!(again.get(u64::MAX).unwrap(), None);
+    }
+
+    #[test]
+    fn a_full_disk_does_not_stop_reading() {
+        let medium = CrashMedium::default();
+        let storage: Arc<dyn Storage> = Arc::new(Staged::new(medium.clone()).unwrap());
+        let nodes = NodeStore::new(storage.clone(), storage.files(&DiscoveryKey([3; 32])));
+        let pages = MAX_PAGES as u64;
+        (0..2 * pages).for_each(|page| nodes.put(&node(page * PAGE_NODES)).unwrap());
+        nodes.flush().unwrap();
+        medium.set_full(true);
+        let refused = (0..2 * pages).find(|page| nodes.put(&node(page * PAGE_NODES + 1)).is_err());
+        assert_eq!(refused, Some(pages));
+        for page in (0..2 * pages).chain(0..2 * pages) {
+            let index = page * PAGE_NODES;
+            assert_eq!(nodes.get(index).unwrap(), Some(node(index)));
+        }
+        assert!(nodes.cache.borrow().pages.len() <= MAX_PAGES + 1);
+        medium.set_full(false);
+        (0..2 * pages).for_each(|page| nodes.put(&node(page * PAGE_NODES + 1)).unwrap());
+        nodes.flush().unwrap();
+        assert!(nodes.cache.borrow().pages.len() <= MAX_PAGES + 1);
+        let again = NodeStore::new(storage.clone(), storage.files(&DiscoveryKey([3; 32])));
+        for page in 0..2 * pages {
+            let index = page * PAGE_NODES;
+            assert_eq!(again.get(index).unwrap(), Some(node(index)));
+            assert_eq!(again.get(index + 1).unwrap(), Some(node(index + 1)));
+        }
     }
 
     #[test]

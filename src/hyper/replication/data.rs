@@ -83,10 +83,10 @@ impl Replica {
     ) {
         let Landing { id, flight, proof } = landing;
         let conn = flight.conn;
-        if proof.fork > core.head().fork {
+        if is_empty(&proof) {
+            self.fail(id, &flight); // of an empty core, or of another fork: then with its manifest
+        } else if proof.fork > core.head().fork {
             self.on_fork(ctx, core, id, flight, &proof);
-        } else if is_empty(&proof) {
-            self.fail(id, &flight);
         } else {
             self.on_proof(ctx, core, id, flight, &proof, leaf);
         }
@@ -227,9 +227,9 @@ impl Replica {
     /// Notes that a peer did not give what it offered.
     pub fn refuse(&mut self, flight: &Flight) {
         let Some(peer) = self.peers.get_mut(&flight.conn) else { return };
-        let offered = peer.remote.map(|remote| (remote.fork, remote.length));
-        if flight.request.upgrade.is_some() || flight.request.manifest {
-            peer.refused = offered;
+        if let Some(upgrade) = flight.request.upgrade {
+            // What it offered then; it may have moved on to another fork since.
+            peer.refused = Some((flight.fork, upgrade.start + upgrade.length));
         }
         // A block that came along with a refused upgrade is not to blame.
         if let Some(block) = flight.block().filter(|_| flight.request.upgrade.is_none()) {
@@ -250,6 +250,7 @@ impl Replica {
         new: bool,
     ) {
         let wanted = self.blocks.remove(block);
+        self.recheck = self.unprovable;
         for id in self.flights.copies(block).to_vec() {
             self.give_up(ctx, id);
         }
@@ -331,13 +332,9 @@ impl Replica {
     }
 }
 
-/// Whether an answer holds nothing: an empty core answers so.
+/// Whether an answer says nothing about the tree.
 fn is_empty(proof: &Proof) -> bool {
-    proof.block.is_none()
-        && proof.hash.is_none()
-        && proof.seek.is_none()
-        && proof.upgrade.is_none()
-        && proof.manifest.is_none()
+    proof.block.is_none() && proof.hash.is_none() && proof.seek.is_none() && proof.upgrade.is_none()
 }
 
 /// Whether an answer has what was asked for; one that has not says "no data" for the rest.

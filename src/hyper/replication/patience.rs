@@ -25,6 +25,7 @@ impl Replica {
         !self.flights.is_empty()
             || self.blocks.iter().any(|(_, wish)| !wish.reported)
             || self.unfinished
+            || self.recheck
             || self.paused_until.is_some()
             || (!self.synced_told && (self.upgrade_wanted || !self.peers.is_empty()))
     }
@@ -32,6 +33,9 @@ impl Replica {
     pub fn tick(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore) {
         self.unfinished = false;
         self.paused_until = self.paused_until.filter(|until| ctx.now < *until);
+        if std::mem::take(&mut self.recheck) {
+            self.tell_provable(ctx, core);
+        }
         self.overdue(ctx);
         self.waited_for(ctx, core);
         self.pump(ctx, core);

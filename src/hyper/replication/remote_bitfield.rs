@@ -230,6 +230,7 @@ fn first_set(bits: &Bits, from: u64) -> Option<u64> {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -274,7 +275,7 @@ mod tests {
                     Op::Drop(s, l) => {
                         field.drop_range(s, l);
                         contiguous = contiguous.min(s);
-                        set = set.into_iter().filter(|i| !(s..s + l).contains(i)).collect();
+                        set.retain(|i| !(s..s + l).contains(i));
                     }
                     Op::Words(s, w) => {
                         field.overwrite(s, &w);

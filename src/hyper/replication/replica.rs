@@ -68,6 +68,10 @@ pub(super) struct Replica {
     pub synced_told: bool,
     /// A range was not looked through to its end.
     pub unfinished: bool,
+    /// A peer is shorter and we may not have the nodes to prove it the rest.
+    pub unprovable: bool,
+    /// Blocks came since that was looked at.
+    pub recheck: bool,
     /// Our storage failed; nothing is asked for until then.
     pub paused_until: Option<Instant>,
     /// What the messages of the current frame have made due, to be done after the last of them.
@@ -97,6 +101,8 @@ impl Replica {
             upgrade_wanted: false,
             synced_told: false,
             unfinished: false,
+            unprovable: false,
+            recheck: false,
             paused_until: None,
             deferred: Deferred::default(),
         }

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex};
 pub type SharedReplica = Arc<Mutex<dyn ReplicaCore>>;
 
 /// What a core says to a request.
+#[expect(clippy::large_enum_variant, reason = "moved once, never kept")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The proof, with the block's value and without a manifest.

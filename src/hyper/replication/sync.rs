@@ -40,6 +40,8 @@ impl Replica {
             has_manifest: core.manifest().is_some(),
             allow_push: false,
         };
+        let shorter = remote.is_some_and(|remote| remote.length < head.length);
+        self.unprovable |= shorter && !can_upgrade;
         if peer.told == Some(sync) {
             return;
         }
@@ -75,12 +77,29 @@ impl Replica {
         if shorter && can_prove(core, sync.length) {
             self.send_sync(ctx, core, conn);
         }
+        self.unprovable |= shorter;
         if moved {
             self.blocks.unpark(0, u64::MAX);
         }
         self.synced_told = false;
         self.pump(ctx, core);
         self.check_synced(ctx, core);
+    }
+
+    /// We hold more than before: peers that we could prove nothing to may be told otherwise now.
+    pub fn tell_provable(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
+        let head = core.head();
+        self.unprovable = false;
+        for conn in self.conns() {
+            let remote = self.peers.get(&conn).and_then(|peer| peer.remote);
+            let shorter = |r: &Sync| r.fork == head.fork && r.length < head.length;
+            let Some(remote) = remote.filter(shorter) else { continue };
+            if can_prove(core, remote.length) {
+                self.send_sync(ctx, core, conn);
+            } else {
+                self.unprovable = true;
+            }
+        }
     }
 
     /// Whether this core follows its peers at all.

@@ -152,6 +152,7 @@ fn regular(want: &Want) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used)]
 mod tests {
     use super::*;
     use serde_json::Value;

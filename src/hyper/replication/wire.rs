@@ -124,6 +124,7 @@ pub struct Want {
     pub any: bool,
 }
 
+#[expect(clippy::large_enum_variant, reason = "moved once, never kept")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     Sync(Sync),
@@ -474,4 +475,5 @@ fn range(r: &mut Reader<'_>) -> Result<Message> {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used)]
 mod tests;

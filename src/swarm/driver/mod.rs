@@ -202,6 +202,12 @@ struct Driver {
     stop_by: Option<Instant>,
 }
 
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.inbox.shut();
+    }
+}
+
 impl Driver {
     fn new(
         config: NetworkConfig,
@@ -259,7 +265,6 @@ impl Driver {
             }
             more = received || sending || self.wait();
         }
-        self.inbox.shut();
     }
 
     fn is_over(&self, now: Instant) -> bool {

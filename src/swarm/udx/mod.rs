@@ -177,10 +177,11 @@ impl Udx {
         now: Instant,
     ) {
         let now = self.clock.set(now);
+        let receive_buffer = self.cfg.receive_buffer;
         if let Some((slot, stream)) = self.stream_mut(id)
             && stream.remote.is_none()
         {
-            stream.connect(Remote { socket, to, id: remote_id }, &opts, now);
+            stream.connect(Remote { socket, to, id: remote_id }, &opts, receive_buffer, now);
             self.touch(slot);
         }
     }

@@ -14,6 +14,9 @@ use super::ranges::RangeSet;
 /// The window a receiver with nothing buffered offers, as every peer of the network does.
 pub const MAX_WINDOW: usize = 4 << 20;
 
+/// A window smaller than one burst would only cost wake-ups.
+const MIN_LIMIT: usize = 64 << 10;
+
 /// Bytes held ahead of a gap. Senders count only what is in flight against the window, not what was SACKed, so a
 /// gap that takes two round trips to repair can be followed by two windows of data.
 const MAX_HELD_BYTES: usize = 2 * MAX_WINDOW;
@@ -43,6 +46,8 @@ pub struct Receiver {
     ended: bool,
     /// Bytes delivered but not yet used up by the layers above.
     backlog: usize,
+    /// The largest window to offer.
+    limit: usize,
 }
 
 impl Receiver {
@@ -56,6 +61,7 @@ impl Receiver {
             end: None,
             ended: false,
             backlog: 0,
+            limit: MAX_WINDOW,
         }
     }
 
@@ -78,6 +84,15 @@ impl Receiver {
         !self.ranges.is_empty()
     }
 
+    /// The largest window to offer.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    pub fn set_limit(&mut self, bytes: usize) {
+        self.limit = bytes.clamp(MIN_LIMIT, MAX_WINDOW);
+    }
+
     pub fn set_backlog(&mut self, bytes: usize) {
         self.backlog = bytes;
     }
@@ -85,7 +100,7 @@ impl Receiver {
     /// The window to offer, bytes.
     pub fn window(&self) -> u32 {
         let used = self.backlog + self.held_bytes.saturating_sub(MAX_WINDOW);
-        MAX_WINDOW.saturating_sub(used) as u32
+        MAX_WINDOW.saturating_sub(used).min(self.limit) as u32
     }
 
     /// Takes a DATA or END packet; calls `deliver` for every payload that is now in order.

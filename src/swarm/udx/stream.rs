@@ -162,10 +162,20 @@ impl Stream {
         }
     }
 
-    pub(super) fn connect(&mut self, remote: Remote, opts: &ConnectOptions, now: u64) {
+    pub(super) fn connect(
+        &mut self,
+        remote: Remote,
+        opts: &ConnectOptions,
+        receive_buffer: usize,
+        now: u64,
+    ) {
         self.remote = Some(remote);
         self.mtu = Mtu::new(opts.max_datagram);
         self.recv = Receiver::new(opts.initial_ack);
+        if remote.to.ip().is_loopback() {
+            // The system counts its own overhead, about as much as small datagrams carry.
+            self.recv.set_limit(receive_buffer / 2);
+        }
         self.sent = SentPackets::new(opts.initial_seq);
         self.window_from = (self.recv.next(), self.sent.una());
         self.keep_alive = opts.keep_alive.map(|period| (period.as_micros() as u64).max(1));
@@ -344,7 +354,8 @@ impl Stream {
         self.recv.set_backlog(bytes);
         // A peer that stopped, or soon will, must learn of the room; it does not ask often.
         let was = self.advertised as usize;
-        if was < MAX_WINDOW / 2 && self.recv.window() as usize >= was + MAX_WINDOW / 4 {
+        let limit = self.recv.limit();
+        if was < limit / 2 && self.recv.window() as usize >= was + limit / 4 {
             self.pending.ack = true;
         }
     }

@@ -12,11 +12,14 @@ use crate::swarm::SocketId;
 pub struct UdxConfig {
     /// [`UdxEvent::Writable`] comes when fewer bytes than this wait to be sent for the first time.
     pub low_water: usize,
+    /// Bytes of the sockets' receive buffer, as the system reports it. Peers on this machine are offered no more than fits, since
+    /// they fill it faster than this process may be scheduled, and the reference does not slow down for what is dropped.
+    pub receive_buffer: usize,
 }
 
 impl Default for UdxConfig {
     fn default() -> Self {
-        Self { low_water: 512 << 10 }
+        Self { low_water: 512 << 10, receive_buffer: 2 * super::MAX_WINDOW }
     }
 }
 

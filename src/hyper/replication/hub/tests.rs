@@ -316,16 +316,24 @@ impl Peer {
     }
 
     fn violations(&self) -> Vec<&Violation> {
-        let violation = |event| match event {
-            &HubEvent::Violation { ref what, .. } => Some(what),
-            _ => None,
-        };
-        self.events.iter().filter_map(violation).collect()
+        let events = self.events.iter();
+        events
+            .filter_map(|event| match event {
+                HubEvent::Violation { what, .. } => Some(what),
+                _ => None,
+            })
+            .collect()
     }
 
     fn is_closed(&self) -> bool {
         self.events.iter().any(|event| matches!(event, HubEvent::CloseConnection { .. }))
     }
+}
+
+#[test]
+fn the_hub_may_move_to_a_thread_of_its_own() {
+    fn is_send<T: Send>() {}
+    is_send::<Hub>();
 }
 
 fn share(core: Core) -> SharedCore {

@@ -187,3 +187,25 @@ fn writable_comes_once_per_crossing() {
     pair.a.udx.end(A);
     assert_eq!(pair.a.udx.write(A, payload(0, 1), now), Err(WriteError::Ended));
 }
+
+#[test]
+fn peers_on_this_machine_are_offered_what_the_socket_buffer_takes() {
+    let now = epoch();
+    for (to, expected) in
+        [(address(2), 200_000), (SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 2), MAX_WINDOW)]
+    {
+        let cfg = UdxConfig { receive_buffer: 400_000, ..UdxConfig::default() };
+        let mut udx = Udx::new(StdRng::seed_from_u64(1), cfg);
+        udx.open(Some(A));
+        udx.connect(A, SocketId::MAIN, B, to, ConnectOptions::default(), now);
+        let window = |udx: &mut Udx| {
+            udx.write(A, payload(0, 1), now).unwrap();
+            let mut buf = Vec::new();
+            udx.poll_transmit(now, &mut buf, 1).unwrap();
+            Packet::parse(&buf).unwrap().header.window as usize
+        };
+        assert_eq!(window(&mut udx), expected);
+        udx.set_backlog(A, MAX_WINDOW - 1000);
+        assert_eq!(window(&mut udx), 1000);
+    }
+}

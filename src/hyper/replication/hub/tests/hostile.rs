@@ -63,12 +63,12 @@ fn a_false_block_is_a_strike_and_is_not_stored() {
 fn false_blocks_again_and_again_end_the_connection() {
     let (mut peer, core, _w, r, mut request) = asked();
     for block in 8..12 {
-        let mut proof = crate::hyper::core::Proof::default();
-        proof.block = Some(crate::hyper::core::message::BlockProof {
+        let lie = crate::hyper::core::message::BlockProof {
             index: request.request.block.unwrap().index,
             value: Bytes::from_static(b"lie"),
             nodes: vec![],
-        });
+        };
+        let proof = crate::hyper::core::Proof { block: Some(lie), ..Default::default() };
         peer.say(Message::Data { request: request.id, proof });
         if peer.is_closed() {
             break;

@@ -13,9 +13,9 @@ fn storm(seed: u64) {
     let mut cores = vec![w.clone()];
     cores.extend((1..HUBS).map(|_| reader()));
     let ids: Vec<CoreId> = (0..HUBS).map(|hub| sim.attach(hub, &cores[hub])).collect();
-    for hub in 1..HUBS {
+    for (hub, id) in ids.iter().enumerate().skip(1) {
         let now = sim.now;
-        sim.hubs[hub].want_range(ids[hub], 0..u64::MAX, rng.random(), now);
+        sim.hubs[hub].want_range(*id, 0..u64::MAX, rng.random(), now);
     }
     // The content of each block that the writer has now; truncation makes some of them others.
     let mut written: Vec<Bytes> = (0..length(&w)).map(|i| block(i).into()).collect();

@@ -1,6 +1,8 @@
 //! Two swarms in virtual time, handed finished handshakes: what they do with streams, frames and each
 //! other. The DHT is not in play here.
 
+mod network;
+
 use super::connections::{FIRST_PACKET_WAIT, MAX_WAITING};
 use super::hyperdht::{ConnectId, Dial};
 use super::*;

@@ -1,0 +1,219 @@
+//! Whole networks in virtual time: full nodes of a DHT and peers on it, over a path that loses and delays.
+//! A run is replayed from its seed.
+
+use super::super::*;
+use crate::crypto::KeyPair;
+use crate::sim::{Link, LinkConfig, epoch};
+use std::net::Ipv4Addr;
+
+const TOPIC: Topic = Topic([7; 32]);
+const SERVER: JoinOptions = JoinOptions { server: true, client: false };
+const CLIENT: JoinOptions = JoinOptions { server: false, client: true };
+const BOTH: JoinOptions = JoinOptions { server: true, client: true };
+
+/// A datagram under way.
+#[derive(Clone)]
+struct Parcel {
+    from: SocketAddrV4,
+    to: SocketAddrV4,
+    bytes: Vec<u8>,
+}
+
+struct Network {
+    now: Instant,
+    swarms: Vec<Swarm>,
+    events: Vec<Vec<SwarmEvent>>,
+    link: Link<Parcel>,
+    seed: u64,
+}
+
+/// All behind one router, each machine with an address of its own.
+fn addr(i: usize) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, i as u8 + 1), 4000)
+}
+
+impl Network {
+    /// Four full nodes of a DHT.
+    fn new(seed: u64, loss: f64) -> Self {
+        let config = LinkConfig { loss, latency: Duration::from_millis(3), ..Default::default() };
+        let link = Link::new(config, seed);
+        let mut network = Self { now: epoch(), swarms: vec![], events: vec![], link, seed };
+        for _ in 0..4 {
+            network.add(true);
+            network.run(Duration::from_secs(10));
+        }
+        network
+    }
+
+    fn add(&mut self, persistent: bool) -> usize {
+        let i = self.swarms.len();
+        let config = self.config(i, persistent);
+        let rng = StdRng::seed_from_u64(self.seed << 8 | i as u64);
+        self.swarms.push(Swarm::new(config, rng, self.now));
+        self.events.push(vec![]);
+        i
+    }
+
+    fn config(&self, i: usize, persistent: bool) -> SwarmConfig {
+        SwarmConfig {
+            key_pair: KeyPair::from_seed(&[self.seed as u8 ^ (i as u8) << 4; 32]),
+            bootstrap: if i == 0 { vec![] } else { vec![addr(0)] },
+            persistent,
+            address: persistent.then(|| addr(i)),
+            local_addresses: vec![addr(i)],
+            unix_ms: 0,
+            limits: Limits::default(),
+        }
+    }
+
+    fn settle(&mut self) {
+        for (i, swarm) in self.swarms.iter_mut().enumerate() {
+            let mut buf = Vec::new();
+            while let Some(transmit) = swarm.poll_transmit(self.now, &mut buf, 10) {
+                let size = transmit.segment_size.unwrap_or(buf.len());
+                for bytes in buf.chunks(size.max(1)) {
+                    let parcel = Parcel { from: addr(i), to: transmit.to, bytes: bytes.to_vec() };
+                    self.link.send(self.now, bytes.len(), parcel);
+                }
+            }
+            while let Some(event) = swarm.poll_event() {
+                self.events[i].push(event);
+            }
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        self.run_until(time, |_| false);
+    }
+
+    /// Runs until `done`, at most for `time`. Answers how long it took, if it came to be.
+    fn run_until(&mut self, time: Duration, done: impl Fn(&Self) -> bool) -> Option<Duration> {
+        let (start, end) = (self.now, self.now + time);
+        loop {
+            self.settle();
+            if done(self) {
+                return Some(self.now - start);
+            }
+            let timers = self.swarms.iter_mut().filter_map(Swarm::poll_timeout);
+            let next = timers.chain(self.link.next_arrival()).min();
+            let Some(at) = next.filter(|&at| at <= end) else { break };
+            self.now = self.now.max(at);
+            while let Some(parcel) = self.link.receive(self.now) {
+                let Parcel { from, to, bytes } = parcel;
+                let to = usize::from(to.ip().octets()[3]) - 1;
+                if let Some(swarm) = self.swarms.get_mut(to) {
+                    swarm.handle_datagrams(SocketId::MAIN, from, &bytes, bytes.len(), self.now);
+                    swarm.end_of_batch(self.now);
+                }
+            }
+            for swarm in &mut self.swarms {
+                if swarm.poll_timeout().is_some_and(|at| at <= self.now) {
+                    swarm.handle_timeout(self.now);
+                }
+            }
+        }
+        self.now = end;
+        None
+    }
+
+    fn join(&mut self, i: usize, options: JoinOptions) {
+        self.swarms[i].join(TOPIC, options, self.now);
+    }
+
+    /// Connections of `i` that its owner knows of.
+    fn open(&self, i: usize) -> Vec<ConnId> {
+        let mut open = Vec::new();
+        for event in &self.events[i] {
+            match event {
+                SwarmEvent::Connected { conn, .. } => open.push(*conn),
+                SwarmEvent::Closed { conn, .. } => open.retain(|c| c != conn),
+                _ => {}
+            }
+        }
+        open
+    }
+
+    fn frames(&self, i: usize) -> Vec<&[u8]> {
+        fn frame(event: &SwarmEvent) -> Option<&[u8]> {
+            match event {
+                SwarmEvent::Frame { data, .. } => Some(&data[..]),
+                _ => None,
+            }
+        }
+        self.events[i].iter().filter_map(frame).collect()
+    }
+
+    /// Sends over the only connection of `i`, and sees that it arrives at `to`.
+    fn send(&mut self, i: usize, to: usize, data: &[u8]) {
+        let conn = self.open(i)[0];
+        self.swarms[i].send(conn, FrameBuf::from(data), self.now);
+        let arrived = |n: &Self| n.frames(to).last() == Some(&data);
+        let took = self.run_until(Duration::from_secs(60), arrived);
+        assert!(took.is_some(), "seed {}: {} bytes never came", self.seed, data.len());
+    }
+}
+
+#[test]
+fn a_client_finds_a_server_and_they_talk() {
+    for (seed, loss) in (0..6).map(|seed| (seed, 0.02 * seed as f64)) {
+        let mut network = Network::new(seed, loss);
+        let (a, b) = (network.add(false), network.add(false));
+        network.join(a, SERVER);
+        network.run(Duration::from_secs(15));
+        network.join(b, CLIENT);
+        let both = |n: &Network| n.open(a).len() == 1 && n.open(b).len() == 1;
+        let took = network.run_until(Duration::from_secs(60), both);
+        let took = took.unwrap_or_else(|| panic!("seed {seed}: no connection"));
+        assert!(loss > 0.0 || took < Duration::from_millis(200), "seed {seed}: {took:?}");
+        network.send(b, a, b"what have you got?");
+        network.send(a, b, &vec![seed as u8; 300_000]);
+    }
+}
+
+#[test]
+fn mounting_before_sharing_connects_within_seconds() {
+    let mut network = Network::new(1, 0.0);
+    let (a, b) = (network.add(false), network.add(false));
+    network.join(b, CLIENT);
+    network.run(Duration::from_secs(20));
+    let nobody = |e: &SwarmEvent| matches!(e, SwarmEvent::Settled { connected: 0, .. });
+    assert!(network.events[b].iter().any(nobody));
+    network.join(a, SERVER);
+    let took = network.run_until(Duration::from_secs(60), |n| !n.open(b).is_empty());
+    assert!(took.is_some_and(|took| took < Duration::from_secs(20)), "{took:?}");
+}
+
+#[test]
+fn peers_that_all_look_and_announce_end_with_one_connection_each() {
+    for seed in 0..3 {
+        let mut network = Network::new(seed, 0.01);
+        let peers: Vec<usize> = (0..4).map(|_| network.add(false)).collect();
+        for &i in &peers {
+            network.join(i, BOTH);
+        }
+        network.run(Duration::from_secs(90));
+        for &i in &peers {
+            assert_eq!(network.open(i).len(), 3, "seed {seed}, peer {i}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_restarts_under_its_key_is_found_again() {
+    let mut network = Network::new(2, 0.0);
+    let (a, b) = (network.add(false), network.add(false));
+    network.join(a, SERVER);
+    network.run(Duration::from_secs(5));
+    network.join(b, CLIENT);
+    network.run_until(Duration::from_secs(10), |n| !n.open(b).is_empty()).unwrap();
+    // Its process dies and comes back, knowing nothing but its key.
+    let config = network.config(a, false);
+    network.swarms[a] = Swarm::new(config, StdRng::seed_from_u64(99), network.now);
+    network.events[a].clear();
+    network.join(a, SERVER);
+    let again = |n: &Network| n.open(a).len() == 1;
+    let took = network.run_until(Duration::from_secs(60), again);
+    assert!(took.is_some_and(|took| took < Duration::from_secs(30)), "{took:?}");
+    assert_eq!(network.open(b).len(), 1);
+    network.send(a, b, b"back");
+}
