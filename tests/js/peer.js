@@ -232,6 +232,7 @@ const ops = {
 
   async echo({ bootstrap, publicKey }) {
     const dht = new DHT({ bootstrap, host: '127.0.0.1' })
+    await dht.fullyBootstrapped()
     const conn = dht.connect(Buffer.from(publicKey, 'hex'))
     conn.on('error', () => {})
     conn.write('hello')
