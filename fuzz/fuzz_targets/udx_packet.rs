@@ -1,0 +1,15 @@
+//! Datagrams as UDX packets.
+#![no_main]
+
+use hdrive::swarm::udx::packet::{Packet, expand, stream_id};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some(packet) = Packet::parse(bytes) else { return };
+    assert_eq!(stream_id(bytes), Some(packet.header.stream));
+    assert_eq!(packet.header.encode(), bytes[..20]);
+    assert!(packet.payload.len() + packet.sack.len() + 20 <= bytes.len());
+    assert_eq!(packet.sack_blocks().count(), packet.sack.len() / 8);
+    let near = u64::from(packet.header.ack) << 16;
+    assert_eq!(expand(packet.header.seq, near) as u32, packet.header.seq);
+});
