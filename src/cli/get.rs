@@ -31,13 +31,18 @@ const WRITE_BACK: u64 = 32 << 20;
 pub async fn run(args: Get, cx: Context) -> Result {
     let secret = encryption_key(&args.secret)?;
     let (target, drive, index) = open_target(&cx, &args.target, secret).await?;
-    let destination = destination(&args, &cx.cwd, &target.path);
+    let (destination, named_by_drive) = destination(&args, &cx.cwd, &target.path);
     let out = cx.out.clone();
     let mut plan = Plan::default();
     match index.lookup(&target.path) {
         Some(Found::File(file)) => plan.file(target.path.clone(), file, destination),
         Some(Found::Link(link)) => plan.link(link, destination),
-        Some(Found::Directory(dir)) => plan.folder(&target.path, dir, destination),
+        Some(Found::Directory(dir)) => {
+            if named_by_drive {
+                refuse_link(&destination)?;
+            }
+            plan.folder(&target.path, dir, destination);
+        }
         None => {
             let text = format!("no such file or directory: {}", target.path);
             return Err(Failure::new(Exit::NotFound, text));
@@ -57,10 +62,13 @@ pub async fn run(args: Get, cx: Context) -> Result {
     Ok(())
 }
 
-/// A file goes under its own name into an existing folder, or to the name given.
-fn destination(args: &Get, cwd: &Path, path: &DrivePath) -> PathBuf {
+/// Into an existing folder a file goes under its own name (then true), else to the name given.
+fn destination(args: &Get, cwd: &Path, path: &DrivePath) -> (PathBuf, bool) {
     let given = cwd.join(args.destination.as_deref().unwrap_or(Path::new(".")));
-    if given.is_dir() && !path.is_root() { given.join(path.name()) } else { given }
+    match given.is_dir() && !path.is_root() {
+        true => (given.join(path.name()), true),
+        false => (given, false),
+    }
 }
 
 /// What to make, folders before what is in them.
@@ -230,18 +238,19 @@ fn make_folders(folders: &[PathBuf]) -> Result {
     fs::create_dir_all(destination).or_fail(Exit::Failed, destination.display())?;
     for folder in below {
         match fs::create_dir(folder) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                let is_folder = fs::symlink_metadata(folder).is_ok_and(|meta| meta.is_dir());
-                if !is_folder {
-                    let text = format!(
-                        "{} is no folder but a file or a link: move it away first",
-                        folder.display()
-                    );
-                    return Err(Failure::new(Exit::Failed, text));
-                }
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => refuse_link(folder)?,
             made => made.or_fail(Exit::Failed, folder.display())?,
         }
+    }
+    Ok(())
+}
+
+/// Fails if there is something else than a folder.
+fn refuse_link(folder: &Path) -> Result {
+    if fs::symlink_metadata(folder).is_ok_and(|meta| !meta.is_dir()) {
+        let folder = folder.display();
+        let text = format!("{folder} is no folder but a file or a link: move it away first");
+        return Err(Failure::new(Exit::Failed, text));
     }
     Ok(())
 }
