@@ -1,5 +1,6 @@
 //! What can be typed: subcommands and flags. Parsing only; nothing here touches the system.
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddrV4;
@@ -30,7 +31,15 @@ pub struct Cli {
 #[command(next_help_heading = "Everywhere")]
 pub struct Global {
     /// Directory that holds the drives [default: $XDG_DATA_HOME/hdrive or ~/.local/share/hdrive]
-    #[arg(long, global = true, env = "HDRIVE_STORE", value_name = "DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "HDRIVE_STORE",
+        value_name = "DIR",
+        hide_env_values = true,
+        // An empty variable is as none.
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
     pub store: Option<PathBuf>,
 
     /// DHT nodes to start from, host:port, separated by commas [default: the public ones]

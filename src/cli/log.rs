@@ -1,6 +1,7 @@
 //! What the log shows, and where: stderr of this process.
 
 use super::args::Global;
+use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging: warnings, or what `-v`, `-q` and `HDRIVE_LOG` ask for.
@@ -18,6 +19,7 @@ pub fn init(global: &Global) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_target(global.verbose > 1)
         .without_time()
         .try_init();

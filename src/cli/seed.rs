@@ -4,15 +4,21 @@ use super::args::Seed;
 use super::exit::{Exit, Fail, Result};
 use super::serve::Context;
 use super::target::resolve;
-use crate::hyper::drive::LiveDrive;
+use crate::hyper::drive::{Content, DriveIndex, Leaf, LiveDrive};
 use crate::hyper::session::CoreHandle;
 use crate::hyper::source::{BlockSource, SourceError};
+use crate::key::Topic;
+use crate::path::DrivePath;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// A download that failed (no peer, say) is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
+/// The longest the first announcement is waited for before a drive is called complete all the same.
+const ANNOUNCE: Duration = Duration::from_secs(20);
+/// How long the newest names, and the length of the contents, are waited for at a time.
+const HEAD: Duration = Duration::from_secs(30);
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -38,6 +44,9 @@ async fn hold(drive: Arc<LiveDrive>, cx: Context) {
         let versions = drive.db().versions();
         match fetch(&drive, &cx).await {
             Ok(version) if told != Some(version) => {
+                // Who is told so may rely on it: others find it here.
+                let topic = Topic::from(drive.db().discovery_key());
+                cx.node.announced(topic, ANNOUNCE).await;
                 cx.out.pair("complete", drive.key());
                 told = Some(version);
             }
@@ -65,7 +74,19 @@ async fn fetch(drive: &LiveDrive, cx: &Context) -> std::result::Result<u64, Stri
     drive.db().download(0..version, true).await.map_err(text)?;
     drive.drive().await.map_err(|error| error.to_string())?;
     let Some(blobs) = drive.blobs() else { return Ok(version) };
-    blobs.update(Duration::from_secs(5)).await;
+    // The names say how long the contents are; that core's own head may be on its way yet.
+    let index = drive.current(HEAD).await.map_err(|error| error.to_string())?;
+    let end = contents_end(&index);
+    let mut lengths = blobs.versions();
+    match tokio::time::timeout(HEAD, lengths.wait_for(|version| version.length >= end)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(_)) => return Err("the drive was closed".into()),
+        Err(_) if blobs.length() == 0 => {
+            return Err("no peer told how long its contents are".into());
+        }
+        // A file that claims to lie past everything does not keep the others from being held.
+        Err(_) => {}
+    }
     let length = blobs.length();
     let total = blobs.byte_length();
     let progress = cx.out.progress("fetching", total);
@@ -80,6 +101,21 @@ async fn fetch(drive: &LiveDrive, cx: &Context) -> std::result::Result<u64, Stri
             () = tokio::time::sleep(LOOK) => progress.set(bytes_here(blobs, length, total)),
         }
     }
+}
+
+/// The length that the core of the contents must have for all files.
+fn contents_end(index: &DriveIndex) -> u64 {
+    let mut end = 0;
+    index.for_each_below(&DrivePath::root(), |leaf| {
+        let Leaf::File(file) = leaf else { return };
+        let id = match &file.content {
+            Content::Blob(id) => id,
+            Content::Mapped(mapped) => &mapped.0,
+            Content::Damaged(_) => return,
+        };
+        end = end.max(id.block_offset.saturating_add(id.block_length));
+    });
+    end
 }
 
 fn bytes_here(core: &CoreHandle, length: u64, total: u64) -> u64 {

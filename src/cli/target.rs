@@ -50,7 +50,7 @@ fn named(node: &Node, text: &str, name: &str, rest: &str) -> Result<Option<(Core
 /// The bytes of `--encryption-key`.
 pub fn encryption_key(secret: &super::args::Secret) -> Result<Option<[u8; 32]>> {
     let parse = |text: &String| parse_key(text).or_fail(Exit::Usage, "--encryption-key");
-    secret.encryption_key.as_ref().map(parse).transpose()
+    secret.encryption_key.as_ref().filter(|text| !text.is_empty()).map(parse).transpose()
 }
 
 /// The longest a command looks for the newest version of a drive.

@@ -115,6 +115,8 @@ struct Inner {
     reach: watch::Sender<Reach>,
     ranges: AtomicU64,
     closed: watch::Sender<bool>,
+    /// Why the local store did not take what a peer sent, the last time that happened.
+    failure: watch::Sender<String>,
 }
 
 #[derive(Default)]
@@ -161,6 +163,7 @@ impl CoreHandle {
             reach: watch::Sender::new(Reach::default()),
             ranges: AtomicU64::new(1),
             closed: watch::Sender::new(false),
+            failure: watch::Sender::default(),
         }))
     }
 
@@ -245,9 +248,24 @@ impl CoreHandle {
             let mut closed = handle.0.closed.subscribe();
             tokio::select! {
                 done = wait => done.map_err(|_| SourceError::Closed),
+                failed = handle.failed() => Err(failed),
                 _ = closed.wait_for(|c| *c) => Err(SourceError::Closed),
             }
         })
+    }
+
+    /// What a peer sent could not be stored (the disk is full, say): whoever waits for it is told why.
+    pub fn on_storage_failure(&self, why: String) {
+        self.0.failure.send_replace(why);
+    }
+
+    /// Resolves when the local store next fails.
+    async fn failed(&self) -> SourceError {
+        let mut failure = self.0.failure.subscribe();
+        match failure.changed().await {
+            Ok(()) => SourceError::Storage(failure.borrow().clone()),
+            Err(_) => SourceError::Closed,
+        }
     }
 
     /// A verified block arrived.
@@ -308,6 +326,7 @@ impl CoreHandle {
             biased;
             done = woken => done.map_err(|_| SourceError::Closed),
             _ = closed.wait_for(|c| *c) => Err(SourceError::Closed),
+            failed = self.failed() => Err(failed),
             () = sleep_until(deadline) => Err(SourceError::TimedOut(what)),
             () = self.deserted() => Err(SourceError::TimedOut(what)),
         }

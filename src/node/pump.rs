@@ -24,7 +24,7 @@ use crate::swarm::driver::NetworkHandle;
 use crate::swarm::{self, SwarmEvent};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// Wishes taken in one turn before the hub's output is looked at.
@@ -32,6 +32,9 @@ const WISHES_PER_TURN: usize = 1024;
 
 /// Frames whose blocks are hashed side by side before the requests that follow from them are sent.
 const FRAMES_PER_TURN: usize = 8;
+
+/// A store that keeps failing is told this often.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
 /// A question of another thread about the hub: which peers a core has.
 pub struct Question {
@@ -58,6 +61,8 @@ pub struct Pump {
     ranges: HashMap<RangeId, (CoreId, u64)>,
     range_ids: HashMap<(CoreId, u64), RangeId>,
     seeks: HashMap<SeekId, (CoreId, u64)>,
+    /// When the store's failure was last told.
+    complained: Option<Instant>,
 }
 
 impl Pump {
@@ -81,6 +86,7 @@ impl Pump {
             ranges: HashMap::new(),
             range_ids: HashMap::new(),
             seeks: HashMap::new(),
+            complained: None,
         }
     }
 
@@ -276,8 +282,13 @@ impl Pump {
                     self.network.ban(remote, until);
                 }
             }
-            HubEvent::StorageFailed { why, .. } => {
-                tracing::error!("what a peer sent cannot be stored: {why}");
+            HubEvent::StorageFailed { core, why } => {
+                // It comes with every block of a full disk.
+                if self.complained.is_none_or(|last| now >= last + COMPLAIN_EVERY) {
+                    tracing::error!("what a peer sent cannot be stored: {why}");
+                    self.complained = Some(now);
+                }
+                self.handle(core, |h| h.on_storage_failure(why));
             }
             HubEvent::CloseConnection { conn, why } => {
                 tracing::info!(conn = conn.0, why, "closing");
