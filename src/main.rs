@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+/// Blocks of 64 KiB are allocated on one thread and freed on another all the time. The system's allocator
+/// gives such memory back to the kernel and takes it again, page fault by page fault.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     ExitCode::from(hdrive::cli::main() as u8)
 }

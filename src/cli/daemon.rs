@@ -7,7 +7,7 @@
 use super::args::Global;
 use super::exit::{Exit, Fail, Failure, Result};
 use std::fs::OpenOptions;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 
@@ -25,7 +25,7 @@ pub fn leave_terminal() {
 /// Starts the child and waits for its `mounted:` line.
 pub fn mount(global: &Global) -> Result<Exit> {
     let store = super::store_dir(global)?;
-    std::fs::create_dir_all(&store).or_fail(Exit::Store, store.display())?;
+    super::owner::make_store(&store)?;
     let log_path = store.join("daemon.log");
     let mut log = OpenOptions::new()
         .create(true)
@@ -49,7 +49,7 @@ pub fn mount(global: &Global) -> Result<Exit> {
     for line in
         stdout.flat_map(|out| BufReader::new(out).lines()).map_while(std::result::Result::ok)
     {
-        println!("{line}");
+        let _ = writeln!(std::io::stdout(), "{line}");
         if line.starts_with("mounted:") || line.contains("\"mounted\"") {
             return Ok(Exit::Ok);
         }

@@ -31,12 +31,18 @@ const WRITE_BACK: u64 = 32 << 20;
 pub async fn run(args: Get, cx: Context) -> Result {
     let secret = encryption_key(&args.secret)?;
     let (target, drive, index) = open_target(&cx, &args.target, secret).await?;
-    let destination = destination(&args, &cx.cwd, &target.path);
+    let (destination, named_by_drive) = destination(&args, &cx.cwd, &target.path);
+    let out = cx.out.clone();
     let mut plan = Plan::default();
     match index.lookup(&target.path) {
         Some(Found::File(file)) => plan.file(target.path.clone(), file, destination),
         Some(Found::Link(link)) => plan.link(link, destination),
-        Some(Found::Directory(dir)) => plan.folder(&target.path, dir, destination),
+        Some(Found::Directory(dir)) => {
+            if named_by_drive {
+                refuse_link(&destination)?;
+            }
+            plan.folder(&target.path, dir, destination);
+        }
         None => {
             let text = format!("no such file or directory: {}", target.path);
             return Err(Failure::new(Exit::NotFound, text));
@@ -48,13 +54,21 @@ pub async fn run(args: Get, cx: Context) -> Result {
         index,
         done: Default::default(),
     });
-    job.run(plan).await
+    let (files, bytes) = (plan.files.len(), plan.bytes);
+    job.run(plan).await?;
+    if out.json {
+        out.object(&serde_json::json!({"got": {"files": files, "bytes": bytes}}));
+    }
+    Ok(())
 }
 
-/// A file goes under its own name into an existing folder, or to the name given.
-fn destination(args: &Get, cwd: &Path, path: &DrivePath) -> PathBuf {
+/// Into an existing folder a file goes under its own name (then true), else to the name given.
+fn destination(args: &Get, cwd: &Path, path: &DrivePath) -> (PathBuf, bool) {
     let given = cwd.join(args.destination.as_deref().unwrap_or(Path::new(".")));
-    if given.is_dir() && !path.is_root() { given.join(path.name()) } else { given }
+    match given.is_dir() && !path.is_root() {
+        true => (given.join(path.name()), true),
+        false => (given, false),
+    }
 }
 
 /// What to make, folders before what is in them.
@@ -109,9 +123,7 @@ struct Job {
 
 impl Job {
     async fn run(self: Arc<Self>, plan: Plan) -> Result {
-        for folder in &plan.folders {
-            fs::create_dir_all(folder).or_fail(Exit::Failed, folder.display())?;
-        }
+        make_folders(&plan.folders)?;
         let (small, large): (Vec<_>, Vec<_>) =
             plan.files.into_iter().partition(|item| item.size <= STEP);
         let mut tasks = tokio::task::JoinSet::new();
@@ -130,6 +142,9 @@ impl Job {
             self.clone().fetch(item).await?;
         }
         for (target, to) in &plan.links {
+            if fs::read_link(to).is_ok_and(|there| there.as_os_str() == target.as_str()) {
+                continue;
+            }
             let _ = fs::remove_file(to);
             std::os::unix::fs::symlink(target, to).or_fail(Exit::Failed, to.display())?;
         }
@@ -142,20 +157,14 @@ impl Job {
             return Ok(());
         }
         let reader = super::target::content(&self.drive, &self.index, &item.path)?;
-        let part = part_name(&item.to);
-        let written = self.write(&item, &reader, &part).await;
-        let finished = match written {
-            Ok(file) => finish(file, item.clone(), part.clone()).await,
-            Err(error) => Err(error),
-        };
-        if finished.is_err() {
-            let _ = fs::remove_file(&part);
-        }
-        finished
+        let part = Part(part_name(&item.to));
+        let file = part.create(&item.to)?;
+        let file = self.write(&item, &reader, file).await?;
+        finish(file, item, part).await
     }
 
-    async fn write(&self, item: &Item, reader: &FileReader, part: &Path) -> Result<fs::File> {
-        let file = fs::File::create(part).or_fail(Exit::Failed, part.display())?;
+    async fn write(&self, item: &Item, reader: &FileReader, file: fs::File) -> Result<fs::File> {
+        let to = item.to.display();
         let mut offset = 0;
         let mut fetched = 0;
         let mut flushed = 0;
@@ -170,7 +179,7 @@ impl Job {
                 .await
                 .map_err(|error| from_blob(&item.path, error))?;
             for piece in &pieces {
-                (&file).write_all(piece).or_fail(Exit::Failed, part.display())?;
+                (&file).write_all(piece).or_fail(Exit::Failed, &to)?;
                 offset += piece.len() as u64;
             }
             if pieces.is_empty() {
@@ -181,7 +190,7 @@ impl Job {
             let idle = write_back.as_ref().is_none_or(|task| task.is_finished());
             if idle && offset - flushed >= WRITE_BACK && offset < item.size {
                 flushed = offset;
-                let file = file.try_clone().or_fail(Exit::Failed, part.display())?;
+                let file = file.try_clone().or_fail(Exit::Failed, &to)?;
                 write_back = Some(tokio::task::spawn_blocking(move || {
                     let _ = file.sync_data();
                 }));
@@ -197,17 +206,18 @@ impl Job {
 }
 
 /// Syncs the file, gives it its mode and time, and puts it in its place.
-async fn finish(file: fs::File, item: Item, part: PathBuf) -> Result {
+async fn finish(file: fs::File, item: Item, part: Part) -> Result {
+    let to = item.to.clone();
     let work = move || {
         file.set_permissions(fs::Permissions::from_mode(u32::from(item.mode)))?;
         if let Some(ms) = item.mtime_ms.and_then(|ms| u64::try_from(ms).ok()) {
             file.set_modified(UNIX_EPOCH + Duration::from_millis(ms))?;
         }
         file.sync_all()?;
-        fs::rename(&part, &item.to)
+        fs::rename(&part.0, &item.to)
     };
     let done = tokio::task::spawn_blocking(work).await.or_exit(Exit::Failed)?;
-    done.or_fail(Exit::Failed, "writing the file")
+    done.or_fail(Exit::Failed, to.display())
 }
 
 /// Whether the file is there already, by size and time.
@@ -217,6 +227,49 @@ fn is_there(item: &Item) -> bool {
     let same_time =
         item.mtime_ms.is_some() && time.map(|time| time.as_millis() as i64) == item.mtime_ms;
     meta.is_file() && meta.len() == item.size && same_time
+}
+
+/// Makes the folders, the destination first and each before those inside it.
+///
+/// Below the destination nothing is written through a link: one that an earlier version of the drive left here
+/// would lead wherever its writer likes.
+fn make_folders(folders: &[PathBuf]) -> Result {
+    let Some((destination, below)) = folders.split_first() else { return Ok(()) };
+    fs::create_dir_all(destination).or_fail(Exit::Failed, destination.display())?;
+    for folder in below {
+        match fs::create_dir(folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => refuse_link(folder)?,
+            made => made.or_fail(Exit::Failed, folder.display())?,
+        }
+    }
+    Ok(())
+}
+
+/// Fails if there is something else than a folder.
+fn refuse_link(folder: &Path) -> Result {
+    if fs::symlink_metadata(folder).is_ok_and(|meta| !meta.is_dir()) {
+        let folder = folder.display();
+        let text = format!("{folder} is no folder but a file or a link: move it away first");
+        return Err(Failure::new(Exit::Failed, text));
+    }
+    Ok(())
+}
+
+/// An unfinished file; removed when dropped, which after its renaming is nothing.
+struct Part(PathBuf);
+
+impl Part {
+    /// A new file: whatever has the name, a link above all, is taken away first.
+    fn create(&self, to: &Path) -> Result<fs::File> {
+        let _ = fs::remove_file(&self.0);
+        fs::File::create_new(&self.0).or_fail(Exit::Failed, to.display())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 /// `dir/.name.hdrive-part`.

@@ -32,6 +32,7 @@ use clap::Parser;
 use exit::{Exit, Fail, Failure, Result};
 use owner::{Request, Role};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Parses the command line, runs it, says what went wrong, and returns how it ended.
 pub fn main() -> Exit {
@@ -65,6 +66,9 @@ fn run(cli: Cli) -> Result<Exit> {
     }
 }
 
+/// Between the end of an owner and the search for the next.
+const RETRY: Duration = Duration::from_millis(10);
+
 /// Runs `command` in the owner of the store, which may be this process.
 fn on_store(command: Command, global: &Global) -> Result<Exit> {
     let store = store_dir(global)?;
@@ -81,22 +85,22 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
             Role::Face(stream) => stream,
         };
         let runtime = runtime(1)?;
-        let asked = owner::send_request(&stream, &request);
-        let code = match asked {
-            Ok(()) => runtime.block_on(owner::face(stream)),
-            Err(error) => Err(error),
-        };
-        match code {
-            Ok(Some(code)) => return Ok(Exit::from_code(code)),
+        if owner::send_request(&stream, &request).is_err() {
+            // It ended just now; a pause, so that whatever keeps refusing costs nothing.
+            std::thread::sleep(RETRY);
+            continue;
+        }
+        match runtime.block_on(owner::face(stream, &store))? {
+            Some(code) => return Ok(Exit::from_code(code)),
             // The owner ended in the middle: the next round finds another one or becomes it.
-            Ok(None) | Err(_) => continue,
+            None => std::thread::sleep(RETRY),
         }
     }
 }
 
 /// The directory of the store: `--store`, `HDRIVE_STORE`, or below the user's data directory.
 fn store_dir(global: &Global) -> Result<PathBuf> {
-    if let Some(dir) = &global.store {
+    if let Some(dir) = global.store.as_ref().filter(|dir| !dir.as_os_str().is_empty()) {
         return std::path::absolute(dir).or_fail(Exit::Usage, dir.display());
     }
     if let Some(data) = std::env::var_os("XDG_DATA_HOME").filter(|d| Path::new(d).is_absolute()) {

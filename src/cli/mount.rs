@@ -5,11 +5,14 @@ use super::exit::{Exit, Fail, Failure, Result};
 use super::serve::Context;
 use super::target::{encryption_key, resolve};
 use crate::fs::{Access, DriveVolume, How, MountOptions, Mounted, split_options};
+use crate::hyper::drive::LiveDrive;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// A first look at the drive is waited for this long before the mount is called ready; it fills later.
 const FIRST_LOOK: Duration = Duration::from_millis(800);
+/// The same once a peer is connected, so that the names are certain to come.
+const NAMES_COMING: Duration = Duration::from_secs(10);
 /// What a request may wait beyond the drive's own read timeout.
 const MARGIN: Duration = Duration::from_secs(5);
 
@@ -36,14 +39,10 @@ pub async fn run(args: Mount, cx: Context) -> Result {
     result
 }
 
-async fn serve(
-    mounted: &Arc<Mounted>,
-    drive: &crate::hyper::drive::LiveDrive,
-    cx: &Context,
-) -> Result {
+async fn serve(mounted: &Arc<Mounted>, drive: &LiveDrive, cx: &Context) -> Result {
     // With a peer near the names are here before the line is printed, so that `ls` finds them.
     tokio::select! {
-        _ = drive.current(FIRST_LOOK) => {}
+        () = first_look(drive) => {}
         () = cx.cancel.cancelled() => {}
     }
     cx.out.pair("mounted", mounted.mount_point().display());
@@ -64,6 +63,13 @@ async fn serve(
         cx.out.note(format_args!("{point} was in use; it is unmounted lazily"));
     }
     Ok(())
+}
+
+/// Waits until the names are here, or it is clear that they will not be for a while.
+async fn first_look(drive: &LiveDrive) {
+    if drive.current(FIRST_LOOK).await.is_err() && drive.db().reach().borrow().peers > 0 {
+        let _ = drive.current(NAMES_COMING).await;
+    }
 }
 
 fn options(args: &Mount) -> Result<MountOptions> {

@@ -3,8 +3,9 @@
 //! The first command that opens a store takes the lock and listens on a Unix socket inside it. A later
 //! one finds the socket and sends its request (the parsed command as JSON) together with its own
 //! standard streams (SCM_RIGHTS), so that the owner writes straight to the terminal that asked. From then
-//! on one byte each way: `c` from the face means "cancel", and a byte of the owner is the exit code. If
-//! the owner goes away without one, the face tries again from the start and may become the owner itself.
+//! on single bytes: the owner says [`ACCEPTED`] at once and the exit code at the end; `c` from the face
+//! means "cancel". If the owner goes away without a code, the face tries again from the start and may become
+//! the owner itself.
 //!
 //! | bytes | request |
 //! |---|---|
@@ -45,6 +46,9 @@ const MAX_REQUEST: usize = 1 << 20;
 /// The longest wait for an owner that holds the lock but does not listen yet (it is starting or ending).
 const OWNER_PATIENCE: Duration = Duration::from_secs(10);
 
+/// What an owner answers as soon as it has read a request: it is alive. No exit code is this large.
+pub const ACCEPTED: u8 = 255;
+
 /// What this process is to a store.
 pub enum Role {
     Owner(Ownership),
@@ -64,13 +68,15 @@ impl Drop for Ownership {
     }
 }
 
+/// Makes the directory of a store, for its user alone: it holds secret keys.
+pub fn make_store(store: &Path) -> Result {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(store);
+    made.or_fail(Exit::Store, format_args!("cannot make the store {}", store.display()))
+}
+
 /// Becomes the owner of `store`, or connects to the one it has.
 pub fn enter(store: &Path) -> Result<Role> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(store)
-        .or_fail(Exit::Store, format_args!("cannot make the store {}", store.display()))?;
+    make_store(store)?;
     let give_up = Instant::now() + OWNER_PATIENCE;
     loop {
         if let Some(ownership) = own(store)? {
@@ -80,18 +86,21 @@ pub fn enter(store: &Path) -> Result<Role> {
             return Ok(Role::Face(stream));
         }
         if Instant::now() > give_up {
-            let pid = fs::read_to_string(store.join("lock")).unwrap_or_default();
-            return Err(Failure::new(
-                Exit::Store,
-                format_args!(
-                    "the store {} is locked by process {} which does not answer: end it, or use --store",
-                    store.display(),
-                    pid.trim()
-                ),
-            ));
+            return Err(silent(store));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The owner does not answer: who it is, and what can be done.
+fn silent(store: &Path) -> Failure {
+    let pid = fs::read_to_string(store.join("lock")).unwrap_or_default();
+    let (store, pid) = (store.display(), pid.trim());
+    let pid = if pid.is_empty() { "a process" } else { &format!("process {pid}") };
+    let text = format!(
+        "the store {store} is locked by {pid} which does not answer: end it, or use another with --store"
+    );
+    Failure::new(Exit::Store, text)
 }
 
 fn own(store: &Path) -> Result<Option<Ownership>> {
@@ -157,8 +166,30 @@ pub fn send_request(stream: &UnixStream, request: &Request) -> std::io::Result<(
     (&*stream).write_all(&body)
 }
 
-/// Reads a request and the three descriptors of a face.
-pub fn read_request(stream: &UnixStream) -> std::io::Result<(Request, [OwnedFd; 3])> {
+/// A face's words as they came, and its standard streams.
+pub struct Asked {
+    pub body: Vec<u8>,
+    pub streams: [OwnedFd; 3],
+}
+
+impl Asked {
+    /// The request; the version of the sender if it is one that this program does not understand.
+    pub fn request(&self) -> std::result::Result<Request, String> {
+        #[derive(Deserialize)]
+        struct Sender {
+            version: String,
+        }
+        let sender = serde_json::from_slice(&self.body).map(|sender: Sender| sender.version);
+        let sender = sender.map_err(|_| "of another kind".to_string())?;
+        if sender != env!("CARGO_PKG_VERSION") {
+            return Err(sender);
+        }
+        serde_json::from_slice(&self.body).map_err(|_| sender)
+    }
+}
+
+/// Reads what a face asks.
+pub fn read_request(stream: &UnixStream) -> std::io::Result<Asked> {
     let bad = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_string());
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut head = [0; 4];
@@ -175,7 +206,7 @@ pub fn read_request(stream: &UnixStream) -> std::io::Result<(Request, [OwnedFd; 
             fds.extend(received);
         }
     }
-    let fds: [OwnedFd; 3] = fds.try_into().map_err(|_| bad("a request without its streams"))?;
+    let streams: [OwnedFd; 3] = fds.try_into().map_err(|_| bad("a request without its streams"))?;
     let n = u32::from_le_bytes(head) as usize;
     if n > MAX_REQUEST {
         return Err(bad("request too large"));
@@ -184,24 +215,40 @@ pub fn read_request(stream: &UnixStream) -> std::io::Result<(Request, [OwnedFd; 
     let mut reader = stream;
     reader.read_exact(&mut body)?;
     stream.set_read_timeout(None)?;
-    Ok((serde_json::from_slice(&body)?, fds))
+    Ok(Asked { body, streams })
 }
 
 /// Stands in for a command that the owner runs: passes Ctrl-C on and waits for the exit code. `None` when
 /// the owner went away without one.
-pub async fn face(stream: UnixStream) -> std::io::Result<Option<u8>> {
+///
+/// # Errors
+/// An owner that does not even accept the request (it is stopped, say) is named after a while.
+pub async fn face(stream: UnixStream, store: &Path) -> Result<Option<u8>> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::signal::unix::{SignalKind, signal};
-    stream.set_nonblocking(true)?;
-    let mut stream = tokio::net::UnixStream::from_std(stream)?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut asked = false;
+    stream.set_nonblocking(true).or_exit(Exit::Failed)?;
+    let mut stream = tokio::net::UnixStream::from_std(stream).or_exit(Exit::Failed)?;
+    let on = |kind| signal(kind).or_exit(Exit::Failed);
+    let mut interrupt = on(SignalKind::interrupt())?;
+    let mut terminate = on(SignalKind::terminate())?;
+    let mut hangup = on(SignalKind::hangup())?;
+    let patience = tokio::time::sleep(OWNER_PATIENCE);
+    tokio::pin!(patience);
+    let (mut accepted, mut asked) = (false, false);
     loop {
         let mut code = [0];
         tokio::select! {
-            read = stream.read(&mut code) => return Ok(matches!(read, Ok(1)).then_some(code[0])),
+            read = stream.read(&mut code) => match read {
+                Ok(1) if code[0] == ACCEPTED => {
+                    accepted = true;
+                    continue;
+                }
+                Ok(1) => return Ok(Some(code[0])),
+                // Nobody is left to do it, and the user wants it no more.
+                _ if asked => return Ok(Some(Exit::Interrupted as u8)),
+                _ => return Ok(None),
+            },
+            () = &mut patience, if !accepted => return Err(silent(store)),
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}

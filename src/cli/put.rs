@@ -25,7 +25,12 @@ pub async fn run(args: Put, cx: Context) -> Result {
     };
     let put = tokio::task::spawn_blocking(work).await.or_exit(Exit::Failed)?;
     let count = put?;
-    cx.out.note(format_args!("{count} file(s) put, version {}", drive.db().core().length()));
+    let version = drive.db().core().length();
+    if cx.out.json {
+        cx.out.object(&serde_json::json!({"put": {"files": count, "version": version}}));
+    } else {
+        cx.out.note(format_args!("{count} file(s) put, version {version}"));
+    }
     Ok(())
 }
 

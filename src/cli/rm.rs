@@ -38,6 +38,11 @@ pub async fn run(args: Rm, cx: Context) -> Result {
     };
     let removed = tokio::task::spawn_blocking(remove).await.or_exit(Exit::Failed)?;
     let removed = removed.or_exit(Exit::Store)?;
-    cx.out.note(format_args!("{removed} file(s) removed"));
+    if cx.out.json {
+        let version = live.db().core().length();
+        cx.out.object(&serde_json::json!({"removed": {"files": removed, "version": version}}));
+    } else {
+        cx.out.note(format_args!("{removed} file(s) removed"));
+    }
     Ok(())
 }

@@ -6,7 +6,7 @@
 use super::args::{Command, Global};
 use super::exit::{Exit, Fail, Failure, Result};
 use super::output::Output;
-use super::owner::{Ownership, Request, read_request};
+use super::owner::{ACCEPTED, Asked, Ownership, Request, read_request};
 use super::{cat, create, get, info, ls, mount, put, rm, runtime, seed, share, status};
 use crate::node::{Node, NodeConfig};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -62,12 +62,15 @@ pub fn run(ownership: Ownership, first: Request, store: &Path, global: &Global) 
 
 async fn config(command: &Command, store: &Path, global: &Global) -> Result<NodeConfig> {
     let mut config = NodeConfig::new(store);
-    if let Some(names) = &global.bootstrap {
+    // An empty variable is as none.
+    let names = global.bootstrap.as_ref().filter(|names| names.iter().any(|n| !n.is_empty()));
+    if let Some(names) = names {
         config.bootstrap = resolve_bootstrap(names).await?;
     }
     config.local = global.local.unwrap_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
     if let Command::Mount(mount) = command {
-        config.patience.read = mount.read_timeout;
+        // Each mount ends its reads itself; other commands keep the usual patience.
+        config.patience.read = config.patience.read.max(mount.read_timeout);
         config.cache_memory = mount.cache_memory;
     }
     Ok(config)
@@ -188,12 +191,12 @@ async fn serve_face(
         let stream = stream.into_std()?;
         stream.set_nonblocking(false)?;
         let task = tokio::task::spawn_blocking(move || {
-            let request = read_request(&stream)?;
-            Ok::<_, std::io::Error>((stream, request))
+            let asked = read_request(&stream)?;
+            Ok::<_, std::io::Error>((stream, asked))
         });
         task.await.map_err(std::io::Error::other)?
     };
-    let (stream, (request, streams)) = match read.await {
+    let (stream, asked) = match read.await {
         Ok(read) => read,
         Err(error) => {
             tracing::warn!("a command of another process: {error}");
@@ -202,8 +205,9 @@ async fn serve_face(
     };
     let _ = stream.set_nonblocking(true);
     let Ok(mut stream) = tokio::net::UnixStream::from_std(stream) else { return };
+    let _ = stream.write_all(&[ACCEPTED]).await;
     let (cancel, cancelled) = watch::channel(false);
-    let command = run_request(request, streams, node, Cancel(cancelled));
+    let command = run_asked(asked, node, Cancel(cancelled));
     tokio::pin!(command);
     let mut owner_ended = false;
     let mut hung_up = false;
@@ -226,6 +230,22 @@ async fn serve_face(
     }
 }
 
+/// Runs the request of a face, if it is one of this version.
+async fn run_asked(asked: Asked, node: Arc<Node>, cancel: Cancel) -> Exit {
+    match asked.request() {
+        Ok(request) => run_request(request, asked.streams, node, cancel).await,
+        Err(version) => {
+            Output::new(asked.streams, false, false).error(format_args!(
+                "the store is in use by process {} of hdrive {}, this is {version}: end it, or use the \
+                 same version",
+                std::process::id(),
+                env!("CARGO_PKG_VERSION"),
+            ));
+            Exit::Store
+        }
+    }
+}
+
 /// Runs one request to its end and tells an error to whoever asked.
 async fn run_request(
     request: Request,
@@ -234,14 +254,6 @@ async fn run_request(
     cancel: Cancel,
 ) -> Exit {
     let out = Arc::new(Output::new(streams, request.json, request.quiet));
-    if request.version != env!("CARGO_PKG_VERSION") {
-        out.error(format_args!(
-            "the store is in use by hdrive {}, this is {}: end the other, or use the same",
-            env!("CARGO_PKG_VERSION"),
-            request.version
-        ));
-        return Exit::Store;
-    }
     let cx = Context { node, out: out.clone(), cancel: cancel.clone(), cwd: request.cwd };
     let running = dispatch(request.command, cx);
     match running.await {

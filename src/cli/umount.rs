@@ -1,10 +1,13 @@
 //! `hdrive umount`: takes a mount away, needs neither the store nor its owner.
 
 use super::args::Umount;
-use super::exit::{Exit, Fail, Result};
-use crate::fs::{How, unmount};
+use super::exit::{Exit, Failure, Result};
+use crate::fs::{How, MountError, unmount};
 
 pub fn run(args: &Umount) -> Result {
     let how = if args.lazy { How::Lazy } else { How::Clean };
-    unmount(&args.mountpoint, how).or_exit(Exit::Mount)
+    unmount(&args.mountpoint, how).map_err(|error| match error {
+        MountError::NotMounted(_) | MountError::Missing(_) => Failure::new(Exit::NotFound, error),
+        error => Failure::new(Exit::Mount, error),
+    })
 }

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 pub struct DriveVolume {
     drive: Arc<LiveDrive>,
     frozen: bool,
-    /// The longest a first look at a drive waits for its index while a peer is connected.
+    /// The longest a read waits, and a first look at the drive for its index while a peer is connected.
     patience: Duration,
     /// Turns true when this mount ends; other users of the drive go on.
     closed: watch::Sender<bool>,
@@ -83,11 +83,12 @@ impl Volume for DriveVolume {
 
     fn open(&self, path: &DrivePath) -> Answer<Arc<dyn FileContent>> {
         let (path, drive, closed) = (path.clone(), self.drive.clone(), self.closed.subscribe());
+        let patience = self.patience;
         self.with_index(move |index| {
             let found = index.lookup(&path).ok_or(VolumeError::NotFound)?;
             let revision = entry(found).revision;
             let reader = drive.content_in(index, &path).map_err(volume_error)?;
-            Ok(Arc::new(DriveFile { reader, revision, closed }) as Arc<dyn FileContent>)
+            Ok(Arc::new(DriveFile { reader, revision, patience, closed }) as Arc<dyn FileContent>)
         })
     }
 
@@ -151,6 +152,7 @@ fn entry(found: Found<'_>) -> Entry {
 struct DriveFile {
     reader: FileReader,
     revision: u64,
+    patience: Duration,
     closed: watch::Receiver<bool>,
 }
 
@@ -169,7 +171,15 @@ impl FileContent for DriveFile {
 
     fn read(&self, offset: u64, len: usize) -> BoxFuture<Result<Vec<Bytes>>> {
         let read = self.reader.read(offset, len);
-        let read = async move { read.await.map_err(blob_error) };
+        let patience = self.patience;
+        let read = async move {
+            match tokio::time::timeout(patience, read).await {
+                Ok(read) => read.map_err(blob_error),
+                Err(_) => {
+                    Err(VolumeError::TimedOut(format!("no peer sent it within {patience:?}")))
+                }
+            }
+        };
         Box::pin(until_closed(self.closed.clone(), read))
     }
 

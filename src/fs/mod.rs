@@ -7,7 +7,7 @@
 //! | `inode`, `dir`, `handle`, `prefetch`, `link`, `attr`, `xattr`, `errno` | what the operations are made of |
 //! | `notify` | tells the kernel what it must no longer believe |
 //! | `pending` | ends the wait of a caller that was killed |
-//! | `mount`, `options`, `mount_point`, `mountinfo`, `unmount` | a mount's life |
+//! | `mount`, `attach`, `options`, `mount_point`, `mountinfo`, `unmount` | a mount's life |
 //! | `volume` | what all of it needs from a drive |
 //!
 //! Who waits for whom: FUSE threads answer from memory and local disk only and never wait for a peer; what
@@ -16,6 +16,7 @@
 // This floor lives in real time: deadlines of requests are the kernel's callers' own patience.
 #![allow(clippy::disallowed_methods)]
 
+mod attach;
 mod attr;
 mod dir;
 mod drive;

@@ -1,17 +1,18 @@
 //! A mount's life: from the mount point to its end, whoever ends it.
 
+use super::attach::{DEVICE, attach};
 use super::attr::Look;
 use super::errno::MountError;
 use super::filesystem::Filesystem;
 use super::fuse::Fuse;
-use super::mount_point::prepare;
+use super::mount_point::{Probe, prepare, probe};
 use super::notify::{self, Event};
 use super::options::{Access, MountOptions};
 use super::pending::Pending;
 use super::unmount::{How, detach, helper, install_hint};
 use super::volume::Volume;
 use super::{mountinfo, mountinfo::MountEntry};
-use fuser::{Config, MountOption, Session, SessionACL};
+use fuser::{Config, Session, SessionACL};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
 use std::io;
@@ -23,7 +24,6 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-const DEVICE: &str = "/dev/fuse";
 /// How long the end of a mount of ours is waited for once the kernel has agreed to it.
 const END: Duration = Duration::from_millis(500);
 
@@ -50,33 +50,47 @@ pub fn mount(
         fs.frozen(),
     );
     let skin = Fuse::new(fs.clone(), look, pending.clone(), runtime);
-    let session = Session::new(skin, &point, &config(options)).map_err(|error| {
+    let device = attach(&point, options).map_err(|error| {
         pending.close();
         explain(&point, options, error)
     })?;
-    // The kernel answers from here on; what fails below unmounts as the session is dropped.
     let entry = mountinfo::top_at(&point).ok().flatten();
-    if let Some(entry) = &entry {
-        raise_read_ahead(entry, options.read_ahead_kib);
-    }
-    let (events, queue) = mpsc::channel();
-    notify::start(fs.clone(), queue, session.notifier())
-        .map_err(|source| io_error("starting a thread", source))?;
-    if !fs.frozen() {
-        volume.subscribe(notify::listener(events.clone()));
-    }
-    let ended = serve(session)?;
+    let start = || {
+        let config = config(options);
+        let session = Session::from_fd(skin, device, config.acl, config)
+            .map_err(|source| io_error(&format!("mounting on {}", point.display()), source))?;
+        // The kernel answers from here on.
+        if let Some(entry) = &entry {
+            raise_read_ahead(entry, options.read_ahead_kib);
+        }
+        let (events, queue) = mpsc::channel();
+        notify::start(fs.clone(), queue, session.notifier())
+            .map_err(|source| io_error("starting a thread", source))?;
+        if !fs.frozen() {
+            volume.subscribe(notify::listener(events.clone()));
+        }
+        Ok((serve(session, &point)?, events))
+    };
+    let (ended, events) = start().inspect_err(|_| {
+        pending.close();
+        let _ = detach(&point, How::Lazy);
+    })?;
     tracing::info!(mount_point = %point.display(), "mounted");
     Ok(Mounted { point, entry, volume, pending, events, ended })
 }
 
 /// Runs the session on threads of its own; the receiver turns true when it is over.
-fn serve(session: Session<Fuse>) -> Result<watch::Receiver<bool>, MountError> {
+fn serve(session: Session<Fuse>, point: &Path) -> Result<watch::Receiver<bool>, MountError> {
     let (over, ended) = watch::channel(false);
     let thread = std::thread::Builder::new().name("hdrive-session".into());
+    let point = point.to_owned();
     let spawned = thread.spawn(move || {
         if let Err(error) = session.run() {
             tracing::warn!(%error, "the mount ended");
+            // Not by an unmount, so it is still there, and nobody serves it any more.
+            if probe(&point) == Probe::Dead {
+                let _ = detach(&point, How::Lazy);
+            }
         }
         let _ = over.send(true);
     });
@@ -171,21 +185,6 @@ impl Drop for Mounted {
 
 fn config(options: &MountOptions) -> Config {
     let mut config = Config::default();
-    config.mount_options = vec![
-        MountOption::RO,
-        MountOption::NoSuid,
-        MountOption::NoDev,
-        MountOption::DefaultPermissions,
-        MountOption::FSName(options.source.clone()),
-        // As a text: only so does a mount by root show it, too.
-        MountOption::CUSTOM(format!("subtype={}", mountinfo::SOURCE)),
-    ];
-    if options.noexec {
-        config.mount_options.push(MountOption::NoExec);
-    }
-    if options.noatime {
-        config.mount_options.push(MountOption::NoAtime);
-    }
     config.acl = match options.access {
         Access::Owner => SessionACL::Owner,
         Access::OwnerAndRoot => SessionACL::RootAndOwner,

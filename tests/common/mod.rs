@@ -337,6 +337,8 @@ impl Lab {
         args.extend(more);
         let mut process = self.spawn(store, &args);
         process.line("mounted: ");
+        // On a busy machine the drive may be found only after the mount is up.
+        eventually("names in the mount", PATIENCE, || fs::read_dir(&at).ok()?.next());
         Mounted { process, at }
     }
 

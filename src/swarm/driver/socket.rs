@@ -145,11 +145,16 @@ impl Socket {
     }
 
     fn try_send(&self, to: SocketAddrV4, bytes: &[u8], segment: Option<usize>) -> io::Result<()> {
+        let Some(segment) = segment.filter(|&size| size < bytes.len()) else {
+            // Not through `UdpSocketState`: it takes EINVAL for a driver without segmentation and never
+            // tries that again, but any stranger can give us an address that cannot be sent to.
+            return self.io.send_to(bytes, to).map(|_| ());
+        };
         let transmit = quinn_udp::Transmit {
             destination: to.into(),
             ecn: None,
             contents: bytes,
-            segment_size: segment,
+            segment_size: Some(segment),
             src_ip: None,
         };
         self.state.try_send((&self.io).into(), &transmit)
@@ -199,6 +204,15 @@ mod tests {
         assert_eq!(a.send(to, &[1; 65_508], None, None), Sent::TooLarge(65_508));
         assert_eq!(a.send(to, &[2; 65_507], Some(65_507), Some(5)), Sent::Done);
         assert_eq!(received(&mut b), [vec![2; 65_507]]);
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_sent_to_does_not_end_segmentation() {
+        let a = socket();
+        let segments = a.max_segments();
+        let nowhere = SocketAddrV4::new(Ipv4Addr::new(240, 0, 0, 1), 9);
+        assert_eq!(a.send(nowhere, &[1; 100], None, None), Sent::Done);
+        assert_eq!(a.max_segments(), segments);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //        {"event":"message","key":hex,"bytes":n,"sum":n}
 //        {"event":"close","key":hex}  {"event":"flushed"}
 const createTestnet = require('hyperdht/testnet')
+const DHT = require('hyperdht')
 const Hyperswarm = require('hyperswarm')
 const readline = require('readline')
 
@@ -20,7 +21,9 @@ const hex = (buffer) => buffer.toString('hex')
 async function main() {
   const bootstrap = process.argv[2] ? JSON.parse(process.argv[2]) : null
   const testnet = bootstrap ? null : await createTestnet(4)
-  const swarm = new Hyperswarm({ bootstrap: bootstrap || testnet.bootstrap })
+  // On loopback only, as the peers that it meets.
+  const options = { bootstrap: bootstrap || testnet.bootstrap, host: '127.0.0.1' }
+  const swarm = new Hyperswarm({ dht: new DHT(options) })
   const connections = new Map()
 
   swarm.on('connection', (connection) => {

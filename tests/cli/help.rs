@@ -1,0 +1,85 @@
+//! The help is as recorded, and the manual page knows every flag.
+
+use crate::common::*;
+use clap::CommandFactory;
+use hdrive::cli::args::Cli;
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+fn help(args: &[&str]) -> String {
+    let mut command = Hdrive::command(args);
+    command.arg("--help").env_remove("COLUMNS");
+    let done = run(command);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    done.text()
+}
+
+/// With `HDRIVE_BLESS=1` the record is written anew.
+#[test]
+fn help_is_as_recorded() {
+    let mut all = help(&[]);
+    for command in Cli::command().get_subcommands() {
+        let name = command.get_name();
+        all.push_str(&format!("\n==== {name} ====\n\n{}", help(&[name])));
+    }
+    let path = root().join("tests/cli/help.txt");
+    if std::env::var_os("HDRIVE_BLESS").is_some() {
+        fs::write(&path, &all).unwrap();
+    }
+    let recorded = fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(all, recorded, "if this change is meant: HDRIVE_BLESS=1 cargo test --test cli help");
+}
+
+#[test]
+fn the_manual_page_and_the_command_line_know_the_same_flags() {
+    let mut known = BTreeSet::new();
+    let mut root_command = Cli::command();
+    root_command.build();
+    let commands = std::iter::once(&root_command).chain(root_command.get_subcommands());
+    for argument in commands.flat_map(|command| command.get_arguments()) {
+        known.extend(argument.get_long().map(str::to_string));
+        known.extend(argument.get_short().map(|short| short.to_string()));
+    }
+    let page = fs::read_to_string(root().join("man/hdrive.1")).unwrap();
+    let mut described = BTreeSet::new();
+    for line in page.lines() {
+        let words: Vec<&str> = line.trim_start_matches('.').split_whitespace().collect();
+        for flag in words.windows(2).filter(|pair| pair[0] == "Fl").map(|pair| pair[1]) {
+            match flag.strip_prefix('-') {
+                Some(long) => {
+                    described.insert(long.to_string());
+                }
+                None => described.extend(flag.chars().map(|short| short.to_string())),
+            }
+        }
+    }
+    assert_eq!(described, known, "left: man/hdrive.1, right: hdrive --help");
+    for command in root_command.get_subcommands() {
+        let heading = format!(".It Cm {}", command.get_name());
+        assert!(page.lines().any(|line| line.starts_with(&heading)), "{heading} is missing");
+    }
+}
+
+#[test]
+fn the_manual_page_is_clean() {
+    let here = Command::new("mandoc").arg("-T").arg("lint").arg("/dev/null").output().is_ok();
+    if !available("mandoc", here) {
+        return;
+    }
+    let page = root().join("man/hdrive.1");
+    let lint = Command::new("mandoc").args(["-T", "lint", "-W", "warning"]).arg(page).output();
+    let lint = lint.unwrap();
+    assert!(lint.status.success(), "{}", String::from_utf8_lossy(&lint.stdout));
+}
+
+#[test]
+fn version_and_nonsense() {
+    let done = run(Hdrive::command(&["--version"]));
+    assert_eq!(done.text().trim(), concat!("hdrive ", env!("CARGO_PKG_VERSION")));
+    for nonsense in [&["frobnicate"][..], &["mount"], &["ls", "--frob"], &[]] {
+        let done = run(Hdrive::command(nonsense));
+        assert_eq!(done.code, 2, "{nonsense:?}: {}", done.stderr);
+        assert!(done.stderr.contains("Usage: hdrive"), "{}", done.stderr);
+    }
+}

@@ -1,0 +1,145 @@
+//! Keys, values and mount points that cannot be: each is told with what would do.
+
+use crate::common::*;
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// A key that nobody shares.
+pub const NOBODYS: &str = "yy4dyry4dyry4dyry4dyry4dyry4dyry4dyry4dyry4dyry4dyro";
+
+fn refused(lab: &Lab, code: i32, args: &[&str], wanted: &[&str]) {
+    let done = lab.run("alice", args);
+    assert_eq!(done.code, code, "{args:?}: {}", done.stderr);
+    for part in wanted {
+        assert!(done.stderr.contains(part), "{args:?}: no '{part}' in: {}", done.stderr);
+    }
+    assert_eq!(done.stderr.trim().lines().count(), 1, "one line: {}", done.stderr);
+}
+
+#[test]
+fn a_key_that_does_not_parse_is_told_with_what_is_accepted() {
+    let lab = Lab::new();
+    let bad = format!("{}0{}", &NOBODYS[..4], &NOBODYS[5..]);
+    let wanted = ["character 5 of the key is '0'", "ybndrfg8ejkmcpqxot1uwisza345h769"];
+    refused(&lab, 2, &["ls", &bad], &wanted);
+    let bad = format!("{}g", "a".repeat(63));
+    refused(&lab, 2, &["ls", &bad], &["character 64 of the key is 'g'", "0-9 and a-f"]);
+    let wanted =
+        ["this has 7", "52 z-base-32 or 64 hex", "neither a drive of this store nor a key"];
+    refused(&lab, 2, &["info", "unknown"], &wanted);
+    refused(&lab, 2, &["mount", "pear://x", "/nonexistent"], &["pear://"]);
+    refused(&lab, 2, &["cat", &format!("{NOBODYS}/../x")], &["'../x'"]);
+    let secret = ["ls", NOBODYS, "--encryption-key", "short"];
+    refused(&lab, 2, &secret, &["--encryption-key", "52 z-base-32"]);
+    refused(&lab, 2, &["create", NOBODYS], &["not look like a key"]);
+}
+
+#[test]
+fn values_that_make_no_sense_are_told() {
+    let lab = Lab::new();
+    let at = lab.folder("mnt");
+    let mount = |more: &[&str]| {
+        let mut args = vec!["mount", NOBODYS, text(&at)];
+        args.extend(more);
+        let done = lab.run("alice", &args);
+        assert_eq!(done.code, 2, "{more:?}: {}", done.stderr);
+        done.stderr
+    };
+    assert!(mount(&["--read-timeout", "fast"]).contains("a time like 30s"));
+    assert!(mount(&["--cache-memory", "3parsec"]).contains("use K, M, G or T"));
+    assert!(mount(&["-o", "ro,frobnicate"]).contains("frobnicate"));
+    assert!(mount(&["-o", "uid=me"]).contains("uid"));
+    assert!(mount(&["--bootstrap", "nonsense"]).contains("host:port"));
+    refused(&lab, 2, &["mount", &format!("{NOBODYS}/sub"), text(&at)], &["as a whole"]);
+}
+
+#[test]
+fn an_empty_variable_is_as_none() {
+    let lab = Lab::new();
+    let mut command = lab.command("alice", &["create", "x"]);
+    command
+        .env("HDRIVE_BOOTSTRAP", "")
+        .env("HDRIVE_STORE", "")
+        .env("XDG_DATA_HOME", lab.dir.path());
+    let done = run(command);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(lab.path("hdrive/store.redb").exists());
+}
+
+#[test]
+fn a_mount_point_that_cannot_be_is_told() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let missing = lab.path("missing");
+    refused(&lab, 5, &["mount", NOBODYS, text(&missing)], &[text(&missing), "mkdir -p"]);
+    let full = lab.folder("full");
+    fs::write(full.join("file"), "x").unwrap();
+    refused(&lab, 5, &["mount", NOBODYS, text(&full)], &[text(&full), "not empty", "nonempty"]);
+    let file = full.join("file");
+    refused(&lab, 5, &["mount", NOBODYS, text(&file)], &[text(&file), "not a directory"]);
+    refused(&lab, 3, &["umount", text(&full)], &[text(&full), "not a mount point"]);
+    refused(&lab, 5, &["umount", "/proc"], &["/proc is not a drive"]);
+
+    let mount = lab.mount("bob", NOBODYS, &[]);
+    refused(&lab, 5, &["mount", NOBODYS, text(&mount.at)], &["mounted drive already"]);
+}
+
+#[test]
+fn without_a_fuse_device_the_remedy_is_named() {
+    let unshare = Command::new("unshare").args(["--mount", "true"]).status();
+    if !available("unshare --mount", unshare.is_ok_and(|status| status.success())) {
+        return;
+    }
+    let lab = Lab::new();
+    let at = lab.folder("mnt");
+    let hdrive = lab.command("alice", &["mount", NOBODYS, text(&at)]);
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", "mount -t tmpfs none /dev && exec \"$@\"", "sh"]);
+    command.arg(hdrive.get_program()).args(hdrive.get_args());
+    command.envs(hdrive.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let done = run(command);
+    assert_eq!(done.code, 5, "{}", done.stderr);
+    assert!(done.stderr.contains("/dev/fuse does not exist"), "{}", done.stderr);
+    assert!(done.stderr.contains("modprobe fuse"), "{}", done.stderr);
+}
+
+#[test]
+fn what_is_not_there_is_told() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("here"), "x").unwrap();
+    let (_share, key) = lab.share("alice", &folder);
+    for args in [
+        &["cat", &format!("{key}/gone")][..],
+        &["ls", &format!("{key}/gone")],
+        &["get", &format!("{key}/gone"), text(lab.dir.path())],
+    ] {
+        let done = lab.run("bob", args);
+        assert_eq!(done.code, 3, "{args:?}: {}", done.stderr);
+        assert!(done.stderr.contains("no such file or directory: /gone"), "{}", done.stderr);
+    }
+    let done = lab.run("bob", &["put", &key, text(&folder)]);
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    assert!(done.stderr.contains("secret key is elsewhere"), "{}", done.stderr);
+    let done = lab.run("bob", &["share", text(&lab.path("nowhere"))]);
+    assert_eq!(done.code, 3, "{}", done.stderr);
+    let done = lab.run("bob", &["share", text(&folder.join("here"))]);
+    assert_eq!(done.code, 2, "{}", done.stderr);
+    let (out, into) = (lab.path("no/such"), lab.path("no"));
+    let done = lab.run("bob", &["get", &format!("{key}/here"), text(&out)]);
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    assert!(done.stderr.contains(text(&out)) && !into.exists(), "{}", done.stderr);
+}
+
+#[test]
+fn a_drive_that_nobody_shares_is_told_in_time() {
+    let lab = Lab::new();
+    let started = Instant::now();
+    let done = lab.run("alice", &["ls", NOBODYS]);
+    assert_eq!(done.code, 4, "{}", done.stderr);
+    assert!(done.stderr.contains("no peer has it"), "{}", done.stderr);
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}

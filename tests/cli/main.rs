@@ -1,0 +1,29 @@
+//! The whole program as a user meets it: what is typed, what is printed, how it ends, and what bad input and
+//! bad peers get. Every process is real; the network is loopback.
+//!
+//! What bad peers send is tested where it is decoded and judged; here is only what a user sees of it:
+//!
+//! | a peer sends | tests |
+//! |---|---|
+//! | a wrong block, a wrong proof, a bad signature | `hub/tests/hostile.rs` (`a_false_block…`, `a_false_signature…`), `core/tree/tests.rs` (`a_changed_proof…`), `liar.rs` here |
+//! | a shrinking or absurd length | `hub/tests/hostile.rs` (`a_length_that_shrinks…`, `ranges_of_two_to_the_forty…`) |
+//! | endless channels, floods of requests | `hub/tests/hostile.rs` (`endless_channels…`, `a_flood_of_requests…`) |
+//! | oversized or truncated frames | `secret_stream/frame.rs` (`a_claimed_length…`, `a_short_frame…`), `mux/frame.rs`, `hub/tests/hostile.rs` (`malformed_frames…`) |
+//! | garbage datagrams | `udx/tests/hostile.rs`, `dht_rpc/message.rs`, `hyperdht/tests/liars.rs` (`any_bytes…`), `liar.rs` here |
+//! | hostile names and entries | `drive/tests.rs`, `tests/interop/mount_js.rs` |
+//!
+//! `tests/fuse` has the mount's own: faults of mount points and devices, callers that are killed.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod commands;
+mod help;
+mod input;
+mod liar;
+mod memory;
+mod mounts;
+mod peers;
+mod sharing;
+mod store;
+mod users;

@@ -1,0 +1,154 @@
+//! No peers, or none any more: what needs none answers at once, and what needs one ends in time.
+
+use crate::common::*;
+use crate::input::NOBODYS;
+use nix::sys::signal::Signal;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// What must be immediate, with room for a busy machine.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+fn within<T>(limit: Duration, what: &str, act: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let done = act();
+    let took = started.elapsed();
+    assert!(took < limit, "{what} took {took:?}");
+    done
+}
+
+#[test]
+fn a_mount_without_peers_is_up_and_answers_at_once() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let three = Duration::from_secs(3);
+    let mount = within(three, "the mount", || lab.mount("bob", NOBODYS, &[]));
+    within(AT_ONCE, "ls", || assert_eq!(fs::read_dir(&mount.at).unwrap().count(), 0));
+    within(AT_ONCE, "stat", || assert!(fs::metadata(&mount.at).unwrap().is_dir()));
+    within(AT_ONCE, "stat of nothing", || assert!(fs::metadata(mount.path("x")).is_err()));
+    within(AT_ONCE, "df", || {
+        let df = Command::new("df").arg(&mount.at).output().unwrap();
+        assert!(df.status.success());
+    });
+    let done = within(three, "umount", || lab.run("bob", &["umount", text(&mount.at)]));
+    assert_eq!(done.code, 0, "{}", done.stderr);
+}
+
+/// A mount whose names are here and whose only peer is gone.
+fn orphan(lab: &Lab, more: &[&str]) -> Mounted {
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), pattern(1, 1_000_000)).unwrap();
+    fs::write(folder.join("read"), pattern(2, 100_000)).unwrap();
+    let (mut share, key) = lab.share("alice", &folder);
+    let mount = lab.mount("bob", &key, more);
+    eventually("the names", PATIENCE, || fs::metadata(mount.path("file")).ok());
+    assert_eq!(fs::read(mount.path("read")).unwrap(), pattern(2, 100_000));
+    share.signal(Signal::SIGKILL);
+    share.wait(PATIENCE);
+    mount
+}
+
+fn cat(mount: &Mounted) -> Child {
+    let child = Command::new("cat")
+        .arg(mount.path("file"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    sleep(Duration::from_millis(300));
+    child
+}
+
+#[test]
+fn a_missing_block_ends_in_time_and_its_reader_can_be_killed() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let mount = orphan(&lab, &["--read-timeout", "2s"]);
+    let five = Duration::from_secs(5);
+    let error = within(five, "the read", || fs::read(mount.path("file")).unwrap_err());
+    assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::ETIMEDOUT as i32), "{error}");
+    within(AT_ONCE, "what is here", || {
+        assert_eq!(fs::read(mount.path("read")).unwrap(), pattern(2, 100_000));
+        assert_eq!(fs::metadata(mount.path("file")).unwrap().len(), 1_000_000);
+        assert_eq!(fs::read_dir(&mount.at).unwrap().count(), 2);
+    });
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL] {
+        let mut reader = cat(&mount);
+        let pid = nix::unistd::Pid::from_raw(reader.id() as i32);
+        nix::sys::signal::kill(pid, signal).unwrap();
+        let half = Duration::from_millis(500);
+        let status = within(half, "dying", || reader.wait().unwrap());
+        assert_eq!(status.signal(), Some(signal as i32));
+    }
+}
+
+#[test]
+fn a_mount_goes_while_a_read_waits() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let mut mount = orphan(&lab, &["--read-timeout", "60s"]);
+    let mut reader = cat(&mount);
+    let done = lab.run("bob", &["umount", text(&mount.at)]);
+    assert_eq!(done.code, 5, "{}", done.stderr);
+    let wanted = format!("in use by cat ({})", reader.id());
+    assert!(done.stderr.contains(&wanted), "{}", done.stderr);
+    // Ctrl-C does not ask: whoever waits gets an error.
+    mount.process.signal(Signal::SIGINT);
+    let status = mount.process.wait(Duration::from_secs(5));
+    assert_eq!(status.code(), Some(0));
+    assert!(!within(AT_ONCE, "the reader's end", || reader.wait().unwrap()).success());
+    assert_eq!(fs::read_dir(&mount.at).unwrap().count(), 0);
+    let said = mount.process.errors();
+    assert!(said.contains("was in use"), "{said}");
+    assert!(!said.contains("WARN") && !said.contains("ERROR"), "{said}");
+}
+
+#[test]
+fn a_lazy_unmount_leaves_a_waiting_read_its_end() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let mut mount = orphan(&lab, &["--read-timeout", "3s"]);
+    let mut reader = cat(&mount);
+    let done = lab.run("bob", &["umount", "--lazy", text(&mount.at)]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert_eq!(fs::read_dir(&mount.at).unwrap().count(), 0);
+    assert!(!reader.wait().unwrap().success());
+    assert_eq!(mount.process.wait(Duration::from_secs(10)).code(), Some(0));
+    let said = mount.process.errors();
+    assert!(!said.contains("WARN"), "{said}");
+}
+
+#[test]
+fn each_mount_of_a_store_has_its_own_read_timeout() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), pattern(1, 1_000_000)).unwrap();
+    let (mut share, key) = lab.share("alice", &folder);
+    let mut owner = lab.spawn("bob", &["seed", NOBODYS]);
+    owner.line("key: ");
+    let mount = lab.mount("bob", &key, &["--read-timeout", "1s"]);
+    eventually("the names", PATIENCE, || fs::metadata(mount.path("file")).ok());
+    share.signal(Signal::SIGSTOP);
+    let three = Duration::from_secs(3);
+    let error = within(three, "the read", || fs::read(mount.path("file")).unwrap_err());
+    assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::ETIMEDOUT as i32), "{error}");
+    share.signal(Signal::SIGCONT);
+    let back = || fs::read(mount.path("file")).ok();
+    assert_eq!(eventually("the peer's return", PATIENCE, back), pattern(1, 1_000_000));
+    share.signal(Signal::SIGINT);
+    share.wait(PATIENCE);
+}

@@ -1,0 +1,81 @@
+//! What is shared: found again, brought up to date, kept by others.
+
+use crate::common::*;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::fs;
+
+fn version(lab: &Lab, key: &str) -> u64 {
+    let info: Value =
+        serde_json::from_str(lab.run("alice", &["info", key, "--json"]).text().trim()).unwrap();
+    info["version"].as_u64().unwrap()
+}
+
+#[test]
+fn a_second_share_imports_only_what_changed() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    for i in 0..20 {
+        fs::write(folder.join(format!("file{i}")), pattern(i, 10_000)).unwrap();
+    }
+    let (mut share, key) = lab.share("alice", &folder);
+    let before = version(&lab, &key);
+    share.signal(Signal::SIGINT);
+    assert_eq!(share.wait(PATIENCE).code(), Some(0));
+    assert_eq!(share.errors(), "");
+
+    let (mut share, again) = lab.share("alice", &folder);
+    assert_eq!(again, key);
+    assert_eq!(version(&lab, &key), before, "nothing was imported");
+    share.signal(Signal::SIGTERM);
+    share.wait(PATIENCE);
+
+    fs::write(folder.join("file3"), "changed").unwrap();
+    fs::remove_file(folder.join("file4")).unwrap();
+    let (_share, _) = lab.share("alice", &folder);
+    assert_eq!(version(&lab, &key), before + 2, "one entry written, one removed");
+    assert_eq!(lab.run("bob", &["cat", &format!("{key}/file3")]).text(), "changed");
+}
+
+#[test]
+fn a_seed_is_complete_and_serves_when_the_sharer_is_gone() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), pattern(4, 3_000_000)).unwrap();
+    let (mut share, key) = lab.share("alice", &folder);
+    let mut seed = lab.spawn("carol", &["seed", &key, "--json"]);
+    let told: Value = serde_json::from_str(&seed.line("")).unwrap();
+    assert_eq!(told["key"], key);
+    let told: Value = serde_json::from_str(&seed.line("")).unwrap();
+    assert_eq!(told["complete"], key);
+    fs::write(folder.join("more"), "more").unwrap();
+    let told: Value = serde_json::from_str(&seed.line("")).unwrap();
+    assert_eq!(told["complete"], key, "it keeps current");
+    share.signal(Signal::SIGKILL);
+    share.wait(PATIENCE);
+
+    let out = lab.path("out");
+    let got = lab.run("bob", &["get", &key, text(&out)]);
+    assert_eq!(got.code, 0, "{}", got.stderr);
+    assert_eq!(fs::read(out.join("file")).unwrap(), pattern(4, 3_000_000));
+    assert_eq!(fs::read_to_string(out.join("more")).unwrap(), "more");
+}
+
+#[test]
+fn a_share_says_json_and_a_store_inside_is_refused() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), "12345").unwrap();
+    let mut share = lab.spawn("alice", &["share", text(&folder), "--json", "--name", "pictures"]);
+    let told: Value = serde_json::from_str(&share.line("")).unwrap();
+    let key = told["key"].as_str().unwrap().to_string();
+    let told: Value = serde_json::from_str(&share.line("")).unwrap();
+    assert_eq!(told["shared"]["files"], 1);
+    assert_eq!(told["shared"]["bytes"], 5);
+    assert_eq!(lab.run("alice", &["cat", "pictures/file"]).text(), "12345");
+    assert_eq!(lab.run("bob", &["cat", &format!("{key}/file")]).text(), "12345");
+
+    let done = lab.run("bob", &["share", text(lab.dir.path())]);
+    assert_eq!(done.code, 2, "{}", done.stderr);
+    assert!(done.stderr.contains("holds the store itself"), "{}", done.stderr);
+}

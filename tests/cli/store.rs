@@ -1,0 +1,227 @@
+//! One store, many commands: who owns it, who takes over, and what is told when it cannot be used.
+
+use crate::common::*;
+use crate::input::NOBODYS;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::fs;
+use std::io::Write;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn json(text: &str) -> Vec<Value> {
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect()
+}
+
+#[test]
+fn commands_on_one_store_work_side_by_side_and_end_alone() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), pattern(3, 300_000)).unwrap();
+    let (_share, key) = lab.share("alice", &folder);
+    let owner = lab.mount("bob", &key, &[]);
+    let out = lab.path("out");
+    assert_eq!(lab.run("bob", &["get", &format!("{key}/file"), text(&out)]).code, 0);
+    assert_eq!(fs::read(&out).unwrap(), pattern(3, 300_000));
+    assert_eq!(lab.run("bob", &["ls", &key]).text(), "file\n");
+
+    let at = lab.folder("second");
+    let mut face = lab.spawn("bob", &["mount", &key, text(&at)]);
+    face.line("mounted: ");
+    assert_eq!(fs::read(at.join("file")).unwrap(), pattern(3, 300_000));
+    let status = &json(&lab.run("bob", &["status", "--json"]).text())[0];
+    assert_eq!(status["pid"], owner.process.pid());
+    assert_eq!(status["mounts"].as_array().unwrap().len(), 2);
+    assert!(lab.run("bob", &["status"]).text().contains(text(&at)));
+
+    face.signal(Signal::SIGINT);
+    assert_eq!(face.wait(SOON).code(), Some(0));
+    assert_eq!(fs::read_dir(&at).unwrap().count(), 0, "the face's mount is gone");
+    assert_eq!(fs::read(owner.path("file")).unwrap(), pattern(3, 300_000), "the other stays");
+}
+
+#[test]
+fn when_the_owner_is_ended_another_command_takes_over() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), "content").unwrap();
+    let (_share, key) = lab.share("alice", &folder);
+    let mut owner = lab.mount("bob", &key, &[]);
+    let at = lab.folder("second");
+    let mut face = lab.spawn("bob", &["mount", &key, text(&at)]);
+    face.line("mounted: ");
+
+    owner.process.signal(Signal::SIGTERM);
+    owner.process.wait(SOON);
+    face.line("mounted: ");
+    let read = || fs::read_to_string(at.join("file")).ok();
+    assert_eq!(eventually("the file", PATIENCE, read), "content");
+    let status = &json(&lab.run("bob", &["status", "--json"]).text())[0];
+    assert_eq!(status["pid"], face.pid());
+
+    // The new owner's own command ends; it goes on for whoever is left.
+    let mut third = lab.spawn("bob", &["seed", &key]);
+    third.line("complete: ");
+    face.signal(Signal::SIGINT);
+    eventually("the unmount", SOON, || (fs::read_dir(&at).ok()?.count() == 0).then_some(()));
+    let status = &json(&lab.run("bob", &["status", "--json"]).text())[0];
+    assert_eq!(status["pid"], face.pid());
+    face.signal(Signal::SIGKILL);
+    face.wait(SOON);
+    let owner = || {
+        let status = lab.run("bob", &["status", "--json"]).text();
+        json(&status)[0]["pid"].as_u64().filter(|pid| *pid == u64::from(third.pid()))
+    };
+    eventually("the third's turn", SOON, owner);
+}
+
+#[test]
+fn a_locked_store_is_told_with_the_process_that_holds_it() {
+    let lab = Lab::new();
+    let store = lab.folder("bob");
+    let mut file = fs::File::create(store.join("lock")).unwrap();
+    write!(file, "{}", std::process::id()).unwrap();
+    let _lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| e).unwrap();
+    let started = Instant::now();
+    let done = lab.run("bob", &["ls", NOBODYS]);
+    assert_eq!(done.code, 6, "{}", done.stderr);
+    let wanted = format!("locked by process {}", std::process::id());
+    assert!(done.stderr.contains(&wanted) && done.stderr.contains(text(&store)), "{}", done.stderr);
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+}
+
+#[test]
+fn an_owner_that_is_stopped_is_told_and_works_again_later() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), "content").unwrap();
+    let (share, key) = lab.share("alice", &folder);
+    share.signal(Signal::SIGSTOP);
+    let done = lab.run("alice", &["ls", &key]);
+    share.signal(Signal::SIGCONT);
+    assert_eq!(done.code, 6, "{}", done.stderr);
+    let wanted = format!("locked by process {}", share.pid());
+    assert!(done.stderr.contains(&wanted), "{}", done.stderr);
+    assert_eq!(lab.run("alice", &["ls", &key]).text(), "file\n");
+}
+
+#[test]
+fn a_request_of_another_version_is_refused_with_the_reason() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    let (_share, _) = lab.share("alice", &folder);
+    // What an older program would send, with its streams, through a small Python.
+    let script = r#"
+import socket, sys, struct, array, json
+s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
+body = json.dumps({"version": "0.0.1", "words": ["ls"]}).encode()
+fds = array.array("i", [0, 1, 2]).tobytes()
+s.sendmsg([struct.pack("<I", len(body))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+s.sendall(body)
+got = b""
+while True:
+    more = s.recv(1)
+    if not more: break
+    got += more
+print(list(got))
+"#;
+    let socket = lab.path("alice/socket");
+    if !available("python3", Command::new("python3").arg("-V").output().is_ok()) {
+        return;
+    }
+    let mut command = Command::new("python3");
+    command.arg("-c").arg(script).arg(socket);
+    let done = run(command);
+    assert_eq!(done.text().trim(), "[255, 6]", "{}", done.stderr);
+    assert!(done.stderr.contains("this is 0.0.1"), "{}", done.stderr);
+}
+
+#[test]
+fn a_damaged_store_is_told_and_not_touched() {
+    let lab = Lab::new();
+    assert_eq!(lab.run("bob", &["create", "mine"]).code, 0);
+    let database = lab.path("bob/store.redb");
+    let mut bytes = fs::read(&database).unwrap();
+    bytes.iter_mut().skip(64).for_each(|byte| *byte ^= 0x55);
+    fs::write(&database, &bytes).unwrap();
+    let done = lab.run("bob", &["ls", "mine"]);
+    assert_eq!(done.code, 6, "{}", done.stderr);
+    assert!(done.stderr.contains("store.redb"), "{}", done.stderr);
+    assert_eq!(fs::read(&database).unwrap().len(), bytes.len());
+}
+
+/// Runs `script` where `$STORE` is a small filesystem of its own; `$@` is the program.
+fn on_small_disk(lab: &Lab, script: &str) -> Option<String> {
+    let can = Command::new("unshare").args(["--mount", "true"]).status();
+    if !available("unshare --mount", can.is_ok_and(|status| status.success())) {
+        return None;
+    }
+    let store = lab.folder("small");
+    let head = "set -eu; mount -t tmpfs -o size=6m none \"$STORE\"; ";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &format!("{head}{script}"), "sh"]);
+    command.arg(env!("CARGO_BIN_EXE_hdrive")).current_dir(lab.dir.path());
+    command.env("STORE", &store).env("HDRIVE_STORE", &store);
+    command.env("HDRIVE_BOOTSTRAP", &lab.bootstrap).env("HDRIVE_LOCAL", "127.0.0.1:0");
+    let done = run(command);
+    eprintln!("{}{}", done.text(), done.stderr);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    Some(format!("{}{}", done.text(), done.stderr))
+}
+
+#[test]
+fn a_full_disk_fails_a_download_with_a_name_and_space_makes_it_go_on() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("small"), pattern(1, 500_000)).unwrap();
+    fs::write(folder.join("large"), pattern(2, 20_000_000)).unwrap();
+    let (_share, key) = lab.share("alice", &folder);
+    let script = format!(
+        "\"$@\" get {key}/small small; \
+         code=0; timeout 50 \"$@\" get {key}/large large || code=$?; echo code: $code; \
+         test ! -e large; \
+         \"$@\" get {key}/small again; \
+         mount -o remount,size=64m \"$STORE\"; \
+         \"$@\" get {key}/large large"
+    );
+    let Some(said) = on_small_disk(&lab, &script) else { return };
+    assert!(said.contains("code: 6"), "{said}");
+    assert!(said.contains("No space left on device"), "{said}");
+    assert_eq!(fs::read(lab.path("small")).unwrap(), pattern(1, 500_000));
+    assert_eq!(fs::read(lab.path("again")).unwrap(), pattern(1, 500_000), "nothing was lost");
+    assert_eq!(fs::read(lab.path("large")).unwrap(), pattern(2, 20_000_000));
+}
+
+#[test]
+fn a_full_disk_fails_a_share_with_a_name_and_space_makes_it_go_on() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("large"), pattern(2, 20_000_000)).unwrap();
+    let small = lab.folder("first");
+    fs::write(small.join("file"), "content").unwrap();
+    let (folder, small) = (text(&folder), text(&small));
+    let script = format!(
+        "\"$@\" create mine; \"$@\" put mine {small}; \
+         code=0; \"$@\" share {folder} || code=$?; echo code: $code; \
+         \"$@\" cat mine/file; \
+         mount -o remount,size=64m \"$STORE\"; \
+         \"$@\" share {folder} & pid=$!; sleep 4; \
+         \"$@\" ls -l {folder}; kill $pid; wait $pid || true"
+    );
+    let Some(said) = on_small_disk(&lab, &script) else { return };
+    assert!(said.contains("code: 6"), "{said}");
+    assert!(said.contains("No space left on device"), "{said}");
+    assert!(said.contains("content"), "what was there is there: {said}");
+    assert!(said.contains("20000000 "), "{said}");
+}

@@ -1,0 +1,96 @@
+//! What an ordinary user may not do is told with what is lacking. Needs root, to become somebody else.
+
+use crate::common::*;
+use crate::input::NOBODYS;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
+use std::process::Command;
+
+const NOBODY: u32 = 65534;
+
+/// A laboratory that nobody may enter, and a copy of the program there.
+fn lab_for_nobody() -> Option<(Lab, PathBuf)> {
+    let can = Command::new("setpriv").arg("--version").output().is_ok();
+    if !available("root with setpriv", can && nix::unistd::geteuid().is_root()) {
+        return None;
+    }
+    let lab = Lab::new();
+    fs::set_permissions(lab.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = lab.path("hdrive");
+    fs::copy(env!("CARGO_BIN_EXE_hdrive"), &program).unwrap();
+    let store = lab.folder("store");
+    chown(&store, Some(NOBODY), Some(NOBODY)).unwrap();
+    Some((lab, program))
+}
+
+/// A command as nobody, after `prepare` in a mount namespace of its own.
+fn as_nobody(lab: &Lab, program: &PathBuf, prepare: &str, args: &[&str]) -> Command {
+    let script = format!(
+        "set -e; {prepare}; exec setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups \"$@\""
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script, "sh"]).arg(program).args(args);
+    command.env("HDRIVE_STORE", lab.path("store")).env("HDRIVE_BOOTSTRAP", &lab.bootstrap);
+    command.env("HDRIVE_LOCAL", "127.0.0.1:0").current_dir("/");
+    command
+}
+
+#[test]
+fn a_folder_that_cannot_be_read_is_told() {
+    let Some((lab, program)) = lab_for_nobody() else { return };
+    let closed = lab.folder("closed");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
+    let done = run(as_nobody(&lab, &program, "true", &["share", text(&closed)]));
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    assert!(done.stderr.contains(text(&closed)), "{}", done.stderr);
+    assert!(done.stderr.contains("Permission denied"), "{}", done.stderr);
+
+    // A part that cannot be read is left out, told, and does not hinder the rest.
+    let open = lab.folder("open");
+    fs::write(open.join("file"), "content").unwrap();
+    fs::write(open.join("secret"), "x").unwrap();
+    fs::set_permissions(open.join("secret"), fs::Permissions::from_mode(0o000)).unwrap();
+    fs::create_dir(open.join("closed")).unwrap();
+    fs::set_permissions(open.join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
+    let mut share = Hdrive::spawn(as_nobody(&lab, &program, "true", &["share", text(&open)]));
+    let key = share.line("key: ");
+    share.line("shared: ");
+    assert_eq!(lab.run("bob", &["ls", "-r", &key]).text(), "file\n");
+    share.signal(nix::sys::signal::Signal::SIGINT);
+    share.wait(PATIENCE);
+    let said = share.errors();
+    for name in ["secret", "closed"] {
+        let wanted = format!("left out: {}: Permission denied", open.join(name).display());
+        assert!(said.contains(&wanted), "no '{wanted}' in {said}");
+    }
+}
+
+#[test]
+fn a_store_that_may_not_be_written_is_told() {
+    let Some((lab, program)) = lab_for_nobody() else { return };
+    chown(lab.path("store"), Some(0), Some(0)).unwrap();
+    let done = run(as_nobody(&lab, &program, "true", &["ls", NOBODYS]));
+    assert_eq!(done.code, 6, "{}", done.stderr);
+    let wanted = format!("cannot open {}", lab.path("store/lock").display());
+    assert!(done.stderr.contains(&wanted), "{}", done.stderr);
+}
+
+#[test]
+fn without_the_helper_its_package_is_named() {
+    let Some((lab, program)) = lab_for_nobody() else { return };
+    if !fuse_available() {
+        return;
+    }
+    let at = lab.folder("mnt");
+    chown(&at, Some(NOBODY), Some(NOBODY)).unwrap();
+    let node = lab.path("node");
+    let prepare =
+        format!("mknod {0} c 10 229; chmod 666 {0}; mount --bind {0} /dev/fuse", text(&node));
+    let mut command = as_nobody(&lab, &program, &prepare, &["mount", NOBODYS, text(&at)]);
+    command.env("FUSERMOUNT_PATH", "/nonexistent");
+    let done = run(command);
+    assert_eq!(done.code, 5, "{}", done.stderr);
+    assert!(done.stderr.contains("fusermount3 was not found"), "{}", done.stderr);
+    assert!(done.stderr.contains("fuse3"), "{}", done.stderr);
+}
