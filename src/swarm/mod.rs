@@ -509,9 +509,9 @@ fn shares(peers: &Peers, connection: &Connection, topic: &Topic) -> bool {
 
 fn dht_config(config: SwarmConfig, key_pair: Arc<KeyPair>) -> DhtConfig {
     let SwarmConfig { bootstrap, persistent, address, local_addresses, unix_ms, .. } = config;
-    let private = address.is_some_and(|a| a.ip().is_private() || a.ip().is_loopback());
+    let bogon = address.is_some_and(|a| dht_rpc::bogon::is_bogon(a.ip()));
     let mut dht = DhtConfig::new((*key_pair).clone(), bootstrap);
-    dht.allow_bogons |= private;
+    dht.allow_bogons |= bogon;
     (dht.persistent, dht.address, dht.local_addresses) = (persistent, address, local_addresses);
     (dht.big_datagrams, dht.unix_ms) = (true, unix_ms);
     dht

@@ -69,7 +69,7 @@ pub struct RpcConfig {
     pub persistent: bool,
     /// Our public address, if the owner knows it. The first node of a network must be told.
     pub address: Option<SocketAddrV4>,
-    /// Talk to nodes at private and loopback addresses.
+    /// Talk to nodes at private, loopback and test addresses.
     pub allow_bogons: bool,
 }
 
@@ -547,5 +547,5 @@ fn is_usable(config: &RpcConfig, addr: &SocketAddrV4) -> bool {
     addr.port() != 0
         && !bogon::is_known_bad(addr)
         && !bogon::is_reserved(addr.ip())
-        && (config.allow_bogons || !bogon::is_private(addr.ip()))
+        && (config.allow_bogons || !bogon::is_bogon(addr.ip()))
 }

@@ -78,7 +78,7 @@ pub struct DhtConfig {
     /// Addresses of [`SocketId::MAIN`] on the local networks, with its port. If it is bound to loopback,
     /// that one.
     pub local_addresses: Vec<SocketAddrV4>,
-    /// Use nodes at private and loopback addresses: private networks and tests.
+    /// Use nodes at private, loopback and test addresses: private networks and laboratories.
     pub allow_bogons: bool,
     /// We take datagrams up to the UDP limit; said to peers, of whom only ours understand.
     pub big_datagrams: bool,
@@ -89,11 +89,11 @@ pub struct DhtConfig {
 }
 
 impl DhtConfig {
-    /// An ephemeral node. Private addresses are allowed if a bootstrap node has one.
+    /// An ephemeral node. Private and test addresses are allowed if a bootstrap node has one.
     pub fn new(key_pair: KeyPair, bootstrap: Vec<SocketAddrV4>) -> Self {
         Self {
             key_pair: Arc::new(key_pair),
-            allow_bogons: bootstrap.iter().any(|b| bogon::is_private(b.ip())),
+            allow_bogons: bootstrap.iter().any(|b| bogon::is_bogon(b.ip())),
             bootstrap,
             persistent: false,
             address: None,
@@ -112,7 +112,7 @@ impl DhtConfig {
     ) -> Self {
         let mut config = Self::new(key_pair, bootstrap);
         config.persistent = true;
-        config.allow_bogons |= bogon::is_private(address.ip());
+        config.allow_bogons |= bogon::is_bogon(address.ip());
         config.address = Some(address);
         config
     }

@@ -1,7 +1,7 @@
 //! Listening, finding and connecting among our own machines.
 
 use super::sim::{Sim, host, pair};
-use crate::crypto::hash;
+use crate::crypto::{KeyPair, hash};
 use crate::key::{NodeId, PublicKey, Topic};
 use crate::swarm::SocketId;
 use crate::swarm::dht_rpc::Request;
@@ -9,7 +9,7 @@ use crate::swarm::dht_rpc::message::Message;
 use crate::swarm::hyperdht::handshake::Opening;
 use crate::swarm::hyperdht::messages::{Mode, NoisePayload, PeerHandshake, UdxInfo, command};
 use crate::swarm::hyperdht::signatures::sign_mutable;
-use crate::swarm::hyperdht::{ConnectError, DhtEvent, Dial};
+use crate::swarm::hyperdht::{ConnectError, DhtConfig, DhtEvent, Dial};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
@@ -397,4 +397,14 @@ fn after_a_sleep_the_machine_looks_around_again() {
     sim.run_for(30 * SECOND);
     let (client, server) = connect(&mut sim, 9, 8).unwrap();
     assert_same_link(&client, &server);
+}
+
+#[test]
+fn a_network_of_addresses_that_nobody_has_is_used_when_it_is_named() {
+    for (bootstrap, allowed) in
+        [("198.51.100.1:1", true), ("10.0.0.1:1", true), ("88.99.3.86:49737", false)]
+    {
+        let config = DhtConfig::new(KeyPair::from_seed(&[1; 32]), vec![bootstrap.parse().unwrap()]);
+        assert_eq!(config.allow_bogons, allowed, "{bootstrap}");
+    }
 }
