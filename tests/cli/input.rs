@@ -83,7 +83,7 @@ fn a_mount_point_that_cannot_be_is_told() {
     refused(&lab, 3, &["umount", text(&full)], &[text(&full), "not a mount point"]);
     refused(&lab, 5, &["umount", "/proc"], &["/proc is not a drive"]);
 
-    let mount = lab.mount("bob", NOBODYS, &[]);
+    let mount = lab.mount_alone("bob", NOBODYS, &[]);
     refused(&lab, 5, &["mount", NOBODYS, text(&mount.at)], &["mounted drive already"]);
 }
 

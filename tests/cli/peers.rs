@@ -27,7 +27,7 @@ fn a_mount_without_peers_is_up_and_answers_at_once() {
     }
     let lab = Lab::new();
     let three = Duration::from_secs(3);
-    let mount = within(three, "the mount", || lab.mount("bob", NOBODYS, &[]));
+    let mount = within(three, "the mount", || lab.mount_alone("bob", NOBODYS, &[]));
     within(AT_ONCE, "ls", || assert_eq!(fs::read_dir(&mount.at).unwrap().count(), 0));
     within(AT_ONCE, "stat", || assert!(fs::metadata(&mount.at).unwrap().is_dir()));
     within(AT_ONCE, "stat of nothing", || assert!(fs::metadata(mount.path("x")).is_err()));

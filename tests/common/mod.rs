@@ -330,15 +330,22 @@ impl Lab {
         (share, key)
     }
 
-    /// A mount of `key` at a fresh folder.
+    /// A mount of `key` at a fresh folder, with names in it.
     pub fn mount(&self, store: &str, key: &str, more: &[&str]) -> Mounted {
+        let mount = self.mount_alone(store, key, more);
+        // On a busy machine the drive may be found only after the mount is up.
+        let names = || fs::read_dir(&mount.at).ok()?.next().map(drop);
+        eventually("names in the mount", PATIENCE, names);
+        mount
+    }
+
+    /// The same as soon as it is mounted, whether or not anything is there.
+    pub fn mount_alone(&self, store: &str, key: &str, more: &[&str]) -> Mounted {
         let at = self.folder(&format!("mnt-{store}"));
         let mut args = vec!["mount", key, text(&at)];
         args.extend(more);
         let mut process = self.spawn(store, &args);
         process.line("mounted: ");
-        // On a busy machine the drive may be found only after the mount is up.
-        eventually("names in the mount", PATIENCE, || fs::read_dir(&at).ok()?.next());
         Mounted { process, at }
     }
 
