@@ -7,6 +7,8 @@
 //!
 //! Source: hypercore/index.js (sessions)
 
+mod hints;
+
 use super::cache::BlockCache;
 use super::core::storage::Durability;
 use super::core::tree::SeekResult;
@@ -14,6 +16,7 @@ use super::core::{Core, SharedCore};
 use super::source::{BlockLog, BlockSource, BoxFuture, SourceError};
 use crate::key::{CoreKey, DiscoveryKey};
 use bytes::Bytes;
+use hints::Hints;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -98,6 +101,10 @@ const UPGRADE_WAIT: Duration = Duration::from_secs(3);
 /// Prefetched ranges that may be outstanding for one core; the oldest is dropped beyond that.
 const MAX_PREFETCHES: usize = 64;
 
+/// Prefetched blocks in a row from which on they are a range; fewer are hints, each for itself. A range costs
+/// the hub a look for every request it makes, so a thousand of one block each would be slow.
+const MIN_RUN: usize = 16;
+
 #[derive(Clone)]
 pub struct CoreHandle(Arc<Inner>);
 
@@ -125,6 +132,7 @@ struct Waiters {
     ranges: HashMap<u64, oneshot::Sender<()>>,
     seeks: HashMap<u64, Vec<oneshot::Sender<()>>>,
     prefetches: VecDeque<u64>,
+    hints: Hints,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -270,7 +278,11 @@ impl CoreHandle {
 
     /// A verified block arrived.
     pub fn on_block(&self, index: u64) {
-        let woken = lock(&self.0.waiters).blocks.remove(&index);
+        let woken = {
+            let mut waiters = lock(&self.0.waiters);
+            waiters.hints.fulfil(index);
+            waiters.blocks.remove(&index)
+        };
         for waiter in woken.into_iter().flatten() {
             let _ = waiter.send(());
         }
@@ -372,6 +384,29 @@ impl CoreHandle {
     }
 }
 
+impl CoreHandle {
+    /// Asks for a few blocks that nobody waits for yet.
+    fn hint(&self, blocks: Range<u64>) {
+        let core = self.0.discovery_key;
+        let missing: Vec<u64> = {
+            let here = self.core();
+            blocks.filter(|&index| index < here.length() && !here.has(index)).collect()
+        };
+        for index in missing {
+            let (new, excess) = {
+                let mut waiters = lock(&self.0.waiters);
+                (waiters.hints.add(index), waiters.hints.excess())
+            };
+            if new {
+                self.wish(Wish::Block { core, index, urgent: false });
+            }
+            if let Some(index) = excess {
+                self.wish(Wish::ForgetBlock { core, index });
+            }
+        }
+    }
+}
+
 /// Ends the wish for a block when its last waiter is gone.
 struct BlockGuard<'a> {
     handle: &'a CoreHandle,
@@ -464,7 +499,10 @@ impl BlockSource for CoreHandle {
         let mut start = 0;
         while let Some(&first) = indexes.get(start) {
             let run = indexes[start..].iter().zip(first..).take_while(|(i, n)| **i == *n).count();
-            self.prefetch_range(first, first + run as u64);
+            match run {
+                MIN_RUN.. => self.prefetch_range(first, first + run as u64),
+                _ => self.hint(first..first + run as u64),
+            }
             start += run;
         }
     }

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 
 /// Blocks that are asked for at a time; two such windows are under way. It bounds what a far-away bee
 /// makes us hold and request.
-const WINDOW: usize = 1024;
+const WINDOW: usize = 4096;
 
 impl Bee {
     /// Calls `visit` with every entry of this version, in no particular order.

@@ -102,8 +102,8 @@ impl Default for Limits {
         Self {
             window_bytes: 12 << 20,
             window_requests: 512,
-            small_window_requests: 1024,
-            upload_queue: 1024,
+            small_window_requests: 4096,
+            upload_queue: 8192,
             upload_backlog: 2 << 20,
             max_backlog: 64 << 20,
             patience: Duration::from_secs(3),
