@@ -11,16 +11,46 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// The longest any one step may take.
 const STEP: Duration = Duration::from_secs(120);
+/// How often a wait looks whether it shall end.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Somebody pressed Ctrl-C: every step ends at its next look at this, and what it made is removed.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+fn go_on() -> Result {
+    match STOP.load(Ordering::Relaxed) {
+        true => Err(Failure::new(Exit::Interrupted, "interrupted; everything of it is removed")),
+        false => Ok(()),
+    }
+}
 
 pub fn run(args: &Demo, _global: &Global) -> Result<Exit> {
+    let size = args.size;
+    super::runtime(1)?.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt()).or_exit(Exit::Failed)?;
+        let mut terminate = signal(SignalKind::terminate()).or_exit(Exit::Failed)?;
+        let mut story = tokio::task::spawn_blocking(move || story(size));
+        loop {
+            tokio::select! {
+                done = &mut story => return done.or_exit(Exit::Failed)?,
+                _ = interrupt.recv() => STOP.store(true, Ordering::Relaxed),
+                _ = terminate.recv() => STOP.store(true, Ordering::Relaxed),
+            }
+        }
+    })
+}
+
+fn story(size: u64) -> Result<Exit> {
     let dir = Scratch::new()?;
     let shared = dir.0.join("shared");
-    fill(&shared, args.size)?;
+    fill(&shared, size)?;
     say("a private network on this machine: nothing leaves it");
     let mut dht = Process::start(&dir.0, None, "dht", &["dht", "--bind", "127.0.0.1:0"])?;
     let bootstrap = dht.line("listening: ")?;
@@ -62,6 +92,7 @@ pub fn run(args: &Demo, _global: &Global) -> Result<Exit> {
     fs::write(shared.join("news.txt"), "fresh from alice\n").or_exit(Exit::Failed)?;
     let news = mountpoint.join("news.txt");
     while !fs::read_to_string(&news).is_ok_and(|text| text.ends_with('\n')) {
+        go_on()?;
         if start.elapsed() > STEP {
             return Err(Failure::new(Exit::Failed, "alice's new file did not reach bob"));
         }
@@ -79,7 +110,13 @@ fn download(dir: &Path, bootstrap: &str, key: &str, shared: &Path) -> Result<Exi
     fs::create_dir(&copy).or_exit(Exit::Failed)?;
     let start = Instant::now();
     let mut bob = Process::start(dir, Some(bootstrap), "bob", &["get", key, path(&copy)])?;
-    let status = bob.child.wait().or_exit(Exit::Failed)?;
+    let status = loop {
+        go_on()?;
+        match bob.child.try_wait().or_exit(Exit::Failed)? {
+            Some(status) => break status,
+            None => std::thread::sleep(LOOK),
+        }
+    };
     if !status.success() {
         return Err(Failure::new(Exit::Failed, "bob could not download the drive"));
     }
@@ -115,6 +152,7 @@ fn checksum(path: &Path) -> Result<(blake2b_simd::Hash, u64)> {
     let mut buf = vec![0; 1 << 20];
     let mut total = 0;
     loop {
+        go_on()?;
         let n = file.read(&mut buf).or_fail(Exit::Failed, path.display())?;
         if n == 0 {
             return Ok((state.finalize(), total));
@@ -163,6 +201,7 @@ fn fill(dir: &Path, size: u64) -> Result {
     let mut block = vec![0u8; 1 << 16];
     let mut left = size;
     while left > 0 {
+        go_on()?;
         for word in block.chunks_exact_mut(8) {
             x ^= x << 13;
             x ^= x >> 7;
@@ -247,10 +286,15 @@ impl Process {
     fn line(&mut self, prefix: &str) -> Result<String> {
         let give_up = Instant::now() + STEP;
         loop {
-            let left = give_up.saturating_duration_since(Instant::now());
-            let Ok(line) = self.lines.recv_timeout(left) else {
-                let text = format!("{} did not say '{prefix}'", self.name);
-                return Err(Failure::new(Exit::Failed, text));
+            go_on()?;
+            let line = match self.lines.recv_timeout(LOOK) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Timeout) if Instant::now() < give_up => continue,
+                Err(_) => {
+                    go_on()?;
+                    let text = format!("{} did not say '{prefix}'", self.name);
+                    return Err(Failure::new(Exit::Failed, text));
+                }
             };
             if let Some(rest) = line.strip_prefix(prefix) {
                 return Ok(rest.to_string());

@@ -81,6 +81,7 @@ fn a_mount_point_that_cannot_be_is_told() {
     let file = full.join("file");
     refused(&lab, 5, &["mount", NOBODYS, text(&file)], &[text(&file), "not a directory"]);
     refused(&lab, 3, &["umount", text(&full)], &[text(&full), "not a mount point"]);
+    refused(&lab, 3, &["umount", text(&missing)], &[text(&missing), "does not exist"]);
     refused(&lab, 5, &["umount", "/proc"], &["/proc is not a drive"]);
 
     let mount = lab.mount_alone("bob", NOBODYS, &[]);

@@ -18,6 +18,7 @@
 mod common;
 
 mod commands;
+mod demo;
 mod help;
 mod input;
 mod liar;

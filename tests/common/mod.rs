@@ -302,7 +302,11 @@ impl Lab {
     /// A folder below the laboratory's own, made.
     pub fn folder(&self, name: &str) -> PathBuf {
         let path = self.path(name);
-        fs::create_dir_all(&path).unwrap();
+        match fs::create_dir_all(&path) {
+            // A dead mount is there: nothing more can be said of it.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => made.unwrap(),
+        }
         path
     }
 
