@@ -4,17 +4,30 @@ use crate::common::*;
 use serde_json::json;
 use std::fs;
 
+/// The reference samples its NAT from several nodes and may give up a first attempt on a network of one;
+/// three nodes of ours, and up to three clients, one after the other.
 #[test]
-fn javascript_peers_find_each_other_through_hdrives_dht_node_alone() {
+fn javascript_peers_find_each_other_through_hdrives_dht_nodes_alone() {
     if !js_available() {
         return;
     }
     let lab = Lab::new();
+    let more: Vec<Hdrive> = (0..2)
+        .map(|_| {
+            let args = ["dht", "--bind", "127.0.0.1:0", "--bootstrap", &lab.bootstrap];
+            let mut node = Hdrive::spawn(Hdrive::command(&args));
+            node.line("listening: ");
+            node
+        })
+        .collect();
     let mut server = Js::spawn();
     let key = server.call("listen", json!({"bootstrap": [lab.bootstrap]}))["publicKey"].clone();
-    let mut client = Js::spawn();
-    let echo = client.call("echo", json!({"bootstrap": [lab.bootstrap], "publicKey": key}));
-    assert_eq!(echo["text"], "hello");
+    let echoed = (0..3).any(|_| {
+        let ask = json!({"bootstrap": [lab.bootstrap], "publicKey": key});
+        Js::spawn().call("echo", ask)["text"] == "hello"
+    });
+    assert!(echoed, "no JavaScript client reached the JavaScript server");
+    drop(more);
 }
 
 #[test]
