@@ -8,6 +8,7 @@
 //! The hex digits are the discovery key's. A core file exists from its first write on, and is opened at
 //! its first use.
 
+use super::direct::Direct;
 use super::fd_pool::FdPool;
 use super::memory::lock;
 use super::{FileKind, Medium, RawFile, Result, Staged, Storage, StorageError, Table, Writes};
@@ -47,6 +48,7 @@ pub struct DiskMedium {
     /// `None` after an error that redb does not go on from, until it could be opened again.
     database: Mutex<Option<Arc<Database>>>,
     pool: Arc<FdPool>,
+    direct: Arc<Direct>,
 }
 
 fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
@@ -68,6 +70,7 @@ impl DiskMedium {
             dir: dir.to_path_buf(),
             database: Mutex::new(None),
             pool: Arc::new(FdPool::new()),
+            direct: Arc::new(Direct::new(dir)),
         };
         medium.database()?;
         Ok(medium)
@@ -194,8 +197,10 @@ impl Medium for DiskMedium {
     fn file(&self, core: &DiscoveryKey, kind: FileKind) -> Box<dyn RawFile> {
         Box::new(DiskFile {
             number: self.pool.number(),
+            direct_number: self.pool.number(),
             path: self.file_path(core, kind),
             pool: self.pool.clone(),
+            direct: self.direct.clone(),
             created: AtomicBool::new(false),
         })
     }
@@ -213,8 +218,11 @@ impl Medium for DiskMedium {
 
 struct DiskFile {
     number: u64,
+    /// The same for the descriptor that writes past the page cache.
+    direct_number: u64,
     path: PathBuf,
     pool: Arc<FdPool>,
+    direct: Arc<Direct>,
     /// The directory does not durably know the file yet.
     created: AtomicBool,
 }
@@ -256,6 +264,12 @@ impl RawFile for DiskFile {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         let file = self.writable()?;
+        if self.direct.takes(total)
+            && let Ok(direct) = self.pool.direct(self.direct_number, &self.path)
+            && self.direct.write(&direct, &file, offset, bufs)?
+        {
+            return Ok(());
+        }
         if let [buf] = bufs {
             for (at, part) in (offset..).step_by(MAX_CALL).zip(buf.chunks(MAX_CALL)) {
                 file.write_all_at(part, at)?;
@@ -316,6 +330,7 @@ impl RawFile for DiskFile {
 impl Drop for DiskFile {
     fn drop(&mut self) {
         self.pool.close(self.number);
+        self.pool.close(self.direct_number);
     }
 }
 

@@ -5,6 +5,7 @@ use lru::LruCache;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -35,8 +36,8 @@ impl FdPool {
         path: &Path,
         create: bool,
     ) -> io::Result<Option<(Arc<File>, bool)>> {
-        if let Some(file) = lock(&self.open).get(&number) {
-            return Ok(Some((file.clone(), false)));
+        if let Some(file) = self.known(number) {
+            return Ok(Some((file, false)));
         }
         let (file, new) = match OpenOptions::new().read(true).write(true).open(path) {
             Ok(file) => (file, false),
@@ -44,10 +45,27 @@ impl FdPool {
             Err(_) if !create => return Ok(None),
             Err(_) => (create_file(path)?, true),
         };
+        Ok(Some((self.add(number, file), new)))
+    }
+
+    /// The same file, which must exist, opened for writes past the page cache.
+    pub(super) fn direct(&self, number: u64, path: &Path) -> io::Result<Arc<File>> {
+        if let Some(file) = self.known(number) {
+            return Ok(file);
+        }
+        let flags = nix::fcntl::OFlag::O_DIRECT.bits();
+        Ok(self.add(number, OpenOptions::new().write(true).custom_flags(flags).open(path)?))
+    }
+
+    fn known(&self, number: u64) -> Option<Arc<File>> {
+        lock(&self.open).get(&number).cloned()
+    }
+
+    fn add(&self, number: u64, file: File) -> Arc<File> {
         let file = Arc::new(file);
         // Closing what falls out happens here, outside the lock.
         let _closed = lock(&self.open).push(number, file.clone());
-        Ok(Some((file, new)))
+        file
     }
 
     pub(super) fn close(&self, number: u64) {

@@ -16,6 +16,7 @@
 //! [`Medium`]: [`memory`], [`disk`], or the [`crash`] simulator.
 
 pub mod crash;
+mod direct;
 pub mod disk;
 mod fd_pool;
 mod file;
@@ -212,8 +213,9 @@ pub trait Storage: Send + Sync {
 
     fn session(&self) -> Session;
 
-    /// Notes durably that this opening changes files; to be called before the first write to a tree file,
-    /// whose content after a crash no commit vouches for. Costs nothing the second time.
+    /// Notes durably that this opening changes files; to be called before the first write to a tree file, or
+    /// past the end of the blocks, whose content after a crash no commit vouches for. Costs nothing the second
+    /// time.
     fn begin_session(&self) -> Result<Session>;
 }
 
