@@ -17,12 +17,10 @@
 
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
-use chacha20::ChaCha20;
-use chacha20::cipher::consts::U10;
-use chacha20::cipher::inout::InOutBuf;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
-use poly1305::Poly1305;
+use chacha20::{ChaCha20, R20};
 use poly1305::universal_hash::{KeyInit, UniversalHash};
+use poly1305::{Block, Poly1305};
 use subtle::ConstantTimeEq;
 
 /// The only tag that is ever sent.
@@ -52,8 +50,9 @@ pub struct SecretStream {
 impl SecretStream {
     /// The state that `key` and the sender's random `header` start.
     pub fn new(key: &[u8; 32], header: &[u8; HEADER_LEN]) -> Self {
-        let (seed, inner) = header.split_at(16);
-        let key = chacha20::hchacha::<U10>(key.into(), seed.into()).into();
+        let [seed @ .., _, _, _, _, _, _, _, _] = header;
+        let inner = header.iter().skip(seed.len());
+        let key = chacha20::hchacha::<R20>(key.into(), seed.into()).into();
         let mut nonce = [0; 12];
         nonce.iter_mut().skip(4).zip(inner).for_each(|(to, from)| *to = *from);
         let mut stream = Self { key, nonce };
@@ -165,15 +164,13 @@ impl Pass {
         if let Some(first) = block.first_mut() {
             *first = cipher_tag;
         }
-        self.authenticate(&mut block);
+        self.authenticate(&block);
     }
 
-    /// Authenticates ciphertext. Only the last piece may be other than a multiple of 16 long. It takes
-    /// a mutable slice because that is what can be split into blocks without copying; nothing is changed.
-    fn authenticate(&mut self, piece: &mut [u8]) {
-        let (blocks, rest) = InOutBuf::from(piece).into_chunks();
-        self.poly.update(blocks.get_in());
-        let rest = rest.get_in();
+    /// Authenticates ciphertext. Only the last piece may be other than a multiple of 16 long.
+    fn authenticate(&mut self, piece: &[u8]) {
+        let (blocks, rest) = Block::slice_as_chunks(piece);
+        self.poly.update(blocks);
         self.rest_len = rest.len();
         self.rest.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
     }
