@@ -7,14 +7,16 @@
 //!
 //! Source: hypercore/index.js (sessions)
 
+mod append;
 mod hints;
 
 use super::cache::BlockCache;
 use super::core::storage::Durability;
 use super::core::tree::SeekResult;
 use super::core::{Core, SharedCore};
-use super::source::{BlockLog, BlockSource, BoxFuture, SourceError};
+use super::source::{Append, BlockLog, BlockSource, BoxFuture, SourceError};
 use crate::key::{CoreKey, DiscoveryKey};
+use append::Appending;
 use bytes::Bytes;
 use hints::Hints;
 use std::collections::{HashMap, VecDeque};
@@ -105,6 +107,9 @@ const MAX_PREFETCHES: usize = 64;
 /// the hub a look for every request it makes, so a thousand of one block each would be slow.
 const MIN_RUN: usize = 16;
 
+/// Blocks from this size on are cached as they arrived; they nearly fill their frame.
+const MIN_ARRIVED: usize = 32 << 10;
+
 #[derive(Clone)]
 pub struct CoreHandle(Arc<Inner>);
 
@@ -118,6 +123,8 @@ struct Inner {
     wishes: mpsc::UnboundedSender<Wish>,
     patience: Patience,
     waiters: Mutex<Waiters>,
+    /// Held by whoever appends.
+    appending: Mutex<()>,
     version: watch::Sender<Version>,
     reach: watch::Sender<Reach>,
     ranges: AtomicU64,
@@ -167,6 +174,7 @@ impl CoreHandle {
             wishes,
             patience,
             waiters: Mutex::default(),
+            appending: Mutex::default(),
             version: watch::Sender::new(version),
             reach: watch::Sender::new(Reach::default()),
             ranges: AtomicU64::new(1),
@@ -273,6 +281,20 @@ impl CoreHandle {
         match failure.changed().await {
             Ok(()) => SourceError::Storage(failure.borrow().clone()),
             Err(_) => SourceError::Closed,
+        }
+    }
+
+    /// The stored bytes of a verified block, which [`Self::on_block`] follows. Kept if somebody here is about to
+    /// read them; a core that is merely copied should not fill the cache.
+    pub fn on_arrived(&self, index: u64, stored: Bytes) {
+        let wanted = {
+            let waiters = lock(&self.0.waiters);
+            waiters.blocks.contains_key(&index) || !waiters.prefetches.is_empty()
+        };
+        // Of an encrypted core the plaintext is cached, by whoever decrypts it first. A small block would keep
+        // the frame that it came in.
+        if wanted && stored.len() >= MIN_ARRIVED && self.core().padding() == 0 {
+            self.0.cache.insert(self.0.id, index, stored);
         }
     }
 
@@ -524,6 +546,10 @@ impl BlockSource for CoreHandle {
         self.wish(Wish::Range { core, id, range: first..end, linear: true });
     }
 
+    fn release(&self, index: u64) {
+        self.0.cache.remove(self.0.id, index);
+    }
+
     fn seek(&self, byte: u64) -> BoxFuture<'static, Result<(u64, u64), SourceError>> {
         let handle = self.clone();
         Box::pin(async move {
@@ -558,8 +584,18 @@ impl BlockLog for CoreHandle {
         if !self.writable() {
             return Err(SourceError::ReadOnly);
         }
-        let first = self.core().append(&blocks, Durability::Durable).map_err(storage)?;
+        let first = {
+            let _turn = lock(&self.0.appending);
+            self.core().append(&blocks, Durability::Durable).map_err(storage)?
+        };
         self.announce_change();
         Ok(first)
+    }
+
+    fn begin(&self) -> Result<Box<dyn Append + '_>, SourceError> {
+        if !self.writable() {
+            return Err(SourceError::ReadOnly);
+        }
+        Ok(Box::new(Appending::begin(self)?))
     }
 }

@@ -52,6 +52,8 @@ pub trait BlockSource: Send + Sync + 'static {
     fn prefetch_range(&self, start: u64, end: u64) {
         self.prefetch(&(start..end).collect::<Vec<_>>());
     }
+    /// The block was read to its end and handed on: memory for it is better used otherwise. A hint.
+    fn release(&self, _index: u64) {}
     /// The block that holds plaintext byte `byte` of the core, and the offset inside it.
     fn seek(&self, byte: u64) -> BoxFuture<'static, Result<(u64, u64), SourceError>>;
     /// Plaintext byte offset at which block `index` starts, if the tree nodes to tell are here.
@@ -63,6 +65,18 @@ pub trait BlockLog: BlockSource {
     fn writable(&self) -> bool;
     /// Appends the blocks and returns the index of the first.
     fn append(&self, blocks: Vec<Bytes>) -> Result<u64, SourceError>;
+    /// Starts a long append. Waits while another append is under way; others wait until this one is dropped.
+    fn begin(&self) -> Result<Box<dyn Append + '_>, SourceError>;
+}
+
+/// A long append: any number of blocks that nobody sees, and nobody has to hold, before they are committed.
+/// Dropped, it takes back what is not committed.
+pub trait Append {
+    /// Takes more blocks. They may still be on their way to the disk when this returns.
+    fn push(&mut self, blocks: Vec<Bytes>) -> Result<(), SourceError>;
+    /// Appends all blocks pushed since the last commit, durably, and returns the index of the first. More may
+    /// follow.
+    fn commit(&mut self) -> Result<u64, SourceError>;
 }
 
 /// The blocks of these indexes, in the order asked. What is not here is asked for side by side, so that

@@ -85,7 +85,7 @@ impl Blobs {
     pub fn writer(&self) -> Result<Writer<'_>> {
         let log = self.log.as_ref().ok_or(BlobError::ReadOnly)?;
         let turn = self.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        Ok(Writer::new(log, turn))
+        Writer::new(log, turn)
     }
 
     /// Appends a content.

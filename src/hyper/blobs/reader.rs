@@ -10,7 +10,8 @@
 //! 3. the tree nodes that are here, by bisection;
 //! 4. a seek.
 //!
-//! Pieces are slices of the blocks, nothing is copied.
+//! Pieces are slices of the blocks, nothing is copied. A block that was read to its end is released: whoever reads
+//! a file through keeps the bytes (the kernel does for a mount), and memory is better spent on what is ahead.
 //!
 //! Source: hyperblobs/lib/streams.js
 
@@ -61,14 +62,15 @@ impl Pieces {
         self.next >= self.end
     }
 
-    /// Takes what the read needs of a block that starts at `start`.
-    fn take(&mut self, block: &Bytes, start: u64) {
+    /// Takes what the read needs of a block that starts at `start`; tells whether that is its rest.
+    fn take(&mut self, block: &Bytes, start: u64) -> bool {
         let from = (self.next - start) as usize;
         let to = (self.end - start).min(block.len() as u64) as usize;
         if from < to {
             self.found.push(block.slice(from..to));
             self.next = start + to as u64;
         }
+        to == block.len()
     }
 }
 
@@ -179,12 +181,17 @@ impl Inner {
             return Ok(Some(pieces.found));
         }
         let Some((mut block, mut start)) = self.locate_local(offset)? else { return Ok(None) };
+        let mut passed = Vec::new();
         while !pieces.is_complete() {
             self.check_inside(block)?;
             let Some(bytes) = self.source.try_block(block)? else { return Ok(None) };
-            pieces.take(&bytes, start);
+            if pieces.take(&bytes, start) {
+                passed.push(block);
+            }
             (block, start) = self.passed(block, start, &bytes);
         }
+        // Not before the read is sure to be answered from here.
+        passed.into_iter().for_each(|block| self.source.release(block));
         Ok(Some(pieces.found))
     }
 
@@ -211,7 +218,9 @@ impl Inner {
                 }
             };
             for bytes in fetched {
-                pieces.take(&bytes, start);
+                if pieces.take(&bytes, start) {
+                    self.source.release(block);
+                }
                 (block, start) = self.passed(block, start, &bytes);
                 if pieces.is_complete() {
                     break;
@@ -343,7 +352,7 @@ impl Inner {
             let Some(entry) = map.entry(at) else { break };
             let Some(bytes) = self.source.try_block(entry.block)? else { return Ok(None) };
             check_length(&bytes, entry.length)?;
-            pieces.take(&bytes, entry.start);
+            let _ = pieces.take(&bytes, entry.start);
         }
         Ok(Some(pieces.found))
     }
@@ -360,7 +369,7 @@ impl Inner {
             let blocks = source::blocks(&*self.source, blocks).await?;
             for (bytes, entry) in blocks.iter().zip(&window) {
                 check_length(bytes, entry.length)?;
-                pieces.take(bytes, entry.start);
+                let _ = pieces.take(bytes, entry.start);
             }
         }
     }

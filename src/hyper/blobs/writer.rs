@@ -1,36 +1,51 @@
 //! Appends contents to a blobs core, cut into blocks.
 //!
-//! A [`Writer`] holds the core's turn and may take many contents; their blocks are appended in groups of
-//! [`GROUP`] bytes, each with one signature and one commit, and the rest on [`Writer::flush`]. A writer
-//! that is dropped before leaves at most blocks that nothing names.
+//! A [`Writer`] has the core to itself and may take many contents. Their blocks are written as they come;
+//! they are in the core after [`Writer::flush`], with one signature and one commit. A writer that is dropped
+//! before leaves nothing.
 //!
 //! Source: hyperblobs/lib/streams.js (BlobWriteStream)
 
 use super::{BLOCK_SIZE, BlobError, BlobId, Result};
-use crate::hyper::source::BlockLog;
+use crate::hyper::source::{Append, BlockLog};
 use bytes::Bytes;
 use std::io::{self, Read};
 use std::sync::{Arc, MutexGuard};
 
-/// Bytes that are collected before they are appended. Large enough to make signature and commit cheap,
-/// small enough to be held in memory by several writers.
-const GROUP: u64 = 4 << 20;
+/// Bytes that are handed on at a time: enough for the disk, little enough to be held a few times.
+const PIECE: u64 = 4 << 20;
+
+/// Bytes after which what was handed on is committed without being told to. That bounds what the next start
+/// after a crash throws away, and the tree nodes held in memory: 2 MiB.
+const MAX_UNCOMMITTED: u64 = 1 << 30;
 
 /// See the module.
 pub struct Writer<'a> {
-    log: &'a Arc<dyn BlockLog>,
-    /// Blocks and bytes of the core once everything pending is appended.
+    append: Box<dyn Append + 'a>,
+    /// Blocks and bytes of the core once everything is appended.
     length: u64,
     byte_length: u64,
+    /// Blocks since the last commit, in order, and of those what was not handed on yet.
+    uncommitted: u64,
+    uncommitted_bytes: u64,
     pending: Vec<Bytes>,
     pending_bytes: u64,
     _turn: MutexGuard<'a, ()>,
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(log: &'a Arc<dyn BlockLog>, turn: MutexGuard<'a, ()>) -> Self {
-        let (length, byte_length) = (log.length(), log.byte_length());
-        Self { log, length, byte_length, pending: Vec::new(), pending_bytes: 0, _turn: turn }
+    pub(super) fn new(log: &'a Arc<dyn BlockLog>, turn: MutexGuard<'a, ()>) -> Result<Self> {
+        let append = log.begin()?;
+        Ok(Self {
+            append,
+            length: log.length(),
+            byte_length: log.byte_length(),
+            uncommitted: 0,
+            uncommitted_bytes: 0,
+            pending: Vec::new(),
+            pending_bytes: 0,
+            _turn: turn,
+        })
     }
 
     /// Takes a whole content and tells where it will be. It is in the core after the next flush.
@@ -56,36 +71,43 @@ impl<'a> Writer<'a> {
         }))
     }
 
-    /// Appends what is still pending.
+    /// Appends everything taken so far.
     pub fn flush(&mut self) -> Result<()> {
-        if self.pending.is_empty() {
+        if self.uncommitted == 0 {
             return Ok(());
         }
-        let blocks = self.take_blocks();
-        let first = self.length - blocks.len() as u64;
-        if self.log.length() != first || self.log.append(blocks)? != first {
+        self.hand_on()?;
+        let first = self.length - self.uncommitted;
+        if self.append.commit()? != first {
             return Err(BlobError::Raced);
         }
+        (self.uncommitted, self.uncommitted_bytes) = (0, 0);
         Ok(())
     }
 
-    /// The blocks that a flush would append, for a caller that commits several cores at once and keeps
-    /// this writer until that is done.
-    pub fn take_blocks(&mut self) -> Vec<Bytes> {
+    fn hand_on(&mut self) -> Result<()> {
         self.pending_bytes = 0;
-        std::mem::take(&mut self.pending)
+        match std::mem::take(&mut self.pending) {
+            pending if pending.is_empty() => Ok(()),
+            pending => Ok(self.append.push(pending)?),
+        }
     }
 
     fn collect(&mut self, blocks: impl Iterator<Item = Result<Bytes>>) -> Result<BlobId> {
         let (block_offset, byte_offset) = (self.length, self.byte_length);
         for block in blocks {
             let block = block?;
+            let size = block.len() as u64;
             self.length += 1;
-            self.byte_length += block.len() as u64;
-            self.pending_bytes += block.len() as u64;
+            self.byte_length += size;
+            self.uncommitted += 1;
+            self.uncommitted_bytes += size;
+            self.pending_bytes += size;
             self.pending.push(block);
-            if self.pending_bytes >= GROUP {
+            if self.uncommitted_bytes >= MAX_UNCOMMITTED {
                 self.flush()?;
+            } else if self.pending_bytes >= PIECE {
+                self.hand_on()?;
             }
         }
         Ok(BlobId {

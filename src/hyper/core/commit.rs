@@ -1,5 +1,6 @@
 //! Committing: our own appends, and what peers sent.
 
+use super::encryption::BlockCipher;
 use super::record::{encode_head, page_key};
 use super::storage::{CoreFiles, Durability, Storage, StorageError, Table, Writes};
 use super::tree::{Batch, Head, Node};
@@ -9,19 +10,21 @@ use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::io::IoSlice;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Blocks below this size are copied together before they are written.
 const SMALL: usize = 8 << 10;
 
-/// An append that is hashed, encrypted and signed, and of which nothing is stored yet.
+/// An append that is hashed, encrypted and signed, and that no record speaks of yet.
 pub struct Prepared {
-    /// The head it extends.
-    base: (u64, u64),
-    /// Byte offset of the first block.
-    offset: u64,
-    head: Head,
-    nodes: Vec<Node>,
-    blocks: Vec<Bytes>,
+    /// Fork and length of the head it extends.
+    pub(super) base: (u64, u64),
+    /// Byte offset of the first of `blocks`.
+    pub(super) offset: u64,
+    pub(super) head: Head,
+    pub(super) nodes: Vec<Node>,
+    /// What is yet to be written: nothing if the blocks were staged.
+    pub(super) blocks: Vec<Bytes>,
 }
 
 impl Prepared {
@@ -89,29 +92,25 @@ impl Core {
 
     /// Hashes, encrypts and signs blocks to be appended.
     pub fn prepare_append(&self, blocks: &[Bytes]) -> Result<Prepared> {
-        if let Some(block) = blocks.iter().find(|block| block.len() as u64 > MAX_BLOCK_SIZE) {
-            return Err(CoreError::BlockTooLarge(block.len() as u64));
-        }
         if !self.writable {
             return Err(CoreError::ReadOnly);
         }
         let base = (self.head.fork, self.head.length);
-        let blocks: Vec<Bytes> = match self.cipher.as_deref() {
-            Some(cipher) => (base.1..)
-                .zip(blocks)
-                .map(|(index, block)| cipher.encrypt(index, base.0, block).into())
-                .collect(),
-            None => blocks.to_vec(),
-        };
         let mut batch = Batch::new(&self.head);
         let offset = batch.byte_length();
-        for (block, leaf) in blocks.iter().zip(hash::leaves(&blocks)) {
-            batch.push(block.len() as u64, leaf);
-        }
-        let (mut head, nodes) = batch.finish();
-        head.signature =
-            if blocks.is_empty() { self.head.signature.clone() } else { self.sign(&head)? };
+        let blocks = grow(&mut batch, base.0, self.cipher.as_deref(), blocks)?;
+        let (head, nodes) = self.finish(batch)?;
         Ok(Prepared { base, offset, head, nodes, blocks })
+    }
+
+    /// The head that a batch brings, signed, and its nodes.
+    pub(super) fn finish(&self, batch: Batch) -> Result<(Head, Vec<Node>)> {
+        let (mut head, nodes) = batch.finish();
+        head.signature = match nodes.is_empty() {
+            true => self.head.signature.clone(),
+            false => self.sign(&head)?,
+        };
+        Ok((head, nodes))
     }
 
     pub(super) fn sign(&self, head: &Head) -> Result<Vec<u8>> {
@@ -125,6 +124,9 @@ impl Core {
     fn write_append(&mut self, prepared: &Prepared) -> Result<()> {
         if prepared.base != (self.head.fork, self.head.length) {
             return Err(CoreError::Stale);
+        }
+        if !prepared.blocks.is_empty() && self.appending.load(Ordering::Acquire) {
+            return Err(CoreError::Busy);
         }
         write_blocks(&self.files, prepared.offset, &prepared.blocks)?;
         for node in &prepared.nodes {
@@ -239,8 +241,31 @@ impl Flush {
     }
 }
 
+/// Appends blocks to a batch and returns them as they are stored: encrypted where the core is.
+pub(super) fn grow(
+    batch: &mut Batch,
+    fork: u64,
+    cipher: Option<&BlockCipher>,
+    blocks: &[Bytes],
+) -> Result<Vec<Bytes>> {
+    if let Some(block) = blocks.iter().find(|block| block.len() as u64 > MAX_BLOCK_SIZE) {
+        return Err(CoreError::BlockTooLarge(block.len() as u64));
+    }
+    let stored: Vec<Bytes> = match cipher {
+        Some(cipher) => (batch.length()..)
+            .zip(blocks)
+            .map(|(index, block)| cipher.encrypt(index, fork, block).into())
+            .collect(),
+        None => blocks.to_vec(),
+    };
+    for (block, leaf) in stored.iter().zip(hash::leaves(&stored)) {
+        batch.push(block.len() as u64, leaf);
+    }
+    Ok(stored)
+}
+
 /// Writes blocks one after the other from a byte offset.
-fn write_blocks(
+pub(super) fn write_blocks(
     files: &CoreFiles,
     mut offset: u64,
     blocks: &[Bytes],

@@ -28,6 +28,9 @@ pub enum CoreError {
     /// The core changed between the preparation of an append and its commit.
     #[error("the core was changed while an append was being prepared")]
     Stale,
+    /// A core takes one append at a time.
+    #[error("another append to the core is under way")]
+    Busy,
     #[error("cannot truncate to {to} blocks at fork {fork}: the core has {length} at fork {at}")]
     BadTruncate { to: u64, fork: u64, length: u64, at: u64 },
 }

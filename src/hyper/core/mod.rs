@@ -14,7 +14,8 @@
 //! never moves and blocks never overlap.
 //!
 //! What changes is committed in one of three ways. Our own appends go through [`commit`]: bytes and nodes to the
-//! files, then one transaction for the heads and bits of all cores concerned. Blocks of peers
+//! files (long ones piece by piece, see [`staging`]), then one transaction for the heads and bits of all cores
+//! concerned. Blocks of peers
 //! ([`Core::apply_proof`]) go to the files at once while their bits wait in memory for [`Core::flush`]; losing them
 //! costs fetching them again. What destroys (truncation, clearing, following a fork) first commits durably that
 //! the bytes are gone, then frees them.
@@ -34,6 +35,7 @@ mod nodes;
 mod prove;
 mod record;
 mod scrub;
+mod staging;
 pub mod storage;
 pub mod tree;
 pub mod verifier;
@@ -45,6 +47,7 @@ pub use commit::{Flush, Prepared, commit};
 pub use error::{ApplyError, CoreError};
 pub use message::{Proof, Request};
 pub use prove::{Answer, Applied};
+pub use staging::{Piece, Staging};
 pub use storage::{Durability, Storage};
 
 use crate::crypto::KeyPair;
@@ -57,7 +60,7 @@ use nodes::{NodeStore, View};
 use record::{Identity, damaged, decode_head};
 use std::cell::Cell;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use storage::{CoreFiles, StorageError, Table, Writes};
 use tree::{Head, SeekResult, SpanCursor};
@@ -120,6 +123,8 @@ pub struct Core {
     next_write: Option<(u64, u64)>,
     /// Counts what takes bytes away, for readers outside the lock.
     generation: Arc<AtomicU64>,
+    /// A [`Staging`] is under way.
+    appending: Arc<AtomicBool>,
     /// Counts commits, so that a flush can tell that its snapshot is no longer the latest.
     commits: u64,
 }
@@ -196,6 +201,7 @@ impl Core {
             cursor: Cell::default(),
             next_write: None,
             generation: Arc::default(),
+            appending: Arc::default(),
             commits: 0,
         };
         core.derive();
@@ -264,6 +270,11 @@ impl Core {
 impl Core {
     pub fn key(&self) -> &CoreKey {
         &self.identity.key
+    }
+
+    /// The store that it lives in.
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
     }
 
     pub fn discovery_key(&self) -> &DiscoveryKey {

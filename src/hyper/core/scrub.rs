@@ -1,4 +1,4 @@
-//! After an unclean end: the tree file is brought back to what hashes up to the head.
+//! After an unclean end: the files are brought back to what hashes up to the head.
 //!
 //! Blocks and nodes are written before the records that speak of them, and those are durable only with them, so
 //! the records are right. But the tree file may hold nodes of changes that were lost, or a part of a page. A
@@ -23,6 +23,8 @@ impl Core {
             }
         }
         self.bits.set_range(length..u64::MAX, false);
+        // Pieces of an append that did not end.
+        self.files.blocks.truncate(self.head.byte_length())?;
         self.session = self.storage.session().current;
         self.dirty.head = true;
         self.flush(Durability::Buffered)

@@ -4,7 +4,7 @@
 //! and has none of its blocks until they are asked for. It counts how they were asked for, so that a test
 //! can tell one round trip from a hundred.
 
-use super::{BlockLog, BlockSource, BoxFuture, SourceError};
+use super::{Append, BlockLog, BlockSource, BoxFuture, SourceError};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -197,5 +197,29 @@ impl BlockLog for MemoryLog {
         let first = state.blocks.len() as u64;
         state.blocks.extend(blocks);
         Ok(first)
+    }
+
+    fn begin(&self) -> Result<Box<dyn Append + '_>, SourceError> {
+        match self.writable() {
+            true => Ok(Box::new(Collected { log: self, blocks: Vec::new() })),
+            false => Err(SourceError::ReadOnly),
+        }
+    }
+}
+
+/// A long append that is held until its commit.
+struct Collected<'a> {
+    log: &'a MemoryLog,
+    blocks: Vec<Bytes>,
+}
+
+impl Append for Collected<'_> {
+    fn push(&mut self, blocks: Vec<Bytes>) -> Result<(), SourceError> {
+        self.blocks.extend(blocks);
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<u64, SourceError> {
+        self.log.append(std::mem::take(&mut self.blocks))
     }
 }

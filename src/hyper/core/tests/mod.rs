@@ -4,6 +4,7 @@ mod crash;
 mod full;
 mod model;
 mod speed;
+mod staging;
 
 use super::message::{NodeRequest, SeekRequest, UpgradeRequest};
 use super::storage::memory;

@@ -1,0 +1,115 @@
+//! Appending to an open core: a few blocks at once, or a long content piece by piece.
+//!
+//! A long append is hashed by its caller while a thread of its own writes what came before to the disk. Whoever
+//! appends waits for its turn; the core itself is locked only to begin and to commit.
+
+use super::{CoreHandle, lock, storage};
+use crate::hyper::core::storage::{Durability, StorageError};
+use crate::hyper::core::{Piece, Staging, commit};
+use crate::hyper::source::{Append, SourceError};
+use bytes::Bytes;
+use std::sync::MutexGuard;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+/// Pieces that wait for the writing thread, besides the one that it writes. One is enough to keep both busy.
+const WAITING_PIECES: usize = 1;
+
+/// Pieces below this many bytes are written by the caller while no thread runs yet.
+const SMALL_PIECE: usize = 1 << 20;
+
+/// See [`crate::hyper::source::BlockLog::begin`].
+pub(super) struct Appending<'a> {
+    handle: &'a CoreHandle,
+    // Ends before `staging`, which takes back what was written.
+    writer: Option<PieceWriter>,
+    staging: Staging,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl<'a> Appending<'a> {
+    pub(super) fn begin(handle: &'a CoreHandle) -> Result<Self, SourceError> {
+        let turn = lock(&handle.0.appending);
+        let staging = handle.core().begin_append().map_err(storage)?;
+        Ok(Self { handle, writer: None, staging, _turn: turn })
+    }
+}
+
+impl Append for Appending<'_> {
+    fn push(&mut self, blocks: Vec<Bytes>) -> Result<(), SourceError> {
+        let bytes: usize = blocks.iter().map(Bytes::len).sum();
+        let piece = self.staging.push(&blocks).map_err(storage)?;
+        match &self.writer {
+            None if bytes < SMALL_PIECE => piece.write().map_err(storage),
+            Some(writer) => writer.write(piece),
+            None => self.writer.insert(PieceWriter::start()?).write(piece),
+        }
+        .or_else(|error| Err(self.finish_writing().err().unwrap_or(error)))
+    }
+
+    fn commit(&mut self) -> Result<u64, SourceError> {
+        self.finish_writing()?;
+        let store = self.handle.core().storage().clone();
+        // Without the core, which others may read meanwhile; the commit finds little left to do.
+        store.sync_files(self.staging.files()).map_err(storage)?;
+        let first = {
+            let mut core = self.handle.core();
+            let prepared = core.prepare_staged(&mut self.staging).map_err(storage)?;
+            let first = prepared.first();
+            commit(&store, &mut [(&mut core, prepared)], Durability::Durable).map_err(storage)?;
+            core.restart_staging(&mut self.staging);
+            first
+        };
+        self.handle.announce_change();
+        Ok(first)
+    }
+}
+
+impl Appending<'_> {
+    /// Waits until everything pushed is written.
+    fn finish_writing(&mut self) -> Result<(), SourceError> {
+        self.writer.take().map_or(Ok(()), PieceWriter::finish)
+    }
+}
+
+/// A thread that writes pieces, until the first that fails.
+struct PieceWriter {
+    pieces: Option<SyncSender<Piece>>,
+    thread: Option<JoinHandle<Result<(), StorageError>>>,
+}
+
+impl PieceWriter {
+    fn start() -> Result<Self, SourceError> {
+        let (pieces, next) = sync_channel::<Piece>(WAITING_PIECES);
+        let work = move || next.into_iter().try_for_each(|piece| piece.write());
+        let thread = std::thread::Builder::new().name("append".into()).spawn(work);
+        Ok(Self { pieces: Some(pieces), thread: Some(thread.map_err(storage)?) })
+    }
+
+    /// Hands a piece on; waits while the thread is behind. An error says no more than that the thread has ended.
+    fn write(&self, piece: Piece) -> Result<(), SourceError> {
+        let sent = self.pieces.as_ref().and_then(|pieces| pieces.send(piece).ok());
+        sent.ok_or_else(|| storage("writing has stopped"))
+    }
+
+    /// Waits for what was handed on, and tells how that went.
+    fn finish(mut self) -> Result<(), SourceError> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<(), SourceError> {
+        self.pieces = None;
+        match self.thread.take().map(JoinHandle::join) {
+            None | Some(Ok(Ok(()))) => Ok(()),
+            Some(Ok(Err(error))) => Err(storage(error)),
+            Some(Err(_)) => Err(storage("the writing thread panicked")),
+        }
+    }
+}
+
+impl Drop for PieceWriter {
+    fn drop(&mut self) {
+        // What it writes is being given up; that it no longer writes is what counts.
+        let _ = self.join();
+    }
+}
