@@ -30,6 +30,9 @@ use tokio::sync::{mpsc, oneshot};
 /// Wishes taken in one turn before the hub's output is looked at.
 const WISHES_PER_TURN: usize = 1024;
 
+/// Events of the network that are taken together, about.
+const EVENTS_PER_TURN: usize = 64;
+
 /// Frames whose blocks are hashed side by side before the requests that follow from them are sent.
 const FRAMES_PER_TURN: usize = 8;
 
@@ -109,10 +112,16 @@ impl Pump {
                     }
                     None => return,
                 },
-                events = inputs.network.recv() => match events {
-                    Some(events) => self.on_network(events),
-                    None => return,
-                },
+                events = inputs.network.recv() => {
+                    let Some(mut events) = events else { return };
+                    // What has come meanwhile is worked on together: more blocks per look at the lanes.
+                    while events.len() < EVENTS_PER_TURN
+                        && let Ok(more) = inputs.network.try_recv()
+                    {
+                        events.extend(more);
+                    }
+                    self.on_network(events);
+                }
                 wish = inputs.wishes.recv() => {
                     let Some(wish) = wish else { return };
                     self.on_wish(wish);
@@ -246,6 +255,9 @@ impl Pump {
 
     fn on_hub(&mut self, event: HubEvent, now: Instant) {
         match event {
+            HubEvent::Arrived { core, index, stored } => {
+                self.handle(core, |h| h.on_arrived(index, stored));
+            }
             HubEvent::Block { core, index } => self.handle(core, |h| h.on_block(index)),
             HubEvent::Upgraded { core, .. } | HubEvent::Truncated { core, .. } => {
                 self.handle(core, CoreHandle::on_version);

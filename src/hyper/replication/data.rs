@@ -116,7 +116,12 @@ impl Replica {
                     if let Some(peer) = self.peers.get_mut(&conn) {
                         peer.bytes_down += block.value.len() as u64;
                     }
-                    self.block_arrived(ctx, core, block.index, conn, applied.block.is_some());
+                    let (index, new) = (block.index, applied.block.is_some());
+                    if new {
+                        let stored = block.value.clone();
+                        ctx.emit(HubEvent::Arrived { core: self.id, index, stored });
+                    }
+                    self.block_arrived(ctx, core, index, conn, new);
                 }
                 if !is_complete(&flight, proof) {
                     self.fail(id, &flight);

@@ -42,6 +42,7 @@ pub use replica_core::{Answer, Applied, Refusal, Reorged, ReplicaCore, SharedRep
 pub use violation::Violation;
 
 use crate::key::PublicKey;
+use bytes::Bytes;
 use std::time::Duration;
 
 /// A connection, as its owner numbers it.
@@ -113,6 +114,12 @@ impl Default for Limits {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HubEvent {
+    /// The bytes of a block, as stored and checked, for whoever would read them back; [`HubEvent::Block`] follows.
+    Arrived {
+        core: CoreId,
+        index: u64,
+        stored: Bytes,
+    },
     /// A block was fetched and is stored.
     Block {
         core: CoreId,
