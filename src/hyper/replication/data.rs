@@ -14,6 +14,7 @@ use super::wire::{Message, Reason};
 use super::{ConnId, HubEvent, RangeId, Refusal, ReplicaCore};
 use crate::crypto::Hash;
 use crate::hyper::core::message::Proof;
+use bytes::Bytes;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -118,7 +119,11 @@ impl Replica {
                     }
                     let (index, new) = (block.index, applied.block.is_some());
                     if new {
-                        let stored = block.value.clone();
+                        // The reference packs answers into frames of 8 MiB: none may live as long as a block.
+                        let stored = match ctx.defer {
+                            true => Bytes::copy_from_slice(&block.value),
+                            false => block.value.clone(),
+                        };
                         ctx.emit(HubEvent::Arrived { core: self.id, index, stored });
                     }
                     self.block_arrived(ctx, core, index, conn, new);

@@ -14,11 +14,12 @@ const MIN_REQUESTS: usize = 4;
 /// Bytes in flight to begin with, and at least.
 const FIRST_WINDOW: usize = 2 << 20;
 const MIN_WINDOW: usize = 256 << 10;
-/// The window shrinks while answers take longer than this, so that a slow peer never holds many seconds
-/// of work that others could do.
-const SLOW_ANSWER: Duration = Duration::from_millis(1500);
-/// It grows while answers come faster than this.
-const FAST_ANSWER: Duration = Duration::from_millis(750);
+/// An answer may take twice as long as the fastest one, and this much longer; below that the window grows. A longer
+/// queue at the peer makes nothing faster: its answers pile up there and in our frames, and a slow peer would hold
+/// work that others could do.
+const QUEUEING: Duration = Duration::from_millis(60);
+/// Above this much more the window shrinks.
+const SLOW_QUEUEING: Duration = Duration::from_millis(200);
 /// Blocks that a peer announced and then would not or could not send. Beyond that it is not asked any more.
 const MAX_DENIED: usize = 1024;
 /// A request is overdue after this long without anything from the peer, at least and at most.
@@ -55,8 +56,9 @@ pub(super) struct Peer {
     pub flights: usize,
     pub flight_bytes: usize,
     window: usize,
-    /// Time from request to answer, smoothed.
+    /// Time from request to answer: smoothed, and the shortest.
     pub service: Duration,
+    fastest: Duration,
     pub last_progress: Instant,
     /// Answers so far.
     pub answers: u64,
@@ -88,6 +90,7 @@ impl Peer {
             flight_bytes: 0,
             window: FIRST_WINDOW,
             service: Duration::ZERO,
+            fastest: Duration::MAX,
             last_progress: now,
             answers: 0,
             bytes_down: 0,
@@ -145,9 +148,11 @@ impl Peer {
         self.last_progress = now;
         let took = now.saturating_duration_since(flight.sent);
         self.service = if self.answers == 1 { took } else { (self.service * 7 + took) / 8 };
-        if took > SLOW_ANSWER {
+        self.fastest = self.fastest.min(took);
+        let queued = took.saturating_sub(2 * self.fastest);
+        if queued > SLOW_QUEUEING {
             self.window = self.window.saturating_sub(flight.bytes).max(MIN_WINDOW);
-        } else if took < FAST_ANSWER && was_full {
+        } else if queued < QUEUEING && was_full {
             self.window = (self.window + flight.bytes).min(limits.window_bytes);
         }
     }
