@@ -47,7 +47,7 @@ fn a_silent_peer_is_given_up_after_thirteen_seconds() {
     pair.a.total = 46_080;
     let mut sends = Vec::new();
     pair.drain();
-    assert_eq!(pair.ab.stats.sent, 10);
+    assert_eq!(pair.ab.stats.sent, 32);
     while pair.a.closed().is_none() {
         let before = pair.ab.stats.sent;
         assert!(pair.step());
