@@ -11,15 +11,18 @@ use std::time::{Duration, Instant};
 
 /// Requests that may be on their way whatever their size.
 const MIN_REQUESTS: usize = 4;
-/// Bytes in flight to begin with, and at least.
-const FIRST_WINDOW: usize = 2 << 20;
+/// Bytes in flight to begin with, and at least. The first must outlast a loss while the stream still finds its rate.
+const FIRST_WINDOW: usize = 6 << 20;
 const MIN_WINDOW: usize = 256 << 10;
-/// An answer may take twice as long as the fastest one, and this much longer; below that the window grows. A longer
-/// queue at the peer makes nothing faster: its answers pile up there and in our frames, and a slow peer would hold
-/// work that others could do.
+/// The window grows while answers take less than this many times the fastest one, and [`QUEUEING`] longer. The
+/// fastest is a round trip; a lost datagram holds up what follows for another, and one that is lost again for a
+/// third. A longer queue makes nothing faster: answers pile up at the peer and in our frames, and a slow peer
+/// would hold work that others could do.
+const PATIENT: u32 = 4;
 const QUEUEING: Duration = Duration::from_millis(60);
-/// Above this much more the window shrinks.
-const SLOW_QUEUEING: Duration = Duration::from_millis(200);
+/// Above so many times, and so much longer, the window shrinks.
+const SLOW: u32 = 8;
+const SLOW_QUEUEING: Duration = Duration::from_millis(250);
 /// Blocks that a peer announced and then would not or could not send. Beyond that it is not asked any more.
 const MAX_DENIED: usize = 1024;
 /// A request is overdue after this long without anything from the peer, at least and at most.
@@ -149,10 +152,9 @@ impl Peer {
         let took = now.saturating_duration_since(flight.sent);
         self.service = if self.answers == 1 { took } else { (self.service * 7 + took) / 8 };
         self.fastest = self.fastest.min(took);
-        let queued = took.saturating_sub(2 * self.fastest);
-        if queued > SLOW_QUEUEING {
+        if took > SLOW * self.fastest + SLOW_QUEUEING {
             self.window = self.window.saturating_sub(flight.bytes).max(MIN_WINDOW);
-        } else if queued < QUEUEING && was_full {
+        } else if took < PATIENT * self.fastest + QUEUEING && was_full {
             self.window = (self.window + flight.bytes).min(limits.window_bytes);
         }
     }

@@ -44,7 +44,7 @@ impl Append for Appending<'_> {
             Some(writer) => writer.write(piece),
             None => self.writer.insert(PieceWriter::start()?).write(piece),
         }
-        .or_else(|error| Err(self.finish_writing().err().unwrap_or(error)))
+        .map_err(|error| self.finish_writing().err().unwrap_or(error))
     }
 
     fn commit(&mut self) -> Result<u64, SourceError> {
