@@ -53,6 +53,8 @@ const MAX_NODES: usize = 2 * 53;
 const MAX_SIGNATURE: usize = 1 << 20;
 /// Index, size, hash.
 const MIN_NODE: usize = 34;
+/// The longest message without a list: a request of every part, its flags and eleven numbers at full width.
+const MAX_SMALL: usize = 1 + 11 * 9;
 
 /// What the opener of a channel proves and offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,13 +180,13 @@ impl Message {
         }
     }
 
-    /// Bytes that [`Message::encode`] writes at most; close for data, which is the only large one.
+    /// Bytes that [`Message::encode`] writes at most; close for the large ones.
     pub fn size_hint(&self) -> usize {
         match self {
             Self::Data { request, proof } => data_len(*request, proof),
             Self::Bitfield { words, .. } => 18 + 4 * words.len(),
             Self::Extension { name, payload } => 9 + name.len() + payload.len(),
-            _ => 96,
+            _ => MAX_SMALL,
         }
     }
 
@@ -415,8 +417,9 @@ fn data_len(request: u64, proof: &Proof) -> usize {
         let nodes = upgrade.nodes.len() + upgrade.additional.len();
         len += 45 + NODE * nodes + upgrade.signature.len();
     }
-    if proof.manifest.is_some() {
-        len += 256;
+    if let Some(manifest) = &proof.manifest {
+        // Sent once to a peer, and as long as its creator made it.
+        len += manifest.encode().len();
     }
     len
 }

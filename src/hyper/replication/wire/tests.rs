@@ -1,4 +1,5 @@
 use super::*;
+use crate::codec::MAX_INT;
 use crate::key::{hex, unhex};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -178,6 +179,35 @@ fn lists_that_no_tree_needs_are_refused_before_they_are_read() {
 }
 
 #[test]
+fn the_size_hint_covers_the_longest_of_its_kind() {
+    let most = MAX_INT;
+    let node = NodeRequest { index: most, nodes: most };
+    let request = Message::Request(RequestMessage {
+        id: most,
+        fork: most,
+        request: Request {
+            block: Some(node),
+            hash: Some(node),
+            seek: Some(SeekRequest { bytes: most, padding: most }),
+            upgrade: Some(UpgradeRequest { start: most, length: most }),
+            manifest: true,
+            priority: most,
+        },
+    });
+    let mut manifest = Manifest::single([7; 32]);
+    manifest.signers = vec![manifest.signers[0]; 9];
+    manifest.user_data = Some(vec![1; 500]);
+    let data = Message::Data {
+        request: most,
+        proof: Proof { fork: most, manifest: Some(manifest), ..Proof::default() },
+    };
+    for m in [request, data] {
+        let len = encoded(&m).len();
+        assert!(len <= m.size_hint(), "{len} > {} for type {}", m.size_hint(), m.kind());
+    }
+}
+
+#[test]
 fn the_value_of_a_block_is_not_copied() {
     let m = Message::Data {
         request: 1,
@@ -197,7 +227,9 @@ proptest! {
     fn any_bytes_decode_without_panic(kind in 0u64..12, bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(Some(m)) = Message::decode(kind, &Bytes::from(bytes)) {
             // What decodes can be encoded, and decodes to itself.
-            let again = Message::decode(kind, &Bytes::from(encoded(&m)));
+            let body = encoded(&m);
+            prop_assert!(body.len() <= m.size_hint());
+            let again = Message::decode(kind, &Bytes::from(body));
             prop_assert_eq!(again, Ok(Some(m)));
         }
     }
