@@ -108,7 +108,8 @@ pub fn stream_id(datagram: &[u8]) -> Option<u32> {
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<'a> {
     pub header: Header,
-    /// SACK blocks, 8 bytes each; empty without the flag.
+    /// SACK blocks, 8 bytes each; empty without the flag. They fill the skipped area. Without one they are the
+    /// whole rest of the packet, which is the payload as well: the reference reads it twice, too.
     pub sack: &'a [u8],
     pub payload: &'a [u8],
     /// Bytes of the whole datagram.
@@ -223,5 +224,9 @@ mod tests {
         let packet = Packet::parse(&with_data).unwrap();
         assert_eq!(packet.payload, b"hi");
         assert_eq!(packet.sack_blocks().collect::<Vec<_>>(), [(3, 4)]);
+        header.data_offset = 0;
+        let both = [&header.encode()[..], &block].concat();
+        let packet = Packet::parse(&both).unwrap();
+        assert_eq!((packet.payload, packet.sack), (&block[..], &block[..]));
     }
 }
