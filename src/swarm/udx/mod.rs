@@ -290,13 +290,14 @@ impl Udx {
         Ok(())
     }
 
-    /// Sends an unordered, unreliable message; it must fit one datagram of the path.
+    /// Sends an unordered, unreliable message. It travels whole: on a path narrower than its datagram it is lost.
     ///
     /// # Errors
-    /// If there is no such stream.
+    /// If there is no such stream, or the message is larger than the peer takes. Before the stream is connected that is what
+    /// every peer takes.
     pub fn send_message(&mut self, id: u32, bytes: Bytes) -> Result<(), WriteError> {
         let (slot, stream) = self.stream_mut(id).ok_or(WriteError::Unknown)?;
-        stream.send_message(bytes);
+        stream.send_message(bytes)?;
         self.touch(slot);
         Ok(())
     }

@@ -106,6 +106,11 @@ impl Mtu {
         self.size - HEADER
     }
 
+    /// Whether the peer takes a datagram with `payload` bytes; the path may still be narrower.
+    pub fn agrees_to(&self, payload: usize) -> bool {
+        HEADER + payload <= self.agreed
+    }
+
     /// Both sides agreed to more than 1472 bytes.
     pub fn large_agreed(&self) -> bool {
         self.agreed > ORDINARY_MAX

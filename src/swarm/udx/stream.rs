@@ -19,7 +19,7 @@ use super::rtt::Rtt;
 use super::send::SendBuffer;
 use super::sent::SentPackets;
 use super::timer::{Timer, Timers};
-use super::{CloseReason, ConnectOptions, Outbox, Sink, Stats, UdxEvent};
+use super::{CloseReason, ConnectOptions, Outbox, Sink, Stats, UdxEvent, WriteError};
 use crate::swarm::SocketId;
 
 /// Datagrams kept for a stream that is not connected yet: a little more than the first flight of a peer.
@@ -170,7 +170,7 @@ impl Stream {
         now: u64,
     ) {
         self.remote = Some(remote);
-        self.mtu = Mtu::new(opts.max_datagram);
+        self.agree(opts.max_datagram);
         self.recv = Receiver::new(opts.initial_ack);
         if remote.to.ip().is_loopback() {
             // The system counts its own overhead, about as much as small datagrams carry.
@@ -185,9 +185,15 @@ impl Stream {
 
     pub(super) fn change_remote(&mut self, remote: Remote, max_datagram: usize) {
         self.remote = Some(remote);
-        self.mtu = Mtu::new(max_datagram);
+        self.agree(max_datagram);
         self.mtu.on_ack();
         self.timers.clear(Timer::SizeProbe);
+    }
+
+    /// Starts with the datagram size a peer takes; waiting messages that are too large for it are lost.
+    fn agree(&mut self, max_datagram: usize) {
+        self.mtu = Mtu::new(max_datagram);
+        self.pending.messages.retain(|message| self.mtu.agrees_to(message.len()));
     }
 
     /// Keeps a datagram until the stream is connected.
@@ -342,11 +348,16 @@ impl Stream {
         self.above_low_water |= self.send.unsent() > self.low_water;
     }
 
-    pub(super) fn send_message(&mut self, bytes: Bytes) {
+    /// A peer of the reference does not notice that the end of a datagram was cut off, so nothing larger than agreed is taken.
+    pub(super) fn send_message(&mut self, bytes: Bytes) -> Result<(), WriteError> {
+        if !self.mtu.agrees_to(bytes.len()) {
+            return Err(WriteError::TooLarge);
+        }
         if self.pending.messages.len() == MAX_MESSAGES {
             self.pending.messages.pop_front();
         }
         self.pending.messages.push_back(bytes);
+        Ok(())
     }
 
     /// The owner has used up or piled up data: the window changes.

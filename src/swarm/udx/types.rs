@@ -82,6 +82,8 @@ pub enum WriteError {
     Unknown,
     #[error("the stream was ended")]
     Ended,
+    #[error("the message does not fit a datagram")]
+    TooLarge,
 }
 
 /// Figures of a stream.

@@ -114,6 +114,27 @@ fn keep_alive_speaks_only_in_silence() {
 }
 
 #[test]
+fn a_message_larger_than_the_peer_takes_is_not_sent() {
+    let mut udx = Udx::new(StdRng::seed_from_u64(1), UdxConfig::default());
+    let now = epoch();
+    let message = |len: usize| Bytes::from(vec![2; len]);
+    udx.open(Some(A)).unwrap();
+    assert_eq!(udx.send_message(A, message(1453)), Err(WriteError::TooLarge));
+    udx.send_message(A, message(1452)).unwrap();
+    udx.send_message(A, message(1300)).unwrap();
+    let narrow = ConnectOptions { max_datagram: 1400, ..ConnectOptions::default() };
+    udx.connect(A, SocketId::MAIN, B, address(2), narrow, now);
+    assert_eq!(udx.send_message(A, message(1381)), Err(WriteError::TooLarge));
+    udx.send_message(A, message(1380)).unwrap();
+    let mut buf = Vec::new();
+    let mut sizes = Vec::new();
+    while udx.poll_transmit(now, &mut buf, 16).is_some() {
+        sizes.push(buf.len());
+    }
+    assert_eq!(sizes, [1320, 1400]);
+}
+
+#[test]
 fn messages_arrive_beside_the_stream_and_their_queue_is_bounded() {
     let mut pair = Pair::connected(quiet(), quiet(), 1);
     pair.a.udx.send_message(A, Bytes::from_static(b"unordered")).unwrap();
