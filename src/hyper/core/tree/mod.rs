@@ -82,7 +82,7 @@ pub trait NodeSource {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Head {
     pub fork: u64,
-    /// Length in blocks.
+    /// Length in blocks, at most [`flat::MAX_LENGTH`]: no proof and no record gives a longer one.
     pub length: u64,
     /// Full roots, left to right.
     pub roots: Vec<Node>,
