@@ -73,7 +73,7 @@ mod tests {
     fn the_window_grows_with_what_was_read() {
         let mut prefetch = Prefetch::default();
         let first = read_on(&mut prefetch, 0, 1);
-        assert!(first <= 2 * STEP);
+        assert!(first <= AHEAD * STEP);
         read_on(&mut prefetch, STEP, 200);
         let ahead = prefetch.issued - prefetch.expected;
         assert!(ahead > MAX_WINDOW * 3 / 4 && ahead <= MAX_WINDOW, "{ahead}");

@@ -181,6 +181,10 @@ impl Opener {
             }
             Assembly::Content { buf, missing } => {
                 let (mine, rest) = data.split_at_checked(*missing).unwrap_or((data, &[]));
+                if buf.capacity() - buf.len() < mine.len() {
+                    // As much again as came, but never more than the frame: one of 8 MiB must not become 16.
+                    buf.reserve_exact((*missing).min(buf.len().max(mine.len())));
+                }
                 buf.extend_from_slice(mine);
                 *missing -= mine.len();
                 if *missing == 0 {
