@@ -40,6 +40,7 @@ impl Replica {
         if id == 0 {
             return None; // pushes and conflict proofs: we ask for neither
         }
+        let mut late = false;
         let id = match self.flights.get(id) {
             Some(flight) if flight.conn == conn => id,
             Some(_) => {
@@ -50,10 +51,13 @@ impl Replica {
                 ctx.strike(conn, Some(self.id), Violation::Unasked);
                 return None;
             }
-            // The answer to a request that was given up, while another one for the same is open.
+            // The answer to a request that was given up, while another one for the same is open. The
+            // tree may have changed in between; the other one has an answer of its own to come then.
             None => {
                 let block = proof.block.as_ref().filter(|_| proof.upgrade.is_none())?.index;
                 let open = self.flights.of(block, conn)?;
+                late = true;
+                self.flights.get(open).filter(|flight| answers(flight, &proof, late))?;
                 self.send_cancel(ctx, conn, open);
                 open
             }
@@ -66,7 +70,7 @@ impl Replica {
         if let Some(state) = ctx.conn(conn) {
             state.last_data = now;
         }
-        if !answers(&flight, &proof) {
+        if !answers(&flight, &proof, late) {
             ctx.strike(conn, Some(self.id), Violation::Mismatch);
             self.fail(id, &flight);
             return None;
@@ -355,10 +359,13 @@ fn is_complete(flight: &Flight, proof: &Proof) -> bool {
         && request.upgrade.is_some() == proof.upgrade.is_some()
 }
 
-/// Whether each part of an answer was asked for.
-fn answers(flight: &Flight, proof: &Proof) -> bool {
+/// Whether each part of an answer was asked for. An answer to an earlier request for the same, `late`, has
+/// the nodes as well that came since.
+fn answers(flight: &Flight, proof: &Proof, late: bool) -> bool {
     let request = &flight.request;
-    let levels = |asked: u64, sent: usize| request.upgrade.is_some() || asked == sent as u64;
+    let levels = |asked: u64, sent: usize| {
+        request.upgrade.is_some() || asked == sent as u64 || late && asked < sent as u64
+    };
     let block = proof.block.as_ref().is_none_or(|block| {
         request.block.is_some_and(|asked| {
             asked.index == block.index

@@ -214,6 +214,31 @@ fn an_answer_to_a_cancelled_request_is_ignored() {
 }
 
 #[test]
+fn an_answer_to_a_cancelled_request_may_have_nodes_that_came_since() {
+    let (mut peer, core, w, r, request) = asked();
+    let late = peer.answer(&w, &request);
+    let now = peer.now;
+    peer.hub.unwant_block(core, 7, now);
+    // The neighbour brings the nodes that both need, so that the second request asks for fewer.
+    peer.hub.want_block(core, 6, true, now);
+    peer.listen();
+    let neighbour = peer.requests().pop().unwrap();
+    let data = peer.answer(&w, &neighbour);
+    peer.say(data);
+    peer.hub.want_block(core, 7, true, now);
+    peer.listen();
+    let again = peer.requests().pop().unwrap();
+    assert!(again.request.block.unwrap().nodes < request.request.block.unwrap().nodes);
+    peer.say(late);
+    assert!(peer.violations().is_empty(), "{:?}", peer.violations());
+    assert!(peer.events.contains(&HubEvent::Block { core, index: 7 }));
+    let data = peer.answer(&w, &again);
+    peer.say(data);
+    assert!(peer.violations().is_empty(), "{:?}", peer.violations());
+    assert_true(&r);
+}
+
+#[test]
 fn no_data_is_believed_until_the_peer_says_otherwise() {
     let (mut peer, core, w, r, request) = asked();
     peer.say(Message::NoData { request: request.id, reason: Reason::NotAvailable });
