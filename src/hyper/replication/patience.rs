@@ -66,7 +66,7 @@ impl Replica {
                 if let Some(peer) = self.peers.get_mut(&flight.conn) {
                     peer.refused = None; // it may be asked once more
                 }
-            } else if flight.request.block.is_none() || flight.request.upgrade.is_some() {
+            } else if flight.request.upgrade.is_some() {
                 // Its answer is still welcome, but nobody waits for it any more.
                 self.refuse(&flight);
             }

@@ -353,8 +353,14 @@ impl Replica {
 
     fn ask_seek(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore, sought: Sought) {
         let head = core.head();
+        let of_seek = |(_, flight): &(u64, &Flight)| flight.seek == Some(sought.seek);
+        let asked: Vec<ConnId> =
+            self.flights.iter().filter(of_seek).map(|(_, flight)| flight.conn).collect();
         let block_of = |peer: &Peer| {
             let remote = peer.asked_for().filter(|r| r.fork == head.fork && peer.seeks)?;
+            if asked.contains(&peer.conn) {
+                return None; // its answer is overdue, and still welcome
+            }
             let known = remote.length >= head.length || core.can_prove_from(remote.length);
             let end = sought.end.min(remote.length);
             let block = peer.bits.next_set(sought.start, end).filter(|_| known)?;

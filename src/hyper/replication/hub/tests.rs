@@ -47,6 +47,8 @@ struct Sim {
     air: BinaryHeap<Arrival>,
     seq: u64,
     tap: Option<Tap>,
+    /// Hubs whose process stands still, and until when: frames wait for them, and so do their timers.
+    frozen: BTreeMap<usize, Instant>,
 }
 
 impl Sim {
@@ -61,7 +63,17 @@ impl Sim {
             air: BinaryHeap::new(),
             seq: 0,
             tap: None,
+            frozen: BTreeMap::new(),
         }
+    }
+
+    fn freeze(&mut self, hub: usize, time: Duration) {
+        self.frozen.insert(hub, self.now + time);
+    }
+
+    /// When a hub next sees what is due for it at `at`.
+    fn awake(&self, hub: usize, at: Instant) -> Instant {
+        self.frozen.get(&hub).map_or(at, |until| at.max(*until))
     }
 
     /// Joins two hubs; `a` is the initiator. Gives both ends' ids.
@@ -137,7 +149,9 @@ impl Sim {
                 return true;
             }
             let arrival = self.air.peek().map(|Reverse(a)| a.0);
-            let timer = self.hubs.iter().filter_map(Hub::poll_timeout).min();
+            let timers = self.hubs.iter().enumerate();
+            let timers = timers.filter_map(|(i, hub)| Some(self.awake(i, hub.poll_timeout()?)));
+            let timer = timers.min();
             let next = arrival.into_iter().chain(timer).min().filter(|at| *at <= end);
             let Some(next) = next else {
                 self.now = end;
@@ -146,9 +160,14 @@ impl Sim {
             self.now = self.now.max(next);
             let now = self.now;
             if arrival == Some(next) {
-                let Some(Reverse((_, _, hub, conn, bytes, from))) = self.air.pop() else {
+                let Some(Reverse((_, seq, hub, conn, bytes, from))) = self.air.pop() else {
                     continue;
                 };
+                let awake = self.awake(hub, now);
+                if awake > now {
+                    self.air.push(Reverse((awake, seq, hub, conn, bytes, from)));
+                    continue;
+                }
                 if let Some(line) = self.lines.get_mut(&from) {
                     line.queued -= bytes.len();
                     let queued = line.queued;
@@ -156,8 +175,10 @@ impl Sim {
                     self.hubs[hub].handle_frame(conn, bytes.into(), now);
                 }
             }
-            for hub in &mut self.hubs {
-                hub.handle_timeout(now);
+            for (i, hub) in self.hubs.iter_mut().enumerate() {
+                if self.frozen.get(&i).is_none_or(|until| *until <= now) {
+                    hub.handle_timeout(now);
+                }
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Peers that are slow, stuck, or silent about one thing.
 
 use super::*;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 /// Two servers with `length` blocks at hubs 0 and 1, a reader at hub 2 with its head, joined to both.
 fn triangle(length: u64) -> (Sim, SharedCore, CoreId, [ConnId; 2]) {
@@ -137,4 +139,52 @@ fn the_window_of_a_slow_peer_shrinks() {
     sim.run(Duration::from_secs(15));
     let inflight = sim.hubs[1].peers(core)[0].inflight;
     assert!((4..16).contains(&inflight), "about a second of work: {inflight}");
+}
+
+/// A server's process stands still while readers wait, give up after a second and come back; its timers and
+/// all that was sent to it come due at once.
+fn server_stands_still(seed: u64, time: Duration) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let (mut sim, w, r) = (Sim::new(2), writer(200), reader());
+    sim.attach(0, &w);
+    let core = sim.attach(1, &r);
+    let (conn, back) = sim.connect(1, 0, 5 * MS);
+    sim.run(Duration::from_secs(1));
+    // Its answers come one by one, while the reader changes its mind.
+    sim.lines.get_mut(&(0, back)).unwrap().rate = Some(10_000);
+    let (seek, now) = (sim.now, sim.now);
+    sim.freeze(0, time);
+    let byte = w.lock().unwrap().block_offset(150).unwrap().unwrap();
+    let seek = (sim.hubs[1].want_seek(core, byte, seek), byte);
+    if rng.random() {
+        sim.hubs[1].want_range(core, 20..60, true, now);
+    }
+    let thaw = now + time;
+    while sim.now < thaw + Duration::from_secs(1) {
+        let blocks: Vec<u64> = (0..4).map(|_| rng.random_range(0..16)).collect();
+        blocks.iter().for_each(|block| sim.want(1, core, *block));
+        sim.run(Duration::from_millis(rng.random_range(0..300)));
+        let now = sim.now;
+        blocks.iter().for_each(|block| sim.hubs[1].unwant_block(core, *block, now));
+    }
+    // Whatever happened, a new reader gets what it wants.
+    assert!(sim.run_until(Duration::from_secs(60), |sim| sim.air.is_empty()));
+    sim.lines.get_mut(&(0, back)).unwrap().rate = None;
+    let start = sim.now;
+    (0..200).for_each(|block| sim.want(1, core, block));
+    let all = sim.run_until(Duration::from_secs(2), |_| here(&r) == 200);
+    assert!(all, "seed {seed}, {time:?}: {} of 200 blocks", here(&r));
+    assert!(sim.now - start < Duration::from_secs(1), "seed {seed}: {:?}", sim.now - start);
+    let found = HubEvent::Seeked { core, seek: seek.0, found: Some((150, 0)) };
+    assert!(sim.has_event(1, &found), "seed {seed}: byte {} not found", seek.1);
+    assert_eq!((sim.violations(0), sim.violations(1)), (0, 0), "seed {seed}: {:?}", sim.events);
+    assert!(sim.lines.contains_key(&(1, conn)));
+    assert_true(&r);
+}
+
+#[test]
+fn a_server_that_stood_still_is_as_good_as_before() {
+    for (seed, secs) in [1, 2, 5, 12, 20, 40].into_iter().cycle().take(60).enumerate() {
+        server_stands_still(seed as u64, Duration::from_secs(secs));
+    }
 }
