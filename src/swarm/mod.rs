@@ -281,7 +281,10 @@ impl Swarm {
     /// Has nothing to do with `key` until `until`: a peer that broke the rules too often.
     pub fn ban(&mut self, key: PublicKey, until: Instant, now: Instant) {
         self.peers.ban(key, until, now);
-        if let Some(stream) = self.connections.by_key(&key).map(|c| c.id.stream()) {
+        self.dht.block(key, until, now);
+        // Accepted ones that wait for their first packet as well.
+        let of_key = self.connections.iter().filter(|c| c.remote == key);
+        for stream in of_key.map(|c| c.id.stream()).collect::<Vec<_>>() {
             self.destroy(stream, Closed::Banned, now);
         }
         self.pump(now);
@@ -363,7 +366,7 @@ impl Swarm {
             let dialling = connections.iter().filter(of_topic).any(|c| c.initiator && !c.is_open());
             let unsettled = dialling || peers.is_queued(&topic);
             if !unsettled {
-                let connected = connections.iter().filter(of_topic).count();
+                let connected = connections.iter().filter(of_topic).filter(|c| c.is_open()).count();
                 events.push_back(SwarmEvent::Settled { topic, connected });
             }
             unsettled

@@ -50,7 +50,7 @@ use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use records::Records;
 use server::Server;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -82,8 +82,6 @@ pub struct DhtConfig {
     pub allow_bogons: bool,
     /// We take datagrams up to the UDP limit; said to peers, of whom only ours understand.
     pub big_datagrams: bool,
-    /// Keys that get no answer.
-    pub blocked: BTreeSet<PublicKey>,
     /// The wall clock when the machine is made, in milliseconds since 1970.
     pub unix_ms: u64,
 }
@@ -99,7 +97,6 @@ impl DhtConfig {
             address: None,
             local_addresses: Vec::new(),
             big_datagrams: false,
-            blocked: BTreeSet::new(),
             unix_ms: 0,
         }
     }
@@ -303,13 +300,9 @@ impl HyperDht {
         }
     }
 
-    /// Whether a key's handshakes get no answer.
-    pub fn set_blocked(&mut self, key: PublicKey, blocked: bool) {
-        if blocked {
-            self.net.config.blocked.insert(key);
-        } else {
-            self.net.config.blocked.remove(&key);
-        }
+    /// Handshakes of `key` get no answer until `until`.
+    pub fn block(&mut self, key: PublicKey, until: Instant, now: Instant) {
+        self.net.block(key, until, now);
     }
 
     /// Announces a key and answers its handshakes. Does nothing if it is listened on already.

@@ -20,6 +20,10 @@ pub(super) enum Owner {
     Value(QueryId, values::Step),
 }
 
+/// Keys that get no answer at a time; of more, the one whose time is over first gets one again. A key costs a
+/// stranger nothing, so there is no end to them.
+const MAX_BLOCKED: usize = 1024;
+
 pub(super) struct Net {
     pub rpc: Rpc,
     pub config: DhtConfig,
@@ -29,6 +33,8 @@ pub(super) struct Net {
     pub leaving: Vec<leave::Leaving>,
     requests: BTreeMap<RequestId, Owner>,
     queries: BTreeMap<QueryId, Owner>,
+    /// Keys whose handshakes get no answer, and until when.
+    blocked: BTreeMap<PublicKey, Instant>,
     /// Where a peer was found or said to be found next time.
     relays: lru::LruCache<PublicKey, Vec<SocketAddrV4>>,
 }
@@ -43,8 +49,23 @@ impl Net {
             leaving: Vec::new(),
             requests: BTreeMap::new(),
             queries: BTreeMap::new(),
+            blocked: BTreeMap::new(),
             relays: lru::LruCache::new(super::remembered()),
         }
+    }
+
+    pub fn block(&mut self, key: PublicKey, until: Instant, now: Instant) {
+        self.blocked.retain(|_, until| *until > now);
+        self.blocked.insert(key, until);
+        if self.blocked.len() > MAX_BLOCKED
+            && let Some((&first, _)) = self.blocked.iter().min_by_key(|(_, until)| **until)
+        {
+            self.blocked.remove(&first);
+        }
+    }
+
+    pub fn is_blocked(&self, key: &PublicKey, now: Instant) -> bool {
+        self.blocked.get(key).is_some_and(|until| *until > now)
     }
 
     pub fn ask(&mut self, ask: Ask, owner: Owner, now: Instant) -> RequestId {

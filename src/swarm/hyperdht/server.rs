@@ -138,7 +138,7 @@ impl Server {
         net.rng.fill_bytes(&mut ephemeral);
         let client = Answering::read(&self.key_pair, &m.noise, ephemeral)?;
         let remote = client.remote;
-        if remote.0 == self.key_pair.public() || net.config.blocked.contains(&remote) {
+        if remote.0 == self.key_pair.public() || net.is_blocked(&remote, now) {
             return None;
         }
         let direct = m.peer.is_none();

@@ -276,10 +276,14 @@ fn a_blocked_key_and_our_own_get_no_answer() {
     let mut sim = Sim::network(12, 8, 2);
     listen(&mut sim, 8);
     let (server, client) = (sim.key(8), sim.key(9));
-    sim.on(8, |dht, _| dht.set_blocked(client, true));
+    sim.on(8, |dht, now| dht.block(client, now + 90 * SECOND, now));
     sim.on(9, |dht, now| dht.connect(server, vec![], 5, now));
     let outcome = sim.wait(9, 60 * SECOND, outgoing).unwrap();
     assert_eq!(outcome.err(), Some(ConnectError::PeerConnectionFailed));
+    sim.run_for(90 * SECOND);
+    sim.take_events(9);
+    sim.on(9, |dht, now| dht.connect(server, vec![], 5, now));
+    assert!(sim.wait(9, 60 * SECOND, outgoing).unwrap().is_ok(), "the time is over");
     sim.on(8, |dht, now| dht.connect(server, vec![], 5, now));
     assert_eq!(sim.wait(8, SECOND, outgoing).unwrap().err(), Some(ConnectError::BadKey));
 }
