@@ -4,6 +4,7 @@
 use super::super::*;
 use crate::crypto::KeyPair;
 use crate::sim::{Link, LinkConfig, epoch};
+use crate::swarm::hyperdht::ConnectError;
 use std::net::Ipv4Addr;
 
 const TOPIC: Topic = Topic([7; 32]);
@@ -25,7 +26,13 @@ struct Network {
     events: Vec<Vec<SwarmEvent>>,
     link: Link<Parcel>,
     seed: u64,
+    /// Machines that stand still until then, and what has come for them meanwhile.
+    frozen: BTreeMap<usize, (Instant, Vec<Parcel>)>,
 }
+
+/// What a socket keeps for a process that does not read; 212,992 bytes by Linux' default, counted as whole
+/// pages for small datagrams.
+const SOCKET_QUEUE: usize = 250;
 
 /// All behind one router, each machine with an address of its own.
 fn addr(i: usize) -> SocketAddrV4 {
@@ -37,7 +44,8 @@ impl Network {
     fn new(seed: u64, loss: f64) -> Self {
         let config = LinkConfig { loss, latency: Duration::from_millis(3), ..Default::default() };
         let link = Link::new(config, seed);
-        let mut network = Self { now: epoch(), swarms: vec![], events: vec![], link, seed };
+        let (swarms, events, frozen) = (vec![], vec![], BTreeMap::new());
+        let mut network = Self { now: epoch(), swarms, events, link, seed, frozen };
         for _ in 0..4 {
             network.add(true);
             network.run(Duration::from_secs(10));
@@ -94,26 +102,56 @@ impl Network {
             if done(self) {
                 return Some(self.now - start);
             }
-            let timers = self.swarms.iter_mut().filter_map(Swarm::poll_timeout);
-            let next = timers.chain(self.link.next_arrival()).min();
+            let frozen = &self.frozen;
+            let timers = self.swarms.iter_mut().enumerate();
+            let timers = timers.filter(|(i, _)| !frozen.contains_key(i));
+            let timers = timers.filter_map(|(_, swarm)| swarm.poll_timeout());
+            let thaws = frozen.values().map(|(until, _)| *until);
+            let next = timers.chain(thaws).chain(self.link.next_arrival()).min();
             let Some(at) = next.filter(|&at| at <= end) else { break };
             self.now = self.now.max(at);
+            self.thaw();
             while let Some(parcel) = self.link.receive(self.now) {
-                let Parcel { from, to, bytes } = parcel;
-                let to = usize::from(to.ip().octets()[3]) - 1;
-                if let Some(swarm) = self.swarms.get_mut(to) {
-                    swarm.handle_datagrams(SocketId::MAIN, from, &bytes, bytes.len(), self.now);
-                    swarm.end_of_batch(self.now);
+                let to = usize::from(parcel.to.ip().octets()[3]) - 1;
+                match self.frozen.get_mut(&to) {
+                    Some((_, queue)) if queue.len() < SOCKET_QUEUE => queue.push(parcel),
+                    Some(_) => {}
+                    None => self.deliver(to, &[parcel]),
                 }
             }
-            for swarm in &mut self.swarms {
-                if swarm.poll_timeout().is_some_and(|at| at <= self.now) {
+            for (i, swarm) in self.swarms.iter_mut().enumerate() {
+                let awake = !self.frozen.contains_key(&i);
+                if awake && swarm.poll_timeout().is_some_and(|at| at <= self.now) {
                     swarm.handle_timeout(self.now);
                 }
             }
         }
         self.now = end;
         None
+    }
+
+    fn deliver(&mut self, to: usize, parcels: &[Parcel]) {
+        let Some(swarm) = self.swarms.get_mut(to) else { return };
+        for Parcel { from, bytes, .. } in parcels {
+            swarm.handle_datagrams(SocketId::MAIN, *from, bytes, bytes.len(), self.now);
+        }
+        swarm.end_of_batch(self.now);
+    }
+
+    /// Machine `i` stands still: it reads nothing, and its timers come late and all at once.
+    fn freeze(&mut self, i: usize, time: Duration) {
+        self.settle();
+        self.frozen.insert(i, (self.now + time, vec![]));
+    }
+
+    /// Those whose time has come read what is in their sockets; their timers follow.
+    fn thaw(&mut self) {
+        let now = self.now;
+        let over = self.frozen.iter().filter(|(_, (until, _))| *until <= now);
+        for i in over.map(|(&i, _)| i).collect::<Vec<_>>() {
+            let (_, queue) = self.frozen.remove(&i).unwrap_or((now, vec![]));
+            self.deliver(i, &queue);
+        }
     }
 
     fn join(&mut self, i: usize, options: JoinOptions) {
@@ -131,6 +169,11 @@ impl Network {
             }
         }
         open
+    }
+
+    /// Whether `i` got a frame of this content.
+    fn heard(&self, i: usize, data: &[u8]) -> bool {
+        self.frames(i).contains(&data)
     }
 
     fn frames(&self, i: usize) -> Vec<&[u8]> {
@@ -216,4 +259,106 @@ fn a_server_that_restarts_under_its_key_is_found_again() {
     assert!(took.is_some_and(|took| took < Duration::from_secs(30)), "{took:?}");
     assert_eq!(network.open(b).len(), 1);
     network.send(a, b, b"back");
+}
+
+/// A machine that wakes up talks to its peer again within this: the longest an old connection takes to be
+/// found dead, and the first retry after it.
+const BACK_AGAIN: Duration = Duration::from_secs(25);
+
+/// `who` of a server and a client stand still for `time`; afterwards what either says reaches the other.
+fn stand_still(seed: u64, who: &[usize], time: Duration) {
+    let mut network = Network::new(seed, 0.005 * (seed % 4) as f64);
+    let (a, b) = (network.add(false), network.add(false));
+    network.join(a, BOTH);
+    network.run(Duration::from_secs(5));
+    network.join(b, BOTH);
+    let both = |n: &Network| n.open(a).len() == 1 && n.open(b).len() == 1;
+    network.run_until(Duration::from_secs(60), both).unwrap();
+    // At any point of the keep-alive, or while there is much under way.
+    network.run(Duration::from_millis(631 * (seed % 9)));
+    if seed % 2 == 0 {
+        let conn = network.open(a)[0];
+        network.swarms[a].send(conn, FrameBuf::from(&[7; 300_000][..]), network.now);
+    }
+    let all = [a, b];
+    who.iter().for_each(|&i| network.freeze(all[i], time));
+    network.run(time);
+    let what = format!("seed {seed}: {who:?} stood still for {time:?}");
+    let start = network.now;
+    let mut attempt = 0u64;
+    // Whoever talks does so every second; a connection that has died takes no notice of it.
+    while !(network.heard(a, b"x") && network.heard(b, b"x")) {
+        assert!(network.now - start < BACK_AGAIN, "{what}: {:?}", network.events);
+        for i in all {
+            for conn in network.open(i) {
+                network.swarms[i].send(conn, FrameBuf::from(&b"x"[..]), network.now);
+            }
+        }
+        attempt += 1;
+        network.run(start + Duration::from_secs(attempt) - network.now);
+    }
+    network.run(Duration::from_secs(60));
+    assert_eq!((network.open(a).len(), network.open(b).len()), (1, 1), "{what}");
+}
+
+#[test]
+fn whoever_stood_still_is_back_within_seconds() {
+    let times = [1, 5, 13, 20, 40, 180, 900];
+    for (seed, (secs, who)) in times
+        .into_iter()
+        .flat_map(|t| [&[0][..], &[1], &[0, 1]].map(|w| (t, w)))
+        .cycle()
+        .take(84)
+        .enumerate()
+    {
+        stand_still(seed as u64, who, Duration::from_secs(secs));
+    }
+}
+
+#[test]
+fn a_peer_that_stands_still_while_it_connects_is_back_within_seconds() {
+    for seed in 0..40 {
+        let mut network = Network::new(seed, 0.0);
+        let (a, b) = (network.add(false), network.add(false));
+        network.join(a, BOTH);
+        network.run(Duration::from_secs(5));
+        network.join(b, BOTH);
+        // The whole way to an open connection is less than this.
+        network.run(Duration::from_millis(2 * seed));
+        let time = Duration::from_secs([1, 5, 12, 30][seed as usize % 4]);
+        let who = [a, b][(seed / 4) as usize % 2];
+        network.freeze(who, time);
+        network.run(time);
+        let both = |n: &Network| n.open(a).len() == 1 && n.open(b).len() == 1;
+        let took = network.run_until(BACK_AGAIN, both);
+        assert!(took.is_some(), "seed {seed}: {who} for {time:?}: {:?}", network.events);
+        network.run(Duration::from_secs(40));
+        assert!(both(&network), "seed {seed}: {:?}", network.events);
+        network.send(a, b, b"here I am");
+    }
+}
+
+#[test]
+fn a_banned_peer_gets_no_answer_and_is_welcome_afterwards() {
+    let mut network = Network::new(3, 0.0);
+    let (a, b) = (network.add(false), network.add(false));
+    let key = PublicKey(network.config(b, false).key_pair.public());
+    network.join(a, SERVER);
+    network.run(Duration::from_secs(5));
+    let now = network.now;
+    network.swarms[a].ban(key, now + Duration::from_secs(60), now);
+    network.join(b, CLIENT);
+    network.run(Duration::from_secs(50));
+    assert!(network.open(b).is_empty());
+    let failed = |e: &SwarmEvent| match e {
+        SwarmEvent::DialFailed { why, .. } => Some(why.clone()),
+        _ => None,
+    };
+    let why: Vec<String> = network.events[b].iter().filter_map(failed).collect();
+    assert!(
+        why.iter().all(|why| *why == ConnectError::PeerConnectionFailed.to_string()),
+        "{why:?}"
+    );
+    let took = network.run_until(Duration::from_secs(200), |n| !n.open(b).is_empty());
+    assert!(took.is_some());
 }

@@ -32,15 +32,20 @@ impl Rtt {
     /// Takes a sample of a packet that was sent only once.
     pub fn update(&mut self, sample: u64, now: u64) {
         let mut sample = sample.max(1);
-        self.min.update_min(MIN_RTT_WINDOW, now, sample);
         let Some(smoothed) = self.smoothed else {
-            self.smoothed = Some(sample);
-            self.variation = sample / 2;
+            // Taken as it is, an hour of sleep would be the round trip: what has died meanwhile would not
+            // be noticed for minutes.
+            if sample <= SUSPICIOUS {
+                self.min.update_min(MIN_RTT_WINDOW, now, sample);
+                self.smoothed = Some(sample);
+                self.variation = sample / 2;
+            }
             return;
         };
         if sample > SUSPICIOUS {
             sample = sample.min(smoothed + 5 * self.variation).min(MAX_SAMPLE);
         }
+        self.min.update_min(MIN_RTT_WINDOW, now, sample);
         self.variation = (3 * self.variation + smoothed.abs_diff(sample)) / 4;
         self.smoothed = Some((7 * smoothed + sample) / 8);
     }
@@ -94,6 +99,17 @@ mod tests {
             rtt.update(50_000, i);
         }
         rtt.update(3_600_000_000, 21);
-        assert!(rtt.smoothed().unwrap() < 60_000);
+        assert!(rtt.smoothed().unwrap() < 60_000 && rtt.min() == 50_000);
+        rtt.update(3_600_000_000, 21 + MIN_RTT_WINDOW);
+        assert!(rtt.min() < 60_000, "{}", rtt.min());
+    }
+
+    #[test]
+    fn an_absurd_first_sample_is_none() {
+        let mut rtt = Rtt::default();
+        rtt.update(900_000_000, 1);
+        assert_eq!((rtt.smoothed(), rtt.rto(), rtt.min()), (None, MIN_RTO, 0));
+        rtt.update(6_000, 2);
+        assert_eq!((rtt.smoothed(), rtt.rto(), rtt.min()), (Some(6_000), MIN_RTO, 6_000));
     }
 }
