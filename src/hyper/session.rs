@@ -58,6 +58,10 @@ pub enum Wish {
         core: DiscoveryKey,
         bytes: u64,
     },
+    /// To be told when the head is what the connected peers have.
+    Update {
+        core: DiscoveryKey,
+    },
     /// Local blocks were appended, truncated or cleared.
     Changed {
         core: DiscoveryKey,
@@ -88,6 +92,8 @@ pub struct Reach {
     pub discovered: bool,
     /// Times that all open peers had told their length and what they offered was applied.
     pub syncs: u64,
+    /// That goes for the peers that are open now.
+    pub synced: bool,
 }
 
 /// Length and fork as they change.
@@ -224,11 +230,24 @@ impl CoreHandle {
     }
 
     /// Waits until every connected peer has told its length and what it offered is here: the head is
-    /// current. False if that did not happen within `limit`.
+    /// current. False if that did not happen within `limit`, or if nobody is there to ask.
     pub async fn update(&self, limit: Duration) -> bool {
         let mut reach = self.reach();
-        let wait = reach.wait_for(|r| r.peers > 0 && r.syncs > 0 || r.peers == 0 && r.discovered);
-        matches!(tokio::time::timeout(limit, wait).await, Ok(Ok(r)) if r.peers > 0)
+        let current = async {
+            loop {
+                // The hub answers when all have told who are connected, be it that our channel is only
+                // just on its way to them; at once if nobody is.
+                let before = reach.borrow().syncs;
+                self.wish(Wish::Update { core: self.0.discovery_key });
+                let told = |r: &Reach| r.syncs > before && (r.synced || r.peers == 0);
+                let Reach { peers, discovered, .. } = *reach.wait_for(told).await.ok()?;
+                if peers > 0 || discovered {
+                    return Some(peers > 0);
+                }
+                reach.wait_for(|r| r.peers > 0 || r.discovered).await.ok()?;
+            }
+        };
+        tokio::time::timeout(limit, current).await.ok().flatten().unwrap_or(false)
     }
 
     /// Resolves when discovery has ended a round and for [`Patience::lonely`] no peer has been there.
@@ -599,3 +618,6 @@ impl BlockLog for CoreHandle {
         Ok(Box::new(Appending::begin(self)?))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -228,6 +228,11 @@ impl Pump {
                     self.seeks.insert(name, (id, bytes));
                 }
             }
+            Wish::Update { core } => {
+                if let Some(&id) = self.ids.get(&core) {
+                    self.hub.want_upgrade(id, now);
+                }
+            }
             Wish::Changed { core } => {
                 if let Some(&id) = self.ids.get(&core) {
                     self.hub.core_changed(id, now);
@@ -276,7 +281,9 @@ impl Pump {
             // Whoever waits has a deadline of its own, and another peer may still come.
             HubEvent::BlockUnavailable { .. } => {}
             HubEvent::PeerOpened { core, .. } => {
-                self.handle(core, |h| h.set_reach(|reach| reach.peers += 1));
+                self.handle(core, |h| {
+                    h.set_reach(|reach| (reach.peers, reach.synced) = (reach.peers + 1, false));
+                });
             }
             HubEvent::PeerClosed { core, .. } => {
                 self.handle(core, |h| {
@@ -284,7 +291,9 @@ impl Pump {
                 });
             }
             HubEvent::PeersSynced { core } => {
-                self.handle(core, |h| h.set_reach(|reach| reach.syncs += 1));
+                self.handle(core, |h| {
+                    h.set_reach(|reach| (reach.syncs, reach.synced) = (reach.syncs + 1, true));
+                });
             }
             HubEvent::Violation { conn, what, .. } => {
                 let Some(&remote) = self.remotes.get(&conn) else { return };

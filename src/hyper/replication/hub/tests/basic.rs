@@ -304,3 +304,20 @@ fn encrypted_and_compat_cores_replicate() {
         );
     }
 }
+
+#[test]
+fn a_core_attached_to_open_connections_is_in_sync_when_its_head_is_here() {
+    let mut sim = Sim::new(3);
+    let (w, r) = (writer(20), reader());
+    sim.attach(0, &w);
+    sim.connect(1, 0, 10 * MS);
+    // A peer that has never heard of the core: its refusal is no sync, and nobody waits for more of it.
+    sim.connect(1, 2, 30 * MS);
+    sim.run(Duration::from_secs(1));
+    let core = sim.attach(1, &r);
+    let now = sim.now;
+    sim.hubs[1].want_upgrade(core, now);
+    let synced = HubEvent::PeersSynced { core };
+    assert!(sim.run_until(Duration::from_secs(1), |sim| sim.has_event(1, &synced)));
+    assert_eq!(length(&r), 20);
+}

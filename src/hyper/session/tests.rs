@@ -1,0 +1,63 @@
+//! What a handle waits for, with its replicator played by hand.
+
+use super::*;
+use crate::hyper::core::CreateOptions;
+use crate::hyper::core::storage::memory::memory;
+use crate::hyper::core::tree::testing::key_pair;
+
+fn handle() -> (CoreHandle, mpsc::UnboundedReceiver<Wish>) {
+    let core = Core::create(&memory(), CreateOptions::writer(key_pair(0))).unwrap();
+    let (wish, wishes) = mpsc::unbounded_channel();
+    let cache = Arc::new(BlockCache::new(1 << 20));
+    (CoreHandle::new(Arc::new(Mutex::new(core)), cache, wish, Patience::default()), wishes)
+}
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// An update that has asked the replicator, and is waiting.
+async fn updating(
+    handle: &CoreHandle,
+    wishes: &mut mpsc::UnboundedReceiver<Wish>,
+) -> tokio::task::JoinHandle<bool> {
+    let asked = handle.clone();
+    let task = tokio::spawn(async move { asked.update(LIMIT).await });
+    assert!(matches!(wishes.recv().await, Some(Wish::Update { .. })));
+    tokio::task::yield_now().await;
+    assert!(!task.is_finished());
+    task
+}
+
+fn synced(reach: &mut Reach) {
+    (reach.syncs, reach.synced) = (reach.syncs + 1, true);
+}
+
+#[tokio::test]
+async fn an_update_waits_for_channels_that_are_being_opened() {
+    let (handle, mut wishes) = handle();
+    // Discovery is long over: somebody else uses the connection.
+    handle.set_reach(|reach| reach.discovered = true);
+    let task = updating(&handle, &mut wishes).await;
+    handle.set_reach(|reach| (reach.peers, reach.synced) = (1, false));
+    tokio::task::yield_now().await;
+    assert!(!task.is_finished(), "the peer has not told its length");
+    handle.set_reach(synced);
+    assert!(task.await.unwrap());
+    // What was in sync once need not be now.
+    let task = updating(&handle, &mut wishes).await;
+    handle.set_reach(synced);
+    assert!(task.await.unwrap());
+}
+
+#[tokio::test]
+async fn an_update_with_nobody_there_ends_with_discovery() {
+    let (handle, mut wishes) = handle();
+    let task = updating(&handle, &mut wishes).await;
+    handle.set_reach(synced);
+    tokio::task::yield_now().await;
+    assert!(!task.is_finished(), "somebody may be found yet");
+    handle.set_reach(|reach| reach.discovered = true);
+    assert!(matches!(wishes.recv().await, Some(Wish::Update { .. })));
+    handle.set_reach(synced);
+    assert!(!task.await.unwrap());
+    assert!(!handle.update(Duration::ZERO).await, "no replicator answers");
+}
