@@ -1,18 +1,27 @@
-# Five targets a person needs. `make demo` and `make test` work from a fresh clone.
+# Five targets a person needs. `make demo` and `make test` work from a fresh clone on Debian or Ubuntu.
 
 CARGO ?= cargo
 PREFIX ?= /usr/local
 
-.PHONY: demo test bench setup check man-lint install
+# What scripts/setup put in the user's home and below target/tools, where the system has none or an old one.
+CARGO_BIN := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+NODE_BIN := $(CURDIR)/target/tools/node_modules/node/bin
+export PATH := $(CARGO_BIN):$(PATH)
+WITH_NODE := PATH="$(NODE_BIN):$$PATH"
 
-demo:
+.PHONY: demo test bench setup toolchain check man-lint install
+
+demo: toolchain
 	$(CARGO) run --release --quiet -- demo
 
+toolchain:
+	@scripts/setup build
+
 setup:
-	scripts/setup
+	@scripts/setup
 
 test: setup
-	$(CARGO) test --no-fail-fast
+	$(WITH_NODE) $(CARGO) test --no-fail-fast
 
 check: man-lint
 	$(CARGO) fmt --check
@@ -23,9 +32,9 @@ man-lint:
 
 bench: setup
 	$(CARGO) build --release
-	benches/table
+	$(WITH_NODE) benches/table
 
-install:
+install: toolchain
 	$(CARGO) build --profile dist
 	install -Dm755 target/dist/hdrive $(DESTDIR)$(PREFIX)/bin/hdrive
 	install -Dm644 man/hdrive.1 $(DESTDIR)$(PREFIX)/share/man/man1/hdrive.1
