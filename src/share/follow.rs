@@ -6,7 +6,7 @@
 
 use super::scan::drive_path;
 use crate::path::DrivePath;
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -57,7 +57,9 @@ impl Follower {
                 .to_string(),
             _ => error.to_string(),
         };
-        let mut watcher = notify::recommended_watcher(handler).map_err(explain)?;
+        // A link is shared as a link: what it leads to is nobody's business here.
+        let config = Config::default().with_follow_symlinks(false);
+        let mut watcher = RecommendedWatcher::new(handler, config).map_err(explain)?;
         watcher.watch(folder, RecursiveMode::Recursive).map_err(explain)?;
         Ok(Self { folder: folder.to_path_buf(), events, _watcher: watcher })
     }
@@ -101,6 +103,20 @@ fn is_change(event: &Event) -> bool {
 mod tests {
     use super::*;
     use std::fs;
+
+    #[tokio::test]
+    async fn nothing_is_told_of_what_lies_behind_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, outside) = (dir.path().join("shared"), dir.path().join("outside"));
+        fs::create_dir(&folder).unwrap();
+        fs::create_dir(&outside).unwrap();
+        std::os::unix::fs::symlink(&outside, folder.join("link")).unwrap();
+        let mut follower = Follower::new(&folder).unwrap();
+        fs::write(outside.join("secret"), "1").unwrap();
+        fs::write(folder.join("file"), "2").unwrap();
+        let told = tokio::time::timeout(Duration::from_secs(10), follower.next()).await.unwrap();
+        assert_eq!(told, Some(Touched::Paths(vec![DrivePath::from_user("/file").unwrap()])));
+    }
 
     #[tokio::test]
     async fn touched_paths_are_told_once_each() {

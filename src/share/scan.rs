@@ -40,12 +40,15 @@ impl Scan {
     }
 }
 
-/// Everything at and below `start` (the root for the whole folder). A path that does not exist gives an
-/// empty scan. Special files and names that are no UTF-8 are left out and told; a folder that cannot be
+/// Everything at and below `start` (the root for the whole folder). A path that does not exist, or that only a
+/// symbolic link leads to, gives an empty scan. Special files and names that are no UTF-8 are left out and told; a folder that cannot be
 /// read is told too, and what the drive holds below it is not taken for deleted.
 pub fn scan(folder: &Path, start: &DrivePath) -> Scan {
     let mut result = Scan::default();
-    let mut todo = vec![start.clone()];
+    let mut todo = match within_folders(folder, start) {
+        true => vec![start.clone()],
+        false => Vec::new(),
+    };
     while let Some(path) = todo.pop() {
         let full = locate(folder, &path);
         let meta = match fs::symlink_metadata(&full) {
@@ -91,6 +94,15 @@ pub fn scan(folder: &Path, start: &DrivePath) -> Scan {
     }
     result.found.sort_by(|a, b| a.path.cmp(&b.path));
     result
+}
+
+/// Whether all names above `path` are folders themselves. A link among them would lead out of what is shared.
+fn within_folders(folder: &Path, path: &DrivePath) -> bool {
+    let parents = std::iter::successors(path.parent(), DrivePath::parent);
+    parents.filter(|above| !above.is_root()).all(|above| {
+        // What cannot be looked at is judged when it is read.
+        fs::symlink_metadata(locate(folder, &above)).map_or(true, |meta| meta.is_dir())
+    })
 }
 
 /// Where `path` of the drive lies below `folder`.
@@ -155,6 +167,21 @@ mod tests {
         assert_eq!(paths(&part), ["/a/b/file"]);
         let gone = scan(dir.path(), &DrivePath::from_user("/nothing/here").unwrap());
         assert!(gone.found.is_empty() && gone.unknown.is_empty());
+    }
+
+    #[test]
+    fn what_lies_behind_a_link_is_not_in_the_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("outside/deep")).unwrap();
+        fs::write(dir.path().join("outside/deep/secret"), "x").unwrap();
+        let folder = dir.path().join("shared");
+        fs::create_dir(&folder).unwrap();
+        std::os::unix::fs::symlink("../outside", folder.join("link")).unwrap();
+        for behind in ["/link/deep", "/link/deep/secret"] {
+            let behind = scan(&folder, &DrivePath::from_user(behind).unwrap());
+            assert!(behind.found.is_empty() && behind.unknown.is_empty(), "{behind:?}");
+        }
+        assert_eq!(paths(&scan(&folder, &DrivePath::root())), ["/link"]);
     }
 
     #[test]

@@ -37,6 +37,32 @@ fn a_second_share_imports_only_what_changed() {
     assert_eq!(lab.run("bob", &["cat", &format!("{key}/file3")]).text(), "changed");
 }
 
+/// A link is shared as a link, whatever happens behind it.
+#[test]
+fn a_link_out_of_the_folder_shares_nothing_of_where_it_leads() {
+    let lab = Lab::new();
+    let (folder, outside) = (lab.folder("shared"), lab.folder("outside"));
+    fs::write(outside.join("secret"), "old").unwrap();
+    std::os::unix::fs::symlink(&outside, folder.join("link")).unwrap();
+    fs::create_dir(folder.join("dir")).unwrap();
+    fs::write(folder.join("dir/secret"), "mine").unwrap();
+    let (_share, key) = lab.share("alice", &folder);
+    let names = || {
+        let done = lab.run("alice", &["ls", "-r", &key]);
+        done.text().lines().map(String::from).collect::<Vec<_>>()
+    };
+    assert_eq!(names(), ["dir/", "dir/secret", "link"]);
+
+    fs::write(outside.join("secret"), "new").unwrap();
+    // A folder that becomes a link: what it held is gone, and nothing comes in its place.
+    fs::rename(folder.join("dir"), lab.path("away")).unwrap();
+    std::os::unix::fs::symlink(&outside, folder.join("dir")).unwrap();
+    fs::write(outside.join("secret"), "newer").unwrap();
+    fs::write(folder.join("last"), "x").unwrap();
+    eventually("the last change", PATIENCE, || names().contains(&"last".to_string()).then_some(()));
+    assert_eq!(names(), ["dir", "last", "link"]);
+}
+
 #[test]
 fn a_seed_is_complete_and_serves_when_the_sharer_is_gone() {
     let lab = Lab::new();
