@@ -1,7 +1,9 @@
 //! What the whole-program tests share: hdrive processes, JavaScript peers, private networks, deadlines.
 //!
 //! Everything talks over loopback. Every wait has a deadline, and dropping a process ends it.
-#![allow(dead_code)] // Each test program uses its own part of this.
+#![allow(dead_code, reason = "each test program uses its own part of this")]
+
+mod reference;
 
 use serde_json::{Value, json};
 use std::ffi::OsStr;
@@ -41,8 +43,7 @@ pub fn fuse_available() -> bool {
 
 /// Whether Node.js and the reference's packages are here.
 pub fn js_available() -> bool {
-    let node = Command::new("node").arg("--version").output().is_ok_and(|o| o.status.success());
-    available("Node.js with natlab/js/node_modules", node && modules().is_dir())
+    reference::node().is_some()
 }
 
 pub fn available(what: &str, here: bool) -> bool {
@@ -52,10 +53,6 @@ pub fn available(what: &str, here: bool) -> bool {
         eprintln!("SKIPPED: {what} is missing; `make setup` installs what can be installed");
     }
     here
-}
-
-fn modules() -> PathBuf {
-    root().join("natlab/js/node_modules")
 }
 
 /// Tries `check` until it gives a value or the deadline is over.
@@ -111,9 +108,9 @@ pub struct Js {
 impl Js {
     pub fn spawn() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut child = Command::new("node")
+        let mut child = reference::node()
+            .expect("the reference is here")
             .arg(root().join("tests/js/peer.js"))
-            .env("NODE_PATH", modules())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -2,6 +2,8 @@
 //! reads. Skipped with a printed reason where it is not installed.
 
 mod peer;
+#[path = "../common/reference.rs"]
+mod reference;
 
 use bytes::Bytes;
 use hdrive::crypto::KeyPair;

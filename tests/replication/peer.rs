@@ -8,8 +8,7 @@ use hdrive::hyper::replication::{
 use hdrive::key::PublicKey;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -28,30 +27,12 @@ pub struct Peer {
     next: u64,
 }
 
-/// Where the reference is installed, if it is.
-fn modules() -> Option<PathBuf> {
-    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("natlab/js/node_modules");
-    let set = std::env::var_os("HDRIVE_REFERENCE").map(PathBuf::from);
-    let found = set.unwrap_or(here);
-    let node = Command::new("node").arg("--version").output().is_ok_and(|o| o.status.success());
-    (node && found.is_dir()).then_some(found)
-}
-
 impl Peer {
     /// `None`, with a printed reason, where the reference is not installed.
     pub fn start() -> Option<Self> {
-        let Some(modules) = modules() else {
-            let required = std::env::var_os("HDRIVE_REQUIRE_ALL").is_some();
-            assert!(!required, "Node.js or the reference's packages are missing");
-            eprintln!(
-                "SKIPPED: Node.js or the reference's packages (HDRIVE_REFERENCE) are missing"
-            );
-            return None;
-        };
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/replication/peer.js");
-        let mut child = Command::new("node")
+        let mut child = crate::reference::node()?
             .arg(script)
-            .env("NODE_PATH", modules)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

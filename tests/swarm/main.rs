@@ -2,6 +2,8 @@
 
 mod common;
 mod interop;
+#[path = "../common/reference.rs"]
+mod reference;
 
 use common::{Peer, Testnet};
 use hdrive::key::Topic;

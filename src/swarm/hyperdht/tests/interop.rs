@@ -1,7 +1,10 @@
 //! Against the JavaScript reference on loopback, both ways.
 //!
-//! Skipped unless `NODE_PATH` names the reference's modules (hyperdht and what it needs) and `node` runs.
+//! Skipped with a printed reason where it is not installed.
 //! There is no UDX here: a first packet by hand is enough for the reference to call a stream connected.
+
+#[path = "../../../../tests/common/reference.rs"]
+mod reference;
 
 use super::sim::pair;
 use crate::key::{PublicKey, Topic, hex, unhex};
@@ -12,7 +15,7 @@ use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -30,17 +33,10 @@ struct Js {
 
 impl Js {
     fn start() -> Option<Self> {
-        if std::env::var_os("NODE_PATH").is_none() {
-            eprintln!("skipped: NODE_PATH does not name the reference's modules");
-            return None;
-        }
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/js/dht.js");
-        let mut command = Command::new("node");
+        let mut command = reference::node()?;
         command.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().ok().or_else(|| {
-            eprintln!("skipped: node does not run");
-            None
-        })?;
+        let mut child = command.spawn().ok()?;
         let (stdin, stdout) = (child.stdin.take()?, child.stdout.take()?);
         let (send, lines) = channel();
         std::thread::spawn(move || {
