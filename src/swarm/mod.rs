@@ -453,7 +453,10 @@ impl Swarm {
             DhtEvent::QueryDone { query, .. } => self.round_finished(query, now),
             DhtEvent::Listening { relays, .. } => {
                 tracing::debug!(relays, "listening");
-                self.topics.may_announce();
+                // Without a relay the record would lead nowhere, and no node would hold it.
+                if relays > 0 {
+                    self.topics.may_announce();
+                }
             }
             DhtEvent::Outgoing { connect, local_id, remote_id, tx, rx, hash, dial, .. } => {
                 let DhtEvent::Outgoing { remote, big_datagrams, .. } = event else { return };

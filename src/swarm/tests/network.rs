@@ -227,6 +227,24 @@ fn mounting_before_sharing_connects_within_seconds() {
 }
 
 #[test]
+fn a_server_counts_as_announced_once_a_node_holds_its_record() {
+    let link = Link::new(LinkConfig::default(), 1);
+    let mut network = Network { now: epoch(), swarms: vec![], events: vec![], link, seed: 1 };
+    let server = network.add(false);
+    let config = SwarmConfig { bootstrap: vec![addr(1)], ..network.config(server, false) };
+    network.swarms[server] = Swarm::new(config, StdRng::seed_from_u64(1), network.now);
+    network.join(server, SERVER);
+    let announced = |n: &Network| {
+        let done = |e: &SwarmEvent| matches!(e, SwarmEvent::Discovery { announced: true, .. });
+        n.events[server].iter().any(done)
+    };
+    assert_eq!(network.run_until(Duration::from_secs(60), announced), None, "nobody is there");
+    network.add(true);
+    let took = network.run_until(Duration::from_secs(60), announced);
+    assert!(took.is_some_and(|took| took < Duration::from_secs(30)), "{took:?}");
+}
+
+#[test]
 fn peers_that_all_look_and_announce_end_with_one_connection_each() {
     for seed in 0..3 {
         let mut network = Network::new(seed, 0.01);
