@@ -39,6 +39,28 @@ fn a_mount_without_peers_is_up_and_answers_at_once() {
     assert_eq!(done.code, 0, "{}", done.stderr);
 }
 
+/// `hdrive dht` as it is typed first, without an address.
+#[test]
+fn the_first_node_of_a_network_finds_its_address() {
+    let mut dht = Hdrive::spawn(Hdrive::command(&["dht", "--bind", "0.0.0.0:0"]));
+    let bootstrap = dht.line("listening: ");
+    assert!(!bootstrap.starts_with("0.0.0.0"), "{bootstrap}");
+    let lab = Lab { dht, bootstrap, dir: tempfile::tempdir().unwrap() };
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), "content").unwrap();
+    // Peers as they are outside of tests too: an address of this machine is reached from the same.
+    let anywhere = |store: &str, args: &[&str]| {
+        let mut command = lab.command(store, args);
+        command.env_remove("HDRIVE_LOCAL");
+        command
+    };
+    let mut share = Hdrive::spawn(anywhere("alice", &["share", text(&folder)]));
+    let key = share.line("key: ");
+    share.line("shared: ");
+    let done = run(anywhere("bob", &["cat", &format!("{key}/file")]));
+    assert_eq!(done.text(), "content", "{}", done.stderr);
+}
+
 /// A mount whose names are here and whose only peer is gone.
 fn orphan(lab: &Lab, more: &[&str]) -> Mounted {
     let folder = lab.folder("shared");

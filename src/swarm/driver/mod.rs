@@ -66,7 +66,8 @@ pub struct NetworkConfig {
     pub bootstrap: Vec<SocketAddrV4>,
     /// Be a full node of the DHT.
     pub persistent: bool,
-    /// Our public address, if known. A full node bound to one address has that.
+    /// Our public address, if known. A full node bound to one address has that; the first of a network, which
+    /// nobody can tell its address, takes this machine's first.
     pub address: Option<SocketAddrV4>,
     pub limits: Limits,
 }
@@ -99,19 +100,32 @@ impl Network {
         config: NetworkConfig,
     ) -> io::Result<(NetworkHandle, mpsc::UnboundedReceiver<Vec<SwarmEvent>>)> {
         let socket = Socket::bind(config.bind)?;
-        let local_addr = socket.local_addr()?;
+        let bound = socket.local_addr()?;
+        let config = NetworkConfig { address: own_address(&config, bound), ..config };
+        let local_addr = config.address.unwrap_or(bound);
         let inbox = Arc::new(Inbox::new()?);
         let public_key = PublicKey(config.key_pair.public());
         let (events, receiver) = mpsc::unbounded_channel();
         let owner = Owner { inbox: inbox.clone(), local_addr, public_key };
-        let turn = move || Driver::new(config, socket, local_addr, inbox, events).run();
+        let turn = move || Driver::new(config, socket, bound, inbox, events).run();
         std::thread::Builder::new().name("network".into()).spawn(turn)?;
         Ok((NetworkHandle { owner: Arc::new(owner) }, receiver))
     }
 }
 
+/// The address that a full node has an id for; none for others, or where peers must tell it.
+fn own_address(config: &NetworkConfig, bound: SocketAddrV4) -> Option<SocketAddrV4> {
+    let fixed = !bound.ip().is_unspecified();
+    let first = || local_addresses(bound).into_iter().next();
+    match config.address {
+        None if config.persistent && fixed => Some(bound),
+        None if config.persistent && config.bootstrap.is_empty() => first(),
+        known => known,
+    }
+}
+
 impl NetworkHandle {
-    /// Where the main socket is bound.
+    /// Our public address, if it was known from the start; else where the main socket is bound.
     pub fn local_addr(&self) -> SocketAddrV4 {
         self.owner.local_addr
     }
@@ -212,18 +226,17 @@ impl Driver {
     fn new(
         config: NetworkConfig,
         socket: Socket,
-        local_addr: SocketAddrV4,
+        bound: SocketAddrV4,
         inbox: Arc<Inbox>,
         events: mpsc::UnboundedSender<Vec<SwarmEvent>>,
     ) -> Self {
         let NetworkConfig { key_pair, bootstrap, persistent, address, limits, .. } = config;
-        let bound = Some(local_addr).filter(|a| persistent && !a.ip().is_unspecified());
-        let local_addresses = local_addresses(local_addr);
+        let local_addresses = local_addresses(bound);
         let config = SwarmConfig {
             key_pair,
             bootstrap,
             persistent,
-            address: address.or(bound),
+            address,
             local_addresses: local_addresses.clone(),
             unix_ms: unix_ms(),
             limits,
