@@ -1,8 +1,10 @@
 //! What can be typed: subcommands and flags. Parsing only; nothing here touches the system.
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::builder::{OsStringValueParser, Resettable, TypedValueParser};
+use clap::error::{ContextKind, ContextValue};
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,12 +21,56 @@ The manual page hdrive(1) has the rest.";
 /// Mounts a peer-to-peer drive as a folder. A key is all it takes: no server, no account.
 #[derive(Debug, Parser)]
 #[command(name = "hdrive", version, after_help = EXAMPLES, max_term_width = 100)]
-#[command(disable_help_subcommand = true)]
+#[command(disable_help_subcommand = true, arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Parses what was typed.
+    ///
+    /// # Errors
+    /// What clap has to say, help and version included.
+    pub fn typed(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let words: Vec<OsString> = words.into_iter().collect();
+        let mut command = Self::command();
+        command = command.mut_args(without_empty_variable);
+        command = command.mut_subcommands(|sub| sub.mut_args(without_empty_variable));
+        if words.len() < 2 {
+            // Else clap takes what variables set for something typed.
+            command = command.mut_args(|arg| arg.env(Resettable::Reset));
+        }
+        let matches = command.try_get_matches_from_mut(&words);
+        let parsed = matches.and_then(|matches| Self::from_arg_matches(&matches));
+        parsed.map_err(|error| with_plain_usage(error, &mut command, &words))
+    }
+}
+
+/// An empty variable counts as unset.
+fn without_empty_variable(arg: Arg) -> Arg {
+    let value = arg.get_env().and_then(std::env::var_os);
+    if value.is_some_and(|value| value.is_empty()) { arg.env(Resettable::Reset) } else { arg }
+}
+
+/// clap's own usage line lists every option that a variable sets as if it had been typed.
+fn with_plain_usage(
+    mut error: clap::Error,
+    command: &mut clap::Command,
+    words: &[OsString],
+) -> clap::Error {
+    if error.get(ContextKind::Usage).is_some() {
+        let name = words.iter().skip(1).find(|word| command.find_subcommand(word).is_some());
+        let meant = match name.and_then(|name| command.find_subcommand_mut(name)) {
+            Some(subcommand) => subcommand,
+            None => command,
+        };
+        let usage = meant.render_usage();
+        error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
+    }
+    error
 }
 
 #[derive(Debug, Clone, Args)]
@@ -37,7 +83,7 @@ pub struct Global {
         env = "HDRIVE_STORE",
         value_name = "DIR",
         hide_env_values = true,
-        // An empty variable is as none.
+        // Empty as well: `--store "$DIR"` in a script.
         value_parser = OsStringValueParser::new().map(PathBuf::from)
     )]
     pub store: Option<PathBuf>,
@@ -290,7 +336,6 @@ pub fn size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -12,10 +12,15 @@ pub fn init(global: &Global) {
         (false, 1) => "info,hdrive=debug",
         (false, _) => "info,hdrive=trace",
     };
-    let filter = std::env::var("HDRIVE_LOG")
-        .ok()
-        .and_then(|text| EnvFilter::try_new(text).ok())
-        .unwrap_or_else(|| EnvFilter::new(level));
+    let asked = std::env::var("HDRIVE_LOG").ok().filter(|text| !text.is_empty());
+    let filter = match asked.as_deref().map(EnvFilter::try_new) {
+        Some(Ok(filter)) => filter,
+        Some(Err(error)) => {
+            eprintln!("hdrive: HDRIVE_LOG is left aside: {error}");
+            EnvFilter::new(level)
+        }
+        None => EnvFilter::new(level),
+    };
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

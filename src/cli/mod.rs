@@ -28,7 +28,6 @@ mod target;
 mod umount;
 
 use args::{Cli, Command, Global};
-use clap::Parser;
 use exit::{Exit, Fail, Failure, Result};
 use owner::{Request, Role};
 use std::path::{Path, PathBuf};
@@ -36,7 +35,7 @@ use std::time::Duration;
 
 /// Parses the command line, runs it, says what went wrong, and returns how it ended.
 pub fn main() -> Exit {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::typed(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();

@@ -62,7 +62,7 @@ pub fn run(ownership: Ownership, first: Request, store: &Path, global: &Global) 
 
 async fn config(command: &Command, store: &Path, global: &Global) -> Result<NodeConfig> {
     let mut config = NodeConfig::new(store);
-    // An empty variable is as none.
+    // Empty names are as none.
     let names = global.bootstrap.as_ref().filter(|names| names.iter().any(|n| !n.is_empty()));
     if let Some(names) = names {
         config.bootstrap = resolve_bootstrap(names).await?;
@@ -79,7 +79,8 @@ async fn config(command: &Command, store: &Path, global: &Global) -> Result<Node
 /// The addresses behind `host:port` names; those that do not resolve are left out with a warning.
 pub async fn resolve_bootstrap(names: &[String]) -> Result<Vec<SocketAddrV4>> {
     let mut found = Vec::new();
-    for name in names.iter().map(|n| n.trim()).filter(|n| !n.is_empty()) {
+    let names: Vec<&str> = names.iter().map(|n| n.trim()).filter(|n| !n.is_empty()).collect();
+    for &name in &names {
         // The reference writes a known address in front: ip@host:port.
         let name = match name.split_once('@') {
             Some((ip, host)) => format!("{ip}:{}", host.rsplit(':').next().unwrap_or("49737")),
