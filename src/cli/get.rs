@@ -32,6 +32,7 @@ pub async fn run(args: Get, cx: Context) -> Result {
     let secret = encryption_key(&args.secret)?;
     let (target, drive, index) = open_target(&cx, &args.target, secret).await?;
     let (destination, named_by_drive) = destination(&args, &cx.cwd, &target.path);
+    refuse_device(&destination)?;
     let out = cx.out.clone();
     let mut plan = Plan::default();
     match index.lookup(&target.path) {
@@ -69,6 +70,17 @@ fn destination(args: &Get, cwd: &Path, path: &DrivePath) -> (PathBuf, bool) {
         true => (given.join(path.name()), true),
         false => (given, false),
     }
+}
+
+/// A pipe, a socket or a device is not replaced by a file.
+fn refuse_device(destination: &Path) -> Result {
+    let special = |meta: &fs::Metadata| !(meta.is_file() || meta.is_dir() || meta.is_symlink());
+    if fs::symlink_metadata(destination).is_ok_and(|meta| special(&meta)) {
+        let to = destination.display();
+        let text = format!("{to} is no place for a file: `hdrive cat` writes to standard output");
+        return Err(Failure::new(Exit::Failed, text));
+    }
+    Ok(())
 }
 
 /// What to make, folders before what is in them.
@@ -281,7 +293,7 @@ fn part_name(to: &Path) -> PathBuf {
 }
 
 /// An error of a file's content, with its exit code.
-pub fn from_blob(path: &DrivePath, error: BlobError) -> Failure {
+pub fn from_blob(path: impl std::fmt::Display, error: BlobError) -> Failure {
     let exit = match &error {
         BlobError::Source(SourceError::TimedOut(_)) => Exit::TimedOut,
         BlobError::Source(SourceError::Storage(_)) => Exit::Store,

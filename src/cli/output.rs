@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::OwnedFd;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The three standard streams of whoever asked, and how they want to be talked to.
@@ -14,6 +14,8 @@ pub struct Output {
     stdin: File,
     stdout: Mutex<File>,
     stderr: Mutex<File>,
+    /// The first line that could not be written.
+    lost: OnceLock<io::Error>,
     pub json: bool,
     pub quiet: bool,
 }
@@ -25,14 +27,25 @@ impl Output {
             stdin: stdin.into(),
             stdout: Mutex::new(stdout.into()),
             stderr: Mutex::new(stderr.into()),
+            lost: OnceLock::new(),
             json,
             quiet,
         }
     }
 
-    /// One line on stdout, flushed. A reader that has gone is no error of ours.
+    /// One line on stdout, flushed. A reader that has gone is no error of ours; see [`Self::failure`].
     pub fn line(&self, text: impl std::fmt::Display) {
-        let _ = self.write(format!("{text}\n").as_bytes());
+        match self.write(format!("{text}\n").as_bytes()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                let _ = self.lost.set(error);
+            }
+            _ => {}
+        }
+    }
+
+    /// An error if a line is lost.
+    pub fn failure(&self) -> Result<(), &io::Error> {
+        self.lost.get().map_or(Ok(()), Err)
     }
 
     /// One JSON object as a line.

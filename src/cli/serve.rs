@@ -257,7 +257,8 @@ async fn run_request(
     let out = Arc::new(Output::new(streams, request.json, request.quiet));
     let cx = Context { node, out: out.clone(), cancel: cancel.clone(), cwd: request.cwd };
     let running = dispatch(request.command, cx);
-    match running.await {
+    let done = running.await;
+    match done.and_then(|()| out.failure().or_fail(Exit::Failed, "standard output")) {
         Ok(()) => Exit::Ok,
         Err(failure) => {
             if failure.exit != Exit::Interrupted {

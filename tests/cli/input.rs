@@ -61,10 +61,65 @@ fn an_empty_variable_is_as_none() {
     command
         .env("HDRIVE_BOOTSTRAP", "")
         .env("HDRIVE_STORE", "")
+        .env("HDRIVE_LOCAL", "")
+        .env("HDRIVE_ENCRYPTION_KEY", "")
+        .env("HDRIVE_LOG", "")
         .env("XDG_DATA_HOME", lab.dir.path());
     let done = run(command);
     assert_eq!(done.code, 0, "{}", done.stderr);
+    assert_eq!(done.stderr, "");
     assert!(lab.path("hdrive/store.redb").exists());
+}
+
+#[test]
+fn what_is_missing_is_told_with_how_the_command_is_used() {
+    let lab = Lab::new();
+    let done = lab.run("alice", &["get"]);
+    assert_eq!(done.code, 2);
+    // Not with the options that variables set here.
+    assert!(
+        done.stderr.contains("Usage: hdrive get [OPTIONS] <TARGET> [DESTINATION]\n"),
+        "{}",
+        done.stderr
+    );
+    let done = lab.run("alice", &[]);
+    assert_eq!(done.code, 2);
+    assert!(done.stderr.contains("hdrive share ~/photos"), "{}", done.stderr);
+}
+
+#[test]
+fn a_log_filter_that_does_not_parse_is_told_and_left_aside() {
+    let lab = Lab::new();
+    let mut command = lab.command("alice", &["create", "x"]);
+    command.env("HDRIVE_LOG", "hdrive=loud");
+    let done = run(command);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(done.stderr.starts_with("hdrive: HDRIVE_LOG is left aside: "), "{}", done.stderr);
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_a_failure() {
+    let lab = Lab::new();
+    assert_eq!(lab.run("alice", &["create", "mine"]).code, 0);
+    let mut command = lab.command("alice", &["status"]);
+    command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
+    let done = command.stderr(std::process::Stdio::piped()).output().unwrap();
+    assert_eq!(done.status.code(), Some(1));
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(said.contains("standard output: No space left"), "{said}");
+}
+
+#[test]
+fn a_download_does_not_take_the_place_of_a_device() {
+    let lab = Lab::new();
+    let pipe = lab.path("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert_eq!(lab.run("alice", &["create", "mine"]).code, 0);
+    let file = lab.path("file");
+    fs::write(&file, "x").unwrap();
+    assert_eq!(lab.run("alice", &["put", "mine", text(&file)]).code, 0);
+    refused(&lab, 1, &["get", "mine/file", text(&pipe)], &[text(&pipe), "hdrive cat"]);
+    assert!(!fs::symlink_metadata(&pipe).unwrap().is_file());
 }
 
 #[test]
