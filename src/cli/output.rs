@@ -153,6 +153,22 @@ impl Progress {
         }
     }
 
+    /// As much as `done` was here before: it tells nothing of the pace.
+    pub fn resume(&self, done: u64) {
+        self.set(done);
+        if let Kind::Bar(bar) = &self.0 {
+            bar.reset_eta();
+        }
+    }
+
+    /// Does `tell`, which prints, without the display in its way.
+    pub fn aside<T>(&self, tell: impl FnOnce() -> T) -> T {
+        match &self.0 {
+            Kind::Bar(bar) => bar.suspend(tell),
+            _ => tell(),
+        }
+    }
+
     /// The total changed: more became known.
     pub fn set_total(&self, total: u64) {
         match &self.0 {

@@ -2,14 +2,16 @@
 
 use super::args::Seed;
 use super::exit::{Exit, Fail, Result};
+use super::output::{Output, Progress};
 use super::serve::Context;
 use super::target::resolve;
 use crate::hyper::drive::{Content, DriveIndex, Leaf, LiveDrive};
 use crate::hyper::session::CoreHandle;
 use crate::hyper::source::{BlockSource, SourceError};
-use crate::key::Topic;
+use crate::key::{CoreKey, Topic};
 use crate::path::DrivePath;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -24,11 +26,12 @@ const LOOK: Duration = Duration::from_millis(250);
 
 pub async fn run(args: Seed, cx: Context) -> Result {
     let mut drives = JoinSet::new();
+    let fetching = Arc::new(Fetching::default());
     for text in &args.keys {
         let target = resolve(&cx.node, text)?;
         let drive = cx.node.drive(target.key, None, None, true).await?;
         cx.out.pair("key", target.key);
-        drives.spawn(hold(drive, cx.clone()));
+        drives.spawn(hold(drive, cx.clone(), fetching.clone()));
     }
     // Nothing of it ends by itself.
     while let Some(done) = drives.join_next().await {
@@ -38,16 +41,18 @@ pub async fn run(args: Seed, cx: Context) -> Result {
 }
 
 /// Keeps one drive whole for ever, and tells each time it is.
-async fn hold(drive: Arc<LiveDrive>, cx: Context) {
+async fn hold(drive: Arc<LiveDrive>, cx: Context, fetching: Arc<Fetching>) {
     let mut told = None;
     loop {
         let versions = drive.db().versions();
-        match fetch(&drive, &cx).await {
+        let fetched = fetch(&drive, &cx, &fetching).await;
+        fetching.done(drive.key());
+        match fetched {
             Ok(version) if told != Some(version) => {
                 // Who is told so may rely on it: others find it here.
                 let topic = Topic::from(drive.db().discovery_key());
                 cx.node.announced(topic, ANNOUNCE).await;
-                cx.out.pair("complete", drive.key());
+                fetching.aside(|| cx.out.pair("complete", drive.key()));
                 told = Some(version);
             }
             Ok(_) => {}
@@ -63,7 +68,11 @@ async fn hold(drive: Arc<LiveDrive>, cx: Context) {
 }
 
 /// Fetches all blocks of both cores as they are now; returns the version that is here.
-async fn fetch(drive: &LiveDrive, cx: &Context) -> std::result::Result<u64, String> {
+async fn fetch(
+    drive: &LiveDrive,
+    cx: &Context,
+    fetching: &Fetching,
+) -> std::result::Result<u64, String> {
     let text = |error: SourceError| error.to_string();
     let mut versions = drive.db().versions();
     if versions.wait_for(|version| version.length > 0).await.is_err() {
@@ -89,7 +98,8 @@ async fn fetch(drive: &LiveDrive, cx: &Context) -> std::result::Result<u64, Stri
     }
     let length = blobs.length();
     let total = blobs.byte_length();
-    let progress = cx.out.progress("fetching", total);
+    let tell = || fetching.tell(&cx.out, drive.key(), bytes_here(blobs, length, total), total);
+    tell();
     let download = blobs.download(0..length, true);
     tokio::pin!(download);
     loop {
@@ -98,8 +108,54 @@ async fn fetch(drive: &LiveDrive, cx: &Context) -> std::result::Result<u64, Stri
                 done.map_err(text)?;
                 return Ok(version);
             }
-            () = tokio::time::sleep(LOOK) => progress.set(bytes_here(blobs, length, total)),
+            () = tokio::time::sleep(LOOK) => tell(),
         }
+    }
+}
+
+/// The one progress display of all drives that are being fetched.
+#[derive(Default)]
+struct Fetching(Mutex<Display>);
+
+#[derive(Default)]
+struct Display {
+    progress: Option<Progress>,
+    /// Bytes here and in all, by drive.
+    drives: BTreeMap<CoreKey, (u64, u64)>,
+}
+
+impl Fetching {
+    fn tell(&self, out: &Output, key: CoreKey, here: u64, total: u64) {
+        let mut display = self.lock();
+        let known = display.drives.insert(key, (here, total)).is_some();
+        let sum = |pick: fn(&(u64, u64)) -> u64| display.drives.values().map(pick).sum();
+        let (here, total): (u64, u64) = (sum(|drive| drive.0), sum(|drive| drive.1));
+        let progress = display.progress.get_or_insert_with(|| out.progress("fetching", total));
+        progress.set_total(total);
+        match known {
+            true => progress.set(here),
+            false => progress.resume(here),
+        }
+    }
+
+    fn done(&self, key: CoreKey) {
+        let mut display = self.lock();
+        display.drives.remove(&key);
+        if display.drives.is_empty() {
+            display.progress = None;
+        }
+    }
+
+    /// Prints without the display in the way.
+    fn aside(&self, tell: impl FnOnce()) {
+        match &self.lock().progress {
+            Some(progress) => progress.aside(tell),
+            None => tell(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Display> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -275,6 +275,11 @@ async fn dispatch(command: Command, cx: Context) -> Result {
         // These clean up when they are cancelled; the rest may be dropped at any await.
         Command::Mount(args) => mount::run(args, cx).await,
         Command::Share(args) => share::run(args, cx).await,
+        // It ends in no other way.
+        Command::Seed(args) => tokio::select! {
+            done = seed::run(args, cx) => done,
+            () = cancel.cancelled() => Ok(()),
+        },
         command => tokio::select! {
             done = run_quick(command, cx) => done,
             () = cancel.cancelled() => Err(Failure::new(Exit::Interrupted, "interrupted")),
@@ -291,10 +296,10 @@ async fn run_quick(command: Command, cx: Context) -> Result {
         Command::Get(args) => get::run(args, cx).await,
         Command::Rm(args) => rm::run(args, cx).await,
         Command::Info(args) => info::run(args, cx).await,
-        Command::Seed(args) => seed::run(args, cx).await,
         Command::Status(args) => status::run(args, cx).await,
         Command::Mount(_)
         | Command::Share(_)
+        | Command::Seed(_)
         | Command::Umount(_)
         | Command::Dht(_)
         | Command::Demo(_) => Err(Failure::new(Exit::Usage, "this command needs no store")),

@@ -85,6 +85,8 @@ fn a_seed_is_complete_and_serves_when_the_sharer_is_gone() {
     assert_eq!(got.code, 0, "{}", got.stderr);
     assert_eq!(fs::read(out.join("file")).unwrap(), pattern(4, 3_000_000));
     assert_eq!(fs::read_to_string(out.join("more")).unwrap(), "more");
+    seed.signal(Signal::SIGINT);
+    assert_eq!(seed.wait(PATIENCE).code(), Some(0), "there is no other end");
 }
 
 #[test]
