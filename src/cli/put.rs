@@ -2,6 +2,7 @@
 
 use super::args::Put;
 use super::exit::{Exit, Fail, Failure, Result};
+use super::get::from_blob;
 use super::serve::Context;
 use super::target::{encryption_key, from_live, resolve, writable};
 use crate::hyper::drive::{Drive, DriveError, Entry};
@@ -41,7 +42,10 @@ fn put_stdin(drive: &Drive, path: &DrivePath, input: impl std::io::Read) -> Resu
     let mut entry = Entry::default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     entry.set_mtime_ms(now.as_millis() as i64);
-    drive.put(path, input, entry).or_exit(Exit::Failed)?;
+    drive.put(path, input, entry).map_err(|error| match error {
+        DriveError::Blob(error) => from_blob(path, error),
+        error => Failure::new(Exit::Store, error),
+    })?;
     Ok(1)
 }
 
@@ -76,7 +80,7 @@ fn put_local(drive: &Drive, path: &DrivePath, source: &Path) -> Result<usize> {
             LocalKind::File { .. } => {
                 let full = locate(&folder, &local.path);
                 let file = File::open(&full).or_fail(Exit::Failed, full.display())?;
-                Entry::file(writer.put(file).or_fail(Exit::Failed, full.display())?)
+                Entry::file(writer.put(file).map_err(|error| from_blob(full.display(), error))?)
             }
         };
         if entry.linkname.is_none() {

@@ -215,14 +215,16 @@ fn a_full_disk_fails_a_share_with_a_name_and_space_makes_it_go_on() {
     let (folder, small) = (text(&folder), text(&small));
     let script = format!(
         "\"$@\" create mine; \"$@\" put mine {small}; \
-         code=0; \"$@\" share {folder} || code=$?; echo code: $code; \
+         code=0; \"$@\" share {folder} || code=$?; echo share: $code; \
+         code=0; \"$@\" put mine {folder} || code=$?; echo put: $code; \
          \"$@\" cat mine/file; \
          mount -o remount,size=64m \"$STORE\"; \
-         \"$@\" share {folder} & pid=$!; sleep 4; \
-         \"$@\" ls -l {folder}; kill $pid; wait $pid || true"
+         \"$@\" share {folder} & pid=$!; \
+         until \"$@\" ls -l {folder} | grep '20000000 '; do sleep 0.1; done; \
+         kill $pid; wait $pid || true"
     );
     let Some(said) = on_small_disk(&lab, &script) else { return };
-    assert!(said.contains("code: 6"), "{said}");
+    assert!(said.contains("share: 6") && said.contains("put: 6"), "{said}");
     assert!(said.contains("no space left on the device"), "{said}");
     assert!(said.contains("content"), "what was there is there: {said}");
     assert!(said.contains("20000000 "), "{said}");
