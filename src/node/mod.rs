@@ -312,13 +312,21 @@ impl Node {
     }
 }
 
+/// Tells once what keeps the store from being written, until that changes.
 async fn flush_now_and_then(store: Arc<Store>) {
+    let mut told = String::new();
     loop {
         tokio::time::sleep(FLUSH_EVERY).await;
         let store = store.clone();
         match tokio::task::spawn_blocking(move || store.flush()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!("the store cannot be written: {error}"),
+            Ok(Ok(())) => told.clear(),
+            Ok(Err(error)) => {
+                let problem = error.to_string();
+                if problem != told {
+                    tracing::error!("the store cannot be written: {problem}");
+                    told = problem;
+                }
+            }
             Err(_) => return,
         }
     }
