@@ -1,0 +1,163 @@
+//! What the owner decides about a node, and what the node tells its owner.
+
+use super::ConnectError;
+use crate::crypto::KeyPair;
+use crate::key::{NodeId, PublicKey, Topic};
+use crate::swarm::SocketId;
+use crate::swarm::dht_rpc::{QueryId, bogon};
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+
+/// What the owner decides about the node.
+#[derive(Debug, Clone)]
+pub struct DhtConfig {
+    /// Our identity: connects, and announces topics.
+    pub key_pair: Arc<KeyPair>,
+    /// Nodes to start from; empty for the first node of a network.
+    pub bootstrap: Vec<SocketAddrV4>,
+    /// Be a node for others: has an id, stores, relays. Needs an address that everybody can reach.
+    pub persistent: bool,
+    /// Our public address, if known; the first node of a network must be told.
+    pub address: Option<SocketAddrV4>,
+    /// Addresses of [`SocketId::MAIN`] on the local networks, with its port. If it is bound to loopback,
+    /// that one.
+    pub local_addresses: Vec<SocketAddrV4>,
+    /// Use nodes at private, loopback and test addresses: private networks and laboratories.
+    pub allow_bogons: bool,
+    /// We take datagrams up to the UDP limit; said to peers, of whom only ours understand.
+    pub big_datagrams: bool,
+    /// The wall clock when the machine is made, in milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+impl DhtConfig {
+    /// An ephemeral node. Private and test addresses are allowed if a bootstrap node has one.
+    pub fn new(key_pair: KeyPair, bootstrap: Vec<SocketAddrV4>) -> Self {
+        Self {
+            key_pair: Arc::new(key_pair),
+            allow_bogons: bootstrap.iter().any(|b| bogon::is_bogon(b.ip())),
+            bootstrap,
+            persistent: false,
+            address: None,
+            local_addresses: Vec::new(),
+            big_datagrams: false,
+            unix_ms: 0,
+        }
+    }
+
+    /// A persistent node at `address`.
+    pub fn persistent(
+        key_pair: KeyPair,
+        bootstrap: Vec<SocketAddrV4>,
+        address: SocketAddrV4,
+    ) -> Self {
+        let mut config = Self::new(key_pair, bootstrap);
+        config.persistent = true;
+        config.allow_bogons |= bogon::is_bogon(address.ip());
+        config.address = Some(address);
+        config
+    }
+}
+
+/// Handle of a connection attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectId(pub u64);
+
+/// Where to send a stream's packets, and from which socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dial {
+    pub socket: SocketId,
+    pub to: SocketAddrV4,
+}
+
+#[derive(Debug, Clone)]
+pub enum DhtEvent {
+    /// The first look around is over, with or without success.
+    Bootstrapped {
+        nodes: usize,
+    },
+    /// We have an id and serve others from now on.
+    Persistent {
+        id: NodeId,
+        address: Option<SocketAddrV4>,
+    },
+    /// The machine slept. Listening keys are announced again; topics are the owner's.
+    WokeUp,
+    /// The network went or came back.
+    Health {
+        online: bool,
+        degraded: bool,
+    },
+    /// A lookup or announcement found a peer; each once per query.
+    Peer {
+        query: QueryId,
+        public_key: PublicKey,
+        relay_addresses: Vec<SocketAddrV4>,
+    },
+    /// An announcement was stored at so many nodes. [`DhtEvent::QueryDone`] follows.
+    Announced {
+        query: QueryId,
+        topic: Topic,
+        nodes: usize,
+    },
+    /// A lookup, announcement or withdrawal is over.
+    QueryDone {
+        query: QueryId,
+        topic: Topic,
+        found: usize,
+    },
+    /// The announcement of a listening key was renewed; 0 relays: nobody can find us, retried soon.
+    Listening {
+        public_key: PublicKey,
+        relays: usize,
+    },
+    /// The relays of a key that is no longer listened on were told.
+    Unlistened {
+        public_key: PublicKey,
+    },
+    /// A value was looked for.
+    Value {
+        query: QueryId,
+        seq: u64,
+        value: Option<Vec<u8>>,
+    },
+    /// A value was put, at so many nodes.
+    Stored {
+        query: QueryId,
+        nodes: usize,
+    },
+    /// A connection attempt has its keys and path.
+    Outgoing {
+        connect: ConnectId,
+        remote: PublicKey,
+        local_id: u32,
+        remote_id: u32,
+        tx: [u8; 32],
+        rx: [u8; 32],
+        hash: [u8; 64],
+        /// None: wait for the server's first packet, up to [`PASSIVE_WAIT`]. It may be there already.
+        dial: Option<Dial>,
+        /// Both sides take datagrams up to the UDP limit.
+        big_datagrams: bool,
+    },
+    /// A client shook hands with a key we listen on.
+    Incoming {
+        /// The key that was asked for.
+        local: Arc<KeyPair>,
+        remote: PublicKey,
+        /// Chosen by us; the client sends to it, perhaps before this event is handled.
+        local_id: u32,
+        remote_id: u32,
+        tx: [u8; 32],
+        rx: [u8; 32],
+        hash: [u8; 64],
+        /// None: wait for the client's first packet, up to [`PASSIVE_WAIT`]. It may never come.
+        dial: Option<Dial>,
+        big_datagrams: bool,
+    },
+    ConnectFailed {
+        connect: ConnectId,
+        remote: PublicKey,
+        why: ConnectError,
+    },
+}
