@@ -10,12 +10,13 @@
 //! Source: hyperswarm/index.js:_connect, _handleServerConnection; hyperdht/lib/{connect,server}.js
 
 use super::connections::{Connection, FIRST_PACKET_WAIT, KEEP_ALIVE, MAX_WAITING, Phase, Session};
+use super::discovery::has_peer;
 use super::event::{Closed, SwarmEvent};
 use super::hyperdht::{ConnectId, Dial};
 use super::secret_stream::frame::{Opener, Sealer};
 use super::secret_stream::noise::SessionKeys;
 use super::udx::{self, ConnectOptions, UdxEvent};
-use super::{SocketId, Swarm, has_peer};
+use super::{SocketId, Swarm};
 use crate::key::{PublicKey, Topic};
 use rand::Rng;
 use std::net::SocketAddrV4;

@@ -17,6 +17,7 @@
 
 mod connections;
 pub mod dht_rpc;
+mod discovery;
 pub mod driver;
 mod event;
 pub mod hyperdht;
@@ -37,7 +38,6 @@ use crate::codec::FrameBuf;
 use crate::crypto::KeyPair;
 use crate::key::{PublicKey, Topic};
 use connections::{Connection, Connections, Phase};
-use dht_rpc::QueryId;
 use hyperdht::{DhtConfig, DhtEvent, HyperDht};
 use lifecycle::Agreed;
 use peer_info::Peers;
@@ -48,7 +48,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use topic::{Action, Topics};
+use topic::Topics;
 use udx::{Udx, UdxConfig};
 
 /// One UDP socket of the driver, by number.
@@ -357,52 +357,12 @@ impl Swarm {
         self.settle();
     }
 
-    /// Tells of topics whose last dial is over.
-    fn settle(&mut self) {
-        let (connections, peers) = (&self.connections, &self.peers);
-        let events = &mut self.events;
-        self.unsettled.retain(|&topic| {
-            let of_topic = |c: &&Connection| shares(peers, c, &topic);
-            let dialling = connections.iter().filter(of_topic).any(|c| c.initiator && !c.is_open());
-            let unsettled = dialling || peers.is_queued(&topic);
-            if !unsettled {
-                let connected = connections.iter().filter(of_topic).filter(|c| c.is_open()).count();
-                events.push_back(SwarmEvent::Settled { topic, connected });
-            }
-            unsettled
-        });
-    }
-
     /// Finds out which connections still live, and which peers there are.
     fn look_around(&mut self, now: Instant) {
         for stream in self.connections.streams() {
             self.keep_alive(stream, now);
         }
         self.topics.refresh(now);
-    }
-
-    /// Starts the next round of a topic that is due.
-    fn start_round(&mut self, now: Instant) -> bool {
-        if !self.listening && self.topics.is_server() {
-            // Records of topics name our relays, so those come first; DhtEvent::Listening says when.
-            self.listening = true;
-            self.dht.listen(self.key_pair.clone(), now);
-            return true;
-        }
-        let (connections, peers) = (&self.connections, &self.peers);
-        let due = self.topics.poll(now, |topic| has_peer(connections, peers, topic));
-        let Some((topic, action)) = due else { return false };
-        let query = match action {
-            Action::Announce => self.dht.announce(topic, now),
-            Action::Lookup => self.dht.lookup(topic, now),
-            Action::Unannounce => self.dht.unannounce(topic, now),
-            Action::Cancel(query) => {
-                self.dht.cancel_topic_query(query);
-                return true;
-            }
-        };
-        self.topics.started(topic, action, query, now);
-        true
     }
 
     /// Dials the next queued peer if one more may be dialled.
@@ -490,27 +450,6 @@ impl Swarm {
             | DhtEvent::Stored { .. } => {}
         }
     }
-
-    fn round_finished(&mut self, query: QueryId, now: Instant) {
-        let (connections, peers) = (&self.connections, &self.peers);
-        let has_peer = |topic: &Topic| has_peer(connections, peers, topic);
-        if let Some(round) = self.topics.finished(query, has_peer, now, &mut self.rng) {
-            let announced = round.announced;
-            let (topic, found) = (round.topic, round.found);
-            self.events.push_back(SwarmEvent::Discovery { topic, found, announced });
-            self.unsettled.insert(topic);
-        }
-    }
-}
-
-/// Whether an open connection leads to a peer of `topic`.
-fn has_peer(connections: &Connections, peers: &Peers, topic: &Topic) -> bool {
-    connections.iter().any(|connection| connection.is_open() && shares(peers, connection, topic))
-}
-
-/// Whether the peer at the other end was found under `topic`.
-fn shares(peers: &Peers, connection: &Connection, topic: &Topic) -> bool {
-    peers.get(&connection.remote).is_some_and(|peer| peer.topics.contains(topic))
 }
 
 fn dht_config(config: SwarmConfig, key_pair: Arc<KeyPair>) -> DhtConfig {

@@ -1,0 +1,72 @@
+//! Rounds of the joined topics: what the DHT is asked, and what its answers mean for peers and owner.
+
+use super::connections::{Connection, Connections};
+use super::peer_info::Peers;
+use super::topic::Action;
+use super::{Swarm, SwarmEvent};
+use crate::key::Topic;
+use crate::swarm::dht_rpc::QueryId;
+use std::time::Instant;
+
+impl Swarm {
+    /// Starts the next round of a topic that is due.
+    pub(super) fn start_round(&mut self, now: Instant) -> bool {
+        if !self.listening && self.topics.is_server() {
+            // Records of topics name our relays, so those come first; DhtEvent::Listening says when.
+            self.listening = true;
+            self.dht.listen(self.key_pair.clone(), now);
+            return true;
+        }
+        let (connections, peers) = (&self.connections, &self.peers);
+        let due = self.topics.poll(now, |topic| has_peer(connections, peers, topic));
+        let Some((topic, action)) = due else { return false };
+        let query = match action {
+            Action::Announce => self.dht.announce(topic, now),
+            Action::Lookup => self.dht.lookup(topic, now),
+            Action::Unannounce => self.dht.unannounce(topic, now),
+            Action::Cancel(query) => {
+                self.dht.cancel_topic_query(query);
+                return true;
+            }
+        };
+        self.topics.started(topic, action, query, now);
+        true
+    }
+
+    pub(super) fn round_finished(&mut self, query: QueryId, now: Instant) {
+        let (connections, peers) = (&self.connections, &self.peers);
+        let has_peer = |topic: &Topic| has_peer(connections, peers, topic);
+        if let Some(round) = self.topics.finished(query, has_peer, now, &mut self.rng) {
+            let announced = round.announced;
+            let (topic, found) = (round.topic, round.found);
+            self.events.push_back(SwarmEvent::Discovery { topic, found, announced });
+            self.unsettled.insert(topic);
+        }
+    }
+
+    /// Tells of topics whose last dial is over.
+    pub(super) fn settle(&mut self) {
+        let (connections, peers) = (&self.connections, &self.peers);
+        let events = &mut self.events;
+        self.unsettled.retain(|&topic| {
+            let of_topic = |c: &&Connection| shares(peers, c, &topic);
+            let dialling = connections.iter().filter(of_topic).any(|c| c.initiator && !c.is_open());
+            let unsettled = dialling || peers.is_queued(&topic);
+            if !unsettled {
+                let connected = connections.iter().filter(of_topic).filter(|c| c.is_open()).count();
+                events.push_back(SwarmEvent::Settled { topic, connected });
+            }
+            unsettled
+        });
+    }
+}
+
+/// Whether an open connection leads to a peer of `topic`.
+pub(super) fn has_peer(connections: &Connections, peers: &Peers, topic: &Topic) -> bool {
+    connections.iter().any(|connection| connection.is_open() && shares(peers, connection, topic))
+}
+
+/// Whether the peer at the other end was found under `topic`.
+fn shares(peers: &Peers, connection: &Connection, topic: &Topic) -> bool {
+    peers.get(&connection.remote).is_some_and(|peer| peer.topics.contains(topic))
+}
