@@ -6,20 +6,19 @@
 
 use super::attr::{Attr, Look, file_type};
 use super::errno::{FsError, Result};
-use super::filesystem::{Filesystem as Operations, Opened, Promise, Reply};
+use super::filesystem::{Filesystem as Operations, Promise, Reply};
 use super::handle::HandleId;
 use super::inode::Ino;
-use super::notify::KernelCache;
 use super::pending::Pending;
-use super::volume::Entry;
-use bytes::Bytes;
-use fuser::{
-    AccessFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    IoctlFlags, KernelConfig, LockOwner, Notifier, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+use super::reply::{
+    GENERATION, failed, reply_bytes, reply_entry, reply_opened, reply_opened_dir, reply_xattr,
 };
-use std::cell::RefCell;
+use fuser::{
+    AccessFlags, Errno, FileHandle, Filesystem, INodeNo, InitFlags, IoctlFlags, KernelConfig,
+    LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
 use std::ffi::{OsStr, OsString};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -32,8 +31,6 @@ use tracing::{Instrument, Span};
 const MAX_BACKGROUND: u16 = 128;
 /// From here on the kernel calls the filesystem congested and reads less ahead.
 const CONGESTION_THRESHOLD: u16 = 96;
-/// Numbers are never used for another path, so there is one generation.
-const GENERATION: Generation = Generation(0);
 /// Unit of `statfs`, in bytes.
 const STATFS_BLOCK: u32 = 4096;
 
@@ -109,88 +106,12 @@ async fn caught<T>(mut promise: Promise<T>) -> Result<T> {
     .await
 }
 
-fn failed(op: &'static str, error: &FsError) -> Errno {
-    error.log(op);
-    error.errno()
-}
-
 fn ino(number: INodeNo) -> Ino {
     Ino(number.0)
 }
 
 fn handle(number: FileHandle) -> HandleId {
     HandleId(number.0)
-}
-
-thread_local! {
-    /// Where blocks are joined: a reply is one slice. Kept, so that its pages are touched once.
-    static JOINED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-fn reply_bytes(op: &'static str, reply: ReplyData, result: Result<Vec<Bytes>>) {
-    match result {
-        Ok(parts) => match parts.as_slice() {
-            [] => reply.data(&[]),
-            [one] => reply.data(one),
-            many => JOINED.with_borrow_mut(|joined| {
-                joined.clear();
-                many.iter().for_each(|part| joined.extend_from_slice(part));
-                reply.data(joined);
-            }),
-        },
-        Err(error) => reply.error(failed(op, &error)),
-    }
-}
-
-fn reply_xattr(op: &'static str, reply: ReplyXattr, size: u32, result: Result<Vec<u8>>) {
-    let result = result.and_then(|value| {
-        let fits = size == 0 || value.len() <= size as usize;
-        if fits { Ok(value) } else { Err(FsError::Range) }
-    });
-    match result {
-        Ok(value) if size == 0 => reply.size(value.len() as u32),
-        Ok(value) => reply.data(&value),
-        Err(error) => reply.error(failed(op, &error)),
-    }
-}
-
-/// Completes a lookup while no change can come between and gives it to the kernel.
-fn reply_entry(
-    fs: &Operations,
-    look: &Look,
-    (parent, name): (Ino, &OsStr),
-    asked: u64,
-    result: Result<Option<Entry>>,
-    reply: ReplyEntry,
-) {
-    let now = fs.publish();
-    match result.and_then(|entry| fs.found(parent, name, entry, asked, &now)) {
-        Ok((found, lasting)) => {
-            let ttl = if lasting { look.ttl } else { Duration::ZERO };
-            let attr = found.map_or_else(|| look.nothing(), |attr| look.file_attr(&attr));
-            reply.entry(&ttl, &attr, GENERATION);
-        }
-        Err(error) => reply.error(failed("lookup", &error)),
-    }
-}
-
-fn reply_opened(reply: ReplyOpen, result: Result<Opened>) {
-    match result {
-        Ok(opened) => {
-            let mut flags = FopenFlags::FOPEN_NOFLUSH;
-            flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_pages);
-            reply.opened(FileHandle(opened.handle.0), flags);
-        }
-        Err(error) => reply.error(failed("open", &error)),
-    }
-}
-
-fn reply_opened_dir(reply: ReplyOpen, result: Result<HandleId>) {
-    let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
-    match result {
-        Ok(handle) => reply.opened(FileHandle(handle.0), flags),
-        Err(error) => reply.error(failed("opendir", &error)),
-    }
 }
 
 impl Filesystem for Fuse {
@@ -579,26 +500,5 @@ impl Filesystem for Fuse {
         reply: ReplyWrite,
     ) {
         reply.error(Errno::EROFS);
-    }
-}
-
-impl KernelCache for Notifier {
-    fn forget_inode(&self, ino: Ino) {
-        let _ = self.inval_inode(INodeNo(ino.0), 0, 0);
-    }
-
-    fn forget_attributes(&self, ino: Ino) {
-        let _ = self.inval_inode(INodeNo(ino.0), -1, 0);
-    }
-
-    fn forget_name(&self, parent: Ino, name: &str) {
-        let _ = self.inval_entry(INodeNo(parent.0), OsStr::new(name));
-    }
-
-    fn deleted(&self, parent: Ino, child: Ino, name: &str) {
-        // Fails for a directory that the kernel thinks is not empty.
-        if self.delete(INodeNo(parent.0), INodeNo(child.0), OsStr::new(name)).is_err() {
-            self.forget_name(parent, name);
-        }
     }
 }

@@ -33,6 +33,7 @@ mod notify;
 mod options;
 mod pending;
 mod prefetch;
+mod reply;
 mod unmount;
 pub mod volume;
 mod xattr;

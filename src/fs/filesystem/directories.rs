@@ -1,0 +1,148 @@
+//! Directories: opened with a snapshot of their names, told name by name.
+
+use super::{Filesystem, Published, Reply, child_of};
+use crate::fs::attr::Attr;
+use crate::fs::dir::{self, Listing, OpenDir};
+use crate::fs::errno::{FsError, Result};
+use crate::fs::handle::HandleId;
+use crate::fs::inode::{Ino, Inodes};
+use crate::fs::lock;
+use crate::fs::volume::{Answer, Kind};
+use crate::path::DrivePath;
+use std::sync::Arc;
+
+/// One name of a directory, as `readdir` answers.
+pub struct DirItem<'a> {
+    pub ino: Ino,
+    pub kind: Kind,
+    pub name: &'a str,
+    /// Resumes after this name.
+    pub cookie: u64,
+}
+
+impl Filesystem {
+    /// Opens a directory with a snapshot of its names.
+    pub fn opendir(self: &Arc<Self>, ino: Ino, asked: u64) -> Reply<HandleId> {
+        let path = match self.path(ino) {
+            Ok(path) => path,
+            Err(error) => return Reply::Now(Err(error)),
+        };
+        match self.volume.list(&path) {
+            Answer::Now(Ok(listing)) => Reply::Now(Ok(self.opened_dir(ino, path, asked, listing))),
+            Answer::Now(Err(error)) => Reply::Now(Err(error.into())),
+            Answer::Later(future) => {
+                let (fs, listing) = (self.clone(), self.bounded(future));
+                Reply::Later(Box::pin(async move {
+                    let listing = listing.await?;
+                    Ok(fs.opened_dir(ino, path, asked, listing))
+                }))
+            }
+        }
+    }
+
+    fn opened_dir(&self, ino: Ino, path: Arc<DrivePath>, asked: u64, listing: Listing) -> HandleId {
+        lock(&self.inodes).hold(ino);
+        self.dirs.insert(OpenDir::new(ino, path, asked, listing))
+    }
+
+    pub fn releasedir(&self, handle: HandleId) {
+        if let Some(dir) = self.dirs.remove(handle) {
+            lock(&self.inodes).release(dir.ino);
+        }
+    }
+
+    /// Tells the names after cookie `offset` until `tell` says it is full.
+    pub fn readdir(
+        &self,
+        handle: HandleId,
+        offset: u64,
+        now: &Published<'_>,
+        mut tell: impl FnMut(DirItem<'_>) -> bool,
+    ) -> Result<()> {
+        let dir = self.dirs.get(handle).ok_or(FsError::BadHandle)?;
+        let (_, listing) = self.listing(&dir, offset, now);
+        let inodes = lock(&self.inodes);
+        if tell_dots(&inodes, &dir, offset, &mut tell) {
+            return Ok(());
+        }
+        let (mut cookie, rest) = dir::rest(&listing, offset);
+        for (name, entry) in rest {
+            cookie += 1;
+            let Some(path) = child_of(&dir.path, name) else { continue };
+            let item = DirItem { ino: inodes.number(&path), kind: entry.kind, name, cookie };
+            if tell(item) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same with attributes; each name told counts as looked up, except `.` and `..`.
+    pub fn readdirplus(
+        &self,
+        handle: HandleId,
+        offset: u64,
+        now: &Published<'_>,
+        mut tell: impl FnMut(DirItem<'_>, Attr) -> bool,
+    ) -> Result<()> {
+        let dir = self.dirs.get(handle).ok_or(FsError::BadHandle)?;
+        let (epoch, listing) = self.listing(&dir, offset, now);
+        {
+            let inodes = lock(&self.inodes);
+            let own = inodes.get(dir.ino).map(|node| Attr::of(dir.ino, node));
+            let Some(own) = own else { return Err(FsError::Stale) };
+            let full = tell_dots(&inodes, &dir, offset, &mut |item: DirItem<'_>| {
+                let attr = Attr { ino: item.ino, ..own };
+                tell(item, attr)
+            });
+            if full {
+                return Ok(());
+            }
+        }
+        let (mut cookie, rest) = dir::rest(&listing, offset);
+        for (name, entry) in rest {
+            cookie += 1;
+            let Some(path) = child_of(&dir.path, name) else { continue };
+            let entry = match self.current(&path, Some(entry.clone()), epoch, now) {
+                Ok((Some(entry), _)) => entry,
+                _ => continue,
+            };
+            let kind = entry.kind;
+            let mut inodes = lock(&self.inodes);
+            let ino = inodes.bind(&path, entry).ino();
+            let Some(attr) = inodes.get(ino).map(|node| Attr::of(ino, node)) else { continue };
+            if tell(DirItem { ino, kind, name, cookie }, attr) {
+                inodes.settle(ino);
+                break;
+            }
+            inodes.remember(ino);
+        }
+        Ok(())
+    }
+
+    /// The snapshot of an open directory; a new one when it is read from the start after a change.
+    fn listing(&self, dir: &OpenDir, offset: u64, now: &Published<'_>) -> (u64, Listing) {
+        let (epoch, listing) = dir.snapshot();
+        if offset == 0
+            && epoch != now.epoch()
+            && let Answer::Now(Ok(fresh)) = self.volume.list(&dir.path)
+        {
+            dir.replace(now.epoch(), fresh.clone());
+            return (now.epoch(), fresh);
+        }
+        (epoch, listing)
+    }
+}
+
+fn tell_dots(
+    inodes: &Inodes,
+    dir: &OpenDir,
+    offset: u64,
+    tell: &mut impl FnMut(DirItem<'_>) -> bool,
+) -> bool {
+    let parent = dir.path.parent().map_or(Ino::ROOT, |parent| inodes.number(&parent));
+    let dots = [(1, ".", dir.ino), (2, "..", parent)];
+    dots.into_iter()
+        .filter(|(cookie, ..)| *cookie > offset)
+        .any(|(cookie, name, ino)| tell(DirItem { ino, kind: Kind::Directory, name, cookie }))
+}
