@@ -2,6 +2,7 @@
 //! time that each thread took.
 //!
 //! `cargo bench --bench swarm_throughput [-- SECONDS]`. The parent receives, its child sends.
+#![allow(clippy::disallowed_methods, reason = "measures real time")]
 
 use hdrive::codec::FrameBuf;
 use hdrive::crypto::KeyPair;

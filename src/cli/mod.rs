@@ -3,6 +3,7 @@
 //! `args.rs` parses, `owner.rs` finds or becomes the owner, `serve.rs` runs requests in the owner, and
 //! each subcommand is one file with a `run`. Words go through [`output::Output`], ends through
 //! [`exit::Exit`].
+#![allow(clippy::disallowed_methods, reason = "people and processes are waited for in real time")]
 
 pub mod args;
 mod cat;

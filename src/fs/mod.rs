@@ -13,8 +13,10 @@
 //! Who waits for whom: FUSE threads answer from memory and local disk only and never wait for a peer; what
 //! needs one becomes a task on the runtime, watched by [`pending`]. The thread of [`notify`] is the only one
 //! that writes invalidations, because the kernel may hold the very locks a handler's caller waits for.
-// This floor lives in real time: deadlines of requests are the kernel's callers' own patience.
-#![allow(clippy::disallowed_methods)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "deadlines of requests are the patience of the kernel's callers, in real time"
+)]
 
 mod attach;
 mod attr;

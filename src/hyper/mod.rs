@@ -8,6 +8,7 @@ pub mod drive;
 pub mod flat_tree;
 pub mod mux;
 pub mod replication;
+#[expect(clippy::disallowed_methods, reason = "its waits are those of callers, in real time")]
 pub mod session;
 pub mod source;
 pub mod store;

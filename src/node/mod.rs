@@ -3,6 +3,8 @@
 //! A [`Node`] owns everything one process does for a store. It knows drives and topics, and nothing of
 //! commands and mounts. The network starts when the first drive needs it; until then nothing is sent.
 
+#![allow(clippy::disallowed_methods, reason = "where the machines meet the clock and the runtime")]
+
 mod discovery;
 mod offenders;
 mod pump;
@@ -20,7 +22,7 @@ use crate::swarm::driver::{Network, NetworkConfig, NetworkHandle};
 use crate::swarm::{JoinOptions, Limits, SwarmStatus};
 use discovery::Discovery;
 use pump::{Inputs, Pump, Question};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -88,7 +90,7 @@ pub struct Node {
     config: NodeConfig,
     store: Arc<Store>,
     discovery: Arc<Discovery>,
-    drives: Mutex<HashMap<DriveId, Opened>>,
+    drives: Mutex<BTreeMap<DriveId, Opened>>,
     /// Wishes that wait for the network to start, taken by it.
     wishes: Mutex<Option<mpsc::UnboundedReceiver<Wish>>>,
     online: OnceCell<Online>,
@@ -292,7 +294,7 @@ impl Node {
 
     /// Ends all waits, leaves the network in good order, and makes everything durable.
     pub async fn shutdown(&self) {
-        for (_, opened) in lock(&self.drives).drain() {
+        for (_, opened) in std::mem::take(&mut *lock(&self.drives)) {
             opened.drive.close();
             opened.task.abort();
         }

@@ -8,8 +8,6 @@
 //! | hub | blocks, upgrades, ranges that arrived | the core's handle, which wakes its waiters |
 //!
 //! Everything here is quick: the only disk work is what the hub does to store and serve blocks.
-// This thread is where replication meets the real clock.
-#![allow(clippy::disallowed_methods)]
 
 use super::discovery::Discovery;
 use super::offenders::Offenders;

@@ -359,6 +359,7 @@ impl Peers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::epoch;
     use crate::swarm::secret_stream::vectors;
     use rand::SeedableRng;
 
@@ -370,7 +371,7 @@ mod tests {
 
     fn peers() -> (Peers, StdRng, Instant) {
         let mut rng = StdRng::seed_from_u64(1);
-        (Peers::new(key(0), &mut rng), rng, Instant::now())
+        (Peers::new(key(0), &mut rng), rng, epoch())
     }
 
     #[test]

@@ -92,6 +92,7 @@ impl RetryTimer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::epoch;
     use rand::SeedableRng;
 
     #[test]
@@ -108,7 +109,7 @@ mod tests {
     fn peers_come_back_in_the_order_of_their_delays() {
         let mut rng = StdRng::seed_from_u64(1);
         let mut timer = RetryTimer::new(&mut rng);
-        let now = Instant::now();
+        let now = epoch();
         let classes = [Delay::Extra, Delay::Long, Delay::Medium, Delay::Short];
         for (i, delay) in classes.into_iter().enumerate() {
             timer.add(PublicKey([i as u8; 32]), delay, now, &mut rng);

@@ -310,6 +310,7 @@ impl Topics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::epoch;
     use rand::SeedableRng;
 
     const TOPIC: Topic = Topic([1; 32]);
@@ -330,7 +331,7 @@ mod tests {
 
     impl World {
         fn new() -> Self {
-            let now = Instant::now();
+            let now = epoch();
             let rng = StdRng::seed_from_u64(1);
             let (mut topics, log) = (Topics::default(), Vec::new());
             topics.may_announce();

@@ -13,6 +13,7 @@
 //! | hostile names and entries | `drive/tests.rs`, `tests/interop/mount_js.rs` |
 //!
 //! `tests/fuse` has the mount's own: faults of mount points and devices, callers that are killed.
+#![allow(clippy::disallowed_methods, reason = "real processes, real time")]
 
 #[path = "../common/mod.rs"]
 mod common;

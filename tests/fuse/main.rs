@@ -1,7 +1,7 @@
 //! Mounts on temporary directories over a volume in memory, one file per operation.
 //!
 //! Without `/dev/fuse` each test says so and passes; with `HDRIVE_REQUIRE_FUSE=1` it fails instead.
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, reason = "real mounts, real time")]
 
 mod change;
 mod common;

@@ -1,5 +1,6 @@
 //! Replication with the reference, frame by frame over a pipe: it serves and we read, we serve and it
 //! reads. Skipped with a printed reason where it is not installed.
+#![allow(clippy::disallowed_methods, reason = "real processes, real time")]
 
 mod peer;
 #[path = "../common/reference.rs"]

@@ -1,4 +1,5 @@
 //! Networks that find each other by topic on a private DHT, over real sockets on loopback.
+#![allow(clippy::disallowed_methods, reason = "real sockets, real time")]
 
 mod common;
 mod interop;

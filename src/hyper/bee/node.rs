@@ -348,7 +348,7 @@ fn put_packed(out: &mut Vec<u8>, number: u64, numbers: impl Iterator<Item = u64>
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
+    #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
     use crate::key::{hex, unhex};
     use proptest::prelude::*;

@@ -283,7 +283,7 @@ fn signers(r: &mut Reader) -> Result<Vec<Signer>> {
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing, clippy::unwrap_used)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
     use crate::hyper::core::tree::testing::{bytes, bytes32, drive_vectors, manifest, vectors};

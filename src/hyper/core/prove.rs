@@ -9,8 +9,10 @@ use bytes::Bytes;
 
 /// What to answer to a request.
 #[derive(Debug)]
-// It is taken apart where it is made; a box would cost an allocation per block served.
-#[allow(clippy::large_enum_variant)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "taken apart where it is made; a box would cost an allocation per block served"
+)]
 pub enum Answer {
     /// Complete, the block's value included.
     Proof(Proof),

@@ -176,7 +176,7 @@ fn patched(head: &Head, part: &Part, nodes: &BTreeMap<u64, Node>) -> Option<Head
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing, clippy::unwrap_used)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
     use crate::hyper::core::tree::testing::{

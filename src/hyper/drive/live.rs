@@ -6,6 +6,7 @@
 //! it stops after the first load.
 //!
 //! A new index replaces the old one in one step: a reader sees one version or the next, never a mixture.
+#![expect(clippy::disallowed_methods, reason = "its waits are those of callers, in real time")]
 
 use super::{BlobsCore, Drive, DriveError, DriveIndex, FileReader, Found};
 use crate::hyper::bee::{Bee, Metadata};

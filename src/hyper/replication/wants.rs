@@ -152,9 +152,10 @@ fn regular(want: &Want) -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing, clippy::unwrap_used)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
+    use crate::sim::epoch;
     use serde_json::Value;
     use std::time::Duration;
 
@@ -198,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_full_table_gives_up_its_oldest_window() {
-        let start = Instant::now();
+        let start = epoch();
         let mut wants = LocalWants::default();
         for i in 0..MAX_WINDOWS as u64 {
             let (unwant, want) =

@@ -478,5 +478,5 @@ fn range(r: &mut Reader<'_>) -> Result<Message> {
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing, clippy::unwrap_used)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
 mod tests;

@@ -16,7 +16,7 @@ use super::session::{CoreHandle, Patience, Wish};
 use crate::crypto::KeyPair;
 use crate::key::{CoreKey, DiscoveryKey};
 pub use names::Namespace;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 
@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 pub struct Store {
     storage: Arc<dyn Storage>,
     primary: [u8; 32],
-    open: Mutex<HashMap<DiscoveryKey, CoreHandle>>,
+    open: Mutex<BTreeMap<DiscoveryKey, CoreHandle>>,
     cache: Arc<BlockCache>,
     wishes: mpsc::UnboundedSender<Wish>,
     patience: Patience,
@@ -117,7 +117,7 @@ impl Store {
         Ok(core.map(|core| self.keep(&mut open, core)))
     }
 
-    fn keep(&self, open: &mut HashMap<DiscoveryKey, CoreHandle>, core: Core) -> CoreHandle {
+    fn keep(&self, open: &mut BTreeMap<DiscoveryKey, CoreHandle>, core: Core) -> CoreHandle {
         let id = *core.discovery_key();
         let shared: SharedCore = Arc::new(Mutex::new(core));
         let handle =
@@ -150,7 +150,7 @@ impl Store {
         handle.core().finish_flush(flush, synced)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<DiscoveryKey, CoreHandle>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<DiscoveryKey, CoreHandle>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -47,11 +47,12 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::epoch;
     use std::time::Duration;
 
     #[test]
     fn a_host_runs_dry_and_refills() {
-        let start = Instant::now();
+        let start = epoch();
         let mut budget = Budget::new([1; 32], start);
         let host = Ipv4Addr::new(1, 2, 3, 4);
         let sent = (0..1000).filter(|_| budget.take(&host, 1200, start)).count();

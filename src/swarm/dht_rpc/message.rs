@@ -210,7 +210,7 @@ fn put_fixed(out: &mut Vec<u8>, bytes: Option<&[u8; 32]>) {
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing, clippy::unwrap_used)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
     use crate::swarm::dht_rpc::testing::{addr, bytes, bytes32, vectors};

@@ -286,6 +286,7 @@ impl Requests {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::epoch;
     use crate::swarm::dht_rpc::message::internal;
 
     const NODE: SocketAddrV4 = SocketAddrV4::new(std::net::Ipv4Addr::new(10, 0, 0, 1), 1000);
@@ -309,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_silent_node_gets_four_datagrams_a_second_apart_and_is_lost_after_four() {
-        let start = Instant::now();
+        let start = epoch();
         let (mut requests, mut out) = (Requests::new(65535, start), VecDeque::new());
         assert!(requests.send(ping(NODE), how(RETRIES), Purpose::Hint, start, &mut out));
         let mut overdue = Vec::new();
@@ -327,7 +328,7 @@ mod tests {
 
     #[test]
     fn only_the_node_that_was_asked_can_answer() {
-        let start = Instant::now();
+        let start = epoch();
         let (mut requests, mut out) = (Requests::new(7, start), VecDeque::new());
         requests.send(ping(NODE), how(0), Purpose::Hint, start, &mut out);
         let other = SocketAddrV4::new([10, 0, 0, 2].into(), 1000);
@@ -339,7 +340,7 @@ mod tests {
 
     #[test]
     fn more_than_a_window_waits_for_the_next_bucket_or_an_answer() {
-        let start = Instant::now();
+        let start = epoch();
         let (mut requests, mut out) = (Requests::new(0, start), VecDeque::new());
         for _ in 0..300 {
             requests.send(ping(NODE), how(9), Purpose::Hint, start, &mut out);
@@ -353,7 +354,7 @@ mod tests {
 
     #[test]
     fn cancelled_requests_are_silent() {
-        let start = Instant::now();
+        let start = epoch();
         let (mut requests, mut out) = (Requests::new(0, start), VecDeque::new());
         for n in 0..100 {
             requests.send(ping(NODE), how(3), Purpose::User(RequestId(n % 2)), start, &mut out);

@@ -61,6 +61,7 @@ fn token(secret: &[u8; 32], host: &Ipv4Addr) -> Token {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::epoch;
     use crate::swarm::dht_rpc::testing::{bytes32, vectors};
     use rand::SeedableRng;
     use rand::rngs::StdRng;
@@ -72,7 +73,7 @@ mod tests {
         let tokens = Tokens {
             previous: bytes32(&v["secret0"]).unwrap(),
             current: bytes32(&v["secret1"]).unwrap(),
-            turn_at: Instant::now(),
+            turn_at: epoch(),
         };
         let host = v["host"].as_str().unwrap().parse().unwrap();
         let sent = bytes32(&v["token_with_secret1_sent_in_replies"]).unwrap();
@@ -85,7 +86,7 @@ mod tests {
     #[test]
     fn a_token_lives_through_one_turnover_but_not_two() {
         let mut rng = StdRng::seed_from_u64(1);
-        let start = Instant::now();
+        let start = epoch();
         let mut tokens = Tokens::new(&mut rng, start);
         let host = Ipv4Addr::LOCALHOST;
         let token = tokens.issue(&host);

@@ -12,7 +12,7 @@
 //!
 //! A failed send or receive is a lost datagram, never the end of the loop.
 
-#![allow(clippy::disallowed_methods)] // the clock is read here
+#![allow(clippy::disallowed_methods, reason = "the clock is read here")]
 
 #[cfg(test)]
 mod bench;

@@ -70,10 +70,11 @@ impl<K: Hash + Eq, V> Cache<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::epoch;
 
     #[test]
     fn entries_fade_unless_written_again() {
-        let start = Instant::now();
+        let start = epoch();
         let age = Duration::from_secs(60);
         let mut cache = Cache::new(10, age, start);
         cache.insert(1, 'a');
@@ -89,7 +90,7 @@ mod tests {
 
     #[test]
     fn it_never_holds_more_than_its_bound() {
-        let mut cache = Cache::new(10, Duration::from_secs(60), Instant::now());
+        let mut cache = Cache::new(10, Duration::from_secs(60), epoch());
         for i in 0..1000 {
             cache.insert(i, ());
             assert!(cache.len() <= 10);

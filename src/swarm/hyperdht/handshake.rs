@@ -49,7 +49,7 @@ impl Opening {
 
 /// The server's word.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant)]
+#[expect(clippy::large_enum_variant, reason = "moved once, never kept")]
 pub enum Answer {
     Payload(NoisePayload),
     Garbled,

@@ -292,6 +292,7 @@ fn is_stale(record: &Record, now: Instant) -> bool {
 mod tests {
     use super::*;
     use crate::crypto::KeyPair;
+    use crate::sim::epoch;
     use crate::swarm::hyperdht::signatures::sign_mutable;
     use rand::SeedableRng;
 
@@ -321,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_topic_keeps_each_key_once_and_forgets_on_demand() {
-        let now = Instant::now();
+        let now = epoch();
         let mut records = Records::new(0, now);
         let topic = NodeId([7; 32]);
         for n in [1, 2, 1] {
@@ -337,7 +338,7 @@ mod tests {
 
     #[test]
     fn records_carry_three_relays_at_most() {
-        let now = Instant::now();
+        let now = epoch();
         let mut records = Records::new(0, now);
         let topic = NodeId([7; 32]);
         announce(&mut records, &topic, &pair(1), now);
@@ -347,7 +348,7 @@ mod tests {
 
     #[test]
     fn announcing_the_own_key_makes_a_route() {
-        let now = Instant::now();
+        let now = epoch();
         let mut records = Records::new(0, now);
         let own = NodeId(hash::hash(&[&pair(1).public()]));
         assert!(announce(&mut records, &own, &pair(1), now));
@@ -359,7 +360,7 @@ mod tests {
 
     #[test]
     fn unsigned_and_foreign_announcements_are_not_stored() {
-        let now = Instant::now();
+        let now = epoch();
         let mut records = Records::new(0, now);
         let topic = NodeId([7; 32]);
         let place = Place { target: &topic, node: &NODE, token: &TOKEN };
@@ -373,7 +374,7 @@ mod tests {
 
     #[test]
     fn announcements_fade_in_less_than_half_an_hour() {
-        let now = Instant::now();
+        let now = epoch();
         let mut records = Records::new(0, now);
         let topic = NodeId([7; 32]);
         announce(&mut records, &topic, &pair(1), now);
@@ -389,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_announcements_stays_within_the_bounds() {
-        let now = Instant::now();
+        let now = epoch();
         let mut records = Records::new(0, now);
         for n in 0..2 * MAX_PER_TOPIC {
             let peer = record(&KeyPair::from_seed(&hash::hash(&[&n.to_le_bytes()])));
@@ -401,7 +402,7 @@ mod tests {
 
     #[test]
     fn a_refresh_token_renews_once_and_passes_on() {
-        let now = Instant::now();
+        let now = epoch();
         let mut records = Records::new(0, now);
         let first = [1; 32];
         let second = hash::hash(&[&first]);
@@ -423,7 +424,7 @@ mod tests {
 
     #[test]
     fn mutable_values_only_move_forward() {
-        let mut records = Records::new(0, Instant::now());
+        let mut records = Records::new(0, epoch());
         let public_key = PublicKey(pair(1).public());
         let target = NodeId(hash::hash(&[&public_key.0]));
         let put = |seq, text: &str| {
@@ -444,7 +445,7 @@ mod tests {
 
     #[test]
     fn immutable_values_are_kept_under_their_hash() {
-        let mut records = Records::new(0, Instant::now());
+        let mut records = Records::new(0, epoch());
         let target = NodeId(hash::hash(&[b"hello"]));
         assert_eq!(records.immutable_put(&NODE, b"hello"), None);
         assert_eq!(records.immutable_put(&target, b"hello"), Some(Stored::Ok));
@@ -455,7 +456,7 @@ mod tests {
 
     #[test]
     fn a_bump_from_the_future_is_ignored() {
-        let now = Instant::now();
+        let now = epoch();
         let mut records = Records::new(1_000_000, now);
         let topic = NodeId([7; 32]);
         records.bump(&topic, 1_000_000 + MAX_BUMP_DRIFT_MS + 1, now);

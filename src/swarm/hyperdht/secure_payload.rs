@@ -68,7 +68,7 @@ impl SecurePayload {
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing, clippy::unwrap_used)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
     use crate::swarm::dht_rpc::testing::{bytes, bytes32, vectors};

@@ -147,7 +147,7 @@ impl Opener {
     }
 
     /// The next message, in order; then, if the stream broke, why.
-    #[allow(clippy::should_implement_trait)] // it is no iterator: more may come later
+    #[expect(clippy::should_implement_trait, reason = "no iterator: more may come later")]
     pub fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
         match (self.ready.pop_front(), self.failed) {
             (Some(message), _) => Ok(Some(message)),
@@ -234,7 +234,7 @@ impl Opener {
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing, clippy::unwrap_used)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
     use crate::codec::Put;

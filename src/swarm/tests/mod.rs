@@ -7,6 +7,7 @@ use super::connections::{FIRST_PACKET_WAIT, MAX_WAITING};
 use super::hyperdht::{ConnectId, Dial};
 use super::*;
 use crate::crypto::KeyPair;
+use crate::sim::epoch;
 use std::collections::BinaryHeap;
 use std::net::Ipv4Addr;
 
@@ -73,7 +74,7 @@ fn addr(i: usize) -> SocketAddrV4 {
 impl World {
     /// Swarm 1 has the greater public key.
     fn new() -> Self {
-        let now = Instant::now();
+        let now = epoch();
         let mut pairs = [KeyPair::from_seed(&[1; 32]), KeyPair::from_seed(&[2; 32])];
         pairs.sort_by_key(KeyPair::public);
         let keys = [PublicKey(pairs[0].public()), PublicKey(pairs[1].public())];

@@ -15,6 +15,7 @@ use crate::hyper::core::{Core, CreateOptions, Durability, SharedCore};
 use crate::hyper::mux::Mux;
 use crate::hyper::replication::wire;
 use crate::key::{CoreKey, PublicKey};
+use crate::sim::epoch;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Mutex;
@@ -53,7 +54,7 @@ struct Sim {
 
 impl Sim {
     fn new(hubs: usize) -> Self {
-        let now = Instant::now();
+        let now = epoch();
         Self {
             hubs: (0..hubs).map(|_| Hub::new(Limits::default())).collect(),
             events: vec![Vec::new(); hubs],
@@ -233,7 +234,7 @@ impl Peer {
     }
 
     fn unopened() -> Self {
-        let now = Instant::now();
+        let now = epoch();
         let conn = ConnId(9);
         let handshake_hash = std::array::from_fn(|i| i as u8);
         let info = ConnInfo { handshake_hash, initiator: true, remote: PublicKey([1; 32]) };

@@ -2,6 +2,7 @@
 //!
 //! Skipped with a printed reason where it is not installed.
 //! There is no UDX here: a first packet by hand is enough for the reference to call a stream connected.
+#![allow(clippy::disallowed_methods, reason = "real sockets, real time")]
 
 #[path = "../../../../tests/common/reference.rs"]
 mod reference;

@@ -2,6 +2,7 @@
 
 use crate::crypto::KeyPair;
 use crate::key::PublicKey;
+use crate::sim::epoch;
 use crate::swarm::SocketId;
 use crate::swarm::dht_rpc::Transmit;
 use crate::swarm::hyperdht::{DhtConfig, DhtEvent, HyperDht};
@@ -50,7 +51,7 @@ pub(super) fn pair(n: u16) -> KeyPair {
 
 impl Sim {
     pub fn new(seed: u64) -> Self {
-        let now = Instant::now();
+        let now = epoch();
         Self {
             now,
             rng: StdRng::seed_from_u64(seed),

@@ -3,6 +3,7 @@
 use super::*;
 use crate::hyper::core::tree::testing::vectors;
 use crate::key::unhex;
+use crate::sim::epoch;
 use serde_json::Value;
 
 struct Line<'a> {
@@ -53,7 +54,7 @@ const CONN: ConnId = ConnId(1);
 
 /// A server that hears the reference's client says, in substance, what the reference's server said.
 fn play_server(i: usize, act: impl Fn(&str, &SharedCore) -> bool) {
-    let now = Instant::now();
+    let now = epoch();
     let w = writer(20);
     if i == 1 {
         w.lock().unwrap().clear(3..6).unwrap();
@@ -127,7 +128,7 @@ fn a_linear_download_is_served() {
 
 /// A client that hears the reference's server asks what the reference's client asked.
 fn play_client(i: usize) -> SharedCore {
-    let now = Instant::now();
+    let now = epoch();
     let r = reader();
     let mut hub = Hub::new(Limits::default());
     let core = hub.attach(r.clone(), LIVE, now);
