@@ -12,9 +12,8 @@
 use super::connections::{Connection, FIRST_PACKET_WAIT, KEEP_ALIVE, MAX_WAITING, Phase, Session};
 use super::discovery::has_peer;
 use super::event::{Closed, SwarmEvent};
-use super::hyperdht::{ConnectId, Dial};
+use super::hyperdht::{Agreed, ConnectId, Dial};
 use super::secret_stream::frame::{Opener, Sealer};
-use super::secret_stream::noise::SessionKeys;
 use super::udx::{self, ConnectOptions, UdxEvent};
 use super::{SocketId, Swarm};
 use crate::key::{PublicKey, Topic};
@@ -27,16 +26,6 @@ const LINGER: Duration = Duration::from_secs(5);
 
 /// Changes of a queue smaller than this are not told.
 const QUEUE_STEP: usize = 64 * 1024;
-
-/// What a handshake inside the DHT came to.
-pub(super) struct Agreed {
-    pub(super) keys: SessionKeys,
-    pub(super) local_id: u32,
-    pub(super) remote_id: u32,
-    /// Where to send; `None`: their first packet will tell.
-    pub(super) dial: Option<Dial>,
-    pub(super) big_datagrams: bool,
-}
 
 impl Swarm {
     /// The handshake of a dial is done.

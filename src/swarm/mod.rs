@@ -39,11 +39,9 @@ use crate::crypto::KeyPair;
 use crate::key::{PublicKey, Topic};
 use connections::{Connection, Connections, Phase};
 use hyperdht::{DhtConfig, DhtEvent, HyperDht};
-use lifecycle::Agreed;
 use peer_info::Peers;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use secret_stream::noise::SessionKeys;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
@@ -418,18 +416,8 @@ impl Swarm {
                     self.topics.may_announce();
                 }
             }
-            DhtEvent::Outgoing { connect, local_id, remote_id, tx, rx, hash, dial, .. } => {
-                let DhtEvent::Outgoing { remote, big_datagrams, .. } = event else { return };
-                let keys = SessionKeys { tx, rx, hash, remote, initiator: true };
-                let agreed = Agreed { keys, local_id, remote_id, dial, big_datagrams };
-                self.dialled(connect, agreed, now);
-            }
-            DhtEvent::Incoming { remote, local_id, remote_id, tx, rx, hash, dial, .. } => {
-                let DhtEvent::Incoming { big_datagrams, .. } = event else { return };
-                let keys = SessionKeys { tx, rx, hash, remote, initiator: false };
-                let agreed = Agreed { keys, local_id, remote_id, dial, big_datagrams };
-                self.accepted(agreed, now);
-            }
+            DhtEvent::Outgoing { connect, agreed } => self.dialled(connect, agreed, now),
+            DhtEvent::Incoming { agreed, .. } => self.accepted(agreed, now),
             DhtEvent::ConnectFailed { connect, why, .. } => {
                 if let Some(stream) = self.connections.dial(connect) {
                     self.dial_failed(stream, why.to_string(), now);

@@ -19,7 +19,7 @@ use super::holepuncher;
 use super::messages::{Firewall, Mode, NoisePayload, PeerHandshake, PeerRecord, UdxInfo, command};
 use super::nat::{first_public, match_address};
 use super::net::{Net, Owner};
-use super::{ConnectId, DhtEvent, Dial};
+use super::{Agreed, ConnectId, DhtEvent, Dial};
 use crate::crypto::hash;
 use crate::key::{NodeId, PublicKey};
 use crate::swarm::SocketId;
@@ -409,14 +409,13 @@ impl Connect {
         self.state = State::Over;
         net.events.push_back(DhtEvent::Outgoing {
             connect: self.id,
-            remote: self.remote,
-            local_id: self.local_id,
-            remote_id: link.remote_id,
-            tx: link.keys.tx,
-            rx: link.keys.rx,
-            hash: link.keys.hash,
-            dial: dial.map(|to| Dial { socket: SocketId::MAIN, to }),
-            big_datagrams: link.big_datagrams,
+            agreed: Agreed {
+                keys: link.keys.clone(),
+                local_id: self.local_id,
+                remote_id: link.remote_id,
+                dial: dial.map(|to| Dial { socket: SocketId::MAIN, to }),
+                big_datagrams: link.big_datagrams,
+            },
         });
     }
 

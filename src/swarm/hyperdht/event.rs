@@ -5,6 +5,7 @@ use crate::crypto::KeyPair;
 use crate::key::{NodeId, PublicKey, Topic};
 use crate::swarm::SocketId;
 use crate::swarm::dht_rpc::{QueryId, bogon};
+use crate::swarm::secret_stream::noise::SessionKeys;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
@@ -70,6 +71,22 @@ pub struct Dial {
     pub to: SocketAddrV4,
 }
 
+/// What a handshake inside the DHT came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agreed {
+    pub keys: SessionKeys,
+    /// Our stream. A server chooses it; the client sends to it, perhaps before the event is handled.
+    pub local_id: u32,
+    pub remote_id: u32,
+    /// None: wait for the other side's first packet, up to [`PASSIVE_WAIT`]. It may be there already, or never
+    /// come.
+    ///
+    /// [`PASSIVE_WAIT`]: super::PASSIVE_WAIT
+    pub dial: Option<Dial>,
+    /// Both sides take datagrams up to the UDP limit.
+    pub big_datagrams: bool,
+}
+
 #[derive(Debug, Clone)]
 pub enum DhtEvent {
     /// The first look around is over, with or without success.
@@ -129,31 +146,13 @@ pub enum DhtEvent {
     /// A connection attempt has its keys and path.
     Outgoing {
         connect: ConnectId,
-        remote: PublicKey,
-        local_id: u32,
-        remote_id: u32,
-        tx: [u8; 32],
-        rx: [u8; 32],
-        hash: [u8; 64],
-        /// None: wait for the server's first packet, up to [`PASSIVE_WAIT`]. It may be there already.
-        dial: Option<Dial>,
-        /// Both sides take datagrams up to the UDP limit.
-        big_datagrams: bool,
+        agreed: Agreed,
     },
     /// A client shook hands with a key we listen on.
     Incoming {
         /// The key that was asked for.
         local: Arc<KeyPair>,
-        remote: PublicKey,
-        /// Chosen by us; the client sends to it, perhaps before this event is handled.
-        local_id: u32,
-        remote_id: u32,
-        tx: [u8; 32],
-        rx: [u8; 32],
-        hash: [u8; 64],
-        /// None: wait for the client's first packet, up to [`PASSIVE_WAIT`]. It may never come.
-        dial: Option<Dial>,
-        big_datagrams: bool,
+        agreed: Agreed,
     },
     ConnectFailed {
         connect: ConnectId,

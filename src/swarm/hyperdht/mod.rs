@@ -36,7 +36,7 @@ mod values;
 mod tests;
 
 pub use connect::ConnectError;
-pub use event::{ConnectId, DhtConfig, DhtEvent, Dial};
+pub use event::{Agreed, ConnectId, DhtConfig, DhtEvent, Dial};
 
 use super::SocketId;
 use super::dht_rpc::{Health, NatSampler, QueryId, QuerySpec, Rpc, RpcConfig, RpcEvent, Transmit};

@@ -12,7 +12,7 @@ use super::announcer::Announcer;
 use super::handshake::Answering;
 use super::messages::{Firewall, HolepunchInfo, NoisePayload, PeerHandshake, UdxInfo};
 use super::net::Net;
-use super::{DhtEvent, Dial};
+use super::{Agreed, DhtEvent, Dial};
 use crate::crypto::{Hash, KeyPair, hash};
 use crate::key::NodeId;
 use crate::swarm::SocketId;
@@ -160,14 +160,13 @@ impl Server {
         }
         net.events.push_back(DhtEvent::Incoming {
             local: self.key_pair.clone(),
-            remote,
-            local_id,
-            remote_id: udx.id,
-            tx: keys.tx,
-            rx: keys.rx,
-            hash: keys.hash,
-            dial,
-            big_datagrams: udx.big_datagrams && net.config.big_datagrams,
+            agreed: Agreed {
+                keys,
+                local_id,
+                remote_id: udx.id,
+                dial,
+                big_datagrams: udx.big_datagrams && net.config.big_datagrams,
+            },
         });
         Some(answer)
     }

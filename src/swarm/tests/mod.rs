@@ -4,7 +4,8 @@
 mod network;
 
 use super::connections::{FIRST_PACKET_WAIT, MAX_WAITING};
-use super::hyperdht::{ConnectId, Dial};
+use super::hyperdht::{Agreed, ConnectId, Dial};
+use super::secret_stream::noise::SessionKeys;
 use super::*;
 use crate::crypto::KeyPair;
 use crate::sim::epoch;

@@ -9,44 +9,23 @@ use crate::swarm::dht_rpc::message::Message;
 use crate::swarm::hyperdht::handshake::Opening;
 use crate::swarm::hyperdht::messages::{Mode, NoisePayload, PeerHandshake, UdxInfo, command};
 use crate::swarm::hyperdht::signatures::sign_mutable;
-use crate::swarm::hyperdht::{ConnectError, DhtConfig, DhtEvent, Dial};
+use crate::swarm::hyperdht::{Agreed, ConnectError, DhtConfig, DhtEvent};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The half of a connection that both sides must agree on.
-#[derive(Debug, PartialEq, Clone)]
-struct Half {
-    remote: PublicKey,
-    local_id: u32,
-    remote_id: u32,
-    tx: [u8; 32],
-    rx: [u8; 32],
-    hash: [u8; 64],
-    dial: Option<Dial>,
-}
-
-fn outgoing(event: &DhtEvent) -> Option<Result<Half, ConnectError>> {
+fn outgoing(event: &DhtEvent) -> Option<Result<Agreed, ConnectError>> {
     match event {
-        DhtEvent::Outgoing { remote, local_id, remote_id, tx, rx, hash, dial, .. } => {
-            let (remote, local_id, remote_id) = (*remote, *local_id, *remote_id);
-            let (tx, rx, hash, dial) = (*tx, *rx, *hash, *dial);
-            Some(Ok(Half { remote, local_id, remote_id, tx, rx, hash, dial }))
-        }
+        DhtEvent::Outgoing { agreed, .. } => Some(Ok(agreed.clone())),
         DhtEvent::ConnectFailed { why, .. } => Some(Err(*why)),
         _ => None,
     }
 }
 
-fn incoming(event: &DhtEvent) -> Option<Half> {
-    let DhtEvent::Incoming { remote, local_id, remote_id, tx, rx, hash, dial, .. } = event else {
-        return None;
-    };
-    let (remote, local_id, remote_id) = (*remote, *local_id, *remote_id);
-    let (tx, rx, hash, dial) = (*tx, *rx, *hash, *dial);
-    Some(Half { remote, local_id, remote_id, tx, rx, hash, dial })
+fn incoming(event: &DhtEvent) -> Option<Agreed> {
+    if let DhtEvent::Incoming { agreed, .. } = event { Some(agreed.clone()) } else { None }
 }
 
 fn listening(event: &DhtEvent) -> Option<usize> {
@@ -59,20 +38,21 @@ fn listen(sim: &mut Sim, n: u16) -> Option<usize> {
     sim.wait(n, 30 * SECOND, listening)
 }
 
-fn connect(sim: &mut Sim, from: u16, to: u16) -> Result<(Half, Half), ConnectError> {
+fn connect(sim: &mut Sim, from: u16, to: u16) -> Result<(Agreed, Agreed), ConnectError> {
     let key = PublicKey(pair(to).public());
     sim.take_events(from);
     sim.take_events(to);
     sim.on(from, |dht, now| dht.connect(key, vec![], 77, now));
     let ours = sim.wait(from, 60 * SECOND, outgoing).expect("an outcome")?;
     sim.run_for(SECOND);
-    let theirs: Vec<Half> = sim.events(to).iter().filter_map(incoming).collect();
+    let theirs: Vec<Agreed> = sim.events(to).iter().filter_map(incoming).collect();
     assert_eq!(theirs.len(), 1, "one handshake, one stream, whatever the number of relays");
     Ok((ours, theirs[0].clone()))
 }
 
-fn assert_same_link(client: &Half, server: &Half) {
+fn assert_same_link(client: &Agreed, server: &Agreed) {
     assert_eq!((client.local_id, client.remote_id), (server.remote_id, server.local_id));
+    let (client, server) = (&client.keys, &server.keys);
     assert_eq!((client.tx, client.rx, client.hash), (server.rx, server.tx, server.hash));
 }
 
@@ -82,7 +62,7 @@ fn one_node_is_a_network() {
     assert_eq!(listen(&mut sim, 1), Some(1));
     let (client, server) = connect(&mut sim, 2, 1).unwrap();
     assert_same_link(&client, &server);
-    assert_eq!(server.remote, sim.key(2));
+    assert_eq!(server.keys.remote, sim.key(2));
     assert_eq!(client.dial.unwrap().to, host(1));
     assert_eq!(server.dial, None, "the client dials");
 }
@@ -158,7 +138,7 @@ fn announce_lookup_and_connect_over_lossy_links() {
         sim.on(25, |dht, now| dht.connect(key, relays, 5, now));
         let ours = sim.wait(25, 60 * SECOND, outgoing).unwrap().unwrap();
         sim.run_for(SECOND);
-        let theirs: Vec<Half> = sim.events(24).iter().filter_map(incoming).collect();
+        let theirs: Vec<Agreed> = sim.events(24).iter().filter_map(incoming).collect();
         // A lost answer may make the client's retries meet the server again: same bytes, same stream.
         assert_eq!(theirs.len(), 1);
         assert_same_link(&ours, &theirs[0]);

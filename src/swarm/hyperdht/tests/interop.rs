@@ -188,7 +188,9 @@ impl World {
         let key = PublicKey(unhex(key).unwrap().try_into().unwrap());
         self.peers[i].dht.connect(key, vec![], 4711, Instant::now());
         let (dial, remote_id, hash) = self.event(i, "outgoing", |e| match e {
-            DhtEvent::Outgoing { dial, remote_id, hash, .. } => Some((*dial, *remote_id, *hash)),
+            DhtEvent::Outgoing { agreed, .. } => {
+                Some((agreed.dial, agreed.remote_id, agreed.keys.hash))
+            }
             DhtEvent::ConnectFailed { why, .. } => panic!("{why}"),
             _ => None,
         });
@@ -207,7 +209,7 @@ impl World {
         let key = self.peers[i].dht.public_key();
         self.js("connect", json!({ "name": name, "key": hex(&key.0) }));
         let (local_id, hash) = self.event(i, "incoming", |e| match e {
-            DhtEvent::Incoming { local_id, hash, .. } => Some((*local_id, *hash)),
+            DhtEvent::Incoming { agreed, .. } => Some((agreed.local_id, agreed.keys.hash)),
             _ => None,
         });
         let open = self.js_event("open", name);
