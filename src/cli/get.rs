@@ -103,7 +103,8 @@ struct Item {
 
 impl Plan {
     fn file(&mut self, path: DrivePath, file: &File, to: PathBuf) {
-        self.bytes += file.size();
+        // What a drive says its files hold may be more than a number can.
+        self.bytes = self.bytes.saturating_add(file.size());
         let (size, mode, mtime_ms) = (file.size(), file.mode, file.mtime_ms);
         self.files.push(Item { path, size, mode, mtime_ms, to });
     }
@@ -300,4 +301,22 @@ pub fn from_blob(path: impl std::fmt::Display, error: BlobError) -> Failure {
         _ => Exit::Failed,
     };
     Failure::new(exit, format_args!("{path}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hyper::blobs::BlobId;
+    use crate::hyper::drive::Content;
+
+    #[test]
+    fn files_that_claim_more_bytes_than_a_number_holds_are_planned_all_the_same() {
+        let id = BlobId { byte_length: u64::MAX / 2 + 1, ..BlobId::default() };
+        let file = File { seq: 0, mode: 0o644, mtime_ms: None, content: Content::Blob(id) };
+        let mut plan = Plan::default();
+        for name in ["a", "b"] {
+            plan.file(DrivePath::from_user(name).unwrap(), &file, PathBuf::from(name));
+        }
+        assert_eq!((plan.files.len(), plan.bytes), (2, u64::MAX));
+    }
 }

@@ -95,7 +95,7 @@ impl Volume for DriveVolume {
     fn cached_bytes(&self, path: &DrivePath) -> u64 {
         let (Some(index), Some(blobs)) = (self.drive.index(), self.drive.blobs()) else { return 0 };
         let core = blobs.core();
-        let mut total = 0;
+        let mut total: u64 = 0;
         index.for_each_below(path, |leaf| {
             if let Leaf::File(file) = leaf
                 && let Content::Blob(id) = &file.content
@@ -105,7 +105,7 @@ impl Volume for DriveVolume {
                 let here = core.count_here(id.block_offset..end);
                 // Blocks of one blob are of one size but for the last, so this is exact when all are here.
                 let bytes = u128::from(id.byte_length) * u128::from(here);
-                total += (bytes / u128::from(id.block_length)) as u64;
+                total = total.saturating_add((bytes / u128::from(id.block_length)) as u64);
             }
         });
         total

@@ -1,5 +1,6 @@
 //! What is in a local folder now: every name that a drive can hold, with what tells a change.
 
+use crate::codec::MAX_INT;
 use crate::path::DrivePath;
 use std::fs;
 use std::io;
@@ -89,7 +90,7 @@ pub fn scan(folder: &Path, start: &DrivePath) -> Scan {
             result.skip(&full, "sockets, pipes and devices have no place in a drive");
             continue;
         };
-        let mtime_ms = meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000;
+        let mtime_ms = milliseconds(meta.mtime(), meta.mtime_nsec());
         result.found.push(Local { path, kind, mode: meta.mode() & 0o777, mtime_ms });
     }
     result.found.sort_by(|a, b| a.path.cmp(&b.path));
@@ -117,6 +118,12 @@ pub fn drive_path(folder: &Path, full: &Path) -> Option<DrivePath> {
         return Some(DrivePath::root());
     }
     DrivePath::from_entry_key(&format!("/{below}")).ok()
+}
+
+/// A file's time; one that no JavaScript number can hold is the nearest that can.
+fn milliseconds(seconds: i64, nanoseconds: i64) -> i64 {
+    let most = MAX_INT as i64;
+    seconds.saturating_mul(1000).saturating_add(nanoseconds / 1_000_000).clamp(-most, most)
 }
 
 fn is_gone(error: &io::Error) -> bool {
@@ -182,6 +189,14 @@ mod tests {
             assert!(behind.found.is_empty() && behind.unknown.is_empty(), "{behind:?}");
         }
         assert_eq!(paths(&scan(&folder, &DrivePath::root())), ["/link"]);
+    }
+
+    #[test]
+    fn times_that_some_filesystems_can_hold_do_not_overflow() {
+        assert_eq!(milliseconds(1_700_000_000, 123_999_999), 1_700_000_000_123);
+        assert_eq!(milliseconds(-1, 500_000_000), -500);
+        assert_eq!(milliseconds(i64::MAX, 999_999_999), (1 << 53) - 1);
+        assert_eq!(milliseconds(i64::MIN, 0), 1 - (1 << 53));
     }
 
     #[test]
