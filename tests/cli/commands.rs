@@ -88,7 +88,8 @@ fn an_interrupted_get_leaves_nothing_and_resumes() {
     let out = lab.folder("out");
     share.signal(Signal::SIGSTOP);
     let mut get = lab.spawn("bob", &["get", &key, text(&out)]);
-    std::thread::sleep(Duration::from_secs(2));
+    let part = out.join(".file.hdrive-part");
+    eventually("the download", PATIENCE, || part.exists().then_some(()));
     get.signal(Signal::SIGINT);
     let started = Instant::now();
     let status = get.wait(PATIENCE);

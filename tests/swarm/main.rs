@@ -56,7 +56,7 @@ async fn a_peer_that_looks_before_the_other_announces_connects_soon() {
     let testnet = Testnet::start(4).await;
     let (mut a, mut b) = (testnet.peer(), testnet.peer());
     b.net.join(TOPIC, CLIENT);
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    b.until(|event| matches!(event, SwarmEvent::Discovery { .. }).then_some(())).await;
     let start = Instant::now();
     a.net.join(TOPIC, SERVER);
     tokio::join!(a.connected(), b.connected());
@@ -95,8 +95,13 @@ async fn two_peers_that_both_look_and_announce_keep_one_connection() {
     let (mut a, mut b) = (testnet.peer(), testnet.peer());
     a.net.join(TOPIC, both);
     b.net.join(TOPIC, both);
-    tokio::join!(a.connected(), b.connected());
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    for peer in [&mut a, &mut b] {
+        // Every dial is over.
+        let settled = |event: &SwarmEvent| {
+            matches!(event, SwarmEvent::Settled { connected: 1.., .. }).then_some(())
+        };
+        peer.until(settled).await;
+    }
     for peer in [&a, &b] {
         let status = peer.net.status().await.unwrap();
         let open = status.connections.iter().filter(|c| c.open).count();
