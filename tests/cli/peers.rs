@@ -5,8 +5,9 @@ use crate::input::NOBODYS;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 /// What must be immediate, with room for a busy machine.
@@ -169,6 +170,53 @@ fn each_mount_of_a_store_has_its_own_read_timeout() {
     let error = within(three, "the read", || fs::read(mount.path("file")).unwrap_err());
     assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::ETIMEDOUT as i32), "{error}");
     share.signal(Signal::SIGCONT);
+    let back = || fs::read(mount.path("file")).ok();
+    assert_eq!(eventually("the peer's return", PATIENCE, back), pattern(1, 1_000_000));
     share.signal(Signal::SIGINT);
     share.wait(PATIENCE);
+}
+
+/// Reads `len` bytes at `offset`; `None` if they did not come in the mount's time.
+fn read_at(path: &Path, offset: u64, len: usize) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    let file = fs::File::open(path).ok()?;
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, offset).ok()?;
+    Some(bytes)
+}
+
+/// A sharer that is stopped for longer than requests wait, or than a connection lives, is as good as before
+/// when it goes on, and so are the parts that were asked for in vain meanwhile.
+#[test]
+fn a_sharer_that_was_stopped_is_back_soon() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    let content = pattern(3, 30_000_000);
+    fs::write(folder.join("file"), &content).unwrap();
+    let (share, key) = lab.share("alice", &folder);
+    let mount = lab.mount("bob", &key, &["--read-timeout", "1s"]);
+    eventually("the names", PATIENCE, || fs::metadata(mount.path("file")).ok());
+    let path = &*mount.path("file");
+    let parts: Vec<u64> = (0..24).map(|i| i * 1_250_000).collect();
+    let whole = |at: u64| {
+        let got = eventually("a part", Duration::from_secs(30), || read_at(path, at, 300_000));
+        assert!(got == content[at as usize..][..300_000], "at {at}");
+    };
+    for (round, secs) in [5, 2, 5, 20].into_iter().enumerate() {
+        let over = Instant::now() + Duration::from_secs(secs);
+        let parts = &parts[6 * round..][..6];
+        share.signal(Signal::SIGSTOP);
+        // Readers ask, give up, and ask again; what they get in the end is the same.
+        thread::scope(|scope| {
+            for &at in &parts[..3] {
+                let ask = move || read_at(path, at, 300_000);
+                scope.spawn(move || while Instant::now() < over && ask().is_none() {});
+            }
+        });
+        sleep(over.saturating_duration_since(Instant::now()));
+        share.signal(Signal::SIGCONT);
+        parts.iter().for_each(|&at| whole(at));
+    }
 }
