@@ -229,7 +229,8 @@ fn mounting_before_sharing_connects_within_seconds() {
 #[test]
 fn a_server_counts_as_announced_once_a_node_holds_its_record() {
     let link = Link::new(LinkConfig::default(), 1);
-    let mut network = Network { now: epoch(), swarms: vec![], events: vec![], link, seed: 1 };
+    let (now, frozen) = (epoch(), BTreeMap::new());
+    let mut network = Network { now, swarms: vec![], events: vec![], link, seed: 1, frozen };
     let server = network.add(false);
     let config = SwarmConfig { bootstrap: vec![addr(1)], ..network.config(server, false) };
     network.swarms[server] = Swarm::new(config, StdRng::seed_from_u64(1), network.now);
