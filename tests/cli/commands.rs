@@ -88,8 +88,9 @@ fn an_interrupted_get_leaves_nothing_and_resumes() {
     let out = lab.folder("out");
     share.signal(Signal::SIGSTOP);
     let mut get = lab.spawn("bob", &["get", &key, text(&out)]);
-    let part = out.join(".file.hdrive-part");
-    eventually("the download", PATIENCE, || part.exists().then_some(()));
+    eventually("the download", PATIENCE, || {
+        lab.run("bob", &["status"]).text().contains(&format!("drive: {key} read")).then_some(())
+    });
     get.signal(Signal::SIGINT);
     let started = Instant::now();
     let status = get.wait(PATIENCE);
