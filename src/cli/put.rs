@@ -7,8 +7,7 @@ use super::serve::Context;
 use super::target::{encryption_key, from_live, resolve, writable};
 use crate::hyper::drive::{Drive, DriveError, Entry};
 use crate::path::DrivePath;
-use crate::share::scan::{LocalKind, locate, scan};
-use std::fs::File;
+use crate::share::scan::{LocalKind, locate, open_file, scan};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -79,7 +78,7 @@ fn put_local(drive: &Drive, path: &DrivePath, source: &Path) -> Result<usize> {
             LocalKind::Symlink { target } => Entry::symlink(target.clone()),
             LocalKind::File { .. } => {
                 let full = locate(&folder, &local.path);
-                let file = File::open(&full).or_fail(Exit::Failed, full.display())?;
+                let file = open_file(&folder, &local.path).or_fail(Exit::Failed, full.display())?;
                 Entry::file(writer.put(file).map_err(|error| from_blob(full.display(), error))?)
             }
         };

@@ -5,7 +5,7 @@
 //! (a rename), keeps its blocks. Contents are appended before the entries that name them, in groups, so that
 //! a crash leaves at most blocks that nothing names.
 
-use super::scan::{Local, LocalKind, Scan, locate, scan};
+use super::scan::{Local, LocalKind, Scan, locate, open_file, scan};
 use crate::hyper::blobs::{BlobError, BlobId, Writer};
 use crate::hyper::drive::{Content, Drive, DriveError, DriveIndex, Entry, File, Found, Leaf, Node};
 use crate::path::DrivePath;
@@ -160,13 +160,12 @@ impl Import<'_> {
                 return Ok(entry);
             }
             LocalKind::File { size } => {
-                let full = locate(self.folder, &local.path);
                 let known = self.known_content(local, *size, vanished);
-                let known = known.filter(|file| self.is_content(file, &full));
+                let known = known.filter(|file| self.is_content(file, &local.path));
                 match known.and_then(|file| blob(&file)) {
                     Some(id) => Entry::file(id),
                     None => {
-                        let file = fs::File::open(&full).map_err(input)?;
+                        let file = open_file(self.folder, &local.path).map_err(input)?;
                         Entry::file(writer.put(Counted { file, read: 0, progress })?)
                     }
                 }
@@ -206,9 +205,10 @@ impl Import<'_> {
     }
 
     /// Whether a file of the drive, as far as it is here, has just the bytes of a local one.
-    fn is_content(&self, file: &File, full: &Path) -> bool {
+    fn is_content(&self, file: &File, path: &DrivePath) -> bool {
         const STEP: usize = 1 << 20;
-        let (Ok(reader), Ok(mut local)) = (self.drive.open(file), fs::File::open(full)) else {
+        let (Ok(reader), Ok(mut local)) = (self.drive.open(file), open_file(self.folder, path))
+        else {
             return false;
         };
         let mut offset = 0;

@@ -2,6 +2,8 @@
 
 use crate::codec::MAX_INT;
 use crate::path::DrivePath;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::io::Errno;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -111,6 +113,28 @@ pub fn locate(folder: &Path, path: &DrivePath) -> PathBuf {
     folder.join(path.as_str().trim_start_matches('/'))
 }
 
+/// Opens a file of the folder for reading. What was a file when it was looked at may be a link or a pipe by now:
+/// links are not followed, in no part of the path, and nothing waits for a writer.
+pub fn open_file(folder: &Path, path: &DrivePath) -> io::Result<fs::File> {
+    let below = path.as_str().trim_start_matches('/');
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let opened = openat(CWD, folder, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .and_then(|folder| openat2(&folder, below, flags, Mode::empty(), resolve));
+    let file = match opened {
+        // Linux before 5.6, or a sandbox that does not know the call.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            openat(CWD, locate(folder, path), flags | OFlags::NOFOLLOW, Mode::empty())
+        }
+        opened => opened,
+    };
+    let file = fs::File::from(file.map_err(io::Error::from)?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no file any more")),
+    }
+}
+
 /// The drive path of a local one; none outside `folder` or where a name cannot be one of a drive.
 pub fn drive_path(folder: &Path, full: &Path) -> Option<DrivePath> {
     let below = full.strip_prefix(folder).ok()?.to_str()?;
@@ -150,6 +174,25 @@ mod tests {
 
     fn paths(scan: &Scan) -> Vec<&str> {
         scan.found.iter().map(|l| l.path.as_str()).collect()
+    }
+
+    #[test]
+    fn what_became_a_link_or_a_pipe_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, outside) = (dir.path().join("shared"), dir.path().join("outside"));
+        fs::create_dir_all(folder.join("real")).unwrap();
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("secret"), "mine").unwrap();
+        fs::write(folder.join("real/file"), "shown").unwrap();
+        std::os::unix::fs::symlink(outside.join("secret"), folder.join("link")).unwrap();
+        std::os::unix::fs::symlink(&outside, folder.join("dir")).unwrap();
+        let pipe = folder.join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let open = |name| open_file(&folder, &DrivePath::from_user(name).unwrap());
+        assert_eq!(io::read_to_string(open("/real/file").unwrap()).unwrap(), "shown");
+        for name in ["/link", "/dir/secret", "/pipe", "/real", "/none"] {
+            assert!(open(name).is_err(), "{name}");
+        }
     }
 
     #[test]
