@@ -295,7 +295,7 @@ fn stand_still(seed: u64, who: &[usize], time: Duration) {
     network.run_until(Duration::from_secs(60), both).unwrap();
     // At any point of the keep-alive, or while there is much under way.
     network.run(Duration::from_millis(631 * (seed % 9)));
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         let conn = network.open(a)[0];
         network.swarms[a].send(conn, FrameBuf::from(&[7; 300_000][..]), network.now);
     }
