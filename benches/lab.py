@@ -96,10 +96,10 @@ class Js(Process):
             raise Failure(f"{modules} is missing: run scripts/setup")
         super().__init__(lab, ["node", os.path.join(HERE, "js/peer.js")], {"NODE_PATH": modules})
 
-    def call(self, op, **args):
+    def call(self, op, limit=PATIENCE, **args):
         self.child.stdin.write(json.dumps({"op": op, **args}) + "\n")
         self.child.stdin.flush()
-        answer = json.loads(self.line(r"^ANSWER (.*)"))
+        answer = json.loads(self.line(r"^ANSWER (.*)", limit))
         if "error" in answer:
             raise Failure(f"JavaScript {op}: {answer['error'].splitlines()[0]}")
         return answer
@@ -246,12 +246,17 @@ class Lab:
 
     # ------------------------------------------------------------ network and peers
     def bootstrap(self):
-        """ADDR:PORT of a private DHT: hdrive's own node, or JavaScript's while there is no hdrive."""
+        """ADDR:PORT,… of a private DHT: hdrive's own nodes, or JavaScript's while there is no hdrive. There are
+        three, since JavaScript peers look at themselves through so many before they know their own address."""
         def make():
-            if self.here():
-                argv = [self.binary, "dht", "--bind", "127.0.0.1:0", "--store", self.fresh("dht")]
-                return Process(self, argv).line(r"^listening: (\S+)", 30)
-            return Js(self).call("testnet")["bootstrap"][0]
+            if not self.here():
+                return ",".join(Js(self).call("testnet")["bootstrap"])
+            nodes = []
+            for _ in range(3):
+                known = ["--bootstrap", ",".join(nodes)] if nodes else []
+                argv = [self.binary, "dht", "--bind", "127.0.0.1:0", "--store", self.fresh("dht"), *known]
+                nodes.append(Process(self, argv).line(r"^listening: (\S+)", 30))
+            return ",".join(nodes)
         return self.keep("dht", make)
 
     def here(self):
@@ -279,8 +284,20 @@ class Lab:
     def js(self):
         """A JavaScript peer with an empty store."""
         peer = Js(self)
-        peer.call("start", bootstrap=[self.bootstrap()], dir=self.fresh("js"))
+        peer.call("start", bootstrap=self.bootstrap().split(","), dir=self.fresh("js"))
         return peer
+
+    def js_reader(self, key):
+        """A JavaScript peer that knows the newest version of a drive. Some never find their seeder."""
+        for last in (False, False, True):
+            peer = self.js()
+            try:
+                peer.call("open", limit=20, key=key)
+                return peer
+            except Failure:
+                peer.stop()
+                if last:
+                    raise
 
     def laboratory(self, scenario, options=(), **env):
         """Runs a scenario in the NAT laboratory; its RESULT."""
