@@ -101,7 +101,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            window_bytes: 12 << 20,
+            // Twice what a stream may have under way. More would only lie queued at the peer, which, if it is a
+            // JavaScript one, packs such a queue into frames of up to 8 MiB.
+            window_bytes: 8 << 20,
             window_requests: 512,
             small_window_requests: 4096,
             upload_queue: 8192,
