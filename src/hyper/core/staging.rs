@@ -22,6 +22,8 @@ pub struct Staging {
     base: (u64, u64),
     base_bytes: u64,
     batch: Batch,
+    /// Something was pushed since the start or the last commit, whatever became of it.
+    unsettled: bool,
     /// Set in the core while this lives.
     busy: Arc<AtomicBool>,
 }
@@ -58,6 +60,7 @@ impl Core {
             base: (self.head.fork, self.head.length),
             base_bytes: self.head.byte_length(),
             batch: Batch::new(&self.head),
+            unsettled: false,
             busy: self.appending.clone(),
         };
         // So that the next start, should this one end badly, looks for what lies past the head.
@@ -78,12 +81,14 @@ impl Core {
         staging.batch = Batch::new(&self.head);
         staging.base = (self.head.fork, self.head.length);
         staging.base_bytes = self.head.byte_length();
+        staging.unsettled = false;
     }
 }
 
 impl Staging {
     /// Hashes blocks, and encrypts them where the core is. The piece is the caller's to write.
     pub fn push(&mut self, blocks: &[Bytes]) -> Result<Piece> {
+        self.unsettled = true;
         let offset = self.batch.byte_length();
         let blocks = grow(&mut self.batch, self.base.0, self.cipher.as_deref(), blocks)?;
         Ok(Piece { files: self.files.clone(), offset, blocks })
@@ -97,16 +102,11 @@ impl Staging {
     pub fn files(&self) -> &Arc<CoreFiles> {
         &self.files
     }
-
-    /// Whether nothing was pushed since the start or the last commit.
-    pub fn is_empty(&self) -> bool {
-        self.batch.length() == self.base.1
-    }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if !self.is_empty()
+        if self.unsettled
             && let Err(error) = self.files.blocks.truncate(self.base_bytes)
         {
             tracing::warn!(%error, "bytes of an unfinished append stay in the store");

@@ -24,6 +24,8 @@ pub(super) struct Appending<'a> {
     // Ends before `staging`, which takes back what was written.
     writer: Option<PieceWriter>,
     staging: Staging,
+    /// Bytes are missing: nothing of this may be committed any more.
+    failed: bool,
     _turn: MutexGuard<'a, ()>,
 }
 
@@ -31,7 +33,7 @@ impl<'a> Appending<'a> {
     pub(super) fn begin(handle: &'a CoreHandle) -> Result<Self, SourceError> {
         let turn = lock(&handle.0.appending);
         let staging = handle.core().begin_append().map_err(storage)?;
-        Ok(Self { handle, writer: None, staging, _turn: turn })
+        Ok(Self { handle, writer: None, staging, failed: false, _turn: turn })
     }
 }
 
@@ -44,10 +46,17 @@ impl Append for Appending<'_> {
             Some(writer) => writer.write(piece),
             None => self.writer.insert(PieceWriter::start()?).write(piece),
         }
-        .map_err(|error| self.finish_writing().err().unwrap_or(error))
+        .map_err(|error| {
+            self.failed = true;
+            self.finish_writing().err().unwrap_or(error)
+        })
     }
 
     fn commit(&mut self) -> Result<u64, SourceError> {
+        if self.failed {
+            return Err(storage("what was to be appended could not be written"));
+        }
+        self.failed = true;
         self.finish_writing()?;
         let store = self.handle.core().storage().clone();
         // Without the core, which others may read meanwhile; the commit finds little left to do.
@@ -60,6 +69,7 @@ impl Append for Appending<'_> {
             core.restart_staging(&mut self.staging);
             first
         };
+        self.failed = false;
         self.handle.announce_change();
         Ok(first)
     }

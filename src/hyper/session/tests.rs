@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::hyper::core::CreateOptions;
+use crate::hyper::core::storage::crash::CrashMedium;
 use crate::hyper::core::storage::memory::memory;
+use crate::hyper::core::storage::{Staged, Storage};
 use crate::hyper::core::tree::testing::key_pair;
 
 fn handle() -> (CoreHandle, mpsc::UnboundedReceiver<Wish>) {
@@ -60,4 +62,29 @@ async fn an_update_with_nobody_there_ends_with_discovery() {
     handle.set_reach(synced);
     assert!(!task.await.unwrap());
     assert!(!handle.update(Duration::ZERO).await, "no replicator answers");
+}
+
+#[test]
+fn an_append_whose_bytes_were_not_written_is_never_committed() {
+    let medium = CrashMedium::default();
+    let storage: Arc<dyn Storage> = Arc::new(Staged::new(medium.clone()).unwrap());
+    let core = Core::create(&storage, CreateOptions::writer(key_pair(0))).unwrap();
+    let (wish, _wishes) = mpsc::unbounded_channel();
+    let cache = Arc::new(BlockCache::new(1 << 20));
+    let handle = CoreHandle::new(Arc::new(Mutex::new(core)), cache, wish, Patience::default());
+    for size in [100, 3 << 20] {
+        let mut append = handle.begin().unwrap();
+        append.push(vec![Bytes::from(vec![1; size])]).unwrap();
+        medium.set_full(true);
+        // A long piece fails behind the caller's back, at the latest when the next is handed on.
+        let lost = append.push(vec![Bytes::from(vec![2; size])]);
+        let lost = lost.and_then(|()| append.commit().map(drop));
+        medium.set_full(false);
+        assert!(lost.is_err());
+        assert!(append.commit().is_err(), "{size}");
+        drop(append);
+        assert_eq!(handle.length(), 0);
+    }
+    handle.append(vec![Bytes::from_static(b"first")]).unwrap();
+    assert_eq!(handle.try_block(0).unwrap().unwrap(), "first");
 }
