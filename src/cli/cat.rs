@@ -1,9 +1,9 @@
 //! `hdrive cat`: the content of a file on stdout.
 
 use super::args::Cat;
+use super::context::Context;
 use super::exit::{Exit, Fail, Result};
 use super::get::from_blob;
-use super::serve::Context;
 use super::target::{content, encryption_key, open_target};
 use std::sync::Arc;
 

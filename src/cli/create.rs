@@ -1,8 +1,8 @@
 //! `hdrive create`: an empty drive in this store.
 
 use super::args::Create;
+use super::context::Context;
 use super::exit::{Exit, Failure, Result};
-use super::serve::Context;
 use super::target::encryption_key;
 
 pub async fn run(args: Create, cx: Context) -> Result {

@@ -1,9 +1,9 @@
 //! `hdrive info`: what is known of a drive, here and among its peers.
 
 use super::args::Info;
+use super::context::Context;
 use super::exit::Result;
 use super::output::bytes;
-use super::serve::Context;
 use super::target::{encryption_key, open_target};
 use crate::hyper::session::CoreHandle;
 use serde_json::json;

@@ -1,8 +1,8 @@
 //! `hdrive ls`: the names in a folder of a drive.
 
 use super::args::Ls;
+use super::context::Context;
 use super::exit::{Exit, Failure, Result};
-use super::serve::Context;
 use super::target::{encryption_key, open_target};
 use crate::hyper::drive::{Dir, Found, Leaf, Node};
 use crate::path::DrivePath;

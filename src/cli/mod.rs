@@ -7,6 +7,7 @@
 
 pub mod args;
 mod cat;
+mod context;
 mod create;
 mod daemon;
 mod demo;

@@ -1,8 +1,8 @@
 //! `hdrive mount`: a drive as a folder, until it is unmounted or interrupted.
 
 use super::args::Mount;
+use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
-use super::serve::Context;
 use super::target::{encryption_key, resolve};
 use crate::fs::{Access, DriveVolume, How, MountOptions, Mounted, split_options};
 use crate::hyper::drive::LiveDrive;

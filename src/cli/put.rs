@@ -1,9 +1,9 @@
 //! `hdrive put`: a local file or folder into a drive that this store writes.
 
 use super::args::Put;
+use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::get::from_blob;
-use super::serve::Context;
 use super::target::{encryption_key, from_live, resolve, writable};
 use crate::hyper::drive::{Drive, DriveError, Entry};
 use crate::path::DrivePath;

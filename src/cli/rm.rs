@@ -1,8 +1,8 @@
 //! `hdrive rm`: takes a file or a folder out of a drive that this store writes.
 
 use super::args::Rm;
+use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
-use super::serve::Context;
 use super::target::{encryption_key, from_live, resolve, writable};
 use crate::hyper::drive::{DriveError, Found};
 use crate::share::import::paths_below;

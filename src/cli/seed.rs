@@ -1,9 +1,9 @@
 //! `hdrive seed`: holds whole drives, keeps them current, serves them.
 
 use super::args::Seed;
+use super::context::Context;
 use super::exit::{Exit, Fail, Result};
 use super::output::{Output, Progress};
-use super::serve::Context;
 use super::target::resolve;
 use crate::hyper::drive::{Content, DriveIndex, Leaf, LiveDrive};
 use crate::hyper::session::CoreHandle;

@@ -4,6 +4,7 @@
 //! own request, a second one everything; faces that lose their owner start over by themselves.
 
 use super::args::{Command, Global};
+use super::context::{Cancel, Context};
 use super::exit::{Exit, Fail, Failure, Result};
 use super::output::Output;
 use super::owner::{ACCEPTED, Asked, Ownership, Request, read_request};
@@ -11,36 +12,12 @@ use super::{cat, create, get, info, ls, mount, put, rm, runtime, seed, share, st
 use crate::node::{Node, NodeConfig};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-
-/// What a running command has at hand.
-#[derive(Clone)]
-pub struct Context {
-    pub node: Arc<Node>,
-    pub out: Arc<Output>,
-    pub cancel: Cancel,
-    /// Folder that relative paths of the command start from.
-    pub cwd: PathBuf,
-}
-
-/// Becomes true when whoever asked does not want to wait any more.
-#[derive(Clone)]
-pub struct Cancel(watch::Receiver<bool>);
-
-impl Cancel {
-    /// Resolves when the command is cancelled.
-    pub async fn cancelled(&self) {
-        let mut flag = self.0.clone();
-        if flag.wait_for(|c| *c).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-}
 
 /// Worker threads for commands and waiting reads. Replication and the network have threads of their own.
 const WORKERS: usize = 2;
@@ -112,7 +89,7 @@ async fn serve(ownership: &Ownership, first: Request, node: &Arc<Node>) -> Resul
 
     let (cancel_own, own_cancelled) = watch::channel(false);
     let (cancel_faces, faces_cancelled) = watch::channel(false);
-    let own = run_request(first, streams, node.clone(), Cancel(own_cancelled));
+    let own = run_request(first, streams, node.clone(), Cancel::new(own_cancelled));
     tokio::pin!(own);
     let mut own_exit = None;
     let mut faces = JoinSet::new();
@@ -208,7 +185,7 @@ async fn serve_face(
     let Ok(mut stream) = tokio::net::UnixStream::from_std(stream) else { return };
     let _ = stream.write_all(&[ACCEPTED]).await;
     let (cancel, cancelled) = watch::channel(false);
-    let command = run_asked(asked, node, Cancel(cancelled));
+    let command = run_asked(asked, node, Cancel::new(cancelled));
     tokio::pin!(command);
     let mut owner_ended = false;
     let mut hung_up = false;

@@ -1,9 +1,9 @@
 //! `hdrive share`: a folder as a drive, announced, served and kept up to date.
 
 use super::args::Share;
+use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::output::Progress;
-use super::serve::Context;
 use super::target::{encryption_key, from_live};
 use crate::hyper::drive::{Drive, DriveError, LiveDrive};
 use crate::key::Topic;

@@ -1,9 +1,9 @@
 //! `hdrive status`: what the owner of the store does right now.
 
 use super::args::Status;
+use super::context::Context;
 use super::exit::Result;
 use super::output::bytes;
-use super::serve::Context;
 use serde_json::json;
 
 pub async fn run(_args: Status, cx: Context) -> Result {

@@ -1,7 +1,7 @@
 //! `KEY`, `KEY/path`, a link or `NAME/path`: which drive is meant, and what in it.
 
+use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
-use super::serve::Context;
 use crate::hyper::drive::{DriveIndex, FileReader, LiveDrive, LiveError};
 use crate::key::{CoreKey, DriveLink, parse_key};
 use crate::node::{Node, NodeError};

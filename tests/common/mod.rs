@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 /// Longest wait for anything that should happen at once but runs on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A bootstrap node that does not answer: a test without a network of its own must not meet the public one.
+pub const NOWHERE: &str = "127.0.0.1:9";
+
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -176,7 +179,7 @@ pub struct Hdrive {
 impl Hdrive {
     pub fn command(args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hdrive"));
-        command.args(args).env_remove("HDRIVE_STORE").env_remove("HDRIVE_BOOTSTRAP");
+        command.args(args).env_remove("HDRIVE_STORE").env("HDRIVE_BOOTSTRAP", NOWHERE);
         command.env("HDRIVE_LOCAL", "127.0.0.1:0");
         command
     }
