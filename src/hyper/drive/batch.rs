@@ -3,7 +3,8 @@
 //! A reader sees all changes of a batch or none. Contents must be in the blobs core before an entry
 //! names them.
 
-use super::{Entry, FILES, Result};
+use super::names::{KEPT, kept_key, leaf_key};
+use super::{Entry, Result};
 use crate::hyper::bee;
 use crate::path::DrivePath;
 use bytes::Bytes;
@@ -13,15 +14,10 @@ pub struct Batch<'a> {
     pub(super) bee: bee::Batch<'a>,
 }
 
-/// The bee key of a path.
-pub(super) fn key(path: &DrivePath) -> Bytes {
-    [FILES, path.as_str().as_bytes()].concat().into()
-}
-
 impl Batch<'_> {
     /// The entry at `path`, this batch's changes included.
     pub fn get(&mut self, path: &DrivePath) -> Result<Option<Entry>> {
-        match self.bee.get(&key(path))? {
+        match self.bee.get(&leaf_key(path))? {
             Some(found) => Ok(Some(Entry::decode(&found.value)?)),
             None => Ok(None),
         }
@@ -29,7 +25,7 @@ impl Batch<'_> {
 
     /// Sets the entry at `path`.
     pub fn put(&mut self, path: &DrivePath, entry: &Entry) -> Result<()> {
-        Ok(self.bee.put(key(path), entry.encode())?)
+        Ok(self.bee.put(leaf_key(path), entry.encode())?)
     }
 
     pub fn symlink(&mut self, path: &DrivePath, target: &str) -> Result<()> {
@@ -38,16 +34,32 @@ impl Batch<'_> {
 
     /// Takes an entry out. Whether there was one.
     pub fn delete(&mut self, path: &DrivePath) -> Result<bool> {
-        Ok(self.bee.delete(key(path))?)
+        Ok(self.bee.delete(leaf_key(path))?)
+    }
+
+    /// Makes a folder that is there though nothing is in it. Whether it was not kept yet. The root always is, and
+    /// a file or link of the same name, or of a name above it, goes first: then the folder is not seen.
+    pub fn keep_dir(&mut self, path: &DrivePath) -> Result<bool> {
+        let key = kept_key(path);
+        if path.is_root() || self.bee.get(&key)?.is_some() {
+            return Ok(false);
+        }
+        self.bee.put(key, KEPT)?;
+        Ok(true)
+    }
+
+    /// Lets a folder go as soon as nothing is in it. Whether it was kept.
+    pub fn forget_dir(&mut self, path: &DrivePath) -> Result<bool> {
+        Ok(self.bee.delete(kept_key(path))?)
     }
 
     /// Gives an entry another path, replacing what is there; the value goes along as it is, character by
     /// character. Whether there was one. A directory is renamed entry by entry.
     pub fn rename(&mut self, from: &DrivePath, to: &DrivePath) -> Result<bool> {
-        let Some(found) = self.bee.get(&key(from))? else { return Ok(false) };
+        let Some(found) = self.bee.get(&leaf_key(from))? else { return Ok(false) };
         if from != to {
-            self.bee.put(key(to), found.value)?;
-            self.bee.delete(key(from))?;
+            self.bee.put(leaf_key(to), found.value)?;
+            self.bee.delete(leaf_key(from))?;
         }
         Ok(true)
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 const GROUP: usize = 128;
 
 /// What is stored under a name. A name may be a file and a directory at once; then the directory is shown
-/// and the file waits for the directory to vanish.
+/// as long as there is a file or link somewhere in it, and the file waits.
 #[derive(Debug, Clone)]
 pub enum Node {
     Leaf(Leaf),
@@ -75,11 +75,19 @@ impl File {
 }
 
 impl Node {
-    /// The directory of this name, if there is one.
+    /// The directory of this name, if there is one, shown or not.
     pub fn dir(&self) -> Option<&Arc<Dir>> {
         match self {
             Node::Leaf(_) => None,
             Node::Directory(dir) | Node::Both(dir, _) => Some(dir),
+        }
+    }
+
+    /// The same with another directory.
+    pub(super) fn with_dir(&self, dir: Dir) -> Self {
+        match self.leaf() {
+            Some(leaf) => Node::Both(Arc::new(dir), Box::new(leaf.clone())),
+            None => Node::Directory(Arc::new(dir)),
         }
     }
 
@@ -104,6 +112,10 @@ struct Slot {
 pub struct Dir {
     groups: Vec<Arc<Vec<Slot>>>,
     len: usize,
+    /// Files and links at any depth.
+    pub(super) leaves: u64,
+    /// Whether it stays though nothing is in it.
+    pub(super) kept: bool,
 }
 
 impl Dir {
@@ -113,6 +125,11 @@ impl Dir {
 
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Whether it is there for its own sake, not only for what is in it.
+    pub fn is_kept(&self) -> bool {
+        self.kept
     }
 
     pub fn get(&self, name: &str) -> Option<&Node> {
@@ -201,6 +218,7 @@ impl Dir {
         self.len += 1;
         let slot = Slot { name: name.into(), node };
         if self.groups.is_empty() {
+            self.groups.reserve_exact(1);
             self.groups.push(Arc::default());
         } else if self.groups[group].len() >= GROUP {
             // Names that come in order fill their groups.
@@ -211,7 +229,12 @@ impl Dir {
                 (group, at) = (group + 1, at - middle);
             }
         }
-        Arc::make_mut(&mut self.groups[group]).insert(at, slot);
+        let slots = Arc::make_mut(&mut self.groups[group]);
+        if slots.is_empty() {
+            // Most directories of a deep tree hold one name; a vector takes room for four otherwise.
+            slots.reserve_exact(1);
+        }
+        slots.insert(at, slot);
         (group, at)
     }
 }

@@ -1,20 +1,21 @@
 //! All names of a drive version in memory, so that lookups, listings and attributes never wait.
 //!
-//! The bee keeps a drive as a flat list of paths; directories exist only because paths lie in them. The
-//! index turns that into a tree, loaded once by a walk of the whole bee ([`DriveIndex::load`]) and then kept
+//! The bee keeps a drive as a flat list of paths; directories exist because paths lie in them, or because they are
+//! kept ([`super::Batch::keep_dir`]). The index turns that into a tree, loaded once by a walk of the whole bee ([`DriveIndex::load`]) and then kept
 //! up by differences ([`DriveIndex::refresh`]). An index never changes: a refresh makes the next one, which
 //! shares with it what did not change.
 //!
 //! Names come from whoever writes the drive. What cannot be a path on this machine is left out and
 //! counted; an entry that makes no sense is shown as a file that cannot be read. A file and a directory
-//! of the same name show as the directory.
+//! of the same name show as the directory, unless there is no file in it.
 
+use super::Entry;
 use super::dir::{Content, Dir, File, Leaf, Link, Node, differences};
-use super::{Entry, FILES};
+use super::names::{self, Name};
 use crate::hyper::bee::{Bee, BeeError, Difference};
 use crate::hyper::blobs::{BlobError, BlobId, Blobs, MAX_MAP_BLOCKS};
 use crate::hyper::source::SourceError;
-use crate::path::{DrivePath, PathError};
+use crate::path::DrivePath;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -25,6 +26,15 @@ const MAP_WINDOW: usize = 256;
 /// trip per step down, a walk one per level.
 const REWALK: u64 = 1000;
 
+/// Directories that a drive may have beyond [`DIRS_PER_NAME`] for each of its names.
+const FREE_DIRS: u64 = 1 << 16;
+
+/// Directories that a name may bring along, all names taken together. A directory costs about 300 bytes of memory and
+/// two of the drive, so that without a bound a few megabytes of deep names would fill the machine.
+const DIRS_PER_NAME: u64 = 8;
+
+const TOO_MANY: &str = "the drive has far more folders than files";
+
 /// Warnings per load about names left out; the others are only counted.
 const WARNINGS: u64 = 10;
 
@@ -32,10 +42,13 @@ const WARNINGS: u64 = 10;
 #[derive(Debug, Clone, Default)]
 pub struct DriveIndex {
     root: Arc<Dir>,
+    /// Directories below the root.
+    dirs: u64,
+    /// Directories that are there for their own sake.
+    kept: u64,
     version: u64,
     /// Forks of the bee's and the blobs' cores: when one changes, equal numbers mean nothing any more.
     forks: (u64, u64),
-    files: u64,
     bytes: u64,
     left_out: u64,
     /// Files with a block map that could not be fetched yet.
@@ -54,9 +67,20 @@ impl Node {
     /// What the name is shown as.
     pub fn shown(&self) -> Found<'_> {
         match self {
-            Node::Directory(dir) | Node::Both(dir, _) => Found::Directory(dir),
-            Node::Leaf(Leaf::File(file)) => Found::File(file),
-            Node::Leaf(Leaf::Link(link)) => Found::Link(link),
+            Node::Directory(dir) => Found::Directory(dir),
+            // Other programs do not know of kept directories and put files where one is.
+            Node::Both(dir, _) if dir.leaves > 0 => Found::Directory(dir),
+            Node::Both(_, leaf) => leaf.shown(),
+            Node::Leaf(leaf) => leaf.shown(),
+        }
+    }
+}
+
+impl Leaf {
+    fn shown(&self) -> Found<'_> {
+        match self {
+            Leaf::File(file) => Found::File(file),
+            Leaf::Link(link) => Found::Link(link),
         }
     }
 }
@@ -71,23 +95,25 @@ impl DriveIndex {
             ..Self::default()
         };
         let mut entries = Vec::new();
-        let mut left_out = 0;
-        bee.walk(|entry| match drive_path(&entry.key) {
-            Some(Ok(path)) => entries.push((path, leaf(entry.seq, &entry.value))),
-            Some(Err(error)) => {
-                left_out += 1;
-                if left_out <= WARNINGS {
-                    warn_left_out(&entry.key, error);
-                }
-            }
+        let mut kept = Vec::new();
+        bee.walk(|entry| match names::parse(&entry.key) {
+            Some(Ok(Name::Leaf(path))) => entries.push((path, leaf(entry.seq, &entry.value))),
+            Some(Ok(Name::Kept(path))) => kept.push(path),
+            Some(Err(error)) => index.leave_out(&String::from_utf8_lossy(&entry.key), &error),
             None => {}
         })
         .await?;
         // In order, names fill their groups.
         entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        index.left_out = left_out;
         for (path, leaf) in entries {
-            index.insert(&path, leaf);
+            if !index.insert(&path, leaf) {
+                index.leave_out(path.as_str(), &TOO_MANY);
+            }
+        }
+        for path in kept {
+            if !index.keep(&path) {
+                index.leave_out(path.as_str(), &TOO_MANY);
+            }
         }
         index.learn_sizes(blobs).await;
         Ok(index)
@@ -104,7 +130,7 @@ impl DriveIndex {
         let (version, forks) = (bee.version(), (bee.source().fork(), blobs.source().fork()));
         let same_past = forks == old.forks && version >= old.version;
         let added = version.saturating_sub(old.version);
-        let index = if !same_past || added > old.files + REWALK {
+        let index = if !same_past || added > old.files() + REWALK {
             Self::load(&bee, blobs).await?
         } else {
             let mut index = old.clone();
@@ -126,7 +152,7 @@ impl DriveIndex {
 
     /// Files and links, those behind a directory of the same name included.
     pub fn files(&self) -> u64 {
-        self.files
+        self.root.leaves
     }
 
     /// Bytes of all files.
@@ -145,10 +171,12 @@ impl DriveIndex {
     }
 
     pub fn lookup(&self, path: &DrivePath) -> Option<Found<'_>> {
-        match self.node(path) {
-            Some(node) => Some(node.shown()),
-            None => path.is_root().then_some(Found::Directory(&self.root)),
+        let mut found = Found::Directory(&self.root);
+        for name in path.names() {
+            let Found::Directory(dir) = found else { return None };
+            found = dir.get(name)?.shown();
         }
+        Some(found)
     }
 
     /// The names in a directory, in byte order; `None` if there is no such directory.
@@ -173,6 +201,24 @@ impl DriveIndex {
         }
     }
 
+    /// Directories at or below `path` that are kept though nothing need be in them, those not shown included.
+    pub fn kept_below(&self, path: &DrivePath) -> Vec<DrivePath> {
+        let mut found = Vec::new();
+        // Most drives keep none.
+        let start = (self.kept > 0).then(|| self.dir(path)).flatten();
+        let mut todo: Vec<(DrivePath, &Arc<Dir>)> =
+            start.map(|dir| (path.clone(), dir)).into_iter().collect();
+        while let Some((path, dir)) = todo.pop() {
+            let below =
+                dir.iter().filter_map(|(name, node)| Some((path.join(name).ok()?, node.dir()?)));
+            todo.extend(below);
+            if dir.kept {
+                found.push(path);
+            }
+        }
+        found
+    }
+
     /// Blocks of the blobs core that the files of this version need: what it may be cut back to with the
     /// names. It does not look into block maps, whose blocks lie before the map.
     pub fn blobs_length(&self) -> u64 {
@@ -185,6 +231,16 @@ impl DriveIndex {
         length
     }
 
+    /// The directory at `path`, shown or not.
+    fn dir(&self, path: &DrivePath) -> Option<&Arc<Dir>> {
+        let mut dir = &self.root;
+        for name in path.names() {
+            dir = dir.get(name)?.dir()?;
+        }
+        Some(dir)
+    }
+
+    /// What is at `path`, shown or not; none for the root.
     fn node(&self, path: &DrivePath) -> Option<&Node> {
         let mut names = path.names();
         let mut node = self.root.get(names.next()?)?;
@@ -199,82 +255,169 @@ impl DriveIndex {
         bee.source().prefetch_range(from.max(1), bee.version());
         let mut diff = bee.diff(&bee.checkout(from));
         while let Some(Difference { left, right }) = diff.next().await? {
-            match (left, right) {
-                (Some(new), right) => match drive_path(&new.key) {
-                    Some(Ok(path)) => self.insert(&path, leaf(new.seq, &new.value)),
-                    Some(Err(error)) if right.is_none() => {
-                        self.left_out += 1;
-                        warn_left_out(&new.key, error);
-                    }
-                    _ => {}
-                },
-                (None, Some(old)) => match drive_path(&old.key) {
-                    Some(Ok(path)) => self.remove(&path),
-                    Some(Err(_)) => self.left_out = self.left_out.saturating_sub(1),
-                    None => {}
-                },
-                (None, None) => {}
+            let left_there = left.is_some();
+            let key = match left.as_ref().or(right.as_ref()).map(|entry| &entry.key) {
+                Some(key) => key.clone(),
+                None => continue,
+            };
+            let name = match (names::parse(&key), &left) {
+                (None, _) => continue,
+                (Some(Ok(name)), _) => name,
+                (Some(Err(error)), Some(_)) if right.is_none() => {
+                    self.leave_out(&String::from_utf8_lossy(&key), &error);
+                    continue;
+                }
+                (Some(Err(_)), Some(_)) => continue,
+                (Some(Err(_)), None) => {
+                    self.left_out = self.left_out.saturating_sub(1);
+                    continue;
+                }
+            };
+            let was_in = match &name {
+                Name::Leaf(path) => self.node(path).and_then(Node::leaf).is_some(),
+                Name::Kept(path) => self.dir(path).is_some_and(|dir| dir.kept),
+            };
+            let is_in = match (&name, left) {
+                (Name::Leaf(path), Some(new)) => self.insert(path, leaf(new.seq, &new.value)),
+                (Name::Kept(path), Some(_)) => self.keep(path),
+                (name, None) => {
+                    self.remove(name);
+                    false
+                }
+            };
+            // What is in the drive and not in the index is counted.
+            match (right.is_some() && !was_in, left_there && !is_in) {
+                (false, true) => self.leave_out(&String::from_utf8_lossy(&key), &TOO_MANY),
+                (true, false) => self.left_out = self.left_out.saturating_sub(1),
+                _ => {}
             }
         }
         Ok(())
     }
 
-    fn insert(&mut self, path: &DrivePath, leaf: Leaf) {
+    fn leave_out(&mut self, name: &str, error: &dyn std::fmt::Display) {
+        self.left_out += 1;
+        if self.left_out <= WARNINGS {
+            let name: String = name.chars().take(200).collect();
+            tracing::warn!(?name, %error, "name left out");
+        }
+    }
+
+    /// Whether the directories above `path`, and with `itself` the one there, may be in the index.
+    fn has_room(&self, path: &DrivePath, itself: bool) -> bool {
+        let depth = path.names().count() + usize::from(itself);
+        let mut there = 1;
+        let mut dir = &self.root;
+        for name in path.names() {
+            match dir.get(name).and_then(Node::dir) {
+                Some(below) => dir = below,
+                None => break,
+            }
+            there += 1;
+        }
+        let more = depth.saturating_sub(there) as u64;
+        more == 0 || self.dirs + more <= FREE_DIRS + DIRS_PER_NAME * (self.files() + self.kept + 1)
+    }
+
+    /// Sets the file or link at `path`. Whether there was room for the directories above it.
+    fn insert(&mut self, path: &DrivePath, leaf: Leaf) -> bool {
+        if !self.has_room(path, false) {
+            return false;
+        }
         let unsized_file = is_unsized(&leaf);
-        self.files += 1;
-        self.bytes = self.bytes.saturating_add(size(&leaf));
+        let old = self.node(path).and_then(Node::leaf).map(size);
+        self.bytes = self.bytes.saturating_sub(old.unwrap_or(0)).saturating_add(size(&leaf));
+        let mut made = 0;
         let mut dir = Arc::make_mut(&mut self.root);
         let mut names = path.names().peekable();
         while let Some(name) = names.next() {
-            if names.peek().is_some() {
-                dir = dir.open(name);
-                continue;
+            dir.leaves += u64::from(old.is_none());
+            if names.peek().is_none() {
+                dir.set_leaf(name, leaf);
+                break;
             }
-            if let Some(old) = dir.set_leaf(name, leaf) {
-                self.files -= 1;
-                self.bytes = self.bytes.saturating_sub(size(&old));
-            }
-            break;
+            made += u64::from(dir.get(name).and_then(Node::dir).is_none());
+            dir = dir.open(name);
         }
+        self.dirs += made;
         if unsized_file {
             self.unsized_files.insert(path.clone());
         } else {
             self.unsized_files.remove(path);
         }
+        true
     }
 
-    /// Takes an entry out, and with it the directories that it alone kept in being.
-    fn remove(&mut self, path: &DrivePath) {
-        let Some(bytes) = self.node(path).and_then(Node::leaf).map(size) else { return };
-        self.files -= 1;
-        self.bytes = self.bytes.saturating_sub(bytes);
-        self.unsized_files.remove(path);
-        let names: Vec<&str> = path.names().collect();
-        let (depth, rest) = self.cut(&names);
+    /// Keeps the directory at `path`. Whether there was room for it.
+    fn keep(&mut self, path: &DrivePath) -> bool {
+        if !self.has_room(path, true) {
+            return false;
+        }
+        let mut made = 0;
         let mut dir = Arc::make_mut(&mut self.root);
-        for name in &names[..depth] {
+        for name in path.names() {
+            made += u64::from(dir.get(name).and_then(Node::dir).is_none());
             dir = dir.open(name);
         }
+        self.kept += u64::from(!dir.kept);
+        dir.kept = true;
+        self.dirs += made;
+        true
+    }
+
+    /// Takes a name out, and with it the directories that it alone kept in being.
+    fn remove(&mut self, name: &Name) {
+        let (path, leaf) = match name {
+            Name::Leaf(path) => {
+                let Some(bytes) = self.node(path).and_then(Node::leaf).map(size) else { return };
+                self.bytes = self.bytes.saturating_sub(bytes);
+                self.unsized_files.remove(path);
+                (path, 1)
+            }
+            Name::Kept(path) => {
+                if !self.dir(path).is_some_and(|dir| dir.kept) {
+                    return;
+                }
+                self.kept -= 1;
+                (path, 0)
+            }
+        };
+        let names: Vec<&str> = path.names().collect();
+        let (depth, rest) = self.cut(&names, leaf == 0);
+        let gone = names[depth..].len() - 1 + usize::from(leaf == 0 && !has_dir(&rest));
+        self.dirs = self.dirs.saturating_sub(gone as u64);
+        let mut dir = Arc::make_mut(&mut self.root);
+        for name in &names[..depth] {
+            dir.leaves -= leaf;
+            dir = dir.open(name);
+        }
+        dir.leaves -= leaf;
         dir.replace(names[depth], rest);
     }
 
-    /// Where to cut so that the entry of `names` is gone: how deep the name lies that changes, and what
-    /// stays under it.
-    fn cut(&self, names: &[&str]) -> (usize, Option<Node>) {
+    /// Where to cut so that the leaf of `names`, or the directory's being kept, is gone: how deep the name lies that
+    /// changes, and what stays under it.
+    fn cut(&self, names: &[&str], kept: bool) -> (usize, Option<Node>) {
         let mut way = vec![&self.root];
         for name in names {
             way.extend(way[way.len() - 1].get(name).and_then(Node::dir));
         }
-        let mut depth = names.len() - 1;
+        let last = names.len() - 1;
+        let mut depth = last;
         loop {
             let rest = match way[depth].get(names[depth]) {
-                Some(Node::Both(dir, _)) if depth + 1 == names.len() => {
-                    Some(Node::Directory(Arc::clone(dir)))
+                Some(Node::Both(dir, _)) if depth == last && !kept => {
+                    Some(Node::Directory(dir.clone()))
+                }
+                Some(node) if depth == last && kept && way[last + 1].len() > 0 => {
+                    let mut dir = Dir::clone(way[last + 1]);
+                    dir.kept = false;
+                    Some(node.with_dir(dir))
                 }
                 Some(Node::Both(_, leaf)) => Some(Node::Leaf((**leaf).clone())),
                 _ => None,
             };
-            if rest.is_some() || depth == 0 || way[depth].len() > 1 {
+            if rest.is_some() || depth == 0 || way[depth].len() > 1 || way[depth].kept {
                 return (depth, rest);
             }
             depth -= 1;
@@ -328,16 +471,8 @@ async fn map_size(blobs: &Blobs, id: &BlobId, patient: bool) -> Result<u64, Blob
     Ok(blobs.map(id).await?.size())
 }
 
-/// The path a bee key stands for. `None` for keys that are not files of the drive.
-fn drive_path(key: &[u8]) -> Option<Result<DrivePath, PathError>> {
-    let path = key.strip_prefix(FILES)?;
-    let path = std::str::from_utf8(path).map_err(|_| PathError::BadName);
-    Some(path.and_then(DrivePath::from_entry_key))
-}
-
-fn warn_left_out(key: &[u8], error: PathError) {
-    let name = String::from_utf8_lossy(key.get(..200).unwrap_or(key)).into_owned();
-    tracing::warn!(?name, %error, "name left out");
+fn has_dir(node: &Option<Node>) -> bool {
+    node.as_ref().is_some_and(|node| node.dir().is_some())
 }
 
 fn leaf(seq: u64, value: &[u8]) -> Leaf {

@@ -4,8 +4,9 @@
 //! who look things up often. [`BlobsCore`] tells which core holds the contents. Nothing here knows of
 //! networks or disks: both cores are [`BlockSource`]s.
 //!
-//! Key of a file: `files`, a zero byte, the path with its leading slash. Value: [`Entry`]. Directories are
-//! not stored. Other keys of the bee are no files and are left alone.
+//! Key of a file: `files`, a zero byte, the path with its leading slash. Value: [`Entry`]. Folders are there
+//! because of what is in them; one that is empty has a key of its own (`names`), which the reference does not see.
+//! Other keys of the bee are left alone.
 //!
 //! Source: hyperdrive/index.js
 
@@ -16,6 +17,7 @@ mod index;
 mod keys;
 mod link;
 mod live;
+mod names;
 
 pub use crate::hyper::blobs::Reader as FileReader;
 pub use batch::Batch;
@@ -33,9 +35,6 @@ use crate::key::CoreKey;
 use crate::path::DrivePath;
 use std::io::Read;
 use std::sync::Arc;
-
-/// What the keys of files begin with.
-const FILES: &[u8] = b"files\0";
 
 /// Why a drive could not be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -104,7 +103,7 @@ impl Drive {
 
     /// The entry at `path` and the number of the bee block that holds it.
     pub async fn entry(&self, path: &DrivePath) -> Result<Option<(u64, Entry)>> {
-        match self.bee.get(&batch::key(path)).await? {
+        match self.bee.get(&names::leaf_key(path)).await? {
             Some(found) => Ok(Some((found.seq, Entry::decode(&found.value)?))),
             None => Ok(None),
         }

@@ -1,5 +1,6 @@
 //! The drive against the reference's vectors.
 
+use super::names::FILES;
 use super::*;
 use crate::crypto::hash;
 use crate::hyper::bee::{Difference, run, vectors};
@@ -278,7 +279,7 @@ fn odd_blobs_block_maps_and_foreign_keys_read_right() {
 
     let extra = vector["extra"]["entry"].to_string();
     let mut batch = f.drive.bee().batch().unwrap();
-    batch.put(batch::key(&path("/extra")), extra.clone()).unwrap();
+    batch.put(names::leaf_key(&path("/extra")), extra.clone()).unwrap();
     batch.put("bundle\0other", r#"{"any":1}"#).unwrap();
     batch.flush().unwrap();
     let (_, entry) = run(f.drive.entry(&path("/extra"))).unwrap().unwrap();

@@ -100,6 +100,77 @@ fn a_file_waits_behind_a_directory_of_its_name() {
     assert_eq!(shown(&index).len(), 2);
 }
 
+fn change(f: &Fixture, change: impl FnOnce(&mut crate::hyper::drive::Batch)) {
+    let mut batch = f.drive.batch().unwrap();
+    change(&mut batch);
+    batch.flush().unwrap();
+}
+
+#[test]
+fn a_kept_directory_stays_when_its_last_file_goes() {
+    let f = fixture(None);
+    f.put("/refs/heads/main", b"1");
+    change(&f, |batch| {
+        assert!(batch.keep_dir(&path("/refs/tags")).unwrap());
+        assert!(batch.keep_dir(&path("/refs/heads")).unwrap());
+        assert!(!batch.keep_dir(&path("/refs/heads")).unwrap(), "kept already");
+        assert!(!batch.keep_dir(&DrivePath::root()).unwrap());
+    });
+    let index = load(&f);
+    assert_eq!(index.files(), 1);
+    delete(&f, "/refs/heads/main");
+    let (index, changed) = refresh(&f, &index);
+    assert_eq!(changed, ["/refs/heads/main"]);
+    assert!(index.list(&path("/refs/heads")).unwrap().is_empty());
+    let mut kept = index.kept_below(&DrivePath::root());
+    kept.sort();
+    assert_eq!(kept, [path("/refs/heads"), path("/refs/tags")]);
+    assert_eq!(index.kept_below(&path("/refs/tags")), [path("/refs/tags")]);
+    change(&f, |batch| assert!(batch.forget_dir(&path("/refs/heads")).unwrap()));
+    change(&f, |batch| assert!(batch.forget_dir(&path("/refs/tags")).unwrap()));
+    let (index, changed) = refresh(&f, &index);
+    assert_eq!(changed, ["/refs", "/refs/heads", "/refs/tags"]);
+    assert_eq!((index.dirs, index.kept, shown(&index).len()), (0, 0, 0));
+}
+
+#[test]
+fn a_kept_directory_never_hides_a_file() {
+    let f = fixture(None);
+    change(&f, |batch| assert!(batch.keep_dir(&path("/a/b")).unwrap()));
+    let index = load(&f);
+    // As a program does that does not know of kept directories.
+    f.put("/a", b"file");
+    let (index, changed) = refresh(&f, &index);
+    assert_eq!(changed, ["/a", "/a/b"]);
+    assert!(matches!(index.lookup(&path("/a")), Some(Found::File(_))));
+    assert!(index.lookup(&path("/a/b")).is_none() && index.list(&path("/a/b")).is_none());
+    assert_eq!(index.kept_below(&path("/a")), [path("/a/b")], "to be cleared away with the rest");
+    f.put("/a/b/c", b"file");
+    let (index, _) = refresh(&f, &index);
+    assert!(matches!(index.lookup(&path("/a")), Some(Found::Directory(_))));
+}
+
+#[test]
+fn a_few_bytes_of_deep_names_do_not_fill_the_memory() {
+    let f = fixture(None);
+    let names = 2 * FREE_DIRS / 2000;
+    change(&f, |batch| {
+        for i in 0..names {
+            batch.put(&path(&format!("/{i:04}{}", "/d".repeat(2000))), &Entry::default()).unwrap();
+        }
+    });
+    let index = load(&f);
+    assert!(index.files() > 0 && index.files() + index.left_out() == names);
+    assert!(index.dirs <= FREE_DIRS + DIRS_PER_NAME * names, "{}", index.dirs);
+    let (fresh, old) = (index.files(), index.left_out());
+    // Shallow names have room all the same, and what was left out is uncounted when it goes.
+    f.put("/1/2/3", b"");
+    let last = format!("/{:04}{}", names - 1, "/d".repeat(2000));
+    delete(&f, &last);
+    let (index, changed) = refresh(&f, &index);
+    assert_eq!((index.files(), index.left_out(), changed.len()), (fresh + 1, old - 1, 3));
+}
+
 #[test]
 fn hostile_names_are_left_out_and_counted() {
     let f = fixture(None);
@@ -245,42 +316,64 @@ fn a_far_drive_loads_and_refreshes_in_few_round_trips() {
     assert_eq!(db.waits(), before);
 }
 
+/// Directories below `dir`, by counting.
+fn count_dirs(dir: &Dir) -> u64 {
+    dir.iter().filter_map(|(_, node)| node.dir()).map(|dir| 1 + count_dirs(dir)).sum()
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
     fn an_index_is_what_its_paths_say(
         rounds in proptest::collection::vec(
-            proptest::collection::vec(("[ab](/[abc]){0,3}", any::<bool>()), 1..12), 1..12)
+            proptest::collection::vec(("[ab](/[abc]){0,3}", 0u8..4), 1..12), 1..12)
     ) {
         let f = fixture(None);
         let (mut index, mut model) = (load(&f), BTreeMap::new());
+        let mut kept = std::collections::BTreeSet::new();
         for round in rounds {
             let before = shown(&index);
             let mut batch = f.drive.batch().unwrap();
-            for (name, put) in round {
+            for (name, step) in round {
                 let path = path(&format!("/{name}"));
-                if put {
-                    model.insert(path.clone(), batch.bee.version());
-                    batch.put(&path, &Entry::default()).unwrap();
-                } else {
-                    prop_assert_eq!(batch.delete(&path).unwrap(), model.remove(&path).is_some());
+                match step {
+                    0 => {
+                        model.insert(path.clone(), batch.bee.version());
+                        batch.put(&path, &Entry::default()).unwrap();
+                    }
+                    1 => prop_assert_eq!(batch.delete(&path).unwrap(), model.remove(&path).is_some()),
+                    2 => prop_assert_eq!(batch.keep_dir(&path).unwrap(), kept.insert(path)),
+                    _ => prop_assert_eq!(batch.forget_dir(&path).unwrap(), kept.remove(&path)),
                 }
             }
             batch.flush().unwrap();
             let (next, changed) = run(f.drive.refresh(&index)).unwrap();
-            // The model: every path, and every directory above one, which wins over a file.
+            // The model: every path, and every directory above one, which wins over a file; then kept directories
+            // with those above, unless a file is in the way.
             let mut want: BTreeMap<DrivePath, Option<u64>> =
                 model.iter().map(|(path, &seq)| (path.clone(), Some(seq))).collect();
+            let above = |path: &DrivePath| -> Vec<DrivePath> {
+                let all = std::iter::successors(path.parent(), DrivePath::parent);
+                all.filter(|dir| !dir.is_root()).collect()
+            };
             for path in model.keys() {
-                let mut above = path.parent();
-                while let Some(dir) = above.filter(|dir| !dir.is_root()) {
-                    above = dir.parent();
-                    want.insert(dir, None);
+                want.extend(above(path).into_iter().map(|dir| (dir, None)));
+            }
+            for path in &kept {
+                let way = [above(path), vec![path.clone()]].concat();
+                if !way.iter().any(|dir| matches!(want.get(dir), Some(Some(_)))) {
+                    want.extend(way.into_iter().map(|dir| (dir, None)));
                 }
             }
             prop_assert_eq!(&shown(&next), &want);
-            prop_assert_eq!(&shown(&load(&f)), &want);
+            let loaded = load(&f);
+            prop_assert_eq!(&shown(&loaded), &want);
+            prop_assert_eq!((loaded.dirs, loaded.kept), (next.dirs, next.kept));
+            prop_assert_eq!(next.dirs, count_dirs(&next.root));
+            let mut told = next.kept_below(&DrivePath::root());
+            told.sort();
+            prop_assert!(told.iter().eq(&kept));
             prop_assert_eq!(next.files(), model.len() as u64);
             prop_assert_eq!(&shown(&index), &before, "the old version stays");
             let mut really: Vec<&DrivePath> = before.keys().chain(want.keys())
