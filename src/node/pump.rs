@@ -61,7 +61,9 @@ pub struct Pump {
     /// The hub's name of a range, and the handle's.
     ranges: HashMap<RangeId, (CoreId, u64)>,
     range_ids: HashMap<(CoreId, u64), RangeId>,
+    /// The same of seeks, which a handle names by the byte.
     seeks: HashMap<SeekId, (CoreId, u64)>,
+    seek_ids: HashMap<(CoreId, u64), SeekId>,
     /// When the store's failure was last told.
     complained: Option<Instant>,
 }
@@ -87,6 +89,7 @@ impl Pump {
             ranges: HashMap::new(),
             range_ids: HashMap::new(),
             seeks: HashMap::new(),
+            seek_ids: HashMap::new(),
             complained: None,
         }
     }
@@ -224,6 +227,14 @@ impl Pump {
                 if let Some(&id) = self.ids.get(&core) {
                     let name = self.hub.want_seek(id, bytes, now);
                     self.seeks.insert(name, (id, bytes));
+                    self.seek_ids.insert((id, bytes), name);
+                }
+            }
+            Wish::ForgetSeek { core, bytes } => {
+                let Some(&id) = self.ids.get(&core) else { return };
+                if let Some(name) = self.seek_ids.remove(&(id, bytes)) {
+                    self.seeks.remove(&name);
+                    self.hub.unwant_seek(name, now);
                 }
             }
             Wish::Update { core } => {
@@ -272,7 +283,8 @@ impl Pump {
                 }
             }
             HubEvent::Seeked { core, seek, .. } => {
-                if let Some((_, bytes)) = self.seeks.remove(&seek) {
+                if let Some((id, bytes)) = self.seeks.remove(&seek) {
+                    self.seek_ids.remove(&(id, bytes));
                     self.handle(core, |h| h.on_seek(bytes));
                 }
             }

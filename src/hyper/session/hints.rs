@@ -1,4 +1,4 @@
-//! Single blocks that were asked for ahead of need and are not here yet.
+//! Blocks and ranges that were asked for ahead of need and are not here yet.
 //!
 //! A hint lives in the hub as a wish that nobody waits for; this is the list by which it is taken back when
 //! it was never fulfilled and newer ones need its place.
@@ -9,14 +9,35 @@ use std::collections::{HashSet, VecDeque};
 /// level, and some room.
 const MAX_HINTS: usize = 16_384;
 
+/// Ranges ahead of readers that may be outstanding for one core; the oldest is dropped beyond that.
+const MAX_RANGES: usize = 64;
+
 #[derive(Default)]
 pub(super) struct Hints {
     open: HashSet<u64>,
     /// In order of age; some have been fulfilled since.
     order: VecDeque<u64>,
+    /// Numbers of ranges, oldest first.
+    ranges: VecDeque<u64>,
 }
 
 impl Hints {
+    /// Takes a range in; the one that gives way for it, if there are too many.
+    pub fn add_range(&mut self, id: u64) -> Option<u64> {
+        self.ranges.push_back(id);
+        if self.ranges.len() > MAX_RANGES { self.ranges.pop_front() } else { None }
+    }
+
+    /// The range is here.
+    pub fn end_range(&mut self, id: u64) {
+        self.ranges.retain(|&range| range != id);
+    }
+
+    /// Somebody reads ahead.
+    pub fn has_ranges(&self) -> bool {
+        !self.ranges.is_empty()
+    }
+
     /// Takes a block in. False if it is hinted already.
     pub fn add(&mut self, block: u64) -> bool {
         let new = self.open.insert(block);

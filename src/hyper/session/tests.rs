@@ -1,14 +1,20 @@
 //! What a handle waits for, with its replicator played by hand.
 
 use super::*;
-use crate::hyper::core::CreateOptions;
+use crate::hyper::core::message::{Request, UpgradeRequest};
 use crate::hyper::core::storage::crash::CrashMedium;
 use crate::hyper::core::storage::memory::memory;
 use crate::hyper::core::storage::{Staged, Storage};
 use crate::hyper::core::tree::testing::key_pair;
+use crate::hyper::core::{Answer, CreateOptions, Durability};
+use crate::hyper::source::{BlockLog, BlockSource};
+use std::time::Duration;
 
 fn handle() -> (CoreHandle, mpsc::UnboundedReceiver<Wish>) {
-    let core = Core::create(&memory(), CreateOptions::writer(key_pair(0))).unwrap();
+    handle_of(Core::create(&memory(), CreateOptions::writer(key_pair(0))).unwrap())
+}
+
+fn handle_of(core: Core) -> (CoreHandle, mpsc::UnboundedReceiver<Wish>) {
     let (wish, wishes) = mpsc::unbounded_channel();
     let cache = Arc::new(BlockCache::new(1 << 20));
     (CoreHandle::new(Arc::new(Mutex::new(core)), cache, wish, Patience::default()), wishes)
@@ -62,6 +68,64 @@ async fn an_update_with_nobody_there_ends_with_discovery() {
     handle.set_reach(synced);
     assert!(!task.await.unwrap());
     assert!(!handle.update(Duration::ZERO).await, "no replicator answers");
+}
+
+/// A handle of a core of three blocks of which only the head is here, by a copy of the writer's proof.
+fn reader() -> (CoreHandle, mpsc::UnboundedReceiver<Wish>) {
+    let mut writer = Core::create(&memory(), CreateOptions::writer(key_pair(0))).unwrap();
+    let blocks: Vec<Bytes> = (0..3u8).map(|i| Bytes::from(vec![i; 10])).collect();
+    writer.append(&blocks, Durability::Durable).unwrap();
+    let request = Request {
+        upgrade: Some(UpgradeRequest { start: 0, length: 3 }),
+        manifest: true,
+        ..Request::default()
+    };
+    let Ok(Answer::Proof(mut proof)) = writer.create_proof(&request) else { panic!("no proof") };
+    proof.manifest = writer.manifest().cloned();
+    let mut core = Core::create(&memory(), CreateOptions::reader(*writer.key())).unwrap();
+    core.apply_proof(&proof, None).unwrap();
+    handle_of(core)
+}
+
+/// What a waiter asked for, and what is wished for once it has gone.
+async fn asked_and_taken_back<T>(
+    wishes: &mut mpsc::UnboundedReceiver<Wish>,
+    wait: impl Future<Output = T>,
+) -> (Wish, Vec<Wish>) {
+    let asked = tokio::select! {
+        biased;
+        _ = wait => panic!("nothing has come"),
+        asked = wishes.recv() => asked.unwrap(),
+    };
+    (asked, std::iter::from_fn(|| wishes.try_recv().ok()).collect())
+}
+
+#[tokio::test]
+async fn whatever_was_asked_is_taken_back_when_its_waiter_goes() {
+    let (handle, mut wishes) = reader();
+    let (asked, after) = asked_and_taken_back(&mut wishes, handle.block(1)).await;
+    assert!(matches!(asked, Wish::Block { index: 1, urgent: true, .. }));
+    assert!(matches!(after[..], [Wish::ForgetBlock { index: 1, .. }]), "{after:?}");
+    let (asked, after) = asked_and_taken_back(&mut wishes, handle.seek(15)).await;
+    assert!(matches!(asked, Wish::Seek { bytes: 15, .. }));
+    assert!(matches!(after[..], [Wish::ForgetSeek { bytes: 15, .. }]), "{after:?}");
+    let (asked, after) = asked_and_taken_back(&mut wishes, handle.download(0..3, true)).await;
+    let Wish::Range { id, .. } = asked else { panic!("{asked:?}") };
+    assert!(matches!(after[..], [Wish::ForgetRange { id: gone, .. }] if gone == id), "{after:?}");
+}
+
+#[tokio::test]
+async fn a_wish_stands_until_its_last_waiter_goes() {
+    let (handle, mut wishes) = reader();
+    let (mut first, mut second) = (handle.seek(15), handle.seek(15));
+    for wait in [&mut first, &mut second] {
+        assert!(tokio::time::timeout(Duration::ZERO, wait).await.is_err());
+    }
+    assert!(matches!(wishes.try_recv(), Ok(Wish::Seek { .. })));
+    drop(first);
+    assert!(wishes.try_recv().is_err(), "asked once, and somebody still waits");
+    drop(second);
+    assert!(matches!(wishes.try_recv(), Ok(Wish::ForgetSeek { .. })));
 }
 
 #[test]

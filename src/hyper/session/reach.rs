@@ -1,0 +1,86 @@
+//! Who could still send something for a core, and the waits that hang on it: for the newest head, for a length, and
+//! for the certainty that nobody is there.
+
+use super::CoreHandle;
+use super::wish::Wish;
+use crate::hyper::source::{BlockSource, SourceError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// The longest wait for a proof that a block exists at all.
+const UPGRADE_WAIT: Duration = Duration::from_secs(3);
+
+/// Who could still send something for a core.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Peers with an open channel for it.
+    pub peers: usize,
+    /// A round of discovery has ended, so that no peer means there is none.
+    pub discovered: bool,
+    /// Times that all open peers had told their length and what they offered was applied.
+    pub syncs: u64,
+    /// That goes for the peers that are open now.
+    pub synced: bool,
+}
+
+impl CoreHandle {
+    pub fn reach(&self) -> watch::Receiver<Reach> {
+        self.0.reach.subscribe()
+    }
+
+    /// Tells waiters who can be asked; called by the owner of discovery and of the hub.
+    pub fn set_reach(&self, change: impl FnOnce(&mut Reach)) {
+        self.0.reach.send_modify(change);
+    }
+
+    /// Waits until every connected peer has told its length and what it offered is here: the head is
+    /// current. False if that did not happen within `limit`, or if nobody is there to ask.
+    pub async fn update(&self, limit: Duration) -> bool {
+        let mut reach = self.reach();
+        let current = async {
+            loop {
+                // The hub answers when all have told who are connected, be it that our channel is only
+                // just on its way to them; at once if nobody is.
+                let before = reach.borrow().syncs;
+                self.wish(Wish::Update { core: self.0.discovery_key });
+                let told = |r: &Reach| r.syncs > before && (r.synced || r.peers == 0);
+                let Reach { peers, discovered, .. } = *reach.wait_for(told).await.ok()?;
+                if peers > 0 || discovered {
+                    return Some(peers > 0);
+                }
+                reach.wait_for(|r| r.peers > 0 || r.discovered).await.ok()?;
+            }
+        };
+        tokio::time::timeout(limit, current).await.ok().flatten().unwrap_or(false)
+    }
+
+    /// Resolves when discovery has ended a round and for [`Patience::lonely`] no peer has been there.
+    pub async fn deserted(&self) {
+        let mut reach = self.reach();
+        loop {
+            if reach.wait_for(|r| r.peers == 0 && r.discovered).await.is_err() {
+                return std::future::pending().await;
+            }
+            let company = reach.wait_for(|r| r.peers > 0);
+            if tokio::time::timeout(self.0.patience.lonely, company).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until the verified length covers block `index`. An entry may name blocks of another core whose
+    /// own upgrade is still on its way; one that names blocks no peer knows of must not wait for long.
+    pub(super) async fn reaches(&self, index: u64) -> Result<(), SourceError> {
+        let mut versions = self.versions();
+        let mut closed = self.0.closed.subscribe();
+        tokio::select! {
+            biased;
+            _ = versions.wait_for(|version| version.length > index) => Ok(()),
+            _ = closed.wait_for(|c| *c) => Err(SourceError::Closed),
+            () = self.deserted() => Err(SourceError::TimedOut(index)),
+            () = tokio::time::sleep(UPGRADE_WAIT.min(self.0.patience.read)) => {
+                Err(SourceError::OutOfRange { index, length: self.length() })
+            }
+        }
+    }
+}
