@@ -238,6 +238,14 @@ impl CoreHandle {
         self.wish(Wish::Changed { core: self.0.discovery_key });
     }
 
+    /// Tells the hub that local code gave up blocks, so that peers hear it and do not ask for them.
+    pub fn announce_cleared(&self, blocks: Range<u64>) {
+        for index in blocks.start..blocks.end.min(self.core().length()) {
+            self.0.cache.remove(self.0.id, index);
+        }
+        self.wish(Wish::Cleared { core: self.0.discovery_key, blocks });
+    }
+
     fn wish(&self, wish: Wish) {
         // The hub's thread is gone only at shutdown; waits then end by `closed`.
         let _ = self.0.wishes.send(wish);

@@ -196,6 +196,9 @@ impl Pump {
             Wish::Attach { handle, downloading, small_blocks } => {
                 let options = AttachOptions { downloading, small_blocks };
                 let id = self.hub.attach(handle.shared() as SharedReplica, options, now);
+                // Those who opened it while it was only served have been told to nobody.
+                let peers = self.hub.open_peers(id);
+                handle.set_reach(|reach| (reach.peers, reach.synced) = (peers, false));
                 self.ids.insert(handle.discovery_key(), id);
                 self.cores.insert(id, handle);
             }
@@ -245,6 +248,11 @@ impl Pump {
             Wish::Changed { core } => {
                 if let Some(&id) = self.ids.get(&core) {
                     self.hub.core_changed(id, now);
+                }
+            }
+            Wish::Cleared { core, blocks } => {
+                if let Some(&id) = self.ids.get(&core) {
+                    self.hub.core_cleared(id, blocks, now);
                 }
             }
         }
@@ -304,6 +312,9 @@ impl Pump {
                 self.handle(core, |h| {
                     h.set_reach(|reach| (reach.syncs, reach.synced) = (reach.syncs + 1, true));
                 });
+            }
+            HubEvent::Heard { core, empty } => {
+                self.handle(core, |h| h.set_reach(|reach| reach.empty = empty));
             }
             HubEvent::Violation { conn, what, .. } => {
                 let Some(&remote) = self.remotes.get(&conn) else { return };

@@ -76,8 +76,8 @@ impl Hub {
         self.resolver = Some(resolver);
     }
 
-    /// Takes a core in. One that is in already (served for a peer, say) keeps its id and is given the
-    /// options.
+    /// Takes a core in. One that is in already (served for a peer, say) keeps its id and is given the options;
+    /// that its peers are in sync, and what they say is in it, is told anew. [`Hub::open_peers`] has the rest.
     pub fn attach(&mut self, core: SharedReplica, options: AttachOptions, now: Instant) -> CoreId {
         let key = lock(&core).key();
         let id = match self.by_discovery.get(&key.discovery_key()) {
@@ -92,6 +92,9 @@ impl Hub {
                 conns.into_iter().for_each(|conn| replica.open_on(ctx, conn));
             }
             replica.sync_all(ctx, core);
+            replica.tell_again(ctx);
+            replica.pump(ctx, core);
+            replica.check_synced(ctx, core);
         });
         self.finish(now);
         id
@@ -272,6 +275,11 @@ impl Hub {
     /// The peers of a core.
     pub fn peers(&self, id: CoreId) -> Vec<PeerInfo> {
         self.replicas.get(&id).map_or_else(Vec::new, |replica| replica.info(&self.conns))
+    }
+
+    /// How many peers have an open channel for a core.
+    pub fn open_peers(&self, id: CoreId) -> usize {
+        self.replicas.get(&id).map_or(0, |replica| replica.open_conns().len())
     }
 
     /// The id of an attached core.

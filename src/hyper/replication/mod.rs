@@ -169,6 +169,12 @@ pub enum HubEvent {
     PeersSynced {
         core: CoreId,
     },
+    /// A peer that knows the core, for it has its manifest or blocks, said how long it is: with nothing in it, or
+    /// with something. Told when that is first known, and when it changes.
+    Heard {
+        core: CoreId,
+        empty: bool,
+    },
     /// Our own storage would not take what a peer sent; it is asked again a second later.
     StorageFailed {
         core: CoreId,

@@ -66,6 +66,8 @@ pub(super) struct Replica {
     pub upgrade_wanted: bool,
     /// That all peers are in sync was told.
     pub synced_told: bool,
+    /// Whether the core is empty, as far as peers that know it have said.
+    pub heard_empty: Option<bool>,
     /// A range was not looked through to its end.
     pub unfinished: bool,
     /// A peer is shorter and we may not have the nodes to prove it the rest.
@@ -100,6 +102,7 @@ impl Replica {
             upgrade: None,
             upgrade_wanted: false,
             synced_told: false,
+            heard_empty: None,
             unfinished: false,
             unprovable: false,
             recheck: false,
@@ -240,7 +243,7 @@ impl Replica {
         self.peers.keys().copied().collect()
     }
 
-    fn open_conns(&self) -> Vec<ConnId> {
+    pub fn open_conns(&self) -> Vec<ConnId> {
         self.peers.values().filter(|peer| peer.open).map(|peer| peer.conn).collect()
     }
 

@@ -69,6 +69,7 @@ impl Replica {
         }
         peer.remote = Some(sync);
         peer.acked = if sync.fork == fork { sync.remote_length } else { 0 };
+        self.hear(ctx, &sync);
         if !sync.downloading && !self.is_downloading() {
             return self.close_on(ctx, core, conn);
         }
@@ -84,6 +85,24 @@ impl Replica {
         self.synced_told = false;
         self.pump(ctx, core);
         self.check_synced(ctx, core);
+    }
+
+    /// A peer with nothing but the key says "length 0" as well; it knows no more than we do.
+    fn hear(&mut self, ctx: &mut Ctx, sync: &Sync) {
+        let empty = sync.length == 0;
+        let news = if empty { self.heard_empty.is_none() } else { self.heard_empty != Some(false) };
+        if news && (sync.has_manifest || !empty) {
+            self.heard_empty = Some(empty);
+            ctx.emit(HubEvent::Heard { core: self.id, empty });
+        }
+    }
+
+    /// Whoever attached the core has heard nothing of its peers yet.
+    pub fn tell_again(&mut self, ctx: &mut Ctx) {
+        self.synced_told = false;
+        self.heard_empty = None;
+        let said: Vec<Sync> = self.peers.values().filter_map(|peer| peer.remote).collect();
+        said.iter().for_each(|sync| self.hear(ctx, sync));
     }
 
     /// We hold more than before: peers that we could prove nothing to may be told otherwise now.

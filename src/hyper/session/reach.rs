@@ -21,6 +21,9 @@ pub struct Reach {
     pub syncs: u64,
     /// That goes for the peers that are open now.
     pub synced: bool,
+    /// A peer that knows the core has said that nothing is in it, and none has said otherwise. Somebody who knows
+    /// no more than the key does not count.
+    pub empty: bool,
 }
 
 impl CoreHandle {

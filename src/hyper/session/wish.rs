@@ -46,8 +46,13 @@ pub enum Wish {
     Update {
         core: DiscoveryKey,
     },
-    /// Local blocks were appended, truncated or cleared.
+    /// Local blocks were appended or truncated.
     Changed {
         core: DiscoveryKey,
+    },
+    /// Local blocks were given up; the tree is as before.
+    Cleared {
+        core: DiscoveryKey,
+        blocks: Range<u64>,
     },
 }

@@ -321,3 +321,101 @@ fn a_core_attached_to_open_connections_is_in_sync_when_its_head_is_here() {
     assert!(sim.run_until(Duration::from_secs(1), |sim| sim.has_event(1, &synced)));
     assert_eq!(length(&r), 20);
 }
+
+#[test]
+fn an_empty_core_is_known_to_be_empty_by_a_peer_that_knows_it() {
+    let (mut sim, w, _r, cw, core) = pair(0, 10 * MS);
+    let empty = HubEvent::Heard { core, empty: true };
+    assert!(sim.run_until(Duration::from_secs(1), |sim| sim.has_event(1, &empty)));
+    assert!(sim.elapsed() <= 40 * MS, "{:?}", sim.elapsed());
+    append(&mut w.lock().unwrap(), 1);
+    let now = sim.now;
+    sim.hubs[0].core_changed(cw, now);
+    sim.run(Duration::from_secs(1));
+    assert!(sim.has_event(1, &HubEvent::Heard { core, empty: false }));
+    assert_eq!(sim.count(1, |e| matches!(e, HubEvent::Heard { .. })), 2);
+}
+
+#[test]
+fn a_peer_that_has_only_the_key_says_nothing_about_the_core() {
+    let mut sim = Sim::new(2);
+    for hub in 0..2 {
+        sim.attach(hub, &reader());
+    }
+    sim.connect(1, 0, MS);
+    sim.run(Duration::from_secs(5));
+    assert_eq!(sim.count(1, |e| matches!(e, HubEvent::Heard { .. })), 0, "{:?}", sim.events[1]);
+    assert_eq!(sim.count(1, |e| matches!(e, HubEvent::PeersSynced { .. })), 1);
+}
+
+#[test]
+fn a_core_that_was_only_served_knows_its_peers_when_it_is_opened() {
+    // A reader that is served by nobody asks a node which has the head of the core, and not the rest, in its store.
+    let (mut sim, stored) = (Sim::new(2), reader());
+    {
+        let mut sim = Sim::new(2);
+        sim.attach(0, &writer(20));
+        sim.attach(1, &stored);
+        sim.connect(1, 0, MS);
+        sim.run(Duration::from_secs(1));
+    }
+    let served = stored.clone();
+    sim.hubs[0].set_resolver(Box::new(move |_| Some(served.clone() as SharedReplica)));
+    let w = writer(20);
+    sim.attach(1, &w);
+    sim.connect(1, 0, 10 * MS);
+    sim.run(Duration::from_secs(2));
+    sim.events[0].clear();
+    let core = sim.attach(0, &stored);
+    assert_eq!(sim.hubs[0].open_peers(core), 1);
+    sim.want(0, core, 7);
+    sim.run(Duration::from_secs(1));
+    for event in [
+        HubEvent::PeersSynced { core },
+        HubEvent::Heard { core, empty: false },
+        HubEvent::Block { core, index: 7 },
+    ] {
+        assert!(sim.has_event(0, &event), "{event:?} of {:?}", sim.events[0]);
+    }
+}
+
+#[test]
+fn a_core_that_leaves_the_hub_closes_its_channels_and_forgets_its_wishes() {
+    let (mut sim, _w, r, cw, core) = pair(20, MS);
+    sim.want(1, core, 5);
+    sim.run(Duration::from_secs(1));
+    let now = sim.now;
+    let range = sim.hubs[1].want_range(core, 0..u64::MAX, true, now);
+    sim.hubs[1].detach(core, now);
+    sim.run(Duration::from_secs(1));
+    assert!(sim.hubs[0].peers(cw).is_empty() && sim.hubs[1].peers(core).is_empty());
+    assert_eq!(sim.hubs[1].core_id(&r.lock().unwrap().discovery_key().clone()), None);
+    let now = sim.now;
+    sim.hubs[1].unwant_range(range, now);
+    assert_eq!(sim.hubs[1].poll_timeout(), None);
+    // It may come back, on the same connection.
+    let core = sim.attach(1, &r);
+    sim.want(1, core, 6);
+    sim.run(Duration::from_secs(1));
+    assert!(sim.has_event(1, &HubEvent::Block { core, index: 6 }));
+    assert_eq!(sim.violations(0) + sim.violations(1), 0);
+}
+
+#[test]
+fn cleared_blocks_are_told_and_not_asked_for() {
+    let (mut sim, w, r, cw, core) = pair(20, MS);
+    sim.run(Duration::from_secs(1));
+    assert_eq!(sim.hubs[1].peers(core)[0].contiguous, 20);
+    w.lock().unwrap().clear(3..6).unwrap();
+    let now = sim.now;
+    sim.hubs[0].core_cleared(cw, 3..6, now);
+    sim.run(Duration::from_secs(1));
+    assert_eq!(sim.hubs[1].peers(core)[0].contiguous, 3);
+    for block in [2, 4] {
+        sim.want(1, core, block);
+    }
+    sim.run(Duration::from_secs(3));
+    assert!(sim.has_event(1, &HubEvent::Block { core, index: 2 }));
+    assert!(sim.has_event(1, &HubEvent::BlockUnavailable { core, index: 4 }));
+    assert_eq!(here(&r), 1);
+}
