@@ -65,7 +65,7 @@ impl Replica {
         let flight = self.flights.remove(id)?;
         let (now, limits) = (ctx.now, ctx.limits);
         if let Some(peer) = self.peers.get_mut(&conn) {
-            peer.landed(&flight, now, limits);
+            peer.pace.landed(&flight, now, limits);
         }
         if let Some(state) = ctx.conn(conn) {
             state.last_data = now;
@@ -200,7 +200,7 @@ impl Replica {
         let Some(flight) = self.flights.remove(id) else { return };
         let (now, limits) = (ctx.now, ctx.limits);
         if let Some(peer) = self.peers.get_mut(&conn) {
-            peer.landed(&flight, now, limits);
+            peer.pace.landed(&flight, now, limits);
         }
         if is_stale(&flight, core) {
             self.put_back(id, &flight);
@@ -283,7 +283,7 @@ impl Replica {
     pub fn give_up(&mut self, ctx: &mut Ctx, id: u64) {
         let Some(flight) = self.flights.remove(id) else { return };
         if let Some(peer) = self.peers.get_mut(&flight.conn) {
-            peer.dropped(&flight);
+            peer.pace.dropped(&flight);
         }
         self.settle(id, &flight);
         self.send_cancel(ctx, flight.conn, id);

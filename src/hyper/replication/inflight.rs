@@ -130,7 +130,7 @@ impl Flights {
     }
 
     /// Oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, &Flight)> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (u64, &Flight)> {
         self.by_id.iter().map(|(id, flight)| (*id, flight))
     }
 

@@ -13,6 +13,7 @@
 //! | `pick.rs` | which request goes to which peer next |
 //! | `data.rs` | answers, and blocks that arrive |
 //! | `serve.rs`, `upload.rs` | requests of others |
+//! | `pace.rs` | how fast a peer delivers, and how much it is asked for |
 //! | `patience.rs` | what happens when nothing happens |
 //! | `peer.rs`, `inflight.rs`, `wishes.rs`, `wants.rs`, `remote_bitfield.rs` | the tables under them |
 //! | `wire.rs` | the messages |
@@ -23,6 +24,7 @@ mod connection;
 mod data;
 mod hub;
 mod inflight;
+mod pace;
 mod patience;
 mod peer;
 mod pick;

@@ -61,6 +61,11 @@ impl Replica {
             let Some(flight) = self.flights.get_mut(id) else { continue };
             flight.late = true;
             let flight = flight.clone();
+            let silent = self.is_silent(ctx, &flight, now);
+            if let Some(peer) = self.peers.get_mut(&flight.conn) {
+                // Until it answers, or until it may be tried once more.
+                peer.pace.stalled = silent && !hopeless;
+            }
             if hopeless {
                 self.give_up(ctx, id);
                 if let Some(peer) = self.peers.get_mut(&flight.conn) {
@@ -77,18 +82,18 @@ impl Replica {
     fn is_overdue(&self, ctx: &Ctx, flight: &Flight, now: Instant) -> bool {
         let Some(peer) = self.peers.get(&flight.conn) else { return true };
         let age = now.saturating_duration_since(flight.sent);
-        age >= peer.timeout()
-            && (peer.answers > flight.due + PASSED_OVER || self.is_silent(ctx, flight, now))
+        age >= peer.pace.timeout(self.is_single())
+            && (peer.pace.answers > flight.due + PASSED_OVER || self.is_silent(ctx, flight, now))
     }
 
     /// Whether the peer has sent nothing for as long as is usual, or its connection nothing for very long.
     fn is_silent(&self, ctx: &Ctx, flight: &Flight, now: Instant) -> bool {
         let Some(peer) = self.peers.get(&flight.conn) else { return true };
-        let own = peer.last_progress.max(flight.sent);
+        let own = peer.pace.last_progress.max(flight.sent);
         // Data of other cores shares the stream; it is an excuse for a while.
         let shared = ctx.conns.get(&flight.conn).map_or(own, |conn| conn.last_data);
         let any = own.max(shared.min(own + GIVE_UP));
-        now >= any + peer.timeout()
+        now >= any + peer.pace.timeout(self.is_single())
     }
 
     /// Blocks that a reader waits for and that take long are asked of a second peer.
@@ -100,7 +105,7 @@ impl Replica {
         let slow = |flight: &Flight| {
             let block = flight.block()?;
             let wish = self.blocks.get(block)?;
-            let old = now >= flight.sent + WAITED_TOO_LONG;
+            let old = now >= flight.sent.max(wish.since) + WAITED_TOO_LONG;
             (wish.priority && old && self.flights.copies(block).len() == 1).then_some(block)
         };
         let slow: Vec<u64> = self.flights.iter().filter_map(|(_, flight)| slow(flight)).collect();

@@ -1,9 +1,9 @@
 //! Which request goes to which peer next.
 //!
 //! First what unlocks the rest (forks, upgrades, the manifest), then what somebody waits for, then
-//! ranges, and with time to spare, blocks that another peer is slow to send.
+//! ranges, and with time to spare, blocks that wait at a busier peer.
 //!
-//! Source: hypercore/lib/replicator.js:_updatePeer, _updatePeerNonPrimary, _canRequest, _updateHotswap
+//! Source: hypercore/lib/replicator.js:_updatePeer, _updatePeerNonPrimary, _canRequest
 
 use super::connection::Ctx;
 use super::inflight::Flight;
@@ -24,12 +24,16 @@ const MAX_LOOKS: usize = 1024;
 const MAX_STEPS: usize = 16_384;
 /// Windows of a range that are wanted ahead of the first block that a peer is not known to have.
 const WINDOWS_AHEAD: u64 = 8;
-/// Requests of others looked at to find one worth repeating.
-const MAX_SWAP_LOOKS: usize = 64;
-/// A request is never repeated elsewhere earlier than this.
-const MIN_SWAP_AGE: Duration = Duration::from_millis(200);
+/// A peer without work takes some of another that is busy for so much longer. Less is not worth it: a server has
+/// much of what it was asked for on its way already, which would then come twice.
+const WORTH_TAKING: Duration = Duration::from_millis(500);
+/// Requests looked at, from the last on, to find one that may be taken over.
+const MAX_TAKE_LOOKS: usize = 1024;
 /// A block that a reader waits for is repeated elsewhere when it takes longer than this.
 pub(super) const WAITED_TOO_LONG: Duration = Duration::from_millis(500);
+/// Waited-for blocks whose peers are all busy, after which no more are looked at: what follows is most likely
+/// theirs too, and is looked at when one of them has room.
+const MAX_BUSY: usize = 16;
 /// What a block is taken to have while nothing is known: the block of a drive's content.
 const GUESSED_BLOCK: usize = 64 * 1024;
 /// What an answer has besides the block.
@@ -118,6 +122,11 @@ impl Replica {
                 ctx.emit(HubEvent::Block { core: self.id, index: block });
                 continue;
             }
+            if self.flights.is_coming(block) {
+                // A range has asked for it. If it takes too long another peer will be asked.
+                self.blocks.unqueue(block);
+                continue;
+            }
             match self.best_peer(ctx, core, block) {
                 Best::Peer(conn) => {
                     let priority = self.blocks.get(block).is_some_and(|wish| wish.priority);
@@ -125,8 +134,8 @@ impl Replica {
                 }
                 Best::Busy => {
                     full += 1;
-                    if full > 16 {
-                        return; // windows are full: what follows would not fit either
+                    if full > MAX_BUSY {
+                        return;
                     }
                 }
                 Best::Nobody => {
@@ -139,18 +148,19 @@ impl Replica {
 
     fn best_peer(&self, ctx: &Ctx, core: &dyn ReplicaCore, block: u64) -> Best {
         let priority = self.blocks.get(block).is_some_and(|wish| wish.priority);
+        let single = self.is_single();
         let mut best = Best::Nobody;
         let mut load = None;
         for peer in self.peers.values() {
             if !self.may_ask_block(core, peer, block) {
                 continue;
             }
-            if !peer.has_room(ctx.limits, self.options.small_blocks, priority) {
+            if !peer.pace.has_room(ctx.limits, self.options.small_blocks, priority, single) {
                 if matches!(best, Best::Nobody) {
                     best = Best::Busy;
                 }
-            } else if load.is_none_or(|l| peer.load() < l) {
-                load = Some(peer.load());
+            } else if load.is_none_or(|l| peer.pace.load() < l) {
+                load = Some(peer.pace.load());
                 best = Best::Peer(peer.conn);
             }
         }
@@ -180,15 +190,14 @@ impl Replica {
             while found && self.has_room(ctx, conn) {
                 found = self.ask_range_block(ctx, core, conn);
             }
-            if !found && self.peers.len() > 1 {
-                self.swap(ctx, core, conn);
-            }
+            while !found && self.peers.len() > 1 && self.take_over(ctx, core, conn) {}
         }
     }
 
     fn has_room(&self, ctx: &Ctx, conn: ConnId) -> bool {
-        let small = self.options.small_blocks;
-        self.peers.get(&conn).is_some_and(|peer| peer.has_room(ctx.limits, small, false))
+        let (small, single) = (self.options.small_blocks, self.is_single());
+        let room = |peer: &Peer| peer.pace.has_room(ctx.limits, small, false, single);
+        self.peers.get(&conn).is_some_and(room)
     }
 
     /// Asks a peer for the next block of some range that it has.
@@ -231,26 +240,34 @@ impl Replica {
         true
     }
 
-    /// Repeats a request that another peer has had for long.
-    fn swap(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore, conn: ConnId) {
-        let Some(peer) = self.peers.get(&conn) else { return };
-        if peer.flights > ctx.limits.window_requests / 2 || !self.has_room(ctx, conn) {
-            return;
+    /// Takes over a block that a busier peer was asked for last, if that one would need much longer for it. False if
+    /// there is none.
+    fn take_over(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore, conn: ConnId) -> bool {
+        let Some(peer) = self.peers.get(&conn) else { return false };
+        let busy = peer.pace.busy_for() + WORTH_TAKING;
+        let others = self.peers.values().filter(|other| other.conn != conn);
+        let Some((time, other)) = others.map(|other| (other.pace.busy_for(), other.conn)).max()
+        else {
+            return false;
+        };
+        if time <= busy || !self.has_room(ctx, conn) {
+            return false;
         }
-        let patience = (4 * peer.service).max(MIN_SWAP_AGE);
-        let worth = |flight: &Flight| {
-            let age = ctx.now.saturating_duration_since(flight.sent);
-            let block = flight.block()?;
-            let fits = flight.conn != conn
-                && (age > patience || flight.late)
-                && self.may_ask_block(core, peer, block);
+        let fits = |flight: &Flight| {
+            let block = flight.block().filter(|_| flight.request.upgrade.is_none())?;
+            let fits = flight.conn == other && self.may_ask_block(core, peer, block);
             fits.then_some(block)
         };
-        let found = self.flights.iter().take(MAX_SWAP_LOOKS).find_map(|(_, flight)| worth(flight));
-        if let Some(block) = found {
-            let priority = self.blocks.get(block).is_some_and(|wish| wish.priority);
-            self.ask_block(ctx, core, conn, block, priority);
-        }
+        // The last that was asked for is the farthest from being sent: taken back in time, it comes only once.
+        let found = {
+            let mut last = self.flights.iter().rev().take(MAX_TAKE_LOOKS);
+            last.find_map(|(id, flight)| Some((id, fits(flight)?)))
+        };
+        let Some((id, block)) = found else { return false };
+        let priority = self.blocks.get(block).is_some_and(|wish| wish.priority);
+        self.give_up(ctx, id);
+        self.ask_block(ctx, core, conn, block, priority);
+        true
     }
 
     /// Asks the least busy other peer for a block that is already on its way.
@@ -293,7 +310,7 @@ impl Replica {
             length => (head.byte_length() / length) as usize,
         };
         let bytes = OVERHEAD + if request.block.is_some() { block } else { 0 };
-        let due = peer.answers + peer.flights as u64;
+        let due = peer.pace.answers + peer.pace.flights as u64;
         let flight = Flight {
             conn,
             request: request.clone(),
@@ -305,7 +322,7 @@ impl Replica {
             late: false,
             seek,
         };
-        peer.took_off(bytes);
+        peer.pace.took_off(bytes, ctx.now);
         let channel = peer.channel;
         let id = self.flights.insert(flight);
         ctx.send(conn, channel, &Message::Request(RequestMessage { id, fork, request }));
@@ -364,7 +381,7 @@ impl Replica {
             let known = remote.length >= head.length || core.can_prove_from(remote.length);
             let end = sought.end.min(remote.length);
             let block = peer.bits.next_set(sought.start, end).filter(|_| known)?;
-            Some((peer.load(), peer.conn, block))
+            Some((peer.pace.load(), peer.conn, block))
         };
         let Some((_, conn, block)) = self.peers.values().filter_map(block_of).min() else {
             return self.want(ctx, sought.start);

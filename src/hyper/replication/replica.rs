@@ -189,7 +189,7 @@ impl Replica {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         peer.open = true;
         peer.since = ctx.now;
-        peer.last_progress = ctx.now;
+        peer.pace.last_progress = ctx.now;
         peer.seeks = handshake.seeks;
         self.synced_told = false;
         ctx.emit(HubEvent::PeerOpened { core: self.id, conn });
@@ -237,6 +237,12 @@ impl Replica {
     pub fn should_reopen(&self, conn: ConnId) -> bool {
         let said = self.peers.get(&conn).and_then(|peer| peer.remote);
         self.is_downloading() && said.is_some_and(|r| !r.downloading && r.uploading)
+    }
+
+    /// Whether no more than one peer has anything to send.
+    pub fn is_single(&self) -> bool {
+        let useful = |peer: &&Peer| peer.asked_for().is_some_and(|remote| remote.length > 0);
+        self.peers.values().filter(useful).nth(1).is_none()
     }
 
     pub fn conns(&self) -> Vec<ConnId> {
@@ -393,7 +399,7 @@ impl Replica {
                 contiguous: peer.bits.contiguous(),
                 uploading: remote.uploading,
                 downloading: remote.downloading,
-                inflight: peer.flights,
+                inflight: peer.pace.flights,
                 bytes_down: peer.bytes_down,
                 bytes_up: peer.bytes_up,
             })

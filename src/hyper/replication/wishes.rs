@@ -5,6 +5,7 @@
 use super::{ConnId, RangeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::time::Instant;
 
 /// A block that somebody waits for.
 #[derive(Debug)]
@@ -12,6 +13,8 @@ pub(super) struct BlockWish {
     /// How many times it was wanted.
     pub count: u32,
     pub priority: bool,
+    /// Since when somebody waits for it, or wants it at all.
+    pub since: Instant,
     /// Its place in the queue while it is queued.
     seq: Option<u64>,
     /// That nobody has it was told.
@@ -32,14 +35,16 @@ pub(super) struct BlockWishes {
 
 impl BlockWishes {
     /// One more waiter for a block.
-    pub fn add(&mut self, block: u64, priority: bool) {
-        let new = BlockWish { count: 0, priority, seq: None, reported: false };
+    pub fn add(&mut self, block: u64, priority: bool, now: Instant) {
+        let new = BlockWish { count: 0, priority, since: now, seq: None, reported: false };
         let is_new = !self.map.contains_key(&block);
         let wish = self.map.entry(block).or_insert(new);
         wish.count += 1;
         wish.reported = false;
         let raised = priority && !wish.priority;
-        wish.priority |= priority;
+        if raised {
+            (wish.priority, wish.since) = (true, now);
+        }
         let queued = wish.seq;
         if is_new {
             self.queue(block);

@@ -15,7 +15,7 @@ impl Hub {
             if core.has(index) {
                 return ctx.emit(HubEvent::Block { core: id, index });
             }
-            replica.wish(ctx, |replica| replica.blocks.add(index, priority));
+            replica.wish(ctx, |replica| replica.blocks.add(index, priority, now));
             replica.pump(ctx, core);
         });
         self.finish(now);

@@ -3,6 +3,7 @@
 mod basic;
 mod forks;
 mod hostile;
+mod many;
 mod patience;
 mod speed;
 mod storm;
@@ -31,6 +32,8 @@ struct Line {
     rate: Option<u64>,
     free_at: Instant,
     queued: usize,
+    /// Bytes so far.
+    sent: u64,
     /// Frames are swallowed.
     stuck: bool,
 }
@@ -85,7 +88,8 @@ impl Sim {
         handshake_hash[0] = self.seq as u8;
         for (hub, conn, to, initiator) in [(a, ca, (b, cb), true), (b, cb, (a, ca), false)] {
             let now = self.now;
-            let line = Line { to, latency, rate: None, free_at: now, queued: 0, stuck: false };
+            let line =
+                Line { to, latency, rate: None, free_at: now, queued: 0, sent: 0, stuck: false };
             self.lines.insert((hub, conn), line);
             let info = ConnInfo { handshake_hash, initiator, remote: PublicKey([to.0 as u8; 32]) };
             self.hubs[hub].handle_connected(conn, info, now);
@@ -131,6 +135,7 @@ impl Sim {
             .map_or(Duration::ZERO, |r| Duration::from_secs_f64(bytes.len() as f64 / r as f64));
         line.free_at = line.free_at.max(now) + takes;
         line.queued += bytes.len();
+        line.sent += bytes.len() as u64;
         self.seq += 1;
         let at = line.free_at + line.latency;
         self.air.push(Reverse((at, self.seq, line.to.0, line.to.1, bytes, (hub, conn))));
