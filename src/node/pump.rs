@@ -173,7 +173,7 @@ impl Pump {
                     self.remotes.remove(&ConnId(conn.0));
                     self.hub.handle_closed(ConnId(conn.0), now);
                 }
-                SwarmEvent::Discovery { topic, announced, found } => {
+                SwarmEvent::Round { topic, announced, found } => {
                     tracing::debug!(?topic, found, announced, "looked for peers");
                     if announced {
                         self.discovery.set_announced(topic);

@@ -72,7 +72,7 @@ pub enum SwarmEvent {
     /// The connection is gone. Its name is never used again.
     Closed { conn: ConnId, why: Closed },
     /// A round of looking for peers of a topic ended.
-    Discovery { topic: Topic, found: usize, announced: bool },
+    Round { topic: Topic, found: usize, announced: bool },
     /// Every peer that a round of the topic found is connected or has failed once. Who waits for a first
     /// peer may give up now, as `connected` of them are there; the swarm goes on trying.
     Settled { topic: Topic, connected: usize },

@@ -10,9 +10,9 @@
 //! Source: hyperswarm/index.js:_connect, _handleServerConnection; hyperdht/lib/{connect,server}.js
 
 use super::connections::{Connection, FIRST_PACKET_WAIT, KEEP_ALIVE, MAX_WAITING, Phase, Session};
-use super::discovery::has_peer;
 use super::event::{Closed, SwarmEvent};
 use super::hyperdht::{Agreed, ConnectId, Dial};
+use super::rounds::has_peer;
 use super::secret_stream::frame::{Opener, Sealer};
 use super::udx::{self, ConnectOptions, UdxEvent};
 use super::{SocketId, Swarm};

@@ -17,13 +17,13 @@
 
 mod connections;
 pub mod dht_rpc;
-mod discovery;
 pub mod driver;
 mod event;
 pub mod hyperdht;
 mod lifecycle;
 mod peer_info;
 mod retry;
+mod rounds;
 pub mod secret_stream;
 #[cfg(test)]
 mod tests;

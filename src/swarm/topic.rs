@@ -66,7 +66,7 @@ struct Query {
 
 /// One topic.
 #[derive(Debug)]
-struct Discovery {
+struct Joined {
     options: JoinOptions,
     /// Nodes may hold a record of us.
     announced: bool,
@@ -82,7 +82,7 @@ struct Discovery {
     rounds: u64,
 }
 
-impl Discovery {
+impl Joined {
     fn next_at(&self, may_announce: bool) -> Option<Instant> {
         let held = !may_announce && self.round() == Some(Action::Announce);
         if self.query.is_some() || held {
@@ -117,7 +117,7 @@ pub struct TopicStatus {
 /// All joined topics, and those being left.
 #[derive(Debug, Default)]
 pub struct Topics {
-    topics: BTreeMap<Topic, Discovery>,
+    topics: BTreeMap<Topic, Joined>,
     queries: BTreeMap<QueryId, Topic>,
     cancelled: Vec<QueryId>,
     /// We have relays that can be announced.
@@ -127,7 +127,7 @@ pub struct Topics {
 impl Topics {
     /// Joins `topic`, or changes the roles in which it is joined; a round starts at once.
     pub fn join(&mut self, topic: Topic, options: JoinOptions, now: Instant) {
-        let discovery = self.topics.entry(topic).or_insert_with(|| Discovery {
+        let joined = self.topics.entry(topic).or_insert_with(|| Joined {
             options,
             announced: false,
             left: false,
@@ -138,20 +138,20 @@ impl Topics {
             found: 0,
             rounds: 0,
         });
-        if discovery.options == options && !discovery.left && discovery.query.is_some() {
+        if joined.options == options && !joined.left && joined.query.is_some() {
             return;
         }
-        (discovery.options, discovery.left, discovery.refresh_at) = (options, false, now);
-        (discovery.quick_at, discovery.quick_wait) = (None, QUICK_MIN);
+        (joined.options, joined.left, joined.refresh_at) = (options, false, now);
+        (joined.quick_at, joined.quick_wait) = (None, QUICK_MIN);
         self.drop_query(&topic);
     }
 
     /// Leaves `topic`: looks no more, and withdraws what was announced.
     pub fn leave(&mut self, topic: &Topic, now: Instant) {
         self.drop_query(topic);
-        let Some(discovery) = self.topics.get_mut(topic) else { return };
-        (discovery.left, discovery.refresh_at) = (true, now);
-        if !discovery.announced {
+        let Some(joined) = self.topics.get_mut(topic) else { return };
+        (joined.left, joined.refresh_at) = (true, now);
+        if !joined.announced {
             self.topics.remove(topic);
         }
     }
@@ -164,7 +164,7 @@ impl Topics {
 
     /// Whether any topic is to be announced.
     pub fn is_server(&self) -> bool {
-        self.topics.values().any(|discovery| discovery.options.server && !discovery.left)
+        self.topics.values().any(|joined| joined.options.server && !joined.left)
     }
 
     /// We listen: announcements, held back until now, may name our relays.
@@ -178,24 +178,24 @@ impl Topics {
     }
 
     pub fn is_joined(&self, topic: &Topic) -> bool {
-        self.topics.get(topic).is_some_and(|discovery| !discovery.left)
+        self.topics.get(topic).is_some_and(|joined| !joined.left)
     }
 
     /// Everything due now, again: the network changed.
     pub fn refresh(&mut self, now: Instant) {
-        for discovery in self.topics.values_mut() {
-            discovery.refresh_at = now;
+        for joined in self.topics.values_mut() {
+            joined.refresh_at = now;
         }
     }
 
     /// The topic has no peer any more: look soon.
     pub fn lonely(&mut self, topic: &Topic, now: Instant) {
-        if let Some(discovery) = self.topics.get_mut(topic)
-            && discovery.options.client
-            && !discovery.left
+        if let Some(joined) = self.topics.get_mut(topic)
+            && joined.options.client
+            && !joined.left
         {
-            discovery.quick_wait = QUICK_MIN;
-            discovery.quick_at = Some(now + QUICK_MIN);
+            joined.quick_wait = QUICK_MIN;
+            joined.quick_at = Some(now + QUICK_MIN);
         }
     }
 
@@ -211,31 +211,30 @@ impl Topics {
         }
         loop {
             let may = self.may_announce;
-            let due =
-                |(_, d): &(&Topic, &mut Discovery)| d.next_at(may).is_some_and(|at| at <= now);
-            let (&topic, discovery) = self.topics.iter_mut().find(due)?;
-            if discovery.refresh_at > now {
-                discovery.quick_at = None;
+            let due = |(_, d): &(&Topic, &mut Joined)| d.next_at(may).is_some_and(|at| at <= now);
+            let (&topic, joined) = self.topics.iter_mut().find(due)?;
+            if joined.refresh_at > now {
+                joined.quick_at = None;
                 if has_peer(&topic) {
-                    discovery.quick_wait = QUICK_MIN;
+                    joined.quick_wait = QUICK_MIN;
                     continue;
                 }
                 return Some((topic, Action::Lookup));
             }
-            match discovery.round() {
+            match joined.round() {
                 Some(action) => return Some((topic, action)),
-                None => discovery.refresh_at = now + REFRESH_INTERVAL,
+                None => joined.refresh_at = now + REFRESH_INTERVAL,
             }
         }
     }
 
     /// `action` for `topic` runs as `id`.
     pub fn started(&mut self, topic: Topic, action: Action, id: QueryId, now: Instant) {
-        let Some(discovery) = self.topics.get_mut(&topic) else { return };
-        let quick = discovery.refresh_at > now;
-        discovery.query = Some(Query { id, action, quick, found: BTreeSet::new() });
+        let Some(joined) = self.topics.get_mut(&topic) else { return };
+        let quick = joined.refresh_at > now;
+        joined.query = Some(Query { id, action, quick, found: BTreeSet::new() });
         if action == Action::Announce {
-            discovery.announced = true;
+            joined.announced = true;
         }
         self.queries.insert(id, topic);
     }
@@ -243,12 +242,12 @@ impl Topics {
     /// A query found `peer`. Answers the topic and whether the round was a quick one, if it is to be dialled.
     pub fn peer_found(&mut self, query: QueryId, peer: PublicKey) -> Option<(Topic, bool)> {
         let topic = *self.queries.get(&query)?;
-        let discovery = self.topics.get_mut(&topic)?;
-        let round = discovery.query.as_mut().filter(|round| round.id == query)?;
+        let joined = self.topics.get_mut(&topic)?;
+        let round = joined.query.as_mut().filter(|round| round.id == query)?;
         if round.found.len() < MAX_FOUND {
             round.found.insert(peer);
         }
-        (discovery.options.client && !discovery.left).then_some((topic, round.quick))
+        (joined.options.client && !joined.left).then_some((topic, round.quick))
     }
 
     /// A query ended. Schedules the next round of its topic.
@@ -260,11 +259,11 @@ impl Topics {
         rng: &mut StdRng,
     ) -> Option<Round> {
         let topic = self.queries.remove(&query)?;
-        let discovery = self.topics.get_mut(&topic)?;
-        let round = discovery.query.take_if(|round| round.id == query)?;
+        let joined = self.topics.get_mut(&topic)?;
+        let round = joined.query.take_if(|round| round.id == query)?;
         if round.action == Action::Unannounce {
-            discovery.announced = false;
-            if discovery.left {
+            joined.announced = false;
+            if joined.left {
                 self.topics.remove(&topic);
                 return None;
             }
@@ -272,14 +271,14 @@ impl Topics {
         }
         if !round.quick {
             let jitter = Duration::from_millis(rng.random_range(0..REFRESH_JITTER_MS));
-            discovery.refresh_at = now + REFRESH_INTERVAL + jitter;
+            joined.refresh_at = now + REFRESH_INTERVAL + jitter;
         }
-        (discovery.found, discovery.rounds) = (round.found.len(), discovery.rounds + 1);
-        if discovery.options.client && !has_peer(&topic) {
-            discovery.quick_at = Some(now + discovery.quick_wait);
-            discovery.quick_wait = (discovery.quick_wait * 2).min(QUICK_MAX);
+        (joined.found, joined.rounds) = (round.found.len(), joined.rounds + 1);
+        if joined.options.client && !has_peer(&topic) {
+            joined.quick_at = Some(now + joined.quick_wait);
+            joined.quick_wait = (joined.quick_wait * 2).min(QUICK_MAX);
         }
-        Some(Round { topic, found: round.found.len(), announced: discovery.announced })
+        Some(Round { topic, found: round.found.len(), announced: joined.announced })
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
@@ -287,7 +286,7 @@ impl Topics {
     }
 
     pub fn status(&self) -> Vec<TopicStatus> {
-        let joined = self.topics.iter().filter(|(_, discovery)| !discovery.left);
+        let joined = self.topics.iter().filter(|(_, joined)| !joined.left);
         joined
             .map(|(&topic, d)| TopicStatus {
                 topic,

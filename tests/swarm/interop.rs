@@ -85,7 +85,7 @@ async fn connect(js: &mut Js, js_is_server: bool) -> (Peer, ConnId) {
     } else {
         ours.net.join(TOPIC, options);
         let announced = |event: &SwarmEvent| {
-            matches!(event, SwarmEvent::Discovery { announced: true, .. }).then_some(())
+            matches!(event, SwarmEvent::Round { announced: true, .. }).then_some(())
         };
         ours.until(announced).await;
         js.join(false).await;

@@ -19,8 +19,7 @@ const CLIENT: JoinOptions = JoinOptions { server: false, client: true };
 async fn pair(testnet: &Testnet) -> ((Peer, ConnId), (Peer, ConnId)) {
     let (mut a, mut b) = (testnet.peer(), testnet.peer());
     a.net.join(TOPIC, SERVER);
-    a.until(|event| matches!(event, SwarmEvent::Discovery { announced: true, .. }).then_some(()))
-        .await;
+    a.until(|event| matches!(event, SwarmEvent::Round { announced: true, .. }).then_some(())).await;
     b.net.join(TOPIC, CLIENT);
     let (at_a, at_b) = tokio::join!(a.connected(), b.connected());
     ((a, at_a), (b, at_b))
@@ -56,7 +55,7 @@ async fn a_peer_that_looks_before_the_other_announces_connects_soon() {
     let testnet = Testnet::start(4).await;
     let (mut a, mut b) = (testnet.peer(), testnet.peer());
     b.net.join(TOPIC, CLIENT);
-    b.until(|event| matches!(event, SwarmEvent::Discovery { .. }).then_some(())).await;
+    b.until(|event| matches!(event, SwarmEvent::Round { .. }).then_some(())).await;
     let start = Instant::now();
     a.net.join(TOPIC, SERVER);
     tokio::join!(a.connected(), b.connected());
@@ -119,7 +118,7 @@ async fn a_stopped_network_ends_its_channel_and_its_announcement() {
     let mut c = testnet.peer();
     c.net.join(TOPIC, CLIENT);
     let found = c.until(|event| match event {
-        SwarmEvent::Discovery { found, .. } => Some(*found),
+        SwarmEvent::Round { found, .. } => Some(*found),
         _ => None,
     });
     assert_eq!(found.await, 0);

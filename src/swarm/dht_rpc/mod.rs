@@ -15,13 +15,13 @@
 
 pub mod bogon;
 mod budget;
+mod commands;
 mod event;
 mod health;
 pub mod message;
 mod nat_sampler;
 mod query;
 mod requests;
-mod serve;
 mod table;
 mod token;
 mod upkeep;
@@ -68,7 +68,7 @@ pub struct Rpc {
     persistent: bool,
     events: VecDeque<RpcEvent>,
     out: VecDeque<Transmit>,
-    delayed: serve::Delayed,
+    delayed: commands::Delayed,
     upkeep: upkeep::Upkeep,
 }
 
@@ -90,7 +90,7 @@ impl Rpc {
             persistent: false,
             events: VecDeque::new(),
             out: VecDeque::new(),
-            delayed: serve::Delayed::default(),
+            delayed: commands::Delayed::default(),
             upkeep: upkeep::Upkeep::new(&mut rng, now),
             config,
             rng,

@@ -10,9 +10,9 @@
 //!
 //! Source: hyperdht/lib/announcer.js
 
-use super::leave::Leaving;
 use super::messages::{PeerRecord, RelayInfo, command};
-use super::net::{Net, Owner};
+use super::net::{Net, Withdrawal};
+use super::owner::{AnnouncerStep as Step, Owner};
 use super::signatures::Place;
 use crate::crypto::KeyPair;
 use crate::key::{NodeId, PublicKey};
@@ -32,13 +32,6 @@ const ROUNDS: u32 = 100;
 /// Pause after an update that found no relay, doubled each time.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
-/// What one of the announcer's requests was for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
-    Look,
-    Announce(RelayInfo),
-    Ping,
-}
 
 #[derive(Debug)]
 enum State {
@@ -193,9 +186,10 @@ impl Announcer {
     }
 
     /// Stops; what is to be told to the relays that know us.
-    pub fn stop(self, net: &mut Net) -> Leaving {
+    pub fn stop(self, net: &mut Net) -> Withdrawal {
         net.cancel_owner(|o| matches!(o, Owner::Announcer(target, _) if *target == self.target));
-        Leaving::new(self.key_pair, self.target, self.holders.into_iter().collect())
+        let nodes = self.holders.into_iter().collect();
+        Withdrawal { key_pair: self.key_pair, target: self.target, nodes }
     }
 
     fn update(&mut self, net: &mut Net, now: Instant) {
@@ -227,7 +221,8 @@ impl Announcer {
         // Without relays but open to all, we are found by those who know our address.
         self.ready |= !self.relays.is_empty() || self.failures > 1 || net.open_address().is_some();
         if !dropped.is_empty() {
-            net.leaving.push(Leaving::new(self.key_pair.clone(), self.target, dropped));
+            let (key_pair, target) = (self.key_pair.clone(), self.target);
+            net.withdrawals.push(Withdrawal { key_pair, target, nodes: dropped });
         }
         if self.refresh {
             self.update(net, now);

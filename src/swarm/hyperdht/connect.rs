@@ -14,12 +14,13 @@
 //!
 //! Source: hyperdht/lib/connect.js
 
+use super::event::{Agreed, ConnectError, ConnectId, DhtEvent, Dial};
 use super::handshake::{Answer, Opening};
 use super::holepuncher;
 use super::messages::{Firewall, Mode, NoisePayload, PeerHandshake, PeerRecord, UdxInfo, command};
 use super::nat::{first_public, match_address};
-use super::net::{Net, Owner};
-use super::{Agreed, ConnectId, DhtEvent, Dial};
+use super::net::Net;
+use super::owner::{ConnectStep as Step, Owner};
 use crate::crypto::hash;
 use crate::key::{NodeId, PublicKey};
 use crate::swarm::SocketId;
@@ -40,39 +41,6 @@ const MAX_ASKED: usize = 32;
 const QUERY_RETRIES: u8 = 3;
 /// PINGs to local addresses, one second each, before the LAN is given up.
 const LAN_TRIES: u8 = 4;
-
-/// Why no connection came about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ConnectError {
-    #[error("nobody knows this peer: it is not announced")]
-    PeerNotFound,
-    #[error("the peer is announced but did not answer")]
-    PeerConnectionFailed,
-    #[error("the peer's answer is garbled")]
-    HandshakeInvalid,
-    #[error("the peer speaks version {0} of the handshake")]
-    ServerIncompatible(u64),
-    #[error("the peer refused with error {0}")]
-    ServerError(u64),
-    #[error("the peer is behind the same router but cannot be reached on the local network")]
-    LanUnreachable,
-    #[error("the peer is behind a NAT and has to be punched to, which is not supported yet")]
-    CannotHolepunch,
-    #[error("this is no public key, or our own")]
-    BadKey,
-}
-
-/// What one request or query was for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
-    Find,
-    /// A handshake; `known` if the relay was known from before.
-    Handshake {
-        via: SocketAddrV4,
-        known: bool,
-    },
-    Lan(SocketAddrV4),
-}
 
 /// The server's answer, opened.
 #[derive(Debug)]
@@ -104,7 +72,7 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Connect {
     id: ConnectId,
-    remote: PublicKey,
+    pub remote: PublicKey,
     target: NodeId,
     local_id: u32,
     state: State,
@@ -118,6 +86,8 @@ pub(super) struct Connect {
     /// Query rounds left: a first one from given relays is repeated from the table.
     rounds: u8,
     had_record: bool,
+    /// Where the peer is to be looked for next time.
+    pub next_relays: Vec<SocketAddrV4>,
 }
 
 impl Connect {
@@ -159,6 +129,7 @@ impl Connect {
             asked: Vec::new(),
             rounds: if relays.is_empty() { 1 } else { 2 },
             had_record: false,
+            next_relays: Vec::new(),
         };
         connect.find(net, now);
         connect.advance(net, now);
@@ -331,8 +302,7 @@ impl Connect {
         if payload.error != NoisePayload::ERROR_NONE {
             return self.fail(ConnectError::ServerError(payload.error), net);
         }
-        let next_time = payload.relay_addresses.clone().unwrap_or_else(|| self.asked.clone());
-        net.remember_relays(self.remote, next_time);
+        self.next_relays = payload.relay_addresses.clone().unwrap_or_else(|| self.asked.clone());
         let holepunchable = payload.holepunch.as_ref().is_some_and(|h| !h.relays.is_empty());
         let big_datagrams = udx.big_datagrams && net.config.big_datagrams;
         let link = Box::new(Link { keys, remote_id: udx.id, big_datagrams, holepunchable });

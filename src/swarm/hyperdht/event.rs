@@ -1,6 +1,5 @@
 //! What the owner decides about a node, and what the node tells its owner.
 
-use super::ConnectError;
 use crate::crypto::KeyPair;
 use crate::key::{NodeId, PublicKey, Topic};
 use crate::swarm::SocketId;
@@ -63,6 +62,27 @@ impl DhtConfig {
 /// Handle of a connection attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectId(pub u64);
+
+/// Why no connection came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    #[error("nobody knows this peer: it is not announced")]
+    PeerNotFound,
+    #[error("the peer is announced but did not answer")]
+    PeerConnectionFailed,
+    #[error("the peer's answer is garbled")]
+    HandshakeInvalid,
+    #[error("the peer speaks version {0} of the handshake")]
+    ServerIncompatible(u64),
+    #[error("the peer refused with error {0}")]
+    ServerError(u64),
+    #[error("the peer is behind the same router but cannot be reached on the local network")]
+    LanUnreachable,
+    #[error("the peer is behind a NAT and has to be punched to, which is not supported yet")]
+    CannotHolepunch,
+    #[error("this is no public key, or our own")]
+    BadKey,
+}
 
 /// Where to send a stream's packets, and from which socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

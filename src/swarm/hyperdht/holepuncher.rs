@@ -7,7 +7,7 @@
 //!
 //! Source: hyperdht/lib/holepuncher.js
 
-use super::connect::ConnectError;
+use super::event::ConnectError;
 
 /// The rounds of probing and punching.
 #[derive(Debug)]

@@ -3,7 +3,8 @@
 //! Source: hyperdht/lib/announcer.js:_unannounce
 
 use super::messages::command;
-use super::net::{Net, Owner};
+use super::net::{Net, Withdrawal};
+use super::owner::{LeaveStep as Step, Owner};
 use super::signatures::Place;
 use crate::crypto::KeyPair;
 use crate::key::NodeId;
@@ -11,13 +12,6 @@ use crate::swarm::dht_rpc::{Ask, Reply};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// What one request was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
-    Token,
-    Unannounce,
-}
 
 /// An announcement on its way out.
 #[derive(Debug)]
@@ -29,7 +23,7 @@ pub(super) struct Leaving {
 }
 
 impl Leaving {
-    pub fn new(key_pair: Arc<KeyPair>, target: NodeId, nodes: Vec<SocketAddrV4>) -> Self {
+    pub fn new(Withdrawal { key_pair, target, nodes }: Withdrawal) -> Self {
         Self { key_pair, target, nodes, waiting: 0 }
     }
 

@@ -14,19 +14,22 @@
 //! Source: hyperdht/index.js
 
 mod announcer;
+mod blocked;
 mod cache;
 mod connect;
+mod dispatch;
 mod event;
 pub mod handshake;
 mod holepuncher;
+mod known_relays;
 mod leave;
 pub mod messages;
 pub mod nat;
 mod net;
+mod owner;
 mod records;
 mod router;
 pub mod secure_payload;
-mod serve;
 mod server;
 pub mod signatures;
 mod topics;
@@ -35,17 +38,19 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-pub use connect::ConnectError;
-pub use event::{Agreed, ConnectId, DhtConfig, DhtEvent, Dial};
+pub use event::{Agreed, ConnectError, ConnectId, DhtConfig, DhtEvent, Dial};
 
 use super::SocketId;
 use super::dht_rpc::{Health, NatSampler, QueryId, QuerySpec, Rpc, RpcConfig, RpcEvent, Transmit};
 use crate::crypto::{KeyPair, hash};
 use crate::key::{NodeId, PublicKey, Topic};
+use blocked::Blocked;
 use connect::Connect;
+use known_relays::KnownRelays;
 use leave::Leaving;
 use messages::{MutableValue, PeerRecord, command};
-use net::{Net, Owner};
+use net::{Net, Withdrawal};
+use owner::{Owner, TopicStep, ValueStep};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use records::Records;
@@ -59,8 +64,6 @@ use values::{Kind, ValueQuery};
 
 /// How long a side that does not dial waits for the other's first packet.
 pub const PASSIVE_WAIT: Duration = Duration::from_secs(10);
-/// Local addresses told to a peer.
-const MAX_LOCAL_ADDRESSES: usize = 8;
 /// Topics and keys whose nearest nodes or relays are remembered.
 const MAX_REMEMBERED: usize = 512;
 
@@ -75,6 +78,8 @@ pub struct HyperDht {
     leaving: BTreeMap<u64, (Leaving, Option<PublicKey>)>,
     /// Nodes nearest to a topic at its last query.
     closest: lru::LruCache<NodeId, Vec<SocketAddrV4>>,
+    blocked: Blocked,
+    known_relays: KnownRelays,
     next_id: u64,
 }
 
@@ -98,6 +103,8 @@ impl HyperDht {
             values: BTreeMap::new(),
             leaving: BTreeMap::new(),
             closest: lru::LruCache::new(remembered()),
+            blocked: Blocked::default(),
+            known_relays: KnownRelays::new(remembered()),
             next_id: 0,
         };
         dht.pump(now);
@@ -148,7 +155,7 @@ impl HyperDht {
 
     /// Handshakes of `key` get no answer until `until`.
     pub fn block(&mut self, key: PublicKey, until: Instant, now: Instant) {
-        self.net.block(key, until, now);
+        self.blocked.add(key, until, now);
     }
 
     /// Announces a key and answers its handshakes. Does nothing if it is listened on already.
@@ -164,8 +171,8 @@ impl HyperDht {
     /// Stops listening on a key and tells its relays; [`DhtEvent::Unlistened`] when that is done.
     pub fn unlisten(&mut self, key: &PublicKey, now: Instant) {
         if let Some(server) = self.servers.remove(&target_of(key)) {
-            let leaving = server.announcer.stop(&mut self.net);
-            self.leave(leaving, Some(*key), now);
+            let withdrawal = server.announcer.stop(&mut self.net);
+            self.leave(withdrawal, Some(*key), now);
         }
         self.pump(now);
     }
@@ -212,7 +219,7 @@ impl HyperDht {
         let relays = match route {
             Some(relay) => vec![relay],
             None if !relay_addresses.is_empty() => relay_addresses,
-            None => self.net.known_relays(&remote),
+            None => self.known_relays.of(&remote),
         };
         let connect = if remote == self.public_key() {
             Err(ConnectError::BadKey)
@@ -319,7 +326,7 @@ impl HyperDht {
         let spec = QuerySpec { nodes, only_nodes, ..QuerySpec::new(command::LOOKUP, target) };
         // The owner must know the query's number, which is the query's own.
         let id = self.net.rpc.query(spec, now);
-        self.net.own_query(id, Owner::Topic(id, topics::Step::Look));
+        self.net.own_query(id, Owner::Topic(id, TopicStep::Look));
         let mut query = TopicQuery::new(target, aim, self.net.config.key_pair.clone());
         self.add_own_records(id, &mut query, now);
         self.topics.insert(id, query);
@@ -330,7 +337,7 @@ impl HyperDht {
     fn value_query(&mut self, kind: Kind, target: NodeId, now: Instant) -> QueryId {
         let query = ValueQuery::new(kind, target);
         let id = self.net.rpc.query(query.spec(), now);
-        self.net.own_query(id, Owner::Value(id, values::Step::Look));
+        self.net.own_query(id, Owner::Value(id, ValueStep::Look));
         self.values.insert(id, query);
         self.pump(now);
         id
@@ -350,8 +357,9 @@ impl HyperDht {
         }
     }
 
-    fn leave(&mut self, mut leaving: Leaving, key: Option<PublicKey>, now: Instant) {
+    fn leave(&mut self, withdrawal: Withdrawal, key: Option<PublicKey>, now: Instant) {
         let id = self.fresh_id();
+        let mut leaving = Leaving::new(withdrawal);
         leaving.start(id, &mut self.net, now);
         self.leaving.insert(id, (leaving, key));
         self.finish_leaving(id);
@@ -373,8 +381,8 @@ impl HyperDht {
     /// Works off what the rpc node has for us, until it has nothing more.
     fn pump(&mut self, now: Instant) {
         loop {
-            for leaving in std::mem::take(&mut self.net.leaving) {
-                self.leave(leaving, None, now);
+            for withdrawal in std::mem::take(&mut self.net.withdrawals) {
+                self.leave(withdrawal, None, now);
             }
             let Some(event) = self.net.rpc.poll_event() else { break };
             self.on_rpc_event(event, now);

@@ -1,28 +1,27 @@
 //! The dht-rpc node as the parts of [`super::HyperDht`] share it: who asked what, and what to tell the owner.
 
-use super::messages::{Firewall, PeerRecord};
-use super::{DhtConfig, DhtEvent, announcer, connect, leave, topics, values};
-use crate::key::{NodeId, PublicKey};
+use super::event::{DhtConfig, DhtEvent};
+use super::messages::Firewall;
+use super::owner::Owner;
+use crate::crypto::KeyPair;
+use crate::key::NodeId;
 use crate::swarm::dht_rpc::{Ask, QueryId, QuerySpec, RequestId, Rpc};
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddrV4;
+use std::sync::Arc;
 use std::time::Instant;
 
-/// Which part a request or query belongs to, and what it was for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Owner {
-    /// The announcer of the server at this target.
-    Announcer(NodeId, announcer::Step),
-    Connect(super::ConnectId, connect::Step),
-    Topic(QueryId, topics::Step),
-    Leave(u64, leave::Step),
-    Value(QueryId, values::Step),
-}
+/// Local addresses told to a peer.
+const MAX_LOCAL_ADDRESSES: usize = 8;
 
-/// Keys that get no answer at a time; of more, the one whose time is over first gets one again. A key costs a
-/// stranger nothing, so there is no end to them.
-const MAX_BLOCKED: usize = 1024;
+/// An announcement that some nodes are to forget.
+#[derive(Debug)]
+pub(super) struct Withdrawal {
+    pub key_pair: Arc<KeyPair>,
+    pub target: NodeId,
+    pub nodes: Vec<SocketAddrV4>,
+}
 
 pub(super) struct Net {
     pub rpc: Rpc,
@@ -30,13 +29,9 @@ pub(super) struct Net {
     pub rng: StdRng,
     pub events: VecDeque<DhtEvent>,
     /// Announcements to withdraw, not begun yet.
-    pub leaving: Vec<leave::Leaving>,
+    pub withdrawals: Vec<Withdrawal>,
     requests: BTreeMap<RequestId, Owner>,
     queries: BTreeMap<QueryId, Owner>,
-    /// Keys whose handshakes get no answer, and until when.
-    blocked: BTreeMap<PublicKey, Instant>,
-    /// Where a peer was found or said to be found next time.
-    relays: lru::LruCache<PublicKey, Vec<SocketAddrV4>>,
 }
 
 impl Net {
@@ -46,26 +41,10 @@ impl Net {
             config,
             rng,
             events: VecDeque::new(),
-            leaving: Vec::new(),
+            withdrawals: Vec::new(),
             requests: BTreeMap::new(),
             queries: BTreeMap::new(),
-            blocked: BTreeMap::new(),
-            relays: lru::LruCache::new(super::remembered()),
         }
-    }
-
-    pub fn block(&mut self, key: PublicKey, until: Instant, now: Instant) {
-        self.blocked.retain(|_, until| *until > now);
-        self.blocked.insert(key, until);
-        if self.blocked.len() > MAX_BLOCKED
-            && let Some((&first, _)) = self.blocked.iter().min_by_key(|(_, until)| **until)
-        {
-            self.blocked.remove(&first);
-        }
-    }
-
-    pub fn is_blocked(&self, key: &PublicKey, now: Instant) -> bool {
-        self.blocked.get(key).is_some_and(|until| *until > now)
     }
 
     pub fn ask(&mut self, ask: Ask, owner: Owner, now: Instant) -> RequestId {
@@ -83,17 +62,6 @@ impl Net {
     /// Names the owner of a query that was started at the rpc node.
     pub fn own_query(&mut self, id: QueryId, owner: Owner) {
         self.queries.insert(id, owner);
-    }
-
-    pub fn known_relays(&mut self, key: &PublicKey) -> Vec<SocketAddrV4> {
-        self.relays.get(key).cloned().unwrap_or_default()
-    }
-
-    pub fn remember_relays(&mut self, key: PublicKey, mut relays: Vec<SocketAddrV4>) {
-        relays.truncate(PeerRecord::MAX_RELAYS);
-        if !relays.is_empty() {
-            self.relays.put(key, relays);
-        }
     }
 
     /// The owner of a request that is over.
@@ -140,7 +108,7 @@ impl Net {
     /// The addresses to tell a peer: the public one if it is known, and those on our networks.
     pub fn addresses(&self) -> Vec<SocketAddrV4> {
         let mut list: Vec<_> = self.open_address().into_iter().collect();
-        let local = self.config.local_addresses.iter().take(super::MAX_LOCAL_ADDRESSES);
+        let local = self.config.local_addresses.iter().take(MAX_LOCAL_ADDRESSES);
         list.extend(local.filter(|a| Some(**a) != self.open_address()));
         list
     }

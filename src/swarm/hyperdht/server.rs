@@ -9,10 +9,11 @@
 //! Source: hyperdht/lib/server.js
 
 use super::announcer::Announcer;
+use super::blocked::Blocked;
+use super::event::{Agreed, DhtEvent, Dial};
 use super::handshake::Answering;
 use super::messages::{Firewall, HolepunchInfo, NoisePayload, PeerHandshake, UdxInfo};
 use super::net::Net;
-use super::{Agreed, DhtEvent, Dial};
 use crate::crypto::{Hash, KeyPair, hash};
 use crate::key::NodeId;
 use crate::swarm::SocketId;
@@ -71,6 +72,7 @@ impl Server {
         &mut self,
         m: &PeerHandshake,
         incoming: &Incoming,
+        blocked: &Blocked,
         net: &mut Net,
         now: Instant,
     ) -> Option<Vec<u8>> {
@@ -82,7 +84,7 @@ impl Server {
             tracing::debug!(from = %incoming.from, "too many handshakes, one dropped");
             return None;
         }
-        let answer = self.answer(m, incoming, net, now);
+        let answer = self.answer(m, incoming, blocked, net, now);
         self.answers.insert(id, answer.clone());
         self.by_age.push_back((now + HANDSHAKE_KEEP, id));
         if self.by_age.len() > MAX_HANDSHAKES
@@ -131,6 +133,7 @@ impl Server {
         &mut self,
         m: &PeerHandshake,
         incoming: &Incoming,
+        blocked: &Blocked,
         net: &mut Net,
         now: Instant,
     ) -> Option<Vec<u8>> {
@@ -138,7 +141,7 @@ impl Server {
         net.rng.fill_bytes(&mut ephemeral);
         let client = Answering::read(&self.key_pair, &m.noise, ephemeral)?;
         let remote = client.remote;
-        if remote.0 == self.key_pair.public() || net.is_blocked(&remote, now) {
+        if remote.0 == self.key_pair.public() || blocked.has(&remote, now) {
             return None;
         }
         let direct = m.peer.is_none();

@@ -5,9 +5,10 @@
 //!
 //! Source: hyperdht/index.js:lookup, announce, lookupAndUnannounce
 
-use super::DhtEvent;
+use super::event::DhtEvent;
 use super::messages::{LookupReply, PeerRecord, command};
-use super::net::{Net, Owner};
+use super::net::Net;
+use super::owner::{Owner, TopicStep as Step};
 use super::signatures::Place;
 use crate::crypto::KeyPair;
 use crate::key::{NodeId, PublicKey};
@@ -27,13 +28,6 @@ pub(super) enum Aim {
     Lookup,
     Announce,
     Unannounce,
-}
-
-/// What one request was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
-    Look,
-    Commit,
 }
 
 #[derive(Debug)]

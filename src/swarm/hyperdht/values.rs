@@ -5,9 +5,10 @@
 //!
 //! Source: hyperdht/index.js:immutableGet, immutablePut, mutableGet, mutablePut
 
-use super::DhtEvent;
+use super::event::DhtEvent;
 use super::messages::{MutablePut, MutableValue, command};
-use super::net::{Net, Owner};
+use super::net::Net;
+use super::owner::{Owner, ValueStep as Step};
 use super::signatures::verify_mutable;
 use crate::codec::Put;
 use crate::crypto::hash;
@@ -15,13 +16,6 @@ use crate::key::{NodeId, PublicKey};
 use crate::swarm::dht_rpc::message::error;
 use crate::swarm::dht_rpc::{Ask, QueryId, QuerySpec, Reply};
 use std::time::Instant;
-
-/// What one request was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
-    Look,
-    Put,
-}
 
 /// A value and its name.
 #[derive(Debug, Clone)]

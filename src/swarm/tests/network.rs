@@ -236,7 +236,7 @@ fn a_server_counts_as_announced_once_a_node_holds_its_record() {
     network.swarms[server] = Swarm::new(config, StdRng::seed_from_u64(1), network.now);
     network.join(server, SERVER);
     let announced = |n: &Network| {
-        let done = |e: &SwarmEvent| matches!(e, SwarmEvent::Discovery { announced: true, .. });
+        let done = |e: &SwarmEvent| matches!(e, SwarmEvent::Round { announced: true, .. });
         n.events[server].iter().any(done)
     };
     assert_eq!(network.run_until(Duration::from_secs(60), announced), None, "nobody is there");

@@ -39,7 +39,7 @@ impl Swarm {
         if let Some(round) = self.topics.finished(query, has_peer, now, &mut self.rng) {
             let announced = round.announced;
             let (topic, found) = (round.topic, round.found);
-            self.events.push_back(SwarmEvent::Discovery { topic, found, announced });
+            self.events.push_back(SwarmEvent::Round { topic, found, announced });
             self.unsettled.insert(topic);
         }
     }

@@ -5,12 +5,13 @@
 //!
 //! Source: hyperdht/index.js:onrequest, hyperdht/lib/persistent.js
 
+use super::HyperDht;
+use super::event::DhtEvent;
 use super::messages::{LookupReply, PeerHandshake, PeerHolepunch, command};
-use super::net::Owner;
+use super::owner::Owner;
 use super::records::{Records, Stored};
 use super::router::{self, Hop};
 use super::signatures::Place;
-use super::{DhtEvent, HyperDht};
 use crate::key::{NodeId, Topic};
 use crate::swarm::dht_rpc::{Extras, Incoming, QueryId, Reply};
 use std::net::SocketAddrV4;
@@ -30,9 +31,10 @@ impl HyperDht {
         let Some(m) = request.value.as_deref().and_then(|v| PeerHandshake::decode(v).ok()) else {
             return;
         };
+        let blocked = &self.blocked;
         let server = request.target.and_then(|target| self.servers.get_mut(&target));
         let hop = match server {
-            Some(server) => match server.on_handshake(&m, incoming, &mut self.net, now) {
+            Some(server) => match server.on_handshake(&m, incoming, blocked, &mut self.net, now) {
                 Some(noise) => router::answer_handshake(&m, noise, incoming.from),
                 None => Hop::Drop,
             },
@@ -239,9 +241,11 @@ impl HyperDht {
         }
     }
 
-    fn finish_connect(&mut self, id: super::ConnectId) {
-        if self.connects.get(&id).is_some_and(super::Connect::is_over) {
-            self.connects.remove(&id);
+    fn finish_connect(&mut self, id: super::event::ConnectId) {
+        if self.connects.get(&id).is_some_and(super::Connect::is_over)
+            && let Some(connect) = self.connects.remove(&id)
+        {
+            self.known_relays.put(connect.remote, connect.next_relays);
         }
     }
 

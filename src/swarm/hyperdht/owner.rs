@@ -1,0 +1,59 @@
+//! Whose a request or query is, and what it was for: plain data, under which its answer is brought home.
+
+use super::event::ConnectId;
+use super::messages::RelayInfo;
+use crate::key::NodeId;
+use crate::swarm::dht_rpc::QueryId;
+use std::net::SocketAddrV4;
+
+/// The part that asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// The announcer of the server at this target.
+    Announcer(NodeId, AnnouncerStep),
+    Connect(ConnectId, ConnectStep),
+    Topic(QueryId, TopicStep),
+    Leave(u64, LeaveStep),
+    Value(QueryId, ValueStep),
+}
+
+/// What the announcer of a key asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum AnnouncerStep {
+    Look,
+    Announce(RelayInfo),
+    Ping,
+}
+
+/// What a connection attempt asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ConnectStep {
+    Find,
+    /// A handshake; `known` if the relay was known from before.
+    Handshake {
+        via: SocketAddrV4,
+        known: bool,
+    },
+    Lan(SocketAddrV4),
+}
+
+/// What a lookup, announcement or withdrawal of a topic asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TopicStep {
+    Look,
+    Commit,
+}
+
+/// What the withdrawal of a key asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeaveStep {
+    Token,
+    Unannounce,
+}
+
+/// What a put or get of a value asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ValueStep {
+    Look,
+    Put,
+}
