@@ -26,7 +26,7 @@ fn network(bootstrap: Vec<SocketAddrV4>, persistent: bool) -> (NetworkHandle, Ev
     let config = NetworkConfig {
         key_pair: KeyPair::generate(),
         bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
-        bootstrap,
+        bootstrap: bootstrap.into_iter().map(Into::into).collect(),
         persistent,
         address: None,
         limits: Limits::default(),

@@ -1,8 +1,8 @@
 //! `hdrive dht`: a node of the DHT, the first of a private network or one more of a known one.
 
 use super::args::{Dht, Global};
+use super::bootstrap;
 use super::exit::{Exit, Fail, Failure, Result};
-use super::serve::resolve_bootstrap;
 use crate::crypto::KeyPair;
 use crate::swarm::Limits;
 use crate::swarm::driver::{Network, NetworkConfig};
@@ -10,11 +10,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub fn run(args: &Dht, global: &Global) -> Result<Exit> {
     super::runtime(1)?.block_on(async {
-        let names = global.bootstrap.as_deref().unwrap_or_default();
         let config = NetworkConfig {
             key_pair: KeyPair::generate(),
             bind: args.bind,
-            bootstrap: resolve_bootstrap(names).await?,
+            bootstrap: bootstrap::named(global)?,
             persistent: true,
             address: None,
             limits: Limits::default(),

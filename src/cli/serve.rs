@@ -8,8 +8,9 @@ use super::context::{Cancel, Context};
 use super::exit::{Exit, Fail, Failure, Result};
 use super::output::Output;
 use super::owner::{ACCEPTED, Asked, Ownership, Request, read_request};
-use super::{cat, create, get, info, ls, mount, put, rm, runtime, seed, share, status};
+use super::{bootstrap, cat, create, get, info, ls, mount, put, rm, runtime, seed, share, status};
 use crate::node::{Node, NodeConfig};
+use crate::swarm::driver::BootstrapNode;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -26,7 +27,7 @@ const WORKERS: usize = 2;
 pub fn run(ownership: Ownership, first: Request, store: &Path, global: &Global) -> Result<Exit> {
     let runtime = runtime(WORKERS)?;
     let exit = runtime.block_on(async {
-        let config = config(&first.command, store, global).await?;
+        let config = config(&first.command, store, global)?;
         let node = Node::start(config).await.or_exit(Exit::Store)?;
         let exit = serve(&ownership, first, &node).await;
         node.shutdown().await;
@@ -37,12 +38,11 @@ pub fn run(ownership: Ownership, first: Request, store: &Path, global: &Global) 
     exit
 }
 
-async fn config(command: &Command, store: &Path, global: &Global) -> Result<NodeConfig> {
+fn config(command: &Command, store: &Path, global: &Global) -> Result<NodeConfig> {
     let mut config = NodeConfig::new(store);
-    // Empty names are as none.
-    let names = global.bootstrap.as_ref().filter(|names| names.iter().any(|n| !n.is_empty()));
-    if let Some(names) = names {
-        config.bootstrap = resolve_bootstrap(names).await?;
+    config.bootstrap = bootstrap::named(global)?;
+    if config.bootstrap.is_empty() {
+        config.bootstrap = BootstrapNode::public();
     }
     config.local = global.local.unwrap_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
     if let Command::Mount(mount) = command {
@@ -51,34 +51,6 @@ async fn config(command: &Command, store: &Path, global: &Global) -> Result<Node
         config.cache_memory = mount.cache_memory;
     }
     Ok(config)
-}
-
-/// The addresses behind `host:port` names; those that do not resolve are left out with a warning.
-pub async fn resolve_bootstrap(names: &[String]) -> Result<Vec<SocketAddrV4>> {
-    let mut found = Vec::new();
-    let names: Vec<&str> = names.iter().map(|n| n.trim()).filter(|n| !n.is_empty()).collect();
-    for &name in &names {
-        // The reference writes a known address in front: ip@host:port.
-        let name = match name.split_once('@') {
-            Some((ip, host)) => format!("{ip}:{}", host.rsplit(':').next().unwrap_or("49737")),
-            None => name.to_string(),
-        };
-        match tokio::net::lookup_host(&name).await {
-            Ok(addrs) => found.extend(addrs.filter_map(|a| match a {
-                std::net::SocketAddr::V4(a) => Some(a),
-                std::net::SocketAddr::V6(_) => None,
-            })),
-            Err(error) => tracing::warn!("bootstrap node {name}: {error}"),
-        }
-    }
-    if found.is_empty() && !names.is_empty() {
-        let names = names.join(",");
-        return Err(Failure::new(
-            Exit::Usage,
-            format_args!("none of the bootstrap nodes {names} has an address: write host:port"),
-        ));
-    }
-    Ok(found)
 }
 
 async fn serve(ownership: &Ownership, first: Request, node: &Arc<Node>) -> Result<Exit> {

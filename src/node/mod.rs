@@ -18,7 +18,7 @@ use crate::hyper::replication::PeerInfo;
 use crate::hyper::session::{CoreHandle, Patience, Wish};
 use crate::hyper::store::{Namespace, Store};
 use crate::key::{CoreKey, DiscoveryKey, Topic};
-use crate::swarm::driver::{Network, NetworkConfig, NetworkHandle};
+use crate::swarm::driver::{BootstrapNode, Network, NetworkConfig, NetworkHandle};
 use crate::swarm::{JoinOptions, Limits, SwarmStatus};
 use discovery::Discovery;
 use pump::{Inputs, Pump, Question};
@@ -39,7 +39,7 @@ pub struct NodeConfig {
     /// Directory of the store; it exists.
     pub store: PathBuf,
     /// DHT nodes to start from.
-    pub bootstrap: Vec<SocketAddrV4>,
+    pub bootstrap: Vec<BootstrapNode>,
     /// Local address of this peer; port 0 for any.
     pub local: SocketAddrV4,
     /// Bytes of verified blocks kept in memory.

@@ -90,6 +90,8 @@ pub struct Swarm {
     ready: bool,
     listening: bool,
     online: bool,
+    /// Addresses of bootstrap nodes are being looked up: nobody could be asked yet.
+    entering: bool,
     stopping: bool,
 }
 
@@ -116,6 +118,7 @@ impl Swarm {
             ready: false,
             listening: false,
             online: true,
+            entering: false,
             stopping: false,
         }
     }
@@ -168,7 +171,7 @@ impl Swarm {
         let deadlines = [
             self.udx.poll_timeout(),
             self.dht.poll_timeout(),
-            self.topics.poll_timeout(),
+            self.topics.poll_timeout().filter(|_| !self.entering),
             self.peers.poll_timeout(),
             self.connections.poll_timeout(),
             self.closing.values().min().copied(),
@@ -296,6 +299,26 @@ impl Swarm {
         self.pump(now);
     }
 
+    /// Asks nobody anything before [`Self::set_bootstrap`]: the addresses are still being looked up.
+    pub fn await_bootstrap(&mut self) {
+        self.entering = true;
+    }
+
+    /// The nodes to enter the DHT by have other addresses.
+    pub fn set_bootstrap(&mut self, nodes: Vec<SocketAddrV4>, now: Instant) {
+        let entered = std::mem::take(&mut self.entering);
+        if self.dht.set_bootstrap(nodes, now) && self.is_alone() && !entered {
+            self.dht.refresh(now);
+            self.look_around(now);
+        }
+        self.pump(now);
+    }
+
+    /// Whether we know no node of the DHT.
+    pub fn is_alone(&self) -> bool {
+        self.dht.nodes() == 0
+    }
+
     /// Leaves everything. [`Self::is_stopped`] tells when all has been said.
     pub fn stop(&mut self, now: Instant) {
         self.stopping = true;
@@ -368,7 +391,7 @@ impl Swarm {
         let limits = self.limits;
         let first = self.connections.counted() == self.connections.dialling();
         let parallel = if first { limits.max_parallel_first } else { limits.max_parallel };
-        if self.stopping || self.connections.dialling() >= parallel {
+        if self.stopping || self.entering || self.connections.dialling() >= parallel {
             return false;
         }
         let Some(dial) = self.peers.next_dial(!self.is_within_max_peers(), now) else {

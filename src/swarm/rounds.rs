@@ -11,6 +11,9 @@ use std::time::Instant;
 impl Swarm {
     /// Starts the next round of a topic that is due.
     pub(super) fn start_round(&mut self, now: Instant) -> bool {
+        if self.entering {
+            return false;
+        }
         if !self.listening && self.topics.is_server() {
             // Records of topics name our relays, so those come first; DhtEvent::Listening says when.
             self.listening = true;

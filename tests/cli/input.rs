@@ -51,6 +51,7 @@ fn values_that_make_no_sense_are_told() {
     assert!(mount(&["-o", "ro,frobnicate"]).contains("frobnicate"));
     assert!(mount(&["-o", "uid=me"]).contains("uid"));
     assert!(mount(&["--bootstrap", "nonsense"]).contains("host:port"));
+    assert!(mount(&["--bootstrap", "127.0.0.1:9,a b:1"]).contains("'a b:1'"));
     refused(&lab, 2, &["mount", &format!("{NOBODYS}/sub"), text(&at)], &["as a whole"]);
 }
 

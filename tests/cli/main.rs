@@ -26,6 +26,7 @@ mod liar;
 mod memory;
 mod mounts;
 mod peers;
+mod public;
 mod sharing;
 mod store;
 mod users;

@@ -24,7 +24,7 @@ impl Peer {
         let config = NetworkConfig {
             key_pair: KeyPair::generate(),
             bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
-            bootstrap: bootstrap.to_vec(),
+            bootstrap: bootstrap.iter().map(|&addr| addr.into()).collect(),
             persistent,
             address: None,
             limits: Limits::default(),

@@ -130,6 +130,19 @@ impl Rpc {
         self.upkeep.bootstrapped
     }
 
+    /// The nodes to start from have other addresses: asks them if there is nobody else. True if that is news.
+    pub fn set_bootstrap(&mut self, nodes: Vec<SocketAddrV4>, now: Instant) -> bool {
+        if self.config.bootstrap == nodes {
+            return false;
+        }
+        self.config.allow_bogons |= nodes.iter().any(|node| bogon::is_bogon(node.ip()));
+        self.config.bootstrap = nodes;
+        if self.table.is_empty() {
+            self.refresh(now);
+        }
+        true
+    }
+
     /// Requests in flight.
     pub fn inflight(&self) -> usize {
         self.requests.len()

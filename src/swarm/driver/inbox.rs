@@ -4,11 +4,13 @@
 //! rings, and only if the thread may be asleep. The bell is a socket pair, so that the thread can wait
 //! for it and for its UDP sockets in one call.
 
+use super::bootstrap::LookUp;
 use crate::codec::FrameBuf;
 use crate::key::{PublicKey, Topic};
 use crate::swarm::{ConnId, JoinOptions, SwarmStatus};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
@@ -25,6 +27,8 @@ pub enum Command {
     Consumed(ConnId, usize),
     Close(ConnId),
     Ban(PublicKey, Instant),
+    /// A name of a bootstrap node was looked up.
+    Found(LookUp, io::Result<Vec<Ipv4Addr>>),
     Status(oneshot::Sender<SwarmStatus>),
     Stop,
 }

@@ -21,13 +21,14 @@ mod inbox;
 mod interfaces;
 mod socket;
 
-pub use bootstrap::{BootstrapError, PUBLIC_BOOTSTRAP, resolve_bootstrap};
+pub use bootstrap::{BootstrapError, BootstrapNode};
 
 use super::{ConnId, JoinOptions, Limits, SocketId, Swarm, SwarmConfig, SwarmEvent, SwarmStatus};
 use super::{Traffic, Transmit};
 use crate::codec::FrameBuf;
 use crate::crypto::KeyPair;
 use crate::key::{PublicKey, Topic};
+use bootstrap::{Bootstrap, LookUp, look_up};
 use inbox::{Command, Inbox};
 use interfaces::local_addresses;
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -62,8 +63,8 @@ pub struct NetworkConfig {
     pub key_pair: KeyPair,
     /// Where the main socket is bound; port 0 for any, and a taken port is replaced.
     pub bind: SocketAddrV4,
-    /// Nodes to enter the DHT by; see [`resolve_bootstrap`].
-    pub bootstrap: Vec<SocketAddrV4>,
+    /// Nodes to enter the DHT by.
+    pub bootstrap: Vec<BootstrapNode>,
     /// Be a full node of the DHT.
     pub persistent: bool,
     /// Our public address, if known. A full node bound to one address has that; the first of a network, which
@@ -210,6 +211,7 @@ struct Driver {
     /// A send that the kernel had no room for.
     blocked: Option<Transmit>,
     traffic: Traffic,
+    bootstrap: Bootstrap,
     local_addresses: Vec<SocketAddrV4>,
     interfaces_at: Instant,
     /// We are to stop, by then at the latest.
@@ -232,18 +234,23 @@ impl Driver {
     ) -> Self {
         let NetworkConfig { key_pair, bootstrap, persistent, address, limits, .. } = config;
         let local_addresses = local_addresses(bound);
+        let now = Instant::now();
+        let bootstrap = Bootstrap::new(bootstrap, now);
         let config = SwarmConfig {
             key_pair,
-            bootstrap,
+            bootstrap: bootstrap.addresses(),
             persistent,
             address,
             local_addresses: local_addresses.clone(),
             unix_ms: unix_ms(),
             limits,
         };
-        let now = Instant::now();
+        let mut swarm = Swarm::new(config, StdRng::from_os_rng(), now);
+        if bootstrap.is_pending() {
+            swarm.await_bootstrap();
+        }
         Self {
-            swarm: Swarm::new(config, StdRng::from_os_rng(), now),
+            swarm,
             sockets: vec![socket],
             inbox,
             commands: Vec::new(),
@@ -251,6 +258,7 @@ impl Driver {
             buf: Vec::with_capacity(1 << 16),
             blocked: None,
             traffic: Traffic::default(),
+            bootstrap,
             local_addresses,
             interfaces_at: now + INTERFACES_EVERY,
             stop_by: None,
@@ -272,6 +280,7 @@ impl Driver {
             if self.interfaces_at <= now {
                 self.look_at_interfaces(now);
             }
+            self.look_up_names(now);
             let sending = self.transmit(now);
             if !self.hand_over_events() || self.is_over(now) {
                 break;
@@ -305,6 +314,12 @@ impl Driver {
             Command::LeavePeer(key) => self.swarm.leave_peer(&key, now),
             Command::Close(conn) => self.swarm.close(conn, now),
             Command::Ban(key, until) => self.swarm.ban(key, until, now),
+            Command::Found(name, found) => {
+                let changed = self.bootstrap.found(&name, found);
+                if changed || !self.bootstrap.is_pending() {
+                    self.swarm.set_bootstrap(self.bootstrap.addresses(), now);
+                }
+            }
             Command::Status(answer) => {
                 let traffic = self.traffic;
                 let _ = answer.send(SwarmStatus { traffic, ..self.swarm.status() });
@@ -401,7 +416,8 @@ impl Driver {
         }
         self.traffic.waits += 1;
         let now = Instant::now();
-        let deadline = [self.swarm.poll_timeout(), Some(self.interfaces_at), self.stop_by];
+        let names = self.bootstrap.poll_timeout(self.swarm.is_alone());
+        let deadline = [self.swarm.poll_timeout(), Some(self.interfaces_at), self.stop_by, names];
         let deadline = deadline.into_iter().flatten().min().unwrap_or(self.interfaces_at);
         let timeout = TimeSpec::from(deadline.saturating_duration_since(now));
         let blocked = self.blocked.map(|blocked| usize::from(blocked.socket.0));
@@ -432,6 +448,27 @@ impl Driver {
             tracing::info!(addresses = ?found, "the network changed");
             self.local_addresses = found.clone();
             self.swarm.network_changed(found, now);
+            self.bootstrap.hurry(now);
+        }
+    }
+
+    /// Looks names of bootstrap nodes up, each on a thread of its own: a resolver may hang.
+    fn look_up_names(&mut self, now: Instant) {
+        let pending = self.bootstrap.is_pending();
+        for name in self.bootstrap.due(self.swarm.is_alone(), now) {
+            let inbox = self.inbox.clone();
+            let LookUp { name: host, port, .. } = name.clone();
+            let task = name.clone();
+            let run = move || {
+                let found = look_up(&host, port);
+                inbox.push(Command::Found(task, found));
+            };
+            if let Err(error) = std::thread::Builder::new().name("names".into()).spawn(run) {
+                self.bootstrap.found(&name, Err(error));
+            }
+        }
+        if pending && !self.bootstrap.is_pending() {
+            self.swarm.set_bootstrap(self.bootstrap.addresses(), now);
         }
     }
 }

@@ -153,6 +153,13 @@ impl HyperDht {
         }
     }
 
+    /// The nodes to start from have other addresses. True if that is news.
+    pub fn set_bootstrap(&mut self, nodes: Vec<SocketAddrV4>, now: Instant) -> bool {
+        let news = self.net.rpc.set_bootstrap(nodes, now);
+        self.pump(now);
+        news
+    }
+
     /// Handshakes of `key` get no answer until `until`.
     pub fn block(&mut self, key: PublicKey, until: Instant, now: Instant) {
         self.blocked.add(key, until, now);

@@ -246,6 +246,31 @@ fn a_server_counts_as_announced_once_a_node_holds_its_record() {
 }
 
 #[test]
+fn a_swarm_whose_nodes_are_still_looked_up_asks_nobody_and_then_gets_on() {
+    let mut network = Network::new(5, 0.0);
+    let (a, b) = (network.add(false), network.add(false));
+    network.join(a, SERVER);
+    network.run(Duration::from_secs(5));
+    let config = SwarmConfig { bootstrap: vec![], ..network.config(b, false) };
+    network.swarms[b] = Swarm::new(config, StdRng::seed_from_u64(7), network.now);
+    network.swarms[b].await_bootstrap();
+    network.join(b, CLIENT);
+    network.run(Duration::from_secs(8));
+    let settled = |e: &SwarmEvent| matches!(e, SwarmEvent::Settled { .. });
+    assert!(!network.events[b].iter().any(settled), "nobody was asked, so nothing is known");
+    // The resolver gives up: whoever waits is told that nobody was found.
+    let now = network.now;
+    network.swarms[b].set_bootstrap(vec![], now);
+    network.run(Duration::from_secs(2));
+    assert!(network.events[b].iter().any(settled));
+    // The network comes up.
+    let now = network.now;
+    network.swarms[b].set_bootstrap(vec![addr(0)], now);
+    let took = network.run_until(Duration::from_secs(10), |n| !n.open(b).is_empty());
+    assert!(took.is_some_and(|took| took < Duration::from_secs(1)), "{took:?}");
+}
+
+#[test]
 fn peers_that_all_look_and_announce_end_with_one_connection_each() {
     for seed in 0..3 {
         let mut network = Network::new(seed, 0.01);
