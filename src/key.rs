@@ -188,11 +188,13 @@ pub struct DriveLink {
 impl FromStr for DriveLink {
     type Err = KeyError;
 
+    /// Behind a bare key everything is the path, character by character. Only a link has a query, a fragment,
+    /// `%20` for a space, and a version in its path.
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        let (scheme, rest) = match text.split_once("://") {
-            Some((s, rest)) if s == "pear" || s == "hyper" => (Some(s), rest),
-            Some((s, _)) => return Err(KeyError::Link(format!("unknown scheme {s}://"))),
-            None => (None, text),
+        let Some(rest) = link_body(text) else {
+            let (key, path) = text.split_once('/').unwrap_or((text, ""));
+            let path = path.trim_matches('/').to_string();
+            return Ok(Self { key: key.parse()?, fork: None, version: None, path });
         };
         let rest = rest.split(['?', '#']).next().unwrap_or(rest);
         let (host, mut path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -203,13 +205,10 @@ impl FromStr for DriveLink {
         };
         let (fork, mut length, key) = match parts[..] {
             [key] => (None, 0, key),
-            [fork, length, key] | [fork, length, key, _] if scheme.is_some() => {
+            [fork, length, key] | [fork, length, key, _] => {
                 (Some(number(fork)?), number(length)?, key)
             }
-            _ if scheme.is_some() => {
-                return Err(KeyError::Link(format!("'{host}' has {} parts", parts.len())));
-            }
-            _ => return Err(KeyError::Length(host.chars().count())),
+            _ => return Err(KeyError::Link(format!("'{host}' has {} parts", parts.len()))),
         };
         if let Some(rest) = path.strip_prefix("$/version/") {
             let (n, behind) = rest.split_once('/').unwrap_or((rest, ""));
@@ -220,9 +219,36 @@ impl FromStr for DriveLink {
             key: key.parse()?,
             fork,
             version: (length > 0).then_some(length),
-            path: path.trim_matches('/').to_string(),
+            path: percent_decoded(path.trim_matches('/'))?,
         })
     }
+}
+
+/// What follows `hyper://` or `pear://`; none for a text that is no link.
+fn link_body(text: &str) -> Option<&str> {
+    ["hyper://", "pear://"].iter().find_map(|scheme| text.strip_prefix(scheme))
+}
+
+/// Whether a text is a link, and so never the name of a drive.
+pub fn is_link(text: &str) -> bool {
+    link_body(text).is_some()
+}
+
+/// `a%20b` as `a b`.
+fn percent_decoded(text: &str) -> Result<String, KeyError> {
+    let wrong = || KeyError::Link(format!("'{text}' has a '%' that is no character of UTF-8"));
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || rest.next().and_then(|digit| char::from(digit).to_digit(16));
+        let (Some(high), Some(low)) = (digit(), digit()) else { return Err(wrong()) };
+        bytes.push((high << 4 | low) as u8);
+    }
+    String::from_utf8(bytes).map_err(|_| wrong())
 }
 
 #[cfg(test)]
@@ -269,6 +295,25 @@ mod tests {
         let link: DriveLink = format!("hyper://{key}/$/version/9/c").parse().unwrap();
         assert_eq!((link.version, link.path.as_str()), (Some(9), "c"));
         assert_eq!(link.key, CoreKey([7; 32]));
+    }
+
+    #[test]
+    fn a_link_is_decoded_and_what_stands_behind_a_bare_key_is_not() {
+        let key = z32(&[7; 32]);
+        let path = |text: String| text.parse::<DriveLink>().map(|link| (link.version, link.path));
+        for literal in ["what?", "#old", "a%20b", "a?b#c", "$/version/9/c", "http://x", "50%"] {
+            assert_eq!(path(format!("{key}/{literal}")), Ok((None, literal.into())), "{literal}");
+        }
+        for (typed, meant) in [("a%20b?x", "a b"), ("%C3%bc#y", "ü"), ("a%3F%23", "a?#")] {
+            for scheme in ["hyper", "pear"] {
+                let text = format!("{scheme}://{key}/{typed}");
+                assert_eq!(path(text), Ok((None, meant.into())), "{typed}");
+            }
+        }
+        for wrong in ["50%", "%f", "%zz", "%ff"] {
+            assert!(path(format!("hyper://{key}/{wrong}")).is_err(), "{wrong}");
+        }
+        assert!(path(format!("{key}?x")).is_err() && path(format!("http://{key}")).is_err());
     }
 
     #[test]

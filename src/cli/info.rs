@@ -2,14 +2,19 @@
 
 use super::args::Info;
 use super::context::Context;
-use super::exit::Result;
+use super::exit::{Exit, Failure, Result};
 use super::output::bytes;
-use super::target::{encryption_key, open_target};
+use super::target::{encryption_key, open_target, resolve};
 use crate::hyper::session::CoreHandle;
 use serde_json::json;
 
 pub async fn run(args: Info, cx: Context) -> Result {
     let secret = encryption_key(&args.secret)?;
+    let asked = resolve(&cx.node, &args.key)?;
+    if !asked.path.is_root() {
+        let text = format!("info is about a whole drive, `hdrive ls -l` about {}", asked.path);
+        return Err(Failure::new(Exit::Usage, text));
+    }
     let (target, drive, index) = open_target(&cx, &args.key, secret).await?;
     let blobs = drive.blobs();
     let (db_length, db_here, _, _) = lengths(drive.db());

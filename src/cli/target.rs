@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use crate::hyper::drive::{DriveIndex, FileReader, LiveDrive, LiveError};
-use crate::key::{CoreKey, DriveLink, parse_key};
+use crate::key::{CoreKey, DriveLink, is_link, parse_key};
 use crate::node::{Node, NodeError};
 use crate::path::DrivePath;
 use std::sync::Arc;
@@ -19,32 +19,44 @@ pub struct Target {
 
 /// Finds out what `text` means; names are looked up in the store.
 pub fn resolve(node: &Node, text: &str) -> Result<Target> {
-    let (name, rest) = text.split_once('/').unwrap_or((text, ""));
-    let known =
-        (!text.contains("://")).then(|| named(node, text, name, rest)).transpose()?.flatten();
-    let (key, version, path) = match known {
-        Some((key, path)) => (key, None, path),
-        None => {
-            let link: DriveLink = text.parse().map_err(|error| {
-                Failure::new(
-                    Exit::Usage,
-                    format_args!("'{name}' is neither a drive of this store nor a key: {error}"),
-                )
-            })?;
-            (link.key, link.version, link.path)
+    if !is_link(text)
+        && let Some((key, path)) = named(node, text)?
+    {
+        return Ok(Target { key, version: None, path: drive_path(path)? });
+    }
+    let link: DriveLink = text.parse().map_err(|error| match is_link(text) {
+        true => Failure::new(Exit::Usage, format_args!("'{text}': {error}")),
+        false => {
+            let name = text.split('/').next().filter(|name| !name.is_empty()).unwrap_or(text);
+            let text = format!("'{name}' is neither a drive of this store nor a key: {error}");
+            Failure::new(Exit::Usage, text)
         }
-    };
-    let path =
-        DrivePath::from_user(&path).or_fail(Exit::Usage, format_args!("the path '{path}'"))?;
-    Ok(Target { key, version, path })
+    })?;
+    Ok(Target { key: link.key, version: link.version, path: drive_path(&link.path)? })
 }
 
-/// The drive called `name`, or called the whole of `text` (the default name of a share is a path).
-fn named(node: &Node, text: &str, name: &str, rest: &str) -> Result<Option<(CoreKey, String)>> {
-    if let Some(key) = node.drive_named(text)? {
-        return Ok(Some((key, String::new())));
+fn drive_path(text: &str) -> Result<DrivePath> {
+    DrivePath::from_user(text).or_fail(Exit::Usage, format_args!("the path '{text}'"))
+}
+
+/// The drive with the longest name that `text` begins with, and the path behind it: a name may hold slashes, as
+/// that of a shared folder does.
+fn named<'a>(node: &Node, text: &'a str) -> Result<Option<(CoreKey, &'a str)>> {
+    let ends = text.rmatch_indices('/').map(|(at, _)| at);
+    for end in std::iter::once(text.len()).chain(ends).filter(|end| *end > 0) {
+        if let Some(key) = node.drive_named(&text[..end])? {
+            return Ok(Some((key, &text[end..])));
+        }
     }
-    Ok(node.drive_named(name)?.map(|key| (key, rest.to_string())))
+    Ok(None)
+}
+
+/// Refuses what can never be found as a name, because it means something else where a drive is asked for.
+pub fn check_name(name: &str) -> Result {
+    if name.is_empty() || is_link(name) || name.parse::<DriveLink>().is_ok() {
+        return Err(Failure::new(Exit::Usage, "a name must not be empty and not look like a key"));
+    }
+    Ok(())
 }
 
 /// The bytes of `--encryption-key`.
@@ -109,6 +121,11 @@ pub async fn writable(
     target: &Target,
     secret: Option<[u8; 32]>,
 ) -> Result<Arc<LiveDrive>> {
+    if let Some(version) = target.version {
+        let text =
+            format!("the link names version {version}, which never changes: use the key alone");
+        return Err(Failure::new(Exit::Usage, text));
+    }
     let drive = cx.node.drive_offline(target.key, secret, None)?;
     match drive.writable() {
         true => Ok(drive),

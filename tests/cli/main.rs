@@ -25,6 +25,7 @@ mod input;
 mod liar;
 mod memory;
 mod mounts;
+mod paths;
 mod peers;
 mod public;
 mod sharing;
