@@ -302,6 +302,13 @@ pub struct Demo {
     pub size: u64,
 }
 
+impl Put {
+    /// Whether the source is standard input.
+    pub fn reads_stdin(&self) -> bool {
+        self.source.as_os_str() == "-"
+    }
+}
+
 /// `30`, `30s`, `500ms`, `2m`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

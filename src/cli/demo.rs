@@ -6,7 +6,8 @@
 
 use super::args::{Demo, Global};
 use super::exit::{Exit, Fail, Failure, Result};
-use super::output::bytes;
+use super::signals::Signals;
+use super::words::bytes;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// The longest any one step may take.
 const STEP: Duration = Duration::from_secs(120);
@@ -34,14 +34,12 @@ fn go_on() -> Result {
 pub fn run(args: &Demo, _global: &Global) -> Result<Exit> {
     let size = args.size;
     super::runtime(1)?.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt()).or_exit(Exit::Failed)?;
-        let mut terminate = signal(SignalKind::terminate()).or_exit(Exit::Failed)?;
+        let mut signals = Signals::new().or_exit(Exit::Failed)?;
         let mut story = tokio::task::spawn_blocking(move || story(size));
         loop {
             tokio::select! {
                 done = &mut story => return done.or_exit(Exit::Failed)?,
-                _ = interrupt.recv() => STOP.store(true, Ordering::Relaxed),
-                _ = terminate.recv() => STOP.store(true, Ordering::Relaxed),
+                _ = signals.next() => STOP.store(true, Ordering::Relaxed),
             }
         }
     })
@@ -215,9 +213,9 @@ fn fill(dir: &Path, size: u64) -> Result {
     Ok(())
 }
 
+/// A demonstration that nobody can read, or reads any more, still cleans up.
 fn say(text: &str) {
-    println!("{text}");
-    let _ = std::io::stdout().flush();
+    let _ = super::output::say(text);
 }
 
 fn seconds(start: Instant) -> String {

@@ -3,6 +3,7 @@
 use super::args::{Dht, Global};
 use super::bootstrap;
 use super::exit::{Exit, Fail, Failure, Result};
+use super::output::say;
 use crate::crypto::KeyPair;
 use crate::swarm::Limits;
 use crate::swarm::driver::{Network, NetworkConfig};
@@ -25,11 +26,11 @@ pub fn run(args: &Dht, global: &Global) -> Result<Exit> {
             let text = format!("UDP port {} is taken: pass --bind with another", args.bind.port());
             return Err(Failure::new(Exit::Failed, text));
         }
-        if global.json {
-            println!("{}", serde_json::json!({"listening": bound.to_string()}));
-        } else {
-            println!("listening: {bound}");
-        }
+        let listening = match global.json {
+            true => serde_json::json!({"listening": bound.to_string()}).to_string(),
+            false => format!("listening: {bound}"),
+        };
+        say(listening).or_fail(Exit::Failed, "standard output")?;
         let mut interrupt = signal(SignalKind::interrupt()).or_exit(Exit::Failed)?;
         let mut terminate = signal(SignalKind::terminate()).or_exit(Exit::Failed)?;
         loop {

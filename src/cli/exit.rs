@@ -1,5 +1,6 @@
 //! Exit codes and the error that carries one.
 
+use super::words::without_numbers;
 use std::fmt;
 
 /// How a command ended. The numbers are part of the interface: hdrive(1), EXIT STATUS.
@@ -48,7 +49,7 @@ pub struct Failure {
 
 impl Failure {
     pub fn new(exit: Exit, text: impl fmt::Display) -> Self {
-        Self { exit, text: text.to_string() }
+        Self { exit, text: without_numbers(&text.to_string()) }
     }
 }
 

@@ -7,7 +7,7 @@
 use super::args::Get;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
-use super::output::Progress;
+use super::progress::Progress;
 use super::target::{encryption_key, open_target};
 use crate::hyper::blobs::BlobError;
 use crate::hyper::drive::{Dir, DriveIndex, File, FileReader, Found, Link, LiveDrive};

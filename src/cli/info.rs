@@ -3,8 +3,8 @@
 use super::args::Info;
 use super::context::Context;
 use super::exit::{Exit, Failure, Result};
-use super::output::bytes;
 use super::target::{encryption_key, open_target, resolve};
+use super::words::bytes;
 use crate::hyper::session::CoreHandle;
 use serde_json::json;
 

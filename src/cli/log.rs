@@ -1,6 +1,7 @@
 //! What the log shows, and where: stderr of this process.
 
 use super::args::Global;
+use super::output::complain;
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
@@ -16,7 +17,7 @@ pub fn init(global: &Global) {
     let filter = match asked.as_deref().map(EnvFilter::try_new) {
         Some(Ok(filter)) => filter,
         Some(Err(error)) => {
-            eprintln!("hdrive: HDRIVE_LOG is left aside: {error}");
+            complain("warning", format_args!("HDRIVE_LOG is ignored: {error}"));
             EnvFilter::new(level)
         }
         None => EnvFilter::new(level),
@@ -27,5 +28,7 @@ pub fn init(global: &Global) {
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_target(global.verbose > 1)
         .without_time()
+        // It would tell of a closed stderr on stderr, and panic.
+        .log_internal_errors(false)
         .try_init();
 }

@@ -14,6 +14,7 @@ mod daemon;
 mod demo;
 mod dht;
 pub mod exit;
+mod gate;
 mod get;
 mod info;
 mod log;
@@ -21,14 +22,17 @@ mod ls;
 mod mount;
 mod output;
 mod owner;
+mod progress;
 mod put;
 mod rm;
 mod seed;
 mod serve;
 mod share;
+mod signals;
 mod status;
 mod target;
 mod umount;
+mod words;
 
 use args::{Cli, Command, Global};
 use exit::{Exit, Fail, Failure, Result};
@@ -50,7 +54,7 @@ pub fn main() -> Exit {
     match run(cli) {
         Ok(exit) => exit,
         Err(failure) => {
-            eprintln!("hdrive: {failure}");
+            output::complain("error", &failure);
             failure.exit
         }
     }
@@ -87,12 +91,15 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
             Role::Face(stream) => stream,
         };
         let runtime = runtime(1)?;
-        if owner::send_request(&stream, &request).is_err() {
+        let Ok(stdin) = owner::send_request(&stream, &request) else {
             // It ended just now; a pause, so that whatever keeps refusing costs nothing.
             std::thread::sleep(RETRY);
             continue;
-        }
-        match runtime.block_on(owner::face(stream, &store))? {
+        };
+        let ended = runtime.block_on(owner::face(stream, &request, stdin, &store));
+        // A terminal that is read from keeps its thread until somebody types.
+        runtime.shutdown_background();
+        match ended? {
             Some(code) => return Ok(Exit::from_code(code)),
             // The owner ended in the middle: the next round finds another one or becomes it.
             None => std::thread::sleep(RETRY),

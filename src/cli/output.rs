@@ -1,13 +1,20 @@
 //! Where a command's words go: the standard streams of the terminal that asked, which may belong to
 //! another process than the one that runs the command (see `owner.rs`).
 
-use console::Term;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use super::gate::Gate;
+use super::progress::Progress;
+use super::words::{printable, printable_json, without_numbers};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
-use std::os::fd::OwnedFd;
-use std::sync::{Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, Once, OnceLock};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How often a wait for standard input looks whether it is still wanted.
+const LOOK_MS: u16 = 100;
 
 /// The three standard streams of whoever asked, and how they want to be talked to.
 pub struct Output {
@@ -16,6 +23,7 @@ pub struct Output {
     stderr: Mutex<File>,
     /// The first line that could not be written.
     lost: OnceLock<io::Error>,
+    face: Option<Face>,
     pub json: bool,
     pub quiet: bool,
 }
@@ -28,14 +36,24 @@ impl Output {
             stdout: Mutex::new(stdout.into()),
             stderr: Mutex::new(stderr.into()),
             lost: OnceLock::new(),
+            face: None,
             json,
             quiet,
         }
     }
 
+    /// The streams are those of another process.
+    pub fn with_face(self, face: Face) -> Self {
+        Self { face: Some(face), ..self }
+    }
+
     /// One line on stdout, flushed. A reader that has gone is no error of ours; see [`Self::failure`].
     pub fn line(&self, text: impl std::fmt::Display) {
-        match self.write(format!("{text}\n").as_bytes()) {
+        self.put_line(&printable(&text.to_string()));
+    }
+
+    fn put_line(&self, line: &str) {
+        match self.write(format!("{line}\n").as_bytes()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 let _ = self.lost.set(error);
             }
@@ -50,7 +68,7 @@ impl Output {
 
     /// One JSON object as a line.
     pub fn object(&self, value: &serde_json::Value) {
-        self.line(value);
+        self.put_line(&printable_json(&value.to_string()));
     }
 
     /// `name: value` for people, `{"name": value}` for programs.
@@ -64,6 +82,7 @@ impl Output {
 
     /// Raw bytes on stdout (`cat`).
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        self.begin();
         let mut out = self.stdout.lock().unwrap_or_else(|e| e.into_inner());
         out.write_all(bytes)?;
         out.flush()
@@ -72,142 +91,136 @@ impl Output {
     /// One line on stderr that is neither result nor error; silent with `--quiet`.
     pub fn note(&self, text: impl std::fmt::Display) {
         if !self.quiet {
-            self.error(text);
+            self.tell("note", text);
         }
     }
 
-    /// One line on stderr.
+    /// One line on stderr about something that does not end the command; not silent with `--quiet`.
+    pub fn warn(&self, text: impl std::fmt::Display) {
+        self.tell("warning", text);
+    }
+
+    /// One line on stderr that says why the command failed.
     pub fn error(&self, text: impl std::fmt::Display) {
+        self.tell("error", text);
+    }
+
+    fn tell(&self, kind: &str, text: impl std::fmt::Display) {
         let mut err = self.stderr.lock().unwrap_or_else(|e| e.into_inner());
-        let _ = writeln!(err, "hdrive: {text}");
+        let _ = writeln!(err, "{}", told(kind, text));
     }
 
-    /// Standard input, for `put KEY/path -`.
-    pub fn stdin(&self) -> impl Read + '_ {
-        &self.stdin
+    /// Standard input, for `put KEY/path -`. It ends with an error when `gate` is shut.
+    pub fn stdin(&self, gate: Arc<Gate>) -> Input<'_> {
+        self.begin();
+        Input { file: &self.stdin, gate, face: self.face.as_ref() }
     }
 
-    /// Progress of a long work, on stderr: a bar on a terminal, a line now and then otherwise.
+    /// Lets the face know that it cannot start over from here on.
+    fn begin(&self) {
+        if let Some(face) = &self.face {
+            face.begun.call_once(|| drop((&face.stream).write_all(&[face.mark])));
+        }
+    }
+
+    /// See [`Progress`].
     pub fn progress(&self, what: &str, total: u64) -> Progress {
-        let terminal = self.stderr.lock().unwrap_or_else(|e| e.into_inner()).try_clone();
-        let Ok(file) = terminal else { return Progress::silent() };
-        if self.quiet || self.json {
-            return Progress::silent();
+        let stderr = self.stderr.lock().unwrap_or_else(|e| e.into_inner()).try_clone();
+        match stderr {
+            Ok(file) if !self.quiet && !self.json => Progress::on(file, what, total),
+            _ => Progress::silent(),
         }
-        if !file.is_terminal() {
-            return Progress(Kind::Lines(Mutex::new(Lines {
-                file,
-                what: what.into(),
-                total,
-                done: 0,
-                next: Instant::now() + LINE_EVERY,
-            })));
-        }
-        let Ok(reader) = file.try_clone() else { return Progress::silent() };
-        let term = Term::read_write_pair(reader, file);
-        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::term(term, 10));
-        let style = "{msg} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
-        if let Ok(style) = ProgressStyle::with_template(style) {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        bar.set_message(what.to_string());
-        Progress(Kind::Bar(bar))
     }
 }
 
-/// A line of progress is printed this often where stderr is not a terminal.
-const LINE_EVERY: Duration = Duration::from_secs(5);
-
-/// A running progress display; gone when dropped.
-pub struct Progress(Kind);
-
-enum Kind {
-    Silent,
-    Bar(ProgressBar),
-    Lines(Mutex<Lines>),
+/// One line for people, as everything says it that is not a result: `error: …`, `warning: …`, `note: …`.
+fn told(kind: &str, text: impl std::fmt::Display) -> String {
+    format!("{kind}: {}", printable(&without_numbers(&text.to_string())))
 }
 
-struct Lines {
-    file: File,
-    what: String,
-    total: u64,
-    done: u64,
-    next: Instant,
+/// The same where there is no [`Output`]. Whoever has closed stderr does not want to know.
+pub fn complain(kind: &str, text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "{}", told(kind, text));
 }
 
-impl Progress {
-    fn silent() -> Self {
-        Self(Kind::Silent)
+/// One line on stdout where there is no [`Output`]; a reader that has gone is no error.
+pub fn say(text: impl std::fmt::Display) -> io::Result<()> {
+    let mut out = io::stdout();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The other process behind the streams; see `owner.rs`.
+pub struct Face {
+    begun: Once,
+    /// The byte that says "begun", and where it goes.
+    mark: u8,
+    stream: UnixStream,
+    /// Becomes true when it has sent all of its standard input.
+    ended: watch::Receiver<bool>,
+}
+
+impl Face {
+    pub fn new(stream: UnixStream, mark: u8, ended: watch::Receiver<bool>) -> Self {
+        Self { begun: Once::new(), mark, stream, ended }
+    }
+}
+
+/// Standard input of whoever asked. See [`Output::stdin`].
+pub struct Input<'a> {
+    file: &'a File,
+    gate: Arc<Gate>,
+    face: Option<&'a Face>,
+}
+
+impl Input<'_> {
+    fn go_on(&self) -> io::Result<()> {
+        match self.gate.is_shut() {
+            true => Err(io::Error::other("interrupted")),
+            false => Ok(()),
+        }
     }
 
-    /// `done` of the total so far, in bytes.
-    pub fn set(&self, done: u64) {
-        match &self.0 {
-            Kind::Silent => {}
-            Kind::Bar(bar) => bar.set_position(done),
-            Kind::Lines(lines) => {
-                let mut lines = lines.lock().unwrap_or_else(|e| e.into_inner());
-                lines.done = done;
-                lines.tell_when_due();
+    /// Whether there is something to read, or the end of it.
+    fn is_ready(&self) -> io::Result<bool> {
+        let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::from(LOOK_MS)) {
+            Ok(n) => Ok(n > 0),
+            Err(nix::errno::Errno::EINTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A pipe ends as well when the process behind it was killed: that is not the end of what it had to say.
+    fn confirm_end(&self) -> io::Result<()> {
+        let Some(face) = self.face else { return Ok(()) };
+        loop {
+            self.go_on()?;
+            if *face.ended.borrow() {
+                return Ok(());
+            }
+            if face.ended.has_changed().is_err() {
+                return Err(io::Error::other("the command ended before all of it was here"));
+            }
+            std::thread::sleep(Duration::from_millis(LOOK_MS.into()) / 10);
+        }
+    }
+}
+
+impl Read for Input<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.go_on()?;
+            if !self.is_ready()? {
+                continue;
+            }
+            match self.file.read(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) if !buf.is_empty() => return self.confirm_end().map(|()| 0),
+                read => return read,
             }
         }
     }
-
-    /// As much as `done` was here before: it tells nothing of the pace.
-    pub fn resume(&self, done: u64) {
-        self.set(done);
-        if let Kind::Bar(bar) = &self.0 {
-            bar.reset_eta();
-        }
-    }
-
-    /// Does `tell`, which prints, without the display in its way.
-    pub fn aside<T>(&self, tell: impl FnOnce() -> T) -> T {
-        match &self.0 {
-            Kind::Bar(bar) => bar.suspend(tell),
-            _ => tell(),
-        }
-    }
-
-    /// The total changed: more became known.
-    pub fn set_total(&self, total: u64) {
-        match &self.0 {
-            Kind::Silent => {}
-            Kind::Bar(bar) => bar.set_length(total),
-            Kind::Lines(lines) => lines.lock().unwrap_or_else(|e| e.into_inner()).total = total,
-        }
-    }
-}
-
-impl Lines {
-    fn tell_when_due(&mut self) {
-        let now = Instant::now();
-        if now < self.next {
-            return;
-        }
-        self.next = now + LINE_EVERY;
-        let percent = (self.done * 100).checked_div(self.total).unwrap_or(100);
-        let (done, total) = (bytes(self.done), bytes(self.total));
-        let _ = writeln!(self.file, "{}: {done} of {total} ({percent} %)", self.what);
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if let Kind::Bar(bar) = &self.0 {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-/// A size for people: `1.5 MiB`.
-pub fn bytes(n: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = n as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }

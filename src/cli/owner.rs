@@ -2,10 +2,22 @@
 //!
 //! The first command that opens a store takes the lock and listens on a Unix socket inside it. A later
 //! one finds the socket and sends its request (the parsed command as JSON) together with its own
-//! standard streams (SCM_RIGHTS), so that the owner writes straight to the terminal that asked. From then
-//! on single bytes: the owner says [`ACCEPTED`] at once and the exit code at the end; `c` from the face
-//! means "cancel". If the owner goes away without a code, the face tries again from the start and may become
-//! the owner itself.
+//! standard streams (SCM_RIGHTS), so that the owner writes straight to the terminal that asked. Standard input
+//! is another matter: a terminal lets only processes in its foreground read, so the face reads its own and pumps
+//! it through a pipe, and says at the end that it was the end.
+//!
+//! From then on single bytes:
+//!
+//! | from | byte | meaning |
+//! |---|---|---|
+//! | owner | [`ACCEPTED`] | it runs, or will at once |
+//! | owner | [`BEGUN`] | something was printed or read that a second run would print or miss |
+//! | owner | exit code | it has ended |
+//! | face | [`CANCEL`] | the user does not want it any more, as when the face hangs up |
+//! | face | [`END`] | standard input is complete |
+//!
+//! If the owner goes away without a code the face tries again from the start, and may become the owner itself,
+//! unless the first try may have left something: then it says so and fails.
 //!
 //! | bytes | request |
 //! |---|---|
@@ -14,6 +26,7 @@
 
 use super::args::Command;
 use super::exit::{Exit, Fail, Failure, Result};
+use super::signals::Signals;
 use nix::fcntl::{Flock, FlockArg};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -21,13 +34,14 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{IoSlice, IoSliceMut, Read, Write};
+use std::io::{IoSlice, IoSliceMut, PipeWriter, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 /// What a face asks the owner to run.
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,6 +62,12 @@ const OWNER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What an owner answers as soon as it has read a request: it is alive. No exit code is this large.
 pub const ACCEPTED: u8 = 255;
+/// What an owner answers before the first byte that a command prints or reads.
+pub const BEGUN: u8 = 254;
+/// What a face says when its user does not want to wait any more.
+pub const CANCEL: u8 = b'c';
+/// What a face says after the last byte of its standard input.
+pub const END: u8 = b'e';
 
 /// What this process is to a store.
 pub enum Role {
@@ -123,7 +143,7 @@ fn own(store: &Path) -> Result<Option<Ownership>> {
         Err((_, errno)) => {
             return Err(Failure::new(
                 Exit::Store,
-                format_args!("cannot lock {}: {errno}", path.display()),
+                format_args!("cannot lock {}: {}", path.display(), errno.desc()),
             ));
         }
     };
@@ -153,17 +173,44 @@ fn socket_path(store: &Path) -> PathBuf {
     }
 }
 
-/// Sends the request with this process's standard streams.
-pub fn send_request(stream: &UnixStream, request: &Request) -> std::io::Result<()> {
+impl Request {
+    /// Whether it can be run again when nobody knows how far the first try came: it changes no drive, and what
+    /// it makes it finds again.
+    fn repeatable(&self) -> bool {
+        let command = &self.command;
+        matches!(
+            command,
+            Command::Mount(_) | Command::Share(_) | Command::Seed(_) | Command::Get(_)
+        )
+    }
+
+    /// Whether it can be run again as long as it has not printed anything.
+    fn only_prints(&self) -> bool {
+        let command = &self.command;
+        matches!(command, Command::Ls(_) | Command::Cat(_) | Command::Info(_) | Command::Status(_))
+    }
+
+    fn reads_stdin(&self) -> bool {
+        matches!(&self.command, Command::Put(put) if put.reads_stdin())
+    }
+}
+
+/// Sends the request with this process's standard streams; what is to be pumped into the first of them if
+/// the command reads it.
+pub fn send_request(stream: &UnixStream, request: &Request) -> std::io::Result<Option<PipeWriter>> {
     let body = serde_json::to_vec(request)?;
+    let pipe = request.reads_stdin().then(std::io::pipe).transpose()?;
+    let (pipe, into) = pipe.unzip();
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let fds = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+    let stdin = pipe.as_ref().map_or_else(|| stdin.as_fd(), |pipe| pipe.as_fd());
+    let fds = [stdin, stdout.as_fd(), stderr.as_fd()];
     let head = (body.len() as u32).to_le_bytes();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(&fds));
     sendmsg(stream, &[IoSlice::new(&head)], &mut control, SendFlags::empty())?;
-    (&*stream).write_all(&body)
+    (&*stream).write_all(&body)?;
+    Ok(into)
 }
 
 /// A face's words as they came, and its standard streams.
@@ -218,46 +265,104 @@ pub fn read_request(stream: &UnixStream) -> std::io::Result<Asked> {
     Ok(Asked { body, streams })
 }
 
-/// Stands in for a command that the owner runs: passes Ctrl-C on and waits for the exit code. `None` when
-/// the owner went away without one.
+/// Stands in for a command that the owner runs: passes Ctrl-C and standard input on and waits for the exit code.
+/// `None` when the owner went away and the command can be run once more.
 ///
 /// # Errors
-/// An owner that does not even accept the request (it is stopped, say) is named after a while.
-pub async fn face(stream: UnixStream, store: &Path) -> Result<Option<u8>> {
+/// An owner that does not even accept the request (it is stopped, say) is named after a while. One that went
+/// away when the command may have done something is told.
+pub async fn face(
+    stream: UnixStream,
+    request: &Request,
+    stdin: Option<PipeWriter>,
+    store: &Path,
+) -> Result<Option<u8>> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::signal::unix::{SignalKind, signal};
     stream.set_nonblocking(true).or_exit(Exit::Failed)?;
     let mut stream = tokio::net::UnixStream::from_std(stream).or_exit(Exit::Failed)?;
-    let on = |kind| signal(kind).or_exit(Exit::Failed);
-    let mut interrupt = on(SignalKind::interrupt())?;
-    let mut terminate = on(SignalKind::terminate())?;
-    let mut hangup = on(SignalKind::hangup())?;
+    let mut signals = Signals::new().or_exit(Exit::Failed)?;
     let patience = tokio::time::sleep(OWNER_PATIENCE);
     tokio::pin!(patience);
-    let (mut accepted, mut asked) = (false, false);
+    let (mut accepted, mut begun, mut asked) = (false, false, false);
+    let (mut stdin, mut pumped) = (stdin, None);
     loop {
         let mut code = [0];
         tokio::select! {
             read = stream.read(&mut code) => match read {
                 Ok(1) if code[0] == ACCEPTED => {
                     accepted = true;
+                    // Not before: as long as nothing was read, another owner may have all of it.
+                    pumped = stdin.take().map(pump);
+                    continue;
+                }
+                Ok(1) if code[0] == BEGUN => {
+                    begun = true;
                     continue;
                 }
                 Ok(1) => return Ok(Some(code[0])),
                 // Nobody is left to do it, and the user wants it no more.
                 _ if asked => return Ok(Some(Exit::Interrupted as u8)),
-                _ => return Ok(None),
+                _ if !accepted || request.repeatable() => return Ok(None),
+                _ if request.only_prints() && !begun => return Ok(None),
+                _ => return Err(left_alone()),
             },
+            pump = ended(&mut pumped) => {
+                match pump {
+                    Ok(pipe) => {
+                        // Before the pipe ends, so that its end is understood.
+                        let _ = stream.write_all(&[END]).await;
+                        drop(pipe);
+                    }
+                    Err(error) => {
+                        let _ = stream.write_all(&[CANCEL]).await;
+                        return Err(Failure::new(Exit::Failed, format_args!("standard input: {error}")));
+                    }
+                }
+                continue;
+            }
             () = &mut patience, if !accepted => return Err(silent(store)),
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
+            _ = signals.next() => {}
         }
         if asked {
             // The second signal does not wait for the owner.
             return Ok(Some(Exit::Interrupted as u8));
         }
         asked = true;
-        let _ = stream.write_all(b"c").await;
+        let _ = stream.write_all(&[CANCEL]).await;
     }
+}
+
+/// The owner ended in the middle of a command that cannot simply be run again.
+fn left_alone() -> Failure {
+    let text = "the process that worked on the store ended in the middle of this command: see what was done \
+                (`hdrive ls`), and run it again";
+    Failure::new(Exit::Failed, text)
+}
+
+/// Pumps this process's standard input into a pipe and gives the pipe back at the end, still open.
+fn pump(mut into: PipeWriter) -> oneshot::Receiver<std::io::Result<PipeWriter>> {
+    let (done, pumped) = oneshot::channel();
+    std::thread::spawn(move || {
+        let copied = std::io::copy(&mut std::io::stdin().lock(), &mut into);
+        let _ = match copied {
+            // Whoever reads does not want any more, and says why itself.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            copied => done.send(copied.map(|_| into)).map_err(drop),
+        };
+    });
+    pumped
+}
+
+/// Waits for the end of a pump, once; for ever where there is none.
+async fn ended(
+    pumped: &mut Option<oneshot::Receiver<std::io::Result<PipeWriter>>>,
+) -> std::io::Result<PipeWriter> {
+    if let Some(pump) = pumped.as_mut() {
+        let done = pump.await;
+        *pumped = None;
+        if let Ok(done) = done {
+            return done;
+        }
+    }
+    std::future::pending().await
 }

@@ -1,107 +1,235 @@
 //! `hdrive put`: a local file or folder into a drive that this store writes.
+//!
+//! All of it or nothing: contents are written first, and one change of the drive names them. Ctrl-C before that
+//! change leaves the drive as it was.
 
 use super::args::Put;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
+use super::gate::Gate;
 use super::get::from_blob;
-use super::target::{encryption_key, from_live, resolve, writable};
-use crate::hyper::drive::{Drive, DriveError, Entry};
+use super::progress::Progress;
+use super::target::{PATIENCE, encryption_key, from_live, resolve, writable};
+use super::words::count;
+use crate::hyper::drive::{Drive, DriveIndex, Entry, Found, LiveDrive};
 use crate::path::DrivePath;
-use crate::share::scan::{LocalKind, locate, open_file, scan};
+use crate::share::scan::{Local, LocalKind, locate, open_file, scan};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub async fn run(args: Put, cx: Context) -> Result {
     let target = resolve(&cx.node, &args.target)?;
-    let drive = writable(&cx, &target, encryption_key(&args.secret)?).await?;
-    let writer = drive.drive().await.map_err(|error| from_live(&target.key, error))?;
-    let out = Arc::clone(&cx.out);
+    let live = writable(&cx, &target, encryption_key(&args.secret)?).await?;
+    let failed = |error| from_live(&target.key, error);
+    let drive = live.drive().await.map_err(failed)?;
+    let index = live.current(PATIENCE).await.map_err(failed)?;
     let source = cx.cwd.join(&args.source);
-    let path = target.path.clone();
-    let work = move || match args.source.as_os_str() == "-" {
-        true => put_stdin(&writer, &path, out.stdin()),
-        false => put_local(&writer, &path, &source),
+    let from_stdin = args.reads_stdin();
+    let job = Arc::new(Job {
+        drive,
+        live: Arc::clone(&live),
+        path: target.path.clone(),
+        progress: cx.out.progress("putting", 0),
+        done: AtomicU64::new(0),
+        gate: Arc::default(),
+        runtime: tokio::runtime::Handle::current(),
+    });
+    let (working, out) = (Arc::clone(&job), Arc::clone(&cx.out));
+    let mut work = tokio::task::spawn_blocking(move || match from_stdin {
+        true => working.stdin(&index, out.stdin(Arc::clone(&working.gate))),
+        false => working.local(&index, &source),
+    });
+    let done = tokio::select! {
+        done = &mut work => Some(done),
+        () = cx.cancel.cancelled() => match job.gate.shut() {
+            true => None,
+            // It is being made at this moment.
+            false => Some(work.await),
+        },
     };
-    let put = tokio::task::spawn_blocking(work).await.or_exit(Exit::Failed)?;
-    let count = put?;
-    let version = drive.db().core().length();
+    job.progress.clear();
+    let Some(done) = done else {
+        cx.out.note("interrupted: the drive is as it was before");
+        return Err(Failure::new(Exit::Interrupted, "interrupted"));
+    };
+    let put = done.or_exit(Exit::Failed)??;
     if cx.out.json {
-        cx.out.object(&serde_json::json!({"put": {"files": count, "version": version}}));
+        let (files, version) = (put.entries, put.version);
+        cx.out.object(&serde_json::json!({"put": {"files": files, "version": version}}));
     } else {
-        cx.out.note(format_args!("{count} file(s) put, version {version}"));
+        let put = format!("{} put, version {}", count(put.entries as u64, "file"), put.version);
+        cx.out.note(put);
     }
     Ok(())
 }
 
-fn put_stdin(drive: &Drive, path: &DrivePath, input: impl std::io::Read) -> Result<usize> {
-    if path.is_root() {
-        return Err(Failure::new(Exit::Usage, "standard input needs a name: KEY/path"));
-    }
-    let mut entry = Entry::default();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    entry.set_mtime_ms(now.as_millis() as i64);
-    drive.put(path, input, entry).map_err(|error| match error {
-        DriveError::Blob(error) => from_blob(path, error),
-        error => Failure::new(Exit::Store, error),
-    })?;
-    Ok(1)
+struct Done {
+    entries: usize,
+    version: u64,
 }
 
-/// Puts a file, or everything below a folder, in one change of the drive.
-fn put_local(drive: &Drive, path: &DrivePath, source: &Path) -> Result<usize> {
-    let meta = std::fs::symlink_metadata(source).or_fail(Exit::Failed, source.display())?;
-    let (folder, found) = if meta.is_dir() {
-        (source.to_path_buf(), scan(source, &DrivePath::root()))
-    } else {
-        let parent = source.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf);
-        let name = source.file_name().and_then(|name| name.to_str());
-        let name = name.and_then(|name| DrivePath::root().join(name).ok());
-        let name = name.ok_or_else(|| {
-            Failure::new(Exit::Failed, format_args!("{}: its name is not UTF-8", source.display()))
-        })?;
-        let found = scan(&parent, &name);
-        (parent, found)
-    };
-    if let Some((path, why)) = found.skipped.first() {
-        return Err(Failure::new(Exit::Failed, format_args!("{}: {why}", path.display())));
+struct Job {
+    drive: Drive,
+    live: Arc<LiveDrive>,
+    /// Where in the drive.
+    path: DrivePath,
+    progress: Progress,
+    done: AtomicU64,
+    gate: Arc<Gate>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Job {
+    fn stdin(&self, index: &DriveIndex, input: impl Read) -> Result<Done> {
+        if self.path.is_root() {
+            return Err(Failure::new(Exit::Usage, "standard input needs a name: KEY/path"));
+        }
+        let mut entry = Entry::default();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        entry.set_mtime_ms(now.as_millis() as i64);
+        refuse_hiding(index, &self.path)?;
+        let id = self
+            .drive
+            .blobs()
+            .put(self.watched(input))
+            .map_err(|error| from_blob("standard input", error))?;
+        entry.blob = Some(id);
+        self.commit(&[(self.path.clone(), entry)])
     }
-    let mut entries = Vec::new();
-    let mut writer = drive.blobs().writer().or_exit(Exit::Failed)?;
-    for local in &found.found {
-        let to = match meta.is_dir() {
-            true => join(path, &local.path)?,
-            false if path.is_root() => local.path.clone(),
-            false => path.clone(),
+
+    /// A file, or everything below a folder.
+    fn local(&self, index: &DriveIndex, source: &Path) -> Result<Done> {
+        let meta = std::fs::symlink_metadata(source).or_fail(Exit::Failed, source.display())?;
+        let (folder, found) = if meta.is_dir() {
+            (source.to_path_buf(), scan(source, &DrivePath::root()))
+        } else {
+            let parent = source.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf);
+            let name = source.file_name().and_then(|name| name.to_str());
+            let name = name.and_then(|name| DrivePath::root().join(name).ok());
+            let name = name.ok_or_else(|| {
+                let text = format!("{}: its name is not UTF-8", source.display());
+                Failure::new(Exit::Failed, text)
+            })?;
+            let found = scan(&parent, &name);
+            (parent, found)
         };
-        let mut entry = match &local.kind {
-            LocalKind::Symlink { target } => Entry::symlink(target.clone()),
-            LocalKind::File { .. } => {
-                let full = locate(&folder, &local.path);
-                let file = open_file(&folder, &local.path).or_fail(Exit::Failed, full.display())?;
-                Entry::file(writer.put(file).map_err(|error| from_blob(full.display(), error))?)
+        if let Some((path, why)) = found.skipped.first() {
+            return Err(Failure::new(Exit::Failed, format_args!("{}: {why}", path.display())));
+        }
+        if meta.is_dir()
+            && matches!(index.lookup(&self.path), Some(Found::File(_) | Found::Link(_)))
+        {
+            return Err(in_the_way(&self.path));
+        }
+        let mut places = Vec::new();
+        for local in &found.found {
+            let to = match meta.is_dir() {
+                true => join(&self.path, &local.path)?,
+                false if self.path.is_root() => local.path.clone(),
+                false => self.path.clone(),
+            };
+            refuse_hiding(index, &to)?;
+            places.push((to, local));
+        }
+        self.progress.set_total(found.found.iter().map(size).sum());
+        let mut entries = Vec::new();
+        let mut writer = self.drive.blobs().writer().or_exit(Exit::Failed)?;
+        for (to, local) in places {
+            let mut entry = match &local.kind {
+                LocalKind::Symlink { target } => Entry::symlink(target.clone()),
+                LocalKind::File { .. } => {
+                    let full = locate(&folder, &local.path);
+                    let file = open_file(&folder, &local.path);
+                    let file = file.or_fail(Exit::Failed, full.display())?;
+                    let put = writer.put(self.watched(file));
+                    Entry::file(put.map_err(|error| from_blob(full.display(), error))?)
+                }
+            };
+            if entry.linkname.is_none() {
+                entry.set_mode(local.mode as u16);
             }
-        };
-        if entry.linkname.is_none() {
-            entry.set_mode(local.mode as u16);
+            entry.set_mtime_ms(local.mtime_ms);
+            entries.push((to, entry));
         }
-        entry.set_mtime_ms(local.mtime_ms);
-        entries.push((to, entry));
+        writer.flush().or_exit(Exit::Store)?;
+        drop(writer);
+        self.commit(&entries)
     }
-    writer.flush().or_exit(Exit::Store)?;
-    drop(writer);
-    let write = || -> std::result::Result<(), DriveError> {
-        let mut batch = drive.batch()?;
-        for (path, entry) in &entries {
-            batch.put(path, entry)?;
+
+    /// Names what was written, in one change.
+    fn commit(&self, entries: &[(DrivePath, Entry)]) -> Result<Done> {
+        // From here on nobody else changes the drive.
+        let mut batch = self.drive.batch().or_exit(Exit::Store)?;
+        let current = self.runtime.block_on(self.live.current(PATIENCE));
+        let index = current.map_err(|error| from_live(&self.live.key(), error))?;
+        entries.iter().try_for_each(|(path, _)| refuse_hiding(&index, path))?;
+        let put = entries.iter().try_for_each(|(path, entry)| batch.put(path, entry));
+        put.or_exit(Exit::Store)?;
+        if !self.gate.pass() {
+            return Err(Failure::new(Exit::Interrupted, "interrupted"));
         }
-        if !batch.is_empty() {
-            batch.flush()?;
+        let version = match batch.is_empty() {
+            true => index.version(),
+            false => batch.flush().or_exit(Exit::Store)?,
+        };
+        Ok(Done { entries: entries.len(), version })
+    }
+
+    fn watched<R: Read>(&self, input: R) -> Watched<'_, R> {
+        Watched { job: self, input }
+    }
+}
+
+/// What is read is told as progress; it ends with an error when the put was called off.
+struct Watched<'a, R> {
+    job: &'a Job,
+    input: R,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.job.gate.is_shut() {
+            return Err(io::Error::other("interrupted"));
         }
-        Ok(())
-    };
-    write().or_exit(Exit::Store)?;
-    Ok(entries.len())
+        let n = self.input.read(buf)?;
+        let before = self.job.done.fetch_add(n as u64, Ordering::Relaxed);
+        self.job.progress.set(before + n as u64);
+        Ok(n)
+    }
+}
+
+/// A file below a file, or of the name of a folder, would hide what is there from everyone who reads the drive.
+fn refuse_hiding(index: &DriveIndex, path: &DrivePath) -> Result {
+    if let Some(Found::Directory(_)) = index.lookup(path) {
+        return Err(in_the_way_as("folder", path));
+    }
+    let above = std::iter::successors(path.parent(), DrivePath::parent);
+    for above in above {
+        if let Some(Found::File(_) | Found::Link(_)) = index.lookup(&above) {
+            return Err(in_the_way(&above));
+        }
+    }
+    Ok(())
+}
+
+fn in_the_way(file: &DrivePath) -> Failure {
+    in_the_way_as("file", file)
+}
+
+fn in_the_way_as(kind: &str, path: &DrivePath) -> Failure {
+    let how = if kind == "folder" { "hdrive rm -r" } else { "hdrive rm" };
+    let text = format!("{path} is a {kind} of the drive: choose another name, or `{how}` it first");
+    Failure::new(Exit::Failed, text)
+}
+
+fn size(local: &Local) -> u64 {
+    match local.kind {
+        LocalKind::File { size } => size,
+        LocalKind::Symlink { .. } => 0,
+    }
 }
 
 fn join(dir: &DrivePath, below: &DrivePath) -> Result<DrivePath> {

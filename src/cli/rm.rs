@@ -3,16 +3,18 @@
 use super::args::Rm;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
-use super::target::{encryption_key, from_live, resolve, writable};
-use crate::hyper::drive::{DriveError, Found};
+use super::gate::Gate;
+use super::target::{PATIENCE, encryption_key, from_live, resolve, writable};
+use super::words::count;
+use crate::hyper::drive::Found;
 use crate::share::import::paths_below;
-use std::time::Duration;
+use std::sync::Arc;
 
 pub async fn run(args: Rm, cx: Context) -> Result {
     let target = resolve(&cx.node, &args.target)?;
     let live = writable(&cx, &target, encryption_key(&args.secret)?).await?;
     let failed = |error| from_live(&target.key, error);
-    let index = live.current(Duration::from_secs(30)).await.map_err(failed)?;
+    let index = live.current(PATIENCE).await.map_err(failed)?;
     match index.lookup(&target.path) {
         None => {
             let text = format!("no such file or directory: {}", target.path);
@@ -26,23 +28,37 @@ pub async fn run(args: Rm, cx: Context) -> Result {
     }
     let drive = live.drive().await.map_err(failed)?;
     let paths = paths_below(&index, &target.path);
-    let remove = move || -> std::result::Result<usize, DriveError> {
-        let mut batch = drive.batch()?;
+    let gate = Arc::new(Gate::default());
+    let passing = Arc::clone(&gate);
+    let mut work = tokio::task::spawn_blocking(move || -> Result<usize> {
+        let mut batch = drive.batch().or_exit(Exit::Store)?;
         for path in &paths {
-            batch.delete(path)?;
+            batch.delete(path).or_exit(Exit::Store)?;
+        }
+        if !passing.pass() {
+            return Err(Failure::new(Exit::Interrupted, "interrupted"));
         }
         if !batch.is_empty() {
-            batch.flush()?;
+            batch.flush().or_exit(Exit::Store)?;
         }
         Ok(paths.len())
+    });
+    let done = tokio::select! {
+        done = &mut work => done,
+        () = cx.cancel.cancelled() => match gate.shut() {
+            true => {
+                cx.out.note("interrupted: the drive is as it was before");
+                return Err(Failure::new(Exit::Interrupted, "interrupted"));
+            }
+            false => work.await,
+        },
     };
-    let removed = tokio::task::spawn_blocking(remove).await.or_exit(Exit::Failed)?;
-    let removed = removed.or_exit(Exit::Store)?;
+    let removed = done.or_exit(Exit::Failed)??;
     if cx.out.json {
         let version = live.db().core().length();
         cx.out.object(&serde_json::json!({"removed": {"files": removed, "version": version}}));
     } else {
-        cx.out.note(format_args!("{removed} file(s) removed"));
+        cx.out.note(format_args!("{} removed", count(removed as u64, "file")));
     }
     Ok(())
 }

@@ -3,7 +3,8 @@
 use super::args::Seed;
 use super::context::Context;
 use super::exit::{Exit, Fail, Result};
-use super::output::{Output, Progress};
+use super::output::Output;
+use super::progress::Progress;
 use super::target::resolve;
 use crate::hyper::drive::{Content, DriveIndex, Leaf, LiveDrive};
 use crate::hyper::session::CoreHandle;

@@ -1,13 +1,15 @@
 //! Runs requests in the process that owns the store: its own first, then those of every face.
 //!
 //! The process ends when its own request and those of all faces have ended. A first signal cancels the
-//! own request, a second one everything; faces that lose their owner start over by themselves.
+//! own request, a second one everything; faces that lose their owner start over by themselves where they can.
 
 use super::args::{Command, Global};
 use super::context::{Cancel, Context};
 use super::exit::{Exit, Fail, Failure, Result};
-use super::output::Output;
-use super::owner::{ACCEPTED, Asked, Ownership, Request, read_request};
+use super::output::{Face, Output, complain};
+use super::owner::{ACCEPTED, Asked, BEGUN, END, Ownership, Request, read_request};
+use super::signals::{End, Signals};
+use super::words::count;
 use super::{bootstrap, cat, create, get, info, ls, mount, put, rm, runtime, seed, share, status};
 use crate::node::{Node, NodeConfig};
 use crate::swarm::driver::BootstrapNode;
@@ -16,7 +18,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -61,7 +62,8 @@ async fn serve(ownership: &Ownership, first: Request, node: &Arc<Node>) -> Resul
 
     let (cancel_own, own_cancelled) = watch::channel(false);
     let (cancel_faces, faces_cancelled) = watch::channel(false);
-    let own = run_request(first, streams, node.clone(), Cancel::new(own_cancelled));
+    let out = Output::new(streams, first.json, first.quiet);
+    let own = run_request(first, out, node.clone(), Cancel::new(own_cancelled));
     tokio::pin!(own);
     let mut own_exit = None;
     let mut faces = JoinSet::new();
@@ -76,8 +78,8 @@ async fn serve(ownership: &Ownership, first: Request, node: &Arc<Node>) -> Resul
             exit = &mut own, if own_exit.is_none() => {
                 own_exit = Some(exit);
                 if !faces.is_empty() {
-                    let n = faces.len();
-                    eprintln!("hdrive: still serving {n} other command(s) on this store; Ctrl-C ends them too");
+                    let others = count(faces.len() as u64, "other command");
+                    complain("note", format_args!("still serving {others} on this store; Ctrl-C ends them too"));
                 }
             }
             accepted = listener.accept() => if let Ok((stream, _)) = accepted {
@@ -85,39 +87,13 @@ async fn serve(ownership: &Ownership, first: Request, node: &Arc<Node>) -> Resul
                 faces.spawn(serve_face(stream, node, cancelled));
             },
             Some(_) = faces.join_next() => {}
-            all = signals.next() => {
+            end = signals.next() => {
                 let again = *cancel_own.borrow() || own_exit.is_some();
                 cancel_own.send_replace(true);
-                if all || again {
+                if end == End::Process || again {
                     cancel_faces.send_replace(true);
                 }
             }
-        }
-    }
-}
-
-/// SIGINT (Ctrl-C) ends one command; SIGTERM and SIGHUP end the process.
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// True if everything shall end.
-    async fn next(&mut self) -> bool {
-        tokio::select! {
-            _ = self.interrupt.recv() => false,
-            _ = self.terminate.recv() => true,
-            _ = self.hangup.recv() => true,
         }
     }
 }
@@ -130,8 +106,8 @@ fn own_streams() -> std::io::Result<[OwnedFd; 3]> {
     ])
 }
 
-/// Serves one face: its request runs here, its hang-up or `c` cancels it, its exit code goes back. When the
-/// owner ends first the face gets no code and starts over.
+/// Serves one face: its request runs here, its hang-up or wish cancels it, its exit code goes back. When the
+/// owner ends first the face gets no code and knows what to do.
 async fn serve_face(
     stream: tokio::net::UnixStream,
     node: Arc<Node>,
@@ -154,10 +130,13 @@ async fn serve_face(
         }
     };
     let _ = stream.set_nonblocking(true);
+    let Ok(also) = stream.try_clone() else { return };
     let Ok(mut stream) = tokio::net::UnixStream::from_std(stream) else { return };
     let _ = stream.write_all(&[ACCEPTED]).await;
     let (cancel, cancelled) = watch::channel(false);
-    let command = run_asked(asked, node, Cancel::new(cancelled));
+    let (stdin_ends, stdin_ended) = watch::channel(false);
+    let face = Face::new(also, BEGUN, stdin_ended);
+    let command = run_asked(asked, face, node, Cancel::new(cancelled));
     tokio::pin!(command);
     let mut owner_ended = false;
     let mut hung_up = false;
@@ -165,10 +144,13 @@ async fn serve_face(
         let mut byte = [0];
         tokio::select! {
             exit = &mut command => break exit,
-            read = stream.read(&mut byte), if !hung_up => {
-                hung_up = !matches!(read, Ok(1));
-                cancel.send_replace(true);
-            }
+            read = stream.read(&mut byte), if !hung_up => match read {
+                Ok(1) if byte[0] == END => drop(stdin_ends.send_replace(true)),
+                read => {
+                    hung_up = !matches!(read, Ok(1));
+                    cancel.send_replace(true);
+                }
+            },
             _ = owner_ends.wait_for(|e| *e), if !owner_ended => {
                 owner_ended = true;
                 cancel.send_replace(true);
@@ -181,9 +163,12 @@ async fn serve_face(
 }
 
 /// Runs the request of a face, if it is one of this version.
-async fn run_asked(asked: Asked, node: Arc<Node>, cancel: Cancel) -> Exit {
+async fn run_asked(asked: Asked, face: Face, node: Arc<Node>, cancel: Cancel) -> Exit {
     match asked.request() {
-        Ok(request) => run_request(request, asked.streams, node, cancel).await,
+        Ok(request) => {
+            let out = Output::new(asked.streams, request.json, request.quiet).with_face(face);
+            run_request(request, out, node, cancel).await
+        }
         Err(version) => {
             Output::new(asked.streams, false, false).error(format_args!(
                 "the store is in use by process {} of hdrive {}, this is {version}: end it, or use the \
@@ -197,13 +182,8 @@ async fn run_asked(asked: Asked, node: Arc<Node>, cancel: Cancel) -> Exit {
 }
 
 /// Runs one request to its end and tells an error to whoever asked.
-async fn run_request(
-    request: Request,
-    streams: [OwnedFd; 3],
-    node: Arc<Node>,
-    cancel: Cancel,
-) -> Exit {
-    let out = Arc::new(Output::new(streams, request.json, request.quiet));
+async fn run_request(request: Request, out: Output, node: Arc<Node>, cancel: Cancel) -> Exit {
+    let out = Arc::new(out);
     let cx = Context { node, out: out.clone(), cancel: cancel.clone(), cwd: request.cwd };
     let running = dispatch(request.command, cx);
     let done = running.await;
@@ -224,6 +204,8 @@ async fn dispatch(command: Command, cx: Context) -> Result {
         // These clean up when they are cancelled; the rest may be dropped at any await.
         Command::Mount(args) => mount::run(args, cx).await,
         Command::Share(args) => share::run(args, cx).await,
+        Command::Put(args) => put::run(args, cx).await,
+        Command::Rm(args) => rm::run(args, cx).await,
         // It ends in no other way.
         Command::Seed(args) => tokio::select! {
             done = seed::run(args, cx) => done,
@@ -238,17 +220,17 @@ async fn dispatch(command: Command, cx: Context) -> Result {
 
 async fn run_quick(command: Command, cx: Context) -> Result {
     match command {
-        Command::Put(args) => put::run(args, cx).await,
         Command::Create(args) => create::run(args, cx).await,
         Command::Ls(args) => ls::run(args, cx).await,
         Command::Cat(args) => cat::run(args, cx).await,
         Command::Get(args) => get::run(args, cx).await,
-        Command::Rm(args) => rm::run(args, cx).await,
         Command::Info(args) => info::run(args, cx).await,
         Command::Status(args) => status::run(args, cx).await,
         Command::Mount(_)
         | Command::Share(_)
         | Command::Seed(_)
+        | Command::Put(_)
+        | Command::Rm(_)
         | Command::Umount(_)
         | Command::Dht(_)
         | Command::Demo(_) => Err(Failure::new(Exit::Usage, "this command needs no store")),

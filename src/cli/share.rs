@@ -3,7 +3,7 @@
 use super::args::Share;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
-use super::output::Progress;
+use super::progress::Progress;
 use super::target::{encryption_key, from_live};
 use crate::hyper::drive::{Drive, DriveError, LiveDrive};
 use crate::key::Topic;

@@ -3,7 +3,7 @@
 use super::args::Status;
 use super::context::Context;
 use super::exit::Result;
-use super::output::bytes;
+use super::words::bytes;
 use serde_json::json;
 
 pub async fn run(_args: Status, cx: Context) -> Result {

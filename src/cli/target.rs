@@ -66,7 +66,7 @@ pub fn encryption_key(secret: &super::args::Secret) -> Result<Option<[u8; 32]>> 
 }
 
 /// The longest a command looks for the newest version of a drive.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Opens the drive that `text` names and waits for its newest index.
 pub async fn open_target(

@@ -89,13 +89,13 @@ fn what_is_missing_is_told_with_how_the_command_is_used() {
 }
 
 #[test]
-fn a_log_filter_that_does_not_parse_is_told_and_left_aside() {
+fn a_log_filter_that_does_not_parse_is_told_and_ignored() {
     let lab = Lab::new();
     let mut command = lab.command("alice", &["create", "x"]);
     command.env("HDRIVE_LOG", "hdrive=loud");
     let done = run(command);
     assert_eq!(done.code, 0, "{}", done.stderr);
-    assert!(done.stderr.starts_with("hdrive: HDRIVE_LOG is left aside: "), "{}", done.stderr);
+    assert!(done.stderr.starts_with("warning: HDRIVE_LOG is ignored: "), "{}", done.stderr);
 }
 
 #[test]

@@ -28,6 +28,7 @@ mod mounts;
 mod paths;
 mod peers;
 mod public;
+mod puts;
 mod sharing;
 mod store;
 mod users;

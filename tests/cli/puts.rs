@@ -1,0 +1,197 @@
+//! What `put` and `rm` do to a drive: all of it or nothing, whoever dies in the middle, and nothing hidden.
+
+use crate::common::*;
+use nix::sys::signal::Signal;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A store of alice's with a drive called mine.
+fn drive() -> Lab {
+    let lab = Lab::new();
+    assert_eq!(lab.run("alice", &["create", "mine"]).code, 0);
+    lab
+}
+
+fn list(lab: &Lab) -> String {
+    lab.run("alice", &["ls", "-r", "mine"]).text()
+}
+
+/// A put of standard input that has got `first` and waits for more.
+fn put_begun(lab: &Lab, first: &[u8]) -> Child {
+    let mut command = lab.command("alice", &["put", "mine/half", "-"]);
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.as_mut().unwrap().write_all(first).unwrap();
+    // Long enough for it to be read; there is nothing to be seen of it.
+    std::thread::sleep(Duration::from_millis(700));
+    child
+}
+
+fn signal(child: &Child, signal: Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), signal).unwrap();
+}
+
+/// Exit code and what was said.
+fn end(mut child: Child) -> (Option<i32>, String) {
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    (eventually("the end of put", SOON, || child.try_wait().unwrap()).code(), said)
+}
+
+#[test]
+fn nothing_is_put_where_it_would_hide_something() {
+    let lab = drive();
+    let folder = lab.folder("folder");
+    fs::create_dir(folder.join("sub")).unwrap();
+    fs::write(folder.join("sub/file"), "file").unwrap();
+    fs::write(folder.join("plain"), "plain").unwrap();
+    std::os::unix::fs::symlink("plain", folder.join("link")).unwrap();
+    let empty = lab.folder("empty");
+    assert_eq!(lab.run("alice", &["put", "mine", text(&folder)]).code, 0);
+    let before = list(&lab);
+    let plain = folder.join("plain");
+    for (target, source, named) in [
+        ("mine/sub", plain.as_path(), "/sub is a folder"),
+        ("mine/sub/file/x", &plain, "/sub/file is a file"),
+        ("mine/plain/a/b", &plain, "/plain is a file"),
+        ("mine/link/x", &plain, "/link is a file"),
+        ("mine/plain", &folder, "/plain is a file"),
+        ("mine/plain", &empty, "/plain is a file"),
+        ("mine/sub/file", &folder, "/sub/file is a file"),
+        ("mine/sub", "-".as_ref(), "/sub is a folder"),
+        ("mine/plain/x", "-".as_ref(), "/plain is a file"),
+    ] {
+        let done = lab.run("alice", &["put", target, text(source)]);
+        assert_eq!(done.code, 1, "{target} {}: {}", source.display(), done.stderr);
+        assert!(done.stderr.contains(named), "{target}: {}", done.stderr);
+        assert_eq!(list(&lab), before, "{target}");
+    }
+    // A folder whose files would lie over and below what is there: all or nothing.
+    let clash = lab.folder("clash");
+    fs::create_dir(clash.join("plain")).unwrap();
+    fs::write(clash.join("plain/below"), "x").unwrap();
+    fs::write(clash.join("other"), "x").unwrap();
+    let done = lab.run("alice", &["put", "mine", text(&clash)]);
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    assert_eq!(list(&lab), before);
+    // A file in the place of a file is what put is for.
+    assert_eq!(lab.run("alice", &["put", "mine/plain", text(&folder.join("sub/file"))]).code, 0);
+    assert_eq!(lab.run("alice", &["cat", "mine/plain"]).text(), "file");
+    let file = lab.path("folder/plain");
+    let done = lab.run("alice", &["put", "mine/new", text(&file)]);
+    assert!(done.stderr.contains("note: 1 file put, version "), "{}", done.stderr);
+}
+
+#[test]
+fn when_the_owner_is_killed_a_put_of_standard_input_fails_and_names_nothing() {
+    let lab = drive();
+    for kill in [Signal::SIGKILL, Signal::SIGTERM] {
+        let mut owner = lab.spawn("alice", &["seed", "mine"]);
+        owner.line("key: ");
+        let mut put = put_begun(&lab, b"the first");
+        owner.signal(kill);
+        owner.wait(SOON);
+        let _ = put.stdin.as_mut().unwrap().write_all(&[b'x'; 100_000]);
+        drop(put.stdin.take());
+        let (code, said) = end(put);
+        assert_eq!(code, Some(1), "{kill}: {said}");
+        assert!(said.contains("error: ") && said.contains("run it again"), "{said}");
+        assert_eq!(list(&lab), "", "{kill}");
+    }
+}
+
+#[test]
+fn a_put_that_is_killed_names_nothing() {
+    let lab = drive();
+    let mut owner = lab.spawn("alice", &["seed", "mine"]);
+    owner.line("key: ");
+    for kill in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let put = put_begun(&lab, b"the first");
+        signal(&put, kill);
+        let (code, said) = end(put);
+        let wanted = if kill == Signal::SIGKILL { None } else { Some(130) };
+        assert_eq!(code, wanted, "{kill}: {said}");
+        // Another one has its turn.
+        let file = lab.path("file");
+        fs::write(&file, "x").unwrap();
+        assert_eq!(lab.run("alice", &["put", "mine/file", text(&file)]).code, 0);
+        assert_eq!(list(&lab), "file\n", "{kill}");
+    }
+}
+
+#[test]
+fn an_interrupted_put_leaves_the_drive_as_it_was() {
+    let lab = drive();
+    let put = put_begun(&lab, b"the first");
+    signal(&put, Signal::SIGINT);
+    let (code, said) = end(put);
+    assert_eq!(
+        (code, said.as_str()),
+        (Some(130), "note: interrupted: the drive is as it was before\n")
+    );
+    assert_eq!(list(&lab), "");
+
+    // A file that does not come to its end.
+    let pipe = lab.folder("folder").join("large");
+    File::create(&pipe).unwrap().set_len(3 << 40).unwrap();
+    let mut put = lab.spawn("alice", &["put", "mine", text(&lab.path("folder"))]);
+    std::thread::sleep(Duration::from_millis(700));
+    put.signal(Signal::SIGINT);
+    assert_eq!(put.wait(SOON).code(), Some(130));
+    assert_eq!(list(&lab), "");
+}
+
+#[test]
+fn a_command_that_has_printed_does_not_start_over() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), pattern(1, 10_000_000)).unwrap();
+    let (mut share, key) = lab.share("alice", &folder);
+    let mut command = lab.command("alice", &["cat", &format!("{key}/file")]);
+    let mut cat = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut content = vec![0; 1000];
+    cat.stdout.as_mut().unwrap().read_exact(&mut content).unwrap();
+    share.signal(Signal::SIGKILL);
+    share.wait(SOON);
+    cat.stdout.take().unwrap().read_to_end(&mut content).unwrap();
+    let (code, said) = end(cat);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(content.len() < 10_000_000 && pattern(1, content.len()) == content);
+}
+
+/// Only what is in the foreground of a terminal may read from it, and the owner need not be.
+#[test]
+fn put_reads_the_terminal_of_whoever_typed_it() {
+    let here = Command::new("setsid").arg("true").status().is_ok();
+    if !available("setsid", here) {
+        return;
+    }
+    let lab = drive();
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let script =
+        "set -m; \"$0\" seed mine & sleep 1; \"$0\" put mine/typed -; echo \"code: $?\"; kill %1";
+    let mut command = Command::new("setsid");
+    let hdrive = lab.command("alice", &[]);
+    command.args(["--ctty", "sh", "-c", script]).arg(env!("CARGO_BIN_EXE_hdrive"));
+    command.envs(hdrive.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let slave = File::from(pty.slave);
+    command.stdin(slave.try_clone().unwrap()).stderr(slave).stdout(Stdio::piped());
+    let mut shell = command.spawn().unwrap();
+    drop(command);
+    std::thread::sleep(Duration::from_secs(2));
+    let mut master = File::from(pty.master);
+    master.write_all(b"one\ntwo\n\x04").unwrap();
+    let mut said = String::new();
+    let mut out = shell.stdout.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        out.read_to_string(&mut said).unwrap();
+        said
+    });
+    eventually("the end", SOON, || shell.try_wait().unwrap());
+    let said = reader.join().unwrap();
+    assert!(said.contains("code: 0"), "{said}");
+    assert_eq!(lab.run("alice", &["cat", "mine/typed"]).text(), "one\ntwo\n");
+}
