@@ -10,8 +10,9 @@ use super::exit::{Exit, Fail, Failure, Result};
 use super::progress::Progress;
 use super::target::{encryption_key, open_target};
 use crate::hyper::blobs::BlobError;
-use crate::hyper::drive::{Dir, DriveIndex, File, FileReader, Found, Link, LiveDrive};
+use crate::hyper::drive::{Dir, DriveIndex, File, FileReader, Found, Link};
 use crate::hyper::source::SourceError;
+use crate::node::DriveUse;
 use crate::path::DrivePath;
 use std::fs;
 use std::io::Write;
@@ -128,7 +129,7 @@ impl Plan {
 }
 
 struct Job {
-    drive: Arc<LiveDrive>,
+    drive: DriveUse,
     index: Arc<DriveIndex>,
     progress: Progress,
     done: std::sync::atomic::AtomicU64,

@@ -26,7 +26,7 @@ pub async fn run(args: Mount, cx: Context) -> Result {
         return Err(Failure::new(Exit::Usage, text));
     }
     let secret = encryption_key(&args.secret)?;
-    let drive = cx.node.drive(target.key, secret, at, true).await?;
+    let drive = Arc::new(cx.node.drive(target.key, secret, at, true).await?);
     let volume = Arc::new(DriveVolume::new(drive.clone(), at.is_some(), args.read_timeout));
     let point = cx.cwd.join(&args.mountpoint);
     let runtime = tokio::runtime::Handle::current();

@@ -11,7 +11,8 @@ use super::get::from_blob;
 use super::progress::Progress;
 use super::target::{PATIENCE, encryption_key, from_live, resolve, writable};
 use super::words::count;
-use crate::hyper::drive::{Drive, DriveIndex, Entry, Found, LiveDrive};
+use crate::hyper::drive::{Drive, DriveIndex, Entry, Found};
+use crate::node::DriveUse;
 use crate::path::DrivePath;
 use crate::share::scan::{Local, LocalKind, locate, open_file, scan};
 use std::io::{self, Read};
@@ -22,7 +23,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub async fn run(args: Put, cx: Context) -> Result {
     let target = resolve(&cx.node, &args.target)?;
-    let live = writable(&cx, &target, encryption_key(&args.secret)?).await?;
+    let live = Arc::new(writable(&cx, &target, encryption_key(&args.secret)?).await?);
     let failed = |error| from_live(&target.key, error);
     let drive = live.drive().await.map_err(failed)?;
     let index = live.current(PATIENCE).await.map_err(failed)?;
@@ -73,7 +74,7 @@ struct Done {
 
 struct Job {
     drive: Drive,
-    live: Arc<LiveDrive>,
+    live: Arc<DriveUse>,
     /// Where in the drive.
     path: DrivePath,
     progress: Progress,

@@ -10,6 +10,7 @@ use crate::hyper::drive::{Content, DriveIndex, Leaf, LiveDrive};
 use crate::hyper::session::CoreHandle;
 use crate::hyper::source::{BlockSource, SourceError};
 use crate::key::{CoreKey, Topic};
+use crate::node::DriveUse;
 use crate::path::DrivePath;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,7 +43,7 @@ pub async fn run(args: Seed, cx: Context) -> Result {
 }
 
 /// Keeps one drive whole for ever, and tells each time it is.
-async fn hold(drive: Arc<LiveDrive>, cx: Context, fetching: Arc<Fetching>) {
+async fn hold(drive: DriveUse, cx: Context, fetching: Arc<Fetching>) {
     let mut told = None;
     loop {
         let versions = drive.db().versions();

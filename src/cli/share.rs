@@ -5,8 +5,9 @@ use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::progress::Progress;
 use super::target::{encryption_key, from_live};
-use crate::hyper::drive::{Drive, DriveError, LiveDrive};
+use crate::hyper::drive::{Drive, DriveError};
 use crate::key::Topic;
+use crate::node::DriveUse;
 use crate::path::DrivePath;
 use crate::share::follow::{Follower, Touched};
 use crate::share::import::{Import, Report};
@@ -57,7 +58,7 @@ pub async fn run(args: Share, cx: Context) -> Result {
 }
 
 struct Shared {
-    live: Arc<LiveDrive>,
+    live: DriveUse,
     folder: PathBuf,
     cx: Context,
     cancelled: Arc<AtomicBool>,

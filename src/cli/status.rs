@@ -12,19 +12,20 @@ pub async fn run(_args: Status, cx: Context) -> Result {
     let mounts = cx.node.mounts();
     let network = cx.node.network_status().await;
     let mut drives = Vec::new();
-    for (drive, served) in cx.node.open_drives() {
-        let peers = cx.node.peers(drive.db().discovery_key()).await.len();
-        let index = drive.index().unwrap_or_default();
-        drives.push((drive, served, peers, index));
+    for state in cx.node.open_drives() {
+        let peers = cx.node.peers(state.drive.db().discovery_key()).await.len();
+        let index = state.drive.index().unwrap_or_default();
+        drives.push((state, peers, index));
     }
     if cx.out.json {
         let drives: Vec<_> = drives
             .iter()
-            .map(|(drive, served, peers, index)| {
+            .map(|(state, peers, index)| {
+                let key = state.drive.key();
                 json!({
-                    "key": drive.key().to_string(), "name": name_of(drive.key()),
+                    "key": key.to_string(), "name": name_of(key), "at": state.version,
                     "version": index.version(), "files": index.files(), "bytes": index.bytes(),
-                    "served": served, "peers": peers,
+                    "served": state.served, "uses": state.uses, "peers": peers,
                 })
             })
             .collect();
@@ -66,11 +67,15 @@ pub async fn run(_args: Status, cx: Context) -> Result {
     for (at, key) in &mounts {
         out.line(format_args!("mount: {} {key}", at.display()));
     }
-    for (drive, served, peers, index) in &drives {
-        let served = if *served { "served" } else { "read" };
+    for (state, peers, index) in &drives {
+        let served = match state.uses {
+            0 => "closing",
+            _ if state.served => "served",
+            _ => "read",
+        };
         let (version, files) = (index.version(), index.files());
         let size = bytes(index.bytes());
-        let key = drive.key();
+        let key = state.drive.key();
         out.line(format_args!(
             "drive: {key} {served}, version {version}, {files} files, {size}, {peers} peer(s)"
         ));

@@ -4,7 +4,7 @@ use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use crate::hyper::drive::{DriveIndex, FileReader, LiveDrive, LiveError};
 use crate::key::{CoreKey, DriveLink, is_link, parse_key};
-use crate::node::{Node, NodeError};
+use crate::node::{DriveUse, Node, NodeError};
 use crate::path::DrivePath;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +73,7 @@ pub async fn open_target(
     cx: &Context,
     text: &str,
     secret: Option<[u8; 32]>,
-) -> Result<(Target, Arc<LiveDrive>, Arc<DriveIndex>)> {
+) -> Result<(Target, DriveUse, Arc<DriveIndex>)> {
     let target = resolve(&cx.node, text)?;
     let drive = cx.node.drive(target.key, secret, target.version, false).await?;
     let index = drive.current(PATIENCE).await.map_err(|error| from_live(&target.key, error))?;
@@ -116,11 +116,7 @@ impl From<NodeError> for Failure {
 }
 
 /// The drive of a target if this store has its secret key. Nothing is looked for on the network.
-pub async fn writable(
-    cx: &Context,
-    target: &Target,
-    secret: Option<[u8; 32]>,
-) -> Result<Arc<LiveDrive>> {
+pub async fn writable(cx: &Context, target: &Target, secret: Option<[u8; 32]>) -> Result<DriveUse> {
     if let Some(version) = target.version {
         let text =
             format!("the link names version {version}, which never changes: use the key alone");

@@ -10,13 +10,17 @@ use crate::hyper::drive::{
 use crate::hyper::source::SourceError;
 use crate::path::DrivePath;
 use bytes::Bytes;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// A drive that stays open for as long as this is held.
+pub type Held = Arc<dyn Deref<Target = LiveDrive> + Send + Sync>;
+
 /// A drive as the filesystem sees it.
 pub struct DriveVolume {
-    drive: Arc<LiveDrive>,
+    drive: Held,
     frozen: bool,
     /// The longest a read waits, and a first look at the drive for its index while a peer is connected.
     patience: Duration,
@@ -25,7 +29,7 @@ pub struct DriveVolume {
 }
 
 impl DriveVolume {
-    pub fn new(drive: Arc<LiveDrive>, frozen: bool, patience: Duration) -> Self {
+    pub fn new(drive: Held, frozen: bool, patience: Duration) -> Self {
         Self { drive, frozen, patience, closed: watch::Sender::new(false) }
     }
 

@@ -140,6 +140,11 @@ impl CoreHandle {
         self.0.version.subscribe()
     }
 
+    /// Whether nobody holds it but whoever asks.
+    pub fn is_unused(&self) -> bool {
+        Arc::strong_count(&self.0) == 1 && Arc::strong_count(&self.0.core) == 1
+    }
+
     /// Ends every wait on this core with [`SourceError::Closed`].
     pub fn close(&self) {
         self.0.closed.send_replace(true);

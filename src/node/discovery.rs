@@ -41,13 +41,31 @@ impl Discovery {
 
     /// Nodes of the DHT hold our record.
     pub fn set_announced(&self, topic: Topic) {
-        self.lock().entry(topic).or_default().announced.send_replace(true);
+        if let Some(joined) = self.lock().get(&topic) {
+            joined.announced.send_replace(true);
+        }
+    }
+
+    /// The record is taken back.
+    pub fn withdrawn(&self, topic: Topic) {
+        if let Some(joined) = self.lock().get(&topic) {
+            joined.announced.send_replace(false);
+        }
+    }
+
+    /// No open drive has this topic any more.
+    pub fn forget(&self, topic: Topic) {
+        let joined = self.lock().remove(&topic);
+        // Of a core that is still open for another drive nothing is known until that drive is looked for.
+        for core in joined.into_iter().flat_map(|joined| joined.cores) {
+            core.set_reach(|reach| reach.discovered = false);
+        }
     }
 
     /// Peers were looked for, and all that were found have been tried.
     pub fn set_settled(&self, topic: Topic) {
         let mut topics = self.lock();
-        let joined = topics.entry(topic).or_default();
+        let Some(joined) = topics.get_mut(&topic) else { return };
         joined.settled = true;
         for core in &joined.cores {
             core.set_reach(|reach| reach.discovered = true);

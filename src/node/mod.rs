@@ -5,22 +5,29 @@
 
 #![allow(clippy::disallowed_methods, reason = "where the machines meet the clock and the runtime")]
 
+mod cores;
 mod discovery;
+mod drives;
 mod offenders;
 mod pump;
+mod ties;
+
+pub use drives::{DriveState, DriveUse, Purpose};
 
 use crate::crypto::KeyPair;
 use crate::hyper::cache::BlockCache;
 use crate::hyper::core::storage::{self, StorageError};
 use crate::hyper::core::{CoreError, storage::Durability};
-use crate::hyper::drive::{LiveDrive, LiveError};
+use crate::hyper::drive::LiveError;
 use crate::hyper::replication::PeerInfo;
 use crate::hyper::session::{CoreHandle, Patience, Wish};
 use crate::hyper::store::{Namespace, Store};
 use crate::key::{CoreKey, DiscoveryKey, Topic};
 use crate::swarm::driver::{BootstrapNode, Network, NetworkConfig, NetworkHandle};
-use crate::swarm::{JoinOptions, Limits, SwarmStatus};
+use crate::swarm::{Limits, SwarmStatus};
+use cores::Cores;
 use discovery::Discovery;
+use drives::Drives;
 use pump::{Inputs, Pump, Question};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -83,28 +90,17 @@ impl From<StorageError> for NodeError {
 /// Record of a drive's local name: `drive/NAME` holds its key.
 const NAMES: &str = "drive/";
 
-/// A drive is opened by key and, if fixed, by version.
-type DriveId = (CoreKey, Option<u64>);
-
 pub struct Node {
     config: NodeConfig,
     store: Arc<Store>,
     discovery: Arc<Discovery>,
-    drives: Mutex<BTreeMap<DriveId, Opened>>,
+    cores: Arc<Cores>,
+    drives: Arc<Drives>,
     /// Wishes that wait for the network to start, taken by it.
     wishes: Mutex<Option<mpsc::UnboundedReceiver<Wish>>>,
     online: OnceCell<Online>,
     mounts: Mutex<BTreeMap<PathBuf, CoreKey>>,
     flusher: JoinHandle<()>,
-}
-
-struct Opened {
-    drive: Arc<LiveDrive>,
-    /// Its peers are looked for.
-    joined: bool,
-    /// It is announced; whoever looks for it finds us.
-    served: bool,
-    task: JoinHandle<()>,
 }
 
 /// The running network.
@@ -121,14 +117,18 @@ impl Node {
         let storage = storage::open_disk(&config.store).map_err(|e| failed(e.into()))?;
         let cache = Arc::new(BlockCache::new(config.cache_memory as usize));
         let (wish, wishes) = mpsc::unbounded_channel();
+        let cores = Arc::new(Cores::new(wish.clone()));
         let store = Store::open(storage, cache, wish, config.patience).map_err(failed)?;
         let store = Arc::new(store);
+        let discovery = Arc::<Discovery>::default();
+        let drives = Drives::new(store.clone(), discovery.clone(), cores.clone());
         let flusher = tokio::spawn(flush_now_and_then(store.clone()));
         Ok(Arc::new(Self {
             config,
             store,
-            discovery: Arc::default(),
-            drives: Mutex::default(),
+            discovery,
+            cores,
+            drives,
             wishes: Mutex::new(Some(wishes)),
             online: OnceCell::new(),
             mounts: Mutex::default(),
@@ -165,7 +165,8 @@ impl Node {
         let wishes = lock(&self.wishes).take();
         let (_, nobody) = mpsc::unbounded_channel();
         let inputs = Inputs { network: events, wishes: wishes.unwrap_or(nobody), questions: asked };
-        let pump = Pump::new(network.clone(), self.discovery.clone(), self.store.clone());
+        let (discovery, cores) = (self.discovery.clone(), self.cores.clone());
+        let pump = Pump::new(network.clone(), discovery, cores, self.store.clone());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
@@ -174,31 +175,22 @@ impl Node {
             .name("replication".into())
             .spawn(move || runtime.block_on(pump.run(inputs)))
             .map_err(NodeError::Thread)?;
+        self.drives.go_online(network.clone());
         Ok(Online { network, questions, pump: Mutex::new(Some(thread)) })
     }
 
-    /// The drive with this key, found among peers; with `serve` it is announced as well.
+    /// The drive with this key for as long as the answer is held, found among peers; with `serve` it is announced
+    /// as well.
     pub async fn drive(
         &self,
         key: CoreKey,
         secret: Option<[u8; 32]>,
         at: Option<u64>,
         serve: bool,
-    ) -> Result<Arc<LiveDrive>, NodeError> {
-        let drive = self.drive_offline(key, secret, at)?;
-        let online = self.online().await?;
-        let topic = Topic::from(key.discovery_key());
-        // One topic for all versions of a drive: it is served if any of them is.
-        let mut drives = lock(&self.drives);
-        let served = drives.iter().any(|((k, _), opened)| *k == key && opened.served);
-        let joined = drives.iter().any(|((k, _), opened)| *k == key && opened.joined);
-        if let Some(opened) = drives.get_mut(&(key, at)) {
-            (opened.joined, opened.served) = (true, opened.served || serve);
-        }
-        if !joined || serve && !served {
-            online.network.join(topic, JoinOptions { server: serve, client: true });
-        }
-        drop(drives);
+    ) -> Result<DriveUse, NodeError> {
+        let purpose = if serve { Purpose::Serve } else { Purpose::Read };
+        let drive = self.drives.use_drive((key, at), secret, purpose)?;
+        self.online().await?;
         Ok(drive)
     }
 
@@ -208,21 +200,8 @@ impl Node {
         key: CoreKey,
         secret: Option<[u8; 32]>,
         at: Option<u64>,
-    ) -> Result<Arc<LiveDrive>, NodeError> {
-        let mut drives = lock(&self.drives);
-        if let Some(opened) = drives.get(&(key, at)) {
-            return Ok(opened.drive.clone());
-        }
-        let topic = Topic::from(key.discovery_key());
-        let discovery = self.discovery.clone();
-        let introduce = move |core: &CoreHandle| discovery.watch(topic, core.clone());
-        let drive = LiveDrive::open(self.store.clone(), key, secret, at, introduce)?;
-        let drive = Arc::new(drive);
-        let follower = drive.clone();
-        let task = tokio::spawn(async move { follower.follow().await });
-        drives
-            .insert((key, at), Opened { drive: drive.clone(), joined: false, served: false, task });
-        Ok(drive)
+    ) -> Result<DriveUse, NodeError> {
+        Ok(self.drives.use_drive((key, at), secret, Purpose::Local)?)
     }
 
     /// The drive with this local name.
@@ -254,9 +233,9 @@ impl Node {
         Ok(named.collect())
     }
 
-    /// Drives that are open now, and whether they are announced.
-    pub fn open_drives(&self) -> Vec<(Arc<LiveDrive>, bool)> {
-        lock(&self.drives).values().map(|opened| (opened.drive.clone(), opened.served)).collect()
+    /// Drives that are open now.
+    pub fn open_drives(&self) -> Vec<DriveState> {
+        self.drives.states()
     }
 
     /// Remembers a mount for [`Self::mounts`], or forgets it.
@@ -294,10 +273,7 @@ impl Node {
 
     /// Ends all waits, leaves the network in good order, and makes everything durable.
     pub async fn shutdown(&self) {
-        for (_, opened) in std::mem::take(&mut *lock(&self.drives)) {
-            opened.drive.close();
-            opened.task.abort();
-        }
+        self.drives.shutdown();
         self.flusher.abort();
         if let Some(online) = self.online.get() {
             online.network.stop();
@@ -320,7 +296,12 @@ async fn flush_now_and_then(store: Arc<Store>) {
     loop {
         tokio::time::sleep(FLUSH_EVERY).await;
         let store = store.clone();
-        match tokio::task::spawn_blocking(move || store.flush()).await {
+        let work = move || {
+            let flushed = store.flush();
+            store.close_unused();
+            flushed
+        };
+        match tokio::task::spawn_blocking(work).await {
             Ok(Ok(())) => told.clear(),
             Ok(Err(error)) => {
                 let problem = error.to_string();
@@ -337,3 +318,6 @@ async fn flush_now_and_then(store: Arc<Store>) {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

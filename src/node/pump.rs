@@ -9,13 +9,15 @@
 //!
 //! Everything here is quick: the only disk work is what the hub does to store and serve blocks.
 
+use super::cores::Cores;
 use super::discovery::Discovery;
 use super::offenders::Offenders;
+use super::ties::Ties;
 use crate::hyper::replication::{
     AttachOptions, ConnId, ConnInfo, CoreId, Hub, HubEvent, Limits, PeerInfo, RangeId, SeekId,
     SharedReplica,
 };
-use crate::hyper::session::{CoreHandle, Wish};
+use crate::hyper::session::{CoreHandle, Reach, Wish};
 use crate::hyper::store::Store;
 use crate::key::{DiscoveryKey, PublicKey};
 use crate::swarm::driver::NetworkHandle;
@@ -55,6 +57,7 @@ pub struct Pump {
     network: NetworkHandle,
     discovery: Arc<Discovery>,
     offenders: Offenders,
+    ties: Ties,
     remotes: HashMap<ConnId, PublicKey>,
     cores: HashMap<CoreId, CoreHandle>,
     ids: HashMap<DiscoveryKey, CoreId>,
@@ -69,11 +72,18 @@ pub struct Pump {
 }
 
 impl Pump {
-    pub fn new(network: NetworkHandle, discovery: Arc<Discovery>, store: Arc<Store>) -> Self {
+    pub fn new(
+        network: NetworkHandle,
+        discovery: Arc<Discovery>,
+        cores: Arc<Cores>,
+        store: Arc<Store>,
+    ) -> Self {
         let mut hub = Hub::new(Limits::default());
-        hub.set_resolver(Box::new(move |id| match store.stored(id) {
-            Ok(handle) => handle.map(|handle| handle.shared() as SharedReplica),
-            Err(error) => {
+        // What no open drive uses is not served, be it in the store.
+        hub.set_resolver(Box::new(move |id| match cores.is_used(id).then(|| store.stored(id)) {
+            None => None,
+            Some(Ok(handle)) => handle.map(|handle| handle.shared() as SharedReplica),
+            Some(Err(error)) => {
                 tracing::warn!("a peer asks for a core that cannot be opened: {error}");
                 None
             }
@@ -83,6 +93,7 @@ impl Pump {
             network,
             discovery,
             offenders: Offenders::default(),
+            ties: Ties::default(),
             remotes: HashMap::new(),
             cores: HashMap::new(),
             ids: HashMap::new(),
@@ -97,7 +108,8 @@ impl Pump {
     /// Runs until it is told to stop or the network has stopped.
     pub async fn run(mut self, mut inputs: Inputs) {
         loop {
-            let deadline = self.hub.poll_timeout().map(tokio::time::Instant::from_std);
+            let deadline = [self.hub.poll_timeout(), self.ties.poll_timeout()];
+            let deadline = deadline.into_iter().flatten().min().map(tokio::time::Instant::from_std);
             let sleep = async {
                 match deadline {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -131,9 +143,16 @@ impl Pump {
                         self.on_wish(wish);
                     }
                 }
-                () = sleep => self.hub.handle_timeout(Instant::now()),
+                () = sleep => self.on_time(Instant::now()),
             }
             self.drain();
+        }
+    }
+
+    fn on_time(&mut self, now: Instant) {
+        self.hub.handle_timeout(now);
+        for conn in self.ties.idle(now) {
+            self.network.release(swarm::ConnId(conn.0));
         }
     }
 
@@ -147,6 +166,7 @@ impl Pump {
                     tracing::info!(%addr, peer = %crate::key::short(&remote.0), "connected");
                     let conn = ConnId(conn.0);
                     self.remotes.insert(conn, remote);
+                    self.ties.connected(conn, now);
                     let info = ConnInfo { handshake_hash, initiator, remote };
                     self.hub.handle_connected(conn, info, now);
                 }
@@ -171,6 +191,7 @@ impl Pump {
                 SwarmEvent::Closed { conn, why } => {
                     tracing::info!(conn = conn.0, ?why, "disconnected");
                     self.remotes.remove(&ConnId(conn.0));
+                    self.ties.closed(ConnId(conn.0));
                     self.hub.handle_closed(ConnId(conn.0), now);
                 }
                 SwarmEvent::Round { topic, announced, found } => {
@@ -202,6 +223,7 @@ impl Pump {
                 self.ids.insert(handle.discovery_key(), id);
                 self.cores.insert(id, handle);
             }
+            Wish::Detach { core } => self.detach(&core, now),
             Wish::Block { core, index, urgent } => {
                 if let Some(&id) = self.ids.get(&core) {
                     self.hub.want_block(id, index, urgent, now);
@@ -258,6 +280,19 @@ impl Pump {
         }
     }
 
+    /// Nobody here uses a core any more: peers lose it, and its handle is let go.
+    fn detach(&mut self, core: &DiscoveryKey, now: Instant) {
+        let Some(id) = self.ids.remove(core) else { return };
+        self.hub.detach(id, now);
+        // Its last events still concern the handle.
+        self.drain();
+        let Some(handle) = self.cores.remove(&id) else { return };
+        handle.set_reach(|reach| *reach = Reach::default());
+        self.ranges.retain(|_, (core, _)| *core != id);
+        self.range_ids.retain(|(core, _), _| *core != id);
+        self.seeks.retain(|_, (core, _)| *core != id);
+    }
+
     /// Passes on what the hub has to say until it has nothing more.
     fn drain(&mut self) {
         let now = Instant::now();
@@ -298,12 +333,14 @@ impl Pump {
             }
             // Whoever waits has a deadline of its own, and another peer may still come.
             HubEvent::BlockUnavailable { .. } => {}
-            HubEvent::PeerOpened { core, .. } => {
+            HubEvent::PeerOpened { core, conn } => {
+                self.ties.opened_channel(conn);
                 self.handle(core, |h| {
                     h.set_reach(|reach| (reach.peers, reach.synced) = (reach.peers + 1, false));
                 });
             }
-            HubEvent::PeerClosed { core, .. } => {
+            HubEvent::PeerClosed { core, conn } => {
+                self.ties.closed_channel(conn, now);
                 self.handle(core, |h| {
                     h.set_reach(|reach| reach.peers = reach.peers.saturating_sub(1));
                 });

@@ -39,7 +39,7 @@ use crate::crypto::KeyPair;
 use crate::key::{PublicKey, Topic};
 use connections::{Connection, Connections, Phase};
 use hyperdht::{DhtConfig, DhtEvent, HyperDht};
-use peer_info::Peers;
+use peer_info::{PeerInfo, Peers};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -218,9 +218,10 @@ impl Swarm {
         self.pump(now);
     }
 
-    /// Leaves a topic. Connections found through it stay.
+    /// Leaves a topic. Connections found through it stay until they are [released](Self::release).
     pub fn leave(&mut self, topic: &Topic, now: Instant) {
         self.topics.leave(topic, now);
+        self.peers.leave_topic(topic, now);
         self.unsettled.remove(topic);
         self.pump(now);
     }
@@ -276,6 +277,19 @@ impl Swarm {
         if self.connections.get(conn).is_some() {
             self.end(conn.stream(), Closed::Local, now);
             self.pump(now);
+        }
+    }
+
+    /// The owner has no use for a connection: ends it, unless its peer was asked for or was found under a topic
+    /// that is joined, which may need it yet.
+    pub fn release(&mut self, conn: ConnId, now: Instant) {
+        let Some(remote) = self.connections.get(conn).map(|connection| connection.remote) else {
+            return;
+        };
+        let shares = |topic: &Topic| self.topics.is_joined(topic);
+        let wanted = |peer: &PeerInfo| peer.explicit || peer.topics.iter().any(shares);
+        if !self.peers.get(&remote).is_some_and(wanted) {
+            self.close(conn, now);
         }
     }
 

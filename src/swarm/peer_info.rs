@@ -200,6 +200,20 @@ impl Peers {
         }
     }
 
+    /// The topic is left: who was only found under it is dialled no more.
+    pub fn leave_topic(&mut self, topic: &Topic, now: Instant) {
+        let mut unwanted = Vec::new();
+        for (key, peer) in &mut self.peers {
+            if peer.topics.remove(topic) && peer.topics.is_empty() && !peer.explicit {
+                if let Some(slot) = peer.queued.take() {
+                    self.queue.remove(&slot);
+                }
+                unwanted.push(*key);
+            }
+        }
+        unwanted.iter().for_each(|key| self.forget_maybe(key, now));
+    }
+
     /// Takes the next peer to dial off the queue; only an explicit one if `only_explicit`.
     pub fn next_dial(&mut self, only_explicit: bool, now: Instant) -> Option<Dial> {
         let mut at = 0;
@@ -294,7 +308,9 @@ impl Peers {
         while let Some(key) = self.timer.pop(now) {
             if let Some(peer) = self.peers.get_mut(&key) {
                 peer.waiting = false;
-                if !peer.connected {
+                // Its topics may have been left meanwhile.
+                let wanted = peer.explicit || !peer.topics.is_empty();
+                if wanted && !peer.connected {
                     self.enqueue(key, now, rng);
                 }
             }

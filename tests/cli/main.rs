@@ -23,6 +23,7 @@ mod demo;
 mod help;
 mod input;
 mod liar;
+mod lifetimes;
 mod memory;
 mod mounts;
 mod paths;

@@ -162,7 +162,8 @@ impl Core {
         self.bits.mark_dirty(staged.pages);
     }
 
-    fn has_changes(&self) -> bool {
+    /// Whether the store does not have everything yet.
+    pub fn has_changes(&self) -> bool {
         self.dirty.identity || self.dirty.head || self.bits.is_dirty() || self.nodes.is_dirty()
     }
 

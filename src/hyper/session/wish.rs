@@ -15,6 +15,10 @@ pub enum Wish {
         downloading: bool,
         small_blocks: bool,
     },
+    /// Nobody here uses the core any more.
+    Detach {
+        core: DiscoveryKey,
+    },
     Block {
         core: DiscoveryKey,
         index: u64,

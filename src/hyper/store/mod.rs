@@ -1,8 +1,8 @@
 //! Corestore: every core of a store, opened once, found by name, by key or by discovery key.
 //!
 //! A store has one primary key; cores made by name have key pairs derived from it (`names.rs`). Cores
-//! known by key alone are readers. An open core stays open for the life of the process: what it costs is
-//! its head and its bitfield.
+//! known by key alone are readers. An open core stays open for as long as somebody holds its handle, and until the
+//! next [`Store::close_unused`].
 //!
 //! Source: corestore/index.js
 
@@ -142,6 +142,19 @@ impl Store {
             }
         }
         result
+    }
+
+    /// Closes the cores whose handles nobody holds any more, hub included. What is not durable yet waits for the
+    /// next time.
+    pub fn close_unused(&self) {
+        // Under the lock a handle that only the list holds cannot be given to anybody.
+        self.lock().retain(|_, handle| {
+            let closing = handle.is_unused() && !handle.core().has_changes();
+            if closing {
+                self.cache.remove_core(handle.core().id());
+            }
+            !closing
+        });
     }
 
     fn flush_core(handle: &CoreHandle) -> Result<(), CoreError> {

@@ -26,6 +26,7 @@ pub enum Command {
     Send(ConnId, FrameBuf),
     Consumed(ConnId, usize),
     Close(ConnId),
+    Release(ConnId),
     Ban(PublicKey, Instant),
     /// A name of a bootstrap node was looked up.
     Found(LookUp, io::Result<Vec<Ipv4Addr>>),

@@ -171,6 +171,11 @@ impl NetworkHandle {
         self.push(Command::Close(conn));
     }
 
+    /// See [`Swarm::release`].
+    pub fn release(&self, conn: ConnId) {
+        self.push(Command::Release(conn));
+    }
+
     /// See [`Swarm::ban`].
     pub fn ban(&self, key: PublicKey, until: Instant) {
         self.push(Command::Ban(key, until));
@@ -313,6 +318,7 @@ impl Driver {
             Command::ConnectPeer(key) => self.swarm.connect_peer(key, now),
             Command::LeavePeer(key) => self.swarm.leave_peer(&key, now),
             Command::Close(conn) => self.swarm.close(conn, now),
+            Command::Release(conn) => self.swarm.release(conn, now),
             Command::Ban(key, until) => self.swarm.ban(key, until, now),
             Command::Found(name, found) => {
                 let changed = self.bootstrap.found(&name, found);

@@ -1,0 +1,291 @@
+//! The open drives of a node, who uses each, and what follows from that.
+//!
+//! Whoever works with a drive holds a [`DriveUse`]; dropping it, on whatever path, ends the use. While a drive is
+//! used by somebody who serves it, it is announced; while anybody looks for its peers, its topic is joined. The
+//! drive of the last use closes: its topic is left, its cores leave the hub, and the store lets go of them with its
+//! next look ([`Store::close_unused`]). One that was only read stays for [`LINGER`], so that a row of commands
+//! does not look for its peers each time; one that was served goes at once, since whoever ends a share means it.
+
+use super::cores::Cores;
+use super::discovery::Discovery;
+use super::lock;
+use crate::hyper::drive::{LiveDrive, LiveError};
+use crate::hyper::session::CoreHandle;
+use crate::hyper::store::Store;
+use crate::key::{CoreKey, Topic};
+use crate::swarm::JoinOptions;
+use crate::swarm::driver::NetworkHandle;
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+/// A drive that was read stays open for this long after its last use.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// A drive is opened by key and, if fixed, by version.
+pub type DriveId = (CoreKey, Option<u64>);
+
+/// What a drive is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Purpose {
+    /// For what is here of it.
+    Local,
+    /// To be read: its peers are looked for.
+    Read,
+    /// To be served: it is announced as well.
+    Serve,
+}
+
+/// An open drive as a person may want to see it.
+pub struct DriveState {
+    pub drive: Arc<LiveDrive>,
+    pub version: Option<u64>,
+    pub served: bool,
+    /// Commands, mounts and shares that use it; with none it is about to close.
+    pub uses: usize,
+}
+
+/// See the module.
+pub struct Drives {
+    store: Arc<Store>,
+    discovery: Arc<Discovery>,
+    cores: Arc<Cores>,
+    runtime: Handle,
+    network: OnceLock<NetworkHandle>,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    drives: BTreeMap<DriveId, Opened>,
+    /// Joined topics, by the drive's key.
+    topics: BTreeMap<CoreKey, JoinOptions>,
+    /// Counts openings and ends of uses, so that a timer knows whether it is still meant.
+    turns: u64,
+}
+
+struct Opened {
+    drive: Arc<LiveDrive>,
+    task: JoinHandle<()>,
+    /// The cores that it was introduced with; one may be named twice.
+    cores: Arc<Mutex<Vec<CoreHandle>>>,
+    uses: usize,
+    serving: usize,
+    /// Somebody looked for its peers.
+    joined: bool,
+    /// Tells this opening of the drive from others.
+    opening: u64,
+    /// When the last use ended, in turns.
+    idle: u64,
+}
+
+/// A drive for as long as this lives.
+pub struct DriveUse {
+    drives: Arc<Drives>,
+    drive: Arc<LiveDrive>,
+    id: DriveId,
+    opening: u64,
+    purpose: Purpose,
+}
+
+impl Deref for DriveUse {
+    type Target = LiveDrive;
+
+    fn deref(&self) -> &LiveDrive {
+        &self.drive
+    }
+}
+
+impl Drop for DriveUse {
+    fn drop(&mut self) {
+        self.drives.end_use(self.id, self.opening, self.purpose);
+    }
+}
+
+impl Open {
+    /// In which roles the topic of a drive is to be joined; all versions of it share one.
+    fn wanted(&self, key: CoreKey) -> Option<JoinOptions> {
+        let of_key =
+            || self.drives.iter().filter(|((k, _), _)| *k == key).map(|(_, opened)| opened);
+        let server = of_key().any(|opened| opened.serving > 0);
+        of_key().any(|opened| opened.joined).then_some(JoinOptions { server, client: true })
+    }
+}
+
+impl Drives {
+    /// Call it inside the runtime that the drives are to be followed in.
+    pub fn new(store: Arc<Store>, discovery: Arc<Discovery>, cores: Arc<Cores>) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            discovery,
+            cores,
+            runtime: Handle::current(),
+            network: OnceLock::new(),
+            open: Mutex::default(),
+        })
+    }
+
+    /// Opens a drive, or takes part in one that is open. Peers are looked for once the network runs.
+    pub fn use_drive(
+        self: &Arc<Self>,
+        id: DriveId,
+        secret: Option<[u8; 32]>,
+        purpose: Purpose,
+    ) -> Result<DriveUse, LiveError> {
+        let mut open = lock(&self.open);
+        if !open.drives.contains_key(&id) {
+            let opened = self.open(&mut open, id, secret)?;
+            open.drives.insert(id, opened);
+        }
+        let Some(opened) = open.drives.get_mut(&id) else { return Err(LiveError::NoPeers) };
+        opened.uses += 1;
+        opened.serving += usize::from(purpose == Purpose::Serve);
+        opened.joined |= purpose >= Purpose::Read;
+        let (drive, opening) = (opened.drive.clone(), opened.opening);
+        self.settle(&mut open, id.0);
+        Ok(DriveUse { drives: self.clone(), drive, id, opening, purpose })
+    }
+
+    fn open(
+        &self,
+        open: &mut Open,
+        (key, at): DriveId,
+        secret: Option<[u8; 32]>,
+    ) -> Result<Opened, LiveError> {
+        let topic = Topic::from(key.discovery_key());
+        let cores = Arc::new(Mutex::new(Vec::new()));
+        let introduced = cores.clone();
+        let (used, discovery) = (self.cores.clone(), self.discovery.clone());
+        let introduce = move |core: &CoreHandle| {
+            used.take(core);
+            lock(&introduced).push(core.clone());
+            discovery.watch(topic, core.clone());
+        };
+        let drive = Arc::new(LiveDrive::open(self.store.clone(), key, secret, at, introduce)?);
+        let follower = drive.clone();
+        let task = self.runtime.spawn(async move { follower.follow().await });
+        open.turns += 1;
+        let (opening, idle) = (open.turns, open.turns);
+        Ok(Opened { drive, task, cores, uses: 0, serving: 0, joined: false, opening, idle })
+    }
+
+    /// The network runs: what was opened before joins now.
+    pub fn go_online(&self, network: NetworkHandle) {
+        let mut open = lock(&self.open);
+        let _ = self.network.set(network);
+        let keys: Vec<CoreKey> = open.drives.keys().map(|(key, _)| *key).collect();
+        keys.into_iter().for_each(|key| self.settle(&mut open, key));
+    }
+
+    /// Brings the topic of a drive into the roles that its uses ask for.
+    fn settle(&self, open: &mut Open, key: CoreKey) {
+        let Some(network) = self.network.get() else { return };
+        let topic = Topic::from(key.discovery_key());
+        let (wanted, joined) = (open.wanted(key), open.topics.get(&key).copied());
+        if wanted == joined {
+            return;
+        }
+        match wanted {
+            Some(options) => {
+                network.join(topic, options);
+                open.topics.insert(key, options);
+            }
+            None => {
+                network.leave(topic);
+                open.topics.remove(&key);
+            }
+        }
+        if joined.is_some_and(|joined| joined.server) {
+            self.discovery.withdrawn(topic);
+        }
+    }
+
+    fn end_use(self: &Arc<Self>, id: DriveId, opening: u64, purpose: Purpose) {
+        let mut open = lock(&self.open);
+        open.turns += 1;
+        let turn = open.turns;
+        let Some(opened) = open.drives.get_mut(&id).filter(|opened| opened.opening == opening)
+        else {
+            return;
+        };
+        opened.uses -= 1;
+        opened.serving -= usize::from(purpose == Purpose::Serve);
+        let unused = opened.uses == 0;
+        if unused {
+            opened.idle = turn;
+        }
+        self.settle(&mut open, id.0);
+        drop(open);
+        match (unused, purpose) {
+            (false, _) => {}
+            (true, Purpose::Serve) => self.close(id, turn),
+            (true, _) => {
+                let drives = self.clone();
+                self.runtime.spawn(async move {
+                    tokio::time::sleep(LINGER).await;
+                    drives.close(id, turn);
+                });
+            }
+        }
+    }
+
+    /// Closes a drive whose last use ended in this turn, unless somebody uses it again.
+    fn close(self: &Arc<Self>, id: DriveId, turn: u64) {
+        let mut open = lock(&self.open);
+        let idle = |opened: &Opened| opened.uses == 0 && opened.idle == turn;
+        if !open.drives.get(&id).is_some_and(idle) {
+            return;
+        }
+        let Some(opened) = open.drives.remove(&id) else { return };
+        self.settle(&mut open, id.0);
+        drop(open);
+        tracing::debug!(drive = %crate::key::short(&id.0.0), "closed: nobody uses it");
+        let drives = self.clone();
+        self.runtime.spawn(async move {
+            // It may introduce a core until it has ended.
+            opened.task.abort();
+            let _ = opened.task.await;
+            drives.cores.give_back(std::mem::take(&mut *lock(&opened.cores)));
+            let open = lock(&drives.open);
+            if !open.drives.keys().any(|(key, _)| *key == id.0) {
+                drives.discovery.forget(Topic::from(id.0.discovery_key()));
+            }
+        });
+    }
+
+    /// The drives that are open now.
+    pub fn states(&self) -> Vec<DriveState> {
+        let state = |((_, version), opened): (&DriveId, &Opened)| DriveState {
+            drive: opened.drive.clone(),
+            version: *version,
+            served: opened.serving > 0,
+            uses: opened.uses,
+        };
+        lock(&self.open).drives.iter().map(state).collect()
+    }
+
+    /// Closes a drive now if nobody uses it any more. False if somebody does.
+    pub fn close_unused(self: &Arc<Self>, key: CoreKey) -> bool {
+        let idle: Vec<_> = {
+            let open = lock(&self.open);
+            let of_key = || open.drives.iter().filter(|((k, _), _)| *k == key);
+            if of_key().any(|(_, opened)| opened.uses > 0) {
+                return false;
+            }
+            of_key().map(|(id, opened)| (*id, opened.idle)).collect()
+        };
+        idle.into_iter().for_each(|(id, turn)| self.close(id, turn));
+        true
+    }
+
+    /// Ends all waits, and all drives.
+    pub fn shutdown(&self) {
+        for opened in std::mem::take(&mut lock(&self.open).drives).into_values() {
+            opened.drive.close();
+            opened.task.abort();
+        }
+    }
+}

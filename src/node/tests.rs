@@ -1,0 +1,103 @@
+//! What a node lets go of when nobody uses it any more.
+
+use super::*;
+use std::time::Instant;
+
+async fn node(dir: &Path) -> Arc<Node> {
+    let mut config = NodeConfig::new(dir);
+    config.local = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+    // Nobody answers there.
+    config.bootstrap = vec![SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9).into()];
+    Node::start(config).await.unwrap()
+}
+
+fn key(n: u32) -> CoreKey {
+    CoreKey(crate::crypto::hash::hash(&[&n.to_le_bytes()]))
+}
+
+async fn eventually(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    let give_up = Instant::now() + Duration::from_secs(20);
+    while !done().await {
+        assert!(Instant::now() < give_up, "{what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Nothing is open, no topic is joined.
+async fn is_empty(node: &Node) -> bool {
+    let topics = node.network_status().await.unwrap().topics.len();
+    node.open_drives().is_empty() && topics == 0 && node.store().handles().is_empty()
+}
+
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+/// A thousand drives, some at a time; each is served, so it closes with its use.
+async fn open_and_close_a_thousand(node: &Node, first: u32) {
+    for group in 0..10 {
+        let mut uses = Vec::new();
+        for n in 0..100 {
+            uses.push(node.drive(key(first + 100 * group + n), None, None, true).await.unwrap());
+        }
+        assert_eq!(node.open_drives().len(), uses.len());
+        drop(uses);
+        eventually("closed", async || node.open_drives().is_empty()).await;
+    }
+    eventually("all is let go", async || is_empty(node).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_drives_leave_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path()).await;
+    open_and_close_a_thousand(&node, 0).await;
+    let (files, memory) = (open_files(), resident());
+    for round in 1..4 {
+        open_and_close_a_thousand(&node, 1000 * round).await;
+    }
+    let grown = resident().saturating_sub(memory);
+    println!(
+        "3,000 drives more: {} KiB, {} files",
+        grown >> 10,
+        open_files() as i64 - files as i64
+    );
+    // Other tests run beside this one; 3,000 cores and topics that stay would be far more.
+    assert!(grown < 8 << 20, "{grown} bytes");
+    assert!(open_files() < files + 100, "{files} files, then {}", open_files());
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drive_is_announced_while_somebody_serves_it_and_open_while_somebody_uses_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path()).await;
+    let key = key(1);
+    let reads = node.drive(key, None, None, false).await.unwrap();
+    let serves = node.drive(key, None, None, true).await.unwrap();
+    let old = node.drive(key, None, Some(3), false).await.unwrap();
+    let roles = async || {
+        let topics = node.network_status().await.unwrap().topics;
+        topics.first().map(|topic| (topic.options.server, topic.options.client))
+    };
+    eventually("announced", async || roles().await == Some((true, true))).await;
+    let states: Vec<_> = node.open_drives().iter().map(|s| (s.version, s.served, s.uses)).collect();
+    assert_eq!(states, [(None, true, 2), (Some(3), false, 1)]);
+
+    drop(serves);
+    eventually("only looked for", async || roles().await == Some((false, true))).await;
+    drop(reads);
+    // A drive that was read waits for the next command.
+    let again = node.drive_offline(key, None, None).unwrap();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(node.open_drives().len(), 2);
+    drop((again, old));
+    assert_eq!(node.open_drives().iter().map(|s| s.uses).sum::<usize>(), 0);
+    eventually("nothing is left", async || is_empty(&node).await).await;
+    node.shutdown().await;
+}

@@ -1,0 +1,117 @@
+//! What ended is over: a drive that no command uses any more is not served from here, though the owner of the
+//! store lives on.
+
+use crate::common::*;
+use crate::input::NOBODYS;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use std::fs;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A process that owns `store` and does nothing with the drives of the tests.
+fn owner(lab: &Lab, store: &str) -> Hdrive {
+    let mut owner = lab.spawn(store, &["seed", NOBODYS]);
+    owner.line("key: ");
+    owner
+}
+
+fn status(lab: &Lab, store: &str) -> Value {
+    serde_json::from_str(&lab.run(store, &["status", "--json"]).text()).unwrap()
+}
+
+fn is_open(lab: &Lab, store: &str, key: &str) -> bool {
+    status(lab, store)["drives"].as_array().unwrap().iter().any(|drive| drive["key"] == key)
+}
+
+fn until_closed(lab: &Lab, store: &str, key: &str) {
+    eventually("the drive closes", 2 * SOON, || (!is_open(lab, store, key)).then_some(()));
+}
+
+/// Neither a fresh hdrive nor a fresh JavaScript peer gets the drive.
+fn nobody_gets(lab: &Lab, key: &str) {
+    let done = lab.run("stranger", &["ls", key]);
+    assert_eq!((done.code, done.text().as_str()), (4, ""), "{}", done.stderr);
+    if js_available() {
+        let mut js = lab.js();
+        let hex = hdrive::key::hex(&hdrive::key::parse_key(key).unwrap());
+        js.call("open", json!({ "key": hex }));
+        assert_eq!(js.call("list", json!({ "key": hex }))["entries"], json!([]));
+    }
+}
+
+#[test]
+fn a_share_that_ended_is_served_no_more() {
+    let lab = Lab::new();
+    let _owner = owner(&lab, "alice");
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), "content").unwrap();
+    let (mut share, key) = lab.share("alice", &folder);
+    // One who is connected since before finds it gone as well.
+    let mut reader = owner(&lab, "bob");
+    assert_eq!(lab.run("bob", &["ls", &key]).text(), "file\n");
+    share.signal(Signal::SIGINT);
+    assert_eq!(share.wait(SOON).code(), Some(0));
+    until_closed(&lab, "alice", &key);
+    let cat = lab.run("bob", &["cat", &format!("{key}/file")]);
+    assert_eq!((cat.code, cat.text().as_str()), (4, ""), "{}", cat.stderr);
+    reader.signal(Signal::SIGTERM);
+    reader.wait(SOON);
+    nobody_gets(&lab, &key);
+    // The next share of it is found again.
+    let (_share, again) = lab.share("alice", &folder);
+    assert_eq!(again, key);
+    assert_eq!(lab.run("stranger", &["cat", &format!("{key}/file")]).text(), "content");
+}
+
+#[test]
+fn a_drive_that_was_only_read_is_let_go() {
+    let lab = Lab::new();
+    let _owner = owner(&lab, "bob");
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), "content").unwrap();
+    let (mut share, key) = lab.share("alice", &folder);
+    assert_eq!(lab.run("bob", &["cat", &format!("{key}/file")]).text(), "content");
+    assert_eq!(lab.run("bob", &["ls", &key]).text(), "file\n");
+    until_closed(&lab, "bob", &key);
+    // No common topic is left, so the connection goes too.
+    let peers = || {
+        let peers = status(&lab, "bob")["network"]["peers"].clone();
+        peers.as_array().is_some_and(|peers| peers.iter().all(|peer| peer["open"] == false))
+    };
+    eventually("the connection closes", 3 * SOON, || peers().then_some(()));
+    share.signal(Signal::SIGTERM);
+    share.wait(SOON);
+    nobody_gets(&lab, &key);
+    // What it read is still here for itself.
+    assert_eq!(lab.run("bob", &["ls", &key]).text(), "file\n");
+}
+
+#[test]
+fn an_unmounted_drive_is_served_no_more() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let _owner = owner(&lab, "bob");
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), "content").unwrap();
+    let (mut share, key) = lab.share("alice", &folder);
+    let mut mount = lab.mount("bob", &key, &[]);
+    assert_eq!(fs::read_to_string(mount.path("file")).unwrap(), "content");
+    assert!(is_open(&lab, "bob", &key));
+    share.signal(Signal::SIGTERM);
+    share.wait(SOON);
+    // A mount serves what it has read.
+    assert_eq!(lab.run("carol", &["cat", &format!("{key}/file")]).text(), "content");
+
+    // A file that is open keeps its drive, and nobody else is told of it.
+    let open = fs::File::open(mount.path("file")).unwrap();
+    assert_eq!(lab.run("bob", &["umount", "--lazy", text(&mount.at)]).code, 0);
+    assert!(is_open(&lab, "bob", &key));
+    drop(open);
+    assert_eq!(mount.process.wait(SOON).code(), Some(0));
+    until_closed(&lab, "bob", &key);
+    nobody_gets(&lab, &key);
+}
