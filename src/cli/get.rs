@@ -7,12 +7,12 @@
 use super::args::Get;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
+use super::looking::Sought;
 use super::progress::Progress;
 use super::target::{encryption_key, open_target};
 use crate::hyper::blobs::BlobError;
 use crate::hyper::drive::{Dir, DriveIndex, File, FileReader, Found, Link};
 use crate::hyper::source::SourceError;
-use crate::node::DriveUse;
 use crate::path::DrivePath;
 use std::fs;
 use std::io::Write;
@@ -129,7 +129,7 @@ impl Plan {
 }
 
 struct Job {
-    drive: DriveUse,
+    drive: Sought,
     index: Arc<DriveIndex>,
     progress: Progress,
     done: std::sync::atomic::AtomicU64,

@@ -18,6 +18,7 @@ mod gate;
 mod get;
 mod info;
 mod log;
+mod looking;
 mod ls;
 mod mount;
 mod output;

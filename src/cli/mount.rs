@@ -3,6 +3,7 @@
 use super::args::Mount;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
+use super::looking::Looking;
 use super::target::{encryption_key, resolve};
 use crate::fs::{Access, DriveVolume, How, MountOptions, Mounted, split_options};
 use crate::hyper::drive::LiveDrive;
@@ -27,6 +28,7 @@ pub async fn run(args: Mount, cx: Context) -> Result {
     }
     let secret = encryption_key(&args.secret)?;
     let drive = Arc::new(cx.node.drive(target.key, secret, at, true).await?);
+    let _looking = Looking::start(&cx.node, &cx.out, &drive, None);
     let volume = Arc::new(DriveVolume::new(drive.clone(), at.is_some(), args.read_timeout));
     let point = cx.cwd.join(&args.mountpoint);
     let runtime = tokio::runtime::Handle::current();

@@ -3,6 +3,7 @@
 use super::args::Seed;
 use super::context::Context;
 use super::exit::{Exit, Fail, Result};
+use super::looking::Looking;
 use super::output::Output;
 use super::progress::Progress;
 use super::target::resolve;
@@ -33,7 +34,13 @@ pub async fn run(args: Seed, cx: Context) -> Result {
         let target = resolve(&cx.node, text)?;
         let drive = cx.node.drive(target.key, None, None, true).await?;
         cx.out.pair("key", target.key);
-        drives.spawn(hold(drive, cx.clone(), fetching.clone()));
+        let name = (args.keys.len() > 1).then_some(text.as_str());
+        let looking = Looking::start(&cx.node, &cx.out, &drive, name);
+        let (cx, fetching) = (cx.clone(), fetching.clone());
+        drives.spawn(async move {
+            let _looking = looking;
+            hold(drive, cx, fetching).await;
+        });
     }
     // Nothing of it ends by itself.
     while let Some(done) = drives.join_next().await {

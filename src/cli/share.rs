@@ -3,6 +3,7 @@
 use super::args::Share;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
+use super::looking::Looking;
 use super::progress::Progress;
 use super::target::{encryption_key, from_live};
 use crate::hyper::drive::{Drive, DriveError};
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// The longest wait for the first announcement before the drive is called shared all the same.
+/// How long the first announcement is waited for at a time.
 const ANNOUNCE: Duration = Duration::from_secs(20);
 /// Without inotify the whole folder is looked at this often.
 const POLL: Duration = Duration::from_secs(10);
@@ -46,6 +47,7 @@ pub async fn run(args: Share, cx: Context) -> Result {
     // Watched before it is read, so that no change falls between the two.
     let follower = Follower::new(&folder);
     let live = cx.node.drive(key, secret, None, true).await?;
+    let _looking = Looking::start(&cx.node, &cx.out, &live, None);
     let shared = Shared { live, folder, cx: cx.clone(), cancelled: Arc::default() };
     let work = shared.serve(follower);
     tokio::select! {
@@ -71,13 +73,8 @@ impl Shared {
         let progress = Arc::new(self.cx.out.progress("importing", 0));
         let report = self.import(&drive, vec![DrivePath::root()], Some(progress)).await?;
         let topic = Topic::from(self.live.db().discovery_key());
-        if !self.cx.node.announced(topic, ANNOUNCE).await {
-            self.cx.out.error(
-                "the drive could not be announced yet: no DHT node answers; check the network or \
-                 --bootstrap. Trying on",
-            );
-            while !self.cx.node.announced(topic, ANNOUNCE).await {}
-        }
+        // Why that takes long is told meanwhile.
+        while !self.cx.node.announced(topic, ANNOUNCE).await {}
         if self.cx.out.json {
             let (files, bytes) = (report.files, report.bytes);
             self.cx.out.object(&serde_json::json!({"shared": {"files": files, "bytes": bytes}}));

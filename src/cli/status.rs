@@ -47,7 +47,7 @@ pub async fn run(_args: Status, cx: Context) -> Result {
                     })
                 })
                 .collect();
-            json!({"ready": network.ready, "listening": network.listening, "peers": connections})
+            json!({"ready": network.ready && network.nodes > 0, "listening": network.listening, "peers": connections})
         });
         let stored: Vec<_> =
             names.iter().map(|(name, key)| json!({"name": name, "key": key.to_string()})).collect();
@@ -83,8 +83,12 @@ pub async fn run(_args: Status, cx: Context) -> Result {
     match network {
         None => out.line("network: not started"),
         Some(network) => {
-            let ready = if network.ready { "connected" } else { "no DHT node answers" };
-            out.line(format_args!("network: {ready}"));
+            let state = match (network.nodes, network.traffic.no_way) {
+                (1.., _) => "connected",
+                (0, Some(_)) => "no way to send anything",
+                (0, None) => "no DHT node answers",
+            };
+            out.line(format_args!("network: {state}"));
             for peer in network.connections.iter().filter(|peer| peer.open) {
                 let addr = peer.addr.map_or_else(|| "-".into(), |addr| addr.to_string());
                 let rtt = peer

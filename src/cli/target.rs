@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
+use super::looking::{Sought, refusal};
 use crate::hyper::drive::{DriveIndex, FileReader, LiveDrive, LiveError};
 use crate::key::{CoreKey, DriveLink, is_link, parse_key};
 use crate::node::{DriveUse, Node, NodeError};
@@ -73,10 +74,20 @@ pub async fn open_target(
     cx: &Context,
     text: &str,
     secret: Option<[u8; 32]>,
-) -> Result<(Target, DriveUse, Arc<DriveIndex>)> {
+) -> Result<(Target, Sought, Arc<DriveIndex>)> {
     let target = resolve(&cx.node, text)?;
     let drive = cx.node.drive(target.key, secret, target.version, false).await?;
-    let index = drive.current(PATIENCE).await.map_err(|error| from_live(&target.key, error))?;
+    let drive = Sought::new(&cx.node, &cx.out, drive);
+    let index = match drive.current(PATIENCE).await {
+        Ok(index) => index,
+        Err(LiveError::NoPeers) => {
+            return Err(Failure::new(Exit::TimedOut, refusal(&cx.node, &target.key).await));
+        }
+        Err(LiveError::TimedOut(_)) if drive.db().reach().borrow().peers == 0 => {
+            return Err(Failure::new(Exit::TimedOut, refusal(&cx.node, &target.key).await));
+        }
+        Err(error) => return Err(from_live(&target.key, error)),
+    };
     Ok((target, drive, index))
 }
 

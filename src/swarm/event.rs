@@ -1,12 +1,14 @@
 //! What the swarm is told at the start, and what it tells its owner.
 
 use super::connections::ConnId;
+use super::reachability::Reachability;
 use super::secret_stream::frame::FrameError;
 use super::topic::TopicStatus;
 use super::udx;
 use crate::crypto::KeyPair;
 use crate::key::{PublicKey, Topic};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
@@ -126,6 +128,8 @@ pub struct Traffic {
     pub sent_bytes: u64,
     /// Sends that found the kernel's buffer full.
     pub blocked: u64,
+    /// The system's error number for the last send that had no way to go, if nothing has arrived since.
+    pub no_way: Option<i32>,
 }
 
 /// The state of everything, for people and tests.
@@ -141,6 +145,8 @@ pub struct SwarmStatus {
     pub peers_queued: usize,
     pub connections: Vec<ConnectionStatus>,
     pub topics: Vec<TopicStatus>,
+    /// How the peers of each of these stand.
+    pub reachability: BTreeMap<Topic, Reachability>,
     /// Filled in by the driver.
     pub traffic: Traffic,
 }

@@ -241,6 +241,7 @@ impl Swarm {
         tracing::debug!(peer = ?connection.remote, why, "dial failed");
         self.udx.destroy(stream);
         let remote = connection.remote;
+        self.peers.failed(&remote, &why);
         self.peer_lost(&connection, now);
         self.events.push_back(SwarmEvent::DialFailed { remote, why });
     }

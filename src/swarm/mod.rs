@@ -22,6 +22,7 @@ mod event;
 pub mod hyperdht;
 mod lifecycle;
 mod peer_info;
+mod reachability;
 mod retry;
 mod rounds;
 pub mod secret_stream;
@@ -32,6 +33,7 @@ pub mod udx;
 
 pub use connections::ConnId;
 pub use event::{Closed, ConnectionStatus, Limits, SwarmConfig, SwarmEvent, SwarmStatus, Traffic};
+pub use reachability::Reachability;
 pub use topic::{JoinOptions, TopicStatus};
 
 use crate::codec::FrameBuf;
@@ -365,7 +367,9 @@ impl Swarm {
             queued: self.udx.queued(c.id.stream()),
             rtt: self.udx.stats(c.id.stream()).and_then(|stats| stats.rtt),
         });
+        let topics = self.topics.status();
         SwarmStatus {
+            reachability: reachability::of_topics(&topics, &self.peers, &self.connections),
             ready: self.ready,
             listening: self.listening,
             nodes: self.dht.nodes(),
@@ -373,7 +377,7 @@ impl Swarm {
             peers_known: self.peers.len(),
             peers_queued: self.peers.queued(),
             connections: connections.collect(),
-            topics: self.topics.status(),
+            topics,
             traffic: Traffic::default(),
         }
     }

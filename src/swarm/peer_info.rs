@@ -59,6 +59,8 @@ pub struct PeerInfo {
     pub topics: BTreeSet<Topic>,
     /// Asked for by key rather than found.
     pub explicit: bool,
+    /// Why the last dial failed, until one succeeds.
+    pub failure: Option<String>,
     attempts: u32,
     proven: bool,
     /// In the dial queue, under this number.
@@ -82,6 +84,11 @@ impl PeerInfo {
             3 => Priority::Low,
             _ => Priority::VeryLow,
         }
+    }
+
+    /// Whether it waits for a free dial.
+    pub fn is_queued(&self) -> bool {
+        self.queued.is_some()
     }
 
     fn is_banned(&self, now: Instant) -> bool {
@@ -125,6 +132,17 @@ impl Peers {
 
     pub fn get(&self, key: &PublicKey) -> Option<&PeerInfo> {
         self.peers.get(key)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &PeerInfo> {
+        self.peers.values()
+    }
+
+    /// A dial failed.
+    pub fn failed(&mut self, key: &PublicKey, why: &str) {
+        if let Some(peer) = self.peers.get_mut(key) {
+            peer.failure = Some(why.to_string());
+        }
     }
 
     /// Peers known.
@@ -251,7 +269,7 @@ impl Peers {
     pub fn connected(&mut self, key: PublicKey, client: bool, now: Instant) {
         self.connecting(key, now);
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.client = client;
+            (peer.client, peer.failure) = (client, None);
             if client {
                 peer.proven = true;
                 peer.connected_at = Some(now);

@@ -24,6 +24,7 @@ mod help;
 mod input;
 mod liar;
 mod lifetimes;
+mod looking;
 mod memory;
 mod mounts;
 mod paths;

@@ -232,6 +232,18 @@ impl Hdrive {
         eventually("the end of hdrive", limit, || self.child.try_wait().unwrap())
     }
 
+    /// Waits for a line on stderr that holds `text`; tells that line.
+    pub fn told(&mut self, text: &str) -> String {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            match self.stderr.next(give_up.saturating_duration_since(Instant::now())) {
+                Ok(line) if line.contains(text) => return line,
+                Ok(_) => {}
+                Err(e) => panic!("no '{text}' on stderr: {e:?}; saw {:?}", self.stderr.seen),
+            }
+        }
+    }
+
     /// What is left on stderr after the end.
     pub fn errors(&mut self) -> String {
         while self.stderr.next(Duration::from_millis(500)).is_ok() {}

@@ -347,6 +347,7 @@ impl Driver {
                 let more = socket.receive();
                 for (from, bytes, stride) in socket.datagrams() {
                     any = true;
+                    self.traffic.no_way = None;
                     self.traffic.received += 1;
                     self.traffic.received_bytes += bytes.len() as u64;
                     self.swarm.handle_datagrams(SocketId(i as u8), from, bytes, stride, now);
@@ -385,6 +386,8 @@ impl Driver {
                     self.traffic.sent += 1;
                     self.traffic.sent_bytes += self.buf.len() as u64;
                 }
+                // Lost, as any datagram may be, but for a reason that somebody may want to know.
+                Sent::NoWay(errno) => self.traffic.no_way = Some(errno),
                 Sent::Blocked => {
                     self.traffic.blocked += 1;
                     return false;

@@ -44,6 +44,8 @@ pub enum Sent {
     Blocked,
     /// Datagrams of this size do not fit the way there.
     TooLarge(usize),
+    /// The network is not there, or closed to us; the system's error number. The datagram is lost.
+    NoWay(i32),
 }
 
 impl Socket {
@@ -130,6 +132,10 @@ impl Socket {
             Err(error) if quinn_udp::is_msg_size_err(&error) => {
                 Sent::TooLarge(segment.unwrap_or(bytes.len()).min(bytes.len()))
             }
+            Err(error) if has_no_way(&error) => {
+                tracing::trace!(%error, %to, "nowhere to send");
+                Sent::NoWay(error.raw_os_error().unwrap_or_default())
+            }
             Err(error) => {
                 tracing::trace!(%error, %to, len = bytes.len(), ?segment, "sending failed");
                 // Some drivers refuse a run where they would take its parts. What goes nowhere is
@@ -159,6 +165,17 @@ impl Socket {
         };
         self.state.try_send((&self.io).into(), &transmit)
     }
+}
+
+/// Whether it is the network that is missing, or forbidden.
+fn has_no_way(error: &io::Error) -> bool {
+    let kinds = [
+        ErrorKind::NetworkUnreachable,
+        ErrorKind::NetworkDown,
+        ErrorKind::HostUnreachable,
+        ErrorKind::PermissionDenied,
+    ];
+    kinds.contains(&error.kind())
 }
 
 /// Asks for large buffers: past the system's limit where we may, else up to it.

@@ -1,0 +1,311 @@
+//! What a person is told while a drive's peers are looked for: one line each time the picture changes.
+//!
+//! [`Outlook::of`] turns what the network knows into one of a few pictures; [`Looking`] watches it for as long
+//! as a command waits, and [`refusal`] puts the same words into the error with which a command gives up.
+
+use super::output::Output;
+use crate::hyper::drive::LiveDrive;
+use crate::hyper::session::CoreHandle;
+use crate::key::{CoreKey, Topic};
+use crate::node::{DriveUse, Node};
+use crate::swarm::{Reachability, SwarmStatus};
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+
+/// The network is asked this often while there is no peer.
+const LOOK: Duration = Duration::from_millis(250);
+/// Nothing is said before this: most drives are found sooner.
+const FIRST_WORD: Duration = Duration::from_secs(1);
+/// A DHT that has not answered for this long is called silent. Its nodes are asked anew within a second or two.
+const SILENCE: Duration = Duration::from_secs(4);
+/// A peer that is connected tells within this whether it has the drive.
+const HAS_IT: Duration = Duration::from_secs(3);
+/// The last peer has been gone for this long before that is told: many are back at once.
+const GONE: Duration = Duration::from_secs(3);
+
+/// How long there has been no peer.
+#[derive(Debug, Clone, Copy)]
+pub struct Wait {
+    pub waited: Duration,
+    /// Rounds of looking that had ended when the last peer went; they tell nothing of now.
+    pub rounds_before: u64,
+}
+
+fn rounds(status: &SwarmStatus, topic: Topic) -> u64 {
+    status.topics.iter().find(|known| known.topic == topic).map_or(0, |known| known.rounds)
+}
+
+/// Why no peer of a drive is there, as far as that is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outlook {
+    /// Nothing is known yet.
+    Looking,
+    /// The system has no way to send anything; its words.
+    NoNetwork(String),
+    /// No node of the DHT answers.
+    NoDht,
+    /// The DHT answers, and nobody has announced the drive.
+    Nobody,
+    /// So many announced it and cannot be reached; why the last could not.
+    Unreachable(usize, String),
+    /// Peers are connected that announced the drive, and do not have it.
+    NotThere,
+    /// A peer has it, or, for a drive of our own, others can find it.
+    Found,
+}
+
+impl Outlook {
+    /// The picture after `wait`; `own` if it is a drive of this store, which needs no peer.
+    pub fn of(status: Option<&SwarmStatus>, topic: Topic, own: bool, wait: Wait) -> Self {
+        let Some(status) = status else { return Self::Looking };
+        let Wait { waited, rounds_before } = wait;
+        let searched = rounds(status, topic) > rounds_before;
+        let none = Reachability::default();
+        let reach = status.reachability.get(&topic).unwrap_or(&none);
+        if status.nodes == 0 && reach.connected == 0 {
+            return match status.traffic.no_way {
+                Some(errno) => Self::NoNetwork(nix::errno::Errno::from_raw(errno).desc().into()),
+                None if searched || waited >= SILENCE => Self::NoDht,
+                None => Self::Looking,
+            };
+        }
+        match reach {
+            _ if own => Self::Found,
+            Reachability { connected: 1.., .. } if waited >= HAS_IT => Self::NotThere,
+            Reachability { connected: 1.., .. } | Reachability { dialling: 1.., .. } => {
+                Self::Looking
+            }
+            Reachability { failed: failed @ 1.., why, .. } => {
+                Self::Unreachable(*failed, why.clone().unwrap_or_default())
+            }
+            _ if searched => Self::Nobody,
+            _ => Self::Looking,
+        }
+    }
+
+    /// What may help, for an error that ends a command.
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::NoDht => "; check the network, or --bootstrap",
+            Self::Nobody => "; check the key, and that a peer that shares it is running",
+            _ => "",
+        }
+    }
+}
+
+impl fmt::Display for Outlook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Looking => f.write_str("no peer yet"),
+            Self::NoNetwork(why) => write!(f, "no network: {why}"),
+            Self::NoDht => f.write_str("no DHT node answers"),
+            Self::Nobody => f.write_str("no peer has it: nobody announces this drive"),
+            Self::Unreachable(1, why) => {
+                write!(f, "a peer that has it was found but cannot be reached: {why}")
+            }
+            Self::Unreachable(n, why) => {
+                write!(f, "{n} peers that have it were found but cannot be reached: {why}")
+            }
+            Self::NotThere => f.write_str("the peers that announce this drive do not have it"),
+            Self::Found => f.write_str("peer found"),
+        }
+    }
+}
+
+/// Decides what is worth a line.
+#[derive(Default)]
+struct Voice {
+    told: Option<Outlook>,
+}
+
+impl Voice {
+    /// The line for `outlook`, if it is news. That a peer is there is none if nothing was said before.
+    fn say(&mut self, outlook: &Outlook, own: bool, before: bool) -> Option<String> {
+        if self.told.as_ref() == Some(outlook) || self.told.is_none() && *outlook == Outlook::Found
+        {
+            return None;
+        }
+        let line = match outlook {
+            Outlook::Found if own => "the DHT answers: others can find the drive".to_string(),
+            Outlook::Found => outlook.to_string(),
+            Outlook::Nobody | Outlook::Unreachable(..) => {
+                format!("{outlook}{}; looking on…", outlook.advice())
+            }
+            Outlook::Looking if before && self.told.is_none() => "looking for another…".to_string(),
+            Outlook::Looking => format!("{outlook}, looking…"),
+            _ => format!("{outlook}{}; trying on…", outlook.advice()),
+        };
+        let line = match before && self.told.is_none() {
+            true => format!("the last peer is gone: {line}"),
+            false => line,
+        };
+        self.told = (*outlook != Outlook::Found).then(|| outlook.clone());
+        Some(line)
+    }
+}
+
+/// Tells how the look for the peers of a drive goes, for as long as this lives.
+pub struct Looking(JoinHandle<()>);
+
+impl Looking {
+    /// `name` stands in front of each line where a command has several drives.
+    pub fn start(
+        node: &Arc<Node>,
+        out: &Arc<Output>,
+        drive: &LiveDrive,
+        name: Option<&str>,
+    ) -> Self {
+        let (node, out, db) = (node.clone(), out.clone(), drive.db().clone());
+        let name = name.map_or_else(String::new, |name| format!("{name}: "));
+        let own = drive.db().core().writable();
+        Self(tokio::spawn(async move {
+            watch(&node, &db, own, |line| out.note(format_args!("{name}{line}"))).await;
+        }))
+    }
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn watch(node: &Node, db: &CoreHandle, own: bool, tell: impl Fn(String)) {
+    let topic = Topic::from(db.discovery_key());
+    let mut reach = db.reach();
+    let mut voice = Voice::default();
+    let (mut since, mut pause, mut before) = (Instant::now(), FIRST_WORD, false);
+    let mut rounds_before = 0;
+    loop {
+        // With a peer, the network is left alone until it goes.
+        let found = reach.borrow_and_update().peers > 0;
+        let status = if found { None } else { node.network_status().await };
+        let outlook = match found {
+            true => Outlook::Found,
+            false => {
+                let wait = Wait { waited: since.elapsed(), rounds_before };
+                Outlook::of(status.as_ref(), topic, own, wait)
+            }
+        };
+        if found || since.elapsed() >= pause {
+            voice.say(&outlook, own, before).into_iter().for_each(&tell);
+        }
+        if found {
+            if reach.wait_for(|reach| reach.peers == 0).await.is_err() {
+                return;
+            }
+            (since, pause, before) = (Instant::now(), GONE, true);
+            let status = node.network_status().await;
+            rounds_before = status.map_or(0, |status| rounds(&status, topic));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Why a command that found no peer gives up: which drive, what is wrong, what may help.
+pub async fn refusal(node: &Node, key: &CoreKey) -> String {
+    let status = node.network_status().await;
+    let topic = Topic::from(key.discovery_key());
+    let wait = Wait { waited: SILENCE, rounds_before: 0 };
+    match Outlook::of(status.as_ref(), topic, false, wait) {
+        Outlook::Looking | Outlook::Found => format!("drive {key}: no peer has sent it yet"),
+        outlook => format!("drive {key}: {outlook}{}", outlook.advice()),
+    }
+}
+
+/// A drive that a command uses, with the word about its peers.
+pub struct Sought {
+    drive: DriveUse,
+    _looking: Looking,
+}
+
+impl Sought {
+    pub fn new(node: &Arc<Node>, out: &Arc<Output>, drive: DriveUse) -> Self {
+        let looking = Looking::start(node, out, &drive, None);
+        Self { drive, _looking: looking }
+    }
+}
+
+impl Deref for Sought {
+    type Target = LiveDrive;
+
+    fn deref(&self) -> &LiveDrive {
+        &self.drive
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::swarm::{JoinOptions, TopicStatus};
+
+    const TOPIC: Topic = Topic([1; 32]);
+
+    fn status(nodes: usize, rounds: u64, reach: Reachability) -> SwarmStatus {
+        let options = JoinOptions { server: false, client: true };
+        let topic = TopicStatus { topic: TOPIC, options, announced: false, found: 0, rounds };
+        let reachability = [(TOPIC, reach)].into();
+        SwarmStatus { nodes, topics: vec![topic], reachability, ..SwarmStatus::default() }
+    }
+
+    fn after(status: &SwarmStatus, seconds: u64) -> Outlook {
+        Outlook::of(Some(status), TOPIC, false, wait(seconds))
+    }
+
+    fn wait(seconds: u64) -> Wait {
+        Wait { waited: Duration::from_secs(seconds), rounds_before: 0 }
+    }
+
+    #[test]
+    fn each_reason_has_its_picture() {
+        let none = Reachability::default;
+        assert_eq!(Outlook::of(None, TOPIC, false, wait(9)), Outlook::Looking);
+        let mut offline = status(0, 0, none());
+        assert_eq!(after(&offline, 1), Outlook::Looking);
+        assert_eq!(after(&offline, 4), Outlook::NoDht);
+        offline.traffic.no_way = Some(nix::errno::Errno::ENETUNREACH as i32);
+        assert_eq!(after(&offline, 1), Outlook::NoNetwork("Network is unreachable".into()));
+        assert_eq!(after(&status(0, 1, none()), 1), Outlook::NoDht);
+        assert_eq!(after(&status(3, 0, none()), 9), Outlook::Looking);
+        assert_eq!(after(&status(3, 1, none()), 1), Outlook::Nobody);
+        let why = Some("it is behind a NAT".to_string());
+        let failed = Reachability { failed: 2, why, ..none() };
+        assert_eq!(
+            after(&status(3, 1, failed.clone()), 1),
+            Outlook::Unreachable(2, "it is behind a NAT".into())
+        );
+        let again = Reachability { dialling: 1, ..failed };
+        assert_eq!(after(&status(3, 1, again), 1), Outlook::Looking);
+        let strange = status(3, 1, Reachability { connected: 1, ..none() });
+        assert_eq!(after(&strange, 1), Outlook::Looking);
+        assert_eq!(after(&strange, 3), Outlook::NotThere);
+        let own = Outlook::of(Some(&status(3, 1, none())), TOPIC, true, wait(9));
+        assert_eq!(own, Outlook::Found);
+        let again = Wait { rounds_before: 1, ..wait(9) };
+        let anew = |rounds| Outlook::of(Some(&status(3, rounds, none())), TOPIC, false, again);
+        assert_eq!((anew(1), anew(2)), (Outlook::Looking, Outlook::Nobody));
+    }
+
+    #[test]
+    fn a_line_is_said_once_and_a_peer_only_after_something_else() {
+        let mut voice = Voice::default();
+        assert_eq!(voice.say(&Outlook::Found, false, false), None);
+        let mut say = |outlook, before| voice.say(&outlook, false, before);
+        assert_eq!(say(Outlook::Looking, false).as_deref(), Some("no peer yet, looking…"));
+        assert_eq!(say(Outlook::Looking, false), None);
+        let nobody = say(Outlook::Nobody, false).unwrap();
+        assert!(
+            nobody.contains("nobody announces") && nobody.contains("check the key"),
+            "{nobody}"
+        );
+        assert_eq!(say(Outlook::Found, false).as_deref(), Some("peer found"));
+        assert_eq!(say(Outlook::Found, true), None);
+        let gone = say(Outlook::Looking, true).unwrap();
+        assert!(gone == "the last peer is gone: looking for another…", "{gone}");
+        let gone = say(Outlook::NoNetwork("Network is down".into()), true).unwrap();
+        assert!(gone.starts_with("no network: Network is down"), "{gone}");
+    }
+}

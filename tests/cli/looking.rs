@@ -1,0 +1,98 @@
+//! Nobody there: each command says which of the reasons it is, and says when that changes.
+
+use crate::common::*;
+use crate::input::NOBODYS;
+use nix::sys::signal::Signal;
+use std::fs;
+use std::net::UdpSocket;
+use std::process::Command;
+
+const NOBODY: &str = "no peer has it: nobody announces this drive";
+const SILENT: &str = "no DHT node answers";
+
+#[test]
+fn a_drive_that_nobody_announces_is_told_from_a_silent_dht() {
+    let lab = Lab::new();
+    let file = format!("{NOBODYS}/file");
+    for args in [&["ls", NOBODYS][..], &["cat", &file], &["get", NOBODYS], &["info", NOBODYS]] {
+        let done = lab.run("bob", args);
+        assert_eq!(done.code, 4, "{args:?}: {}", done.stderr);
+        assert!(done.stderr.contains(NOBODY), "{args:?}: {}", done.stderr);
+        assert!(done.stderr.contains("check the key"), "{}", done.stderr);
+
+        let mut command = lab.command("carol", args);
+        command.env("HDRIVE_BOOTSTRAP", NOWHERE).arg("--quiet");
+        let done = run(command);
+        assert_eq!(done.code, 4, "{args:?}: {}", done.stderr);
+        assert!(done.stderr.contains(SILENT), "{args:?}: {}", done.stderr);
+        assert!(!done.stderr.contains("check the key"), "{}", done.stderr);
+        assert_eq!(done.stderr.lines().count(), 1, "only the error: {}", done.stderr);
+    }
+}
+
+#[test]
+fn without_a_network_the_system_is_quoted() {
+    let mut probe = Command::new("unshare");
+    let here = probe.args(["--net", "true"]).output().is_ok_and(|done| done.status.success());
+    if !available("unshare --net", here) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--net", env!("CARGO_BIN_EXE_hdrive"), "ls", NOBODYS]);
+    command.env("HDRIVE_STORE", dir.path()).env("HDRIVE_LOCAL", "0.0.0.0:0");
+    command.env("HDRIVE_BOOTSTRAP", "192.0.2.1:49737");
+    let done = run(command);
+    assert_eq!(done.code, 4, "{}", done.stderr);
+    let last = done.stderr.lines().last().unwrap_or_default();
+    assert!(last.contains("no network: Network is unreachable"), "{}", done.stderr);
+}
+
+#[test]
+fn a_seed_tells_when_a_peer_comes_and_when_it_goes() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), "content").unwrap();
+    let created = lab.run("alice", &["create", text(&folder.canonicalize().unwrap())]);
+    let key = created.text().trim().trim_start_matches("key: ").to_string();
+    let mut seed = lab.spawn("bob", &["seed", &key]);
+    seed.told(NOBODY);
+    let mut share = lab.spawn("alice", &["share", text(&folder)]);
+    assert_eq!(share.line("key: "), key);
+    seed.told("peer found");
+    seed.line("complete: ");
+    share.signal(Signal::SIGTERM);
+    let gone = seed.told("the last peer is gone");
+    assert!(gone.contains(NOBODY) || seed.told(NOBODY).contains(NOBODY));
+}
+
+#[test]
+fn a_mount_and_a_share_tell_when_the_dht_answers_again() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    // Where the node of the network will be.
+    let later = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), "content").unwrap();
+    let start = |store: &str, args: &[&str]| {
+        let mut command = lab.command(store, args);
+        command.env("HDRIVE_BOOTSTRAP", &later);
+        Hdrive::spawn(command)
+    };
+    let mut share = start("alice", &["share", text(&folder)]);
+    let key = share.line("key: ");
+    let at = lab.folder("mnt");
+    let mut mount = start("bob", &["mount", &key, text(&at)]);
+    mount.line("mounted: ");
+    share.told(SILENT);
+    mount.told(SILENT);
+    let mut dht = Hdrive::spawn(Hdrive::command(&["dht", "--bind", &later]));
+    dht.line("listening: ");
+    share.told("others can find the drive");
+    share.line("shared: ");
+    mount.told("peer found");
+    let names = || fs::read_to_string(at.join("file")).ok();
+    assert_eq!(eventually("the file", PATIENCE, names), "content");
+}
