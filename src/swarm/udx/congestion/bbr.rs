@@ -9,7 +9,7 @@
 //! milliseconds; ProbeRtt keeps half of the pipe full instead of four packets; it is skipped where the round trip
 //! is below [`MIN_RTT_FLOOR`], where a shorter one would change nothing.
 
-use super::{RateSample, ceiling::Ceiling, win_filter::WinFilter};
+use super::{RateSample, ceiling::Ceiling, overflow::Overflow, win_filter::WinFilter};
 
 /// 2/ln 2: the smallest gain that doubles the delivery rate each round.
 const HIGH_GAIN: f64 = 2.885_39;
@@ -107,6 +107,7 @@ pub struct Bbr {
     epoch_acked: u64,
 
     ceiling: Ceiling,
+    overflow: Overflow,
 }
 
 impl Bbr {
@@ -146,6 +147,7 @@ impl Bbr {
             epoch_start: 0,
             epoch_acked: 0,
             ceiling: Ceiling::default(),
+            overflow: Overflow::default(),
         }
     }
 
@@ -224,6 +226,7 @@ impl Bbr {
     fn update_round(&mut self, sample: &RateSample, view: &View) {
         self.round_start = false;
         self.ceiling.note(sample);
+        self.overflow.note(sample, self.min_rtt);
         if sample.interval == 0 || sample.delivered == 0 {
             return;
         }
@@ -232,7 +235,11 @@ impl Bbr {
             self.round += 1;
             self.round_start = true;
             self.conserve = false;
-            self.ceiling.end_round(MIN_PACKETS * self.packet);
+            let least = MIN_PACKETS * self.packet;
+            self.ceiling.end_round(least);
+            // What Startup overshot by says nothing about neighbours.
+            let pipe = self.pipe(if self.full { 0.75 } else { 1.0 });
+            self.overflow.end_round(!self.full, least.max(pipe), self.packet);
         }
         let bw = (sample.delivered as f64 * 1e6 / sample.interval as f64) as u64;
         if !sample.app_limited || bw >= self.bw.get() {
@@ -479,6 +486,6 @@ impl Bbr {
         if self.mode == Mode::ProbeRtt {
             self.cwnd = self.cwnd.min(self.probe_rtt_cwnd());
         }
-        self.cwnd = self.cwnd.min(self.ceiling.limit(self.min_rtt));
+        self.cwnd = self.cwnd.min(self.ceiling.limit(self.min_rtt)).min(self.overflow.limit());
     }
 }

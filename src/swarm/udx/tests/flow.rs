@@ -53,10 +53,22 @@ fn fills_a_long_path_with_one_percent_loss() {
 
 #[test]
 fn copes_with_a_very_long_path_with_loss() {
-    for seed in 1..3 {
+    for seed in 1..4 {
         let (share, dropped) = utilization(path(100, 200, 100, 0.01), seed, 0, 30);
         assert!(share >= 0.75, "{share}");
         assert!(dropped < 0.03, "{dropped}");
+    }
+}
+
+#[test]
+fn random_losses_are_not_taken_for_a_full_queue() {
+    for (rtt, loss, least) in
+        [(10, 0.01, 0.93), (20, 0.05, 0.85), (50, 0.02, 0.89), (50, 0.05, 0.85)]
+    {
+        for seed in 1..4 {
+            let (share, _) = utilization(path(100, rtt, 100, loss), seed, 0, 25);
+            assert!(share >= least, "{rtt} ms, {loss}: {share}");
+        }
     }
 }
 
