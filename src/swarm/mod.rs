@@ -449,6 +449,7 @@ impl Swarm {
                     self.peers.found(public_key, relay_addresses, topic, quick, now, rng);
                 }
             }
+            DhtEvent::Announced { query, nodes, .. } => self.topics.stored(query, nodes),
             DhtEvent::QueryDone { query, .. } => self.round_finished(query, now),
             DhtEvent::Listening { relays, .. } => {
                 tracing::debug!(relays, "listening");
@@ -472,8 +473,7 @@ impl Swarm {
                 }
                 self.online = online;
             }
-            DhtEvent::Announced { .. }
-            | DhtEvent::Persistent { .. }
+            DhtEvent::Persistent { .. }
             | DhtEvent::Unlistened { .. }
             | DhtEvent::Value { .. }
             | DhtEvent::Stored { .. } => {}

@@ -20,12 +20,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
-/// Records kept. One refresh of one topic brings at most 400 (20 nodes with 20 peers each), all of
-/// which a stranger may have invented; peers we are connected to do not count.
+/// Records kept. One round of one topic brings up to 1024, all of which a stranger may have invented. When
+/// there is no room, those that nothing is to be done for make it.
 const MAX_PEERS: usize = 4096;
 
-/// Topics remembered per peer, against a topic list that grows with the life of the process.
-const MAX_TOPICS: usize = 64;
+/// Memberships (a peer found under a topic) remembered, of all peers together. Those of connected peers are
+/// kept beyond it, or topics that they serve would look for peers for ever.
+const MAX_MEMBERSHIPS: usize = 65_536;
+
+/// Memberships of one peer: somebody may share many drives, but not name every peer under all of ours.
+const MAX_TOPICS: usize = 16_384;
 
 /// A connection that lasted this long was a good one: failures before it are forgotten.
 const MIN_CONNECTION_TIME: Duration = Duration::from_secs(15);
@@ -122,12 +126,14 @@ pub struct Peers {
     peers: BTreeMap<PublicKey, PeerInfo>,
     queue: BTreeMap<(Reverse<Priority>, u64), PublicKey>,
     timer: RetryTimer,
+    /// Topics of all peers, counted once for each.
+    memberships: usize,
 }
 
 impl Peers {
     pub fn new(own: PublicKey, rng: &mut StdRng) -> Self {
         let timer = RetryTimer::new(rng);
-        Self { own, peers: BTreeMap::new(), queue: BTreeMap::new(), timer }
+        Self { own, peers: BTreeMap::new(), queue: BTreeMap::new(), timer, memberships: 0 }
     }
 
     pub fn get(&self, key: &PublicKey) -> Option<&PeerInfo> {
@@ -183,14 +189,11 @@ impl Peers {
         rng: &mut StdRng,
     ) {
         let Some(peer) = self.upsert(key, now) else { return };
+        let connected = peer.connected;
         let moved = peer.relay_addresses != relay_addresses;
         peer.relay_addresses = relay_addresses;
-        if peer.topics.len() < MAX_TOPICS {
-            peer.topics.insert(topic);
-        }
-        if peer.connected {
-            return;
-        }
+        self.note_membership(key, topic);
+        let Some(peer) = self.peers.get_mut(&key).filter(|_| !connected) else { return };
         let rested = peer.disconnected_at.is_none_or(|at| now >= at + GIVEN_UP_PAUSE);
         let fresh = !quick || moved || (!peer.waiting && rested);
         if fresh && (!peer.client || peer.priority() < Priority::Normal) {
@@ -222,7 +225,9 @@ impl Peers {
     pub fn leave_topic(&mut self, topic: &Topic, now: Instant) {
         let mut unwanted = Vec::new();
         for (key, peer) in &mut self.peers {
-            if peer.topics.remove(topic) && peer.topics.is_empty() && !peer.explicit {
+            let member = peer.topics.remove(topic);
+            self.memberships -= usize::from(member);
+            if member && peer.topics.is_empty() && !peer.explicit {
                 if let Some(slot) = peer.queued.take() {
                     self.queue.remove(&slot);
                 }
@@ -363,6 +368,14 @@ impl Peers {
         self.queue.insert(slot, key);
     }
 
+    fn note_membership(&mut self, key: PublicKey, topic: Topic) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let room = self.memberships < MAX_MEMBERSHIPS || peer.connected;
+        if room && peer.topics.len() < MAX_TOPICS && peer.topics.insert(topic) {
+            self.memberships += 1;
+        }
+    }
+
     /// The record of `key`, made if there is room; `None` for ourselves.
     fn upsert(&mut self, key: PublicKey, now: Instant) -> Option<&mut PeerInfo> {
         if key == self.own {
@@ -370,6 +383,7 @@ impl Peers {
         }
         if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&key) {
             self.peers.retain(|_, peer| !peer.is_forgettable(now));
+            self.memberships = self.peers.values().map(|peer| peer.topics.len()).sum();
             if self.peers.len() >= MAX_PEERS {
                 return None;
             }
@@ -384,8 +398,10 @@ impl Peers {
             peer.is_forgettable(now)
                 && peer.disconnected_at.is_none_or(|at| now >= at + GIVEN_UP_PAUSE)
         };
-        if self.peers.get(key).is_some_and(forget) {
-            self.peers.remove(key);
+        if self.peers.get(key).is_some_and(forget)
+            && let Some(peer) = self.peers.remove(key)
+        {
+            self.memberships -= peer.topics.len();
         }
     }
 }
@@ -503,5 +519,28 @@ mod tests {
             peers.found(PublicKey(key), vec![], TOPIC, false, now, &mut rng);
         }
         assert_eq!(peers.len(), MAX_PEERS);
+    }
+
+    #[test]
+    fn a_peer_of_many_drives_is_known_under_all_and_strangers_fill_no_memory_with_topics() {
+        let (mut peers, mut rng, now) = peers();
+        let topic = |n: usize| Topic(crate::crypto::hash::hash(&[&n.to_le_bytes()]));
+        peers.connected(key(1), true, now);
+        for n in 0..1000 {
+            peers.found(key(1), vec![], topic(n), false, now, &mut rng);
+        }
+        assert_eq!(peers.get(&key(1)).unwrap().topics.len(), 1000);
+        for n in 0..MAX_MEMBERSHIPS + 5 {
+            peers.found(key(2 + (n % 100) as u8), vec![], topic(n / 100), false, now, &mut rng);
+        }
+        let all = |peers: &Peers| peers.peers.values().map(|p| p.topics.len()).sum::<usize>();
+        assert_eq!((all(&peers), peers.memberships), (MAX_MEMBERSHIPS, MAX_MEMBERSHIPS));
+        peers.found(key(1), vec![], topic(70_000), false, now, &mut rng);
+        assert_eq!(peers.get(&key(1)).unwrap().topics.len(), 1001, "connected: always");
+        peers.leave_topic(&topic(0), now);
+        assert_eq!(
+            (all(&peers), peers.memberships),
+            (MAX_MEMBERSHIPS - 100, MAX_MEMBERSHIPS - 100)
+        );
     }
 }

@@ -26,13 +26,14 @@ impl Swarm {
         let query = match action {
             Action::Announce => self.dht.announce(topic, now),
             Action::Lookup => self.dht.lookup(topic, now),
+            Action::Glance => self.dht.glance(topic, now),
             Action::Unannounce => self.dht.unannounce(topic, now),
             Action::Cancel(query) => {
                 self.dht.cancel_topic_query(query);
                 return true;
             }
         };
-        self.topics.started(topic, action, query, now);
+        self.topics.started(topic, action, query);
         true
     }
 

@@ -1,11 +1,15 @@
 //! Topics we joined, and when each is announced or looked up again.
 //!
 //! A *server* of a topic announces itself under it, a *client* looks for those who did. Announcing
-//! looks up on its way, so one round of a topic is one query. A full round comes every 10 to 12 minutes.
-//! Between them a client that has no peer at all looks again after 1 s, 2 s, 4 s … up to [`QUICK_MAX`],
-//! so that mounting a drive just before it is shared does not wait for the next full round.
+//! looks up on its way, so one round of a topic is one query. A full round comes every 10 to 12 minutes, and
+//! soon again if no node stored the announcement. Between them a client without a peer glances at a few of the
+//! nodes it knows after 1 s, 2 s, 4 s … up to [`QUICK_MAX`], so that mounting a drive just before it is shared
+//! does not wait for the next full round. Who is announced needs that only at first: peers that come later find
+//! us.
 //!
-//! Source: hyperswarm/lib/peer-discovery.js (the quick rounds are ours)
+//! Rounds queue: at most [`MAX_ROUNDS`] run at a time, so that a thousand topics do not ask all at once.
+//!
+//! Source: hyperswarm/lib/peer-discovery.js (quick rounds and the queue are ours)
 
 use crate::key::{PublicKey, Topic};
 use crate::swarm::dht_rpc::QueryId;
@@ -20,9 +24,18 @@ const REFRESH_JITTER_MS: u64 = 120_000;
 
 /// First wait of a client without a peer; doubles with every fruitless round.
 const QUICK_MIN: Duration = Duration::from_secs(1);
-/// Longest such wait: one lookup in two minutes costs the network less than a ping in three seconds,
-/// which every listening server sends.
+/// Longest such wait. A glance costs three requests.
 const QUICK_MAX: Duration = Duration::from_secs(120);
+
+/// First and longest wait after an announcement that no node stored; doubles in between.
+const RETRY_MIN: Duration = Duration::from_secs(2);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// Rounds at a time. Each keeps up to 20 requests in flight, as many together as the DHT node sends at once:
+/// more would only make those wait that somebody waits for. A thousand topics need a minute or two.
+const MAX_ROUNDS: usize = 8;
+/// First looks of a reader, somebody waits for them, that need not queue behind those.
+const MAX_URGENT: usize = 8;
 
 /// Peers counted per round; more are dialled all the same, but not remembered here.
 const MAX_FOUND: usize = 1024;
@@ -41,6 +54,8 @@ pub struct JoinOptions {
 pub enum Action {
     Announce,
     Lookup,
+    /// Look at a few of the nodes that the last lookup found.
+    Glance,
     Unannounce,
     /// Stop this query: its topic was left or changed roles.
     Cancel(QueryId),
@@ -52,7 +67,7 @@ pub struct Round {
     pub topic: Topic,
     /// Different peers it found.
     pub found: usize,
-    /// Nodes hold our record.
+    /// At least one node stored our record when it was last announced.
     pub announced: bool,
 }
 
@@ -60,17 +75,20 @@ pub struct Round {
 struct Query {
     id: QueryId,
     action: Action,
-    quick: bool,
     found: BTreeSet<PublicKey>,
+    /// Nodes that stored our record.
+    stored: usize,
 }
 
 /// One topic.
 #[derive(Debug)]
 struct Joined {
     options: JoinOptions,
-    /// Nodes may hold a record of us.
+    /// A node may hold a record of us: one was sent, whether it was stored or not.
+    sent: bool,
+    /// A node stored our record at the last announcement.
     announced: bool,
-    /// The last round said so.
+    /// We left it; what was announced is still to be withdrawn.
     left: bool,
     query: Option<Query>,
     /// When the next full round is due.
@@ -78,9 +96,15 @@ struct Joined {
     /// When the next quick one is, while there is no peer.
     quick_at: Option<Instant>,
     quick_wait: Duration,
+    retry_wait: Duration,
     found: usize,
     rounds: u64,
+    /// Its place among those that wait.
+    slot: Option<Slot>,
 }
+
+/// When a round is due, and of which topic.
+type Slot = (Instant, Topic);
 
 impl Joined {
     fn next_at(&self, may_announce: bool) -> Option<Instant> {
@@ -91,9 +115,38 @@ impl Joined {
         Some(self.quick_at.map_or(self.refresh_at, |at| at.min(self.refresh_at)))
     }
 
+    /// Somebody waits for the first round of a reader.
+    fn is_urgent(&self) -> bool {
+        self.rounds == 0 && self.round() == Some(Action::Lookup)
+    }
+
+    /// Notes what a round came to, and when the next ones are due.
+    fn after_round(&mut self, round: &Query, has_peer: bool, now: Instant, rng: &mut StdRng) {
+        (self.found, self.rounds) = (round.found.len(), self.rounds + 1);
+        if round.action == Action::Announce {
+            self.announced = round.stored > 0;
+        }
+        if round.action != Action::Glance {
+            let jitter = Duration::from_millis(rng.random_range(0..REFRESH_JITTER_MS));
+            self.refresh_at = now + REFRESH_INTERVAL + jitter;
+        }
+        if round.action == Action::Announce && round.stored == 0 {
+            self.refresh_at = now + self.retry_wait.mul_f64(rng.random_range(0.8..1.2));
+            self.retry_wait = (self.retry_wait * 2).min(RETRY_MAX);
+        } else {
+            self.retry_wait = RETRY_MIN;
+        }
+        // Who comes later than we do finds our record.
+        let findable = self.options.server && self.announced && self.quick_wait >= QUICK_MAX;
+        if self.options.client && !has_peer && !findable {
+            self.quick_at = Some(now + self.quick_wait);
+            self.quick_wait = (self.quick_wait * 2).min(QUICK_MAX);
+        }
+    }
+
     fn round(&self) -> Option<Action> {
         let JoinOptions { server, client } = self.options;
-        match (server && !self.left, client && !self.left, self.announced) {
+        match (server && !self.left, client && !self.left, self.sent) {
             (true, _, _) => Some(Action::Announce),
             (false, _, true) => Some(Action::Unannounce),
             (false, true, false) => Some(Action::Lookup),
@@ -120,6 +173,9 @@ pub struct Topics {
     topics: BTreeMap<Topic, Joined>,
     queries: BTreeMap<QueryId, Topic>,
     cancelled: Vec<QueryId>,
+    /// Topics that wait for their next round, and those of them that somebody waits for.
+    due: BTreeSet<Slot>,
+    urgent: BTreeSet<Slot>,
     /// We have relays that can be announced.
     may_announce: bool,
 }
@@ -129,30 +185,36 @@ impl Topics {
     pub fn join(&mut self, topic: Topic, options: JoinOptions, now: Instant) {
         let joined = self.topics.entry(topic).or_insert_with(|| Joined {
             options,
+            sent: false,
             announced: false,
             left: false,
             query: None,
             refresh_at: now,
             quick_at: None,
             quick_wait: QUICK_MIN,
+            retry_wait: RETRY_MIN,
             found: 0,
             rounds: 0,
+            slot: None,
         });
         if joined.options == options && !joined.left && joined.query.is_some() {
             return;
         }
         (joined.options, joined.left, joined.refresh_at) = (options, false, now);
-        (joined.quick_at, joined.quick_wait) = (None, QUICK_MIN);
+        (joined.quick_at, joined.quick_wait, joined.retry_wait) = (None, QUICK_MIN, RETRY_MIN);
         self.drop_query(&topic);
+        self.schedule(&topic);
     }
 
     /// Leaves `topic`: looks no more, and withdraws what was announced.
     pub fn leave(&mut self, topic: &Topic, now: Instant) {
         self.drop_query(topic);
         let Some(joined) = self.topics.get_mut(topic) else { return };
-        (joined.left, joined.refresh_at) = (true, now);
-        if !joined.announced {
-            self.topics.remove(topic);
+        (joined.left, joined.refresh_at, joined.quick_at) = (true, now, None);
+        if joined.sent {
+            self.schedule(topic);
+        } else {
+            self.remove(topic);
         }
     }
 
@@ -169,7 +231,9 @@ impl Topics {
 
     /// We listen: announcements, held back until now, may name our relays.
     pub fn may_announce(&mut self) {
-        self.may_announce = true;
+        if !std::mem::replace(&mut self.may_announce, true) {
+            self.schedule_all();
+        }
     }
 
     /// Whether nothing is joined nor being withdrawn.
@@ -184,8 +248,9 @@ impl Topics {
     /// Everything due now, again: the network changed.
     pub fn refresh(&mut self, now: Instant) {
         for joined in self.topics.values_mut() {
-            joined.refresh_at = now;
+            (joined.refresh_at, joined.retry_wait) = (now, RETRY_MIN);
         }
+        self.schedule_all();
     }
 
     /// The topic has no peer any more: look soon.
@@ -196,6 +261,7 @@ impl Topics {
         {
             joined.quick_wait = QUICK_MIN;
             joined.quick_at = Some(now + QUICK_MIN);
+            self.schedule(topic);
         }
     }
 
@@ -210,33 +276,31 @@ impl Topics {
             return Some((Topic([0; 32]), Action::Cancel(query)));
         }
         loop {
-            let may = self.may_announce;
-            let due = |(_, d): &(&Topic, &mut Joined)| d.next_at(may).is_some_and(|at| at <= now);
-            let (&topic, joined) = self.topics.iter_mut().find(due)?;
+            let (_, topic) = self.next_slot().filter(|(at, _)| *at <= now)?;
+            let joined = self.topics.get_mut(&topic)?;
             if joined.refresh_at > now {
                 joined.quick_at = None;
-                if has_peer(&topic) {
-                    joined.quick_wait = QUICK_MIN;
-                    continue;
+                if !has_peer(&topic) {
+                    return Some((topic, Action::Glance));
                 }
-                return Some((topic, Action::Lookup));
+                joined.quick_wait = QUICK_MIN;
+            } else {
+                match joined.round() {
+                    Some(action) => return Some((topic, action)),
+                    None => joined.refresh_at = now + REFRESH_INTERVAL,
+                }
             }
-            match joined.round() {
-                Some(action) => return Some((topic, action)),
-                None => joined.refresh_at = now + REFRESH_INTERVAL,
-            }
+            self.schedule(&topic);
         }
     }
 
     /// `action` for `topic` runs as `id`.
-    pub fn started(&mut self, topic: Topic, action: Action, id: QueryId, now: Instant) {
+    pub fn started(&mut self, topic: Topic, action: Action, id: QueryId) {
         let Some(joined) = self.topics.get_mut(&topic) else { return };
-        let quick = joined.refresh_at > now;
-        joined.query = Some(Query { id, action, quick, found: BTreeSet::new() });
-        if action == Action::Announce {
-            joined.announced = true;
-        }
+        joined.query = Some(Query { id, action, found: BTreeSet::new(), stored: 0 });
+        joined.sent |= action == Action::Announce;
         self.queries.insert(id, topic);
+        self.schedule(&topic);
     }
 
     /// A query found `peer`. Answers the topic and whether the round was a quick one, if it is to be dialled.
@@ -247,7 +311,17 @@ impl Topics {
         if round.found.len() < MAX_FOUND {
             round.found.insert(peer);
         }
-        (joined.options.client && !joined.left).then_some((topic, round.quick))
+        let quick = round.action == Action::Glance;
+        (joined.options.client && !joined.left).then_some((topic, quick))
+    }
+
+    /// The announcement of a query was stored at so many nodes.
+    pub fn stored(&mut self, query: QueryId, nodes: usize) {
+        let topic = self.queries.get(&query);
+        let round = topic.and_then(|t| self.topics.get_mut(t)).and_then(|j| j.query.as_mut());
+        if let Some(round) = round.filter(|round| round.id == query) {
+            round.stored = nodes;
+        }
     }
 
     /// A query ended. Schedules the next round of its topic.
@@ -262,27 +336,22 @@ impl Topics {
         let joined = self.topics.get_mut(&topic)?;
         let round = joined.query.take_if(|round| round.id == query)?;
         if round.action == Action::Unannounce {
-            joined.announced = false;
+            (joined.sent, joined.announced) = (false, false);
             if joined.left {
-                self.topics.remove(&topic);
-                return None;
+                self.remove(&topic);
+            } else {
+                self.schedule(&topic); // its roles changed: the round they ask for is due at once
             }
-            return None; // its roles changed: the round they ask for is due at once
+            return None;
         }
-        if !round.quick {
-            let jitter = Duration::from_millis(rng.random_range(0..REFRESH_JITTER_MS));
-            joined.refresh_at = now + REFRESH_INTERVAL + jitter;
-        }
-        (joined.found, joined.rounds) = (round.found.len(), joined.rounds + 1);
-        if joined.options.client && !has_peer(&topic) {
-            joined.quick_at = Some(now + joined.quick_wait);
-            joined.quick_wait = (joined.quick_wait * 2).min(QUICK_MAX);
-        }
-        Some(Round { topic, found: round.found.len(), announced: joined.announced })
+        joined.after_round(&round, has_peer(&topic), now, rng);
+        let announced = joined.announced;
+        self.schedule(&topic);
+        Some(Round { topic, found: round.found.len(), announced })
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.topics.values().filter_map(|d| d.next_at(self.may_announce)).min()
+        self.next_slot().map(|(at, _)| at)
     }
 
     pub fn status(&self) -> Vec<TopicStatus> {
@@ -296,6 +365,42 @@ impl Topics {
                 rounds: d.rounds,
             })
             .collect()
+    }
+
+    /// The round that comes next, if there is room for one.
+    fn next_slot(&self) -> Option<Slot> {
+        let running = self.queries.len();
+        let urgent = self.urgent.first().filter(|_| running < MAX_ROUNDS + MAX_URGENT);
+        let other = self.due.first().filter(|_| running < MAX_ROUNDS);
+        // Both are due now or later: what somebody waits for is never later than now.
+        urgent.or(other).copied()
+    }
+
+    fn schedule(&mut self, topic: &Topic) {
+        self.unschedule(topic);
+        let Some(joined) = self.topics.get_mut(topic) else { return };
+        let Some(at) = joined.next_at(self.may_announce) else { return };
+        joined.slot = Some((at, *topic));
+        let queue = if joined.is_urgent() { &mut self.urgent } else { &mut self.due };
+        queue.insert((at, *topic));
+    }
+
+    fn unschedule(&mut self, topic: &Topic) {
+        if let Some(slot) = self.topics.get_mut(topic).and_then(|joined| joined.slot.take()) {
+            self.due.remove(&slot);
+            self.urgent.remove(&slot);
+        }
+    }
+
+    fn schedule_all(&mut self) {
+        for topic in self.topics.keys().copied().collect::<Vec<_>>() {
+            self.schedule(&topic);
+        }
+    }
+
+    fn remove(&mut self, topic: &Topic) {
+        self.unschedule(topic);
+        self.topics.remove(topic);
     }
 
     fn drop_query(&mut self, topic: &Topic) {
@@ -324,6 +429,8 @@ mod tests {
         start: Instant,
         queries: u64,
         has_peer: bool,
+        /// Nodes that store an announcement.
+        stored: usize,
         /// Seconds since the start, and what was asked.
         log: Vec<(u64, Action)>,
     }
@@ -334,7 +441,7 @@ mod tests {
             let rng = StdRng::seed_from_u64(1);
             let (mut topics, log) = (Topics::default(), Vec::new());
             topics.may_announce();
-            Self { topics, rng, now, start: now, queries: 0, has_peer: false, log }
+            Self { topics, rng, now, start: now, queries: 0, has_peer: false, stored: 20, log }
         }
 
         fn run(&mut self, seconds: u64) {
@@ -358,7 +465,10 @@ mod tests {
                 }
                 self.queries += 1;
                 let id = QueryId(self.queries);
-                self.topics.started(topic, action, id, self.now);
+                self.topics.started(topic, action, id);
+                if action == Action::Announce {
+                    self.topics.stored(id, self.stored);
+                }
                 self.topics.finished(id, |_| has_peer, self.now, &mut self.rng);
             }
         }
@@ -441,7 +551,7 @@ mod tests {
         let mut world = World::new();
         world.topics.join(TOPIC, CLIENT, world.now);
         let (topic, action) = world.topics.poll(world.now, |_| false).unwrap();
-        world.topics.started(topic, action, QueryId(7), world.now);
+        world.topics.started(topic, action, QueryId(7));
         world.topics.join(TOPIC, SERVER, world.now);
         assert_eq!(world.topics.peer_found(QueryId(7), PublicKey([1; 32])), None);
         let next: Vec<_> = std::iter::from_fn(|| world.topics.poll(world.now, |_| false))
@@ -457,7 +567,7 @@ mod tests {
             let mut world = World::new();
             world.topics.join(TOPIC, options, world.now);
             let (topic, action) = world.topics.poll(world.now, |_| false).unwrap();
-            world.topics.started(topic, action, QueryId(1), world.now);
+            world.topics.started(topic, action, QueryId(1));
             let found = world.topics.peer_found(QueryId(1), PublicKey([1; 32]));
             assert_eq!(found.is_some(), dials);
             let round = world.topics.finished(QueryId(1), |_| false, world.now, &mut world.rng);

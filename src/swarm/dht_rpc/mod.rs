@@ -45,13 +45,17 @@ use query::Query;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore};
 use requests::{Overdue, Purpose, Requests, Sending};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 use token::Tokens;
 
 /// Nodes per row, and how many nearest nodes a query looks for.
 pub const K: usize = 20;
+
+/// Requests in flight above which queries send nothing more until some are answered: what a query ends with,
+/// a request to each of the nearest nodes, finds room below [`MAX_INFLIGHT`].
+const MAX_QUERY_INFLIGHT: usize = MAX_INFLIGHT / 4;
 
 /// A dht-rpc node.
 pub struct Rpc {
@@ -64,6 +68,8 @@ pub struct Rpc {
     nat: NatSampler,
     health: Health,
     queries: BTreeMap<QueryId, Query>,
+    /// Queries that wait until fewer requests are in flight.
+    stalled: BTreeSet<QueryId>,
     next_id: u64,
     persistent: bool,
     events: VecDeque<RpcEvent>,
@@ -86,6 +92,7 @@ impl Rpc {
             nat: NatSampler::default(),
             health: Health::default(),
             queries: BTreeMap::new(),
+            stalled: BTreeSet::new(),
             next_id: 0,
             persistent: false,
             events: VecDeque::new(),
@@ -170,7 +177,10 @@ impl Rpc {
         }
         match Message::decode(data) {
             Ok(Message::Request(request)) => self.on_request(socket, from, request, now),
-            Ok(Message::Response(response)) => self.on_response(from, response, now),
+            Ok(Message::Response(response)) => {
+                self.on_response(from, response, now);
+                self.resume(now);
+            }
             Err(error) => tracing::trace!(%from, %error, "undecodable dht message"),
         }
         true
@@ -198,7 +208,7 @@ impl Rpc {
             query.add_start_nodes(self.start_nodes(&query.spec.target));
         }
         self.queries.insert(id, query);
-        self.upkeep.delay_refresh();
+        self.delay_refresh();
         self.advance(id, now);
         id
     }
@@ -206,6 +216,7 @@ impl Rpc {
     /// Ends a query; no event will come of it.
     pub fn cancel_query(&mut self, id: QueryId) {
         self.queries.remove(&id);
+        self.stalled.remove(&id);
         self.requests.cancel(&Purpose::Query(id));
     }
 
@@ -302,7 +313,17 @@ impl Rpc {
                 Overdue::Lost { purpose, to, late } => self.on_lost(purpose, to, late, now),
             }
         }
+        self.resume(now);
         self.handle_tick(now);
+    }
+
+    /// Lets queries go on that waited for room.
+    fn resume(&mut self, now: Instant) {
+        while self.requests.len() < MAX_QUERY_INFLIGHT
+            && let Some(id) = self.stalled.pop_first()
+        {
+            self.advance(id, now);
+        }
     }
 
     fn on_response(&mut self, from: SocketAddrV4, response: Response, now: Instant) {
@@ -362,6 +383,10 @@ impl Rpc {
             let Some(query) = self.queries.get_mut(&id) else { return };
             if query.is_finished() {
                 break;
+            }
+            if self.requests.len() >= MAX_QUERY_INFLIGHT {
+                self.stalled.insert(id);
+                return;
             }
             if let Some(to) = query.next() {
                 self.visit(id, to, now);

@@ -11,7 +11,7 @@ use super::K;
 use super::message::{Token, error};
 use super::table::{distance, node_id};
 use crate::key::NodeId;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
@@ -91,12 +91,17 @@ enum Seen {
 #[derive(Debug)]
 pub struct Query {
     pub spec: QuerySpec,
-    /// Nodes to ask; the last one is next.
-    pending: Vec<(NodeId, SocketAddrV4)>,
+    /// Nodes to ask first, in the order in which they were given.
+    given: VecDeque<(NodeId, SocketAddrV4)>,
+    /// Nodes to ask by their distance: the nearest is next. The reference takes the latest named, and asks
+    /// twice as many until the nearest are known.
+    pending: BTreeMap<[u8; 32], (NodeId, SocketAddrV4)>,
     seen: HashMap<SocketAddrV4, Seen>,
     /// The best answers, nearest first, at most [`K`].
     closest: Vec<Reply>,
     inflight: usize,
+    /// Their distances.
+    asking: BTreeSet<[u8; 32]>,
     /// Of those, how many passed one timeout, and how many two.
     slow: [usize; 2],
     /// The owner has its result; only what is still in flight is waited for.
@@ -116,10 +121,12 @@ impl Query {
         let nodes = std::mem::take(&mut spec.nodes);
         let mut query = Self {
             spec,
-            pending: Vec::new(),
+            given: VecDeque::new(),
+            pending: BTreeMap::new(),
             seen: HashMap::new(),
             closest: Vec::new(),
             inflight: 0,
+            asking: BTreeSet::new(),
             slow: [0; 2],
             finished: false,
             careful: false,
@@ -128,27 +135,25 @@ impl Query {
             errors: 0,
             own_id,
         };
-        // The nearest comes first in the list and is to be popped first.
-        for node in nodes.into_iter().rev() {
-            query.add(node, None);
+        for node in nodes {
+            if query.seen.insert(node, Seen::Open(Vec::new())).is_none() {
+                query.given.push_back((node_id(node), node));
+            }
         }
         query
     }
 
     /// Whether more nodes are wanted before the first request.
     pub fn wants_start_nodes(&self) -> bool {
-        !self.spec.only_nodes && self.pending.len() < K
+        !self.spec.only_nodes && self.given.len() < K
     }
 
-    /// Adds nodes of the table and bootstrap nodes, nearest first, behind those given at the start.
+    /// Adds nodes of the table and bootstrap nodes, behind those given at the start.
     pub fn add_start_nodes(&mut self, nodes: impl IntoIterator<Item = SocketAddrV4>) {
         self.from_table = true;
-        let given = std::mem::take(&mut self.pending);
         for node in nodes {
             self.add(node, None);
         }
-        self.pending.reverse();
-        self.pending.extend(given);
     }
 
     /// The next node to ask, if the query wants another request in flight.
@@ -156,19 +161,39 @@ impl Query {
         let concurrency = self.slow[0]
             + if self.careful { CAREFUL_CONCURRENCY } else { self.spec.concurrency.max(1) };
         while self.inflight < concurrency {
-            let (id, addr) = self.pending.pop()?;
+            let next = match self.given.pop_front() {
+                Some(node) => Some(node),
+                None if self.can_wait() => None,
+                None => self.pending.pop_first().map(|(_, node)| node),
+            };
+            let (id, addr) = next?;
             if self.is_closer(&id) {
                 self.inflight += 1;
+                self.asking.insert(distance(&self.spec.target, &id));
                 return Some(addr);
             }
         }
         None
     }
 
+    /// Whether the nearest node not asked so far is among the [`K`] nearest only if some of those do not answer
+    /// that are being asked. Only where the query started from nodes that answered before: others may be
+    /// invented, and honest ones must not wait for them.
+    fn can_wait(&self) -> bool {
+        if self.from_table {
+            return false;
+        }
+        let Some((next, _)) = self.pending.first_key_value() else { return false };
+        let answered = self.closest.partition_point(|reply| self.distance_of(reply) < *next);
+        let asking = self.asking.range(..*next).count().saturating_sub(self.slow[0]);
+        answered < K && answered + asking >= K
+    }
+
     /// To be called when [`Self::next`] has nothing more: true when the query is over.
     pub fn settle(&mut self) -> bool {
         self.careful |= !self.from_table && self.successes + self.errors == 0;
-        self.pending.is_empty()
+        self.given.is_empty()
+            && self.pending.is_empty()
             && (self.inflight == 0
                 || (self.slow[0] == self.inflight && self.closest.len() >= K)
                 || (self.slow[1] == self.inflight && !self.closest.is_empty()))
@@ -187,7 +212,7 @@ impl Query {
         late: u8,
         usable: impl Fn(&SocketAddrV4) -> bool,
     ) -> DownHints {
-        self.finish_one(late);
+        self.finish_one(reply.from, late);
         self.seen.insert(reply.from, Seen::Done);
         if self.finished {
             return Vec::new();
@@ -219,7 +244,7 @@ impl Query {
 
     /// A node did not answer, or could not be asked.
     pub fn on_timeout(&mut self, node: SocketAddrV4, late: u8) -> DownHints {
-        self.finish_one(late);
+        self.finish_one(node, late);
         self.errors += 1;
         match self.seen.insert(node, Seen::Down) {
             Some(Seen::Open(referrers)) => referrers.into_iter().map(|r| (r, node)).collect(),
@@ -250,7 +275,8 @@ impl Query {
         self.inflight == 0
     }
 
-    fn finish_one(&mut self, late: u8) {
+    fn finish_one(&mut self, node: SocketAddrV4, late: u8) {
+        self.asking.remove(&distance(&self.spec.target, &node_id(node)));
         self.inflight = self.inflight.saturating_sub(1);
         for slow in self.slow.iter_mut().take(late.into()) {
             *slow = slow.saturating_sub(1);
@@ -283,7 +309,7 @@ impl Query {
             Some(_) => {}
             None if closer && room => {
                 self.seen.insert(addr, Seen::Open(referrer.into_iter().collect()));
-                self.pending.push((id, addr));
+                self.pending.insert(distance(&self.spec.target, &id), (id, addr));
             }
             None => return false,
         }
@@ -362,6 +388,26 @@ mod tests {
         let found: Vec<_> = query.closest.iter().map(|r| r.from).collect();
         assert_eq!(found, nearest(&target, &all, K));
         assert!(asked <= K + 1, "{asked}");
+    }
+
+    #[test]
+    fn where_the_nearest_are_known_nobody_else_is_asked() {
+        let all: Vec<_> = (1..500).map(node).collect();
+        let target = NodeId([7; 32]);
+        let nodes = nearest(&target, &all, K);
+        let mut query =
+            Query::new(QuerySpec { nodes, ..QuerySpec::new(3, target) }, NodeId([0; 32]));
+        // Each names the nodes near itself, most of them farther from the target.
+        let mut asking = VecDeque::new();
+        let mut asked = 0;
+        loop {
+            asking.extend(std::iter::from_fn(|| query.next()));
+            let Some(addr) = asking.pop_front() else { break };
+            asked += 1;
+            query.on_reply(&reply(addr, nearest(&node_id(addr), &all, K)), 0, |_| true);
+        }
+        assert!(query.settle());
+        assert_eq!(asked, K);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Keeping the table and the view of ourselves fresh: bootstrap, ticks, pings, refresh, own address.
 //!
 //! A tick is 5 s. Every eighth pings the oldest few nodes; a refresh query runs after 60 quiet ticks, or
-//! each 64 while there are fewer than [`K`] nodes, and on every tick while there is none. A tick that
-//! comes 15 s late means that the machine slept: then everything we know counts as old.
+//! each 64 while there are fewer than [`K`] nodes, and on every tick while there is none. A node that nobody
+//! else relies on, one without an id, does both half as often. A tick that comes 15 s late means that the
+//! machine slept: then everything we know counts as old.
 //!
 //! Source: dht-rpc/index.js:_ontick, _onwakeup, _onfullrow, _updateNetworkState
 
@@ -21,6 +22,8 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_secs(5);
 /// A tick this late means we slept.
 const SLEPT: Duration = Duration::from_secs(15);
+/// Ticks between pings of the oldest nodes: 40 s.
+const PING_TICKS: u64 = 8;
 /// Quiet ticks until a refresh: 5 minutes.
 const REFRESH_TICKS: u64 = 60;
 /// Ticks in which a node heard from is recent: a minute.
@@ -66,14 +69,14 @@ impl Upkeep {
             samplers: Vec::new(),
         }
     }
-
-    /// There is traffic anyway.
-    pub fn delay_refresh(&mut self) {
-        self.refresh_in = REFRESH_TICKS;
-    }
 }
 
 impl Rpc {
+    /// There is traffic anyway.
+    pub(super) fn delay_refresh(&mut self) {
+        self.upkeep.refresh_in = if self.persistent { REFRESH_TICKS } else { 2 * REFRESH_TICKS };
+    }
+
     pub(super) fn start_bootstrap(&mut self, now: Instant) {
         let target = *self.table.id();
         let id = self.find_node(target, CONCURRENCY, now);
@@ -153,14 +156,15 @@ impl Rpc {
         if self.update_id() && self.upkeep.bootstrap.is_none() {
             self.start_bootstrap(now);
         }
-        if self.upkeep.tick & 7 == 0 {
+        let pings = if self.persistent { PING_TICKS } else { 2 * PING_TICKS };
+        if self.upkeep.tick.is_multiple_of(pings) {
             self.ping_some(now);
         }
         self.upkeep.refresh_in = self.upkeep.refresh_in.saturating_sub(1);
         let sparse = self.upkeep.tick & 63 == 0 && self.table.len() < K;
         let alone = self.table.is_empty() && !self.config.bootstrap.is_empty();
         if sparse || alone || self.upkeep.refresh_in == 0 {
-            self.upkeep.refresh_in = REFRESH_TICKS;
+            self.delay_refresh();
             self.refresh(now);
         }
         if self.health.tick(self.requests.responses, self.requests.timeouts) {
@@ -173,7 +177,7 @@ impl Rpc {
         let upkeep = &mut self.upkeep;
         upkeep.tick += 2 * OLD;
         // Two ticks before the next round of pings: the network needs a moment to come up too.
-        upkeep.tick = (upkeep.tick & !7) + 6;
+        upkeep.tick = upkeep.tick.next_multiple_of(2 * PING_TICKS) - 2;
         upkeep.refresh_in = 1;
         self.health.reset();
         self.events.push_back(RpcEvent::WokeUp);

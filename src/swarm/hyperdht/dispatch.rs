@@ -254,8 +254,11 @@ impl HyperDht {
             return;
         }
         let Some(topic) = self.topics.remove(&id) else { return };
-        if !topic.closest().is_empty() {
-            self.closest.put(topic.target, topic.closest().to_vec());
+        match (topic.aim, topic.closest().is_empty()) {
+            // Nobody is there any more: the next look goes further.
+            (super::Aim::Glance, true) => drop(self.closest.pop(&topic.target)),
+            (super::Aim::Glance, false) | (_, true) => {}
+            (_, false) => drop(self.closest.put(topic.target, topic.closest().to_vec())),
         }
         let name = Topic(topic.target.0);
         if topic.aim == super::Aim::Announce {

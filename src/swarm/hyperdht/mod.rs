@@ -52,6 +52,7 @@ use messages::{MutableValue, PeerRecord, command};
 use net::{Net, Withdrawal};
 use owner::{Owner, TopicStep, ValueStep};
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::{RngCore, SeedableRng};
 use records::Records;
 use server::Server;
@@ -64,8 +65,12 @@ use values::{Kind, ValueQuery};
 
 /// How long a side that does not dial waits for the other's first packet.
 pub const PASSIVE_WAIT: Duration = Duration::from_secs(10);
-/// Topics and keys whose nearest nodes or relays are remembered.
+/// Keys whose relays are remembered, as many as in the reference.
 const MAX_REMEMBERED: usize = 512;
+/// Topics whose nearest nodes are remembered: each is 20 addresses.
+const MAX_TOPICS: usize = 4096;
+/// Nodes asked by a glance: each of the 20 nearest holds what was announced.
+const GLANCE: usize = 3;
 
 /// A HyperDHT node.
 pub struct HyperDht {
@@ -102,9 +107,9 @@ impl HyperDht {
             topics: BTreeMap::new(),
             values: BTreeMap::new(),
             leaving: BTreeMap::new(),
-            closest: lru::LruCache::new(remembered()),
+            closest: lru::LruCache::new(bound(MAX_TOPICS)),
             blocked: Blocked::default(),
-            known_relays: KnownRelays::new(remembered()),
+            known_relays: KnownRelays::new(bound(MAX_REMEMBERED)),
             next_id: 0,
         };
         dht.pump(now);
@@ -187,6 +192,12 @@ impl HyperDht {
     /// Finds peers of a topic.
     pub fn lookup(&mut self, topic: Topic, now: Instant) -> QueryId {
         self.topic_query(topic, Aim::Lookup, now)
+    }
+
+    /// Finds peers of a topic at a few of the nodes nearest to it at its last query; where none are known,
+    /// as [`Self::lookup`].
+    pub fn glance(&mut self, topic: Topic, now: Instant) -> QueryId {
+        self.topic_query(topic, Aim::Glance, now)
     }
 
     /// Finds peers of a topic and announces our key under it. Listen first: the record names our relays.
@@ -328,12 +339,18 @@ impl HyperDht {
 
     fn topic_query(&mut self, topic: Topic, aim: Aim, now: Instant) -> QueryId {
         let target = NodeId(topic.0);
-        let nodes = self.closest.get(&target).cloned().unwrap_or_default();
-        let only_nodes = aim == Aim::Unannounce && !nodes.is_empty();
+        let mut nodes = self.closest.get(&target).cloned().unwrap_or_default();
+        if aim == Aim::Glance {
+            // Others each time: some may be silent or lie.
+            nodes.shuffle(&mut self.net.rng);
+            nodes.truncate(GLANCE);
+        }
+        let only_nodes = matches!(aim, Aim::Glance | Aim::Unannounce) && !nodes.is_empty();
         let spec = QuerySpec { nodes, only_nodes, ..QuerySpec::new(command::LOOKUP, target) };
         // The owner must know the query's number, which is the query's own.
         let id = self.net.rpc.query(spec, now);
         self.net.own_query(id, Owner::Topic(id, TopicStep::Look));
+        let aim = if aim == Aim::Glance && !only_nodes { Aim::Lookup } else { aim };
         let mut query = TopicQuery::new(target, aim, self.net.config.key_pair.clone());
         self.add_own_records(id, &mut query, now);
         self.topics.insert(id, query);
@@ -440,6 +457,6 @@ fn target_of(key: &PublicKey) -> NodeId {
     NodeId(hash::hash(&[&key.0]))
 }
 
-fn remembered() -> std::num::NonZeroUsize {
-    std::num::NonZeroUsize::new(MAX_REMEMBERED).unwrap_or(std::num::NonZeroUsize::MIN)
+fn bound(entries: usize) -> std::num::NonZeroUsize {
+    std::num::NonZeroUsize::new(entries).unwrap_or(std::num::NonZeroUsize::MIN)
 }

@@ -26,6 +26,8 @@ const MAX_PEERS: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Aim {
     Lookup,
+    /// A lookup at a few nodes that are known.
+    Glance,
     Announce,
     Unannounce,
 }
@@ -123,7 +125,7 @@ impl TopicQuery {
         self.nodes = closest.iter().map(|r| r.from).collect();
         self.state = match self.aim {
             Aim::Announce => State::Holding(closest),
-            Aim::Lookup | Aim::Unannounce => State::Committing,
+            Aim::Lookup | Aim::Glance | Aim::Unannounce => State::Committing,
         };
     }
 

@@ -1,6 +1,7 @@
 //! Two swarms in virtual time, handed finished handshakes: what they do with streams, frames and each
 //! other. The DHT is not in play here.
 
+mod idle;
 mod network;
 
 use super::connections::{FIRST_PACKET_WAIT, MAX_WAITING};
