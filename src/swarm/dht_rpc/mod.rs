@@ -28,6 +28,8 @@ mod upkeep;
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use event::{Ask, Extras, Incoming, RequestId, RpcConfig, RpcEvent, Transmit};
 pub use health::Health;
@@ -329,7 +331,7 @@ impl Rpc {
     fn on_response(&mut self, from: SocketAddrV4, response: Response, now: Instant) {
         let Some(answered) = self.requests.answer(response.tid, from, now) else { return };
         let id = response.id.filter(|id| *id == node_id(from));
-        self.note_node(from, id, response.to, now);
+        self.note_node(from, id, Some(response.to), now);
         let reply = Reply {
             from,
             id,

@@ -68,7 +68,7 @@ impl QuerySpec {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     pub from: SocketAddrV4,
-    /// The responder's id, if it proved one.
+    /// The responder's id, if it is that of its address.
     pub id: Option<NodeId>,
     /// Our address as the responder sees it.
     pub to: SocketAddrV4,

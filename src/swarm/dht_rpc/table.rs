@@ -27,7 +27,8 @@ pub fn distance(a: &NodeId, b: &NodeId) -> [u8; 32] {
     std::array::from_fn(|i| a.0[i] ^ b.0[i])
 }
 
-/// A node that proved its id. Ticks are those of [`super::Rpc`], 5 s each.
+/// A node whose id is that of the address it wrote from. Only an answer to a request of ours shows that it is
+/// there: a request can be sent in any node's name, so those not heard from are pinged. Ticks are those of [`super::Rpc`], 5 s each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Node {
     pub id: NodeId,

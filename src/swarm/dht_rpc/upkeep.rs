@@ -72,6 +72,14 @@ impl Upkeep {
 }
 
 impl Rpc {
+    /// Leaves only the pings.
+    #[cfg(test)]
+    pub(super) fn upkeep_without_refresh(&mut self) {
+        self.upkeep.refresh_in = u64::MAX;
+        // Past the first ticks, which are drawn, and between two rounds of pings.
+        self.upkeep.tick = 105;
+    }
+
     /// There is traffic anyway.
     pub(super) fn delay_refresh(&mut self) {
         self.upkeep.refresh_in = if self.persistent { REFRESH_TICKS } else { 2 * REFRESH_TICKS };
@@ -203,33 +211,36 @@ impl Rpc {
         }
     }
 
-    /// A datagram came from a node: note that it lives, what it says of our address, and who it is.
+    /// A datagram came from a node: note that it lives, who it is, and what it says of our address if it answered
+    /// a request of ours.
     pub(super) fn note_node(
         &mut self,
         from: SocketAddrV4,
         id: Option<NodeId>,
-        our_address: SocketAddrV4,
+        sample: Option<SocketAddrV4>,
         now: Instant,
     ) {
         if !self.is_usable(&from) {
             return;
         }
         let tick = self.upkeep.tick;
-        let Some(id) = id else { return self.sample_stranger(from, our_address) };
+        let Some(id) = id else {
+            return sample.into_iter().for_each(|sample| self.sample_stranger(from, sample));
+        };
         if let Some(node) = self.table.get_mut(&id) {
             let due = node.sampled == 0 || tick - node.sampled >= OLD;
             (node.pinged, node.seen) = (tick, tick);
-            if due {
+            if let Some(sample) = sample.filter(|_| due) {
                 node.sampled = tick;
-                self.nat.add(our_address);
+                self.nat.add(sample);
             }
             self.table.touch(&id);
             return;
         }
         let mut node = Node::new(from, tick);
-        node.sampled = tick;
+        node.sampled = if sample.is_some() { tick } else { 0 };
         match self.table.add(node) {
-            Added::New => self.nat.add(our_address),
+            Added::New => sample.into_iter().for_each(|sample| self.nat.add(sample)),
             Added::Known => {}
             Added::Full(row) => self.on_full_row(row, node, now),
         }

@@ -105,7 +105,7 @@ impl HyperDht {
                 return self.net.rpc.reply(incoming, record, Extras::QUERY, now);
             }
             (command::LOOKUP, _) => {
-                let found = records.lookup(target, &mut self.net.rng, now);
+                let found = records.lookup(target, &mut self.net.rng);
                 let own = self.servers.get(target).map(|s| s.announcer.record());
                 let own = own.map(|r| LookupReply::encode_raw(&[&r], 0));
                 return self.net.rpc.reply(incoming, found.or(own), Extras::QUERY, now);

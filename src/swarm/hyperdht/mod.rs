@@ -13,6 +13,7 @@
 //!
 //! Source: hyperdht/index.js
 
+mod announcements;
 mod announcer;
 mod blocked;
 mod cache;
@@ -371,7 +372,7 @@ impl HyperDht {
     /// announces.
     fn add_own_records(&mut self, id: QueryId, query: &mut TopicQuery, now: Instant) {
         let Some(records) = &mut self.records else { return };
-        let found = records.lookup(&query.target, &mut self.net.rng, now);
+        let found = records.lookup(&query.target, &mut self.net.rng);
         let found = found.and_then(|v| messages::LookupReply::decode(&v).ok());
         query.on_peers(id, found.map_or_else(Vec::new, |f| f.peers), &mut self.net);
         if query.aim == Aim::Announce {

@@ -122,6 +122,88 @@ fn a_third_of_liars_cannot_make_us_take_a_false_address() {
     assert!(id.is_none() || id == Some(node_id(host(90))));
 }
 
+/// Where the liars that work together say we are.
+const FALSE: &str = "10.9.9.9:999";
+
+/// A third of the persistent nodes work together: they name one another as nearest to everything and agree on a
+/// false address of whoever asks.
+fn conspiracy(seed: u64) -> Sim {
+    let mut sim = Sim::network(seed, 30, 3);
+    let liars: Vec<SocketAddrV4> = (1..30).step_by(3).map(host).collect();
+    for &at in &liars {
+        sim.machines.remove(&at);
+        let closer = liars.clone();
+        let script = move |from, data: &[u8], _: &mut StdRng| {
+            let Ok(Message::Request(request)) = Message::decode(data) else { return vec![] };
+            let response = Response {
+                tid: request.tid,
+                to: FALSE.parse().unwrap(),
+                id: Some(node_id(at)),
+                token: Some([1; 32]),
+                closer: closer.clone(),
+                error: 0,
+                value: None,
+            };
+            vec![(from, response.encode())]
+        };
+        sim.scripts.insert(at, Box::new(script));
+    }
+    sim
+}
+
+#[test]
+fn liars_that_agree_can_neither_name_our_address_nor_hide_a_peer() {
+    for seed in 0..4 {
+        let mut sim = conspiracy(700 + seed);
+        sim.add(host(90), 90, |c| c.persistent = true);
+        sim.run_for(60 * SECOND);
+        let id = sim.dht(90).id();
+        assert!(id.is_none() || id == Some(node_id(host(90))), "seed {seed}");
+        let topic = Topic([4; 32]);
+        sim.on(30, |dht, now| dht.listen(Arc::new(pair(30)), now));
+        sim.on(30, |dht, now| dht.announce(topic, now));
+        sim.run_for(60 * SECOND);
+        sim.take_events(31);
+        sim.on(31, |dht, now| dht.lookup(topic, now));
+        sim.run_for(60 * SECOND);
+        let key = sim.key(30);
+        let found =
+            |e: &DhtEvent| matches!(e, DhtEvent::Peer { public_key, .. } if *public_key == key);
+        assert!(sim.events(31).iter().any(found), "seed {seed}");
+    }
+}
+
+#[test]
+fn requests_in_the_names_of_honest_nodes_do_not_move_us() {
+    let mut sim = Sim::network(800, 30, 1);
+    let before = sim.dht(5).id();
+    assert_eq!(before, Some(node_id(host(5))));
+    let nodes = sim.dht(5).nodes();
+    // Half an hour of pings with the addresses and ids of all others, and of invented nodes.
+    for round in 0..360u16 {
+        for n in (0..30).filter(|n| *n != 5).chain(2000 + round * 20..2000 + round * 20 + 20) {
+            let request = Request {
+                tid: round,
+                to: FALSE.parse().unwrap(),
+                // An invented node shows the id of another address.
+                id: Some(node_id(host(if n < 30 { n } else { n - 1000 }))),
+                token: None,
+                internal: true,
+                command: 0,
+                target: None,
+                value: None,
+            };
+            let data = request.encode();
+            sim.on(5, |dht, now| {
+                dht.handle_datagram(crate::swarm::SocketId::MAIN, host(n), &data, now);
+            });
+        }
+        sim.run_for(5 * SECOND);
+    }
+    assert_eq!(sim.dht(5).id(), before);
+    assert!(sim.dht(5).nodes() <= nodes.max(30), "{}", sim.dht(5).nodes());
+}
+
 #[test]
 fn any_bytes_are_survived() {
     let mut sim = Sim::network(500, 2, 1);

@@ -1,6 +1,7 @@
 //! Whole machines in a network of virtual time, and on loopback against the JavaScript reference.
 
 mod flows;
+mod guards;
 mod interop;
 mod liars;
 mod sim;

@@ -1,0 +1,255 @@
+//! One node, alone with what strangers send it: each check of an address, an id and a silence.
+
+use super::message::{Message, internal};
+use super::*;
+use crate::sim::epoch;
+use rand::SeedableRng;
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Private, reserved, known to be bad, and without a port: none can be a node of the public network.
+const UNUSABLE: [&str; 4] =
+    ["192.168.1.5:4000", "224.0.0.1:4000", "150.136.142.116:4000", "8.1.2.3:0"];
+
+fn addr(text: &str) -> SocketAddrV4 {
+    text.parse().unwrap()
+}
+
+fn host(n: u32) -> SocketAddrV4 {
+    SocketAddrV4::new((0x0801_0000 + n).into(), 4000)
+}
+
+/// A node of the public network that has looked around, in vain.
+fn rpc(persistent: bool, now: Instant) -> Rpc {
+    let config = RpcConfig { bootstrap: vec![], persistent, address: None, allow_bogons: false };
+    let mut rpc = Rpc::new(config, StdRng::seed_from_u64(1), now);
+    assert!(rpc.is_bootstrapped());
+    sent(&mut rpc);
+    rpc
+}
+
+/// The requests that left.
+fn sent(rpc: &mut Rpc) -> Vec<Request> {
+    let sent = std::iter::from_fn(|| rpc.poll_transmit());
+    let request = |t: Transmit| match Message::decode(&t.bytes) {
+        Ok(Message::Request(request)) => Some(request),
+        _ => None,
+    };
+    sent.filter_map(request).collect()
+}
+
+fn request(to: SocketAddrV4, id: Option<NodeId>) -> Request {
+    let (internal, command) = (true, internal::PING);
+    Request { tid: 7, to, id, token: None, internal, command, target: None, value: None }
+}
+
+fn ping_from(rpc: &mut Rpc, from: SocketAddrV4, id: NodeId, now: Instant) {
+    let data = request(addr("9.9.9.9:9"), Some(id)).encode();
+    assert!(rpc.handle_datagram(SocketId::MAIN, from, &data, now));
+}
+
+fn answer(
+    rpc: &mut Rpc,
+    asked: &Request,
+    id: Option<NodeId>,
+    closer: &[SocketAddrV4],
+    now: Instant,
+) {
+    let (closer, to) = (closer.to_vec(), addr("9.9.9.9:9"));
+    let response = Response { tid: asked.tid, to, id, token: None, closer, error: 0, value: None };
+    rpc.handle_datagram(SocketId::MAIN, asked.to, &response.encode(), now);
+}
+
+/// Runs its timers for a time, and answers the requests to those that live.
+fn run(rpc: &mut Rpc, now: &mut Instant, time: Duration, lives: impl Fn(&SocketAddrV4) -> bool) {
+    let end = *now + time;
+    loop {
+        for asked in sent(rpc).iter().filter(|asked| lives(&asked.to)) {
+            answer(rpc, asked, Some(node_id(asked.to)), &[], *now);
+        }
+        match rpc.poll_timeout().filter(|at| *at <= end) {
+            Some(at) => *now = at.max(*now),
+            None => break,
+        }
+        rpc.handle_timeout(*now);
+    }
+    *now = end;
+}
+
+#[test]
+fn a_request_is_from_a_node_only_under_the_id_of_its_address() {
+    let now = epoch();
+    let mut rpc = rpc(false, now);
+    ping_from(&mut rpc, host(1), node_id(host(2)), now);
+    assert_eq!(rpc.table().len(), 0);
+    let mut foreign = request(host(9), Some(node_id(host(2))));
+    (foreign.internal, foreign.command) = (false, 3);
+    rpc.handle_datagram(SocketId::MAIN, host(1), &foreign.encode(), now);
+    foreign.id = Some(node_id(host(1)));
+    rpc.handle_datagram(SocketId::MAIN, host(1), &foreign.encode(), now);
+    let ids: Vec<_> = std::iter::from_fn(|| rpc.poll_event())
+        .filter_map(|e| if let RpcEvent::Request(incoming) = e { Some(incoming.id) } else { None })
+        .collect();
+    assert_eq!(ids, [None, Some(node_id(host(1)))]);
+    assert!(rpc.table().get(&node_id(host(1))).is_some());
+    assert_eq!(rpc.table().len(), 1);
+}
+
+#[test]
+fn an_answer_is_from_a_node_only_under_the_id_of_its_address() {
+    let now = epoch();
+    let mut rpc = rpc(false, now);
+    for (id, counts) in [(node_id(host(2)), false), (node_id(host(1)), true)] {
+        rpc.request(Ask::ping(host(1)), now);
+        let asked = sent(&mut rpc).remove(0);
+        answer(&mut rpc, &asked, Some(id), &[], now);
+        let told = std::iter::from_fn(|| rpc.poll_event()).find_map(|event| match event {
+            RpcEvent::Response { reply, .. } => Some(reply.id),
+            _ => None,
+        });
+        assert_eq!(told, Some(counts.then_some(id)));
+        assert_eq!(rpc.table().len(), usize::from(counts));
+    }
+}
+
+#[test]
+fn addresses_that_no_node_can_have_do_not_enter_the_table() {
+    let now = epoch();
+    let mut rpc = rpc(false, now);
+    for from in UNUSABLE.map(addr) {
+        ping_from(&mut rpc, from, node_id(from), now);
+    }
+    assert_eq!(rpc.table().len(), 0);
+}
+
+#[test]
+fn addresses_that_no_node_can_have_are_not_asked() {
+    let now = epoch();
+    let mut rpc = rpc(false, now);
+    ping_from(&mut rpc, host(1), node_id(host(1)), now);
+    sent(&mut rpc);
+    rpc.query(QuerySpec::new(3, NodeId([7; 32])), now);
+    let asked = sent(&mut rpc).remove(0);
+    let mut closer: Vec<_> = UNUSABLE.into_iter().map(addr).collect();
+    closer.push(host(2));
+    answer(&mut rpc, &asked, Some(node_id(host(1))), &closer, now);
+    let next: Vec<_> = sent(&mut rpc).iter().map(|request| request.to).collect();
+    assert_eq!(next, [host(2)]);
+}
+
+#[test]
+fn what_requests_say_of_our_address_is_not_believed() {
+    let mut now = epoch();
+    let mut rpc = rpc(true, now);
+    // Thirty nodes, or somebody in their names, ping us and say where we are.
+    for n in 0..30 {
+        ping_from(&mut rpc, host(n), node_id(host(n)), now);
+    }
+    run(&mut rpc, &mut now, SECOND, |_| false);
+    assert_eq!((rpc.nat().host(), rpc.id()), (None, None));
+    // What those say that we asked is.
+    run(&mut rpc, &mut now, 600 * SECOND, |_| true);
+    let ours = addr("9.9.9.9:9");
+    assert_eq!((rpc.address(), rpc.id()), (Some(ours), Some(node_id(ours))));
+}
+
+#[test]
+fn answers_that_nobody_asked_for_say_nothing() {
+    let now = epoch();
+    let mut rpc = rpc(true, now);
+    rpc.request(Ask::ping(host(1)), now);
+    let asked = sent(&mut rpc).remove(0);
+    for n in 2..40 {
+        let false_tid = Request { tid: asked.tid.wrapping_add(n), ..asked.clone() };
+        answer(&mut rpc, &false_tid, Some(node_id(host(1))), &[], now);
+        let other_host = Request { to: host(n.into()), ..asked.clone() };
+        answer(&mut rpc, &other_host, Some(node_id(host(n.into()))), &[], now);
+    }
+    assert_eq!((rpc.table().len(), rpc.nat().host()), (0, None));
+}
+
+#[test]
+fn a_node_that_falls_silent_leaves_the_table_and_others_stay() {
+    let mut now = epoch();
+    let mut rpc = rpc(false, now);
+    for n in 0..8 {
+        ping_from(&mut rpc, host(n), node_id(host(n)), now);
+    }
+    // Pings alone: there are few nodes, so refreshes would find them out too.
+    rpc.upkeep_without_refresh();
+    run(&mut rpc, &mut now, 900 * SECOND, |to| *to != host(3));
+    assert_eq!(rpc.table().len(), 7);
+    assert!(rpc.table().get(&node_id(host(3))).is_none());
+}
+
+#[test]
+fn a_node_that_answers_no_query_leaves_the_table() {
+    let mut now = epoch();
+    let mut rpc = rpc(false, now);
+    for n in 0..3 {
+        ping_from(&mut rpc, host(n), node_id(host(n)), now);
+    }
+    sent(&mut rpc);
+    rpc.query(QuerySpec { retries: 1, ..QuerySpec::new(3, NodeId([7; 32])) }, now);
+    run(&mut rpc, &mut now, 3 * SECOND, |to| *to != host(1));
+    assert!(rpc.table().get(&node_id(host(1))).is_none());
+    assert_eq!(rpc.table().len(), 2);
+}
+
+/// Addresses whose ids share no leading bit with `id`: all of one row.
+fn one_row(id: &NodeId, count: usize) -> Vec<SocketAddrV4> {
+    let far = |addr: &SocketAddrV4| (node_id(*addr).0[0] ^ id.0[0]) & 0x80 != 0;
+    (0..).map(host).filter(far).take(count).collect()
+}
+
+#[test]
+fn in_a_full_row_a_newcomer_takes_the_place_of_a_silent_node_only() {
+    for silent in [false, true] {
+        let mut now = epoch();
+        let mut rpc = rpc(false, now);
+        let row = one_row(rpc.table().id(), K + 1);
+        for from in &row[..K] {
+            ping_from(&mut rpc, *from, node_id(*from), now);
+        }
+        rpc.upkeep_without_refresh();
+        run(&mut rpc, &mut now, 6 * SECOND, |_| true);
+        let newcomer = row[K];
+        ping_from(&mut rpc, newcomer, node_id(newcomer), now);
+        let asked: Vec<_> = sent(&mut rpc).iter().map(|request| request.to).collect();
+        assert_eq!(asked.len(), 1, "one of the row is asked whether it is there");
+        let old = asked[0];
+        assert!(row[..K].contains(&old));
+        assert!(rpc.table().get(&node_id(newcomer)).is_none(), "not before it is known");
+        if silent {
+            run(&mut rpc, &mut now, 5 * SECOND, |to| *to != old);
+        } else {
+            // The ping is sent again, and answered.
+            run(&mut rpc, &mut now, 5 * SECOND, |_| true);
+        }
+        assert_eq!(rpc.table().get(&node_id(newcomer)).is_some(), silent);
+        assert_eq!(rpc.table().get(&node_id(old)).is_some(), !silent);
+        assert_eq!(rpc.table().len(), K);
+    }
+}
+
+#[test]
+fn queries_wait_for_room_instead_of_counting_nodes_as_dead() {
+    let mut now = epoch();
+    let mut rpc = rpc(false, now);
+    for n in 0..15 {
+        ping_from(&mut rpc, host(n), node_id(host(n)), now);
+    }
+    sent(&mut rpc);
+    let queries = 1000;
+    for n in 0..queries {
+        let target = NodeId(crate::crypto::hash::hash(&[&[n as u8, (n >> 8) as u8]]));
+        rpc.query(QuerySpec::new(3, target), now);
+    }
+    assert!(rpc.inflight() <= MAX_QUERY_INFLIGHT);
+    run(&mut rpc, &mut now, 300 * SECOND, |_| true);
+    let found = std::iter::from_fn(|| rpc.poll_event()).filter_map(|event| match event {
+        RpcEvent::QueryDone { closest, .. } => Some(closest.len()),
+        _ => None,
+    });
+    assert_eq!(found.filter(|n| *n == 15).count(), queries);
+    assert_eq!(rpc.table().len(), 15);
+}
