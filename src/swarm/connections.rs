@@ -1,8 +1,9 @@
 //! Every connection of the swarm: connection ↔ stream ↔ remote key.
 //!
 //! A connection is *dialling* (HyperDHT is at work), then *waiting* (keys are agreed, the peer's first
-//! packet has to come) or at once *open*. At most one connection per remote key counts; a waiting one
-//! that we accepted does not count before its first packet.
+//! packet has to come), then *unproven* (its stream leads somewhere, the peer's header frame has to come),
+//! then *open*. At most one connection per remote key counts; one that we accepted does not count before
+//! it is open, for a handshake costs a stranger one datagram, its source forged or its bytes copied.
 //!
 //! This file holds the state and feeds the received bytes to the right [`Opener`]; what follows from a
 //! change is decided in the swarm.
@@ -37,8 +38,13 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How long agreed keys wait for the first packet.
 pub const FIRST_PACKET_WAIT: Duration = Duration::from_secs(10);
 
-/// Accepted handshakes waiting for a packet. A handshake costs its sender one datagram.
-pub const MAX_WAITING: usize = 128;
+/// Accepted handshakes without a header frame so far; of more, the oldest is forgotten. A flood of as many handshakes
+/// a second as are answered leaves an honest peer two seconds for its first packet.
+pub const MAX_WAITING: usize = 224;
+
+/// What an accepted connection may send before it is open: some frames of a peer that speaks at once. It is
+/// read only where the peer is connected already, and until its first whole frame.
+pub const MAX_BEFORE_OPEN: usize = 64 * 1024;
 
 /// Both halves of the encryption.
 pub struct Session {
@@ -54,6 +60,10 @@ pub enum Phase {
     },
     /// Their first packet will tell where they are.
     Waiting {
+        until: Instant,
+    },
+    /// The stream leads to an address; their header frame will tell that they are there.
+    Unproven {
         until: Instant,
     },
     Open,
@@ -72,6 +82,7 @@ pub struct Connection {
     pub remote_stream: u32,
     pub big_datagrams: bool,
     pub addr: Option<SocketAddrV4>,
+    /// When it was made; when it became open.
     pub opened_at: Instant,
     pub last_write: Instant,
     /// Plaintext bytes of frames, both ways, keep-alives counted as frames.
@@ -118,6 +129,15 @@ impl Connection {
         matches!(self.phase, Phase::Open)
     }
 
+    pub fn is_unproven(&self) -> bool {
+        matches!(self.phase, Phase::Unproven { .. })
+    }
+
+    /// Whether the peer's header frame has come.
+    pub fn has_header(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.opener.has_header())
+    }
+
     /// The next frame that came, if any.
     pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
         let Some(session) = &mut self.session else { return Ok(None) };
@@ -133,7 +153,9 @@ impl Connection {
     /// When the connection wants attention.
     fn deadline(&self) -> Instant {
         match self.phase {
-            Phase::Dialling { until, .. } | Phase::Waiting { until } => until,
+            Phase::Dialling { until, .. }
+            | Phase::Waiting { until }
+            | Phase::Unproven { until } => until,
             Phase::Open => self.last_write + KEEP_ALIVE,
         }
     }
@@ -162,7 +184,7 @@ impl Connections {
     pub fn insert(&mut self, connection: Connection) {
         let stream = connection.id.stream();
         self.note_deadline(connection.deadline());
-        if !matches!(connection.phase, Phase::Waiting { .. }) {
+        if connection.initiator {
             self.by_key.insert(connection.remote, stream);
         }
         self.streams.insert(stream, connection);
@@ -226,19 +248,24 @@ impl Connections {
         self.by_key.len()
     }
 
-    /// Accepted connections without a packet so far.
+    /// Accepted connections that are not open so far.
     pub fn waiting(&self) -> usize {
-        let waiting = |c: &&Connection| matches!(c.phase, Phase::Waiting { .. });
-        self.streams.values().filter(waiting).count()
+        self.streams.values().filter(|c| !c.initiator && !c.is_open()).count()
     }
 
-    /// The accepted connection that waits longest.
+    /// The accepted connection that waits longest, one without a header frame if there is any.
     pub fn oldest_waiting(&self) -> Option<u32> {
-        let since = |(&stream, c): (&u32, &Connection)| match c.phase {
-            Phase::Waiting { until } if !c.initiator => Some((until, stream)),
-            _ => None,
+        let waiting = self.streams.iter().filter(|(_, c)| !c.initiator && !c.is_open());
+        let since = |(&stream, c): (&u32, &Connection)| (c.has_header(), c.opened_at, stream);
+        waiting.map(since).min().map(|(.., stream)| stream)
+    }
+
+    /// Accepted connections of `remote` that have its header frame and are not open.
+    pub fn candidates(&self, remote: &PublicKey) -> Vec<u32> {
+        let candidate = |c: &&Connection| {
+            c.remote == *remote && !c.initiator && c.is_unproven() && c.has_header()
         };
-        self.streams.iter().filter_map(since).min().map(|(_, stream)| stream)
+        self.streams.values().filter(candidate).map(|c| c.id.stream()).collect()
     }
 
     /// Streams that were fed since the last call.

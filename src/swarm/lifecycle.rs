@@ -1,19 +1,23 @@
 //! A connection's life: from the handshake that the DHT brought to the event that it is closed.
 //!
 //! ```text
-//!   dialled ──┐                        ┌─ frames ─▶ deliver
-//!             ├─▶ waiting ─▶ open ─────┼─ silence ─▶ keep_alive
-//!   accepted ─┘   (first    (duplicate └─ end, destroy, stream lost ─▶ forget ─▶ peer_lost
-//!                  packet)   rule)
+//!   dialled ──┐                                ┌─ frames ─▶ deliver
+//!             ├─▶ waiting ─▶ unproven ─▶ open ─┼─ silence ─▶ keep_alive
+//!   accepted ─┘   (first     (header   (dupl.  └─ end, destroy, stream lost ─▶ forget ─▶ peer_lost
+//!                  packet)    frame)    rule)
 //! ```
+//!
+//! Neither side waits for the other's header frame before it sends its own.
 //!
 //! Source: hyperswarm/index.js:_connect, _handleServerConnection; hyperdht/lib/{connect,server}.js
 
-use super::connections::{Connection, FIRST_PACKET_WAIT, KEEP_ALIVE, MAX_WAITING, Phase, Session};
+use super::connections::{
+    Connection, FIRST_PACKET_WAIT, KEEP_ALIVE, MAX_BEFORE_OPEN, MAX_WAITING, Phase, Session,
+};
 use super::event::{Closed, SwarmEvent};
 use super::hyperdht::{Agreed, ConnectId, Dial};
 use super::rounds::has_peer;
-use super::secret_stream::frame::{Opener, Sealer};
+use super::secret_stream::frame::{HEADER_FRAME_LEN, Opener, Sealer};
 use super::udx::{self, ConnectOptions, UdxEvent};
 use super::{SocketId, Swarm};
 use crate::key::{PublicKey, Topic};
@@ -23,6 +27,13 @@ use std::time::{Duration, Instant};
 
 /// How long a stream that we ended waits for the peer to end it too.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// Bytes that may go to an address from which nothing has come: the packet with our header frame, 79 bytes, so
+/// often. To one that a stranger's handshake named, three times; together with the answer to the handshake this
+/// is less than three times the handshake. To one that we asked for, at each of its timeouts while we wait.
+const FIRST_BYTES_ACCEPTED: u64 = 3 * FIRST_PACKET;
+const FIRST_BYTES_DIALLED: u64 = 6 * FIRST_PACKET;
+const FIRST_PACKET: u64 = (udx::packet::HEADER + HEADER_FRAME_LEN) as u64;
 
 /// Changes of a queue smaller than this are not told.
 const QUEUE_STEP: usize = 64 * 1024;
@@ -35,7 +46,7 @@ impl Swarm {
         self.set_session(stream, agreed);
         let Some(connection) = self.connections.by_stream(stream) else { return };
         match dial.or(connection.early_from) {
-            Some((socket, to)) => self.open(stream, socket, to, now),
+            Some((socket, to)) => self.reach(stream, socket, to, now),
             None => {
                 let until = now + FIRST_PACKET_WAIT;
                 connection.phase = Phase::Waiting { until };
@@ -46,8 +57,10 @@ impl Swarm {
 
     /// A peer shook hands with us.
     pub(super) fn accepted(&mut self, agreed: Agreed, now: Instant) {
-        let room = self.connections.counted() < self.limits.max_connections;
-        if self.stopping || !room || self.peers.is_refused(&agreed.keys.remote, now) {
+        let remote = agreed.keys.remote;
+        let replaces = self.connections.by_key(&remote).is_some();
+        let refused = self.stopping || self.peers.is_refused(&remote, now);
+        if refused || !replaces && !self.has_room(&remote, now) {
             return;
         }
         if self.connections.waiting() >= MAX_WAITING
@@ -63,8 +76,14 @@ impl Swarm {
         let dial = agreed.dial;
         self.set_session(stream, agreed);
         if let Some(Dial { socket, to }) = dial {
-            self.open(stream, socket, to, now);
+            self.reach(stream, socket, to, now);
         }
+    }
+
+    /// Whether one more connection may be accepted, from `remote`.
+    fn has_room(&self, remote: &PublicKey, now: Instant) -> bool {
+        let room = self.connections.counted() < self.limits.max_connections;
+        room && !self.stopping && !self.peers.is_refused(remote, now)
     }
 
     fn set_session(&mut self, stream: u32, agreed: Agreed) {
@@ -77,61 +96,110 @@ impl Swarm {
         connection.big_datagrams = big_datagrams;
     }
 
-    /// The address is known: connects the stream, if the connection is not one too many.
-    fn open(&mut self, stream: u32, socket: SocketId, to: SocketAddrV4, now: Instant) {
+    /// The address is known: the stream leads there, and our header frame goes out.
+    fn reach(&mut self, stream: u32, socket: SocketId, to: SocketAddrV4, now: Instant) {
         let Some(connection) = self.connections.by_stream(stream) else { return };
-        let (id, remote, initiator) = (connection.id, connection.remote, connection.initiator);
-        let handshake_hash = connection.handshake_hash;
         let Some(header) = connection.session.as_ref().map(|s| s.sealer.header()) else { return };
+        let until = now + FIRST_PACKET_WAIT;
+        connection.phase = Phase::Unproven { until };
+        connection.addr = Some(to);
         // Elsewhere than on loopback the path carries no more than an Ethernet frame.
         let big = connection.big_datagrams && to.ip().is_loopback();
+        let first = if connection.initiator { FIRST_BYTES_DIALLED } else { FIRST_BYTES_ACCEPTED };
         let options = ConnectOptions {
             max_datagram: if big { udx::MAX_DATAGRAM } else { udx::ORDINARY_MAX },
+            unproven: Some(first),
             ..ConnectOptions::default()
         };
         let remote_stream = connection.remote_stream;
+        self.connections.note_deadline(until);
         self.udx.connect(stream, socket, remote_stream, to, options, now);
-        if !initiator && !self.wins(stream, remote, now) {
-            // Connected above so that the peer learns of the end.
-            self.connections.remove(stream);
-            self.udx.destroy(stream);
+        let _ = self.udx.write(stream, header.to_vec().into(), now);
+        self.udx.deliver_early(stream, now, &mut self.connections);
+        self.deliver_stream(stream, now);
+    }
+
+    /// Looks whether the peer of an unproven connection has shown itself, and opens the connection if it is not one
+    /// too many.
+    ///
+    /// Who sends a copy of an old handshake learns enough of it to make a header frame, but no message. So a
+    /// header frame is enough only where the peer has no connection yet.
+    fn prove(&mut self, stream: u32, now: Instant) {
+        let Some(connection) = self.connections.by_stream(stream) else { return };
+        let Some(session) = connection.session.as_ref().filter(|_| connection.is_unproven()) else {
+            return;
+        };
+        let opener = &session.opener;
+        let (has_header, confirmed) = (opener.has_header(), opener.has_read());
+        let (partial, failed) = (opener.partial(), opener.failed());
+        let (remote, initiator) = (connection.remote, connection.initiator);
+        if let Some(error) = failed.filter(|_| !confirmed) {
+            return self.give_up(stream, error.to_string(), now);
+        }
+        if !has_header {
             return;
         }
-        let _ = self.udx.write(stream, header.to_vec().into(), now);
-        self.connections.claim_key(stream);
-        self.peers.connected(remote, initiator, now);
-        if let Some(connection) = self.connections.by_stream(stream) {
-            connection.phase = Phase::Open;
-            (connection.opened_at, connection.last_write) = (now, now);
-            connection.addr = Some(to);
+        self.udx.path_proven(stream);
+        let beside_another =
+            self.connections.by_key(&remote).is_some_and(|other| other.id.stream() != stream);
+        if beside_another {
+            if !confirmed {
+                if partial > MAX_BEFORE_OPEN {
+                    self.give_up(stream, "no whole frame".to_string(), now);
+                }
+                return;
+            }
+            if !self.wins(stream, remote, now) {
+                return self.give_up(stream, "a duplicate".to_string(), now);
+            }
+        } else if !initiator && !self.has_room(&remote, now) {
+            return self.give_up(stream, "too many connections".to_string(), now);
+        }
+        self.open(stream, now);
+    }
+
+    /// The peer is there: the connection counts.
+    fn open(&mut self, stream: u32, now: Instant) {
+        let addr = self.udx.remote(stream);
+        let Some(connection) = self.connections.by_stream(stream) else { return };
+        let Some(addr) = addr.filter(|_| connection.is_unproven()) else { return };
+        let (id, remote, initiator) = (connection.id, connection.remote, connection.initiator);
+        let handshake_hash = connection.handshake_hash;
+        connection.phase = Phase::Open;
+        connection.addr = Some(addr);
+        (connection.opened_at, connection.last_write) = (now, now);
+        if initiator && let Some(session) = &mut connection.session {
+            // A message, so that the other side knows that this is no copy of a handshake.
+            let _ = self.udx.write(stream, session.sealer.keep_alive(), now);
         }
         self.connections.note_deadline(now + KEEP_ALIVE);
+        self.connections.claim_key(stream);
+        self.peers.connected(remote, initiator, now);
         let topics = self.peers.get(&remote).map(|peer| peer.topics.iter().copied().collect());
-        tracing::debug!(peer = ?remote, %to, initiator, "connected");
-        self.udx.deliver_early(stream, now, &mut self.connections);
+        tracing::debug!(peer = ?remote, to = %addr, initiator, "connected");
         self.events.push_back(SwarmEvent::Connected {
             conn: id,
             remote,
             handshake_hash,
             initiator,
-            addr: to,
+            addr,
             topics: topics.unwrap_or_default(),
         });
-        self.deliver_stream(stream, now);
     }
 
-    /// Whether an accepted connection may stay beside, that is instead of, one we have with the same
+    /// Whether an accepted connection may stay beside, that is instead of, the one that counts for the same
     /// peer. On a true tie the one opened by the greater public key survives, on both sides; a
-    /// connection that has carried bytes both ways is outdated: its peer must have lost it.
+    /// connection that has carried bytes both ways is outdated: its peer must have lost it. One that we accepted and
+    /// that has brought no message yet may be anybody's.
     fn wins(&mut self, stream: u32, remote: PublicKey, now: Instant) -> bool {
         let own = PublicKey(self.key_pair.public());
         let Some(existing) = self.connections.by_key(&remote) else { return true };
         let other = existing.id.stream();
-        if other == stream {
-            return true;
-        }
         let outdated = existing.has_read && existing.has_written;
-        if outdated || own < remote {
+        let unconfirmed = !existing.initiator && !existing.has_read;
+        if outdated || unconfirmed || own < remote {
+            // First, so that no other one steps in.
+            self.connections.claim_key(stream);
             self.destroy(other, Closed::Duplicate, now);
             return true;
         }
@@ -139,19 +207,36 @@ impl Swarm {
         false
     }
 
+    /// Ends a connection that is not open.
+    fn give_up(&mut self, stream: u32, why: String, now: Instant) {
+        if self.connections.by_stream(stream).is_some_and(|c| c.initiator) {
+            return self.dial_failed(stream, why, now);
+        }
+        if let Some(connection) = self.connections.remove(stream) {
+            tracing::debug!(peer = ?connection.remote, why, "not accepted");
+            self.udx.destroy(stream);
+        }
+    }
+
     pub(super) fn handle_udx(&mut self, event: UdxEvent, now: Instant) {
         match event {
             UdxEvent::Unconnected { id, socket, from } => {
                 let Some(connection) = self.connections.by_stream(id) else { return };
                 match connection.phase {
-                    Phase::Waiting { .. } => self.open(id, socket, from, now),
+                    Phase::Waiting { .. } => self.reach(id, socket, from, now),
                     Phase::Dialling { .. } => connection.early_from = Some((socket, from)),
-                    Phase::Open => {}
+                    Phase::Unproven { .. } | Phase::Open => {}
                 }
             }
             UdxEvent::RemoteEnded { id } => {
                 self.deliver_stream(id, now);
+                if self.is_unproven(id) {
+                    return self.give_up(id, "the peer ended at once".to_string(), now);
+                }
                 self.end(id, Closed::RemoteEnded, now);
+            }
+            UdxEvent::Closed { id, reason } if self.is_unproven(id) => {
+                self.give_up(id, reason.to_string(), now);
             }
             UdxEvent::Closed { id, reason } => {
                 self.closing.remove(&id);
@@ -171,7 +256,12 @@ impl Swarm {
         self.connections.recycle(touched);
     }
 
+    fn is_unproven(&mut self, stream: u32) -> bool {
+        self.connections.by_stream(stream).is_some_and(|c| c.is_unproven())
+    }
+
     fn deliver_stream(&mut self, stream: u32, now: Instant) {
+        self.prove(stream, now);
         let Some(connection) = self.connections.by_stream(stream) else { return };
         if !connection.is_open() {
             return;
@@ -213,12 +303,11 @@ impl Swarm {
                 self.dht.cancel(connect);
                 self.dial_failed(stream, "it took too long".to_string(), now);
             }
-            Phase::Waiting { .. } if connection.initiator => {
-                self.dial_failed(stream, "no packet came after the handshake".to_string(), now);
-            }
             Phase::Waiting { .. } => {
-                self.connections.remove(stream);
-                self.udx.destroy(stream);
+                self.give_up(stream, "no packet came after the handshake".to_string(), now);
+            }
+            Phase::Unproven { .. } => {
+                self.give_up(stream, "the peer was not there after the handshake".to_string(), now);
             }
         }
     }
@@ -242,6 +331,7 @@ impl Swarm {
         self.udx.destroy(stream);
         let remote = connection.remote;
         self.peers.failed(&remote, &why);
+        self.open_candidate(&remote, now);
         self.peer_lost(&connection, now);
         self.events.push_back(SwarmEvent::DialFailed { remote, why });
     }
@@ -281,7 +371,20 @@ impl Swarm {
             tracing::debug!(peer = ?connection.remote, ?why, "closed");
             self.events.push_back(SwarmEvent::Closed { conn, why });
         }
-        self.peer_lost(&connection, now);
+        if connection.is_open() || connection.initiator {
+            self.open_candidate(&connection.remote, now);
+            self.peer_lost(&connection, now);
+        }
+    }
+
+    /// The connection that counted for `remote` is gone: another one may have waited beside it.
+    fn open_candidate(&mut self, remote: &PublicKey, now: Instant) {
+        if self.connections.by_key(remote).is_some() {
+            return;
+        }
+        for stream in self.connections.candidates(remote) {
+            self.deliver_stream(stream, now);
+        }
     }
 
     /// A connection that counted is gone: retries its peer, and looks for others where it was the last.

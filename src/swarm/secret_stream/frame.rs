@@ -156,6 +156,25 @@ impl Opener {
         }
     }
 
+    /// Whether the header frame has come: the sender saw both messages of the handshake. So has whoever sent a copy of
+    /// an old first message and got our answer; only a message proves that the peer itself is there.
+    pub fn has_header(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Why the stream broke, if it did.
+    pub fn failed(&self) -> Option<FrameError> {
+        self.failed
+    }
+
+    /// Bytes of the frame that is coming in.
+    pub fn partial(&self) -> usize {
+        match &self.assembly {
+            Assembly::Length { have, .. } => *have,
+            Assembly::Content { buf, .. } => buf.len(),
+        }
+    }
+
     /// Whether a message has come, be it a keep-alive.
     pub fn has_read(&self) -> bool {
         self.has_read

@@ -15,11 +15,13 @@
 //! | `recv`, `send`, `sent`, `ranges` | gaps and window; bytes to send; packets on the way; sets of numbers |
 //! | `rtt`, `rack`, `timer`, `pacer`, `mtu` | round trips; losses; deadlines; spacing; datagram size |
 //! | `congestion` | BBR |
+//! | `allowance` | what may go to an address before the peer is known to be there |
 //! | `types`, `clock` | what the owner sees; its time in microseconds |
 //! | `graveyard` | ended streams that still answer |
 //!
 //! Source: libudx/src/udx.c, udx-native/lib/stream.js
 
+mod allowance;
 mod clock;
 mod congestion;
 mod graveyard;
@@ -217,6 +219,20 @@ impl Udx {
         }
     }
 
+    /// The peer has shown that it is where the stream leads to: from now on there is no limit but the path's.
+    pub fn path_proven(&mut self, id: u32) {
+        if let Some((slot, stream)) = self.stream_mut(id)
+            && stream.unproven.take().is_some()
+        {
+            self.touch(slot);
+        }
+    }
+
+    /// Where a connected stream leads to. An unproven one follows the first packet of its peer.
+    pub fn remote(&self, id: u32) -> Option<SocketAddrV4> {
+        Some(self.stream(id)?.remote?.to)
+    }
+
     /// Whether a datagram is a packet of a stream we know.
     pub fn owns(&self, datagram: &[u8]) -> bool {
         packet::stream_id(datagram)
@@ -245,6 +261,7 @@ impl Udx {
         stream.deliver_early(now, &mut self.out, sink);
         // A data offset behind the end of the datagram: ours, but nothing to be done with it.
         if let Some(packet) = Packet::parse(datagram) {
+            stream.note_source(socket, from, datagram.len());
             stream.handle(&packet, now, &mut self.out, sink);
             self.touch(slot);
         }
@@ -330,7 +347,9 @@ impl Udx {
         let Some((slot, stream)) = self.stream_mut(id) else { return };
         stream.closed = Some(CloseReason::Destroyed);
         let last = stream.remote.zip(stream.destroy_packet());
-        if let Some((remote, bytes)) = last {
+        if let Some((remote, bytes)) = last
+            && stream.may_send(bytes.len())
+        {
             self.out.datagram(remote.socket, remote.to, bytes);
         }
         self.remove(slot);

@@ -9,6 +9,7 @@ use std::net::SocketAddrV4;
 
 use bytes::Bytes;
 
+use super::allowance::Allowance;
 use super::congestion::{Bbr, RateSampler, bbr::Phase};
 use super::mtu::{self, Mtu};
 use super::pacer::Pacer;
@@ -42,7 +43,7 @@ pub(super) struct Remote {
 /// Datagrams that came before the stream was connected.
 #[derive(Debug, Default)]
 struct Early {
-    datagrams: Vec<Bytes>,
+    datagrams: Vec<(SocketId, SocketAddrV4, Bytes)>,
     bytes: usize,
     places: Vec<(SocketId, SocketAddrV4)>,
 }
@@ -82,6 +83,8 @@ pub(super) struct Pending {
 pub(super) struct Stream {
     pub(super) id: u32,
     pub(super) remote: Option<Remote>,
+    /// Until the path is proven: what may be sent.
+    pub(super) unproven: Option<Allowance>,
     early: Early,
     pub(super) recv: Receiver,
     pub(super) send: SendBuffer,
@@ -125,6 +128,7 @@ impl Stream {
         Self {
             id,
             remote: None,
+            unproven: None,
             early: Early::default(),
             recv: Receiver::new(0),
             send: SendBuffer::default(),
@@ -170,6 +174,7 @@ impl Stream {
         now: u64,
     ) {
         self.remote = Some(remote);
+        self.unproven = opts.unproven.map(Allowance::new);
         self.agree(opts.max_datagram);
         self.recv = Receiver::new(opts.initial_ack);
         if remote.to.ip().is_loopback() {
@@ -213,7 +218,7 @@ impl Stream {
             && early.bytes + datagram.len() <= MAX_EARLY_BYTES;
         if fits {
             early.bytes += datagram.len();
-            early.datagrams.push(Bytes::copy_from_slice(datagram));
+            early.datagrams.push((socket, from, Bytes::copy_from_slice(datagram)));
         }
     }
 
@@ -222,11 +227,33 @@ impl Stream {
         if self.early.datagrams.is_empty() || self.remote.is_none() {
             return;
         }
-        for datagram in std::mem::take(&mut self.early).datagrams {
+        for (socket, from, datagram) in std::mem::take(&mut self.early).datagrams {
             if let Some(packet) = Packet::parse(&datagram) {
+                self.note_source(socket, from, datagram.len());
                 self.handle(&packet, now, out, sink);
             }
         }
+    }
+
+    /// A packet of `len` bytes came from `from`. While the path is unproven it counts for what may be sent; and where
+    /// nothing has come from the address that we were told, the peer is where its first packet comes from, as it is for
+    /// a stream that was told none.
+    pub(super) fn note_source(&mut self, socket: SocketId, from: SocketAddrV4, len: usize) {
+        let (Some(allowance), Some(remote)) = (&mut self.unproven, &mut self.remote) else {
+            return;
+        };
+        if (remote.socket, remote.to) != (socket, from) {
+            if allowance.is_answered() {
+                return;
+            }
+            (remote.socket, remote.to) = (socket, from);
+        }
+        allowance.on_received(len);
+    }
+
+    /// Whether a datagram of `len` bytes may go out.
+    pub(super) fn may_send(&self, len: usize) -> bool {
+        self.unproven.is_none_or(|allowance| len as u64 <= allowance.left())
     }
 
     /// Takes a packet of the peer.

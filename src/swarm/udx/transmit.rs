@@ -49,6 +49,13 @@ impl Stream {
             .or_else(|| self.ack_packet(&remote, false, buf))
             // Looking for data may have found the window closed, which asks for a heartbeat.
             .or_else(|| self.small_packet(&remote, now, buf))?;
+        if !self.may_send(buf.len()) {
+            // Not data, which was looked at before: whatever this told, the next packet will tell again.
+            return None;
+        }
+        if let Some(allowance) = &mut self.unproven {
+            allowance.on_sent(buf.len());
+        }
         self.bytes_sent += buf.len() as u64;
         self.arm_keep_alive(now);
         Some(Transmit {
@@ -82,7 +89,9 @@ impl Stream {
             buf.extend_from_slice(&size.to_le_bytes());
             return Some(buf.len());
         }
-        if let Some(size) = self.mtu.large_probe() {
+        if self.unproven.is_none()
+            && let Some(size) = self.mtu.large_probe()
+        {
             buf.extend_from_slice(&self.header(remote, flag::SIZE_PROBE).encode());
             buf.resize(size, 0);
             self.arm_size_probe(now);
@@ -140,13 +149,17 @@ impl Stream {
         self.timers.clear(Timer::Pace);
         let forced = std::mem::take(&mut self.tail_probe_due);
         let mut segment = 0;
-        for count in 0..max_segments.max(1) {
+        let max_segments = if self.unproven.is_some() { 1 } else { max_segments.max(1) };
+        for count in 0..max_segments {
             let forced = forced && count == 0;
             if !forced && !self.pacer.is_open() {
                 self.timers.set(Timer::Pace, self.pacer.opens_at());
                 break;
             }
             let Some(next) = self.next_packet(forced, now) else { break };
+            if !self.may_send(next.size()) {
+                break;
+            }
             if count == 0 {
                 segment = next.size();
                 buf.reserve(segment);

@@ -29,6 +29,9 @@ pub struct ConnectOptions {
     pub max_datagram: usize,
     /// Send something at least this often.
     pub keep_alive: Option<Duration>,
+    /// Nothing shows yet that the peer is at this address: so many bytes may go there, and three times what comes from
+    /// there, until [`super::Udx::path_proven`]. `None`: the address is known to be the peer's.
+    pub unproven: Option<u64>,
     /// Numbers agreed on elsewhere: our first packet, the peer's first packet.
     pub initial_seq: u32,
     pub initial_ack: u32,
@@ -36,7 +39,13 @@ pub struct ConnectOptions {
 
 impl Default for ConnectOptions {
     fn default() -> Self {
-        Self { max_datagram: ORDINARY_MAX, keep_alive: None, initial_seq: 0, initial_ack: 0 }
+        Self {
+            max_datagram: ORDINARY_MAX,
+            keep_alive: None,
+            unproven: None,
+            initial_seq: 0,
+            initial_ack: 0,
+        }
     }
 }
 

@@ -1,0 +1,279 @@
+//! Handshakes whose senders are not who, or not where, they say: what they can make a swarm do.
+
+use super::*;
+use crate::swarm::secret_stream::frame::Sealer;
+use crate::swarm::udx::{ConnectOptions, Sink, UdxConfig};
+
+/// Bytes of the smallest datagram with a handshake.
+const HANDSHAKE: usize = 184;
+
+struct Ignore;
+
+impl Sink for Ignore {
+    fn data(&mut self, _: u32, _: &[u8]) {}
+}
+
+/// The far end of a connection that swarm 1 accepted, played by the test.
+struct Stranger {
+    udx: Udx,
+    sealer: Sealer,
+    stream: u32,
+}
+
+impl Stranger {
+    /// Shakes hands with swarm 1 as `remote`. The keys of session `n` are [3; 32], or for a `copy` of somebody
+    /// else's handshake others, which the stranger does not know.
+    fn shake(
+        world: &mut World,
+        remote: PublicKey,
+        n: u32,
+        dial: Option<SocketAddrV4>,
+        copy: bool,
+    ) -> Self {
+        let mut hash = [9; 64];
+        hash[..4].copy_from_slice(&n.to_le_bytes());
+        let (local_id, stream) = (0x10_0000 + n, 0x20_0000 + n);
+        let (tx, rx) = if copy { ([5; 32], [6; 32]) } else { ([3; 32], [4; 32]) };
+        let keys = SessionKeys { tx: rx, rx: tx, hash, remote, initiator: false };
+        let dial = dial.map(|to| Dial { socket: SocketId::MAIN, to });
+        let agreed = Agreed { keys, local_id, remote_id: stream, dial, big_datagrams: false };
+        world.swarms[1].accepted(agreed, world.now);
+        let keys = SessionKeys { tx: [3; 32], rx: [4; 32], hash, remote, initiator: true };
+        let mut udx = Udx::new(StdRng::seed_from_u64(n.into()), UdxConfig::default());
+        udx.open(Some(stream)).unwrap();
+        let options = ConnectOptions::default();
+        udx.connect(stream, SocketId::MAIN, local_id, addr(1), options, world.now);
+        Self { udx, sealer: Sealer::new(&keys, [n as u8; 24]), stream }
+    }
+
+    fn write(&mut self, bytes: impl Into<bytes::Bytes>, now: Instant) {
+        self.udx.write(self.stream, bytes.into(), now).unwrap();
+    }
+
+    /// Lets what was written arrive at swarm 1 as if from `from`; true if anything did.
+    fn speak(&mut self, world: &mut World, from: SocketAddrV4) -> bool {
+        let (now, mut buf, mut any) = (world.now, Vec::new(), false);
+        while self.udx.poll_transmit(now, &mut buf, 1).is_some() {
+            let len = buf.len();
+            world.swarms[1].handle_datagrams(SocketId::MAIN, from, &buf, len, now);
+            any = true;
+        }
+        world.swarms[1].end_of_batch(now);
+        any
+    }
+
+    /// Takes what swarm 1 sends to anybody, and answers it; tells how many bytes went to `victim`.
+    fn listen(&mut self, world: &mut World, victim: SocketAddrV4) -> usize {
+        let (now, mut buf, mut bytes) = (world.now, Vec::new(), 0);
+        while let Some(transmit) = world.swarms[1].poll_transmit(now, &mut buf, 10) {
+            bytes += if transmit.to == victim { buf.len() } else { 0 };
+            for datagram in buf.chunks(transmit.segment_size.unwrap_or(buf.len())) {
+                self.udx.handle_datagram(SocketId::MAIN, addr(1), datagram, now, &mut Ignore);
+            }
+            self.udx.end_of_batch(now);
+        }
+        bytes
+    }
+}
+
+fn key(n: u8) -> PublicKey {
+    PublicKey(KeyPair::from_seed(&[n; 32]).public())
+}
+
+fn elsewhere(n: u32) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::from(0x0b00_0000 + n), 4000)
+}
+
+/// Bytes that swarm 1 sends to `victim` within `time`.
+fn bytes_to(world: &mut World, victim: SocketAddrV4, time: Duration) -> usize {
+    let (end, mut bytes) = (world.now + time, 0);
+    loop {
+        let mut buf = Vec::new();
+        while let Some(transmit) = world.swarms[1].poll_transmit(world.now, &mut buf, 10) {
+            bytes += if transmit.to == victim { buf.len() } else { 0 };
+        }
+        let next = world.swarms[1].poll_timeout().filter(|at| *at <= end);
+        let Some(at) = next else { return bytes };
+        world.now = at.max(world.now);
+        world.swarms[1].handle_timeout(world.now);
+    }
+}
+
+#[test]
+fn a_handshake_that_names_a_victim_makes_us_send_it_hardly_anything() {
+    let mut world = World::new();
+    let victim = elsewhere(1);
+    Stranger::shake(&mut world, key(7), 1, Some(victim), false);
+    let bytes = bytes_to(&mut world, victim, Duration::from_secs(60));
+    // The answer to the handshake, about as long as the handshake, goes there too.
+    assert!((79..=2 * HANDSHAKE).contains(&bytes), "{bytes}");
+    world.settle();
+    assert!(world.connected(1).is_empty());
+    assert_eq!(world.swarms[1].connections.iter().count(), 0);
+}
+
+#[test]
+fn who_speaks_from_elsewhere_cannot_make_us_send_to_a_victim() {
+    let mut world = World::new();
+    let (victim, own) = (elsewhere(1), elsewhere(2));
+    let mut stranger = Stranger::shake(&mut world, key(7), 1, Some(victim), false);
+    let header = stranger.sealer.header().to_vec();
+    stranger.write(header, world.now);
+    let mut bytes = stranger.listen(&mut world, victim);
+    stranger.speak(&mut world, own);
+    world.swarms[1].poll_event();
+    let conn = world.swarms[1].connections.iter().next().unwrap().id;
+    // It goes to whoever spoke: the stranger has gained nothing.
+    world.swarms[1].send(conn, FrameBuf::from(&[1; 1_000_000][..]), world.now);
+    for _ in 0..200 {
+        bytes += stranger.listen(&mut world, victim);
+        stranger.speak(&mut world, own);
+        world.now += Duration::from_millis(10);
+        world.swarms[1].handle_timeout(world.now);
+    }
+    assert!(bytes <= 2 * HANDSHAKE, "{bytes}");
+    assert_eq!(world.swarms[1].queued(conn), 0);
+}
+
+#[test]
+fn packets_from_a_forged_source_are_answered_with_three_times_their_bytes_at_most() {
+    let mut world = World::new();
+    let victim = elsewhere(1);
+    let mut stranger = Stranger::shake(&mut world, key(7), 1, None, false);
+    // Half a header frame, and a gap: everything is acknowledged, nothing is proven.
+    let half = stranger.sealer.header()[..30].to_vec();
+    stranger.write(half, world.now);
+    let mut sent = 0;
+    let mut buf = Vec::new();
+    while stranger.udx.poll_transmit(world.now, &mut buf, 1).is_some() {
+        for _ in 0..5 {
+            sent += buf.len();
+            let (len, now) = (buf.len(), world.now);
+            world.swarms[1].handle_datagrams(SocketId::MAIN, victim, &buf, len, now);
+            world.swarms[1].end_of_batch(now);
+        }
+    }
+    let bytes = bytes_to(&mut world, victim, Duration::from_secs(60));
+    assert!(bytes <= 3 * sent + 240, "{bytes} for {sent}");
+    world.settle();
+    assert!(world.connected(1).is_empty());
+}
+
+#[test]
+fn a_copy_of_an_old_handshake_leaves_the_live_connection_alone() {
+    let (mut world, a, b) = World::pair();
+    world.send(0, a, b"x");
+    world.send(1, b, b"y");
+    world.run(Duration::from_secs(1));
+    for n in 0..40 {
+        let from = elsewhere(n);
+        let remote = world.keys[0];
+        let dial = (n % 2 == 0).then_some(from);
+        let mut copy = Stranger::shake(&mut world, remote, n, dial, true);
+        // Both messages of the handshake were seen, so the header frame is right. The keys are not.
+        let header = copy.sealer.header().to_vec();
+        copy.write(header, world.now);
+        copy.speak(&mut world, from);
+        if n % 3 == 0 {
+            let frame = copy.sealer.seal(FrameBuf::from(&b"let me in"[..])).unwrap();
+            copy.write(frame, world.now);
+        } else if n % 3 == 1 {
+            // A frame that never ends.
+            copy.write(vec![0xff; 200_000], world.now);
+        }
+        for _ in 0..50 {
+            copy.listen(&mut world, from);
+            copy.speak(&mut world, from);
+        }
+        world.run(Duration::from_millis(300));
+    }
+    assert_eq!((world.closed(0), world.closed(1)), (vec![], vec![]));
+    assert_eq!((world.connected(0).len(), world.connected(1).len()), (1, 1));
+    world.send(0, a, b"still here");
+    world.run(Duration::from_secs(15));
+    assert_eq!(world.frames(1).last(), Some(&b"still here".to_vec()));
+    assert_eq!(world.swarms[1].connections.iter().count(), 1, "and nothing is kept of them");
+}
+
+#[test]
+fn a_copy_that_came_first_gives_way_to_the_peer_itself() {
+    for greater in [false, true] {
+        let mut world = World::new();
+        let remote = if greater { key(1).max(key(2)) } else { world.keys[0] };
+        let from = elsewhere(3);
+        let mut copy = Stranger::shake(&mut world, remote, 3, None, true);
+        let header = copy.sealer.header().to_vec();
+        copy.write(header, world.now);
+        copy.speak(&mut world, from);
+        world.dial(0);
+        world.run(Duration::from_secs(2));
+        let (conn, _) = world.connected(0)[0];
+        world.send(0, conn, b"it is me");
+        world.run(Duration::from_secs(2));
+        assert_eq!(world.frames(1), [b"it is me".to_vec()]);
+        assert_eq!(world.closed(0), []);
+    }
+}
+
+#[test]
+fn an_honest_peer_gets_in_beside_a_flood_of_forged_handshakes() {
+    let mut world = World::new();
+    world.swarms[1].limits.max_connections = 8;
+    let mut n = 0;
+    // As many as handshakes are answered: 100 a second, half of them with an address to dial.
+    let flood = |world: &mut World, n: &mut u32| {
+        for _ in 0..100 {
+            *n += 1;
+            let dial = n.is_multiple_of(2).then(|| elsewhere(*n));
+            Stranger::shake(world, key((*n % 251) as u8), *n, dial, false);
+            world.run(Duration::from_millis(10));
+        }
+    };
+    for _ in 0..5 {
+        flood(&mut world, &mut n);
+    }
+    world.dial(0);
+    flood(&mut world, &mut n);
+    assert_eq!((world.connected(0).len(), world.connected(1).len()), (1, 1));
+    let (a, _) = world.connected(0)[0];
+    world.send(0, a, b"in");
+    for _ in 0..20 {
+        flood(&mut world, &mut n);
+    }
+    assert_eq!(world.frames(1), [b"in".to_vec()]);
+    assert_eq!((world.closed(0), world.closed(1)), (vec![], vec![]));
+    assert!(world.swarms[1].connections.waiting() <= MAX_WAITING);
+}
+
+#[test]
+fn no_more_connections_are_accepted_than_allowed_and_an_ended_one_makes_room() {
+    let mut world = World::new();
+    world.swarms[1].limits.max_connections = 3;
+    let enter = |world: &mut World, n: u32| {
+        let mut peer = Stranger::shake(world, key(n as u8), n, None, false);
+        let header = peer.sealer.header().to_vec();
+        peer.write(header, world.now);
+        peer.speak(world, elsewhere(n));
+        world.settle();
+        peer
+    };
+    // Handshakes alone take no place, those that come at the same time neither.
+    let waiting: Vec<u32> = (40..60).collect();
+    waiting.iter().for_each(|&n| drop(Stranger::shake(&mut world, key(n as u8), n, None, false)));
+    let mut peers: Vec<Stranger> = (10..16).map(|n| enter(&mut world, n)).collect();
+    assert_eq!(world.connected(1).len(), 3);
+    assert_eq!(world.swarms[1].connections.counted(), 3);
+    // One that waited since before the places were taken finds none either.
+    let mut late: Vec<Stranger> =
+        (70..72).map(|n| Stranger::shake(&mut world, key(n as u8), n, None, false)).collect();
+    assert_eq!(world.swarms[1].connections.iter().filter(|c| c.remote == key(70)).count(), 0);
+    let stream = peers[0].stream;
+    peers[0].udx.destroy(stream);
+    peers[0].speak(&mut world, elsewhere(10));
+    world.settle();
+    assert_eq!(world.closed(1).len(), 1);
+    late.clear();
+    enter(&mut world, 80);
+    assert_eq!(world.connected(1).len(), 4);
+    assert_eq!(world.swarms[1].connections.counted(), 3);
+}
