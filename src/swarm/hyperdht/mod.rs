@@ -21,6 +21,7 @@ mod connect;
 mod dispatch;
 mod event;
 pub mod handshake;
+mod handshake_allowance;
 mod holepuncher;
 mod known_relays;
 mod leave;

@@ -5,10 +5,10 @@ use super::messages::Firewall;
 use super::owner::Owner;
 use crate::crypto::KeyPair;
 use crate::key::NodeId;
-use crate::swarm::dht_rpc::{Ask, QueryId, QuerySpec, RequestId, Rpc};
+use crate::swarm::dht_rpc::{Ask, QueryId, QuerySpec, RequestId, Rpc, bogon};
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -103,6 +103,18 @@ impl Net {
 
     pub fn firewall(&self) -> Firewall {
         if self.open_address().is_some() { Firewall::Open } else { Firewall::Unknown }
+    }
+
+    /// Whether a host is this machine.
+    pub fn is_here(&self, host: &Ipv4Addr) -> bool {
+        host.is_loopback() || self.config.local_addresses.iter().any(|a| a.ip() == host)
+    }
+
+    /// Whether we have an address that a peer on the same local network would try. The reference takes those for
+    /// documentation and benchmarks for nobody's.
+    pub fn has_lan_address(&self) -> bool {
+        let usable = |a: &SocketAddrV4| !bogon::is_reserved(a.ip()) && !bogon::is_test(a.ip());
+        self.config.local_addresses.iter().any(usable)
     }
 
     /// The addresses to tell a peer: the public one if it is known, and those on our networks.

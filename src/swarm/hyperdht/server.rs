@@ -3,8 +3,8 @@
 //! A client's handshake may arrive through several relays at once; it is known by its bytes and gets the
 //! same answer each time, so it makes one stream. Until there is a hole puncher the answer offers what works
 //! without: an open address if we have one; else, to a client behind the same public host, our addresses
-//! on the local networks (and our relays, without which it would not try those); else the address that
-//! the relay sees, while we open our own NAT towards the client.
+//! on the local networks (and our relays, without which it would not try those); else, and to a client on
+//! this machine, the address that the relay sees, while we open our own NAT towards the client.
 //!
 //! Source: hyperdht/lib/server.js
 
@@ -12,6 +12,7 @@ use super::announcer::Announcer;
 use super::blocked::Blocked;
 use super::event::{Agreed, DhtEvent, Dial};
 use super::handshake::Answering;
+use super::handshake_allowance::{ANSWERED_BURST, ANSWERED_RATE, HandshakeAllowance};
 use super::messages::{Firewall, HolepunchInfo, NoisePayload, PeerHandshake, UdxInfo};
 use super::net::Net;
 use crate::crypto::{Hash, KeyPair, hash};
@@ -26,12 +27,9 @@ use std::time::{Duration, Instant};
 
 /// How long an answer is kept for copies of its handshake.
 const HANDSHAKE_KEEP: Duration = Duration::from_secs(20);
-/// Handshakes read per second; each costs several curve multiplications.
-const HANDSHAKE_RATE: f64 = 100.0;
-/// Handshakes read at once after a quiet time.
-const HANDSHAKE_BURST: f64 = 200.0;
-/// Answers kept: what the rate allows in [`HANDSHAKE_KEEP`].
-const MAX_HANDSHAKES: usize = 2304;
+/// Answers kept: as many as may be given in [`HANDSHAKE_KEEP`], and some more.
+const MAX_HANDSHAKES: usize =
+    ANSWERED_BURST + ANSWERED_RATE * HANDSHAKE_KEEP.as_secs() as usize + 104;
 /// When a datagram is sent towards a client that will dial us, so that our NAT lets it in.
 const OPENINGS: [Duration; 4] = [
     Duration::ZERO,
@@ -50,7 +48,7 @@ pub(super) struct Server {
     answers: BTreeMap<Hash, Option<Vec<u8>>>,
     by_age: VecDeque<(Instant, Hash)>,
     openings: VecDeque<(Instant, SocketAddrV4)>,
-    allowance: (f64, Instant),
+    allowance: HandshakeAllowance,
     next_id: u64,
 }
 
@@ -62,7 +60,7 @@ impl Server {
             answers: BTreeMap::new(),
             by_age: VecDeque::new(),
             openings: VecDeque::new(),
-            allowance: (HANDSHAKE_BURST, now),
+            allowance: HandshakeAllowance::new(net.rng.random(), now),
             next_id: 0,
         }
     }
@@ -80,11 +78,22 @@ impl Server {
         if let Some(answer) = self.answers.get(&id) {
             return answer.clone();
         }
-        if !self.allow(now) {
+        // Our relays tell the truth about whom they pass on; any other node speaks for itself.
+        let relayed = self.announcer.relays().iter().any(|r| r.relay == incoming.from);
+        let source = m.peer.filter(|_| relayed).unwrap_or(incoming.from);
+        if !self.allowance.read(source.ip(), now) {
             tracing::debug!(from = %incoming.from, "too many handshakes, one dropped");
             return None;
         }
-        let answer = self.answer(m, incoming, blocked, net, now);
+        let mut ephemeral = [0; 32];
+        net.rng.fill_bytes(&mut ephemeral);
+        // What does not open costs its sender's allowance and nobody else's.
+        let client = Answering::read(&self.key_pair, &m.noise, ephemeral)?;
+        if !self.allowance.answer(now) {
+            tracing::debug!(from = %incoming.from, "too many clients, one gets no answer");
+            return None;
+        }
+        let answer = self.answer(client, m, incoming, blocked, net, now);
         self.answers.insert(id, answer.clone());
         self.by_age.push_back((now + HANDSHAKE_KEEP, id));
         if self.by_age.len() > MAX_HANDSHAKES
@@ -117,29 +126,15 @@ impl Server {
         });
     }
 
-    fn allow(&mut self, now: Instant) -> bool {
-        let (level, at) = &mut self.allowance;
-        let elapsed = now.saturating_duration_since(*at).as_secs_f64();
-        *level = (*level + elapsed * HANDSHAKE_RATE).min(HANDSHAKE_BURST);
-        *at = now;
-        let ok = *level >= 1.0;
-        if ok {
-            *level -= 1.0;
-        }
-        ok
-    }
-
     fn answer(
         &mut self,
+        client: Answering,
         m: &PeerHandshake,
         incoming: &Incoming,
         blocked: &Blocked,
         net: &mut Net,
         now: Instant,
     ) -> Option<Vec<u8>> {
-        let mut ephemeral = [0; 32];
-        net.rng.fill_bytes(&mut ephemeral);
-        let client = Answering::read(&self.key_pair, &m.noise, ephemeral)?;
         let remote = client.remote;
         if remote.0 == self.key_pair.public() || blocked.has(&remote, now) {
             return None;
@@ -153,7 +148,9 @@ impl Server {
         let udx = theirs.udx.filter(|_| theirs.version == NoisePayload::VERSION);
         let same_host = from.ip() == incoming.request.to.ip();
         let local_id = net.rng.random_range(1..=u32::MAX);
-        let payload = self.payload(&theirs, local_id, same_host, net);
+        // A client on this very machine needs no way around a router.
+        let lan = same_host && !net.is_here(from.ip());
+        let payload = self.payload(&theirs, local_id, lan, net);
         let (answer, keys) = client.reply(&payload)?;
         let Some(udx) = udx else { return Some(answer) };
         let dial = (direct || theirs.firewall == Firewall::Open)
@@ -178,7 +175,7 @@ impl Server {
         &mut self,
         theirs: &NoisePayload,
         local_id: u32,
-        same_host: bool,
+        lan: bool,
         net: &Net,
     ) -> NoisePayload {
         let error = match (theirs.version, &theirs.udx) {
@@ -188,7 +185,9 @@ impl Server {
         };
         let firewall = net.firewall();
         let relays = self.announcer.relays();
-        let lan = same_host && firewall != Firewall::Open && !relays.is_empty();
+        // To be punched to is what makes the reference try our local addresses; without one that it would try
+        // it would punch, which we do not answer yet.
+        let lan = lan && firewall != Firewall::Open && net.has_lan_address() && !relays.is_empty();
         self.next_id = (self.next_id + 1) % 0x1_0000;
         let holepunch = lan.then(|| HolepunchInfo { id: self.next_id, relays: relays.to_vec() });
         let relay_addresses = self.announcer.relay_addresses(net);

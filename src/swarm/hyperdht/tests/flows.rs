@@ -10,6 +10,7 @@ use crate::swarm::hyperdht::handshake::Opening;
 use crate::swarm::hyperdht::messages::{Mode, NoisePayload, PeerHandshake, UdxInfo, command};
 use crate::swarm::hyperdht::signatures::sign_mutable;
 use crate::swarm::hyperdht::{Agreed, ConnectError, DhtConfig, DhtEvent};
+use rand::RngCore;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
@@ -391,4 +392,80 @@ fn a_network_of_addresses_that_nobody_has_is_used_when_it_is_named() {
         let config = DhtConfig::new(KeyPair::from_seed(&[1; 32]), vec![bootstrap.parse().unwrap()]);
         assert_eq!(config.allow_bogons, allowed, "{bootstrap}");
     }
+}
+
+/// Datagrams with nonsense instead of a handshake, 200 a second for ten seconds, from as many `hosts`, while four
+/// clients connect. Answers how many got in.
+fn beside_nonsense(hosts: u32, through_relays: bool) -> usize {
+    let mut sim = Sim::network(30, 6, 5);
+    listen(&mut sim, 6);
+    let key = sim.key(6);
+    let target = NodeId(hash::hash(&[&key.0]));
+    let relays = sim.dht(6).relay_addresses(&key);
+    let mut n = 0u32;
+    for step in 0..200 {
+        if step % 40 == 20 {
+            let client = 7 + step / 40;
+            if client < 11 {
+                sim.on(client, |dht, now| dht.connect(key, vec![], 5, now));
+            }
+        }
+        for _ in 0..10 {
+            n += 1;
+            let from =
+                SocketAddrV4::new([11, 1, (n % hosts >> 8) as u8, (n % hosts) as u8].into(), 9);
+            let mut noise = vec![0; 100];
+            sim.rng.fill_bytes(&mut noise);
+            let (via, mode, peer) = match through_relays {
+                true => (relays[n as usize % relays.len()], Mode::FromRelay, Some(from)),
+                false => (from, Mode::FromClient, None),
+            };
+            let request = Request {
+                tid: n as u16,
+                to: host(6),
+                id: None,
+                token: None,
+                internal: false,
+                command: command::PEER_HANDSHAKE,
+                target: Some(target),
+                value: Some(PeerHandshake { mode, noise, peer, relay: None }.encode()),
+            };
+            sim.on(6, |dht, now| {
+                dht.handle_datagram(SocketId::MAIN, via, &request.encode(), now);
+            });
+        }
+        sim.run_for(SECOND / 20);
+    }
+    sim.run_for(10 * SECOND);
+    let connected = |e: &DhtEvent| matches!(outgoing(e), Some(Ok(_)));
+    (7..11).filter(|&n| sim.events(n).iter().any(connected)).count()
+}
+
+#[test]
+fn nonsense_keeps_no_client_out() {
+    for (hosts, through_relays) in [(1, false), (1, true), (2000, false), (2000, true)] {
+        assert_eq!(beside_nonsense(hosts, through_relays), 4, "{hosts} hosts, {through_relays}");
+    }
+}
+
+/// What a server tells a client at `client`, both of them seen at the same host by a relay.
+fn told_beside(local: &[SocketAddrV4], server: SocketAddrV4, client: SocketAddrV4) -> bool {
+    let mut sim = Sim::network(31, 6, 0);
+    let addresses = local.to_vec();
+    sim.add(server, 60, move |c| c.local_addresses = addresses);
+    sim.at(server, |dht, now| dht.listen(Arc::new(pair(60)), now));
+    sim.wait_at(server, SECOND, &mut listening).unwrap();
+    sim.add(client, 61, |_| {});
+    sim.at(client, |dht, now| dht.connect(PublicKey(pair(60).public()), vec![], 5, now));
+    let result = sim.wait_at(client, 10 * SECOND, &mut outgoing).unwrap();
+    result.is_ok_and(|agreed| agreed.dial.is_some_and(|dial| dial.to == server))
+}
+
+#[test]
+fn peers_on_one_machine_meet_whatever_its_addresses_are() {
+    let at = |port| SocketAddrV4::new(*host(60).ip(), port);
+    let lab = SocketAddrV4::new([192, 0, 2, 2].into(), 4000);
+    // Its only address is one that the reference takes for nobody's: it would punch, which we do not answer.
+    assert!(told_beside(&[lab], at(4000), at(5000)));
+    assert!(told_beside(&[lab, at(4000)], at(4000), at(5000)));
 }
