@@ -9,6 +9,7 @@ mod cores;
 mod discovery;
 mod drives;
 mod offenders;
+mod opener;
 mod pump;
 mod ties;
 

@@ -6,12 +6,15 @@
 //! | core handles | wishes | hub |
 //! | hub | frames | network |
 //! | hub | blocks, upgrades, ranges that arrived | the core's handle, which wakes its waiters |
+//! | hub | cores that peers open and that are not attached | [`Opener`], which looks on a thread of its own |
 //!
-//! Everything here is quick: the only disk work is what the hub does to store and serve blocks.
+//! Nothing here waits for a peer or for another thread's work. The disk work is what the hub does to store blocks that
+//! came, in memory of the kernel for the most part, and to read those that are asked for.
 
 use super::cores::Cores;
 use super::discovery::Discovery;
 use super::offenders::Offenders;
+use super::opener::Opener;
 use super::ties::Ties;
 use crate::hyper::replication::{
     AttachOptions, ConnId, ConnInfo, CoreId, Hub, HubEvent, Limits, PeerInfo, RangeId, SeekId,
@@ -54,6 +57,9 @@ pub struct Inputs {
 
 pub struct Pump {
     hub: Hub,
+    opener: Opener,
+    /// Cores that may be served.
+    used: Arc<Cores>,
     network: NetworkHandle,
     discovery: Arc<Discovery>,
     offenders: Offenders,
@@ -75,21 +81,23 @@ impl Pump {
     pub fn new(
         network: NetworkHandle,
         discovery: Arc<Discovery>,
-        cores: Arc<Cores>,
+        used: Arc<Cores>,
         store: Arc<Store>,
     ) -> Self {
-        let mut hub = Hub::new(Limits::default());
+        let asked = used.clone();
         // What no open drive uses is not served, be it in the store.
-        hub.set_resolver(Box::new(move |id| match cores.is_used(id).then(|| store.stored(id)) {
+        let opener = Opener::start(move |id| match asked.is_used(id).then(|| store.stored(id)) {
             None => None,
             Some(Ok(handle)) => handle.map(|handle| handle.shared() as SharedReplica),
             Some(Err(error)) => {
                 tracing::warn!("a peer asks for a core that cannot be opened: {error}");
                 None
             }
-        }));
+        });
         Self {
-            hub,
+            hub: Hub::new(Limits::default()),
+            opener,
+            used,
             network,
             discovery,
             offenders: Offenders::default(),
@@ -125,6 +133,12 @@ impl Pump {
                     }
                     None => return,
                 },
+                () = sleep => self.on_time(Instant::now()),
+                (id, core) = self.opener.found() => {
+                    // Its drive may have been closed while it was opened.
+                    let core = core.filter(|_| self.used.is_used(&id));
+                    self.hub.handle_core_found(&id, core, Instant::now());
+                }
                 events = inputs.network.recv() => {
                     let Some(mut events) = events else { return };
                     // What has come meanwhile is worked on together: more blocks per look at the lanes.
@@ -143,7 +157,6 @@ impl Pump {
                         self.on_wish(wish);
                     }
                 }
-                () = sleep => self.on_time(Instant::now()),
             }
             self.drain();
         }
@@ -291,6 +304,7 @@ impl Pump {
         self.ranges.retain(|_, (core, _)| *core != id);
         self.range_ids.retain(|(core, _), _| *core != id);
         self.seeks.retain(|_, (core, _)| *core != id);
+        self.seek_ids.retain(|(core, _), _| *core != id);
     }
 
     /// Passes on what the hub has to say until it has nothing more.
@@ -350,6 +364,7 @@ impl Pump {
                     h.set_reach(|reach| (reach.syncs, reach.synced) = (reach.syncs + 1, true));
                 });
             }
+            HubEvent::CoreAsked { discovery } => self.opener.ask(discovery),
             HubEvent::Heard { core, empty } => {
                 self.handle(core, |h| h.set_reach(|reach| reach.empty = empty));
             }

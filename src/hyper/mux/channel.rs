@@ -13,6 +13,9 @@ pub(super) const MAX_REMOTE_IDS: usize = 1 << 16;
 /// Channels we open on one connection; a frame to open one has about 90 bytes.
 pub(super) const MAX_LOCAL_IDS: usize = 1 << 16;
 
+/// In the place of a local id: whether there will be one is not known yet.
+const DEFERRED: u64 = u64::MAX;
+
 /// What two opens must have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct PairKey {
@@ -59,8 +62,10 @@ pub(super) enum Paired {
 pub(super) struct Table {
     local: Vec<Local>,
     free: Vec<u64>,
-    /// By remote id − 1: the local id it is paired with, 0 for none.
+    /// By remote id − 1: the local id it is paired with, 0 for none, [`DEFERRED`].
     remote: Vec<u64>,
+    /// Opens of the remote that wait for our answer, by its ids.
+    deferred: HashMap<u64, PairKey>,
     /// Local ids that sent an open and have no answer yet, oldest first.
     outgoing: HashMap<PairKey, VecDeque<u64>>,
     /// The open or opening channel of a key.
@@ -82,6 +87,25 @@ impl Table {
         self.set(id, Local::Open { key, remote });
         self.pair(remote, id);
         Some(id)
+    }
+
+    /// Puts off the answer to an open that paired with nothing.
+    pub(super) fn defer(&mut self, key: PairKey, remote: u64) {
+        self.pair(remote, DEFERRED);
+        self.deferred.insert(remote, key);
+    }
+
+    /// The open of channel `id` that was put off, to be answered now; `None` if the remote closed it meanwhile.
+    pub(super) fn take_deferred(&mut self, remote: u64, id: &[u8]) -> Option<PairKey> {
+        if self.deferred.get(&remote)?.id != id {
+            return None;
+        }
+        self.pair(remote, 0);
+        self.deferred.remove(&remote)
+    }
+
+    pub(super) fn deferred(&self) -> usize {
+        self.deferred.len()
     }
 
     fn allocate(&mut self, key: &PairKey) -> Option<u64> {
@@ -153,6 +177,10 @@ impl Table {
 
     /// The remote closed its channel `remote`: the local id it was paired with.
     pub(super) fn remote_close(&mut self, remote: u64) -> Option<u64> {
+        if self.deferred.remove(&remote).is_some() {
+            self.pair(remote, 0);
+            return None;
+        }
         let local = self.local_of(remote)?;
         self.close(local);
         Some(local)
@@ -181,7 +209,7 @@ impl Table {
     /// The local id that messages of the remote's channel `remote` are for.
     pub(super) fn local_of(&self, remote: u64) -> Option<u64> {
         let slot = usize::try_from(remote).ok()?.checked_sub(1)?;
-        self.remote.get(slot).copied().filter(|local| *local != 0)
+        self.remote.get(slot).copied().filter(|local| *local != 0 && *local != DEFERRED)
     }
 
     fn take_outgoing(&mut self, key: &PairKey) -> Option<u64> {

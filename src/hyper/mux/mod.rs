@@ -4,9 +4,9 @@
 //! until there are none; what it sends is corked, and [`Mux::poll_transmit`] uncorks it, so everything
 //! that one received frame caused leaves as one frame. Large messages go out in a frame of their own.
 //!
-//! An incoming open that pairs with nothing becomes [`MuxEvent::Asked`], and the owner answers it
-//! before it asks for the next event. So, unlike the reference, nothing ever has to be buffered for a
-//! channel that is not paired.
+//! An incoming open that pairs with nothing becomes [`MuxEvent::Asked`], and the owner answers it before it asks
+//! for the next event, or puts the answer off. Who opens a channel says nothing on it before it is answered, so,
+//! unlike the reference, nothing is buffered for a channel that is not paired.
 //!
 //! Source: protomux/index.js
 
@@ -43,8 +43,8 @@ pub enum MuxEvent {
         channel: u64,
         handshake: Bytes,
     },
-    /// The remote opens a channel that we have not opened. Answer with [`Mux::accept`] or
-    /// [`Mux::refuse`] before the next poll.
+    /// The remote opens a channel that we have not opened. Answer with [`Mux::accept`] or [`Mux::refuse`] before
+    /// the next poll, or say [`Mux::defer`].
     Asked {
         remote: u64,
         protocol: &'static str,
@@ -190,6 +190,38 @@ impl Mux {
     /// Answers the open that was just asked about: the channel is open at once. `None` as for `open`.
     pub fn accept(&mut self, handshake: &[u8]) -> Option<u64> {
         let (remote, key) = self.asked.take()?;
+        self.accept_as(remote, key, handshake)
+    }
+
+    /// Puts the answer off: [`Mux::accept_deferred`] or [`Mux::refuse_deferred`] gives it, unless the remote closes
+    /// the channel before.
+    pub fn defer(&mut self) {
+        if let Some((remote, key)) = self.asked.take() {
+            self.table.defer(key, remote);
+        }
+    }
+
+    /// Opens that were put off and not answered yet.
+    pub fn deferred(&self) -> usize {
+        self.table.deferred()
+    }
+
+    /// Accepts an open of channel `id` that was put off.
+    pub fn accept_deferred(&mut self, remote: u64, id: &[u8], handshake: &[u8]) -> Option<u64> {
+        let key = self.table.take_deferred(remote, id)?;
+        self.accept_as(remote, key, handshake)
+    }
+
+    /// Refuses an open of channel `id` that was put off. False if it was closed meanwhile.
+    pub fn refuse_deferred(&mut self, remote: u64, id: &[u8]) -> bool {
+        let waits = self.table.take_deferred(remote, id).is_some();
+        if waits {
+            self.put_reject(remote);
+        }
+        waits
+    }
+
+    fn accept_as(&mut self, remote: u64, key: PairKey, handshake: &[u8]) -> Option<u64> {
         let Some(channel) = self.table.accept(key.clone(), remote) else {
             self.put_reject(remote);
             return None;

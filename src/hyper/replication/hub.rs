@@ -17,19 +17,19 @@ use crate::crypto::hash::{self, Hash};
 use crate::hyper::mux::{self, MuxEvent};
 use crate::key::DiscoveryKey;
 use bytes::Bytes;
+use opening::Openings;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 mod local;
-
-/// Finds a core in the store that a remote asks for and that nobody here has attached.
-pub type Resolver = Box<dyn FnMut(&DiscoveryKey) -> Option<SharedReplica> + Send>;
+mod opening;
 
 /// The replication of a process.
 pub struct Hub {
     limits: Limits,
-    resolver: Option<Resolver>,
+    /// Cores that remotes wait for.
+    openings: Openings,
     conns: BTreeMap<ConnId, Conn>,
     replicas: BTreeMap<CoreId, Replica>,
     by_discovery: HashMap<DiscoveryKey, CoreId>,
@@ -54,7 +54,7 @@ impl Hub {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
-            resolver: None,
+            openings: Openings::default(),
             conns: BTreeMap::new(),
             replicas: BTreeMap::new(),
             by_discovery: HashMap::new(),
@@ -70,19 +70,13 @@ impl Hub {
         }
     }
 
-    /// Whom to ask for a core that a remote opens and that is not attached. It is called outside of all
-    /// locks; what it finds is served until the last peer closes.
-    pub fn set_resolver(&mut self, resolver: Resolver) {
-        self.resolver = Some(resolver);
-    }
-
     /// Takes a core in. One that is in already (served for a peer, say) keeps its id and is given the options;
     /// that its peers are in sync, and what they say is in it, is told anew. [`Hub::open_peers`] has the rest.
     pub fn attach(&mut self, core: SharedReplica, options: AttachOptions, now: Instant) -> CoreId {
         let key = lock(&core).key();
         let id = match self.by_discovery.get(&key.discovery_key()) {
             Some(id) => *id,
-            None => self.insert(core, options, false),
+            None => self.insert(core, options, false, now),
         };
         self.with(id, now, |replica, ctx, core| {
             replica.passive = false;
@@ -100,17 +94,24 @@ impl Hub {
         id
     }
 
-    fn insert(&mut self, core: SharedReplica, options: AttachOptions, passive: bool) -> CoreId {
+    fn insert(
+        &mut self,
+        core: SharedReplica,
+        options: AttachOptions,
+        passive: bool,
+        now: Instant,
+    ) -> CoreId {
         let id = CoreId(self.next_id);
         self.next_id += 1;
         let replica = Replica::new(id, core, options, passive);
         self.by_discovery.insert(replica.discovery, id);
         self.replicas.insert(id, replica);
+        self.accept_waiting(id, now);
         id
     }
 
-    /// Closes the core's channels and forgets it with all wishes. A remote that opens it again finds it
-    /// through the resolver.
+    /// Closes the core's channels and forgets it with all wishes. A remote that opens it again makes
+    /// [`HubEvent::CoreAsked`].
     pub fn detach(&mut self, id: CoreId, now: Instant) {
         self.with(id, now, |replica, ctx, core| {
             replica.options.downloading = false;
@@ -237,6 +238,7 @@ impl Hub {
             return;
         }
         self.next_tick = None;
+        self.refuse_overdue(now);
         let due = self.replicas.values().filter(|replica| replica.needs_tick()).map(|r| r.id);
         for id in due.collect::<Vec<_>>() {
             self.with(id, now, |replica, ctx, core| replica.tick(ctx, core));
@@ -289,7 +291,9 @@ impl Hub {
 
     fn on_mux_event(&mut self, conn: ConnId, event: MuxEvent, now: Instant) {
         match event {
-            MuxEvent::Asked { id, handshake, .. } => self.on_asked(conn, &id, &handshake, now),
+            MuxEvent::Asked { remote, id, handshake, .. } => {
+                self.on_asked(conn, remote, &id, &handshake, now);
+            }
             MuxEvent::Opened { channel, handshake } => {
                 self.with_channel(conn, channel, now, |replica, ctx, core| {
                     replica.on_opened(ctx, core, conn, &handshake);
@@ -302,30 +306,6 @@ impl Hub {
                 self.on_message(conn, channel, kind, &body, now);
             }
         }
-    }
-
-    fn on_asked(&mut self, conn: ConnId, id: &[u8], handshake: &[u8], now: Instant) {
-        let found = <[u8; 32]>::try_from(id).ok().and_then(|id| self.find(&DiscoveryKey(id)));
-        let Some(state) = self.conns.get_mut(&conn) else { return };
-        let Some(core) = found else {
-            state.mux.refuse();
-            if !state.refused(now) {
-                self.ctx(now).strike(conn, None, Violation::Openings);
-            }
-            return;
-        };
-        self.with(core, now, |replica, ctx, core| replica.accept_on(ctx, core, conn, handshake));
-        self.drop_idle(core);
-    }
-
-    /// A core by its discovery key, attached or in the store.
-    fn find(&mut self, discovery: &DiscoveryKey) -> Option<CoreId> {
-        if let Some(id) = self.by_discovery.get(discovery) {
-            return Some(*id);
-        }
-        let core = self.resolver.as_mut()?(discovery)?;
-        let options = AttachOptions { downloading: false, small_blocks: false };
-        Some(self.insert(core, options, true))
     }
 
     fn on_channel_closed(&mut self, conn: ConnId, channel: u64, rejected: bool, now: Instant) {
@@ -479,8 +459,11 @@ impl Hub {
             let mut core = lock(&shared);
             f(replica, ctx, &mut *core);
         });
-        if self.next_tick.is_none() && self.replicas.get(&id).is_some_and(Replica::needs_tick) {
-            self.next_tick = Some(now + super::patience::TICK);
+        let tick = now + super::patience::TICK;
+        if self.next_tick.is_none_or(|at| tick < at)
+            && self.replicas.get(&id).is_some_and(Replica::needs_tick)
+        {
+            self.next_tick = Some(tick);
         }
     }
 

@@ -6,7 +6,7 @@
 //!
 //! | file | what it tracks |
 //! |---|---|
-//! | `hub.rs` | connections and cores, and which message is for whom |
+//! | `hub.rs` | connections and cores, and which message is for whom; channels that wait for a core |
 //! | `connection.rs` | multiplexer, backlog and strikes of one connection |
 //! | `replica.rs` | one core: its peers, its wishes, what it announces |
 //! | `sync.rs` | lengths and forks: who may prove what to whom |
@@ -43,7 +43,7 @@ pub use hub::Hub;
 pub use replica_core::{Answer, Applied, Refusal, Reorged, ReplicaCore, SharedReplica};
 pub use violation::Violation;
 
-use crate::key::PublicKey;
+use crate::key::{DiscoveryKey, PublicKey};
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -156,6 +156,10 @@ pub enum HubEvent {
     BlockUnavailable {
         core: CoreId,
         index: u64,
+    },
+    /// A peer opens a channel for a core that is not attached: [`Hub::handle_core_found`] answers.
+    CoreAsked {
+        discovery: DiscoveryKey,
     },
     PeerOpened {
         core: CoreId,

@@ -155,18 +155,23 @@ impl Replica {
         }
     }
 
-    /// The remote opened a channel for this core, and we join in.
+    /// The remote opened a channel for this core, just now or, as its id `remote`, a while ago, and we join in.
     pub fn accept_on(
         &mut self,
         ctx: &mut Ctx,
         core: &mut dyn ReplicaCore,
         conn: ConnId,
+        remote: Option<u64>,
         handshake: &[u8],
     ) {
         let Some(ours) = self.handshake(ctx, conn) else { return };
         let (id, now) = (self.id, ctx.now);
         let Some(state) = ctx.writing(conn) else { return };
-        let Some(channel) = state.mux.accept(&ours) else { return };
+        let channel = match remote {
+            None => state.mux.accept(&ours),
+            Some(remote) => state.mux.accept_deferred(remote, &self.discovery.0, &ours),
+        };
+        let Some(channel) = channel else { return };
         state.channels.insert(channel, id);
         self.peers.insert(conn, Peer::new(conn, channel, now));
         self.on_opened(ctx, core, conn, handshake);

@@ -4,6 +4,7 @@ mod basic;
 mod forks;
 mod hostile;
 mod many;
+mod opening;
 mod patience;
 mod speed;
 mod storm;
@@ -53,6 +54,8 @@ struct Sim {
     tap: Option<Tap>,
     /// Hubs whose process stands still, and until when: frames wait for them, and so do their timers.
     frozen: BTreeMap<usize, Instant>,
+    /// What is found in the store of a hub when a peer asks for it, at once.
+    stores: BTreeMap<usize, SharedCore>,
 }
 
 impl Sim {
@@ -68,6 +71,7 @@ impl Sim {
             seq: 0,
             tap: None,
             frozen: BTreeMap::new(),
+            stores: BTreeMap::new(),
         }
     }
 
@@ -109,20 +113,35 @@ impl Sim {
     /// Empties all machines onto the lines.
     fn drain(&mut self) {
         for hub in 0..self.hubs.len() {
-            while let Some((conn, frame)) = self.hubs[hub].poll_transmit() {
-                let mut bytes = frame.payload().to_vec();
-                if let Some(tap) = &mut self.tap {
-                    bytes = tap(hub, bytes);
-                }
-                self.put(hub, conn, bytes);
-            }
-            while let Some(event) = self.hubs[hub].poll_event() {
-                if let HubEvent::CloseConnection { conn, .. } = &event {
-                    self.cut((hub, *conn));
-                }
-                self.events[hub].push(event);
-            }
+            while self.drain_hub(hub) {}
         }
+    }
+
+    /// False if there was nothing.
+    fn drain_hub(&mut self, hub: usize) -> bool {
+        let mut any = false;
+        while let Some((conn, frame)) = self.hubs[hub].poll_transmit() {
+            let mut bytes = frame.payload().to_vec();
+            if let Some(tap) = &mut self.tap {
+                bytes = tap(hub, bytes);
+            }
+            self.put(hub, conn, bytes);
+            any = true;
+        }
+        while let Some(event) = self.hubs[hub].poll_event() {
+            if let HubEvent::CloseConnection { conn, .. } = &event {
+                self.cut((hub, *conn));
+            }
+            if let HubEvent::CoreAsked { discovery } = &event {
+                let here = |core: &&SharedCore| core.lock().unwrap().discovery_key() == discovery;
+                let found = self.stores.get(&hub).filter(here).cloned();
+                let (found, now) = (found.map(|core| core as SharedReplica), self.now);
+                self.hubs[hub].handle_core_found(discovery, found, now);
+            }
+            self.events[hub].push(event);
+            any = true;
+        }
+        any
     }
 
     fn put(&mut self, hub: usize, conn: ConnId, bytes: Vec<u8>) {
@@ -226,6 +245,10 @@ struct Peer {
     info: ConnInfo,
     heard: Vec<Message>,
     events: Vec<HubEvent>,
+    /// Channels that were closed or refused.
+    closed: Vec<u64>,
+    /// Cores are looked for, and nobody says what came of it.
+    slow_store: bool,
 }
 
 impl Peer {
@@ -246,7 +269,18 @@ impl Peer {
         let mut hub = Hub::new(Limits::default());
         hub.handle_connected(conn, info.clone(), now);
         let mux = Mux::new(super::super::connection::PROTOCOLS);
-        Self { hub, mux, conn, channel: 0, now, info, heard: vec![], events: vec![] }
+        Self {
+            hub,
+            mux,
+            conn,
+            channel: 0,
+            now,
+            info,
+            heard: vec![],
+            events: vec![],
+            closed: vec![],
+            slow_store: false,
+        }
     }
 
     fn open(&mut self, key: CoreKey) {
@@ -267,17 +301,31 @@ impl Peer {
     }
 
     fn listen(&mut self) {
+        self.take_events();
         while let Some((_, frame)) = self.hub.poll_transmit() {
             self.mux.handle_frame(frame.payload().to_vec().into()).unwrap();
             while let Some(event) = self.mux.poll_event().unwrap() {
-                if let MuxEvent::Message { kind, body, .. } = event {
-                    self.heard.push(Message::decode(kind, &body).unwrap().unwrap());
+                match event {
+                    MuxEvent::Message { kind, body, .. } => {
+                        self.heard.push(Message::decode(kind, &body).unwrap().unwrap());
+                    }
+                    MuxEvent::Closed { channel, .. } => self.closed.push(channel),
+                    _ => {}
                 }
             }
             let now = self.now;
             self.hub.handle_queued(self.conn, 0, now);
         }
+        self.take_events();
+    }
+
+    fn take_events(&mut self) {
         while let Some(event) = self.hub.poll_event() {
+            if let HubEvent::CoreAsked { discovery } = &event
+                && !self.slow_store
+            {
+                self.hub.handle_core_found(discovery, None, self.now);
+            }
             self.events.push(event);
         }
     }

@@ -197,10 +197,7 @@ fn bytes_are_found_by_seeking() {
 fn a_core_of_the_store_is_served_and_let_go() {
     let mut sim = Sim::new(2);
     let (w, r) = (writer(20), reader());
-    let found = w.clone();
-    sim.hubs[0].set_resolver(Box::new(move |dk| {
-        (*dk == key().discovery_key()).then(|| found.clone() as SharedReplica)
-    }));
+    sim.stores.insert(0, w.clone());
     let core = sim.attach(1, &r);
     let line = sim.connect(1, 0, MS);
     sim.want(1, core, 5);
@@ -359,8 +356,7 @@ fn a_core_that_was_only_served_knows_its_peers_when_it_is_opened() {
         sim.connect(1, 0, MS);
         sim.run(Duration::from_secs(1));
     }
-    let served = stored.clone();
-    sim.hubs[0].set_resolver(Box::new(move |_| Some(served.clone() as SharedReplica)));
+    sim.stores.insert(0, stored.clone());
     let w = writer(20);
     sim.attach(1, &w);
     sim.connect(1, 0, 10 * MS);
