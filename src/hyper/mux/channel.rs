@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 
 /// Ids a remote may number its channels with. Honest peers use again what was freed, so the table is as
 /// large as the number of cores two peers ever shared at once.
-pub(super) const MAX_REMOTE_IDS: usize = 1 << 16;
+pub(super) const MAX_REMOTE_IDS: u64 = 1 << 16;
 /// Channels we open on one connection; a frame to open one has about 90 bytes.
 pub(super) const MAX_LOCAL_IDS: usize = 1 << 16;
 
@@ -62,8 +62,11 @@ pub(super) enum Paired {
 pub(super) struct Table {
     local: Vec<Local>,
     free: Vec<u64>,
-    /// By remote id − 1: the local id it is paired with, 0 for none, [`DEFERRED`].
-    remote: Vec<u64>,
+    /// By remote id, those in use: the local id it is paired with, or [`DEFERRED`]. An id that is free costs nothing:
+    /// whoever opens what nobody has could fill a table otherwise.
+    remote: HashMap<u64, u64>,
+    /// The highest id that the remote ever opened.
+    highest: u64,
     /// Opens of the remote that wait for our answer, by its ids.
     deferred: HashMap<u64, PairKey>,
     /// Local ids that sent an open and have no answer yet, oldest first.
@@ -100,7 +103,7 @@ impl Table {
         if self.deferred.get(&remote)?.id != id {
             return None;
         }
-        self.pair(remote, 0);
+        self.unpair(remote);
         self.deferred.remove(&remote)
     }
 
@@ -130,14 +133,13 @@ impl Table {
         key: Option<&PairKey>,
         remote: u64,
     ) -> Result<Paired, ChannelError> {
-        let slot = remote as usize;
-        if slot == self.remote.len() + 1 {
-            if slot > MAX_REMOTE_IDS {
+        if remote == self.highest + 1 {
+            if remote > MAX_REMOTE_IDS {
                 return Err(ChannelError::TooMany);
             }
-            self.remote.push(0);
+            self.highest = remote;
         }
-        if self.remote.get(slot.wrapping_sub(1)) != Some(&0) {
+        if remote == 0 || remote > self.highest || self.remote.contains_key(&remote) {
             return Err(ChannelError::BadOpen);
         }
         let Some(key) = key else { return Ok(Paired::No) };
@@ -178,7 +180,7 @@ impl Table {
     /// The remote closed its channel `remote`: the local id it was paired with.
     pub(super) fn remote_close(&mut self, remote: u64) -> Option<u64> {
         if self.deferred.remove(&remote).is_some() {
-            self.pair(remote, 0);
+            self.unpair(remote);
             return None;
         }
         let local = self.local_of(remote)?;
@@ -191,7 +193,7 @@ impl Table {
         match self.get(local) {
             Some(Local::Open { key, remote }) => {
                 let (key, remote) = (key.clone(), *remote);
-                self.pair(remote, 0);
+                self.unpair(remote);
                 self.current.remove(&key);
                 self.release(local);
                 true
@@ -208,8 +210,7 @@ impl Table {
 
     /// The local id that messages of the remote's channel `remote` are for.
     pub(super) fn local_of(&self, remote: u64) -> Option<u64> {
-        let slot = usize::try_from(remote).ok()?.checked_sub(1)?;
-        self.remote.get(slot).copied().filter(|local| *local != 0 && *local != DEFERRED)
+        self.remote.get(&remote).copied().filter(|local| *local != DEFERRED)
     }
 
     fn take_outgoing(&mut self, key: &PairKey) -> Option<u64> {
@@ -222,9 +223,11 @@ impl Table {
     }
 
     fn pair(&mut self, remote: u64, local: u64) {
-        if let Some(slot) = self.remote.get_mut(remote as usize - 1) {
-            *slot = local;
-        }
+        self.remote.insert(remote, local);
+    }
+
+    fn unpair(&mut self, remote: u64) {
+        self.remote.remove(&remote);
     }
 
     fn get(&self, local: u64) -> Option<&Local> {

@@ -1,5 +1,6 @@
 //! One connection as replication sees it: its multiplexer, its backlog, its record.
 
+use super::held::Held;
 use super::violation::{MAX_STRIKES, Violation};
 use super::wire::{self, Message};
 use super::{ConnId, ConnInfo, CoreId, HubEvent, Limits};
@@ -35,6 +36,8 @@ pub(super) struct Conn {
     last_strike: Instant,
     refusals: (Instant, u32),
     pub closing: bool,
+    /// What it makes us hold.
+    pub held: Held,
 }
 
 impl Conn {
@@ -51,6 +54,7 @@ impl Conn {
             last_strike: now,
             refusals: (now, 0),
             closing: false,
+            held: Held::default(),
         }
     }
 
@@ -86,6 +90,8 @@ pub(super) struct Ctx<'a> {
     pub doomed: &'a mut Vec<ConnId>,
     pub events: &'a mut VecDeque<HubEvent>,
     pub limits: &'a Limits,
+    /// Bytes that all connections make us hold.
+    pub held: &'a mut usize,
     pub now: Instant,
     /// More messages of the same frame follow: decisions wait for the last one.
     pub defer: bool,
@@ -135,6 +141,11 @@ impl Ctx<'_> {
             self.doomed.push(id);
             self.emit(HubEvent::CloseConnection { conn: id, why });
         }
+    }
+
+    /// Bytes that a connection may still make us hold.
+    pub fn room(&self, id: ConnId) -> usize {
+        self.conns.get(&id).map_or(0, |conn| conn.held.room(*self.held, self.limits))
     }
 
     pub fn rtt(&self, id: ConnId) -> Duration {

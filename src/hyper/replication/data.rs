@@ -96,7 +96,7 @@ impl Replica {
             self.on_proof(ctx, core, id, flight, &proof, leaf);
         }
         self.pump_peer(ctx, core, conn);
-        self.check_synced(ctx, core);
+        self.check_synced(ctx);
     }
 
     fn on_proof(
@@ -208,7 +208,7 @@ impl Replica {
             self.fail(id, &flight);
         }
         self.pump(ctx, core);
-        self.check_synced(ctx, core);
+        self.check_synced(ctx);
     }
 
     /// A request ended well: whatever marks it as on its way is taken back.
@@ -218,6 +218,10 @@ impl Replica {
         }
         if let Some(wish) = flight.seek.and_then(|seek| self.seeks.get_mut(&seek)) {
             wish.flight = None;
+            if self.flights.get(id).is_none() {
+                wish.asked.retain(|(asked, _)| *asked != id);
+            }
+            self.seeks_due = true;
         }
     }
 

@@ -35,6 +35,8 @@ pub struct Hub {
     by_discovery: HashMap<DiscoveryKey, CoreId>,
     ranges: HashMap<RangeId, CoreId>,
     seeks: HashMap<SeekId, CoreId>,
+    /// Bytes that peers make us hold.
+    held: usize,
     /// Connections that may have something to send.
     dirty: BTreeSet<ConnId>,
     doomed: Vec<ConnId>,
@@ -60,6 +62,7 @@ impl Hub {
             by_discovery: HashMap::new(),
             ranges: HashMap::new(),
             seeks: HashMap::new(),
+            held: 0,
             dirty: BTreeSet::new(),
             doomed: Vec::new(),
             events: VecDeque::new(),
@@ -88,7 +91,7 @@ impl Hub {
             replica.sync_all(ctx, core);
             replica.tell_again(ctx);
             replica.pump(ctx, core);
-            replica.check_synced(ctx, core);
+            replica.check_synced(ctx);
         });
         self.finish(now);
         id
@@ -204,7 +207,7 @@ impl Hub {
                     replica.pump(ctx, core);
                 }
                 if due.pump || due.synced {
-                    replica.check_synced(ctx, core);
+                    replica.check_synced(ctx);
                 }
             });
         }
@@ -400,8 +403,12 @@ impl Hub {
 
     /// Answers requests while the backlog allows.
     fn serve(&mut self, conn: ConnId, now: Instant) {
+        let all: usize = self.conns.values().map(Conn::backlog).sum();
+        let limit = match all > self.limits.all_backlogs {
+            true => self.limits.fair_backlog,
+            false => self.limits.upload_backlog,
+        };
         loop {
-            let limit = self.limits.upload_backlog;
             let Some(state) = self.conns.get_mut(&conn).filter(|state| !state.closing) else {
                 return;
             };
@@ -424,6 +431,7 @@ impl Hub {
             doomed: &mut self.doomed,
             events: &mut self.events,
             limits: &self.limits,
+            held: &mut self.held,
             now,
             defer: false,
         }
@@ -438,6 +446,7 @@ impl Hub {
             doomed: &mut self.doomed,
             events: &mut self.events,
             limits: &self.limits,
+            held: &mut self.held,
             now,
             defer: self.batch.is_some(),
         };
@@ -488,13 +497,16 @@ impl Hub {
     }
 
     fn drop_conn(&mut self, conn: ConnId, now: Instant) {
-        let Some(state) = self.conns.remove(&conn) else { return };
+        let Some(state) = self.conns.get_mut(&conn) else { return };
+        state.closing = true;
         self.dirty.remove(&conn);
-        let ids: BTreeSet<CoreId> = state.channels.into_values().collect();
+        let channels = std::mem::take(&mut state.channels);
+        let ids: BTreeSet<CoreId> = channels.into_values().collect();
         for id in ids {
             self.with(id, now, |replica, ctx, core| replica.on_closed(ctx, core, conn));
             self.drop_idle(id);
         }
+        self.conns.remove(&conn);
     }
 }
 

@@ -11,8 +11,11 @@
 //! | `replica.rs` | one core: its peers, its wishes, what it announces |
 //! | `sync.rs` | lengths and forks: who may prove what to whom |
 //! | `pick.rs` | which request goes to which peer next |
+//! | `seek.rs` | the same for bytes that are to be found |
+//! | `stir.rs` | how often what a peer says may make us look at all wishes |
 //! | `data.rs` | answers, and blocks that arrive |
 //! | `serve.rs`, `upload.rs` | requests of others |
+//! | `held.rs` | what peers make us hold, for one connection and all |
 //! | `pace.rs` | how fast a peer delivers, and how much it is asked for |
 //! | `patience.rs` | what happens when nothing happens |
 //! | `peer.rs`, `inflight.rs`, `wishes.rs`, `wants.rs`, `remote_bitfield.rs` | the tables under them |
@@ -22,6 +25,7 @@
 
 mod connection;
 mod data;
+mod held;
 mod hub;
 mod inflight;
 mod pace;
@@ -31,7 +35,9 @@ mod pick;
 pub mod remote_bitfield;
 mod replica;
 mod replica_core;
+mod seek;
 mod serve;
+mod stir;
 mod sync;
 mod upload;
 mod violation;
@@ -94,6 +100,14 @@ pub struct Limits {
     pub upload_queue: usize,
     /// Blocks are read for a peer only while less than this is queued for it.
     pub upload_backlog: usize,
+    /// Bytes that one connection may make us hold, and all of them: see `held.rs`.
+    pub held_of_one: usize,
+    pub held: usize,
+    /// What each connection may hold whatever the others do.
+    pub fair_share: usize,
+    /// While more than this is queued for all connections together, each gets no more than the next.
+    pub all_backlogs: usize,
+    pub fair_backlog: usize,
     /// A connection with more queued than this does not read what it causes, and is closed.
     pub max_backlog: usize,
     /// How long a peer may take to open its side and send its first sync before nobody waits for it.
@@ -110,6 +124,11 @@ impl Default for Limits {
             small_window_requests: 4096,
             upload_queue: 8192,
             upload_backlog: 2 << 20,
+            held_of_one: held::MAX_HELD_OF_ONE,
+            held: held::MAX_HELD,
+            fair_share: held::FAIR_SHARE,
+            all_backlogs: 128 << 20,
+            fair_backlog: 128 << 10,
             max_backlog: 64 << 20,
             patience: Duration::from_secs(3),
         }

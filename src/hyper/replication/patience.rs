@@ -23,15 +23,17 @@ impl Replica {
     /// Whether [`Replica::tick`] has anything to wait for.
     pub fn needs_tick(&self) -> bool {
         !self.flights.is_empty()
-            || self.blocks.iter().any(|(_, wish)| !wish.reported)
+            || self.blocks.has_unreported()
             || self.unfinished
             || self.recheck
+            || self.to_stir.is_some()
             || self.paused_until.is_some()
             || (!self.synced_told && (self.upgrade_wanted || !self.peers.is_empty()))
     }
 
     pub fn tick(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore) {
         self.unfinished = false;
+        self.stir_rest(ctx.now);
         self.paused_until = self.paused_until.filter(|until| ctx.now < *until);
         if std::mem::take(&mut self.recheck) {
             self.tell_provable(ctx, core);
@@ -40,7 +42,7 @@ impl Replica {
         self.waited_for(ctx, core);
         self.pump(ctx, core);
         self.report_unavailable(ctx, core);
-        self.check_synced(ctx, core);
+        self.check_synced(ctx);
     }
 
     /// Marks requests whose answer is overdue, and takes back those that are hopeless.
@@ -115,15 +117,11 @@ impl Replica {
     }
 
     fn report_unavailable(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
-        let unreported = |block: &u64| self.blocks.get(*block).is_some_and(|wish| !wish.reported);
-        let parked: Vec<u64> = self.blocks.parked().filter(unreported).collect();
-        for block in parked {
+        for block in self.blocks.unreported() {
             if self.peers.keys().any(|conn| self.may_still_have(ctx, core, *conn, block)) {
                 continue;
             }
-            if let Some(wish) = self.blocks.get_mut(block) {
-                wish.reported = true;
-            }
+            self.blocks.report(block);
             ctx.emit(HubEvent::BlockUnavailable { core: self.id, index: block });
         }
     }

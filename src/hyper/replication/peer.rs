@@ -1,6 +1,7 @@
 //! One peer of one core: what it has, what it told us, and what it asks of us.
 
 use super::ConnId;
+use super::held::{CHANNEL, ENTRY};
 use super::pace::Pace;
 use super::remote_bitfield::RemoteBitfield;
 use super::upload::UploadQueue;
@@ -38,6 +39,10 @@ pub(super) struct Peer {
     pub remote_wants: RemoteWants,
     pub uploads: UploadQueue,
     pub invalid_requests: u32,
+    /// It has a place in the turn of its connection's cores.
+    pub in_turn: bool,
+    /// What was counted as held for it.
+    held: usize,
     pub pace: Pace,
     pub bytes_down: u64,
     pub bytes_up: u64,
@@ -63,6 +68,8 @@ impl Peer {
             remote_wants: RemoteWants::default(),
             uploads: UploadQueue::default(),
             invalid_requests: 0,
+            in_turn: false,
+            held: 0,
             pace: Pace::new(now),
             bytes_down: 0,
             bytes_up: 0,
@@ -84,5 +91,12 @@ impl Peer {
         if self.denied.len() < MAX_DENIED {
             self.denied.insert(block);
         }
+    }
+
+    /// Bytes that it makes us hold: before, and now.
+    pub fn count_held(&mut self) -> (usize, usize) {
+        let tables = self.bits.held() + self.uploads.held() + self.remote_wants.held();
+        let now = CHANNEL + tables + self.denied.len() * ENTRY;
+        (std::mem::replace(&mut self.held, now), now)
     }
 }

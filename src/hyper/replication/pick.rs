@@ -8,13 +8,11 @@
 use super::connection::Ctx;
 use super::inflight::Flight;
 use super::peer::Peer;
-use super::replica::{Replica, SeekWish};
+use super::replica::Replica;
 use super::wire::{Message, RequestMessage, SEGMENT};
 use super::wishes::RangeWish;
 use super::{ConnId, HubEvent, ReplicaCore, SeekId};
-use crate::hyper::core::message::{NodeRequest, Request, SeekRequest, UpgradeRequest};
-use crate::hyper::core::tree::SeekResult;
-use crate::hyper::flat_tree as flat;
+use crate::hyper::core::message::{NodeRequest, Request, UpgradeRequest};
 use std::time::Duration;
 
 /// Blocks past our length looked at for one to come with an upgrade.
@@ -66,12 +64,12 @@ impl Replica {
         ctx.defer || self.paused_until.is_some_and(|until| ctx.now < until)
     }
 
-    /// Forks, upgrades, the manifest, seeks.
+    /// Forks, upgrades, the manifest; seeks when something has changed for them.
     fn pump_tree(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
         if self.upgrade.is_none() {
             self.ask_upgrade(ctx, core);
         }
-        if !self.seeks.is_empty() {
+        if std::mem::take(&mut self.seeks_due) && !self.seeks.is_empty() {
             self.pump_seeks(ctx, core);
         }
     }
@@ -294,7 +292,7 @@ impl Replica {
     }
 
     /// Sends a request and notes it.
-    fn take_off(
+    pub fn take_off(
         &mut self,
         ctx: &mut Ctx,
         core: &dyn ReplicaCore,
@@ -330,7 +328,7 @@ impl Replica {
     }
 
     /// No peer is known to have a block: asks all to tell about its surroundings.
-    fn want(&mut self, ctx: &mut Ctx, block: u64) {
+    pub fn want(&mut self, ctx: &mut Ctx, block: u64) {
         for conn in self.conns() {
             self.want_from(ctx, conn, block);
         }
@@ -348,67 +346,6 @@ impl Replica {
         }
         ctx.send(conn, channel, &Message::Want(want));
     }
-
-    fn pump_seeks(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
-        let idle = self.seeks.iter().filter(|(_, wish)| wish.flight.is_none());
-        let idle: Vec<(SeekId, u64)> = idle.map(|(id, wish)| (*id, wish.bytes)).collect();
-        for (seek, bytes) in idle {
-            match core.seek(bytes) {
-                Some(SeekResult::Found { block, offset }) => {
-                    self.seeks.remove(&seek);
-                    let found = Some((block, offset));
-                    ctx.emit(HubEvent::Seeked { core: self.id, seek, found });
-                }
-                Some(SeekResult::Need { node, start, end }) => {
-                    let wanted = Sought { seek, bytes, node, start, end };
-                    self.ask_seek(ctx, core, wanted);
-                }
-                Some(SeekResult::PastEnd) | None => {}
-            }
-        }
-    }
-
-    fn ask_seek(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore, sought: Sought) {
-        let head = core.head();
-        let of_seek = |(_, flight): &(u64, &Flight)| flight.seek == Some(sought.seek);
-        let asked: Vec<ConnId> =
-            self.flights.iter().filter(of_seek).map(|(_, flight)| flight.conn).collect();
-        let block_of = |peer: &Peer| {
-            let remote = peer.asked_for().filter(|r| r.fork == head.fork && peer.seeks)?;
-            if asked.contains(&peer.conn) {
-                return None; // its answer is overdue, and still welcome
-            }
-            let known = remote.length >= head.length || core.can_prove_from(remote.length);
-            let end = sought.end.min(remote.length);
-            let block = peer.bits.next_set(sought.start, end).filter(|_| known)?;
-            Some((peer.pace.load(), peer.conn, block))
-        };
-        let Some((_, conn, block)) = self.peers.values().filter_map(block_of).min() else {
-            return self.want(ctx, sought.start);
-        };
-        let request = Request {
-            hash: Some(NodeRequest { index: 2 * block, nodes: flat::depth(sought.node).into() }),
-            seek: Some(SeekRequest { bytes: sought.bytes, padding: core.padding() }),
-            priority: 1,
-            ..Request::default()
-        };
-        let fork = head.fork;
-        let flight = self.take_off(ctx, core, conn, request, fork, Some(sought.seek));
-        if let Some(wish) = self.seeks.get_mut(&sought.seek) {
-            wish.flight = flight;
-        }
-    }
-
-    /// The head is as long as anybody knows: positions past it do not exist.
-    pub fn end_seeks(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
-        let past = |wish: &SeekWish| core.seek(wish.bytes) == Some(SeekResult::PastEnd);
-        let past: Vec<SeekId> =
-            self.seeks.iter().filter(|(_, wish)| past(wish)).map(|(id, _)| *id).collect();
-        for seek in past {
-            self.seeks.remove(&seek);
-            ctx.emit(HubEvent::Seeked { core: self.id, seek, found: None });
-        }
-    }
 }
 
 enum Best {
@@ -416,15 +353,6 @@ enum Best {
     /// Some have it, but enough is on its way from them.
     Busy,
     Nobody,
-}
-
-/// A byte whose block is somewhere in `start..end`, under `node`.
-struct Sought {
-    seek: SeekId,
-    bytes: u64,
-    node: u64,
-    start: u64,
-    end: u64,
 }
 
 /// What an upgrade from this peer would bring, if it may be asked: fork and length.

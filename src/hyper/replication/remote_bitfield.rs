@@ -28,9 +28,29 @@ pub struct RemoteBitfield {
     pages: BTreeMap<u64, Bits>,
     /// Runs of full pages: first → one past the last. No run holds a page that is in `pages`.
     runs: BTreeMap<u64, u64>,
+    /// Bytes that may be held, if fewer than the bounds allow.
+    room: Option<usize>,
 }
 
+/// What a page and a run cost, about.
+const PAGE_BYTES: usize = WORDS * 8 + 64;
+const RUN_BYTES: usize = 64;
+
 impl RemoteBitfield {
+    /// Bytes that this holds.
+    pub fn held(&self) -> usize {
+        self.pages.len() * PAGE_BYTES + self.runs.len() * RUN_BYTES
+    }
+
+    /// Bytes that may be added from now on.
+    pub fn set_room(&mut self, bytes: usize) {
+        self.room = Some(self.held().saturating_add(bytes));
+    }
+
+    fn fits(&self, bytes: usize) -> bool {
+        self.room.is_none_or(|room| self.held() + bytes <= room)
+    }
+
     /// Blocks that the peer has without a hole from 0.
     pub fn contiguous(&self) -> u64 {
         self.contiguous
@@ -169,7 +189,7 @@ impl RemoteBitfield {
                 self.runs.remove(&s);
                 (first, last) = (first.min(s), last.max(e));
             }
-            if self.runs.len() < MAX_RUNS {
+            if self.runs.len() < MAX_RUNS && self.fits(RUN_BYTES) {
                 self.runs.insert(first, last);
             }
             return;
@@ -189,7 +209,7 @@ impl RemoteBitfield {
     /// The bits of a page, made from its run or from nothing. `None` if the peer has used up its pages.
     fn page_mut(&mut self, page: u64) -> Option<&mut Bits> {
         if !self.pages.contains_key(&page) {
-            if self.pages.len() >= MAX_PAGES {
+            if self.pages.len() >= MAX_PAGES || !self.fits(PAGE_BYTES) {
                 return None;
             }
             let full = self.run_end(page).is_some();

@@ -1,6 +1,7 @@
 //! One core and its peers: channels, announcements, wishes.
 
 use super::connection::Ctx;
+use super::held::CHANNEL;
 use super::inflight::Flights;
 use super::peer::Peer;
 use super::violation::Violation;
@@ -38,6 +39,10 @@ impl Announced {
 pub(super) struct SeekWish {
     pub bytes: u64,
     pub flight: Option<u64>,
+    /// Requests for it that have no answer yet, overdue ones included, and who has them.
+    pub asked: Vec<(u64, ConnId)>,
+    /// It lies past the end of the tree, as far as that reaches now.
+    pub past_end: bool,
 }
 
 #[derive(Debug, Default)]
@@ -74,6 +79,11 @@ pub(super) struct Replica {
     pub unprovable: bool,
     /// Blocks came since that was looked at.
     pub recheck: bool,
+    /// When many parked wishes were last looked at because of what a peer said, and where to look soon.
+    pub stirred: Option<Instant>,
+    pub to_stir: Option<(u64, u64)>,
+    /// Something has changed for seeks that wait.
+    pub seeks_due: bool,
     /// Our storage failed; nothing is asked for until then.
     pub paused_until: Option<Instant>,
     /// What the messages of the current frame have made due, to be done after the last of them.
@@ -106,6 +116,9 @@ impl Replica {
             unfinished: false,
             unprovable: false,
             recheck: false,
+            stirred: None,
+            to_stir: None,
+            seeks_due: false,
             paused_until: None,
             deferred: Deferred::default(),
         }
@@ -151,6 +164,7 @@ impl Replica {
         if let Some(channel) = state.mux.open(wire::PROTOCOL, &discovery.0, &handshake) {
             state.channels.insert(channel, id);
             self.peers.insert(conn, Peer::new(conn, channel, now));
+            self.count_held(ctx, conn);
             self.synced_told = false;
         }
     }
@@ -166,14 +180,24 @@ impl Replica {
     ) {
         let Some(ours) = self.handshake(ctx, conn) else { return };
         let (id, now) = (self.id, ctx.now);
+        let room = ctx.room(conn) >= CHANNEL;
         let Some(state) = ctx.writing(conn) else { return };
         let channel = match remote {
+            None if !room => {
+                state.mux.refuse();
+                None
+            }
+            Some(remote) if !room => {
+                state.mux.refuse_deferred(remote, &self.discovery.0);
+                None
+            }
             None => state.mux.accept(&ours),
             Some(remote) => state.mux.accept_deferred(remote, &self.discovery.0, &ours),
         };
         let Some(channel) = channel else { return };
         state.channels.insert(channel, id);
         self.peers.insert(conn, Peer::new(conn, channel, now));
+        self.count_held(ctx, conn);
         self.on_opened(ctx, core, conn, handshake);
     }
 
@@ -212,19 +236,36 @@ impl Replica {
 
     /// The channel is gone: what was asked there is asked elsewhere.
     pub fn on_closed(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore, conn: ConnId) {
-        let Some(peer) = self.peers.remove(&conn) else { return };
+        let Some(mut peer) = self.peers.remove(&conn) else { return };
+        let (held, _) = peer.count_held();
+        if let Some(state) = ctx.conns.get_mut(&conn) {
+            state.held.change(ctx.held, held, 0);
+            if peer.in_turn {
+                state.serving.retain(|core| *core != self.id);
+            }
+        }
         for id in self.flights.of_conn(conn) {
             if let Some(flight) = self.flights.remove(id) {
                 self.put_back(id, &flight);
             }
         }
         self.ranges.values_mut().for_each(|range| range.forget(conn));
+        self.seeks_due = true;
         if peer.open {
             ctx.emit(HubEvent::PeerClosed { core: self.id, conn });
         }
         self.synced_told = false;
         self.pump(ctx, core);
-        self.check_synced(ctx, core);
+        self.check_synced(ctx);
+    }
+
+    /// Counts what a peer makes us hold.
+    pub fn count_held(&mut self, ctx: &mut Ctx, conn: ConnId) {
+        let Some(peer) = self.peers.get_mut(&conn) else { return };
+        let (before, now) = peer.count_held();
+        if let Some(state) = ctx.conns.get_mut(&conn) {
+            state.held.change(ctx.held, before, now);
+        }
     }
 
     /// Closes our side of a channel.
@@ -285,7 +326,7 @@ impl Replica {
         self.check_ranges(ctx, core);
         self.drop_fulfilled(ctx, core);
         self.pump(ctx, core);
-        self.check_synced(ctx, core);
+        self.check_synced(ctx);
     }
 
     /// The tree was cut to `kept` blocks before it became what it is now.
@@ -304,6 +345,7 @@ impl Replica {
         }
         self.ranges.values_mut().for_each(|range| range.reset(kept));
         self.blocks.unpark(0, u64::MAX);
+        self.seeks_due = true;
         self.announced.length = kept.min(before.length);
         self.announced.contiguous = before.contiguous.min(kept);
         self.announced.fork = core.head().fork;
@@ -326,6 +368,7 @@ impl Replica {
             }
         }
         self.announced = now;
+        self.seeks_due = true;
         if now.length > before.length {
             self.blocks.unpark(before.length, u64::MAX);
         }

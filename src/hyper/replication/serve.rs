@@ -3,6 +3,7 @@
 //! Source: hypercore/lib/replicator.js:onrequest, _handleRequests, _onwant, onrange, onbitfield
 
 use super::connection::Ctx;
+use super::held::{ENTRY, JOB};
 use super::replica::Replica;
 use super::upload::Job;
 use super::violation::{MAX_INVALID_REQUESTS, MAX_LENGTH, Violation};
@@ -16,10 +17,11 @@ const AHEAD_OF_SYNC: u64 = SEGMENT;
 
 impl Replica {
     pub fn on_request(&mut self, ctx: &mut Ctx, conn: ConnId, message: RequestMessage) {
-        let max = ctx.limits.upload_queue;
+        let (max, room) = (ctx.limits.upload_queue, ctx.room(conn));
         let Some(peer) = self.peers.get_mut(&conn).filter(|peer| peer.open) else { return };
         let request = message.id;
-        if peer.uploads.push(message, max) {
+        if room >= JOB && peer.uploads.push(message, max) {
+            self.count_held(ctx, conn);
             return self.start_serving(ctx, conn);
         }
         self.send(ctx, conn, &Message::NoData { request, reason: Reason::NotAvailable });
@@ -32,9 +34,11 @@ impl Replica {
     }
 
     pub fn on_want(&mut self, ctx: &mut Ctx, conn: ConnId, want: Want) {
+        let room = ctx.room(conn);
         let Some(peer) = self.peers.get_mut(&conn).filter(|peer| peer.open) else { return };
-        if peer.remote_wants.add(want) {
+        if room >= JOB + ENTRY && peer.remote_wants.add(want) {
             peer.uploads.push_want(want);
+            self.count_held(ctx, conn);
             self.start_serving(ctx, conn);
         }
     }
@@ -46,23 +50,24 @@ impl Replica {
     }
 
     fn start_serving(&mut self, ctx: &mut Ctx, conn: ConnId) {
-        let id = self.id;
-        if let Some(state) = ctx.conn(conn)
-            && !state.serving.contains(&id)
-        {
-            state.serving.push_back(id);
+        let (Some(peer), Some(state)) = (self.peers.get_mut(&conn), ctx.conn(conn)) else { return };
+        if !std::mem::replace(&mut peer.in_turn, true) {
+            state.serving.push_back(self.id);
         }
     }
 
     /// Answers the next waiting request of a peer. False if none is left.
     pub fn serve_one(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore, conn: ConnId) -> bool {
-        let Some(peer) = self.peers.get_mut(&conn) else { return false };
-        match peer.uploads.pop() {
-            None => return false,
+        let job = self.peers.get_mut(&conn).and_then(|peer| peer.uploads.pop());
+        match job {
+            None => {}
             Some(Job::Request(message)) => self.answer(ctx, core, conn, message),
             Some(Job::Want(want)) => self.tell(ctx, core, conn, want),
         }
-        self.peers.get(&conn).is_some_and(|peer| !peer.uploads.is_empty())
+        self.count_held(ctx, conn);
+        let Some(peer) = self.peers.get_mut(&conn) else { return false };
+        peer.in_turn = !peer.uploads.is_empty();
+        peer.in_turn
     }
 
     fn answer(
@@ -142,10 +147,12 @@ impl Replica {
         conn: ConnId,
         (drop, start, length): (bool, u64, u64),
     ) {
-        let bound = self.bound(core, conn);
+        let (bound, room) = (self.bound(core, conn), ctx.room(conn));
         let Some(peer) = self.peers.get_mut(&conn).filter(|peer| peer.open) else { return };
+        peer.bits.set_room(room);
         if drop {
-            return peer.bits.drop_range(start, length);
+            peer.bits.drop_range(start, length);
+            return self.count_held(ctx, conn);
         }
         if start == 0 {
             peer.wants.all_answered();
@@ -155,6 +162,7 @@ impl Replica {
             return;
         }
         peer.bits.set_range(start, end - start);
+        self.count_held(ctx, conn);
         self.has_more(ctx, core, conn, start, end);
     }
 
@@ -166,13 +174,15 @@ impl Replica {
         start: u64,
         words: &[u32],
     ) {
-        let bound = self.bound(core, conn);
+        let (bound, room) = (self.bound(core, conn), ctx.room(conn));
         let Some(peer) = self.peers.get_mut(&conn).filter(|peer| peer.open) else { return };
         peer.wants.answered(start);
         if start >= bound {
             return;
         }
+        peer.bits.set_room(room);
         peer.bits.overwrite(start, words);
+        self.count_held(ctx, conn);
         let end = start + 32 * words.len() as u64;
         self.has_more(ctx, core, conn, start, end);
     }
@@ -198,7 +208,7 @@ impl Replica {
         } else if !peer.denied.is_empty() {
             peer.denied.retain(|block| !(start..end).contains(block));
         }
-        self.blocks.unpark(start, end);
+        self.stir(ctx.now, start, end);
         self.ranges.values_mut().for_each(|range| range.look_again(conn, start));
         self.pump_peer(ctx, core, conn);
     }

@@ -80,11 +80,11 @@ impl Replica {
         }
         self.unprovable |= shorter;
         if moved {
-            self.blocks.unpark(0, u64::MAX);
+            self.stir(now, 0, u64::MAX);
         }
         self.synced_told = false;
         self.pump(ctx, core);
-        self.check_synced(ctx, core);
+        self.check_synced(ctx);
     }
 
     /// A peer with nothing but the key says "length 0" as well; it knows no more than we do.
@@ -131,7 +131,7 @@ impl Replica {
     }
 
     /// Says whether all peers are in sync, once for each time they are.
-    pub fn check_synced(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
+    pub fn check_synced(&mut self, ctx: &mut Ctx) {
         self.deferred.synced |= ctx.defer;
         if self.synced_told || ctx.defer {
             return;
@@ -142,7 +142,7 @@ impl Replica {
             self.synced_told = true;
             self.upgrade_wanted = false;
             ctx.emit(HubEvent::PeersSynced { core: self.id });
-            self.end_seeks(ctx, core);
+            self.end_seeks(ctx);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! They are answered in order of arrival, those with priority first, and only while the connection has
 //! not much queued: a peer that reads slowly never makes us read its blocks from disk ahead of time.
 
+use super::held::JOB;
 use super::wire::{RequestMessage, Want};
 use std::collections::{BTreeMap, HashMap};
 
@@ -61,6 +62,11 @@ impl UploadQueue {
             Job::Want(_) => self.wants -= 1,
         }
         Some(job)
+    }
+
+    /// Bytes that this holds, about.
+    pub fn held(&self) -> usize {
+        self.jobs.len() * JOB
     }
 
     pub fn is_empty(&self) -> bool {

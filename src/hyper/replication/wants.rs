@@ -7,6 +7,7 @@
 
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
+use super::held::ENTRY;
 use super::wire::{SEGMENT, Want};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -128,6 +129,11 @@ impl RemoteWants {
         if numbers.is_empty() {
             self.windows.remove(&want.length);
         }
+    }
+
+    /// Bytes that this holds, about.
+    pub fn held(&self) -> usize {
+        (self.count + self.any.len()) * ENTRY
     }
 
     pub fn wants_everything(&self) -> bool {

@@ -18,7 +18,7 @@ pub(super) struct BlockWish {
     /// Its place in the queue while it is queued.
     seq: Option<u64>,
     /// That nobody has it was told.
-    pub reported: bool,
+    reported: bool,
 }
 
 /// Not priority, sequence, block: what comes first is asked for first.
@@ -31,6 +31,8 @@ pub(super) struct BlockWishes {
     queue: BTreeSet<Place>,
     parked: BTreeSet<u64>,
     next: u64,
+    /// Those of which nobody was told that they cannot be had.
+    unreported: usize,
 }
 
 impl BlockWishes {
@@ -40,7 +42,7 @@ impl BlockWishes {
         let is_new = !self.map.contains_key(&block);
         let wish = self.map.entry(block).or_insert(new);
         wish.count += 1;
-        wish.reported = false;
+        self.unreported += usize::from(is_new || std::mem::take(&mut wish.reported));
         let raised = priority && !wish.priority;
         if raised {
             (wish.priority, wish.since) = (true, now);
@@ -69,15 +71,33 @@ impl BlockWishes {
     pub fn remove(&mut self, block: u64) -> bool {
         self.unqueue(block);
         self.parked.remove(&block);
-        self.map.remove(&block).is_some()
+        let Some(wish) = self.map.remove(&block) else { return false };
+        self.unreported -= usize::from(!wish.reported);
+        true
     }
 
     pub fn get(&self, block: u64) -> Option<&BlockWish> {
         self.map.get(&block)
     }
 
-    pub fn get_mut(&mut self, block: u64) -> Option<&mut BlockWish> {
-        self.map.get_mut(&block)
+    /// Parked blocks of which nobody was told yet that they cannot be had.
+    pub fn unreported(&self) -> Vec<u64> {
+        if self.unreported == 0 {
+            return Vec::new();
+        }
+        let unreported = |block: &&u64| self.map.get(block).is_some_and(|wish| !wish.reported);
+        self.parked.iter().filter(unreported).copied().collect()
+    }
+
+    /// That a block cannot be had is told now.
+    pub fn report(&mut self, block: u64) {
+        if let Some(wish) = self.map.get_mut(&block) {
+            self.unreported -= usize::from(!std::mem::replace(&mut wish.reported, true));
+        }
+    }
+
+    pub fn has_unreported(&self) -> bool {
+        self.unreported > 0
     }
 
     /// (Back) into the queue, if it is wanted at all.
@@ -96,7 +116,7 @@ impl BlockWishes {
             && let Some(seq) = wish.seq.take()
         {
             self.queue.remove(&(!wish.priority, seq, block));
-            wish.reported = false;
+            self.unreported += usize::from(std::mem::take(&mut wish.reported));
         }
     }
 
@@ -124,8 +144,9 @@ impl BlockWishes {
         self.queue.range((from, Bound::Unbounded)).next().map(|place| (*place, place.2))
     }
 
-    pub fn parked(&self) -> impl Iterator<Item = u64> {
-        self.parked.iter().copied()
+    /// Whether more than `many` blocks of `start..end` are parked.
+    pub fn has_parked(&self, many: usize, start: u64, end: u64) -> bool {
+        start < end && self.parked.range(start..end).nth(many).is_some()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -74,7 +74,7 @@ impl Hub {
                 replica.synced_told = false;
             });
             replica.pump(ctx, core);
-            replica.check_synced(ctx, core);
+            replica.check_synced(ctx);
         });
         self.finish(now);
     }
@@ -85,13 +85,14 @@ impl Hub {
         self.next_id += 1;
         self.seeks.insert(seek, id);
         self.with(id, now, |replica, ctx, core| {
-            let wish = SeekWish { bytes, flight: None };
+            let wish = SeekWish { bytes, flight: None, asked: Vec::new(), past_end: false };
             replica.wish(ctx, |replica| {
                 replica.seeks.insert(seek, wish);
+                replica.seeks_due = true;
                 replica.synced_told = false;
             });
             replica.pump(ctx, core);
-            replica.check_synced(ctx, core);
+            replica.check_synced(ctx);
         });
         self.finish(now);
         seek
@@ -100,7 +101,8 @@ impl Hub {
     pub fn unwant_seek(&mut self, seek: SeekId, now: Instant) {
         let Some(id) = self.seeks.remove(&seek) else { return };
         self.with(id, now, |replica, ctx, _| {
-            if let Some(flight) = replica.seeks.remove(&seek).and_then(|wish| wish.flight) {
+            let asked = replica.seeks.remove(&seek).map(|wish| wish.asked);
+            for (flight, _) in asked.unwrap_or_default() {
                 replica.give_up(ctx, flight);
             }
         });

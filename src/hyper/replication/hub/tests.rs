@@ -1,6 +1,7 @@
 //! Hubs joined by lines with latency and rate, in virtual time.
 
 mod basic;
+mod budget;
 mod forks;
 mod hostile;
 mod many;

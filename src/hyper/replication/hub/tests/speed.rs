@@ -4,7 +4,7 @@ use super::*;
 use nix::time::{ClockId, clock_gettime};
 
 /// Processor time of this thread, so that a busy machine does not spoil the figure.
-fn cpu() -> Duration {
+pub fn cpu() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
 }
 
