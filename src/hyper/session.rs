@@ -164,7 +164,7 @@ impl CoreHandle {
             let id = handle.next_range();
             let mut waiter = handle.waiter(Awaited::Range(id));
             waiter.ask(Wish::Range { core: handle.discovery_key(), id, range, linear });
-            waiter.came().await
+            waiter.came().await.map(drop)
         })
     }
 
@@ -202,24 +202,35 @@ impl CoreHandle {
     /// A verified block arrived.
     pub fn on_block(&self, index: u64) {
         lock(&self.0.hints).fulfil(index);
-        self.wake(Awaited::Block(index));
+        self.wake(Awaited::Block(index), None);
+    }
+
+    /// The stored bytes of a verified block that is not kept, for the local store did not take it: whoever waits is given
+    /// them.
+    pub fn on_unstored(&self, index: u64, stored: Bytes) {
+        lock(&self.0.hints).fulfil(index);
+        let opened = self.core().open_value(index, stored);
+        match opened {
+            Ok(block) => self.wake(Awaited::Block(index), Some(block)),
+            Err(error) => self.on_storage_failure(error.to_string()),
+        }
     }
 
     /// All blocks of a range are here.
     pub fn on_range(&self, id: u64) {
         lock(&self.0.hints).end_range(id);
-        self.wake(Awaited::Range(id));
+        self.wake(Awaited::Range(id), None);
     }
 
     /// The nodes that a seek needed are here.
     pub fn on_seek(&self, bytes: u64) {
-        self.wake(Awaited::Seek(bytes));
+        self.wake(Awaited::Seek(bytes), None);
     }
 
-    fn wake(&self, what: Awaited) {
+    fn wake(&self, what: Awaited, bytes: Option<Bytes>) {
         let woken = lock(&self.0.waiters).came(what);
         for waiter in woken {
-            let _ = waiter.send(());
+            let _ = waiter.send(bytes.clone());
         }
     }
 

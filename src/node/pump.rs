@@ -376,13 +376,19 @@ impl Pump {
                     self.network.ban(remote, until);
                 }
             }
-            HubEvent::StorageFailed { core, why } => {
-                // It comes with every block of a full disk.
+            HubEvent::Unstored { core, index, stored } => {
+                self.handle(core, |h| h.on_unstored(index, stored));
+            }
+            HubEvent::StorageFailed { core, why, full } => {
+                // It may come for many cores at once.
                 if self.complained.is_none_or(|last| now >= last + COMPLAIN_EVERY) {
                     tracing::error!("what a peer sent cannot be stored: {why}");
                     self.complained = Some(now);
                 }
-                self.handle(core, |h| h.on_storage_failure(why));
+                // A full disk passes, and what somebody waits for is handed on from memory meanwhile.
+                if !full {
+                    self.handle(core, |h| h.on_storage_failure(why));
+                }
             }
             HubEvent::CloseConnection { conn, why } => {
                 tracing::info!(conn = conn.0, why, "closing");

@@ -63,6 +63,9 @@ pub enum ApplyError {
     /// A signed tree longer than [`super::MAX_BLOCKS`].
     #[error("a core of {0} blocks is longer than this program keeps")]
     TooLong(u64),
+    /// It holds, and its block could not be written.
+    #[error("{0}")]
+    Unstored(CoreError),
     /// Not the peer's doing.
     #[error(transparent)]
     Local(#[from] CoreError),

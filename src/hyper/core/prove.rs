@@ -92,7 +92,7 @@ impl Core {
                 _ => verified.block_offset(&self.head, &view)?,
             };
             let offset = offset.ok_or(CoreError::MissingNodes(block))?;
-            self.write_block(offset, proof)?;
+            self.write_block(offset, proof).map_err(ApplyError::Unstored)?;
             self.next_write = Some((block + 1, offset + size));
             applied.new_block = true;
         }

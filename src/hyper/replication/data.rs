@@ -118,16 +118,13 @@ impl Replica {
                     ctx.emit(HubEvent::Upgraded { core: self.id, length, fork });
                 }
                 if let Some(block) = &proof.block {
+                    self.backoff.stored();
                     if let Some(peer) = self.peers.get_mut(&conn) {
                         peer.bytes_down += block.value.len() as u64;
                     }
                     let (index, new) = (block.index, applied.block.is_some());
                     if new {
-                        // The reference packs answers into frames of 8 MiB: none may live as long as a block.
-                        let stored = match ctx.defer {
-                            true => Bytes::copy_from_slice(&block.value),
-                            false => block.value.clone(),
-                        };
+                        let stored = kept(ctx, &block.value);
                         ctx.emit(HubEvent::Arrived { core: self.id, index, stored });
                     }
                     self.block_arrived(ctx, core, index, conn, new);
@@ -145,6 +142,7 @@ impl Replica {
                 ctx.strike(conn, Some(self.id), Violation::Proof(why));
             }
             Err(Refusal::Invalid(_) | Refusal::Stale) => self.put_back(id, &flight),
+            Err(why @ Refusal::Unstored { .. }) => self.on_unstored(ctx, id, &flight, proof, why),
             Err(Refusal::Storage(why)) => self.on_storage_failure(ctx, id, &flight, why),
         }
     }
@@ -175,7 +173,9 @@ impl Replica {
                 ctx.strike(flight.conn, Some(self.id), Violation::Proof(why));
             }
             Err(Refusal::Stale) => self.fail(id, &flight),
-            Err(Refusal::Storage(why)) => self.on_storage_failure(ctx, id, &flight, why),
+            Err(Refusal::Storage(why) | Refusal::Unstored { why, .. }) => {
+                self.on_storage_failure(ctx, id, &flight, why)
+            }
         }
     }
 
@@ -183,7 +183,7 @@ impl Replica {
     fn on_storage_failure(&mut self, ctx: &mut Ctx, id: u64, flight: &Flight, why: String) {
         self.paused_until = Some(ctx.now + STORAGE_PAUSE);
         self.put_back(id, flight);
-        ctx.emit(HubEvent::StorageFailed { core: self.id, why });
+        ctx.emit(HubEvent::StorageFailed { core: self.id, why, full: false });
     }
 
     pub fn on_no_data(
@@ -212,7 +212,7 @@ impl Replica {
     }
 
     /// A request ended well: whatever marks it as on its way is taken back.
-    fn settle(&mut self, id: u64, flight: &Flight) {
+    pub fn settle(&mut self, id: u64, flight: &Flight) {
         if self.upgrade == Some(id) {
             self.upgrade = None;
         }
@@ -348,6 +348,12 @@ impl Replica {
             ctx.emit(HubEvent::Block { core: self.id, index: block });
         }
     }
+}
+
+/// The bytes of a block, to be kept for a while. The reference packs answers into frames of 8 MiB: none may live as long
+/// as a block.
+pub(super) fn kept(ctx: &Ctx, value: &Bytes) -> Bytes {
+    if ctx.defer { Bytes::copy_from_slice(value) } else { value.clone() }
 }
 
 /// Whether an answer says nothing about the tree.

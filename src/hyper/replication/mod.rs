@@ -14,6 +14,7 @@
 //! | `seek.rs` | the same for bytes that are to be found |
 //! | `stir.rs` | how often what a peer says may make us look at all wishes |
 //! | `data.rs` | answers, and blocks that arrive |
+//! | `backoff.rs` | blocks that our storage does not take |
 //! | `serve.rs`, `upload.rs` | requests of others |
 //! | `held.rs` | what peers make us hold, for one connection and all |
 //! | `pace.rs` | how fast a peer delivers, and how much it is asked for |
@@ -23,6 +24,7 @@
 //!
 //! Source: hypercore/lib/replicator.js
 
+mod backoff;
 mod connection;
 mod data;
 mod held;
@@ -200,10 +202,20 @@ pub enum HubEvent {
         core: CoreId,
         empty: bool,
     },
-    /// Our own storage would not take what a peer sent; it is asked again a second later.
+    /// The bytes of a block, as stored and checked, which somebody waits for and our storage would not take. The wish
+    /// is fulfilled; the block is not here.
+    Unstored {
+        core: CoreId,
+        index: u64,
+        stored: Bytes,
+    },
+    /// Our own storage would not take what a peer sent. Told once until something was stored again. What somebody waits
+    /// for is fetched all the same, ranges are tried again now and then.
     StorageFailed {
         core: CoreId,
         why: String,
+        /// The disk is full: nothing is broken, and it passes.
+        full: bool,
     },
     Violation {
         conn: ConnId,

@@ -28,6 +28,7 @@ impl Replica {
             || self.recheck
             || self.to_stir.is_some()
             || self.paused_until.is_some()
+            || (self.backoff.is_active() && !self.ranges.is_empty())
             || (!self.synced_told && (self.upgrade_wanted || !self.peers.is_empty()))
     }
 

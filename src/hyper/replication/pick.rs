@@ -103,7 +103,7 @@ impl Replica {
 
     /// A waited-for block past our length that can come with the upgrade and save a round trip.
     fn block_to_go_with(&self, conn: ConnId, from: u64, to: u64) -> Option<NodeRequest> {
-        let peer = self.peers.get(&conn)?;
+        let peer = self.peers.get(&conn).filter(|_| !self.backoff.is_active())?;
         let fits = |block: &u64| peer.has(*block) && self.flights.may_ask(*block, conn);
         let index = self.blocks.between(from, to).take(MAX_LOOKS).find(fits)?;
         Some(NodeRequest { index, nodes: 0 })
@@ -119,6 +119,10 @@ impl Replica {
                 self.blocks.remove(block);
                 ctx.emit(HubEvent::Block { core: self.id, index: block });
                 continue;
+            }
+            if self.backoff.is_active() && !self.blocks.get(block).is_some_and(|w| w.priority) {
+                // Behind all that somebody waits for. It is looked at again when something was stored.
+                return;
             }
             if self.flights.is_coming(block) {
                 // A range has asked for it. If it takes too long another peer will be asked.
@@ -184,9 +188,12 @@ impl Replica {
         }
         let conns = only.map_or_else(|| self.conns(), |conn| vec![conn]);
         for conn in conns {
-            let mut found = true;
-            while found && self.has_room(ctx, conn) {
+            let mut found = !self.ranges.is_empty();
+            while found && self.has_room(ctx, conn) && self.backoff.may_fetch(ctx.now) {
                 found = self.ask_range_block(ctx, core, conn);
+            }
+            if self.backoff.is_active() {
+                continue;
             }
             while !found && self.peers.len() > 1 && self.take_over(ctx, core, conn) {}
         }

@@ -1,5 +1,6 @@
 //! One core and its peers: channels, announcements, wishes.
 
+use super::backoff::Backoff;
 use super::connection::Ctx;
 use super::held::CHANNEL;
 use super::inflight::Flights;
@@ -84,6 +85,8 @@ pub(super) struct Replica {
     pub to_stir: Option<(u64, u64)>,
     /// Something has changed for seeks that wait.
     pub seeks_due: bool,
+    /// What our storage does not take.
+    pub backoff: Backoff,
     /// Our storage failed; nothing is asked for until then.
     pub paused_until: Option<Instant>,
     /// What the messages of the current frame have made due, to be done after the last of them.
@@ -119,6 +122,7 @@ impl Replica {
             stirred: None,
             to_stir: None,
             seeks_due: false,
+            backoff: Backoff::default(),
             paused_until: None,
             deferred: Deferred::default(),
         }

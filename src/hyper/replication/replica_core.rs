@@ -51,6 +51,8 @@ pub enum Refusal {
     Invalid(String),
     /// It is about another fork or an older tree: neither right nor wrong.
     Stale,
+    /// It is true, and our own storage would not take its block, for it is full or for another reason.
+    Unstored { why: String, full: bool },
     /// Our own storage failed; the peer is not to blame.
     Storage(String),
 }
@@ -172,6 +174,9 @@ impl From<ApplyError> for Refusal {
     fn from(error: ApplyError) -> Self {
         match error {
             ApplyError::Rejected(VerifyError::Fork(_)) => Self::Stale,
+            ApplyError::Unstored(error) => {
+                Self::Unstored { why: error.to_string(), full: error.is_disk_full() }
+            }
             ApplyError::Local(error) => Self::Storage(error.to_string()),
             other => Self::Invalid(other.to_string()),
         }

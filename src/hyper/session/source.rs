@@ -150,7 +150,10 @@ impl CoreHandle {
                 return Ok(block);
             }
             waiter.ask(Wish::Block { core: self.discovery_key(), index, urgent: true });
-            waiter.wait(index).await?;
+            // Which the local store did not take, but for that nobody has to wait longer.
+            if let Some(block) = waiter.wait(index).await? {
+                return Ok(block);
+            }
         }
     }
 

@@ -115,6 +115,17 @@ async fn whatever_was_asked_is_taken_back_when_its_waiter_goes() {
 }
 
 #[tokio::test]
+async fn a_block_that_the_disk_does_not_take_is_handed_to_who_waits() {
+    let (handle, mut wishes) = reader();
+    let waits = tokio::spawn(handle.block(1));
+    assert!(matches!(wishes.recv().await, Some(Wish::Block { index: 1, .. })));
+    handle.on_unstored(1, Bytes::from_static(&[1; 10]));
+    assert_eq!(waits.await.unwrap().unwrap(), [1; 10][..]);
+    assert!(wishes.try_recv().is_err(), "the wish is fulfilled");
+    assert!(!handle.has(1));
+}
+
+#[tokio::test]
 async fn a_wish_stands_until_its_last_waiter_goes() {
     let (handle, mut wishes) = reader();
     let (mut first, mut second) = (handle.seek(15), handle.seek(15));

@@ -5,6 +5,7 @@ use super::wish::Wish;
 use super::{CoreHandle, lock};
 use crate::hyper::source::SourceError;
 use crate::key::DiscoveryKey;
+use bytes::Bytes;
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -45,13 +46,16 @@ impl Awaited {
     }
 }
 
+/// What a waiter is woken with: the bytes, if they are nowhere to be read.
+pub(super) type Woken = Option<Bytes>;
+
 /// All that is awaited of one core.
 #[derive(Debug, Default)]
 pub(super) struct Waiters(HashMap<Awaited, Waiting>);
 
 #[derive(Debug, Default)]
 struct Waiting {
-    waiters: Vec<oneshot::Sender<()>>,
+    waiters: Vec<oneshot::Sender<Woken>>,
     /// The hub was asked for it.
     asked: bool,
 }
@@ -61,14 +65,14 @@ impl Waiters {
         self.0.contains_key(&what)
     }
 
-    fn add(&mut self, what: Awaited) -> oneshot::Receiver<()> {
+    fn add(&mut self, what: Awaited) -> oneshot::Receiver<Woken> {
         let (wake, woken) = oneshot::channel();
         self.0.entry(what).or_default().waiters.push(wake);
         woken
     }
 
     /// It came; whoever waited is to be woken without the lock.
-    pub fn came(&mut self, what: Awaited) -> Vec<oneshot::Sender<()>> {
+    pub fn came(&mut self, what: Awaited) -> Vec<oneshot::Sender<Woken>> {
         self.0.remove(&what).map(|waiting| waiting.waiters).unwrap_or_default()
     }
 
@@ -89,7 +93,7 @@ impl Waiters {
 pub(super) struct Waiter<'a> {
     handle: &'a CoreHandle,
     what: Awaited,
-    woken: oneshot::Receiver<()>,
+    woken: oneshot::Receiver<Woken>,
 }
 
 impl Waiter<'_> {
@@ -101,7 +105,7 @@ impl Waiter<'_> {
     }
 
     /// Waits until it comes, for the deadline, for loneliness or for the end, whichever is first.
-    pub async fn wait(&mut self, number: u64) -> Result<(), SourceError> {
+    pub async fn wait(&mut self, number: u64) -> Result<Woken, SourceError> {
         let handle = self.handle;
         let deadline = Instant::now() + handle.0.patience.read;
         tokio::select! {
@@ -113,7 +117,7 @@ impl Waiter<'_> {
     }
 
     /// Waits until it comes, without a deadline.
-    pub async fn came(&mut self) -> Result<(), SourceError> {
+    pub async fn came(&mut self) -> Result<Woken, SourceError> {
         let mut closed = self.handle.0.closed.subscribe();
         tokio::select! {
             biased;

@@ -3,6 +3,7 @@
 mod basic;
 mod budget;
 mod forks;
+mod full;
 mod hostile;
 mod many;
 mod opening;

@@ -1,0 +1,107 @@
+//! What happens when the local storage does not take what comes: a full disk, mostly.
+//!
+//! Who waits for a block gets it from memory. What is fetched ahead of need, or to be kept, is let be, but for one block
+//! now and then by which it is noticed that there is room again.
+
+use super::connection::Ctx;
+use super::data::kept;
+use super::inflight::Flight;
+use super::replica::Replica;
+use super::{HubEvent, Refusal};
+use crate::hyper::core::message::Proof;
+use std::time::{Duration, Instant};
+
+/// The first pause between two tries, and the longest.
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    /// When the next try is due, and the pause after it. Nothing while blocks are stored.
+    state: Option<(Instant, Duration)>,
+}
+
+impl Backoff {
+    /// A block was stored.
+    pub fn stored(&mut self) {
+        self.state = None;
+    }
+
+    /// A block was not stored. True if that is news.
+    fn failed(&mut self, now: Instant) -> bool {
+        let news = self.state.is_none();
+        let (_, pause) = self.state.unwrap_or((now, FIRST));
+        if self.state.is_none_or(|(due, _)| now >= due) {
+            self.state = Some((now + pause, (2 * pause).min(LONGEST)));
+        }
+        news
+    }
+
+    pub fn is_active(&self) -> bool {
+        self.state.is_some()
+    }
+
+    /// Whether something that nobody waits for may be asked for; one request a time, if storing failed.
+    pub fn may_fetch(&mut self, now: Instant) -> bool {
+        let Some((due, pause)) = &mut self.state else { return true };
+        let may = now >= *due;
+        if may {
+            *due = now + *pause;
+            *pause = (2 * *pause).min(LONGEST);
+        }
+        may
+    }
+}
+
+impl Replica {
+    /// A block that was checked could not be stored.
+    pub fn on_unstored(
+        &mut self,
+        ctx: &mut Ctx,
+        id: u64,
+        flight: &Flight,
+        proof: &Proof,
+        why: Refusal,
+    ) {
+        let Refusal::Unstored { why, full } = why else { return };
+        if self.backoff.failed(ctx.now) {
+            ctx.emit(HubEvent::StorageFailed { core: self.id, why, full });
+        }
+        self.settle(id, flight);
+        let Some(block) = &proof.block else { return };
+        let waited_for = self.blocks.get(block.index).is_some_and(|wish| wish.priority);
+        // One that came with a longer tree is past the end for its reader still; the tree is asked for again, alone.
+        if !waited_for || proof.upgrade.is_some() {
+            return self.put_back(id, flight);
+        }
+        self.blocks.remove(block.index);
+        for copy in self.flights.copies(block.index).to_vec() {
+            self.give_up(ctx, copy);
+        }
+        let stored = kept(ctx, &block.value);
+        ctx.emit(HubEvent::Unstored { core: self.id, index: block.index, stored });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tries_become_rare_and_one_that_is_stored_ends_it() {
+        let (start, mut backoff) = (crate::sim::epoch(), Backoff::default());
+        assert!(backoff.failed(start) && !backoff.failed(start));
+        let mut tries = 0;
+        for second in 0..600 {
+            let now = start + Duration::from_secs(second);
+            if backoff.may_fetch(now) {
+                assert!(!backoff.may_fetch(now), "one at a time");
+                assert!(!backoff.failed(now), "told once");
+                tries += 1;
+            }
+        }
+        assert!((10..30).contains(&tries), "{tries}");
+        backoff.stored();
+        assert!(backoff.may_fetch(start) && backoff.may_fetch(start));
+    }
+}
