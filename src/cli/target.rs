@@ -88,6 +88,8 @@ pub async fn open_target(
         }
         Err(error) => return Err(from_live(&target.key, error)),
     };
+    // Now it can be told whether the key is right.
+    drive.offer_key(secret).map_err(|error| from_live(&target.key, error))?;
     Ok((target, drive, index))
 }
 

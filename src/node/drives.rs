@@ -141,6 +141,7 @@ impl Drives {
             open.drives.insert(id, opened);
         }
         let Some(opened) = open.drives.get_mut(&id) else { return Err(LiveError::NoPeers) };
+        opened.drive.offer_key(secret)?;
         opened.uses += 1;
         opened.serving += usize::from(purpose == Purpose::Serve);
         opened.joined |= purpose >= Purpose::Read;

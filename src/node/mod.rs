@@ -218,7 +218,8 @@ impl Node {
         secret: Option<[u8; 32]>,
     ) -> Result<CoreHandle, NodeError> {
         let space = Namespace::ROOT.child(name.as_bytes());
-        let db = self.store.named(&space, "db", secret)?;
+        let db = self.store.named(&space, "db", None)?;
+        crate::hyper::drive::offer_key(&self.store, &db, secret)?;
         let record = format!("{NAMES}{name}");
         self.store.records().put_record(&record, &db.key().0, Durability::Durable)?;
         Ok(db)

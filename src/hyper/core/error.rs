@@ -18,6 +18,15 @@ pub enum CoreError {
     /// The stored block is too short to be an encrypted one: the core is not encrypted, or not so.
     #[error("block {0} cannot be decrypted")]
     NotEncrypted(u64),
+    /// A key was given that is not the one which the core is known to be encrypted with.
+    #[error(
+        "the encryption key is not this drive's: pass the one it was made with (check \
+         --encryption-key and HDRIVE_ENCRYPTION_KEY), or none where this store knows it"
+    )]
+    OtherEncryptionKey,
+    /// A key was given for a core that is not encrypted.
+    #[error("this drive is not encrypted: leave --encryption-key and HDRIVE_ENCRYPTION_KEY out")]
+    Unencrypted,
     #[error("the core is not writable here: its secret key is elsewhere, or several must sign")]
     ReadOnly,
     #[error("a block of {0} bytes is above the limit of 15 MiB")]

@@ -35,6 +35,7 @@ mod nodes;
 mod prove;
 mod record;
 mod scrub;
+mod secrecy;
 mod staging;
 pub mod storage;
 pub mod tree;
@@ -47,6 +48,7 @@ pub use commit::{Flush, Prepared, commit};
 pub use error::{ApplyError, CoreError};
 pub use message::{Proof, Request};
 pub use prove::{Answer, Applied};
+pub use secrecy::Secrecy;
 pub use staging::{Piece, Staging};
 pub use storage::{Durability, Storage};
 
@@ -156,7 +158,7 @@ impl Core {
         let new = existing.is_none();
         let mut core = existing.unwrap_or_else(|| {
             let key = options.key;
-            let none = Identity { key, verifier: None, key_pair: None, encryption_key: None };
+            let none = Identity { key, verifier: None, key_pair: None, secrecy: Secrecy::Unknown };
             Core::new(storage, none)
         });
         core.dirty = Dirty { identity: new, head: new };
@@ -208,15 +210,6 @@ impl Core {
         core
     }
 
-    /// What follows from the identity.
-    fn derive(&mut self) {
-        let Some(verifier) = &self.identity.verifier else { return };
-        let pair = self.identity.key_pair.as_ref();
-        self.writable = pair.is_some_and(|pair| verifier.sign(&Head::default(), pair).is_some());
-        let cipher = |key| BlockCipher::new(&self.identity.key, verifier.is_compat(), key);
-        self.cipher = self.identity.encryption_key.as_ref().map(cipher).map(Arc::new);
-    }
-
     /// Reads head and bits.
     fn load(&mut self) -> Result<()> {
         let core = self.discovery_key;
@@ -236,31 +229,40 @@ impl Core {
     }
 
     /// Adds what the options know and we do not.
+    ///
+    /// # Errors
+    /// What is known already contradicts them; nothing has changed then.
     pub fn learn(&mut self, options: CreateOptions) -> Result<()> {
-        let key = self.identity.key;
+        let mut identity = self.identity.clone();
         if let Some(manifest) = &options.manifest {
-            let verifier = Verifier::new(&key, manifest).ok_or(CoreError::NotTheKey("manifest"))?;
-            self.dirty.identity |= self.identity.verifier.is_none();
-            self.identity.verifier.get_or_insert(verifier);
+            let verifier = Verifier::new(&identity.key, manifest);
+            let verifier = verifier.ok_or(CoreError::NotTheKey("manifest"))?;
+            identity.verifier.get_or_insert(verifier);
         }
         if let Some(pair) = options.key_pair {
-            if self.identity.verifier.is_none() {
+            if identity.verifier.is_none() {
                 let single = Manifest::single(pair.public());
-                let verifier = Verifier::new(&key, &single);
-                self.identity.verifier = Some(verifier.ok_or(CoreError::NotTheKey("key pair"))?);
+                let verifier = Verifier::new(&identity.key, &single);
+                identity.verifier = Some(verifier.ok_or(CoreError::NotTheKey("key pair"))?);
             }
-            let manifest = self.identity.verifier.as_ref().map(Verifier::manifest);
+            let manifest = identity.verifier.as_ref().map(Verifier::manifest);
             let signers = manifest.map(|m| m.signers.as_slice()).unwrap_or_default();
             if signers.iter().all(|signer| signer.public_key != pair.public()) {
                 return Err(CoreError::NotTheKey("key pair"));
             }
-            self.dirty.identity |= self.identity.key_pair.is_none();
-            self.identity.key_pair = Some(pair);
+            identity.key_pair.get_or_insert(pair);
         }
         if options.encryption_key.is_some() {
-            self.dirty.identity |= self.identity.encryption_key != options.encryption_key;
-            self.identity.encryption_key = options.encryption_key;
+            // Blocks that were read as they are have been given to somebody already.
+            if self.head.length > 0 && self.identity.secrecy == Secrecy::Unknown {
+                return Err(CoreError::Unencrypted);
+            }
+            identity.secrecy = self.admit(Secrecy::Known(options.encryption_key))?;
         }
+        self.dirty.identity |= identity.verifier.is_some() != self.identity.verifier.is_some()
+            || identity.key_pair.is_some() != self.identity.key_pair.is_some()
+            || identity.secrecy != self.identity.secrecy;
+        self.identity = identity;
         self.derive();
         Ok(())
     }
@@ -306,7 +308,7 @@ impl Core {
     }
 
     pub fn encryption_key(&self) -> Option<&[u8; 32]> {
-        self.identity.encryption_key.as_ref()
+        self.identity.secrecy.key()
     }
 
     pub fn head(&self) -> &Head {

@@ -2,12 +2,13 @@
 //!
 //! | record | layout |
 //! |---|---|
-//! | who ([`Table::Cores`]) | uint version 1, uint flags, key\[32\], then by flag: 1 manifest (buffer), 2 seed of the key pair\[32\], 4 encryption key\[32\] |
+//! | who ([`Table::Cores`]) | uint version 1, uint flags, key\[32\], then by flag: 1 manifest (buffer), 2 seed of the key pair\[32\], 4 encryption key\[32\]; 8 the encryption is known, 16 it is claimed |
 //! | state ([`Table::Heads`]) | uint version 1, uint session, uint fork, uint length, per root {uint size, hash\[32\]}, signature (buffer) |
 //!
 //! The roots' tree indexes follow from the length.
 
 use super::manifest::Manifest;
+use super::secrecy::Secrecy;
 use super::storage::{StorageError, Table};
 use super::tree::{Head, Node};
 use super::verifier::Verifier;
@@ -20,13 +21,16 @@ const VERSION: u64 = 1;
 const MANIFEST: u64 = 1;
 const KEY_PAIR: u64 = 2;
 const ENCRYPTION: u64 = 4;
+const KNOWN: u64 = 8;
+const CLAIMED: u64 = 16;
 
 /// Who a core is: what never changes once known.
+#[derive(Clone)]
 pub(super) struct Identity {
     pub(super) key: CoreKey,
     pub(super) verifier: Option<Verifier>,
     pub(super) key_pair: Option<KeyPair>,
-    pub(super) encryption_key: Option<[u8; 32]>,
+    pub(super) secrecy: Secrecy,
 }
 
 impl Identity {
@@ -37,7 +41,9 @@ impl Identity {
         out.put_uint(
             flag(self.verifier.is_some(), MANIFEST)
                 | flag(self.key_pair.is_some(), KEY_PAIR)
-                | flag(self.encryption_key.is_some(), ENCRYPTION),
+                | flag(self.secrecy.key().is_some(), ENCRYPTION)
+                | flag(matches!(self.secrecy, Secrecy::Known(_)), KNOWN)
+                | flag(matches!(self.secrecy, Secrecy::Claimed(_)), CLAIMED),
         );
         out.put(&self.key.0);
         if let Some(verifier) = &self.verifier {
@@ -46,7 +52,7 @@ impl Identity {
         if let Some(pair) = &self.key_pair {
             out.put(&pair.seed());
         }
-        if let Some(key) = &self.encryption_key {
+        if let Some(key) = self.secrecy.key() {
             out.put(key);
         }
         out
@@ -68,7 +74,12 @@ impl Identity {
             _ => Some(KeyPair::from_seed(&r.fixed()?)),
         };
         let encryption_key = if flags & ENCRYPTION == 0 { None } else { Some(r.fixed()?) };
-        Ok(Self { key, verifier, key_pair, encryption_key })
+        let secrecy = match (flags & (KNOWN | CLAIMED), encryption_key) {
+            (CLAIMED, key) => Secrecy::Claimed(key),
+            (0, None) => Secrecy::Unknown,
+            (_, key) => Secrecy::Known(key),
+        };
+        Ok(Self { key, verifier, key_pair, secrecy })
     }
 }
 
@@ -135,13 +146,13 @@ mod tests {
             key,
             verifier: Verifier::new(&key, &manifest),
             key_pair: Some(key_pair(0)),
-            encryption_key: Some([4; 32]),
+            secrecy: Secrecy::Claimed(Some([4; 32])),
         };
         let stored = identity.encode();
         let back = Identity::decode(&stored).unwrap();
         assert_eq!((back.key, &back.verifier), (key, &identity.verifier));
         assert_eq!(back.key_pair.unwrap().seed(), key_pair(0).seed());
-        assert_eq!(back.encryption_key, Some([4; 32]));
+        assert_eq!(back.secrecy, identity.secrecy);
         for cut in 0..stored.len() {
             assert!(Identity::decode(&stored[..cut]).is_err());
         }

@@ -152,6 +152,13 @@ impl Verifier {
         (self.manifest.quorum == 1).then(|| Multisig::one(i as u64, &signature, self.version()))
     }
 
+    /// Whether [`Self::sign`] has a signature to give with this pair.
+    pub fn can_sign(&self, pair: &KeyPair) -> bool {
+        let public = pair.public();
+        let known = self.manifest.signers.iter().any(|signer| signer.public_key == public);
+        known && (self.plain() || self.manifest.quorum == 1)
+    }
+
     fn signable(&self, signer: &Signer, head: &Head) -> Vec<u8> {
         let mut out = Vec::with_capacity(112);
         out.extend_from_slice(&self.tree_namespace);

@@ -8,8 +8,8 @@
 //! A new index replaces the old one in one step: a reader sees one version or the next, never a mixture.
 #![expect(clippy::disallowed_methods, reason = "its waits are those of callers, in real time")]
 
-use super::{BlobsCore, Drive, DriveError, DriveIndex, FileReader, Found};
-use crate::hyper::bee::{Bee, Metadata};
+use super::{BlobsCore, Drive, DriveError, DriveIndex, FileReader, Found, secret};
+use crate::hyper::bee::{Bee, BeeError, Metadata};
 use crate::hyper::blobs::Blobs;
 use crate::hyper::core::CoreError;
 use crate::hyper::session::CoreHandle;
@@ -17,12 +17,15 @@ use crate::hyper::source::{BlockLog, BlockSource};
 use crate::hyper::store::Store;
 use crate::key::CoreKey;
 use crate::path::DrivePath;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// After a failed load the next try comes after this, or with the next new version.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// Encryption keys kept until block 0 tells which is right: one user's, and those of his next tries.
+const MAX_OFFERED: usize = 8;
 
 type Listener = Box<dyn Fn(&[DrivePath]) + Send + Sync>;
 
@@ -41,6 +44,8 @@ pub enum LiveError {
     NotAFile(DrivePath),
     #[error("this store cannot write the drive: its secret key is elsewhere")]
     ReadOnly,
+    #[error("the drive is encrypted: pass its key with --encryption-key")]
+    Encrypted,
     #[error(transparent)]
     Drive(#[from] DriveError),
     #[error("the local store: {0}")]
@@ -53,12 +58,25 @@ impl From<CoreError> for LiveError {
     }
 }
 
+impl LiveError {
+    /// No peer can mend it.
+    fn is_final(&self) -> bool {
+        let foreign = matches!(self, Self::Encrypted | Self::Drive(DriveError::ForeignContents));
+        let key = |error: &CoreError| {
+            matches!(error, CoreError::OtherEncryptionKey | CoreError::Unencrypted)
+        };
+        foreign || matches!(self, Self::Store(error) if key(error))
+    }
+}
+
 /// What is known of the content so far.
 #[derive(Clone, Default)]
 struct Known {
     index: Option<Arc<DriveIndex>>,
     /// What the last try to load it met.
     problem: Option<String>,
+    /// The same, if waiting does not help: the key is wrong, say.
+    refused: Option<LiveError>,
 }
 
 /// See the module.
@@ -66,7 +84,8 @@ pub struct LiveDrive {
     store: Arc<Store>,
     db: CoreHandle,
     bee: Bee,
-    secret: Option<[u8; 32]>,
+    /// Encryption keys that somebody passed before it could be told whether they are right.
+    offered: Mutex<Vec<[u8; 32]>>,
     at: Option<u64>,
     opened: OnceLock<(Drive, CoreHandle)>,
     known: watch::Sender<Known>,
@@ -84,7 +103,8 @@ impl LiveDrive {
         at: Option<u64>,
         introduce: impl Fn(&CoreHandle) + Send + Sync + 'static,
     ) -> Result<Self, LiveError> {
-        let db = store.by_key(key, secret)?;
+        let db = store.by_key(key, None)?;
+        secret::offer_key(&store, &db, secret)?;
         introduce(&db);
         db.attach(true, true);
         let bee = if db.writable() {
@@ -96,13 +116,31 @@ impl LiveDrive {
             store,
             db,
             bee,
-            secret,
+            offered: Mutex::new(secret.into_iter().collect()),
             at,
             opened: OnceLock::new(),
             known: watch::Sender::default(),
             listeners: Mutex::default(),
             introduce: Box::new(introduce),
         })
+    }
+
+    /// For one more user of the open drive who passes an encryption key: a wrong one is an error at once.
+    pub fn offer_key(&self, key: Option<[u8; 32]>) -> Result<(), LiveError> {
+        secret::offer_key(&self.store, &self.db, key)?;
+        let mut offered = self.offered();
+        let new = key.filter(|key| !offered.contains(key));
+        offered.extend(new);
+        let excess = offered.len().saturating_sub(MAX_OFFERED);
+        offered.drain(..excess);
+        if key.is_some() {
+            self.known.send_modify(|known| known.refused = None);
+        }
+        Ok(())
+    }
+
+    fn offered(&self) -> MutexGuard<'_, Vec<[u8; 32]>> {
+        self.offered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn key(&self) -> CoreKey {
@@ -165,12 +203,15 @@ impl LiveDrive {
         enough: impl Fn(&DriveIndex) -> bool,
     ) -> Result<Arc<DriveIndex>, LiveError> {
         let mut known = self.known.subscribe();
-        let found = known.wait_for(|known| known.index.as_ref().is_some_and(|i| enough(i)));
+        let found = known.wait_for(|known| {
+            known.refused.is_some() || known.index.as_ref().is_some_and(|i| enough(i))
+        });
         tokio::select! {
             biased;
-            found = found => match found.ok().and_then(|known| known.index.clone()) {
-                Some(index) => Ok(index),
-                None => Err(LiveError::NoPeers),
+            found = found => match found.map(|known| known.clone()) {
+                Ok(Known { refused: Some(error), .. }) => Err(error),
+                Ok(Known { index: Some(index), .. }) => Ok(index),
+                _ => Err(LiveError::NoPeers),
             },
             () = self.db.deserted() => Err(LiveError::NoPeers),
             () = tokio::time::sleep(limit) => {
@@ -197,7 +238,10 @@ impl LiveDrive {
                     Ok(()) => false,
                     Err(error) => {
                         tracing::info!(drive = %crate::key::short(&self.key().0), %error, "not loaded");
-                        self.known.send_modify(|known| known.problem = Some(error.to_string()));
+                        self.known.send_modify(|known| {
+                            known.problem = Some(error.to_string());
+                            known.refused = Some(error).filter(LiveError::is_final);
+                        });
                         true
                     }
                 },
@@ -222,7 +266,7 @@ impl LiveDrive {
             (None, None) => first(drive.index().await?),
         };
         let index = Arc::new(index);
-        self.known.send_replace(Known { index: Some(index), problem: None });
+        self.known.send_replace(Known { index: Some(index), ..Known::default() });
         if !changed.is_empty() {
             let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
             listeners.iter().for_each(|listener| listener(&changed));
@@ -237,23 +281,16 @@ impl LiveDrive {
         }
         let header = match self.db.length() {
             0 if self.db.writable() => None,
-            _ => Some(self.bee.header().await.map_err(DriveError::from)?),
+            _ => {
+                self.db.block(0).await.map_err(BeeError::from).map_err(DriveError::from)?;
+                let offered = self.offered().clone();
+                secret::settle(&self.store, &self.db, &offered)?;
+                Some(self.bee.header().await.map_err(DriveError::from)?)
+            }
         };
-        let (manifest, pair) = {
-            let core = self.db.core();
-            (core.manifest().cloned(), core.key_pair().cloned())
-        };
+        let manifest = self.db.core().manifest().cloned();
         let found = BlobsCore::of(&self.db.key(), manifest.as_ref(), header.as_ref())?;
-        let blobs = match (found, pair) {
-            (Some(BlobsCore::Derived(_, manifest)), Some(pair)) if self.db.writable() => {
-                self.store.signed(manifest, pair, self.secret)?
-            }
-            (Some(core), _) => {
-                let key = core.key().ok_or(DriveError::ContentKey)?;
-                self.store.by_key(key, self.secret)?
-            }
-            (None, _) => return Err(DriveError::ContentKey.into()),
-        };
+        let blobs = secret::contents(&self.store, &self.db, found)?;
         (self.introduce)(&blobs);
         blobs.attach(true, false);
         let contents = if blobs.writable() {

@@ -18,6 +18,7 @@ mod keys;
 mod link;
 mod live;
 mod names;
+mod secret;
 
 pub use crate::hyper::blobs::Reader as FileReader;
 pub use batch::Batch;
@@ -27,6 +28,7 @@ pub use index::{DriveIndex, Found};
 pub use keys::BlobsCore;
 pub use link::shown_target;
 pub use live::{LiveDrive, LiveError};
+pub use secret::offer_key;
 
 use super::bee::{Bee, BeeError, Metadata};
 use super::blobs::{BlobError, Blobs};
@@ -49,6 +51,11 @@ pub enum DriveError {
     Damaged(Arc<str>),
     #[error("the drive's header holds no usable key of its contents")]
     ContentKey,
+    #[error(
+        "the drive names contents that are not its own but another drive's of this store: it is \
+         damaged, or whoever wrote it means harm"
+    )]
+    ForeignContents,
 }
 
 pub type Result<T> = std::result::Result<T, DriveError>;

@@ -11,7 +11,7 @@ pub mod names;
 use super::cache::BlockCache;
 use super::core::manifest::Manifest;
 use super::core::storage::{Records, Storage};
-use super::core::{Core, CoreError, CreateOptions, SharedCore};
+use super::core::{Core, CoreError, CreateOptions, Secrecy, SharedCore};
 use super::session::{CoreHandle, Patience, Wish};
 use crate::crypto::KeyPair;
 use crate::key::{CoreKey, DiscoveryKey};
@@ -94,6 +94,38 @@ impl Store {
         encryption_key: Option<[u8; 32]>,
     ) -> Result<CoreHandle, CoreError> {
         self.open_with(CreateOptions { key, manifest: None, key_pair: None, encryption_key })
+    }
+
+    /// Takes what is said of the encryption of an open core.
+    pub fn say_secrecy(&self, core: &CoreHandle, said: Secrecy) -> Result<(), CoreError> {
+        let news = core.core().say_secrecy(said)?;
+        self.forget_plain(core, news);
+        Ok(())
+    }
+
+    /// Takes what the content of a core has proven of its encryption.
+    pub fn settle_secrecy(
+        &self,
+        core: &CoreHandle,
+        key: Option<[u8; 32]>,
+    ) -> Result<(), CoreError> {
+        let news = core.core().settle_secrecy(key)?;
+        self.forget_plain(core, news);
+        Ok(())
+    }
+
+    /// Blocks in memory were opened with what was believed before.
+    fn forget_plain(&self, core: &CoreHandle, news: bool) {
+        if news {
+            let id = core.core().id();
+            self.cache.remove_core(id);
+        }
+    }
+
+    /// Whether this store has the secret key of a core.
+    pub fn writes(&self, key: &CoreKey) -> Result<bool, CoreError> {
+        let core = self.stored(&key.discovery_key())?;
+        Ok(core.is_some_and(|core| core.core().key_pair().is_some()))
     }
 
     fn open_with(&self, options: CreateOptions) -> Result<CoreHandle, CoreError> {
