@@ -26,18 +26,20 @@
 
 use super::args::Command;
 use super::exit::{Exit, Fail, Failure, Result};
+use crate::hyper::core::storage::{StorageError, keep_private};
 use super::signals::Signals;
 use nix::fcntl::{Flock, FlockArg};
+use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use serde::{Deserialize, Serialize};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{IoSlice, IoSliceMut, PipeWriter, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -90,8 +92,13 @@ impl Drop for Ownership {
 
 /// Makes the directory of a store, for its user alone: it holds secret keys.
 pub fn make_store(store: &Path) -> Result {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(store);
-    made.or_fail(Exit::Store, format_args!("cannot make the store {}", store.display()))
+    keep_private(store).map_err(|error| match error {
+        StorageError::NotOurs { .. } => {
+            let lock = store.join("lock");
+            Failure::new(Exit::Store, format_args!("cannot open {}: {error}", lock.display()))
+        }
+        error => Failure::new(Exit::Store, error),
+    })
 }
 
 /// Becomes the owner of `store`, or connects to the one it has.
@@ -238,6 +245,10 @@ impl Asked {
 /// Reads what a face asks.
 pub fn read_request(stream: &UnixStream) -> std::io::Result<Asked> {
     let bad = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_string());
+    // The socket is in a directory of ours; should that have been opened to others, they still are nobody here.
+    if socket_peercred(stream)?.uid.as_raw() != nix::unistd::Uid::effective().as_raw() {
+        return Err(bad("a request of another user"));
+    }
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut head = [0; 4];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];

@@ -40,6 +40,7 @@ mod staging;
 pub mod storage;
 pub mod tree;
 pub mod verifier;
+mod writer;
 
 #[cfg(test)]
 mod tests;
@@ -51,6 +52,7 @@ pub use prove::{Answer, Applied};
 pub use secrecy::Secrecy;
 pub use staging::{Piece, Staging};
 pub use storage::{Durability, Storage};
+pub use writer::WriterDoubt;
 
 use crate::crypto::KeyPair;
 use crate::key::{CoreKey, DiscoveryKey};
@@ -127,6 +129,10 @@ pub struct Core {
     generation: Arc<AtomicU64>,
     /// A [`Staging`] is under way.
     appending: Arc<AtomicBool>,
+    /// A head that the device may hold speaks of bytes past ours: nothing there may be cut off.
+    claimed: Arc<AtomicBool>,
+    /// What forbids to write it before peers were asked.
+    doubt: Option<WriterDoubt>,
     /// Counts commits, so that a flush can tell that its snapshot is no longer the latest.
     commits: u64,
 }
@@ -145,6 +151,7 @@ impl Core {
         let identity = Identity::decode(&bytes).map_err(|e| damaged(Table::Cores, core, e))?;
         let mut core = Core::new(storage, identity);
         core.load()?;
+        core.doubt = core.inherited_doubt()?;
         Ok(Some(core))
     }
 
@@ -163,6 +170,7 @@ impl Core {
         });
         core.dirty = Dirty { identity: new, head: new };
         core.learn(options)?;
+        core.doubt = core.inherited_doubt()?;
         let durability = match core.dirty.identity && core.writable {
             true => Durability::Durable,
             false => Durability::Buffered,
@@ -204,6 +212,8 @@ impl Core {
             next_write: None,
             generation: Arc::default(),
             appending: Arc::default(),
+            claimed: Arc::default(),
+            doubt: None,
             commits: 0,
         };
         core.derive();

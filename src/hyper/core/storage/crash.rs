@@ -1,7 +1,8 @@
 //! A store for tests that loses power, gets killed or runs full at any point.
 //!
 //! Each file has a durable image and the changes since its last sync. Every change, sync and database
-//! transaction is one operation; [`CrashMedium::stop_after`] makes all of them fail from a chosen one on.
+//! transaction is one operation; [`CrashMedium::stop_after`] makes all of them fail from a chosen one on, and
+//! [`CrashMedium::fail_transactions`] lets single transactions report an error, whether or not they land.
 //! [`CrashMedium::after_power_loss`] then gives the medium as the next start could find it: of the changes
 //! not synced, any subset, each possibly torn at a sector. [`CrashMedium::after_kill`] keeps all changes to
 //! files, as the page cache does when only the process dies.
@@ -34,6 +35,8 @@ struct Inner {
     /// Whether the transaction that the stop interrupts is durable nevertheless.
     last_lands: bool,
     full: bool,
+    /// Transactions yet to report an error that is none of the stop, and whether they land.
+    failing: (u32, bool),
 }
 
 #[derive(Default)]
@@ -84,6 +87,12 @@ impl CrashMedium {
     /// From now on (or no longer) there is no room: writes and transactions fail, the rest works.
     pub fn set_full(&self, full: bool) {
         lock(&self.0).full = full;
+    }
+
+    /// The next `count` transactions report an error; with `land` they become durable nevertheless. The machine
+    /// goes on.
+    pub fn fail_transactions(&self, count: u32, land: bool) {
+        lock(&self.0).failing = (count, land);
     }
 
     pub fn operations(&self) -> u64 {
@@ -151,6 +160,17 @@ impl Medium for CrashMedium {
         if running && inner.full {
             let full = io::ErrorKind::StorageFull.into();
             return Err(StorageError::io("write", "the simulated database", full));
+        }
+        if running && inner.failing.0 > 0 {
+            inner.failing.0 -= 1;
+            if inner.failing.1 {
+                inner.records.apply(writes);
+            }
+            return Err(StorageError::io(
+                "write",
+                "the simulated database",
+                io::Error::other("trouble"),
+            ));
         }
         if running || (inner.last_lands && inner.stop_after == Some(inner.operations - 1)) {
             inner.records.apply(writes);
@@ -291,6 +311,38 @@ mod tests {
         let keys: Vec<u8> =
             store.scan(Table::Records, b"").unwrap().iter().map(|(key, _)| key[0]).collect();
         assert_eq!(keys, [1, 2, 4]);
+    }
+
+    #[test]
+    fn a_transaction_that_landed_with_an_error_is_a_transaction() {
+        for (count, land) in [(1, false), (1, true), (2, true)] {
+            let medium = CrashMedium::default();
+            let store = Staged::new(medium.clone()).unwrap();
+            put(&store, 1, Durability::Durable).unwrap();
+            put(&store, 2, Durability::Buffered).unwrap();
+            medium.fail_transactions(count, land);
+            let done = put(&store, 3, Durability::Durable);
+            let next = put(&store, 4, Durability::Durable);
+            let keys = |store: &Staged<CrashMedium>| -> Vec<u8> {
+                let found = store.scan(Table::Records, b"").unwrap();
+                found.iter().map(|(key, _)| key[0]).collect()
+            };
+            match (count, land) {
+                (1, true) => assert!(done.is_ok() && next.is_ok()),
+                (1, false) => assert!(done.is_err_and(|e| !e.is_unsure()) && next.is_ok()),
+                _ => {
+                    assert!(done.is_err_and(|e| e.is_unsure()));
+                    assert!(matches!(next, Err(StorageError::SyncFailed)));
+                }
+            }
+            let store = Staged::new(medium.after_power_loss(1)).unwrap();
+            let want: &[u8] = match (count, land) {
+                (1, true) => &[1, 2, 3, 4],
+                (1, false) => &[1, 2, 4],
+                _ => &[1, 2, 3],
+            };
+            assert_eq!(keys(&store), want);
+        }
     }
 
     #[test]

@@ -2,15 +2,19 @@
 //!
 //! ```text
 //! store.redb                        records; every transaction is durable
+//! witness                           when that was changed last: see [`super::witness`]
 //! cores/<2 hex>/<62 hex>.blocks     stored blocks at their tree byte offset
 //! cores/<2 hex>/<62 hex>.tree       nodes of 40 bytes at 40 × tree index
 //! ```
 //! The hex digits are the discovery key's. A core file exists from its first write on, and is opened at
 //! its first use.
 
+use super::database;
 use super::direct::Direct;
 use super::fd_pool::FdPool;
 use super::memory::lock;
+use super::private::keep_private;
+use super::witness::{Doubted, Witness};
 use super::{FileKind, Medium, RawFile, Result, Staged, Storage, StorageError, Table, Writes};
 use crate::key::{DiscoveryKey, hex};
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -22,9 +26,6 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-
-/// Bytes of database pages kept in memory.
-const DATABASE_CACHE: usize = 16 << 20;
 
 /// Slices that one `pwritev` takes (`IOV_MAX` on Linux).
 const MAX_SLICES: usize = 1024;
@@ -46,9 +47,17 @@ pub fn open_disk(dir: &Path) -> Result<Arc<dyn Storage>> {
 pub struct DiskMedium {
     dir: PathBuf,
     /// `None` after an error that redb does not go on from, until it could be opened again.
-    database: Mutex<Option<Arc<Database>>>,
+    database: Mutex<Option<Opened>>,
+    witness: Witness,
     pool: Arc<FdPool>,
     direct: Arc<Direct>,
+}
+
+#[derive(Clone)]
+struct Opened {
+    database: Arc<Database>,
+    /// There was no room to open it: changes would stay in memory.
+    scratch: bool,
 }
 
 fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
@@ -64,35 +73,45 @@ fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static 
 
 impl DiskMedium {
     pub fn open(dir: &Path) -> Result<Self> {
-        std::fs::create_dir_all(dir)
-            .map_err(|e| StorageError::io("create", dir.display().to_string(), e))?;
+        keep_private(dir)?;
+        let path = database_path(dir);
+        let new = database::make(&path).map_err(|e| named(&path, "make", e))?;
         let medium = Self {
             dir: dir.to_path_buf(),
             database: Mutex::new(None),
+            witness: Witness::open(dir, &path, new),
             pool: Arc::new(FdPool::new()),
             direct: Arc::new(Direct::new(dir)),
         };
-        medium.database()?;
+        medium.database(false)?;
         Ok(medium)
     }
 
     fn path(&self) -> PathBuf {
-        self.dir.join("store.redb")
+        database_path(&self.dir)
     }
 
-    /// The open database; opens it again if an error had closed it.
-    fn database(&self) -> Result<Arc<Database>> {
+    /// The open database; opens it again if an error had closed it. To be written it must be the file's.
+    fn database(&self, to_write: bool) -> Result<Arc<Database>> {
         let mut slot = lock(&self.database);
-        if let Some(database) = &*slot {
-            return Ok(database.clone());
+        if let Some(opened) = slot.as_ref().filter(|opened| !(to_write && opened.scratch)) {
+            return Ok(opened.database.clone());
         }
-        let mut builder = Database::builder();
-        builder.set_cache_size(DATABASE_CACHE);
-        // Without the check redb trusts a file that was closed in order, and panics on a damaged one.
-        builder.set_check_integrity_on_open(true);
-        let database = builder.create(self.path()).map_err(|e| self.named("open", e.into()))?;
-        let database = Arc::new(database);
-        *slot = Some(database.clone());
+        *slot = None;
+        let path = self.path();
+        let opened = database::open(&path).map_err(|e| named(&path, "open", e));
+        let opened = match opened {
+            Ok(database) => Opened { database: Arc::new(database), scratch: false },
+            Err(full) if full.is_disk_full() && !to_write => {
+                let scratch = database::open_scratch(&path);
+                let database = Arc::new(scratch.map_err(|e| named(&path, "open", e))?);
+                Opened { database, scratch: true }
+            }
+            Err(error) => return Err(error),
+        };
+        let database = opened.database.clone();
+        self.witness.note(true);
+        *slot = Some(opened);
         Ok(database)
     }
 
@@ -101,30 +120,14 @@ impl DiskMedium {
     fn with<T>(
         &self,
         op: &'static str,
+        to_write: bool,
         act: impl FnOnce(&Database) -> std::result::Result<T, redb::Error>,
     ) -> Result<T> {
-        let database = self.database()?;
+        let database = self.database(to_write)?;
         act(&database).map_err(|error| {
             *lock(&self.database) = None;
-            self.named(op, error)
+            named(&self.path(), op, error)
         })
-    }
-
-    fn named(&self, op: &'static str, error: redb::Error) -> StorageError {
-        let path = self.path().display().to_string();
-        match error {
-            redb::Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => {
-                StorageError::DamagedDatabase { path, reason: e.to_string() }
-            }
-            redb::Error::Io(e) => StorageError::io(op, path, e),
-            redb::Error::DatabaseAlreadyOpen => {
-                StorageError::io(op, path, io::Error::from(io::ErrorKind::ResourceBusy))
-            }
-            e @ (redb::Error::PreviousIo | redb::Error::DatabaseClosed) => {
-                StorageError::io(op, path, io::Error::other(e.to_string()))
-            }
-            other => StorageError::DamagedDatabase { path, reason: other.to_string() },
-        }
     }
 
     fn file_path(&self, core: &DiscoveryKey, kind: FileKind) -> PathBuf {
@@ -134,6 +137,27 @@ impl DiskMedium {
             FileKind::Tree => "tree",
         };
         self.dir.join("cores").join(&name[..2]).join(format!("{}.{end}", &name[2..]))
+    }
+}
+
+fn database_path(dir: &Path) -> PathBuf {
+    dir.join("store.redb")
+}
+
+fn named(path: &Path, op: &'static str, error: redb::Error) -> StorageError {
+    let path = path.display().to_string();
+    match error {
+        redb::Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => {
+            StorageError::DamagedDatabase { path, reason: e.to_string() }
+        }
+        redb::Error::Io(e) => StorageError::io(op, path, e),
+        redb::Error::DatabaseAlreadyOpen => {
+            StorageError::io(op, path, io::Error::from(io::ErrorKind::ResourceBusy))
+        }
+        e @ (redb::Error::PreviousIo | redb::Error::DatabaseClosed) => {
+            StorageError::io(op, path, io::Error::other(e.to_string()))
+        }
+        other => StorageError::DamagedDatabase { path, reason: other.to_string() },
     }
 }
 
@@ -150,7 +174,7 @@ fn or_empty<T>(
 
 impl Medium for DiskMedium {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.with("read", |database| {
+        self.with("read", false, |database| {
             let Some(table) = or_empty(database.begin_read()?.open_table(definition(table)))?
             else {
                 return Ok(None);
@@ -160,7 +184,7 @@ impl Medium for DiskMedium {
     }
 
     fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        self.with("read", |database| {
+        self.with("read", false, |database| {
             let Some(table) = or_empty(database.begin_read()?.open_table(definition(table)))?
             else {
                 return Ok(Vec::new());
@@ -178,7 +202,7 @@ impl Medium for DiskMedium {
     }
 
     fn apply(&self, writes: &Writes) -> Result<()> {
-        self.with("write", |database| {
+        let done = self.with("write", true, |database| {
             let transaction = database.begin_write()?;
             for (table, records) in writes.iter() {
                 let mut table = transaction.open_table(definition(table))?;
@@ -191,7 +215,9 @@ impl Medium for DiskMedium {
             }
             transaction.commit()?;
             Ok(())
-        })
+        });
+        self.witness.note(true);
+        done
     }
 
     fn file(&self, core: &DiscoveryKey, kind: FileKind) -> Box<dyn RawFile> {
@@ -205,6 +231,14 @@ impl Medium for DiskMedium {
         })
     }
 
+    fn doubt(&self) -> Option<Doubted> {
+        self.witness.doubt()
+    }
+
+    fn settle_doubt(&self) {
+        self.witness.settle();
+    }
+
     fn remove_file(&self, core: &DiscoveryKey, kind: FileKind) -> Result<()> {
         let path = self.file_path(core, kind);
         match std::fs::remove_file(&path) {
@@ -212,6 +246,15 @@ impl Medium for DiskMedium {
                 Err(StorageError::io("remove", path.display().to_string(), e))
             }
             _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for DiskMedium {
+    fn drop(&mut self) {
+        // Closing it changes the file for the last time.
+        if lock(&self.database).take().is_some() {
+            self.witness.note(false);
         }
     }
 }

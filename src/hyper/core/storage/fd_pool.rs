@@ -1,6 +1,7 @@
 //! Open files, the most recently used ones: a store has more files than a process may have open.
 
 use super::memory::lock;
+use super::private;
 use lru::LruCache;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -80,7 +81,8 @@ impl FdPool {
 
 fn create_file(path: &Path) -> io::Result<File> {
     if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
+        private::create_dirs(parent)?;
     }
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(private::FILE).open(path)
 }

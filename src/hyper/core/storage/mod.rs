@@ -13,23 +13,29 @@
 //! The order behind that promise: file bytes are written, then the commit is made. A durable commit first makes
 //! the files durable that any commit since the last durable one spoke of: it syncs them, or, where only a little
 //! was written, puts a copy of that into the same transaction ([`redo`]). [`staged`] keeps the order, over a
-//! [`Medium`]: [`memory`], [`disk`], or the [`crash`] simulator.
+//! [`Medium`]: [`memory`], [`disk`], or the crash simulator of the tests.
 
+#[cfg(test)]
 pub mod crash;
+mod database;
 mod direct;
 pub mod disk;
 mod fd_pool;
 mod file;
 pub mod memory;
+mod private;
 mod records;
 mod redo;
 mod staged;
+mod witness;
 
 pub use disk::open_disk;
 pub use file::{CoreFiles, StoredFile};
 pub use memory::memory;
+pub use private::keep_private;
 pub use records::Records;
 pub use staged::Staged;
+pub use witness::{Doubt, Doubted};
 
 use crate::key::DiscoveryKey;
 use std::collections::BTreeMap;
@@ -52,9 +58,18 @@ pub enum StorageError {
     /// The database file is not one, or is damaged beyond its own repair.
     #[error("the store's database {path} is damaged: {reason}")]
     DamagedDatabase { path: String, reason: String },
+    /// Another user's directory, or file.
+    #[error(
+        "the store {store} belongs to user {owner}{what}, this is {me}: run hdrive as {owner}, or use \
+         another store with --store"
+    )]
+    NotOurs { store: String, what: String, owner: String, me: String },
     /// A record does not decode.
     #[error("the record {key} in table {table:?} of the store is damaged: {reason}")]
     DamagedRecord { table: Table, key: String, reason: String },
+    /// A transaction failed and may be on the device all the same, which the next opening finds out.
+    #[error("{0}; hdrive must be started again to find out what has been stored")]
+    Unsure(Box<StorageError>),
     /// The device refused to sync: what is on it is unknown until the store is opened anew.
     #[error(
         "an earlier sync to the device failed; the store takes no changes until it is reopened"
@@ -73,6 +88,18 @@ impl StorageError {
             io::ErrorKind::FileTooLarge => Self::TooLarge { what },
             _ => Self::Io { op, what, source },
         }
+    }
+
+    /// Whether what was asked may have happened all the same.
+    pub fn is_unsure(&self) -> bool {
+        matches!(self, Self::Unsure(_))
+    }
+
+    /// The device itself failed: what it says it holds afterwards is not to be relied on.
+    fn is_device(&self) -> bool {
+        let eio = Some(nix::errno::Errno::EIO as i32);
+        self.is_disk_full()
+            || matches!(self, Self::Io { source, .. } if source.raw_os_error() == eio)
     }
 
     pub fn is_disk_full(&self) -> bool {
@@ -189,7 +216,9 @@ pub trait Storage: Send + Sync {
     /// Makes the writes, all or nothing. `files` are those whose bytes the writes speak of.
     ///
     /// # Errors
-    /// Nothing of this commit is visible after an error; commits before it stand.
+    /// Nothing of this commit is visible after an error; commits before it stand. After
+    /// [`StorageError::Unsure`] it may be there when the store is opened next, so nothing that it speaks of may
+    /// be destroyed; the store takes no more changes.
     fn commit(
         &self,
         writes: Writes,
@@ -212,6 +241,12 @@ pub trait Storage: Send + Sync {
     fn remove_files(&self, core: &DiscoveryKey) -> Result<()>;
 
     fn session(&self) -> Session;
+
+    /// Why this store may be older than what was published from it.
+    fn doubt(&self) -> Option<Doubted>;
+
+    /// Ends that doubt for all cores.
+    fn settle_doubt(&self);
 
     /// Notes durably that this opening changes files; to be called before the first write to a tree file, or
     /// past the end of the blocks, whose content after a crash no commit vouches for. Costs nothing the second
@@ -249,4 +284,9 @@ pub trait Medium: Send + Sync + 'static {
     fn apply(&self, writes: &Writes) -> Result<()>;
     fn file(&self, core: &DiscoveryKey, kind: FileKind) -> Box<dyn RawFile>;
     fn remove_file(&self, core: &DiscoveryKey, kind: FileKind) -> Result<()>;
+    /// See [`Storage::doubt`]; for media that nobody can copy there is none.
+    fn doubt(&self) -> Option<Doubted> {
+        None
+    }
+    fn settle_doubt(&self) {}
 }

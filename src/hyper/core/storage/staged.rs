@@ -6,7 +6,8 @@
 
 use super::redo::{Plan, Redo};
 use super::{
-    CoreFiles, Durability, FileKind, Medium, Result, Session, Storage, StorageError, Table, Writes,
+    CoreFiles, Doubted, Durability, FileKind, Medium, Result, Session, Storage, StorageError,
+    Table, Writes,
 };
 use crate::codec::{DecodeError, Put, Reader};
 use crate::key::DiscoveryKey;
@@ -112,7 +113,7 @@ impl<M: Medium> Staged<M> {
         let planned = redo.plan(files, &mut plan, &mut writes);
         let done = self.note_sync(planned).and_then(|()| {
             redo.prune(&mut writes);
-            if writes.is_empty() { Ok(()) } else { self.medium.apply(&writes) }
+            if writes.is_empty() { Ok(()) } else { self.apply(&writes) }
         });
         if done.is_ok() {
             redo.done(plan)
@@ -120,6 +121,35 @@ impl<M: Medium> Staged<M> {
             redo.undo(plan)
         }
         done
+    }
+
+    /// Applies a transaction. One that reports an error may be there all the same, so what landed is read again.
+    fn apply(&self, writes: &Writes) -> Result<()> {
+        let Err(error) = self.medium.apply(writes) else { return Ok(()) };
+        let again = match self.has_landed(writes) {
+            Ok(false) => return Err(error),
+            Err(_) if error.is_disk_full() => return Err(error),
+            // It changes nothing any more, and vouches for what is there.
+            Ok(true) if !error.is_device() => self.medium.apply(writes),
+            Ok(true) | Err(_) => return Err(self.unsure(error)),
+        };
+        again.map_err(|error| self.unsure(error))
+    }
+
+    fn unsure(&self, error: StorageError) -> StorageError {
+        self.sync_failed.store(true, Ordering::Release);
+        StorageError::Unsure(Box::new(error))
+    }
+
+    fn has_landed(&self, writes: &Writes) -> Result<bool> {
+        for (table, records) in writes.iter() {
+            for (key, value) in records {
+                if self.medium.get(table, key)? != *value {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// After a failed sync the kernel may drop the pages and report success the next time.
@@ -235,6 +265,14 @@ impl<M: Medium> Storage for Staged<M> {
 
     fn session(&self) -> Session {
         self.session
+    }
+
+    fn doubt(&self) -> Option<Doubted> {
+        self.medium.doubt()
+    }
+
+    fn settle_doubt(&self) {
+        self.medium.settle_doubt();
     }
 }
 

@@ -1,0 +1,90 @@
+//! Who may write a core of ours: a store that knows all that was ever published from it.
+//!
+//! An append to an older copy gives numbers to blocks that others have already, and the log forks. So a core whose
+//! store is [in doubt](super::storage::Doubt) takes no append until somebody has asked the peers and says
+//! [`Core::trust`], and so does one of which a peer proves a longer log than is here: what it was about to append
+//! was made from an old state.
+
+use super::storage::{Doubt, Records, StorageError};
+use super::{Core, CoreError, Result};
+use crate::key::hex;
+use std::sync::atomic::Ordering;
+
+/// Why a core of ours takes no append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriterDoubt {
+    /// The store may be older than what was published.
+    Store(Doubt),
+    /// A peer had more of it than we had.
+    Outgrown,
+}
+
+impl Core {
+    /// Why nothing may be appended before peers were asked; `None` if it may, or if the core is not ours.
+    pub fn doubt(&self) -> Option<WriterDoubt> {
+        self.doubt
+    }
+
+    /// Peers were asked, or somebody takes the blame: the core may be written. This is remembered.
+    pub fn trust(&mut self) -> Result<()> {
+        if let (Some(WriterDoubt::Store(_)), Some((_, number))) = (self.doubt, self.storage.doubt())
+        {
+            let records = Records::new(self.storage.clone());
+            let durability = super::Durability::Durable;
+            records.put_record(&self.trusted_record(), &number.to_le_bytes(), durability)?;
+        }
+        self.doubt = None;
+        Ok(())
+    }
+
+    /// The doubt of the store, if this core was not cleared of it.
+    pub(super) fn inherited_doubt(&self) -> Result<Option<WriterDoubt>> {
+        let Some((doubt, number)) = self.storage.doubt().filter(|_| self.writable) else {
+            return Ok(None);
+        };
+        let trusted = Records::new(self.storage.clone()).get_record(&self.trusted_record())?;
+        let trusted = trusted.is_some_and(|bytes| bytes == number.to_le_bytes());
+        Ok((!trusted).then_some(WriterDoubt::Store(doubt)))
+    }
+
+    fn trusted_record(&self) -> String {
+        format!("trusted/{}", hex(self.discovery_key.as_bytes()))
+    }
+
+    /// Takes note that a peer's longer log was taken.
+    pub(super) fn outgrown(&mut self) {
+        if self.writable && self.doubt.is_none() {
+            self.doubt = Some(WriterDoubt::Outgrown);
+        }
+    }
+
+    /// # Errors
+    /// [`CoreError::ReadOnly`], [`CoreError::InDoubt`].
+    pub(super) fn check_writer(&self) -> Result<()> {
+        match self.doubt {
+            _ if !self.writable => Err(CoreError::ReadOnly),
+            Some(_) => Err(CoreError::InDoubt),
+            None => self.check_claim(),
+        }
+    }
+
+    /// What lies past the head may be blocks for whoever opens the core next: it is not to be written over.
+    fn check_claim(&self) -> Result<()> {
+        match self.claimed.load(Ordering::Acquire) {
+            true => Err(StorageError::SyncFailed.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether what lies past the head is nobody's: not while an append puts its bytes there.
+    ///
+    /// # Errors
+    /// [`CoreError::Busy`], and where the head on the device may be longer than ours.
+    pub(super) fn check_tail(&self) -> Result<()> {
+        self.check_claim()?;
+        match self.appending.load(Ordering::Acquire) {
+            true => Err(CoreError::Busy),
+            false => Ok(()),
+        }
+    }
+}
