@@ -14,6 +14,8 @@ impl Core {
     /// # Errors
     /// [`CoreError::BadTruncate`] if the core is shorter or its fork not lower.
     pub fn truncate(&mut self, length: u64, fork: u64) -> Result<()> {
+        self.check_writer()?;
+        self.check_tail()?;
         let at = &self.head;
         let bad = CoreError::BadTruncate { to: length, fork, length: at.length, at: at.fork };
         if fork <= at.fork {

@@ -66,6 +66,8 @@ pub fn commit(
         if done.is_ok() {
             core.head = std::mem::take(&mut prepared.head);
         } else {
+            let unsure = done.as_ref().is_err_and(StorageError::is_unsure);
+            core.claimed.fetch_or(unsure, Ordering::AcqRel);
             core.bits.set_range(prepared.first()..prepared.head.length, false);
             core.unstage(dirty);
         }
@@ -92,9 +94,7 @@ impl Core {
 
     /// Hashes, encrypts and signs blocks to be appended.
     pub fn prepare_append(&self, blocks: &[Bytes]) -> Result<Prepared> {
-        if !self.writable {
-            return Err(CoreError::ReadOnly);
-        }
+        self.check_writer()?;
         let base = (self.head.fork, self.head.length);
         let mut batch = Batch::new(&self.head);
         let offset = batch.byte_length();

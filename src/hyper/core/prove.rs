@@ -84,6 +84,9 @@ impl Core {
         if let Some(head) = verified.head.as_ref().filter(|head| head.length > MAX_BLOCKS) {
             return Err(ApplyError::TooLong(head.length));
         }
+        if verified.head.is_some() {
+            self.check_tail()?;
+        }
         let mut applied = Applied::default();
         let block = verified.block.filter(|(block, _)| !self.has(*block));
         if let Some((block, size)) = block {
@@ -106,6 +109,7 @@ impl Core {
                 self.derive();
             }
             applied.upgraded = Some((self.head.length, head.length));
+            self.outgrown();
             self.head = head;
             self.dirty.head = true;
         }
@@ -119,6 +123,7 @@ impl Core {
     /// Follows a peer to a higher fork: the answer to a request of `upgrade { start: 0, .. }` at that fork, proven
     /// from nothing. Durable. A block that came along is not taken.
     pub fn apply_reorg(&mut self, proof: &Proof) -> std::result::Result<Applied, ApplyError> {
+        self.check_tail()?;
         let offered = self.offered_verifier(proof)?;
         let verifier = self.identity.verifier.as_ref().or(offered.as_ref());
         let verifier = verifier.ok_or(ApplyError::Manifest)?;
@@ -128,6 +133,7 @@ impl Core {
         }
         let old = self.head.length;
         self.install_reorg(&reorg)?;
+        self.outgrown();
         if let Some(verifier) = offered {
             self.identity.verifier = Some(verifier);
             self.dirty.identity = true;

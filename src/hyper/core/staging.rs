@@ -2,7 +2,8 @@
 //! them blocks.
 //!
 //! That keeps a long import out of memory and its commits few. [`Staging`] belongs to one core, which takes no
-//! other append until it ends, so that what lies past the head has one owner. Dropped without a commit it leaves
+//! other append, no truncation and no longer log of a peer until it ends, so that what lies past the head has one
+//! owner. Dropped without a commit it leaves
 //! nothing behind; after a crash [`super::scrub`] takes its bytes away.
 
 use super::commit::{Prepared, grow, write_blocks};
@@ -26,6 +27,8 @@ pub struct Staging {
     unsettled: bool,
     /// Set in the core while this lives.
     busy: Arc<AtomicBool>,
+    /// The core's, see there.
+    claimed: Arc<AtomicBool>,
 }
 
 /// Blocks that are hashed and yet to be written. Pieces may be written in any order and by any thread, all of
@@ -48,9 +51,7 @@ impl Core {
     /// # Errors
     /// [`CoreError::Busy`] while another one is under way.
     pub fn begin_append(&self) -> Result<Staging> {
-        if !self.writable {
-            return Err(CoreError::ReadOnly);
-        }
+        self.check_writer()?;
         if self.appending.swap(true, Ordering::AcqRel) {
             return Err(CoreError::Busy);
         }
@@ -62,6 +63,7 @@ impl Core {
             batch: Batch::new(&self.head),
             unsettled: false,
             busy: self.appending.clone(),
+            claimed: self.claimed.clone(),
         };
         // So that the next start, should this one end badly, looks for what lies past the head.
         self.storage.begin_session()?;
@@ -106,7 +108,9 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
+        // Where a head on the device may speak of them they stay; the next opening looks which it is.
         if self.unsettled
+            && !self.claimed.load(Ordering::Acquire)
             && let Err(error) = self.files.blocks.truncate(self.base_bytes)
         {
             tracing::warn!(%error, "bytes of an unfinished append stay in the store");

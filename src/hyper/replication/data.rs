@@ -142,6 +142,7 @@ impl Replica {
                 ctx.strike(conn, Some(self.id), Violation::Proof(why));
             }
             Err(Refusal::Invalid(_) | Refusal::Stale) => self.put_back(id, &flight),
+            Err(Refusal::Busy) => self.pause(ctx, id, &flight),
             Err(why @ Refusal::Unstored { .. }) => self.on_unstored(ctx, id, &flight, proof, why),
             Err(Refusal::Storage(why)) => self.on_storage_failure(ctx, id, &flight, why),
         }
@@ -173,6 +174,7 @@ impl Replica {
                 ctx.strike(flight.conn, Some(self.id), Violation::Proof(why));
             }
             Err(Refusal::Stale) => self.fail(id, &flight),
+            Err(Refusal::Busy) => self.pause(ctx, id, &flight),
             Err(Refusal::Storage(why) | Refusal::Unstored { why, .. }) => {
                 self.on_storage_failure(ctx, id, &flight, why)
             }
@@ -180,9 +182,13 @@ impl Replica {
     }
 
     /// Nothing is wrong with the peer, but asking again at once would spin.
-    fn on_storage_failure(&mut self, ctx: &mut Ctx, id: u64, flight: &Flight, why: String) {
+    fn pause(&mut self, ctx: &Ctx, id: u64, flight: &Flight) {
         self.paused_until = Some(ctx.now + STORAGE_PAUSE);
         self.put_back(id, flight);
+    }
+
+    fn on_storage_failure(&mut self, ctx: &mut Ctx, id: u64, flight: &Flight, why: String) {
+        self.pause(ctx, id, flight);
         ctx.emit(HubEvent::StorageFailed { core: self.id, why, full: false });
     }
 

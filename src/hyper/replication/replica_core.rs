@@ -53,6 +53,8 @@ pub enum Refusal {
     Stale,
     /// It is true, and our own storage would not take its block, for it is full or for another reason.
     Unstored { why: String, full: bool },
+    /// An append of ours is under way: later.
+    Busy,
     /// Our own storage failed; the peer is not to blame.
     Storage(String),
 }
@@ -177,6 +179,7 @@ impl From<ApplyError> for Refusal {
             ApplyError::Unstored(error) => {
                 Self::Unstored { why: error.to_string(), full: error.is_disk_full() }
             }
+            ApplyError::Local(core::CoreError::Busy) => Self::Busy,
             ApplyError::Local(error) => Self::Storage(error.to_string()),
             other => Self::Invalid(other.to_string()),
         }

@@ -1,19 +1,43 @@
 //! A writer's core against a vector of blocks, with reopening, crashes and a full disk in between.
 
-use super::super::storage::Staged;
 use super::super::storage::crash::CrashMedium;
+use super::super::storage::{Staged, StorageError};
 use super::*;
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
 enum Op {
-    Append { count: usize, size: usize, durable: bool },
-    Truncate { keep: u64 },
-    Clear { start: u64, len: u64 },
-    Flush { durable: bool },
+    Append {
+        count: usize,
+        size: usize,
+        durable: bool,
+    },
+    Truncate {
+        keep: u64,
+    },
+    Clear {
+        start: u64,
+        len: u64,
+    },
+    Flush {
+        durable: bool,
+    },
     Reopen,
     Full(bool),
-    Crash { seed: u64, kill: bool },
+    /// The next transactions report an error, and land or not.
+    Trouble {
+        count: u32,
+        land: bool,
+    },
+    /// An append in pieces.
+    Staged {
+        count: usize,
+        size: usize,
+    },
+    Crash {
+        seed: u64,
+        kill: bool,
+    },
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -25,6 +49,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => any::<bool>().prop_map(|durable| Op::Flush { durable }),
         1 => Just(Op::Reopen),
         1 => any::<bool>().prop_map(Op::Full),
+        1 => (1u32..3, any::<bool>()).prop_map(|(count, land)| Op::Trouble { count, land }),
+        2 => (1usize..9, 1usize..3000).prop_map(|(count, size)| Op::Staged { count, size }),
         2 => (any::<u64>(), any::<bool>()).prop_map(|(seed, kill)| Op::Crash { seed, kill }),
     ];
     proptest::collection::vec(op, 1..40)
@@ -40,6 +66,10 @@ struct World {
     /// States since the last durable one, which is the first.
     history: Vec<State>,
     encryption_key: Option<[u8; 32]>,
+    /// A change that reported an error and may be on the medium; from then on the store takes none.
+    unsure: Option<State>,
+    /// Transactions may report an error.
+    troubled: bool,
     /// Bytes never repeat, so that a stale block shows.
     counter: u64,
 }
@@ -53,6 +83,8 @@ impl World {
             core: None,
             history: vec![(0, Vec::new())],
             encryption_key,
+            unsure: None,
+            troubled: false,
             counter: 0,
         };
         world.open();
@@ -82,25 +114,40 @@ impl World {
                 }
                 self.history.push(state);
             }
-            Err(error) => assert!(error.is_disk_full(), "{error}"),
+            Err(CoreError::Storage(StorageError::Unsure(_))) => self.unsure = Some(state),
+            Err(CoreError::Storage(StorageError::SyncFailed)) => assert!(self.unsure.is_some()),
+            Err(error) => assert!(error.is_disk_full() || self.troubled, "{error}"),
         }
+    }
+
+    fn new_blocks(&mut self, count: usize, size: usize) -> Vec<Bytes> {
+        let mut block = |i| {
+            self.counter += 1;
+            let size = size * (i % 3) / 2;
+            (0..size as u64).map(|j| (j * 7 + self.counter) as u8).collect()
+        };
+        (0..count).map(&mut block).collect()
     }
 
     fn run(&mut self, op: &Op) {
         let (fork, mut blocks) = self.state();
         match *op {
             Op::Append { count, size, durable } => {
-                let new: Vec<Bytes> = (0..count)
-                    .map(|i| {
-                        self.counter += 1;
-                        let size = size * (i % 3) / 2;
-                        (0..size as u64).map(|j| (j * 7 + self.counter) as u8).collect()
-                    })
-                    .collect();
+                let new = self.new_blocks(count, size);
                 let durability = if durable { Durability::Durable } else { Durability::Buffered };
                 let result = self.core().append(&new, durability).map(drop);
                 blocks.extend(new.iter().map(|block| Some(block.to_vec())));
                 self.done(result, (fork, blocks), durable);
+            }
+            Op::Staged { count, size } => {
+                let new = self.new_blocks(count, size);
+                let result = super::staging::append_pieces(self.core(), &new);
+                blocks.extend(new.iter().map(|block| Some(block.to_vec())));
+                self.done(result, (fork, blocks), true);
+            }
+            Op::Trouble { count, land } => {
+                self.medium.fail_transactions(count, land);
+                self.troubled = true;
             }
             Op::Truncate { keep } => {
                 let keep = keep.min(blocks.len() as u64);
@@ -140,9 +187,10 @@ impl World {
         self.storage = Arc::new(Staged::new(self.medium.clone()).unwrap());
         self.open();
         let found = contents(self.core.as_ref().unwrap());
-        let at = self.history.iter().position(|state| *state == found);
+        let at = self.history.iter().chain(&self.unsure).position(|state| *state == found);
         assert!(at.is_some(), "found {} blocks at fork {}", found.1.len(), found.0);
         self.history = vec![found];
+        (self.unsure, self.troubled) = (None, false);
     }
 }
 

@@ -6,8 +6,11 @@ use super::*;
 
 /// Appends `range` in pieces of three blocks; the pieces are written last to first.
 fn append_staged(core: &mut Core, range: Range<u64>) -> Result<()> {
+    append_pieces(core, &blocks(range))
+}
+
+pub(super) fn append_pieces(core: &mut Core, all: &[Bytes]) -> Result<()> {
     let mut staging = core.begin_append()?;
-    let all = blocks(range);
     let pieces: Vec<Piece> = all.chunks(3).map(|part| staging.push(part)).collect::<Result<_>>()?;
     pieces.iter().rev().try_for_each(Piece::write)?;
     let prepared = core.prepare_staged(&mut staging)?;
@@ -84,6 +87,68 @@ fn a_commit_that_finds_no_room_leaves_nothing() {
     assert_eq!(files.blocks.read_at(end, &mut [0; 8]).unwrap(), 0);
     append_staged(&mut core, 5..7).unwrap();
     assert_reads(&core, 0..7);
+}
+
+#[test]
+fn a_commit_that_landed_with_an_error_keeps_its_bytes() {
+    for count in [1, 2] {
+        let medium = CrashMedium::default();
+        let storage: Arc<dyn Storage> = Arc::new(Staged::new(medium.clone()).unwrap());
+        let mut core = writer(&storage);
+        append_staged(&mut core, 0..5).unwrap();
+        medium.fail_transactions(count, true);
+        let done = append_staged(&mut core, 5..9);
+        assert_eq!((done.is_ok(), core.length()), if count == 1 { (true, 9) } else { (false, 5) });
+        let again = core.append(&blocks(20..30), Durability::Durable);
+        assert_eq!(again.is_ok(), count == 1);
+        assert_reads(&core, 0..5);
+        for medium in [medium.after_kill(), medium.after_power_loss(7)] {
+            let storage: Arc<dyn Storage> = Arc::new(Staged::new(medium).unwrap());
+            assert_reads(&writer(&storage), 0..9);
+        }
+    }
+}
+
+/// The same log elsewhere, longer.
+fn longer(length: u64) -> Core {
+    let mut core = writer(&memory());
+    core.append(&blocks(0..length), Durability::Durable).unwrap();
+    core
+}
+
+#[test]
+fn a_peer_s_longer_log_waits_for_the_append_that_is_under_way() {
+    let storage = memory();
+    let mut core = writer(&storage);
+    append_staged(&mut core, 0..5).unwrap();
+    let (other, mut forked) = (longer(12), longer(12));
+    forked.truncate(3, 1).unwrap();
+    let ask = |start, length| {
+        let upgrade = Some(UpgradeRequest { start, length });
+        Request { upgrade, manifest: true, ..Request::default() }
+    };
+    let (upgrade, reorg) = (proof(&other, ask(5, 7)), proof(&forked, ask(0, 3)));
+    let mut staging = core.begin_append().unwrap();
+    let noise = [Bytes::from(vec![0xee; 4000])];
+    staging.push(&noise).unwrap().write().unwrap();
+    let busy = |e: ApplyError| matches!(e, ApplyError::Local(CoreError::Busy));
+    assert!(core.apply_proof(&upgrade, None).is_err_and(busy));
+    assert!(core.apply_reorg(&reorg).is_err_and(busy));
+    assert!(matches!(core.truncate(2, 1), Err(CoreError::Busy)));
+    assert_eq!((core.length(), core.has(6)), (5, false));
+    drop(staging);
+    core.apply_proof(&upgrade, None).unwrap();
+    fetch(&mut core, &other, 6);
+    assert_reads(&core, 0..5);
+    assert_reads(&core, 6..7);
+    // What is written from now on must not be made from the old state.
+    assert_eq!(core.doubt(), Some(WriterDoubt::Outgrown));
+    assert!(matches!(core.append(&blocks(12..13), Durability::Durable), Err(CoreError::InDoubt)));
+    assert!(matches!(core.begin_append().err(), Some(CoreError::InDoubt)));
+    core.trust().unwrap();
+    core.append(&blocks(12..13), Durability::Durable).unwrap();
+    core.apply_reorg(&reorg).unwrap();
+    assert_eq!(core.doubt(), Some(WriterDoubt::Outgrown));
 }
 
 #[test]
