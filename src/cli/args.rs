@@ -109,6 +109,10 @@ pub struct Global {
     )]
     pub local: Option<SocketAddrV4>,
 
+    /// Adds to drives although the store looks like an older copy of itself
+    #[arg(long, global = true, hide = true)]
+    pub trust_store: bool,
+
     /// Answers and results as JSON, one object a line
     #[arg(long, global = true)]
     pub json: bool,

@@ -26,8 +26,8 @@
 
 use super::args::Command;
 use super::exit::{Exit, Fail, Failure, Result};
-use crate::hyper::core::storage::{StorageError, keep_private};
 use super::signals::Signals;
+use crate::hyper::core::storage::{StorageError, keep_private};
 use nix::fcntl::{Flock, FlockArg};
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{

@@ -41,6 +41,7 @@ pub fn run(ownership: Ownership, first: Request, store: &Path, global: &Global) 
 
 fn config(command: &Command, store: &Path, global: &Global) -> Result<NodeConfig> {
     let mut config = NodeConfig::new(store);
+    config.trust_store = global.trust_store;
     config.bootstrap = bootstrap::named(global)?;
     if config.bootstrap.is_empty() {
         config.bootstrap = BootstrapNode::public();

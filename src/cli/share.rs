@@ -70,6 +70,7 @@ impl Shared {
     async fn serve(&self, follower: std::result::Result<Follower, String>) -> Result {
         let failed = |error| from_live(&self.live.key(), error);
         let drive = self.live.drive().await.map_err(failed)?;
+        self.cx.node.may_write(&self.live, &|text| self.cx.out.note(text)).await?;
         let progress = Arc::new(self.cx.out.progress("importing", 0));
         let report = self.import(&drive, vec![DrivePath::root()], Some(progress)).await?;
         let topic = Topic::from(self.live.db().discovery_key());

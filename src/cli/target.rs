@@ -128,7 +128,8 @@ impl From<NodeError> for Failure {
     }
 }
 
-/// The drive of a target if this store has its secret key. Nothing is looked for on the network.
+/// The drive of a target if this store has its secret key. Peers are asked only where the store may be older than
+/// what was published.
 pub async fn writable(cx: &Context, target: &Target, secret: Option<[u8; 32]>) -> Result<DriveUse> {
     if let Some(version) = target.version {
         let text =
@@ -136,11 +137,12 @@ pub async fn writable(cx: &Context, target: &Target, secret: Option<[u8; 32]>) -
         return Err(Failure::new(Exit::Usage, text));
     }
     let drive = cx.node.drive_offline(target.key, secret, None)?;
-    match drive.writable() {
-        true => Ok(drive),
-        false => Err(Failure::new(
+    if !drive.writable() {
+        return Err(Failure::new(
             Exit::Failed,
             format_args!("drive {}: {}", target.key, LiveError::ReadOnly),
-        )),
+        ));
     }
+    cx.node.may_write(&drive, &|text| cx.out.note(text)).await?;
+    Ok(drive)
 }

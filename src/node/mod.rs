@@ -12,6 +12,7 @@ mod offenders;
 mod opener;
 mod pump;
 mod ties;
+mod writer;
 
 pub use drives::{DriveState, DriveUse, Purpose};
 
@@ -53,6 +54,8 @@ pub struct NodeConfig {
     /// Bytes of verified blocks kept in memory.
     pub cache_memory: u64,
     pub patience: Patience,
+    /// Somebody knows that this store is the newest copy, whatever it looks like.
+    pub trust_store: bool,
 }
 
 impl NodeConfig {
@@ -63,6 +66,7 @@ impl NodeConfig {
             local: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
             cache_memory: 64 << 20,
             patience: Patience::default(),
+            trust_store: false,
         }
     }
 }
@@ -80,6 +84,18 @@ pub enum NodeError {
     Socket { at: SocketAddrV4, source: std::io::Error },
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
+    #[error(
+        "drive {key}: this store is older than what was published: a peer has more of the drive than was here. \
+         Nothing was written. The store is being brought up to date from that peer; run the command again"
+    )]
+    Outdated { key: CoreKey },
+    #[error(
+        "drive {key}: this store is a copy or was restored from one, and no peer could be asked whether a newer \
+         version was published: writing now could split the drive for its readers. Nothing was written. Run the \
+         command again while somebody who has the drive is online; if you know that this is the newest copy, pass \
+         --trust-store"
+    )]
+    Unasked { key: CoreKey },
 }
 
 impl From<StorageError> for NodeError {
@@ -116,6 +132,9 @@ impl Node {
     pub async fn start(config: NodeConfig) -> Result<Arc<Self>, NodeError> {
         let failed = |source| NodeError::Store { path: config.store.clone(), source };
         let storage = storage::open_disk(&config.store).map_err(|e| failed(e.into()))?;
+        if config.trust_store {
+            storage.settle_doubt();
+        }
         let cache = Arc::new(BlockCache::new(config.cache_memory as usize));
         let (wish, wishes) = mpsc::unbounded_channel();
         let cores = Arc::new(Cores::new(wish.clone()));

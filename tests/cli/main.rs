@@ -19,6 +19,7 @@
 mod common;
 
 mod commands;
+mod copies;
 mod demo;
 mod help;
 mod input;

@@ -38,11 +38,8 @@ pub enum CoreError {
     #[error("the core was changed while an append was being prepared")]
     Stale,
     /// Peers must be asked first.
-    #[error(
-        "this store may be older than what was published, and nothing may be added before peers were asked: \
-         run the command again"
-    )]
-    InDoubt,
+    #[error("{0}")]
+    InDoubt(super::WriterDoubt),
     /// A core takes one append at a time.
     #[error("another append to the core is under way")]
     Busy,

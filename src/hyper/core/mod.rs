@@ -133,6 +133,8 @@ pub struct Core {
     claimed: Arc<AtomicBool>,
     /// What forbids to write it before peers were asked.
     doubt: Option<WriterDoubt>,
+    /// A peer's longer log was taken for a core that we write.
+    outgrown: bool,
     /// Counts commits, so that a flush can tell that its snapshot is no longer the latest.
     commits: u64,
 }
@@ -214,6 +216,7 @@ impl Core {
             appending: Arc::default(),
             claimed: Arc::default(),
             doubt: None,
+            outgrown: false,
             commits: 0,
         };
         core.derive();

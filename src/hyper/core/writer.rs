@@ -10,19 +10,38 @@ use super::{Core, CoreError, Result};
 use crate::key::hex;
 use std::sync::atomic::Ordering;
 
-/// Why a core of ours takes no append.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a core of ours takes no append. The later is the graver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WriterDoubt {
-    /// The store may be older than what was published.
-    Store(Doubt),
     /// A peer had more of it than we had.
     Outgrown,
+    /// The store may be older than what was published.
+    Store(Doubt),
+}
+
+impl std::fmt::Display for WriterDoubt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Outgrown => {
+                "this store is older than what was published: a peer had more of the drive, which has been \
+                 brought up to date; nothing was written, run the command again"
+            }
+            Self::Store(_) => {
+                "this store may be older than what was published: nothing was written, peers must be asked first"
+            }
+        })
+    }
 }
 
 impl Core {
     /// Why nothing may be appended before peers were asked; `None` if it may, or if the core is not ours.
     pub fn doubt(&self) -> Option<WriterDoubt> {
-        self.doubt
+        self.doubt.or(self.outgrown.then_some(WriterDoubt::Outgrown))
+    }
+
+    /// Whether a peer's longer log was taken since this was last asked.
+    pub fn take_outgrown(&mut self) -> bool {
+        std::mem::take(&mut self.outgrown)
     }
 
     /// Peers were asked, or somebody takes the blame: the core may be written. This is remembered.
@@ -33,7 +52,7 @@ impl Core {
             let durability = super::Durability::Durable;
             records.put_record(&self.trusted_record(), &number.to_le_bytes(), durability)?;
         }
-        self.doubt = None;
+        (self.doubt, self.outgrown) = (None, false);
         Ok(())
     }
 
@@ -53,17 +72,15 @@ impl Core {
 
     /// Takes note that a peer's longer log was taken.
     pub(super) fn outgrown(&mut self) {
-        if self.writable && self.doubt.is_none() {
-            self.doubt = Some(WriterDoubt::Outgrown);
-        }
+        self.outgrown |= self.writable;
     }
 
     /// # Errors
     /// [`CoreError::ReadOnly`], [`CoreError::InDoubt`].
     pub(super) fn check_writer(&self) -> Result<()> {
-        match self.doubt {
+        match self.doubt() {
             _ if !self.writable => Err(CoreError::ReadOnly),
-            Some(_) => Err(CoreError::InDoubt),
+            Some(doubt) => Err(CoreError::InDoubt(doubt)),
             None => self.check_claim(),
         }
     }

@@ -171,6 +171,9 @@ impl World {
             Op::Reopen => {
                 self.core = None;
                 self.open();
+                // Opened anew, it is what landed.
+                let found = contents(self.core());
+                self.history.extend(self.unsure.iter().filter(|state| **state == found).cloned());
             }
             Op::Full(full) => self.medium.set_full(full),
             Op::Crash { seed, kill } => self.crash(seed, kill),

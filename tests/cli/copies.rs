@@ -1,0 +1,235 @@
+//! A store that is not the one it was: restored, copied, killed; and keys that are not the drive's.
+
+use crate::common::*;
+use nix::sys::signal::Signal;
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Long enough for an owner to end.
+const SOON: Duration = Duration::from_secs(10);
+
+const RIGHT: &str = "1111111111111111111111111111111111111111111111111111111111111111";
+const WRONG: &str = "2222222222222222222222222222222222222222222222222222222222222222";
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    let done = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(done.success());
+}
+
+fn stop(mut process: Hdrive) {
+    process.signal(Signal::SIGINT);
+    process.wait(SOON);
+}
+
+fn put(lab: &Lab, key: &str, name: &str, more: &[&str]) -> Done {
+    let file = lab.path("file-to-put");
+    fs::write(&file, name).unwrap();
+    let target = format!("{key}/{name}");
+    let mut args = vec!["put", &target, text(&file)];
+    args.extend(more);
+    lab.run("alice", &args)
+}
+
+#[test]
+fn a_restored_store_does_not_fork_what_was_published() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("a"), pattern(1, 200_000)).unwrap();
+    let (share, key) = lab.share("alice", &folder);
+    stop(share);
+    copy(&lab.path("alice"), &lab.path("backup"));
+    fs::write(folder.join("b"), pattern(2, 200_000)).unwrap();
+    let (share, _) = lab.share("alice", &folder);
+    let mut seed = lab.spawn("bob", &["seed", &key]);
+    let copied = || (lab.run("bob", &["ls", &key]).text() == "a\nb\n").then_some(());
+    eventually("a whole copy at the peer", PATIENCE, copied);
+    let out = lab.path("out");
+    assert_eq!(lab.run("bob", &["get", &format!("{key}/b"), text(&out)]).code, 0);
+    stop(share);
+
+    fs::remove_dir_all(lab.path("alice")).unwrap();
+    copy(&lab.path("backup"), &lab.path("alice"));
+    let refused = put(&lab, &key, "c", &[]);
+    assert_ne!(refused.code, 0, "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("this store is older than what was published"),
+        "{}",
+        refused.stderr
+    );
+    // A share of the same folder is told the same, or finds the store brought up to date.
+    let again = put(&lab, &key, "c", &[]);
+    assert_eq!(again.code, 0, "{}", again.stderr);
+    assert_eq!(lab.run("alice", &["ls", &key]).text(), "a\nb\nc\n");
+    let third = put(&lab, &key, "d", &[]);
+    assert_eq!(third.code, 0, "{}", third.stderr);
+
+    // Its readers follow.
+    let mut served = lab.spawn("alice", &["seed", &key]);
+    let seen = || (lab.run("bob", &["ls", &key]).text() == "a\nb\nc\nd\n").then_some(());
+    eventually("the new files at the peer", PATIENCE, seen);
+    assert_eq!(lab.run("bob", &["cat", &format!("{key}/d")]).text(), "d");
+    assert_eq!(lab.run("bob", &["cat", &format!("{key}/b")]).stdout, pattern(2, 200_000));
+    for process in [&mut served, &mut seed] {
+        process.signal(Signal::SIGINT);
+    }
+}
+
+#[test]
+fn a_copy_that_can_ask_nobody_is_not_written_unless_somebody_vouches_for_it() {
+    let lab = Lab::new();
+    let key = lab.run("alice", &["create", "notes"]).text();
+    let key = key.trim_start_matches("key:").trim().to_string();
+    assert_eq!(put(&lab, &key, "a", &[]).code, 0);
+    fs::rename(lab.path("alice"), lab.path("moved")).unwrap();
+    // Moved, it is the one that it was.
+    fs::rename(lab.path("moved"), lab.path("alice")).unwrap();
+    assert_eq!(put(&lab, &key, "b", &[]).code, 0);
+
+    copy(&lab.path("alice"), &lab.path("copy"));
+    fs::remove_dir_all(lab.path("alice")).unwrap();
+    fs::rename(lab.path("copy"), lab.path("alice")).unwrap();
+    assert_eq!(lab.run("alice", &["status"]).code, 0);
+    let started = Instant::now();
+    let refused = put(&lab, &key, "c", &[]);
+    assert!(started.elapsed() < Duration::from_secs(20));
+    assert_ne!(refused.code, 0, "{}", refused.stderr);
+    assert!(refused.stderr.contains("--trust-store"), "{}", refused.stderr);
+    let vouched = put(&lab, &key, "c", &["--trust-store"]);
+    assert_eq!(vouched.code, 0, "{}", vouched.stderr);
+    assert_eq!(put(&lab, &key, "d", &[]).code, 0);
+}
+
+#[test]
+fn a_killed_command_keeps_nobody_from_writing() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("a"), "one").unwrap();
+    let (mut share, key) = lab.share("alice", &folder);
+    share.signal(Signal::SIGKILL);
+    share.wait(SOON);
+    let started = Instant::now();
+    let done = put(&lab, &key, "b", &[]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(!done.stderr.contains("asking"), "{}", done.stderr);
+}
+
+#[test]
+fn a_wrong_encryption_key_is_an_error_and_changes_nothing() {
+    let lab = Lab::new();
+    let create = |name: &str, more: &[&str]| {
+        let mut args = vec!["create", name];
+        args.extend(more);
+        lab.run("alice", &args).text().trim_start_matches("key:").trim().to_string()
+    };
+    let key = create("secret", &["--encryption-key", RIGHT]);
+    assert_eq!(put(&lab, &key, "a", &[]).code, 0);
+    let plain = create("plain", &[]);
+    assert_eq!(put(&lab, &plain, "a", &[]).code, 0);
+    let at = lab.folder("mnt");
+    let file = lab.path("file-to-put");
+    for (key, given, words) in [
+        (&key, WRONG, "the encryption key is not this drive's"),
+        (&plain, RIGHT, "this drive is not encrypted"),
+    ] {
+        let inside = format!("{key}/a");
+        let commands: [&[&str]; 6] = [
+            &["ls", key],
+            &["info", key],
+            &["cat", &inside],
+            &["mount", key, text(&at)],
+            &["put", &inside, text(&file)],
+            &["rm", &inside],
+        ];
+        for command in commands {
+            let started = Instant::now();
+            let mut process = lab.command("alice", command);
+            process.env("HDRIVE_ENCRYPTION_KEY", given);
+            let done = run(process);
+            assert_ne!(done.code, 0, "{command:?}");
+            assert!(done.stderr.contains(words), "{command:?}: {}", done.stderr);
+            assert!(started.elapsed() < Duration::from_secs(10), "{command:?}");
+        }
+        assert_eq!(put(&lab, key, "b", &[]).code, 0);
+        assert_eq!(lab.run("alice", &["cat", &format!("{key}/b")]).text(), "b");
+    }
+    let served = lab.spawn("alice", &["seed", &key]);
+    let right = ["cat", &format!("{key}/b"), "--encryption-key", RIGHT];
+    let read = || (lab.run("bob", &right).text() == "b").then_some(());
+    eventually("the file at a reader", PATIENCE, read);
+    stop(served);
+}
+
+/// A file system of so many bytes, or none where making one is not allowed. It goes with the test's folder.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    fn new(at: std::path::PathBuf, size: &str) -> Option<Self> {
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "none"])
+            .arg(&at)
+            .status();
+        let made = mount.is_ok_and(|status| status.success());
+        available("a tmpfs of its own", made).then_some(Self(at))
+    }
+
+    /// Takes all the room there is; removing the file gives it back.
+    fn fill(&self) -> std::path::PathBuf {
+        let filler = self.0.join("filler");
+        let mut file = fs::File::create(&filler).unwrap();
+        for size in [1 << 16, 4096] {
+            while std::io::Write::write_all(&mut file, &vec![1; size]).is_ok() {}
+        }
+        filler
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_at_the_first_start_and_later() {
+    let lab = Lab::new();
+    let Some(small) = Small::new(lab.folder("small"), "16m") else { return };
+    let on = |args: &[&str]| lab.run("small/store", args);
+    let filler = small.fill();
+    let full = on(&["create", "notes"]);
+    assert_eq!(full.code, 6, "{}", full.stderr);
+    assert!(full.stderr.contains("no space left"), "{}", full.stderr);
+    fs::remove_file(&filler).unwrap();
+    let made = on(&["create", "notes"]);
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    let file = lab.path("file");
+    fs::write(&file, pattern(3, 300_000)).unwrap();
+    let done = on(&["put", "notes/file", text(&file)]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+
+    // Closed in order, and killed in the middle.
+    for kill in [false, true] {
+        if kill {
+            let mut seed = lab.spawn("small/store", &["seed", "notes"]);
+            let pid = seed.pid().to_string();
+            let owns = || fs::read_to_string(small.0.join("store/lock")).ok().filter(|p| *p == pid);
+            eventually("the owner of the store", SOON, owns);
+            assert_eq!(on(&["put", "notes/other", text(&file)]).code, 0);
+            seed.signal(Signal::SIGKILL);
+            seed.wait(SOON);
+        }
+        let filler = small.fill();
+        let listed = on(&["ls", "notes"]);
+        assert_eq!(listed.code, 0, "killed: {kill}: {}", listed.stderr);
+        assert!(listed.text().starts_with("file\n"));
+        let read = on(&["cat", "notes/file"]);
+        assert_eq!(read.code, 0, "killed: {kill}: {}", read.stderr);
+        assert!(read.stdout == pattern(3, 300_000));
+        let refused = on(&["put", "notes/more", text(&file)]);
+        assert!(refused.stderr.contains("no space left"), "{}", refused.stderr);
+        fs::remove_file(&filler).unwrap();
+        let done = on(&["put", "notes/more", text(&file)]);
+        assert_eq!(done.code, 0, "killed: {kill}: {}", done.stderr);
+    }
+}
