@@ -15,7 +15,7 @@ pub async fn run(args: Cat, cx: Context) -> Result {
     let secret = encryption_key(&args.secret)?;
     let (target, drive, index) = open_target(&cx, &args.target, secret).await?;
     let reader = content(&drive, &index, &target.path)?;
-    let size = reader.size();
+    let size = reader.learn_size().await.map_err(|e| from_blob(&target.path, e))?;
     let mut offset = 0;
     let mut fetched = 0;
     while offset < size {

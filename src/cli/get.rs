@@ -165,12 +165,14 @@ impl Job {
         Ok(())
     }
 
-    async fn fetch(self: Arc<Self>, item: Item) -> Result {
+    async fn fetch(self: Arc<Self>, mut item: Item) -> Result {
+        let reader = super::target::content(&self.drive, &self.index, &item.path)?;
+        // Of a file with a block map the names tell only a guess.
+        item.size = reader.learn_size().await.map_err(|error| from_blob(&item.path, error))?;
         if is_there(&item) {
             self.advance(item.size);
             return Ok(());
         }
-        let reader = super::target::content(&self.drive, &self.index, &item.path)?;
         let part = Part(part_name(&item.to));
         let file = part.create(&item.to)?;
         let file = self.write(&item, &reader, file).await?;

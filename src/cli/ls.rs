@@ -7,10 +7,18 @@ use super::target::{encryption_key, open_target};
 use crate::hyper::drive::{Dir, Found, Leaf, Node};
 use crate::path::DrivePath;
 use serde_json::json;
+use std::time::Duration;
+
+/// Sizes that only a block map tells are waited for this long.
+const SIZES: Duration = Duration::from_secs(2);
 
 pub async fn run(args: Ls, cx: Context) -> Result {
     let secret = encryption_key(&args.secret)?;
-    let (target, _, index) = open_target(&cx, &args.target, secret).await?;
+    let (target, drive, mut index) = open_target(&cx, &args.target, secret).await?;
+    if (args.long || cx.out.json) && index.unsized_files() > 0 {
+        drive.sized(SIZES).await;
+        index = drive.index().unwrap_or(index);
+    }
     match index.lookup(&target.path) {
         Some(Found::Directory(dir)) => list(&args, &cx, dir, ""),
         Some(Found::File(_) | Found::Link(_)) => {
@@ -48,7 +56,7 @@ fn print(args: &Ls, cx: &Context, name: &str, node: &Node) {
                 json!({"name": name, "type": "directory", "entries": dir.len()})
             }
             Found::File(file) => json!({
-                "name": name, "type": "file", "size": file.size(), "mode": file.mode,
+                "name": name, "type": "file", "size": file.known_size(), "mode": file.mode,
                 "mtime": file.mtime_ms,
             }),
             Found::Link(link) => json!({"name": name, "type": "link", "target": &*link.target}),
@@ -67,7 +75,8 @@ fn print(args: &Ls, cx: &Context, name: &str, node: &Node) {
     cx.out.line(match found {
         Found::Directory(_) => format!("drwxr-xr-x {:>12} {:>16} {name}/", "-", "-"),
         Found::File(file) => {
-            format!("-{} {:>12} {time:>16} {name}", mode(file.mode), file.size())
+            let size = file.known_size().map_or_else(|| "?".into(), |size| size.to_string());
+            format!("-{} {size:>12} {time:>16} {name}", mode(file.mode))
         }
         Found::Link(link) => {
             let target = &link.target;

@@ -4,7 +4,7 @@ use super::args::Mount;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::looking::Looking;
-use super::target::{encryption_key, resolve};
+use super::target::{encryption_key, from_live, resolve};
 use crate::fs::{Access, DriveVolume, How, MountOptions, Mounted, split_options};
 use crate::hyper::drive::LiveDrive;
 use std::sync::Arc;
@@ -14,6 +14,8 @@ use std::time::Duration;
 const FIRST_LOOK: Duration = Duration::from_millis(800);
 /// The same once a peer is connected, so that the names are certain to come.
 const NAMES_COMING: Duration = Duration::from_secs(10);
+/// And the sizes of files that only a block map tells.
+const SIZES_COMING: Duration = Duration::from_secs(1);
 /// What a request may wait beyond the drive's own read timeout.
 const MARGIN: Duration = Duration::from_secs(5);
 
@@ -47,10 +49,15 @@ async fn serve(mounted: &Arc<Mounted>, drive: &LiveDrive, cx: &Context) -> Resul
         () = first_look(drive) => {}
         () = cx.cancel.cancelled() => {}
     }
-    cx.out.pair("mounted", mounted.mount_point().display());
+    if drive.problem().is_none() {
+        cx.out.pair("mounted", mounted.mount_point().display());
+    }
+    let mut failed = None;
     tokio::select! {
         () = mounted.ended() => return Ok(()),
         () = cx.cancel.cancelled() => {}
+        // Without the right key, say, it would stay empty for ever.
+        error = drive.failed() => failed = Some(error),
     }
     let mount = mounted.clone();
     let unmount = move || match mount.unmount(How::Clean) {
@@ -64,13 +71,20 @@ async fn serve(mounted: &Arc<Mounted>, drive: &LiveDrive, cx: &Context) -> Resul
         let point = mounted.mount_point().display();
         cx.out.note(format_args!("{point} was in use; it is unmounted lazily"));
     }
-    Ok(())
+    match failed {
+        Some(error) => Err(from_live(&drive.key(), error)),
+        None => Ok(()),
+    }
 }
 
 /// Waits until the names are here, or it is clear that they will not be for a while.
 async fn first_look(drive: &LiveDrive) {
-    if drive.current(FIRST_LOOK).await.is_err() && drive.db().reach().borrow().peers > 0 {
-        let _ = drive.current(NAMES_COMING).await;
+    let mut found = drive.current(FIRST_LOOK).await;
+    if found.is_err() && drive.problem().is_none() && drive.db().reach().borrow().peers > 0 {
+        found = drive.current(NAMES_COMING).await;
+    }
+    if found.is_ok() {
+        drive.sized(SIZES_COMING).await;
     }
 }
 

@@ -84,8 +84,12 @@ async fn fetch(
 ) -> std::result::Result<u64, String> {
     let text = |error: SourceError| error.to_string();
     let mut versions = drive.db().versions();
-    if versions.wait_for(|version| version.length > 0).await.is_err() {
-        return Err("the drive was closed".into());
+    tokio::select! {
+        opened = versions.wait_for(|version| version.length > 0) => {
+            opened.map_err(|_| "the drive was closed")?;
+        }
+        // There is nothing to hold as long as those who know the drive say that it is empty.
+        () = drive.empty() => return Ok(0),
     }
     drive.db().update(Duration::from_secs(5)).await;
     let version = drive.db().length();

@@ -27,6 +27,8 @@ pub struct Attr {
     /// 0 once the name is gone. Directories have 1, which tells tree walkers that the number says nothing
     /// about subdirectories.
     pub nlink: u32,
+    /// See [`Entry::sure`].
+    pub sure: bool,
 }
 
 impl Attr {
@@ -49,21 +51,35 @@ impl Attr {
             Kind::Symlink => 0o777,
             _ => entry.mode & 0o777,
         };
-        Self { ino, kind: entry.kind, size, mode, mtime_ms: entry.mtime_ms, nlink }
+        Self {
+            ino,
+            kind: entry.kind,
+            size,
+            mode,
+            mtime_ms: entry.mtime_ms,
+            nlink,
+            sure: entry.sure,
+        }
     }
 }
 
-/// Whose files they are and for how long an answer holds: the same for a whole mount.
+/// Whose files they are: the same for a whole mount.
 #[derive(Debug, Clone, Copy)]
 pub struct Look {
     pub uid: u32,
     pub gid: u32,
-    pub ttl: Duration,
+    /// Whether the kernel keeps everybody but the owner and root out by itself.
+    pub private: bool,
 }
 
 impl Look {
-    pub fn new(uid: u32, gid: u32, frozen: bool) -> Self {
-        Self { uid, gid, ttl: if frozen { FROZEN_TTL } else { LIVE_TTL } }
+    /// How long an answer holds; not at all if it is not lasting.
+    pub fn ttl(lasting: bool, frozen: bool) -> Duration {
+        match (lasting, frozen) {
+            (false, _) => Duration::ZERO,
+            (true, false) => LIVE_TTL,
+            (true, true) => FROZEN_TTL,
+        }
     }
 
     pub fn file_attr(&self, attr: &Attr) -> FileAttr {
@@ -77,7 +93,7 @@ impl Look {
             ctime: time,
             crtime: time,
             kind: file_type(attr.kind),
-            perm: attr.mode,
+            perm: if self.private && attr.ino == Ino::ROOT { attr.mode & 0o700 } else { attr.mode },
             nlink: attr.nlink,
             uid: self.uid,
             gid: self.gid,
@@ -89,8 +105,15 @@ impl Look {
 
     /// Attributes of "there is no such name", which the kernel remembers too.
     pub fn nothing(&self) -> FileAttr {
-        let nothing =
-            Attr { ino: Ino(0), kind: Kind::File, size: 0, mode: 0, mtime_ms: 0, nlink: 0 };
+        let nothing = Attr {
+            ino: Ino(0),
+            kind: Kind::File,
+            size: 0,
+            mode: 0,
+            mtime_ms: 0,
+            nlink: 0,
+            sure: true,
+        };
         self.file_attr(&nothing)
     }
 }
@@ -116,14 +139,22 @@ mod tests {
     use super::*;
 
     fn entry(kind: Kind) -> Entry {
-        Entry { kind, size: 1000, mode: 0o7755, mtime_ms: -1500, target: None, revision: 0 }
+        Entry {
+            kind,
+            size: 1000,
+            mode: 0o7755,
+            mtime_ms: -1500,
+            target: None,
+            revision: 0,
+            sure: true,
+        }
     }
 
     #[test]
     fn special_bits_are_never_shown() {
         let path = DrivePath::from_user("/a").unwrap();
         let attr = Attr::of_entry(Ino(2), &path, &entry(Kind::File), 1);
-        let shown = Look::new(7, 8, false).file_attr(&attr);
+        let shown = Look { uid: 7, gid: 8, private: false }.file_attr(&attr);
         assert_eq!((shown.perm, shown.uid, shown.gid), (0o755, 7, 8));
         assert_eq!((shown.size, shown.blocks), (1000, 2));
         assert_eq!(shown.mtime, UNIX_EPOCH - Duration::from_millis(1500));
@@ -134,6 +165,14 @@ mod tests {
         let path = DrivePath::from_user("/a/l").unwrap();
         let link = Entry { target: Some("/x".into()), ..entry(Kind::Symlink) };
         assert_eq!(Attr::of_entry(Ino(2), &path, &link, 1).size, 4);
+    }
+
+    #[test]
+    fn the_root_of_a_private_mount_lets_nobody_else_in() {
+        let root = Attr::of_entry(Ino::ROOT, &DrivePath::root(), &entry(Kind::Directory), 1);
+        let look = Look { uid: 7, gid: 8, private: true };
+        assert_eq!(look.file_attr(&root).perm, 0o700);
+        assert_eq!(look.file_attr(&Attr { ino: Ino(2), ..root }).perm, 0o755);
     }
 
     #[test]

@@ -21,7 +21,8 @@ pub type Held = Arc<dyn Deref<Target = LiveDrive> + Send + Sync>;
 /// A drive as the filesystem sees it.
 pub struct DriveVolume {
     drive: Held,
-    frozen: bool,
+    /// Whether it is mounted at a version.
+    fixed: bool,
     /// The longest a read waits, and a first look at the drive for its index while a peer is connected.
     patience: Duration,
     /// Turns true when this mount ends; other users of the drive go on.
@@ -29,8 +30,8 @@ pub struct DriveVolume {
 }
 
 impl DriveVolume {
-    pub fn new(drive: Held, frozen: bool, patience: Duration) -> Self {
-        Self { drive, frozen, patience, closed: watch::Sender::new(false) }
+    pub fn new(drive: Held, fixed: bool, patience: Duration) -> Self {
+        Self { drive, fixed, patience, closed: watch::Sender::new(false) }
     }
 
     /// Answers from the index. While there is none, a connected peer is waited for; without one the drive
@@ -64,7 +65,7 @@ impl Volume for DriveVolume {
     }
 
     fn frozen(&self) -> bool {
-        self.frozen
+        self.fixed && self.drive.is_whole()
     }
 
     fn lookup(&self, path: &DrivePath) -> Answer<Option<Entry>> {
@@ -133,6 +134,7 @@ fn entry(found: Found<'_>) -> Entry {
             mtime_ms: 0,
             target: None,
             revision: 0,
+            sure: true,
         },
         Found::File(file) => Entry {
             kind: Kind::File,
@@ -141,6 +143,7 @@ fn entry(found: Found<'_>) -> Entry {
             mtime_ms: file.mtime_ms.unwrap_or(0),
             target: None,
             revision: file.seq,
+            sure: file.known_size().is_some(),
         },
         Found::Link(link) => Entry {
             kind: Kind::Symlink,
@@ -149,6 +152,7 @@ fn entry(found: Found<'_>) -> Entry {
             mtime_ms: link.mtime_ms.unwrap_or(0),
             target: Some(link.target.to_string()),
             revision: link.seq,
+            sure: true,
         },
     }
 }
@@ -161,8 +165,8 @@ struct DriveFile {
 }
 
 impl FileContent for DriveFile {
-    fn size(&self) -> u64 {
-        self.reader.size()
+    fn size(&self) -> Option<u64> {
+        self.reader.known_size()
     }
 
     fn revision(&self) -> u64 {

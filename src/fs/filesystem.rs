@@ -61,12 +61,13 @@ pub struct Opened {
     pub handle: HandleId,
     /// Whether the pages that the kernel may hold are of this content.
     pub keep_pages: bool,
+    /// Whether the kernel must ask for every read, because it does not know where the content ends.
+    pub direct: bool,
 }
 
 /// A mounted drive.
 pub struct Filesystem {
     volume: Arc<dyn Volume>,
-    frozen: bool,
     /// After this a promise ends, whatever the volume does.
     deadline: Duration,
     inodes: Mutex<Inodes>,
@@ -85,7 +86,6 @@ impl Filesystem {
             _ => empty_root(),
         };
         Self {
-            frozen: volume.frozen(),
             deadline,
             inodes: Mutex::new(Inodes::new(root)),
             files: Handles::default(),
@@ -96,9 +96,9 @@ impl Filesystem {
         }
     }
 
-    /// Whether nothing ever changes, so that files need not be opened.
+    /// Whether nothing will change any more, so that files need not be opened.
     pub fn frozen(&self) -> bool {
-        self.frozen
+        self.volume.frozen()
     }
 
     /// Holds changes off while an answer is made and given to the kernel. Not to be nested.
@@ -177,7 +177,8 @@ impl Filesystem {
         let mut inodes = lock(&self.inodes);
         let ino = inodes.bind(&path, entry).ino();
         inodes.remember(ino);
-        Ok((inodes.get(ino).map(|node| Attr::of(ino, node)), lasting))
+        let attr = inodes.get(ino).map(|node| Attr::of(ino, node));
+        Ok((attr, lasting && attr.is_none_or(|attr| attr.sure)))
     }
 
     fn current(
@@ -201,7 +202,7 @@ impl Filesystem {
         let path = {
             let inodes = lock(&self.inodes);
             let node = inodes.get(ino).ok_or(FsError::Stale)?;
-            if self.frozen || !node.linked {
+            if !node.linked || node.entry.sure && self.frozen() {
                 return attr_of_known(&inodes, ino);
             }
             node.path.clone()
@@ -243,11 +244,6 @@ impl Filesystem {
     pub fn getxattr(&self, ino: Ino, name: &OsStr) -> Result<String> {
         let path = self.path(ino)?;
         xattr::get(&*self.volume, &path, name.as_bytes())
-    }
-
-    pub fn listxattr(&self, ino: Ino) -> Result<Vec<u8>> {
-        self.path(ino)?;
-        Ok(xattr::list())
     }
 
     // ---- files ----
@@ -292,7 +288,7 @@ impl Filesystem {
 
     fn opened(&self, ino: Ino, content: Arc<dyn FileContent>) -> Result<Opened> {
         let revision = content.revision();
-        let keep_pages = {
+        let (keep_pages, direct) = {
             let mut inodes = lock(&self.inodes);
             let node = inodes.get_mut(ino).ok_or(FsError::Stale)?;
             if node.entry.revision != revision {
@@ -302,11 +298,13 @@ impl Filesystem {
             let keep_pages = node.pages.is_none_or(|of| of == revision);
             node.pages = Some(revision);
             node.content = Some(content.clone());
+            // It was told this size; a block map may have told another since.
+            let direct = !node.entry.sure || content.size() != Some(node.entry.size);
             inodes.hold(ino);
-            keep_pages
+            (keep_pages, direct)
         };
         let handle = self.files.insert(OpenFile::new(ino, content));
-        Ok(Opened { handle, keep_pages })
+        Ok(Opened { handle, keep_pages, direct })
     }
 
     pub fn release(&self, handle: HandleId) {
@@ -328,7 +326,7 @@ impl Filesystem {
         if let Some(file) = self.files.get(handle) {
             return read_file(file, offset, len, self.deadline);
         }
-        if !self.frozen {
+        if !self.frozen() {
             return Reply::Now(Err(FsError::BadHandle));
         }
         if let Some(file) = lock(&self.ready).get(&ino) {
@@ -406,8 +404,10 @@ fn read_file(
     len: usize,
     deadline: Duration,
 ) -> Reply<Vec<Bytes>> {
-    let size = file.content.size();
-    let len = len.min(usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX));
+    let len = match file.content.size() {
+        Some(size) => len.min(usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX)),
+        None => len,
+    };
     if len == 0 {
         return Reply::Now(Ok(Vec::new()));
     }
@@ -434,5 +434,13 @@ fn read_file(
 }
 
 fn empty_root() -> Entry {
-    Entry { kind: Kind::Directory, size: 0, mode: 0o755, mtime_ms: 0, target: None, revision: 0 }
+    Entry {
+        kind: Kind::Directory,
+        size: 0,
+        mode: 0o755,
+        mtime_ms: 0,
+        target: None,
+        revision: 0,
+        sure: true,
+    }
 }

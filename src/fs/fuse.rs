@@ -50,7 +50,8 @@ pub struct Fuse {
     look: Look,
     pending: Arc<Pending>,
     runtime: Handle,
-    /// Whether the kernel agreed to do without OPEN; settled by `init`.
+    /// Whether the kernel can do without OPEN, and may: it then lets whoever may see a file read what it has cached.
+    /// Settled by `init`.
     no_open: bool,
 }
 
@@ -81,7 +82,7 @@ impl Fuse {
     }
 
     fn ttl(&self, lasting: bool) -> Duration {
-        if lasting { self.look.ttl } else { Duration::ZERO }
+        Look::ttl(lasting, self.fs.frozen())
     }
 }
 
@@ -119,7 +120,7 @@ impl Filesystem for Fuse {
         for flag in WANTED {
             let _ = config.add_capabilities(flag);
         }
-        if self.fs.frozen() {
+        if !self.look.private {
             self.no_open = config.add_capabilities(InitFlags::FUSE_NO_OPEN_SUPPORT).is_ok();
         }
         let _ = config.set_max_background(MAX_BACKGROUND);
@@ -159,7 +160,7 @@ impl Filesystem for Fuse {
         guarded("getattr", req, number, || {
             let _now = self.fs.publish();
             match self.fs.getattr(ino(number)) {
-                Ok(attr) => reply.attr(&self.ttl(true), &self.look.file_attr(&attr)),
+                Ok(attr) => reply.attr(&self.ttl(attr.sure), &self.look.file_attr(&attr)),
                 Err(error) => reply.error(failed("getattr", &error)),
             }
         });
@@ -177,7 +178,7 @@ impl Filesystem for Fuse {
             if flags.acc_mode() != OpenAccMode::O_RDONLY {
                 return reply.error(Errno::EROFS);
             }
-            if self.no_open {
+            if self.no_open && self.fs.frozen() {
                 return reply.error(Errno::ENOSYS);
             }
             match self.fs.open(ino(number)) {
@@ -268,8 +269,8 @@ impl Filesystem for Fuse {
     ) {
         guarded("readdirplus", req, number, || {
             let now = self.fs.publish();
-            let ttl = self.ttl(true);
             let result = self.fs.readdirplus(handle(fh), offset, &now, |item, attr: Attr| {
+                let ttl = self.ttl(attr.sure);
                 let attr = self.look.file_attr(&attr);
                 reply.add(attr.ino, item.cookie, item.name, &ttl, &attr, GENERATION)
             });
@@ -312,7 +313,7 @@ impl Filesystem for Fuse {
 
     fn listxattr(&self, req: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
         guarded("listxattr", req, number, || {
-            reply_xattr("listxattr", reply, size, self.fs.listxattr(ino(number)));
+            reply_xattr("listxattr", reply, size, Ok(Vec::new()));
         });
     }
 

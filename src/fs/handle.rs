@@ -33,7 +33,8 @@ impl OpenFile {
 
     /// Notes a read and starts fetching what will be read next.
     pub fn read_ahead(&self, offset: u64, len: u64) {
-        let next = lock(&self.prefetch).observe(offset, len, self.content.size());
+        let next =
+            lock(&self.prefetch).observe(offset, len, self.content.size().unwrap_or(u64::MAX));
         if let Some(range) = next {
             self.content.prefetch(range.start, range.end - range.start);
         }

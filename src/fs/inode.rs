@@ -234,7 +234,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn entry(kind: Kind, revision: u64) -> Entry {
-        Entry { kind, size: 0, mode: 0o644, mtime_ms: 0, target: None, revision }
+        Entry { kind, size: 0, mode: 0o644, mtime_ms: 0, target: None, revision, sure: true }
     }
 
     fn file(revision: u64) -> Entry {

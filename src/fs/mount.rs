@@ -44,11 +44,12 @@ pub fn mount(
     let point = prepare(mount_point, options.nonempty)?;
     let fs = Arc::new(Filesystem::new(volume.clone(), options.deadline));
     let pending = Pending::start().map_err(|source| io_error("starting a thread", source))?;
-    let look = Look::new(
-        options.uid.unwrap_or(Uid::effective().as_raw()),
-        options.gid.unwrap_or(Gid::effective().as_raw()),
-        fs.frozen(),
-    );
+    let owner = Uid::effective().as_raw();
+    let look = Look {
+        uid: options.uid.unwrap_or(owner),
+        gid: options.gid.unwrap_or(Gid::effective().as_raw()),
+        private: options.access == Access::OwnerAndRoot,
+    };
     let skin = Fuse::new(fs.clone(), look, pending.clone(), runtime);
     let device = attach(&point, options).map_err(|error| {
         pending.close();
@@ -66,9 +67,7 @@ pub fn mount(
         let (events, queue) = mpsc::channel();
         notify::start(fs.clone(), queue, session.notifier())
             .map_err(|source| io_error("starting a thread", source))?;
-        if !fs.frozen() {
-            volume.subscribe(notify::listener(events.clone()));
-        }
+        volume.subscribe(notify::listener(events.clone()));
         Ok((serve(session, &point)?, events))
     };
     let (ended, events) = start().inspect_err(|_| {

@@ -14,7 +14,6 @@ use fuser::{
 };
 use std::cell::RefCell;
 use std::ffi::OsStr;
-use std::time::Duration;
 
 /// Numbers are never used for another path, so there is one generation.
 pub(super) const GENERATION: Generation = Generation(0);
@@ -68,7 +67,7 @@ pub(super) fn reply_entry(
     let now = fs.publish();
     match result.and_then(|entry| fs.found(parent, name, entry, asked, &now)) {
         Ok((found, lasting)) => {
-            let ttl = if lasting { look.ttl } else { Duration::ZERO };
+            let ttl = Look::ttl(lasting, fs.frozen());
             let attr = found.map_or_else(|| look.nothing(), |attr| look.file_attr(&attr));
             reply.entry(&ttl, &attr, GENERATION);
         }
@@ -81,6 +80,7 @@ pub(super) fn reply_opened(reply: ReplyOpen, result: Result<Opened>) {
         Ok(opened) => {
             let mut flags = FopenFlags::FOPEN_NOFLUSH;
             flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_pages);
+            flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct);
             reply.opened(FileHandle(opened.handle.0), flags);
         }
         Err(error) => reply.error(failed("open", &error)),

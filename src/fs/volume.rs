@@ -63,6 +63,8 @@ pub struct Entry {
     pub target: Option<String>,
     /// Changes whenever content or attributes do: the sequence number of the entry's record.
     pub revision: u64,
+    /// False while the size is a guess, because only a peer can tell it. The kernel must not believe it then.
+    pub sure: bool,
 }
 
 /// What `statfs` and the xattrs of the root tell.
@@ -86,8 +88,8 @@ pub struct Changes {
 pub trait Volume: Send + Sync + 'static {
     /// Never touches the network.
     fn info(&self) -> VolumeInfo;
-    /// Whether this is a checkout at a fixed version: no entry and no content ever changes while mounted.
-    /// The kernel may then cache for days and files need not be opened.
+    /// Whether no entry and no content will change any more while mounted: a fixed version of which everything is
+    /// known. It may become true. The kernel may then cache for days and files need not be opened.
     fn frozen(&self) -> bool {
         false
     }
@@ -108,7 +110,8 @@ pub trait Volume: Send + Sync + 'static {
 
 /// Content of one file at one revision.
 pub trait FileContent: Send + Sync + 'static {
-    fn size(&self) -> u64;
+    /// None as long as only a peer can tell it; reads then tell where the end is.
+    fn size(&self) -> Option<u64>;
     /// [`Entry::revision`] of the entry this is the content of. A reader that knows another revision looks
     /// the name up again, so that size and bytes always belong together.
     fn revision(&self) -> u64;

@@ -1,4 +1,7 @@
 //! Extended attributes: what is known of a file beyond POSIX.
+//!
+//! They are read by name and not listed: programs that copy what is listed (`cp -a`, `rsync -X`, `tar --xattrs`) would
+//! carry the key of this drive onto files that are somewhere else.
 
 use super::errno::{FsError, Result};
 use super::volume::Volume;
@@ -11,8 +14,6 @@ const VERSION: &str = "user.hdrive.version";
 /// Bytes of the file, or of everything below the directory, that are in the local store, in decimal.
 const CACHED: &str = "user.hdrive.cached";
 
-const ALL: [&str; 3] = [KEY, VERSION, CACHED];
-
 /// Value of the attribute `name` of what is at `path`.
 ///
 /// # Errors
@@ -24,9 +25,4 @@ pub fn get(volume: &dyn Volume, path: &DrivePath, name: &[u8]) -> Result<String>
         Ok(CACHED) => Ok(volume.cached_bytes(path).to_string()),
         _ => Err(FsError::NoAttribute),
     }
-}
-
-/// All names, each followed by a NUL, as listxattr(2) wants them.
-pub fn list() -> Vec<u8> {
-    ALL.iter().flat_map(|name| name.bytes().chain([0])).collect()
 }

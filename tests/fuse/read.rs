@@ -1,6 +1,6 @@
 //! open, read, release.
 
-use crate::common::{mounted, mounted_with, pattern, runtime};
+use crate::common::{errno, mounted, mounted_with, pattern, runtime, soon};
 use crate::volume::{BLOCK, Behaviour, TestVolume};
 use hdrive::fs::MountOptions;
 use std::fs::{self, File};
@@ -126,4 +126,47 @@ fn one_thread_is_enough() {
     let Some(mount) = mounted_with(&volume, &options) else { return };
     assert_eq!(fs::read(mount.at("f")).unwrap(), bytes);
     let _ = runtime();
+}
+
+#[test]
+fn a_file_of_unknown_size_is_never_read_as_empty() {
+    let volume = TestVolume::new();
+    let bytes = pattern(200_000);
+    volume.file("/map", bytes.clone());
+    volume.file("/late", bytes.clone());
+    for name in ["/map", "/late"] {
+        volume.sure(name, false);
+    }
+    volume.reading("/map", Behaviour::Missing(Duration::from_millis(50)));
+    volume.reading("/late", Behaviour::After(Duration::from_millis(50)));
+    let Some(mount) = mounted(&volume) else { return };
+    assert_eq!(std::fs::metadata(mount.at("map")).unwrap().len(), 1);
+    assert_eq!(errno(std::fs::read(mount.at("map"))), nix::errno::Errno::ETIMEDOUT);
+    assert_eq!(std::fs::read(mount.at("late")).unwrap(), bytes, "to where its end really is");
+
+    // Somebody has the map: no look of before counts.
+    volume.reading("/map", Behaviour::Here);
+    volume.sure("/map", true);
+    assert_eq!(std::fs::metadata(mount.at("map")).unwrap().len(), 200_000, "without being told");
+    assert_eq!(std::fs::read(mount.at("map")).unwrap(), bytes);
+    volume.changed(&["/map"]);
+    soon("the size", || std::fs::metadata(mount.at("map")).unwrap().len() == 200_000);
+}
+
+#[test]
+fn a_version_that_is_found_late_fills_the_mount_and_is_kept_then() {
+    let volume = TestVolume::new();
+    let Some(mount) = mounted(&volume) else { return };
+    assert_eq!(std::fs::read_dir(mount.at("")).unwrap().count(), 0);
+    assert!(std::fs::metadata(mount.at("a")).is_err());
+    volume.file("/a", "found");
+    volume.freeze();
+    volume.changed(&["/a", "/"]);
+    soon("the file", || std::fs::read(mount.at("a")).is_ok_and(|bytes| bytes == b"found"));
+    assert_eq!(std::fs::read_dir(mount.at("")).unwrap().count(), 1);
+    let before = volume.counts().lookups.load(Ordering::Relaxed);
+    for _ in 0..10 {
+        assert_eq!(std::fs::read(mount.at("a")).unwrap(), b"found");
+    }
+    assert!(volume.counts().lookups.load(Ordering::Relaxed) <= before + 2);
 }

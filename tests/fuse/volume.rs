@@ -6,7 +6,7 @@ use hdrive::fs::volume::{
 };
 use hdrive::path::DrivePath;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -53,7 +53,7 @@ type Listener = Box<dyn Fn(Changes) + Send + Sync>;
 pub struct TestVolume {
     state: Mutex<State>,
     listeners: Mutex<Vec<Listener>>,
-    frozen: bool,
+    frozen: AtomicBool,
     closed: watch::Sender<bool>,
     counts: Arc<Counts>,
 }
@@ -85,12 +85,25 @@ impl TestVolume {
         let volume = Self {
             state: Mutex::default(),
             listeners: Mutex::default(),
-            frozen,
+            frozen: AtomicBool::new(frozen),
             closed: watch::Sender::new(false),
             counts: Arc::default(),
         };
         volume.put("/", Kind::Directory, Bytes::new(), None);
         Arc::new(volume)
+    }
+
+    /// From now on nothing changes any more.
+    pub fn freeze(&self) {
+        self.frozen.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the size of a file is known; what it is taken for is one byte as long as it is not.
+    pub fn sure(&self, at: &str, sure: bool) {
+        let mut state = self.state.lock().unwrap();
+        let item = state.items.get_mut(&path(at)).unwrap();
+        item.entry.sure = sure;
+        item.entry.size = if sure { item.bytes.len() as u64 } else { 1 };
     }
 
     pub fn counts(&self) -> &Counts {
@@ -108,6 +121,7 @@ impl TestVolume {
             mtime_ms: 1_600_000_000_000 + revision as i64 * 1000,
             target: target.map(str::to_owned),
             revision,
+            sure: true,
         };
         let mut dir = path(at).parent();
         while let Some(parent) = dir {
@@ -120,6 +134,7 @@ impl TestVolume {
                     mtime_ms: 0,
                     target: None,
                     revision,
+                    sure: true,
                 },
                 bytes: Bytes::new(),
                 reading: Behaviour::Here,
@@ -224,7 +239,7 @@ impl Volume for TestVolume {
     }
 
     fn frozen(&self) -> bool {
-        self.frozen
+        self.frozen.load(Ordering::Relaxed)
     }
 
     fn lookup(&self, at: &DrivePath) -> Answer<Option<Entry>> {
@@ -251,7 +266,7 @@ impl Volume for TestVolume {
         match self.item(at) {
             Some(item) => Answer::Now(Ok(Arc::new(TestContent {
                 bytes: item.bytes,
-                size: item.entry.size,
+                size: item.entry.sure.then_some(item.entry.size),
                 revision: item.entry.revision,
                 behaviour: item.reading,
                 closed: self.closed.subscribe(),
@@ -281,7 +296,7 @@ impl Volume for TestVolume {
 
 struct TestContent {
     bytes: Bytes,
-    size: u64,
+    size: Option<u64>,
     revision: u64,
     behaviour: Behaviour,
     closed: watch::Receiver<bool>,
@@ -304,7 +319,7 @@ impl TestContent {
 }
 
 impl FileContent for TestContent {
-    fn size(&self) -> u64 {
+    fn size(&self) -> Option<u64> {
         self.size
     }
 

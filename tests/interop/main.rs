@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod lacking;
 mod mount_js;
 mod network;
 mod share_to_js;

@@ -142,6 +142,13 @@ const ops = {
     return {}
   },
 
+  // Gives up the blocks that an entry names: of a block map, the map and what it lists. The tree nodes between them
+  // go as well, so that their neighbours cannot be proven any more.
+  async clear({ key, path }) {
+    await drives.get(key).clear(path)
+    return {}
+  },
+
   // An entry exactly as given: hostile names and values.
   async entry({ key, path, value }) {
     const SubEncoder = require('sub-encoder')

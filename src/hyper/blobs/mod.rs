@@ -71,7 +71,7 @@ impl Blobs {
     }
 
     /// Content of a blob. `size` is what [`Blobs::map`] told earlier for a block map; without it the
-    /// reader tells 0 until it has read the map.
+    /// reader cannot tell its size until it has read the map.
     pub fn reader(&self, id: BlobId, size: Option<u64>) -> Reader {
         Reader::new(Arc::clone(&self.source), id, size)
     }
@@ -79,6 +79,11 @@ impl Blobs {
     /// The block map that a blob with `block_map` set holds.
     pub async fn map(&self, id: &BlobId) -> Result<BlockMap> {
         reader::load_map(&*self.source, id).await
+    }
+
+    /// The same if all blocks of the map are here.
+    pub fn map_local(&self, id: &BlobId) -> Result<Option<BlockMap>> {
+        reader::load_map_local(&*self.source, id)
     }
 
     /// Starts writing. Blocks while another writer is open.

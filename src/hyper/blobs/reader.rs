@@ -35,8 +35,8 @@ pub struct Reader(Arc<Inner>);
 struct Inner {
     source: Arc<dyn BlockSource>,
     id: BlobId,
-    /// Size as told by whoever opened it.
-    size: u64,
+    /// Size as told by whoever opened it; none for a block map that nobody has read.
+    size: Option<u64>,
     map: OnceLock<BlockMap>,
     /// The block touched last.
     border: Mutex<Option<Span>>,
@@ -76,14 +76,27 @@ impl Pieces {
 
 impl Reader {
     pub(super) fn new(source: Arc<dyn BlockSource>, id: BlobId, size: Option<u64>) -> Self {
-        let size = size.unwrap_or(if id.block_map { 0 } else { id.byte_length });
+        let size = size.or((!id.block_map).then_some(id.byte_length));
         let (map, border) = (OnceLock::new(), Mutex::new(None));
         Self(Arc::new(Inner { source, id, size, map, border }))
     }
 
-    /// Bytes of the content.
+    /// Bytes of the content as far as they are known; see [`Self::known_size`].
     pub fn size(&self) -> u64 {
-        self.0.map.get().map_or(self.0.size, BlockMap::size)
+        self.known_size().unwrap_or(0)
+    }
+
+    /// Bytes of the content; none for a block map that nobody has read yet.
+    pub fn known_size(&self) -> Option<u64> {
+        self.0.map.get().map(BlockMap::size).or(self.0.size)
+    }
+
+    /// Bytes of the content, fetching the block map if only that tells them.
+    pub async fn learn_size(&self) -> Result<u64> {
+        match self.known_size() {
+            Some(size) => Ok(size),
+            None => Ok(self.0.map().await?.size()),
+        }
     }
 
     /// The bytes `offset..offset + len`, cut at the end, if every block of them is here.
@@ -134,7 +147,7 @@ impl Reader {
     /// Starts fetching `offset..offset + len`; a hint.
     pub fn prefetch(&self, offset: u64, len: u64) {
         let Inner { source, id, .. } = &*self.0;
-        let end = offset.saturating_add(len).min(self.size());
+        let end = offset.saturating_add(len).min(self.known_size().unwrap_or(u64::MAX));
         if id.block_map {
             match self.0.local_map() {
                 Ok(Some(map)) => {
@@ -324,12 +337,8 @@ impl Inner {
 
     fn local_map(&self) -> Result<Option<&BlockMap>> {
         if self.map.get().is_none() {
-            let mut blocks = Vec::new();
-            for block in map_blocks(&self.id)? {
-                let Some(bytes) = self.source.try_block(block)? else { return Ok(None) };
-                blocks.push(bytes);
-            }
-            let _ = self.map.set(BlockMap::decode(&blocks)?);
+            let Some(map) = load_map_local(&*self.source, &self.id)? else { return Ok(None) };
+            let _ = self.map.set(map);
         }
         Ok(self.map.get())
     }
@@ -393,4 +402,14 @@ fn map_blocks(id: &BlobId) -> Result<std::ops::Range<u64>> {
 pub(super) async fn load_map(source: &dyn BlockSource, id: &BlobId) -> Result<BlockMap> {
     let blocks = source::blocks(source, map_blocks(id)?).await?;
     BlockMap::decode(&blocks)
+}
+
+/// Reads a block map if all of it is here.
+pub(super) fn load_map_local(source: &dyn BlockSource, id: &BlobId) -> Result<Option<BlockMap>> {
+    let mut blocks = Vec::new();
+    for block in map_blocks(id)? {
+        let Some(bytes) = source.try_block(block)? else { return Ok(None) };
+        blocks.push(bytes);
+    }
+    BlockMap::decode(&blocks).map(Some)
 }

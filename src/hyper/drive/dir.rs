@@ -48,7 +48,7 @@ pub struct Link {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {
     Blob(BlobId),
-    /// A block map, with the size it tells; none while the map could not be fetched.
+    /// A block map, with the size it tells; none until the map is here.
     Mapped(Box<(BlobId, Option<u64>)>),
     /// The entry makes no sense; reading fails with this.
     Damaged(Arc<str>),
@@ -64,12 +64,21 @@ impl File {
         }
     }
 
-    /// Bytes of the content; 0 while a block map's size is not known.
+    /// Bytes of the content, as far as they are known: those of its block map while that is not here, so that nobody
+    /// takes the file for empty. See [`Self::known_size`].
     pub fn size(&self) -> u64 {
         match &self.content {
             Content::Blob(id) => id.byte_length,
-            Content::Mapped(mapped) => mapped.1.unwrap_or(0),
+            Content::Mapped(mapped) => mapped.1.unwrap_or(mapped.0.byte_length.max(1)),
             Content::Damaged(_) => 0,
+        }
+    }
+
+    /// Bytes of the content; none while only a block map tells them that is not here.
+    pub fn known_size(&self) -> Option<u64> {
+        match &self.content {
+            Content::Mapped(mapped) => mapped.1,
+            _ => Some(self.size()),
         }
     }
 }

@@ -13,14 +13,10 @@ use super::Entry;
 use super::dir::{Content, Dir, File, Leaf, Link, Node, differences};
 use super::names::{self, Name};
 use crate::hyper::bee::{Bee, BeeError, Difference};
-use crate::hyper::blobs::{BlobError, BlobId, Blobs, MAX_MAP_BLOCKS};
-use crate::hyper::source::SourceError;
+use crate::hyper::blobs::{BlobError, BlobId, Blobs};
 use crate::path::DrivePath;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// Block maps whose blocks are asked for at a time, to learn the sizes of their files.
-const MAP_WINDOW: usize = 256;
 
 /// Changes beyond the number of files at which the whole bee is walked again: a difference needs a round
 /// trip per step down, a walk one per level.
@@ -51,7 +47,7 @@ pub struct DriveIndex {
     forks: (u64, u64),
     bytes: u64,
     left_out: u64,
-    /// Files with a block map that could not be fetched yet.
+    /// Files whose block map is not here yet.
     unsized_files: BTreeSet<DrivePath>,
 }
 
@@ -115,7 +111,8 @@ impl DriveIndex {
                 index.leave_out(path.as_str(), &TOO_MANY);
             }
         }
-        index.learn_sizes(blobs).await;
+        let unsized_files: Vec<DrivePath> = index.unsized_files.iter().cloned().collect();
+        index.learn_local(blobs, &unsized_files);
         Ok(index)
     }
 
@@ -138,7 +135,8 @@ impl DriveIndex {
             if added > 0 {
                 index.apply_difference(&bee, old.version).await?;
             }
-            index.learn_sizes(blobs).await;
+            let fresh = index.unsized_files.difference(&old.unsized_files).cloned();
+            index.learn_local(blobs, &fresh.collect::<Vec<_>>());
             index
         };
         let changed = changed_paths(old, &index, !same_past);
@@ -165,9 +163,63 @@ impl DriveIndex {
         self.left_out
     }
 
-    /// Files whose size is still to be learned: their block map could not be fetched.
+    /// Files whose size is still to be learnt: their block map is not here.
     pub fn unsized_files(&self) -> usize {
         self.unsized_files.len()
+    }
+
+    /// Those files, with the ids of their block maps.
+    pub fn unsized_maps(&self) -> impl Iterator<Item = (&DrivePath, BlobId)> {
+        self.unsized_files.iter().filter_map(|path| Some((path, self.unsized_map(path)?)))
+    }
+
+    fn unsized_map(&self, path: &DrivePath) -> Option<BlobId> {
+        match self.node(path)?.leaf()? {
+            Leaf::File(File { content: Content::Mapped(mapped), .. }) if mapped.1.is_none() => {
+                Some(mapped.0)
+            }
+            _ => None,
+        }
+    }
+
+    /// The same names with what was learnt of sizes since, and the paths that this changes.
+    pub fn with_sizes(
+        &self,
+        learnt: Vec<(DrivePath, BlobId, Result<u64, BlobError>)>,
+    ) -> (Self, Vec<DrivePath>) {
+        let mut index = self.clone();
+        let learnt = learnt.into_iter();
+        let changed = learnt
+            .filter_map(|(path, id, size)| index.learn(&path, id, size).then_some(path))
+            .collect();
+        (index, changed)
+    }
+
+    /// Notes what a block map told of a file, if the file still has that map. Whether it told something.
+    fn learn(&mut self, path: &DrivePath, id: BlobId, size: Result<u64, BlobError>) -> bool {
+        if self.unsized_map(path) != Some(id) {
+            return false;
+        }
+        let content = match size {
+            Ok(size) => Content::Mapped(Box::new((id, Some(size)))),
+            Err(BlobError::Source(_)) => return false,
+            Err(error) => Content::Damaged(error.to_string().into()),
+        };
+        match self.node(path).and_then(Node::leaf).cloned() {
+            Some(Leaf::File(file)) => self.insert(path, Leaf::File(File { content, ..file })),
+            _ => false,
+        }
+    }
+
+    /// Reads the block maps of these files that are here.
+    fn learn_local(&mut self, blobs: &Blobs, paths: &[DrivePath]) {
+        for path in paths {
+            if let Some(id) = self.unsized_map(path)
+                && let Some(size) = blobs.map_local(&id).transpose()
+            {
+                self.learn(path, id, size.map(|map| map.size()));
+            }
+        }
     }
 
     pub fn lookup(&self, path: &DrivePath) -> Option<Found<'_>> {
@@ -423,52 +475,6 @@ impl DriveIndex {
             depth -= 1;
         }
     }
-
-    /// Fetches the block maps of files whose size is not known, side by side. A map that does not come is
-    /// tried again at the next refresh; after the first one, nothing more is waited for.
-    async fn learn_sizes(&mut self, blobs: &Blobs) {
-        let todo: Vec<(DrivePath, File, BlobId)> = self
-            .unsized_files
-            .iter()
-            .filter_map(|path| match self.node(path)?.leaf()? {
-                Leaf::File(file) => match &file.content {
-                    Content::Mapped(mapped) => Some((path.clone(), file.clone(), mapped.0)),
-                    _ => None,
-                },
-                Leaf::Link(_) => None,
-            })
-            .collect();
-        let mut patient = true;
-        for window in todo.chunks(MAP_WINDOW) {
-            let blocks = window.iter().filter(|(_, _, id)| id.block_length <= MAX_MAP_BLOCKS);
-            let blocks = blocks.flat_map(|(_, _, id)| id.block_offset..id.block_end());
-            blobs.source().prefetch(&blocks.collect::<Vec<_>>());
-            for (path, file, id) in window {
-                let content = match map_size(blobs, id, patient).await {
-                    Ok(size) => Content::Mapped(Box::new((*id, Some(size)))),
-                    Err(BlobError::Source(error)) => {
-                        tracing::debug!(%path, %error, "size not known yet");
-                        patient = false;
-                        continue;
-                    }
-                    Err(error) => Content::Damaged(error.to_string().into()),
-                };
-                self.insert(path, Leaf::File(File { content, ..file.clone() }));
-            }
-        }
-    }
-}
-
-/// Bytes of the content behind a block map.
-async fn map_size(blobs: &Blobs, id: &BlobId, patient: bool) -> Result<u64, BlobError> {
-    if !patient && id.block_length <= MAX_MAP_BLOCKS {
-        for block in id.block_offset..id.block_end() {
-            if blobs.source().try_block(block)?.is_none() {
-                return Err(SourceError::TimedOut(block).into());
-            }
-        }
-    }
-    Ok(blobs.map(id).await?.size())
 }
 
 fn has_dir(node: &Option<Node>) -> bool {

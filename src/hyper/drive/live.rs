@@ -3,10 +3,12 @@
 //! [`LiveDrive::follow`] is the loop; whoever opens the drive runs it as a task. It waits for the first
 //! verified length, reads the header, opens the core of the contents, loads the index, and then, on each new
 //! version, brings the index up to date and tells the listeners which paths changed. With a fixed version
-//! it stops after the first load.
+//! it stops when that is whole. A drive that its peers say is empty is shown as that.
 //!
 //! A new index replaces the old one in one step: a reader sees one version or the next, never a mixture.
 #![expect(clippy::disallowed_methods, reason = "its waits are those of callers, in real time")]
+
+mod follow;
 
 use super::{BlobsCore, Drive, DriveError, DriveIndex, FileReader, Found, secret};
 use crate::hyper::bee::{Bee, BeeError, Metadata};
@@ -19,10 +21,7 @@ use crate::key::CoreKey;
 use crate::path::DrivePath;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
-
-/// After a failed load the next try comes after this, or with the next new version.
-const RETRY: Duration = Duration::from_millis(500);
+use tokio::sync::{Notify, watch};
 
 /// Encryption keys kept until block 0 tells which is right: one user's, and those of his next tries.
 const MAX_OFFERED: usize = 8;
@@ -59,13 +58,19 @@ impl From<CoreError> for LiveError {
 }
 
 impl LiveError {
-    /// No peer can mend it.
+    /// Whether trying again cannot help as long as the drive stays as it is.
     fn is_final(&self) -> bool {
-        let foreign = matches!(self, Self::Encrypted | Self::Drive(DriveError::ForeignContents));
-        let key = |error: &CoreError| {
-            matches!(error, CoreError::OtherEncryptionKey | CoreError::Unencrypted)
-        };
-        foreign || matches!(self, Self::Store(error) if key(error))
+        match self {
+            Self::Encrypted => true,
+            Self::Drive(DriveError::Bee(error)) => !matches!(error, BeeError::Source(_)),
+            Self::Drive(error) => {
+                matches!(error, DriveError::ContentKey | DriveError::ForeignContents)
+            }
+            Self::Store(error) => {
+                matches!(**error, CoreError::OtherEncryptionKey | CoreError::Unencrypted)
+            }
+            _ => false,
+        }
     }
 }
 
@@ -74,9 +79,21 @@ impl LiveError {
 struct Known {
     index: Option<Arc<DriveIndex>>,
     /// What the last try to load it met.
-    problem: Option<String>,
-    /// The same, if waiting does not help: the key is wrong, say.
-    refused: Option<LiveError>,
+    problem: Option<LiveError>,
+}
+
+impl Known {
+    /// The index, or why there will be none.
+    fn decided(
+        &self,
+        enough: impl Fn(&DriveIndex) -> bool,
+    ) -> Option<Result<Arc<DriveIndex>, LiveError>> {
+        match (&self.index, &self.problem) {
+            (Some(index), _) if enough(index) => Some(Ok(index.clone())),
+            (_, Some(problem)) if problem.is_final() => Some(Err(problem.clone())),
+            _ => None,
+        }
+    }
 }
 
 /// See the module.
@@ -86,6 +103,8 @@ pub struct LiveDrive {
     bee: Bee,
     /// Encryption keys that somebody passed before it could be told whether they are right.
     offered: Mutex<Vec<[u8; 32]>>,
+    /// One more was passed.
+    nudge: Notify,
     at: Option<u64>,
     opened: OnceLock<(Drive, CoreHandle)>,
     known: watch::Sender<Known>,
@@ -117,6 +136,7 @@ impl LiveDrive {
             db,
             bee,
             offered: Mutex::new(secret.into_iter().collect()),
+            nudge: Notify::new(),
             at,
             opened: OnceLock::new(),
             known: watch::Sender::default(),
@@ -134,7 +154,8 @@ impl LiveDrive {
         let excess = offered.len().saturating_sub(MAX_OFFERED);
         offered.drain(..excess);
         if key.is_some() {
-            self.known.send_modify(|known| known.refused = None);
+            self.known.send_modify(|known| known.problem = None);
+            self.nudge.notify_one();
         }
         Ok(())
     }
@@ -188,7 +209,8 @@ impl LiveDrive {
         } else if self.db.length() == 0 {
             return Ok(Arc::default());
         }
-        let length = self.at.unwrap_or_else(|| self.db.length());
+        // A fixed version is the nearest that the drive has.
+        let length = if self.at.is_some() { 0 } else { self.db.length() };
         let left = limit.saturating_sub(started.elapsed());
         match self.wait_for(left, |index| index.version() >= length).await {
             // An older version is better than none.
@@ -197,25 +219,56 @@ impl LiveDrive {
         }
     }
 
+    /// Why the drive cannot be shown, if that is for good.
+    pub fn problem(&self) -> Option<LiveError> {
+        self.known.borrow().decided(|_| true).and_then(Result::err)
+    }
+
+    /// Waits for [`Self::problem`].
+    pub async fn failed(&self) -> LiveError {
+        let mut known = self.known.subscribe();
+        let failed =
+            known.wait_for(|known| known.decided(|_| true).is_some_and(|decided| decided.is_err()));
+        match failed.await.ok().and_then(|known| known.problem.clone()) {
+            Some(problem) => problem,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until those who know the drive have said that nothing is in it.
+    pub async fn empty(&self) {
+        let mut known = self.known.subscribe();
+        let empty =
+            known.wait_for(|known| known.index.as_ref().is_some_and(|index| index.version() == 0));
+        if empty.await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Waits until the sizes of all files are known, or until `limit` is over: block maps may still be on their way
+    /// when the names are here.
+    pub async fn sized(&self, limit: Duration) -> bool {
+        let mut known = self.known.subscribe();
+        let sized = known
+            .wait_for(|known| known.index.as_ref().is_some_and(|index| index.unsized_files() == 0));
+        tokio::time::timeout(limit, sized).await.is_ok_and(|sized| sized.is_ok())
+    }
+
     async fn wait_for(
         &self,
         limit: Duration,
         enough: impl Fn(&DriveIndex) -> bool,
     ) -> Result<Arc<DriveIndex>, LiveError> {
         let mut known = self.known.subscribe();
-        let found = known.wait_for(|known| {
-            known.refused.is_some() || known.index.as_ref().is_some_and(|i| enough(i))
-        });
+        let found = known.wait_for(|known| known.decided(&enough).is_some());
         tokio::select! {
             biased;
-            found = found => match found.map(|known| known.clone()) {
-                Ok(Known { refused: Some(error), .. }) => Err(error),
-                Ok(Known { index: Some(index), .. }) => Ok(index),
-                _ => Err(LiveError::NoPeers),
-            },
+            found = found => {
+                found.ok().and_then(|known| known.decided(&enough)).unwrap_or(Err(LiveError::NoPeers))
+            }
             () = self.db.deserted() => Err(LiveError::NoPeers),
             () = tokio::time::sleep(limit) => {
-                let problem = self.known.borrow().problem.clone();
+                let problem = self.known.borrow().problem.as_ref().map(ToString::to_string);
                 let waiting = match self.db.reach().borrow().peers {
                     0 => "no peer was found yet".to_string(),
                     n => format!("{n} peer(s) connected, none sent what is missing"),
@@ -223,55 +276,6 @@ impl LiveDrive {
                 Err(LiveError::TimedOut(problem.unwrap_or(waiting)))
             }
         }
-    }
-
-    /// Keeps the index current until the drive is closed; returns after the first load if the version is
-    /// fixed.
-    pub async fn follow(&self) {
-        let mut versions = self.db.versions();
-        loop {
-            let length = versions.borrow_and_update().length;
-            let wanted = self.at.unwrap_or(1).max(1);
-            let retry = match length >= wanted {
-                true => match self.load().await {
-                    Ok(()) if self.at.is_some() => return,
-                    Ok(()) => false,
-                    Err(error) => {
-                        tracing::info!(drive = %crate::key::short(&self.key().0), %error, "not loaded");
-                        self.known.send_modify(|known| {
-                            known.problem = Some(error.to_string());
-                            known.refused = Some(error).filter(LiveError::is_final);
-                        });
-                        true
-                    }
-                },
-                false => false,
-            };
-            let changed = versions.changed();
-            if retry {
-                let _ = tokio::time::timeout(RETRY, changed).await;
-            } else if changed.await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Loads the index of the present version, or refreshes the one that is known.
-    async fn load(&self) -> Result<(), LiveError> {
-        let drive = self.drive().await?;
-        let old = self.index();
-        let (index, changed) = match (&old, self.at) {
-            (Some(old), None) => drive.refresh(old).await?,
-            (_, Some(version)) => first(drive.checkout(version).index().await?),
-            (None, None) => first(drive.index().await?),
-        };
-        let index = Arc::new(index);
-        self.known.send_replace(Known { index: Some(index), ..Known::default() });
-        if !changed.is_empty() {
-            let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-            listeners.iter().for_each(|listener| listener(&changed));
-        }
-        Ok(())
     }
 
     /// The drive with both its cores; waits for the header where that is needed to find the second.
@@ -331,15 +335,4 @@ impl LiveDrive {
             blobs.close();
         }
     }
-}
-
-/// After the first load everything at the root is news, the root itself included.
-fn first(index: DriveIndex) -> (DriveIndex, Vec<DrivePath>) {
-    let root = DrivePath::root();
-    let names = index
-        .list(&root)
-        .map(|dir| dir.iter().filter_map(|(name, _)| root.join(name).ok()).collect::<Vec<_>>());
-    let mut changed = names.unwrap_or_default();
-    changed.push(root);
-    (index, changed)
 }

@@ -19,6 +19,7 @@ mod link;
 mod live;
 mod names;
 mod secret;
+mod sizes;
 
 pub use crate::hyper::blobs::Reader as FileReader;
 pub use batch::Batch;

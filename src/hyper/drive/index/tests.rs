@@ -3,6 +3,7 @@
 use super::*;
 use crate::hyper::bee::run;
 use crate::hyper::blobs::BlockMap;
+use crate::hyper::drive::sizes::Sizes;
 use crate::hyper::drive::tests::{Fixture, fixture, path};
 use crate::hyper::drive::{Drive, DriveError};
 use crate::hyper::source::memory::MemoryLog;
@@ -270,14 +271,28 @@ fn block_maps_tell_sizes_once_they_are_here() {
     let drive = Drive::reader(MemoryLog::sparse(&f.db), far.clone());
     far.lose(3);
     let index = run(drive.index()).unwrap();
-    assert_eq!((index.unsized_files(), index.bytes()), (1, 1900));
-    assert_eq!((far.hinted(), far.waits()), (19, 1));
+    assert_eq!((index.unsized_files(), far.waits()), (20, 0), "names do not wait for maps");
     let Some(Found::File(file)) = index.lookup(&path("/m01")) else { panic!() };
-    assert_eq!(file.size(), 0);
-    let there = Drive::reader(f.db.clone(), f.content.clone());
-    let (index, changed) = run(there.refresh(&index)).unwrap();
-    assert_eq!((index.unsized_files(), index.bytes()), (0, 2000));
-    assert_eq!(changed, [path("/m01")]);
+    assert!(file.known_size().is_none() && file.size() > 0, "not taken for empty");
+    let wait = async {
+        let mut sizes = Sizes::default();
+        sizes.look(&index, drive.blobs());
+        let (index, changed) = index.with_sizes(sizes.next(drive.blobs()).await);
+        assert_eq!((index.unsized_files(), index.bytes(), changed.len()), (1, 1906, 19));
+        assert!(sizes.is_settled(), "one failed and is asked for again later");
+        // Another peer comes that has it.
+        let there = Drive::reader(f.db.clone(), f.content.clone());
+        sizes.peers_changed(there.blobs());
+        let (index, changed) = index.with_sizes(sizes.next(there.blobs()).await);
+        assert_eq!((index.unsized_files(), index.bytes()), (0, 2000));
+        assert_eq!(changed, [path("/m01")]);
+        let Some(Found::File(file)) = index.lookup(&path("/m01")) else { panic!() };
+        assert_eq!(file.known_size(), Some(100));
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(wait);
+    // Whoever has the maps knows the sizes with the names.
+    assert_eq!(load(&f).bytes(), 2000);
 }
 
 #[test]

@@ -1,0 +1,179 @@
+//! The loop of a live drive: what it waits for, and what it does when that has come.
+
+use super::{LiveDrive, LiveError};
+use crate::hyper::drive::sizes::{Learnt, Sizes};
+use crate::hyper::drive::{Drive, DriveIndex};
+use crate::hyper::session::Reach;
+use crate::hyper::source::BlockLog;
+use crate::path::DrivePath;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// After a failed load the next try comes after this, then after twice as long, up to [`MAX_RETRY`]; at once with a
+/// new version or new peers.
+const RETRY: Duration = Duration::from_millis(500);
+const MAX_RETRY: Duration = Duration::from_secs(60);
+
+/// A new index is held back this long for sizes that are only a round trip away.
+const SIZES_COMING: Duration = Duration::from_millis(250);
+
+/// When a load that failed is tried again.
+#[derive(Default)]
+struct Retry {
+    pause: Duration,
+    at: Option<Instant>,
+}
+
+impl Retry {
+    fn failed(&mut self, now: Instant) {
+        self.pause = (self.pause * 2).clamp(RETRY, MAX_RETRY);
+        self.at = Some(now + self.pause);
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl LiveDrive {
+    /// Keeps the index current until the drive is closed; returns when all of it is known if the version is fixed.
+    pub async fn follow(&self) {
+        let mut versions = self.db.versions();
+        let mut reach = self.db.reach();
+        let mut sizes = Sizes::default();
+        let mut retry = Retry::default();
+        let mut look = true;
+        loop {
+            let length = versions.borrow_and_update().length;
+            let peers = *reach.borrow_and_update();
+            if look {
+                match self.step(length, &peers, &mut sizes).await {
+                    Ok(()) => {
+                        retry.clear();
+                        self.known.send_if_modified(|known| known.problem.take().is_some());
+                    }
+                    Err(error) => {
+                        tracing::info!(drive = %crate::key::short(&self.key().0), %error, "not loaded");
+                        match error.is_final() {
+                            true => retry.clear(),
+                            false => retry.failed(Instant::now()),
+                        }
+                        self.known.send_modify(|known| known.problem = Some(error));
+                    }
+                }
+            }
+            if self.is_whole() {
+                return;
+            }
+            let blobs = self.opened.get().map(|(drive, _)| drive.blobs().clone());
+            look = tokio::select! {
+                changed = versions.changed() => match changed {
+                    Ok(()) => { retry.clear(); true }
+                    Err(_) => return,
+                },
+                changed = reach.changed() => match changed {
+                    Ok(()) => {
+                        let now = *reach.borrow();
+                        let more = now.peers > peers.peers || now.syncs > peers.syncs;
+                        if more && let Some(blobs) = &blobs {
+                            sizes.peers_changed(blobs);
+                        }
+                        // A load that failed may succeed; one that has not begun may have something to show.
+                        let waits = retry.at.is_some() || self.index().is_none();
+                        if more && waits {
+                            retry.clear();
+                        }
+                        waits && (more || now.empty)
+                    }
+                    Err(_) => return,
+                },
+                learnt = next_sizes(&mut sizes, blobs.as_ref()) => {
+                    self.learn(learnt);
+                    false
+                }
+                () = self.nudge.notified() => { retry.clear(); true }
+                () = sleep_until(retry.at.unwrap_or_else(Instant::now)), if retry.at.is_some() => true,
+            };
+        }
+    }
+
+    /// Whether nothing can change any more: a fixed version of which everything is known.
+    pub fn is_whole(&self) -> bool {
+        self.at.is_some()
+            && self.index().is_some_and(|index| index.version() > 0 && index.unsized_files() == 0)
+    }
+
+    /// Shows what can be shown of the drive now.
+    async fn step(&self, length: u64, peers: &Reach, sizes: &mut Sizes) -> Result<(), LiveError> {
+        let old = self.index().filter(|index| index.version() > 0);
+        if length == 0 {
+            let empty = peers.empty || self.db.writable();
+            if empty && self.index().is_none() {
+                self.publish(DriveIndex::default(), &[DrivePath::root()]);
+            }
+            return Ok(());
+        }
+        if self.at.is_some_and(|at| length < at) || self.at.is_some() && old.is_some() {
+            return Ok(());
+        }
+        let drive = self.drive().await?;
+        let (index, changed) = match (&old, self.at) {
+            (Some(old), None) => drive.refresh(old).await?,
+            (_, Some(version)) => first(drive.checkout(version).index().await?),
+            (None, None) => first(drive.index().await?),
+        };
+        sizes.look(&index, drive.blobs());
+        let index = settled(index, sizes, &drive).await;
+        self.publish(index, &changed);
+        Ok(())
+    }
+
+    fn learn(&self, learnt: Vec<Learnt>) {
+        let Some(index) = self.index() else { return };
+        let (index, changed) = index.with_sizes(learnt);
+        if changed.is_empty() {
+            return;
+        }
+        self.publish(index, &changed);
+    }
+
+    fn publish(&self, index: DriveIndex, changed: &[DrivePath]) {
+        self.known.send_modify(|known| known.index = Some(Arc::new(index)));
+        if !changed.is_empty() {
+            let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+            listeners.iter().for_each(|listener| listener(changed));
+        }
+    }
+}
+
+/// The index with the sizes that come at once.
+async fn settled(mut index: DriveIndex, sizes: &mut Sizes, drive: &Drive) -> DriveIndex {
+    let coming = async {
+        while !sizes.is_settled() {
+            let learnt = sizes.next(drive.blobs()).await;
+            (index, _) = index.with_sizes(learnt);
+        }
+    };
+    let _ = timeout(SIZES_COMING, coming).await;
+    index
+}
+
+/// [`Sizes::next`] once the core of the contents is known.
+async fn next_sizes(sizes: &mut Sizes, blobs: Option<&crate::hyper::blobs::Blobs>) -> Vec<Learnt> {
+    match blobs {
+        Some(blobs) => sizes.next(blobs).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// After the first load everything at the root is news, the root itself included.
+fn first(index: DriveIndex) -> (DriveIndex, Vec<DrivePath>) {
+    let root = DrivePath::root();
+    let names = index
+        .list(&root)
+        .map(|dir| dir.iter().filter_map(|(name, _)| root.join(name).ok()).collect::<Vec<_>>());
+    let mut changed = names.unwrap_or_default();
+    changed.push(root);
+    (index, changed)
+}
