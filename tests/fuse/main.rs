@@ -5,6 +5,7 @@
 
 mod change;
 mod common;
+mod drive;
 mod hang;
 mod lookup;
 mod mmap;
