@@ -68,7 +68,7 @@ pub fn mount(
         notify::start(fs.clone(), queue, session.notifier())
             .map_err(|source| io_error("starting a thread", source))?;
         volume.subscribe(notify::listener(events.clone()));
-        Ok((serve(session, &point)?, events))
+        Ok((serve(session, &point, entry.clone())?, events))
     };
     let (ended, events) = start().inspect_err(|_| {
         pending.close();
@@ -79,7 +79,11 @@ pub fn mount(
 }
 
 /// Runs the session on threads of its own; the receiver turns true when it is over.
-fn serve(session: Session<Fuse>, point: &Path) -> Result<watch::Receiver<bool>, MountError> {
+fn serve(
+    session: Session<Fuse>,
+    point: &Path,
+    entry: Option<MountEntry>,
+) -> Result<watch::Receiver<bool>, MountError> {
     let (over, ended) = watch::channel(false);
     let thread = std::thread::Builder::new().name("hdrive-session".into());
     let point = point.to_owned();
@@ -87,8 +91,10 @@ fn serve(session: Session<Fuse>, point: &Path) -> Result<watch::Receiver<bool>, 
         if let Err(error) = session.run() {
             tracing::warn!(%error, "the mount ended");
             // Not by an unmount, so it is still there, and nobody serves it any more.
-            if probe(&point) == Probe::Dead {
-                let _ = detach(&point, How::Lazy);
+            let place = entry.and_then(|entry| mountinfo::place_of(&entry).ok().flatten());
+            let place = place.unwrap_or(point);
+            if probe(&place) == Probe::Dead {
+                let _ = detach(&place, How::Lazy);
             }
         }
         let _ = over.send(true);
@@ -96,7 +102,7 @@ fn serve(session: Session<Fuse>, point: &Path) -> Result<watch::Receiver<bool>, 
     spawned.map(|_| ended).map_err(|source| io_error("starting a thread", source))
 }
 
-/// A mounted drive. Dropping it unmounts, lazily if it is in use.
+/// A mounted drive. Dropping it unmounts, lazily if it is in use, wherever its mount point was moved since.
 pub struct Mounted {
     point: PathBuf,
     entry: Option<MountEntry>,
@@ -130,25 +136,24 @@ impl Mounted {
     /// # Errors
     /// Those of [`super::unmount()`].
     pub fn unmount(&self, how: How) -> Result<(), MountError> {
-        if self.is_ours_still() {
+        if let Some(place) = self.place() {
             if how == How::Lazy {
                 self.close();
             }
-            detach(&self.point, how)?;
-            tracing::info!(mount_point = %self.point.display(), "unmounted");
+            detach(&place, how)?;
+            tracing::info!(mount_point = %place.display(), "unmounted");
         }
         self.close();
         Ok(())
     }
 
-    /// Whether what is mounted there is this mount, and not the next one.
-    fn is_ours_still(&self) -> bool {
-        let over = *self.ended.borrow();
-        let top = mountinfo::top_at(&self.point).ok().flatten();
-        !over
-            && top.is_some_and(|top| {
-                self.entry.as_ref().is_none_or(|entry| entry.device == top.device)
-            })
+    /// Where this mount is now, if it is not over and nothing lies above it.
+    fn place(&self) -> Option<PathBuf> {
+        match &self.entry {
+            _ if *self.ended.borrow() => None,
+            Some(entry) => mountinfo::place_of(entry).ok().flatten(),
+            None => mountinfo::top_at(&self.point).ok().flatten().map(|_| self.point.clone()),
+        }
     }
 
     fn close(&self) {

@@ -2,9 +2,9 @@
 
 use super::errno::MountError;
 use super::mountinfo::{self, MountEntry};
+use super::place::{not_there, resolve};
 use super::unmount::{How, detach};
 use nix::errno::Errno;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -13,8 +13,6 @@ use std::time::Duration;
 const PROBE: Duration = Duration::from_secs(2);
 /// Dead mounts that are cleared one above the other; each kill and remount in between left one.
 const MAX_STACK: usize = 16;
-/// Links that are followed to a dead mount, as the kernel's own limit.
-const MAX_LINKS: usize = 40;
 
 /// Makes `path` ready to mount on and returns it without links in it.
 ///
@@ -90,24 +88,6 @@ pub fn probe(point: &Path) -> Probe {
     }
 }
 
-/// The path without links. The last component may be a dead mount, which nothing can look at.
-pub fn resolve(path: &Path) -> Result<PathBuf, MountError> {
-    let mut path = std::path::absolute(path).map_err(|source| at(path, source))?;
-    for _ in 0..MAX_LINKS {
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Ok(path);
-        };
-        let dir = parent.canonicalize().map_err(|source| not_there(&path, source))?;
-        let last = dir.join(name);
-        match std::fs::read_link(&last) {
-            Ok(target) => path = dir.join(target),
-            Err(error) if is(&error, &[Errno::ENOENT]) => return Err(MountError::Missing(path)),
-            Err(_) => return Ok(last),
-        }
-    }
-    Err(at(&path, Errno::ELOOP.into()))
-}
-
 fn judge(point: &Path, nonempty: bool) -> Result<(), MountError> {
     let metadata = std::fs::metadata(point).map_err(|source| not_there(point, source))?;
     if !metadata.is_dir() {
@@ -118,26 +98,6 @@ fn judge(point: &Path, nonempty: bool) -> Result<(), MountError> {
     }
     let mut names = std::fs::read_dir(point).map_err(|source| not_there(point, source))?;
     if names.next().is_some() { Err(MountError::NotEmpty(point.into())) } else { Ok(()) }
-}
-
-fn not_there(path: &Path, error: io::Error) -> MountError {
-    if is(&error, &[Errno::ENOENT]) {
-        MountError::Missing(path.into())
-    } else if is(&error, &[Errno::ENOTDIR]) {
-        MountError::NotADirectory(path.into())
-    } else if is(&error, &[Errno::EACCES, Errno::EPERM]) {
-        MountError::Forbidden { path: path.into(), why: error.to_string() }
-    } else {
-        at(path, error)
-    }
-}
-
-fn at(path: &Path, source: io::Error) -> MountError {
-    MountError::Io { what: path.display().to_string(), source }
-}
-
-fn is(error: &io::Error, any: &[Errno]) -> bool {
-    error.raw_os_error().is_some_and(|code| any.contains(&Errno::from_raw(code)))
 }
 
 #[cfg(test)]

@@ -44,6 +44,23 @@ pub fn top_at(path: &Path) -> io::Result<Option<MountEntry>> {
     Ok(mounts()?.into_iter().rfind(|mount| mount.path == path))
 }
 
+/// Where a mount is now: the directories above its mount point may have been renamed since it was made. None if it is
+/// gone, or if another mount lies above it.
+///
+/// # Errors
+/// Those of [`mounts`].
+pub fn place_of(mount: &MountEntry) -> io::Result<Option<PathBuf>> {
+    let mounts = mounts()?;
+    let is_it = |other: &&MountEntry| other.device == mount.device && other.kind == mount.kind;
+    // With bind mounts it may be in several places; the one where it was made goes first.
+    let there = mounts.iter().filter(is_it);
+    let place =
+        there.clone().find(|other| other.path == mount.path).or_else(|| there.clone().next());
+    let Some(place) = place else { return Ok(None) };
+    let top = mounts.iter().rfind(|other| other.path == place.path);
+    Ok(top.filter(is_it).map(|top| top.path.clone()))
+}
+
 /// `36 35 98:0 /root /mnt rw,noatime master:1 - ext3 /dev/root rw`; any number of fields before the dash.
 fn parse(line: &[u8]) -> Option<MountEntry> {
     let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();

@@ -141,12 +141,19 @@ impl Drop for Ticket {
 
 /// Whether thread `pid` is gone or about to be.
 fn is_dying(pid: u32) -> bool {
-    match std::fs::read_to_string(format!("/proc/{pid}/status")) {
+    is_dying_in("/proc", pid)
+}
+
+/// The same by what is seen in `proc`. A thread that is not there may be hidden (`hidepid`): asked with a signal that
+/// does nothing, the kernel tells whether there is one, ours or not. Whether a hidden one was killed, it does
+/// not tell; then the deadline ends the wait.
+fn is_dying_in(proc: &str, pid: u32) -> bool {
+    match std::fs::read_to_string(format!("{proc}/{pid}/status")) {
         Ok(status) => status_is_dying(&status),
-        Err(error) => matches!(
-            error.raw_os_error().map(nix::errno::Errno::from_raw),
-            Some(nix::errno::Errno::ENOENT | nix::errno::Errno::ESRCH)
-        ),
+        Err(_) => {
+            let pid = i32::try_from(pid).map(nix::unistd::Pid::from_raw);
+            pid.is_ok_and(|pid| nix::sys::signal::kill(pid, None) == Err(nix::errno::Errno::ESRCH))
+        }
     }
 }
 
@@ -187,6 +194,19 @@ mod tests {
         let pid = child.id();
         child.wait().unwrap();
         assert!(is_dying(pid));
+    }
+
+    #[test]
+    fn who_is_hidden_is_not_taken_for_dead() {
+        let nowhere = tempfile::tempdir().unwrap();
+        let proc = nowhere.path().to_str().unwrap();
+        assert!(!is_dying_in(proc, std::process::id()));
+        // Process 1 is another user's, unless the tests run as root.
+        assert!(!is_dying_in(proc, 1));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        child.wait().unwrap();
+        assert!(is_dying_in(proc, pid));
     }
 
     #[tokio::test]

@@ -197,3 +197,24 @@ fn root_gets_a_wider_read_ahead() {
     let read_ahead = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
     soon("the value", || fs::read_to_string(&read_ahead).unwrap().trim() == "2048");
 }
+
+#[test]
+fn a_mount_whose_parent_was_renamed_is_unmounted_where_it_is() {
+    if !fuse_is_here() {
+        return;
+    }
+    let volume = TestVolume::new();
+    volume.file("/a", "x");
+    let dir = tempfile::tempdir().unwrap();
+    let (before, after) = (dir.path().join("before"), dir.path().join("after"));
+    let point = before.join("mnt");
+    std::fs::create_dir_all(&point).unwrap();
+    let options = MountOptions::default();
+    let handle = runtime().handle().clone();
+    let mounted = hdrive::fs::mount(volume, &point, &options, handle).unwrap();
+    std::fs::rename(&before, &after).unwrap();
+    assert_eq!(std::fs::read(after.join("mnt/a")).unwrap(), b"x");
+    mounted.unmount(How::Clean).unwrap();
+    assert_eq!(std::fs::read_dir(after.join("mnt")).unwrap().count(), 0, "no dead mount is left");
+    drop(mounted);
+}

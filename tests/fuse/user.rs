@@ -3,8 +3,10 @@
 //! Where only root may open `/dev/fuse`, a mount namespace of the test's own gets a device node that all may
 //! open; nothing of the machine is changed.
 
-use crate::common::{can, fuse_is_here};
+use crate::common::{can, fuse_is_here, mounted_with};
 use crate::mount::child_command;
+use crate::volume::TestVolume;
+use hdrive::fs::{Access, MountOptions};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::Command;
@@ -126,5 +128,33 @@ fn what_a_user_lacks_is_named_with_the_remedy() {
         "no device:\nerror: /dev/fuse does not exist: load it with `modprobe fuse`",
     ] {
         assert!(said.contains(wanted), "{wanted:?} is missing in:\n{said}");
+    }
+}
+
+#[test]
+fn a_mount_for_its_owner_and_root_shows_a_third_user_nothing_that_is_cached() {
+    let root = nix::unistd::geteuid().is_root();
+    let tool = Command::new("setpriv")
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !can("root with setpriv", root && tool) {
+        return;
+    }
+    let volume = TestVolume::frozen();
+    volume.file("/d/secret", "mine");
+    let options = MountOptions { access: Access::OwnerAndRoot, ..MountOptions::default() };
+    let Some(mount) = mounted_with(&volume, &options) else { return };
+    // The kernel has all of it now.
+    assert_eq!(fs::read(mount.at("d/secret")).unwrap(), b"mine");
+    assert_eq!(fs::read_dir(mount.at("d")).unwrap().count(), 1);
+    let third = |program: &str, at: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", program]);
+        command.arg(mount.at(at)).output().unwrap()
+    };
+    for (program, at) in [("cat", "d/secret"), ("stat", "d/secret"), ("ls", "d"), ("ls", "")] {
+        let output = third(program, at);
+        assert!(!output.status.success() && output.stdout.is_empty(), "{program}: {output:?}");
     }
 }
