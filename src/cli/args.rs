@@ -1,5 +1,6 @@
 //! What can be typed: subcommands and flags. Parsing only; nothing here touches the system.
 
+use super::moment::Moment;
 use clap::builder::{OsStringValueParser, Resettable, TypedValueParser};
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -164,9 +165,9 @@ pub struct Mount {
     pub key: String,
     /// Empty folder to mount on
     pub mountpoint: PathBuf,
-    /// Mount this version of the drive; it never changes
-    #[arg(long, value_name = "VERSION")]
-    pub at: Option<u64>,
+    /// Mount this version of the drive, or the one of this time; it never changes
+    #[arg(long, value_name = "VERSION|TIME")]
+    pub at: Option<Moment>,
     /// Return as soon as it is mounted
     #[arg(long)]
     pub daemon: bool,

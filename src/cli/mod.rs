@@ -20,6 +20,7 @@ mod info;
 mod log;
 mod looking;
 mod ls;
+mod moment;
 mod mount;
 mod output;
 mod owner;

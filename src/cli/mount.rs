@@ -4,9 +4,11 @@ use super::args::Mount;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::looking::Looking;
-use super::target::{encryption_key, from_live, resolve};
+use super::ls::date;
+use super::moment::Moment;
+use super::target::{PATIENCE, Target, encryption_key, from_live, resolve, tell_version};
 use crate::fs::{Access, DriveVolume, How, MountOptions, Mounted, split_options};
-use crate::hyper::drive::LiveDrive;
+use crate::hyper::drive::{LiveDrive, Past};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,13 +24,17 @@ const MARGIN: Duration = Duration::from_secs(5);
 pub async fn run(args: Mount, cx: Context) -> Result {
     let options = options(&args)?;
     let target = resolve(&cx.node, &args.key)?;
-    let at = args.at.or(target.version);
     if !target.path.is_root() {
         let text =
             format!("a drive is mounted as a whole, without '{}' behind its key", target.path);
         return Err(Failure::new(Exit::Usage, text));
     }
     let secret = encryption_key(&args.secret)?;
+    let at = match args.at {
+        Some(Moment::Version(version)) => Some(version),
+        Some(Moment::Time(time)) => Some(version_of_time(&cx, &target, secret, time).await?),
+        None => target.version,
+    };
     let drive = Arc::new(cx.node.drive(target.key, secret, at, true).await?);
     let _looking = Looking::start(&cx.node, &cx.out, &drive, None);
     let volume = Arc::new(DriveVolume::new(drive.clone(), at.is_some(), args.read_timeout));
@@ -53,7 +59,13 @@ async fn serve(mounted: &Arc<Mounted>, drive: &LiveDrive, cx: &Context) -> Resul
         cx.out.pair("mounted", mounted.mount_point().display());
     }
     let mut failed = None;
+    let told = async {
+        drive.shown().await;
+        tell_version(drive, cx);
+        std::future::pending().await
+    };
     tokio::select! {
+        () = told => {}
         () = mounted.ended() => return Ok(()),
         () = cx.cancel.cancelled() => {}
         // Without the right key, say, it would stay empty for ever.
@@ -75,6 +87,28 @@ async fn serve(mounted: &Arc<Mounted>, drive: &LiveDrive, cx: &Context) -> Resul
         Some(error) => Err(from_live(&drive.key(), error)),
         None => Ok(()),
     }
+}
+
+/// The version of a drive at a time; its log is needed for that, so a peer is waited for.
+async fn version_of_time(
+    cx: &Context,
+    target: &Target,
+    secret: Option<[u8; 32]>,
+    time: i64,
+) -> Result<u64> {
+    let failed = |error| from_live(&target.key, error);
+    let drive = cx.node.drive(target.key, secret, None, true).await?;
+    drive.current(PATIENCE).await.map_err(failed)?;
+    let log = drive.drive().await.map_err(failed)?;
+    let found = log.version_of_time(time).await.map_err(|error| failed(error.into()))?;
+    let text = match found {
+        Past::Version(version) => return Ok(version),
+        Past::Later(first) => {
+            format!("--at: nothing in the drive is older than {} UTC", date(first))
+        }
+        Past::Timeless => "--at: this drive tells no times; pass a version".into(),
+    };
+    Err(Failure::new(Exit::NotFound, text))
 }
 
 /// Waits until the names are here, or it is clear that they will not be for a while.

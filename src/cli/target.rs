@@ -90,7 +90,17 @@ pub async fn open_target(
     };
     // Now it can be told whether the key is right.
     drive.offer_key(secret).map_err(|error| from_live(&target.key, error))?;
+    tell_version(&drive, cx);
     Ok((target, drive, index))
+}
+
+/// Says if another version is shown than the one that was asked for.
+pub fn tell_version(drive: &LiveDrive, cx: &Context) {
+    if let Some((asked, shown)) = drive.other_version() {
+        cx.out.note(format_args!(
+            "there is no version {asked}: the nearest before it is shown, {shown}"
+        ));
+    }
 }
 
 /// The content of a file.

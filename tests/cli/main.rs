@@ -35,3 +35,4 @@ mod puts;
 mod sharing;
 mod store;
 mod users;
+mod versions;

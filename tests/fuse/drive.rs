@@ -84,7 +84,7 @@ fn a_git_repository_clones_from_a_mount() {
     runtime().block_on(live.current(Duration::from_secs(10))).unwrap();
     let point = dir.path().join("mnt");
     fs::create_dir(&point).unwrap();
-    let volume = Arc::new(DriveVolume::new(live, false, Duration::from_secs(5)));
+    let volume = Arc::new(DriveVolume::new(Arc::new(live), false, Duration::from_secs(5)));
     let mounted =
         mount(volume, &point, &MountOptions::default(), runtime().handle().clone()).unwrap();
     assert!(point.join(".git/refs/heads").is_dir());

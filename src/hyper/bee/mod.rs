@@ -21,6 +21,7 @@ mod history;
 mod node;
 mod range;
 mod tree;
+mod versions;
 mod walk;
 
 pub use batch::Batch;

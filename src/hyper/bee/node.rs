@@ -26,6 +26,14 @@ pub const PROTOCOL: &str = "hyperbee";
 /// bound keeps one block from claiming millions.
 pub const MAX_KEYS: usize = 64;
 
+/// The most levels a block may hold. One change rewrites two or three nodes of each level of the tree; a batch of the
+/// reference in which changes were refused may add those to the next one. A node is found by counting from the
+/// first, so that without a bound every look at one could cost as much as the whole block.
+const MAX_LEVELS: u64 = 4096;
+
+/// The longest level in bytes: [`MAX_KEYS`] keys and one more child, each number in eight bytes, and some room.
+const MAX_LEVEL: usize = 4096;
+
 const VARINT: u64 = 0;
 const FIXED64: u64 = 1;
 const BYTES: u64 = 2;
@@ -147,23 +155,36 @@ impl Block {
 
     /// The tree node of this number; an error if the block has fewer.
     pub fn level(&self, offset: u64) -> Result<Level> {
-        let mut left = offset;
-        let mut fields = Fields::new(&self.index);
-        while let Some((number, field)) = fields.next()? {
-            match (number, left) {
-                (1, 0) => return Level::decode(field.bytes()?),
-                (1, _) => left -= 1,
-                _ => {}
+        let mut levels = self.levels();
+        let mut passed = 0;
+        while let Some(level) = levels.next()? {
+            if passed == offset {
+                return Level::decode(level);
             }
+            passed += 1;
         }
         Err(DecodeError::Invalid("bee level number"))
     }
 
+    /// All tree nodes of the block.
+    pub fn all_levels(&self) -> Result<Vec<Level>> {
+        let mut levels = self.levels();
+        let mut all = Vec::new();
+        while let Some(level) = levels.next()? {
+            all.push(Level::decode(level)?);
+        }
+        Ok(all)
+    }
+
+    fn levels(&self) -> Levels<'_> {
+        Levels { fields: Fields::new(&self.index), passed: 0 }
+    }
+
     /// Whether any tree node in this block has a key stored in block `seq`.
     pub fn names_key(&self, seq: u64) -> Result<bool> {
-        let mut fields = Fields::new(&self.index);
-        while let Some((number, field)) = fields.next()? {
-            if number == 1 && Level::decode(field.bytes()?)?.keys.contains(&seq) {
+        let mut levels = self.levels();
+        while let Some(level) = levels.next()? {
+            if Level::decode(level)?.keys.contains(&seq) {
                 return Ok(true);
             }
         }
@@ -183,6 +204,9 @@ impl Block {
 
 impl Level {
     fn decode(bytes: &[u8]) -> Result<Self> {
+        if bytes.len() > MAX_LEVEL {
+            return Err(DecodeError::Invalid("bee level: too long"));
+        }
         let mut level = Self::default();
         let mut fields = Fields::new(bytes);
         while let Some((number, field)) = fields.next()? {
@@ -265,6 +289,28 @@ impl<'a> Field<'a> {
             Field::Bytes(bytes) => Ok(bytes),
             Field::Other => Err(DecodeError::Invalid("bee field type")),
         }
+    }
+}
+
+/// Walks the levels of an index, not decoded.
+struct Levels<'a> {
+    fields: Fields<'a>,
+    /// Fields so far, those of other programs included.
+    passed: u64,
+}
+
+impl<'a> Levels<'a> {
+    fn next(&mut self) -> Result<Option<&'a [u8]>> {
+        while let Some((number, field)) = self.fields.next()? {
+            self.passed += 1;
+            if self.passed > MAX_LEVELS {
+                return Err(DecodeError::Invalid("bee node: too many levels"));
+            }
+            if number == 1 {
+                return field.bytes().map(Some);
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -410,6 +456,35 @@ mod tests {
             let bytes = unhex(headers[name].as_str().unwrap()).unwrap();
             assert_eq!(Header::decode(&bytes).unwrap(), header, "{name}");
         }
+    }
+
+    #[test]
+    fn a_look_at_a_node_costs_no_more_than_a_bound_whatever_the_block_claims() {
+        let mut encoder = Encoder::default();
+        for seq in 0..MAX_LEVELS {
+            encoder.level([seq].into_iter(), std::iter::empty());
+        }
+        let sound = Block::decode(&encoder.finish(b"k", None)).unwrap();
+        assert_eq!(sound.level(MAX_LEVELS - 1).unwrap().keys, [MAX_LEVELS - 1]);
+        assert_eq!(sound.all_levels().unwrap().len() as u64, MAX_LEVELS);
+
+        let mut index = Vec::new();
+        (0..2_000_000).for_each(|_| put_bytes(&mut index, 1, &[]));
+        let mut raw = Vec::new();
+        put_bytes(&mut raw, 1, &index);
+        put_bytes(&mut raw, 2, b"k");
+        let block = Block::decode(&raw.into()).unwrap();
+        assert!(block.level(0).is_ok() && block.level(MAX_LEVELS).is_err());
+        let started = std::time::Instant::now();
+        for _ in 0..100 {
+            assert!(block.level(1_999_999).is_err() && block.is_deletion(1).is_err());
+        }
+        // Counting to the end of the block takes seconds each time in a debug build.
+        assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
+
+        let mut level = Vec::new();
+        (0..=MAX_LEVEL).for_each(|_| put_varint(&mut level, 9 << 3));
+        assert!(Level::decode(&level).is_err());
     }
 
     #[test]

@@ -101,6 +101,25 @@ fn batches_write_the_reference_bytes() {
     assert_eq!(all(&bee), Vec::<String>::new());
 }
 
+#[test]
+fn whole_versions_of_the_reference_are_told_from_the_insides_of_its_batches() {
+    for (name, batched) in [("beeBatch", true), ("beeRandom", false)] {
+        let vector = &vectors()[name];
+        let blocks: Vec<Bytes> = blocks_of(&vector["core"]).into_iter().map(Bytes::from).collect();
+        let newest = blocks.len() as u64;
+        let mut whole: Vec<u64> = match batched {
+            true => serde_json::from_value(vector["lengthAfter"].clone()).unwrap(),
+            false => (1..=newest).collect(),
+        };
+        whole.insert(0, 1);
+        let bee = Bee::new(MemoryLog::from_blocks(blocks));
+        for version in 0..newest + 3 {
+            let want = whole.iter().rev().find(|&&whole| whole <= version.max(1)).copied();
+            assert_eq!(Some(run(bee.whole_version(version)).unwrap()), want, "{name} {version}");
+        }
+    }
+}
+
 /// The generator the vectors were made with.
 struct XorShift(u32);
 
@@ -433,6 +452,7 @@ proptest! {
         let (log, bee) = writer();
         let mut model = BTreeMap::new();
         let mut past = vec![(1, model.clone())];
+        let mut steps = vec![model.clone(); 2];
         for operations in batches {
             let mut batch = bee.batch().unwrap();
             for (key, put, value) in operations {
@@ -443,6 +463,7 @@ proptest! {
                 } else {
                     prop_assert_eq!(batch.delete(key.clone()).unwrap(), model.remove(&key).is_some());
                 }
+                steps.resize(batch.version() as usize + 1, model.clone());
             }
             past.push((batch.flush().unwrap(), model.clone()));
         }
@@ -450,6 +471,13 @@ proptest! {
             let entries = run(bee.range(RangeOptions::default()).collect()).unwrap();
             entries.iter().map(|e| (text(&e.key), e.value[0])).collect()
         };
+        for version in 1..=bee.version() {
+            let whole = run(bee.whole_version(version)).unwrap();
+            let least = past.iter().map(|(version, _)| *version).filter(|&at| at <= version).max();
+            // A length inside a batch may do if what it shows was so at that time.
+            prop_assert!(Some(whole) >= least && whole <= version, "{version}: {whole}, {least:?}");
+            prop_assert_eq!(&contents(&bee.checkout(whole)), &steps[whole as usize]);
+        }
         let far = Bee::new(MemoryLog::sparse(&log));
         for (version, model) in &past {
             let bee = far.checkout(*version);

@@ -113,7 +113,7 @@ pub struct LiveDrive {
 }
 
 impl LiveDrive {
-    /// Opens the drive with this key; `at` fixes the version. Each of its cores is passed to `introduce` when
+    /// Opens the drive with this key; `at` fixes the version, or the last whole one before it. Each of its cores is passed to `introduce` when
     /// it is opened. Run [`Self::follow`] next.
     pub fn open(
         store: Arc<Store>,
@@ -219,6 +219,12 @@ impl LiveDrive {
         }
     }
 
+    /// The version that was asked for, if another is shown.
+    pub fn other_version(&self) -> Option<(u64, u64)> {
+        let (asked, shown) = (self.at?, self.index()?.version());
+        (asked != shown && shown > 0).then_some((asked, shown))
+    }
+
     /// Why the drive cannot be shown, if that is for good.
     pub fn problem(&self) -> Option<LiveError> {
         self.known.borrow().decided(|_| true).and_then(Result::err)
@@ -241,6 +247,16 @@ impl LiveDrive {
         let empty =
             known.wait_for(|known| known.index.as_ref().is_some_and(|index| index.version() == 0));
         if empty.await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Waits for the first version that is shown.
+    pub async fn shown(&self) {
+        let mut known = self.known.subscribe();
+        let shown =
+            known.wait_for(|known| known.index.as_ref().is_some_and(|index| index.version() > 0));
+        if shown.await.is_err() {
             std::future::pending().await
         }
     }

@@ -18,6 +18,7 @@ mod keys;
 mod link;
 mod live;
 mod names;
+mod past;
 mod secret;
 mod sizes;
 
@@ -29,6 +30,7 @@ pub use index::{DriveIndex, Found};
 pub use keys::BlobsCore;
 pub use link::shown_target;
 pub use live::{LiveDrive, LiveError};
+pub use past::Past;
 pub use secret::offer_key;
 
 use super::bee::{Bee, BeeError, Metadata};
@@ -103,7 +105,7 @@ impl Drive {
         self.bee.version()
     }
 
-    /// The drive as it was at `version`, to be read. See [`Bee::checkout`].
+    /// The drive as it was at `version`, to be read. See [`Bee::checkout`] and [`Bee::whole_version`].
     pub fn checkout(&self, version: u64) -> Self {
         let blobs = Blobs::new(Arc::clone(self.blobs.source()));
         Self { bee: self.bee.checkout(version), blobs }

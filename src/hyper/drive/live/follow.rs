@@ -2,7 +2,7 @@
 
 use super::{LiveDrive, LiveError};
 use crate::hyper::drive::sizes::{Learnt, Sizes};
-use crate::hyper::drive::{Drive, DriveIndex};
+use crate::hyper::drive::{Drive, DriveError, DriveIndex};
 use crate::hyper::session::Reach;
 use crate::hyper::source::BlockLog;
 use crate::path::DrivePath;
@@ -114,13 +114,18 @@ impl LiveDrive {
             }
             return Ok(());
         }
-        if self.at.is_some_and(|at| length < at) || self.at.is_some() && old.is_some() {
+        // A version that nobody here has may be with a peer; one that the peers lack too is of the future.
+        let comes = self.at.is_some_and(|at| length < at) && !(peers.peers > 0 && peers.synced);
+        if comes || self.at.is_some() && old.is_some() {
             return Ok(());
         }
         let drive = self.drive().await?;
         let (index, changed) = match (&old, self.at) {
             (Some(old), None) => drive.refresh(old).await?,
-            (_, Some(version)) => first(drive.checkout(version).index().await?),
+            (_, Some(version)) => {
+                let whole = drive.bee().whole_version(version).await.map_err(DriveError::from)?;
+                first(drive.checkout(whole).index().await?)
+            }
             (None, None) => first(drive.index().await?),
         };
         sizes.look(&index, drive.blobs());

@@ -1,0 +1,70 @@
+//! Old versions of a drive: by number, by time, and found late.
+
+use crate::common::*;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+fn write(path: &Path, text: &str, seconds: u64) {
+    fs::write(path, text).unwrap();
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+}
+
+fn names(at: &Path) -> Vec<String> {
+    let names =
+        fs::read_dir(at).unwrap().map(|item| item.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn versions_are_mounted_by_number_and_by_time_and_fill_when_they_are_found() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    // One change of five files: version 6, and nothing between it and the empty drive.
+    for i in 0..5 {
+        write(&folder.join(format!("f{i}")), "2020", 1_600_000_000 + i);
+    }
+    let (share, key) = lab.share("alice", &folder);
+    let two = lab.mount("bob", &key, &["--at", "6"]);
+    assert_eq!(names(&two.at).len(), 5);
+    write(&folder.join("later"), "2023", 1_700_000_000);
+    let newest = lab.mount("carol", &key, &[]);
+    eventually("the later file", PATIENCE, || newest.path("later").exists().then_some(()));
+    assert!(!two.path("later").exists());
+
+    let mut inside = lab.mount_alone("dave", &key, &["--at", "4"]);
+    eventually("the note", PATIENCE, || {
+        inside.process.errors().contains("no version 4").then_some(())
+    });
+    let said = inside.process.errors();
+    assert!(said.contains("the nearest before it is shown, 1"), "{said}");
+    assert!(names(&inside.at).is_empty());
+
+    let by_time = lab.mount("erin", &key, &["--at", "2021-01-01"]);
+    assert_eq!(names(&by_time.at).len(), 5);
+    assert!(!by_time.path("later").exists());
+    let early =
+        lab.run("frank", &["mount", &key, text(&lab.folder("early")), "--at", "2019-12-31 23:59"]);
+    assert!(
+        early.code != 0 && early.stderr.contains("older than 2020-09-13 12:26 UTC"),
+        "{}",
+        early.stderr
+    );
+    let wrong = lab.run("frank", &["mount", &key, text(&lab.folder("early")), "--at", "yesterday"]);
+    assert!(wrong.code == 2 && wrong.stderr.contains("YYYY-MM-DD"), "{}", wrong.stderr);
+
+    drop((share, two, newest, inside, by_time));
+    let late = lab.mount_alone("grace", &key, &["--at", "6"]);
+    assert!(names(&late.at).is_empty(), "nobody is there who has it");
+    let (_share, again) = lab.share("alice", &folder);
+    assert_eq!(again, key);
+    eventually("the version", PATIENCE, || (names(&late.at).len() == 5).then_some(()));
+    assert_eq!(fs::read_to_string(late.path("f0")).unwrap(), "2020");
+    assert!(!late.path("later").exists());
+}
