@@ -43,11 +43,12 @@ impl LiveDrive {
         let mut reach = self.db.reach();
         let mut sizes = Sizes::default();
         let mut retry = Retry::default();
+        let mut peers = *reach.borrow_and_update();
         let mut look = true;
         loop {
-            let length = versions.borrow_and_update().length;
-            let peers = *reach.borrow_and_update();
             if look {
+                // Only `changed` marks a version as seen: one that comes while something else is awaited is not missed.
+                let length = versions.borrow().length;
                 match self.step(length, &peers, &mut sizes).await {
                     Ok(()) => {
                         retry.clear();
@@ -74,8 +75,9 @@ impl LiveDrive {
                 },
                 changed = reach.changed() => match changed {
                     Ok(()) => {
-                        let now = *reach.borrow();
+                        let now = *reach.borrow_and_update();
                         let more = now.peers > peers.peers || now.syncs > peers.syncs;
+                        peers = now;
                         if more && let Some(blobs) = &blobs {
                             sizes.peers_changed(blobs);
                         }
@@ -181,4 +183,58 @@ fn first(index: DriveIndex) -> (DriveIndex, Vec<DrivePath>) {
     let mut changed = names.unwrap_or_default();
     changed.push(root);
     (index, changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hyper::cache::BlockCache;
+    use crate::hyper::core::storage::memory;
+    use crate::hyper::drive::Entry;
+    use crate::hyper::session::Patience;
+    use crate::hyper::store::{Namespace, Store};
+
+    /// A drive of our own, kept current by a task.
+    fn own_drive() -> Arc<LiveDrive> {
+        let (wishes, _) = tokio::sync::mpsc::unbounded_channel();
+        let (cache, storage) = (Arc::new(BlockCache::new(1 << 20)), memory());
+        let store = Arc::new(Store::open(storage, cache, wishes, Patience::default()).unwrap());
+        let db = store.named(&Namespace::ROOT, "db", None).unwrap();
+        let live = Arc::new(LiveDrive::open(store, db.key(), None, None, |_| {}).unwrap());
+        let follower = live.clone();
+        tokio::spawn(async move { follower.follow().await });
+        live
+    }
+
+    #[tokio::test]
+    async fn no_version_is_missed_that_comes_with_news_of_peers() {
+        let live = own_drive();
+        assert_eq!(live.current(Duration::from_secs(5)).await.unwrap().files(), 0);
+        let drive = live.drive().await.unwrap();
+        for i in 1..=20 {
+            live.db().set_reach(|reach| reach.syncs += 1);
+            let mut batch = drive.batch().unwrap();
+            batch.put(&DrivePath::from_user(&i.to_string()).unwrap(), &Entry::default()).unwrap();
+            let version = batch.flush().unwrap();
+            live.db().set_reach(|reach| reach.syncs += 1);
+            let index = live.current(Duration::from_secs(5)).await.unwrap();
+            assert_eq!((index.version(), index.files()), (version, i));
+        }
+    }
+
+    #[test]
+    fn a_load_that_fails_is_tried_again_less_and_less_often() {
+        let (mut retry, now) = (Retry::default(), Instant::now());
+        let pauses: Vec<Duration> = (0..10)
+            .map(|_| {
+                retry.failed(now);
+                retry.at.unwrap() - now
+            })
+            .collect();
+        assert_eq!(pauses[..3], [RETRY, RETRY * 2, RETRY * 4]);
+        assert_eq!(pauses[9], MAX_RETRY);
+        retry.clear();
+        retry.failed(now);
+        assert_eq!(retry.at, Some(now + RETRY), "news begins anew");
+    }
 }
