@@ -10,6 +10,7 @@
 mod block_map;
 mod id;
 mod reader;
+mod update;
 mod writer;
 
 pub use block_map::{BlockMap, MAX_ENTRIES, MAX_MAP_BLOCKS, MapEntry};

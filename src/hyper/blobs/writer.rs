@@ -21,6 +21,7 @@ const MAX_UNCOMMITTED: u64 = 1 << 30;
 
 /// See the module.
 pub struct Writer<'a> {
+    log: &'a Arc<dyn BlockLog>,
     append: Box<dyn Append + 'a>,
     /// Blocks and bytes of the core once everything is appended.
     length: u64,
@@ -37,6 +38,7 @@ impl<'a> Writer<'a> {
     pub(super) fn new(log: &'a Arc<dyn BlockLog>, turn: MutexGuard<'a, ()>) -> Result<Self> {
         let append = log.begin()?;
         Ok(Self {
+            log,
             append,
             length: log.length(),
             byte_length: log.byte_length(),
@@ -46,6 +48,16 @@ impl<'a> Writer<'a> {
             pending_bytes: 0,
             _turn: turn,
         })
+    }
+
+    /// What is in the core already.
+    pub(super) fn log(&self) -> &'a Arc<dyn BlockLog> {
+        self.log
+    }
+
+    /// Blocks of the core once everything taken is appended.
+    pub(super) fn length(&self) -> u64 {
+        self.length
     }
 
     /// Takes a whole content and tells where it will be. It is in the core after the next flush.
@@ -120,7 +132,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-fn input(error: io::Error) -> BlobError {
+pub(super) fn input(error: io::Error) -> BlobError {
     BlobError::Input(Arc::new(error))
 }
 
