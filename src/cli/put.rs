@@ -9,6 +9,7 @@ use super::exit::{Exit, Fail, Failure, Result};
 use super::gate::Gate;
 use super::get::from_blob;
 use super::progress::Progress;
+use super::share::refuse_shared;
 use super::target::{PATIENCE, encryption_key, from_live, resolve, writable};
 use super::words::count;
 use crate::hyper::drive::{Drive, DriveIndex, Entry, Found};
@@ -23,6 +24,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub async fn run(args: Put, cx: Context) -> Result {
     let target = resolve(&cx.node, &args.target)?;
+    refuse_shared(&cx.node, target.key)?;
+    if target.path.as_str().contains('\\') {
+        let text = "other programs cannot get at a name with a backslash: choose another";
+        return Err(Failure::new(Exit::Usage, text));
+    }
     let live = Arc::new(writable(&cx, &target, encryption_key(&args.secret)?).await?);
     let failed = |error| from_live(&target.key, error);
     let drive = live.drive().await.map_err(failed)?;
@@ -98,7 +104,7 @@ impl Job {
             .put(self.watched(input))
             .map_err(|error| from_blob("standard input", error))?;
         entry.blob = Some(id);
-        self.commit(&[(self.path.clone(), entry)])
+        self.commit(&[(self.path.clone(), entry)], &[])
     }
 
     /// A file, or everything below a folder.
@@ -157,11 +163,12 @@ impl Job {
         }
         writer.flush().or_exit(Exit::Store)?;
         drop(writer);
-        self.commit(&entries)
+        let empty = found.empty.iter().map(|dir| join(&self.path, dir)).collect::<Result<Vec<_>>>()?;
+        self.commit(&entries, &empty)
     }
 
-    /// Names what was written, in one change.
-    fn commit(&self, entries: &[(DrivePath, Entry)]) -> Result<Done> {
+    /// Names what was written, and folders with nothing in them, in one change.
+    fn commit(&self, entries: &[(DrivePath, Entry)], empty: &[DrivePath]) -> Result<Done> {
         // From here on nobody else changes the drive.
         let mut batch = self.drive.batch().or_exit(Exit::Store)?;
         let current = self.runtime.block_on(self.live.current(PATIENCE));
@@ -169,6 +176,9 @@ impl Job {
         entries.iter().try_for_each(|(path, _)| refuse_hiding(&index, path))?;
         let put = entries.iter().try_for_each(|(path, entry)| batch.put(path, entry));
         put.or_exit(Exit::Store)?;
+        for dir in empty.iter().filter(|dir| index.lookup(dir).is_none()) {
+            batch.keep_dir(dir).or_exit(Exit::Store)?;
+        }
         if !self.gate.pass() {
             return Err(Failure::new(Exit::Interrupted, "interrupted"));
         }

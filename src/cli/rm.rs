@@ -4,6 +4,7 @@ use super::args::Rm;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::gate::Gate;
+use super::share::refuse_shared;
 use super::target::{PATIENCE, encryption_key, from_live, resolve, writable};
 use super::words::count;
 use crate::hyper::drive::Found;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 pub async fn run(args: Rm, cx: Context) -> Result {
     let target = resolve(&cx.node, &args.target)?;
+    refuse_shared(&cx.node, target.key)?;
     let live = writable(&cx, &target, encryption_key(&args.secret)?).await?;
     let failed = |error| from_live(&target.key, error);
     let index = live.current(PATIENCE).await.map_err(failed)?;

@@ -7,48 +7,69 @@ use super::looking::Looking;
 use super::progress::Progress;
 use super::target::{encryption_key, from_live};
 use crate::hyper::drive::{Drive, DriveError};
-use crate::key::Topic;
-use crate::node::DriveUse;
+use crate::key::{CoreKey, Topic};
+use crate::node::{DriveUse, Node, Writing};
 use crate::path::DrivePath;
+use crate::share::folder::{Folder, Look};
 use crate::share::follow::{Follower, Touched};
 use crate::share::import::{Import, Report};
-use std::path::PathBuf;
-use std::sync::Arc;
+use crate::share::ledger::{Ledger, SharedRoot};
+use crate::share::mounts::is_on_own_mount;
+use crate::share::root::Identity;
+use crate::share::rules::Rules;
+use crate::share::scan::{LocalKind, scan_by};
+use crate::share::stores::{FileId, is_store};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// How long the first announcement is waited for at a time.
 const ANNOUNCE: Duration = Duration::from_secs(20);
-/// Without inotify the whole folder is looked at this often.
-const POLL: Duration = Duration::from_secs(10);
-/// Names left out that are told one by one.
+/// Names left out that are told one by one, at a time and in total.
 const MAX_TOLD: usize = 10;
+const MAX_TOLD_EVER: usize = 10_000;
 
 pub async fn run(args: Share, cx: Context) -> Result {
-    let folder = cx.cwd.join(&args.folder);
-    let folder = folder.canonicalize().or_fail(Exit::NotFound, folder.display())?;
-    if !folder.is_dir() {
-        let text = format!("{} is not a folder: `hdrive put` takes files", folder.display());
-        return Err(Failure::new(Exit::Usage, text));
+    let (folder, store) = place(&args, &cx)?;
+    let rules = Rules::of_share(&folder, &args.exclude, args.cross_mounts, store)
+        .or_fail(Exit::Usage, "--exclude")?;
+    if args.dry_run {
+        return tell_only(&rules, &cx).await;
     }
-    std::fs::read_dir(&folder).or_fail(Exit::Failed, folder.display())?;
-    if cx.node.config().store.starts_with(&folder) {
-        let text = format!(
-            "{} holds the store itself: share another folder, or pass --store elsewhere",
-            folder.display()
-        );
-        return Err(Failure::new(Exit::Usage, text));
-    }
-    let name = args.name.unwrap_or_else(|| folder.to_string_lossy().into_owned());
+    let identity = Identity::of(&folder).or_fail(Exit::Failed, folder.display())?;
+    let name = args.name.clone().unwrap_or_else(|| folder.to_string_lossy().into_owned());
+    let root = SharedRoot { path: folder.clone(), identity };
+    check_roles(&cx.node, &name, &root, args.replace)?;
     let secret = encryption_key(&args.secret)?;
     let key = cx.node.create_drive(&name, secret)?.key();
+    let writing = cx.node.claim_writing(key).ok_or_else(|| {
+        let text = format!("{} is being shared already on this store", folder.display());
+        Failure::new(Exit::Failed, text)
+    })?;
+    let ledger = Ledger::new(cx.node.store().storage().clone(), key);
+    let known = ledger.root().or_exit(Exit::Store)?;
+    if known.is_none() {
+        ledger.set_root(&root).or_exit(Exit::Store)?;
+    }
     cx.out.pair("key", key);
 
     // Watched before it is read, so that no change falls between the two.
-    let follower = Follower::new(&folder);
+    let follower = Follower::new(rules.clone());
     let live = cx.node.drive(key, secret, None, true).await?;
     let _looking = Looking::start(&cx.node, &cx.out, &live, None);
-    let shared = Shared { live, folder, cx: cx.clone(), cancelled: Arc::default() };
+    let known = known.map(|root| root.identity);
+    let shared = Shared {
+        live,
+        rules: Arc::new(rules),
+        ledger: Arc::new(ledger),
+        folder: Arc::new(Mutex::new(Folder::new(&folder, identity, known, args.replace))),
+        told: Mutex::default(),
+        cx: cx.clone(),
+        cancelled: Arc::default(),
+        _writing: writing,
+    };
     let work = shared.serve(follower);
     tokio::select! {
         done = work => done,
@@ -59,20 +80,149 @@ pub async fn run(args: Share, cx: Context) -> Result {
     }
 }
 
+/// The folder to share, without links in its path, and the store, which must lie elsewhere.
+fn place(args: &Share, cx: &Context) -> Result<(PathBuf, Option<FileId>)> {
+    let folder = cx.cwd.join(&args.folder);
+    let folder = folder.canonicalize().or_fail(Exit::NotFound, folder.display())?;
+    let usage = |text: String| Err(Failure::new(Exit::Usage, text));
+    let at = folder.display();
+    if !folder.is_dir() {
+        return usage(format!("{at} is not a folder: `hdrive put` takes files"));
+    }
+    std::fs::read_dir(&folder).or_fail(Exit::Failed, folder.display())?;
+    if is_on_own_mount(&folder).unwrap_or(false) {
+        return usage(format!("{at} is a mounted drive: `hdrive seed KEY` keeps and serves it"));
+    }
+    let id = |path: &Path| std::fs::metadata(path).map(|meta| FileId::of(&meta)).ok();
+    // By inode: a bind mount has another path.
+    let is_within = |inner: &Path, outer: &Path| {
+        let outer = id(outer);
+        outer.is_some() && inner.ancestors().any(|above| id(above) == outer)
+    };
+    let store = cx.node.config().store.clone();
+    let store = store.canonicalize().unwrap_or(store);
+    if is_within(&store, &folder) {
+        return usage(format!(
+            "{at} holds the store itself: share another folder, or pass --store elsewhere"
+        ));
+    }
+    if is_within(&folder, &store) || folder.ancestors().any(is_store) {
+        return usage(format!(
+            "{at} is a store of drives, or lies in one: secret keys are never shared"
+        ));
+    }
+    Ok((folder, id(&store)))
+}
+
+/// One drive for a folder, one folder for a drive.
+fn check_roles(node: &Node, name: &str, root: &SharedRoot, replace: bool) -> Result {
+    let refuse = |text: String| Err(Failure::new(Exit::Failed, text));
+    let at = root.path.display();
+    let key = node.drive_named(name)?;
+    let storage = node.store().storage();
+    let names = node.names()?;
+    for (other, shared) in Ledger::roots(storage).or_exit(Exit::Store)? {
+        let Some((its_name, _)) = names.iter().find(|(_, key)| *key == other) else { continue };
+        if Some(other) != key && (shared.path == root.path || shared.identity.is(&root.identity)) {
+            return refuse(format!(
+                "{at} is shared already, as the drive '{its_name}' ({other}): to go on with that one, pass \
+                 --name '{its_name}'"
+            ));
+        }
+    }
+    let Some(key) = key.filter(|_| !replace) else { return Ok(()) };
+    match Ledger::new(storage.clone(), key).root().or_exit(Exit::Store)? {
+        Some(shared) if shared.path != root.path && !shared.identity.is(&root.identity) => {
+            let before = shared.path.display();
+            refuse(format!(
+                "the drive '{name}' follows {before}: choose another --name, or pass --replace to make it follow {at}"
+            ))
+        }
+        None if Path::new(name) != root.path && is_filled(node, key)? => refuse(format!(
+            "the drive '{name}' holds files that were put into it: choose another --name, or pass --replace to make \
+             it follow {at} and lose them"
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn is_filled(node: &Node, key: CoreKey) -> Result<bool> {
+    let drive = node.drive_offline(key, None, None)?;
+    let length = drive.db().core().length();
+    Ok(length > 0)
+}
+
+/// An error if a drive follows a folder: what another command writes would be undone by the share.
+pub fn refuse_shared(node: &Node, key: CoreKey) -> Result {
+    let ledger = Ledger::new(node.store().storage().clone(), key);
+    match ledger.root().or_exit(Exit::Store)? {
+        Some(root) => Err(Failure::new(
+            Exit::Failed,
+            format_args!(
+                "drive {key} follows the folder {}: change the files there; what is changed here would be undone",
+                root.path.display()
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// `--dry-run`: the names that would be shared.
+async fn tell_only(rules: &Rules, cx: &Context) -> Result {
+    let rules = rules.clone();
+    let scan = tokio::task::spawn_blocking(move || scan_by(&rules, &DrivePath::root()));
+    let scan = scan.await.or_exit(Exit::Failed)?;
+    let size = |kind: &LocalKind| if let LocalKind::File { size } = kind { *size } else { 0 };
+    let bytes: u64 = scan.found.iter().map(|local| size(&local.kind)).sum();
+    let files = scan.found.len();
+    let private = scan.found.iter().filter(|local| local.private);
+    let (private, example) = (private.clone().count(), private.clone().next());
+    if cx.out.json {
+        cx.out.object(&serde_json::json!({
+            "dry_run": {"files": files, "bytes": bytes, "private": private}
+        }));
+    } else {
+        for local in &scan.found {
+            cx.out.line(local.path.as_str().trim_start_matches('/'));
+        }
+        cx.out.pair("would share", format_args!("{files} files, {bytes} bytes"));
+    }
+    for (path, why) in &scan.skipped {
+        cx.out.note(format_args!("left out: {}: {why}", path.display()));
+    }
+    if let Some(example) = example {
+        cx.out.note(private_line(private as u64, &example.path, "would be"));
+    }
+    Ok(())
+}
+
+fn private_line(n: u64, example: &DrivePath, are: &str) -> String {
+    format!(
+        "{n} file(s) that only their owner could read {are} public to whoever has the key ({example}, for one): \
+         --exclude or a .hdriveignore leaves files out"
+    )
+}
+
 struct Shared {
     live: DriveUse,
-    folder: PathBuf,
+    rules: Arc<Rules>,
+    ledger: Arc<Ledger>,
+    folder: Arc<Mutex<Folder>>,
+    /// What was told to be left out.
+    told: Mutex<HashSet<(PathBuf, String)>>,
     cx: Context,
     cancelled: Arc<AtomicBool>,
+    _writing: Writing,
 }
 
 impl Shared {
-    async fn serve(&self, follower: std::result::Result<Follower, String>) -> Result {
+    async fn serve(&self, mut follower: Follower) -> Result {
         let failed = |error| from_live(&self.live.key(), error);
         let drive = self.live.drive().await.map_err(failed)?;
         self.cx.node.may_write(&self.live, &|text| self.cx.out.note(text)).await?;
         let progress = Arc::new(self.cx.out.progress("importing", 0));
-        let report = self.import(&drive, vec![DrivePath::root()], Some(progress)).await?;
+        let report = self.import(&drive, vec![DrivePath::root()], false, Some(progress)).await?;
+        let report = report.unwrap_or_default();
         let topic = Topic::from(self.live.db().discovery_key());
         // Why that takes long is told meanwhile.
         while !self.cx.node.announced(topic, ANNOUNCE).await {}
@@ -83,47 +233,40 @@ impl Shared {
             let shared = format!("{} files, {} bytes", report.files, report.bytes);
             self.cx.out.pair("shared", shared);
         }
-        let mut follower = match follower {
-            Ok(follower) => Some(follower),
-            Err(error) => {
-                let every = POLL.as_secs();
-                self.cx.out.error(format_args!(
-                    "changes cannot be watched ({error}); looking every {every} s instead"
-                ));
-                None
-            }
-        };
         loop {
-            let touched = match &mut follower {
-                Some(follower) => follower.next().await.unwrap_or(Touched::Everything),
-                None => {
-                    tokio::time::sleep(POLL).await;
-                    Touched::Everything
-                }
+            if let Some(problem) = follower.problem() {
+                self.cx.out.error(problem);
+            }
+            let (paths, replaced) = match follower.next().await {
+                Touched::Paths(paths) => (paths, false),
+                Touched::Everything { replaced } => (vec![DrivePath::root()], replaced),
             };
-            let paths = match touched {
-                Touched::Paths(paths) => paths,
-                Touched::Everything => vec![DrivePath::root()],
-            };
-            let report = self.import(&drive, paths, None).await?;
-            if report.written + report.removed > 0 {
+            let started = Instant::now();
+            let report = self.import(&drive, paths.clone(), replaced, None).await?;
+            follower.looked_at(&paths, started.elapsed());
+            if let Some(report) = report.filter(|report| report.written + report.removed > 0) {
                 let (written, removed) = (report.written, report.removed);
                 tracing::info!(written, removed, "the folder changed");
             }
         }
     }
 
-    /// Looks at these paths and brings the drive up to them.
+    /// Looks at these paths and brings the drive up to them. None if the folder is not there to be looked at.
     async fn import(
         &self,
         drive: &Drive,
         paths: Vec<DrivePath>,
+        replaced: bool,
         progress: Option<Arc<Progress>>,
-    ) -> Result<Report> {
+    ) -> Result<Option<Report>> {
+        let whole = paths.iter().any(DrivePath::is_root);
+        let (look, text) = lock(&self.folder).look(whole, replaced);
+        self.tell(text);
+        let Some(look) = look else { return Ok(None) };
         let failed = |error| from_live(&self.live.key(), error);
         let index = self.live.current(Duration::from_secs(30)).await.map_err(failed)?;
-        let (drive, folder) = (drive.clone(), self.folder.clone());
-        let cancelled = self.cancelled.clone();
+        let (drive, rules, ledger) = (drive.clone(), self.rules.clone(), self.ledger.clone());
+        let (folder, cancelled) = (self.folder.clone(), self.cancelled.clone());
         let work = move || -> std::result::Result<Report, DriveError> {
             let tell = |done, total| {
                 if let Some(progress) = &progress {
@@ -134,7 +277,10 @@ impl Shared {
             let import = Import {
                 drive: &drive,
                 index: &index,
-                folder: &folder,
+                rules: &rules,
+                ledger: &ledger,
+                trust: look.trust,
+                still: &|| lock(&folder).is_still(&look),
                 progress: &tell,
                 cancelled: &|| cancelled.load(Ordering::Relaxed),
             };
@@ -142,12 +288,43 @@ impl Shared {
         };
         let report = tokio::task::spawn_blocking(work).await.or_exit(Exit::Failed)?;
         let report = report.or_exit(Exit::Store)?;
-        for (path, why) in report.skipped.iter().take(MAX_TOLD) {
+        self.tell_about(&look, whole, &report)?;
+        Ok(Some(report))
+    }
+
+    fn tell_about(&self, look: &Look, whole: bool, report: &Report) -> Result {
+        let text = lock(&self.folder).looked(look, whole, report, &self.ledger);
+        self.tell(text.or_exit(Exit::Store)?);
+        let skipped = report.skipped.iter().cloned();
+        let unmounted = report.unmounted.iter().map(|path| {
+            let full = crate::share::scan::locate(self.rules.folder(), path);
+            (full, "nothing is mounted there any more: what it held stays in the drive".to_string())
+        });
+        let mut told = lock(&self.told);
+        let new = skipped
+            .chain(unmounted)
+            .filter(|what| told.len() < MAX_TOLD_EVER && told.insert(what.clone()));
+        let new: Vec<_> = new.collect();
+        drop(told);
+        for (path, why) in new.iter().take(MAX_TOLD) {
             self.cx.out.note(format_args!("left out: {}: {why}", path.display()));
         }
-        if let Some(more) = report.skipped.len().checked_sub(MAX_TOLD).filter(|n| *n > 0) {
+        if let Some(more) = new.len().checked_sub(MAX_TOLD).filter(|n| *n > 0) {
             self.cx.out.note(format_args!("left out: {more} more"));
         }
-        Ok(report)
+        if let Some(example) = &report.private_example {
+            self.cx.out.note(private_line(report.private, example, "are now"));
+        }
+        Ok(())
     }
+
+    fn tell(&self, text: Option<String>) {
+        if let Some(text) = text {
+            self.cx.out.error(text);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -30,7 +30,7 @@ mod inode;
 mod link;
 mod mount;
 mod mount_point;
-mod mountinfo;
+pub mod mountinfo;
 mod notify;
 mod options;
 mod pending;

@@ -13,6 +13,7 @@ mod opener;
 mod pump;
 mod ties;
 mod writer;
+mod writers;
 
 pub use drives::{DriveState, DriveUse, Purpose};
 
@@ -38,6 +39,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OnceCell, mpsc, oneshot};
 use tokio::task::JoinHandle;
+use writers::Writers;
+pub use writers::Writing;
 
 /// What is downloaded becomes durable this often; a crash costs at most as much of it to fetch again.
 const FLUSH_EVERY: Duration = Duration::from_secs(2);
@@ -117,6 +120,7 @@ pub struct Node {
     wishes: Mutex<Option<mpsc::UnboundedReceiver<Wish>>>,
     online: OnceCell<Online>,
     mounts: Mutex<BTreeMap<PathBuf, CoreKey>>,
+    writers: Writers,
     flusher: JoinHandle<()>,
 }
 
@@ -152,6 +156,7 @@ impl Node {
             wishes: Mutex::new(Some(wishes)),
             online: OnceCell::new(),
             mounts: Mutex::default(),
+            writers: Writers::default(),
             flusher,
         }))
     }
@@ -242,6 +247,11 @@ impl Node {
         let record = format!("{NAMES}{name}");
         self.store.records().put_record(&record, &db.key().0, Durability::Durable)?;
         Ok(db)
+    }
+
+    /// Makes the caller the one that brings a drive up to a folder, until the claim is dropped; none if it has one.
+    pub fn claim_writing(&self, key: CoreKey) -> Option<Writing> {
+        self.writers.claim(key)
     }
 
     /// Names of the drives of this store, with their keys.

@@ -1,108 +1,225 @@
 //! Which paths of a folder changed, told soon after they did.
 //!
-//! inotify (through `notify`) says what was touched; touched paths are gathered until the folder has been
-//! quiet for [`QUIET`], or for [`LONGEST`] at the most while it is not. When the kernel lost events, or
-//! there are more paths than are worth naming, the word is "everything".
+//! inotify says what was touched ([`super::watch`]), [`super::pending`] when to look. What cannot be watched is looked at
+//! every [`POLL`]. When events were lost, the folder itself became another, or something was mounted or unmounted in it,
+//! the word is "everything".
 
-use super::scan::drive_path;
+use super::mounts::Mounts;
+use super::pending::{MAX_PATHS, Pending};
+use super::root::Identity;
+use super::rules::Rules;
+use super::watch::{Event, Watches};
 use crate::path::DrivePath;
-use notify::{Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use std::time::{Duration, Instant};
 
-/// A pause this long after the last event ends a batch.
-const QUIET: Duration = Duration::from_millis(100);
-/// A batch is told after this long even if events go on.
-const LONGEST: Duration = Duration::from_millis(500);
-/// More paths than this in one batch are told as "everything".
-const MAX_PATHS: usize = 4096;
-/// Events on their way from the watcher; beyond that they are lost and everything is scanned.
-const MAX_EVENTS: usize = 65_536;
+/// Folders without a watch are looked at this often.
+pub const POLL: Duration = Duration::from_secs(10);
+/// No event tells that something was mounted, or that a missing folder is back: it is looked for this often.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// What to look at again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Touched {
     /// These, and everything below them.
     Paths(Vec<DrivePath>),
-    Everything,
+    /// The whole folder; `replaced` if it was moved or deleted, whatever is there now.
+    Everything { replaced: bool },
+}
+
+/// Whose folder it is, and what is mounted in it.
+#[derive(PartialEq, Eq)]
+struct Place {
+    identity: Option<Identity>,
+    mounts: Mounts,
 }
 
 /// A running watch; it ends when dropped.
 pub struct Follower {
-    folder: PathBuf,
-    events: mpsc::Receiver<Option<Event>>,
-    _watcher: RecommendedWatcher,
+    rules: Rules,
+    watches: Option<Watches>,
+    pending: Pending,
+    place: Place,
+    replaced: bool,
+    next_look: Instant,
+    next_poll: Instant,
+    /// Why something is polled; said once.
+    problem: Option<String>,
+    told: bool,
 }
 
 impl Follower {
-    /// Starts to watch `folder` and everything below.
-    ///
-    /// # Errors
-    /// When the kernel's limit of watches is reached; the text names the sysctl.
-    pub fn new(folder: &Path) -> Result<Self, String> {
-        let (to, events) = mpsc::channel(MAX_EVENTS);
-        let handler = move |event: notify::Result<Event>| {
-            // A full queue or a lost event both end in a scan of everything.
-            let event = event.ok().filter(|event| !event.need_rescan());
-            if event.as_ref().is_none_or(is_change) {
-                let _ = to.try_send(event);
-            }
+    /// Starts to watch the folder of `rules` and everything below that they share.
+    pub fn new(rules: Rules) -> Self {
+        let place = Place::of(&rules);
+        let now = Instant::now();
+        let mut follower = Self {
+            rules,
+            watches: None,
+            pending: Pending::default(),
+            place,
+            replaced: false,
+            next_look: now + LOOK,
+            next_poll: now + POLL,
+            problem: None,
+            told: false,
         };
-        let explain = |error: notify::Error| match error.kind {
-            notify::ErrorKind::MaxFilesWatch => "the kernel's limit of watched folders is \
-                reached: raise it with `sysctl fs.inotify.max_user_watches=1048576`"
-                .to_string(),
-            _ => error.to_string(),
-        };
-        // A link is shared as a link: what it leads to is nobody's business here.
-        let config = Config::default().with_follow_symlinks(false);
-        let mut watcher = RecommendedWatcher::new(handler, config).map_err(explain)?;
-        watcher.watch(folder, RecursiveMode::Recursive).map_err(explain)?;
-        Ok(Self { folder: folder.to_path_buf(), events, _watcher: watcher })
+        follower.watch();
+        follower
     }
 
-    /// Waits for the next batch of changes; `None` when the watch has ended.
-    pub async fn next(&mut self) -> Option<Touched> {
-        let mut paths = BTreeSet::new();
-        let first = self.events.recv().await?;
-        let mut everything = !self.gather(first, &mut paths);
-        let longest = Instant::now() + LONGEST;
+    /// What keeps some of the folder from being watched; told once.
+    pub fn problem(&mut self) -> Option<String> {
+        let limited = self.watches.as_mut().is_some_and(Watches::take_limited);
+        if limited {
+            self.problem = Some(
+                "the kernel's limit of watched folders is reached: raise it with \
+                 `sysctl fs.inotify.max_user_watches=1048576`"
+                    .into(),
+            );
+        }
+        let problem = self.problem.take().filter(|_| !self.told)?;
+        self.told = true;
+        Some(format!(
+            "not every folder can be watched ({problem}); looking every {} s instead",
+            POLL.as_secs()
+        ))
+    }
+
+    fn watch(&mut self) {
+        self.watches = None;
+        match Watches::new() {
+            Ok(mut watches) => {
+                watches.add(&self.rules, &DrivePath::root());
+                self.watches = Some(watches);
+            }
+            Err(error) => self.problem = Some(format!("inotify: {error}")),
+        }
+    }
+
+    /// Waits until something is to be looked at.
+    pub async fn next(&mut self) -> Touched {
         loop {
-            let quiet = (Instant::now() + QUIET).min(longest);
-            match timeout_at(quiet, self.events.recv()).await {
-                Ok(Some(event)) => everything |= !self.gather(event, &mut paths),
-                Ok(None) | Err(_) => break,
+            if self.pending.is_full() {
+                return self.everything();
+            }
+            let now = Instant::now();
+            if let Some(due) = self.pending.next()
+                && due <= now
+            {
+                return Touched::Paths(self.pending.take(now));
+            }
+            if now >= self.next_look {
+                self.next_look = now + LOOK;
+                let place = Place::of(&self.rules);
+                if place != self.place {
+                    return self.everything();
+                }
+            }
+            if now >= self.next_poll {
+                self.next_poll = now + POLL;
+                let polled = self.polled();
+                if !polled.is_empty() {
+                    return Touched::Paths(polled);
+                }
+            }
+            let until = self.next_look.min(self.next_poll);
+            let until = self.pending.next().map_or(until, |due| due.min(until));
+            let Some(watches) = &mut self.watches else {
+                tokio::time::sleep_until(until.into()).await;
+                continue;
+            };
+            match tokio::time::timeout_at(until.into(), watches.next(&self.rules)).await {
+                Err(_elapsed) => {}
+                Ok(Ok(events)) => {
+                    if !self.take(events) {
+                        return self.everything();
+                    }
+                }
+                Ok(Err(error)) => {
+                    self.problem = Some(format!("inotify: {error}"));
+                    self.watches = None;
+                }
             }
         }
-        everything |= paths.len() > MAX_PATHS || self.events.capacity() == 0;
-        if everything {
-            return Some(Touched::Everything);
-        }
-        Some(Touched::Paths(paths.into_iter().collect()))
     }
 
-    /// Adds the paths of an event; false if they cannot be named.
-    fn gather(&self, event: Option<Event>, paths: &mut BTreeSet<DrivePath>) -> bool {
-        let Some(event) = event else { return false };
-        paths.extend(event.paths.iter().filter_map(|full| drive_path(&self.folder, full)));
-        true
+    /// These were looked at, which took some time.
+    pub fn looked_at(&mut self, paths: &[DrivePath], took: Duration) {
+        self.pending.rest(paths, took, Instant::now());
+    }
+
+    /// Takes events; false if everything has to be looked at.
+    fn take(&mut self, events: Vec<Event>) -> bool {
+        let now = Instant::now();
+        let mut complete = true;
+        for event in events {
+            match event {
+                Event::Touched(path, touch) => self.pending.touch(path, touch, now),
+                Event::Lost => complete = false,
+                Event::Root => {
+                    self.replaced = true;
+                    complete = false;
+                }
+            }
+        }
+        complete
+    }
+
+    fn everything(&mut self) -> Touched {
+        self.pending.clear();
+        self.watch();
+        self.place = Place::of(&self.rules);
+        Touched::Everything { replaced: std::mem::take(&mut self.replaced) }
+    }
+
+    /// Folders without a watch; another try is made to watch them.
+    fn polled(&mut self) -> Vec<DrivePath> {
+        let Some(watches) = &mut self.watches else {
+            self.watch();
+            return vec![DrivePath::root()];
+        };
+        let polled = watches.polled();
+        for path in polled.iter().take(MAX_PATHS) {
+            watches.add(&self.rules, path);
+        }
+        match polled.len() {
+            0..=MAX_PATHS => polled,
+            _ => vec![DrivePath::root()],
+        }
     }
 }
 
-fn is_change(event: &Event) -> bool {
-    !matches!(event.kind, EventKind::Access(access) if !matches!(
-        access,
-        notify::event::AccessKind::Close(notify::event::AccessMode::Write)
-    ))
+impl Place {
+    fn of(rules: &Rules) -> Self {
+        let folder = rules.folder();
+        Self { identity: Identity::of(folder).ok(), mounts: Mounts::below(folder) }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
     use std::fs;
+    use std::path::Path;
+
+    async fn next(follower: &mut Follower) -> Touched {
+        tokio::time::timeout(Duration::from_secs(20), follower.next()).await.unwrap()
+    }
+
+    async fn paths(follower: &mut Follower, wanted: &[&str]) {
+        let mut told = BTreeSet::new();
+        while !wanted.iter().all(|path| told.contains(*path)) {
+            match next(follower).await {
+                Touched::Paths(paths) => told.extend(paths.iter().map(|path| path.to_string())),
+                Touched::Everything { .. } => panic!("everything, after {told:?}"),
+            }
+        }
+    }
+
+    fn follow(folder: &Path) -> Follower {
+        Follower::new(Rules::of_share(folder, &[], false, None).unwrap())
+    }
 
     #[tokio::test]
     async fn nothing_is_told_of_what_lies_behind_a_link() {
@@ -111,29 +228,45 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         fs::create_dir(&outside).unwrap();
         std::os::unix::fs::symlink(&outside, folder.join("link")).unwrap();
-        let mut follower = Follower::new(&folder).unwrap();
+        let mut follower = follow(&folder);
         fs::write(outside.join("secret"), "1").unwrap();
         fs::write(folder.join("file"), "2").unwrap();
-        let told = tokio::time::timeout(Duration::from_secs(10), follower.next()).await.unwrap();
-        assert_eq!(told, Some(Touched::Paths(vec![DrivePath::from_user("/file").unwrap()])));
+        assert_eq!(
+            next(&mut follower).await,
+            Touched::Paths(vec![DrivePath::from_user("/file").unwrap()])
+        );
     }
 
     #[tokio::test]
-    async fn touched_paths_are_told_once_each() {
+    async fn folders_that_come_go_and_move_are_watched() {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("sub")).unwrap();
-        let mut follower = Follower::new(dir.path()).unwrap();
-        fs::write(dir.path().join("sub/a"), "1").unwrap();
-        fs::write(dir.path().join("sub/a"), "2").unwrap();
-        fs::write(dir.path().join("b"), "3").unwrap();
-        let mut all = BTreeSet::new();
-        while all.len() < 2 {
-            match tokio::time::timeout(Duration::from_secs(10), follower.next()).await.unwrap() {
-                Some(Touched::Paths(paths)) => all.extend(paths),
-                other => panic!("{other:?}"),
-            }
-        }
-        let all: Vec<&str> = all.iter().map(|p| p.as_str()).collect();
-        assert_eq!(all, ["/b", "/sub/a"]);
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("sub")).unwrap();
+        let mut follower = follow(dir.path());
+        fs::write(at("sub/a"), "1").unwrap();
+        fs::write(at("b"), "3").unwrap();
+        paths(&mut follower, &["/sub/a", "/b"]).await;
+        fs::create_dir_all(at("new/deep")).unwrap();
+        paths(&mut follower, &["/new"]).await;
+        fs::write(at("new/deep/file"), "x").unwrap();
+        paths(&mut follower, &["/new/deep/file"]).await;
+        fs::rename(at("new"), at("moved")).unwrap();
+        paths(&mut follower, &["/new", "/moved"]).await;
+        fs::write(at("moved/deep/file"), "y").unwrap();
+        paths(&mut follower, &["/moved/deep/file"]).await;
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_replaced_is_told_and_watched_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("folder");
+        fs::create_dir(&folder).unwrap();
+        let mut follower = follow(&folder);
+        fs::rename(&folder, dir.path().join("away")).unwrap();
+        assert_eq!(next(&mut follower).await, Touched::Everything { replaced: true });
+        fs::create_dir(&folder).unwrap();
+        assert!(matches!(next(&mut follower).await, Touched::Everything { .. }));
+        fs::write(folder.join("file"), "1").unwrap();
+        paths(&mut follower, &["/file"]).await;
     }
 }

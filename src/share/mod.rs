@@ -1,8 +1,21 @@
 //! Sharing a local folder: its names and contents become a drive's, and stay so.
 //!
-//! `scan` says what is in the folder, `import` brings the drive up to that, `follow` says when to look again.
+//! | file | does |
+//! |---|---|
+//! | `scan`, `rules`, `mounts`, `stores` | what is in the folder, and what of it is shared |
+//! | `root`, `folder` | whether it is still the folder that was shared |
+//! | `import`, `ledger` | bring the drive up to that, and remember of each file what a drive does not hold |
+//! | `follow`, `watch`, `pending` | when to look again, and where |
 #![allow(clippy::disallowed_methods, reason = "a folder changes in real time")]
 
+pub mod folder;
 pub mod follow;
 pub mod import;
+pub mod ledger;
+pub mod mounts;
+mod pending;
+pub mod root;
+pub mod rules;
 pub mod scan;
+pub mod stores;
+mod watch;

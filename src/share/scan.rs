@@ -1,13 +1,20 @@
 //! What is in a local folder now: every name that a drive can hold, with what tells a change.
 
+use super::rules::{Rules, Verdict};
+use super::stores::FileId;
 use crate::codec::MAX_INT;
 use crate::path::DrivePath;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// Permission bits that let others read a file, and get into a folder.
+const OTHERS_READ: u32 = 0o044;
+const OTHERS_ENTER: u32 = 0o011;
 
 /// One file or link of the folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +25,9 @@ pub struct Local {
     pub mode: u32,
     /// Milliseconds since 1970.
     pub mtime_ms: i64,
+    pub stamp: Stamp,
+    /// Nobody but its owner can read it here.
+    pub private: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,15 +36,36 @@ pub enum LocalKind {
     Symlink { target: String },
 }
 
+/// Which inode it is, and when that changed last, in whatever way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    pub file: FileId,
+    /// Nanoseconds since 1970. Programs cannot set it.
+    pub ctime_ns: i64,
+    /// How many names the inode has, in the folder or elsewhere.
+    pub names: u64,
+}
+
+impl Stamp {
+    fn of(meta: &fs::Metadata) -> Self {
+        let ctime_ns = meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec());
+        Self { file: FileId::of(meta), ctime_ns, names: meta.nlink() }
+    }
+}
+
 /// The outcome of a scan.
 #[derive(Debug, Default)]
 pub struct Scan {
     /// In path order.
     pub found: Vec<Local>,
+    /// Folders with nothing in them that is shared, in path order; never the root.
+    pub empty: Vec<DrivePath>,
     /// Names that were left out, each with the reason, for a warning.
     pub skipped: Vec<(PathBuf, String)>,
     /// Paths that exist but could not be looked at: what is in the drive below them stays.
     pub unknown: Vec<DrivePath>,
+    /// Mount points that were crossed.
+    pub crossed: Vec<DrivePath>,
 }
 
 impl Scan {
@@ -43,16 +74,29 @@ impl Scan {
     }
 }
 
-/// Everything at and below `start` (the root for the whole folder). A path that does not exist, or that only a
-/// symbolic link leads to, gives an empty scan. Special files and names that are no UTF-8 are left out and told; a folder that cannot be
-/// read is told too, and what the drive holds below it is not taken for deleted.
+/// Everything at and below `start` (the root for the whole folder), but for stores of drives.
 pub fn scan(folder: &Path, start: &DrivePath) -> Scan {
+    scan_by(&Rules::all(folder), start)
+}
+
+/// Everything at and below `start` that `rules` share. A path that does not exist, or that only a
+/// symbolic link leads to, gives an empty scan. Special files and names that no drive can hold are left out and told; a
+/// folder that cannot be read is told too, and what the drive holds below it is not taken for deleted.
+pub fn scan_by(rules: &Rules, start: &DrivePath) -> Scan {
+    let folder = rules.folder();
     let mut result = Scan::default();
-    let mut todo = match within_folders(folder, start) {
-        true => vec![start.clone()],
-        false => Vec::new(),
+    let mut judge = rules.begin();
+    let reached = within_folders(folder, start) && {
+        let verdict = judge.reaches(start);
+        if matches!(verdict, Verdict::Hidden(_)) {
+            result.unknown.push(start.clone());
+        }
+        verdict == Verdict::Shared
     };
-    while let Some(path) = todo.pop() {
+    // With each path, whether others can get at its folder.
+    let mut todo = if reached { vec![(start.clone(), false)] } else { Vec::new() };
+    let mut folders = Vec::new();
+    while let Some((path, hidden)) = todo.pop() {
         let full = locate(folder, &path);
         let meta = match fs::symlink_metadata(&full) {
             Ok(meta) => meta,
@@ -63,9 +107,31 @@ pub fn scan(folder: &Path, start: &DrivePath) -> Scan {
                 continue;
             }
         };
+        match judge.judge(&path, &full, &meta) {
+            Verdict::Shared => {}
+            Verdict::Excluded => continue,
+            Verdict::Refused(why) => {
+                result.skip(&full, why);
+                continue;
+            }
+            Verdict::Hidden(why) => {
+                result.skip(&full, why);
+                result.unknown.push(path);
+                continue;
+            }
+        }
         if meta.is_dir() {
+            if judge.mounts().at(&full).is_some() {
+                result.crossed.push(path.clone());
+            }
             match children(&full, &path, &mut result) {
-                Ok(names) => todo.extend(names),
+                Ok(names) => {
+                    let hidden = hidden || !path.is_root() && meta.mode() & OTHERS_ENTER == 0;
+                    todo.extend(names.into_iter().map(|name| (name, hidden)));
+                    if !path.is_root() {
+                        folders.push(path);
+                    }
+                }
                 Err(error) if is_gone(&error) => {}
                 Err(error) => {
                     result.skip(&full, error);
@@ -74,29 +140,50 @@ pub fn scan(folder: &Path, start: &DrivePath) -> Scan {
             }
             continue;
         }
-        let kind = if meta.is_file() {
-            LocalKind::File { size: meta.size() }
-        } else if meta.is_symlink() {
-            match fs::read_link(&full).map(|target| target.into_os_string().into_string()) {
-                Ok(Ok(target)) => LocalKind::Symlink { target },
-                Ok(Err(_)) => {
-                    result.skip(&full, "the target of this link is not UTF-8");
-                    continue;
-                }
-                Err(error) => {
-                    result.skip(&full, error);
-                    continue;
-                }
-            }
-        } else {
-            result.skip(&full, "sockets, pipes and devices have no place in a drive");
-            continue;
-        };
-        let mtime_ms = milliseconds(meta.mtime(), meta.mtime_nsec());
-        result.found.push(Local { path, kind, mode: meta.mode() & 0o777, mtime_ms });
+        if let Some(kind) = kind(&full, &meta, &mut result) {
+            let mtime_ms = milliseconds(meta.mtime(), meta.mtime_nsec());
+            let private = meta.is_file() && (hidden || meta.mode() & OTHERS_READ == 0);
+            let (mode, stamp) = (meta.mode() & 0o777, Stamp::of(&meta));
+            result.found.push(Local { path, kind, mode, mtime_ms, stamp, private });
+        }
     }
     result.found.sort_by(|a, b| a.path.cmp(&b.path));
+    result.empty = without_content(folders, &result);
     result
+}
+
+/// What a file or link is in a drive; none, and told, if it is something else.
+fn kind(full: &Path, meta: &fs::Metadata, result: &mut Scan) -> Option<LocalKind> {
+    if meta.is_file() {
+        return Some(LocalKind::File { size: meta.size() });
+    }
+    if !meta.is_symlink() {
+        result.skip(full, "sockets, pipes and devices have no place in a drive");
+        return None;
+    }
+    match fs::read_link(full).map(|target| target.into_os_string().into_string()) {
+        Ok(Ok(target)) => return Some(LocalKind::Symlink { target }),
+        Ok(Err(_)) => result.skip(full, "the target of this link is not UTF-8"),
+        Err(error) => result.skip(full, error),
+    }
+    None
+}
+
+/// Those of `folders` below which nothing was found.
+fn without_content(mut folders: Vec<DrivePath>, scan: &Scan) -> Vec<DrivePath> {
+    let filled = scan.found.iter().map(|local| &local.path).chain(&scan.unknown);
+    let mut filled: BTreeSet<DrivePath> = filled.filter_map(DrivePath::parent).collect();
+    // Deeper ones first, so that a folder that holds an empty one is not empty itself.
+    folders.sort_by_key(|folder| std::cmp::Reverse(folder.names().count()));
+    let mut empty = Vec::new();
+    for folder in folders {
+        if !filled.contains(&folder) {
+            empty.push(folder.clone());
+        }
+        filled.extend(folder.parent());
+    }
+    empty.sort();
+    empty
 }
 
 /// Whether all names above `path` are folders themselves. A link among them would lead out of what is shared.
@@ -159,6 +246,9 @@ fn children(full: &Path, path: &DrivePath, result: &mut Scan) -> io::Result<Vec<
     for entry in fs::read_dir(full)? {
         let entry = entry?;
         match entry.file_name().into_string().map(|name| path.join(&name)) {
+            Ok(Ok(path)) if path.name().contains('\\') => {
+                result.skip(&entry.path(), "other programs cannot get at a name with a backslash");
+            }
             Ok(Ok(path)) => names.push(path),
             Ok(Err(error)) => result.skip(&entry.path(), error),
             Err(_) => result.skip(&entry.path(), "this name is not UTF-8"),

@@ -21,6 +21,7 @@ mod common;
 mod commands;
 mod copies;
 mod demo;
+mod following;
 mod help;
 mod input;
 mod liar;

@@ -1,0 +1,33 @@
+//! Who writes a drive of this store: at most one share at a time.
+
+use crate::key::CoreKey;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The drives that are being written.
+#[derive(Clone, Default)]
+pub(super) struct Writers(Arc<Mutex<BTreeSet<CoreKey>>>);
+
+/// The right to write a drive; given back when dropped.
+pub struct Writing {
+    writers: Writers,
+    key: CoreKey,
+}
+
+impl Writers {
+    /// None if somebody has it.
+    pub(super) fn claim(&self, key: CoreKey) -> Option<Writing> {
+        let new = self.lock().insert(key);
+        new.then(|| Writing { writers: self.clone(), key })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<CoreKey>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.writers.lock().remove(&self.key);
+    }
+}

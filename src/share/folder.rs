@@ -1,0 +1,141 @@
+//! The folder of a share through all that may happen to it: when it is followed, and when the drive stays as it is.
+//!
+//! | the folder | the drive |
+//! |---|---|
+//! | is the one that was shared | follows it |
+//! | is gone, or cannot be looked at | stays |
+//! | is another one, of another filesystem | stays, unless at least half of its names are in it |
+//! | is another one in the same place, or empty at a start | follows what is added; what is missing stays |
+//!
+//! "Replace" is the user's word that all of it is meant.
+
+use super::import::{Report, Trust};
+use super::ledger::{Ledger, SharedRoot};
+use super::root::{Identity, Root, Standing};
+use crate::hyper::core::storage::StorageError;
+use std::path::Path;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    /// Nothing was compared yet.
+    Starting,
+    Followed,
+    /// What is missing stays.
+    Additions(Identity),
+    /// Not looked at; the reason.
+    Away(String),
+}
+
+/// See the module.
+pub struct Folder {
+    root: Root,
+    state: State,
+    replace: bool,
+}
+
+/// A look at the folder that may be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    pub trust: Trust,
+    identity: Identity,
+}
+
+impl Folder {
+    /// `known` is the folder that was shared before; none at the first time.
+    pub fn new(path: &Path, now: Identity, known: Option<Identity>, replace: bool) -> Self {
+        let root = Root::new(path.to_path_buf(), known.unwrap_or(now));
+        Self { root, state: State::Starting, replace }
+    }
+
+    /// Whether the folder may be looked at, and how far it is believed. `whole` if all of it is looked at, `replaced` if
+    /// it was seen to be moved or deleted. The text is to be told.
+    pub fn look(&mut self, whole: bool, replaced: bool) -> (Option<Look>, Option<String>) {
+        let Some(identity) = self.root.now() else {
+            let why = match self.root.standing() {
+                Standing::Missing(why) => why,
+                _ => "it was away for a moment".into(),
+            };
+            return (None, self.away(why));
+        };
+        let judged_before = self.state == State::Additions(identity);
+        let trust = match self.root.standing() {
+            Standing::Missing(why) => return (None, self.away(why)),
+            _ if self.replace => Trust::Full,
+            _ if judged_before => Trust::Additions,
+            Standing::Same if replaced => Trust::IfHalf,
+            Standing::Same if self.state == State::Followed => Trust::Full,
+            Standing::Same => Trust::IfAny,
+            Standing::Replaced => Trust::IfHalf,
+            Standing::Elsewhere => Trust::OnlyHalf,
+        };
+        let judged = !matches!(trust, Trust::Full | Trust::Additions);
+        if judged && !whole {
+            // The look at everything is on its way.
+            return (None, None);
+        }
+        (Some(Look { trust, identity }), None)
+    }
+
+    /// Whether the folder is still the one that `look` was for.
+    pub fn is_still(&self, look: &Look) -> bool {
+        self.root.now() == Some(look.identity)
+    }
+
+    /// Takes in what a look brought. The text is to be told.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn looked(
+        &mut self,
+        look: &Look,
+        whole: bool,
+        report: &Report,
+        ledger: &Ledger,
+    ) -> Result<Option<String>, StorageError> {
+        let path = self.root.path().display().to_string();
+        if report.refused {
+            if !self.is_still(look) {
+                return Ok(None);
+            }
+            let why = "another filesystem is mounted there, with other files; if it is meant, start again with --replace";
+            return Ok(self.away(why.into()));
+        }
+        if !whole {
+            return Ok(None);
+        }
+        if report.kept > 0 {
+            let state = State::Additions(look.identity);
+            if self.state == state {
+                return Ok(None);
+            }
+            self.state = state;
+            let what =
+                if report.files == 0 { "is empty" } else { "is not the folder that was shared" };
+            let n = report.kept;
+            return Ok(Some(format!(
+                "{path} {what}: {n} name(s) of the drive that it does not have stay; if they were deleted on purpose, \
+                 start again with --replace"
+            )));
+        }
+        let back = matches!(self.state, State::Away(_) | State::Additions(_));
+        let changed = self.state == State::Starting || self.root.known() != look.identity;
+        (self.state, self.replace) = (State::Followed, false);
+        self.root.adopt(look.identity);
+        if changed {
+            let path = self.root.path().to_path_buf();
+            ledger.set_root(&SharedRoot { path, identity: look.identity })?;
+        }
+        Ok(back.then(|| format!("{path} is back and followed again")))
+    }
+
+    fn away(&mut self, why: String) -> Option<String> {
+        let text = format!(
+            "{} cannot be followed ({why}): the drive stays as it is until the folder is back",
+            self.root.path().display()
+        );
+        let state = State::Away(why);
+        let new = self.state != state;
+        self.state = state;
+        new.then_some(text)
+    }
+}

@@ -1,0 +1,328 @@
+//! What must change in a drive so that it is as a folder.
+
+use super::super::ledger::Seen;
+use super::super::scan::{Local, LocalKind, Scan, locate, scan_by};
+use super::{Import, Report, Trust, now_ns};
+use crate::hyper::core::storage::StorageError;
+use crate::hyper::drive::{Content, DriveIndex, Found, Leaf, Node};
+use crate::path::DrivePath;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::Duration;
+
+/// A file that nothing is remembered of, with a time this recent, is read even if its time and size are those that the
+/// drive has: two writes can fall into one millisecond.
+const RECENT: Duration = Duration::from_secs(2);
+
+/// One change to make.
+pub(super) enum Change {
+    Write(Local),
+    Remove(DrivePath),
+    /// An empty folder.
+    Keep(DrivePath),
+    /// A folder that is not empty any more, or gone.
+    Let(DrivePath),
+}
+
+impl Change {
+    pub(super) fn size(&self) -> u64 {
+        match self {
+            Self::Write(local) => size(local),
+            _ => 0,
+        }
+    }
+}
+
+impl Import<'_> {
+    pub(super) fn changes(
+        &self,
+        paths: &[DrivePath],
+        report: &mut Report,
+    ) -> Result<Vec<Change>, StorageError> {
+        let told: HashSet<&DrivePath> = paths.iter().collect();
+        let mut looks = Vec::new();
+        for path in topmost(paths) {
+            let mut scan = scan_by(self.rules, &path);
+            self.note_mounts(&path, &mut scan, report)?;
+            looks.push((path, scan));
+        }
+        let linked = self.other_names(&looks)?;
+        looks.extend(linked.into_iter().map(|path| {
+            let scan = scan_by(self.rules, &path);
+            (path, scan)
+        }));
+        let (mut changes, mut gone) = (Vec::new(), Vec::new());
+        let mut there = 0;
+        for (path, scan) in looks {
+            there += scan.found.iter().filter(|local| self.is_there(local)).count() as u64;
+            self.compare(&path, &told, &scan, &mut changes, &mut gone)?;
+            report.files += scan.found.len() as u64;
+            report.bytes += scan.found.iter().map(size).sum::<u64>();
+            self.count_private(&path, &scan, report);
+            report.skipped.extend(scan.skipped);
+        }
+        self.judge(report, there, gone.len() as u64);
+        let additions = report.kept > 0 || self.trust == Trust::Additions;
+        if additions {
+            let before = gone.len();
+            gone.retain(|path| told.contains(path));
+            report.kept = (before - gone.len()) as u64;
+        }
+        self.keep_emptied(&gone, &mut changes);
+        // First what goes: its name may be needed.
+        let mut all: Vec<Change> = gone.into_iter().map(Change::Remove).collect();
+        all.extend(changes.into_iter().filter(|change| {
+            !(additions && matches!(change, Change::Let(path) if !told.contains(path)))
+        }));
+        Ok(all)
+    }
+
+    /// Whether the drive has a file of this name and size, or a link of this name.
+    fn is_there(&self, local: &Local) -> bool {
+        match (&local.kind, self.index.lookup(&local.path)) {
+            (LocalKind::File { size }, Some(Found::File(file))) => file.size() == *size,
+            (LocalKind::Symlink { .. }, Some(Found::Link(_))) => true,
+            _ => false,
+        }
+    }
+
+    /// Decides how far a look is believed that found `there` names of the drive and would remove `gone`.
+    fn judge(&self, report: &mut Report, there: u64, gone: u64) {
+        let had = self.index.files();
+        let accepted = match self.trust {
+            Trust::Full => true,
+            Trust::Additions => false,
+            Trust::IfAny => report.files > 0 || had == 0,
+            Trust::IfHalf | Trust::OnlyHalf => there * 2 >= had,
+        };
+        if accepted {
+            return;
+        }
+        report.kept = gone;
+        report.refused = self.trust == Trust::OnlyHalf;
+    }
+
+    fn count_private(&self, path: &DrivePath, scan: &Scan, report: &mut Report) {
+        let private = scan.found.iter().filter(|local| local.private);
+        for local in
+            private.filter(|local| path.is_root() || self.index.lookup(&local.path).is_none())
+        {
+            report.private += 1;
+            report.private_example.get_or_insert_with(|| local.path.clone());
+        }
+    }
+
+    /// Remembers crossed mount points, and leaves alone what those held that are not mounted now.
+    fn note_mounts(
+        &self,
+        path: &DrivePath,
+        scan: &mut Scan,
+        report: &mut Report,
+    ) -> Result<(), StorageError> {
+        for at in self.ledger.crossed()? {
+            let looked_at = is_below(&at, path);
+            if (looked_at || is_below(path, &at)) && !self.is_mounted(&at) {
+                if looked_at {
+                    report.unmounted.push(at.clone());
+                }
+                scan.unknown.push(at);
+            }
+        }
+        for at in &scan.crossed {
+            self.ledger.note_crossed(at, true);
+        }
+        if !scan.crossed.is_empty() {
+            self.ledger.write()?;
+        }
+        Ok(())
+    }
+
+    fn is_mounted(&self, path: &DrivePath) -> bool {
+        self.rules.begin().mounts().at(&locate(self.rules.folder(), path)).is_some()
+    }
+
+    /// Further names, in the folder, of the files that were found.
+    fn other_names(
+        &self,
+        looks: &[(DrivePath, Scan)],
+    ) -> Result<BTreeSet<DrivePath>, StorageError> {
+        let found = || looks.iter().flat_map(|(_, scan)| &scan.found);
+        let linked = || {
+            let files = found().filter(|local| matches!(local.kind, LocalKind::File { .. }));
+            files.filter(|local| local.stamp.names > 1)
+        };
+        let complete = looks.iter().any(|(path, _)| path.is_root());
+        self.ledger.note_links(linked().map(|local| (local.stamp.file.ino, &local.path)), complete);
+        let inodes: HashSet<u64> = linked().map(|local| local.stamp.file.ino).collect();
+        if complete || inodes.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let known: HashSet<&DrivePath> = found().map(|local| &local.path).collect();
+        let mut names = self.ledger.names_of(&inodes)?;
+        names.retain(|name| !known.contains(name));
+        Ok(names)
+    }
+
+    /// What must change so that the drive at `path` is as the scan says; what it has too much goes to `gone`.
+    pub(super) fn compare(
+        &self,
+        path: &DrivePath,
+        told: &HashSet<&DrivePath>,
+        scan: &Scan,
+        changes: &mut Vec<Change>,
+        gone: &mut Vec<DrivePath>,
+    ) -> Result<(), StorageError> {
+        let mut known = leaves_below(self.index, path);
+        for local in &scan.found {
+            let leaf = known.remove(&local.path);
+            if !leaf.is_some_and(|leaf| is_same(local, leaf))
+                || !self.is_untouched(local, told.contains(&local.path))?
+            {
+                changes.push(Change::Write(local.clone()));
+            }
+        }
+        let is_unknown = |path: &DrivePath| scan.unknown.iter().any(|above| is_below(path, above));
+        gone.extend(known.into_keys().filter(|path| !is_unknown(path)));
+
+        let empty: HashSet<&DrivePath> = scan.empty.iter().collect();
+        let mut kept: Vec<DrivePath> = self.index.kept_below(path);
+        if !scan.found.is_empty() || !scan.empty.is_empty() {
+            // A folder above is not empty for that.
+            let above = std::iter::successors(path.parent(), DrivePath::parent);
+            kept.extend(above.filter(|dir| self.is_kept(dir)));
+        }
+        let filled = kept.iter().filter(|dir| !empty.contains(dir) && !is_unknown(dir));
+        changes.extend(filled.cloned().map(Change::Let));
+        let kept: HashSet<&DrivePath> = kept.iter().collect();
+        let new = scan.empty.iter().filter(|dir| !kept.contains(dir));
+        changes.extend(new.cloned().map(Change::Keep));
+        Ok(())
+    }
+
+    /// Whether a file that looks as the drive says it does need not be read. `told` if somebody says it changed.
+    fn is_untouched(&self, local: &Local, told: bool) -> Result<bool, StorageError> {
+        let LocalKind::File { .. } = local.kind else { return Ok(true) };
+        Ok(match self.ledger.seen(&local.path)? {
+            Some(seen) => seen.is(&local.stamp),
+            // Imported before anything was remembered.
+            None if told || is_recent(local.mtime_ms) => false,
+            None => {
+                self.ledger.note(&local.path, Seen::of(&local.stamp, now_ns()));
+                true
+            }
+        })
+    }
+
+    fn is_kept(&self, dir: &DrivePath) -> bool {
+        self.index.list(dir).is_some_and(|dir| dir.is_kept())
+    }
+
+    /// Folders that are empty now because of what goes.
+    fn keep_emptied(&self, gone: &[DrivePath], changes: &mut Vec<Change>) {
+        let removed: HashSet<&DrivePath> = gone.iter().collect();
+        let mut looked_at = HashSet::new();
+        for path in gone {
+            let above = std::iter::successors(path.parent(), DrivePath::parent);
+            for dir in above.take_while(|dir| !dir.is_root()) {
+                if !looked_at.insert(dir.clone()) {
+                    break;
+                }
+                if self.index.list(&dir).is_some_and(|node| has_rest(node, &dir, &removed)) {
+                    break;
+                }
+                let empty = scan_by(self.rules, &dir).empty;
+                if empty.contains(&dir) && !self.is_kept(&dir) {
+                    changes.push(Change::Keep(dir));
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Whether anything is left in a folder without `removed`.
+fn has_rest(
+    dir: &crate::hyper::drive::Dir,
+    path: &DrivePath,
+    removed: &HashSet<&DrivePath>,
+) -> bool {
+    dir.iter().any(|(name, node)| {
+        let Ok(path) = path.join(name) else { return true };
+        let leaf = node.leaf().is_some() && !removed.contains(&path);
+        leaf || node.dir().is_some_and(|below| below.is_kept() || has_rest(below, &path, removed))
+    })
+}
+
+/// The paths that lie below no other of them.
+pub fn topmost(paths: &[DrivePath]) -> BTreeSet<DrivePath> {
+    let all: BTreeSet<&DrivePath> = paths.iter().collect();
+    let has_above = |path: &DrivePath| {
+        std::iter::successors(path.parent(), DrivePath::parent).any(|above| all.contains(&above))
+    };
+    all.iter().filter(|path| !has_above(path)).map(|path| (*path).clone()).collect()
+}
+
+fn size(local: &Local) -> u64 {
+    match local.kind {
+        LocalKind::File { size } => size,
+        LocalKind::Symlink { .. } => 0,
+    }
+}
+
+fn is_same(local: &Local, leaf: &Leaf) -> bool {
+    match (&local.kind, leaf) {
+        (LocalKind::File { size }, Leaf::File(file)) => {
+            file.size() == *size
+                && file.mtime_ms == Some(local.mtime_ms)
+                && u32::from(file.mode) == local.mode
+                && !matches!(file.content, Content::Damaged(_))
+        }
+        (LocalKind::Symlink { target }, Leaf::Link(link)) => *link.target == **target,
+        _ => false,
+    }
+}
+
+fn is_recent(mtime_ms: i64) -> bool {
+    now_ns() / 1_000_000 - mtime_ms < RECENT.as_millis() as i64
+}
+
+/// Whether `path` is `dir` or below it.
+fn is_below(path: &DrivePath, dir: &DrivePath) -> bool {
+    dir.is_root()
+        || path == dir
+        || path.as_str().strip_prefix(dir.as_str()).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Paths of every file and link of the drive at or below `start`.
+pub fn paths_below(index: &DriveIndex, start: &DrivePath) -> Vec<DrivePath> {
+    leaves_below(index, start).into_keys().collect()
+}
+
+/// Every file and link of the drive at or below `start`, with its path.
+pub(super) fn leaves_below<'a>(
+    index: &'a DriveIndex,
+    start: &DrivePath,
+) -> BTreeMap<DrivePath, &'a Leaf> {
+    let mut found = BTreeMap::new();
+    let mut todo: Vec<(DrivePath, &Node)> = Vec::new();
+    let children = |dir: &DrivePath, todo: &mut Vec<(DrivePath, &'a Node)>| {
+        if let Some(names) = index.list(dir) {
+            todo.extend(names.iter().filter_map(|(name, node)| Some((dir.join(name).ok()?, node))));
+        }
+    };
+    match start.parent() {
+        None => children(start, &mut todo),
+        Some(parent) => {
+            let node = index.list(&parent).and_then(|names| names.get(start.name()));
+            todo.extend(node.map(|node| (start.clone(), node)));
+        }
+    }
+    while let Some((path, node)) = todo.pop() {
+        if node.dir().is_some() {
+            children(&path, &mut todo);
+        }
+        if let Some(leaf) = node.leaf() {
+            found.insert(path, leaf);
+        }
+    }
+    found
+}

@@ -1,0 +1,381 @@
+//! What this store remembers of a share and a drive has no place for.
+//!
+//! | record | says |
+//! |---|---|
+//! | `share-root/` + drive key | path and identity of the folder; the drive is written by `share` alone |
+//! | `share/` + drive + `f` + path | inode and change time that the file had when it was imported |
+//! | `share/` + drive + `c` + first block | print of a content that the drive has, and where it is |
+//! | `share/` + drive + `m` + path | a mount point that was crossed |
+//!
+//! `drive` is the first eight bytes of its key. All of it may be lost: then files are read again, and nothing else
+//! happens. A print is found before the content is compared, it is never trusted.
+
+use super::root::Identity;
+use super::scan::Stamp;
+use crate::codec::{Put, Reader};
+use crate::crypto::hash;
+use crate::hyper::blobs::BlobId;
+use crate::hyper::core::storage::{Durability, Result, Storage, Table, Writes};
+use crate::key::CoreKey;
+use crate::path::DrivePath;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+const ROOT: &[u8] = b"share-root/";
+const SHARE: &[u8] = b"share/";
+
+/// Bytes at both ends of a file that go into its print.
+const PRINT_BYTES: u64 = 1 << 16;
+
+/// A file that changed this shortly before it was looked at may change again without another change time.
+pub const RACY_NS: i64 = 2_000_000_000;
+
+/// Tells contents apart that are worth comparing.
+pub type Print = [u8; 16];
+
+/// What a file was when it was imported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    ino: u64,
+    /// 0 if it was too fresh to be sure of.
+    ctime_ns: i64,
+}
+
+impl Seen {
+    /// `now_ns` is when it was looked at.
+    pub fn of(stamp: &Stamp, now_ns: i64) -> Self {
+        let fresh = now_ns.saturating_sub(stamp.ctime_ns) < RACY_NS;
+        Self { ino: stamp.file.ino, ctime_ns: if fresh { 0 } else { stamp.ctime_ns } }
+    }
+
+    /// Whether a file with this stamp has not been touched since.
+    pub fn is(&self, stamp: &Stamp) -> bool {
+        self.ctime_ns != 0 && (self.ino, self.ctime_ns) == (stamp.file.ino, stamp.ctime_ns)
+    }
+}
+
+/// The folder of a share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedRoot {
+    pub path: PathBuf,
+    pub identity: Identity,
+}
+
+/// The records of one drive.
+pub struct Ledger {
+    storage: Arc<dyn Storage>,
+    key: CoreKey,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    writes: Writes,
+    /// First bytes of a print → first block. Loaded when it is first asked for.
+    contents: Option<HashMap<u64, u64>>,
+    /// Names of inodes that have several.
+    links: HashMap<u64, Linked>,
+}
+
+#[derive(Default)]
+struct Linked {
+    names: BTreeSet<DrivePath>,
+    /// All names that the folder had were looked for.
+    complete: bool,
+}
+
+impl Ledger {
+    pub fn new(storage: Arc<dyn Storage>, key: CoreKey) -> Self {
+        Self { storage, key, state: Mutex::default() }
+    }
+
+    /// The folder that the drive follows.
+    pub fn root(&self) -> Result<Option<SharedRoot>> {
+        let record = self.storage.get(Table::Records, &root_key(&self.key))?;
+        Ok(record.and_then(|record| decode_root(&record)))
+    }
+
+    pub fn set_root(&self, root: &SharedRoot) -> Result<()> {
+        let mut value = Vec::new();
+        value.put_buffer(&root.identity.encode());
+        value.put(root.path.as_os_str().as_bytes());
+        let mut writes = Writes::default();
+        writes.put(Table::Records, root_key(&self.key), value);
+        self.storage.commit(writes, &[], Durability::Durable)
+    }
+
+    /// The drives that follow a folder, and which.
+    pub fn roots(storage: &Arc<dyn Storage>) -> Result<Vec<(CoreKey, SharedRoot)>> {
+        let records = storage.scan(Table::Records, ROOT)?;
+        let root = |(key, value): (Vec<u8>, Vec<u8>)| {
+            Some((CoreKey(key.get(ROOT.len()..)?.try_into().ok()?), decode_root(&value)?))
+        };
+        Ok(records.into_iter().filter_map(root).collect())
+    }
+
+    pub fn seen(&self, path: &DrivePath) -> Result<Option<Seen>> {
+        let key = self.record(b'f', path.as_str().as_bytes());
+        if let Some(pending) = self.lock().writes.get(Table::Records, &key) {
+            return Ok(pending.and_then(|value| decode_seen(value)));
+        }
+        Ok(self.storage.get(Table::Records, &key)?.and_then(|value| decode_seen(&value)))
+    }
+
+    /// Remembers a file as it was imported; durable some time after [`Ledger::write`].
+    pub fn note(&self, path: &DrivePath, seen: Seen) {
+        let value = [seen.ino.to_le_bytes(), seen.ctime_ns.to_le_bytes()].concat();
+        let key = self.record(b'f', path.as_str().as_bytes());
+        self.lock().writes.put(Table::Records, key, value);
+    }
+
+    pub fn forget(&self, path: &DrivePath) {
+        let key = self.record(b'f', path.as_str().as_bytes());
+        self.lock().writes.delete(Table::Records, key);
+    }
+
+    /// A content of this print that the drive had once.
+    pub fn content(&self, print: &Print) -> Result<Option<BlobId>> {
+        let mut state = self.lock();
+        if state.contents.is_none() {
+            let found = self.storage.scan(Table::Records, &self.record(b'c', b""))?;
+            let content = |(key, value): (Vec<u8>, Vec<u8>)| {
+                let block = u64::from_be_bytes(*key.last_chunk()?);
+                Some((short(value.first_chunk()?), block))
+            };
+            state.contents = Some(found.into_iter().filter_map(content).collect());
+        }
+        let block =
+            state.contents.as_ref().and_then(|contents| contents.get(&short(print)).copied());
+        let Some(block) = block else { return Ok(None) };
+        let key = self.record(b'c', &block.to_be_bytes());
+        let value = match state.writes.get(Table::Records, &key) {
+            Some(pending) => pending.cloned(),
+            None => self.storage.get(Table::Records, &key)?,
+        };
+        let found = value.and_then(|value| decode_content(block, &value));
+        Ok(found.filter(|(known, _)| known == print).map(|(_, id)| id))
+    }
+
+    pub fn note_content(&self, print: &Print, id: &BlobId) {
+        let mut value = print.to_vec();
+        for number in [id.byte_offset, id.block_length, id.byte_length, u64::from(id.block_map)] {
+            value.put_uint(number);
+        }
+        let key = self.record(b'c', &id.block_offset.to_be_bytes());
+        let mut state = self.lock();
+        state.writes.put(Table::Records, key, value);
+        if let Some(contents) = &mut state.contents {
+            contents.insert(short(print), id.block_offset);
+        }
+    }
+
+    /// Remembers names of inodes that have several. `complete` if they are all that the folder holds.
+    pub fn note_links<'a>(
+        &self,
+        found: impl Iterator<Item = (u64, &'a DrivePath)>,
+        complete: bool,
+    ) {
+        let mut state = self.lock();
+        if complete {
+            state.links.clear();
+        }
+        for (ino, path) in found {
+            let linked = state.links.entry(ino).or_default();
+            linked.names.insert(path.clone());
+            linked.complete |= complete;
+        }
+    }
+
+    /// The names that these inodes had in the folder.
+    pub fn names_of(&self, inodes: &HashSet<u64>) -> Result<BTreeSet<DrivePath>> {
+        let mut state = self.lock();
+        let is_known = |ino: &u64| state.links.get(ino).is_some_and(|linked| linked.complete);
+        let unknown: HashSet<u64> = inodes.iter().copied().filter(|ino| !is_known(ino)).collect();
+        if !unknown.is_empty() {
+            let prefix = self.record(b'f', b"");
+            for (key, value) in self.storage.scan(Table::Records, &prefix)? {
+                let Some(seen) = decode_seen(&value).filter(|seen| unknown.contains(&seen.ino))
+                else {
+                    continue;
+                };
+                let name = std::str::from_utf8(&key[prefix.len()..]).ok();
+                if let Some(path) = name.and_then(|name| DrivePath::from_entry_key(name).ok()) {
+                    state.links.entry(seen.ino).or_default().names.insert(path);
+                }
+            }
+            for ino in unknown {
+                state.links.entry(ino).or_default().complete = true;
+            }
+        }
+        let linked = inodes.iter().filter_map(|ino| state.links.get(ino));
+        Ok(linked.flat_map(|linked| linked.names.iter().cloned()).collect())
+    }
+
+    /// Mount points that were crossed, whether or not something is mounted there now.
+    pub fn crossed(&self) -> Result<Vec<DrivePath>> {
+        let prefix = self.record(b'm', b"");
+        let found = self.storage.scan(Table::Records, &prefix)?;
+        let path = |(key, _): (Vec<u8>, _)| {
+            DrivePath::from_entry_key(std::str::from_utf8(&key[prefix.len()..]).ok()?).ok()
+        };
+        Ok(found.into_iter().filter_map(path).collect())
+    }
+
+    pub fn note_crossed(&self, path: &DrivePath, crossed: bool) {
+        let key = self.record(b'm', path.as_str().as_bytes());
+        let mut state = self.lock();
+        match crossed {
+            true => state.writes.put(Table::Records, key, Vec::new()),
+            false => state.writes.delete(Table::Records, key),
+        }
+    }
+
+    /// Hands what was noted to the store.
+    pub fn write(&self) -> Result<()> {
+        let writes = std::mem::take(&mut self.lock().writes);
+        match writes.is_empty() {
+            true => Ok(()),
+            false => self.storage.commit(writes, &[], Durability::Buffered),
+        }
+    }
+
+    fn record(&self, kind: u8, name: &[u8]) -> Vec<u8> {
+        [SHARE, &self.key.0[..8], &[kind], name].concat()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The print of a file of `size` bytes.
+pub fn print(file: &File, size: u64) -> io::Result<Print> {
+    let mut ends = vec![0; PRINT_BYTES.min(size) as usize];
+    file.read_exact_at(&mut ends, 0)?;
+    if size > PRINT_BYTES {
+        let last = PRINT_BYTES.min(size - PRINT_BYTES) as usize;
+        let mut end = vec![0; last];
+        file.read_exact_at(&mut end, size - last as u64)?;
+        ends.extend(end);
+    }
+    let whole = hash::hash(&[&size.to_le_bytes(), &ends]);
+    let mut print = [0; 16];
+    print.copy_from_slice(&whole[..16]);
+    Ok(print)
+}
+
+fn short(print: &Print) -> u64 {
+    let (head, _) = print.split_at(8);
+    head.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+}
+
+fn root_key(key: &CoreKey) -> Vec<u8> {
+    [ROOT, &key.0].concat()
+}
+
+fn decode_root(value: &[u8]) -> Option<SharedRoot> {
+    let mut reader = Reader::new(value);
+    let identity = Identity::decode(reader.buffer().ok()?)?;
+    let path = Path::new(&OsString::from_vec(reader.rest().to_vec())).to_path_buf();
+    Some(SharedRoot { path, identity })
+}
+
+fn decode_seen(value: &[u8]) -> Option<Seen> {
+    let mut reader = Reader::new(value);
+    Some(Seen { ino: reader.u64().ok()?, ctime_ns: reader.u64().ok()? as i64 })
+}
+
+fn decode_content(block_offset: u64, value: &[u8]) -> Option<(Print, BlobId)> {
+    let mut reader = Reader::new(value);
+    let print = reader.fixed().ok()?;
+    let mut next = || reader.uint().ok();
+    let id = BlobId {
+        block_offset,
+        byte_offset: next()?,
+        block_length: next()?,
+        byte_length: next()?,
+        block_map: next()? == 1,
+    };
+    Some((print, id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hyper::core::storage::memory;
+    use crate::share::stores::FileId;
+
+    fn path(name: &str) -> DrivePath {
+        DrivePath::from_user(name).unwrap()
+    }
+
+    fn stamp(ino: u64, ctime_ns: i64) -> Stamp {
+        Stamp { file: FileId { dev: 1, ino }, ctime_ns, names: 1 }
+    }
+
+    #[test]
+    fn what_was_noted_comes_back_and_each_drive_has_its_own() {
+        let storage = memory();
+        let ledger = Ledger::new(storage.clone(), CoreKey([1; 32]));
+        let seen = Seen::of(&stamp(7, 1_000), 10 * RACY_NS);
+        ledger.note(&path("/a"), seen);
+        assert_eq!(ledger.seen(&path("/a")).unwrap(), Some(seen));
+        let id = BlobId {
+            block_offset: 5,
+            byte_offset: 9,
+            block_length: 2,
+            byte_length: 70_000,
+            block_map: true,
+        };
+        ledger.note_content(&[3; 16], &id);
+        ledger.note_crossed(&path("/m"), true);
+        ledger.write().unwrap();
+
+        let again = Ledger::new(storage.clone(), CoreKey([1; 32]));
+        assert_eq!(again.seen(&path("/a")).unwrap(), Some(seen));
+        assert_eq!(again.content(&[3; 16]).unwrap(), Some(id));
+        let near = [3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4];
+        assert_eq!(again.content(&near).unwrap(), None);
+        assert_eq!(again.crossed().unwrap(), [path("/m")]);
+        let other = Ledger::new(storage.clone(), CoreKey([2; 32]));
+        assert_eq!(
+            (other.seen(&path("/a")).unwrap(), other.content(&[3; 16]).unwrap()),
+            (None, None)
+        );
+
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::of(dir.path()).unwrap();
+        let root = SharedRoot { path: dir.path().to_path_buf(), identity };
+        again.set_root(&root).unwrap();
+        assert_eq!(Ledger::roots(&storage).unwrap(), [(CoreKey([1; 32]), root)]);
+        assert_eq!(other.root().unwrap(), None);
+    }
+
+    #[test]
+    fn a_file_that_just_changed_is_not_taken_for_known() {
+        let now = 100 * RACY_NS;
+        assert!(Seen::of(&stamp(7, 5), now).is(&stamp(7, 5)));
+        assert!(!Seen::of(&stamp(7, 5), now).is(&stamp(8, 5)));
+        assert!(!Seen::of(&stamp(7, 5), now).is(&stamp(7, 6)));
+        assert!(!Seen::of(&stamp(7, now - 1), now).is(&stamp(7, now - 1)));
+    }
+
+    #[test]
+    fn names_of_an_inode_are_found_once_in_the_records() {
+        let ledger = Ledger::new(memory(), CoreKey([1; 32]));
+        ledger.note(&path("/old"), Seen::of(&stamp(7, 5), 0));
+        ledger.note(&path("/other"), Seen::of(&stamp(8, 5), 0));
+        ledger.write().unwrap();
+        let names = ledger.names_of(&HashSet::from([7])).unwrap();
+        assert_eq!(names, BTreeSet::from([path("/old")]));
+        ledger.note_links([(7, &path("/new"))].into_iter(), false);
+        let names = ledger.names_of(&HashSet::from([7])).unwrap();
+        assert_eq!(names, BTreeSet::from([path("/new"), path("/old")]));
+    }
+}

@@ -1,0 +1,188 @@
+//! Which touched paths are due to be looked at, and when: a file once it is closed or quiet, not at each write.
+//!
+//! What a name stands for (made, moved, deleted) is due shortly after. Contents wait longer: a file that is being written
+//! until it has been quiet for a while, one that never is every few seconds, and one that was just imported until it has
+//! rested, all the longer the more its import cost.
+
+use crate::path::DrivePath;
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+/// A pause this long after the last event makes a path due, and no pause for this long does as well.
+const QUIET: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_millis(500);
+
+/// The same for a file that somebody writes and has not closed.
+const OPEN_QUIET: Duration = Duration::from_millis(1500);
+const OPEN_LONGEST: Duration = Duration::from_secs(4);
+
+/// A file's content rests this long after an import, and as often as long as the import took.
+const REST: Duration = Duration::from_secs(2);
+const REST_FACTOR: u32 = 10;
+const MAX_REST: Duration = Duration::from_secs(60);
+
+/// More paths than this are looked at as "everything".
+pub(super) const MAX_PATHS: usize = 4096;
+
+/// What happened to a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Touch {
+    /// It was made, moved, deleted, or its attributes changed.
+    Named,
+    /// Its content is being changed.
+    Written,
+    /// Whoever wrote it closed it.
+    Closed,
+}
+
+struct Due {
+    first: Instant,
+    last: Instant,
+    open: bool,
+    /// Nothing but its content changed.
+    content: bool,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Pending {
+    paths: BTreeMap<DrivePath, Due>,
+    resting: HashMap<DrivePath, Instant>,
+}
+
+impl Pending {
+    pub(super) fn touch(&mut self, path: DrivePath, touch: Touch, now: Instant) {
+        let new = Due { first: now, last: now, open: false, content: true };
+        let due = self.paths.entry(path).or_insert(new);
+        due.last = now;
+        match touch {
+            Touch::Named => due.content = false,
+            Touch::Written => due.open = true,
+            Touch::Closed => due.open = false,
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.paths.len() > MAX_PATHS
+    }
+
+    /// When the next path is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.paths.iter().map(|(path, due)| self.due(path, due)).min()
+    }
+
+    /// The paths that are due.
+    pub(super) fn take(&mut self, now: Instant) -> Vec<DrivePath> {
+        self.resting.retain(|_, until| *until > now);
+        let due = self.paths.iter().filter(|(path, due)| self.due(path, due) <= now);
+        let due: Vec<DrivePath> = due.map(|(path, _)| path.clone()).collect();
+        for path in &due {
+            self.paths.remove(path);
+        }
+        due
+    }
+
+    /// Everything is looked at: nothing waits any more.
+    pub(super) fn clear(&mut self) {
+        self.paths.clear();
+    }
+
+    /// These were looked at, which took some time.
+    pub(super) fn rest(&mut self, paths: &[DrivePath], took: Duration, now: Instant) {
+        let rest = (took * REST_FACTOR).clamp(REST, MAX_REST);
+        self.resting.extend(paths.iter().map(|path| (path.clone(), now + rest)));
+    }
+
+    fn due(&self, path: &DrivePath, due: &Due) -> Instant {
+        let (quiet, longest) = match due.open {
+            true => (OPEN_QUIET, OPEN_LONGEST),
+            false => (QUIET, LONGEST),
+        };
+        let at = (due.last + quiet).min(due.first + longest);
+        match self.resting.get(path) {
+            Some(rested) if due.content => at.max(*rested),
+            _ => at,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(name: &str) -> DrivePath {
+        DrivePath::from_user(name).unwrap()
+    }
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    /// Runs what happens at these milliseconds and tells when paths were due.
+    fn run(events: &[(u64, &str, Touch)], took: Duration) -> Vec<(u64, String)> {
+        let start = Instant::now();
+        let mut pending = Pending::default();
+        let mut events = events.iter().peekable();
+        let mut told = Vec::new();
+        loop {
+            let event = events.peek().map(|(at, ..)| start + ms(*at));
+            let next = pending.next();
+            match (event, next) {
+                (Some(event), due) if due.is_none_or(|due| event <= due) => {
+                    let (_, name, touch) = events.next().unwrap();
+                    pending.touch(path(name), *touch, event);
+                }
+                (_, Some(due)) => {
+                    let paths = pending.take(due);
+                    assert!(!paths.is_empty());
+                    let at = (due - start).as_millis() as u64;
+                    told.extend(paths.iter().map(|path| (at, path.name().to_string())));
+                    pending.rest(&paths, took, due);
+                }
+                (None, None) => return told,
+                (Some(_), None) => unreachable!("an event comes first"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_download_is_looked_at_a_few_times_and_at_once_when_it_is_closed() {
+        let mut events = vec![(0, "big", Touch::Named)];
+        events.extend((0..1000).map(|i| (i * 10, "big", Touch::Written)));
+        events.push((10_000, "big", Touch::Closed));
+        let told = run(&events, ms(100));
+        assert!(told.len() <= 4, "{told:?}");
+        assert!(told.last().unwrap().0 <= 10_500 + 2000, "{told:?}");
+        let quick = run(
+            &[(0, "f", Touch::Named), (5, "f", Touch::Written), (9, "f", Touch::Closed)],
+            ms(1),
+        );
+        assert_eq!(quick, [(109, "f".to_string())]);
+    }
+
+    #[test]
+    fn an_open_log_is_looked_at_every_few_seconds() {
+        let events: Vec<_> = (0..600).map(|i| (i * 100, "log", Touch::Written)).collect();
+        let told = run(&events, ms(1));
+        assert!((10..=30).contains(&told.len()), "{} in a minute", told.len());
+        // One line, then nothing.
+        assert_eq!(run(&[(0, "log", Touch::Written)], ms(1)), [(1500, "log".to_string())]);
+    }
+
+    #[test]
+    fn what_costs_much_rests_longer_and_names_never_wait_for_it() {
+        let closes: Vec<_> = (0..60).map(|i| (i * 1000, "big", Touch::Closed)).collect();
+        assert!(run(&closes, Duration::from_secs(3)).len() <= 4);
+        let told = run(&[(0, "f", Touch::Closed), (200, "f", Touch::Named)], ms(1));
+        assert_eq!(told, [(100, "f".to_string()), (300, "f".to_string())]);
+    }
+
+    #[test]
+    fn both_names_of_a_rename_are_due_together() {
+        let told = run(
+            &[(0, "a", Touch::Closed), (1000, "a", Touch::Named), (1000, "b", Touch::Named)],
+            ms(1),
+        );
+        assert_eq!(told[1..], [(1100, "a".to_string()), (1100, "b".to_string())]);
+    }
+}

@@ -1,0 +1,229 @@
+//! What of a folder is shared: not what patterns leave out, not other filesystems, and never a store of drives.
+//!
+//! Patterns are those of `.gitignore`, read from `--exclude` and from files called `.hdriveignore` in the folder and
+//! below it; a deeper file has the last word, and `--exclude` has it over all. What lies in a folder that is left out
+//! is left out with it.
+
+use super::mounts::Mounts;
+use super::scan::locate;
+use super::stores::{FileId, is_store};
+use crate::path::DrivePath;
+use ignore::Match;
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use std::collections::HashMap;
+use std::fs::Metadata;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The file that says what is left out of the folder it lies in.
+pub const IGNORE_FILE: &str = ".hdriveignore";
+
+const STORE: &str = "this looks like a store of drives: secret keys are never shared";
+const OWN_MOUNT: &str = "a drive is mounted here: share it by its key, with `hdrive seed`";
+const MOUNT: &str = "another filesystem is mounted here: --cross-mounts shares it too";
+
+/// What was asked for.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    folder: PathBuf,
+    excluded: Gitignore,
+    /// Whether `.hdriveignore` counts.
+    patterns: bool,
+    cross_mounts: bool,
+    /// The store in use.
+    store: Option<FileId>,
+}
+
+/// What is done with a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Shared,
+    /// The user wants it left out.
+    Excluded,
+    /// It cannot be shared; the reason is told.
+    Refused(&'static str),
+    /// The same, and what the drive holds at and below it is left as it is: what was there is only hidden.
+    Hidden(&'static str),
+}
+
+impl Rules {
+    /// Everything in `folder`, but for stores.
+    pub fn all(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_path_buf(),
+            excluded: Gitignore::empty(),
+            patterns: false,
+            cross_mounts: true,
+            store: None,
+        }
+    }
+
+    /// What `share` takes of `folder`.
+    ///
+    /// # Errors
+    /// A pattern that makes no sense, with the reason.
+    pub fn of_share(
+        folder: &Path,
+        exclude: &[String],
+        cross_mounts: bool,
+        store: Option<FileId>,
+    ) -> Result<Self, String> {
+        let mut builder = GitignoreBuilder::new(folder);
+        for pattern in exclude {
+            builder.add_line(None, pattern).map_err(|error| error.to_string())?;
+        }
+        let excluded = builder.build().map_err(|error| error.to_string())?;
+        Ok(Self { folder: folder.to_path_buf(), excluded, patterns: true, cross_mounts, store })
+    }
+
+    /// The rules as the folder has them now.
+    pub fn begin(&self) -> Judge<'_> {
+        Judge { rules: self, mounts: Mounts::below(&self.folder), ignores: HashMap::new() }
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+/// Rules for one look at the folder; files with patterns are read once.
+pub struct Judge<'a> {
+    rules: &'a Rules,
+    mounts: Mounts,
+    ignores: HashMap<DrivePath, Option<Arc<Gitignore>>>,
+}
+
+impl Judge<'_> {
+    pub fn mounts(&self) -> &Mounts {
+        &self.mounts
+    }
+
+    /// Whether all folders above `path` are shared.
+    pub fn reaches(&mut self, path: &DrivePath) -> Verdict {
+        let mut above: Vec<DrivePath> =
+            std::iter::successors(path.parent(), DrivePath::parent).collect();
+        above.reverse();
+        for dir in above.iter().filter(|dir| !dir.is_root()) {
+            let full = locate(&self.rules.folder, dir);
+            let Ok(meta) = std::fs::symlink_metadata(&full) else { continue };
+            match self.judge(dir, &full, &meta) {
+                Verdict::Shared => {}
+                other => return other,
+            }
+        }
+        Verdict::Shared
+    }
+
+    /// What becomes of `path`, whose folder is shared.
+    pub fn judge(&mut self, path: &DrivePath, full: &Path, meta: &Metadata) -> Verdict {
+        if self.is_excluded(path, full, meta.is_dir()) {
+            return Verdict::Excluded;
+        }
+        if !self.mounts.is_empty() {
+            match self.mounts.at(full) {
+                Some(mount) if mount.is_ours() => return Verdict::Hidden(OWN_MOUNT),
+                Some(_) if !self.rules.cross_mounts => return Verdict::Hidden(MOUNT),
+                _ => {}
+            }
+        }
+        if meta.is_dir() {
+            let own = self.rules.store.is_some_and(|store| store == FileId::of(meta));
+            // The root was looked at by whoever shares it.
+            if own || !path.is_root() && is_store(full) {
+                return Verdict::Refused(STORE);
+            }
+        }
+        Verdict::Shared
+    }
+
+    fn is_excluded(&mut self, path: &DrivePath, full: &Path, is_dir: bool) -> bool {
+        if path.is_root() {
+            return false;
+        }
+        match self.rules.excluded.matched(full, is_dir) {
+            Match::Ignore(_) => return true,
+            Match::Whitelist(_) => return false,
+            Match::None => {}
+        }
+        if !self.rules.patterns {
+            return false;
+        }
+        for dir in std::iter::successors(path.parent(), DrivePath::parent) {
+            let Some(patterns) = self.ignores(&dir) else { continue };
+            match patterns.matched(full, is_dir) {
+                Match::Ignore(_) => return true,
+                Match::Whitelist(_) => return false,
+                Match::None => {}
+            }
+        }
+        false
+    }
+
+    /// The patterns of a folder's own file.
+    fn ignores(&mut self, dir: &DrivePath) -> Option<Arc<Gitignore>> {
+        if let Some(known) = self.ignores.get(dir) {
+            return known.clone();
+        }
+        let full = locate(&self.rules.folder, dir);
+        let file = full.join(IGNORE_FILE);
+        let found = std::fs::symlink_metadata(&file).is_ok_and(|meta| meta.is_file()).then(|| {
+            let mut builder = GitignoreBuilder::new(&full);
+            if let Some(error) = builder.add(&file) {
+                tracing::warn!("{}: {error}", file.display());
+            }
+            Arc::new(builder.build().unwrap_or_else(|_| Gitignore::empty()))
+        });
+        self.ignores.insert(dir.clone(), found.clone());
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn shared(rules: &Rules, name: &str) -> bool {
+        let path = DrivePath::from_user(name).unwrap();
+        let full = locate(rules.folder(), &path);
+        let mut judge = rules.begin();
+        judge.reaches(&path) == Verdict::Shared
+            && judge.judge(&path, &full, &fs::symlink_metadata(&full).unwrap()) == Verdict::Shared
+    }
+
+    #[test]
+    fn patterns_leave_out_and_take_back_as_those_of_git() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("a/target/deep")).unwrap();
+        for name in ["x.log", "keep.log", "a/y.log", "a/target/deep/z", "a/file", "secret.key"] {
+            fs::write(at(name), "").unwrap();
+        }
+        fs::write(at(IGNORE_FILE), "# comment\n*.log\n!keep.log\ntarget/\n").unwrap();
+        fs::write(at("a").join(IGNORE_FILE), "!y.log\n").unwrap();
+        let rules = Rules::of_share(dir.path(), &["*.key".into()], false, None).unwrap();
+        let cases = [
+            ("x.log", false),
+            ("keep.log", true),
+            ("a/y.log", true),
+            ("a/target", false),
+            ("a/target/deep/z", false),
+            ("a/file", true),
+            ("secret.key", false),
+        ];
+        for (name, wanted) in cases {
+            assert_eq!(shared(&rules, name), wanted, "{name}");
+        }
+        assert!(shared(&Rules::all(dir.path()), "x.log"));
+        assert!(Rules::of_share(dir.path(), &["a{b".into()], false, None).is_err());
+    }
+
+    #[test]
+    fn the_store_in_use_is_known_by_its_inode() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("any name")).unwrap();
+        let meta = fs::symlink_metadata(dir.path().join("any name")).unwrap();
+        let rules = Rules::of_share(dir.path(), &[], false, Some(FileId::of(&meta))).unwrap();
+        assert!(!shared(&rules, "any name"));
+    }
+}

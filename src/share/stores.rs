@@ -1,0 +1,124 @@
+//! Tells a store of drives, whose secret keys must never be shared, by what it looks like.
+//!
+//! Where it lies says nothing: it may have been copied, renamed, or be reached through a link. A folder is a store
+//! if a database is in it that holds the records of one; such a database is one wherever it lies.
+
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+/// What a redb file begins with.
+const DATABASE: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
+
+/// A table and a record in it, as redb writes them into its file: what makes it a secret.
+const PARTS: [&[u8]; 2] = [b"records", b"primary"];
+
+/// The database of a store.
+const DATABASE_NAME: &str = "store.redb";
+
+/// Which file or directory it is, whatever its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileId {
+    pub dev: u64,
+    pub ino: u64,
+}
+
+impl FileId {
+    pub fn of(meta: &std::fs::Metadata) -> Self {
+        Self { dev: meta.dev(), ino: meta.ino() }
+    }
+}
+
+/// Whether a folder holds a store. What cannot be looked at is none.
+pub fn is_store(folder: &Path) -> bool {
+    let database = folder.join(DATABASE_NAME);
+    match std::fs::symlink_metadata(&database) {
+        Ok(meta) if meta.is_file() => begins_as_database(&database) || has_parts(folder),
+        // The database may have gone alone; blocks of drives are nobody else's business either.
+        _ => has_parts(folder),
+    }
+}
+
+/// The lock, the socket or the cores, of which two make a store.
+fn has_parts(folder: &Path) -> bool {
+    let kind =
+        |name: &str| std::fs::symlink_metadata(folder.join(name)).ok().map(|m| m.file_type());
+    let parts = [
+        kind("lock").is_some_and(|kind| kind.is_file()),
+        kind("cores").is_some_and(|kind| kind.is_dir()),
+        kind("socket").is_some_and(|kind| kind.is_socket()),
+        kind(DATABASE_NAME).is_some_and(|kind| kind.is_file()),
+    ];
+    parts[1] && parts.iter().filter(|part| **part).count() >= 2
+}
+
+fn begins_as_database(path: &Path) -> bool {
+    let opened = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
+    let mut head = Vec::new();
+    let read = opened.and_then(|file| file.take(DATABASE.len() as u64).read_to_end(&mut head));
+    read.is_ok() && head == DATABASE
+}
+
+/// Whether a file is the database of a store, under whatever name. `head` is what it begins with.
+pub fn is_store_database(head: &[u8], file: &mut File) -> bool {
+    if !head.starts_with(DATABASE) {
+        return false;
+    }
+    let mut found = [false; PARTS.len()];
+    let overlap = PARTS.iter().map(|name| name.len()).max().unwrap_or(0);
+    let mut window = head.to_vec();
+    loop {
+        for (found, name) in found.iter_mut().zip(PARTS) {
+            *found |= window.windows(name.len()).any(|part| part == name);
+        }
+        if found.iter().all(|found| *found) {
+            return true;
+        }
+        let keep = window.len().saturating_sub(overlap);
+        window.drain(..keep);
+        let more = file.take(1 << 20).read_to_end(&mut window);
+        if !matches!(more, Ok(1..)) {
+            return false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hyper::core::storage::{Records, open_disk};
+    use std::fs;
+
+    #[test]
+    fn a_store_is_known_wherever_it_lies_and_its_database_under_any_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("store");
+        fs::create_dir(&store).unwrap();
+        let storage = open_disk(&store).unwrap();
+        Records::new(storage.clone()).primary_key().unwrap();
+        drop(storage);
+        assert!(is_store(&store));
+
+        let moved = dir.path().join("backup/of it");
+        fs::create_dir_all(&moved).unwrap();
+        fs::copy(store.join("store.redb"), moved.join("store.redb")).unwrap();
+        assert!(is_store(&moved));
+
+        let copy = dir.path().join("just a copy.bak");
+        fs::copy(store.join("store.redb"), &copy).unwrap();
+        let mut file = File::open(&copy).unwrap();
+        let mut head = vec![0; 64];
+        file.read_exact(&mut head).unwrap();
+        assert!(is_store_database(&head, &mut file));
+
+        let other = dir.path().join("other");
+        fs::create_dir_all(other.join("cores")).unwrap();
+        fs::write(other.join("store.redb.txt"), "about store.redb").unwrap();
+        assert!(!is_store(&other));
+        fs::write(other.join("lock"), "1").unwrap();
+        assert!(is_store(&other), "a store that lost its database");
+        let mut text = File::open(other.join("store.redb.txt")).unwrap();
+        assert!(!is_store_database(b"about sto", &mut text));
+    }
+}

@@ -1,0 +1,345 @@
+//! What becomes of a drive when its folder is moved, emptied, replaced, or written in places.
+
+use crate::common::*;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::fs;
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+fn names(lab: &Lab, key: &str) -> Vec<String> {
+    let done = lab.run("alice", &["ls", "-r", key]);
+    done.text().lines().map(String::from).collect()
+}
+
+fn has(lab: &Lab, key: &str, name: &str, limit: Duration) {
+    eventually(name, limit, || names(lab, key).contains(&name.to_string()).then_some(()));
+}
+
+fn content_bytes(lab: &Lab, key: &str) -> u64 {
+    let info: Value =
+        serde_json::from_str(lab.run("alice", &["info", key, "--json"]).text().trim()).unwrap();
+    info["blobs"]["bytes"].as_u64().unwrap_or_else(|| panic!("{info}"))
+}
+
+fn end(mut share: Hdrive) -> String {
+    share.signal(Signal::SIGINT);
+    share.wait(PATIENCE);
+    share.errors()
+}
+
+#[test]
+fn a_folder_that_is_moved_away_empties_nothing_and_is_followed_when_it_is_back() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    for name in ["a", "b", "c"] {
+        fs::write(folder.join(name), name).unwrap();
+    }
+    let (share, key) = lab.share("alice", &folder);
+    let bytes = content_bytes(&lab, &key);
+    fs::rename(&folder, lab.path("away")).unwrap();
+    sleep(Duration::from_secs(4));
+    assert_eq!(names(&lab, &key), ["a", "b", "c"]);
+
+    // Another folder in its place: what is in it is followed, what is not stays.
+    fs::create_dir(&folder).unwrap();
+    sleep(Duration::from_secs(3));
+    assert_eq!(names(&lab, &key), ["a", "b", "c"]);
+    fs::write(folder.join("new"), "new").unwrap();
+    has(&lab, &key, "new", Duration::from_secs(10));
+    assert_eq!(names(&lab, &key), ["a", "b", "c", "new"]);
+
+    fs::remove_dir_all(&folder).unwrap();
+    fs::rename(lab.path("away"), &folder).unwrap();
+    fs::write(folder.join("d"), "d").unwrap();
+    eventually("the old folder alone", Duration::from_secs(15), || {
+        (names(&lab, &key) == ["a", "b", "c", "d"]).then_some(())
+    });
+    assert_eq!(content_bytes(&lab, &key), bytes + 4, "nothing was appended again");
+    // It is watched again.
+    fs::write(folder.join("e"), "e").unwrap();
+    has(&lab, &key, "e", Duration::from_secs(10));
+    // What is deleted in it is deleted.
+    fs::remove_file(folder.join("a")).unwrap();
+    eventually("the deletion", Duration::from_secs(10), || {
+        (names(&lab, &key) == ["b", "c", "d", "e"]).then_some(())
+    });
+    let told = end(share);
+    assert_eq!(told.matches("cannot be followed").count(), 1, "{told}");
+    assert!(told.contains("is back and followed again"), "{told}");
+}
+
+#[test]
+fn a_start_with_an_empty_or_another_folder_deletes_nothing_unless_it_is_meant() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    for name in ["a", "b", "c", "d"] {
+        fs::write(folder.join(name), name).unwrap();
+    }
+    let (share, key) = lab.share("alice", &folder);
+    end(share);
+
+    for name in ["a", "b", "c", "d"] {
+        fs::remove_file(folder.join(name)).unwrap();
+    }
+    let (share, _) = lab.share("alice", &folder);
+    assert_eq!(names(&lab, &key), ["a", "b", "c", "d"]);
+    let told = end(share);
+    assert!(told.contains("is empty") && told.contains("--replace"), "{told}");
+
+    fs::remove_dir(&folder).unwrap();
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("x"), "x").unwrap();
+    let (share, _) = lab.share("alice", &folder);
+    assert_eq!(names(&lab, &key), ["a", "b", "c", "d", "x"]);
+    end(share);
+
+    let mut share = lab.spawn("alice", &["share", text(&folder), "--replace"]);
+    share.line("shared: ");
+    assert_eq!(names(&lab, &key), ["x"]);
+    end(share);
+}
+
+#[test]
+fn a_disk_that_is_mounted_over_the_folder_or_gone_from_it_changes_nothing() {
+    if !mounts_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::create_dir(folder.join("disk")).unwrap();
+    fs::write(folder.join("file"), "mine").unwrap();
+    let inner = Tmpfs::at(&folder.join("disk"));
+    fs::write(folder.join("disk/far"), "far").unwrap();
+    let (share, key) = lab.share("alice", &folder);
+    assert!(!names(&lab, &key).contains(&"disk/far".to_string()), "mounts are not crossed");
+    let told = end(share);
+    assert!(told.contains("another filesystem is mounted"), "{told}");
+
+    let mut share = lab.spawn("alice", &["share", text(&folder), "--cross-mounts"]);
+    share.line("shared: ");
+    assert_eq!(names(&lab, &key), ["disk/", "disk/far", "file"]);
+    drop(inner);
+    sleep(Duration::from_secs(4));
+    assert_eq!(names(&lab, &key), ["disk/", "disk/far", "file"]);
+
+    let over = Tmpfs::at(&folder);
+    fs::write(folder.join("other"), "another disk").unwrap();
+    sleep(Duration::from_secs(4));
+    assert_eq!(names(&lab, &key), ["disk/", "disk/far", "file"]);
+    drop(over);
+    fs::write(folder.join("new"), "new").unwrap();
+    has(&lab, &key, "new", Duration::from_secs(15));
+    assert_eq!(names(&lab, &key), ["disk/", "disk/far", "file", "new"]);
+    end(share);
+}
+
+#[test]
+fn what_changes_in_a_large_file_is_all_that_is_appended() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    let mut log = pattern(1, 20_000_000);
+    let mut big = pattern(2, 50 << 20);
+    fs::write(folder.join("log"), &log).unwrap();
+    fs::write(folder.join("big"), &big).unwrap();
+    let (share, key) = lab.share("alice", &folder);
+    let mut before = content_bytes(&lab, &key);
+    let mut cost = |what: &str, most: u64| {
+        sleep(Duration::from_secs(5));
+        let now = content_bytes(&lab, &key);
+        let cost = now - before;
+        eprintln!("{what}: {cost} bytes appended");
+        assert!(cost <= most, "{what}: {cost} bytes appended, more than {most}");
+        before = now;
+    };
+
+    for _ in 0..10 {
+        let line = b"one more line of a log that grows\n";
+        fs::File::options().append(true).open(folder.join("log")).unwrap().write_all(line).unwrap();
+        log.extend(line);
+        sleep(Duration::from_millis(300));
+    }
+    cost("ten lines of a log", 100_000);
+
+    let mut file = fs::File::options().write(true).open(folder.join("big")).unwrap();
+    for i in 0..20 {
+        let at = i * 2_500_000;
+        file.seek(SeekFrom::Start(at as u64)).unwrap();
+        file.write_all(&[i as u8; 4096]).unwrap();
+        big[at..at + 4096].fill(i as u8);
+        sleep(Duration::from_millis(100));
+    }
+    drop(file);
+    cost("twenty writes of 4 KiB", 2 * 40 * 65536);
+
+    let download = pattern(3, 100 << 20);
+    let mut file = fs::File::create(folder.join("download")).unwrap();
+    for piece in download.chunks(download.len().div_ceil(100)) {
+        file.write_all(piece).unwrap();
+        sleep(Duration::from_millis(60));
+    }
+    drop(file);
+    cost("a download of 100 MiB", 2 * (100 << 20));
+
+    for (name, wanted) in [("log", log), ("big", big), ("download", download)] {
+        eventually(name, PATIENCE, || {
+            let got = lab.run("alice", &["cat", &format!("{key}/{name}")]);
+            (got.stdout == wanted).then_some(())
+        });
+    }
+    end(share);
+}
+
+#[test]
+fn a_hard_link_follows_what_is_written_through_its_other_name() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::create_dir(folder.join("deep")).unwrap();
+    fs::write(folder.join("deep/first"), "old").unwrap();
+    fs::hard_link(folder.join("deep/first"), folder.join("second")).unwrap();
+    fs::write(folder.join("a\\b"), "x").unwrap();
+    let (share, key) = lab.share("alice", &folder);
+    fs::write(folder.join("second"), "new").unwrap();
+    eventually("the other name", Duration::from_secs(10), || {
+        (lab.run("alice", &["cat", &format!("{key}/deep/first")]).text() == "new").then_some(())
+    });
+    assert_eq!(names(&lab, &key), ["deep/", "deep/first", "second"]);
+    let told = end(share);
+    assert!(told.contains("a\\b") && told.contains("backslash"), "{told}");
+    let done = lab.run("alice", &["put", &key, text(&folder.join("second"))]);
+    assert_eq!(done.code, 1);
+}
+
+#[test]
+fn patterns_leave_files_out_and_a_dry_run_shares_nothing() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::create_dir_all(folder.join("target/debug")).unwrap();
+    fs::create_dir(folder.join("empty")).unwrap();
+    for name in ["a", "b.log", "secret.key", "target/debug/bin"] {
+        fs::write(folder.join(name), name).unwrap();
+    }
+    fs::write(folder.join(".hdriveignore"), "*.log\ntarget/\n").unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(folder.join("a"), fs::Permissions::from_mode(0o600)).unwrap();
+    let dry = lab.run("alice", &["share", text(&folder), "--dry-run", "--exclude", "*.key"]);
+    assert_eq!(
+        (dry.code, dry.text().as_str()),
+        (0, ".hdriveignore\na\nwould share: 2 files, 15 bytes\n")
+    );
+    assert!(dry.stderr.contains("1 file(s) that only their owner could read"), "{}", dry.stderr);
+    assert!(lab.run("alice", &["info", text(&folder)]).code != 0, "no drive was made");
+
+    let mut share = lab.spawn("alice", &["share", text(&folder), "--exclude", "*.key"]);
+    let key = share.line("key: ");
+    share.line("shared: ");
+    let without_folder = |names: Vec<String>| {
+        names.into_iter().filter(|name| !name.ends_with('/')).collect::<Vec<_>>()
+    };
+    assert_eq!(without_folder(names(&lab, &key)), [".hdriveignore", "a"]);
+    // Patterns are followed as well.
+    fs::write(folder.join(".hdriveignore"), "target/\na\n").unwrap();
+    eventually("the new patterns", Duration::from_secs(10), || {
+        (without_folder(names(&lab, &key)) == [".hdriveignore", "b.log"]).then_some(())
+    });
+    let told = end(share);
+    assert_eq!(told.matches("only their owner could read").count(), 1, "{told}");
+    let bad = lab.run("alice", &["share", text(&folder), "--exclude", "a{b"]);
+    assert_eq!(bad.code, 2, "{}", bad.stderr);
+}
+
+#[test]
+fn a_store_is_never_shared_whatever_its_path() {
+    let lab = Lab::new();
+    let home = lab.folder("home");
+    fs::write(home.join("file"), "x").unwrap();
+    // The store lies in the home, and both are reached through links.
+    symlink(&home, lab.path("link")).unwrap();
+    let done = lab.run("link/.store", &["share", text(&lab.path("link"))]);
+    assert_eq!(done.code, 2, "{}", done.stderr);
+    assert!(done.stderr.contains("holds the store itself"), "{}", done.stderr);
+    let done = lab.run("link/.store", &["share", text(&home)]);
+    assert_eq!(done.code, 2, "{}", done.stderr);
+    let done = lab.run("bob", &["share", text(&home.join(".store"))]);
+    assert_eq!(done.code, 2, "{}", done.stderr);
+
+    // Another store in the folder, and a copy of its database under another name.
+    fs::create_dir(home.join("backup")).unwrap();
+    fs::copy(home.join(".store/store.redb"), home.join("backup/copy.db")).unwrap();
+    let (share, key) = lab.share("alice", &home);
+    let shared = names(&lab, &key);
+    assert!(
+        !shared.iter().any(|name| name.contains("store") || name.contains("copy")),
+        "{shared:?}"
+    );
+    let told = end(share);
+    assert_eq!(told.matches("looks like a store of drives").count(), 1, "{told}");
+    assert_eq!(told.matches("database of a store").count(), 1, "{told}");
+}
+
+#[test]
+fn a_drive_has_one_writer_and_a_folder_one_drive() {
+    let lab = Lab::new();
+    let (folder, other) = (lab.folder("shared"), lab.folder("other"));
+    fs::write(folder.join("file"), "x").unwrap();
+    let (share, key) = lab.share("alice", &folder);
+    let refused = |args: &[&str], why: &str| {
+        let done = lab.run("alice", args);
+        assert_eq!(done.code, 1, "{args:?}: {}", done.stderr);
+        assert!(done.stderr.contains(why), "{args:?}: {}", done.stderr);
+    };
+    refused(&["share", text(&folder)], "is being shared already");
+    refused(&["share", text(&folder), "--name", "again"], "is shared already, as the drive");
+    let changes = [vec!["put", &key, "/etc/hostname"], vec!["rm", &key]];
+    refused(&changes[0], "follows the folder");
+    end(share);
+    refused(&changes[0], "follows the folder");
+    refused(&["rm", &format!("{key}/file")], "follows the folder");
+    refused(&["share", text(&folder), "--name", "again"], "is shared already, as the drive");
+
+    assert_eq!(lab.run("alice", &["create", "mine"]).code, 0);
+    assert_eq!(lab.run("alice", &["put", "mine/kept", text(&folder.join("file"))]).code, 0);
+    refused(&["share", text(&other), "--name", "mine"], "holds files that were put into it");
+    assert_eq!(lab.run("alice", &["cat", "mine/kept"]).text(), "x");
+    refused(&["share", text(&other), "--name", text(&folder)], "choose another --name");
+
+    // A folder that was moved goes on with its drive.
+    fs::rename(&folder, lab.path("moved")).unwrap();
+    let moved = lab.path("moved");
+    refused(&["share", text(&moved)], "pass --name");
+    let mut share = lab.spawn("alice", &["share", text(&moved), "--name", text(&folder)]);
+    assert_eq!(share.line("key: "), key);
+    share.line("shared: ");
+    end(share);
+    refused(&["put", &key, "/etc/hostname"], text(&moved));
+}
+
+fn mounts_available() -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    available("the right to mount", Tmpfs::try_at(dir.path()).is_some())
+}
+
+/// A filesystem in memory, mounted until it is dropped.
+struct Tmpfs(std::path::PathBuf);
+
+impl Tmpfs {
+    fn at(path: &Path) -> Self {
+        Self::try_at(path).expect("tmpfs can be mounted")
+    }
+
+    fn try_at(path: &Path) -> Option<Self> {
+        let flags = nix::mount::MsFlags::empty();
+        let none: Option<&str> = None;
+        nix::mount::mount(Some("none"), path, Some("tmpfs"), flags, none).ok()?;
+        Some(Self(path.to_path_buf()))
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
