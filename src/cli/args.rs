@@ -202,16 +202,16 @@ pub struct Share {
     /// Local name of the drive [default: the folder's path]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// Leaves out what matches, in the words of .gitignore; may be given again
+    /// Leave out what matches, in the words of .gitignore; may be given again
     #[arg(long, value_name = "PATTERN")]
     pub exclude: Vec<String>,
-    /// Shares what is mounted inside the folder too
+    /// Share what is mounted inside the folder too
     #[arg(long)]
     pub cross_mounts: bool,
-    /// Takes the folder as it is, though another was shared before or nothing is in it
+    /// Take the folder as it is, though another was shared before or nothing is in it
     #[arg(long)]
     pub replace: bool,
-    /// Tells what would be shared, and shares nothing
+    /// Tell what would be shared, and share nothing
     #[arg(long)]
     pub dry_run: bool,
     #[command(flatten)]

@@ -6,6 +6,7 @@ use super::exit::{Exit, Fail, Failure, Result};
 use super::looking::Looking;
 use super::progress::Progress;
 use super::target::{encryption_key, from_live};
+use super::words::count;
 use crate::hyper::drive::{Drive, DriveError};
 use crate::key::{CoreKey, Topic};
 use crate::node::{DriveUse, Node, Writing};
@@ -198,8 +199,9 @@ async fn tell_only(rules: &Rules, cx: &Context) -> Result {
 
 fn private_line(n: u64, example: &DrivePath, are: &str) -> String {
     format!(
-        "{n} file(s) that only their owner could read {are} public to whoever has the key ({example}, for one): \
-         --exclude or a .hdriveignore leaves files out"
+        "{} that only the owner could read {are} public to whoever has the key ({example}, for one): --exclude or a \
+         .hdriveignore leaves files out",
+        count(n, "file")
     )
 }
 
@@ -235,7 +237,7 @@ impl Shared {
         }
         loop {
             if let Some(problem) = follower.problem() {
-                self.cx.out.error(problem);
+                self.cx.out.warn(problem);
             }
             let (paths, replaced) = match follower.next().await {
                 Touched::Paths(paths) => (paths, false),
@@ -320,7 +322,7 @@ impl Shared {
 
     fn tell(&self, text: Option<String>) {
         if let Some(text) = text {
-            self.cx.out.error(text);
+            self.cx.out.warn(text);
         }
     }
 }

@@ -113,8 +113,8 @@ impl Folder {
                 if report.files == 0 { "is empty" } else { "is not the folder that was shared" };
             let n = report.kept;
             return Ok(Some(format!(
-                "{path} {what}: {n} name(s) of the drive that it does not have stay; if they were deleted on purpose, \
-                 start again with --replace"
+                "{path} {what}: the drive keeps what it lacks, names: {n}; if they were deleted on purpose, start again \
+                 with --replace"
             )));
         }
         let back = matches!(self.state, State::Away(_) | State::Additions(_));

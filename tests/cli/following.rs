@@ -230,7 +230,7 @@ fn patterns_leave_files_out_and_a_dry_run_shares_nothing() {
         (dry.code, dry.text().as_str()),
         (0, ".hdriveignore\na\nwould share: 2 files, 15 bytes\n")
     );
-    assert!(dry.stderr.contains("1 file(s) that only their owner could read"), "{}", dry.stderr);
+    assert!(dry.stderr.contains("1 file that only the owner could read"), "{}", dry.stderr);
     assert!(lab.run("alice", &["info", text(&folder)]).code != 0, "no drive was made");
 
     let mut share = lab.spawn("alice", &["share", text(&folder), "--exclude", "*.key"]);
@@ -246,7 +246,7 @@ fn patterns_leave_files_out_and_a_dry_run_shares_nothing() {
         (without_folder(names(&lab, &key)) == [".hdriveignore", "b.log"]).then_some(())
     });
     let told = end(share);
-    assert_eq!(told.matches("only their owner could read").count(), 1, "{told}");
+    assert_eq!(told.matches("only the owner could read").count(), 1, "{told}");
     let bad = lab.run("alice", &["share", text(&folder), "--exclude", "a{b"]);
     assert_eq!(bad.code, 2, "{}", bad.stderr);
 }
@@ -342,4 +342,44 @@ impl Drop for Tmpfs {
     fn drop(&mut self) {
         let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
     }
+}
+
+/// A kernel that gives few watches: what it cannot watch is polled, what it can is told at once.
+#[test]
+fn folders_beyond_the_limit_of_watches_are_polled() {
+    let limit = "/proc/sys/user/max_inotify_watches";
+    let enter = ["--user", "--map-root-user", "sh", "-c"];
+    let set = format!("echo 4 > {limit}");
+    let can = std::process::Command::new("unshare").args(enter).arg(&set).status();
+    if !available("a user namespace", can.is_ok_and(|status| status.success())) {
+        return;
+    }
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    for i in 0..12 {
+        fs::create_dir(folder.join(format!("d{i:02}"))).unwrap();
+    }
+    let hdrive = lab.command("alice", &["share", text(&folder)]);
+    let mut command = std::process::Command::new("unshare");
+    command.args(enter).arg(format!("{set} && exec \"$@\"")).arg("sh");
+    command.arg(hdrive.get_program()).args(hdrive.get_args());
+    for (name, value) in hdrive.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let mut share = Hdrive::spawn(command);
+    let key = share.line("key: ");
+    share.line("shared: ");
+    fs::write(folder.join("top"), "x").unwrap();
+    has(&lab, &key, "top", Duration::from_secs(5));
+    for i in 0..12 {
+        fs::write(folder.join(format!("d{i:02}/file")), "x").unwrap();
+    }
+    eventually("every folder", Duration::from_secs(30), || {
+        (names(&lab, &key).len() == 25).then_some(())
+    });
+    let told = end(share);
+    assert_eq!(told.matches("max_user_watches").count(), 1, "{told}");
 }

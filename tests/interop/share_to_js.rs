@@ -100,3 +100,64 @@ fn an_encrypted_share_is_read_by_javascript_with_the_key() {
         assert_eq!(there[path]["sha256"], sha256(bytes), "{path}");
     }
 }
+
+/// What only changed in places is a block map, what grew at the end a longer blob: the reference reads both.
+#[test]
+fn javascript_reads_what_was_changed_in_place() {
+    if !js_available() {
+        return;
+    }
+    for secret in [None, Some("17".repeat(32))] {
+        let lab = Lab::new();
+        let folder = lab.folder("shared");
+        let mut files = BTreeMap::from([
+            ("a", pattern(1, 1_000_003)),
+            ("b", pattern(2, 3_000_000)),
+            ("log", pattern(3, 70_000)),
+        ]);
+        for (name, bytes) in &files {
+            fs::write(folder.join(name), bytes).unwrap();
+        }
+        let mut args = vec!["share", text(&folder)];
+        args.extend(secret.iter().flat_map(|key| ["--encryption-key", key.as_str()]));
+        let mut share = lab.spawn("alice", &args);
+        let key = share.line("key: ");
+        share.line("shared: ");
+        let mut js = lab.js();
+        let hex = hdrive::key::hex(&hdrive::key::parse_key(&key).unwrap());
+        js.call("open", json!({"key": hex, "encryptionKey": secret}));
+        let mut check = |what: &str, files: &BTreeMap<&str, Vec<u8>>| {
+            eventually(what, Duration::from_secs(20), || {
+                let there = list(&mut js, &hex);
+                let right = |(name, bytes): (&&str, &Vec<u8>)| {
+                    there.get(&format!("/{name}")).is_some_and(|e| e["sha256"] == sha256(bytes))
+                };
+                files.iter().all(right).then_some(())
+            });
+        };
+        check("the first content", &files);
+
+        let mut change = |name: &'static str, act: &dyn Fn(&mut Vec<u8>)| {
+            let bytes = files.get_mut(name).unwrap();
+            act(bytes);
+            fs::write(folder.join(name), bytes).unwrap();
+            files.clone()
+        };
+        for line in ["one\n", "two\n"] {
+            check("a grown tail", &change("log", &|log| log.extend(line.as_bytes())));
+        }
+        check("an edit", &change("b", &|b| b[1_500_000..1_500_100].fill(7)));
+        check("another edit", &change("b", &|b| b[100..200].fill(8)));
+        check("a grown map", &change("b", &|b| b.extend(pattern(9, 100_000))));
+        check("a cut map", &change("b", &|b| b.truncate(2_500_000)));
+        check("growth elsewhere", &change("a", &|a| a.extend(b"tail")));
+        let info = lab.run("alice", &["info", &key, "--json"]);
+        let info: Value = serde_json::from_str(info.text().trim()).unwrap();
+        let stored = info["blobs"]["bytes"].as_u64().unwrap();
+        assert!(stored < 4_070_003 + 5 * 65536 + 100_000 + 20_000, "{stored}");
+
+        // And a mount: sizes of maps are learnt.
+        let got = lab.run("bob", &[&["cat", &format!("{key}/b")][..], &args[2..]].concat());
+        assert!(got.stdout == files["b"], "{}", got.stderr);
+    }
+}
