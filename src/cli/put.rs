@@ -163,7 +163,8 @@ impl Job {
         }
         writer.flush().or_exit(Exit::Store)?;
         drop(writer);
-        let empty = found.empty.iter().map(|dir| join(&self.path, dir)).collect::<Result<Vec<_>>>()?;
+        let empty =
+            found.empty.iter().map(|dir| join(&self.path, dir)).collect::<Result<Vec<_>>>()?;
         self.commit(&entries, &empty)
     }
 

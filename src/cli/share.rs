@@ -21,6 +21,7 @@ use crate::share::rules::Rules;
 use crate::share::scan::{LocalKind, scan_by};
 use crate::share::stores::{FileId, is_store};
 use std::collections::HashSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,8 +40,20 @@ pub async fn run(args: Share, cx: Context) -> Result {
     if args.dry_run {
         return tell_only(&rules, &cx).await;
     }
-    let identity = Identity::of(&folder).or_fail(Exit::Failed, folder.display())?;
     let name = args.name.clone().unwrap_or_else(|| folder.to_string_lossy().into_owned());
+    let identity = match Identity::of(&folder) {
+        Ok(identity) => identity,
+        // What it held is served until it is back.
+        Err(error) => match known_root(&cx.node, &name)?.filter(|root| root.path == folder) {
+            Some(root) => root.identity,
+            None => {
+                return Err(Failure::new(
+                    Exit::NotFound,
+                    format_args!("{}: {error}", folder.display()),
+                ));
+            }
+        },
+    };
     let root = SharedRoot { path: folder.clone(), identity };
     check_roles(&cx.node, &name, &root, args.replace)?;
     let secret = encryption_key(&args.secret)?;
@@ -53,6 +66,9 @@ pub async fn run(args: Share, cx: Context) -> Result {
     let known = ledger.root().or_exit(Exit::Store)?;
     if known.is_none() {
         ledger.set_root(&root).or_exit(Exit::Store)?;
+    }
+    if args.replace {
+        ledger.forget_crossed().or_exit(Exit::Store)?;
     }
     cx.out.pair("key", key);
 
@@ -69,7 +85,7 @@ pub async fn run(args: Share, cx: Context) -> Result {
         told: Mutex::default(),
         cx: cx.clone(),
         cancelled: Arc::default(),
-        _writing: writing,
+        writing: Arc::new(writing),
     };
     let work = shared.serve(follower);
     tokio::select! {
@@ -84,7 +100,18 @@ pub async fn run(args: Share, cx: Context) -> Result {
 /// The folder to share, without links in its path, and the store, which must lie elsewhere.
 fn place(args: &Share, cx: &Context) -> Result<(PathBuf, Option<FileId>)> {
     let folder = cx.cwd.join(&args.folder);
-    let folder = folder.canonicalize().or_fail(Exit::NotFound, folder.display())?;
+    let folder = match folder.canonicalize() {
+        Ok(folder) => folder,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !args.dry_run => {
+            return Ok((std::path::absolute(&folder).unwrap_or(folder), None));
+        }
+        Err(error) => {
+            return Err(Failure::new(
+                Exit::NotFound,
+                format_args!("{}: {error}", folder.display()),
+            ));
+        }
+    };
     let usage = |text: String| Err(Failure::new(Exit::Usage, text));
     let at = folder.display();
     if !folder.is_dir() {
@@ -145,6 +172,12 @@ fn check_roles(node: &Node, name: &str, root: &SharedRoot, replace: bool) -> Res
         )),
         _ => Ok(()),
     }
+}
+
+/// The folder that the drive of this name follows.
+fn known_root(node: &Node, name: &str) -> Result<Option<SharedRoot>> {
+    let Some(key) = node.drive_named(name)? else { return Ok(None) };
+    Ledger::new(node.store().storage().clone(), key).root().or_exit(Exit::Store)
 }
 
 fn is_filled(node: &Node, key: CoreKey) -> Result<bool> {
@@ -214,7 +247,8 @@ struct Shared {
     told: Mutex<HashSet<(PathBuf, String)>>,
     cx: Context,
     cancelled: Arc<AtomicBool>,
-    _writing: Writing,
+    /// Held by each import as well: one that was called off may still be at work.
+    writing: Arc<Writing>,
 }
 
 impl Shared {
@@ -224,15 +258,22 @@ impl Shared {
         self.cx.node.may_write(&self.live, &|text| self.cx.out.note(text)).await?;
         let progress = Arc::new(self.cx.out.progress("importing", 0));
         let report = self.import(&drive, vec![DrivePath::root()], false, Some(progress)).await?;
-        let report = report.unwrap_or_default();
+        // What is served, if it is not what the folder holds.
+        let (files, bytes) = match &report {
+            Some(report) if !report.refused && report.kept == 0 => (report.files, report.bytes),
+            _ => {
+                let limit = Duration::from_secs(30);
+                let index = self.live.current(limit).await.map_err(failed)?;
+                (index.files(), index.bytes())
+            }
+        };
         let topic = Topic::from(self.live.db().discovery_key());
         // Why that takes long is told meanwhile.
         while !self.cx.node.announced(topic, ANNOUNCE).await {}
         if self.cx.out.json {
-            let (files, bytes) = (report.files, report.bytes);
             self.cx.out.object(&serde_json::json!({"shared": {"files": files, "bytes": bytes}}));
         } else {
-            let shared = format!("{} files, {} bytes", report.files, report.bytes);
+            let shared = format!("{files} files, {bytes} bytes");
             self.cx.out.pair("shared", shared);
         }
         loop {
@@ -269,6 +310,7 @@ impl Shared {
         let index = self.live.current(Duration::from_secs(30)).await.map_err(failed)?;
         let (drive, rules, ledger) = (drive.clone(), self.rules.clone(), self.ledger.clone());
         let (folder, cancelled) = (self.folder.clone(), self.cancelled.clone());
+        let writing = self.writing.clone();
         let work = move || -> std::result::Result<Report, DriveError> {
             let tell = |done, total| {
                 if let Some(progress) = &progress {
@@ -286,7 +328,9 @@ impl Shared {
                 progress: &tell,
                 cancelled: &|| cancelled.load(Ordering::Relaxed),
             };
-            import.run(&paths)
+            let done = import.run(&paths);
+            drop(writing);
+            done
         };
         let report = tokio::task::spawn_blocking(work).await.or_exit(Exit::Failed)?;
         let report = report.or_exit(Exit::Store)?;

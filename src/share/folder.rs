@@ -97,7 +97,8 @@ impl Folder {
             if !self.is_still(look) {
                 return Ok(None);
             }
-            let why = "another filesystem is mounted there, with other files; if it is meant, start again with --replace";
+            let why = "it is on another filesystem, with other files: a disk is missing, or another one is there; if that \
+                       is meant, start again with --replace";
             return Ok(self.away(why.into()));
         }
         if !whole {

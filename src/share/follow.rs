@@ -10,6 +10,7 @@ use super::root::Identity;
 use super::rules::Rules;
 use super::watch::{Event, Watches};
 use crate::path::DrivePath;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Folders without a watch are looked at this often.
@@ -50,7 +51,7 @@ pub struct Follower {
 impl Follower {
     /// Starts to watch the folder of `rules` and everything below that they share.
     pub fn new(rules: Rules) -> Self {
-        let place = Place::of(&rules);
+        let place = Place::of(rules.folder());
         let now = Instant::now();
         let mut follower = Self {
             rules,
@@ -110,8 +111,10 @@ impl Follower {
             }
             if now >= self.next_look {
                 self.next_look = now + LOOK;
-                let place = Place::of(&self.rules);
-                if place != self.place {
+                let folder = self.rules.folder().to_path_buf();
+                // It may take long, if the disk is a network away.
+                let place = tokio::task::spawn_blocking(move || Place::of(&folder)).await;
+                if place.is_ok_and(|place| place != self.place) {
                     return self.everything();
                 }
             }
@@ -168,7 +171,7 @@ impl Follower {
     fn everything(&mut self) -> Touched {
         self.pending.clear();
         self.watch();
-        self.place = Place::of(&self.rules);
+        self.place = Place::of(self.rules.folder());
         Touched::Everything { replaced: std::mem::take(&mut self.replaced) }
     }
 
@@ -190,8 +193,7 @@ impl Follower {
 }
 
 impl Place {
-    fn of(rules: &Rules) -> Self {
-        let folder = rules.folder();
+    fn of(folder: &Path) -> Self {
         Self { identity: Identity::of(folder).ok(), mounts: Mounts::below(folder) }
     }
 }
@@ -201,7 +203,6 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
     use std::fs;
-    use std::path::Path;
 
     async fn next(follower: &mut Follower) -> Touched {
         tokio::time::timeout(Duration::from_secs(20), follower.next()).await.unwrap()

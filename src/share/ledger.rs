@@ -227,13 +227,18 @@ impl Ledger {
         Ok(found.into_iter().filter_map(path).collect())
     }
 
-    pub fn note_crossed(&self, path: &DrivePath, crossed: bool) {
+    pub fn note_crossed(&self, path: &DrivePath) {
         let key = self.record(b'm', path.as_str().as_bytes());
-        let mut state = self.lock();
-        match crossed {
-            true => state.writes.put(Table::Records, key, Vec::new()),
-            false => state.writes.delete(Table::Records, key),
+        self.lock().writes.put(Table::Records, key, Vec::new());
+    }
+
+    /// Forgets mount points: what is mounted now is all that counts.
+    pub fn forget_crossed(&self) -> Result<()> {
+        let mut writes = Writes::default();
+        for path in self.crossed()? {
+            writes.delete(Table::Records, self.record(b'm', path.as_str().as_bytes()));
         }
+        self.storage.commit(writes, &[], Durability::Durable)
     }
 
     /// Hands what was noted to the store.
@@ -334,7 +339,7 @@ mod tests {
             block_map: true,
         };
         ledger.note_content(&[3; 16], &id);
-        ledger.note_crossed(&path("/m"), true);
+        ledger.note_crossed(&path("/m"));
         ledger.write().unwrap();
 
         let again = Ledger::new(storage.clone(), CoreKey([1; 32]));
@@ -343,6 +348,8 @@ mod tests {
         let near = [3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4];
         assert_eq!(again.content(&near).unwrap(), None);
         assert_eq!(again.crossed().unwrap(), [path("/m")]);
+        again.forget_crossed().unwrap();
+        assert_eq!(again.crossed().unwrap(), []);
         let other = Ledger::new(storage.clone(), CoreKey([2; 32]));
         assert_eq!(
             (other.seen(&path("/a")).unwrap(), other.content(&[3; 16]).unwrap()),

@@ -68,18 +68,31 @@ impl Pending {
 
     /// When the next path is due.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.paths.iter().map(|(path, due)| self.due(path, due)).min()
+        let together = self.together();
+        self.paths.iter().map(|(path, due)| self.due(path, due, together)).min()
     }
 
     /// The paths that are due.
     pub(super) fn take(&mut self, now: Instant) -> Vec<DrivePath> {
         self.resting.retain(|_, until| *until > now);
-        let due = self.paths.iter().filter(|(path, due)| self.due(path, due) <= now);
+        let together = self.together();
+        let due = self.paths.iter().filter(|(path, due)| self.due(path, due, together) <= now);
         let due: Vec<DrivePath> = due.map(|(path, _)| path.clone()).collect();
         for path in &due {
             self.paths.remove(path);
         }
         due
+    }
+
+    /// When all paths are due that nobody writes: what is done in a row (a rename, an unpacked archive) is seen in one
+    /// step, as far as it does not go on for ever.
+    fn together(&self) -> Option<Instant> {
+        let ready =
+            |(path, due): &(&DrivePath, &Due)| !due.open && self.rested(path, due).is_none();
+        let ready = || self.paths.iter().filter(ready).map(|(_, due)| due);
+        let last = ready().map(|due| due.last).max()?;
+        let first = ready().map(|due| due.first).min()?;
+        Some((last + QUIET).min(first + LONGEST))
     }
 
     /// Everything is looked at: nothing waits any more.
@@ -93,16 +106,18 @@ impl Pending {
         self.resting.extend(paths.iter().map(|path| (path.clone(), now + rest)));
     }
 
-    fn due(&self, path: &DrivePath, due: &Due) -> Instant {
-        let (quiet, longest) = match due.open {
-            true => (OPEN_QUIET, OPEN_LONGEST),
-            false => (QUIET, LONGEST),
+    fn due(&self, path: &DrivePath, due: &Due, together: Option<Instant>) -> Instant {
+        let at = match together {
+            _ if due.open => (due.last + OPEN_QUIET).min(due.first + OPEN_LONGEST),
+            Some(together) => together,
+            None => due.last + QUIET,
         };
-        let at = (due.last + quiet).min(due.first + longest);
-        match self.resting.get(path) {
-            Some(rested) if due.content => at.max(*rested),
-            _ => at,
-        }
+        self.rested(path, due).map_or(at, |rested| at.max(rested))
+    }
+
+    /// Until when a path has to rest.
+    fn rested(&self, path: &DrivePath, due: &Due) -> Option<Instant> {
+        self.resting.get(path).copied().filter(|_| due.content)
     }
 }
 
@@ -175,6 +190,14 @@ mod tests {
         assert!(run(&closes, Duration::from_secs(3)).len() <= 4);
         let told = run(&[(0, "f", Touch::Closed), (200, "f", Touch::Named)], ms(1));
         assert_eq!(told, [(100, "f".to_string()), (300, "f".to_string())]);
+    }
+
+    #[test]
+    fn what_is_done_in_a_row_is_due_in_one_step() {
+        let events = ["a", "b", "c", "d"].into_iter().zip([0, 30, 90, 150]);
+        let events: Vec<_> = events.map(|(name, at)| (at, name, Touch::Closed)).collect();
+        let told = run(&events, ms(1));
+        assert!(told.iter().all(|(at, _)| *at == 250), "{told:?}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use std::sync::Arc;
 pub const IGNORE_FILE: &str = ".hdriveignore";
 
 const STORE: &str = "this looks like a store of drives: secret keys are never shared";
+const BACKSLASH: &str = "other programs cannot get at a name with a backslash";
 const OWN_MOUNT: &str = "a drive is mounted here: share it by its key, with `hdrive seed`";
 const MOUNT: &str = "another filesystem is mounted here: --cross-mounts shares it too";
 
@@ -105,6 +106,9 @@ impl Judge<'_> {
         above.reverse();
         for dir in above.iter().filter(|dir| !dir.is_root()) {
             let full = locate(&self.rules.folder, dir);
+            if let Some(hidden) = self.hidden(&full) {
+                return hidden;
+            }
             let Ok(meta) = std::fs::symlink_metadata(&full) else { continue };
             match self.judge(dir, &full, &meta) {
                 Verdict::Shared => {}
@@ -114,17 +118,22 @@ impl Judge<'_> {
         Verdict::Shared
     }
 
-    /// What becomes of `path`, whose folder is shared.
+    /// Whether something is mounted at `full` that is not shared; nobody need look at it to know.
+    pub fn hidden(&self, full: &Path) -> Option<Verdict> {
+        match self.mounts.at(full)? {
+            mount if mount.is_ours() => Some(Verdict::Hidden(OWN_MOUNT)),
+            _ if !self.rules.cross_mounts => Some(Verdict::Hidden(MOUNT)),
+            _ => None,
+        }
+    }
+
+    /// What becomes of `path`, whose folder is shared, and where nothing is [`Self::hidden`].
     pub fn judge(&mut self, path: &DrivePath, full: &Path, meta: &Metadata) -> Verdict {
         if self.is_excluded(path, full, meta.is_dir()) {
             return Verdict::Excluded;
         }
-        if !self.mounts.is_empty() {
-            match self.mounts.at(full) {
-                Some(mount) if mount.is_ours() => return Verdict::Hidden(OWN_MOUNT),
-                Some(_) if !self.rules.cross_mounts => return Verdict::Hidden(MOUNT),
-                _ => {}
-            }
+        if path.name().contains('\\') {
+            return Verdict::Refused(BACKSLASH);
         }
         if meta.is_dir() {
             let own = self.rules.store.is_some_and(|store| store == FileId::of(meta));

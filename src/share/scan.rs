@@ -1,6 +1,6 @@
 //! What is in a local folder now: every name that a drive can hold, with what tells a change.
 
-use super::rules::{Rules, Verdict};
+use super::rules::{Judge, Rules, Verdict};
 use super::stores::FileId;
 use crate::codec::MAX_INT;
 use crate::path::DrivePath;
@@ -98,8 +98,8 @@ pub fn scan_by(rules: &Rules, start: &DrivePath) -> Scan {
     let mut folders = Vec::new();
     while let Some((path, hidden)) = todo.pop() {
         let full = locate(folder, &path);
-        let meta = match fs::symlink_metadata(&full) {
-            Ok(meta) => meta,
+        let (verdict, meta) = match look(&mut judge, &path, &full) {
+            Ok(looked) => looked,
             Err(error) if is_gone(&error) => continue,
             Err(error) => {
                 result.skip(&full, error);
@@ -107,7 +107,7 @@ pub fn scan_by(rules: &Rules, start: &DrivePath) -> Scan {
                 continue;
             }
         };
-        match judge.judge(&path, &full, &meta) {
+        match verdict {
             Verdict::Shared => {}
             Verdict::Excluded => continue,
             Verdict::Refused(why) => {
@@ -120,6 +120,7 @@ pub fn scan_by(rules: &Rules, start: &DrivePath) -> Scan {
                 continue;
             }
         }
+        let Some(meta) = meta else { continue };
         if meta.is_dir() {
             if judge.mounts().at(&full).is_some() {
                 result.crossed.push(path.clone());
@@ -150,6 +151,19 @@ pub fn scan_by(rules: &Rules, start: &DrivePath) -> Scan {
     result.found.sort_by(|a, b| a.path.cmp(&b.path));
     result.empty = without_content(folders, &result);
     result
+}
+
+/// What the rules say of a name, and what it is. What is mounted and not shared is not looked at: it may be away.
+fn look(
+    judge: &mut Judge<'_>,
+    path: &DrivePath,
+    full: &Path,
+) -> io::Result<(Verdict, Option<fs::Metadata>)> {
+    if let Some(hidden) = judge.hidden(full) {
+        return Ok((hidden, None));
+    }
+    let meta = fs::symlink_metadata(full)?;
+    Ok((judge.judge(path, full, &meta), Some(meta)))
 }
 
 /// What a file or link is in a drive; none, and told, if it is something else.
@@ -246,9 +260,6 @@ fn children(full: &Path, path: &DrivePath, result: &mut Scan) -> io::Result<Vec<
     for entry in fs::read_dir(full)? {
         let entry = entry?;
         match entry.file_name().into_string().map(|name| path.join(&name)) {
-            Ok(Ok(path)) if path.name().contains('\\') => {
-                result.skip(&entry.path(), "other programs cannot get at a name with a backslash");
-            }
             Ok(Ok(path)) => names.push(path),
             Ok(Err(error)) => result.skip(&entry.path(), error),
             Err(_) => result.skip(&entry.path(), "this name is not UTF-8"),

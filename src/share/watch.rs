@@ -75,6 +75,9 @@ impl Watches {
 
     fn add_one(&mut self, rules: &Rules, judge: &mut Judge<'_>, path: &DrivePath) -> bool {
         let full = locate(rules.folder(), path);
+        if judge.hidden(&full).is_some() {
+            return false;
+        }
         let Ok(meta) = std::fs::symlink_metadata(&full) else { return false };
         if !meta.is_dir() || judge.judge(path, &full, &meta) != Verdict::Shared {
             return false;

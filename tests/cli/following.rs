@@ -101,6 +101,41 @@ fn a_start_with_an_empty_or_another_folder_deletes_nothing_unless_it_is_meant() 
     share.line("shared: ");
     assert_eq!(names(&lab, &key), ["x"]);
     end(share);
+
+    // Gone altogether: what it held is served.
+    fs::rename(&folder, lab.path("away")).unwrap();
+    let (share, again) = lab.share("alice", &folder);
+    assert_eq!((again, names(&lab, &key)), (key.clone(), vec!["x".to_string()]));
+    fs::rename(lab.path("away"), &folder).unwrap();
+    fs::write(folder.join("y"), "y").unwrap();
+    has(&lab, &key, "y", Duration::from_secs(10));
+    end(share);
+    assert_eq!(lab.run("alice", &["share", text(&lab.path("never"))]).code, 3);
+}
+
+#[test]
+fn a_drive_that_is_mounted_in_the_folder_is_not_shared_with_it() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), "x").unwrap();
+    fs::create_dir(folder.join("mnt")).unwrap();
+    let (share, key) = lab.share("alice", &folder);
+    let mut mount = lab.spawn("bob", &["mount", &key, text(&folder.join("mnt"))]);
+    mount.line("mounted: ");
+    eventually("the mount", PATIENCE, || folder.join("mnt/file").exists().then_some(()));
+    fs::write(folder.join("more"), "x").unwrap();
+    has(&lab, &key, "more", Duration::from_secs(10));
+    end(share);
+    let mut share = lab.spawn("alice", &["share", text(&folder), "--cross-mounts"]);
+    share.line("shared: ");
+    assert_eq!(names(&lab, &key), ["file", "mnt/", "more"]);
+    assert_eq!(lab.run("alice", &["share", text(&folder.join("mnt"))]).code, 2);
+    let told = end(share);
+    assert!(told.contains("a drive is mounted here"), "{told}");
+    assert_eq!(end(mount), "");
 }
 
 #[test]
@@ -203,12 +238,16 @@ fn a_hard_link_follows_what_is_written_through_its_other_name() {
     fs::write(folder.join("a\\b"), "x").unwrap();
     let (share, key) = lab.share("alice", &folder);
     fs::write(folder.join("second"), "new").unwrap();
+    fs::write(folder.join("later\\"), "x").unwrap();
     eventually("the other name", Duration::from_secs(10), || {
         (lab.run("alice", &["cat", &format!("{key}/deep/first")]).text() == "new").then_some(())
     });
     assert_eq!(names(&lab, &key), ["deep/", "deep/first", "second"]);
     let told = end(share);
-    assert!(told.contains("a\\b") && told.contains("backslash"), "{told}");
+    assert!(
+        told.contains("a\\b") && told.contains("later\\") && told.contains("backslash"),
+        "{told}"
+    );
     let done = lab.run("alice", &["put", &key, text(&folder.join("second"))]);
     assert_eq!(done.code, 1);
 }

@@ -128,7 +128,7 @@ impl Import<'_> {
             }
         }
         for at in &scan.crossed {
-            self.ledger.note_crossed(at, true);
+            self.ledger.note_crossed(at);
         }
         if !scan.crossed.is_empty() {
             self.ledger.write()?;
