@@ -15,7 +15,10 @@ use super::words::count;
 use crate::hyper::drive::{Drive, DriveIndex, Entry, Found};
 use crate::node::DriveUse;
 use crate::path::DrivePath;
+use crate::share::import::SECRET;
+use crate::share::ledger::head;
 use crate::share::scan::{Local, LocalKind, locate, open_file, scan};
+use crate::share::stores::is_store_database;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -151,6 +154,11 @@ impl Job {
                     let full = locate(&folder, &local.path);
                     let file = open_file(&folder, &local.path);
                     let file = file.or_fail(Exit::Failed, full.display())?;
+                    let begins = head(&file, size(local)).or_fail(Exit::Failed, full.display())?;
+                    if is_store_database(&begins, &file) {
+                        let text = format!("{}: {SECRET}", full.display());
+                        return Err(Failure::new(Exit::Failed, text));
+                    }
                     let put = writer.put(self.watched(file));
                     Entry::file(put.map_err(|error| from_blob(full.display(), error))?)
                 }

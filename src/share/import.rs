@@ -11,7 +11,7 @@ mod changes;
 
 pub use changes::{paths_below, topmost};
 
-use super::ledger::{Ledger, Seen, print};
+use super::ledger::{Ledger, Seen, head, print};
 use super::rules::Rules;
 use super::scan::{Local, LocalKind, locate, open_file};
 use super::stores::is_store_database;
@@ -30,7 +30,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const GROUP_ENTRIES: usize = 20_000;
 const GROUP_BYTES: u64 = 1 << 30;
 
-const SECRET: &str = "this is the database of a store of drives: secret keys are never shared";
+/// Why the database of a store is left out.
+pub const SECRET: &str = "this is the database of a store of drives: secret keys are never shared";
 
 /// How far the folder is believed when names are missing in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,13 +220,11 @@ impl Import<'_> {
         writer: &mut Writer<'_>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Option<BlobId>, BlobError> {
-        let mut file = open_file(self.rules.folder(), &local.path).map_err(input)?;
-        let mut head = [0; 64];
-        let n = file.read_at(&mut head, 0).map_err(input)?;
-        if is_store_database(&head[..n], &mut file) {
+        let file = open_file(self.rules.folder(), &local.path).map_err(input)?;
+        let begins = head(&file, size).map_err(input)?;
+        if is_store_database(&begins, &file) {
             return Ok(None);
         }
-        file.seek(SeekFrom::Start(0)).map_err(input)?;
         let old = match self.index.lookup(&local.path) {
             Some(Found::File(file)) => file.blob(),
             _ => None,
@@ -235,21 +234,23 @@ impl Import<'_> {
             && let Some(id) = self.update(&old, writer, &mut counted)?
         {
             if id != old
-                && let Ok(print) = print(&counted.file, size)
+                && let Ok(print) = print(&counted.file, begins, size)
             {
                 self.ledger.note_content(&print, &id);
             }
             return Ok(Some(id));
         }
         // A file that shrinks at this very moment has no print.
-        let print = if size > 0 { print(&counted.file, size).ok() } else { None };
+        let print = if size > 0 { print(&counted.file, begins, size).ok() } else { None };
         if let Some(print) = &print
             && let Ok(Some(id)) = self.ledger.content(print)
             && self.is_content(&id, size, &counted.file)
         {
             return Ok(Some(id));
         }
-        counted.seek(SeekFrom::Start(0)).map_err(input)?;
+        if old.is_some() {
+            counted.seek(SeekFrom::Start(0)).map_err(input)?;
+        }
         let id = writer.put(&mut counted)?;
         if let Some(print) = &print {
             self.ledger.note_content(print, &id);

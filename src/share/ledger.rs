@@ -259,10 +259,17 @@ impl Ledger {
     }
 }
 
-/// The print of a file of `size` bytes.
-pub fn print(file: &File, size: u64) -> io::Result<Print> {
-    let mut ends = vec![0; PRINT_BYTES.min(size) as usize];
-    file.read_exact_at(&mut ends, 0)?;
+/// What a file of `size` bytes begins with: enough for its print.
+pub fn head(file: &File, size: u64) -> io::Result<Vec<u8>> {
+    let mut head = vec![0; PRINT_BYTES.min(size) as usize];
+    let n = file.read_at(&mut head, 0)?;
+    head.truncate(n);
+    Ok(head)
+}
+
+/// The print of a file of `size` bytes that begins with `head`.
+pub fn print(file: &File, head: Vec<u8>, size: u64) -> io::Result<Print> {
+    let mut ends = head;
     if size > PRINT_BYTES {
         let last = PRINT_BYTES.min(size - PRINT_BYTES) as usize;
         let mut end = vec![0; last];

@@ -137,8 +137,7 @@ impl Judge<'_> {
         }
         if meta.is_dir() {
             let own = self.rules.store.is_some_and(|store| store == FileId::of(meta));
-            // The root was looked at by whoever shares it.
-            if own || !path.is_root() && is_store(full) {
+            if own || is_store(full) {
                 return Verdict::Refused(STORE);
             }
         }

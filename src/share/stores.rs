@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// What a redb file begins with.
@@ -40,17 +40,15 @@ pub fn is_store(folder: &Path) -> bool {
     }
 }
 
-/// The lock, the socket or the cores, of which two make a store.
+/// The cores, and the lock, the socket or a database with them.
 fn has_parts(folder: &Path) -> bool {
     let kind =
         |name: &str| std::fs::symlink_metadata(folder.join(name)).ok().map(|m| m.file_type());
-    let parts = [
-        kind("lock").is_some_and(|kind| kind.is_file()),
-        kind("cores").is_some_and(|kind| kind.is_dir()),
-        kind("socket").is_some_and(|kind| kind.is_socket()),
-        kind(DATABASE_NAME).is_some_and(|kind| kind.is_file()),
-    ];
-    parts[1] && parts.iter().filter(|part| **part).count() >= 2
+    // First what few folders have.
+    kind("cores").is_some_and(|kind| kind.is_dir())
+        && (kind("lock").is_some_and(|kind| kind.is_file())
+            || kind("socket").is_some_and(|kind| kind.is_socket())
+            || kind(DATABASE_NAME).is_some_and(|kind| kind.is_file()))
 }
 
 fn begins_as_database(path: &Path) -> bool {
@@ -61,13 +59,14 @@ fn begins_as_database(path: &Path) -> bool {
 }
 
 /// Whether a file is the database of a store, under whatever name. `head` is what it begins with.
-pub fn is_store_database(head: &[u8], file: &mut File) -> bool {
+pub fn is_store_database(head: &[u8], file: &File) -> bool {
     if !head.starts_with(DATABASE) {
         return false;
     }
     let mut found = [false; PARTS.len()];
     let overlap = PARTS.iter().map(|name| name.len()).max().unwrap_or(0);
-    let mut window = head.to_vec();
+    let (mut window, mut offset) = (Vec::new(), 0);
+    let mut step = vec![0; 1 << 20];
     loop {
         for (found, name) in found.iter_mut().zip(PARTS) {
             *found |= window.windows(name.len()).any(|part| part == name);
@@ -77,9 +76,12 @@ pub fn is_store_database(head: &[u8], file: &mut File) -> bool {
         }
         let keep = window.len().saturating_sub(overlap);
         window.drain(..keep);
-        let more = file.take(1 << 20).read_to_end(&mut window);
-        if !matches!(more, Ok(1..)) {
-            return false;
+        match file.read_at(&mut step, offset) {
+            Ok(n @ 1..) => {
+                window.extend_from_slice(&step[..n]);
+                offset += n as u64;
+            }
+            _ => return false,
         }
     }
 }
@@ -107,10 +109,8 @@ mod tests {
 
         let copy = dir.path().join("just a copy.bak");
         fs::copy(store.join("store.redb"), &copy).unwrap();
-        let mut file = File::open(&copy).unwrap();
-        let mut head = vec![0; 64];
-        file.read_exact(&mut head).unwrap();
-        assert!(is_store_database(&head, &mut file));
+        let head = &fs::read(&copy).unwrap()[..64];
+        assert!(is_store_database(head, &File::open(&copy).unwrap()));
 
         let other = dir.path().join("other");
         fs::create_dir_all(other.join("cores")).unwrap();
@@ -118,7 +118,7 @@ mod tests {
         assert!(!is_store(&other));
         fs::write(other.join("lock"), "1").unwrap();
         assert!(is_store(&other), "a store that lost its database");
-        let mut text = File::open(other.join("store.redb.txt")).unwrap();
-        assert!(!is_store_database(b"about sto", &mut text));
+        let text = File::open(other.join("store.redb.txt")).unwrap();
+        assert!(!is_store_database(b"about sto", &text));
     }
 }

@@ -305,6 +305,15 @@ fn a_store_is_never_shared_whatever_its_path() {
     let done = lab.run("bob", &["share", text(&home.join(".store"))]);
     assert_eq!(done.code, 2, "{}", done.stderr);
 
+    // Nor is it put into a drive.
+    assert_eq!(lab.run("bob", &["create", "mine"]).code, 0);
+    let inside = home.join(".store/store.redb");
+    for source in [&home, &home.join(".store"), &inside] {
+        let done = lab.run("bob", &["put", "mine/x", text(source)]);
+        assert_eq!(done.code, 1, "{source:?}: {}", done.stderr);
+        assert!(done.stderr.contains("secret keys are never shared"), "{}", done.stderr);
+    }
+
     // Another store in the folder, and a copy of its database under another name.
     fs::create_dir(home.join("backup")).unwrap();
     fs::copy(home.join(".store/store.redb"), home.join("backup/copy.db")).unwrap();
