@@ -151,6 +151,12 @@ pub enum Command {
     Info(Info),
     /// Holds whole drives and serves them: an always-on peer
     Seed(Seed),
+    /// Lists the versions of a drive: when each came and what it changed
+    Log(Log),
+    /// Frees the space of contents that no kept version of a drive names
+    Gc(Gc),
+    /// Removes a drive and its bytes from this store
+    Forget(Forget),
     /// Shows what runs on this store: mounts, drives, peers, DHT
     Status(Status),
     /// Runs a DHT node for a private network
@@ -300,6 +306,48 @@ pub struct Seed {
     /// Keys, links or local names
     #[arg(required = true, value_name = "KEY")]
     pub keys: Vec<String>,
+    /// Hold all past versions too, not only what the current one names
+    #[arg(long)]
+    pub history: bool,
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Log {
+    /// Key, link or local name
+    pub key: String,
+    #[command(flatten)]
+    pub secret: Secret,
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Gc {
+    /// Keys, links or local names [default: every drive of the store]
+    #[arg(value_name = "DRIVE")]
+    pub drives: Vec<String>,
+    /// What stays readable: so many of the newest versions (3), or those of a time (7d)
+    #[arg(long, value_name = "N|TIME", default_value = "1", value_parser = kept)]
+    pub keep: Kept,
+    /// Only tell what would be freed
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Which versions of a drive stay readable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kept {
+    /// So many of the newest.
+    Newest(u64),
+    /// Those that were current at some time since then.
+    Since(Duration),
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Forget {
+    /// Key, link or local name
+    pub drive: String,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
 }
 
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
@@ -326,7 +374,16 @@ impl Put {
     }
 }
 
-/// `30`, `30s`, `500ms`, `2m`.
+/// `3` versions, or a time like `7d`.
+pub fn kept(text: &str) -> Result<Kept, String> {
+    match text.parse() {
+        Ok(0) => Err("the current version always stays: 1 is the least".into()),
+        Ok(count) => Ok(Kept::Newest(count)),
+        Err(_) => duration(text).map(Kept::Since),
+    }
+}
+
+/// `30`, `30s`, `500ms`, `2m`, `7d`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
@@ -336,7 +393,9 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "ms" => number / 1000.0,
         "m" | "min" => number * 60.0,
         "h" => number * 3600.0,
-        _ => return Err(format!("'{unit}' is not a unit of time: use ms, s, m or h")),
+        "d" => number * 86_400.0,
+        "w" => number * 604_800.0,
+        _ => return Err(format!("'{unit}' is not a unit of time: use ms, s, m, h, d or w")),
     };
     Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
 }
@@ -374,5 +433,8 @@ mod tests {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         assert!(duration("fast").is_err());
+        assert_eq!(kept("3"), Ok(Kept::Newest(3)));
+        assert_eq!(kept("7d"), Ok(Kept::Since(Duration::from_secs(604_800))));
+        assert!(kept("0").is_err() && kept("all").is_err());
     }
 }

@@ -14,8 +14,11 @@ mod daemon;
 mod demo;
 mod dht;
 pub mod exit;
+mod forget;
 mod gate;
+mod gc;
 mod get;
+mod history;
 mod info;
 mod log;
 mod looking;
@@ -70,6 +73,10 @@ fn run(cli: Cli) -> Result<Exit> {
         Command::Dht(args) => dht::run(&args, &global),
         Command::Demo(args) => demo::run(&args, &global),
         Command::Mount(args) if args.daemon => daemon::mount(&global),
+        Command::Forget(args) => {
+            forget::confirm(&args)?;
+            on_store(Command::Forget(args), &global)
+        }
         command => on_store(command, &global),
     }
 }

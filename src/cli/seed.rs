@@ -7,7 +7,7 @@ use super::looking::Looking;
 use super::output::Output;
 use super::progress::Progress;
 use super::target::resolve;
-use crate::hyper::drive::{Content, DriveIndex, Leaf, LiveDrive};
+use crate::hyper::drive::{BlockSet, Content, DriveIndex, Leaf, LiveDrive, Named};
 use crate::hyper::session::CoreHandle;
 use crate::hyper::source::{BlockSource, SourceError};
 use crate::key::{CoreKey, Topic};
@@ -24,6 +24,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const ANNOUNCE: Duration = Duration::from_secs(20);
 /// How long the newest names, and the length of the contents, are waited for at a time.
 const HEAD: Duration = Duration::from_secs(30);
+/// Runs of blocks that are asked for at a time.
+const RUNS: usize = 16;
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -39,7 +41,7 @@ pub async fn run(args: Seed, cx: Context) -> Result {
         let (cx, fetching) = (cx.clone(), fetching.clone());
         drives.spawn(async move {
             let _looking = looking;
-            hold(drive, cx, fetching).await;
+            hold(drive, cx, fetching, args.history).await;
         });
     }
     // Nothing of it ends by itself.
@@ -50,11 +52,11 @@ pub async fn run(args: Seed, cx: Context) -> Result {
 }
 
 /// Keeps one drive whole for ever, and tells each time it is.
-async fn hold(drive: DriveUse, cx: Context, fetching: Arc<Fetching>) {
+async fn hold(drive: DriveUse, cx: Context, fetching: Arc<Fetching>, history: bool) {
     let mut told = None;
     loop {
         let versions = drive.db().versions();
-        let fetched = fetch(&drive, &cx, &fetching).await;
+        let fetched = fetch(&drive, &cx, &fetching, history).await;
         fetching.done(drive.key());
         match fetched {
             Ok(version) if told != Some(version) => {
@@ -76,11 +78,13 @@ async fn hold(drive: DriveUse, cx: Context, fetching: Arc<Fetching>) {
     }
 }
 
-/// Fetches all blocks of both cores as they are now; returns the version that is here.
+/// Fetches what the current version names, or with `history` all blocks of both cores as they are now; returns the
+/// version that is here.
 async fn fetch(
     drive: &LiveDrive,
     cx: &Context,
     fetching: &Fetching,
+    history: bool,
 ) -> std::result::Result<u64, String> {
     let text = |error: SourceError| error.to_string();
     let mut versions = drive.db().versions();
@@ -93,8 +97,10 @@ async fn fetch(
     }
     drive.db().update(Duration::from_secs(5)).await;
     let version = drive.db().length();
-    drive.db().download(0..version, true).await.map_err(text)?;
-    drive.drive().await.map_err(|error| error.to_string())?;
+    if history {
+        drive.db().download(0..version, true).await.map_err(text)?;
+    }
+    let files = drive.drive().await.map_err(|error| error.to_string())?;
     let Some(blobs) = drive.blobs() else { return Ok(version) };
     // The names say how long the contents are; that core's own head may be on its way yet.
     let index = drive.current(HEAD).await.map_err(|error| error.to_string())?;
@@ -109,11 +115,23 @@ async fn fetch(
         // A file that claims to lie past everything does not keep the others from being held.
         Err(_) => {}
     }
-    let length = blobs.length();
-    let total = blobs.byte_length();
-    let tell = || fetching.tell(&cx.out, drive.key(), bytes_here(blobs, length, total), total);
+    let mut wanted = BlockSet::default();
+    if history {
+        wanted.insert(0..blobs.length());
+    } else {
+        let mut named = Named::default();
+        let current = files.checkout(index.version());
+        named.version(&current).await.map_err(|error| error.to_string())?;
+        wanted = named.blocks.below(blobs.length());
+    }
+    // Their bytes are known when they are here; until then they are taken for as large as the others.
+    let total = match history {
+        true => blobs.byte_length(),
+        false => index.bytes(),
+    };
+    let tell = || fetching.tell(&cx.out, drive.key(), bytes_here(blobs, &wanted, total), total);
     tell();
-    let download = blobs.download(0..length, true);
+    let download = download(blobs, &wanted);
     tokio::pin!(download);
     loop {
         tokio::select! {
@@ -124,6 +142,23 @@ async fn fetch(
             () = tokio::time::sleep(LOOK) => tell(),
         }
     }
+}
+
+/// Fetches these blocks in order, a few runs at a time.
+async fn download(blobs: &CoreHandle, wanted: &BlockSet) -> std::result::Result<(), SourceError> {
+    let mut under_way = JoinSet::new();
+    for run in wanted.runs() {
+        if under_way.len() >= RUNS
+            && let Some(done) = under_way.join_next().await
+        {
+            done.map_err(|_| SourceError::Closed)??;
+        }
+        under_way.spawn(blobs.download(run, true));
+    }
+    while let Some(done) = under_way.join_next().await {
+        done.map_err(|_| SourceError::Closed)??;
+    }
+    Ok(())
 }
 
 /// The one progress display of all drives that are being fetched.
@@ -187,7 +222,10 @@ fn contents_end(index: &DriveIndex) -> u64 {
     end
 }
 
-fn bytes_here(core: &CoreHandle, length: u64, total: u64) -> u64 {
-    let here = core.core().count_here(0..length);
-    (u128::from(total) * u128::from(here) / u128::from(length.max(1))) as u64
+fn bytes_here(core: &CoreHandle, wanted: &BlockSet, total: u64) -> u64 {
+    let here: u64 = {
+        let core = core.core();
+        wanted.runs().map(|run| core.count_here(run)).sum()
+    };
+    (u128::from(total) * u128::from(here) / u128::from(wanted.len().max(1))) as u64
 }

@@ -10,7 +10,8 @@ use super::output::{Face, Output, complain};
 use super::owner::{ACCEPTED, Asked, BEGUN, END, Ownership, Request, read_request};
 use super::signals::{End, Signals};
 use super::words::count;
-use super::{bootstrap, cat, create, get, info, ls, mount, put, rm, runtime, seed, share, status};
+use super::{bootstrap, cat, create, forget, gc, get, history, info, ls, mount, put, rm, runtime};
+use super::{seed, share, status};
 use crate::node::{Node, NodeConfig};
 use crate::swarm::driver::BootstrapNode;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -226,6 +227,9 @@ async fn run_quick(command: Command, cx: Context) -> Result {
         Command::Cat(args) => cat::run(args, cx).await,
         Command::Get(args) => get::run(args, cx).await,
         Command::Info(args) => info::run(args, cx).await,
+        Command::Log(args) => history::run(args, cx).await,
+        Command::Gc(args) => gc::run(args, cx).await,
+        Command::Forget(args) => forget::run(args, cx).await,
         Command::Status(args) => status::run(args, cx).await,
         Command::Mount(_)
         | Command::Share(_)

@@ -2,6 +2,7 @@
 //!
 //! The session of an open core implements both traits; tests implement them over a vector.
 
+pub mod local;
 pub mod memory;
 
 use bytes::Bytes;

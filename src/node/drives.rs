@@ -6,11 +6,13 @@
 //! next look ([`Store::close_unused`]). One that was only read stays for [`LINGER`], so that a row of commands
 //! does not look for its peers each time; one that was served goes at once, since whoever ends a share means it.
 
+use super::chronicle;
 use super::cores::Cores;
 use super::discovery::Discovery;
 use super::lock;
 use crate::hyper::drive::{LiveDrive, LiveError};
 use crate::hyper::session::CoreHandle;
+use crate::hyper::source::BlockSource;
 use crate::hyper::store::Store;
 use crate::key::{CoreKey, Topic};
 use crate::swarm::JoinOptions;
@@ -46,6 +48,8 @@ pub struct DriveState {
     pub served: bool,
     /// Commands, mounts and shares that use it; with none it is about to close.
     pub uses: usize,
+    /// The oldest version that a command which reads may still want something of.
+    pub since: Option<u64>,
 }
 
 /// See the module.
@@ -73,6 +77,8 @@ struct Opened {
     /// The cores that it was introduced with; one may be named twice.
     cores: Arc<Mutex<Vec<CoreHandle>>>,
     uses: usize,
+    /// Versions of the names when those began who read; they stay with what they saw first.
+    since: Vec<u64>,
     serving: usize,
     /// Somebody looked for its peers.
     joined: bool,
@@ -89,6 +95,7 @@ pub struct DriveUse {
     id: DriveId,
     opening: u64,
     purpose: Purpose,
+    since: Option<u64>,
 }
 
 impl Deref for DriveUse {
@@ -101,7 +108,7 @@ impl Deref for DriveUse {
 
 impl Drop for DriveUse {
     fn drop(&mut self) {
-        self.drives.end_use(self.id, self.opening, self.purpose);
+        self.drives.end_use(self);
     }
 }
 
@@ -143,11 +150,17 @@ impl Drives {
         let Some(opened) = open.drives.get_mut(&id) else { return Err(LiveError::NoPeers) };
         opened.drive.offer_key(secret)?;
         opened.uses += 1;
+        let since = (purpose == Purpose::Read).then(|| {
+            // An index that is not loaded yet will be of this length or a later one.
+            let index = opened.drive.index();
+            index.map_or_else(|| opened.drive.db().length(), |index| index.version())
+        });
+        opened.since.extend(since);
         opened.serving += usize::from(purpose == Purpose::Serve);
         opened.joined |= purpose >= Purpose::Read;
         let (drive, opening) = (opened.drive.clone(), opened.opening);
         self.settle(&mut open, id.0);
-        Ok(DriveUse { drives: self.clone(), drive, id, opening, purpose })
+        Ok(DriveUse { drives: self.clone(), drive, id, opening, purpose, since })
     }
 
     fn open(
@@ -167,10 +180,23 @@ impl Drives {
         };
         let drive = Arc::new(LiveDrive::open(self.store.clone(), key, secret, at, introduce)?);
         let follower = drive.clone();
-        let task = self.runtime.spawn(async move { follower.follow().await });
+        let store = self.store.clone();
+        let task = self.runtime.spawn(async move {
+            tokio::join!(follower.follow(), chronicle::follow(&store, follower.db()));
+        });
         open.turns += 1;
         let (opening, idle) = (open.turns, open.turns);
-        Ok(Opened { drive, task, cores, uses: 0, serving: 0, joined: false, opening, idle })
+        Ok(Opened {
+            drive,
+            task,
+            cores,
+            uses: 0,
+            since: Vec::new(),
+            serving: 0,
+            joined: false,
+            opening,
+            idle,
+        })
     }
 
     /// The network runs: what was opened before joins now.
@@ -204,7 +230,8 @@ impl Drives {
         }
     }
 
-    fn end_use(self: &Arc<Self>, id: DriveId, opening: u64, purpose: Purpose) {
+    fn end_use(self: &Arc<Self>, ended: &DriveUse) {
+        let DriveUse { id, opening, purpose, since, .. } = *ended;
         let mut open = lock(&self.open);
         open.turns += 1;
         let turn = open.turns;
@@ -213,6 +240,9 @@ impl Drives {
             return;
         };
         opened.uses -= 1;
+        if let Some(at) = opened.since.iter().position(|&version| Some(version) == since) {
+            opened.since.remove(at);
+        }
         opened.serving -= usize::from(purpose == Purpose::Serve);
         let unused = opened.uses == 0;
         if unused {
@@ -249,6 +279,7 @@ impl Drives {
             // It may introduce a core until it has ended.
             opened.task.abort();
             let _ = opened.task.await;
+            chronicle::note(&drives.store, opened.drive.db());
             drives.cores.give_back(std::mem::take(&mut *lock(&opened.cores)));
             let open = lock(&drives.open);
             if !open.drives.keys().any(|(key, _)| *key == id.0) {
@@ -264,6 +295,7 @@ impl Drives {
             version: *version,
             served: opened.serving > 0,
             uses: opened.uses,
+            since: opened.since.iter().min().copied(),
         };
         lock(&self.open).drives.iter().map(state).collect()
     }
@@ -287,6 +319,7 @@ impl Drives {
         for opened in std::mem::take(&mut lock(&self.open).drives).into_values() {
             opened.drive.close();
             opened.task.abort();
+            chronicle::note(&self.store, opened.drive.db());
         }
     }
 }

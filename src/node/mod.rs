@@ -5,9 +5,12 @@
 
 #![allow(clippy::disallowed_methods, reason = "where the machines meet the clock and the runtime")]
 
+mod chronicle;
 mod cores;
 mod discovery;
 mod drives;
+mod forget;
+mod gc;
 mod offenders;
 mod opener;
 mod pump;
@@ -15,7 +18,10 @@ mod ties;
 mod writer;
 mod writers;
 
+pub use chronicle::Seen;
 pub use drives::{DriveState, DriveUse, Purpose};
+pub use forget::{ForgetError, Forgotten};
+pub use gc::{Garbage, GcError, Keep, StoredDrive};
 
 use crate::crypto::KeyPair;
 use crate::hyper::cache::BlockCache;
@@ -241,7 +247,13 @@ impl Node {
         name: &str,
         secret: Option<[u8; 32]>,
     ) -> Result<CoreHandle, NodeError> {
-        let space = Namespace::ROOT.child(name.as_bytes());
+        let mut space = Namespace::ROOT.child(name.as_bytes());
+        // The key pair follows from the name. One that was forgotten must not come back with an empty log: its
+        // readers have another.
+        match self.generation(name)? {
+            0 => {}
+            generation => space = space.child(&generation.to_le_bytes()),
+        }
         let db = self.store.named(&space, "db", None)?;
         crate::hyper::drive::offer_key(&self.store, &db, secret)?;
         let record = format!("{NAMES}{name}");
@@ -262,6 +274,11 @@ impl Node {
             Some((name, CoreKey(key.try_into().ok()?)))
         });
         Ok(named.collect())
+    }
+
+    /// When versions of a drive were first here, as far as that was noted.
+    pub fn seen(&self, key: CoreKey) -> Result<Vec<Seen>, NodeError> {
+        Ok(chronicle::seen(&self.store, &key)?)
     }
 
     /// Drives that are open now.
@@ -314,7 +331,8 @@ impl Node {
             let _ = joined.await;
         }
         let store = self.store.clone();
-        let flushed = tokio::task::spawn_blocking(move || store.flush()).await;
+        let work = move || store.flush().and_then(|()| Ok(store.storage().sync()?));
+        let flushed = tokio::task::spawn_blocking(work).await;
         if let Ok(Err(error)) = flushed {
             tracing::error!("the store could not be written at the end: {error}");
         }

@@ -34,6 +34,7 @@ mod peers;
 mod public;
 mod puts;
 mod sharing;
+mod space;
 mod store;
 mod users;
 mod versions;

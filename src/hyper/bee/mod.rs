@@ -23,12 +23,14 @@ mod range;
 mod tree;
 mod versions;
 mod walk;
+mod whole;
 
 pub use batch::Batch;
 pub use diff::{Diff, Difference};
 pub use history::{Change, History};
 pub use node::{Header, Metadata, PROTOCOL};
 pub use range::{Range, RangeOptions};
+pub use versions::{Step, Versions};
 
 use super::source::{BlockLog, BlockSource, SourceError};
 use crate::codec::DecodeError;

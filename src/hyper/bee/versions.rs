@@ -1,141 +1,206 @@
-//! Which versions of a bee are whole.
+//! Which lengths of a bee are versions, found out from its blocks.
 //!
-//! Every length at which the writer stopped is a version; the lengths inside a batch are not, and nothing marks them.
-//! But the format tells them apart, by how a batch is written:
+//! Several changes may be appended as one; then only the last block shows a whole tree, and the format has no mark
+//! for it. But a tree tells by itself: block `n` shows a version if and only if the tree under it is the one before
+//! with the changes up to `n` made. The tree before is compared by the nodes they share, so each look costs what
+//! changed.
 //!
-//! - A node is stored in the block of the last operation that touched it, and the root is touched by all. So inside a
-//!   batch level 0 of a block, where a root would be, is missing or is a node that a later root leads to.
-//! - A root is never a child: whatever changes below it, it is written anew.
-//! - What comes to lie at level 0 inside a batch has no child in its own block. So a level 0 that has one is a root.
-//! - A root that has lost all its levels but one may be stored in the middle of the batch that did this, as it was
-//!   at its end. Then operations that follow take out keys that it does not have.
-//!
-//! Found by reading hyperbee/index.js (Batch); nothing there looks for it.
+//! The blocks must be here, or be fetched on the way: the whole past is read.
 
-use super::node::{Link, MAX_KEYS};
-use super::{Bee, BeeError, Result};
-use std::collections::HashSet;
+use super::{Bee, BeeError, Change, Entry, Result};
+use bytes::Bytes;
+use std::collections::BTreeMap;
 
-/// Blocks that are looked at, one way or the other, before a length that may be a version is taken for one. It
-/// covers the largest batches that are written today.
-const MAX_SCAN: u64 = 1 << 17;
-
-/// Blocks that are asked for ahead.
-const AHEAD: u64 = 512;
-
-/// What a block says of the version that ends with it.
-enum Says {
-    Whole,
-    Inside,
-    /// Whole, unless a later block has this one's level 0 as a child.
-    Perhaps,
+/// One version, and what it changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Length of the bee with it.
+    pub version: u64,
+    /// The length before; 1 for the first.
+    pub before: u64,
+    /// By key, the last word on each: the entry that was put, or none where it was deleted.
+    pub changes: BTreeMap<Bytes, Option<Entry>>,
 }
 
-/// Blocks whose level 0 is a child of a node somewhere.
-#[derive(Default)]
-struct Children(HashSet<u64>);
+/// A walk over the versions of a bee, oldest first.
+pub struct Versions {
+    bee: Bee,
+    history: super::History,
+    /// The last version found.
+    version: u64,
+    next: u64,
+}
 
 impl Bee {
-    /// The last version at or before `version` that is whole. The newest one is, and the empty one.
-    ///
-    /// # Errors
-    /// Those of fetching blocks.
-    pub async fn whole_version(&self, version: u64) -> Result<u64> {
-        let newest = self.version();
-        if version >= newest {
-            return Ok(newest);
-        }
-        let mut children = None;
-        let mut version = version.max(1);
-        let lowest = version.saturating_sub(MAX_SCAN).max(1);
-        while version > lowest {
-            let seq = version - 1;
-            match self.says(seq).await? {
-                Says::Whole => return Ok(version),
-                Says::Inside => {
-                    if let Some(children) = &mut children {
-                        self.collect(seq, children).await?;
-                    }
-                }
-                Says::Perhaps => {
-                    match &mut children {
-                        Some(children) => self.collect(seq, children).await?,
-                        None => children = Some(self.children_from(seq, newest).await?),
-                    }
-                    let root = children.as_ref().is_some_and(|children| !children.0.contains(&seq));
-                    if root && self.is_of_its_time(seq, newest).await? {
-                        return Ok(version);
-                    }
-                }
-            }
-            version -= 1;
-            if version % AHEAD == 0 {
-                self.source.prefetch_range(version.saturating_sub(AHEAD).max(1), version);
+    /// The versions up to this one; this one counts as one whatever it shows.
+    pub fn versions(&self) -> Versions {
+        let bee = self.snapshot();
+        Versions { history: bee.history(1), bee, version: 1, next: 1 }
+    }
+}
+
+impl Versions {
+    /// The next version; `None` after the present one.
+    pub async fn next(&mut self) -> Result<Option<Step>> {
+        let before = self.version;
+        let mut changes = BTreeMap::new();
+        while let Some(change) = self.history.next().await? {
+            self.next += 1;
+            let deletion = matches!(change, Change::Delete(_));
+            let (Change::Put(entry) | Change::Delete(entry)) = change;
+            changes
+                .insert(entry.key.clone(), (!deletion || !entry.value.is_empty()).then_some(entry));
+            let last = self.next >= self.bee.version();
+            if last || self.is_version(before, &changes).await? {
+                self.version = self.next;
+                return Ok(Some(Step { version: self.next, before, changes }));
             }
         }
-        Ok(1)
+        Ok(None)
     }
 
-    async fn says(&self, seq: u64) -> Result<Says> {
-        let block = self.block(seq).await?;
-        Ok(match super::to_node(Link { seq, offset: 0 }, &block) {
-            Err(_) => Says::Inside,
-            Ok(node) if node.children.iter().any(|child| child.seq > seq) => Says::Inside,
-            Ok(node) if node.children.iter().any(|child| child.seq == seq) => Says::Whole,
-            Ok(_) => Says::Perhaps,
-        })
+    /// Whether the tree at `self.next` is that of `before` with `changes` made.
+    async fn is_version(
+        &self,
+        before: u64,
+        changes: &BTreeMap<Bytes, Option<Entry>>,
+    ) -> Result<bool> {
+        let tree = self.bee.checkout(self.next);
+        match self.compare(&tree, before, changes).await {
+            // What the blocks inside a batch show need not be a tree.
+            Err(BeeError::Damaged { .. }) => Ok(false),
+            compared => compared,
+        }
     }
 
-    /// Whether the operations that follow make sense of a root that has no children: what they take out is there.
-    async fn is_of_its_time(&self, seq: u64, newest: u64) -> Result<bool> {
-        let root = self.node(Link { seq, offset: 0 }).await?;
-        if !root.is_leaf() {
-            return Ok(true);
-        }
-        let mut keys = HashSet::new();
-        for &key in &root.keys {
-            keys.insert(self.block(key).await?.key.clone());
-        }
-        for next in seq + 1..newest.min(seq.saturating_add(MAX_SCAN)) {
-            let block = self.block(next).await?;
-            let deletion =
-                block.is_deletion(next).map_err(|what| BeeError::Damaged { seq: next, what })?;
-            if deletion && !keys.remove(&block.key) {
+    async fn compare(
+        &self,
+        tree: &Bee,
+        before: u64,
+        changes: &BTreeMap<Bytes, Option<Entry>>,
+    ) -> Result<bool> {
+        // The newest and the outermost changes are what a part of a tree lacks; most are told by these.
+        let outer = [changes.first_key_value(), changes.last_key_value()];
+        for (key, entry) in outer.into_iter().flatten().chain(changes) {
+            let found = tree.get(key).await?.map(|found| found.seq);
+            if found != entry.as_ref().map(|entry| entry.seq) {
                 return Ok(false);
             }
-            if !deletion {
-                keys.insert(block.key.clone());
-            }
-            // As far as the batch goes; larger trees have children.
-            if keys.len() > MAX_KEYS || !matches!(self.says(next).await?, Says::Inside) {
-                break;
+        }
+        let old = self.bee.checkout(before);
+        let mut diff = tree.diff(&old);
+        while let Some(difference) = diff.next().await? {
+            let changed = |entry: &Option<Entry>| {
+                entry.as_ref().is_none_or(|entry| changes.contains_key(&entry.key))
+            };
+            if !changed(&difference.left) || !changed(&difference.right) {
+                return Ok(false);
             }
         }
         Ok(true)
     }
+}
 
-    /// The children that the blocks from `first` on have, up to the end of the batch that `first` may lie in.
-    async fn children_from(&self, first: u64, newest: u64) -> Result<Children> {
-        let mut children = Children::default();
-        let end = newest.min(first.saturating_add(MAX_SCAN));
-        for seq in first..end {
-            if (seq - first) % AHEAD == 0 {
-                self.source.prefetch_range(seq, end.min(seq + AHEAD));
-            }
-            self.collect(seq, &mut children).await?;
-            if seq > first && matches!(self.says(seq).await?, Says::Whole) {
-                break;
-            }
-        }
-        Ok(children)
+#[cfg(test)]
+mod tests {
+    use super::super::{RangeOptions, run, vectors};
+    use super::*;
+    use crate::hyper::source::memory::MemoryLog;
+    use crate::key::unhex;
+    use serde_json::Value;
+
+    fn found(bee: &Bee) -> Vec<Step> {
+        let mut versions = bee.versions();
+        std::iter::from_fn(|| run(versions.next()).unwrap()).collect()
     }
 
-    async fn collect(&self, seq: u64, children: &mut Children) -> Result<()> {
-        let levels = self.block(seq).await?.all_levels();
-        for level in levels.map_err(|what| BeeError::Damaged { seq, what })? {
-            let first = level.children.iter().filter(|child| child.offset == 0);
-            children.0.extend(first.map(|child| child.seq));
+    /// Keys and values.
+    fn entries(bee: &Bee) -> BTreeMap<Bytes, Bytes> {
+        let mut range = bee.range(RangeOptions::default());
+        let next = || run(range.next()).unwrap().map(|entry| (entry.key, entry.value));
+        std::iter::from_fn(next).collect()
+    }
+
+    fn text(value: &Value) -> &'static str {
+        Box::leak(value.as_str().unwrap().to_string().into_boxed_str())
+    }
+
+    /// Batches with deletions, as the reference wrote them.
+    #[test]
+    fn every_flush_is_found_and_whatever_is_found_shows_what_was_written_until_then() {
+        let vector = &vectors()["beeBatch"];
+        let blocks = vector["core"]["blocks"].as_array().unwrap().iter();
+        let raw = |block: &Value| {
+            Bytes::from(
+                unhex(block["hex"].as_str().unwrap_or_else(|| block.as_str().unwrap())).unwrap(),
+            )
+        };
+        let bee = Bee::new(MemoryLog::from_blocks(blocks.map(raw)));
+        let steps = found(&bee);
+        let versions: Vec<u64> = steps.iter().map(|step| step.version).collect();
+        for length in vector["lengthAfter"].as_array().unwrap() {
+            assert!(versions.contains(&length.as_u64().unwrap()), "{length} in {versions:?}");
         }
-        Ok(())
+        // The operations, one by one; those that did nothing have no block.
+        let mut model = BTreeMap::new();
+        let mut states = vec![BTreeMap::new()];
+        for operation in
+            vector["batches"].as_array().unwrap().iter().flat_map(|b| b.as_array().unwrap())
+        {
+            let key = Bytes::from(text(&operation[1]));
+            let did = match operation[0].as_str().unwrap() {
+                "p" => {
+                    model.insert(key, Bytes::from(text(&operation[2])));
+                    true
+                }
+                _ => model.remove(&key).is_some(),
+            };
+            if did {
+                states.push(model.clone());
+            }
+        }
+        assert_eq!(states.len() as u64, bee.version(), "one block each, after the header");
+        let mut before = 1;
+        for step in &steps {
+            assert_eq!(entries(&bee.checkout(step.version)), states[step.version as usize - 1]);
+            assert_eq!(step.before, before);
+            before = step.version;
+        }
+        let count = steps.len();
+        assert!(count < 60, "{count} of {} blocks are taken for versions", bee.version());
+    }
+
+    #[test]
+    fn single_changes_are_versions_each_and_an_empty_bee_has_none() {
+        let log = MemoryLog::new();
+        let bee = Bee::writable(log, None);
+        assert!(found(&bee).is_empty());
+        for n in 0..40u32 {
+            let mut batch = bee.batch().unwrap();
+            batch.put(format!("{:03}", n * 7 % 40), n.to_string()).unwrap();
+            batch.flush().unwrap();
+        }
+        let mut batch = bee.batch().unwrap();
+        batch.delete("003").unwrap();
+        batch.flush().unwrap();
+        let steps = found(&bee);
+        assert_eq!(
+            steps.iter().map(|s| s.version).collect::<Vec<_>>(),
+            (2..=42).collect::<Vec<_>>()
+        );
+        assert_eq!(steps.last().unwrap().changes, BTreeMap::from([("003".into(), None)]));
+    }
+
+    #[test]
+    fn a_large_first_batch_is_one_version_and_quickly_told() {
+        let log = MemoryLog::new();
+        let bee = Bee::writable(log.clone(), None);
+        let mut batch = bee.batch().unwrap();
+        for n in 0..5000u32 {
+            batch.put(format!("{n:06}"), "x").unwrap();
+        }
+        batch.flush().unwrap();
+        let steps = found(&bee);
+        assert_eq!((steps.len(), steps[0].version, steps[0].changes.len()), (1, 5001, 5000));
     }
 }

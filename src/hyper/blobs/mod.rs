@@ -9,6 +9,7 @@
 
 mod block_map;
 mod id;
+mod open;
 mod reader;
 mod update;
 mod writer;
@@ -17,6 +18,8 @@ pub use block_map::{BlockMap, MAX_ENTRIES, MAX_MAP_BLOCKS, MapEntry};
 pub use id::{BlobId, MAX_BLOCK};
 pub use reader::Reader;
 pub use writer::{Cutter, Writer};
+
+use open::OpenReaders;
 
 use super::source::{BlockLog, BlockSource, SourceError};
 use bytes::Bytes;
@@ -55,16 +58,17 @@ pub struct Blobs {
     log: Option<Arc<dyn BlockLog>>,
     /// Held by a writer: a blob's blocks must lie in a row.
     turn: Arc<Mutex<()>>,
+    open: Arc<OpenReaders>,
 }
 
 impl Blobs {
     pub fn new(source: Arc<dyn BlockSource>) -> Self {
-        Self { source, log: None, turn: Arc::default() }
+        Self { source, log: None, turn: Arc::default(), open: Arc::default() }
     }
 
     pub fn writable(log: Arc<dyn BlockLog>) -> Self {
         let source: Arc<dyn BlockSource> = log.clone();
-        Self { source, log: Some(log), turn: Arc::default() }
+        Self { source, log: Some(log), turn: Arc::default(), open: Arc::default() }
     }
 
     pub fn source(&self) -> &Arc<dyn BlockSource> {
@@ -74,7 +78,14 @@ impl Blobs {
     /// Content of a blob. `size` is what [`Blobs::map`] told earlier for a block map; without it the
     /// reader cannot tell its size until it has read the map.
     pub fn reader(&self, id: BlobId, size: Option<u64>) -> Reader {
-        Reader::new(Arc::clone(&self.source), id, size)
+        let reader = Reader::new(Arc::clone(&self.source), id, size);
+        self.open.add(&reader);
+        reader
+    }
+
+    /// What is being read now: whose blocks must not go.
+    pub fn open_ids(&self) -> Vec<BlobId> {
+        self.open.ids()
     }
 
     /// The block map that a blob with `block_map` set holds.

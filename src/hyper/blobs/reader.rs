@@ -18,7 +18,7 @@
 use super::{BLOCK_SIZE, BlobError, BlobId, BlockMap, MAX_MAP_BLOCKS, Result};
 use crate::hyper::source::{self, BlockSource};
 use bytes::Bytes;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 /// Blocks that one read asks for at a time. It bounds what a file of one-byte blocks can make us hold.
 const WINDOW: u64 = 256;
@@ -40,6 +40,16 @@ struct Inner {
     map: OnceLock<BlockMap>,
     /// The block touched last.
     border: Mutex<Option<Span>>,
+}
+
+/// A reader that may be gone.
+pub(super) struct WeakReader(Weak<Inner>);
+
+impl WeakReader {
+    /// What is read, if anybody still does.
+    pub fn id(&self) -> Option<BlobId> {
+        self.0.upgrade().map(|inner| inner.id)
+    }
 }
 
 /// A block and the part of the content that it holds.
@@ -79,6 +89,10 @@ impl Reader {
         let size = size.or((!id.block_map).then_some(id.byte_length));
         let (map, border) = (OnceLock::new(), Mutex::new(None));
         Self(Arc::new(Inner { source, id, size, map, border }))
+    }
+
+    pub(super) fn downgrade(&self) -> WeakReader {
+        WeakReader(Arc::downgrade(&self.0))
     }
 
     /// Bytes of the content as far as they are known; see [`Self::known_size`].

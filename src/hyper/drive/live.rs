@@ -12,7 +12,7 @@ mod follow;
 
 use super::{BlobsCore, Drive, DriveError, DriveIndex, FileReader, Found, secret};
 use crate::hyper::bee::{Bee, BeeError, Metadata};
-use crate::hyper::blobs::Blobs;
+use crate::hyper::blobs::{BlobId, Blobs};
 use crate::hyper::core::CoreError;
 use crate::hyper::session::CoreHandle;
 use crate::hyper::source::{BlockLog, BlockSource};
@@ -342,6 +342,11 @@ impl LiveDrive {
         };
         let (drive, _) = self.opened.get().ok_or_else(|| LiveError::NotFound(path.clone()))?;
         Ok(drive.open(file)?)
+    }
+
+    /// Contents that are open, of whatever version.
+    pub fn open_contents(&self) -> Vec<BlobId> {
+        self.opened.get().map(|(drive, _)| drive.blobs().open_ids()).unwrap_or_default()
     }
 
     /// Ends every wait on the drive's cores.

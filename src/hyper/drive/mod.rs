@@ -11,12 +11,14 @@
 //! Source: hyperdrive/index.js
 
 mod batch;
+mod blocks;
 mod dir;
 mod entry;
 mod index;
 mod keys;
 mod link;
 mod live;
+mod named;
 mod names;
 mod past;
 mod secret;
@@ -24,12 +26,14 @@ mod sizes;
 
 pub use crate::hyper::blobs::Reader as FileReader;
 pub use batch::Batch;
+pub use blocks::BlockSet;
 pub use dir::{Content, Dir, File, Leaf, Link, Node};
 pub use entry::{Entry, EntryError};
 pub use index::{DriveIndex, Found};
 pub use keys::BlobsCore;
 pub use link::shown_target;
 pub use live::{LiveDrive, LiveError};
+pub use named::Named;
 pub use past::Past;
 pub use secret::offer_key;
 

@@ -189,6 +189,16 @@ impl Store {
         });
     }
 
+    /// Deletes a core with its bytes. False if it is open.
+    pub fn remove(&self, id: &DiscoveryKey) -> Result<bool, CoreError> {
+        // Under the lock, so that nobody opens it meanwhile.
+        let open = self.lock();
+        if open.contains_key(id) {
+            return Ok(false);
+        }
+        Core::remove(&self.storage, id).map(|()| true)
+    }
+
     fn flush_core(handle: &CoreHandle) -> Result<(), CoreError> {
         let Some(flush) = handle.core().begin_flush()? else { return Ok(()) };
         let synced = flush.sync();

@@ -1,0 +1,89 @@
+//! `hdrive gc`: gives back the contents that no kept version names.
+
+use super::args::{Gc, Kept};
+use super::context::Context;
+use super::exit::{Exit, Fail, Failure, Result};
+use super::target::resolve;
+use super::words::bytes;
+use crate::key::CoreKey;
+use crate::node::{Garbage, GcError, Keep};
+use serde_json::json;
+
+pub async fn run(args: Gc, cx: Context) -> Result {
+    let keep = match args.keep {
+        Kept::Newest(count) => Keep::Newest(count),
+        Kept::Since(age) => Keep::Since(age),
+    };
+    let mut keys: Vec<CoreKey> = Vec::new();
+    for text in &args.drives {
+        keys.push(resolve(&cx.node, text)?.key);
+    }
+    let all = keys.is_empty();
+    if all {
+        keys = cx.node.stored_drives().await?;
+    }
+    let (mut freed, mut failed) = (0, None);
+    for key in keys {
+        match clear(&cx, key, keep, args.dry_run).await {
+            Ok(garbage) => {
+                freed += garbage.bytes;
+                // Of many drives only those are told that lose something.
+                if !all || garbage.bytes > 0 {
+                    tell(&cx, key, &garbage, args.dry_run);
+                }
+            }
+            // The others can be cleared all the same.
+            Err(failure) if all => {
+                cx.out.warn(&failure);
+                failed = Some(failure.exit);
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    if !cx.out.json {
+        let what = if args.dry_run { "would be freed" } else { "freed" };
+        cx.out.pair(what, bytes(freed));
+    }
+    match failed {
+        None => Ok(()),
+        Some(exit) => Err(Failure::new(exit, "not every drive could be cleared")),
+    }
+}
+
+async fn clear(cx: &Context, key: CoreKey, keep: Keep, dry_run: bool) -> Result<Garbage> {
+    let failed = |error: GcError| {
+        let exit = match &error {
+            GcError::Core(_) | GcError::Node(_) => Exit::Store,
+            _ => Exit::Failed,
+        };
+        Failure::new(exit, format_args!("drive {key}: nothing was freed: {error}"))
+    };
+    let Some(stored) = cx.node.stored_drive(key).await? else {
+        return Err(Failure::new(
+            Exit::NotFound,
+            format_args!("drive {key}: this store holds nothing of it"),
+        ));
+    };
+    let garbage = cx.node.garbage(&stored, keep).await.map_err(failed)?;
+    if let Some(blobs) = stored.blobs.filter(|_| !dry_run && !garbage.blocks.is_empty()) {
+        cx.node.give_back(blobs, &garbage).await.or_exit(Exit::Store)?;
+    }
+    Ok(garbage)
+}
+
+fn tell(cx: &Context, key: CoreKey, garbage: &Garbage, dry_run: bool) {
+    let Garbage { bytes: freed, bytes_here, oldest, newest, .. } = garbage;
+    if cx.out.json {
+        return cx.out.object(&json!({
+            "key": key.to_string(), "bytes": freed, "blocks": garbage.block_count(),
+            "bytesBefore": bytes_here, "oldest": oldest, "newest": newest, "dryRun": dry_run,
+        }));
+    }
+    let what = if dry_run { "would free" } else { "freed" };
+    let kept = match oldest == newest {
+        true => format!("version {newest} stays"),
+        false => format!("versions {oldest} to {newest} stay"),
+    };
+    let (freed, here) = (bytes(*freed), bytes(*bytes_here));
+    cx.out.line(format_args!("{key}: {what} {freed} of {here}; {kept}"));
+}

@@ -1,0 +1,101 @@
+//! When each version of a drive was first here. The drive itself does not say: its entries carry the times of
+//! files, and a photo of 1999 may have been shared today.
+//!
+//! One record per drive: version and time in seconds since 1970 (u64 each, little endian), oldest first.
+
+use crate::hyper::core::storage::{Durability, StorageError};
+use crate::hyper::session::CoreHandle;
+use crate::hyper::source::BlockSource;
+use crate::hyper::store::Store;
+use crate::key::CoreKey;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Versions are noted at most this often; of several in between the last counts.
+const EVERY: Duration = Duration::from_secs(10);
+/// Notes kept per drive. When there are more, every second of the older half goes.
+const MAX_NOTES: usize = 4096;
+
+/// A version, and when it was first seen here, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    pub version: u64,
+    pub at: u64,
+}
+
+fn name(key: &CoreKey) -> String {
+    format!("seen/{key}")
+}
+
+/// What is noted of a drive, oldest first.
+pub fn seen(store: &Store, key: &CoreKey) -> Result<Vec<Seen>, StorageError> {
+    let record = store.records().get_record(&name(key))?.unwrap_or_default();
+    let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let note = |note: &[u8]| Seen { version: word(note), at: word(note.get(8..).unwrap_or(&[])) };
+    Ok(record.chunks_exact(16).map(note).collect())
+}
+
+pub fn forget(store: &Store, key: &CoreKey) -> Result<(), StorageError> {
+    store.records().remove_record(&name(key))
+}
+
+/// Notes the present version of a drive, if it is a new one.
+pub fn note(store: &Store, db: &CoreHandle) {
+    let version = db.length();
+    let noted = seen(store, &db.key()).and_then(|mut notes| {
+        let known = notes.last().map_or(0, |last| last.version);
+        if version <= 1 || version == known {
+            return Ok(());
+        }
+        // A drive whose log was cut has other versions of these lengths.
+        notes.retain(|note| note.version < version);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        notes.push(Seen { version, at: now.as_secs() });
+        thin(&mut notes);
+        let bytes = notes.iter().flat_map(|note| [note.version, note.at]);
+        let bytes: Vec<u8> = bytes.flat_map(u64::to_le_bytes).collect();
+        store.records().put_record(&name(&db.key()), &bytes, Durability::Buffered)
+    });
+    if let Err(error) = noted {
+        tracing::debug!(%error, "the time of a version could not be noted");
+    }
+}
+
+fn thin(notes: &mut Vec<Seen>) {
+    if notes.len() > MAX_NOTES {
+        let half = notes.len() / 2;
+        let mut at = 0;
+        notes.retain(|_| {
+            at += 1;
+            at > half || at % 2 == 1
+        });
+    }
+}
+
+/// Notes versions as they come, for as long as it runs.
+pub async fn follow(store: &Store, db: &CoreHandle) {
+    let mut versions = db.versions();
+    loop {
+        versions.borrow_and_update();
+        note(store, db);
+        tokio::time::sleep(EVERY).await;
+        if versions.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_notes_grow_sparse_and_new_ones_stay() {
+        let mut notes: Vec<_> =
+            (0..=MAX_NOTES as u64).map(|n| Seen { version: n, at: n }).collect();
+        thin(&mut notes);
+        assert!(notes.len() <= MAX_NOTES * 3 / 4 + 1, "{}", notes.len());
+        assert_eq!((notes[0].version, notes[1].version), (0, 2));
+        assert_eq!(notes.last().unwrap().version, MAX_NOTES as u64);
+        assert!(notes.windows(2).all(|pair| pair[0].version < pair[1].version));
+    }
+}

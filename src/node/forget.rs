@@ -1,0 +1,115 @@
+//! Takes a drive out of the store, with its bytes and, where it is our own, its secret key.
+
+use super::{NAMES, Node, NodeError, chronicle};
+use crate::hyper::core::storage::Durability;
+use crate::key::CoreKey;
+use std::time::Duration;
+
+/// How often a name was given up, so that the key pair of the next drive called so is another one.
+const GENERATIONS: &str = "forgotten/";
+
+/// How long a drive that nobody uses any more is waited for to close.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// What was taken away.
+#[derive(Debug, Clone, Default)]
+pub struct Forgotten {
+    /// Its local names.
+    pub names: Vec<String>,
+    /// It was our own: nobody can write it any more.
+    pub own: bool,
+}
+
+/// Why a drive stays.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetError {
+    #[error("this store holds nothing of it")]
+    Unknown,
+    #[error("it is in use by a command, a mount or a share")]
+    InUse,
+    #[error(transparent)]
+    Node(#[from] NodeError),
+}
+
+impl Node {
+    /// Removes both cores of a drive, its names and its notes. The contents stay if another drive of the store
+    /// has the same.
+    pub async fn forget(&self, key: CoreKey) -> Result<Forgotten, ForgetError> {
+        if !self.drives.close_unused(key) {
+            return Err(ForgetError::InUse);
+        }
+        let stored = self.stored_drive(key).await?.ok_or(ForgetError::Unknown)?;
+        let own = stored.db.core().writable();
+        let db = stored.db.discovery_key();
+        let blobs =
+            stored.blobs.as_ref().map(|core| (core.discovery_key(), core.core().writable()));
+        drop(stored);
+        let mut doomed = vec![db];
+        if let Some((id, writable)) = blobs
+            && writable == own
+            && !self.is_shared(key, id).await?
+        {
+            doomed.push(id);
+        }
+        self.until_closed(&doomed).await?;
+        // The names go first: a name without its drive could not be used, the other way round it would be found.
+        let names: Vec<String> =
+            self.names()?.into_iter().filter(|(_, k)| *k == key).map(|(name, _)| name).collect();
+        let records = self.store.records();
+        for name in &names {
+            let next = self.generation(name)? + 1;
+            let record = format!("{GENERATIONS}{name}");
+            records
+                .put_record(&record, &next.to_le_bytes(), Durability::Durable)
+                .map_err(NodeError::from)?;
+            records.remove_record(&format!("{NAMES}{name}")).map_err(NodeError::from)?;
+        }
+        chronicle::forget(&self.store, &key).map_err(NodeError::from)?;
+        for core in &doomed {
+            if !self.store.remove(core).map_err(NodeError::from)? {
+                return Err(ForgetError::InUse);
+            }
+        }
+        Ok(Forgotten { names, own })
+    }
+
+    /// How many drives of this name were forgotten.
+    pub(super) fn generation(&self, name: &str) -> Result<u64, NodeError> {
+        let record = self.store.records().get_record(&format!("{GENERATIONS}{name}"))?;
+        Ok(record.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes))
+    }
+
+    /// Whether another drive of the store has its contents in this core: a header may name any.
+    async fn is_shared(
+        &self,
+        key: CoreKey,
+        blobs: crate::key::DiscoveryKey,
+    ) -> Result<bool, NodeError> {
+        for other in self.stored_drives().await?.into_iter().filter(|other| *other != key) {
+            let stored = self.stored_drive(other).await?;
+            if stored
+                .and_then(|drive| drive.blobs)
+                .is_some_and(|core| core.discovery_key() == blobs)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn until_closed(&self, cores: &[crate::key::DiscoveryKey]) -> Result<(), ForgetError> {
+        let give_up = tokio::time::Instant::now() + CLOSING;
+        loop {
+            self.store.close_unused();
+            let open = self.store.handles();
+            if !open.iter().any(|handle| cores.contains(&handle.discovery_key())) {
+                return Ok(());
+            }
+            drop(open);
+            if tokio::time::Instant::now() > give_up {
+                return Err(ForgetError::InUse);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}

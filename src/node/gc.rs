@@ -1,0 +1,245 @@
+//! Gives back the contents that no kept version of a drive names.
+//!
+//! A version names what [`Named`] finds. Kept are the newest versions that were asked for, each fixed version that is
+//! open, each content that is open, and what a command that reads found when it began. Everything written since the
+//! oldest of those but the fixed ones is kept with it. The names themselves all stay, since newer trees lean on older
+//! blocks. What cannot be told for certain (names or block maps that are not here) keeps everything.
+
+use super::chronicle::{self, Seen};
+use super::{Node, NodeError};
+use crate::hyper::bee::{Bee, BeeError};
+use crate::hyper::blobs::BlobError;
+use crate::hyper::core::CoreError;
+use crate::hyper::drive::{BlobsCore, Drive, DriveError, Named};
+use crate::hyper::session::CoreHandle;
+use crate::hyper::source::local::Local;
+use crate::hyper::source::{BlockSource, SourceError};
+use crate::key::CoreKey;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Which versions of a drive stay readable here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// So many of the newest; the present one counts.
+    Newest(u64),
+    /// Those that were the present one at some time since then.
+    Since(Duration),
+}
+
+/// What can be given back of one drive.
+#[derive(Debug, Clone, Default)]
+pub struct Garbage {
+    /// Runs of blocks of the contents, all of which are here.
+    pub blocks: Vec<Range<u64>>,
+    /// Their bytes, and those of all contents that are here.
+    pub bytes: u64,
+    pub bytes_here: u64,
+    /// The oldest version that stays readable.
+    pub oldest: u64,
+    pub newest: u64,
+}
+
+impl Garbage {
+    pub fn block_count(&self) -> u64 {
+        self.blocks.iter().map(|run| run.end - run.start).sum()
+    }
+}
+
+/// Why nothing of a drive can be given back.
+#[derive(Debug, thiserror::Error)]
+pub enum GcError {
+    #[error("not all of its names are here, so what it needs is not known")]
+    NamesMissing,
+    #[error("a list of blocks that a file is made of is not here, so what it needs is not known")]
+    MapMissing,
+    #[error(transparent)]
+    Drive(DriveError),
+    #[error(transparent)]
+    Core(#[from] CoreError),
+    #[error(transparent)]
+    Node(#[from] NodeError),
+}
+
+impl From<DriveError> for GcError {
+    fn from(error: DriveError) -> Self {
+        match error {
+            DriveError::Bee(BeeError::Source(SourceError::TimedOut(_))) => Self::NamesMissing,
+            DriveError::Blob(BlobError::Source(SourceError::TimedOut(_))) => Self::MapMissing,
+            error => Self::Drive(error),
+        }
+    }
+}
+
+impl From<BeeError> for GcError {
+    fn from(error: BeeError) -> Self {
+        DriveError::from(error).into()
+    }
+}
+
+/// Both cores of a drive, as far as they are here. Nothing of it is looked for.
+pub struct StoredDrive {
+    pub db: CoreHandle,
+    pub blobs: Option<CoreHandle>,
+}
+
+impl StoredDrive {
+    fn drive(&self) -> Option<Drive> {
+        let blobs = self.blobs.clone()?;
+        Some(Drive::reader(Arc::new(Local(self.db.clone())), Arc::new(Local(blobs))))
+    }
+}
+
+impl Node {
+    /// A drive of this store, or none if the store holds nothing of it.
+    pub async fn stored_drive(&self, key: CoreKey) -> Result<Option<StoredDrive>, NodeError> {
+        let Some(db) = self.store.stored(&key.discovery_key())? else { return Ok(None) };
+        let bee = Bee::new(Arc::new(Local(db.clone())));
+        let header = if db.length() > 0 { bee.header().await.ok() } else { None };
+        let manifest = db.core().manifest().cloned();
+        let found = BlobsCore::of(&key, manifest.as_ref(), header.as_ref()).ok().flatten();
+        let blobs = found.and_then(|core| core.key()).map(|key| key.discovery_key());
+        let blobs = blobs.map(|id| self.store.stored(&id)).transpose()?.flatten();
+        Ok(Some(StoredDrive { db, blobs }))
+    }
+
+    /// Keys of the drives that the store holds something of, its own first.
+    pub async fn stored_drives(&self) -> Result<Vec<CoreKey>, NodeError> {
+        let mut keys: Vec<CoreKey> = self.names()?.into_iter().map(|(_, key)| key).collect();
+        for id in self.store.records().cores()? {
+            let Some(core) = self.store.stored(&id)? else { continue };
+            let is_new = core.length() > 0 && !keys.contains(&core.key());
+            if is_new && Bee::new(Arc::new(Local(core.clone()))).header().await.is_ok() {
+                keys.push(core.key());
+            }
+        }
+        Ok(keys)
+    }
+
+    /// What of a drive no kept version names.
+    ///
+    /// # Errors
+    /// Where that cannot be told; then nothing may be given back.
+    pub async fn garbage(&self, stored: &StoredDrive, keep: Keep) -> Result<Garbage, GcError> {
+        let Some(drive) = stored.drive() else { return Ok(Garbage::default()) };
+        let Some(blobs) = &stored.blobs else { return Ok(Garbage::default()) };
+        // What is appended from here on is none of our business.
+        let end = blobs.length();
+        let newest = drive.version();
+        let key = stored.db.key();
+        let uses: Vec<_> =
+            self.open_drives().into_iter().filter(|state| state.drive.key() == key).collect();
+        let in_use = uses.iter().any(|state| state.uses > 0);
+        let mut oldest = self.oldest_kept(&stored.db, &drive, keep).await?;
+        let mut named = Named::default();
+        for state in &uses {
+            match state.version {
+                Some(version) if state.uses > 0 => {
+                    named.version(&drive.checkout(version.clamp(1, newest))).await?;
+                }
+                Some(_) => {}
+                None => {
+                    let shown = state.drive.index().map(|index| index.version());
+                    oldest = shown.into_iter().chain(state.since).fold(oldest, u64::min);
+                }
+            }
+            named.contents(&drive, &state.drive.open_contents()).await?;
+        }
+        let oldest = oldest.clamp(1, newest);
+        named.version(&drive.checkout(oldest)).await?;
+        named.since(&drive, oldest).await?;
+        let mut unnamed = named.blocks.gaps(0..end);
+        if in_use {
+            // The last blocks may be contents that somebody is about to name.
+            let ever = named.blocks.end();
+            unnamed.retain(|run| run.start < ever);
+        }
+        let mut garbage = Garbage { oldest, newest, ..Garbage::default() };
+        let core = blobs.core();
+        garbage.bytes_here = bytes(&core, &present(&core, 0..end))?;
+        garbage.blocks = unnamed.into_iter().flat_map(|run| present(&core, run)).collect();
+        garbage.bytes = bytes(&core, &garbage.blocks)?;
+        Ok(garbage)
+    }
+
+    /// The oldest version that `keep` asks for.
+    async fn oldest_kept(
+        &self,
+        db: &CoreHandle,
+        drive: &Drive,
+        keep: Keep,
+    ) -> Result<u64, GcError> {
+        match keep {
+            Keep::Newest(0 | 1) => Ok(drive.version()),
+            Keep::Newest(count) => {
+                let mut newest = std::collections::VecDeque::new();
+                let mut versions = drive.bee().versions();
+                while let Some(step) = versions.next().await? {
+                    newest.push_back(step.version);
+                    if newest.len() as u64 > count {
+                        newest.pop_front();
+                    }
+                }
+                Ok(newest.front().copied().unwrap_or(1))
+            }
+            Keep::Since(age) => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let since = now.saturating_sub(age).as_secs();
+                let seen = chronicle::seen(&self.store, &db.key()).map_err(CoreError::from)?;
+                Ok(present_at(&seen, since))
+            }
+        }
+    }
+
+    /// Gives the blocks back and tells peers that they are not here any more.
+    pub async fn give_back(&self, blobs: CoreHandle, garbage: &Garbage) -> Result<u64, CoreError> {
+        let blocks = garbage.blocks.clone();
+        let core = blobs.clone();
+        let work = move || core.core().clear_all(&blocks);
+        let cleared = tokio::task::spawn_blocking(work).await;
+        let cleared =
+            cleared.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        garbage.blocks.iter().for_each(|run| blobs.announce_cleared(run.clone()));
+        Ok(cleared)
+    }
+}
+
+/// The version that was the present one at `time`; the first if that is not known.
+fn present_at(seen: &[Seen], time: u64) -> u64 {
+    seen.iter().rev().find(|note| note.at <= time).map_or(1, |note| note.version)
+}
+
+/// Runs of blocks of `range` that are here.
+fn present(core: &crate::hyper::core::Core, range: Range<u64>) -> Vec<Range<u64>> {
+    let mut runs = Vec::new();
+    let mut from = range.start;
+    while let Some(start) = core.next_present(from..range.end) {
+        let end = core.next_missing(start..range.end).unwrap_or(range.end);
+        runs.push(start..end);
+        from = end;
+    }
+    runs
+}
+
+fn bytes(core: &crate::hyper::core::Core, runs: &[Range<u64>]) -> Result<u64, CoreError> {
+    let mut sum = 0u64;
+    for run in runs {
+        let (start, end) = (core.block_offset(run.start)?, core.block_offset(run.end)?);
+        sum += end.unwrap_or_default().saturating_sub(start.unwrap_or_default());
+    }
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_a_time_is_the_last_before_it() {
+        let seen = [(2, 100), (5, 200), (9, 300)].map(|(version, at)| Seen { version, at });
+        let at = |time| present_at(&seen, time);
+        assert_eq!([at(99), at(100), at(250), at(300), at(999)], [1, 2, 5, 9, 9]);
+        assert_eq!(present_at(&[], 100), 1, "nothing is known: everything stays");
+    }
+}
