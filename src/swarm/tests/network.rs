@@ -406,3 +406,53 @@ fn a_banned_peer_gets_no_answer_and_is_welcome_afterwards() {
     let took = network.run_until(Duration::from_secs(200), |n| !n.open(b).is_empty());
     assert!(took.is_some());
 }
+
+#[test]
+fn a_connection_is_let_go_when_its_topic_is_left_and_not_before() {
+    let mut network = Network::new(4, 0.0);
+    let (a, b) = (network.add(false), network.add(false));
+    network.join(a, SERVER);
+    network.run(Duration::from_secs(5));
+    network.join(b, CLIENT);
+    network.run_until(Duration::from_secs(10), |n| !n.open(b).is_empty()).unwrap();
+    let conn = network.open(b)[0];
+    let topic = Topic([8; 32]);
+    network.swarms[b].join(topic, CLIENT, network.now);
+    network.swarms[b].leave(&topic, network.now);
+    network.swarms[b].release(conn, network.now);
+    network.run(Duration::from_secs(5));
+    assert_eq!(network.open(b), [conn], "its peer was found under a topic that is joined");
+
+    network.swarms[b].leave(&TOPIC, network.now);
+    assert_eq!(network.open(b), [conn], "whoever uses it may go on");
+    network.swarms[b].release(conn, network.now);
+    network.run(Duration::from_secs(60));
+    assert!(network.open(a).is_empty() && network.open(b).is_empty());
+    // Nobody is dialled again, and nothing of the topic is left.
+    let connected = |e: &&SwarmEvent| matches!(e, SwarmEvent::Connected { .. });
+    assert_eq!(network.events[b].iter().filter(connected).count(), 1);
+    assert!(network.swarms[b].status().topics.is_empty());
+}
+
+#[test]
+fn it_is_told_how_the_peers_of_a_topic_stand() {
+    let mut network = Network::new(5, 0.0);
+    let (a, b) = (network.add(false), network.add(false));
+    let reach = |n: &Network| n.swarms[b].status().reachability.get(&TOPIC).cloned().unwrap();
+    network.join(b, CLIENT);
+    network.run(Duration::from_secs(5));
+    assert_eq!(reach(&network), Reachability::default());
+    let key = PublicKey(network.config(b, false).key_pair.public());
+    network.join(a, SERVER);
+    network.run(Duration::from_secs(5));
+    // It does not answer us.
+    let until = network.now + Duration::from_secs(60);
+    network.swarms[a].ban(key, until, network.now);
+    network.run(Duration::from_secs(25));
+    let refused = reach(&network);
+    assert_eq!((refused.connected, refused.failed), (0, 1), "{refused:?}");
+    assert_eq!(refused.why, Some(ConnectError::PeerConnectionFailed.to_string()));
+    network.run_until(Duration::from_secs(200), |n| !n.open(b).is_empty()).unwrap();
+    let found = reach(&network);
+    assert_eq!((found.connected, found.failed, found.why), (1, 0, None));
+}
