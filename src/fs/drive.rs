@@ -117,7 +117,14 @@ impl Volume for DriveVolume {
     }
 
     fn subscribe(&self, listener: Box<dyn Fn(Changes) + Send + Sync>) {
-        self.drive.subscribe(move |paths| listener(Changes { paths: paths.to_vec() }));
+        let closed = self.closed.subscribe();
+        self.drive.subscribe(move |paths| {
+            let listens = !*closed.borrow();
+            if listens && !paths.is_empty() {
+                listener(Changes { paths: paths.to_vec() });
+            }
+            listens
+        });
     }
 
     fn close(&self) {

@@ -26,7 +26,8 @@ use tokio::sync::{Notify, watch};
 /// Encryption keys kept until block 0 tells which is right: one user's, and those of his next tries.
 const MAX_OFFERED: usize = 8;
 
-type Listener = Box<dyn Fn(&[DrivePath]) + Send + Sync>;
+/// Answers whether it still listens; called with no paths it is only asked that.
+type Listener = Box<dyn Fn(&[DrivePath]) -> bool + Send + Sync>;
 
 /// Why a drive cannot be shown.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -187,9 +188,13 @@ impl LiveDrive {
         self.known.borrow().index.clone()
     }
 
-    /// Calls `listener` with the changed paths after each change. The first load counts as one.
-    pub fn subscribe(&self, listener: impl Fn(&[DrivePath]) + Send + Sync + 'static) {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(listener));
+    /// Calls `listener` with the changed paths after each change, until it answers false. The first load counts
+    /// as one.
+    pub fn subscribe(&self, listener: impl Fn(&[DrivePath]) -> bool + Send + Sync + 'static) {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        // A drive may see many mounts come and go before it changes.
+        listeners.retain(|listens| listens(&[]));
+        listeners.push(Box::new(listener));
     }
 
     /// Waits for the index: any version of it that is here, else until it has been fetched.

@@ -148,8 +148,8 @@ impl LiveDrive {
     fn publish(&self, index: DriveIndex, changed: &[DrivePath]) {
         self.known.send_modify(|known| known.index = Some(Arc::new(index)));
         if !changed.is_empty() {
-            let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-            listeners.iter().for_each(|listener| listener(changed));
+            let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+            listeners.retain(|listens| listens(changed));
         }
     }
 }
