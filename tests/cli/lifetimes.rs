@@ -88,6 +88,31 @@ fn a_drive_that_was_only_read_is_let_go() {
     assert_eq!(lab.run("bob", &["ls", &key]).text(), "file\n");
 }
 
+/// Over a connection that another drive keeps, a drive that is not shared any more is not to be had either.
+#[test]
+fn a_connection_for_one_drive_does_not_serve_another() {
+    let lab = Lab::new();
+    let [first, second] = ["first", "second"].map(|name| {
+        let folder = lab.folder(name);
+        fs::write(folder.join("file"), name).unwrap();
+        folder
+    });
+    let (_share, kept) = lab.share("alice", &first);
+    let (mut share, ended) = lab.share("alice", &second);
+    let mut seed = lab.spawn("bob", &["seed", &kept]);
+    seed.line("complete: ");
+    share.signal(Signal::SIGINT);
+    assert_eq!(share.wait(SOON).code(), Some(0));
+    until_closed(&lab, "alice", &ended);
+    let done = lab.run("bob", &["cat", &format!("{ended}/file")]);
+    assert_eq!((done.code, done.text().as_str()), (4, ""), "{}", done.stderr);
+    assert_eq!(lab.run("bob", &["cat", &format!("{kept}/file")]).text(), "first");
+    // It is while it is shared.
+    let (_share, again) = lab.share("alice", &second);
+    assert_eq!(again, ended);
+    assert_eq!(lab.run("bob", &["cat", &format!("{ended}/file")]).text(), "second");
+}
+
 #[test]
 fn an_unmounted_drive_is_served_no_more() {
     if !fuse_available() {

@@ -10,3 +10,4 @@ mod lacking;
 mod mount_js;
 mod network;
 mod share_to_js;
+mod space;
