@@ -53,3 +53,41 @@ fn a_file_with_a_block_map_survives_gc_and_is_served() {
     seed.signal(Signal::SIGINT);
     seed.wait(PATIENCE);
 }
+
+/// A reader that knew of all blocks before some went asks for the others where they are.
+#[test]
+fn a_connected_reader_gets_what_is_left() {
+    if !js_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let created = lab.run("alice", &["create", "drive"]).text();
+    let key = created.trim().trim_start_matches("key: ").to_string();
+    let source = lab.path("source");
+    let put = |name: &str, seed: u32, size: usize| {
+        std::fs::write(&source, pattern(seed, size)).unwrap();
+        let done = lab.run("alice", &["put", &format!("drive/{name}"), text(&source)]);
+        assert_eq!(done.code, 0, "{}", done.stderr);
+    };
+    // 20 blocks that stay, 20 that go, and 20 that stay.
+    put("first", 1, 20 << 16);
+    put("second", 2, 20 << 16);
+    put("second", 3, 20 << 16);
+    let mut owner = lab.spawn("alice", &["seed", &key]);
+    owner.line("complete: ");
+    let mut js = lab.js();
+    let hex = hdrive::key::hex(&hdrive::key::parse_key(&key).unwrap());
+    js.call("open", json!({"key": hex}));
+    let remote_has = |js: &mut Js, block: u64| {
+        js.call("remoteHas", json!({"key": hex, "block": block}))["has"].as_bool().unwrap()
+    };
+    eventually("the reader knows", PATIENCE, || remote_has(&mut js, 25).then_some(()));
+    let done = lab.run("alice", &["gc", "drive", "--json"]).text();
+    assert_eq!(serde_json::from_str::<Value>(&done).unwrap()["blocks"], 20, "{done}");
+    eventually("the reader is told", PATIENCE, || (!remote_has(&mut js, 25)).then_some(()));
+    let knows = [5, 20, 39, 45].map(|block| remote_has(&mut js, block));
+    assert_eq!(knows, [true, false, false, true]);
+    let entries = js.call("list", json!({"key": hex}))["entries"].clone();
+    assert_eq!(entries[0]["sha256"], sha256(&pattern(1, 20 << 16)), "{entries}");
+    assert_eq!(entries[1]["sha256"], sha256(&pattern(3, 20 << 16)), "{entries}");
+}

@@ -226,6 +226,12 @@ const ops = {
     return { connections: swarm.connections.size }
   },
 
+  // Whether a connected peer says that it has this block of the contents.
+  async remoteHas({ key, block }) {
+    const blobs = await drives.get(key).getBlobs()
+    return { has: blobs.core.peers.some((peer) => peer._remoteHasBlock(block)) }
+  },
+
   // A HyperDHT server that echoes, and a client that asks one.
   async listen({ bootstrap }) {
     const dht = new DHT({ bootstrap, host: '127.0.0.1' })

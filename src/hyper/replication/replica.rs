@@ -397,10 +397,17 @@ impl Replica {
     /// Blocks were removed from the local store (not from the tree).
     pub fn cleared(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore, blocks: Range<u64>) {
         let length = blocks.end.saturating_sub(blocks.start);
+        // Who knew of blocks above only by the contiguous start forgets those too (the reference does).
+        let known = self.announced.contiguous.min(core.head().length);
         for conn in self.open_conns() {
             self.send(ctx, conn, &Message::Range { drop: true, start: blocks.start, length });
             if let Some(peer) = self.peers.get_mut(&conn) {
                 peer.told_full = peer.told_full.min(blocks.start);
+            }
+            let mut from = blocks.end;
+            while let Some(start) = core.next_present(from, known) {
+                from = core.next_missing(start, known).unwrap_or(known);
+                self.send_range(ctx, conn, start, from - start);
             }
         }
         self.ranges.values_mut().for_each(|range| range.reset(blocks.start));

@@ -407,11 +407,13 @@ fn cleared_blocks_are_told_and_not_asked_for() {
     sim.hubs[0].core_cleared(cw, 3..6, now);
     sim.run(Duration::from_secs(1));
     assert_eq!(sim.hubs[1].peers(core)[0].contiguous, 3);
-    for block in [2, 4] {
+    for block in [2, 4, 10] {
         sim.want(1, core, block);
     }
     sim.run(Duration::from_secs(3));
     assert!(sim.has_event(1, &HubEvent::Block { core, index: 2 }));
+    // Blocks above are known of as before, though a contiguous start no longer covers them.
+    assert!(sim.has_event(1, &HubEvent::Block { core, index: 10 }));
     assert!(sim.has_event(1, &HubEvent::BlockUnavailable { core, index: 4 }));
-    assert_eq!(here(&r), 1);
+    assert_eq!(here(&r), 2);
 }
