@@ -7,7 +7,9 @@ use super::looking::Looking;
 use super::output::Output;
 use super::progress::Progress;
 use super::target::resolve;
-use crate::hyper::drive::{BlockSet, Content, DriveIndex, Leaf, LiveDrive, Named};
+use crate::hyper::drive::{
+    BlockSet, Content, Drive, DriveError, DriveIndex, Leaf, LiveDrive, Named,
+};
 use crate::hyper::session::CoreHandle;
 use crate::hyper::source::{BlockSource, SourceError};
 use crate::key::{CoreKey, Topic};
@@ -15,7 +17,7 @@ use crate::node::DriveUse;
 use crate::path::DrivePath;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// A download that failed (no peer, say) is tried again after this.
@@ -24,6 +26,10 @@ const RETRY: Duration = Duration::from_secs(1);
 const ANNOUNCE: Duration = Duration::from_secs(20);
 /// How long the newest names, and the length of the contents, are waited for at a time.
 const HEAD: Duration = Duration::from_secs(30);
+/// A fetch goes on for this long before it turns to a newer version.
+const MOVE_ON: Duration = Duration::from_secs(5);
+/// More changes than this since the version that is held, and all names are looked through instead.
+const MAX_CHANGES: u64 = 10_000;
 /// Runs of blocks that are asked for at a time.
 const RUNS: usize = 16;
 /// How often progress is looked at.
@@ -54,19 +60,25 @@ pub async fn run(args: Seed, cx: Context) -> Result {
 /// Keeps one drive whole for ever, and tells each time it is.
 async fn hold(drive: DriveUse, cx: Context, fetching: Arc<Fetching>, history: bool) {
     let mut told = None;
+    let mut held = None;
     loop {
         let versions = drive.db().versions();
-        let fetched = fetch(&drive, &cx, &fetching, history).await;
-        fetching.done(drive.key());
+        let fetched = fetch(&drive, &cx, &fetching, history, held).await;
+        let moved_on = matches!(fetched, Ok(None));
+        if !moved_on {
+            fetching.done(drive.key());
+        }
         match fetched {
-            Ok(version) if told != Some(version) => {
+            Ok(Some(version)) if told != Some(version) => {
                 // Who is told so may rely on it: others find it here.
                 let topic = Topic::from(drive.db().discovery_key());
                 cx.node.announced(topic, ANNOUNCE).await;
                 fetching.aside(|| cx.out.pair("complete", drive.key()));
                 told = Some(version);
+                held = Some(Held { version, fork: drive.db().fork() });
             }
-            Ok(_) => {}
+            Ok(Some(_)) => {}
+            Ok(None) => continue,
             Err(error) => {
                 tracing::info!("drive {}: {error}", drive.key());
                 tokio::time::sleep(RETRY).await;
@@ -78,14 +90,36 @@ async fn hold(drive: DriveUse, cx: Context, fetching: Arc<Fetching>, history: bo
     }
 }
 
+/// A version of which everything is here.
+#[derive(Clone, Copy)]
+struct Held {
+    version: u64,
+    fork: u64,
+}
+
+/// What `files` names, or of that, after a version that is held, what came since if that is little.
+async fn named(files: &Drive, held: Option<Held>) -> std::result::Result<Named, DriveError> {
+    let (version, fork) = (files.version(), files.bee().source().fork());
+    let near = |held: &Held| {
+        held.fork == fork && (held.version..=held.version + MAX_CHANGES).contains(&version)
+    };
+    let mut named = Named::default();
+    match held.filter(near) {
+        Some(held) => named.changed_since(files, held.version).await?,
+        None => named.version(files).await?,
+    }
+    Ok(named)
+}
+
 /// Fetches what the current version names, or with `history` all blocks of both cores as they are now; returns the
-/// version that is here.
+/// version that is here, none if the drive has moved on meanwhile.
 async fn fetch(
     drive: &LiveDrive,
     cx: &Context,
     fetching: &Fetching,
     history: bool,
-) -> std::result::Result<u64, String> {
+    held: Option<Held>,
+) -> std::result::Result<Option<u64>, String> {
     let text = |error: SourceError| error.to_string();
     let mut versions = drive.db().versions();
     tokio::select! {
@@ -101,7 +135,7 @@ async fn fetch(
         drive.db().download(0..version, true).await.map_err(text)?;
     }
     let files = drive.drive().await.map_err(|error| error.to_string())?;
-    let Some(blobs) = drive.blobs() else { return Ok(version) };
+    let Some(blobs) = drive.blobs() else { return Ok(Some(version)) };
     // The names say how long the contents are; that core's own head may be on its way yet.
     let index = drive.current(HEAD).await.map_err(|error| error.to_string())?;
     let end = contents_end(&index);
@@ -119,27 +153,29 @@ async fn fetch(
     if history {
         wanted.insert(0..blobs.length());
     } else {
-        let mut named = Named::default();
         let current = files.checkout(index.version());
-        named.version(&current).await.map_err(|error| error.to_string())?;
+        let named = named(&current, held).await.map_err(|error| error.to_string())?;
         wanted = named.blocks.below(blobs.length());
     }
-    // Their bytes are known when they are here; until then they are taken for as large as the others.
-    let total = match history {
-        true => blobs.byte_length(),
-        false => index.bytes(),
-    };
+    // How large each is shows when it is here; until then they are taken for as large as the average.
+    let sizes = u128::from(blobs.byte_length()) * u128::from(wanted.len());
+    let total = (sizes / u128::from(blobs.length().max(1))) as u64;
     let tell = || fetching.tell(&cx.out, drive.key(), bytes_here(blobs, &wanted, total), total);
     tell();
     let download = download(blobs, &wanted);
     tokio::pin!(download);
+    let started = Instant::now();
     loop {
         tokio::select! {
             done = &mut download => {
                 done.map_err(text)?;
-                return Ok(version);
+                return Ok(Some(version));
             }
             () = tokio::time::sleep(LOOK) => tell(),
+        }
+        // What only an old version names may not be had any more, and nobody would miss it.
+        if !history && drive.db().length() != version && started.elapsed() >= MOVE_ON {
+            return Ok(None);
         }
     }
 }

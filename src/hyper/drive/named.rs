@@ -28,6 +28,22 @@ impl Named {
         self.read_maps(drive).await
     }
 
+    /// Adds what the version of `drive` names under the keys that were changed from block `from` of the names on.
+    pub async fn changed_since(&mut self, drive: &Drive, from: u64) -> Result<()> {
+        let mut keys = HashSet::new();
+        let mut history = drive.bee().history(from);
+        while let Some(change) = history.next().await? {
+            let (Change::Put(entry) | Change::Delete(entry)) = change;
+            keys.insert(entry.key);
+        }
+        for key in keys {
+            if let Some(entry) = drive.bee().get(&key).await? {
+                self.value(&entry.value);
+            }
+        }
+        self.read_maps(drive).await
+    }
+
     /// Adds what was ever named from block `from` of the names up to the version of `drive`.
     pub async fn since(&mut self, drive: &Drive, from: u64) -> Result<()> {
         let mut history = drive.bee().history(from);
@@ -111,11 +127,21 @@ mod tests {
         assert_eq!(named(&f.drive), [1, 2]);
         assert_eq!(named(&f.drive.checkout(version)), [0, 1, 2, 3]);
 
+        // What of it is new since a version.
+        f.put("/new", &[4; 10]); // block 4
+        f.put("/new", &[5; 10]); // block 5
+        f.put("/passing", &[6; 10]); // block 6
+        delete("/passing");
+        let mut changed = Named::default();
+        run(changed.changed_since(&f.drive, version)).unwrap();
+        assert_eq!(changed.blocks.runs().flatten().collect::<Vec<_>>(), [5]);
+        let version = f.drive.version();
+
         // All that was named since a version, be it gone again.
-        f.put("/brief", &[3; 10]); // block 4
+        f.put("/brief", &[3; 10]); // block 7
         delete("/brief");
         let mut since = Named::default();
         run(since.since(&f.drive, version)).unwrap();
-        assert_eq!(since.blocks.runs().flatten().collect::<Vec<_>>(), [4]);
+        assert_eq!(since.blocks.runs().flatten().collect::<Vec<_>>(), [7]);
     }
 }
