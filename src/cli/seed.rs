@@ -127,7 +127,7 @@ async fn fetch(
             opened.map_err(|_| "the drive was closed")?;
         }
         // There is nothing to hold as long as those who know the drive say that it is empty.
-        () = drive.empty() => return Ok(0),
+        () = drive.empty() => return Ok(Some(0)),
     }
     drive.db().update(Duration::from_secs(5)).await;
     let version = drive.db().length();
