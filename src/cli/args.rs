@@ -7,7 +7,7 @@ use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::net::SocketAddrV4;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
@@ -266,8 +266,14 @@ pub struct Cat {
 pub struct Get {
     /// KEY or KEY/path
     pub target: String,
-    /// Where to put it [default: the current folder]
+    /// Where to put it; into it, if it is a folder [default: its own name, here]
     pub destination: Option<PathBuf>,
+    /// Replace files that differ
+    #[arg(long)]
+    pub force: bool,
+    /// Whether the destination was a folder before the first try.
+    #[arg(skip)]
+    pub into_folder: bool,
     #[command(flatten)]
     pub secret: Secret,
 }
@@ -365,6 +371,14 @@ pub struct Demo {
     /// Bytes of the largest file it shares
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size)]
     pub size: u64,
+}
+
+impl Get {
+    /// Looks at the destination, once: another try must not take for a folder of the user what the first one made.
+    pub fn look(&mut self, cwd: &Path) {
+        let destination = self.destination.as_ref();
+        self.into_folder = destination.is_some_and(|destination| cwd.join(destination).is_dir());
+    }
 }
 
 impl Put {

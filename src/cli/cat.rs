@@ -2,7 +2,7 @@
 
 use super::args::Cat;
 use super::context::Context;
-use super::exit::{Exit, Fail, Result};
+use super::exit::{Exit, Fail, Failure, Result};
 use super::get::from_blob;
 use super::target::{content, encryption_key, open_target};
 use std::sync::Arc;
@@ -35,7 +35,11 @@ pub async fn run(args: Cat, cx: Context) -> Result {
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
             Err(error) => return Err(error).or_fail(Exit::Failed, "standard output"),
         }
-        offset += length.max(1);
+        if length == 0 {
+            let text = format!("{} ends at {offset} of {size} bytes", target.path);
+            return Err(Failure::new(Exit::Failed, text));
+        }
+        offset += length;
     }
     Ok(())
 }

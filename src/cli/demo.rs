@@ -105,7 +105,6 @@ fn story(size: u64) -> Result<Exit> {
 /// Without FUSE: the same check through `hdrive get`.
 fn download(dir: &Path, bootstrap: &str, key: &str, shared: &Path) -> Result<Exit> {
     let copy = dir.join("copy");
-    fs::create_dir(&copy).or_exit(Exit::Failed)?;
     let start = Instant::now();
     let mut bob = Process::start(dir, Some(bootstrap), "bob", &["get", key, path(&copy)])?;
     let status = loop {

@@ -1,25 +1,35 @@
 //! `hdrive get`: a file or a folder of a drive, as local files.
 //!
-//! Blocks go through the store, so what is here already is not fetched again and a second call resumes. A file
-//! is written beside its place and renamed when it is complete and synced: under its name is the whole file
-//! or what was there before.
+//! `plan.rs` says what goes where, `local.rs` puts it there, `destination.rs` finds out where to begin. Blocks go
+//! through the store, so what is here already is not fetched again and a second call resumes. Whatever cannot
+//! be written is told at the end; everything else arrives.
+
+mod destination;
+mod local;
+mod plan;
 
 use super::args::Get;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
-use super::looking::Sought;
+use super::output::Output;
 use super::progress::Progress;
-use super::target::{encryption_key, open_target};
+use super::target::{encryption_key, from_live, open_target};
+use super::words::count;
 use crate::hyper::blobs::BlobError;
-use crate::hyper::drive::{Dir, DriveIndex, File, FileReader, Found, Link};
+use crate::hyper::drive::{Drive, FileReader, Found, LiveError};
 use crate::hyper::source::SourceError;
+use crate::key::CoreKey;
 use crate::path::DrivePath;
-use std::fs;
+use destination::Mark;
+use local::{Part, There};
+use plan::{Item, Link, Plan};
+use serde_json::json;
+use std::collections::HashSet;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Bytes of one read, and how far ahead of it blocks are fetched.
 const STEP: u64 = 4 << 20;
@@ -28,159 +38,177 @@ const AHEAD: u64 = 32 << 20;
 const SIDE_BY_SIDE: usize = 256;
 /// The device is told to begin writing after this many bytes, so that the final sync is short.
 const WRITE_BACK: u64 = 32 << 20;
+/// When files fail because nothing comes, and nothing has come for this long, the rest is not tried: each of
+/// them would wait as long.
+const GIVE_UP: Duration = Duration::from_secs(60);
+/// What could not be written is told one by one up to this many.
+const MAX_TOLD: usize = 1000;
 
 pub async fn run(args: Get, cx: Context) -> Result {
     let secret = encryption_key(&args.secret)?;
-    let (target, drive, index) = open_target(&cx, &args.target, secret).await?;
-    let (destination, named_by_drive) = destination(&args, &cx.cwd, &target.path);
-    refuse_device(&destination)?;
-    let out = cx.out.clone();
+    let (target, live, index) = open_target(&cx, &args.target, secret).await?;
+    let place = destination::of(&args, &cx, &target)?;
+    let mark = Mark::of(&target);
     let mut plan = Plan::default();
     match index.lookup(&target.path) {
-        Some(Found::File(file)) => plan.file(target.path.clone(), file, destination),
-        Some(Found::Link(link)) => plan.link(link, destination),
+        Some(Found::File(file)) => plan.file(target.path.clone(), file, place),
+        Some(Found::Link(link)) => plan.link(target.path.clone(), link, place),
         Some(Found::Directory(dir)) => {
-            if named_by_drive {
-                refuse_link(&destination)?;
-            }
-            plan.folder(&target.path, dir, destination);
+            plan.folder(&target.path, dir, place);
+            destination::resume(&args, &cx, &mut plan, &mark)?;
         }
         None => {
             let text = format!("no such file or directory: {}", target.path);
             return Err(Failure::new(Exit::NotFound, text));
         }
     }
+    for (path, name) in &plan.renamed {
+        cx.out.note(format_args!("{path} is a file and a folder: the file is written as '{name}'"));
+    }
     let job = Arc::new(Job {
         progress: cx.out.progress("downloading", plan.bytes),
-        drive,
-        index,
-        done: Default::default(),
+        drive: live.drive().await.map_err(|error| from_live(&target.key, error))?,
+        key: target.key,
+        mark,
+        force: args.force,
+        done: AtomicU64::new(0),
+        written: AtomicUsize::new(0),
+        state: Mutex::new(State { missing: Vec::new(), fatal: None, arrived: Instant::now() }),
     });
-    let (files, bytes) = (plan.files.len(), plan.bytes);
-    job.run(plan).await?;
-    if out.json {
-        out.object(&serde_json::json!({"got": {"files": files, "bytes": bytes}}));
+    let (bytes, alone) = (plan.bytes, plan.folders.is_empty());
+    let folder = plan.folders.first().map(|folder| folder.to.clone());
+    let all = plan.files.len() + plan.links.len();
+    job.clone().run(plan).await;
+    job.progress.clear();
+    let missing = std::mem::take(&mut job.lock().missing);
+    if let Some(folder) = folder.filter(|_| missing.is_empty()) {
+        job.mark.clear(&folder);
     }
-    Ok(())
-}
-
-/// Into an existing folder a file goes under its own name (then true), else to the name given.
-fn destination(args: &Get, cwd: &Path, path: &DrivePath) -> (PathBuf, bool) {
-    let given = cwd.join(args.destination.as_deref().unwrap_or(Path::new(".")));
-    match given.is_dir() && !path.is_root() {
-        true => (given.join(path.name()), true),
-        false => (given, false),
-    }
-}
-
-/// A pipe, a socket or a device is not replaced by a file.
-fn refuse_device(destination: &Path) -> Result {
-    let special = |meta: &fs::Metadata| !(meta.is_file() || meta.is_dir() || meta.is_symlink());
-    if fs::symlink_metadata(destination).is_ok_and(|meta| special(&meta)) {
-        let to = destination.display();
-        let text = format!("{to} is no place for a file: `hdrive cat` writes to standard output");
-        return Err(Failure::new(Exit::Failed, text));
-    }
-    Ok(())
-}
-
-/// What to make, folders before what is in them.
-#[derive(Default)]
-struct Plan {
-    folders: Vec<PathBuf>,
-    files: Vec<Item>,
-    links: Vec<(String, PathBuf)>,
-    bytes: u64,
-}
-
-#[derive(Clone)]
-struct Item {
-    path: DrivePath,
-    size: u64,
-    mode: u16,
-    mtime_ms: Option<i64>,
-    to: PathBuf,
-}
-
-impl Plan {
-    fn file(&mut self, path: DrivePath, file: &File, to: PathBuf) {
-        // What a drive says its files hold may be more than a number can.
-        self.bytes = self.bytes.saturating_add(file.size());
-        let (size, mode, mtime_ms) = (file.size(), file.mode, file.mtime_ms);
-        self.files.push(Item { path, size, mode, mtime_ms, to });
-    }
-
-    fn link(&mut self, link: &Link, to: PathBuf) {
-        self.links.push((link.target.to_string(), to));
-    }
-
-    fn folder(&mut self, path: &DrivePath, dir: &Dir, to: PathBuf) {
-        self.folders.push(to.clone());
-        for (name, node) in dir.iter() {
-            // Names were checked when the index was made: none leads out of the destination.
-            let Ok(path) = path.join(name) else { continue };
-            match node.shown() {
-                Found::Directory(below) => self.folder(&path, below, to.join(name)),
-                Found::File(file) => self.file(path, file, to.join(name)),
-                Found::Link(link) => self.link(link, to.join(name)),
-            }
+    if cx.out.json && (!alone || missing.is_empty()) {
+        let mut got = json!({"files": job.written.load(Ordering::Relaxed), "bytes": bytes});
+        if !missing.is_empty() {
+            let list = missing.iter().map(|one| json!({"path": one.path, "why": one.why.text}));
+            got["missing"] = list.collect();
         }
+        cx.out.object(&json!({ "got": got }));
     }
+    job.outcome(missing, all, alone, &cx.out)
+}
+
+/// Something that was not written.
+struct Missing {
+    path: String,
+    why: Failure,
+}
+
+struct State {
+    missing: Vec<Missing>,
+    /// Why the rest is not even tried.
+    fatal: Option<Exit>,
+    /// When something came from a peer or the store.
+    arrived: Instant,
 }
 
 struct Job {
-    drive: Sought,
-    index: Arc<DriveIndex>,
+    drive: Drive,
+    key: CoreKey,
+    mark: Mark,
     progress: Progress,
-    done: std::sync::atomic::AtomicU64,
+    /// Files that differ are replaced.
+    force: bool,
+    done: AtomicU64,
+    /// Files that are here now.
+    written: AtomicUsize,
+    state: Mutex<State>,
 }
 
 impl Job {
-    async fn run(self: Arc<Self>, plan: Plan) -> Result {
-        make_folders(&plan.folders)?;
-        let (small, large): (Vec<_>, Vec<_>) =
-            plan.files.into_iter().partition(|item| item.size <= STEP);
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn run(self: Arc<Self>, plan: Plan) {
+        let (made, lost) = self.make_folders(&plan);
+        let here = |to: &Path| !to.ancestors().any(|above| lost.contains(above));
+        let files = plan.files.into_iter().filter(|item| here(&item.to));
+        let (small, large): (Vec<_>, Vec<_>) = files.partition(|item| item.size <= STEP);
         let mut tasks = tokio::task::JoinSet::new();
         for item in small {
-            if tasks.len() >= SIDE_BY_SIDE
-                && let Some(done) = tasks.join_next().await
-            {
-                done.or_exit(Exit::Failed)??;
+            if tasks.len() >= SIDE_BY_SIDE {
+                let _ = tasks.join_next().await;
             }
-            tasks.spawn(self.clone().fetch(item));
+            tasks.spawn(self.clone().file(item));
         }
-        while let Some(done) = tasks.join_next().await {
-            done.or_exit(Exit::Failed)??;
-        }
+        while tasks.join_next().await.is_some() {}
         for item in large {
-            self.clone().fetch(item).await?;
+            self.clone().file(item).await;
         }
-        for (target, to) in &plan.links {
-            if fs::read_link(to).is_ok_and(|there| there.as_os_str() == target.as_str()) {
-                continue;
-            }
-            let _ = fs::remove_file(to);
-            std::os::unix::fs::symlink(target, to).or_fail(Exit::Failed, to.display())?;
+        for link in plan.links.iter().filter(|link| here(&link.to)) {
+            self.link(link);
         }
-        Ok(())
+        made.keep();
     }
 
-    async fn fetch(self: Arc<Self>, mut item: Item) -> Result {
-        let reader = super::target::content(&self.drive, &self.index, &item.path)?;
+    /// Makes the folders, each before those in it; those that could not be made, and what was.
+    fn make_folders(&self, plan: &Plan) -> (local::Made, HashSet<PathBuf>) {
+        let (mut made, mut lost) = (local::Made::default(), HashSet::new());
+        for (n, folder) in plan.folders.iter().enumerate() {
+            let above = folder.to.parent().is_some_and(|parent| lost.contains(parent));
+            let result = match (above, n) {
+                (true, _) => Ok(()),
+                (_, 0) => made.destination(&folder.to, &self.mark),
+                _ => made.one(&folder.to),
+            };
+            if above || result.is_err() {
+                lost.insert(folder.to.clone());
+            }
+            if let Err(why) = result {
+                self.miss(format!("{} and everything in it", folder.path), why);
+            }
+        }
+        (made, lost)
+    }
+
+    async fn file(self: Arc<Self>, item: Item) {
+        if self.lock().fatal.is_some() {
+            return self.miss(item.path.to_string(), not_tried());
+        }
+        match self.try_file(&item).await {
+            Ok(()) => drop(self.written.fetch_add(1, Ordering::Relaxed)),
+            Err(why) => {
+                let full = local::is_full(&item.to);
+                self.miss(item.path.to_string(), why);
+                if full {
+                    self.lock().fatal.get_or_insert(Exit::Failed);
+                }
+            }
+        }
+    }
+
+    async fn try_file(&self, item: &Item) -> Result {
+        let reader = self.drive.open(&item.file);
+        let reader = reader.map_err(|error| from_live(&self.key, LiveError::Drive(error)))?;
         // Of a file with a block map the names tell only a guess.
-        item.size = reader.learn_size().await.map_err(|error| from_blob(&item.path, error))?;
-        if is_there(&item) {
-            self.advance(item.size);
+        let size = reader.learn_size().await.map_err(|error| from_blob(&item.path, error))?;
+        let item = &Item { size, ..item.clone() };
+        let there = local::look(item)?;
+        if there == There::Same || there == There::Unsure && self.is_content(item, &reader).await? {
+            self.advance(size);
             return Ok(());
         }
-        let part = Part(part_name(&item.to));
-        let file = part.create(&item.to)?;
-        let file = self.write(&item, &reader, file).await?;
-        finish(file, item, part).await
+        if let Some(why) = there.difference()
+            && !self.force
+        {
+            return Err(local::differs(&item.to, why));
+        }
+        let part = Part::create(item)?;
+        self.write(item, &reader, &part).await?;
+        let (item, replace) = (item.clone(), there != There::Nothing);
+        let work = move || part.finish(&item, replace);
+        tokio::task::spawn_blocking(work).await.or_exit(Exit::Failed)?
     }
 
-    async fn write(&self, item: &Item, reader: &FileReader, file: fs::File) -> Result<fs::File> {
-        let to = item.to.display();
+    async fn write(&self, item: &Item, reader: &FileReader, part: &Part) -> Result {
         let mut offset = 0;
         let mut fetched = 0;
         let mut flushed = 0;
@@ -190,110 +218,107 @@ impl Job {
                 reader.prefetch(fetched, STEP);
                 fetched += STEP;
             }
-            let pieces = reader
-                .read(offset, STEP as usize)
-                .await
-                .map_err(|error| from_blob(&item.path, error))?;
+            let pieces = self.read(item, reader, offset).await?;
             for piece in &pieces {
-                (&file).write_all(piece).or_fail(Exit::Failed, &to)?;
+                let written = part.file().write_all(piece);
+                written.map_err(|error| local::failed(&item.to, error))?;
                 offset += piece.len() as u64;
-            }
-            if pieces.is_empty() {
-                let text = format!("{} ends at {offset} of {} bytes", item.path, item.size);
-                return Err(Failure::new(Exit::Failed, text));
             }
             self.advance(pieces.iter().map(|piece| piece.len() as u64).sum());
             let idle = write_back.as_ref().is_none_or(|task| task.is_finished());
             if idle && offset - flushed >= WRITE_BACK && offset < item.size {
                 flushed = offset;
-                let file = file.try_clone().or_fail(Exit::Failed, &to)?;
+                let file = part.file().try_clone();
+                let file = file.map_err(|error| local::failed(&item.to, error))?;
                 write_back = Some(tokio::task::spawn_blocking(move || {
                     let _ = file.sync_data();
                 }));
             }
         }
-        Ok(file)
+        Ok(())
+    }
+
+    /// Whether the local file, of the same size, holds what the drive says.
+    async fn is_content(&self, item: &Item, reader: &FileReader) -> Result<bool> {
+        let mut local = local::Compared::open(&item.to)?;
+        let mut offset = 0;
+        while offset < item.size {
+            reader.prefetch(offset, AHEAD.min(item.size - offset));
+            for piece in self.read(item, reader, offset).await? {
+                offset += piece.len() as u64;
+                if !local.goes_on_with(&piece)? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    async fn read(
+        &self,
+        item: &Item,
+        reader: &FileReader,
+        offset: u64,
+    ) -> Result<Vec<bytes::Bytes>> {
+        let read = reader.read(offset, STEP as usize).await;
+        let pieces = read.map_err(|error| from_blob(&item.path, error))?;
+        if pieces.is_empty() {
+            let (path, size) = (&item.path, item.size);
+            let text = format!("{path} ends at {offset} of {size} bytes");
+            return Err(Failure::new(Exit::Failed, text));
+        }
+        self.lock().arrived = Instant::now();
+        Ok(pieces)
+    }
+
+    fn link(&self, link: &Link) {
+        let linked = match &link.target {
+            Ok(target) => local::link(target, &link.to, self.force),
+            Err(why) => Err(Failure::new(Exit::Failed, why)),
+        };
+        if let Err(why) = linked {
+            self.miss(link.path.to_string(), why);
+        }
     }
 
     fn advance(&self, bytes: u64) {
-        let before = self.done.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+        let before = self.done.fetch_add(bytes, Ordering::Relaxed);
         self.progress.set(before + bytes);
     }
-}
 
-/// Syncs the file, gives it its mode and time, and puts it in its place.
-async fn finish(file: fs::File, item: Item, part: Part) -> Result {
-    let to = item.to.clone();
-    let work = move || {
-        file.set_permissions(fs::Permissions::from_mode(u32::from(item.mode)))?;
-        if let Some(ms) = item.mtime_ms.and_then(|ms| u64::try_from(ms).ok()) {
-            file.set_modified(UNIX_EPOCH + Duration::from_millis(ms))?;
+    fn miss(&self, path: String, why: Failure) {
+        let mut state = self.lock();
+        let nothing_comes = why.exit == Exit::TimedOut && state.arrived.elapsed() > GIVE_UP;
+        if nothing_comes || why.exit == Exit::Store {
+            state.fatal.get_or_insert(why.exit);
         }
-        file.sync_all()?;
-        fs::rename(&part.0, &item.to)
-    };
-    let done = tokio::task::spawn_blocking(work).await.or_exit(Exit::Failed)?;
-    done.or_fail(Exit::Failed, to.display())
-}
+        state.missing.push(Missing { path, why });
+    }
 
-/// Whether the file is there already, by size and time.
-fn is_there(item: &Item) -> bool {
-    let Ok(meta) = fs::symlink_metadata(&item.to) else { return false };
-    let time = meta.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
-    let same_time =
-        item.mtime_ms.is_some() && time.map(|time| time.as_millis() as i64) == item.mtime_ms;
-    meta.is_file() && meta.len() == item.size && same_time
-}
-
-/// Makes the folders, the destination first and each before those inside it.
-///
-/// Below the destination nothing is written through a link: one that an earlier version of the drive left here
-/// would lead wherever its writer likes.
-fn make_folders(folders: &[PathBuf]) -> Result {
-    let Some((destination, below)) = folders.split_first() else { return Ok(()) };
-    fs::create_dir_all(destination).or_fail(Exit::Failed, destination.display())?;
-    for folder in below {
-        match fs::create_dir(folder) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => refuse_link(folder)?,
-            made => made.or_fail(Exit::Failed, folder.display())?,
+    /// Tells what is missing.
+    fn outcome(&self, mut missing: Vec<Missing>, all: usize, alone: bool, out: &Output) -> Result {
+        if alone && let Some(one) = missing.pop() {
+            return Err(one.why);
         }
-    }
-    Ok(())
-}
-
-/// Fails if there is something else than a folder.
-fn refuse_link(folder: &Path) -> Result {
-    if fs::symlink_metadata(folder).is_ok_and(|meta| !meta.is_dir()) {
-        let folder = folder.display();
-        let text = format!("{folder} is no folder but a file or a link: move it away first");
-        return Err(Failure::new(Exit::Failed, text));
-    }
-    Ok(())
-}
-
-/// An unfinished file; removed when dropped, which after its renaming is nothing.
-struct Part(PathBuf);
-
-impl Part {
-    /// A new file: whatever has the name, a link above all, is taken away first.
-    fn create(&self, to: &Path) -> Result<fs::File> {
-        let _ = fs::remove_file(&self.0);
-        fs::File::create_new(&self.0).or_fail(Exit::Failed, to.display())
+        if missing.is_empty() {
+            return Ok(());
+        }
+        for one in missing.iter().take(MAX_TOLD) {
+            let path =
+                if one.why.text.starts_with(&one.path) { "" } else { &format!("{}: ", one.path) };
+            out.warn(format_args!("not written: {path}{}", one.why));
+        }
+        let exit = self.lock().fatal.unwrap_or(Exit::Failed);
+        let (n, of) = (missing.len(), count(all as u64, "file"));
+        let more = missing.len().saturating_sub(MAX_TOLD);
+        let untold = if more > 0 { format!(" ({more} of them not listed)") } else { String::new() };
+        let text = format!("{n} of {of} not written{untold}: run it again to try once more");
+        Err(Failure::new(exit, text))
     }
 }
 
-impl Drop for Part {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-/// `dir/.name.hdrive-part`.
-fn part_name(to: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(to.file_name().unwrap_or_default());
-    name.push(".hdrive-part");
-    to.with_file_name(name)
+fn not_tried() -> Failure {
+    Failure::new(Exit::Failed, "not tried, as those before it failed")
 }
 
 /// An error of a file's content, with its exit code.
@@ -306,20 +331,29 @@ pub fn from_blob(path: impl std::fmt::Display, error: BlobError) -> Failure {
     Failure::new(exit, format_args!("{path}: {error}"))
 }
 
+/// The name of a drive as a folder: the last part of its local name, or its key.
+fn folder_name(name: Option<&str>, key: &CoreKey) -> String {
+    let last = name.and_then(|name| {
+        DrivePath::from_user(name.rsplit('/').find(|part| !part.is_empty())?).ok()
+    });
+    match last {
+        Some(path) if !path.is_root() => path.name().to_string(),
+        _ => key.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hyper::blobs::BlobId;
-    use crate::hyper::drive::Content;
 
     #[test]
-    fn files_that_claim_more_bytes_than_a_number_holds_are_planned_all_the_same() {
-        let id = BlobId { byte_length: u64::MAX / 2 + 1, ..BlobId::default() };
-        let file = File { seq: 0, mode: 0o644, mtime_ms: None, content: Content::Blob(id) };
-        let mut plan = Plan::default();
-        for name in ["a", "b"] {
-            plan.file(DrivePath::from_user(name).unwrap(), &file, PathBuf::from(name));
+    fn a_drive_is_a_folder_of_its_name() {
+        let key = CoreKey([7; 32]);
+        for (name, folder) in [("photos", "photos"), ("/home/u/photos", "photos"), ("a/b/", "b")] {
+            assert_eq!(folder_name(Some(name), &key), folder);
         }
-        assert_eq!((plan.files.len(), plan.bytes), (2, u64::MAX));
+        for none in [None, Some("/"), Some(".."), Some("/x/..")] {
+            assert_eq!(folder_name(none, &key), key.to_string());
+        }
     }
 }

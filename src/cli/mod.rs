@@ -87,10 +87,15 @@ const RETRY: Duration = Duration::from_millis(10);
 /// Runs `command` in the owner of the store, which may be this process.
 fn on_store(command: Command, global: &Global) -> Result<Exit> {
     let store = store_dir(global)?;
+    let cwd = std::env::current_dir().or_fail(Exit::Failed, "cannot tell the current folder")?;
+    let mut command = command;
+    if let Command::Get(get) = &mut command {
+        get.look(&cwd);
+    }
     let request = Request {
         version: env!("CARGO_PKG_VERSION").into(),
         command,
-        cwd: std::env::current_dir().or_fail(Exit::Failed, "cannot tell the current folder")?,
+        cwd,
         json: global.json,
         quiet: global.quiet,
     };

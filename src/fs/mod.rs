@@ -43,6 +43,7 @@ mod xattr;
 
 pub use drive::DriveVolume;
 pub use errno::MountError;
+pub use link::shown_target;
 pub use mount::{Mounted, mount};
 pub use options::{Access, MountOptions, split_options};
 pub use unmount::{How, unmount};

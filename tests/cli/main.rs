@@ -22,6 +22,7 @@ mod commands;
 mod copies;
 mod demo;
 mod following;
+mod gets;
 mod help;
 mod input;
 mod liar;

@@ -1,0 +1,83 @@
+//! Where a download goes: as `cp -r` has it, and into what an earlier one left.
+//!
+//! | typed | destination |
+//! |---|---|
+//! | nothing, or a folder that is there | in it, under the name of what is downloaded |
+//! | a name that is free | that name |
+//! | a folder that an unfinished download of the same made | that folder: it is resumed |
+
+use super::super::args::Get;
+use super::super::context::Context;
+use super::super::exit::{Exit, Failure, Result};
+use super::super::target::Target;
+use super::folder_name;
+use super::local::refuse_link;
+use super::plan::Plan;
+use rustix::fs::{XattrFlags, getxattr, removexattr, setxattr};
+use std::path::{Path, PathBuf};
+
+/// The place of what `target` names.
+pub fn of(args: &Get, cx: &Context, target: &Target) -> Result<PathBuf> {
+    let name = match target.path.is_root() {
+        true => {
+            let names = cx.node.names()?;
+            let known = names.iter().find(|(_, key)| *key == target.key);
+            folder_name(known.map(|(name, _)| name.as_str()), &target.key)
+        }
+        false => target.path.name().to_string(),
+    };
+    let Some(given) = &args.destination else { return Ok(cx.cwd.join(name)) };
+    let place = cx.cwd.join(given);
+    if args.into_folder {
+        return Ok(place.join(name));
+    }
+    if given.as_os_str().as_encoded_bytes().ends_with(b"/") && place.exists() {
+        let text = format!("{} is not a folder", given.display());
+        return Err(Failure::new(Exit::Failed, text));
+    }
+    Ok(place)
+}
+
+/// Sends the plan of a folder into the folder that was typed itself, if an earlier download of the same began it.
+///
+/// # Errors
+/// Something else than a folder is at the place.
+pub fn resume(args: &Get, cx: &Context, plan: &mut Plan, mark: &Mark) -> Result {
+    let Some(place) = plan.folders.first().map(|folder| folder.to.clone()) else { return Ok(()) };
+    let given = args.destination.as_ref().filter(|_| args.into_folder);
+    match given.map(|given| cx.cwd.join(given)) {
+        Some(given) if mark.is_on(&given) => {
+            plan.move_to(&place, &given);
+            Ok(())
+        }
+        _ => refuse_link(&place),
+    }
+}
+
+/// Tells a folder that an unfinished download made from one of the user. An attribute of the folder: where a file
+/// system has none, what was begun is a folder like any other.
+pub struct Mark(String);
+
+const ATTRIBUTE: &str = "user.hdrive.unfinished";
+
+impl Mark {
+    pub fn of(target: &Target) -> Self {
+        Self(format!("{}{}", target.key, target.path))
+    }
+
+    pub fn set(&self, folder: &Path) {
+        let _ = setxattr(folder, ATTRIBUTE, self.0.as_bytes(), XattrFlags::empty());
+    }
+
+    pub fn clear(&self, folder: &Path) {
+        if self.is_on(folder) {
+            let _ = removexattr(folder, ATTRIBUTE);
+        }
+    }
+
+    fn is_on(&self, folder: &Path) -> bool {
+        let mut value = vec![0; self.0.len() + 1];
+        let read = getxattr(folder, ATTRIBUTE, &mut value[..]);
+        read.is_ok_and(|n| value[..n] == *self.0.as_bytes())
+    }
+}

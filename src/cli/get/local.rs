@@ -1,0 +1,265 @@
+//! The local side of a download: what is there, and how something gets there.
+//!
+//! A file is written beside its place and renamed when it is complete and synced: under its name is the whole file
+//! or what was there before. Nothing is written through a link: one that an earlier version of the drive left
+//! would lead wherever its writer likes.
+
+use super::super::exit::{Exit, Fail, Failure, Result};
+use super::destination::Mark;
+use super::plan::Item;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What is at the place of a file.
+#[derive(Debug, PartialEq, Eq)]
+pub enum There {
+    Nothing,
+    /// The file, by size and time.
+    Same,
+    /// A file of the same size with another time.
+    Unsure,
+    /// Something else, and what.
+    Different(&'static str),
+}
+
+impl There {
+    /// Why the file would be replaced, once its content is known to be another.
+    pub fn difference(&self) -> Option<&'static str> {
+        match self {
+            Self::Nothing | Self::Same => None,
+            Self::Unsure => Some("its content is another"),
+            Self::Different(why) => Some(why),
+        }
+    }
+}
+
+/// Looks at the place of `item`.
+///
+/// # Errors
+/// Something is there that is not replaced, however much it is wished.
+pub fn look(item: &Item) -> Result<There> {
+    let meta = match fs::symlink_metadata(&item.to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(There::Nothing),
+        meta => meta.map_err(|error| failed(&item.to, error))?,
+    };
+    refuse_device(&item.to, &meta)?;
+    if meta.is_dir() {
+        let text = format!("{} is a folder: move it away first", item.to.display());
+        return Err(Failure::new(Exit::Failed, text));
+    }
+    Ok(match meta.is_file() {
+        false => There::Different("it is a link"),
+        true if meta.len() != item.size => There::Different("its size is another"),
+        true if item.file.mtime_ms == Some(milliseconds(&meta)) => There::Same,
+        true => There::Unsure,
+    })
+}
+
+/// A pipe, a socket or a device is not replaced by a file.
+fn refuse_device(to: &Path, meta: &fs::Metadata) -> Result {
+    if meta.is_file() || meta.is_dir() || meta.is_symlink() {
+        return Ok(());
+    }
+    let to = to.display();
+    let text = format!("{to} is no place for a file: `hdrive cat` writes to standard output");
+    Err(Failure::new(Exit::Failed, text))
+}
+
+pub fn differs(to: &Path, why: &str) -> Failure {
+    let text = format!("{} is there already and {why}: pass --force to replace it", to.display());
+    Failure::new(Exit::Failed, text)
+}
+
+/// An error of a local file.
+pub fn failed(to: &Path, error: io::Error) -> Failure {
+    Failure::new(Exit::Failed, format_args!("{}: {error}", to.display()))
+}
+
+/// Whether the file system of `to` has no room for more files.
+pub fn is_full(to: &Path) -> bool {
+    let folder = to.parent().unwrap_or(to);
+    rustix::fs::statvfs(folder).is_ok_and(|room| room.f_bavail == 0 && room.f_blocks > 0)
+}
+
+/// A file's time as drives tell it.
+pub fn milliseconds(meta: &fs::Metadata) -> i64 {
+    meta.mtime().saturating_mul(1000).saturating_add(meta.mtime_nsec() / 1_000_000)
+}
+
+/// The other way round; none where this machine has no such time.
+fn time(ms: i64) -> Option<SystemTime> {
+    let away = Duration::from_millis(ms.unsigned_abs());
+    if ms < 0 { UNIX_EPOCH.checked_sub(away) } else { UNIX_EPOCH.checked_add(away) }
+}
+
+/// An unfinished file; removed when dropped, unless it was finished.
+pub struct Part {
+    at: PathBuf,
+    file: fs::File,
+}
+
+impl Part {
+    /// A new file: whatever has the name, a link above all, is taken away first.
+    pub fn create(item: &Item) -> Result<Self> {
+        let at = item.to.with_file_name(&item.part);
+        let _ = fs::remove_file(&at);
+        let file = fs::File::create_new(&at).map_err(|error| failed(&item.to, error))?;
+        Ok(Self { at, file })
+    }
+
+    pub fn file(&self) -> &fs::File {
+        &self.file
+    }
+
+    /// Syncs the file, gives it its mode and time, and puts it in its place. What came there since it was looked
+    /// at is replaced only with `replace`.
+    pub fn finish(self, item: &Item, replace: bool) -> Result {
+        let finish = || -> io::Result<()> {
+            self.file.set_permissions(fs::Permissions::from_mode(u32::from(item.file.mode)))?;
+            if let Some(time) = item.file.mtime_ms.and_then(time) {
+                self.file.set_modified(time)?;
+            }
+            self.file.sync_all()?;
+            match replace {
+                true => fs::rename(&self.at, &item.to),
+                false => rename_to_new(&self.at, &item.to),
+            }
+        };
+        finish().map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => differs(&item.to, "came there just now"),
+            _ => failed(&item.to, error),
+        })
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.at);
+    }
+}
+
+/// Renames, but not over something.
+fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // File systems that cannot tell.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => fs::rename(from, to),
+        renamed => Ok(renamed?),
+    }
+}
+
+/// Makes a link, or leaves one that is there and leads to the same.
+pub fn link(target: &str, to: &Path, replace: bool) -> Result {
+    let meta = match fs::symlink_metadata(to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let linked = std::os::unix::fs::symlink(target, to);
+            return linked.map_err(|error| failed(to, error));
+        }
+        meta => meta.map_err(|error| failed(to, error))?,
+    };
+    if fs::read_link(to).is_ok_and(|there| there.as_os_str() == target) {
+        return Ok(());
+    }
+    refuse_device(to, &meta)?;
+    if meta.is_dir() {
+        let text = format!("{} is a folder: move it away first", to.display());
+        return Err(Failure::new(Exit::Failed, text));
+    }
+    if !replace {
+        let why = if meta.is_symlink() { "leads elsewhere" } else { "is no link" };
+        return Err(differs(to, why));
+    }
+    let linked = fs::remove_file(to).and_then(|()| std::os::unix::fs::symlink(target, to));
+    linked.map_err(|error| failed(to, error))
+}
+
+/// Fails if there is something else than a folder.
+pub fn refuse_link(folder: &Path) -> Result {
+    if fs::symlink_metadata(folder).is_ok_and(|meta| !meta.is_dir()) {
+        let folder = folder.display();
+        let text = format!("{folder} is no folder but a file or a link: move it away first");
+        return Err(Failure::new(Exit::Failed, text));
+    }
+    Ok(())
+}
+
+/// Folders that were made for a download. Those that are still empty go when it is interrupted.
+#[derive(Default)]
+pub struct Made(Vec<PathBuf>);
+
+impl Made {
+    /// The destination, with what leads to it; marked as unfinished.
+    pub fn destination(&mut self, folder: &Path, mark: &Mark) -> Result {
+        if folder.is_dir() {
+            return Ok(());
+        }
+        let missing = folder.ancestors().take_while(|above| !above.exists());
+        let missing: Vec<PathBuf> = missing.map(Path::to_path_buf).collect();
+        fs::create_dir_all(folder).or_fail(Exit::Failed, folder.display())?;
+        self.0.extend(missing.into_iter().rev());
+        mark.set(folder);
+        Ok(())
+    }
+
+    /// A folder in one that is there.
+    pub fn one(&mut self, folder: &Path) -> Result {
+        match fs::create_dir(folder) {
+            Ok(()) => self.0.push(folder.to_path_buf()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => refuse_link(folder)?,
+            Err(error) => return Err(failed(folder, error)),
+        }
+        Ok(())
+    }
+
+    /// The download came to its end.
+    pub fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        self.0.iter().rev().for_each(|folder| drop(fs::remove_dir(folder)));
+    }
+}
+
+/// A local file that is compared piece by piece.
+pub struct Compared {
+    file: fs::File,
+    at: PathBuf,
+    buf: Vec<u8>,
+}
+
+impl Compared {
+    pub fn open(at: &Path) -> Result<Self> {
+        let file = fs::File::open(at).map_err(|error| failed(at, error))?;
+        Ok(Self { file, at: at.to_path_buf(), buf: Vec::new() })
+    }
+
+    pub fn goes_on_with(&mut self, piece: &[u8]) -> Result<bool> {
+        self.buf.resize(piece.len(), 0);
+        match self.file.read_exact(&mut self.buf) {
+            Ok(()) => Ok(self.buf == piece),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(error) => Err(failed(&self.at, error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_1970_are_kept() {
+        let file = tempfile::tempfile().unwrap();
+        for ms in [0, 1, -1, -1_500, 1_700_000_000_123, -86_400_000 * 365] {
+            file.set_modified(time(ms).unwrap()).unwrap();
+            assert_eq!(milliseconds(&file.metadata().unwrap()), ms);
+        }
+    }
+}

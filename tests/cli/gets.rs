@@ -1,0 +1,284 @@
+//! What a download makes of a drive, and what it leaves alone.
+
+use crate::common::*;
+use nix::sys::signal::Signal;
+use serde_json::json;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Runs a get of bob's in `folder`.
+fn get(lab: &Lab, folder: &Path, args: &[&str]) -> Done {
+    let mut command = lab.command("bob", &[&["get"], args].concat());
+    command.current_dir(folder);
+    run(command)
+}
+
+fn got(lab: &Lab, folder: &Path, args: &[&str]) {
+    let done = get(lab, folder, args);
+    assert_eq!(done.code, 0, "{args:?}: {}", done.stderr);
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(path.as_ref()).unwrap_or_else(|e| panic!("{}: {e}", path.as_ref().display()))
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_drive_becomes_a_folder_of_its_name_and_pours_into_none() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared/photos");
+    fs::create_dir(folder.join("2024")).unwrap();
+    fs::write(folder.join("2024/june"), "theirs").unwrap();
+    fs::write(folder.join("notes"), "theirs").unwrap();
+    let (_share, key) = lab.share("alice", &folder);
+    let here = lab.folder("here");
+    fs::write(here.join("notes"), "mine").unwrap();
+    symlink("/nowhere", here.join("2024")).unwrap();
+    got(&lab, &here, &[&key]);
+    assert_eq!(names(&here).len(), 3, "{:?}", names(&here));
+    assert_eq!(read(here.join(&key).join("2024/june")), "theirs");
+    assert_eq!(read(here.join("notes")), "mine");
+
+    // Its writer knows it by a name.
+    let mut command = lab.command("alice", &["get", &key]);
+    assert_eq!(
+        run({
+            command.current_dir(&here);
+            command
+        })
+        .code,
+        0
+    );
+    assert_eq!(read(here.join("photos/2024/june")), "theirs");
+
+    // The rest is as cp -r has it.
+    let cp = lab.folder("cp");
+    fs::create_dir(cp.join("there")).unwrap();
+    let below = format!("{key}/2024");
+    for (args, wanted) in [
+        (&[below.as_str()][..], "2024/june"),
+        (&[&below, "new"], "new/june"),
+        (&[&below, "there"], "there/2024/june"),
+        (&[&format!("{key}/notes")], "notes"),
+        (&[&format!("{key}/notes"), "other"], "other"),
+        (&[&format!("{key}/notes"), "there"], "there/notes"),
+        (&[&key, "all"], "all/notes"),
+        (&[&key, "there"], &format!("there/{key}/notes")),
+    ] {
+        got(&lab, &cp, args);
+        assert_eq!(read(cp.join(wanted)), "theirs", "{args:?}");
+    }
+}
+
+#[test]
+fn nothing_different_is_replaced_unless_it_is_asked_for() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    for name in ["differs", "longer", "equal", "link", "new"] {
+        fs::write(folder.join(name), "theirs").unwrap();
+    }
+    symlink("equal", folder.join("was-file")).unwrap();
+    symlink("equal", folder.join("elsewhere")).unwrap();
+    fs::write(folder.join("a-folder"), "theirs").unwrap();
+    let (_share, key) = lab.share("alice", &folder);
+    let here = lab.folder("here");
+    let at = |name: &str| here.join(&key).join(name);
+    fs::create_dir(here.join(&key)).unwrap();
+    fs::write(at("differs"), "mine!!").unwrap();
+    fs::write(at("longer"), "mine and longer").unwrap();
+    fs::write(at("equal"), "theirs").unwrap();
+    fs::write(lab.path("victim"), "mine").unwrap();
+    symlink(lab.path("victim"), at("link")).unwrap();
+    fs::write(at("was-file"), "mine").unwrap();
+    symlink("nowhere", at("elsewhere")).unwrap();
+    fs::create_dir(at("a-folder")).unwrap();
+    let before = fs::metadata(at("equal")).unwrap();
+
+    let done = get(&lab, &here, &[&key]);
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    for name in ["differs", "longer", "link", "was-file", "elsewhere"] {
+        let line = done.stderr.lines().find(|line| line.contains(&format!("/{name} ")));
+        assert!(line.is_some_and(|line| line.contains("--force")), "{name}: {}", done.stderr);
+    }
+    assert!(done.stderr.contains("a-folder is a folder"), "{}", done.stderr);
+    assert!(done.stderr.contains("error: 6 of 8 files not written"), "{}", done.stderr);
+    assert_eq!(
+        (read(at("differs")), read(at("longer"))),
+        ("mine!!".into(), "mine and longer".into())
+    );
+    assert_eq!((read(at("new")), read(at("was-file"))), ("theirs".into(), "mine".into()));
+    assert!(at("link").is_symlink());
+    assert_eq!(fs::read_link(at("elsewhere")).unwrap(), Path::new("nowhere"));
+    let after = fs::metadata(at("equal")).unwrap();
+    assert_eq!((before.ino(), before.mtime_nsec()), (after.ino(), after.mtime_nsec()));
+
+    let done = get(&lab, &here, &[&format!("{key}/differs"), text(&at("differs"))]);
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    assert!(
+        done.stderr.starts_with("error: ") && done.stderr.contains("--force"),
+        "{}",
+        done.stderr
+    );
+    assert_eq!(done.stderr.lines().count(), 1, "{}", done.stderr);
+
+    let done = get(&lab, &here, &[&key, "--force"]);
+    assert_eq!(done.code, 1, "a folder stays: {}", done.stderr);
+    for name in ["differs", "longer", "link", "new", "was-file", "elsewhere"] {
+        assert_eq!(read(at(name)), "theirs", "{name}");
+    }
+    assert!(!at("link").is_symlink() && at("was-file").is_symlink());
+    assert_eq!(read(lab.path("victim")), "mine");
+    fs::remove_dir(at("a-folder")).unwrap();
+    got(&lab, &here, &[&key]);
+    let parts = names(&here.join(&key)).into_iter().filter(|name| name.contains("hdrive-part"));
+    assert_eq!(parts.count(), 0);
+}
+
+/// A second call finds the folder that the first one made, though a folder that is there has another made in it.
+#[test]
+fn an_unfinished_download_is_resumed_where_it_began() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::create_dir(folder.join("sub")).unwrap();
+    for name in ["one", "sub/two", "three"] {
+        fs::write(folder.join(name), name).unwrap();
+    }
+    fs::write(folder.join("large"), pattern(1, 10_000_000)).unwrap();
+    let (share, key) = lab.share("alice", &folder);
+    assert_eq!(lab.run("bob", &["cat", &format!("{key}/one")]).text(), "one");
+    assert_eq!(lab.run("bob", &["cat", &format!("{key}/sub/two")]).text(), "sub/two");
+    assert_eq!(lab.run("bob", &["cat", &format!("{key}/three")]).text(), "three");
+    let here = lab.folder("here");
+    let copy = here.join("copy");
+    for end in [Signal::SIGKILL, Signal::SIGINT] {
+        share.signal(Signal::SIGSTOP);
+        let mut command = lab.command("bob", &["get", &key, "copy"]);
+        command.current_dir(&here);
+        let mut first = Hdrive::spawn(command);
+        // What is in the store already comes first, and the rest waits for a peer.
+        eventually("the small files", PATIENCE, || copy.join("sub/two").exists().then_some(()));
+        first.signal(end);
+        first.wait(PATIENCE);
+        share.signal(Signal::SIGCONT);
+        let inode = || fs::metadata(copy.join("one")).unwrap().ino();
+        let before = inode();
+        got(&lab, &here, &[&key, "copy"]);
+        assert_eq!(names(&copy), ["large", "one", "sub", "three"], "{end}");
+        assert_eq!(inode(), before);
+        // It is complete: a folder like any other.
+        got(&lab, &here, &[&key, "copy"]);
+        assert_eq!(read(copy.join(&key).join("one")), "one");
+        fs::remove_dir_all(&copy).unwrap();
+        // For the second round something must be missing again.
+        fs::remove_dir_all(lab.path("bob")).unwrap();
+        for name in ["one", "sub/two", "three"] {
+            assert_eq!(lab.run("bob", &["cat", &format!("{key}/{name}")]).text(), name);
+        }
+    }
+}
+
+#[test]
+fn everything_arrives_that_can_and_the_rest_is_listed() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    let long: Vec<String> = [241, 248, 254, 255].map(|n| "n".repeat(n)).to_vec();
+    for name in long.iter().map(String::as_str).chain(["before", "blocked", "after"]) {
+        fs::write(folder.join(name), name).unwrap();
+    }
+    fs::create_dir_all(folder.join("dir/deep")).unwrap();
+    fs::write(folder.join("dir/deep/file"), "deep").unwrap();
+    fs::create_dir(folder.join("lost")).unwrap();
+    fs::write(folder.join("lost/inside"), "x").unwrap();
+    symlink("/etc/passwd", folder.join("dir/absolute")).unwrap();
+    symlink("../../../../etc/passwd", folder.join("dir/up")).unwrap();
+    symlink("/dir/deep/file", folder.join("dir/inside")).unwrap();
+    let old = fs::File::open(folder.join("before")).unwrap();
+    let past: SystemTime = UNIX_EPOCH - Duration::from_millis(86_400_123);
+    old.set_modified(past).unwrap();
+    let (_share, key) = lab.share("alice", &folder);
+    let here = lab.folder("here");
+    let at = |name: &str| here.join(&key).join(name);
+    fs::create_dir_all(at("blocked/mine")).unwrap();
+    fs::write(at("lost"), "mine").unwrap();
+    let done = get(&lab, &here, &[&key, "--json"]);
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    for listed in ["blocked", "lost"] {
+        assert!(
+            done.stderr.contains(&format!("warning: not written: /{listed}")),
+            "{}",
+            done.stderr
+        );
+    }
+    assert!(done.stderr.contains("error: 2 of "), "{}", done.stderr);
+    let told: serde_json::Value = serde_json::from_str(done.text().trim()).unwrap();
+    assert_eq!(told["got"]["missing"].as_array().unwrap().len(), 2, "{told}");
+    for name in long.iter().map(String::as_str).chain(["before", "after"]) {
+        assert_eq!(read(at(name)), name);
+    }
+    assert_eq!(fs::metadata(at("before")).unwrap().modified().unwrap(), past);
+    let link =
+        |name: &str| fs::read_link(at(name)).unwrap().into_os_string().into_string().unwrap();
+    assert_eq!(link("dir/absolute"), "../etc/passwd");
+    assert_eq!(link("dir/up"), "../etc/passwd");
+    assert_eq!(read(at("dir/inside")), "deep");
+
+    // A part of it: what leads to the rest of the drive would lead to something of this machine.
+    let part = lab.folder("part");
+    let done = get(&lab, &part, &[&format!("{key}/dir")]);
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    assert_eq!(names(&part.join("dir")), ["deep", "inside"]);
+    assert_eq!(read(part.join("dir/inside")), "deep");
+    assert!(done.stderr.contains("/dir/absolute: this link leads out of /dir"), "{}", done.stderr);
+}
+
+#[test]
+fn a_file_beside_a_folder_of_its_name_is_written_under_another() {
+    if !js_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let mut js = lab.js();
+    let key = js.call("create", json!({}))["key"].as_str().unwrap().to_string();
+    for (path, content) in [("/x", "file"), ("/x/y", "below"), ("/x (file)", "taken")] {
+        js.call("put", json!({"key": key, "path": path, "text": content}));
+    }
+    js.call("announce", json!({ "key": key }));
+    let here = lab.folder("here");
+    let done = get(&lab, &here, &[&key, "out"]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let at = |name: &str| read(here.join("out").join(name));
+    assert_eq!([at("x/y"), at("x (file)"), at("x (file 2)")], ["below", "taken", "file"]);
+    assert!(done.stderr.contains("/x is a file and a folder"), "{}", done.stderr);
+}
+
+#[test]
+fn a_download_whose_owner_is_killed_goes_on_where_it_began() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), pattern(1, 3_000_000)).unwrap();
+    let (share, key) = lab.share("alice", &folder);
+    let mut owner = lab.spawn("bob", &["seed", &key]);
+    owner.line("complete: ");
+    fs::write(folder.join("more"), pattern(2, 20_000_000)).unwrap();
+    let seen = || lab.run("bob", &["ls", &key]).text().contains("more").then_some(());
+    eventually("the change", PATIENCE, seen);
+    share.signal(Signal::SIGSTOP);
+    let out = lab.path("out");
+    let mut face = lab.spawn("bob", &["get", &format!("{key}"), text(&out)]);
+    eventually("the download", PATIENCE, || out.exists().then_some(()));
+    owner.signal(Signal::SIGKILL);
+    owner.wait(PATIENCE);
+    share.signal(Signal::SIGCONT);
+    let code = face.wait(PATIENCE).code();
+    assert_eq!(code, Some(0), "{}", face.errors());
+    assert_eq!(names(&out), ["file", "more"]);
+}
