@@ -220,6 +220,9 @@ pub struct Share {
     /// Tell what would be shared, and share nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Return as soon as it can be found
+    #[arg(long)]
+    pub daemon: bool,
     #[command(flatten)]
     pub secret: Secret,
 }
@@ -315,6 +318,9 @@ pub struct Seed {
     /// Hold all past versions too, not only what the current one names
     #[arg(long)]
     pub history: bool,
+    /// Return as soon as they are followed
+    #[arg(long)]
+    pub daemon: bool,
 }
 
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]

@@ -1,20 +1,29 @@
-//! `mount --daemon`: starts the same command again in a session of its own and returns when it is mounted.
+//! `--daemon`: starts the same command again in a session of its own and returns when it is ready.
 //!
-//! A second process instead of a fork: threads and locks of this one stay out of it. The child inherits
-//! no terminal; what it has to say goes to `daemon.log` in the store, and this process repeats it when
-//! the mount fails.
+//! A second process instead of a fork: threads and locks of this one stay out of it. The child inherits no
+//! terminal and keeps no folder busy; what it has to say goes to `daemon.log` in the store, and this process
+//! repeats it when the start fails. As long as this process waits, its end is the child's.
 
-use super::args::Global;
+use super::args::{Command, Global};
 use super::exit::{Exit, Fail, Failure, Result};
-use std::fs::OpenOptions;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use super::output::say;
+use super::signals::Signals;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// Set in the child, so that it leaves the terminal's session before anything else.
 const MARK: &str = "HDRIVE_DAEMON";
 
-/// Leaves the session of the terminal if this process is the child of `mount --daemon`.
+/// A child that was told to end and has not after this is killed.
+const END: Duration = Duration::from_secs(10);
+
+/// Leaves the session of the terminal if this process is the child of a `--daemon`.
 pub fn leave_terminal() {
     if std::env::var_os(MARK).is_some() {
         // Fails only for a process that leads a group already, which has no terminal to leave.
@@ -22,8 +31,27 @@ pub fn leave_terminal() {
     }
 }
 
-/// Starts the child and waits for its `mounted:` line.
-pub fn mount(global: &Global) -> Result<Exit> {
+/// Leaves the folder it was started in, once every path is known from the root.
+pub fn leave_folder() {
+    if std::env::var_os(MARK).is_some() {
+        let _ = std::env::set_current_dir("/");
+    }
+}
+
+/// The line of output, and how many of them, after which a command that was asked to go to the background is
+/// ready; none for a command that stays.
+pub fn ready(command: &Command) -> Option<(&'static str, usize)> {
+    match command {
+        Command::Mount(args) if args.daemon => Some(("mounted", 1)),
+        Command::Share(args) if args.daemon => Some(("shared", 1)),
+        // To hold all of a drive may take days: it is followed, and what is here is served.
+        Command::Seed(args) if args.daemon => Some(("key", args.keys.len())),
+        _ => None,
+    }
+}
+
+/// Starts the child and waits until it has printed `lines` lines of `name`.
+pub fn start(global: &Global, (name, lines): (&str, usize)) -> Result<Exit> {
     let store = super::store_dir(global)?;
     super::owner::make_store(&store)?;
     let log_path = store.join("daemon.log");
@@ -37,7 +65,11 @@ pub fn mount(global: &Global) -> Result<Exit> {
     let before = log.seek(SeekFrom::End(0)).or_exit(Exit::Store)?;
     let exe = std::env::current_exe().or_fail(Exit::Failed, "cannot find my own program")?;
     let args = std::env::args_os().skip(1).filter(|arg| arg != "--daemon");
-    let mut child = Command::new(exe)
+    let runtime = super::runtime(1)?;
+    let _guard = runtime.enter();
+    // Before there is a child that they could leave behind.
+    let mut signals = Signals::new().or_exit(Exit::Failed)?;
+    let mut child = std::process::Command::new(exe)
         .args(args)
         .env(MARK, "1")
         .stdin(Stdio::null())
@@ -45,21 +77,90 @@ pub fn mount(global: &Global) -> Result<Exit> {
         .stderr(log.try_clone().or_exit(Exit::Store)?)
         .spawn()
         .or_fail(Exit::Failed, "cannot start the background process")?;
-    let stdout = child.stdout.take().into_iter();
-    for line in
-        stdout.flat_map(|out| BufReader::new(out).lines()).map_while(std::result::Result::ok)
-    {
-        let _ = writeln!(std::io::stdout(), "{line}");
-        if line.starts_with("mounted:") || line.contains("\"mounted\"") {
-            return Ok(Exit::Ok);
+    let mut said = child.stdout.take().map(lines_of);
+    let mut seen = 0;
+    let interrupted = runtime.block_on(async {
+        while let Some(said) = &mut said {
+            let line = tokio::select! {
+                line = said.recv() => line,
+                _ = signals.next() => return true,
+            };
+            let Some(line) = line else { break };
+            let _ = say(&line);
+            seen += usize::from(is_line(&line, name));
+            if seen >= lines {
+                break;
+            }
         }
+        false
+    });
+    if interrupted {
+        end(&mut child);
+        return Ok(Exit::Interrupted);
+    }
+    if seen >= lines {
+        return Ok(Exit::Ok);
     }
     let status = child.wait().or_exit(Exit::Failed)?;
-    let mut said = String::new();
-    let _ = log.seek(SeekFrom::Start(before)).and_then(|_| log.read_to_string(&mut said));
     let exit = status.code().map_or(Exit::Failed, |code| Exit::from_code(code as u8));
-    let reason = said.trim().trim_start_matches("hdrive: ");
-    let exit = if exit == Exit::Ok { Exit::Mount } else { exit };
-    let reason = if reason.is_empty() { "it ended before it was mounted" } else { reason };
-    Err(Failure::new(exit, reason))
+    let exit = if exit == Exit::Ok { Exit::Failed } else { exit };
+    Err(Failure::new(exit, reason(&mut log, before)))
+}
+
+/// Lines of the child as they come.
+fn lines_of(stdout: ChildStdout) -> UnboundedReceiver<String> {
+    let (to, lines) = unbounded_channel();
+    std::thread::spawn(move || {
+        let lines = BufReader::new(stdout).lines();
+        lines.map_while(std::result::Result::ok).try_for_each(|line| to.send(line))
+    });
+    lines
+}
+
+/// Whether a line tells `name`, to people or in JSON.
+fn is_line(line: &str, name: &str) -> bool {
+    let plain = line.strip_prefix(name).is_some_and(|rest| rest.starts_with(':'));
+    plain
+        || serde_json::from_str(line)
+            .is_ok_and(|value: serde_json::Value| value.get(name).is_some())
+}
+
+/// Ends a child that is still on its way.
+fn end(child: &mut Child) {
+    let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
+    let give_up = Instant::now() + END;
+    while let Ok(None) = child.try_wait() {
+        if Instant::now() > give_up {
+            let _ = child.kill();
+            let _ = child.wait();
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// What the child had to say: its error, or everything.
+fn reason(log: &mut File, from: u64) -> String {
+    let mut said = String::new();
+    let _ = log.seek(SeekFrom::Start(from)).and_then(|_| log.read_to_string(&mut said));
+    let error = said.lines().rev().find_map(|line| line.strip_prefix("error: "));
+    match error.unwrap_or(said.trim()) {
+        "" => "the background process ended before it was ready".into(),
+        reason => reason.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_known_in_both_forms() {
+        for line in ["mounted: /mnt", r#"{"mounted":"/mnt"}"#] {
+            assert!(is_line(line, "mounted"), "{line}");
+        }
+        for line in ["mounted", "unmounted: x", r#"{"key":"mounted"}"#, "", "{"] {
+            assert!(!is_line(line, "mounted"), "{line}");
+        }
+    }
 }

@@ -72,12 +72,14 @@ fn run(cli: Cli) -> Result<Exit> {
         Command::Umount(args) => umount::run(&args).map(|()| Exit::Ok),
         Command::Dht(args) => dht::run(&args, &global),
         Command::Demo(args) => demo::run(&args, &global),
-        Command::Mount(args) if args.daemon => daemon::mount(&global),
         Command::Forget(args) => {
             forget::confirm(&args)?;
             on_store(Command::Forget(args), &global)
         }
-        command => on_store(command, &global),
+        command => match daemon::ready(&command) {
+            Some(ready) => daemon::start(&global, ready),
+            None => on_store(command, &global),
+        },
     }
 }
 
@@ -99,6 +101,7 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
         json: global.json,
         quiet: global.quiet,
     };
+    daemon::leave_folder();
     loop {
         let stream = match owner::enter(&store)? {
             Role::Owner(ownership) => return serve::run(ownership, request, &store, global),

@@ -273,7 +273,7 @@ impl Shared {
         if self.cx.out.json {
             self.cx.out.object(&serde_json::json!({"shared": {"files": files, "bytes": bytes}}));
         } else {
-            let shared = format!("{files} files, {bytes} bytes");
+            let shared = format!("{}, {}", count(files, "file"), count(bytes, "byte"));
             self.cx.out.pair("shared", shared);
         }
         loop {

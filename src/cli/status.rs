@@ -3,7 +3,7 @@
 use super::args::Status;
 use super::context::Context;
 use super::exit::Result;
-use super::words::bytes;
+use super::words::{bytes, count};
 use serde_json::json;
 
 pub async fn run(_args: Status, cx: Context) -> Result {
@@ -73,11 +73,11 @@ pub async fn run(_args: Status, cx: Context) -> Result {
             _ if state.served => "served",
             _ => "read",
         };
-        let (version, files) = (index.version(), index.files());
+        let (version, files) = (index.version(), count(index.files(), "file"));
         let size = bytes(index.bytes());
-        let key = state.drive.key();
+        let (key, peers) = (state.drive.key(), count(*peers as u64, "peer"));
         out.line(format_args!(
-            "drive: {key} {served}, version {version}, {files} files, {size}, {peers} peer(s)"
+            "drive: {key} {served}, version {version}, {files}, {size}, {peers}"
         ));
     }
     match network {

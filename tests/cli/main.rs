@@ -20,6 +20,7 @@ mod common;
 
 mod commands;
 mod copies;
+mod daemons;
 mod demo;
 mod following;
 mod gets;

@@ -1,0 +1,131 @@
+//! Commands in the background, and what they are told by whoever started them.
+
+use crate::common::*;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// The process that owns a store.
+fn owner(lab: &Lab, store: &str) -> Pid {
+    let pid = fs::read_to_string(lab.path(store).join("lock")).unwrap();
+    Pid::from_raw(pid.trim().parse().unwrap())
+}
+
+/// Nobody may collect a daemon here: one that has ended has no command line.
+fn has_ended(pid: Pid) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default().is_empty()
+}
+
+fn end(pid: Pid) {
+    kill(pid, Signal::SIGTERM).unwrap();
+    eventually("the end of the daemon", SOON, || has_ended(pid).then_some(()));
+}
+
+#[test]
+fn share_and_seed_go_to_the_background_when_they_are_ready() {
+    let lab = Lab::new();
+    let folder = lab.folder("here/shared");
+    fs::write(folder.join("file"), "content").unwrap();
+    let start = |store: &str, args: &[&str]| {
+        let mut command = lab.command(store, args);
+        command.current_dir(lab.path("here"));
+        let done = run(command);
+        assert_eq!(done.code, 0, "{args:?}: {}", done.stderr);
+        done.text()
+    };
+    let told = start("alice", &["share", "shared", "--daemon"]);
+    let key = told.lines().find_map(|line| line.strip_prefix("key: ")).unwrap().to_string();
+    assert!(told.contains("shared: 1 file, 7 bytes"), "{told}");
+    assert_eq!(lab.run("bob", &["cat", &format!("{key}/file")]).text(), "content");
+    let told = start("carol", &["seed", "--daemon", "--json", &key]);
+    assert!(told.contains(&key), "{told}");
+    for store in ["alice", "carol"] {
+        let pid = owner(&lab, store);
+        let at = |what: &str| fs::read_link(format!("/proc/{pid}/{what}")).unwrap();
+        assert_eq!(at("cwd"), Path::new("/"), "the folder it was started in is not busy");
+        assert_eq!(at("fd/0"), Path::new("/dev/null"));
+        assert_eq!(nix::unistd::getsid(Some(pid)).unwrap(), pid, "it has left the terminal");
+    }
+    end(owner(&lab, "alice"));
+    end(owner(&lab, "carol"));
+}
+
+#[test]
+fn a_daemon_that_cannot_start_says_why() {
+    let lab = Lab::new();
+    for args in [&["share", "/nowhere/at/all", "--daemon"][..], &["seed", "--daemon", "nonsense"]] {
+        let done = lab.run("alice", args);
+        assert!(done.code == 3 || done.code == 2, "{}", done.stderr);
+        assert_eq!(done.stderr.lines().count(), 1, "{}", done.stderr);
+        assert!(done.stderr.starts_with("error: "), "{}", done.stderr);
+    }
+}
+
+#[test]
+fn a_daemon_does_not_come_up_when_its_start_was_interrupted() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::File::create(folder.join("large")).unwrap().set_len(3 << 40).unwrap();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let mut start = lab.spawn("alice", &["share", "--daemon", text(&folder)]);
+        start.line("key: ");
+        let pid = owner(&lab, "alice");
+        start.signal(signal);
+        assert_eq!(start.wait(SOON).code(), Some(130), "{signal}");
+        assert!(has_ended(pid), "{signal}");
+    }
+
+    // A mount that has not even begun.
+    let store = lab.folder("bob");
+    let file = fs::File::create(store.join("lock")).unwrap();
+    let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| e).unwrap();
+    let at = lab.folder("mnt");
+    let mut start = lab.spawn("bob", &["mount", "--daemon", crate::input::NOBODYS, text(&at)]);
+    std::thread::sleep(Duration::from_millis(500));
+    start.signal(Signal::SIGINT);
+    assert_eq!(start.wait(SOON).code(), Some(130));
+    drop(lock);
+    std::thread::sleep(Duration::from_millis(500));
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(text(&at)), "{mounts}");
+}
+
+#[test]
+fn a_hangup_that_is_ignored_at_the_start_stays_ignored() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), "content").unwrap();
+    let spawn = |ignored: bool, args: &[&str]| {
+        let hdrive = lab.command("alice", args);
+        let mut command = std::process::Command::new("sh");
+        let script = if ignored { "trap '' HUP; exec \"$0\" \"$@\"" } else { "exec \"$0\" \"$@\"" };
+        command.args(["-c", script]).arg(hdrive.get_program()).args(args);
+        command.envs(hdrive.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Hdrive::spawn(command)
+    };
+    let share = ["share", text(&folder)];
+    let mut owner = spawn(true, &share);
+    let key = owner.line("key: ");
+    owner.line("shared: ");
+    let mut face = spawn(true, &["seed", &key]);
+    face.line("complete: ");
+    for process in [&owner, &face] {
+        process.signal(Signal::SIGHUP);
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(lab.run("bob", &["cat", &format!("{key}/file")]).text(), "content");
+    face.signal(Signal::SIGTERM);
+    assert_eq!(face.wait(SOON).code(), Some(0));
+    owner.signal(Signal::SIGTERM);
+    assert_eq!(owner.wait(SOON).code(), Some(0));
+
+    let mut owner = spawn(false, &share);
+    owner.line("shared: ");
+    owner.signal(Signal::SIGHUP);
+    assert_eq!(owner.wait(SOON).code(), Some(0));
+}
