@@ -42,6 +42,7 @@ mod words;
 use args::{Cli, Command, Global};
 use exit::{Exit, Fail, Failure, Result};
 use owner::{Request, Role};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -49,9 +50,13 @@ use std::time::Duration;
 pub fn main() -> Exit {
     let cli = match Cli::typed(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+        Err(error) if error.use_stderr() => {
+            output::complain_in_lines(&error.render().to_string());
+            return Exit::Usage;
+        }
+        Err(help) => {
+            let lost = help.print().is_err_and(|error| error.kind() != ErrorKind::BrokenPipe);
+            return if lost { Exit::Failed } else { Exit::Ok };
         }
     };
     daemon::leave_terminal();

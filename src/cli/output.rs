@@ -143,6 +143,12 @@ pub fn complain(kind: &str, text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "{}", told(kind, text));
 }
 
+/// Several lines that are complete already.
+pub fn complain_in_lines(text: &str) {
+    let lines = text.lines().map(|line| printable(line) + "\n");
+    let _ = io::stderr().write_all(lines.collect::<String>().as_bytes());
+}
+
 /// One line on stdout where there is no [`Output`]; a reader that has gone is no error.
 pub fn say(text: impl std::fmt::Display) -> io::Result<()> {
     let mut out = io::stdout();

@@ -40,3 +40,4 @@ mod space;
 mod store;
 mod users;
 mod versions;
+mod words;
