@@ -61,6 +61,25 @@ fn the_manual_page_and_the_command_line_know_the_same_flags() {
     }
 }
 
+/// What looks like a key where people copy from is one.
+#[test]
+fn sample_keys_are_keys() {
+    let mut pages = vec![root().join("README.md"), root().join("man/hdrive.1")];
+    let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    pages.extend(docs.filter(|path| path.extension().is_some_and(|ending| ending == "md")));
+    let mut found = 0;
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric());
+        for word in words.filter(|word| word.len() > 40) {
+            let key = word.parse::<hdrive::key::CoreKey>();
+            assert!(key.is_ok(), "{}: {word}: {}", page.display(), key.unwrap_err());
+            found += 1;
+        }
+    }
+    assert!(found >= 4, "samples are looked at");
+}
+
 #[test]
 fn the_manual_page_is_clean() {
     let here = Command::new("mandoc").arg("-T").arg("lint").arg("/dev/null").output().is_ok();
