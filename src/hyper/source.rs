@@ -22,10 +22,10 @@ pub enum SourceError {
     #[error("block {index} is past the end ({length} blocks)")]
     OutOfRange { index: u64, length: u64 },
     /// The core was closed (unmount, shutdown) while waiting.
-    #[error("the core was closed")]
+    #[error("the drive was closed")]
     Closed,
     /// Appending without the secret key.
-    #[error("the core is not writable here")]
+    #[error("the drive cannot be changed here")]
     ReadOnly,
     /// Local storage failed or holds damaged data.
     #[error("local storage: {0}")]

@@ -90,7 +90,7 @@ impl Pump {
             None => None,
             Some(Ok(handle)) => handle.map(|handle| handle.shared() as SharedReplica),
             Some(Err(error)) => {
-                tracing::warn!("a peer asks for a core that cannot be opened: {error}");
+                tracing::warn!("what a peer asked for cannot be opened: {error}");
                 None
             }
         });

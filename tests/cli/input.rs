@@ -180,7 +180,7 @@ fn what_is_not_there_is_told() {
     }
     let done = lab.run("bob", &["put", &key, text(&folder)]);
     assert_eq!(done.code, 1, "{}", done.stderr);
-    assert!(done.stderr.contains("secret key is elsewhere"), "{}", done.stderr);
+    assert!(done.stderr.contains("its secret key is in the store that made it"), "{}", done.stderr);
     let done = lab.run("bob", &["share", text(&lab.path("nowhere"))]);
     assert_eq!(done.code, 3, "{}", done.stderr);
     let done = lab.run("bob", &["share", text(&folder.join("here"))]);

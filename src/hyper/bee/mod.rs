@@ -50,19 +50,19 @@ pub enum BeeError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// The writer of the core wrote a block that no bee has.
-    #[error("bee block {seq} is damaged: {what}")]
+    #[error("the drive's names are damaged in block {seq}: {what}")]
     Damaged { seq: u64, what: DecodeError },
     /// Block 0 names another protocol.
-    #[error("the core holds '{0}', not a bee")]
+    #[error("this is not the key of a drive: '{0}' is behind it")]
     Protocol(String),
     /// Only with calls that do not wait.
-    #[error("bee block {0} is not in the local store")]
+    #[error("block {0} of the drive's names is not in the store")]
     NotHere(u64),
     /// Someone else appended to the core while a batch was open.
-    #[error("the bee's core grew while a batch was open")]
+    #[error("the drive was changed by something else at the same moment: try again")]
     Raced,
     /// A writer handle is needed, not a reader's or a checkout.
-    #[error("this view of the bee is read-only")]
+    #[error("a version of a drive never changes")]
     ReadOnly,
 }
 

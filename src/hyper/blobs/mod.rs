@@ -40,9 +40,9 @@ pub enum BlobError {
     #[error("the file's block map has version {0}, this program knows version 0")]
     MapVersion(u64),
     /// Someone else appended to the core while a writer was open.
-    #[error("the blobs core grew while a writer was open")]
+    #[error("the drive was changed by something else at the same moment: try again")]
     Raced,
-    #[error("these blobs are read-only")]
+    #[error("the drive cannot be changed here")]
     ReadOnly,
     /// Reading the new content failed.
     #[error("reading the new content: {0}")]

@@ -13,7 +13,7 @@ pub enum CoreError {
     #[error("the bytes of block {0} are missing from the store: its files are damaged")]
     MissingBytes(u64),
     /// The bitfield has the block, the tree file lacks a node above it.
-    #[error("tree nodes of block {0} are missing from the store: its files are damaged")]
+    #[error("checksums of block {0} are missing from the store: its files are damaged")]
     MissingNodes(u64),
     /// The stored block is too short to be an encrypted one: the core is not encrypted, or not so.
     #[error("block {0} cannot be decrypted")]
@@ -27,23 +27,25 @@ pub enum CoreError {
     /// A key was given for a core that is not encrypted.
     #[error("this drive is not encrypted: leave --encryption-key and HDRIVE_ENCRYPTION_KEY out")]
     Unencrypted,
-    #[error("the core is not writable here: its secret key is elsewhere, or several must sign")]
+    #[error(
+        "it cannot be changed here: its secret key is in the store that made it, or several must sign"
+    )]
     ReadOnly,
     #[error("a block of {0} bytes is above the limit of 15 MiB")]
     BlockTooLarge(u64),
     /// A manifest or key pair that was given for a core is another's.
-    #[error("the {0} does not belong to the core's key")]
+    #[error("the {0} does not belong to the key")]
     NotTheKey(&'static str),
     /// The core changed between the preparation of an append and its commit.
-    #[error("the core was changed while an append was being prepared")]
+    #[error("it was changed by something else at the same moment: try again")]
     Stale,
     /// Peers must be asked first.
     #[error("{0}")]
     InDoubt(super::WriterDoubt),
     /// A core takes one append at a time.
-    #[error("another append to the core is under way")]
+    #[error("something else is writing to it: try again")]
     Busy,
-    #[error("cannot truncate to {to} blocks at fork {fork}: the core has {length} at fork {at}")]
+    #[error("cannot cut it to {to} blocks at fork {fork}: it has {length} at fork {at}")]
     BadTruncate { to: u64, fork: u64, length: u64, at: u64 },
 }
 
@@ -73,7 +75,7 @@ pub enum ApplyError {
     #[error("the manifest is not the core's")]
     Manifest,
     /// A signed tree longer than [`super::MAX_BLOCKS`].
-    #[error("a core of {0} blocks is longer than this program keeps")]
+    #[error("a log of {0} blocks is longer than this program keeps")]
     TooLong(u64),
     /// It holds, and its block could not be written.
     #[error("{0}")]

@@ -554,7 +554,8 @@ fn read_exact(
 impl Drop for Core {
     fn drop(&mut self) {
         if let Err(error) = self.flush(Durability::Buffered) {
-            tracing::error!(core = ?self.discovery_key, %error, "changes of a core are lost");
+            tracing::debug!(core = ?self.discovery_key, "changes are lost");
+            tracing::error!("what was fetched or changed last is lost: {error}");
         }
     }
 }

@@ -38,11 +38,11 @@ pub enum LiveError {
     TimedOut(String),
     #[error("no such file or directory: {0}")]
     NotFound(DrivePath),
-    #[error("{0} is a directory")]
+    #[error("{0} is a folder")]
     IsADirectory(DrivePath),
-    #[error("{0} is not a regular file")]
+    #[error("{0} is a link, not a file")]
     NotAFile(DrivePath),
-    #[error("this store cannot write the drive: its secret key is elsewhere")]
+    #[error("the drive cannot be changed here: its secret key is in the store that made it")]
     ReadOnly,
     #[error("the drive is encrypted: pass its key with --encryption-key")]
     Encrypted,

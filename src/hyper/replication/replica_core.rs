@@ -153,7 +153,8 @@ impl ReplicaCore for Core {
             Ok(core::Answer::Invalid(_)) => Answer::Invalid,
             Ok(core::Answer::NotHere) => Answer::NotHere,
             Err(error) => {
-                tracing::warn!(core = ?self.discovery_key(), %error, "cannot answer a peer");
+                tracing::debug!(core = ?self.discovery_key(), "not answered");
+                tracing::warn!("what a peer asked for cannot be read: {error}");
                 Answer::NotHere
             }
         }

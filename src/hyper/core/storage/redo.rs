@@ -83,7 +83,7 @@ impl Redo {
                 reason: "not a copy of a write".into(),
             };
             let (name, offset, bytes) = parse(&key, &value).ok_or_else(damaged)?;
-            let what = || format!("a file of core {}", crate::key::short(&name.0.0));
+            let what = || format!("the file {} of the store", crate::key::short(&name.0.0));
             if last.as_ref().is_none_or(|(open, _)| *open != name) {
                 if let Some((_, file)) = &last {
                     file.sync().map_err(|e| StorageError::io("sync", what(), e))?;
@@ -97,7 +97,7 @@ impl Redo {
             writes.delete(Table::Redo, key);
         }
         if let Some((_, file)) = &last {
-            file.sync().map_err(|e| StorageError::io("sync", "a file of a core", e))?;
+            file.sync().map_err(|e| StorageError::io("sync", "a file of the store", e))?;
             medium.apply(&writes)?;
         }
         Ok(())
