@@ -390,7 +390,7 @@ impl Get {
 impl Put {
     /// Whether the source is standard input.
     pub fn reads_stdin(&self) -> bool {
-        self.source.as_os_str() == "-"
+        ["-", "/dev/stdin"].iter().any(|name| self.source.as_os_str() == *name)
     }
 }
 

@@ -2,23 +2,27 @@
 //!
 //! A second process instead of a fork: threads and locks of this one stay out of it. The child inherits no
 //! terminal and keeps no folder busy; what it has to say goes to `daemon.log` in the store, and this process
-//! repeats it when the start fails. As long as this process waits, its end is the child's.
+//! repeats it as long as it waits. Until then its end is the child's too.
 
 use super::args::{Command, Global};
 use super::exit::{Exit, Fail, Failure, Result};
-use super::output::say;
+use super::output::{complain_in_lines, say};
 use super::signals::Signals;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// Set in the child, so that it leaves the terminal's session before anything else.
 const MARK: &str = "HDRIVE_DAEMON";
+
+/// How often the log is looked at.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A child that was told to end and has not after this is killed.
 const END: Duration = Duration::from_secs(10);
@@ -55,14 +59,10 @@ pub fn start(global: &Global, (name, lines): (&str, usize)) -> Result<Exit> {
     let store = super::store_dir(global)?;
     super::owner::make_store(&store)?;
     let log_path = store.join("daemon.log");
-    let mut log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .read(true)
-        .mode(0o600)
-        .open(&log_path)
-        .or_fail(Exit::Store, log_path.display())?;
-    let before = log.seek(SeekFrom::End(0)).or_exit(Exit::Store)?;
+    let mut options = OpenOptions::new();
+    let stderr = options.create(true).append(true).mode(0o600).open(&log_path);
+    let stderr = stderr.or_fail(Exit::Store, log_path.display())?;
+    let mut log = Log::from_here(&log_path).or_fail(Exit::Store, log_path.display())?;
     let exe = std::env::current_exe().or_fail(Exit::Failed, "cannot find my own program")?;
     let args = std::env::args_os().skip(1).filter(|arg| arg != "--daemon");
     let runtime = super::runtime(1)?;
@@ -74,7 +74,7 @@ pub fn start(global: &Global, (name, lines): (&str, usize)) -> Result<Exit> {
         .env(MARK, "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(log.try_clone().or_exit(Exit::Store)?)
+        .stderr(stderr)
         .spawn()
         .or_fail(Exit::Failed, "cannot start the background process")?;
     let mut said = child.stdout.take().map(lines_of);
@@ -84,6 +84,10 @@ pub fn start(global: &Global, (name, lines): (&str, usize)) -> Result<Exit> {
             let line = tokio::select! {
                 line = said.recv() => line,
                 _ = signals.next() => return true,
+                () = tokio::time::sleep(LOOK) => {
+                    log.repeat();
+                    continue;
+                }
             };
             let Some(line) = line else { break };
             let _ = say(&line);
@@ -104,7 +108,11 @@ pub fn start(global: &Global, (name, lines): (&str, usize)) -> Result<Exit> {
     let status = child.wait().or_exit(Exit::Failed)?;
     let exit = status.code().map_or(Exit::Failed, |code| Exit::from_code(code as u8));
     let exit = if exit == Exit::Ok { Exit::Failed } else { exit };
-    Err(Failure::new(exit, reason(&mut log, before)))
+    log.repeat();
+    match log.told_error {
+        true => Ok(exit),
+        false => Err(Failure::new(exit, "the background process ended before it was ready")),
+    }
 }
 
 /// Lines of the child as they come.
@@ -139,14 +147,30 @@ fn end(child: &mut Child) {
     }
 }
 
-/// What the child had to say: its error, or everything.
-fn reason(log: &mut File, from: u64) -> String {
-    let mut said = String::new();
-    let _ = log.seek(SeekFrom::Start(from)).and_then(|_| log.read_to_string(&mut said));
-    let error = said.lines().rev().find_map(|line| line.strip_prefix("error: "));
-    match error.unwrap_or(said.trim()) {
-        "" => "the background process ended before it was ready".into(),
-        reason => reason.into(),
+/// What the child has to say.
+struct Log {
+    file: File,
+    /// The beginning of a line.
+    rest: String,
+    told_error: bool,
+}
+
+impl Log {
+    /// What is written from now on. It is opened once more: with the child's descriptor it would share its place.
+    fn from_here(path: &Path) -> std::io::Result<Self> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::End(0))?;
+        Ok(Self { file, rest: String::new(), told_error: false })
+    }
+
+    /// Repeats on stderr what is new.
+    fn repeat(&mut self) {
+        let _ = self.file.read_to_string(&mut self.rest);
+        while let Some((line, rest)) = self.rest.split_once('\n') {
+            self.told_error |= line.starts_with("error: ");
+            complain_in_lines(line);
+            self.rest = rest.to_string();
+        }
     }
 }
 

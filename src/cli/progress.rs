@@ -75,6 +75,8 @@ impl Progress {
     pub fn set(&self, done: u64) {
         match &self.0 {
             Kind::Silent => {}
+            // A worker that has not heard yet that its work is over would draw the bar once more.
+            Kind::Bar(bar) if bar.is_finished() => {}
             Kind::Bar(bar) => bar.set_position(done),
             Kind::Lines(lines) => {
                 let mut lines = lock(lines);

@@ -112,6 +112,11 @@ impl Job {
 
     /// A file, or everything below a folder.
     fn local(&self, index: &DriveIndex, source: &Path) -> Result<Done> {
+        // What a shell passes as a file is one of its own process, not of the store's owner.
+        if ["/dev/fd", "/proc/self/fd"].iter().any(|of_process| source.starts_with(of_process)) {
+            let text = "a pipe of the shell cannot be put: use `… | hdrive put KEY/path -`";
+            return Err(Failure::new(Exit::Usage, text));
+        }
         let meta = std::fs::symlink_metadata(source).or_fail(Exit::Failed, source.display())?;
         let (folder, found) = if meta.is_dir() {
             (source.to_path_buf(), scan(source, &DrivePath::root()))

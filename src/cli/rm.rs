@@ -30,12 +30,16 @@ pub async fn run(args: Rm, cx: Context) -> Result {
     }
     let drive = live.drive().await.map_err(failed)?;
     let paths = paths_below(&index, &target.path);
+    let kept = index.kept_below(&target.path);
     let gate = Arc::new(Gate::default());
     let passing = Arc::clone(&gate);
     let mut work = tokio::task::spawn_blocking(move || -> Result<usize> {
         let mut batch = drive.batch().or_exit(Exit::Store)?;
         for path in &paths {
             batch.delete(path).or_exit(Exit::Store)?;
+        }
+        for folder in &kept {
+            batch.forget_dir(folder).or_exit(Exit::Store)?;
         }
         if !passing.pass() {
             return Err(Failure::new(Exit::Interrupted, "interrupted"));

@@ -67,6 +67,24 @@ fn a_daemon_that_cannot_start_says_why() {
 }
 
 #[test]
+fn what_a_daemon_waits_for_is_told_meanwhile() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    let mut command = lab.command("alice", &["share", "--daemon", text(&folder)]);
+    command.env("HDRIVE_BOOTSTRAP", NOWHERE).stderr(std::process::Stdio::piped());
+    let mut start = Hdrive::spawn(command);
+    start.line("key: ");
+    let told = || {
+        fs::read_to_string(lab.path("alice/daemon.log")).ok()?.lines().next().map(str::to_string)
+    };
+    let told = eventually("what is wrong", PATIENCE, told);
+    std::thread::sleep(Duration::from_secs(1));
+    start.signal(Signal::SIGINT);
+    start.wait(SOON);
+    assert!(start.errors().contains(&told), "{told}");
+}
+
+#[test]
 fn a_daemon_does_not_come_up_when_its_start_was_interrupted() {
     let lab = Lab::new();
     let folder = lab.folder("shared");

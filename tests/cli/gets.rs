@@ -148,42 +148,35 @@ fn nothing_different_is_replaced_unless_it_is_asked_for() {
 fn an_unfinished_download_is_resumed_where_it_began() {
     let lab = Lab::new();
     let folder = lab.folder("shared");
-    fs::create_dir(folder.join("sub")).unwrap();
-    for name in ["one", "sub/two", "three"] {
+    fs::create_dir_all(folder.join("dir/sub")).unwrap();
+    for name in ["dir/one", "dir/sub/two"] {
         fs::write(folder.join(name), name).unwrap();
     }
-    fs::write(folder.join("large"), pattern(1, 10_000_000)).unwrap();
-    let (share, key) = lab.share("alice", &folder);
-    assert_eq!(lab.run("bob", &["cat", &format!("{key}/one")]).text(), "one");
-    assert_eq!(lab.run("bob", &["cat", &format!("{key}/sub/two")]).text(), "sub/two");
-    assert_eq!(lab.run("bob", &["cat", &format!("{key}/three")]).text(), "three");
+    // What is never complete.
+    symlink("/etc/passwd", folder.join("dir/out")).unwrap();
+    let (_share, key) = lab.share("alice", &folder);
     let here = lab.folder("here");
     let copy = here.join("copy");
-    for end in [Signal::SIGKILL, Signal::SIGINT] {
-        share.signal(Signal::SIGSTOP);
-        let mut command = lab.command("bob", &["get", &key, "copy"]);
-        command.current_dir(&here);
-        let mut first = Hdrive::spawn(command);
-        // What is in the store already comes first, and the rest waits for a peer.
-        eventually("the small files", PATIENCE, || copy.join("sub/two").exists().then_some(()));
-        first.signal(end);
-        first.wait(PATIENCE);
-        share.signal(Signal::SIGCONT);
-        let inode = || fs::metadata(copy.join("one")).unwrap().ino();
-        let before = inode();
-        got(&lab, &here, &[&key, "copy"]);
-        assert_eq!(names(&copy), ["large", "one", "sub", "three"], "{end}");
-        assert_eq!(inode(), before);
-        // It is complete: a folder like any other.
-        got(&lab, &here, &[&key, "copy"]);
-        assert_eq!(read(copy.join(&key).join("one")), "one");
-        fs::remove_dir_all(&copy).unwrap();
-        // For the second round something must be missing again.
-        fs::remove_dir_all(lab.path("bob")).unwrap();
-        for name in ["one", "sub/two", "three"] {
-            assert_eq!(lab.run("bob", &["cat", &format!("{key}/{name}")]).text(), name);
-        }
-    }
+    let target = format!("{key}/dir");
+    assert_eq!(get(&lab, &here, &[&target, "copy"]).code, 1);
+    assert_eq!(names(&copy), ["one", "sub"]);
+    let inode = || fs::metadata(copy.join("one")).unwrap().ino();
+    let before = inode();
+    fs::remove_file(copy.join("sub/two")).unwrap();
+    assert_eq!(get(&lab, &here, &[&target, "copy"]).code, 1);
+    assert_eq!(names(&copy), ["one", "sub"]);
+    assert_eq!((read(copy.join("sub/two")), inode()), ("dir/sub/two".into(), before));
+    // Of another drive or folder it is a folder like any other.
+    got(&lab, &here, &[&format!("{key}/dir/sub"), "copy"]);
+    assert_eq!(names(&copy), ["one", "sub"]);
+    // Complete, it is as well.
+    fs::remove_file(folder.join("dir/out")).unwrap();
+    let gone = || (!lab.run("bob", &["ls", &target]).text().contains("out")).then_some(());
+    eventually("the change", PATIENCE, gone);
+    got(&lab, &here, &[&target, "copy"]);
+    assert_eq!(names(&copy), ["one", "sub"]);
+    got(&lab, &here, &[&target, "copy"]);
+    assert_eq!(names(&copy), ["dir", "one", "sub"]);
 }
 
 #[test]

@@ -77,6 +77,11 @@ fn nothing_is_put_where_it_would_hide_something() {
     let done = lab.run("alice", &["put", "mine", text(&clash)]);
     assert_eq!(done.code, 1, "{}", done.stderr);
     assert_eq!(list(&lab), before);
+    // A pipe of this process would be another's, or none, where it is opened.
+    assert_eq!(lab.run("alice", &["put", "mine/pipe", "/dev/fd/0"]).code, 2);
+    assert_eq!(lab.run("alice", &["put", "mine/empty", "/dev/stdin"]).code, 0);
+    assert_eq!(lab.run("alice", &["cat", "mine/empty"]).text(), "");
+    assert!(lab.run("alice", &["ls", "-l", "mine/empty"]).text().starts_with("-rw"));
     // A file in the place of a file is what put is for.
     assert_eq!(lab.run("alice", &["put", "mine/plain", text(&folder.join("sub/file"))]).code, 0);
     assert_eq!(lab.run("alice", &["cat", "mine/plain"]).text(), "file");
