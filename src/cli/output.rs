@@ -2,7 +2,7 @@
 //! another process than the one that runs the command (see `owner.rs`).
 
 use super::gate::Gate;
-use super::progress::Progress;
+use super::progress::{Bar, Progress};
 use super::words::{printable, printable_json, without_numbers};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
@@ -24,6 +24,8 @@ pub struct Output {
     /// The first line that could not be written.
     lost: OnceLock<io::Error>,
     face: Option<Face>,
+    /// The progress that is shown now, on the same terminal.
+    bar: Mutex<Option<Bar>>,
     pub json: bool,
     pub quiet: bool,
 }
@@ -37,6 +39,7 @@ impl Output {
             stderr: Mutex::new(stderr.into()),
             lost: OnceLock::new(),
             face: None,
+            bar: Mutex::default(),
             json,
             quiet,
         }
@@ -53,7 +56,7 @@ impl Output {
     }
 
     fn put_line(&self, line: &str) {
-        match self.write(format!("{line}\n").as_bytes()) {
+        match self.beside_bar(|| self.write(format!("{line}\n").as_bytes())) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 let _ = self.lost.set(error);
             }
@@ -106,8 +109,19 @@ impl Output {
     }
 
     fn tell(&self, kind: &str, text: impl std::fmt::Display) {
-        let mut err = self.stderr.lock().unwrap_or_else(|e| e.into_inner());
-        let _ = writeln!(err, "{}", told(kind, text));
+        self.beside_bar(|| {
+            let mut err = self.stderr.lock().unwrap_or_else(|e| e.into_inner());
+            let _ = writeln!(err, "{}", told(kind, text));
+        });
+    }
+
+    /// Prints without a progress bar in the way.
+    fn beside_bar<T>(&self, print: impl FnOnce() -> T) -> T {
+        let bar = self.bar.lock().unwrap_or_else(|e| e.into_inner()).clone();
+        match bar {
+            Some(bar) => bar.aside(print),
+            None => print(),
+        }
     }
 
     /// Standard input, for `put KEY/path -`. It ends with an error when `gate` is shut.
@@ -126,10 +140,12 @@ impl Output {
     /// See [`Progress`].
     pub fn progress(&self, what: &str, total: u64) -> Progress {
         let stderr = self.stderr.lock().unwrap_or_else(|e| e.into_inner()).try_clone();
-        match stderr {
+        let progress = match stderr {
             Ok(file) if !self.quiet && !self.json => Progress::on(file, what, total),
             _ => Progress::silent(),
-        }
+        };
+        *self.bar.lock().unwrap_or_else(|e| e.into_inner()) = progress.bar();
+        progress
     }
 }
 

@@ -1,29 +1,51 @@
 //! Progress of a long work, on stderr: a bar on a terminal, a line now and then elsewhere.
+//!
+//! The bar is one line that is written over: the cursor stays behind it, so that what the terminal adds by
+//! itself (`^C`) goes away with it.
 
 use super::words::bytes;
-use console::Term;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A line of progress is printed this often where stderr is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
-/// Times a second that a bar is drawn.
-const DRAWS: u8 = 10;
+/// A bar is drawn this often, and not before a work has taken this long.
+const DRAW_EVERY: Duration = Duration::from_millis(100);
+/// The pace is that of about the last so many seconds.
+const PACE: f64 = 3.0;
 /// Columns of a terminal that does not tell.
 const USUAL_WIDTH: usize = 80;
 /// Columns of the bar itself.
 const BAR: usize = 30;
+/// To the beginning of the line, and nothing in it.
+const ERASE: &[u8] = b"\r\x1b[K";
 
 /// A running progress display; gone when dropped.
 pub struct Progress(Kind);
 
 enum Kind {
     Silent,
-    Bar(ProgressBar),
+    Bar(Bar),
     Lines(Mutex<Lines>),
+}
+
+/// A bar on a terminal. Clones are one.
+#[derive(Clone)]
+pub struct Bar(Arc<Mutex<Drawn>>);
+
+struct Drawn {
+    file: File,
+    what: String,
+    total: u64,
+    done: u64,
+    /// When it was drawn last, and how much was done then.
+    drawn: (Instant, u64),
+    /// Bytes a second.
+    pace: Option<f64>,
+    shown: bool,
+    over: bool,
 }
 
 struct Lines {
@@ -51,33 +73,21 @@ impl Progress {
                 next,
             })));
         }
-        let Ok(reader) = file.try_clone() else { return Self::silent() };
-        let term = Term::read_write_pair(reader, file);
-        let target = ProgressDrawTarget::term(term.clone(), DRAWS);
-        let bar = ProgressBar::with_draw_target(Some(total), target);
-        let what = what.to_string();
-        let line = move |state: &ProgressState, to: &mut dyn std::fmt::Write| {
-            let total = state.len().filter(|total| *total > 0);
-            let width = match term.size().1 {
-                0 => USUAL_WIDTH,
-                width => usize::from(width),
-            };
-            let rate = bytes(state.per_sec() as u64);
-            let _ = to.write_str(&line(&what, state.pos(), total, &rate, state.eta(), width));
-        };
-        if let Ok(style) = ProgressStyle::with_template("{line}") {
-            bar.set_style(style.with_key("line", line));
-        }
-        Self(Kind::Bar(bar))
+        let (what, drawn) = (what.into(), (Instant::now(), 0));
+        let drawn =
+            Drawn { file, what, total, done: 0, drawn, pace: None, shown: false, over: false };
+        Self(Kind::Bar(Bar(Arc::new(Mutex::new(drawn)))))
     }
 
     /// `done` of the total so far, in bytes.
     pub fn set(&self, done: u64) {
         match &self.0 {
             Kind::Silent => {}
-            // A worker that has not heard yet that its work is over would draw the bar once more.
-            Kind::Bar(bar) if bar.is_finished() => {}
-            Kind::Bar(bar) => bar.set_position(done),
+            Kind::Bar(bar) => {
+                let mut bar = lock(&bar.0);
+                bar.done = done;
+                bar.draw_when_due();
+            }
             Kind::Lines(lines) => {
                 let mut lines = lock(lines);
                 lines.done = done;
@@ -90,15 +100,16 @@ impl Progress {
     pub fn resume(&self, done: u64) {
         self.set(done);
         if let Kind::Bar(bar) = &self.0 {
-            bar.reset_eta();
+            let mut bar = lock(&bar.0);
+            (bar.drawn, bar.pace) = ((Instant::now(), done), None);
         }
     }
 
-    /// Does `tell`, which prints, without the display in its way.
-    pub fn aside<T>(&self, tell: impl FnOnce() -> T) -> T {
+    /// What must be out of the way when something else is printed.
+    pub fn bar(&self) -> Option<Bar> {
         match &self.0 {
-            Kind::Bar(bar) => bar.suspend(tell),
-            _ => tell(),
+            Kind::Bar(bar) => Some(bar.clone()),
+            _ => None,
         }
     }
 
@@ -106,7 +117,7 @@ impl Progress {
     pub fn set_total(&self, total: u64) {
         match &self.0 {
             Kind::Silent => {}
-            Kind::Bar(bar) => bar.set_length(total),
+            Kind::Bar(bar) => lock(&bar.0).total = total,
             Kind::Lines(lines) => lock(lines).total = total,
         }
     }
@@ -114,7 +125,55 @@ impl Progress {
     /// Takes the display away.
     pub fn clear(&self) {
         if let Kind::Bar(bar) = &self.0 {
-            bar.finish_and_clear();
+            let mut bar = lock(&bar.0);
+            bar.erase();
+            // A worker that has not heard yet that its work is over must not draw it once more.
+            bar.over = true;
+        }
+    }
+}
+
+impl Bar {
+    /// Prints without the bar in the way.
+    pub fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        let mut bar = lock(&self.0);
+        let shown = bar.shown;
+        bar.erase();
+        let printed = print();
+        if shown {
+            bar.draw();
+        }
+        printed
+    }
+}
+
+impl Drawn {
+    fn draw_when_due(&mut self) {
+        let (at, before) = self.drawn;
+        let passed = at.elapsed();
+        if self.over || passed < DRAW_EVERY {
+            return;
+        }
+        let now = self.done.saturating_sub(before) as f64 / passed.as_secs_f64();
+        // What is known of the pace weighs less the longer ago it was learnt.
+        let old = (-passed.as_secs_f64() / PACE).exp();
+        self.pace = Some(self.pace.map_or(now, |pace| pace * old + now * (1.0 - old)));
+        self.drawn = (Instant::now(), self.done);
+        self.draw();
+    }
+
+    fn draw(&mut self) {
+        let width = rustix::termios::tcgetwinsize(&self.file).map_or(0, |size| size.ws_col);
+        let width = if width == 0 { USUAL_WIDTH } else { usize::from(width) };
+        let total = Some(self.total).filter(|total| *total > 0);
+        let line = line(&self.what, self.done, total, self.pace.unwrap_or(0.0) as u64, width);
+        let _ = self.file.write_all(&[ERASE, line.as_bytes()].concat());
+        self.shown = true;
+    }
+
+    fn erase(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            let _ = self.file.write_all(ERASE);
         }
     }
 }
@@ -145,23 +204,18 @@ impl Drop for Progress {
 
 /// The most telling line that fits into `width` columns: one that is longer would be left behind on the screen
 /// each time it is drawn anew.
-fn line(
-    what: &str,
-    done: u64,
-    total: Option<u64>,
-    rate: &str,
-    left: Duration,
-    width: usize,
-) -> String {
-    let here = bytes(done);
+fn line(what: &str, done: u64, total: Option<u64>, pace: u64, width: usize) -> String {
+    let (here, rate) = (bytes(done), bytes(pace));
     let lines = match total {
         Some(total) => {
             let percent = percent(done, total);
             let filled = (percent as usize * BAR / 100).min(BAR);
             let bar = format!("{}{}", "=".repeat(filled), " ".repeat(BAR - filled));
             let all = bytes(total);
+            let left = total.saturating_sub(done).checked_div(pace);
+            let left = left.map_or(String::new(), |seconds| format!(", {seconds} s left"));
             vec![
-                format!("{what} [{bar}] {here} of {all}, {rate}/s, {} s left", left.as_secs()),
+                format!("{what} [{bar}] {here} of {all}, {rate}/s{left}"),
                 format!("{what} {here} of {all}, {rate}/s"),
                 format!("{what} {percent} %, {rate}/s"),
                 format!("{what} {percent} %"),
@@ -178,8 +232,8 @@ fn percent(done: u64, total: u64) -> u64 {
     percent.min(100) as u64
 }
 
-fn lock(lines: &Mutex<Lines>) -> MutexGuard<'_, Lines> {
-    lines.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(display: &Mutex<T>) -> MutexGuard<'_, T> {
+    display.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -190,15 +244,14 @@ mod tests {
     fn a_line_of_progress_fits_into_any_terminal() {
         for width in 0..200 {
             for total in [None, Some(3 << 20)] {
-                let line = line("downloading", 1 << 20, total, "1.0 MiB", Duration::ZERO, width);
+                let line = line("downloading", 1 << 20, total, 1 << 20, width);
                 assert!(line.chars().count() < width.max(1), "{width}: {line}");
                 assert!(width < 10 || !line.is_empty(), "{width}");
             }
         }
-        let at =
-            |width| line("downloading", 1 << 20, Some(4 << 20), "1.0 MiB", Duration::ZERO, width);
+        let at = |width| line("downloading", 1 << 20, Some(4 << 20), 1 << 20, width);
         assert_eq!(at(20), "downloading 25 %");
-        assert!(at(100).contains("[=======   "), "{}", at(100));
+        assert!(at(100).contains("[=======   ") && at(100).ends_with("3 s left"), "{}", at(100));
         assert_eq!(percent(u64::MAX, 1), 100);
     }
 }

@@ -73,7 +73,7 @@ async fn hold(drive: DriveUse, cx: Context, fetching: Arc<Fetching>, history: bo
                 // Who is told so may rely on it: others find it here.
                 let topic = Topic::from(drive.db().discovery_key());
                 cx.node.announced(topic, ANNOUNCE).await;
-                fetching.aside(|| cx.out.pair("complete", drive.key()));
+                cx.out.pair("complete", drive.key());
                 told = Some(version);
                 held = Some(Held { version, fork: drive.db().fork() });
             }
@@ -227,14 +227,6 @@ impl Fetching {
         display.drives.remove(&key);
         if display.drives.is_empty() {
             display.progress = None;
-        }
-    }
-
-    /// Prints without the display in the way.
-    fn aside(&self, tell: impl FnOnce()) {
-        match &self.lock().progress {
-            Some(progress) => progress.aside(tell),
-            None => tell(),
         }
     }
 
