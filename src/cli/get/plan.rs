@@ -119,13 +119,31 @@ impl Plan {
 /// relative to the link. One that leads out of what is downloaded is not written: there it would name a file of
 /// this machine.
 fn written_target(base: &DrivePath, path: &DrivePath, target: &str) -> Result<String, String> {
-    let shown = shown_target(path, target).map_err(|_| "no file system takes its target")?;
+    let unusable = "no file system takes its target";
+    let shown = shown_target(path, target).map_err(|_| unusable)?;
     let depth = path.names().count() - base.names().count() - 1;
-    let ups = shown.split('/').filter(|part| *part == "..").count();
-    if ups > depth {
-        return Err(format!("this link leads out of {base}, to '{target}'"));
+    if shown.split('/').filter(|part| *part == "..").count() <= depth {
+        return Ok(shown.into_owned());
     }
-    Ok(shown.into_owned())
+    // It climbs out of the folder; perhaps it comes back.
+    let mut there: Vec<&str> = path.names().collect();
+    there.pop();
+    for part in shown.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(there.pop()),
+            name => there.push(name),
+        }
+    }
+    let folder: Vec<&str> = base.names().collect();
+    let Some(inside) = there.strip_prefix(&folder[..]) else {
+        return Err(format!("this link leads out of {base}, to '{target}'"));
+    };
+    let place =
+        path.names().skip(folder.len()).try_fold(DrivePath::root(), |to, name| to.join(name));
+    let place = place.map_err(|_| unusable)?;
+    let target = format!("/{}", inside.join("/"));
+    shown_target(&place, &target).map(Into::into).map_err(|_| unusable.into())
 }
 
 /// A name for a file beside the folder of its name.
