@@ -5,8 +5,9 @@ use super::bootstrap;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::output::say;
 use crate::crypto::KeyPair;
-use crate::swarm::Limits;
 use crate::swarm::driver::{Network, NetworkConfig};
+use crate::swarm::{Limits, SwarmEvent};
+use std::net::SocketAddrV4;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub fn run(args: &Dht, global: &Global) -> Result<Exit> {
@@ -26,17 +27,18 @@ pub fn run(args: &Dht, global: &Global) -> Result<Exit> {
             let text = format!("UDP port {} is taken: pass --bind with another", args.bind.port());
             return Err(Failure::new(Exit::Failed, text));
         }
-        let listening = match global.json {
-            true => serde_json::json!({"listening": bound.to_string()}).to_string(),
-            false => format!("listening: {bound}"),
-        };
-        say(listening).or_fail(Exit::Failed, "standard output")?;
+        tell(bound, global)?;
         let mut interrupt = signal(SignalKind::interrupt()).or_exit(Exit::Failed)?;
         let mut terminate = signal(SignalKind::terminate()).or_exit(Exit::Failed)?;
         loop {
             tokio::select! {
                 events = events.recv() => match events {
-                    Some(events) => events.iter().for_each(|event| tracing::debug!(?event)),
+                    Some(events) => for event in events {
+                        match event {
+                            SwarmEvent::Moved { address } => tell(address, global)?,
+                            event => tracing::debug!(?event),
+                        }
+                    },
                     None => return Err(Failure::new(Exit::Failed, "the network stopped")),
                 },
                 _ = interrupt.recv() => return Ok(Exit::Ok),
@@ -44,4 +46,13 @@ pub fn run(args: &Dht, global: &Global) -> Result<Exit> {
             }
         }
     })
+}
+
+/// Says where others find this node.
+fn tell(address: SocketAddrV4, global: &Global) -> Result {
+    let listening = match global.json {
+        true => serde_json::json!({"listening": address.to_string()}).to_string(),
+        false => format!("listening: {address}"),
+    };
+    say(listening).or_fail(Exit::Failed, "standard output")
 }

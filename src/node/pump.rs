@@ -175,6 +175,7 @@ impl Pump {
         while let Some(event) = events.next() {
             match event {
                 SwarmEvent::Ready => tracing::info!("the DHT answers"),
+                SwarmEvent::Moved { address } => tracing::info!(%address, "the address changed"),
                 SwarmEvent::Connected { conn, remote, handshake_hash, initiator, addr, .. } => {
                     tracing::info!(%addr, peer = %crate::key::short(&remote.0), "connected");
                     let conn = ConnId(conn.0);

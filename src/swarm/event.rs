@@ -55,6 +55,8 @@ impl Default for Limits {
 pub enum SwarmEvent {
     /// The DHT answers.
     Ready,
+    /// Our public address, as a full node, is another one.
+    Moved { address: SocketAddrV4 },
     /// A connection is open; frames may be sent.
     Connected {
         conn: ConnId,

@@ -330,6 +330,13 @@ impl Swarm {
         self.pump(now);
     }
 
+    /// A full node's public address is another one now.
+    pub fn set_address(&mut self, address: SocketAddrV4, now: Instant) {
+        self.dht.set_address(address, now);
+        self.events.push_back(SwarmEvent::Moved { address });
+        self.pump(now);
+    }
+
     /// Whether we know no node of the DHT.
     pub fn is_alone(&self) -> bool {
         self.dht.nodes() == 0

@@ -1,5 +1,5 @@
-//! Whom a peer asks when nobody was named: the public nodes. Run in a network of its own that leads nowhere,
-//! whose firewall counts what would have left.
+//! Whom a peer asks when nobody was named: the public nodes; and a node whose network comes up late. Run in a
+//! network of its own that leads nowhere, whose firewall counts what would have left.
 
 use crate::common::{Hdrive, PATIENCE, available, eventually};
 use nix::sys::signal::Signal;
@@ -142,4 +142,16 @@ fn named_nodes_are_asked_and_nobody_else_even_if_their_names_do_not_resolve() {
     }
     share.signal(Signal::SIGINT);
     assert!(share.wait(PATIENCE).success());
+}
+
+#[test]
+fn a_dht_node_that_starts_before_its_network_follows_its_address() {
+    let Some(nowhere) = Nowhere::new("late") else { return };
+    nowhere.inside("ip addr del 192.0.2.1/24 dev out");
+    let mut dht = Hdrive::spawn(nowhere.command(&["dht", "--bind", "0.0.0.0:4977"]));
+    assert_eq!(dht.line("listening: "), "127.0.0.1:4977");
+    nowhere.inside("ip addr add 192.0.2.9/24 dev out");
+    assert_eq!(dht.line("listening: "), "192.0.2.9:4977");
+    dht.signal(Signal::SIGINT);
+    assert!(dht.wait(PATIENCE).success());
 }

@@ -123,3 +123,30 @@ async fn a_stopped_network_ends_its_channel_and_its_announcement() {
     });
     assert_eq!(found.await, 0);
 }
+
+#[test]
+fn an_answer_leaves_from_the_address_that_was_asked() {
+    use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+    let config = hdrive::swarm::driver::NetworkConfig {
+        key_pair: hdrive::crypto::KeyPair::generate(),
+        bind: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
+        bootstrap: vec![],
+        persistent: true,
+        address: None,
+        limits: hdrive::swarm::Limits::default(),
+    };
+    let (net, _events) = hdrive::swarm::driver::Network::start(config).unwrap();
+    let asker = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    asker.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    for last in [1, 2, 3] {
+        let asked = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, last), net.local_addr().port());
+        // A dht-rpc PING: request, internal, its number, whom it is for, command 0.
+        let mut ping = vec![0x03, 4, last, 0, 127, 0, 0, last];
+        ping.extend(asked.port().to_le_bytes());
+        ping.push(0);
+        asker.send_to(&ping, asked).unwrap();
+        let mut buf = [0; 500];
+        let (_, from) = asker.recv_from(&mut buf).expect("an answer");
+        assert_eq!((from, buf[0], buf[2]), (asked.into(), 0x13, last));
+    }
+}

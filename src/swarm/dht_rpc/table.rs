@@ -148,6 +148,11 @@ impl Table {
         self.by_order.insert(order, *id);
     }
 
+    /// What nodes said of our address counts no more.
+    pub fn forget_samples(&mut self) {
+        self.rows.iter_mut().flatten().for_each(|node| node.sampled = 0);
+    }
+
     pub fn row(&self, i: usize) -> &[Node] {
         &self.rows[i]
     }

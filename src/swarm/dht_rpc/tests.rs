@@ -253,3 +253,57 @@ fn queries_wait_for_room_instead_of_counting_nodes_as_dead() {
     assert_eq!(found.filter(|n| *n == 15).count(), queries);
     assert_eq!(rpc.table().len(), 15);
 }
+
+/// Answers everything as `run` does, but as seen from elsewhere.
+fn run_at(rpc: &mut Rpc, now: &mut Instant, time: Duration, seen_at: SocketAddrV4) {
+    let end = *now + time;
+    loop {
+        for asked in sent(rpc) {
+            let response = Response {
+                tid: asked.tid,
+                to: seen_at,
+                id: Some(node_id(asked.to)),
+                token: None,
+                closer: vec![],
+                error: 0,
+                value: None,
+            };
+            rpc.handle_datagram(SocketId::MAIN, asked.to, &response.encode(), *now);
+        }
+        match rpc.poll_timeout().filter(|at| *at <= end) {
+            Some(at) => *now = at.max(*now),
+            None => break,
+        }
+        rpc.handle_timeout(*now);
+    }
+    *now = end;
+}
+
+#[test]
+fn a_full_node_whose_network_changes_takes_the_id_of_its_new_address_within_a_minute() {
+    let mut now = epoch();
+    let mut rpc = rpc(true, now);
+    for n in 0..10 {
+        ping_from(&mut rpc, host(n), node_id(host(n)), now);
+    }
+    let (old, new) = (addr("9.9.9.9:9"), addr("7.7.7.7:7"));
+    run_at(&mut rpc, &mut now, 3600 * SECOND, old);
+    assert_eq!(rpc.id(), Some(node_id(old)));
+    rpc.network_changed(now);
+    run_at(&mut rpc, &mut now, 60 * SECOND, new);
+    assert_eq!((rpc.address(), rpc.id()), (Some(new), Some(node_id(new))));
+}
+
+#[test]
+fn the_first_node_of_a_network_is_told_its_new_address() {
+    let now = epoch();
+    let first = Some(addr("127.0.0.1:9"));
+    let config =
+        RpcConfig { bootstrap: vec![], persistent: true, address: first, allow_bogons: true };
+    let mut rpc = Rpc::new(config, StdRng::seed_from_u64(1), now);
+    assert_eq!(rpc.id(), Some(node_id(addr("127.0.0.1:9"))));
+    rpc.set_address(addr("10.0.0.7:9"), now);
+    assert_eq!(rpc.id(), Some(node_id(addr("10.0.0.7:9"))));
+    let told = std::iter::from_fn(|| rpc.poll_event());
+    assert!(told.filter(|e| matches!(e, RpcEvent::Persistent(_))).count() == 2);
+}

@@ -11,7 +11,7 @@ use super::message::internal;
 use super::query::{CONCURRENCY, DownHints, QueryId, QuerySpec};
 use super::requests::Purpose;
 use super::table::{Added, Node};
-use super::{Ask, K, Rpc, RpcEvent, node_id};
+use super::{Ask, K, NatSampler, Rpc, RpcEvent, bogon, node_id};
 use crate::codec::net;
 use crate::key::NodeId;
 use rand::Rng;
@@ -179,6 +179,24 @@ impl Rpc {
             let (online, degraded) = (self.health.online(), self.health.degraded());
             self.events.push_back(RpcEvent::Health { online, degraded });
         }
+    }
+
+    /// Our public address is another one: a full node takes the id of that.
+    pub fn set_address(&mut self, address: SocketAddrV4, now: Instant) {
+        self.config.allow_bogons |= bogon::is_bogon(address.ip());
+        self.config.address = Some(address);
+        if self.update_id() && self.upkeep.bootstrap.is_none() {
+            self.start_bootstrap(now);
+        }
+    }
+
+    /// Our addresses changed: what nodes said of the one before is void, and they are asked anew.
+    pub fn network_changed(&mut self, now: Instant) {
+        self.nat = NatSampler::default();
+        self.config.address.into_iter().for_each(|address| self.nat.add(address));
+        self.upkeep.samplers.clear();
+        self.table.forget_samples();
+        self.refresh(now);
     }
 
     fn wake_up(&mut self) {

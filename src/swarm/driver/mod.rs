@@ -17,9 +17,11 @@
 #[cfg(test)]
 mod bench;
 mod bootstrap;
+mod clock;
 mod inbox;
 mod interfaces;
 mod socket;
+mod ways;
 
 pub use bootstrap::{BootstrapError, BootstrapNode};
 
@@ -29,6 +31,7 @@ use crate::codec::FrameBuf;
 use crate::crypto::KeyPair;
 use crate::key::{PublicKey, Topic};
 use bootstrap::{Bootstrap, LookUp, look_up};
+use clock::Clock;
 use inbox::{Command, Inbox};
 use interfaces::local_addresses;
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -41,6 +44,7 @@ use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
+use ways::Ways;
 
 /// Batches received in one turn before the machine may decide and send.
 const RECEIVES_PER_TURN: usize = 4;
@@ -102,13 +106,18 @@ impl Network {
     ) -> io::Result<(NetworkHandle, mpsc::UnboundedReceiver<Vec<SwarmEvent>>)> {
         let socket = Socket::bind(config.bind)?;
         let bound = socket.local_addr()?;
+        let follows = follows_address(&config, bound);
         let config = NetworkConfig { address: own_address(&config, bound), ..config };
         let local_addr = config.address.unwrap_or(bound);
         let inbox = Arc::new(Inbox::new()?);
         let public_key = PublicKey(config.key_pair.public());
         let (events, receiver) = mpsc::unbounded_channel();
         let owner = Owner { inbox: inbox.clone(), local_addr, public_key };
-        let turn = move || Driver::new(config, socket, bound, inbox, events).run();
+        let turn = move || {
+            let mut driver = Driver::new(config, socket, bound, inbox, events);
+            driver.follows_address = follows;
+            driver.run();
+        };
         std::thread::Builder::new().name("network".into()).spawn(turn)?;
         Ok((NetworkHandle { owner: Arc::new(owner) }, receiver))
     }
@@ -123,6 +132,12 @@ fn own_address(config: &NetworkConfig, bound: SocketAddrV4) -> Option<SocketAddr
         None if config.persistent && config.bootstrap.is_empty() => first(),
         known => known,
     }
+}
+
+/// Whether [`own_address`] is the first of this machine's, whatever that becomes.
+fn follows_address(config: &NetworkConfig, bound: SocketAddrV4) -> bool {
+    let unknown = config.address.is_none() && config.bootstrap.is_empty();
+    config.persistent && unknown && bound.ip().is_unspecified()
 }
 
 impl NetworkHandle {
@@ -217,6 +232,13 @@ struct Driver {
     blocked: Option<Transmit>,
     traffic: Traffic,
     bootstrap: Bootstrap,
+    clock: Clock,
+    /// When the turn began.
+    turn_at: Instant,
+    ways: Ways,
+    /// Our public address is the first of this machine's.
+    follows_address: bool,
+    address: Option<SocketAddrV4>,
     local_addresses: Vec<SocketAddrV4>,
     interfaces_at: Instant,
     /// We are to stop, by then at the latest.
@@ -239,7 +261,8 @@ impl Driver {
     ) -> Self {
         let NetworkConfig { key_pair, bootstrap, persistent, address, limits, .. } = config;
         let local_addresses = local_addresses(bound);
-        let now = Instant::now();
+        let mut clock = Clock::new();
+        let now = clock.now();
         let bootstrap = Bootstrap::new(bootstrap, now);
         let config = SwarmConfig {
             key_pair,
@@ -264,6 +287,11 @@ impl Driver {
             blocked: None,
             traffic: Traffic::default(),
             bootstrap,
+            clock,
+            turn_at: now,
+            ways: Ways::default(),
+            follows_address: false,
+            address,
             local_addresses,
             interfaces_at: now + INTERFACES_EVERY,
             stop_by: None,
@@ -275,8 +303,15 @@ impl Driver {
         let _ = nix::sys::prctl::set_timerslack(1000);
         let mut more = true;
         loop {
-            let now = Instant::now();
+            let now = self.clock.now();
             self.traffic.turns += 1;
+            if Clock::slept(self.turn_at, now, INTERFACES_EVERY) {
+                // The machines see by the time itself that much has faded.
+                tracing::info!(time = ?(now - self.turn_at), "the machine slept");
+                self.interfaces_at = now;
+                self.bootstrap.hurry(now);
+            }
+            self.turn_at = now;
             self.take_commands(now);
             let received = more && self.receive(now);
             if self.swarm.poll_timeout().is_some_and(|at| at <= now) {
@@ -319,7 +354,10 @@ impl Driver {
             Command::LeavePeer(key) => self.swarm.leave_peer(&key, now),
             Command::Close(conn) => self.swarm.close(conn, now),
             Command::Release(conn) => self.swarm.release(conn, now),
-            Command::Ban(key, until) => self.swarm.ban(key, until, now),
+            Command::Ban(key, until) => {
+                let until = self.clock.at(until);
+                self.swarm.ban(key, until, now);
+            }
             Command::Found(name, found) => {
                 let changed = self.bootstrap.found(&name, found);
                 if changed || !self.bootstrap.is_pending() {
@@ -345,8 +383,9 @@ impl Driver {
         for (i, socket) in self.sockets.iter_mut().enumerate() {
             for _ in 0..RECEIVES_PER_TURN {
                 let more = socket.receive();
-                for (from, bytes, stride) in socket.datagrams() {
+                for (from, to, bytes, stride) in socket.datagrams() {
                     any = true;
+                    to.into_iter().for_each(|to| self.ways.note(from, to));
                     self.traffic.no_way = None;
                     self.traffic.received += 1;
                     self.traffic.received_bytes += bytes.len() as u64;
@@ -377,10 +416,7 @@ impl Driver {
             let Some(Transmit { socket, to, segment_size, ttl }) = self.blocked else {
                 return false;
             };
-            let sent = self
-                .sockets
-                .get(usize::from(socket.0))
-                .map_or(Sent::Done, |socket| socket.send(to, &self.buf, segment_size, ttl));
+            let sent = self.send(socket, to, segment_size, ttl);
             match sent {
                 Sent::Done => {
                     self.traffic.sent += 1;
@@ -397,6 +433,24 @@ impl Driver {
             self.blocked = None;
         }
         true
+    }
+
+    /// Sends from the address that `to` writes to, if it does.
+    fn send(
+        &mut self,
+        socket: SocketId,
+        to: SocketAddrV4,
+        segment: Option<usize>,
+        ttl: Option<u8>,
+    ) -> Sent {
+        let Some(socket) = self.sockets.get(usize::from(socket.0)) else { return Sent::Done };
+        if let Some(source) = self.ways.source(&to) {
+            match socket.send_from(source, to, &self.buf, segment, ttl) {
+                Some(sent) => return sent,
+                None => self.ways.forget(&to),
+            }
+        }
+        socket.send(to, &self.buf, segment, ttl)
     }
 
     /// Gives the owner its events. `false` if there is no owner any more and nothing to finish.
@@ -424,7 +478,7 @@ impl Driver {
             return false;
         }
         self.traffic.waits += 1;
-        let now = Instant::now();
+        let now = self.clock.now();
         let names = self.bootstrap.poll_timeout(self.swarm.is_alone());
         let deadline = [self.swarm.poll_timeout(), Some(self.interfaces_at), self.stop_by, names];
         let deadline = deadline.into_iter().flatten().min().unwrap_or(self.interfaces_at);
@@ -455,7 +509,14 @@ impl Driver {
         let found = local_addresses(bound);
         if found != self.local_addresses {
             tracing::info!(addresses = ?found, "the network changed");
+            self.ways.clear();
+            let gone = self.address.is_none_or(|address| !found.contains(&address));
+            let first = found.first().copied().filter(|_| self.follows_address && gone);
             self.local_addresses = found.clone();
+            if let Some(address) = first {
+                self.address = Some(address);
+                self.swarm.set_address(address, now);
+            }
             self.swarm.network_changed(found, now);
             self.bootstrap.hurry(now);
         }

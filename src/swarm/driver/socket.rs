@@ -4,11 +4,13 @@
 //! them (`recvmmsg`, GRO). Path MTU discovery is on (`IP_PMTUDISC_PROBE`): a datagram that is too large
 //! fails instead of being cut, which is what UDX's own search for the MTU wants.
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::errno::Errno;
+use nix::libc::{in_addr, in_pktinfo};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg, setsockopt, sockopt};
 use quinn_udp::{RecvMeta, UdpSocketState};
-use std::io::{self, ErrorKind, IoSliceMut};
-use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// Runs of datagrams taken by one call. More would push the rest of the work out of the cache: each
 /// run may be as long as [`RUN`].
@@ -28,6 +30,8 @@ const DEFAULT_TTL: u32 = 64;
 pub struct Socket {
     io: UdpSocket,
     state: UdpSocketState,
+    /// Bound to all addresses of the machine.
+    any_address: bool,
     /// [`BATCH`] buffers of [`RUN`] bytes.
     buffers: Vec<u8>,
     meta: [RecvMeta; BATCH],
@@ -59,7 +63,15 @@ impl Socket {
         let state = UdpSocketState::new((&io).into())?;
         enlarge_buffers(&io);
         let buffers = vec![0; BATCH * RUN];
-        Ok(Self { io, state, buffers, meta: [RecvMeta::default(); BATCH], received: 0 })
+        let any_address = addr.ip().is_unspecified();
+        Ok(Self {
+            io,
+            state,
+            any_address,
+            buffers,
+            meta: [RecvMeta::default(); BATCH],
+            received: 0,
+        })
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddrV4> {
@@ -98,12 +110,20 @@ impl Socket {
         }
     }
 
-    /// What the last [`Self::receive`] took: sender, bytes, size of each datagram in them.
-    pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddrV4, &[u8], usize)> {
+    /// What the last [`Self::receive`] took: sender, our address that was written to if we are bound to several,
+    /// bytes, size of each datagram in them.
+    pub fn datagrams(
+        &self,
+    ) -> impl Iterator<Item = (SocketAddrV4, Option<Ipv4Addr>, &[u8], usize)> {
+        let any = self.any_address;
         let runs = self.buffers.chunks_exact(RUN).zip(&self.meta).take(self.received);
-        runs.filter_map(|(buffer, meta)| {
+        runs.filter_map(move |(buffer, meta)| {
             let SocketAddr::V4(from) = meta.addr else { return None };
-            Some((from, buffer.get(..meta.len)?, meta.stride))
+            let to = match meta.dst_ip {
+                Some(IpAddr::V4(to)) if any => Some(to),
+                _ => None,
+            };
+            Some((from, to, buffer.get(..meta.len)?, meta.stride))
         })
     }
 
@@ -123,6 +143,39 @@ impl Socket {
             let _ = self.io.set_ttl(DEFAULT_TTL);
         }
         sent
+    }
+
+    /// The same from the address `source` of this machine. None if it is not one of them, or the system wants the
+    /// run in parts: then [`Self::send`] does it.
+    pub fn send_from(
+        &self,
+        source: Ipv4Addr,
+        to: SocketAddrV4,
+        bytes: &[u8],
+        segment: Option<usize>,
+        ttl: Option<u8>,
+    ) -> Option<Sent> {
+        if ttl.is_some() {
+            return None; // a punch, which goes to who has not written yet
+        }
+        let info = in_pktinfo {
+            ipi_ifindex: 0,
+            ipi_spec_dst: SockaddrIn::from(SocketAddrV4::new(source, 0)).as_ref().sin_addr,
+            ipi_addr: in_addr { s_addr: 0 },
+        };
+        let size = segment.filter(|&size| size < bytes.len()).and_then(|s| u16::try_from(s).ok());
+        let mut control = vec![ControlMessage::Ipv4PacketInfo(&info)];
+        control.extend(size.as_ref().map(ControlMessage::UdpGsoSegments));
+        let parts = [IoSlice::new(bytes)];
+        let (fd, flags, to) = (self.io.as_raw_fd(), MsgFlags::empty(), SockaddrIn::from(to));
+        match sendmsg(fd, &parts, &control, flags, Some(&to)) {
+            Ok(_) => Some(Sent::Done),
+            Err(Errno::EAGAIN) => Some(Sent::Blocked),
+            Err(Errno::EMSGSIZE) => {
+                Some(Sent::TooLarge(segment.unwrap_or(bytes.len()).min(bytes.len())))
+            }
+            Err(_) => None,
+        }
     }
 
     fn send_run(&self, to: SocketAddrV4, bytes: &[u8], segment: Option<usize>) -> Sent {
@@ -191,7 +244,6 @@ fn enlarge_buffers(io: &UdpSocket) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
 
     fn socket() -> Socket {
         Socket::bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap()
@@ -200,7 +252,7 @@ mod tests {
     fn received(socket: &mut Socket) -> Vec<Vec<u8>> {
         // On loopback a datagram is there when its send returns.
         socket.receive();
-        let runs = socket.datagrams().flat_map(|(_, run, stride)| run.chunks(stride.max(1)));
+        let runs = socket.datagrams().flat_map(|(_, _, run, stride)| run.chunks(stride.max(1)));
         runs.map(<[u8]>::to_vec).collect()
     }
 
@@ -230,6 +282,31 @@ mod tests {
         let nowhere = SocketAddrV4::new(Ipv4Addr::new(240, 0, 0, 1), 9);
         assert_eq!(a.send(nowhere, &[1; 100], None, None), Sent::Done);
         assert_eq!(a.max_segments(), segments);
+    }
+
+    #[test]
+    fn what_goes_back_leaves_from_the_address_that_was_written_to() {
+        let mut any = Socket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let port = any.local_addr().unwrap().port();
+        let asker = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let second = Ipv4Addr::new(127, 0, 0, 2);
+        asker.send_to(b"where are you?", (second, port)).unwrap();
+        any.receive();
+        let (from, to, ..) = any.datagrams().next().unwrap();
+        assert_eq!(to, Some(second));
+        let bytes = [7; 2500];
+        for (size, segment) in [(10, None), (2500, Some(1000))] {
+            let sent = any.send_from(second, from, &bytes[..size], segment, None);
+            assert_eq!(sent, Some(Sent::Done));
+        }
+        let mut buf = [0; 3000];
+        for len in [10, 1000, 1000, 500] {
+            let (n, sender) = asker.recv_from(&mut buf).unwrap();
+            assert_eq!((n, sender), (len, (second, port).into()));
+        }
+        // Not ours: to be sent as the routes have it.
+        let foreign = Ipv4Addr::new(192, 0, 2, 77);
+        assert_eq!(any.send_from(foreign, from, &bytes[..10], None, None), None);
     }
 
     #[test]

@@ -156,8 +156,15 @@ impl HyperDht {
     pub fn set_local_addresses(&mut self, addresses: Vec<SocketAddrV4>, now: Instant) {
         if self.net.config.local_addresses != addresses {
             self.net.config.local_addresses = addresses;
+            self.net.rpc.network_changed(now);
             self.refresh(now);
         }
+    }
+
+    /// Our public address, which we were told, is another one.
+    pub fn set_address(&mut self, address: SocketAddrV4, now: Instant) {
+        self.net.rpc.set_address(address, now);
+        self.pump(now);
     }
 
     /// The nodes to start from have other addresses. True if that is news.
