@@ -328,7 +328,8 @@ impl Bbr {
     }
 
     fn update_min_rtt(&mut self, sample: &RateSample, view: &View) {
-        let expired = view.now > self.min_rtt_stamp + MIN_RTT_WINDOW;
+        // Nothing is old before there is anything: a stream may begin long after its machine did.
+        let expired = self.min_rtt != u64::MAX && view.now > self.min_rtt_stamp + MIN_RTT_WINDOW;
         if let Some(rtt) = sample.rtt
             && (rtt < self.min_rtt || rtt <= MIN_RTT_FLOOR || expired)
         {
