@@ -10,11 +10,11 @@
 
 use super::SocketId;
 use super::hyperdht::ConnectId;
-use super::secret_stream::frame::{FrameError, Opener, Sealer};
+use super::secret_stream::frame::{FRAME_COST, FrameError, Opener, Sealer};
 use super::udx::Sink;
 use crate::key::PublicKey;
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
@@ -91,8 +91,11 @@ pub struct Connection {
     /// Something was read, something was written: a duplicate may replace it.
     pub has_read: bool,
     pub has_written: bool,
-    /// Bytes given to the owner and not consumed yet.
-    pub backlog: usize,
+    /// What the messages cost that were given to the owner and are not consumed yet; their sizes, and how much of the
+    /// first is consumed.
+    backlog: usize,
+    given: VecDeque<u32>,
+    consumed: usize,
     /// Bytes queued when the owner was last told.
     pub told_queued: usize,
     /// Where the first packet came from, if it came before the keys.
@@ -119,6 +122,8 @@ impl Connection {
             has_read: false,
             has_written: false,
             backlog: 0,
+            given: VecDeque::new(),
+            consumed: 0,
             told_queued: 0,
             early_from: None,
             touched: false,
@@ -144,10 +149,38 @@ impl Connection {
         let frame = session.opener.next()?;
         if let Some(frame) = &frame {
             self.received += frame.len() as u64;
-            self.backlog += frame.len();
+            self.backlog += frame.len() + FRAME_COST;
+            self.given.push_back(frame.len() as u32);
         }
         self.has_read |= session.opener.has_read();
         Ok(frame)
+    }
+
+    /// The owner is done with `bytes` more of the messages that it got, in their order.
+    pub fn consume(&mut self, bytes: usize) {
+        self.consumed += bytes;
+        while let Some(&len) = self.given.front()
+            && len as usize <= self.consumed
+        {
+            self.given.pop_front();
+            self.consumed -= len as usize;
+            self.backlog = self.backlog.saturating_sub(len as usize + FRAME_COST);
+        }
+        if self.given.is_empty() {
+            // More than there was.
+            self.consumed = 0;
+        }
+    }
+
+    /// What is held for the connection, messages that wait to be told included.
+    pub fn held(&self) -> usize {
+        let ready = self.session.as_ref().map_or(0, |session| session.opener.ready_cost());
+        self.backlog + ready
+    }
+
+    /// What is set aside for the message that is coming in.
+    pub fn partial(&self) -> usize {
+        self.session.as_ref().map_or(0, |session| session.opener.partial().1)
     }
 
     /// When the connection wants attention.
@@ -316,5 +349,9 @@ impl Sink for Connections {
             connection.touched = true;
             self.touched.push(stream);
         }
+    }
+
+    fn held(&self, stream: u32) -> Option<usize> {
+        self.streams.get(&stream).map(Connection::held)
     }
 }

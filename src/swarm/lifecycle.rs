@@ -35,6 +35,9 @@ const FIRST_BYTES_ACCEPTED: u64 = 3 * FIRST_PACKET;
 const FIRST_BYTES_DIALLED: u64 = 6 * FIRST_PACKET;
 const FIRST_PACKET: u64 = (udx::packet::HEADER + HEADER_FRAME_LEN) as u64;
 
+/// How long our own dial may take to come about once the peer's dial has come to us.
+const DIAL_GRACE: Duration = Duration::from_secs(1);
+
 /// Changes of a queue smaller than this are not told.
 const QUEUE_STEP: usize = 64 * 1024;
 
@@ -131,7 +134,7 @@ impl Swarm {
         };
         let opener = &session.opener;
         let (has_header, confirmed) = (opener.has_header(), opener.has_read());
-        let (partial, failed) = (opener.partial(), opener.failed());
+        let (partial, failed) = (opener.partial().0, opener.failed());
         let (remote, initiator) = (connection.remote, connection.initiator);
         if let Some(error) = failed.filter(|_| !confirmed) {
             return self.give_up(stream, error.to_string(), now);
@@ -147,6 +150,9 @@ impl Swarm {
                 if partial > MAX_BEFORE_OPEN {
                     self.give_up(stream, "no whole frame".to_string(), now);
                 }
+                return;
+            }
+            if self.waits_for_dial(stream, remote, now) {
                 return;
             }
             if !self.wins(stream, remote, now) {
@@ -185,6 +191,27 @@ impl Swarm {
             addr,
             topics: topics.unwrap_or_default(),
         });
+        for other in self.connections.candidates(&remote) {
+            self.prove(other, now);
+        }
+    }
+
+    /// Whether an accepted connection waits for the outcome of our own dial to the same peer, which is the one to
+    /// stay if it comes to be. It does so only where our first packet may have reached the peer, who then
+    /// knows of two; and not for long.
+    fn waits_for_dial(&mut self, stream: u32, remote: PublicKey, now: Instant) -> bool {
+        let own = PublicKey(self.key_pair.public());
+        let Some(dial) = self.connections.by_key(&remote) else { return false };
+        if !dial.initiator || dial.id.stream() == stream || own < remote {
+            return false;
+        }
+        let (Phase::Waiting { until } | Phase::Unproven { until }) = &mut dial.phase else {
+            return false;
+        };
+        *until = (*until).min(now + DIAL_GRACE);
+        let until = *until;
+        self.connections.note_deadline(until);
+        true
     }
 
     /// Whether an accepted connection may stay beside, that is instead of, the one that counts for the same
@@ -197,7 +224,9 @@ impl Swarm {
         let other = existing.id.stream();
         let outdated = existing.has_read && existing.has_written;
         let unconfirmed = !existing.initiator && !existing.has_read;
-        if outdated || unconfirmed || own < remote {
+        // The peer does not know of it, and it may come to nothing.
+        let not_begun = matches!(existing.phase, Phase::Dialling { .. });
+        if outdated || unconfirmed || not_begun || own < remote {
             // First, so that no other one steps in.
             self.connections.claim_key(stream);
             self.destroy(other, Closed::Duplicate, now);
@@ -274,8 +303,9 @@ impl Swarm {
                 Err(error) => break Some(error),
             }
         };
-        let backlog = connection.backlog;
-        self.udx.set_backlog(stream, backlog);
+        let (held, partial) = (connection.held(), connection.partial());
+        self.udx.set_backlog(stream, held);
+        self.udx.set_partial(stream, partial);
         if let Some(error) = broken {
             tracing::debug!(?conn, %error, "the encrypted stream broke");
             self.destroy(stream, Closed::Frame(error), now);

@@ -28,6 +28,13 @@ pub const MAX_PLAINTEXT: usize = MAX_FRAME - OVERHEAD;
 /// above it: a peer's claim alone costs us no more. It covers every frame that carries a normal block.
 const TRUSTED_FRAME: usize = 256 * 1024;
 
+/// What a message costs beside its bytes: its buffer's own, and its place in the queues above.
+pub const FRAME_COST: usize = 256;
+
+/// What messages that nobody has taken may cost. A peer that keeps to the window of its stream, and does not fill
+/// it with tiny messages, stays far below.
+const MAX_READY: usize = 16 << 20;
+
 /// Bytes of a header frame's content: stream id and secretstream header.
 const HEADER_FRAME: usize = 32 + HEADER_LEN;
 
@@ -47,6 +54,8 @@ pub enum FrameError {
     StreamId,
     #[error("a frame does not decrypt")]
     Decrypt,
+    #[error("too many messages at once")]
+    TooMany,
 }
 
 /// What names one direction of a session: a hash over the handshake, keyed by the sender's role.
@@ -118,6 +127,8 @@ pub struct Opener {
     stream: Option<SecretStream>,
     assembly: Assembly,
     ready: VecDeque<Bytes>,
+    /// What those cost.
+    ready_cost: usize,
     has_read: bool,
     failed: Option<FrameError>,
 }
@@ -130,6 +141,7 @@ impl Opener {
             stream: None,
             assembly: Assembly::START,
             ready: VecDeque::new(),
+            ready_cost: 0,
             has_read: false,
             failed: None,
         }
@@ -150,7 +162,10 @@ impl Opener {
     #[expect(clippy::should_implement_trait, reason = "no iterator: more may come later")]
     pub fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
         match (self.ready.pop_front(), self.failed) {
-            (Some(message), _) => Ok(Some(message)),
+            (Some(message), _) => {
+                self.ready_cost = self.ready_cost.saturating_sub(message.len() + FRAME_COST);
+                Ok(Some(message))
+            }
             (None, Some(error)) => Err(error),
             (None, None) => Ok(None),
         }
@@ -167,11 +182,16 @@ impl Opener {
         self.failed
     }
 
-    /// Bytes of the frame that is coming in.
-    pub fn partial(&self) -> usize {
+    /// What messages cost that wait to be taken.
+    pub fn ready_cost(&self) -> usize {
+        self.ready_cost
+    }
+
+    /// Bytes of the frame that is coming in, and the bytes that are set aside for it.
+    pub fn partial(&self) -> (usize, usize) {
         match &self.assembly {
-            Assembly::Length { have, .. } => *have,
-            Assembly::Content { buf, .. } => buf.len(),
+            Assembly::Length { have, .. } => (*have, 0),
+            Assembly::Content { buf, .. } => (buf.len(), buf.capacity()),
         }
     }
 
@@ -237,8 +257,9 @@ impl Opener {
             message.advance(1);
             message.truncate(len);
             self.ready.push_back(message);
+            self.ready_cost += len + FRAME_COST;
         }
-        Ok(())
+        if self.ready_cost > MAX_READY { Err(FrameError::TooMany) } else { Ok(()) }
     }
 
     fn open_header(&mut self, content: &[u8]) -> Result<(), FrameError> {

@@ -277,3 +277,75 @@ fn no_more_connections_are_accepted_than_allowed_and_an_ended_one_makes_room() {
     assert_eq!(world.connected(1).len(), 4);
     assert_eq!(world.swarms[1].connections.counted(), 3);
 }
+
+/// Frames of `len` bytes that swarm 1 takes of a stranger who ignores its window, and whether it stays connected.
+fn taken_of(len: usize, total: usize) -> (usize, bool) {
+    let mut world = World::new();
+    let from = elsewhere(1);
+    let mut stranger = Stranger::shake(&mut world, key(7), 1, None, false);
+    let mut bytes = stranger.sealer.header().to_vec();
+    let frame = vec![1; len];
+    while bytes.len() < total {
+        bytes.extend_from_slice(&stranger.sealer.seal(FrameBuf::from(&frame[..])).unwrap());
+    }
+    for (seq, payload) in bytes.chunks(1400).enumerate() {
+        let header = udx::packet::Header {
+            flags: udx::packet::flag::DATA,
+            data_offset: 0,
+            stream: 0x10_0001,
+            window: 1 << 20,
+            seq: seq as u32,
+            ack: 0,
+        };
+        let packet = [&header.encode()[..], payload].concat();
+        let (len, now) = (packet.len(), world.now);
+        world.swarms[1].handle_datagrams(SocketId::MAIN, from, &packet, len, now);
+        if seq % 40 == 39 {
+            world.swarms[1].end_of_batch(now);
+        }
+    }
+    world.swarms[1].end_of_batch(world.now);
+    world.settle();
+    (world.frames(1).len(), world.closed(1).is_empty())
+}
+
+#[test]
+fn what_nobody_takes_is_bounded_in_bytes_and_in_frames() {
+    let (frames, stays) = taken_of(65_536, 14 << 20);
+    assert!(stays && frames * 65_536 <= 2 * udx::MAX_WINDOW + 65_536, "{frames}");
+    // Each costs more than its byte.
+    let (frames, stays) = taken_of(1, 1_500_000);
+    assert!(stays && (10_000..40_000).contains(&frames), "{frames}");
+}
+
+#[test]
+fn a_peer_that_reached_us_does_not_wait_for_our_own_dial_to_it() {
+    // Whoever has the greater key, and whether our dial has got as far as a first packet or not.
+    for (dialler, sent) in [(0, false), (0, true), (1, false), (1, true)] {
+        let mut world = World::new();
+        let us = 1 - dialler;
+        let (remote, now) = (world.keys[dialler], world.now);
+        let swarm = &mut world.swarms[us];
+        let stream = swarm.udx.open(None).unwrap();
+        let id = swarm.connections.name(stream);
+        let phase = Phase::Dialling { connect: ConnectId(77), until: now + DIAL_TIMEOUT };
+        swarm.connections.insert(Connection::new(id, remote, true, phase, now));
+        swarm.peers.connecting(remote, now);
+        if sent {
+            let keys =
+                SessionKeys { tx: [8; 32], rx: [9; 32], hash: [8; 64], remote, initiator: true };
+            // To where nobody is.
+            let dial = Some(Dial { socket: SocketId::MAIN, to: elsewhere(1) });
+            let agreed =
+                Agreed { keys, local_id: stream, remote_id: 1, dial, big_datagrams: false };
+            swarm.dialled(ConnectId(77), agreed, now);
+        }
+        world.dial(dialler);
+        world.run(Duration::from_secs(2));
+        let context = format!("{dialler} {sent}");
+        assert_eq!((world.connected(0).len(), world.connected(1).len()), (1, 1), "{context}");
+        world.run(Duration::from_secs(30));
+        assert_eq!((world.closed(0), world.closed(1)), (vec![], vec![]), "{context}");
+        assert_eq!(world.swarms[us].connections.iter().count(), 1, "{context}");
+    }
+}

@@ -72,6 +72,11 @@ const MAX_MESSAGE_EVENTS: usize = 256;
 pub trait Sink {
     /// The next bytes of a stream, by local id.
     fn data(&mut self, stream: u32, payload: &[u8]);
+
+    /// What the sink holds for a stream, with what that costs; `None` if [`Udx::set_backlog`] tells it.
+    fn held(&self, _stream: u32) -> Option<usize> {
+        None
+    }
 }
 
 /// What streams leave for the owner.
@@ -97,6 +102,13 @@ impl Outbox {
     }
 }
 
+/// What all streams together may hold for their owner, ahead of gaps, and before they are connected. From half of it on
+/// each has an equal share of the other half: windows shrink to that, and a stream that holds more takes no data.
+const MAX_HELD: usize = 128 << 20;
+
+/// What each stream may hold, however many there are: a window that lets a round trip be used.
+const MIN_SHARE: usize = 64 << 10;
+
 /// Datagrams waiting that no stream stands behind (answers from the graveyard); a flood gets no more answers than this.
 const MAX_LOOSE_DATAGRAMS: usize = 256;
 
@@ -117,6 +129,8 @@ pub struct Udx {
     deadlines: BTreeSet<(u64, usize)>,
     out: Outbox,
     graveyard: Graveyard,
+    /// What all streams hold.
+    held: usize,
 }
 
 impl Udx {
@@ -134,6 +148,7 @@ impl Udx {
             deadlines: BTreeSet::new(),
             out: Outbox::default(),
             graveyard: Graveyard::default(),
+            held: 0,
         }
     }
 
@@ -195,8 +210,24 @@ impl Udx {
             && let Some(stream) = self.slots[slot].as_deref_mut()
         {
             stream.deliver_early(now, &mut self.out, sink);
+            self.count_held(slot);
             self.touch(slot);
         }
+    }
+
+    /// What a stream may hold while all of them hold much.
+    fn share(&self) -> usize {
+        if self.held < MAX_HELD / 2 {
+            return MAX_WINDOW;
+        }
+        (MAX_HELD / 2 / self.ids.len().max(1)).clamp(MIN_SHARE, MAX_WINDOW)
+    }
+
+    /// Notes what a stream holds now.
+    fn count_held(&mut self, slot: usize) {
+        let Some(stream) = self.slots[slot].as_deref_mut() else { return };
+        let held = stream.held();
+        self.held = (self.held + held).saturating_sub(std::mem::replace(&mut stream.counted, held));
     }
 
     /// Moves a connected stream: from now on packets go there, also those sent again. The search for the datagram size
@@ -253,16 +284,23 @@ impl Udx {
         let Some(slot) = self.slot(id) else {
             return self.answer_from_grave(id, socket, from, datagram, now);
         };
+        let (full, share) = (self.held >= MAX_HELD / 2, self.share());
         let Some(stream) = self.slots[slot].as_deref_mut() else { return false };
+        let over = full && stream.held() + datagram.len() > share;
         if stream.remote.is_none() {
-            stream.hold(socket, from, datagram, &mut self.out);
+            if !over {
+                stream.hold(socket, from, datagram, &mut self.out);
+                self.count_held(slot);
+            }
             return true;
         }
         stream.deliver_early(now, &mut self.out, sink);
         // A data offset behind the end of the datagram: ours, but nothing to be done with it.
         if let Some(packet) = Packet::parse(datagram) {
             stream.note_source(socket, from, datagram.len());
+            stream.takes_data = !over;
             stream.handle(&packet, now, &mut self.out, sink);
+            self.count_held(slot);
             self.touch(slot);
         }
         true
@@ -326,11 +364,23 @@ impl Udx {
 
     /// Tells how many delivered bytes wait above: the window offered to the peer is 4 MiB less this.
     pub fn set_backlog(&mut self, id: u32, bytes: usize) {
+        let share = self.share();
         if let Some((slot, stream)) = self.stream_mut(id) {
+            stream.recv.set_share(share);
             stream.set_backlog(bytes);
             if stream.pending.ack {
                 self.touch(slot);
             }
+            self.count_held(slot);
+        }
+    }
+
+    /// Tells how many bytes of a message that is still coming in wait above. They count for all streams together, not
+    /// against the window, which would never open again.
+    pub fn set_partial(&mut self, id: u32, bytes: usize) {
+        if let Some((slot, stream)) = self.stream_mut(id) {
+            stream.recv.set_partial(bytes);
+            self.count_held(slot);
         }
     }
 
@@ -466,12 +516,14 @@ impl Udx {
 
     /// Works off every touched stream, and removes those that are closed by it.
     fn settle(&mut self) {
+        let share = self.share();
         while let Some(slot) = self.touched.pop() {
             let Some(stream) = self.slots[slot].as_deref_mut().filter(|stream| stream.touched)
             else {
                 continue;
             };
             stream.touched = false;
+            stream.recv.set_share(share);
             stream.settle(self.clock.now, &mut self.out);
             if stream.closed.is_some() {
                 self.bury(slot);
@@ -519,6 +571,7 @@ impl Udx {
         if let Some(deadline) = stream.deadline {
             self.deadlines.remove(&(deadline, slot));
         }
+        self.held = self.held.saturating_sub(stream.counted);
         self.ids.remove(&stream.id);
         self.last = (0, usize::MAX);
         self.free.push(slot);

@@ -188,6 +188,17 @@ impl Mtu {
         known
     }
 
+    /// Packets of the size in use get lost: starts from the bottom, and looks in small steps for what the path takes
+    /// now.
+    pub fn on_black_hole(&mut self) {
+        self.size = BASE.min(self.size);
+        self.max = self.agreed.min(ORDINARY_MAX);
+        self.probe = None;
+        self.stride = STEP;
+        self.failures = 0;
+        self.large = Large::Done;
+    }
+
     /// The system refused to send a datagram of `size` bytes. Returns the number of the probe that is lost by it.
     pub fn on_send_error(&mut self, size: usize) -> Option<u64> {
         match self.large {

@@ -2,6 +2,7 @@
 
 use super::CloseReason;
 use super::congestion::bbr::{Phase, View};
+use super::mtu;
 use super::packet::Packet;
 use super::rack::{Rack, Verdict};
 use super::sent::Sent;
@@ -11,8 +12,15 @@ use super::timer::Timer;
 /// Retransmissions by timeout of one packet before the peer counts as gone: 13 s with the shortest timeout.
 const MAX_TIMEOUTS: u8 = 6;
 
+/// Questions in a row for a closed window that may stay without any packet of the peer: 15 s with the shortest timeout.
+/// A peer that answers and leaves its window closed is only slow.
+const MAX_UNANSWERED: u8 = 8;
+
 /// Tail probes in a row, each waiting twice as long; then the retransmission timer takes over.
 const MAX_TAIL_PROBES: u32 = 4;
+
+/// Timeouts of one large packet after which its size is suspected.
+const BLACK_HOLE_TIMEOUTS: u8 = 2;
 
 /// How long an answer to a large size probe may take beyond three round trips, microseconds.
 const SIZE_PROBE_GRACE: u64 = 20_000;
@@ -175,6 +183,11 @@ impl Stream {
             self.on_retransmit_timeout(now);
         }
         if self.timers.take_due(Timer::ZeroWindow, now) && self.window == 0 {
+            if self.unanswered >= MAX_UNANSWERED {
+                self.closed = Some(CloseReason::TimedOut);
+                return;
+            }
+            self.unanswered += 1;
             self.pending.heartbeat = true;
             self.timers.set(Timer::ZeroWindow, now + 2 * self.rtt.rto());
         }
@@ -185,6 +198,27 @@ impl Stream {
         if self.timers.take_due(Timer::SizeProbe, now) {
             self.mtu.on_large_timeout();
         }
+    }
+
+    /// The peer answers small packets and has not got a large one that was sent several times over seconds: the path has
+    /// become narrower. What was sent and is not there is cut anew, in sizes that every path takes.
+    ///
+    /// A number must not stand for other bytes than before where an old copy can still arrive. None can: the question
+    /// was sent a second and more after the copies, and its answer says that none has come. A packet below one
+    /// that has arrived keeps its size, for its bytes have nowhere else to go.
+    pub(super) fn escape_black_hole(&mut self) {
+        tracing::debug!(stream = self.id, "large packets get lost, cut anew");
+        self.black_hole = None;
+        self.mtu.on_black_hole();
+        if let Some(offset) = self.sent.take_back() {
+            self.send.rewind(offset);
+            if self.ending.seq.is_some_and(|seq| seq >= self.sent.next()) {
+                self.ending.seq = None;
+            }
+        }
+        self.recovery_point = self.recovery_point.min(self.sent.next());
+        self.timers.clear(Timer::SizeProbe);
+        self.on_mtu_change();
     }
 
     fn on_reorder_timeout(&mut self, now: u64) {
@@ -200,6 +234,11 @@ impl Stream {
             return;
         }
         front.timeouts += 1;
+        if front.timeouts >= BLACK_HOLE_TIMEOUTS && front.size() > mtu::BASE as u64 {
+            // The question is smaller than what was measured, and a little faster.
+            self.black_hole = Some(now + self.rtt.min() * 3 / 4);
+            self.pending.heartbeat = true;
+        }
         self.bbr.on_timeout();
         self.phase = Phase::Loss;
         self.recovery_point = self.sent.next();

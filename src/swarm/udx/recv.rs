@@ -17,6 +17,13 @@ pub const MAX_WINDOW: usize = 4 << 20;
 /// A window smaller than one burst would only cost wake-ups.
 const MIN_LIMIT: usize = 64 << 10;
 
+/// What the owner may hold before packets are not taken any more, so that the peer has to send them again. A peer that
+/// keeps to the window stays below, but for the cost of small messages.
+const MAX_BACKLOG: usize = 2 * MAX_WINDOW;
+
+/// What a packet held ahead of a gap costs beside its payload.
+const HELD_COST: usize = 128;
+
 /// Bytes held ahead of a gap. Senders count only what is in flight against the window, not what was SACKed, so a
 /// gap that takes two round trips to repair can be followed by two windows of data.
 const MAX_HELD_BYTES: usize = 2 * MAX_WINDOW;
@@ -44,8 +51,12 @@ pub struct Receiver {
     /// Number of the packet with the END flag.
     end: Option<u64>,
     ended: bool,
-    /// Bytes delivered but not yet used up by the layers above.
+    /// What of the delivered bytes the layers above hold, with what that costs them.
     backlog: usize,
+    /// Held by the layers above without a claim on the window: a message of which more must come.
+    partial: usize,
+    /// What may be held before the window closes; less than [`MAX_WINDOW`] while all streams together hold much.
+    share: usize,
     /// The largest window to offer.
     limit: usize,
 }
@@ -61,6 +72,8 @@ impl Receiver {
             end: None,
             ended: false,
             backlog: 0,
+            partial: 0,
+            share: MAX_WINDOW,
             limit: MAX_WINDOW,
         }
     }
@@ -97,10 +110,28 @@ impl Receiver {
         self.backlog = bytes;
     }
 
+    pub fn set_partial(&mut self, bytes: usize) {
+        self.partial = bytes;
+    }
+
+    pub fn set_share(&mut self, bytes: usize) {
+        self.share = bytes.min(MAX_WINDOW);
+    }
+
+    /// What is held for this stream, here and above.
+    pub fn held(&self) -> usize {
+        self.held_bytes + HELD_COST * self.held.len() + self.backlog + self.partial
+    }
+
+    /// Whether the owner holds more than any peer that keeps to the window makes it hold.
+    pub fn is_full(&self) -> bool {
+        self.backlog >= MAX_BACKLOG
+    }
+
     /// The window to offer, bytes.
     pub fn window(&self) -> u32 {
         let used = self.backlog + self.held_bytes.saturating_sub(MAX_WINDOW);
-        MAX_WINDOW.saturating_sub(used).min(self.limit) as u32
+        self.share.saturating_sub(used).min(self.limit) as u32
     }
 
     /// Takes a DATA or END packet; calls `deliver` for every payload that is now in order.

@@ -74,6 +74,8 @@ pub(super) struct AckBatch {
 pub(super) struct Pending {
     pub(super) ack: bool,
     pub(super) heartbeat: bool,
+    /// Answer to a heartbeat: an acknowledgement without data, for that says that all before was looked at.
+    pub(super) answer: bool,
     /// Answer to a size probe: its size.
     pub(super) size_answer: Option<u32>,
     pub(super) messages: VecDeque<Bytes>,
@@ -107,6 +109,11 @@ pub(super) struct Stream {
     window_from: (u64, u64),
     /// The window in the last packet we sent.
     pub(super) advertised: u32,
+    /// Times that a closed window was asked about since the peer's last packet.
+    pub(super) unanswered: u8,
+    /// The oldest packet was lost again and again, and the peer was asked what it has: the answer tells whether it is
+    /// gone or gets no packets of this size. None can come before this.
+    pub(super) black_hole: Option<u64>,
     pub(super) keep_alive: Option<u64>,
     /// Tail probes since the last progress.
     pub(super) tail_probes: u32,
@@ -117,6 +124,9 @@ pub(super) struct Stream {
     pub(super) bytes_sent: u64,
     bytes_received: u64,
     pub(super) retransmits: u64,
+    /// Of what the stream holds, how much the multiplexer has counted; whether more may be taken.
+    pub(super) counted: usize,
+    pub(super) takes_data: bool,
     /// In the multiplexer's lists.
     pub(super) touched: bool,
     pub(super) ready: bool,
@@ -151,6 +161,8 @@ impl Stream {
             window: MAX_WINDOW as u64,
             window_from: (FIRST_SEQ, FIRST_SEQ),
             advertised: MAX_WINDOW as u32,
+            unanswered: 0,
+            black_hole: None,
             keep_alive: None,
             tail_probes: 0,
             tail_probe_due: false,
@@ -160,10 +172,17 @@ impl Stream {
             bytes_sent: 0,
             bytes_received: 0,
             retransmits: 0,
+            counted: 0,
+            takes_data: true,
             touched: false,
             ready: false,
             deadline: None,
         }
+    }
+
+    /// What is held for the stream: what came too early, out of order, or waits above.
+    pub(super) fn held(&self) -> usize {
+        self.early.bytes + self.recv.held()
     }
 
     pub(super) fn connect(
@@ -268,8 +287,9 @@ impl Stream {
         if self.closed.is_some() {
             return;
         }
+        self.unanswered = 0;
         if header.has(flag::HEARTBEAT) {
-            self.pending.ack = true;
+            self.pending.answer = true;
             return;
         }
         if header.flags == flag::SIZE_PROBE && self.mtu.large_agreed() {
@@ -277,13 +297,20 @@ impl Stream {
             return;
         }
         let seq = self.recv.expand(header.seq);
-        if header.has(flag::DATA | flag::END) {
+        let room = self.takes_data && !self.recv.is_full() || packet.payload.is_empty();
+        if header.has(flag::DATA | flag::END) && !room {
+            // As if it were lost. The acknowledgement tells that the window is closed.
+            self.pending.ack = true;
+        } else if header.has(flag::DATA | flag::END) {
             let id = self.id;
             let received = &mut self.bytes_received;
             self.recv.accept(seq, header.flags, packet.payload, |payload| {
                 *received += payload.len() as u64;
                 sink.data(id, payload);
             });
+            if let Some(held) = sink.held(id) {
+                self.recv.set_backlog(held);
+            }
             self.pending.ack = true;
         }
         if header.has(flag::DESTROY) && seq >= self.recv.next() {
@@ -301,6 +328,7 @@ impl Stream {
         if ack > self.sent.next() {
             return;
         }
+        let was = self.sent.una();
         let newer =
             seq > self.window_from.0 || seq == self.window_from.0 && ack >= self.window_from.1;
         if ack >= self.sent.una() && newer {
@@ -312,6 +340,14 @@ impl Stream {
         }
         if ack > self.sent.una() || !packet.sack.is_empty() {
             self.take_ack(packet, ack, now);
+        }
+        if ack > was {
+            self.black_hole = None;
+        }
+        // A packet with data may be one that the peer sends by itself before it looks at what waits for it.
+        let answer = !packet.header.has(flag::DATA | flag::END | flag::MESSAGE);
+        if answer && self.black_hole.is_some_and(|from| now >= from) {
+            self.escape_black_hole();
         }
     }
 

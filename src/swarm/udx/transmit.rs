@@ -84,6 +84,10 @@ impl Stream {
             buf.extend_from_slice(&self.header(remote, flag::HEARTBEAT).encode());
             return Some(buf.len());
         }
+        if std::mem::take(&mut self.pending.answer) {
+            self.pending.ack = true;
+            return self.ack_packet(remote, false, buf);
+        }
         if let Some(size) = self.pending.size_answer.take() {
             buf.extend_from_slice(&self.header(remote, flag::SIZE_PROBE).encode());
             buf.extend_from_slice(&size.to_le_bytes());

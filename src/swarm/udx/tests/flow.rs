@@ -176,3 +176,81 @@ fn a_slow_reader_stops_the_sender_and_reading_on_wakes_it() {
     assert!(pair.run(Duration::from_secs(60), |p| p.b.sink.bytes == 64 << 20));
     assert!(pair.elapsed() - at < Duration::from_secs(5));
 }
+
+#[test]
+fn a_stream_that_begins_late_is_as_fast_as_one_at_the_start() {
+    let link = LinkConfig { latency: Duration::from_millis(25), ..LinkConfig::default() };
+    let took = |late: u64| {
+        let mut pair = Pair::new(link.clone(), link.clone(), 1);
+        let start = pair.now;
+        pair.now += Duration::from_secs(late);
+        for (side, id, remote, port) in [(&mut pair.a, A, B, 2), (&mut pair.b, B, A, 1)] {
+            // The machine itself has run since the start.
+            side.udx.handle_timeout(start);
+            side.udx.open(Some(id)).unwrap();
+            let options = ConnectOptions::default();
+            side.udx.connect(id, SocketId::MAIN, remote, address(port), options, pair.now);
+        }
+        let at = pair.now;
+        pair.a.total = 64 << 10;
+        assert!(pair.run(Duration::from_secs(5), |p| p.b.sink.bytes == 64 << 10));
+        pair.now - at
+    };
+    let first = took(0);
+    assert!(first < Duration::from_millis(100), "{first:?}");
+    for late in [9, 11, 60, 86_400] {
+        assert_eq!(took(late), first, "{late} s after the start");
+    }
+}
+
+#[test]
+fn a_path_that_becomes_narrower_under_a_transfer_does_not_end_it() {
+    // (what the path takes at first, afterwards, what both sides agreed on)
+    for (before, after, agreed) in [
+        (1472, 1400, ORDINARY_MAX),
+        (1472, 1172, ORDINARY_MAX),
+        (1300, 1200, ORDINARY_MAX),
+        (65_507, 1472, MAX_DATAGRAM),
+        (8972, 1250, MAX_DATAGRAM),
+    ] {
+        for seed in 0..4 {
+            let (mut there, back) = path(50, 40, 200, 0.0);
+            (there.max_datagram, there.queue) = (before, usize::MAX);
+            let opts = ConnectOptions { max_datagram: agreed, ..ConnectOptions::default() };
+            let mut pair = Pair::connected_with(there, back, seed, &opts);
+            pair.a.total = 12 << 20;
+            pair.end_when_written = true;
+            pair.run_for(Duration::from_millis(900 + 37 * seed));
+            pair.ab.cfg.max_datagram = after;
+            let at = pair.elapsed();
+            let context = format!("{before} {after} seed {seed}");
+            let all = |p: &Pair| p.b.events.contains(&UdxEvent::RemoteEnded { id: B });
+            let done = pair.run(Duration::from_secs(30), all);
+            let (got, closed) = (pair.b.sink.bytes, pair.a.closed());
+            assert!(done, "{context}: {got} bytes, {closed:?}, {:?}", pair.a.udx.stats(A));
+            assert!(pair.b.sink.intact && got == 12 << 20, "{context}");
+            let took = pair.elapsed() - at;
+            assert!(took < Duration::from_secs(15), "{context}: {took:?}");
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_stands_still_is_not_taken_for_a_narrow_path() {
+    // Whatever was sent meanwhile arrives at once: had it been cut anew, bytes would come twice.
+    for (seed, pause) in [(1, 4), (2, 6), (3, 8), (4, 10)] {
+        let (there, back) = path(50, 40, 200, 0.0);
+        let mut pair = Pair::connected(there, back, seed);
+        pair.a.total = 10 << 20;
+        pair.b.total = 10 << 20;
+        pair.run_for(Duration::from_millis(800));
+        // B reads nothing and sends nothing: both directions take that much longer.
+        pair.ab.cfg.latency += Duration::from_secs(pause);
+        pair.run_for(Duration::from_secs(pause));
+        pair.ab.cfg.latency -= Duration::from_secs(pause);
+        pair.run(Duration::from_secs(60), |p| {
+            p.b.sink.bytes == 10 << 20 && p.a.sink.bytes == 10 << 20
+        });
+        assert!(pair.a.sink.intact && pair.b.sink.intact, "seed {seed}");
+    }
+}

@@ -1,6 +1,7 @@
 //! Two multiplexers and a simulated path between them.
 
 mod bench;
+mod bounds;
 mod fairness;
 mod flow;
 mod hostile;

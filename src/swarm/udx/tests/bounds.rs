@@ -1,0 +1,149 @@
+//! What a peer can make us hold, and for how long.
+
+use super::*;
+use crate::swarm::udx::packet::Header;
+
+/// Keeps count of what it gets and says that all of it is still held, each byte for `cost`.
+struct Hoard {
+    bytes: usize,
+    cost: usize,
+}
+
+impl Sink for Hoard {
+    fn data(&mut self, _: u32, payload: &[u8]) {
+        self.bytes += payload.len();
+    }
+
+    fn held(&self, _: u32) -> Option<usize> {
+        Some(self.bytes * self.cost)
+    }
+}
+
+fn open(udx: &mut Udx, id: u32, now: Instant) {
+    udx.open(Some(id)).unwrap();
+    udx.connect(id, SocketId::MAIN, id, address(2), ConnectOptions::default(), now);
+}
+
+fn data(stream: u32, seq: u32, len: usize) -> Vec<u8> {
+    let header = Header { flags: flag::DATA, data_offset: 0, stream, window: 1 << 20, seq, ack: 0 };
+    [&header.encode()[..], &vec![7; len]].concat()
+}
+
+/// The window and acknowledgement that the stream tells its peer.
+fn told(udx: &mut Udx, id: u32, now: Instant) -> Option<(u32, u32)> {
+    udx.end_of_batch(now);
+    let (mut buf, mut last) = (Vec::new(), None);
+    while udx.poll_transmit(now, &mut buf, 1).is_some() {
+        let header = Packet::parse(&buf).map(|p| p.header).filter(|h| h.stream == id);
+        last = header.map(|h| (h.window, h.ack)).or(last);
+    }
+    last
+}
+
+#[test]
+fn a_peer_that_ignores_the_window_is_not_listened_to() {
+    for cost in [1, 13] {
+        let now = epoch();
+        let mut udx = Udx::new(StdRng::seed_from_u64(1), UdxConfig::default());
+        open(&mut udx, A, now);
+        let mut sink = Hoard { bytes: 0, cost };
+        for seq in 0..60_000 {
+            udx.handle_datagram(SocketId::MAIN, address(2), &data(A, seq, 1400), now, &mut sink);
+        }
+        let held = sink.bytes * cost;
+        assert!((MAX_WINDOW..=2 * MAX_WINDOW + 1400 * cost).contains(&held), "{held}");
+        let taken = (sink.bytes / 1400) as u32;
+        assert_eq!(
+            told(&mut udx, A, now),
+            Some((0, taken)),
+            "what was not taken is not acknowledged"
+        );
+        // The owner used it up: what comes next is taken.
+        sink.bytes = 0;
+        udx.set_backlog(A, 0);
+        udx.handle_datagram(SocketId::MAIN, address(2), &data(A, taken, 1400), now, &mut sink);
+        assert_eq!(sink.bytes, 1400);
+    }
+}
+
+#[test]
+fn all_streams_together_have_one_budget_and_each_its_share() {
+    let now = epoch();
+    let mut udx = Udx::new(StdRng::seed_from_u64(1), UdxConfig::default());
+    let streams = 300;
+    (1..=streams).for_each(|id| open(&mut udx, id, now));
+    let mut held = 0;
+    // Every one but the last holds as much as it can, in messages that are still coming in.
+    for id in 1..streams {
+        let mut sink = Collect::new();
+        for seq in 0..8 {
+            udx.handle_datagram(SocketId::MAIN, address(2), &data(id, seq, 60_000), now, &mut sink);
+            udx.set_partial(id, sink.bytes as usize);
+        }
+        held += sink.bytes as usize;
+    }
+    assert!((MAX_HELD / 2..=MAX_HELD + (1 << 20)).contains(&held), "{held}");
+    assert!(udx.held <= MAX_HELD + (1 << 20), "{}", udx.held);
+    // One that holds nothing is served all the same, and offered its share.
+    let mut sink = Collect::new();
+    let last = data(streams, 0, 1000);
+    udx.handle_datagram(SocketId::MAIN, address(2), &last, now, &mut sink);
+    assert_eq!(sink.bytes, 1000);
+    let (window, ack) = told(&mut udx, streams, now).unwrap();
+    assert_eq!(ack, 1);
+    assert!((MIN_SHARE..MAX_WINDOW).contains(&(window as usize)), "{window}");
+    // What is gone is not held.
+    (1..streams).for_each(|id| udx.destroy(id));
+    assert_eq!(udx.held, 0);
+}
+
+#[test]
+fn early_and_out_of_order_packets_count_for_the_budget() {
+    let now = epoch();
+    let mut udx = Udx::new(StdRng::seed_from_u64(1), UdxConfig::default());
+    let mut sink = Collect::new();
+    udx.open(Some(A)).unwrap();
+    udx.handle_datagram(SocketId::MAIN, address(2), &data(A, 0, 1000), now, &mut sink);
+    assert!(udx.held >= 1000);
+    open(&mut udx, B, now);
+    let before = udx.held;
+    for seq in 1..=100 {
+        udx.handle_datagram(SocketId::MAIN, address(2), &data(B, seq, 1), now, &mut sink);
+    }
+    assert!(udx.held - before >= 100 * 100, "a packet of one byte costs more than a byte");
+    udx.handle_datagram(SocketId::MAIN, address(2), &data(B, 0, 1), now, &mut sink);
+    assert_eq!(udx.held, before);
+}
+
+/// A stream with data for a peer whose window is closed.
+fn stuck() -> Pair {
+    let mut pair = Pair::connected(LinkConfig::default(), LinkConfig::default(), 1);
+    pair.b.udx.set_backlog(B, MAX_WINDOW);
+    pair.a.total = 2000;
+    pair.b.total = 100;
+    pair.run_for(Duration::from_secs(1));
+    pair.a.total = 100_000;
+    pair.run_for(Duration::from_secs(1));
+    assert!(pair.b.sink.bytes < 100_000 && pair.a.closed().is_none());
+    pair
+}
+
+#[test]
+fn a_peer_that_vanishes_behind_a_closed_window_is_given_up() {
+    let mut pair = stuck();
+    pair.ba.cfg.loss = 1.0;
+    let at = pair.elapsed();
+    assert!(pair.run(Duration::from_secs(60), |p| p.a.closed().is_some()), "still there");
+    assert_eq!(pair.a.closed(), Some(CloseReason::TimedOut));
+    assert!(pair.elapsed() - at < Duration::from_secs(20), "{:?}", pair.elapsed() - at);
+}
+
+#[test]
+fn a_peer_that_answers_may_keep_its_window_closed() {
+    let mut pair = stuck();
+    pair.ba.cfg.loss = 0.3;
+    pair.run_for(Duration::from_secs(3600));
+    assert_eq!(pair.a.closed(), None);
+    pair.b.udx.set_backlog(B, 0);
+    assert!(pair.run(Duration::from_secs(20), |p| p.b.sink.bytes == 100_000));
+}
