@@ -30,7 +30,7 @@ use bytes::Bytes;
 use hints::Hints;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{mpsc, watch};
 use waiters::{Awaited, Waiters};
 
@@ -67,7 +67,10 @@ struct Inner {
     version: watch::Sender<Version>,
     reach: watch::Sender<Reach>,
     ranges: AtomicU64,
-    closed: watch::Sender<bool>,
+    /// Why nothing comes any more.
+    ended: watch::Sender<Option<SourceError>>,
+    /// The length of which there are two histories.
+    split: OnceLock<u64>,
     /// Why the local store did not take what a peer sent, the last time that happened.
     failure: watch::Sender<String>,
 }
@@ -109,7 +112,8 @@ impl CoreHandle {
             version: watch::Sender::new(version),
             reach: watch::Sender::new(Reach::default()),
             ranges: AtomicU64::new(1),
-            closed: watch::Sender::new(false),
+            ended: watch::Sender::default(),
+            split: OnceLock::new(),
             failure: watch::Sender::default(),
         }))
     }
@@ -147,7 +151,36 @@ impl CoreHandle {
 
     /// Ends every wait on this core with [`SourceError::Closed`].
     pub fn close(&self) {
-        self.0.closed.send_replace(true);
+        self.0.ended.send_replace(Some(SourceError::Closed));
+    }
+
+    /// Peers have two histories of the first `length` blocks, both signed. A reader stops: what it has may be of one and
+    /// what it gets of the other.
+    pub fn on_two_histories(&self, length: u64) {
+        let _ = self.0.split.set(length);
+        if !self.core().writable() {
+            self.0.ended.send_replace(Some(SourceError::TwoHistories));
+        }
+    }
+
+    /// The length of which peers have two histories, if they do.
+    pub fn two_histories(&self) -> Option<u64> {
+        self.0.split.get().copied()
+    }
+
+    /// Refuses to read what may be of two histories.
+    fn check_history(&self) -> Result<(), SourceError> {
+        match &*self.0.ended.borrow() {
+            Some(SourceError::TwoHistories) => Err(SourceError::TwoHistories),
+            _ => Ok(()),
+        }
+    }
+
+    /// Resolves when nothing comes any more, with the reason.
+    async fn ended(&self) -> SourceError {
+        let mut ended = self.0.ended.subscribe();
+        let reason = ended.wait_for(Option::is_some).await;
+        reason.ok().and_then(|reason| reason.clone()).unwrap_or(SourceError::Closed)
     }
 
     /// Fetches `range` and resolves when all of it is here. Dropping the future ends the wish.

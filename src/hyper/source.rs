@@ -27,6 +27,12 @@ pub enum SourceError {
     /// Appending without the secret key.
     #[error("the drive cannot be changed here")]
     ReadOnly,
+    /// The writer went on from an old copy of its store: peers have two versions of the same blocks.
+    #[error(
+        "two different histories of it were published under the same key, and it cannot be told which one is right: \
+         ask who writes it"
+    )]
+    TwoHistories,
     /// Local storage failed or holds damaged data.
     #[error("local storage: {0}")]
     Storage(String),

@@ -365,6 +365,13 @@ impl Pump {
                     h.set_reach(|reach| (reach.syncs, reach.synced) = (reach.syncs + 1, true));
                 });
             }
+            HubEvent::TwoHistories { core, length } => {
+                self.handle(core, |h| {
+                    let key = crate::key::short(&h.key().0);
+                    tracing::error!(core = %key, length, "its writer has signed two histories");
+                    h.on_two_histories(length);
+                });
+            }
             HubEvent::CoreAsked { discovery } => self.opener.ask(discovery),
             HubEvent::Heard { core, empty } => {
                 self.handle(core, |h| h.set_reach(|reach| reach.empty = empty));

@@ -28,6 +28,7 @@ mod change;
 mod commit;
 pub mod encryption;
 mod error;
+mod history;
 pub mod manifest;
 pub mod message;
 pub mod multisig;

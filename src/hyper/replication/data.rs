@@ -88,7 +88,9 @@ impl Replica {
     ) {
         let Landing { id, flight, proof } = landing;
         let conn = flight.conn;
-        if is_empty(&proof) {
+        if flight.history {
+            self.on_history(ctx, core, &flight, &proof);
+        } else if is_empty(&proof) {
             self.fail(id, &flight); // of an empty core, or of another fork: then with its manifest
         } else if proof.fork > core.head().fork {
             self.on_fork(ctx, core, id, flight, &proof);
@@ -96,7 +98,7 @@ impl Replica {
             self.on_proof(ctx, core, id, flight, &proof, leaf);
         }
         self.pump_peer(ctx, core, conn);
-        self.check_synced(ctx);
+        self.check_synced(ctx, core);
     }
 
     fn on_proof(
@@ -113,6 +115,9 @@ impl Replica {
             Ok(applied) => {
                 self.settle(id, &flight);
                 if let Some((_, length)) = applied.upgraded {
+                    if let Some(peer) = self.peers.get_mut(&conn) {
+                        peer.agrees_to = length;
+                    }
                     let fork = core.head().fork;
                     self.announce_head(ctx, core);
                     ctx.emit(HubEvent::Upgraded { core: self.id, length, fork });
@@ -140,6 +145,8 @@ impl Replica {
             Err(Refusal::Invalid(why)) if !is_stale(&flight, core) => {
                 self.fail(id, &flight);
                 ctx.strike(conn, Some(self.id), Violation::Proof(why));
+                // It lies, or it has another history that was signed as well.
+                self.ask_history(ctx, core, conn, core.head().length);
             }
             Err(Refusal::Invalid(_) | Refusal::Stale) => self.put_back(id, &flight),
             Err(Refusal::Busy) => self.pause(ctx, id, &flight),
@@ -214,7 +221,7 @@ impl Replica {
             self.fail(id, &flight);
         }
         self.pump(ctx, core);
-        self.check_synced(ctx);
+        self.check_synced(ctx, core);
     }
 
     /// A request ended well: whatever marks it as on its way is taken back.
@@ -250,7 +257,9 @@ impl Replica {
 
     /// Notes that a peer did not give what it offered.
     pub fn refuse(&mut self, flight: &Flight) {
-        let Some(peer) = self.peers.get_mut(&flight.conn) else { return };
+        let Some(peer) = self.peers.get_mut(&flight.conn).filter(|_| !flight.history) else {
+            return;
+        };
         if let Some(upgrade) = flight.request.upgrade {
             // What it offered then; it may have moved on to another fork since.
             peer.refused = Some((flight.fork, upgrade.start + upgrade.length));

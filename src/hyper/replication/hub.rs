@@ -91,7 +91,7 @@ impl Hub {
             replica.sync_all(ctx, core);
             replica.tell_again(ctx);
             replica.pump(ctx, core);
-            replica.check_synced(ctx);
+            replica.check_synced(ctx, core);
         });
         self.finish(now);
         id
@@ -207,7 +207,7 @@ impl Hub {
                     replica.pump(ctx, core);
                 }
                 if due.pump || due.synced {
-                    replica.check_synced(ctx);
+                    replica.check_synced(ctx, core);
                 }
             });
         }

@@ -27,6 +27,8 @@ pub(super) struct Flight {
     /// Overdue: others may be asked as well.
     pub late: bool,
     pub seek: Option<SeekId>,
+    /// Asked to compare histories; nothing of the answer is stored.
+    pub history: bool,
 }
 
 impl Flight {

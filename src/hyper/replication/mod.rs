@@ -10,6 +10,7 @@
 //! | `connection.rs` | multiplexer, backlog and strikes of one connection |
 //! | `replica.rs` | one core: its peers, its wishes, what it announces |
 //! | `sync.rs` | lengths and forks: who may prove what to whom |
+//! | `history.rs` | whether the heads of all peers are of one history |
 //! | `pick.rs` | which request goes to which peer next |
 //! | `seek.rs` | the same for bytes that are to be found |
 //! | `stir.rs` | how often what a peer says may make us look at all wishes |
@@ -28,6 +29,7 @@ mod backoff;
 mod connection;
 mod data;
 mod held;
+mod history;
 mod hub;
 mod inflight;
 mod pace;
@@ -177,6 +179,11 @@ pub enum HubEvent {
     BlockUnavailable {
         core: CoreId,
         index: u64,
+    },
+    /// The writer has signed two histories of the first `length` blocks. Nothing more is fetched of the core.
+    TwoHistories {
+        core: CoreId,
+        length: u64,
     },
     /// A peer opens a channel for a core that is not attached: [`Hub::handle_core_found`] answers.
     CoreAsked {

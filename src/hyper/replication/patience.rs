@@ -43,7 +43,7 @@ impl Replica {
         self.waited_for(ctx, core);
         self.pump(ctx, core);
         self.report_unavailable(ctx, core);
-        self.check_synced(ctx);
+        self.check_synced(ctx, core);
     }
 
     /// Marks requests whose answer is overdue, and takes back those that are hopeless.

@@ -33,6 +33,10 @@ pub(super) struct Peer {
     pub told_full: u64,
     /// Fork and length of an upgrade that it did not give us.
     pub refused: Option<(u64, u64)>,
+    /// Up to this length its history is known to be ours.
+    pub agrees_to: u64,
+    /// When it was last asked about that.
+    pub history_asked: Option<Instant>,
     pub bits: RemoteBitfield,
     pub denied: BTreeSet<u64>,
     pub wants: LocalWants,
@@ -62,6 +66,8 @@ impl Peer {
             told: None,
             told_full: 0,
             refused: None,
+            agrees_to: 0,
+            history_asked: None,
             bits: RemoteBitfield::default(),
             denied: BTreeSet::new(),
             wants: LocalWants::default(),

@@ -58,10 +58,10 @@ impl Replica {
         self.pump_ranges(ctx, core, Some(conn));
     }
 
-    /// Nothing is to be asked now: our storage failed, or more is known at the end of this frame.
+    /// Nothing is to be asked now: our storage failed, there are two histories, or more is known at the end of this frame.
     fn is_paused(&mut self, ctx: &Ctx) -> bool {
         self.deferred.pump |= ctx.defer;
-        ctx.defer || self.paused_until.is_some_and(|until| ctx.now < until)
+        ctx.defer || self.split || self.paused_until.is_some_and(|until| ctx.now < until)
     }
 
     /// Forks, upgrades, the manifest; seeks when something has changed for them.
@@ -326,6 +326,7 @@ impl Replica {
             due,
             late: false,
             seek,
+            history: false,
         };
         peer.pace.took_off(bytes, ctx.now);
         let channel = peer.channel;

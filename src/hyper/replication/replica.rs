@@ -12,6 +12,7 @@ use super::{
     AttachOptions, ConnId, CoreId, HubEvent, PeerInfo, RangeId, ReplicaCore, SeekId, SharedReplica,
 };
 use crate::crypto::Hash;
+use crate::hyper::core::tree::Roots;
 use crate::key::{CoreKey, DiscoveryKey};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -85,6 +86,10 @@ pub(super) struct Replica {
     pub to_stir: Option<(u64, u64)>,
     /// Something has changed for seeks that wait.
     pub seeks_due: bool,
+    /// Roots at some lengths, as peers have proven them.
+    pub histories: BTreeMap<u64, Roots>,
+    /// The writer has signed two histories: nothing more is taken of either.
+    pub split: bool,
     /// What our storage does not take.
     pub backoff: Backoff,
     /// Our storage failed; nothing is asked for until then.
@@ -122,6 +127,8 @@ impl Replica {
             stirred: None,
             to_stir: None,
             seeks_due: false,
+            histories: BTreeMap::new(),
+            split: false,
             backoff: Backoff::default(),
             paused_until: None,
             deferred: Deferred::default(),
@@ -260,7 +267,7 @@ impl Replica {
         }
         self.synced_told = false;
         self.pump(ctx, core);
-        self.check_synced(ctx);
+        self.check_synced(ctx, core);
     }
 
     /// Counts what a peer makes us hold.
@@ -330,12 +337,13 @@ impl Replica {
         self.check_ranges(ctx, core);
         self.drop_fulfilled(ctx, core);
         self.pump(ctx, core);
-        self.check_synced(ctx);
+        self.check_synced(ctx, core);
     }
 
     /// The tree was cut to `kept` blocks before it became what it is now.
     pub fn tree_cut(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore, kept: u64) {
         let before = self.announced;
+        self.histories.clear();
         for conn in self.open_conns() {
             if kept < before.length {
                 let length = before.length - kept;
@@ -343,6 +351,7 @@ impl Replica {
             }
             if let Some(peer) = self.peers.get_mut(&conn) {
                 peer.told_full = peer.told_full.min(kept);
+                peer.agrees_to = peer.agrees_to.min(kept);
                 peer.acked = 0;
                 peer.refused = None;
             }

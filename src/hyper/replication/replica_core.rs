@@ -7,7 +7,7 @@
 use crate::crypto::Hash;
 use crate::hyper::core::manifest::Manifest;
 use crate::hyper::core::message::{Proof, Request};
-use crate::hyper::core::tree::{self, Head, SeekResult, VerifyError};
+use crate::hyper::core::tree::{self, Head, Roots, SeekResult, VerifyError};
 use crate::hyper::core::{self, ApplyError, Core};
 use crate::key::CoreKey;
 use std::sync::{Arc, Mutex};
@@ -89,6 +89,10 @@ pub trait ReplicaCore: Send {
     /// Checks a proof and stores what it brings; `leaf` is the hash of its block. A proof may hold a
     /// manifest and nothing else.
     fn apply_proof(&mut self, proof: &Proof, leaf: Option<Hash>) -> Result<Applied, Refusal>;
+    /// Of an answer to an upgrade from 0: the length, and the roots there of what was signed.
+    fn history_of(&self, proof: &Proof) -> Result<(u64, Roots), Refusal>;
+    /// The roots at a length of the tree that is here.
+    fn history_at(&self, length: u64) -> Option<Roots>;
     /// Follows a higher fork: checks the proof from nothing, cuts to the common prefix, installs.
     fn apply_reorg(&mut self, proof: &Proof) -> Result<Reorged, Refusal>;
 }
@@ -164,6 +168,14 @@ impl ReplicaCore for Core {
         let applied = self.apply_proof(proof, leaf)?;
         let block = applied.block.filter(|_| applied.new_block);
         Ok(Applied { upgraded: applied.upgraded, block })
+    }
+
+    fn history_of(&self, proof: &Proof) -> Result<(u64, Roots), Refusal> {
+        Ok(self.history_of(proof)?)
+    }
+
+    fn history_at(&self, length: u64) -> Option<Roots> {
+        self.history_at(length)
     }
 
     fn apply_reorg(&mut self, proof: &Proof) -> Result<Reorged, Refusal> {

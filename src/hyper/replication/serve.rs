@@ -99,6 +99,12 @@ impl Replica {
         if let (Some(peer), Some(block)) = (self.peers.get_mut(&conn), &proof.block) {
             peer.bytes_up += block.value.len() as u64;
         }
+        // One that had nothing, or nothing but ours, has our history from now on.
+        if let (Some(peer), Some(upgrade)) = (self.peers.get_mut(&conn), &proof.upgrade)
+            && upgrade.start <= peer.agrees_to
+        {
+            peer.agrees_to = peer.agrees_to.max(upgrade.start.saturating_add(upgrade.length));
+        }
         self.send(ctx, conn, &Message::Data { request, proof });
     }
 

@@ -84,7 +84,7 @@ impl Replica {
         }
         self.synced_told = false;
         self.pump(ctx, core);
-        self.check_synced(ctx);
+        self.check_synced(ctx, core);
     }
 
     /// A peer with nothing but the key says "length 0" as well; it knows no more than we do.
@@ -131,7 +131,7 @@ impl Replica {
     }
 
     /// Says whether all peers are in sync, once for each time they are.
-    pub fn check_synced(&mut self, ctx: &mut Ctx) {
+    pub fn check_synced(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
         self.deferred.synced |= ctx.defer;
         if self.synced_told || ctx.defer {
             return;
@@ -143,6 +143,7 @@ impl Replica {
             self.upgrade_wanted = false;
             ctx.emit(HubEvent::PeersSynced { core: self.id });
             self.end_seeks(ctx);
+            self.ask_histories(ctx, core);
         }
     }
 }

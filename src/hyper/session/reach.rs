@@ -75,11 +75,10 @@ impl CoreHandle {
     /// own upgrade is still on its way; one that names blocks no peer knows of must not wait for long.
     pub(super) async fn reaches(&self, index: u64) -> Result<(), SourceError> {
         let mut versions = self.versions();
-        let mut closed = self.0.closed.subscribe();
         tokio::select! {
             biased;
             _ = versions.wait_for(|version| version.length > index) => Ok(()),
-            _ = closed.wait_for(|c| *c) => Err(SourceError::Closed),
+            ended = self.ended() => Err(ended),
             () = self.deserted() => Err(SourceError::TimedOut(index)),
             () = tokio::time::sleep(UPGRADE_WAIT.min(self.0.patience.read)) => {
                 Err(SourceError::OutOfRange { index, length: self.length() })

@@ -32,6 +32,7 @@ impl BlockSource for CoreHandle {
     }
 
     fn try_block(&self, index: u64) -> Result<Option<Bytes>, SourceError> {
+        self.check_history()?;
         if let Some(block) = self.0.cache.get(self.0.id, index) {
             return Ok(Some(block));
         }
@@ -95,6 +96,7 @@ impl BlockSource for CoreHandle {
         let handle = self.clone();
         Box::pin(async move {
             loop {
+                handle.check_history()?;
                 let mut waiter = handle.waiter(Awaited::Seek(byte));
                 match handle.core().seek(byte).map_err(storage)? {
                     SeekResult::Found { block, offset } => return Ok((block, offset)),

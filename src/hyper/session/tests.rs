@@ -126,6 +126,18 @@ async fn a_block_that_the_disk_does_not_take_is_handed_to_who_waits() {
 }
 
 #[tokio::test]
+async fn two_histories_end_reading_with_that_reason() {
+    let (handle, mut wishes) = reader();
+    let waits = tokio::spawn(handle.block(1));
+    wishes.recv().await.unwrap();
+    handle.on_two_histories(3);
+    assert!(matches!(waits.await.unwrap(), Err(SourceError::TwoHistories)));
+    assert!(matches!(handle.try_block(0), Err(SourceError::TwoHistories)));
+    assert!(matches!(handle.seek(15).await, Err(SourceError::TwoHistories)));
+    assert_eq!(handle.two_histories(), Some(3));
+}
+
+#[tokio::test]
 async fn a_wish_stands_until_its_last_waiter_goes() {
     let (handle, mut wishes) = reader();
     let (mut first, mut second) = (handle.seek(15), handle.seek(15));

@@ -118,12 +118,12 @@ impl Waiter<'_> {
 
     /// Waits until it comes, without a deadline.
     pub async fn came(&mut self) -> Result<Woken, SourceError> {
-        let mut closed = self.handle.0.closed.subscribe();
+        let handle = self.handle;
         tokio::select! {
             biased;
             done = &mut self.woken => done.map_err(|_| SourceError::Closed),
-            _ = closed.wait_for(|c| *c) => Err(SourceError::Closed),
-            failed = self.handle.failed() => Err(failed),
+            ended = handle.ended() => Err(ended),
+            failed = handle.failed() => Err(failed),
         }
     }
 }

@@ -14,6 +14,7 @@
 //! Source: hypercore/lib/merkle-tree.js
 
 mod batch;
+mod history;
 mod proof;
 mod reorg;
 mod seek;
@@ -24,6 +25,7 @@ mod tests;
 mod verify;
 
 pub use batch::Batch;
+pub use history::{Roots, verify_history};
 pub use proof::{ProofError, make_proof};
 pub use reorg::{Reorg, verify_reorg};
 pub use seek::{

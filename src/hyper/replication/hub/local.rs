@@ -74,7 +74,7 @@ impl Hub {
                 replica.synced_told = false;
             });
             replica.pump(ctx, core);
-            replica.check_synced(ctx);
+            replica.check_synced(ctx, core);
         });
         self.finish(now);
     }
@@ -92,7 +92,7 @@ impl Hub {
                 replica.synced_told = false;
             });
             replica.pump(ctx, core);
-            replica.check_synced(ctx);
+            replica.check_synced(ctx, core);
         });
         self.finish(now);
         seek

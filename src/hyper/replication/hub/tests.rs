@@ -4,6 +4,7 @@ mod basic;
 mod budget;
 mod forks;
 mod full;
+mod histories;
 mod hostile;
 mod many;
 mod opening;
