@@ -8,7 +8,7 @@ use crate::hyper::replication::violation::Violation;
 use crate::hyper::replication::{AttachOptions, ConnId, CoreId, HubEvent, SharedReplica};
 use crate::key::DiscoveryKey;
 use bytes::Bytes;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// How long a channel waits for its core; then it is refused, as if nobody had the core.
@@ -22,7 +22,7 @@ const MAX_OPENINGS: usize = 16_384;
 const MAX_HANDSHAKE: usize = 256;
 
 #[derive(Default)]
-pub(super) struct Openings(HashMap<DiscoveryKey, Opening>);
+pub(super) struct Openings(BTreeMap<DiscoveryKey, Opening>);
 
 struct Opening {
     since: Instant,
