@@ -41,7 +41,7 @@ fn list(args: &Ls, cx: &Context, dir: &Dir, prefix: &str) {
     for (name, node) in dir.iter() {
         print(args, cx, &format!("{prefix}{name}"), node);
         if args.recursive
-            && let Some(below) = node.dir()
+            && let Found::Directory(below) = node.shown()
         {
             list(args, cx, below, &format!("{prefix}{name}/"));
         }

@@ -18,12 +18,12 @@ mod batch;
 mod cache;
 mod diff;
 mod history;
+mod nearest;
 mod node;
 mod range;
 mod tree;
 mod versions;
 mod walk;
-mod whole;
 
 pub use batch::Batch;
 pub use diff::{Diff, Difference};
@@ -133,8 +133,8 @@ impl Bee {
         self.checkout.unwrap_or_else(|| self.source.length()).max(1)
     }
 
-    /// The bee as it was at `version`. Only versions at which the writer stopped are whole; the format
-    /// cannot tell them from the inside of a batch, where a reader may see a wrong tree.
+    /// The bee as it was at `version`. Only versions at which the writer stopped are whole; inside a
+    /// batch a reader may see a wrong tree. See [`Bee::whole_version`].
     pub fn checkout(&self, version: u64) -> Self {
         Self { checkout: Some(version.max(1)), writer: None, ..self.clone() }
     }

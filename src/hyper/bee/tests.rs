@@ -105,7 +105,7 @@ fn batches_write_the_reference_bytes() {
 fn whole_versions_of_the_reference_are_told_from_the_insides_of_its_batches() {
     for (name, batched) in [("beeBatch", true), ("beeRandom", false)] {
         let vector = &vectors()[name];
-        let blocks: Vec<Bytes> = blocks_of(&vector["core"]).into_iter().map(Bytes::from).collect();
+        let blocks: Vec<Bytes> = blocks_of(&vector["core"]);
         let newest = blocks.len() as u64;
         let mut whole: Vec<u64> = match batched {
             true => serde_json::from_value(vector["lengthAfter"].clone()).unwrap(),

@@ -9,10 +9,12 @@
 //! counted; an entry that makes no sense is shown as a file that cannot be read. A file and a directory
 //! of the same name show as the directory, unless there is no file in it.
 
+mod edit;
+
 use super::Entry;
 use super::dir::{Content, Dir, File, Leaf, Link, Node, differences};
 use super::names::{self, Name};
-use crate::hyper::bee::{Bee, BeeError, Difference};
+use crate::hyper::bee::{Bee, BeeError};
 use crate::hyper::blobs::{BlobError, BlobId, Blobs};
 use crate::path::DrivePath;
 use std::collections::BTreeSet;
@@ -21,13 +23,6 @@ use std::sync::Arc;
 /// Changes beyond the number of files at which the whole bee is walked again: a difference needs a round
 /// trip per step down, a walk one per level.
 const REWALK: u64 = 1000;
-
-/// Directories that a drive may have beyond [`DIRS_PER_NAME`] for each of its names.
-const FREE_DIRS: u64 = 1 << 16;
-
-/// Directories that a name may bring along, all names taken together. A directory costs about 300 bytes of memory and
-/// two of the drive, so that without a bound a few megabytes of deep names would fill the machine.
-const DIRS_PER_NAME: u64 = 8;
 
 const TOO_MANY: &str = "the drive has far more folders than files";
 
@@ -301,184 +296,6 @@ impl DriveIndex {
         }
         Some(node)
     }
-
-    async fn apply_difference(&mut self, bee: &Bee, from: u64) -> Result<(), BeeError> {
-        // Every block that the newer tree does not share lies in what was appended.
-        bee.source().prefetch_range(from.max(1), bee.version());
-        let mut diff = bee.diff(&bee.checkout(from));
-        while let Some(Difference { left, right }) = diff.next().await? {
-            let left_there = left.is_some();
-            let key = match left.as_ref().or(right.as_ref()).map(|entry| &entry.key) {
-                Some(key) => key.clone(),
-                None => continue,
-            };
-            let name = match (names::parse(&key), &left) {
-                (None, _) => continue,
-                (Some(Ok(name)), _) => name,
-                (Some(Err(error)), Some(_)) if right.is_none() => {
-                    self.leave_out(&String::from_utf8_lossy(&key), &error);
-                    continue;
-                }
-                (Some(Err(_)), Some(_)) => continue,
-                (Some(Err(_)), None) => {
-                    self.left_out = self.left_out.saturating_sub(1);
-                    continue;
-                }
-            };
-            let was_in = match &name {
-                Name::Leaf(path) => self.node(path).and_then(Node::leaf).is_some(),
-                Name::Kept(path) => self.dir(path).is_some_and(|dir| dir.kept),
-            };
-            let is_in = match (&name, left) {
-                (Name::Leaf(path), Some(new)) => self.insert(path, leaf(new.seq, &new.value)),
-                (Name::Kept(path), Some(_)) => self.keep(path),
-                (name, None) => {
-                    self.remove(name);
-                    false
-                }
-            };
-            // What is in the drive and not in the index is counted.
-            match (right.is_some() && !was_in, left_there && !is_in) {
-                (false, true) => self.leave_out(&String::from_utf8_lossy(&key), &TOO_MANY),
-                (true, false) => self.left_out = self.left_out.saturating_sub(1),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn leave_out(&mut self, name: &str, error: &dyn std::fmt::Display) {
-        self.left_out += 1;
-        if self.left_out <= WARNINGS {
-            let name: String = name.chars().take(200).collect();
-            tracing::warn!(?name, %error, "name left out");
-        }
-    }
-
-    /// Whether the directories above `path`, and with `itself` the one there, may be in the index.
-    fn has_room(&self, path: &DrivePath, itself: bool) -> bool {
-        let depth = path.names().count() + usize::from(itself);
-        let mut there = 1;
-        let mut dir = &self.root;
-        for name in path.names() {
-            match dir.get(name).and_then(Node::dir) {
-                Some(below) => dir = below,
-                None => break,
-            }
-            there += 1;
-        }
-        let more = depth.saturating_sub(there) as u64;
-        more == 0 || self.dirs + more <= FREE_DIRS + DIRS_PER_NAME * (self.files() + self.kept + 1)
-    }
-
-    /// Sets the file or link at `path`. Whether there was room for the directories above it.
-    fn insert(&mut self, path: &DrivePath, leaf: Leaf) -> bool {
-        if !self.has_room(path, false) {
-            return false;
-        }
-        let unsized_file = is_unsized(&leaf);
-        let old = self.node(path).and_then(Node::leaf).map(size);
-        self.bytes = self.bytes.saturating_sub(old.unwrap_or(0)).saturating_add(size(&leaf));
-        let mut made = 0;
-        let mut dir = Arc::make_mut(&mut self.root);
-        let mut names = path.names().peekable();
-        while let Some(name) = names.next() {
-            dir.leaves += u64::from(old.is_none());
-            if names.peek().is_none() {
-                dir.set_leaf(name, leaf);
-                break;
-            }
-            made += u64::from(dir.get(name).and_then(Node::dir).is_none());
-            dir = dir.open(name);
-        }
-        self.dirs += made;
-        if unsized_file {
-            self.unsized_files.insert(path.clone());
-        } else {
-            self.unsized_files.remove(path);
-        }
-        true
-    }
-
-    /// Keeps the directory at `path`. Whether there was room for it.
-    fn keep(&mut self, path: &DrivePath) -> bool {
-        if !self.has_room(path, true) {
-            return false;
-        }
-        let mut made = 0;
-        let mut dir = Arc::make_mut(&mut self.root);
-        for name in path.names() {
-            made += u64::from(dir.get(name).and_then(Node::dir).is_none());
-            dir = dir.open(name);
-        }
-        self.kept += u64::from(!dir.kept);
-        dir.kept = true;
-        self.dirs += made;
-        true
-    }
-
-    /// Takes a name out, and with it the directories that it alone kept in being.
-    fn remove(&mut self, name: &Name) {
-        let (path, leaf) = match name {
-            Name::Leaf(path) => {
-                let Some(bytes) = self.node(path).and_then(Node::leaf).map(size) else { return };
-                self.bytes = self.bytes.saturating_sub(bytes);
-                self.unsized_files.remove(path);
-                (path, 1)
-            }
-            Name::Kept(path) => {
-                if !self.dir(path).is_some_and(|dir| dir.kept) {
-                    return;
-                }
-                self.kept -= 1;
-                (path, 0)
-            }
-        };
-        let names: Vec<&str> = path.names().collect();
-        let (depth, rest) = self.cut(&names, leaf == 0);
-        let gone = names[depth..].len() - 1 + usize::from(leaf == 0 && !has_dir(&rest));
-        self.dirs = self.dirs.saturating_sub(gone as u64);
-        let mut dir = Arc::make_mut(&mut self.root);
-        for name in &names[..depth] {
-            dir.leaves -= leaf;
-            dir = dir.open(name);
-        }
-        dir.leaves -= leaf;
-        dir.replace(names[depth], rest);
-    }
-
-    /// Where to cut so that the leaf of `names`, or the directory's being kept, is gone: how deep the name lies that
-    /// changes, and what stays under it.
-    fn cut(&self, names: &[&str], kept: bool) -> (usize, Option<Node>) {
-        let mut way = vec![&self.root];
-        for name in names {
-            way.extend(way[way.len() - 1].get(name).and_then(Node::dir));
-        }
-        let last = names.len() - 1;
-        let mut depth = last;
-        loop {
-            let rest = match way[depth].get(names[depth]) {
-                Some(Node::Both(dir, _)) if depth == last && !kept => {
-                    Some(Node::Directory(dir.clone()))
-                }
-                Some(node) if depth == last && kept && way[last + 1].len() > 0 => {
-                    let mut dir = Dir::clone(way[last + 1]);
-                    dir.kept = false;
-                    Some(node.with_dir(dir))
-                }
-                Some(Node::Both(_, leaf)) => Some(Node::Leaf((**leaf).clone())),
-                _ => None,
-            };
-            if rest.is_some() || depth == 0 || way[depth].len() > 1 || way[depth].kept {
-                return (depth, rest);
-            }
-            depth -= 1;
-        }
-    }
-}
-
-fn has_dir(node: &Option<Node>) -> bool {
-    node.as_ref().is_some_and(|node| node.dir().is_some())
 }
 
 fn leaf(seq: u64, value: &[u8]) -> Leaf {

@@ -2,6 +2,7 @@
 //!
 //! The names are shown before; sizes follow. Maps are asked for side by side. One that does not come is asked for
 //! again, later and later, and at once when there are new peers to ask.
+#![expect(clippy::disallowed_methods, reason = "its pauses are those of peers, in real time")]
 
 use super::DriveIndex;
 use crate::hyper::blobs::{BlobError, BlobId, Blobs};

@@ -1,5 +1,6 @@
 //! The index against a map of paths, and against drives that nobody should have written.
 
+use super::edit::{DIRS_PER_NAME, FREE_DIRS};
 use super::*;
 use crate::hyper::bee::run;
 use crate::hyper::blobs::BlockMap;

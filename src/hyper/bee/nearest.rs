@@ -1,4 +1,4 @@
-//! Which versions of a bee are whole.
+//! The nearest version of a bee that is whole, found without reading its past.
 //!
 //! Every length at which the writer stopped is a version; the lengths inside a batch are not, and nothing marks them.
 //! But the format tells them apart, by how a batch is written:
@@ -69,7 +69,7 @@ impl Bee {
                 }
             }
             version -= 1;
-            if version % AHEAD == 0 {
+            if version.is_multiple_of(AHEAD) {
                 self.source.prefetch_range(version.saturating_sub(AHEAD).max(1), version);
             }
         }
@@ -119,7 +119,7 @@ impl Bee {
         let mut children = Children::default();
         let end = newest.min(first.saturating_add(MAX_SCAN));
         for seq in first..end {
-            if (seq - first) % AHEAD == 0 {
+            if (seq - first).is_multiple_of(AHEAD) {
                 self.source.prefetch_range(seq, end.min(seq + AHEAD));
             }
             self.collect(seq, &mut children).await?;
