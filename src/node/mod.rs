@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "where the machines meet the clock and the runtime")]
 
 mod chronicle;
+mod claims;
 mod cores;
 mod discovery;
 mod drives;
@@ -16,7 +17,6 @@ mod opener;
 mod pump;
 mod ties;
 mod writer;
-mod writers;
 
 pub use chronicle::Seen;
 pub use drives::{DriveState, DriveUse, Purpose};
@@ -34,6 +34,8 @@ use crate::hyper::store::{Namespace, Store};
 use crate::key::{CoreKey, DiscoveryKey, Topic};
 use crate::swarm::driver::{BootstrapNode, Network, NetworkConfig, NetworkHandle};
 use crate::swarm::{Limits, SwarmStatus};
+use claims::Claims;
+pub use claims::Writing;
 use cores::Cores;
 use discovery::Discovery;
 use drives::Drives;
@@ -45,8 +47,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OnceCell, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use writers::Writers;
-pub use writers::Writing;
 
 /// What is downloaded becomes durable this often; a crash costs at most as much of it to fetch again.
 const FLUSH_EVERY: Duration = Duration::from_secs(2);
@@ -126,7 +126,7 @@ pub struct Node {
     wishes: Mutex<Option<mpsc::UnboundedReceiver<Wish>>>,
     online: OnceCell<Online>,
     mounts: Mutex<BTreeMap<PathBuf, CoreKey>>,
-    writers: Writers,
+    claims: Claims,
     flusher: JoinHandle<()>,
 }
 
@@ -162,7 +162,7 @@ impl Node {
             wishes: Mutex::new(Some(wishes)),
             online: OnceCell::new(),
             mounts: Mutex::default(),
-            writers: Writers::default(),
+            claims: Claims::default(),
             flusher,
         }))
     }
@@ -263,7 +263,7 @@ impl Node {
 
     /// Makes the caller the one that brings a drive up to a folder, until the claim is dropped; none if it has one.
     pub fn claim_writing(&self, key: CoreKey) -> Option<Writing> {
-        self.writers.claim(key)
+        self.claims.claim(key)
     }
 
     /// Names of the drives of this store, with their keys.

@@ -6,19 +6,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The drives that are being written.
 #[derive(Clone, Default)]
-pub(super) struct Writers(Arc<Mutex<BTreeSet<CoreKey>>>);
+pub(super) struct Claims(Arc<Mutex<BTreeSet<CoreKey>>>);
 
 /// The right to write a drive; given back when dropped.
 pub struct Writing {
-    writers: Writers,
+    claims: Claims,
     key: CoreKey,
 }
 
-impl Writers {
+impl Claims {
     /// None if somebody has it.
     pub(super) fn claim(&self, key: CoreKey) -> Option<Writing> {
         let new = self.lock().insert(key);
-        new.then(|| Writing { writers: self.clone(), key })
+        new.then(|| Writing { claims: self.clone(), key })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeSet<CoreKey>> {
@@ -28,6 +28,6 @@ impl Writers {
 
 impl Drop for Writing {
     fn drop(&mut self) {
-        self.writers.lock().remove(&self.key);
+        self.claims.lock().remove(&self.key);
     }
 }
