@@ -22,6 +22,15 @@ fn stop(mut process: Hdrive) {
     process.wait(SOON);
 }
 
+/// A command that owns its store before this returns.
+fn owner(lab: &Lab, store: &str, args: &[&str]) -> Hdrive {
+    let process = lab.spawn(store, args);
+    let (pid, lock) = (process.pid().to_string(), lab.path(store).join("lock"));
+    let owns = || fs::read_to_string(&lock).ok().filter(|text| *text == pid);
+    eventually("the owner of the store", SOON, owns);
+    process
+}
+
 fn put(lab: &Lab, key: &str, name: &str, more: &[&str]) -> Done {
     let file = lab.path("file-to-put");
     fs::write(&file, name).unwrap();
@@ -41,7 +50,7 @@ fn a_restored_store_does_not_fork_what_was_published() {
     copy(&lab.path("alice"), &lab.path("backup"));
     fs::write(folder.join("b"), pattern(2, 200_000)).unwrap();
     let (share, _) = lab.share("alice", &folder);
-    let mut seed = lab.spawn("bob", &["seed", &key]);
+    let mut seed = owner(&lab, "bob", &["seed", &key]);
     let copied = || (lab.run("bob", &["ls", &key]).text() == "a\nb\n").then_some(());
     eventually("a whole copy at the peer", PATIENCE, copied);
     let out = lab.path("out");
@@ -65,7 +74,7 @@ fn a_restored_store_does_not_fork_what_was_published() {
     assert_eq!(third.code, 0, "{}", third.stderr);
 
     // Its readers follow.
-    let mut served = lab.spawn("alice", &["seed", &key]);
+    let mut served = owner(&lab, "alice", &["seed", &key]);
     let seen = || (lab.run("bob", &["ls", &key]).text() == "a\nb\nc\nd\n").then_some(());
     eventually("the new files at the peer", PATIENCE, seen);
     assert_eq!(lab.run("bob", &["cat", &format!("{key}/d")]).text(), "d");
@@ -154,7 +163,7 @@ fn a_wrong_encryption_key_is_an_error_and_changes_nothing() {
         assert_eq!(put(&lab, key, "b", &[]).code, 0);
         assert_eq!(lab.run("alice", &["cat", &format!("{key}/b")]).text(), "b");
     }
-    let served = lab.spawn("alice", &["seed", &key]);
+    let served = owner(&lab, "alice", &["seed", &key]);
     let right = ["cat", &format!("{key}/b"), "--encryption-key", RIGHT];
     let read = || (lab.run("bob", &right).text() == "b").then_some(());
     eventually("the file at a reader", PATIENCE, read);
@@ -211,10 +220,7 @@ fn a_full_disk_at_the_first_start_and_later() {
     // Closed in order, and killed in the middle.
     for kill in [false, true] {
         if kill {
-            let mut seed = lab.spawn("small/store", &["seed", "notes"]);
-            let pid = seed.pid().to_string();
-            let owns = || fs::read_to_string(small.0.join("store/lock")).ok().filter(|p| *p == pid);
-            eventually("the owner of the store", SOON, owns);
+            let mut seed = owner(&lab, "small/store", &["seed", "notes"]);
             assert_eq!(on(&["put", "notes/other", text(&file)]).code, 0);
             seed.signal(Signal::SIGKILL);
             seed.wait(SOON);

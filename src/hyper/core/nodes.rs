@@ -11,7 +11,7 @@ use super::storage::{CoreFiles, Storage, StorageError};
 use super::tree::{Node, NodeSource};
 use crate::hyper::flat_tree as flat;
 use lru::LruCache;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -33,6 +33,8 @@ pub(super) struct NodeStore {
     storage: Arc<dyn Storage>,
     files: Arc<CoreFiles>,
     cache: RefCell<Cache>,
+    /// What is changed only brings the file back to the records: see [`Self::mending`].
+    mending: Cell<bool>,
 }
 
 struct Cache {
@@ -51,7 +53,20 @@ impl Cache {
 impl NodeStore {
     pub(super) fn new(storage: Arc<dyn Storage>, files: Arc<CoreFiles>) -> Self {
         let cache = Cache { pages: LruCache::unbounded(), dirty: BTreeMap::new() };
-        Self { storage, files, cache: RefCell::new(cache) }
+        Self { storage, files, cache: RefCell::new(cache), mending: Cell::new(false) }
+    }
+
+    /// While a core is mended after an unclean end its file may be changed before the session is noted, which a full
+    /// disk does not allow: until the core's record says otherwise every opening mends it again.
+    pub(super) fn mending(&self, mending: bool) {
+        self.mending.set(mending);
+    }
+
+    fn begin_session(&self) -> Result<(), StorageError> {
+        match self.storage.begin_session() {
+            Err(error) if error.is_disk_full() && self.mending.get() => Ok(()),
+            done => done.map(drop),
+        }
     }
 
     /// The nodes of a tree of `length` blocks.
@@ -138,7 +153,7 @@ impl NodeStore {
 
     /// Writes a dirty page and the dirty pages that follow it.
     fn write_run(&self, cache: &mut Cache, mut run: Range<u64>) -> Result<(), StorageError> {
-        self.storage.begin_session()?;
+        self.begin_session()?;
         while cache.dirty.contains_key(&run.end) {
             run.end += 1;
         }
@@ -165,7 +180,7 @@ impl NodeStore {
 
     /// Forgets the nodes that are not part of the tree's first `length` blocks.
     pub(super) fn truncate(&self, length: u64) -> Result<(), StorageError> {
-        self.storage.begin_session()?;
+        self.begin_session()?;
         let end = 2 * length;
         self.cut_cache(end);
         self.files.tree.truncate(end.saturating_mul(NODE_BYTES))?;
@@ -209,7 +224,7 @@ impl NodeStore {
                     cache.dirty.remove(&number);
                 }
             }
-            self.storage.begin_session()?;
+            self.begin_session()?;
             let bytes = (whole.end - whole.start).saturating_mul(PAGE_BYTES);
             self.files.tree.punch(whole.start.saturating_mul(PAGE_BYTES), bytes)?;
             self.erase_in_page(range.start..whole.start * PAGE_NODES)?;

@@ -11,8 +11,21 @@ use crate::crypto::hash;
 use crate::hyper::flat_tree as flat;
 
 impl Core {
-    /// Erases every node that does not hash up to the roots, and forgets blocks below such nodes.
+    /// Erases every node that does not hash up to the roots, and forgets blocks below such nodes. On a full disk
+    /// what has to be written waits in memory, so that the core can be read.
     pub(super) fn scrub(&mut self) -> Result<()> {
+        self.nodes.mending(true);
+        let mended = self.mend();
+        let flushed = mended.is_ok().then(|| self.flush(Durability::Buffered));
+        self.nodes.mending(false);
+        mended?;
+        match flushed {
+            Some(Err(error)) if !error.is_disk_full() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn mend(&mut self) -> Result<()> {
         let length = self.head.length;
         self.nodes.truncate(length)?;
         // Where every block is here, every node is: they became durable with the bits.
@@ -27,7 +40,7 @@ impl Core {
         self.files.blocks.truncate(self.head.byte_length())?;
         self.session = self.storage.session().current;
         self.dirty.head = true;
-        self.flush(Durability::Buffered)
+        Ok(())
     }
 
     fn scrub_below(&mut self, root: Node) -> Result<()> {

@@ -123,7 +123,7 @@ pub enum Table {
     Heads,
     /// Discovery key and page number (u64, big-endian) → bitfield page.
     Bits,
-    /// Names, pins, the primary key and other small things of the store.
+    /// Names of drives, the primary key and other small things of the store.
     Records,
     /// The store's own bookkeeping.
     Meta,
@@ -181,6 +181,18 @@ impl Writes {
 
     pub fn iter(&self) -> impl Iterator<Item = (Table, &BTreeMap<Vec<u8>, Option<Vec<u8>>>)> {
         self.tables.iter().map(|(table, records)| (*table, records))
+    }
+
+    /// What this says about keys of a table that start with `prefix`.
+    fn within(&self, table: Table, prefix: &[u8]) -> Self {
+        let mut some = Self::default();
+        if let Some(records) = self.tables.get(&table) {
+            let from = records.range(prefix.to_vec()..);
+            for (key, value) in from.take_while(|(key, _)| key.starts_with(prefix)) {
+                some.set(table, key.clone(), value.clone());
+            }
+        }
+        some
     }
 
     /// Lays the records whose key starts with `prefix` over `base`.
