@@ -146,7 +146,7 @@ pub async fn writable(cx: &Context, target: &Target, secret: Option<[u8; 32]>) -
             format!("the link names version {version}, which never changes: use the key alone");
         return Err(Failure::new(Exit::Usage, text));
     }
-    let drive = cx.node.drive_offline(target.key, secret, None)?;
+    let drive = cx.node.drive_offline(target.key, secret, None).await?;
     if !drive.writable() {
         return Err(Failure::new(
             Exit::Failed,

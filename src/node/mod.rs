@@ -207,6 +207,9 @@ impl Node {
             .spawn(move || runtime.block_on(pump.run(inputs)))
             .map_err(NodeError::Thread)?;
         self.drives.go_online(network.clone());
+        // What comes from peers changes files from now on. Noted here, nobody waits for that in the middle of it.
+        let storage = self.store.storage().clone();
+        tokio::task::spawn_blocking(move || storage.begin_session());
         Ok(Online { network, questions, pump: Mutex::new(Some(thread)) })
     }
 
@@ -220,19 +223,31 @@ impl Node {
         serve: bool,
     ) -> Result<DriveUse, NodeError> {
         let purpose = if serve { Purpose::Serve } else { Purpose::Read };
-        let drive = self.drives.use_drive((key, at), secret, purpose)?;
+        let drive = self.open_drive((key, at), secret, purpose).await?;
         self.online().await?;
         Ok(drive)
     }
 
+    /// Opens a drive on a thread that may wait for the disk: cores are looked through after an unclean end.
+    async fn open_drive(
+        &self,
+        id: drives::DriveId,
+        secret: Option<[u8; 32]>,
+        purpose: Purpose,
+    ) -> Result<DriveUse, NodeError> {
+        let drives = self.drives.clone();
+        let open = tokio::task::spawn_blocking(move || drives.use_drive(id, secret, purpose));
+        Ok(open.await.map_err(|e| NodeError::Thread(std::io::Error::other(e)))??)
+    }
+
     /// The same without looking for peers: what is here.
-    pub fn drive_offline(
+    pub async fn drive_offline(
         &self,
         key: CoreKey,
         secret: Option<[u8; 32]>,
         at: Option<u64>,
     ) -> Result<DriveUse, NodeError> {
-        Ok(self.drives.use_drive((key, at), secret, Purpose::Local)?)
+        self.open_drive((key, at), secret, Purpose::Local).await
     }
 
     /// The drive with this local name.

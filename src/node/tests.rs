@@ -93,7 +93,7 @@ async fn a_drive_is_announced_while_somebody_serves_it_and_open_while_somebody_u
     eventually("only looked for", async || roles().await == Some((false, true))).await;
     drop(reads);
     // A drive that was read waits for the next command.
-    let again = node.drive_offline(key, None, None).unwrap();
+    let again = node.drive_offline(key, None, None).await.unwrap();
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(node.open_drives().len(), 2);
     drop((again, old));

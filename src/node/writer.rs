@@ -50,7 +50,7 @@ impl Node {
         });
         let before: Vec<_> = cores.iter().map(|core| state(&core.core())).collect();
         // Held while peers are asked: looking for them ends with the last use.
-        let _looking = self.drives.use_drive((drive.key(), None), None, Purpose::Read)?;
+        let _looking = self.open_drive((drive.key(), None), None, Purpose::Read).await?;
         self.online().await?;
         let until = Instant::now() + PATIENCE;
         let mut asked = true;

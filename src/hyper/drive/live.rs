@@ -15,7 +15,7 @@ use crate::hyper::bee::{Bee, BeeError, Metadata};
 use crate::hyper::blobs::{BlobId, Blobs};
 use crate::hyper::core::CoreError;
 use crate::hyper::session::CoreHandle;
-use crate::hyper::source::{BlockLog, BlockSource};
+use crate::hyper::source::{BlockLog, BlockSource, SourceError};
 use crate::hyper::store::Store;
 use crate::key::CoreKey;
 use crate::path::DrivePath;
@@ -315,7 +315,13 @@ impl LiveDrive {
         };
         let manifest = self.db.core().manifest().cloned();
         let found = BlobsCore::of(&self.db.key(), manifest.as_ref(), header.as_ref())?;
-        let blobs = secret::contents(&self.store, &self.db, found)?;
+        let (store, db) = (self.store.clone(), self.db.clone());
+        // On a thread that may wait for the disk: a long core is looked through after an unclean end.
+        let open = tokio::task::spawn_blocking(move || secret::contents(&store, &db, found));
+        let blobs = open
+            .await
+            .map_err(|_| BeeError::from(SourceError::Closed))
+            .map_err(DriveError::from)??;
         (self.introduce)(&blobs);
         blobs.attach(true, false);
         let contents = if blobs.writable() {
