@@ -38,7 +38,8 @@ impl KeyPair {
 
 impl std::fmt::Debug for KeyPair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "KeyPair({})", crate::key::short(&self.public()))
+        let [a, b, c, d, ..] = self.public();
+        write!(f, "KeyPair({a:02x}{b:02x}{c:02x}{d:02x})")
     }
 }
 

@@ -104,9 +104,7 @@ impl Core {
             self.bits.set_range(blocks.clone(), false);
         }
         let mut writes = Writes::default();
-        let head = std::mem::take(&mut self.head);
-        let staged = self.stage(&head, &mut writes);
-        self.head = head;
+        let staged = self.stage_own(&mut writes);
         let done = self.storage.commit(writes, &[&self.files], Durability::Durable);
         if done.is_err() {
             for blocks in gone {

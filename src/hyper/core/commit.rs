@@ -156,6 +156,11 @@ impl Core {
         Staged { dirty: std::mem::take(&mut self.dirty), pages }
     }
 
+    /// [`Self::stage`] with the head that the core has.
+    pub(super) fn stage_own(&mut self, writes: &mut Writes) -> Staged {
+        self.stage(&self.head.clone(), writes)
+    }
+
     pub(super) fn unstage(&mut self, staged: Staged) {
         self.dirty.identity |= staged.dirty.identity;
         self.dirty.head |= staged.dirty.head;
@@ -176,9 +181,7 @@ impl Core {
         }
         self.nodes.flush()?;
         let mut writes = Writes::default();
-        let head = std::mem::take(&mut self.head);
-        let staged = self.stage(&head, &mut writes);
-        self.head = head;
+        let staged = self.stage_own(&mut writes);
         let done = self.storage.commit(writes, &[&self.files], durability);
         if done.is_err() {
             self.unstage(staged);
@@ -199,9 +202,7 @@ impl Core {
         }
         self.nodes.flush()?;
         let mut writes = Writes::default();
-        let head = std::mem::take(&mut self.head);
-        let staged = self.stage(&head, &mut writes);
-        self.head = head;
+        let staged = self.stage_own(&mut writes);
         let (storage, files) = (self.storage.clone(), self.files.clone());
         Ok(Some(Flush { writes, staged, storage, files, commits: self.commits }))
     }

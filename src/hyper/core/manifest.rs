@@ -16,7 +16,6 @@
 
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
-use super::message::UpgradeRequest;
 use crate::codec::{DecodeError, Put, Reader, Result};
 use crate::crypto::hash::{self, Hash, namespace};
 use crate::key::CoreKey;
@@ -65,17 +64,6 @@ pub struct Prologue {
     pub hash: Hash,
     /// Blocks.
     pub length: u64,
-}
-
-impl Prologue {
-    /// What a server answers to an upgrade request: one that starts inside the prologue gets all of it, since
-    /// no signature covers a part. What lies behind follows as additional nodes.
-    pub fn widen(&self, asked: UpgradeRequest) -> UpgradeRequest {
-        if asked.start >= self.length {
-            return asked;
-        }
-        UpgradeRequest { start: 0, length: self.length }
-    }
 }
 
 /// Who signs a core.
@@ -326,15 +314,6 @@ mod tests {
         for hex in ["04", "00010000", "000003", "01000100"] {
             assert!(Manifest::decode(&mut Reader::new(&unhex(hex).unwrap())).is_err(), "{hex}");
         }
-    }
-
-    #[test]
-    fn a_prologue_is_served_whole() {
-        let p = Prologue { hash: [0; 32], length: 10 };
-        let up = |start, length| UpgradeRequest { start, length };
-        assert_eq!(p.widen(up(0, 3)), up(0, 10));
-        assert_eq!(p.widen(up(4, 30)), up(0, 10));
-        assert_eq!(p.widen(up(10, 3)), up(10, 3));
     }
 
     proptest! {

@@ -6,7 +6,7 @@
 //!
 //! Source: hypercore/lib/messages.js
 
-use super::manifest::Manifest;
+use super::manifest::{Manifest, Prologue};
 use super::tree::Node;
 use bytes::Bytes;
 
@@ -31,6 +31,17 @@ pub struct SeekRequest {
 pub struct UpgradeRequest {
     pub start: u64,
     pub length: u64,
+}
+
+impl UpgradeRequest {
+    /// What a server answers to this for a core with a prologue: all of that if the request starts inside it, since
+    /// no signature covers a part. What lies behind follows as additional nodes.
+    pub fn around(self, prologue: &Prologue) -> Self {
+        if self.start >= prologue.length {
+            return self;
+        }
+        Self { start: 0, length: prologue.length }
+    }
 }
 
 /// What one peer asks another about a core. `id` and `fork` are the channel's business.
@@ -87,4 +98,18 @@ pub struct Proof {
     pub seek: Option<SeekProof>,
     pub upgrade: Option<UpgradeProof>,
     pub manifest: Option<Manifest>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prologue_is_served_whole() {
+        let p = Prologue { hash: [0; 32], length: 10 };
+        let up = |start, length| UpgradeRequest { start, length };
+        assert_eq!(up(0, 3).around(&p), up(0, 10));
+        assert_eq!(up(4, 30).around(&p), up(0, 10));
+        assert_eq!(up(10, 3).around(&p), up(10, 3));
+    }
 }

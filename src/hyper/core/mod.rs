@@ -449,41 +449,6 @@ impl Core {
         }))
     }
 
-    /// Plaintexts of consecutive blocks from `first`, in one read: as many as are here, up to `max_blocks` and
-    /// about `max_bytes`, at least one if the first is here.
-    pub fn get_run(&self, first: u64, max_blocks: u64, max_bytes: u64) -> Result<Vec<Bytes>> {
-        let end = self.bits.next_unset(first).min(first.saturating_add(max_blocks));
-        if first >= end {
-            return Ok(Vec::new());
-        }
-        let (start, size) = self.span(first)?;
-        let mut sizes = vec![size];
-        let mut total = size;
-        for block in first + 1..end {
-            let (_, size) = self.span(block)?;
-            if total + size > max_bytes {
-                break;
-            }
-            sizes.push(size);
-            total += size;
-        }
-        let mut run = read_exact(&self.files, start, total)?
-            .map(Bytes::from)
-            .ok_or(CoreError::MissingBytes(first))?;
-        let plain = |(at, size): (usize, &u64)| {
-            let stored = run.split_to(*size as usize);
-            open(self.cipher.as_deref(), first + at as u64, stored)
-        };
-        sizes.iter().enumerate().map(plain).collect()
-    }
-
-    /// Whether the stored block hashes to its leaf; `None` if it is not here.
-    pub fn check_block(&self, block: u64) -> Result<Option<bool>> {
-        let Some(bytes) = self.stored_block(block)? else { return Ok(None) };
-        let leaf = tree::NodeSource::node(&self.view(), 2 * block)?;
-        Ok(Some(leaf.is_some_and(|leaf| leaf.hash == crate::crypto::hash::leaf(&bytes))))
-    }
-
     /// Offset and size of a block that is here, in stored bytes.
     fn span(&self, block: u64) -> Result<(u64, u64)> {
         let mut cursor = self.cursor.get();

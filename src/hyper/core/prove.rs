@@ -44,7 +44,7 @@ impl Core {
         let mut request = request.clone();
         let verifier = self.identity.verifier.as_ref();
         if let Some(prologue) = verifier.and_then(Verifier::prologue) {
-            request.upgrade = request.upgrade.map(|asked| prologue.widen(asked));
+            request.upgrade = request.upgrade.map(|asked| asked.around(prologue));
         }
         let mut proof = match tree::make_proof(&self.head, &self.view(), &request) {
             Ok(proof) => proof,

@@ -42,7 +42,7 @@ impl Store {
         Ok(Self { storage, primary, open: Mutex::default(), cache, wishes, patience })
     }
 
-    /// The small records of the store: names, pins, notes.
+    /// The small records of the store.
     pub fn records(&self) -> Records {
         Records::new(self.storage.clone())
     }

@@ -145,11 +145,17 @@ mod tests {
             std::fs::write(&path, vec![9; 10_000]).unwrap();
             let flags = nix::fcntl::OFlag::O_DIRECT.bits();
             let cached = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-            let Ok(direct) = std::fs::OpenOptions::new().write(true).custom_flags(flags).open(&path) else { return Ok(()) };
+            let plain = || std::fs::OpenOptions::new().write(true).open(&path);
+            let direct = std::fs::OpenOptions::new().write(true).custom_flags(flags).open(&path);
             let parts: Vec<Vec<u8>> = sizes.iter().enumerate().map(|(i, n)| (0..*n).map(|b| (b * 7 + i) as u8).collect()).collect();
             let slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
             let way = Direct::new(dir.path());
-            prop_assume!(way.write(&direct, &cached, offset, &slices).unwrap());
+            // Where the file system knows no direct writes, the spans are at least cut and put as for one that does.
+            let direct = direct.or_else(|_| plain()).unwrap();
+            if !way.write(&direct, &cached, offset, &slices).unwrap() {
+                prop_assert!(!way.takes(usize::MAX));
+                prop_assert!(way.write(&plain().unwrap(), &cached, offset, &slices).unwrap());
+            }
             let mut want = vec![9; 10_000];
             let all = parts.concat();
             if !all.is_empty() {

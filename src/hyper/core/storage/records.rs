@@ -1,7 +1,7 @@
-//! The small records of a store: its primary key, names of cores, pins, and whatever else is small.
+//! The small records of a store: its primary key, and whatever else is small.
 
 use super::{Durability, Result, Storage, StorageError, Table, Writes};
-use crate::codec::{self, Put, Reader};
+use crate::codec::{self, Reader};
 use crate::crypto::sign;
 use crate::key::{DiscoveryKey, hex};
 use std::sync::Arc;
@@ -11,8 +11,6 @@ use std::sync::Arc;
 /// | key | value |
 /// |---|---|
 /// | `primary` | 32 bytes |
-/// | `alias/` + uint-prefixed namespace + name | discovery key |
-/// | `pin/` + discovery key | what the pinner wants to remember |
 /// | `note/` + name | anything |
 #[derive(Clone)]
 pub struct Records {
@@ -38,45 +36,6 @@ impl Records {
 
     pub fn set_primary_key(&self, key: &[u8; 32]) -> Result<()> {
         self.put(PRIMARY, key.to_vec(), Durability::Durable)
-    }
-
-    /// The core that `name` stands for in a namespace.
-    pub fn alias(&self, namespace: &[u8], name: &str) -> Result<Option<DiscoveryKey>> {
-        let key = alias_key(namespace, Some(name));
-        self.storage.get(Table::Records, &key)?.map(|bytes| discovery_key(&key, &bytes)).transpose()
-    }
-
-    pub fn set_alias(&self, namespace: &[u8], name: &str, core: &DiscoveryKey) -> Result<()> {
-        self.put(&alias_key(namespace, Some(name)), core.0.to_vec(), Durability::Durable)
-    }
-
-    pub fn remove_alias(&self, namespace: &[u8], name: &str) -> Result<()> {
-        self.delete(&alias_key(namespace, Some(name)))
-    }
-
-    /// Names of a namespace and their cores, in name order.
-    pub fn aliases(&self, namespace: &[u8]) -> Result<Vec<(String, DiscoveryKey)>> {
-        let prefix = alias_key(namespace, None);
-        let found = self.storage.scan(Table::Records, &prefix)?;
-        let parse = |(key, value): (Vec<u8>, Vec<u8>)| {
-            let name = String::from_utf8(key[prefix.len()..].to_vec());
-            Ok((name.map_err(|_| damaged(&key, "UTF-8"))?, discovery_key(&key, &value)?))
-        };
-        found.into_iter().map(parse).collect()
-    }
-
-    /// Keeps a core through evictions; `note` is the pinner's own.
-    pub fn pin(&self, core: &DiscoveryKey, note: &[u8]) -> Result<()> {
-        self.put(&pin_key(core), note.to_vec(), Durability::Durable)
-    }
-
-    pub fn unpin(&self, core: &DiscoveryKey) -> Result<()> {
-        self.delete(&pin_key(core))
-    }
-
-    pub fn pins(&self) -> Result<Vec<(DiscoveryKey, Vec<u8>)>> {
-        let found = self.storage.scan(Table::Records, b"pin/")?;
-        found.into_iter().map(|(key, note)| Ok((discovery_key(&key, &key[4..])?, note))).collect()
     }
 
     /// A record of the caller's own.
@@ -121,17 +80,6 @@ impl Records {
     }
 }
 
-fn alias_key(namespace: &[u8], name: Option<&str>) -> Vec<u8> {
-    let mut key = b"alias/".to_vec();
-    key.put_buffer(namespace);
-    key.put(name.unwrap_or_default().as_bytes());
-    key
-}
-
-fn pin_key(core: &DiscoveryKey) -> Vec<u8> {
-    [b"pin/", core.as_bytes().as_slice()].concat()
-}
-
 fn note_key(name: &str) -> Vec<u8> {
     [b"note/", name.as_bytes()].concat()
 }
@@ -155,21 +103,6 @@ mod tests {
         let records = Records::new(memory());
         let primary = records.primary_key().unwrap();
         assert_eq!(records.primary_key().unwrap(), primary);
-        let (a, b) = (DiscoveryKey([1; 32]), DiscoveryKey([2; 32]));
-        records.set_alias(b"ns", "photos", &a).unwrap();
-        records.set_alias(b"ns", "music", &b).unwrap();
-        records.set_alias(b"ns2", "music", &a).unwrap();
-        assert_eq!(records.alias(b"ns", "photos").unwrap(), Some(a));
-        assert_eq!(
-            records.aliases(b"ns").unwrap(),
-            vec![("music".to_string(), b), ("photos".to_string(), a)]
-        );
-        records.remove_alias(b"ns", "music").unwrap();
-        assert_eq!(records.alias(b"ns", "music").unwrap(), None);
-        records.pin(&a, b"why").unwrap();
-        records.pin(&b, b"").unwrap();
-        records.unpin(&b).unwrap();
-        assert_eq!(records.pins().unwrap(), vec![(a, b"why".to_vec())]);
         records.put_record("fs/x", b"1", Durability::Buffered).unwrap();
         assert_eq!(records.get_record("fs/x").unwrap(), Some(b"1".to_vec()));
         assert_eq!(records.records("fs/").unwrap(), vec![("fs/x".to_string(), b"1".to_vec())]);

@@ -23,6 +23,13 @@ fn reader(storage: &Arc<dyn Storage>, of: &Core) -> Core {
     Core::create(storage, CreateOptions::reader(*of.key())).unwrap()
 }
 
+/// Whether the stored block hashes to its leaf; `None` if it is not here.
+fn is_sound(core: &Core, block: u64) -> Option<bool> {
+    let bytes = core.stored_block(block).unwrap()?;
+    let leaf = tree::NodeSource::node(&core.view(), 2 * block).unwrap();
+    Some(leaf.is_some_and(|leaf| leaf.hash == crate::crypto::hash::leaf(&bytes)))
+}
+
 fn proof(from: &Core, request: Request) -> Proof {
     match from.create_proof(&request).unwrap() {
         Answer::Proof(proof) => proof,
@@ -46,7 +53,7 @@ fn fetch(to: &mut Core, from: &Core, index: u64) -> Applied {
 fn assert_reads(core: &Core, range: Range<u64>) {
     for i in range {
         assert_eq!(core.get(i).unwrap().as_deref(), Some(&block(i)[..]), "block {i}");
-        assert_eq!(core.check_block(i).unwrap(), Some(true));
+        assert_eq!(is_sound(core, i), Some(true));
     }
 }
 
@@ -123,7 +130,8 @@ fn vectors_of_an_encrypted_core() {
         assert_eq!(core.get(i as u64).unwrap().unwrap(), plain[i]);
         assert_eq!(core.locate(i as u64).unwrap().unwrap().read().unwrap().unwrap(), plain[i]);
     }
-    assert_eq!(core.get_run(0, 10, 1000).unwrap(), plain);
+    let read = |i| core.get(i as u64).unwrap().unwrap();
+    assert!((0..plain.len()).all(|i| read(i) == plain[i]));
     assert_eq!(core.seek(6).unwrap(), SeekResult::Found { block: 1, offset: 1 });
     let key = *core.key();
     drop(core);

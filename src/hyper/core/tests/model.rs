@@ -200,7 +200,7 @@ impl World {
 fn contents(core: &Core) -> State {
     let blocks = (0..core.length())
         .map(|i| {
-            assert_ne!(core.check_block(i).unwrap(), Some(false));
+            assert_ne!(is_sound(core, i), Some(false));
             core.get(i).unwrap().map(|block| block.to_vec())
         })
         .collect();
@@ -219,8 +219,6 @@ fn run(ops: &[Op], encryption_key: Option<[u8; 32]>) {
         let sizes = state.1.iter().flatten().map(|block| block.len() as u64).sum::<u64>();
         if contiguous == core.length() {
             assert_eq!(core.byte_length(), sizes);
-            let run: Vec<Bytes> = core.get_run(0, u64::MAX, u64::MAX).unwrap();
-            assert!(run.iter().zip(&state.1).all(|(got, want)| Some(got.to_vec()) == *want));
         }
     }
 }

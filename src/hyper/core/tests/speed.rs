@@ -72,13 +72,6 @@ fn speed_of_a_gigabyte() {
         assert_eq!(core.get(i).unwrap().unwrap().len(), BLOCK);
     }
     report("read, block by block", TOTAL, start);
-    let start = clock();
-    let mut at = 0;
-    while at < core.length() {
-        at += core.get_run(at, 64, 1 << 20).unwrap().len() as u64;
-    }
-    report("read, 1 MiB runs", TOTAL, start);
-
     let mut copy = reader(&there, &core);
     upgrade(&mut copy, &core);
     let (mut proving, mut applying, mut hashing) = (0.0, 0.0, 0.0);
