@@ -7,7 +7,7 @@
 //! | top | `cli` | – |
 //! | joints | `node` (hyper + swarm), `share` (folder to drive), `fs` (drive, through `fs::volume`) | `node`: fuser; `fs`: the swarm |
 //! | wings | `hyper` (data, replication) and `swarm` (network) | each other; sockets and clock, except `swarm::driver` |
-//! | ground | `codec`, `crypto`, `key`, `path` | I/O, time, async |
+//! | ground | `codec`, `crypto`, `key`, `lock`, `path` | I/O, time, async |
 
 pub mod cli;
 pub mod codec;
@@ -15,6 +15,7 @@ pub mod crypto;
 pub mod fs;
 pub mod hyper;
 pub mod key;
+pub mod lock;
 pub mod node;
 pub mod path;
 pub mod share;

@@ -6,7 +6,7 @@
 use super::words::bytes;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// A line of progress is printed this often where stderr is not a terminal.
@@ -233,7 +233,7 @@ fn percent(done: u64, total: u64) -> u64 {
 }
 
 fn lock<T>(display: &Mutex<T>) -> MutexGuard<'_, T> {
-    display.lock().unwrap_or_else(PoisonError::into_inner)
+    crate::lock::lock(display)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::key::{CoreKey, Topic};
 use crate::node::DriveUse;
 use crate::path::DrivePath;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
@@ -231,7 +231,7 @@ impl Fetching {
     }
 
     fn lock(&self) -> MutexGuard<'_, Display> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        crate::lock::lock(&self.0)
     }
 }
 

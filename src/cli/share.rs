@@ -24,7 +24,7 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// How long the first announcement is waited for at a time.
@@ -181,9 +181,8 @@ fn known_root(node: &Node, name: &str) -> Result<Option<SharedRoot>> {
 }
 
 fn is_filled(node: &Node, key: CoreKey) -> Result<bool> {
-    let drive = node.drive_offline(key, None, None)?;
-    let length = drive.db().core().length();
-    Ok(length > 0)
+    let core = node.store().stored(&key.discovery_key()).or_exit(Exit::Store)?;
+    Ok(core.is_some_and(|core| core.core().length() > 0))
 }
 
 /// An error if a drive follows a folder: what another command writes would be undone by the share.
@@ -372,5 +371,5 @@ impl Shared {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    crate::lock::lock(mutex)
 }

@@ -25,7 +25,7 @@ use lru::LruCache;
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 /// Files of a frozen volume that are kept ready to read without having been opened.
@@ -103,12 +103,12 @@ impl Filesystem {
 
     /// Holds changes off while an answer is made and given to the kernel. Not to be nested.
     pub fn publish(&self) -> Published<'_> {
-        Published(self.epoch.read().unwrap_or_else(PoisonError::into_inner))
+        Published(crate::lock::read(&self.epoch))
     }
 
     /// Starts a new epoch; while the guard is held nothing is answered. For [`super::notify`].
     pub(super) fn new_epoch(&self) -> RwLockWriteGuard<'_, u64> {
-        let mut epoch = self.epoch.write().unwrap_or_else(PoisonError::into_inner);
+        let mut epoch = crate::lock::write(&self.epoch);
         *epoch = epoch.wrapping_add(1);
         epoch
     }

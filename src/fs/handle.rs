@@ -4,10 +4,11 @@ use super::inode::Ino;
 use super::lock;
 use super::prefetch::Prefetch;
 use super::volume::FileContent;
+use crate::lock::{read, write};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 /// How long a timeout answers for reads of the same bytes that follow at once. The kernel asks page by page
@@ -70,15 +71,15 @@ impl<T> Default for Handles<T> {
 impl<T> Handles<T> {
     pub fn insert(&self, value: T) -> HandleId {
         let id = HandleId(self.next.fetch_add(1, Ordering::Relaxed));
-        self.open.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::new(value));
+        write(&self.open).insert(id, Arc::new(value));
         id
     }
 
     pub fn get(&self, id: HandleId) -> Option<Arc<T>> {
-        self.open.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        read(&self.open).get(&id).cloned()
     }
 
     pub fn remove(&self, id: HandleId) -> Option<Arc<T>> {
-        self.open.write().unwrap_or_else(PoisonError::into_inner).remove(&id)
+        write(&self.open).remove(&id)
     }
 }

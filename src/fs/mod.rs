@@ -48,10 +48,4 @@ pub use mount::{Mounted, mount};
 pub use options::{Access, MountOptions, split_options};
 pub use unmount::{How, unmount};
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Locks even after a panic elsewhere: one failed request must not fail all that follow. Every holder keeps
-/// the data whole between statements that can panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::lock::lock;

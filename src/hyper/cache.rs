@@ -1,8 +1,9 @@
 //! Blocks in memory, the most recently used ones up to a number of bytes, for all cores of a process.
 
+use crate::lock::lock;
 use bytes::Bytes;
 use lru::LruCache;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 /// What an entry costs beyond its bytes: key, links, table slot.
 const OVERHEAD: usize = 128;
@@ -75,7 +76,7 @@ impl BlockCache {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 

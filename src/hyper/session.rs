@@ -26,11 +26,12 @@ use super::cache::BlockCache;
 use super::core::{Core, SharedCore};
 use super::source::{BoxFuture, SourceError};
 use crate::key::{CoreKey, DiscoveryKey};
+use crate::lock::lock;
 use bytes::Bytes;
 use hints::Hints;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use tokio::sync::{mpsc, watch};
 use waiters::{Awaited, Waiters};
 
@@ -73,11 +74,6 @@ struct Inner {
     split: OnceLock<u64>,
     /// Why the local store did not take what a peer sent, the last time that happened.
     failure: watch::Sender<String>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic elsewhere must not take the mount with it; the data behind is valid at every await point.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for CoreHandle {

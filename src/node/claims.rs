@@ -2,7 +2,7 @@
 
 use crate::key::CoreKey;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The drives that are being written.
 #[derive(Clone, Default)]
@@ -22,7 +22,7 @@ impl Claims {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeSet<CoreKey>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        crate::lock::lock(&self.0)
     }
 }
 

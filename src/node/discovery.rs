@@ -2,8 +2,9 @@
 
 use crate::hyper::session::CoreHandle;
 use crate::key::Topic;
+use crate::lock::lock;
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -73,6 +74,6 @@ impl Discovery {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Topic, Joined>> {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.topics)
     }
 }

@@ -32,6 +32,7 @@ use crate::hyper::replication::PeerInfo;
 use crate::hyper::session::{CoreHandle, Patience, Wish};
 use crate::hyper::store::{Namespace, Store};
 use crate::key::{CoreKey, DiscoveryKey, Topic};
+use crate::lock::lock;
 use crate::swarm::driver::{BootstrapNode, Network, NetworkConfig, NetworkHandle};
 use crate::swarm::{Limits, SwarmStatus};
 use claims::Claims;
@@ -43,7 +44,7 @@ use pump::{Inputs, Pump, Question};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{OnceCell, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -377,10 +378,6 @@ async fn flush_now_and_then(store: Arc<Store>) {
             Err(_) => return,
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

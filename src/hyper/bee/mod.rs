@@ -211,7 +211,7 @@ impl Bee {
     /// Starts a group of changes that is appended as one. Blocks while another batch is open.
     pub fn batch(&self) -> Result<Batch<'_>> {
         let writer = self.writer.as_ref().ok_or(BeeError::ReadOnly)?;
-        let turn = writer.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let turn = crate::lock::lock(&writer.turn);
         Ok(Batch::new(self, writer, turn))
     }
 

@@ -101,7 +101,7 @@ impl Blobs {
     /// Starts writing. Blocks while another writer is open.
     pub fn writer(&self) -> Result<Writer<'_>> {
         let log = self.log.as_ref().ok_or(BlobError::ReadOnly)?;
-        let turn = self.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let turn = crate::lock::lock(&self.turn);
         Writer::new(log, turn)
     }
 

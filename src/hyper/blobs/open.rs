@@ -2,7 +2,7 @@
 
 use super::BlobId;
 use super::reader::{Reader, WeakReader};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 /// Readers that were handed out and are still held.
 #[derive(Default)]
@@ -33,7 +33,7 @@ impl OpenReaders {
     }
 
     fn lock(&self) -> MutexGuard<'_, List> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        crate::lock::lock(&self.0)
     }
 }
 

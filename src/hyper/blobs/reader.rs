@@ -344,7 +344,7 @@ impl Inner {
     }
 
     fn lock_border(&self) -> std::sync::MutexGuard<'_, Option<Span>> {
-        self.border.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        crate::lock::lock(&self.border)
     }
 
     // Block maps.

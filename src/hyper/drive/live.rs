@@ -18,8 +18,9 @@ use crate::hyper::session::CoreHandle;
 use crate::hyper::source::{BlockLog, BlockSource, SourceError};
 use crate::hyper::store::Store;
 use crate::key::CoreKey;
+use crate::lock::lock;
 use crate::path::DrivePath;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
@@ -162,7 +163,7 @@ impl LiveDrive {
     }
 
     fn offered(&self) -> MutexGuard<'_, Vec<[u8; 32]>> {
-        self.offered.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.offered)
     }
 
     pub fn key(&self) -> CoreKey {
@@ -191,7 +192,7 @@ impl LiveDrive {
     /// Calls `listener` with the changed paths after each change, until it answers false. The first load counts
     /// as one.
     pub fn subscribe(&self, listener: impl Fn(&[DrivePath]) -> bool + Send + Sync + 'static) {
-        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = lock(&self.listeners);
         // A drive may see many mounts come and go before it changes.
         listeners.retain(|listens| listens(&[]));
         listeners.push(Box::new(listener));

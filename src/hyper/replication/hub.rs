@@ -19,7 +19,7 @@ use crate::key::DiscoveryKey;
 use bytes::Bytes;
 use opening::Openings;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 mod local;
@@ -512,7 +512,7 @@ impl Hub {
 
 fn lock(core: &SharedReplica) -> std::sync::MutexGuard<'_, dyn ReplicaCore + 'static> {
     // A panic elsewhere under the lock leaves a core that checks everything it is given.
-    core.lock().unwrap_or_else(PoisonError::into_inner)
+    crate::lock::lock(core)
 }
 
 #[cfg(test)]

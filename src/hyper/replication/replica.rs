@@ -101,7 +101,7 @@ pub(super) struct Replica {
 impl Replica {
     pub fn new(id: CoreId, core: SharedReplica, options: AttachOptions, passive: bool) -> Self {
         let (key, announced) = {
-            let core = core.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let core = crate::lock::lock(&core);
             (core.key(), Announced::of(&*core))
         };
         Self {

@@ -15,9 +15,10 @@ use super::core::{Core, CoreError, CreateOptions, Secrecy, SharedCore};
 use super::session::{CoreHandle, Patience, Wish};
 use crate::crypto::KeyPair;
 use crate::key::{CoreKey, DiscoveryKey};
+use crate::lock::lock;
 pub use names::Namespace;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::mpsc;
 
 /// All cores of one directory.
@@ -206,6 +207,6 @@ impl Store {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<DiscoveryKey, CoreHandle>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.open)
     }
 }

@@ -70,7 +70,7 @@ impl Inbox {
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         // The lock is never held across code that could panic.
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        crate::lock::lock(&self.state)
     }
 
     /// Hands a command over. `false` if the network is down.

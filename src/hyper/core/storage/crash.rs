@@ -7,9 +7,10 @@
 //! not synced, any subset, each possibly torn at a sector. [`CrashMedium::after_kill`] keeps all changes to
 //! files, as the page cache does when only the process dies.
 
-use super::memory::{MemoryRecords, SparseBytes, lock};
+use super::memory::{MemoryRecords, SparseBytes};
 use super::{FileKind, Medium, RawFile, Result, StorageError, Table, Writes};
 use crate::key::DiscoveryKey;
+use crate::lock::lock;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;

@@ -4,8 +4,8 @@
 //! looks like a store. One that was whole is opened on a full disk as well: what opening it has to write then goes
 //! to memory ([`Scratch`]), and the first change that is asked for tries the file again.
 
-use super::memory::lock;
 use super::private::FILE;
+use crate::lock::lock;
 use redb::backends::FileBackend;
 use redb::{Builder, Database, DatabaseError, StorageBackend};
 use std::collections::BTreeMap;

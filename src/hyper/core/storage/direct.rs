@@ -8,7 +8,7 @@
 //! Such a write must begin and end at a multiple of the device's block and come from memory that is aligned, so
 //! it is copied through a small buffer which stays in the processor's cache. Its ragged ends take the usual way.
 
-use super::memory::lock;
+use crate::lock::lock;
 use nix::sys::statfs::{self, FsType};
 use std::fs::File;
 use std::io::{self, IoSlice};

@@ -12,11 +12,11 @@
 use super::database;
 use super::direct::Direct;
 use super::fd_pool::FdPool;
-use super::memory::lock;
 use super::private::keep_private;
 use super::witness::{Doubted, Witness};
 use super::{FileKind, Medium, RawFile, Result, Staged, Storage, StorageError, Table, Writes};
 use crate::key::{DiscoveryKey, hex};
+use crate::lock::lock;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::uio::pwritev;
 use redb::{Database, ReadableDatabase, TableDefinition};

@@ -1,7 +1,7 @@
 //! Open files, the most recently used ones: a store has more files than a process may have open.
 
-use super::memory::lock;
 use super::private;
+use crate::lock::lock;
 use lru::LruCache;
 use std::fs::{File, OpenOptions};
 use std::io;

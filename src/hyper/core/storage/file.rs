@@ -1,8 +1,8 @@
 //! The files of one core, with names for errors and a memory of what is not synced yet.
 
-use super::memory::lock;
 use super::{FileKind, Medium, RawFile, Result, StorageError};
 use crate::key::{DiscoveryKey, short};
+use crate::lock::lock;
 use std::io::IoSlice;
 use std::sync::Mutex;
 

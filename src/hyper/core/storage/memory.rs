@@ -2,18 +2,15 @@
 
 use super::{FileKind, Medium, RawFile, Result, Staged, Storage, Table, Writes};
 use crate::key::DiscoveryKey;
+use crate::lock::lock;
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// A new empty store in memory.
 pub fn memory() -> Arc<dyn Storage> {
     // An empty medium has no session record that could be damaged.
     Arc::new(Staged::new(MemoryMedium::default()).expect("an empty store opens"))
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Records in ordered maps.

@@ -11,9 +11,10 @@ use super::{
 };
 use crate::codec::{DecodeError, Put, Reader};
 use crate::key::DiscoveryKey;
+use crate::lock::lock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Buffered records kept in memory at most, in bytes; a commit beyond it is made durable.
 const MAX_BUFFERED: usize = 16 << 20;
@@ -86,11 +87,11 @@ impl<M: Medium> Staged<M> {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // The state is replaced in single steps, so a panic elsewhere leaves it whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn redo(&self) -> MutexGuard<'_, Redo> {
-        self.redo.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.redo)
     }
 
     fn commit_durable(&self, writes: Writes, files: &[&Arc<CoreFiles>]) -> Result<()> {

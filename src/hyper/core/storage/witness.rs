@@ -17,10 +17,10 @@
 //! The note is 77 bytes: version 1, open, doubt (0 to 2), its number\[8\], boot id\[16\], and of the database
 //! six times 8 bytes (inode, birth s and ns, change s and ns, size; little endian) and 2 bytes 0.
 
-use super::memory::lock;
 use super::private::FILE;
 use crate::codec::{Put, Reader};
 use crate::crypto::sign;
+use crate::lock::lock;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};

@@ -6,7 +6,7 @@ use crate::hyper::drive::{Drive, DriveError, DriveIndex};
 use crate::hyper::session::Reach;
 use crate::hyper::source::BlockLog;
 use crate::path::DrivePath;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -148,7 +148,7 @@ impl LiveDrive {
     fn publish(&self, index: DriveIndex, changed: &[DrivePath]) {
         self.known.send_modify(|known| known.index = Some(Arc::new(index)));
         if !changed.is_empty() {
-            let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut listeners = crate::lock::lock(&self.listeners);
             listeners.retain(|listens| listens(changed));
         }
     }
