@@ -33,6 +33,7 @@ pub mod manifest;
 pub mod message;
 pub mod multisig;
 mod nodes;
+mod place;
 mod prove;
 mod record;
 mod scrub;
@@ -49,6 +50,7 @@ mod tests;
 pub use commit::{Flush, Prepared, commit};
 pub use error::{ApplyError, CoreError};
 pub use message::{Proof, Request};
+pub use place::BlockPlace;
 pub use prove::{Answer, Applied};
 pub use secrecy::Secrecy;
 pub use staging::{Piece, Staging};
@@ -67,7 +69,7 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use storage::{CoreFiles, StorageError, Table, Writes};
+use storage::{CoreFiles, Table, Writes};
 use tree::{Head, SeekResult, SpanCursor};
 use verifier::Verifier;
 
@@ -456,65 +458,6 @@ impl Core {
         self.cursor.set(cursor);
         span.ok_or(CoreError::MissingNodes(block))
     }
-}
-
-/// The whereabouts of a stored block.
-pub struct BlockPlace {
-    files: Arc<CoreFiles>,
-    cipher: Option<Arc<BlockCipher>>,
-    block: u64,
-    offset: u64,
-    size: u64,
-    generation: (Arc<AtomicU64>, u64),
-}
-
-impl BlockPlace {
-    /// Stored size in bytes.
-    pub fn stored_size(&self) -> u64 {
-        self.size
-    }
-
-    /// The block as stored. `None` if blocks were taken away since it was located: then locate it again.
-    pub fn read_stored(&self) -> Result<Option<Bytes>> {
-        let read = self.read_bytes();
-        let (generation, then) = &self.generation;
-        if generation.load(Ordering::Acquire) != *then { Ok(None) } else { read.map(Some) }
-    }
-
-    /// The plaintext, on the same terms.
-    pub fn read(&self) -> Result<Option<Bytes>> {
-        self.read_stored()?.map(|stored| self.open(stored)).transpose()
-    }
-
-    fn read_bytes(&self) -> Result<Bytes> {
-        let bytes = read_exact(&self.files, self.offset, self.size)?;
-        bytes.map(Bytes::from).ok_or(CoreError::MissingBytes(self.block))
-    }
-
-    fn open(&self, stored: Bytes) -> Result<Bytes> {
-        open(self.cipher.as_deref(), self.block, stored)
-    }
-}
-
-fn open(cipher: Option<&BlockCipher>, block: u64, stored: Bytes) -> Result<Bytes> {
-    match cipher {
-        None => Ok(stored),
-        Some(cipher) => {
-            let plain = cipher.decrypt(block, &stored).ok_or(CoreError::NotEncrypted(block))?;
-            Ok(plain.into())
-        }
-    }
-}
-
-/// `None` if the file ends before `offset + size`.
-fn read_exact(
-    files: &CoreFiles,
-    offset: u64,
-    size: u64,
-) -> std::result::Result<Option<Vec<u8>>, StorageError> {
-    let mut bytes = vec![0; size as usize];
-    let n = files.blocks.read_at(offset, &mut bytes)?;
-    Ok((n == bytes.len()).then_some(bytes))
 }
 
 impl Drop for Core {

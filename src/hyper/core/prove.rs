@@ -165,6 +165,6 @@ impl Core {
 
     /// Plaintext of a value that came with an answer, so that it need not be read back.
     pub fn open_value(&self, block: u64, stored: Bytes) -> Result<Bytes> {
-        super::open(self.cipher.as_deref(), block, stored)
+        super::place::open(self.cipher.as_deref(), block, stored)
     }
 }

@@ -5,9 +5,10 @@
 //! to memory ([`Scratch`]), and the first change that is asked for tries the file again.
 
 use super::private::FILE;
+use super::{StorageError, Table};
 use crate::lock::lock;
 use redb::backends::FileBackend;
-use redb::{Builder, Database, DatabaseError, StorageBackend};
+use redb::{Builder, Database, DatabaseError, StorageBackend, TableDefinition};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -27,6 +28,35 @@ fn builder() -> Builder {
     // Without the check redb trusts a file that was closed in order, and panics on a damaged one.
     builder.set_check_integrity_on_open(true);
     builder
+}
+
+pub(super) fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+    TableDefinition::new(match table {
+        Table::Cores => "cores",
+        Table::Heads => "heads",
+        Table::Bits => "bits",
+        Table::Records => "records",
+        Table::Meta => "meta",
+        Table::Redo => "redo",
+    })
+}
+
+/// An error of redb by what was being done to which file.
+pub(super) fn named(path: &Path, op: &'static str, error: redb::Error) -> StorageError {
+    let path = path.display().to_string();
+    match error {
+        redb::Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => {
+            StorageError::DamagedDatabase { path, reason: e.to_string() }
+        }
+        redb::Error::Io(e) => StorageError::io(op, path, e),
+        redb::Error::DatabaseAlreadyOpen => {
+            StorageError::io(op, path, io::Error::from(io::ErrorKind::ResourceBusy))
+        }
+        e @ (redb::Error::PreviousIo | redb::Error::DatabaseClosed) => {
+            StorageError::io(op, path, io::Error::other(e.to_string()))
+        }
+        other => StorageError::DamagedDatabase { path, reason: other.to_string() },
+    }
 }
 
 /// Opens the database of a store.
@@ -183,7 +213,7 @@ impl StorageBackend for Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use redb::{ReadableDatabase, TableDefinition};
+    use redb::ReadableDatabase;
 
     const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("t");
 

@@ -9,7 +9,7 @@
 //! The hex digits are the discovery key's. A core file exists from its first write on, and is opened at
 //! its first use.
 
-use super::database;
+use super::database::{self, definition, named};
 use super::direct::Direct;
 use super::fd_pool::FdPool;
 use super::private::keep_private;
@@ -19,7 +19,7 @@ use crate::key::{DiscoveryKey, hex};
 use crate::lock::lock;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::uio::pwritev;
-use redb::{Database, ReadableDatabase, TableDefinition};
+use redb::{Database, ReadableDatabase};
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
@@ -58,17 +58,6 @@ struct Opened {
     database: Arc<Database>,
     /// There was no room to open it: changes would stay in memory.
     scratch: bool,
-}
-
-fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
-    TableDefinition::new(match table {
-        Table::Cores => "cores",
-        Table::Heads => "heads",
-        Table::Bits => "bits",
-        Table::Records => "records",
-        Table::Meta => "meta",
-        Table::Redo => "redo",
-    })
 }
 
 impl DiskMedium {
@@ -142,23 +131,6 @@ impl DiskMedium {
 
 fn database_path(dir: &Path) -> PathBuf {
     dir.join("store.redb")
-}
-
-fn named(path: &Path, op: &'static str, error: redb::Error) -> StorageError {
-    let path = path.display().to_string();
-    match error {
-        redb::Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => {
-            StorageError::DamagedDatabase { path, reason: e.to_string() }
-        }
-        redb::Error::Io(e) => StorageError::io(op, path, e),
-        redb::Error::DatabaseAlreadyOpen => {
-            StorageError::io(op, path, io::Error::from(io::ErrorKind::ResourceBusy))
-        }
-        e @ (redb::Error::PreviousIo | redb::Error::DatabaseClosed) => {
-            StorageError::io(op, path, io::Error::other(e.to_string()))
-        }
-        other => StorageError::DamagedDatabase { path, reason: other.to_string() },
-    }
 }
 
 /// A table that no commit has created yet is an empty one.
