@@ -193,7 +193,8 @@ fn a_copy_survives_any_crash_and_can_be_completed() {
             medium.stop_after(rng.random_range(0..80), rng.random());
             for _ in 0..60 {
                 if let Err(error) = step(&mut copy, &mut source, rng) {
-                    assert!(matches!(error, ApplyError::Local(_)), "seed {seed}: {error}");
+                    let local = matches!(error, ApplyError::Local(_) | ApplyError::Unstored(_));
+                    assert!(local, "seed {seed}: {error}");
                     break;
                 }
             }
