@@ -103,15 +103,20 @@ fn an_encrypted_drive_without_its_key_is_told_at_once() {
     js.call("announce", json!({"key": key}));
     let wrong = "43".repeat(32);
     let at = lab.folder("at");
-    for (store, args) in [
-        ("a", vec!["ls", &key]),
-        ("b", vec!["ls", &key, "--encryption-key", &wrong]),
-        ("c", vec!["mount", &key, text(&at)]),
+    let none = "the drive is encrypted: pass --encryption-key";
+    for (store, args, wanted) in [
+        ("a", vec!["ls", &key], none),
+        (
+            "b",
+            vec!["ls", &key, "--encryption-key", &wrong],
+            "the encryption key is not this drive's",
+        ),
+        ("c", vec!["mount", &key, text(&at)], none),
     ] {
         let started = Instant::now();
         let done = lab.run(store, &args);
         assert_eq!(done.code, 1, "{args:?}: {}", done.stderr);
-        assert!(done.stderr.contains("encrypted: pass --encryption-key"), "{}", done.stderr);
+        assert!(done.stderr.contains(wanted), "{}", done.stderr);
         assert!(started.elapsed() < AT_ONCE, "{:?}", started.elapsed());
     }
     assert_eq!(fs::read_dir(&at).unwrap().count(), 0, "nothing is left mounted");

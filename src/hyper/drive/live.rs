@@ -45,8 +45,11 @@ pub enum LiveError {
     NotAFile(DrivePath),
     #[error("the drive cannot be changed here: its secret key is in the store that made it")]
     ReadOnly,
-    #[error("the drive is encrypted: pass its key with --encryption-key")]
+    #[error("the drive is encrypted: pass --encryption-key")]
     Encrypted,
+    /// An encryption key was given that is not the drive's.
+    #[error("{0}")]
+    EncryptionKey(Arc<CoreError>),
     #[error(transparent)]
     Drive(#[from] DriveError),
     #[error("the local store: {0}")]
@@ -55,7 +58,12 @@ pub enum LiveError {
 
 impl From<CoreError> for LiveError {
     fn from(error: CoreError) -> Self {
-        Self::Store(Arc::new(error))
+        match error {
+            CoreError::OtherEncryptionKey | CoreError::Unencrypted => {
+                Self::EncryptionKey(Arc::new(error))
+            }
+            error => Self::Store(Arc::new(error)),
+        }
     }
 }
 
@@ -63,13 +71,10 @@ impl LiveError {
     /// Whether trying again cannot help as long as the drive stays as it is.
     fn is_final(&self) -> bool {
         match self {
-            Self::Encrypted => true,
+            Self::Encrypted | Self::EncryptionKey(_) => true,
             Self::Drive(DriveError::Bee(error)) => !matches!(error, BeeError::Source(_)),
             Self::Drive(error) => {
                 matches!(error, DriveError::ContentKey | DriveError::ForeignContents)
-            }
-            Self::Store(error) => {
-                matches!(**error, CoreError::OtherEncryptionKey | CoreError::Unencrypted)
             }
             _ => false,
         }

@@ -81,11 +81,11 @@ fn copy(from: &CoreHandle, to: &CoreHandle) {
 }
 
 fn is_wrong<T>(result: Result<T, LiveError>) -> bool {
-    matches!(result, Err(LiveError::Store(e)) if matches!(*e, CoreError::OtherEncryptionKey))
+    matches!(result, Err(LiveError::EncryptionKey(e)) if matches!(*e, CoreError::OtherEncryptionKey))
 }
 
 fn is_plain<T>(result: Result<T, LiveError>) -> bool {
-    matches!(result, Err(LiveError::Store(e)) if matches!(*e, CoreError::Unencrypted))
+    matches!(result, Err(LiveError::EncryptionKey(e)) if matches!(*e, CoreError::Unencrypted))
 }
 
 #[tokio::test]
