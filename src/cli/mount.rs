@@ -100,6 +100,14 @@ async fn version_of_time(
     let drive = cx.node.drive(target.key, secret, None, true).await?;
     drive.current(PATIENCE).await.map_err(failed)?;
     let log = drive.drive().await.map_err(failed)?;
+    // What was noted when it came is nearer the truth than the times of files; `log` tells the same.
+    let seen = cx.node.seen(target.key)?;
+    let until = |at: u64| i64::try_from(at).is_ok_and(|at| at.saturating_mul(1000) <= time);
+    match seen.iter().rposition(|seen| until(seen.at)) {
+        Some(last) if last + 1 == seen.len() => return Ok(log.version()),
+        Some(at) => return Ok(seen[at].version),
+        None => {}
+    }
     let found = log.version_of_time(time).await.map_err(|error| failed(error.into()))?;
     let text = match found {
         Past::Version(version) => return Ok(version),
