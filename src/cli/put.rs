@@ -176,8 +176,11 @@ impl Job {
         }
         writer.flush().or_exit(Exit::Store)?;
         drop(writer);
-        let empty =
+        let mut empty =
             found.empty.iter().map(|dir| join(&self.path, dir)).collect::<Result<Vec<_>>>()?;
+        if meta.is_dir() && entries.is_empty() && empty.is_empty() {
+            empty.push(self.path.clone());
+        }
         self.commit(&entries, &empty)
     }
 
@@ -190,7 +193,11 @@ impl Job {
         entries.iter().try_for_each(|(path, _)| refuse_hiding(&index, path))?;
         let put = entries.iter().try_for_each(|(path, entry)| batch.put(path, entry));
         put.or_exit(Exit::Store)?;
-        for dir in empty.iter().filter(|dir| index.lookup(dir).is_none()) {
+        for dir in empty.iter().filter(|dir| index.list(dir).is_none()) {
+            if index.lookup(dir).is_some() {
+                return Err(in_the_way(dir));
+            }
+            refuse_hiding(&index, dir)?;
             batch.keep_dir(dir).or_exit(Exit::Store)?;
         }
         if !self.gate.pass() {

@@ -85,6 +85,7 @@ pub async fn run(args: Share, cx: Context) -> Result {
         told: Mutex::default(),
         cx: cx.clone(),
         cancelled: Arc::default(),
+        imported: AtomicBool::new(false),
         writing: Arc::new(writing),
     };
     let work = shared.serve(follower);
@@ -92,7 +93,11 @@ pub async fn run(args: Share, cx: Context) -> Result {
         done = work => done,
         () = cx.cancel.cancelled() => {
             shared.cancelled.store(true, Ordering::Relaxed);
-            Ok(())
+            if shared.imported.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            cx.out.note("interrupted: not all of the folder is in the drive; share it again to go on");
+            Err(Failure::new(Exit::Interrupted, "interrupted"))
         }
     }
 }
@@ -218,7 +223,8 @@ async fn tell_only(rules: &Rules, cx: &Context) -> Result {
         for local in &scan.found {
             cx.out.line(local.path.as_str().trim_start_matches('/'));
         }
-        cx.out.pair("would share", format_args!("{files} files, {bytes} bytes"));
+        let (files, bytes) = (count(files as u64, "file"), count(bytes, "byte"));
+        cx.out.pair("would share", format_args!("{files}, {bytes}"));
     }
     for (path, why) in &scan.skipped {
         cx.out.note(format_args!("left out: {}: {why}", path.display()));
@@ -246,6 +252,8 @@ struct Shared {
     told: Mutex<HashSet<(PathBuf, String)>>,
     cx: Context,
     cancelled: Arc<AtomicBool>,
+    /// The whole folder was looked at.
+    imported: AtomicBool,
     /// Held by each import as well: one that was called off may still be at work.
     writing: Arc<Writing>,
 }
@@ -257,6 +265,7 @@ impl Shared {
         self.cx.node.may_write(&self.live, &|text| self.cx.out.note(text)).await?;
         let progress = Arc::new(self.cx.out.progress("importing", 0));
         let report = self.import(&drive, vec![DrivePath::root()], false, Some(progress)).await?;
+        self.imported.store(true, Ordering::Relaxed);
         // What is served, if it is not what the folder holds.
         let (files, bytes) = match &report {
             Some(report) if !report.refused && report.kept == 0 => (report.files, report.bytes),

@@ -91,6 +91,44 @@ fn nothing_is_put_where_it_would_hide_something() {
 }
 
 #[test]
+fn empty_folders_are_put_got_and_removed() {
+    let lab = drive();
+    let folder = lab.folder("folder");
+    fs::create_dir_all(folder.join("a/empty")).unwrap();
+    fs::write(folder.join("a/file"), "x").unwrap();
+    assert_eq!(lab.run("alice", &["put", "mine", text(&folder)]).code, 0);
+    let empty = lab.folder("alone");
+    assert_eq!(lab.run("alice", &["put", "mine/alone", text(&empty)]).code, 0);
+    assert_eq!(list(&lab), "a/\na/empty/\na/file\nalone/\n");
+    let out = lab.path("out");
+    assert_eq!(lab.run("alice", &["get", "mine", text(&out)]).code, 0);
+    assert!(out.join("a/empty").is_dir() && out.join("alone").is_dir());
+    // Nothing is hidden by one, nor hides one.
+    for target in ["mine/a/file", "mine/a/file/below"] {
+        let done = lab.run("alice", &["put", target, text(&empty)]);
+        assert_eq!(done.code, 1, "{target}: {}", done.stderr);
+        assert!(done.stderr.contains("/a/file is a file"), "{}", done.stderr);
+    }
+    assert_eq!(lab.run("alice", &["rm", "mine/alone"]).code, 1);
+    assert_eq!(lab.run("alice", &["rm", "-r", "mine/alone"]).code, 0);
+    assert_eq!(lab.run("alice", &["rm", "-r", "mine/a"]).code, 0);
+    assert_eq!(list(&lab), "");
+}
+
+#[test]
+fn an_interrupted_import_says_so() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    File::create(folder.join("large")).unwrap().set_len(3 << 40).unwrap();
+    let mut share = lab.spawn("alice", &["share", text(&folder)]);
+    share.line("key: ");
+    share.signal(Signal::SIGINT);
+    assert_eq!(share.wait(SOON).code(), Some(130));
+    let said = share.errors();
+    assert!(said.contains("not all of the folder is in the drive"), "{said}");
+}
+
+#[test]
 fn when_the_owner_is_killed_a_put_of_standard_input_fails_and_names_nothing() {
     let lab = drive();
     for kill in [Signal::SIGKILL, Signal::SIGTERM] {
