@@ -194,7 +194,14 @@ impl Request {
     /// Whether it can be run again as long as it has not printed anything.
     fn only_prints(&self) -> bool {
         let command = &self.command;
-        matches!(command, Command::Ls(_) | Command::Cat(_) | Command::Info(_) | Command::Status(_))
+        matches!(
+            command,
+            Command::Ls(_)
+                | Command::Cat(_)
+                | Command::Info(_)
+                | Command::Log(_)
+                | Command::Status(_)
+        )
     }
 
     fn reads_stdin(&self) -> bool {
