@@ -266,7 +266,7 @@ fn a_download_whose_owner_is_killed_goes_on_where_it_began() {
     eventually("the change", PATIENCE, seen);
     share.signal(Signal::SIGSTOP);
     let out = lab.path("out");
-    let mut face = lab.spawn("bob", &["get", &format!("{key}"), text(&out)]);
+    let mut face = lab.spawn("bob", &["get", &key, text(&out)]);
     eventually("the download", PATIENCE, || out.exists().then_some(()));
     owner.signal(Signal::SIGKILL);
     owner.wait(PATIENCE);

@@ -413,7 +413,7 @@ fn beside_nonsense(hosts: u32, through_relays: bool) -> usize {
         for _ in 0..10 {
             n += 1;
             let from =
-                SocketAddrV4::new([11, 1, (n % hosts >> 8) as u8, (n % hosts) as u8].into(), 9);
+                SocketAddrV4::new([11, 1, ((n % hosts) >> 8) as u8, (n % hosts) as u8].into(), 9);
             let mut noise = vec![0; 100];
             sim.rng.fill_bytes(&mut noise);
             let (via, mode, peer) = match through_relays {
