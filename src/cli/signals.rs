@@ -1,6 +1,10 @@
 //! Signals that end a command: Ctrl-C, SIGTERM, and SIGHUP unless whoever started it wants it ignored (`nohup`).
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use crate::lock::lock;
+use std::io;
+use std::sync::{Mutex, OnceLock};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,38 +15,82 @@ pub enum End {
     Process,
 }
 
-/// See the module. From its making on, none of them ends the process by itself.
-pub struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Option<Signal>,
+/// How often each was asked for since the start.
+#[derive(Debug, Clone, Copy, Default)]
+struct Asked {
+    command: u64,
+    process: u64,
 }
+
+/// What was asked for, kept by a thread of its own: a command may live through several runtimes (the owner of its
+/// store ends, it becomes the owner itself), and what is asked between two of them must not be lost.
+static ASKED: OnceLock<watch::Receiver<Asked>> = OnceLock::new();
+/// What [`Signals::next`] has given out of that.
+static HEEDED: Mutex<Asked> = Mutex::new(Asked { command: 0, process: 0 });
+
+/// See the module. From the first making on, none of them ends the process by itself. One at a time is waited on.
+pub struct Signals(watch::Receiver<Asked>);
 
 impl Signals {
     /// # Errors
-    /// The system's, which hands out no more signals.
-    pub fn new() -> std::io::Result<Self> {
-        let hangup = (!hangup_is_ignored()).then(|| signal(SignalKind::hangup())).transpose()?;
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup,
-        })
+    /// The system's, which hands out no more signals or threads.
+    pub fn new() -> io::Result<Self> {
+        if ASKED.get().is_none() {
+            let _ = ASKED.set(listen()?);
+        }
+        ASKED.get().cloned().map(Self).ok_or_else(|| io::Error::other("no signals"))
     }
 
     pub async fn next(&mut self) -> End {
-        let hangup = async {
-            match &mut self.hangup {
-                Some(hangup) => hangup.recv().await,
-                None => std::future::pending().await,
+        loop {
+            if let Some(end) = heed(*self.0.borrow_and_update()) {
+                return end;
             }
-        };
-        tokio::select! {
-            _ = self.interrupt.recv() => End::Command,
-            _ = self.terminate.recv() => End::Process,
-            _ = hangup => End::Process,
+            if self.0.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
     }
+}
+
+fn heed(asked: Asked) -> Option<End> {
+    let mut heeded = lock(&HEEDED);
+    if asked.process > heeded.process {
+        heeded.process += 1;
+        return Some(End::Process);
+    }
+    if asked.command > heeded.command {
+        heeded.command += 1;
+        return Some(End::Command);
+    }
+    None
+}
+
+fn listen() -> io::Result<watch::Receiver<Asked>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let (tell, asked) = watch::channel(Asked::default());
+    let inside = runtime.enter();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = (!hangup_is_ignored()).then(|| signal(SignalKind::hangup())).transpose()?;
+    drop(inside);
+    let work = async move {
+        loop {
+            let hung_up = async {
+                match &mut hangup {
+                    Some(hangup) => hangup.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = interrupt.recv() => tell.send_modify(|asked| asked.command += 1),
+                _ = terminate.recv() => tell.send_modify(|asked| asked.process += 1),
+                _ = hung_up => tell.send_modify(|asked| asked.process += 1),
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(move || runtime.block_on(work))?;
+    Ok(asked)
 }
 
 /// Whether this process was started with SIGHUP ignored. A handler would undo that.

@@ -31,6 +31,12 @@ fn owner(lab: &Lab, store: &str, args: &[&str]) -> Hdrive {
     process
 }
 
+/// A new drive of alice's; its key.
+fn create(lab: &Lab, name: &str) -> String {
+    let key = lab.run("alice", &["create", name]).text();
+    key.trim_start_matches("key:").trim().to_string()
+}
+
 fn put(lab: &Lab, key: &str, name: &str, more: &[&str]) -> Done {
     let file = lab.path("file-to-put");
     fs::write(&file, name).unwrap();
@@ -43,19 +49,19 @@ fn put(lab: &Lab, key: &str, name: &str, more: &[&str]) -> Done {
 #[test]
 fn a_restored_store_does_not_fork_what_was_published() {
     let lab = Lab::new();
-    let folder = lab.folder("shared");
-    fs::write(folder.join("a"), pattern(1, 200_000)).unwrap();
-    let (share, key) = lab.share("alice", &folder);
-    stop(share);
+    let key = create(&lab, "notes");
+    assert_eq!(put(&lab, &key, "a", &[]).code, 0);
     copy(&lab.path("alice"), &lab.path("backup"));
-    fs::write(folder.join("b"), pattern(2, 200_000)).unwrap();
-    let (share, _) = lab.share("alice", &folder);
+    fs::write(lab.path("large"), pattern(2, 200_000)).unwrap();
+    let target = format!("{key}/b");
+    assert_eq!(lab.run("alice", &["put", &target, text(&lab.path("large"))]).code, 0);
+    let serving = owner(&lab, "alice", &["seed", &key]);
     let mut seed = owner(&lab, "bob", &["seed", &key]);
     let copied = || (lab.run("bob", &["ls", &key]).text() == "a\nb\n").then_some(());
     eventually("a whole copy at the peer", PATIENCE, copied);
     let out = lab.path("out");
     assert_eq!(lab.run("bob", &["get", &format!("{key}/b"), text(&out)]).code, 0);
-    stop(share);
+    stop(serving);
 
     fs::remove_dir_all(lab.path("alice")).unwrap();
     copy(&lab.path("backup"), &lab.path("alice"));
@@ -66,7 +72,7 @@ fn a_restored_store_does_not_fork_what_was_published() {
         "{}",
         refused.stderr
     );
-    // A share of the same folder is told the same, or finds the store brought up to date.
+    // Meanwhile the store was brought up to date.
     let again = put(&lab, &key, "c", &[]);
     assert_eq!(again.code, 0, "{}", again.stderr);
     assert_eq!(lab.run("alice", &["ls", &key]).text(), "a\nb\nc\n");
@@ -87,8 +93,7 @@ fn a_restored_store_does_not_fork_what_was_published() {
 #[test]
 fn a_copy_that_can_ask_nobody_is_not_written_unless_somebody_vouches_for_it() {
     let lab = Lab::new();
-    let key = lab.run("alice", &["create", "notes"]).text();
-    let key = key.trim_start_matches("key:").trim().to_string();
+    let key = create(&lab, "notes");
     assert_eq!(put(&lab, &key, "a", &[]).code, 0);
     fs::rename(lab.path("alice"), lab.path("moved")).unwrap();
     // Moved, it is the one that it was.
@@ -112,11 +117,11 @@ fn a_copy_that_can_ask_nobody_is_not_written_unless_somebody_vouches_for_it() {
 #[test]
 fn a_killed_command_keeps_nobody_from_writing() {
     let lab = Lab::new();
-    let folder = lab.folder("shared");
-    fs::write(folder.join("a"), "one").unwrap();
-    let (mut share, key) = lab.share("alice", &folder);
-    share.signal(Signal::SIGKILL);
-    share.wait(SOON);
+    let key = create(&lab, "notes");
+    let mut serving = owner(&lab, "alice", &["seed", &key]);
+    assert_eq!(put(&lab, &key, "a", &[]).code, 0);
+    serving.signal(Signal::SIGKILL);
+    serving.wait(SOON);
     let started = Instant::now();
     let done = put(&lab, &key, "b", &[]);
     assert_eq!(done.code, 0, "{}", done.stderr);

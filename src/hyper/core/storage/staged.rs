@@ -111,7 +111,8 @@ impl<M: Medium> Staged<M> {
         let done = self.apply_with_files(redo, all, &files);
         let mut state = self.state();
         state.flying = None;
-        if done.is_err() {
+        // What may have landed is on the medium; the records that it replaced must not lie over it.
+        if done.as_ref().is_err_and(|error| !error.is_unsure()) {
             let mut back = Writes::clone(&earlier);
             back.merge(std::mem::take(&mut state.buffered));
             state.buffered = back;
