@@ -150,8 +150,15 @@ impl Watches {
             }
         };
         let mut events = Vec::new();
+        let mut came = BTreeSet::new();
         for (number, flags, name) in raw {
-            self.understand(rules, number, flags, name, &mut events);
+            self.understand(rules, number, flags, name, &mut events, &mut came);
+        }
+        // Two folders that change places: what left took the watch of what had come already.
+        for path in came {
+            if !self.numbers.contains_key(&path) && !self.polled.contains(&path) {
+                self.add(rules, &path);
+            }
         }
         Ok(events)
     }
@@ -163,6 +170,7 @@ impl Watches {
         flags: ReadFlags,
         name: Option<String>,
         events: &mut Vec<Event>,
+        came: &mut BTreeSet<DrivePath>,
     ) {
         if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
             events.push(Event::Lost);
@@ -190,6 +198,9 @@ impl Watches {
             }
             if flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO | ReadFlags::ATTRIB) {
                 self.add(rules, &path);
+            }
+            if flags.contains(ReadFlags::MOVED_TO) {
+                came.insert(path.clone());
             }
         }
         if path.name() == IGNORE_FILE {

@@ -253,6 +253,26 @@ fn a_hard_link_follows_what_is_written_through_its_other_name() {
 }
 
 #[test]
+fn folders_that_change_places_are_both_followed() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    for name in ["p", "q"] {
+        fs::create_dir(folder.join(name)).unwrap();
+        fs::write(folder.join(name).join("file"), name).unwrap();
+    }
+    let (share, key) = lab.share("alice", &folder);
+    let (p, q) = (folder.join("p"), folder.join("q"));
+    let flags = rustix::fs::RenameFlags::EXCHANGE;
+    rustix::fs::renameat_with(rustix::fs::CWD, &p, rustix::fs::CWD, &q, flags).unwrap();
+    has(&lab, &key, "p/file", Duration::from_secs(10));
+    fs::write(p.join("later"), "in p").unwrap();
+    fs::write(q.join("later"), "in q").unwrap();
+    has(&lab, &key, "p/later", Duration::from_secs(10));
+    has(&lab, &key, "q/later", Duration::from_secs(10));
+    end(share);
+}
+
+#[test]
 fn patterns_leave_files_out_and_a_dry_run_shares_nothing() {
     let lab = Lab::new();
     let folder = lab.folder("shared");
