@@ -32,6 +32,7 @@ man-lint:
 
 bench: setup
 	$(CARGO) build --release
+	$(CARGO) test --release --lib --no-run
 	$(WITH_NODE) benches/table
 
 install: toolchain
