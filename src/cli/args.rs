@@ -321,6 +321,8 @@ pub struct Seed {
     /// Return as soon as they are followed
     #[arg(long)]
     pub daemon: bool,
+    #[command(flatten)]
+    pub secret: Secret,
 }
 
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]

@@ -65,9 +65,14 @@ pub async fn run(args: Get, cx: Context) -> Result {
     for (path, name) in &plan.renamed {
         cx.out.note(format_args!("{path} is a file and a folder: the file is written as '{name}'"));
     }
+    // One that is empty has no contents to be opened.
+    let drive = match index.version() {
+        0 => None,
+        _ => Some(live.drive().await.map_err(|error| from_live(&target.key, error))?),
+    };
     let job = Arc::new(Job {
         progress: cx.out.progress("downloading", plan.bytes),
-        drive: live.drive().await.map_err(|error| from_live(&target.key, error))?,
+        drive,
         key: target.key,
         mark,
         force: args.force,
@@ -110,7 +115,8 @@ struct State {
 }
 
 struct Job {
-    drive: Drive,
+    /// None for a drive that has no files.
+    drive: Option<Drive>,
     key: CoreKey,
     mark: Mark,
     progress: Progress,
@@ -186,8 +192,10 @@ impl Job {
     }
 
     async fn try_file(&self, item: &Item) -> Result {
-        let reader = self.drive.open(&item.file);
-        let reader = reader.map_err(|error| from_live(&self.key, LiveError::Drive(error)))?;
+        let failed = |error| from_live(&self.key, error);
+        let drive = self.drive.as_ref();
+        let drive = drive.ok_or_else(|| failed(LiveError::NotFound(item.path.clone())))?;
+        let reader = drive.open(&item.file).map_err(|error| failed(error.into()))?;
         // Of a file with a block map the names tell only a guess.
         let size = reader.learn_size().await.map_err(|error| from_blob(&item.path, error))?;
         let item = &Item { size, ..item.clone() };

@@ -40,10 +40,14 @@ struct Version {
 
 pub async fn run(args: Log, cx: Context) -> Result {
     let secret = encryption_key(&args.secret)?;
-    let (target, live, _) = open_target(&cx, &args.key, secret).await?;
+    let (target, live, index) = open_target(&cx, &args.key, secret).await?;
     if !target.path.is_root() {
         let text = "a log is that of a whole drive: leave the path away";
         return Err(Failure::new(Exit::Usage, text));
+    }
+    if index.version() == 0 {
+        // Nothing was ever put into it.
+        return Ok(());
     }
     let drive = live.drive().await.map_err(|error| from_live(&target.key, error))?;
     let bee = match target.version {

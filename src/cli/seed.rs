@@ -2,13 +2,13 @@
 
 use super::args::Seed;
 use super::context::Context;
-use super::exit::{Exit, Fail, Result};
+use super::exit::{Exit, Fail, Failure, Result};
 use super::looking::Looking;
 use super::output::Output;
 use super::progress::Progress;
-use super::target::resolve;
+use super::target::{encryption_key, from_live, resolve_whole};
 use crate::hyper::drive::{
-    BlockSet, Content, Drive, DriveError, DriveIndex, Leaf, LiveDrive, Named,
+    BlockSet, Content, Drive, DriveError, DriveIndex, Leaf, LiveDrive, LiveError, Named,
 };
 use crate::hyper::session::CoreHandle;
 use crate::hyper::source::{BlockSource, SourceError};
@@ -24,6 +24,8 @@ use tokio::task::JoinSet;
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest the first announcement is waited for before a drive is called complete all the same.
 const ANNOUNCE: Duration = Duration::from_secs(20);
+/// How long peers are asked for the newest version before what is here is taken.
+const UPDATE: Duration = Duration::from_secs(5);
 /// How long the newest names, and the length of the contents, are waited for at a time.
 const HEAD: Duration = Duration::from_secs(30);
 /// A fetch goes on for this long before it turns to a newer version.
@@ -36,34 +38,57 @@ const RUNS: usize = 16;
 const LOOK: Duration = Duration::from_millis(250);
 
 pub async fn run(args: Seed, cx: Context) -> Result {
+    let secret = encryption_key(&args.secret)?;
+    // All are looked at before the first is begun.
+    let whole = |text| resolve_whole(&cx.node, text, "a drive is held as a whole");
+    let targets =
+        args.keys.iter().map(|text| Ok((text, whole(text)?))).collect::<Result<Vec<_>>>()?;
     let mut drives = JoinSet::new();
     let fetching = Arc::new(Fetching::default());
-    for text in &args.keys {
-        let target = resolve(&cx.node, text)?;
-        let drive = cx.node.drive(target.key, None, None, true).await?;
+    for (text, target) in targets {
+        let drive = cx.node.drive(target.key, secret, None, true).await?;
         cx.out.pair("key", target.key);
         let name = (args.keys.len() > 1).then_some(text.as_str());
         let looking = Looking::start(&cx.node, &cx.out, &drive, name);
         let (cx, fetching) = (cx.clone(), fetching.clone());
         drives.spawn(async move {
             let _looking = looking;
-            hold(drive, cx, fetching, args.history).await;
+            let key = drive.key();
+            let failed = hold(drive, cx, &fetching, args.history, secret).await;
+            fetching.done(key);
+            failed
         });
     }
-    // Nothing of it ends by itself.
-    while let Some(done) = drives.join_next().await {
-        done.or_exit(Exit::Failed)?;
+    // Nothing of it ends by itself but what cannot be held; the others are held all the same.
+    while let Some(failed) = drives.join_next().await {
+        let failure = failed.or_exit(Exit::Failed)?;
+        if drives.is_empty() {
+            return Err(failure);
+        }
+        cx.out.warn(failure);
     }
     Ok(())
 }
 
-/// Keeps one drive whole for ever, and tells each time it is.
-async fn hold(drive: DriveUse, cx: Context, fetching: Arc<Fetching>, history: bool) {
+/// Keeps one drive whole for ever, and tells each time it is. Returns why it cannot.
+async fn hold(
+    drive: DriveUse,
+    cx: Context,
+    fetching: &Fetching,
+    history: bool,
+    secret: Option<[u8; 32]>,
+) -> Failure {
     let mut told = None;
     let mut held = None;
+    let mut unread: Option<CoreHandle> = None;
     loop {
         let versions = drive.db().versions();
-        let fetched = fetch(&drive, &cx, &fetching, history, held).await;
+        let contents = unread.as_ref().map(CoreHandle::versions);
+        let fetched = fetch(&drive, &cx, fetching, history, held, &mut unread).await;
+        // Now it can be told whether the key is right.
+        if let Err(wrong) = drive.offer_key(secret) {
+            return of_drive(&drive, wrong);
+        }
         let moved_on = matches!(fetched, Ok(None));
         if !moved_on {
             fetching.done(drive.key());
@@ -75,18 +100,61 @@ async fn hold(drive: DriveUse, cx: Context, fetching: Arc<Fetching>, history: bo
                 cx.node.announced(topic, ANNOUNCE).await;
                 cx.out.pair("complete", drive.key());
                 told = Some(version);
-                held = Some(Held { version, fork: drive.db().fork() });
+                held = unread.is_none().then(|| Held { version, fork: drive.db().fork() });
             }
             Ok(Some(_)) => {}
             Ok(None) => continue,
-            Err(error) => {
+            Err(Problem::ForGood(error)) => return of_drive(&drive, error),
+            Err(Problem::Now(error)) => {
                 tracing::info!("drive {}: {error}", drive.key());
                 tokio::time::sleep(RETRY).await;
                 continue;
             }
         }
         let mut versions = versions;
-        let _ = versions.changed().await;
+        let more_contents = async {
+            match contents.or_else(|| unread.as_ref().map(CoreHandle::versions)) {
+                Some(mut contents) => drop(contents.changed().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = versions.changed() => {}
+            () = more_contents => {}
+        }
+    }
+}
+
+fn of_drive(drive: &DriveUse, error: LiveError) -> Failure {
+    let key = drive.key();
+    let Failure { exit, text } = from_live(&key, error);
+    Failure::new(exit, format_args!("drive {key}: {text}"))
+}
+
+/// Why a drive is not whole.
+enum Problem {
+    /// It may go well the next time: nobody has sent what is missing, say.
+    Now(String),
+    /// It cannot be held like this.
+    ForGood(LiveError),
+}
+
+impl From<LiveError> for Problem {
+    fn from(error: LiveError) -> Self {
+        match error {
+            LiveError::Encrypted
+            | LiveError::EncryptionKey(_)
+            | LiveError::Drive(DriveError::ContentKey | DriveError::ForeignContents) => {
+                Self::ForGood(error)
+            }
+            error => Self::Now(error.to_string()),
+        }
+    }
+}
+
+impl From<SourceError> for Problem {
+    fn from(error: SourceError) -> Self {
+        Self::Now(error.to_string())
     }
 }
 
@@ -112,39 +180,45 @@ async fn named(files: &Drive, held: Option<Held>) -> std::result::Result<Named, 
 }
 
 /// Fetches what the current version names, or with `history` all blocks of both cores as they are now; returns the
-/// version that is here, none if the drive has moved on meanwhile.
+/// version that is here, none if the drive has moved on meanwhile. Of a drive that cannot be read, `unread` becomes
+/// the core of its contents, and all of it is fetched.
 async fn fetch(
     drive: &LiveDrive,
     cx: &Context,
     fetching: &Fetching,
     history: bool,
     held: Option<Held>,
-) -> std::result::Result<Option<u64>, String> {
-    let text = |error: SourceError| error.to_string();
+    unread: &mut Option<CoreHandle>,
+) -> std::result::Result<Option<u64>, Problem> {
+    let closed = || Problem::Now("the drive was closed".into());
     let mut versions = drive.db().versions();
     tokio::select! {
         opened = versions.wait_for(|version| version.length > 0) => {
-            opened.map_err(|_| "the drive was closed")?;
+            opened.map_err(|_| closed())?;
         }
         // There is nothing to hold as long as those who know the drive say that it is empty.
         () = drive.empty() => return Ok(Some(0)),
     }
-    drive.db().update(Duration::from_secs(5)).await;
+    drive.db().update(UPDATE).await;
     let version = drive.db().length();
+    let files = match drive.drive().await {
+        Err(LiveError::Encrypted) => return fetch_unread(drive, cx, fetching, unread).await,
+        files => files?,
+    };
+    *unread = None;
     if history {
-        drive.db().download(0..version, true).await.map_err(text)?;
+        drive.db().download(0..version, true).await?;
     }
-    let files = drive.drive().await.map_err(|error| error.to_string())?;
     let Some(blobs) = drive.blobs() else { return Ok(Some(version)) };
     // The names say how long the contents are; that core's own head may be on its way yet.
-    let index = drive.current(HEAD).await.map_err(|error| error.to_string())?;
+    let index = drive.current(HEAD).await?;
     let end = contents_end(&index);
     let mut lengths = blobs.versions();
     match tokio::time::timeout(HEAD, lengths.wait_for(|version| version.length >= end)).await {
         Ok(Ok(_)) => {}
-        Ok(Err(_)) => return Err("the drive was closed".into()),
+        Ok(Err(_)) => return Err(closed()),
         Err(_) if blobs.length() == 0 => {
-            return Err("no peer told how long its contents are".into());
+            return Err(Problem::Now("no peer told how long its contents are".into()));
         }
         // A file that claims to lie past everything does not keep the others from being held.
         Err(_) => {}
@@ -154,28 +228,90 @@ async fn fetch(
         wanted.insert(0..blobs.length());
     } else {
         let current = files.checkout(index.version());
-        let named = named(&current, held).await.map_err(|error| error.to_string())?;
+        let named = named(&current, held).await.map_err(LiveError::from)?;
         wanted = named.blocks.below(blobs.length());
     }
-    // How large each is shows when it is here; until then they are taken for as large as the average.
-    let sizes = u128::from(blobs.byte_length()) * u128::from(wanted.len());
-    let total = (sizes / u128::from(blobs.length().max(1))) as u64;
-    let tell = || fetching.tell(&cx.out, drive.key(), bytes_here(blobs, &wanted, total), total);
-    tell();
-    let download = download(blobs, &wanted);
-    tokio::pin!(download);
-    let started = Instant::now();
-    loop {
-        tokio::select! {
-            done = &mut download => {
-                done.map_err(text)?;
-                return Ok(Some(version));
-            }
-            () = tokio::time::sleep(LOOK) => tell(),
+    let task = Task { drive, out: &cx.out, fetching, version };
+    // What only an old version names may not be had any more, and nobody would miss it.
+    task.run(blobs, &wanted, !history).await
+}
+
+/// Fetches every block of a drive that nobody gave the encryption key of: which of them the present version names
+/// cannot be told.
+async fn fetch_unread(
+    drive: &LiveDrive,
+    cx: &Context,
+    fetching: &Fetching,
+    unread: &mut Option<CoreHandle>,
+) -> std::result::Result<Option<u64>, Problem> {
+    let contents = match unread {
+        Some(contents) => contents,
+        None => {
+            // An older drive names its contents in what cannot be read.
+            let contents = drive.unread_contents().await?;
+            let contents = contents.ok_or(Problem::ForGood(LiveError::Encrypted))?;
+            cx.out.note(format_args!(
+                "drive {} is encrypted: all of it is held and served unread; to hold only what its \
+                 newest version names, pass --encryption-key",
+                drive.key()
+            ));
+            unread.insert(contents)
         }
-        // What only an old version names may not be had any more, and nobody would miss it.
-        if !history && drive.db().length() != version && started.elapsed() >= MOVE_ON {
-            return Ok(None);
+    };
+    // The contents of a version are written before its names.
+    if !contents.update(HEAD).await && contents.length() == 0 {
+        return Err(Problem::Now("no peer told how long its contents are".into()));
+    }
+    let version = drive.db().length();
+    let mut names = BlockSet::default();
+    names.insert(0..version);
+    let mut wanted = BlockSet::default();
+    wanted.insert(0..contents.length());
+    let task = Task { drive, out: &cx.out, fetching, version };
+    // A block that was given back everywhere never comes; what is new is fetched all the same.
+    match task.run(drive.db(), &names, true).await? {
+        Some(_) => task.run(contents, &wanted, true).await,
+        None => Ok(None),
+    }
+}
+
+/// What is fetched now of a drive.
+struct Task<'a> {
+    drive: &'a LiveDrive,
+    out: &'a Output,
+    fetching: &'a Fetching,
+    version: u64,
+}
+
+impl Task<'_> {
+    /// Fetches `wanted` of a core; returns the version, none if the drive has moved on meanwhile and that matters.
+    async fn run(
+        &self,
+        core: &CoreHandle,
+        wanted: &BlockSet,
+        moves_on: bool,
+    ) -> std::result::Result<Option<u64>, Problem> {
+        // How large each is shows when it is here; until then they are taken for as large as the average.
+        let sizes = u128::from(core.byte_length()) * u128::from(wanted.len());
+        let total = (sizes / u128::from(core.length().max(1))) as u64;
+        let key = self.drive.key();
+        let tell = || self.fetching.tell(self.out, key, bytes_here(core, wanted, total), total);
+        tell();
+        let download = download(core, wanted);
+        tokio::pin!(download);
+        let started = Instant::now();
+        loop {
+            tokio::select! {
+                done = &mut download => {
+                    done?;
+                    return Ok(Some(self.version));
+                }
+                () = tokio::time::sleep(LOOK) => tell(),
+            }
+            let newer = self.drive.db().length() != self.version;
+            if moves_on && newer && started.elapsed() >= MOVE_ON {
+                return Ok(None);
+            }
         }
     }
 }

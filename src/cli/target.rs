@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::looking::{Sought, refusal};
+use super::words::printable;
 use crate::hyper::drive::{DriveIndex, FileReader, LiveDrive, LiveError};
 use crate::key::{CoreKey, DriveLink, is_link, parse_key};
 use crate::node::{DriveUse, Node, NodeError};
@@ -36,6 +37,17 @@ pub fn resolve(node: &Node, text: &str) -> Result<Target> {
     Ok(Target { key: link.key, version: link.version, path: drive_path(&link.path)? })
 }
 
+/// [`resolve`] for a command that is about whole drives, as `what` says: with a path behind the key somebody means
+/// less than it would do.
+pub fn resolve_whole(node: &Node, text: &str, what: &str) -> Result<Target> {
+    let target = resolve(node, text)?;
+    if !target.path.is_root() {
+        let text = format!("{what}: leave '{}' away", target.path);
+        return Err(Failure::new(Exit::Usage, text));
+    }
+    Ok(target)
+}
+
 fn drive_path(text: &str) -> Result<DrivePath> {
     DrivePath::from_user(text).or_fail(Exit::Usage, format_args!("the path '{text}'"))
 }
@@ -54,8 +66,16 @@ fn named<'a>(node: &Node, text: &'a str) -> Result<Option<(CoreKey, &'a str)>> {
 
 /// Refuses what can never be found as a name, because it means something else where a drive is asked for.
 pub fn check_name(name: &str) -> Result {
-    if name.is_empty() || is_link(name) || name.parse::<DriveLink>().is_ok() {
+    if name.trim().is_empty() || is_link(name) || name.parse::<DriveLink>().is_ok() {
         return Err(Failure::new(Exit::Usage, "a name must not be empty and not look like a key"));
+    }
+    if printable(name) != name {
+        let text = format!("the name '{}' has a character that cannot be shown", printable(name));
+        return Err(Failure::new(Exit::Usage, text));
+    }
+    if name.split('/').any(|part| matches!(part, "." | "..")) {
+        let text = format!("'{name}' means a folder: choose another name");
+        return Err(Failure::new(Exit::Usage, text));
     }
     Ok(())
 }

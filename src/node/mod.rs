@@ -27,7 +27,7 @@ use crate::crypto::KeyPair;
 use crate::hyper::cache::BlockCache;
 use crate::hyper::core::storage::{self, StorageError};
 use crate::hyper::core::{CoreError, storage::Durability};
-use crate::hyper::drive::LiveError;
+use crate::hyper::drive::{LiveDrive, LiveError};
 use crate::hyper::replication::PeerInfo;
 use crate::hyper::session::{CoreHandle, Patience, Wish};
 use crate::hyper::store::{Namespace, Store};
@@ -271,7 +271,7 @@ impl Node {
             generation => space = space.child(&generation.to_le_bytes()),
         }
         let db = self.store.named(&space, "db", None)?;
-        crate::hyper::drive::offer_key(&self.store, &db, secret)?;
+        crate::hyper::drive::fix_key(&self.store, &db, secret)?;
         let record = format!("{NAMES}{name}");
         self.store.records().put_record(&record, &db.key().0, Durability::Durable)?;
         Ok(db)
@@ -295,6 +295,11 @@ impl Node {
     /// When versions of a drive were first here, as far as that was noted.
     pub fn seen(&self, key: CoreKey) -> Result<Vec<Seen>, NodeError> {
         Ok(chronicle::seen(&self.store, &key)?)
+    }
+
+    /// Notes that the present version of a drive was written just now.
+    pub fn note_version(&self, drive: &LiveDrive) {
+        chronicle::note(&self.store, drive.db());
     }
 
     /// Drives that are open now.

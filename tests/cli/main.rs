@@ -22,6 +22,7 @@ mod commands;
 mod copies;
 mod daemons;
 mod demo;
+mod encrypted;
 mod following;
 mod gets;
 mod help;

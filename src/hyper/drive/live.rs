@@ -339,6 +339,18 @@ impl LiveDrive {
         Ok(self.opened.get_or_init(|| (drive, blobs)).0.clone())
     }
 
+    /// The core of the contents of a drive that is encrypted with a key nobody gave, to be held and served unread;
+    /// none where only the names tell which it is.
+    pub async fn unread_contents(&self) -> Result<Option<CoreHandle>, LiveError> {
+        let (store, db) = (self.store.clone(), self.db.clone());
+        let open = tokio::task::spawn_blocking(move || secret::unread_contents(&store, &db));
+        let opened = open.await.map_err(|_| BeeError::from(SourceError::Closed));
+        let Some(blobs) = opened.map_err(DriveError::from)?? else { return Ok(None) };
+        (self.introduce)(&blobs);
+        blobs.attach(true, false);
+        Ok(Some(blobs))
+    }
+
     /// Content of the file at `path` in the newest index.
     pub fn content(&self, path: &DrivePath) -> Result<FileReader, LiveError> {
         let index = self.index().ok_or_else(|| LiveError::NotFound(path.clone()))?;

@@ -35,7 +35,7 @@ pub use link::shown_target;
 pub use live::{LiveDrive, LiveError};
 pub use named::Named;
 pub use past::Past;
-pub use secret::offer_key;
+pub use secret::fix_key;
 
 use super::bee::{Bee, BeeError, Metadata};
 use super::blobs::{BlobError, Blobs};

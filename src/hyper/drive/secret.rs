@@ -10,13 +10,25 @@ use crate::hyper::core::{Core, CoreError, Secrecy};
 use crate::hyper::session::CoreHandle;
 use crate::hyper::store::Store;
 
-/// Compares a key that somebody passed with what is here of the drive; a wrong one is an error at once. For a
-/// drive of ours without a block it becomes its key.
+/// Fixes what a new drive of ours is encrypted with, or that it is not, for as long as it lives. One that has been
+/// made before keeps what it has; another key is an error.
+pub fn fix_key(store: &Store, db: &CoreHandle, key: Option<[u8; 32]>) -> Result<(), LiveError> {
+    let (length, secrecy) = {
+        let core = db.core();
+        (core.length(), core.secrecy())
+    };
+    if secrecy == Secrecy::Unknown && length == 0 && !has_contents(store, db)? {
+        return Ok(store.say_secrecy(db, Secrecy::Known(key))?);
+    }
+    offer_key(store, db, key)
+}
+
+/// Compares a key that somebody passed with what is here of the drive; a wrong one is an error at once.
 pub fn offer_key(store: &Store, db: &CoreHandle, key: Option<[u8; 32]>) -> Result<(), LiveError> {
     let Some(given) = key else { return Ok(()) };
-    let (writable, length, secrecy) = {
+    let (writable, secrecy) = {
         let core = db.core();
-        (core.writable(), core.length(), core.secrecy())
+        (core.writable(), core.secrecy())
     };
     if !writable {
         let found = settled(&db.core(), &[given])?;
@@ -31,7 +43,8 @@ pub fn offer_key(store: &Store, db: &CoreHandle, key: Option<[u8; 32]>) -> Resul
             Settled::Wrong => Err(CoreError::OtherEncryptionKey.into()),
         };
     }
-    if secrecy == Secrecy::Unknown && length == 0 && has_contents(store, db)? {
+    if secrecy == Secrecy::Unknown {
+        // It was made without a key; a variable that is set for another drive must not give it one.
         return Err(CoreError::Unencrypted.into());
     }
     Ok(store.say_secrecy(db, Secrecy::Known(key))?)
@@ -127,6 +140,19 @@ pub(super) fn contents(
             Ok(blobs)
         }
         (Some(BlobsCore::Named(_)) | None, _) => Err(DriveError::ContentKey.into()),
+    }
+}
+
+/// Opens the core of the contents of a drive that cannot be read, as it is stored: to hold and serve it. None where
+/// only the encrypted names tell which it is.
+pub(super) fn unread_contents(
+    store: &Store,
+    db: &CoreHandle,
+) -> Result<Option<CoreHandle>, LiveError> {
+    let manifest = db.core().manifest().cloned();
+    match BlobsCore::of(&db.key(), manifest.as_ref(), None)? {
+        Some(BlobsCore::Derived(derived, _)) => Ok(Some(store.by_key(derived, None)?)),
+        Some(BlobsCore::Known(_) | BlobsCore::Named(_)) | None => Ok(None),
     }
 }
 

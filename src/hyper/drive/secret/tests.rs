@@ -32,7 +32,7 @@ fn store() -> Arc<Store> {
 
 fn create(store: &Store, key: Option<[u8; 32]>) -> CoreHandle {
     let db = store.named(&Namespace::ROOT.child(b"drive"), "db", None).unwrap();
-    offer_key(store, &db, key).unwrap();
+    fix_key(store, &db, key).unwrap();
     db
 }
 
@@ -133,17 +133,52 @@ async fn a_drive_of_ours_that_has_blocks_never_becomes_an_encrypted_one() {
     put(&drive, "a", b"one").await;
     assert!(is_plain(live(&ours, db.key(), Some(RIGHT))));
     assert!(ours.by_key(db.key(), Some(RIGHT)).is_err());
-    assert_eq!(db.core().secrecy(), Secrecy::Unknown);
+    assert_eq!(db.core().secrecy(), Secrecy::Known(None));
     // Contents count, though no name does yet.
     let ours = store();
-    let db = create(&ours, None);
+    let db = ours.named(&Namespace::ROOT.child(b"drive"), "db", None).unwrap();
     let manifest = db.core().manifest().cloned();
     let found = BlobsCore::of(&db.key(), manifest.as_ref(), None).unwrap();
     let blobs = contents(&ours, &db, found).unwrap();
     blobs.append(vec!["content".into()]).unwrap();
+    assert!(is_plain(fix_key(&ours, &db, Some(RIGHT))));
+}
+
+#[tokio::test]
+async fn what_a_drive_of_ours_is_made_with_stays_while_it_is_empty() {
+    let ours = store();
+    let db = create(&ours, None);
     assert!(is_plain(offer_key(&ours, &db, Some(RIGHT))));
-    // An empty one may.
-    create(&store(), Some(RIGHT));
+    assert!(is_plain(fix_key(&ours, &db, Some(RIGHT))));
+    assert!(is_plain(live(&ours, db.key(), Some(RIGHT))));
+    let ours = store();
+    let db = create(&ours, Some(RIGHT));
+    fix_key(&ours, &db, None).unwrap();
+    assert_eq!(db.core().secrecy(), Secrecy::Known(Some(RIGHT)));
+    assert!(is_wrong(fix_key(&ours, &db, Some(WRONG))));
+    // One that an older version made says nothing of itself: no key was given to it.
+    let ours = store();
+    let db = ours.named(&Namespace::ROOT.child(b"drive"), "db", None).unwrap();
+    assert!(is_plain(live(&ours, db.key(), Some(RIGHT))));
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_held_as_it_is_and_read_with_the_key_later() {
+    let (ours, theirs) = (store(), store());
+    let db = create(&ours, Some(RIGHT));
+    let drive = live(&ours, db.key(), None).unwrap();
+    put(&drive, "a", b"one").await;
+    let held = live(&theirs, db.key(), None).unwrap();
+    assert!(held.unread_contents().await.unwrap().is_none(), "nothing is known yet");
+    copy(&db, held.db());
+    assert!(matches!(held.drive().await, Err(LiveError::Encrypted)));
+    let contents = held.unread_contents().await.unwrap().unwrap();
+    assert_eq!(contents.key(), drive.blobs().unwrap().key());
+    copy(drive.blobs().unwrap(), &contents);
+    let stored = |core: &CoreHandle| core.core().stored_block(0).unwrap();
+    assert_eq!(stored(&contents), stored(drive.blobs().unwrap()));
+    held.offer_key(Some(RIGHT)).unwrap();
+    assert_eq!(get(&held.drive().await.unwrap(), "a").await, b"one");
 }
 
 #[tokio::test]
