@@ -61,7 +61,11 @@ pub fn start(global: &Global, (name, lines): (&str, usize)) -> Result<Exit> {
     let log_path = store.join("daemon.log");
     let mut options = OpenOptions::new();
     let stderr = options.create(true).append(true).mode(0o600).open(&log_path);
-    let stderr = stderr.or_fail(Exit::Store, log_path.display())?;
+    let failed = |error| {
+        let why = format_args!("cannot write {}: {error}", log_path.display());
+        super::owner::not_written(&store, why)
+    };
+    let stderr = stderr.map_err(failed)?;
     let mut log = Log::from_here(&log_path).or_fail(Exit::Store, log_path.display())?;
     let exe = std::env::current_exe().or_fail(Exit::Failed, "cannot find my own program")?;
     let args = std::env::args_os().skip(1).filter(|arg| arg != "--daemon");
@@ -103,6 +107,7 @@ pub fn start(global: &Global, (name, lines): (&str, usize)) -> Result<Exit> {
         return Ok(Exit::Interrupted);
     }
     if seen >= lines {
+        log.repeat();
         return Ok(Exit::Ok);
     }
     let status = child.wait().or_exit(Exit::Failed)?;

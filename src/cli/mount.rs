@@ -55,13 +55,20 @@ async fn serve(mounted: &Arc<Mounted>, drive: &LiveDrive, cx: &Context) -> Resul
         () = first_look(drive) => {}
         () = cx.cancel.cancelled() => {}
     }
+    // A parent that waits for the line passes on what was said before it.
+    let told_already = drive.other_version().is_some();
+    if told_already {
+        tell_version(drive, cx);
+    }
     if drive.problem().is_none() {
         cx.out.pair("mounted", mounted.mount_point().display());
     }
     let mut failed = None;
     let told = async {
         drive.shown().await;
-        tell_version(drive, cx);
+        if !told_already {
+            tell_version(drive, cx);
+        }
         std::future::pending().await
     };
     tokio::select! {
@@ -98,7 +105,9 @@ async fn version_of_time(
 ) -> Result<u64> {
     let failed = |error| from_live(&target.key, error);
     let drive = cx.node.drive(target.key, secret, None, true).await?;
-    drive.current(PATIENCE).await.map_err(failed)?;
+    if drive.current(PATIENCE).await.map_err(failed)?.version() == 0 {
+        return Err(Failure::new(Exit::NotFound, "--at: nothing was ever put into this drive"));
+    }
     let log = drive.drive().await.map_err(failed)?;
     // What was noted when it came is nearer the truth than the times of files; `log` tells the same.
     let seen = cx.node.seen(target.key)?;

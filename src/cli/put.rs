@@ -66,6 +66,7 @@ pub async fn run(args: Put, cx: Context) -> Result {
         return Err(Failure::new(Exit::Interrupted, "interrupted"));
     };
     let put = done.or_exit(Exit::Failed)??;
+    cx.node.note_version(&live);
     if cx.out.json {
         let (files, version) = (put.entries, put.version);
         cx.out.object(&serde_json::json!({"put": {"files": files, "version": version}}));

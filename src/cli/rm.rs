@@ -60,6 +60,7 @@ pub async fn run(args: Rm, cx: Context) -> Result {
         },
     };
     let removed = done.or_exit(Exit::Failed)??;
+    cx.node.note_version(&live);
     if cx.out.json {
         let version = live.db().core().length();
         cx.out.object(&serde_json::json!({"removed": {"files": removed, "version": version}}));

@@ -5,12 +5,12 @@
 
 use crate::hyper::core::storage::{Durability, StorageError};
 use crate::hyper::session::CoreHandle;
-use crate::hyper::source::BlockSource;
+use crate::hyper::source::{BlockLog, BlockSource};
 use crate::hyper::store::Store;
 use crate::key::CoreKey;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Versions are noted at most this often; of several in between the last counts.
+/// Versions of others are noted at most this often; of several in between the last counts.
 const EVERY: Duration = Duration::from_secs(10);
 /// Notes kept per drive. When there are more, every second of the older half goes.
 const MAX_NOTES: usize = 4096;
@@ -71,13 +71,15 @@ fn thin(notes: &mut Vec<Seen>) {
     }
 }
 
-/// Notes versions as they come, for as long as it runs.
+/// Notes versions as they come, for as long as it runs; each one of a drive of ours, which is written here and now.
 pub async fn follow(store: &Store, db: &CoreHandle) {
     let mut versions = db.versions();
     loop {
         versions.borrow_and_update();
         note(store, db);
-        tokio::time::sleep(EVERY).await;
+        if !db.writable() {
+            tokio::time::sleep(EVERY).await;
+        }
         if versions.changed().await.is_err() {
             return;
         }

@@ -68,3 +68,59 @@ fn versions_are_mounted_by_number_and_by_time_and_fill_when_they_are_found() {
     assert_eq!(fs::read_to_string(late.path("f0")).unwrap(), "2020");
     assert!(!late.path("later").exists());
 }
+
+#[test]
+fn a_version_is_noted_with_the_time_when_it_was_written() {
+    let lab = Lab::new();
+    // Another command owns the store and stays: nothing is closed between the changes.
+    let mut owner = lab.spawn("alice", &["seed", crate::input::NOBODYS]);
+    owner.line("key: ");
+    assert_eq!(lab.run("alice", &["create", "mine"]).code, 0);
+    let file = lab.path("old");
+    write(&file, "2020", 1_600_000_000);
+    let begun =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as i64;
+    for name in ["a", "b"] {
+        let done = lab.run("alice", &["put", &format!("mine/{name}"), text(&file)]);
+        assert_eq!(done.code, 0, "{}", done.stderr);
+    }
+    assert_eq!(lab.run("alice", &["rm", "mine/a"]).code, 0);
+    let log = lab.run("alice", &["log", "mine", "--json"]).text();
+    let times: Vec<i64> = log
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["time"].as_i64())
+        .map(|time| time.expect("a time"))
+        .collect();
+    assert_eq!(times.len(), 3, "{log}");
+    // Seconds are noted.
+    assert!(times.iter().all(|time| time / 1000 >= begun / 1000), "{begun} {times:?}");
+}
+
+#[test]
+fn a_version_of_the_future_of_one_s_own_drive_is_the_nearest_at_once() {
+    let lab = Lab::new();
+    let key = lab.run("alice", &["create", "mine"]).text();
+    let key = key.trim_start_matches("key:").trim();
+    let file = lab.path("file-to-put");
+    fs::write(&file, "content").unwrap();
+    assert_eq!(lab.run("alice", &["put", "mine/a", text(&file)]).code, 0);
+    let started = std::time::Instant::now();
+    let ls = lab.run("alice", &["ls", &format!("hyper://0.99.{key}/")]);
+    assert_eq!((ls.code, ls.text().as_str()), (0, "a\n"), "{}", ls.stderr);
+    assert!(ls.stderr.contains("there is no version 99: the nearest"), "{}", ls.stderr);
+    assert!(!ls.stderr.contains("cannot be reached"), "{}", ls.stderr);
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    if !fuse_available() {
+        return;
+    }
+    // The parent passes on what its child says of it.
+    let at = lab.folder("mnt");
+    let started = std::time::Instant::now();
+    let done = lab.run("alice", &["mount", "--daemon", "--at", "99", "mine", text(&at)]);
+    let took = started.elapsed();
+    let listed = names(&at);
+    assert_eq!(lab.run("alice", &["umount", text(&at)]).code, 0);
+    assert_eq!((done.code, listed), (0, vec!["a".to_string()]), "{}", done.stderr);
+    assert!(done.stderr.contains("there is no version 99: the nearest"), "{}", done.stderr);
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}

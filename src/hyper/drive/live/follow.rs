@@ -116,8 +116,11 @@ impl LiveDrive {
             }
             return Ok(());
         }
-        // A version that nobody here has may be with a peer; one that the peers lack too is of the future.
-        let comes = self.at.is_some_and(|at| length < at) && !(peers.peers > 0 && peers.synced);
+        // A version that nobody here has may be with a peer; one that the peers lack too is of the future, and so is
+        // one of a drive of ours that is not here.
+        let comes = self.at.is_some_and(|at| length < at)
+            && !self.db.writable()
+            && !(peers.peers > 0 && peers.synced);
         if comes || self.at.is_some() && old.is_some() {
             return Ok(());
         }
