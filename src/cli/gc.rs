@@ -3,7 +3,7 @@
 use super::args::{Gc, Kept};
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
-use super::target::resolve;
+use super::target::resolve_whole;
 use super::words::bytes;
 use crate::key::CoreKey;
 use crate::node::{Garbage, GcError, Keep};
@@ -16,7 +16,7 @@ pub async fn run(args: Gc, cx: Context) -> Result {
     };
     let mut keys: Vec<CoreKey> = Vec::new();
     for text in &args.drives {
-        keys.push(resolve(&cx.node, text)?.key);
+        keys.push(resolve_whole(&cx.node, text, "space is freed of a whole drive")?.key);
     }
     let all = keys.is_empty();
     if all {

@@ -35,6 +35,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{IoSlice, IoSliceMut, PipeWriter, Read, Write};
 use std::mem::MaybeUninit;
@@ -97,8 +98,19 @@ pub fn make_store(store: &Path) -> Result {
             let lock = store.join("lock");
             Failure::new(Exit::Store, format_args!("cannot open {}: {error}", lock.display()))
         }
-        error => Failure::new(Exit::Store, error),
+        error => not_written(store, format_args!("{error}")),
     })
+}
+
+/// A store cannot be written: why, and the way out where its filesystem is read-only.
+pub fn not_written(store: &Path, why: impl fmt::Display) -> Failure {
+    let read_only = rustix::fs::statvfs(store.ancestors().find(|at| at.exists()).unwrap_or(store))
+        .is_ok_and(|fs| fs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    let next = match read_only {
+        true => "; copy the store to where it can be written, or use another with --store",
+        false => "",
+    };
+    Failure::new(Exit::Store, format_args!("{why}{next}"))
 }
 
 /// Becomes the owner of `store`, or connects to the one it has.
@@ -139,7 +151,9 @@ fn own(store: &Path) -> Result<Option<Ownership>> {
         .write(true)
         .mode(0o600)
         .open(&path)
-        .or_fail(Exit::Store, format_args!("cannot open {}", path.display()))?;
+        .map_err(|error| {
+            not_written(store, format_args!("cannot open {}: {error}", path.display()))
+        })?;
     let _ = file.set_permissions(fs::Permissions::from_mode(0o600));
     let lock = match Flock::lock(
         file.try_clone().or_exit(Exit::Store)?,

@@ -200,3 +200,16 @@ fn a_drive_that_nobody_shares_is_told_in_time() {
     assert!(done.stderr.contains("no peer has it"), "{}", done.stderr);
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
+
+#[test]
+fn a_name_that_nobody_could_type_or_that_means_a_folder_is_refused() {
+    let lab = Lab::new();
+    for name in ["", " ", "\t", "a\nb", "a\u{1b}[31m", "..", "a/../b", "./a", "\u{202e}a"] {
+        let done = lab.run("alice", &["create", name]);
+        assert_eq!((done.code, done.text().as_str()), (2, ""), "{name:?}: {}", done.stderr);
+    }
+    for name in ["a b", "..a", "a.b", "photos/2024", "ü"] {
+        let done = lab.run("alice", &["create", name]);
+        assert_eq!(done.code, 0, "{name:?}: {}", done.stderr);
+    }
+}

@@ -272,3 +272,19 @@ fn a_log_lists_versions_with_what_they_changed() {
     assert_eq!(versions[1]["changed"][0], "/b");
     assert!(versions[2]["time"].is_number() && versions[2]["added"].as_array().unwrap().len() == 3);
 }
+
+#[test]
+fn a_path_behind_the_drive_is_refused_and_nothing_is_freed() {
+    let lab = Lab::new();
+    assert_eq!(lab.run("alice", &["create", "mine"]).code, 0);
+    let file = lab.path("file-to-put");
+    for content in ["old", "new"] {
+        fs::write(&file, content).unwrap();
+        assert_eq!(lab.run("alice", &["put", "mine/f", text(&file)]).code, 0);
+    }
+    let done = lab.run("alice", &["gc", "mine/f"]);
+    assert_eq!((done.code, done.text().as_str()), (2, ""), "{}", done.stderr);
+    assert!(done.stderr.contains("leave '/f' away"), "{}", done.stderr);
+    let dry = json(&lab.run("alice", &["gc", "mine", "--dry-run", "--json"]));
+    assert_eq!(dry["bytes"], 3, "the old content is still there");
+}

@@ -232,3 +232,35 @@ fn a_full_disk_fails_a_share_with_a_name_and_space_makes_it_go_on() {
     assert!(said.contains("content"), "what was there is there: {said}");
     assert!(said.contains("20000000 "), "{said}");
 }
+
+#[test]
+fn a_store_that_cannot_be_written_is_told_with_the_way_out() {
+    let lab = Lab::new();
+    let script = "\"$@\" create mine >/dev/null; mount -o remount,ro \"$STORE\"; \
+         code=0; \"$@\" ls mine || code=$?; echo ls: $code; \
+         code=0; \"$@\" --store \"$STORE/new\" ls mine || code=$?; echo new: $code; \
+         code=0; \"$@\" seed --daemon mine || code=$?; echo daemon: $code";
+    let Some(said) = on_small_disk(&lab, script) else { return };
+    for command in ["ls", "new", "daemon"] {
+        assert!(said.contains(&format!("{command}: 6")), "{command}: {said}");
+    }
+    let told = said.matches("copy the store to where it can be written").count();
+    assert_eq!(told, 3, "{said}");
+}
+
+/// A face that is told to end while its owner is ending must not become the next owner and stay.
+#[test]
+fn a_face_that_is_ended_while_its_owner_ends_ends_too() {
+    let lab = Lab::new();
+    for delay in (0..100).step_by(10) {
+        let mut owner = lab.spawn("bob", &["seed", NOBODYS]);
+        owner.line("key: ");
+        let mut face = lab.spawn("bob", &["seed", NOBODYS]);
+        face.line("key: ");
+        owner.signal(Signal::SIGTERM);
+        std::thread::sleep(Duration::from_millis(delay));
+        face.signal(Signal::SIGTERM);
+        face.wait(SOON);
+        owner.wait(SOON);
+    }
+}
