@@ -111,7 +111,7 @@ pub struct Global {
     pub local: Option<SocketAddrV4>,
 
     /// Adds to drives although the store looks like an older copy of itself
-    #[arg(long, global = true, hide = true)]
+    #[arg(long, global = true)]
     pub trust_store: bool,
 
     /// Answers and results as JSON, one object a line
@@ -269,7 +269,7 @@ pub struct Cat {
 pub struct Get {
     /// KEY or KEY/path
     pub target: String,
-    /// Where to put it; into it, if it is a folder [default: its own name, here]
+    /// Where to put it; into it, if it is a folder; - for standard output [default: its own name, here]
     pub destination: Option<PathBuf>,
     /// Replace files that differ
     #[arg(long)]
@@ -382,6 +382,12 @@ pub struct Demo {
 }
 
 impl Get {
+    /// What prints it, if the destination is standard output.
+    pub fn to_stdout(&self) -> Option<Cat> {
+        let is_stdout = self.destination.as_ref().is_some_and(|to| to.as_os_str() == "-");
+        is_stdout.then(|| Cat { target: self.target.clone(), secret: self.secret.clone() })
+    }
+
     /// Looks at the destination, once: another try must not take for a folder of the user what the first one made.
     pub fn look(&mut self, cwd: &Path) {
         let destination = self.destination.as_ref();

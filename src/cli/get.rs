@@ -78,7 +78,13 @@ pub async fn run(args: Get, cx: Context) -> Result {
         force: args.force,
         done: AtomicU64::new(0),
         written: AtomicUsize::new(0),
-        state: Mutex::new(State { missing: Vec::new(), fatal: None, arrived: Instant::now() }),
+        state: Mutex::new(State {
+            missing: Vec::new(),
+            lost: 0,
+            of_lost: 0,
+            fatal: None,
+            arrived: Instant::now(),
+        }),
     });
     let (bytes, alone) = (plan.bytes, plan.folders.is_empty());
     let folder = plan.folders.first().map(|folder| folder.to.clone());
@@ -108,6 +114,9 @@ struct Missing {
 
 struct State {
     missing: Vec<Missing>,
+    /// Folders among those, and files in them, which are not told one by one.
+    lost: usize,
+    of_lost: usize,
     /// Why the rest is not even tried.
     fatal: Option<Exit>,
     /// When something came from a peer or the store.
@@ -136,6 +145,10 @@ impl Job {
     async fn run(self: Arc<Self>, plan: Plan) {
         let (made, lost) = self.make_folders(&plan);
         let here = |to: &Path| !to.ancestors().any(|above| lost.contains(above));
+        let of_lost = plan.files.iter().map(|item| &item.to);
+        let of_lost = of_lost.chain(plan.links.iter().map(|link| &link.to));
+        let of_lost = of_lost.filter(|to| !here(to)).count();
+        self.lock().of_lost = of_lost;
         let files = plan.files.into_iter().filter(|item| here(&item.to));
         let (small, large): (Vec<_>, Vec<_>) = files.partition(|item| item.size <= STEP);
         let mut tasks = tokio::task::JoinSet::new();
@@ -169,6 +182,7 @@ impl Job {
                 lost.insert(folder.to.clone());
             }
             if let Err(why) = result {
+                self.lock().lost += 1;
                 self.miss(format!("{} and everything in it", folder.path), why);
             }
         }
@@ -316,11 +330,17 @@ impl Job {
                 if one.why.text.starts_with(&one.path) { "" } else { &format!("{}: ", one.path) };
             out.warn(format_args!("not written: {path}{}", one.why));
         }
-        let exit = self.lock().fatal.unwrap_or(Exit::Failed);
-        let (n, of) = (missing.len(), count(all as u64, "file"));
+        let (exit, lost, of_lost) = {
+            let state = self.lock();
+            (state.fatal.unwrap_or(Exit::Failed), state.lost, state.of_lost)
+        };
+        let what = match missing.len() - lost + of_lost {
+            0 => count(lost as u64, "folder"),
+            n => format!("{n} of {}", count(all as u64, "file")),
+        };
         let more = missing.len().saturating_sub(MAX_TOLD);
         let untold = if more > 0 { format!(" ({more} of them not listed)") } else { String::new() };
-        let text = format!("{n} of {of} not written{untold}: run it again to try once more");
+        let text = format!("{what} not written{untold}: run it again to try once more");
         Err(Failure::new(exit, text))
     }
 }

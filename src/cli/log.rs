@@ -1,9 +1,14 @@
 //! What the log shows, and where: stderr of this process.
 
 use super::args::Global;
-use super::output::complain;
+use super::output::{complain, told};
+use std::fmt;
 use std::io::IsTerminal;
+use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 /// Starts logging: warnings, or what `-v`, `-q` and `HDRIVE_LOG` ask for.
 pub fn init(global: &Global) {
@@ -22,13 +27,37 @@ pub fn init(global: &Global) {
         }
         None => EnvFilter::new(level),
     };
-    let _ = tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_target(global.verbose > 1)
         .without_time()
         // It would tell of a closed stderr on stderr, and panic.
-        .log_internal_errors(false)
-        .try_init();
+        .log_internal_errors(false);
+    // Who did not ask for a log is told in the words of every other line.
+    let _ = match global.verbose == 0 && asked.is_none() {
+        true => lines.event_format(Plain).try_init(),
+        false => lines.try_init(),
+    };
+}
+
+/// `warning: …`, as whatever does not end the command is told.
+struct Plain;
+
+impl<S, N> FormatEvent<S, N> for Plain
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        cx: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut text = String::new();
+        cx.format_fields(Writer::new(&mut text), event)?;
+        writeln!(writer, "{}", told("warning", text))
+    }
 }

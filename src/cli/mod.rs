@@ -97,7 +97,11 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
     let cwd = std::env::current_dir().or_fail(Exit::Failed, "cannot tell the current folder")?;
     let mut command = command;
     if let Command::Get(get) = &mut command {
-        get.look(&cwd);
+        match get.to_stdout() {
+            // What was printed cannot be taken back, unlike a download.
+            Some(cat) => command = Command::Cat(cat),
+            None => get.look(&cwd),
+        }
     }
     let request = Request {
         version: env!("CARGO_PKG_VERSION").into(),

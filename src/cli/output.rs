@@ -150,7 +150,7 @@ impl Output {
 }
 
 /// One line for people, as everything says it that is not a result: `error: …`, `warning: …`, `note: …`.
-fn told(kind: &str, text: impl std::fmt::Display) -> String {
+pub fn told(kind: &str, text: impl std::fmt::Display) -> String {
     format!("{kind}: {}", printable(&without_numbers(&text.to_string())))
 }
 

@@ -16,10 +16,10 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SourceError {
     /// No peer answered in time.
-    #[error("block {0} did not arrive in time: no connected peer sent it")]
+    #[error("a part of it did not arrive in time: no connected peer sent it")]
     TimedOut(u64),
     /// The index is at or past the length.
-    #[error("block {index} is past the end ({length} blocks)")]
+    #[error("a part of it is past the end of what was published (part {index} of {length})")]
     OutOfRange { index: u64, length: u64 },
     /// The core was closed (unmount, shutdown) while waiting.
     #[error("the drive was closed")]

@@ -275,3 +275,36 @@ fn a_download_whose_owner_is_killed_goes_on_where_it_began() {
     assert_eq!(code, Some(0), "{}", face.errors());
     assert_eq!(names(&out), ["file", "more"]);
 }
+
+#[test]
+fn files_of_a_folder_that_cannot_be_made_are_counted() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::create_dir_all(folder.join("in/deeper")).unwrap();
+    fs::create_dir_all(folder.join("empty")).unwrap();
+    for name in ["in/a", "in/b", "in/deeper/c", "d"] {
+        fs::write(folder.join(name), "content").unwrap();
+    }
+    let (_share, key) = lab.share("alice", &folder);
+    let here = lab.folder("here");
+    fs::create_dir(here.join(&key)).unwrap();
+    fs::write(here.join(&key).join("in"), "mine").unwrap();
+    let done = get(&lab, &here, &[&key]);
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    assert!(done.stderr.contains("error: 3 of 4 files not written"), "{}", done.stderr);
+}
+
+#[test]
+fn a_file_goes_to_standard_output_where_that_is_meant() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), pattern(1, 100_000)).unwrap();
+    let (_share, key) = lab.share("alice", &folder);
+    let here = lab.folder("here");
+    let done = get(&lab, &here, &[&format!("{key}/file"), "-"]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(done.stdout == pattern(1, 100_000));
+    assert_eq!(fs::read_dir(&here).unwrap().count(), 0);
+    let done = get(&lab, &here, &[&key, "-"]);
+    assert!(done.code == 1 && done.stderr.contains("is a folder"), "{}", done.stderr);
+}
