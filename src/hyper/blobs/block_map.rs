@@ -55,10 +55,7 @@ impl BlockMap {
 
     /// Appends a block to the content. An error when the map or the content is full.
     pub fn push(&mut self, block: u64, length: u64) -> Result<()> {
-        let end = self.size().saturating_add(length);
-        if self.len() >= MAX_ENTRIES || end > MAX_INT {
-            return Err(BlobError::Damaged("its block map is too large"));
-        }
+        let end = longer(self.len(), self.size(), length)?;
         self.blocks.push(block);
         self.ends.push(end);
         Ok(())
@@ -88,18 +85,9 @@ impl BlockMap {
         Ok(map)
     }
 
-    fn decode_block(&mut self, block: &[u8]) -> Result<()> {
-        const DAMAGED: BlobError = BlobError::Damaged("its block map cannot be read");
-        let mut reader = Reader::new(block);
-        match reader.uint().map_err(|_| DAMAGED)? {
-            0 => {}
-            version => return Err(BlobError::MapVersion(version)),
-        }
-        for _ in 0..reader.count(2).map_err(|_| DAMAGED)? {
-            let block = reader.uint().map_err(|_| DAMAGED)?;
-            self.push(block, reader.uint().map_err(|_| DAMAGED)?)?;
-        }
-        Ok(())
+    /// Reads the map's next block.
+    pub fn decode_block(&mut self, block: &[u8]) -> Result<()> {
+        for_each_entry(block, |block, length| self.push(block, length))
     }
 
     /// The blocks of this map, as the reference writes them. An empty map has none.
@@ -117,6 +105,52 @@ impl BlockMap {
         };
         entries.chunks(ENTRIES_PER_BLOCK).map(encode).collect()
     }
+}
+
+/// What a map tells of its content's size, for whoever needs no more of it: many may be read at a time.
+#[derive(Debug, Default)]
+pub struct MapSize {
+    entries: usize,
+    bytes: u64,
+}
+
+impl MapSize {
+    /// Reads the map's next block. Errors are those of [`BlockMap::decode_block`].
+    pub fn decode_block(&mut self, block: &[u8]) -> Result<()> {
+        for_each_entry(block, |_, length| {
+            self.bytes = longer(self.entries, self.bytes, length)?;
+            self.entries += 1;
+            Ok(())
+        })
+    }
+
+    /// Bytes of the content as far as the map was read.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// The size of a content of `entries` blocks and `size` bytes with one more block. An error when it is full.
+fn longer(entries: usize, size: u64, length: u64) -> Result<u64> {
+    let end = size.saturating_add(length);
+    match entries >= MAX_ENTRIES || end > MAX_INT {
+        true => Err(BlobError::Damaged("its block map is too large")),
+        false => Ok(end),
+    }
+}
+
+fn for_each_entry(block: &[u8], mut each: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {
+    const DAMAGED: BlobError = BlobError::Damaged("its block map cannot be read");
+    let mut reader = Reader::new(block);
+    match reader.uint().map_err(|_| DAMAGED)? {
+        0 => {}
+        version => return Err(BlobError::MapVersion(version)),
+    }
+    for _ in 0..reader.count(2).map_err(|_| DAMAGED)? {
+        let block = reader.uint().map_err(|_| DAMAGED)?;
+        each(block, reader.uint().map_err(|_| DAMAGED)?)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -140,6 +174,9 @@ mod tests {
         ) {
             let map = map(&entries);
             prop_assert_eq!(&BlockMap::decode(&map.encode()).unwrap(), &map);
+            let mut size = MapSize::default();
+            map.encode().iter().try_for_each(|block| size.decode_block(block)).unwrap();
+            prop_assert_eq!(size.bytes(), map.size());
             let owners: Vec<usize> = entries.iter().enumerate()
                 .flat_map(|(i, &(_, length))| std::iter::repeat_n(i, length as usize)).collect();
             for start in 0..owners.len() {

@@ -15,7 +15,7 @@ use crate::codec::{MAX_INT, json};
 pub const MAX_BLOCK: u64 = 15 << 20;
 
 /// See the module. Bytes are plaintext bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct BlobId {
     /// The first block.
     pub block_offset: u64,

@@ -9,6 +9,7 @@
 
 mod block_map;
 mod id;
+mod maps;
 mod open;
 mod reader;
 mod update;
@@ -16,6 +17,7 @@ mod writer;
 
 pub use block_map::{BlockMap, MAX_ENTRIES, MAX_MAP_BLOCKS, MapEntry};
 pub use id::{BlobId, MAX_BLOCK};
+pub use maps::Allowance;
 pub use reader::Reader;
 pub use writer::{Cutter, Writer};
 
@@ -75,7 +77,7 @@ impl Blobs {
         &self.source
     }
 
-    /// Content of a blob. `size` is what [`Blobs::map`] told earlier for a block map; without it the
+    /// Content of a blob. `size` is what [`Blobs::map_size`] told earlier for a block map; without it the
     /// reader cannot tell its size until it has read the map.
     pub fn reader(&self, id: BlobId, size: Option<u64>) -> Reader {
         let reader = Reader::new(Arc::clone(&self.source), id, size);
@@ -90,12 +92,21 @@ impl Blobs {
 
     /// The block map that a blob with `block_map` set holds.
     pub async fn map(&self, id: &BlobId) -> Result<BlockMap> {
-        reader::load_map(&*self.source, id).await
+        maps::load_map(&*self.source, id).await
     }
 
-    /// The same if all blocks of the map are here.
-    pub fn map_local(&self, id: &BlobId) -> Result<Option<BlockMap>> {
-        reader::load_map_local(&*self.source, id)
+    /// Bytes of the content of a blob with `block_map` set, which its block map tells.
+    pub async fn map_size(&self, id: &BlobId) -> Result<u64> {
+        maps::load_size(&*self.source, id).await
+    }
+
+    /// The same if all blocks of the map are here, and the allowance is enough to read them.
+    pub async fn map_size_local(
+        &self,
+        id: &BlobId,
+        allowance: &mut Allowance,
+    ) -> Result<Option<u64>> {
+        maps::load_size_local(&*self.source, id, allowance).await
     }
 
     /// Starts writing. Blocks while another writer is open.

@@ -15,6 +15,7 @@
 //!
 //! Source: hyperblobs/lib/streams.js
 
+use super::maps::{load_map, load_map_local};
 use super::{BLOCK_SIZE, BlobError, BlobId, BlockMap, MAX_MAP_BLOCKS, Result};
 use crate::hyper::source::{self, BlockSource};
 use bytes::Bytes;
@@ -403,27 +404,4 @@ fn check_length(bytes: &Bytes, length: u64) -> Result<()> {
         true => Ok(()),
         false => Err(BlobError::Damaged("a block has another size than its block map says")),
     }
-}
-
-fn map_blocks(id: &BlobId) -> Result<std::ops::Range<u64>> {
-    if id.block_length > MAX_MAP_BLOCKS {
-        return Err(BlobError::Damaged("its block map is too large"));
-    }
-    Ok(id.block_offset..id.block_end())
-}
-
-/// Fetches and reads a block map.
-pub(super) async fn load_map(source: &dyn BlockSource, id: &BlobId) -> Result<BlockMap> {
-    let blocks = source::blocks(source, map_blocks(id)?).await?;
-    BlockMap::decode(&blocks)
-}
-
-/// Reads a block map if all of it is here.
-pub(super) fn load_map_local(source: &dyn BlockSource, id: &BlobId) -> Result<Option<BlockMap>> {
-    let mut blocks = Vec::new();
-    for block in map_blocks(id)? {
-        let Some(bytes) = source.try_block(block)? else { return Ok(None) };
-        blocks.push(bytes);
-    }
-    BlockMap::decode(&blocks).map(Some)
 }

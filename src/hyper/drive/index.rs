@@ -15,14 +15,19 @@ use super::Entry;
 use super::dir::{Content, Dir, File, Leaf, Link, Node, differences};
 use super::names::{self, Name};
 use crate::hyper::bee::{Bee, BeeError};
-use crate::hyper::blobs::{BlobError, BlobId, Blobs};
+use crate::hyper::blobs::{Allowance, BlobError, BlobId, Blobs};
 use crate::path::DrivePath;
-use std::collections::BTreeSet;
+
+use std::collections::{BTreeSet, HashMap, hash_map};
 use std::sync::Arc;
 
 /// Changes beyond the number of files at which the whole bee is walked again: a difference needs a round
 /// trip per step down, a walk one per level.
 const REWALK: u64 = 1000;
+
+/// Bytes of block maps that one load reads of those that are here, before it has anything to show. It is enough for
+/// the maps of tens of thousands of files; the sizes of the others follow as those do whose maps are to be fetched.
+const LOCAL_MAPS: usize = 64 << 20;
 
 const TOO_MANY: &str = "the drive has far more folders than files";
 
@@ -107,7 +112,7 @@ impl DriveIndex {
             }
         }
         let unsized_files: Vec<DrivePath> = index.unsized_files.iter().cloned().collect();
-        index.learn_local(blobs, &unsized_files);
+        index.learn_local(blobs, &unsized_files).await;
         Ok(index)
     }
 
@@ -131,7 +136,7 @@ impl DriveIndex {
                 index.apply_difference(&bee, old.version).await?;
             }
             let fresh = index.unsized_files.difference(&old.unsized_files).cloned();
-            index.learn_local(blobs, &fresh.collect::<Vec<_>>());
+            index.learn_local(blobs, &fresh.collect::<Vec<_>>()).await;
             index
         };
         let changed = changed_paths(old, &index, !same_past);
@@ -206,13 +211,18 @@ impl DriveIndex {
         }
     }
 
-    /// Reads the block maps of these files that are here.
-    fn learn_local(&mut self, blobs: &Blobs, paths: &[DrivePath]) {
+    /// Learns from the block maps of these files that are here, as far as [`LOCAL_MAPS`] goes.
+    async fn learn_local(&mut self, blobs: &Blobs, paths: &[DrivePath]) {
+        let mut allowance = Allowance::new(LOCAL_MAPS);
+        // Any number of files may have the same map.
+        let mut told = HashMap::new();
         for path in paths {
-            if let Some(id) = self.unsized_map(path)
-                && let Some(size) = blobs.map_local(&id).transpose()
-            {
-                self.learn(path, id, size.map(|map| map.size()));
+            let Some(id) = self.unsized_map(path) else { continue };
+            if let hash_map::Entry::Vacant(untold) = told.entry(id) {
+                untold.insert(blobs.map_size_local(&id, &mut allowance).await.transpose());
+            }
+            if let Some(Some(size)) = told.get(&id) {
+                self.learn(path, id, size.clone());
             }
         }
     }

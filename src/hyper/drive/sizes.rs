@@ -26,20 +26,23 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// What a map told: the file, the map's blob, and the bytes of the file.
 pub(super) type Learnt = (DrivePath, BlobId, Result<u64, BlobError>);
 
+/// What a map told of its content.
+type Answer = (BlobId, Result<u64, BlobError>);
+
 /// The maps that are looked for. Dropped, it stops.
 pub(super) struct Sizes {
-    /// Every map that is asked for, waits or failed, so that none is asked for twice.
-    known: HashMap<DrivePath, BlobId>,
-    waiting: VecDeque<(DrivePath, BlobId)>,
-    asked: JoinSet<Learnt>,
+    /// Every map that is asked for, waits or failed, so that none is asked for twice, and the files that have it.
+    known: HashMap<BlobId, Vec<DrivePath>>,
+    waiting: VecDeque<BlobId>,
+    asked: JoinSet<Answer>,
     /// Answers that are not handed on yet.
-    answers: Vec<Learnt>,
+    answers: Vec<Answer>,
     /// Those that did not come, and when they are asked for again.
-    failed: Vec<(DrivePath, BlobId)>,
+    failed: Vec<BlobId>,
     again: Instant,
     pause: Duration,
-    /// Files that the last [`Sizes::look`] brought, until their map has come or failed.
-    fresh: HashSet<DrivePath>,
+    /// Maps that the last [`Sizes::look`] brought, until they have come or failed.
+    fresh: HashSet<BlobId>,
 }
 
 impl Default for Sizes {
@@ -63,17 +66,17 @@ impl Sizes {
         if index.unsized_files() == 0 && self.known.is_empty() {
             return;
         }
-        let wanted: HashMap<&DrivePath, BlobId> = index.unsized_maps().collect();
-        let is_wanted = |path: &DrivePath, id: &BlobId| wanted.get(path) == Some(id);
-        self.waiting.retain(|(path, id)| is_wanted(path, id));
-        self.failed.retain(|(path, id)| is_wanted(path, id));
-        self.known.retain(|path, id| is_wanted(path, id));
+        let mut wanted: HashMap<BlobId, Vec<DrivePath>> = HashMap::new();
+        for (path, id) in index.unsized_maps() {
+            wanted.entry(id).or_default().push(path.clone());
+        }
+        let before = std::mem::replace(&mut self.known, wanted);
+        self.waiting.retain(|id| self.known.contains_key(id));
+        self.failed.retain(|id| self.known.contains_key(id));
         self.fresh.clear();
-        for (path, id) in wanted {
-            if self.known.insert(path.clone(), id) != Some(id) {
-                self.fresh.insert(path.clone());
-                self.waiting.push_front((path.clone(), id));
-            }
+        for id in self.known.keys().filter(|id| !before.contains_key(id)) {
+            self.fresh.insert(*id);
+            self.waiting.push_front(*id);
         }
         self.ask(blobs);
     }
@@ -111,7 +114,7 @@ impl Sizes {
             }
             let answers = std::mem::take(&mut self.answers);
             let learnt: Vec<Learnt> =
-                answers.into_iter().filter_map(|answer| self.sort(answer)).collect();
+                answers.into_iter().flat_map(|answer| self.sort(answer)).collect();
             self.ask(blobs);
             if !learnt.is_empty() || self.is_settled() {
                 return learnt;
@@ -119,40 +122,38 @@ impl Sizes {
         }
     }
 
-    /// The answer, unless nobody had the map.
-    fn sort(&mut self, (path, id, size): Learnt) -> Option<Learnt> {
-        self.fresh.remove(&path);
-        if self.known.get(&path) != Some(&id) {
-            return None;
-        }
+    /// The answer for each file that has the map; none if nobody had it.
+    fn sort(&mut self, (id, size): Answer) -> Vec<Learnt> {
+        self.fresh.remove(&id);
+        let Some(paths) = self.known.remove(&id) else { return Vec::new() };
         if let Err(BlobError::Source(error)) = &size {
-            tracing::debug!(%path, %error, "size not known yet");
+            tracing::debug!(map = id.block_offset, files = paths.len(), %error, "size not known yet");
             if self.failed.is_empty() {
                 self.again = Instant::now() + self.pause;
                 self.pause = (self.pause * 2).min(MAX_PAUSE);
             }
-            self.failed.push((path, id));
-            return None;
+            self.failed.push(id);
+            self.known.insert(id, paths);
+            return Vec::new();
         }
-        self.known.remove(&path);
-        Some((path, id, size))
+        paths.into_iter().map(|path| (path, id, size.clone())).collect()
     }
 
     fn ask(&mut self, blobs: &Blobs) {
         while self.asked.len() < SIDE_BY_SIDE
-            && let Some((path, id)) = self.waiting.pop_front()
+            && let Some(id) = self.waiting.pop_front()
         {
             let blobs = blobs.clone();
             let crowded = self.waiting.len() + self.asked.len() >= SIDE_BY_SIDE;
             self.asked.spawn(async move {
-                let size = async { Ok(blobs.map(&id).await?.size()) };
+                let size = blobs.map_size(&id);
                 let size = match crowded {
                     true => timeout(TURN, size)
                         .await
                         .unwrap_or_else(|_| Err(SourceError::TimedOut(id.block_offset).into())),
                     false => size.await,
                 };
-                (path, id, size)
+                (id, size)
             });
         }
     }

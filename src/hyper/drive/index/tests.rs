@@ -6,10 +6,13 @@ use crate::hyper::bee::run;
 use crate::hyper::blobs::BlockMap;
 use crate::hyper::drive::sizes::Sizes;
 use crate::hyper::drive::tests::{Fixture, fixture, path};
-use crate::hyper::drive::{Drive, DriveError};
+use crate::hyper::drive::{Drive, DriveError, Entry};
 use crate::hyper::source::memory::MemoryLog;
+use crate::hyper::source::{BlockSource, BoxFuture, SourceError};
+use bytes::Bytes;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Every path that is shown, with the seq of its file; none for a directory.
 fn shown(index: &DriveIndex) -> BTreeMap<DrivePath, Option<u64>> {
@@ -294,6 +297,94 @@ fn block_maps_tell_sizes_once_they_are_here() {
     runtime.block_on(wait);
     // Whoever has the maps knows the sizes with the names.
     assert_eq!(load(&f).bytes(), 2000);
+}
+
+/// A log that counts how often a block is read.
+struct Counted(Arc<MemoryLog>, AtomicU64);
+
+impl BlockSource for Counted {
+    fn length(&self) -> u64 {
+        self.0.length()
+    }
+    fn fork(&self) -> u64 {
+        self.0.fork()
+    }
+    fn byte_length(&self) -> u64 {
+        self.0.byte_length()
+    }
+    fn try_block(&self, index: u64) -> Result<Option<Bytes>, SourceError> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.try_block(index)
+    }
+    fn block(&self, index: u64) -> BoxFuture<'static, Result<Bytes, SourceError>> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.block(index)
+    }
+    fn prefetch(&self, indexes: &[u64]) {
+        self.0.prefetch(indexes);
+    }
+    fn seek(&self, byte: u64) -> BoxFuture<'static, Result<(u64, u64), SourceError>> {
+        self.0.seek(byte)
+    }
+    fn byte_offset(&self, index: u64) -> Result<Option<u64>, SourceError> {
+        self.0.byte_offset(index)
+    }
+}
+
+/// Loads a drive of 500 names whose maps have 64 blocks like `block`, from the one of the name's number times
+/// `apart` on. Tells how many sizes and damages are known and the blocks read, first of the load and then of all, and
+/// how often another task had its turn meanwhile.
+fn load_maps(block: &Bytes, apart: u64) -> [(usize, u64); 3] {
+    let f = fixture(None);
+    let mut batch = f.drive.batch().unwrap();
+    for i in 0..500 {
+        let (block_offset, byte_length) = (apart * i, 64 * block.len() as u64);
+        let byte_offset = block_offset * block.len() as u64;
+        let id =
+            BlobId { block_offset, block_length: 64, byte_offset, byte_length, block_map: true };
+        batch.put(&path(&format!("/{i}")), &Entry::file(id)).unwrap();
+    }
+    batch.flush().unwrap();
+    let content = MemoryLog::from_blocks(vec![block.clone(); 600]);
+    let content = Arc::new(Counted(content, AtomicU64::new(0)));
+    let drive = Drive::reader(f.db.clone(), content.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let turns = Arc::new(AtomicU64::new(0));
+        let other = turns.clone();
+        let other = tokio::spawn(async move {
+            loop {
+                other.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        let mut index = drive.index().await.unwrap();
+        let loaded = (500 - index.unsized_files(), content.1.load(Ordering::Relaxed));
+        let turns = turns.load(Ordering::Relaxed);
+        other.abort();
+        let mut sizes = Sizes::default();
+        sizes.look(&index, drive.blobs());
+        while index.unsized_files() > 0 {
+            (index, _) = index.with_sizes(sizes.next(drive.blobs()).await);
+        }
+        [loaded, (500, content.1.load(Ordering::Relaxed)), (0, turns)]
+    })
+}
+
+#[test]
+fn block_maps_cost_no_more_than_a_load_may_read() {
+    // Maps of nothing in blocks as large as one likes; the drive's owner shows one to all names, or many.
+    let empty = Bytes::from(vec![0; 512 << 10]);
+    let [loaded, all, (_, turns)] = load_maps(&empty, 0);
+    assert_eq!((loaded, all), ((500, 64), (500, 64)), "one map is read once");
+    assert!(turns >= 64, "others had {turns} turns");
+    let [(known, read), (_, all), _] = load_maps(&empty, 1);
+    assert!((1..=2).contains(&known) && read <= 128, "{known} sizes from {read} blocks");
+    assert_eq!(all, 64 * (500 - known as u64) + read, "the others follow");
+    let nonsense = Bytes::from(vec![9; 512 << 10]);
+    let [(known, read), (_, all), _] = load_maps(&nonsense, 1);
+    assert!(known < 130 && read == known as u64, "{known} sizes from {read} blocks");
+    assert_eq!(all, 500, "nonsense ends at its first block");
 }
 
 #[test]
