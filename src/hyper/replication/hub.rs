@@ -74,7 +74,7 @@ impl Hub {
     }
 
     /// Takes a core in. One that is in already (served for a peer, say) keeps its id and is given the options;
-    /// that its peers are in sync, and what they say is in it, is told anew. [`Hub::open_peers`] has the rest.
+    /// that its peers are in sync, and what they say is in it, is told anew. [`Hub::open_peers`], asked before, has the rest.
     pub fn attach(&mut self, core: SharedReplica, options: AttachOptions, now: Instant) -> CoreId {
         let key = lock(&core).key();
         let id = match self.by_discovery.get(&key.discovery_key()) {
