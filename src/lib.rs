@@ -7,7 +7,7 @@
 //! | top | `cli` | – |
 //! | joints | `node` (hyper + swarm), `share` (folder to drive), `fs` (drive, through `fs::volume`) | `node`: fuser; `fs`: the swarm |
 //! | wings | `hyper` (data, replication) and `swarm` (network) | each other; sockets and clock, except `swarm::driver` |
-//! | ground | `codec`, `crypto`, `key`, `lock`, `path` | I/O, time, async |
+//! | ground | `codec`, `crypto`, `key`, `lock`, `mountinfo`, `path` | time, async; I/O, except `mountinfo` |
 
 pub mod cli;
 pub mod codec;
@@ -16,6 +16,7 @@ pub mod fs;
 pub mod hyper;
 pub mod key;
 pub mod lock;
+pub mod mountinfo;
 pub mod node;
 pub mod path;
 pub mod share;

@@ -6,6 +6,7 @@
 
 mod destination;
 mod local;
+mod mark;
 mod plan;
 
 use super::args::Get;
@@ -20,8 +21,8 @@ use crate::hyper::drive::{Drive, FileReader, Found, LiveError};
 use crate::hyper::source::SourceError;
 use crate::key::CoreKey;
 use crate::path::DrivePath;
-use destination::Mark;
 use local::{Part, There};
+use mark::Mark;
 use plan::{Item, Link, Plan};
 use serde_json::json;
 use std::collections::HashSet;

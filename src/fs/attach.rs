@@ -3,9 +3,9 @@
 //! Not left to fuser, whose session unmounts by path when it ends. By then another mount may have taken the
 //! place, and would be taken away.
 
-use super::mountinfo::SOURCE;
 use super::options::{Access, MountOptions};
 use super::unmount::helper;
+use crate::mountinfo::SOURCE;
 use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::unistd::{getgid, getuid};

@@ -7,7 +7,7 @@
 //! | `inode`, `dir`, `handle`, `prefetch`, `link`, `attr`, `xattr`, `errno` | what the operations are made of |
 //! | `notify` | tells the kernel what it must no longer believe |
 //! | `pending` | ends the wait of a caller that was killed |
-//! | `mount`, `attach`, `options`, `mount_point`, `place`, `mountinfo`, `unmount` | a mount's life |
+//! | `mount`, `attach`, `options`, `mount_point`, `place`, `unmount` | a mount's life |
 //! | `volume` | what all of it needs from a drive |
 //!
 //! Who waits for whom: FUSE threads answer from memory and local disk only and never wait for a peer; what
@@ -30,7 +30,6 @@ mod inode;
 mod link;
 mod mount;
 mod mount_point;
-pub mod mountinfo;
 mod notify;
 mod options;
 mod pending;

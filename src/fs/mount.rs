@@ -11,7 +11,7 @@ use super::options::{Access, MountOptions};
 use super::pending::Pending;
 use super::unmount::{How, detach, helper, install_hint};
 use super::volume::Volume;
-use super::{mountinfo, mountinfo::MountEntry};
+use crate::mountinfo::{self, MountEntry};
 use fuser::{Config, Session, SessionACL};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};

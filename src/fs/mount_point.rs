@@ -1,9 +1,9 @@
 //! The directory to mount on: found, judged, and freed of what an earlier life left there.
 
 use super::errno::MountError;
-use super::mountinfo::{self, MountEntry};
 use super::place::{not_there, resolve};
 use super::unmount::{How, detach};
+use crate::mountinfo::{self, MountEntry};
 use nix::errno::Errno;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;

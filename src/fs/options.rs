@@ -55,7 +55,7 @@ impl Default for MountOptions {
             threads: processors.clamp(2, MAX_THREADS),
             deadline: DEFAULT_DEADLINE,
             read_ahead_kib: DEFAULT_READ_AHEAD_KIB,
-            source: super::mountinfo::SOURCE.into(),
+            source: crate::mountinfo::SOURCE.into(),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Taking a mount away: `hdrive umount [--lazy]`, and the end of a mount of this process.
 
 use super::errno::MountError;
-use super::mountinfo;
 use super::place::resolve;
+use crate::mountinfo;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use std::io;

@@ -3,7 +3,7 @@
 //! A share ends where another filesystem begins: what is mounted there may be a network away, may be gone
 //! tomorrow, or may be a drive that this very program mounted. Bind mounts are mounts as well.
 
-use crate::fs::mountinfo::{self, MountEntry};
+use crate::mountinfo::{self, MountEntry};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};

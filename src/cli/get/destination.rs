@@ -12,9 +12,9 @@ use super::super::exit::{Exit, Failure, Result};
 use super::super::target::Target;
 use super::folder_name;
 use super::local::refuse_link;
+use super::mark::Mark;
 use super::plan::Plan;
-use rustix::fs::{XattrFlags, getxattr, removexattr, setxattr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The place of what `target` names.
 pub fn of(args: &Get, cx: &Context, target: &Target) -> Result<PathBuf> {
@@ -51,33 +51,5 @@ pub fn resume(args: &Get, cx: &Context, plan: &mut Plan, mark: &Mark) -> Result 
             Ok(())
         }
         _ => refuse_link(&place),
-    }
-}
-
-/// Tells a folder that an unfinished download made from one of the user. An attribute of the folder: where a file
-/// system has none, what was begun is a folder like any other.
-pub struct Mark(String);
-
-const ATTRIBUTE: &str = "user.hdrive.unfinished";
-
-impl Mark {
-    pub fn of(target: &Target) -> Self {
-        Self(format!("{}{}", target.key, target.path))
-    }
-
-    pub fn set(&self, folder: &Path) {
-        let _ = setxattr(folder, ATTRIBUTE, self.0.as_bytes(), XattrFlags::empty());
-    }
-
-    pub fn clear(&self, folder: &Path) {
-        if self.is_on(folder) {
-            let _ = removexattr(folder, ATTRIBUTE);
-        }
-    }
-
-    fn is_on(&self, folder: &Path) -> bool {
-        let mut value = vec![0; self.0.len() + 1];
-        let read = getxattr(folder, ATTRIBUTE, &mut value[..]);
-        read.is_ok_and(|n| value[..n] == *self.0.as_bytes())
     }
 }

@@ -5,7 +5,7 @@
 //! would lead wherever its writer likes.
 
 use super::super::exit::{Exit, Fail, Failure, Result};
-use super::destination::Mark;
+use super::mark::Mark;
 use super::plan::Item;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
