@@ -1,14 +1,5 @@
-//! What happens when the local storage does not take what comes: a full disk, mostly.
-//!
-//! Who waits for a block gets it from memory. What is fetched ahead of need, or to be kept, is let be, but for one block
-//! now and then by which it is noticed that there is room again.
+//! How often a local storage that did not take a block, for the disk is full mostly, is tried again.
 
-use super::connection::Ctx;
-use super::data::kept;
-use super::inflight::Flight;
-use super::replica::Replica;
-use super::{HubEvent, Refusal};
-use crate::hyper::core::message::Proof;
 use std::time::{Duration, Instant};
 
 /// The first pause between two tries, and the longest.
@@ -28,7 +19,7 @@ impl Backoff {
     }
 
     /// A block was not stored. True if that is news.
-    fn failed(&mut self, now: Instant) -> bool {
+    pub fn failed(&mut self, now: Instant) -> bool {
         let news = self.state.is_none();
         let (_, pause) = self.state.unwrap_or((now, FIRST));
         if self.state.is_none_or(|(due, _)| now >= due) {
@@ -50,36 +41,6 @@ impl Backoff {
             *pause = (2 * *pause).min(LONGEST);
         }
         may
-    }
-}
-
-impl Replica {
-    /// A block that was checked could not be stored.
-    pub fn on_unstored(
-        &mut self,
-        ctx: &mut Ctx,
-        id: u64,
-        flight: &Flight,
-        proof: &Proof,
-        why: Refusal,
-    ) {
-        let Refusal::Unstored { why, full } = why else { return };
-        if self.backoff.failed(ctx.now) {
-            ctx.emit(HubEvent::StorageFailed { core: self.id, why, full });
-        }
-        self.settle(id, flight);
-        let Some(block) = &proof.block else { return };
-        let waited_for = self.blocks.get(block.index).is_some_and(|wish| wish.priority);
-        // One that came with a longer tree is past the end for its reader still; the tree is asked for again, alone.
-        if !waited_for || proof.upgrade.is_some() {
-            return self.put_back(id, flight);
-        }
-        self.blocks.remove(block.index);
-        for copy in self.flights.copies(block.index).to_vec() {
-            self.give_up(ctx, copy);
-        }
-        let stored = kept(ctx, &block.value);
-        ctx.emit(HubEvent::Unstored { core: self.id, index: block.index, stored });
     }
 }
 

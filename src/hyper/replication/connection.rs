@@ -5,6 +5,7 @@ use super::violation::{MAX_STRIKES, Violation};
 use super::wire::{self, Message};
 use super::{ConnId, ConnInfo, CoreId, HubEvent, Limits};
 use crate::hyper::mux::{Mux, Protocol};
+use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,6 @@ const FORGIVE: Duration = Duration::from_secs(600);
 pub(super) struct Conn {
     pub info: ConnInfo,
     pub mux: Mux,
-    pub rtt: Duration,
     /// When the last data of any core came.
     pub last_data: Instant,
     /// Which core a channel (by our id) is about.
@@ -45,7 +45,6 @@ impl Conn {
         Self {
             info,
             mux: Mux::new(PROTOCOLS),
-            rtt: Duration::from_millis(50),
             last_data: now,
             channels: HashMap::new(),
             serving: VecDeque::new(),
@@ -148,7 +147,9 @@ impl Ctx<'_> {
         self.conns.get(&id).map_or(0, |conn| conn.held.room(*self.held, self.limits))
     }
 
-    pub fn rtt(&self, id: ConnId) -> Duration {
-        self.conns.get(&id).map_or(Duration::from_millis(50), |conn| conn.rtt)
+    /// The bytes of a block, to be kept for a while. The reference packs answers into frames of 8 MiB: none may live as
+    /// long as a block.
+    pub fn kept(&self, value: &Bytes) -> Bytes {
+        if self.defer { Bytes::copy_from_slice(value) } else { value.clone() }
     }
 }

@@ -14,7 +14,6 @@ use super::wire::{Message, Reason};
 use super::{ConnId, HubEvent, RangeId, Refusal, ReplicaCore};
 use crate::crypto::Hash;
 use crate::hyper::core::message::Proof;
-use bytes::Bytes;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -129,7 +128,7 @@ impl Replica {
                     }
                     let (index, new) = (block.index, applied.block.is_some());
                     if new {
-                        let stored = kept(ctx, &block.value);
+                        let stored = ctx.kept(&block.value);
                         ctx.emit(HubEvent::Arrived { core: self.id, index, stored });
                     }
                     self.block_arrived(ctx, core, index, conn, new);
@@ -363,12 +362,6 @@ impl Replica {
             ctx.emit(HubEvent::Block { core: self.id, index: block });
         }
     }
-}
-
-/// The bytes of a block, to be kept for a while. The reference packs answers into frames of 8 MiB: none may live as long
-/// as a block.
-pub(super) fn kept(ctx: &Ctx, value: &Bytes) -> Bytes {
-    if ctx.defer { Bytes::copy_from_slice(value) } else { value.clone() }
 }
 
 /// Whether an answer says nothing about the tree.

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use opening::Openings;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 mod local;
 mod opening;
@@ -222,12 +222,6 @@ impl Hub {
         }
         self.serve(conn, now);
         self.finish(now);
-    }
-
-    pub fn handle_rtt(&mut self, conn: ConnId, rtt: Duration) {
-        if let Some(state) = self.conns.get_mut(&conn) {
-            state.rtt = rtt;
-        }
     }
 
     /// A connection is gone.

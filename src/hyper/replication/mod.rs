@@ -15,7 +15,7 @@
 //! | `seek.rs` | the same for bytes that are to be found |
 //! | `stir.rs` | how often what a peer says may make us look at all wishes |
 //! | `data.rs` | answers, and blocks that arrive |
-//! | `backoff.rs` | blocks that our storage does not take |
+//! | `unstored.rs`, `backoff.rs` | blocks that our storage does not take, and when it is tried again |
 //! | `serve.rs`, `upload.rs` | requests of others |
 //! | `held.rs` | what peers make us hold, for one connection and all |
 //! | `pace.rs` | how fast a peer delivers, and how much it is asked for |
@@ -43,6 +43,7 @@ mod seek;
 mod serve;
 mod stir;
 mod sync;
+mod unstored;
 mod upload;
 mod violation;
 pub mod wants;

@@ -146,6 +146,6 @@ impl Replica {
             return behind && peer.refused != Some((remote.fork, remote.length));
         }
         let due = peer.wants.due(block);
-        due.is_some_and(|asked| ctx.now < asked + WANT_PATIENCE.max(4 * ctx.rtt(conn)))
+        due.is_some_and(|asked| ctx.now < asked + WANT_PATIENCE)
     }
 }

@@ -1,8 +1,8 @@
 //! What replication needs of a core.
 //!
 //! [`Hub`](super::Hub) shares each core with local readers and writers behind a mutex and holds the lock
-//! only inside one `handle_*` call. The trait is the whole surface it touches; tests put lying or failing
-//! cores behind it.
+//! only inside one `handle_*` call. The trait is the whole surface it touches, in the words of replication: what
+//! is not here, stale or busy, and whose fault it is.
 
 use crate::crypto::Hash;
 use crate::hyper::core::manifest::Manifest;

@@ -180,5 +180,5 @@ fn is_settled(ctx: &Ctx, peer: &Peer, (fork, length): (u64, u64)) -> bool {
     }
     let asked = remote.fork > fork || (remote.can_upgrade && peer.acked == length);
     // What is asked for ends by itself: applied, refused, or overdue, which counts as refused.
-    !asked && late(peer.synced_at, ACK_PATIENCE.max(4 * ctx.rtt(peer.conn)))
+    !asked && late(peer.synced_at, ACK_PATIENCE)
 }

@@ -24,6 +24,7 @@ use crate::sim::epoch;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Mutex;
+use std::time::Duration;
 
 const MS: Duration = Duration::from_millis(1);
 const LIVE: AttachOptions = AttachOptions { downloading: true, small_blocks: false };
@@ -100,7 +101,6 @@ impl Sim {
             self.lines.insert((hub, conn), line);
             let info = ConnInfo { handshake_hash, initiator, remote: PublicKey([to.0 as u8; 32]) };
             self.hubs[hub].handle_connected(conn, info, now);
-            self.hubs[hub].handle_rtt(conn, 2 * latency);
         }
         (ca, cb)
     }
