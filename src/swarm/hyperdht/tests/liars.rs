@@ -245,21 +245,28 @@ fn any_well_formed_requests_are_survived() {
             let at = rng.random_range(0..value.len());
             value[at] = rng.random();
         }
+        let from = anywhere(&mut rng);
+        // The id of another address, of none at all, or none: whoever shows its own is a node like any other.
+        let id = match rng.random_range(0..3) {
+            0 => Some(node_id(anywhere(&mut rng))),
+            1 => Some(NodeId(rng.random())),
+            _ => None,
+        };
         let request = Request {
             tid: rng.random(),
             to: host(1),
-            id: None,
+            id,
             token: None,
             internal: rng.random(),
             command: rng.random_range(0..12),
             target: rng.random_bool(0.8).then_some(target),
             value: rng.random_bool(0.9).then_some(value),
         };
-        let (from, data) = (anywhere(&mut rng), request.encode());
+        let data = request.encode();
         sim.on(1, |dht, now| dht.handle_datagram(crate::swarm::SocketId::MAIN, from, &data, now));
     }
     sim.run_for(30 * SECOND);
-    assert_eq!(sim.dht(1).nodes(), 2);
+    assert_eq!(sim.dht(1).nodes(), 2, "an id that is not its address's is none");
     assert_eq!(sim.dht(1).records(), 0);
     assert!(!sim.events(1).iter().any(|e| matches!(e, DhtEvent::Incoming { .. })));
 }
