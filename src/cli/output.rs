@@ -4,6 +4,7 @@
 use super::gate::Gate;
 use super::progress::{Bar, Progress};
 use super::words::{printable, printable_json, without_numbers};
+use crate::lock::lock;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -86,7 +87,7 @@ impl Output {
     /// Raw bytes on stdout (`cat`).
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
         self.begin();
-        let mut out = self.stdout.lock().unwrap_or_else(|e| e.into_inner());
+        let mut out = lock(&self.stdout);
         out.write_all(bytes)?;
         out.flush()
     }
@@ -110,14 +111,14 @@ impl Output {
 
     fn tell(&self, kind: &str, text: impl std::fmt::Display) {
         self.beside_bar(|| {
-            let mut err = self.stderr.lock().unwrap_or_else(|e| e.into_inner());
+            let mut err = lock(&self.stderr);
             let _ = writeln!(err, "{}", told(kind, text));
         });
     }
 
     /// Prints without a progress bar in the way.
     fn beside_bar<T>(&self, print: impl FnOnce() -> T) -> T {
-        let bar = self.bar.lock().unwrap_or_else(|e| e.into_inner()).clone();
+        let bar = lock(&self.bar).clone();
         match bar {
             Some(bar) => bar.aside(print),
             None => print(),
@@ -139,12 +140,12 @@ impl Output {
 
     /// See [`Progress`].
     pub fn progress(&self, what: &str, total: u64) -> Progress {
-        let stderr = self.stderr.lock().unwrap_or_else(|e| e.into_inner()).try_clone();
+        let stderr = lock(&self.stderr).try_clone();
         let progress = match stderr {
             Ok(file) if !self.quiet && !self.json => Progress::on(file, what, total),
             _ => Progress::silent(),
         };
-        *self.bar.lock().unwrap_or_else(|e| e.into_inner()) = progress.bar();
+        *lock(&self.bar) = progress.bar();
         progress
     }
 }

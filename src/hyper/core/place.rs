@@ -18,11 +18,6 @@ pub struct BlockPlace {
 }
 
 impl BlockPlace {
-    /// Stored size in bytes.
-    pub fn stored_size(&self) -> u64 {
-        self.size
-    }
-
     /// The block as stored. `None` if blocks were taken away since it was located: then locate it again.
     pub fn read_stored(&self) -> Result<Option<Bytes>> {
         let read = self.read_bytes();

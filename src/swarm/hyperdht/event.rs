@@ -98,10 +98,7 @@ pub struct Agreed {
     /// Our stream. A server chooses it; the client sends to it, perhaps before the event is handled.
     pub local_id: u32,
     pub remote_id: u32,
-    /// None: wait for the other side's first packet, up to [`PASSIVE_WAIT`]. It may be there already, or never
-    /// come.
-    ///
-    /// [`PASSIVE_WAIT`]: super::PASSIVE_WAIT
+    /// None: wait for the other side's first packet. It may be there already, or never come.
     pub dial: Option<Dial>,
     /// Both sides take datagrams up to the UDP limit.
     pub big_datagrams: bool,

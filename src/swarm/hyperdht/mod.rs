@@ -5,7 +5,7 @@
 //! stores announcements for others and passes their handshakes on, and can be the first node of a network.
 //!
 //! It knows no UDX: it is given stream ids, and says what to connect where ([`DhtEvent::Outgoing`],
-//! [`DhtEvent::Incoming`]). Both end in a [`Dial`], or in waiting up to [`PASSIVE_WAIT`] for the first
+//! [`DhtEvent::Incoming`]). Both end in a [`Dial`], or in waiting for the first
 //! packet to the local stream id, whose source then is the peer.
 //!
 //! Sans-io: after each command or `handle_*` the owner drains [`HyperDht::poll_event`] and
@@ -61,12 +61,10 @@ use server::Server;
 use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use topics::{Aim, TopicQuery};
 use values::{Kind, ValueQuery};
 
-/// How long a side that does not dial waits for the other's first packet.
-pub const PASSIVE_WAIT: Duration = Duration::from_secs(10);
 /// Keys whose relays are remembered, as many as in the reference.
 const MAX_REMEMBERED: usize = 512;
 /// Topics whose nearest nodes are remembered: each is 20 addresses.

@@ -334,6 +334,7 @@ impl BlockSource for Counted {
 /// Loads a drive of 500 names whose maps have 64 blocks like `block`, from the one of the name's number times
 /// `apart` on. Tells how many sizes and damages are known and the blocks read, first of the load and then of all, and
 /// how often another task had its turn meanwhile.
+#[expect(clippy::disallowed_methods, reason = "another task, to see that it has its turn")]
 fn load_maps(block: &Bytes, apart: u64) -> [(usize, u64); 3] {
     let f = fixture(None);
     let mut batch = f.drive.batch().unwrap();

@@ -162,7 +162,6 @@ impl NoisePayload {
     pub const ERROR_NONE: u64 = 0;
     pub const ERROR_ABORTED: u64 = 1;
     pub const ERROR_VERSION: u64 = 2;
-    pub const ERROR_TRY_LATER: u64 = 3;
 
     /// A payload that says nothing.
     pub fn empty(version: u64) -> Self {
