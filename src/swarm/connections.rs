@@ -3,19 +3,20 @@
 //! A connection is *dialling* (HyperDHT is at work), then *waiting* (keys are agreed, the peer's first
 //! packet has to come), then *unproven* (its stream leads somewhere, the peer's header frame has to come),
 //! then *open*. At most one connection per remote key counts; one that we accepted does not count before
-//! it is open, for a handshake costs a stranger one datagram, its source forged or its bytes copied.
+//! a message came on it, for a handshake costs a stranger one datagram, its source forged or its bytes copied.
 //!
 //! This file holds the state and feeds the received bytes to the right [`Opener`]; what follows from a
 //! change is decided in the swarm.
 
 use super::SocketId;
 use super::hyperdht::ConnectId;
+use super::room::Offered;
 use super::secret_stream::frame::{FRAME_COST, FrameError, Opener, Sealer};
 use super::udx::Sink;
 use crate::key::PublicKey;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 /// Names a connection for the life of the process.
@@ -37,6 +38,10 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// How long agreed keys wait for the first packet.
 pub const FIRST_PACKET_WAIT: Duration = Duration::from_secs(10);
+
+/// How long an accepted connection may be open without a message that shows that the peer knows its keys. The peer's
+/// swarm sends one at once, the reference's when it has been silent for 5 s.
+pub const CONFIRM_WAIT: Duration = Duration::from_secs(15);
 
 /// Accepted handshakes without a header frame so far; of more, the oldest is forgotten. A flood of as many handshakes
 /// a second as are answered leaves an honest peer two seconds for its first packet.
@@ -91,6 +96,8 @@ pub struct Connection {
     /// Something was read, something was written: a duplicate may replace it.
     pub has_read: bool,
     pub has_written: bool,
+    /// When the owner had no use for it.
+    pub offered: Offered,
     /// What the messages cost that were given to the owner and are not consumed yet; their sizes, and how much of the
     /// first is consumed.
     backlog: usize,
@@ -121,6 +128,7 @@ impl Connection {
             sent: 0,
             has_read: false,
             has_written: false,
+            offered: Offered::default(),
             backlog: 0,
             given: VecDeque::new(),
             consumed: 0,
@@ -132,6 +140,15 @@ impl Connection {
 
     pub fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open)
+    }
+
+    /// Whether it is open and leads to whom it says: we dialled it, or a message of the peer came.
+    pub fn is_peer(&self) -> bool {
+        self.is_open() && (self.initiator || self.has_read)
+    }
+
+    pub fn is_at(&self, host: Ipv4Addr) -> bool {
+        self.addr.is_some_and(|addr| *addr.ip() == host)
     }
 
     pub fn is_unproven(&self) -> bool {
@@ -189,6 +206,9 @@ impl Connection {
             Phase::Dialling { until, .. }
             | Phase::Waiting { until }
             | Phase::Unproven { until } => until,
+            Phase::Open if !self.is_peer() => {
+                (self.last_write + KEEP_ALIVE).min(self.opened_at + CONFIRM_WAIT)
+            }
             Phase::Open => self.last_write + KEEP_ALIVE,
         }
     }
@@ -276,9 +296,28 @@ impl Connections {
         self.streams.values().filter(dialling).count()
     }
 
-    /// Connections that count, dialled ones included.
+    /// Connections that take a place, dialled ones included.
     pub fn counted(&self) -> usize {
-        self.by_key.len()
+        self.streams.values().filter(|c| c.initiator || c.is_open()).count()
+    }
+
+    /// Accepted connections that are open.
+    pub fn accepted(&self) -> impl Iterator<Item = &Connection> {
+        self.streams.values().filter(|c| !c.initiator && c.is_open())
+    }
+
+    /// Other connections of `remote` than the one over `stream` that are open or dialled.
+    pub fn beside(&self, stream: u32, remote: &PublicKey) -> Vec<u32> {
+        let beside = |c: &&Connection| {
+            c.remote == *remote && c.id.stream() != stream && (c.initiator || c.is_open())
+        };
+        self.streams.values().filter(beside).map(|c| c.id.stream()).collect()
+    }
+
+    /// An open connection that leads to `remote` itself.
+    pub fn confirmed(&self, remote: &PublicKey) -> Option<u32> {
+        let leads = |c: &&Connection| c.remote == *remote && c.is_peer();
+        self.streams.values().find(leads).map(|c| c.id.stream())
     }
 
     /// Accepted connections that are not open so far.

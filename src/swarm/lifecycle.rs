@@ -12,7 +12,8 @@
 //! Source: hyperswarm/index.js:_connect, _handleServerConnection; hyperdht/lib/{connect,server}.js
 
 use super::connections::{
-    Connection, FIRST_PACKET_WAIT, KEEP_ALIVE, MAX_BEFORE_OPEN, MAX_WAITING, Phase, Session,
+    CONFIRM_WAIT, Connection, FIRST_PACKET_WAIT, KEEP_ALIVE, MAX_BEFORE_OPEN, MAX_WAITING, Phase,
+    Session,
 };
 use super::event::{Closed, SwarmEvent};
 use super::hyperdht::{Agreed, ConnectId, Dial};
@@ -63,7 +64,7 @@ impl Swarm {
         let remote = agreed.keys.remote;
         let replaces = self.connections.by_key(&remote).is_some();
         let refused = self.stopping || self.peers.is_refused(&remote, now);
-        if refused || !replaces && !self.has_room(&remote, now) {
+        if refused || !replaces && !self.may_have_room(&remote, now) {
             return;
         }
         if self.connections.waiting() >= MAX_WAITING
@@ -81,12 +82,6 @@ impl Swarm {
         if let Some(Dial { socket, to }) = dial {
             self.reach(stream, socket, to, now);
         }
-    }
-
-    /// Whether one more connection may be accepted, from `remote`.
-    fn has_room(&self, remote: &PublicKey, now: Instant) -> bool {
-        let room = self.connections.counted() < self.limits.max_connections;
-        room && !self.stopping && !self.peers.is_refused(remote, now)
     }
 
     fn set_session(&mut self, stream: u32, agreed: Agreed) {
@@ -143,9 +138,8 @@ impl Swarm {
             return;
         }
         self.udx.path_proven(stream);
-        let beside_another =
-            self.connections.by_key(&remote).is_some_and(|other| other.id.stream() != stream);
-        if beside_another {
+        let host = self.udx.remote(stream).map(|addr| *addr.ip());
+        if !initiator && !self.connections.beside(stream, &remote).is_empty() {
             if !confirmed {
                 if partial > MAX_BEFORE_OPEN {
                     self.give_up(stream, "no whole frame".to_string(), now);
@@ -158,7 +152,7 @@ impl Swarm {
             if !self.wins(stream, remote, now) {
                 return self.give_up(stream, "a duplicate".to_string(), now);
             }
-        } else if !initiator && !self.has_room(&remote, now) {
+        } else if !initiator && !host.is_some_and(|host| self.make_room(&remote, host, now)) {
             return self.give_up(stream, "too many connections".to_string(), now);
         }
         self.open(stream, now);
@@ -178,9 +172,12 @@ impl Swarm {
             // A message, so that the other side knows that this is no copy of a handshake.
             let _ = self.udx.write(stream, session.sealer.keep_alive(), now);
         }
+        connection.has_read = connection.session.as_ref().is_some_and(|s| s.opener.has_read());
+        let is_peer = connection.is_peer();
         self.connections.note_deadline(now + KEEP_ALIVE);
-        self.connections.claim_key(stream);
-        self.peers.connected(remote, initiator, now);
+        if is_peer {
+            self.claim(stream, now);
+        }
         let topics = self.peers.get(&remote).map(|peer| peer.topics.iter().copied().collect());
         tracing::debug!(peer = ?remote, to = %addr, initiator, "connected");
         self.events.push_back(SwarmEvent::Connected {
@@ -193,6 +190,17 @@ impl Swarm {
         });
         for other in self.connections.candidates(&remote) {
             self.prove(other, now);
+        }
+    }
+
+    /// The connection leads to its peer: it is the one that counts, and others of the peer end.
+    fn claim(&mut self, stream: u32, now: Instant) {
+        let Some(connection) = self.connections.by_stream(stream) else { return };
+        let (remote, initiator) = (connection.remote, connection.initiator);
+        self.connections.claim_key(stream);
+        self.peers.connected(remote, initiator, now);
+        for other in self.connections.beside(stream, &remote) {
+            self.destroy(other, Closed::Duplicate, now);
         }
     }
 
@@ -216,17 +224,15 @@ impl Swarm {
 
     /// Whether an accepted connection may stay beside, that is instead of, the one that counts for the same
     /// peer. On a true tie the one opened by the greater public key survives, on both sides; a
-    /// connection that has carried bytes both ways is outdated: its peer must have lost it. One that we accepted and
-    /// that has brought no message yet may be anybody's.
+    /// connection that has carried bytes both ways is outdated: its peer must have lost it.
     fn wins(&mut self, stream: u32, remote: PublicKey, now: Instant) -> bool {
         let own = PublicKey(self.key_pair.public());
         let Some(existing) = self.connections.by_key(&remote) else { return true };
         let other = existing.id.stream();
         let outdated = existing.has_read && existing.has_written;
-        let unconfirmed = !existing.initiator && !existing.has_read;
         // The peer does not know of it, and it may come to nothing.
         let not_begun = matches!(existing.phase, Phase::Dialling { .. });
-        if outdated || unconfirmed || not_begun || own < remote {
+        if outdated || not_begun || own < remote {
             // First, so that no other one steps in.
             self.connections.claim_key(stream);
             self.destroy(other, Closed::Duplicate, now);
@@ -295,7 +301,7 @@ impl Swarm {
         if !connection.is_open() {
             return;
         }
-        let conn = connection.id;
+        let (conn, remote, was_peer) = (connection.id, connection.remote, connection.is_peer());
         let broken = loop {
             match connection.next_frame() {
                 Ok(Some(data)) => self.events.push_back(SwarmEvent::Frame { conn, data }),
@@ -304,8 +310,12 @@ impl Swarm {
             }
         };
         let (held, partial) = (connection.held(), connection.partial());
+        let confirmed = !was_peer && connection.is_peer();
         self.udx.set_backlog(stream, held);
         self.udx.set_partial(stream, partial);
+        if confirmed && !self.waits_for_dial(stream, remote, now) {
+            self.claim(stream, now);
+        }
         if let Some(error) = broken {
             tracing::debug!(?conn, %error, "the encrypted stream broke");
             self.destroy(stream, Closed::Frame(error), now);
@@ -328,6 +338,9 @@ impl Swarm {
     pub(super) fn connection_due(&mut self, stream: u32, now: Instant) {
         let Some(connection) = self.connections.by_stream(stream) else { return };
         match connection.phase {
+            Phase::Open if !connection.is_peer() && now >= connection.opened_at + CONFIRM_WAIT => {
+                self.destroy(stream, Closed::Stream(udx::CloseReason::TimedOut), now);
+            }
             Phase::Open => self.keep_alive(stream, now),
             Phase::Dialling { connect, .. } => {
                 self.dht.cancel(connect);
@@ -403,6 +416,8 @@ impl Swarm {
         }
         if connection.is_open() || connection.initiator {
             self.open_candidate(&connection.remote, now);
+        }
+        if connection.is_peer() || connection.initiator {
             self.peer_lost(&connection, now);
         }
     }
@@ -411,6 +426,9 @@ impl Swarm {
     fn open_candidate(&mut self, remote: &PublicKey, now: Instant) {
         if self.connections.by_key(remote).is_some() {
             return;
+        }
+        if let Some(stream) = self.connections.confirmed(remote) {
+            return self.claim(stream, now);
         }
         for stream in self.connections.candidates(remote) {
             self.deliver_stream(stream, now);

@@ -24,6 +24,7 @@ mod lifecycle;
 mod peer_info;
 mod reachability;
 mod retry;
+mod room;
 mod rounds;
 pub mod secret_stream;
 #[cfg(test)]
@@ -283,19 +284,6 @@ impl Swarm {
         }
     }
 
-    /// The owner has no use for a connection: ends it, unless its peer was asked for or was found under a topic
-    /// that is joined, which may need it yet.
-    pub fn release(&mut self, conn: ConnId, now: Instant) {
-        let Some(remote) = self.connections.get(conn).map(|connection| connection.remote) else {
-            return;
-        };
-        let shares = |topic: &Topic| self.topics.is_joined(topic);
-        let wanted = |peer: &PeerInfo| peer.explicit || peer.topics.iter().any(shares);
-        if !self.peers.get(&remote).is_some_and(wanted) {
-            self.close(conn, now);
-        }
-    }
-
     /// Has nothing to do with `key` until `until`: a peer that broke the rules too often.
     pub fn ban(&mut self, key: PublicKey, until: Instant, now: Instant) {
         self.peers.ban(key, until, now);
@@ -415,12 +403,12 @@ impl Swarm {
     /// Dials the next queued peer if one more may be dialled.
     fn start_dial(&mut self, now: Instant) -> bool {
         let limits = self.limits;
-        let first = self.connections.counted() == self.connections.dialling();
+        let first = !self.connections.iter().any(Connection::is_peer);
         let parallel = if first { limits.max_parallel_first } else { limits.max_parallel };
         if self.stopping || self.entering || self.connections.dialling() >= parallel {
             return false;
         }
-        let Some(dial) = self.peers.next_dial(!self.is_within_max_peers(), now) else {
+        let Some(dial) = self.peers.next_dial(!self.is_within_max_peers(now), now) else {
             return false;
         };
         let Some(stream) = self.udx.open(None) else { return false };
@@ -431,17 +419,6 @@ impl Swarm {
         self.connections.insert(Connection::new(id, dial.remote, true, phase, now));
         self.peers.connecting(dial.remote, now);
         true
-    }
-
-    /// The more explicit peers there are, the fewer others.
-    fn is_within_max_peers(&self) -> bool {
-        let factor = match self.peers.explicit() {
-            0 => 1,
-            1 => 2,
-            2 | 3 => 3,
-            _ => 4,
-        };
-        factor * self.connections.counted() < self.limits.max_peers
     }
 
     fn handle_dht(&mut self, event: DhtEvent, now: Instant) {

@@ -316,6 +316,13 @@ impl Peers {
         self.forget_maybe(&key, now);
     }
 
+    /// Is left alone until it is found again: its connection, about to end, was of no use.
+    pub fn set_aside(&mut self, key: &PublicKey) {
+        if let Some(peer) = self.peers.get_mut(key) {
+            (peer.attempts, peer.connected_at) = (MAX_ATTEMPTS, None);
+        }
+    }
+
     /// Refuses `key` until `until`.
     pub fn ban(&mut self, key: PublicKey, until: Instant, now: Instant) {
         if let Some(peer) = self.upsert(key, now) {

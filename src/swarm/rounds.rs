@@ -57,7 +57,7 @@ impl Swarm {
             let dialling = connections.iter().filter(of_topic).any(|c| c.initiator && !c.is_open());
             let unsettled = dialling || peers.is_queued(&topic);
             if !unsettled {
-                let connected = connections.iter().filter(of_topic).filter(|c| c.is_open()).count();
+                let connected = connections.iter().filter(of_topic).filter(|c| c.is_peer()).count();
                 events.push_back(SwarmEvent::Settled { topic, connected });
             }
             unsettled
@@ -65,9 +65,9 @@ impl Swarm {
     }
 }
 
-/// Whether an open connection leads to a peer of `topic`.
+/// Whether a connection leads to a peer of `topic`.
 pub(super) fn has_peer(connections: &Connections, peers: &Peers, topic: &Topic) -> bool {
-    connections.iter().any(|connection| connection.is_open() && shares(peers, connection, topic))
+    connections.iter().any(|connection| connection.is_peer() && shares(peers, connection, topic))
 }
 
 /// Whether the peer at the other end was found under `topic`.

@@ -3,6 +3,7 @@
 
 mod idle;
 mod network;
+mod places;
 mod strangers;
 
 use super::connections::{FIRST_PACKET_WAIT, MAX_WAITING};

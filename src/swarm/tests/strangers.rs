@@ -14,16 +14,16 @@ impl Sink for Ignore {
 }
 
 /// The far end of a connection that swarm 1 accepted, played by the test.
-struct Stranger {
-    udx: Udx,
-    sealer: Sealer,
+pub(super) struct Stranger {
+    pub udx: Udx,
+    pub sealer: Sealer,
     stream: u32,
 }
 
 impl Stranger {
     /// Shakes hands with swarm 1 as `remote`. The keys of session `n` are [3; 32], or for a `copy` of somebody
     /// else's handshake others, which the stranger does not know.
-    fn shake(
+    pub fn shake(
         world: &mut World,
         remote: PublicKey,
         n: u32,
@@ -46,12 +46,12 @@ impl Stranger {
         Self { udx, sealer: Sealer::new(&keys, [n as u8; 24]), stream }
     }
 
-    fn write(&mut self, bytes: impl Into<bytes::Bytes>, now: Instant) {
+    pub fn write(&mut self, bytes: impl Into<bytes::Bytes>, now: Instant) {
         self.udx.write(self.stream, bytes.into(), now).unwrap();
     }
 
     /// Lets what was written arrive at swarm 1 as if from `from`; true if anything did.
-    fn speak(&mut self, world: &mut World, from: SocketAddrV4) -> bool {
+    pub fn speak(&mut self, world: &mut World, from: SocketAddrV4) -> bool {
         let (now, mut buf, mut any) = (world.now, Vec::new(), false);
         while self.udx.poll_transmit(now, &mut buf, 1).is_some() {
             let len = buf.len();
@@ -63,7 +63,7 @@ impl Stranger {
     }
 
     /// Takes what swarm 1 sends to anybody, and answers it; tells how many bytes went to `victim`.
-    fn listen(&mut self, world: &mut World, victim: SocketAddrV4) -> usize {
+    pub fn listen(&mut self, world: &mut World, victim: SocketAddrV4) -> usize {
         let (now, mut buf, mut bytes) = (world.now, Vec::new(), 0);
         while let Some(transmit) = world.swarms[1].poll_transmit(now, &mut buf, 10) {
             bytes += if transmit.to == victim { buf.len() } else { 0 };
@@ -76,11 +76,31 @@ impl Stranger {
     }
 }
 
-fn key(n: u8) -> PublicKey {
+/// A stranger who has come in, and has said `word`.
+pub(super) fn enter(
+    world: &mut World,
+    key: PublicKey,
+    n: u32,
+    from: SocketAddrV4,
+    word: Option<&[u8]>,
+) -> Stranger {
+    let mut peer = Stranger::shake(world, key, n, None, false);
+    let header = peer.sealer.header().to_vec();
+    peer.write(header, world.now);
+    if let Some(word) = word {
+        let frame = peer.sealer.seal(FrameBuf::from(word)).unwrap();
+        peer.write(frame, world.now);
+    }
+    peer.speak(world, from);
+    world.settle();
+    peer
+}
+
+pub(super) fn key(n: u8) -> PublicKey {
     PublicKey(KeyPair::from_seed(&[n; 32]).public())
 }
 
-fn elsewhere(n: u32) -> SocketAddrV4 {
+pub(super) fn elsewhere(n: u32) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::from(0x0b00_0000 + n), 4000)
 }
 
@@ -249,14 +269,8 @@ fn an_honest_peer_gets_in_beside_a_flood_of_forged_handshakes() {
 fn no_more_connections_are_accepted_than_allowed_and_an_ended_one_makes_room() {
     let mut world = World::new();
     world.swarms[1].limits.max_connections = 3;
-    let enter = |world: &mut World, n: u32| {
-        let mut peer = Stranger::shake(world, key(n as u8), n, None, false);
-        let header = peer.sealer.header().to_vec();
-        peer.write(header, world.now);
-        peer.speak(world, elsewhere(n));
-        world.settle();
-        peer
-    };
+    let enter =
+        |world: &mut World, n: u32| enter(world, key(n as u8), n, elsewhere(n), Some(b"hi"));
     // Handshakes alone take no place, those that come at the same time neither.
     let waiting: Vec<u32> = (40..60).collect();
     waiting.iter().for_each(|&n| drop(Stranger::shake(&mut world, key(n as u8), n, None, false)));

@@ -1,0 +1,172 @@
+//! Places among the connections: what strangers can take of them, and who must give way.
+
+use super::strangers::{Stranger, elsewhere, enter};
+use super::*;
+use crate::crypto::hash;
+use crate::swarm::connections::CONFIRM_WAIT;
+use crate::swarm::room::{MAX_PER_HOST, MAX_UNUSED};
+
+const SECOND: Duration = Duration::from_secs(1);
+const TOPIC: Topic = Topic([7; 32]);
+
+fn key(n: u32) -> PublicKey {
+    PublicKey(KeyPair::from_seed(&hash::hash(&[&n.to_le_bytes()])).public())
+}
+
+/// The `n`th port of one host.
+fn port(n: u32) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::new(11, 0, 0, 1), 4000 + n as u16)
+}
+
+fn found(world: &mut World, remote: PublicKey) {
+    let (now, swarm) = (world.now, &mut world.swarms[1]);
+    swarm.topics.join(TOPIC, JoinOptions { server: false, client: true }, now);
+    swarm.peers.found(remote, vec![], TOPIC, false, now, &mut swarm.rng);
+}
+
+/// Whether swarm 1 begins to dial anybody.
+fn dials(world: &mut World) -> bool {
+    world.swarms[1].pump(world.now);
+    // Without a DHT it comes to nothing at once.
+    let dialled = world.swarms[1].connections.dialling() > 0;
+    world.settle();
+    dialled || world.events[1].iter().any(|e| matches!(e, SwarmEvent::DialFailed { .. }))
+}
+
+#[test]
+fn one_host_has_a_share_of_the_places_however_many_keys_it_has() {
+    let mut world = World::new();
+    let max = world.swarms[1].limits.max_connections as u32;
+    let _held: Vec<Stranger> =
+        (0..max + 20).map(|n| enter(&mut world, key(n), n, port(n), Some(b"hi"))).collect();
+    assert_eq!(world.swarms[1].connections.counted(), MAX_PER_HOST);
+    assert_eq!(world.closed(1), [], "who is of use stays");
+    world.dial(0);
+    world.run(SECOND);
+    assert_eq!(world.connected(0).len(), 1);
+    assert_eq!(world.closed(0), []);
+}
+
+#[test]
+fn who_is_silent_makes_room_the_oldest_first() {
+    let mut world = World::new();
+    world.swarms[1].limits.max_connections = 6;
+    let useful = enter(&mut world, key(0), 0, elsewhere(0), Some(b"hi"));
+    let held: Vec<Stranger> = (1..6)
+        .map(|n| {
+            world.now += Duration::from_millis(10);
+            // Some have shown that they know their keys, and no more.
+            let word = (n % 2 == 0).then_some(&b""[..]);
+            enter(&mut world, key(n), n, elsewhere(n), word)
+        })
+        .collect();
+    let first = world.connected(1)[1].0;
+    world.dial(0);
+    world.run(SECOND / 10);
+    assert_eq!(world.connected(0).len(), 1);
+    assert_eq!(world.closed(0), []);
+    assert_eq!(world.closed(1), [(first, Closed::Local)]);
+    assert_eq!(world.swarms[1].connections.counted(), 6);
+    drop((useful, held));
+}
+
+#[test]
+fn a_host_whose_share_is_used_up_by_the_silent_still_gets_in() {
+    let mut world = World::new();
+    let share = MAX_PER_HOST as u32;
+    let _held: Vec<Stranger> =
+        (0..share).map(|n| enter(&mut world, key(n), n, port(n), None)).collect();
+    let other = enter(&mut world, key(500), 500, elsewhere(5), None);
+    let late = enter(&mut world, key(900), 900, port(900), Some(b"hi"));
+    assert!(world.swarms[1].connections.iter().any(|c| c.remote == key(900) && c.is_open()));
+    assert_eq!(world.closed(1).len(), 1);
+    assert_eq!(world.swarms[1].connections.counted(), MAX_PER_HOST + 1);
+    drop((other, late));
+}
+
+#[test]
+fn strangers_do_not_keep_us_from_dialling() {
+    for word in [None, Some(&b""[..]), Some(&b"hi"[..])] {
+        let mut world = World::new();
+        let _held: Vec<Stranger> =
+            (0..100).map(|n| enter(&mut world, key(n), n, elsewhere(n), word)).collect();
+        assert_eq!(world.swarms[1].connections.counted(), 100);
+        let remote = world.keys[0];
+        found(&mut world, remote);
+        assert!(dials(&mut world), "{word:?}");
+    }
+}
+
+#[test]
+fn a_copy_of_a_handshake_does_not_stand_for_the_peer() {
+    let mut world = World::new();
+    let (remote, from) = (world.keys[0], elsewhere(3));
+    let mut copy = Stranger::shake(&mut world, remote, 3, None, true);
+    let header = copy.sealer.header().to_vec();
+    copy.write(header, world.now);
+    copy.speak(&mut world, from);
+    world.settle();
+    assert_eq!(world.connected(1).len(), 1);
+    found(&mut world, remote);
+    assert!(dials(&mut world), "the peer itself is looked for all the same");
+    world.dial(1);
+    world.run(SECOND);
+    // Ours is the one that stays.
+    assert_eq!(world.connected(1).len(), 2);
+    assert_eq!(world.closed(1), [(world.connected(1)[0].0, Closed::Duplicate)]);
+    let conn = world.connected(1)[1].0;
+    world.send(1, conn, b"to the peer");
+    world.run(SECOND);
+    assert_eq!(world.frames(0), [b"to the peer".to_vec()]);
+}
+
+#[test]
+fn a_copy_of_a_handshake_is_not_connected_for_ever() {
+    let mut world = World::new();
+    let (remote, from) = (world.keys[0], elsewhere(3));
+    let mut copy = Stranger::shake(&mut world, remote, 3, None, true);
+    let header = copy.sealer.header().to_vec();
+    copy.write(header, world.now);
+    copy.speak(&mut world, from);
+    let start = world.now;
+    // It acknowledges everything.
+    while world.swarms[1].connections.iter().count() > 0 {
+        copy.listen(&mut world, from);
+        copy.speak(&mut world, from);
+        world.now += SECOND / 2;
+        world.swarms[1].handle_timeout(world.now);
+        assert!(world.now <= start + CONFIRM_WAIT + SECOND);
+    }
+    assert!(world.now >= start + CONFIRM_WAIT);
+}
+
+#[test]
+fn being_announced_keeps_a_silent_connection_for_a_while_only() {
+    let (mut world, _, b) = World::pair();
+    let remote = world.keys[0];
+    found(&mut world, remote);
+    let start = world.now;
+    while world.closed(1).is_empty() {
+        world.run(15 * SECOND);
+        let now = world.now;
+        world.swarms[1].release(b, now);
+        world.settle();
+        assert!(now - start <= MAX_UNUSED + 15 * SECOND);
+    }
+    assert!(world.now - start >= MAX_UNUSED);
+    // Where it was asked for by key it stays, and so does one that had a use in between.
+    let (mut world, _, b) = World::pair();
+    found(&mut world, remote);
+    for pause in [15, 15, 40, 15, 15, 40, 15, 15] {
+        world.run(pause * SECOND);
+        let now = world.now;
+        world.swarms[1].release(b, now);
+    }
+    world.swarms[1].peers.join_explicit(remote, world.now, &mut StdRng::seed_from_u64(1));
+    for _ in 0..20 {
+        world.run(15 * SECOND);
+        let now = world.now;
+        world.swarms[1].release(b, now);
+    }
+    assert_eq!(world.closed(1), []);
+}
