@@ -451,7 +451,7 @@ impl Swarm {
                 }
             }
             // What was announced may have faded meanwhile.
-            DhtEvent::WokeUp => self.look_around(now),
+            DhtEvent::WokeUp | DhtEvent::Forgotten => self.look_around(now),
             DhtEvent::Health { online, .. } => {
                 if online && !std::mem::replace(&mut self.online, online) {
                     self.look_around(now);

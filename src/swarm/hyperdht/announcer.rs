@@ -8,8 +8,13 @@
 //! update, nodes that are no relay any more are told to forget us. If no relay was found the next try comes
 //! soon, with back-off.
 //!
+//! Where there are fewer nodes than relays are wanted, a ping asks for our record: a node that was restarted answers
+//! any other ping as before, and has forgotten us and all our topics. When all relays were silent or had
+//! forgotten us, the owner is told as soon as there are relays again.
+//!
 //! Source: hyperdht/lib/announcer.js
 
+use super::event::DhtEvent;
 use super::messages::{PeerRecord, RelayInfo, command};
 use super::net::{Net, Withdrawal};
 use super::owner::{AnnouncerStep as Step, Owner};
@@ -53,6 +58,8 @@ pub(super) struct Announcer {
     holders: BTreeSet<SocketAddrV4>,
     closest: Vec<SocketAddrV4>,
     refresh: bool,
+    /// All relays were silent, or had forgotten us.
+    lost: bool,
     failures: u32,
     /// The first update is over.
     ready: bool,
@@ -69,6 +76,7 @@ impl Announcer {
             holders: BTreeSet::new(),
             closest: Vec::new(),
             refresh: false,
+            lost: false,
             failures: 0,
             ready: false,
             updates: 0,
@@ -154,8 +162,11 @@ impl Announcer {
             }
             (Step::Ping, State::Pinging { waiting, asked, answered, round }) => {
                 *waiting -= 1;
-                *answered += usize::from(reply.is_some());
+                // Few relays were asked for our record.
+                let counts = |reply: &Reply| *asked >= RELAYS || reply.value.is_some();
+                *answered += usize::from(reply.is_some_and(counts));
                 if *waiting == 0 {
+                    self.lost |= *answered == 0;
                     let (enough, round) = (*answered >= (*asked).min(RELAYS), *round);
                     self.after_pings(enough, round, net, now);
                 }
@@ -179,8 +190,14 @@ impl Announcer {
         if self.refresh || round >= ROUNDS || self.relays.is_empty() {
             return self.update(net, now);
         }
-        for relay in &self.relays {
-            net.ask(Ask::ping(relay.relay), Owner::Announcer(self.target, Step::Ping), now);
+        let few = self.relays.len() < RELAYS;
+        for relay in self.relays.iter().map(|r| r.relay) {
+            let ask = if few {
+                Ask { target: Some(self.target), ..Ask::new(relay, command::FIND_PEER) }
+            } else {
+                Ask::ping(relay)
+            };
+            net.ask(ask, Owner::Announcer(self.target, Step::Ping), now);
         }
         let asked = self.relays.len();
         self.state = State::Pinging { waiting: asked, asked, answered: 0, round };
@@ -212,6 +229,10 @@ impl Announcer {
         let dropped: Vec<_> = self.holders.difference(&current).copied().collect();
         self.holders = current;
         self.relays = relays;
+        self.lost |= self.relays.is_empty() && !dropped.is_empty();
+        if !self.relays.is_empty() && std::mem::take(&mut self.lost) {
+            net.events.push_back(DhtEvent::Forgotten);
+        }
         self.updates += 1;
         self.failures = if self.relays.is_empty() { self.failures + 1 } else { 0 };
         let pause = match self.failures {

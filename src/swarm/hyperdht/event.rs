@@ -117,6 +117,9 @@ pub enum DhtEvent {
     },
     /// The machine slept. Listening keys are announced again; topics are the owner's.
     WokeUp,
+    /// Those who held our records were silent or have forgotten us, and are there again. Listening keys are announced
+    /// again; topics are the owner's.
+    Forgotten,
     /// The network went or came back.
     Health {
         online: bool,

@@ -42,11 +42,15 @@ fn addr(i: usize) -> SocketAddrV4 {
 impl Network {
     /// Four full nodes of a DHT.
     fn new(seed: u64, loss: f64) -> Self {
+        Self::of_nodes(4, seed, loss)
+    }
+
+    fn of_nodes(nodes: usize, seed: u64, loss: f64) -> Self {
         let config = LinkConfig { loss, latency: Duration::from_millis(3), ..Default::default() };
         let link = Link::new(config, seed);
         let (swarms, events, frozen) = (vec![], vec![], BTreeMap::new());
         let mut network = Self { now: epoch(), swarms, events, link, seed, frozen };
-        for _ in 0..4 {
+        for _ in 0..nodes {
             network.add(true);
             network.run(Duration::from_secs(10));
         }
@@ -302,6 +306,36 @@ fn a_server_that_restarts_under_its_key_is_found_again() {
     let took = network.run_until(Duration::from_secs(60), again);
     assert!(took.is_some_and(|took| took < Duration::from_secs(30)), "{took:?}");
     network.send(a, b, b"back");
+}
+
+#[test]
+fn a_share_is_found_again_soon_after_the_only_nodes_of_the_dht_were_restarted() {
+    // Away for a while, and back so soon that it was never missed.
+    for (nodes, away) in [(1, 15), (1, 40), (1, 0), (2, 15), (2, 0)] {
+        let mut network = Network::of_nodes(nodes, 3, 0.0);
+        let a = network.add(false);
+        network.join(a, SERVER);
+        network.run(Duration::from_secs(62));
+        for i in 0..nodes {
+            network.freeze(i, Duration::from_secs(1000));
+        }
+        network.run(Duration::from_secs(away));
+        network.frozen.clear();
+        for i in 0..nodes {
+            let config = network.config(i, true);
+            network.swarms[i] = Swarm::new(config, StdRng::seed_from_u64(99), network.now);
+        }
+        network.run(Duration::from_secs(40));
+        let b = network.add(false);
+        network.join(b, CLIENT);
+        let found = network.run_until(Duration::from_secs(5), |n| n.open(b).len() == 1);
+        assert!(found.is_some(), "{nodes} nodes, away for {away} s");
+        // And no more is sent for ever after than before.
+        let rounds = |n: &Network| n.swarms[a].status().topics[0].rounds;
+        let before = rounds(&network);
+        network.run(Duration::from_secs(500));
+        assert_eq!(rounds(&network), before);
+    }
 }
 
 /// A machine that wakes up talks to its peer again within this: the longest an old connection takes to be
