@@ -43,6 +43,9 @@ pub const FIRST_PACKET_WAIT: Duration = Duration::from_secs(10);
 /// swarm sends one at once, the reference's when it has been silent for 5 s.
 pub const CONFIRM_WAIT: Duration = Duration::from_secs(15);
 
+/// How long a frame that was begun may stand still while nothing else keeps its peer from going on.
+pub const FRAME_WAIT: Duration = Duration::from_secs(60);
+
 /// Accepted handshakes without a header frame so far; of more, the oldest is forgotten. A flood of as many handshakes
 /// a second as are answered leaves an honest peer two seconds for its first packet.
 pub const MAX_WAITING: usize = 224;
@@ -90,6 +93,7 @@ pub struct Connection {
     /// When it was made; when it became open.
     pub opened_at: Instant,
     pub last_write: Instant,
+    pub last_read: Instant,
     /// Plaintext bytes of frames, both ways, keep-alives counted as frames.
     pub received: u64,
     pub sent: u64,
@@ -124,6 +128,7 @@ impl Connection {
             addr: None,
             opened_at: now,
             last_write: now,
+            last_read: now,
             received: 0,
             sent: 0,
             has_read: false,
@@ -198,6 +203,11 @@ impl Connection {
     /// What is set aside for the message that is coming in.
     pub fn partial(&self) -> usize {
         self.session.as_ref().map_or(0, |session| session.opener.partial().1)
+    }
+
+    /// Whether the peer began a frame and left it at that.
+    pub fn stands_still(&self, now: Instant) -> bool {
+        self.partial() > 0 && self.held() == 0 && now >= self.last_read + FRAME_WAIT
     }
 
     /// When the connection wants attention.

@@ -301,6 +301,7 @@ impl Swarm {
         if !connection.is_open() {
             return;
         }
+        connection.last_read = now;
         let (conn, remote, was_peer) = (connection.id, connection.remote, connection.is_peer());
         let broken = loop {
             match connection.next_frame() {
@@ -338,7 +339,10 @@ impl Swarm {
     pub(super) fn connection_due(&mut self, stream: u32, now: Instant) {
         let Some(connection) = self.connections.by_stream(stream) else { return };
         match connection.phase {
-            Phase::Open if !connection.is_peer() && now >= connection.opened_at + CONFIRM_WAIT => {
+            Phase::Open
+                if connection.stands_still(now)
+                    || !connection.is_peer() && now >= connection.opened_at + CONFIRM_WAIT =>
+            {
                 self.destroy(stream, Closed::Stream(udx::CloseReason::TimedOut), now);
             }
             Phase::Open => self.keep_alive(stream, now),

@@ -35,9 +35,9 @@ pub struct Node {
     pub addr: SocketAddrV4,
     /// Tick of entry.
     pub added: u64,
-    /// Tick of the last ping we sent or message we got.
+    /// Tick of the last ping we sent or answer we got, 0 for none.
     pub pinged: u64,
-    /// Tick of the last message from it.
+    /// Tick of the last answer from it, 0 for none.
     pub seen: u64,
     /// Tick of the last sample of our address it gave, 0 for none.
     pub sampled: u64,

@@ -307,3 +307,63 @@ fn the_first_node_of_a_network_is_told_its_new_address() {
     let told = std::iter::from_fn(|| rpc.poll_event());
     assert!(told.filter(|e| matches!(e, RpcEvent::Persistent(_))).count() == 2);
 }
+
+#[test]
+fn only_answers_show_that_a_node_is_there() {
+    let now = epoch();
+    let mut rpc = rpc(true, now);
+    let oldest = |rpc: &Rpc| rpc.table().oldest_first().next().map(|n| (n.addr, n.pinged, n.seen));
+    for n in [1, 2, 1] {
+        ping_from(&mut rpc, host(n), node_id(host(n)), now);
+    }
+    assert_eq!(oldest(&rpc), Some((host(1), 0, 0)));
+    sent(&mut rpc);
+    rpc.request(Ask::ping(host(1)), now);
+    let asked = sent(&mut rpc).remove(0);
+    answer(&mut rpc, &asked, Some(node_id(host(1))), &[], now);
+    assert_eq!(oldest(&rpc).unwrap().0, host(2));
+    assert!(rpc.table().get(&node_id(host(1))).unwrap().seen > 0);
+}
+
+#[test]
+fn a_request_with_a_token_of_another_host_comes_to_nothing() {
+    let now = epoch();
+    let mut rpc = rpc(true, now);
+    let token = |from: SocketAddrV4, token: Option<[u8; 32]>, rpc: &mut Rpc| {
+        let mut request = request(addr("9.9.9.9:9"), None);
+        (request.internal, request.command, request.token) = (false, 2, token);
+        request.target = Some(NodeId([1; 32]));
+        rpc.handle_datagram(SocketId::MAIN, from, &request.encode(), now);
+        let answered =
+            std::iter::from_fn(|| rpc.poll_transmit()).find_map(|t| {
+                match Message::decode(&t.bytes) {
+                    Ok(Message::Response(response)) => Some((response.error, response.token)),
+                    _ => None,
+                }
+            });
+        let told = std::iter::from_fn(|| rpc.poll_event())
+            .filter(|e| matches!(e, RpcEvent::Request(_)))
+            .count();
+        (answered, told)
+    };
+    let (Some((error, Some(good))), 0) = token(host(1), Some([7; 32]), &mut rpc) else {
+        panic!("a refusal with the right token");
+    };
+    assert_eq!(error, error::INVALID_TOKEN);
+    assert_eq!(token(host(1), Some(good), &mut rpc).1, 1);
+    assert_eq!(token(host(2), Some(good), &mut rpc).1, 0);
+}
+
+#[test]
+fn a_machine_that_slept_knows_it() {
+    let mut now = epoch();
+    let mut rpc = rpc(true, now);
+    let woke = |rpc: &mut Rpc| {
+        std::iter::from_fn(|| rpc.poll_event()).any(|e| matches!(e, RpcEvent::WokeUp))
+    };
+    run(&mut rpc, &mut now, 60 * SECOND, |_| true);
+    assert!(!woke(&mut rpc));
+    now += 60 * SECOND;
+    rpc.handle_timeout(now);
+    assert!(woke(&mut rpc));
+}

@@ -229,8 +229,8 @@ impl Rpc {
         }
     }
 
-    /// A datagram came from a node: note that it lives, who it is, and what it says of our address if it answered
-    /// a request of ours.
+    /// A datagram came from a node: note who it is, and if it answered a request of ours, that it lives and what it
+    /// says of our address (`sample`). A request may have been sent by anybody in its name.
     pub(super) fn note_node(
         &mut self,
         from: SocketAddrV4,
@@ -246,9 +246,10 @@ impl Rpc {
             return sample.into_iter().for_each(|sample| self.sample_stranger(from, sample));
         };
         if let Some(node) = self.table.get_mut(&id) {
+            let Some(sample) = sample else { return };
             let due = node.sampled == 0 || tick - node.sampled >= OLD;
             (node.pinged, node.seen) = (tick, tick);
-            if let Some(sample) = sample.filter(|_| due) {
+            if due {
                 node.sampled = tick;
                 self.nat.add(sample);
             }
@@ -256,7 +257,11 @@ impl Rpc {
             return;
         }
         let mut node = Node::new(from, tick);
-        node.sampled = if sample.is_some() { tick } else { 0 };
+        if sample.is_some() {
+            node.sampled = tick;
+        } else {
+            (node.pinged, node.seen) = (0, 0);
+        }
         match self.table.add(node) {
             Added::New => sample.into_iter().for_each(|sample| self.nat.add(sample)),
             Added::Known => {}

@@ -383,6 +383,20 @@ mod tests {
         assert_eq!(sealed[4..].as_ptr(), before);
     }
 
+    #[test]
+    fn messages_that_nobody_takes_are_held_up_to_a_bound() {
+        let (a, b) = session();
+        let mut sealer = Sealer::new(&a, [3; 24]);
+        let mut opener = Opener::new(&b);
+        opener.feed(&sealer.header());
+        let plain = vec![1; 1 << 20];
+        for _ in 0..20 {
+            opener.feed(&sealer.seal(FrameBuf::from(&plain[..])).unwrap());
+        }
+        assert!(opener.ready_cost() <= MAX_READY + plain.len() + FRAME_COST);
+        assert!(matches!(opener.failed(), Some(FrameError::TooMany)));
+    }
+
     proptest! {
         #[test]
         fn any_cut_of_the_stream_gives_the_same_messages(

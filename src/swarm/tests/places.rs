@@ -170,3 +170,44 @@ fn being_announced_keeps_a_silent_connection_for_a_while_only() {
     }
     assert_eq!(world.closed(1), []);
 }
+
+#[test]
+fn a_frame_that_was_begun_and_never_ends_ends_the_connection() {
+    for still in [true, false] {
+        let mut world = World::new();
+        let from = elsewhere(3);
+        let mut peer = enter(&mut world, key(3), 3, from, Some(b"hi"));
+        let conn = world.connected(1)[0].0;
+        let now = world.now;
+        world.swarms[1].consumed(conn, 2);
+        // A megabyte is announced.
+        peer.write(vec![0, 0, 16, 1, 2, 3], now);
+        for second in 0..90 {
+            if !still {
+                peer.write(vec![second], world.now);
+            }
+            peer.listen(&mut world, from);
+            peer.speak(&mut world, from);
+            world.now += SECOND;
+            world.swarms[1].handle_timeout(world.now);
+        }
+        world.settle();
+        assert_eq!(world.closed(1).len(), usize::from(still));
+    }
+}
+
+#[test]
+fn a_second_connection_of_a_peer_may_not_send_much_before_its_first_whole_frame() {
+    let (mut world, ..) = World::pair();
+    let (remote, from) = (world.keys[0], elsewhere(3));
+    let mut copy = Stranger::shake(&mut world, remote, 3, None, true);
+    let header = copy.sealer.header().to_vec();
+    copy.write(header, world.now);
+    copy.write(vec![0xff; 200_000], world.now);
+    for _ in 0..50 {
+        copy.speak(&mut world, from);
+        copy.listen(&mut world, from);
+    }
+    assert_eq!(world.swarms[1].connections.iter().count(), 1);
+    assert_eq!(world.closed(1), []);
+}

@@ -97,9 +97,9 @@ impl Receiver {
         !self.ranges.is_empty()
     }
 
-    /// The largest window to offer.
-    pub fn limit(&self) -> usize {
-        self.limit
+    /// The window to offer where nothing is held.
+    pub fn most(&self) -> usize {
+        self.limit.min(self.share)
     }
 
     pub fn set_limit(&mut self, bytes: usize) {

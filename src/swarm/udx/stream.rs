@@ -428,7 +428,7 @@ impl Stream {
         self.recv.set_backlog(bytes);
         // A peer that stopped, or soon will, must learn of the room; it does not ask often.
         let was = self.advertised as usize;
-        let limit = self.recv.limit();
+        let limit = self.recv.most();
         if was < limit / 2 && self.recv.window() as usize >= was + limit / 4 {
             self.pending.ack = true;
         }

@@ -147,3 +147,42 @@ fn a_peer_that_answers_may_keep_its_window_closed() {
     pair.b.udx.set_backlog(B, 0);
     assert!(pair.run(Duration::from_secs(20), |p| p.b.sink.bytes == 100_000));
 }
+
+#[test]
+fn a_peer_that_has_only_a_share_learns_of_the_room_too() {
+    let now = epoch();
+    let mut udx = Udx::new(StdRng::seed_from_u64(1), UdxConfig::default());
+    let streams = 200;
+    (1..=streams).for_each(|id| open(&mut udx, id, now));
+    (1..streams).for_each(|id| udx.set_partial(id, 400 << 10));
+    assert!(udx.share() < MAX_WINDOW / 4);
+    let (mut sink, mut seq) = (Hoard { bytes: 0, cost: 1 }, 0);
+    let window = loop {
+        udx.handle_datagram(SocketId::MAIN, address(2), &data(streams, seq, 1400), now, &mut sink);
+        let Some((window, ack)) = told(&mut udx, streams, now) else { continue };
+        if window == 0 || ack == seq {
+            break window;
+        }
+        seq = ack;
+    };
+    assert!(window < 1400, "{window}");
+    udx.set_backlog(streams, 0);
+    let (window, _) = told(&mut udx, streams, now).unwrap();
+    assert!(window as usize >= MIN_SHARE, "{window}");
+}
+
+#[test]
+fn a_path_on_which_the_peer_has_spoken_is_not_moved_by_others() {
+    for (first, moves) in [(address(2), false), (address(3), true)] {
+        let now = epoch();
+        let mut udx = Udx::new(StdRng::seed_from_u64(1), UdxConfig::default());
+        udx.open(Some(A)).unwrap();
+        let options = ConnectOptions { unproven: Some(1000), ..ConnectOptions::default() };
+        udx.connect(A, SocketId::MAIN, A, address(2), options, now);
+        let mut sink = Hoard { bytes: 0, cost: 0 };
+        udx.handle_datagram(SocketId::MAIN, first, &data(A, 0, 100), now, &mut sink);
+        assert_eq!(udx.remote(A), Some(if moves { address(3) } else { address(2) }));
+        udx.handle_datagram(SocketId::MAIN, address(4), &data(A, 1, 100), now, &mut sink);
+        assert_eq!(udx.remote(A), Some(first));
+    }
+}
