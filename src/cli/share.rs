@@ -349,17 +349,15 @@ impl Shared {
     fn tell_about(&self, look: &Look, whole: bool, report: &Report) -> Result {
         let text = lock(&self.folder).looked(look, whole, report, &self.ledger);
         self.tell(text.or_exit(Exit::Store)?);
-        let skipped = report.skipped.iter().cloned();
-        let unmounted = report.unmounted.iter().map(|path| {
-            let full = crate::share::scan::locate(self.rules.folder(), path);
-            (full, "nothing is mounted there any more: what it held stays in the drive".to_string())
-        });
         let mut told = lock(&self.told);
-        let new = skipped
-            .chain(unmounted)
-            .filter(|what| told.len() < MAX_TOLD_EVER && told.insert(what.clone()));
-        let new: Vec<_> = new.collect();
+        let mut is_new =
+            |what: &(PathBuf, String)| told.len() < MAX_TOLD_EVER && told.insert(what.clone());
+        let warnings: Vec<_> = report.warnings.iter().filter(|what| is_new(what)).collect();
+        let new: Vec<_> = report.skipped.iter().filter(|what| is_new(what)).collect();
         drop(told);
+        for (path, why) in warnings {
+            self.cx.out.warn(format_args!("{}: {why}", path.display()));
+        }
         for (path, why) in new.iter().take(MAX_TOLD) {
             self.cx.out.note(format_args!("left out: {}: {why}", path.display()));
         }

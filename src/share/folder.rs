@@ -60,7 +60,7 @@ impl Folder {
         let judged_before = self.state == State::Additions(identity);
         let trust = match self.root.standing() {
             Standing::Missing(why) => return (None, self.away(why)),
-            _ if self.replace => Trust::Full,
+            _ if self.replace => Trust::Meant,
             _ if judged_before => Trust::Additions,
             Standing::Same if replaced => Trust::IfHalf,
             Standing::Same if self.state == State::Followed => Trust::Full,
@@ -68,7 +68,7 @@ impl Folder {
             Standing::Replaced => Trust::IfHalf,
             Standing::Elsewhere => Trust::OnlyHalf,
         };
-        let judged = !matches!(trust, Trust::Full | Trust::Additions);
+        let judged = !matches!(trust, Trust::Full | Trust::Meant | Trust::Additions);
         if judged && !whole {
             // The look at everything is on its way.
             return (None, None);

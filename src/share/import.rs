@@ -8,6 +8,7 @@
 //! What is missing is taken for deleted only as far as the folder is [`Trust`]ed.
 
 mod changes;
+mod mounted;
 
 pub use changes::{paths_below, topmost};
 
@@ -38,6 +39,8 @@ pub const SECRET: &str = "this is the database of a store of drives: secret keys
 pub enum Trust {
     /// It is the folder that was shared, and was watched: what is missing was deleted.
     Full,
+    /// The user said that what is there is meant, whatever it is.
+    Meant,
     /// It is another one: what is missing stays, unless it was told by name.
     Additions,
     /// The folder that was shared, not watched for a while: in full if anything is in it, else as additions.
@@ -65,8 +68,8 @@ pub struct Report {
     /// all of them; and one of them.
     pub private: u64,
     pub private_example: Option<DrivePath>,
-    /// Mount points whose filesystem is gone; what they held stays.
-    pub unmounted: Vec<DrivePath>,
+    /// What keeps some of the folder from being followed, and where; the drive stays as it is there.
+    pub warnings: Vec<(PathBuf, String)>,
     /// What was left out, with the reason.
     pub skipped: Vec<(PathBuf, String)>,
 }

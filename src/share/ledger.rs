@@ -5,7 +5,7 @@
 //! | `share-root/` + drive key | path and identity of the folder; the drive is written by `share` alone |
 //! | `share/` + drive + `f` + path | inode and change time that the file had when it was imported |
 //! | `share/` + drive + `c` + first block | print of a content that the drive has, and where it is |
-//! | `share/` + drive + `m` + path | a mount point that was crossed |
+//! | `share/` + drive + `m` + path | identity of what was mounted there when it was crossed |
 //!
 //! `drive` is the first eight bytes of its key. All of it may be lost: then files are read again, and nothing else
 //! happens. A print is found before the content is compared, it is never trusted.
@@ -18,7 +18,7 @@ use crate::hyper::blobs::BlobId;
 use crate::hyper::core::storage::{Durability, Result, Storage, Table, Writes};
 use crate::key::CoreKey;
 use crate::path::DrivePath;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -217,25 +217,27 @@ impl Ledger {
         Ok(linked.flat_map(|linked| linked.names.iter().cloned()).collect())
     }
 
-    /// Mount points that were crossed, whether or not something is mounted there now.
-    pub fn crossed(&self) -> Result<Vec<DrivePath>> {
+    /// Mount points that were crossed, whether or not something is mounted there now, and what was mounted there; none
+    /// in records of an older version.
+    pub fn crossed(&self) -> Result<BTreeMap<DrivePath, Option<Identity>>> {
         let prefix = self.record(b'm', b"");
         let found = self.storage.scan(Table::Records, &prefix)?;
-        let path = |(key, _): (Vec<u8>, _)| {
-            DrivePath::from_entry_key(std::str::from_utf8(&key[prefix.len()..]).ok()?).ok()
+        let mount = |(key, value): (Vec<u8>, Vec<u8>)| {
+            let path = std::str::from_utf8(&key[prefix.len()..]).ok()?;
+            Some((DrivePath::from_entry_key(path).ok()?, Identity::decode(&value)))
         };
-        Ok(found.into_iter().filter_map(path).collect())
+        Ok(found.into_iter().filter_map(mount).collect())
     }
 
-    pub fn note_crossed(&self, path: &DrivePath) {
+    pub fn note_crossed(&self, path: &DrivePath, identity: &Identity) {
         let key = self.record(b'm', path.as_str().as_bytes());
-        self.lock().writes.put(Table::Records, key, Vec::new());
+        self.lock().writes.put(Table::Records, key, identity.encode());
     }
 
     /// Forgets mount points: what is mounted now is all that counts.
     pub fn forget_crossed(&self) -> Result<()> {
         let mut writes = Writes::default();
-        for path in self.crossed()? {
+        for path in self.crossed()?.into_keys() {
             writes.delete(Table::Records, self.record(b'm', path.as_str().as_bytes()));
         }
         self.storage.commit(writes, &[], Durability::Durable)
@@ -346,7 +348,8 @@ mod tests {
             block_map: true,
         };
         ledger.note_content(&[3; 16], &id);
-        ledger.note_crossed(&path("/m"));
+        let here = Identity::of(Path::new("/")).unwrap();
+        ledger.note_crossed(&path("/m"), &here);
         ledger.write().unwrap();
 
         let again = Ledger::new(storage.clone(), CoreKey([1; 32]));
@@ -354,9 +357,9 @@ mod tests {
         assert_eq!(again.content(&[3; 16]).unwrap(), Some(id));
         let near = [3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4];
         assert_eq!(again.content(&near).unwrap(), None);
-        assert_eq!(again.crossed().unwrap(), [path("/m")]);
+        assert_eq!(again.crossed().unwrap(), BTreeMap::from([(path("/m"), Some(here))]));
         again.forget_crossed().unwrap();
-        assert_eq!(again.crossed().unwrap(), []);
+        assert!(again.crossed().unwrap().is_empty());
         let other = Ledger::new(storage.clone(), CoreKey([2; 32]));
         assert_eq!(
             (other.seen(&path("/a")).unwrap(), other.content(&[3; 16]).unwrap()),

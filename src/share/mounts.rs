@@ -25,6 +25,11 @@ impl Mounts {
         self.0.get(path)
     }
 
+    /// Where they are.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.0.keys().map(PathBuf::as_path)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

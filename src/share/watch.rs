@@ -183,7 +183,8 @@ impl Watches {
             if dir.is_root() {
                 events.push(Event::Root);
             } else if flags.contains(ReadFlags::UNMOUNT) {
-                events.push(Event::Touched(dir, Touch::Named));
+                // What was mounted anew since may look the same, and has no watch.
+                events.push(Event::Lost);
             } else if flags.contains(ReadFlags::IGNORED) {
                 self.paths.remove(&number);
                 self.numbers.remove(&dir);

@@ -138,6 +138,65 @@ fn a_drive_that_is_mounted_in_the_folder_is_not_shared_with_it() {
     assert_eq!(end(mount), "");
 }
 
+/// `umount` and `mount` of another, empty disk in the folder: nobody deleted anything.
+#[test]
+fn another_disk_at_a_mount_point_in_the_folder_empties_nothing() {
+    if !mounts_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    let at = folder.join("m");
+    fs::create_dir(&at).unwrap();
+    fs::write(folder.join("file"), "mine").unwrap();
+    let fill = || ["a", "b", "c"].map(|name| fs::write(at.join(name), name).unwrap());
+    let inner = Tmpfs::at(&at);
+    fill();
+    let share = |more: &[&str]| {
+        let args = [&["share", text(&folder), "--cross-mounts"], more].concat();
+        let mut share = lab.spawn("alice", &args);
+        let key = share.line("key: ");
+        share.line("shared: ");
+        (share, key)
+    };
+    let all = ["file", "m/", "m/a", "m/b", "m/c"];
+    let (running, key) = share(&[]);
+    assert_eq!(names(&lab, &key), all);
+    drop(inner);
+    let inner = Tmpfs::at(&at);
+    sleep(Duration::from_secs(4));
+    assert_eq!(names(&lab, &key), all, "live");
+    fs::write(at.join("strange"), "x").unwrap();
+    fs::write(folder.join("new"), "new").unwrap();
+    has(&lab, &key, "new", Duration::from_secs(15));
+    sleep(Duration::from_secs(1));
+    assert_eq!(names(&lab, &key), ["file", "m/", "m/a", "m/b", "m/c", "new"]);
+    let told = end(running);
+    assert!(told.contains("warning: ") && told.contains("another filesystem is mounted"), "{told}");
+
+    // At a start as well, until at least half of it is there.
+    drop(inner);
+    let inner = Tmpfs::at(&at);
+    let (running, _) = share(&[]);
+    assert_eq!(names(&lab, &key), ["file", "m/", "m/a", "m/b", "m/c", "new"]);
+    end(running);
+    fill();
+    fs::remove_file(at.join("a")).unwrap();
+    let (running, _) = share(&[]);
+    assert_eq!(names(&lab, &key), ["file", "m/", "m/b", "m/c", "new"]);
+    fs::remove_file(at.join("b")).unwrap();
+    eventually("what is deleted on it", Duration::from_secs(10), || {
+        (names(&lab, &key) == ["file", "m/", "m/c", "new"]).then_some(())
+    });
+    end(running);
+
+    drop(inner);
+    let _inner = Tmpfs::at(&at);
+    let (running, _) = share(&["--replace"]);
+    assert_eq!(names(&lab, &key), ["file", "m/", "new"]);
+    end(running);
+}
+
 #[test]
 fn a_disk_that_is_mounted_over_the_folder_or_gone_from_it_changes_nothing() {
     if !mounts_available() {

@@ -1,7 +1,7 @@
 //! What must change in a drive so that it is as a folder.
 
 use super::super::ledger::Seen;
-use super::super::scan::{Local, LocalKind, Scan, locate, scan_by};
+use super::super::scan::{Local, LocalKind, Scan, scan_by};
 use super::{Import, Report, Trust, now_ns};
 use crate::hyper::core::storage::StorageError;
 use crate::hyper::drive::{Content, DriveIndex, Found, Leaf, Node};
@@ -41,15 +41,14 @@ impl Import<'_> {
         let told: HashSet<&DrivePath> = paths.iter().collect();
         let mut looks = Vec::new();
         for path in topmost(paths) {
-            let mut scan = scan_by(self.rules, &path);
-            self.note_mounts(&path, &mut scan, report)?;
+            let scan = self.scan(&path, report)?;
             looks.push((path, scan));
         }
         let linked = self.other_names(&looks)?;
-        looks.extend(linked.into_iter().map(|path| {
-            let scan = scan_by(self.rules, &path);
-            (path, scan)
-        }));
+        for path in linked {
+            let scan = self.scan(&path, report)?;
+            looks.push((path, scan));
+        }
         let (mut changes, mut gone) = (Vec::new(), Vec::new());
         let mut there = 0;
         for (path, scan) in looks {
@@ -77,7 +76,7 @@ impl Import<'_> {
     }
 
     /// Whether the drive has a file of this name and size, or a link of this name.
-    fn is_there(&self, local: &Local) -> bool {
+    pub(super) fn is_there(&self, local: &Local) -> bool {
         match (&local.kind, self.index.lookup(&local.path)) {
             (LocalKind::File { size }, Some(Found::File(file))) => file.size() == *size,
             (LocalKind::Symlink { .. }, Some(Found::Link(_))) => true,
@@ -89,7 +88,7 @@ impl Import<'_> {
     fn judge(&self, report: &mut Report, there: u64, gone: u64) {
         let had = self.index.files();
         let accepted = match self.trust {
-            Trust::Full => true,
+            Trust::Full | Trust::Meant => true,
             Trust::Additions => false,
             Trust::IfAny => report.files > 0 || had == 0,
             Trust::IfHalf | Trust::OnlyHalf => there * 2 >= had,
@@ -109,35 +108,6 @@ impl Import<'_> {
             report.private += 1;
             report.private_example.get_or_insert_with(|| local.path.clone());
         }
-    }
-
-    /// Remembers crossed mount points, and leaves alone what those held that are not mounted now.
-    fn note_mounts(
-        &self,
-        path: &DrivePath,
-        scan: &mut Scan,
-        report: &mut Report,
-    ) -> Result<(), StorageError> {
-        for at in self.ledger.crossed()? {
-            let looked_at = is_below(&at, path);
-            if (looked_at || is_below(path, &at)) && !self.is_mounted(&at) {
-                if looked_at {
-                    report.unmounted.push(at.clone());
-                }
-                scan.unknown.push(at);
-            }
-        }
-        for at in &scan.crossed {
-            self.ledger.note_crossed(at);
-        }
-        if !scan.crossed.is_empty() {
-            self.ledger.write()?;
-        }
-        Ok(())
-    }
-
-    fn is_mounted(&self, path: &DrivePath) -> bool {
-        self.rules.begin().mounts().at(&locate(self.rules.folder(), path)).is_some()
     }
 
     /// Further names, in the folder, of the files that were found.
@@ -286,7 +256,7 @@ fn is_recent(mtime_ms: i64) -> bool {
 }
 
 /// Whether `path` is `dir` or below it.
-fn is_below(path: &DrivePath, dir: &DrivePath) -> bool {
+pub(super) fn is_below(path: &DrivePath, dir: &DrivePath) -> bool {
     dir.is_root()
         || path == dir
         || path.as_str().strip_prefix(dir.as_str()).is_some_and(|rest| rest.starts_with('/'))

@@ -1,0 +1,91 @@
+//! Filesystems mounted in a shared folder, with `--cross-mounts`: each is believed as the folder itself is.
+//!
+//! A disk that is missing leaves an empty folder, and another disk in its place has other files; neither means that what
+//! was shared was deleted. So what is mounted is known by its [`Identity`], which the ledger keeps. At a mount point where
+//! nothing is mounted any more what the drive holds stays. Of another filesystem than before nothing is taken, unless at
+//! least half of the drive's names are in it.
+
+use super::super::root::Identity;
+use super::super::scan::{Scan, drive_path, locate, scan_by};
+use super::changes::{is_below, leaves_below};
+use super::{Import, Report, Trust};
+use crate::hyper::core::storage::StorageError;
+use crate::path::DrivePath;
+use std::collections::BTreeMap;
+
+const GONE: &str = "nothing is mounted there any more: what it held stays in the drive";
+const OTHER: &str = "another filesystem is mounted there, with other files: what was shared stays in the drive; if it is \
+                     meant, start again with --replace";
+
+/// Mount points, and what is mounted there; none where it cannot be looked at.
+type Mounted = BTreeMap<DrivePath, Option<Identity>>;
+
+impl Import<'_> {
+    /// What is in the folder at and below `path`, without what is not believed.
+    pub(super) fn scan(&self, path: &DrivePath, report: &mut Report) -> Result<Scan, StorageError> {
+        let before = self.mounted(path);
+        let mut scan = scan_by(self.rules, path);
+        let known = self.ledger.crossed()?;
+        if before.is_empty() && known.is_empty() && scan.crossed.is_empty() {
+            return Ok(scan);
+        }
+        let after = self.mounted(path);
+        for at in known.keys() {
+            let looked_at = is_below(at, path);
+            if (looked_at || is_below(path, at)) && !after.contains_key(at) {
+                if looked_at {
+                    report.warnings.push((locate(self.rules.folder(), at), GONE.into()));
+                }
+                scan.unknown.push(at.clone());
+            }
+        }
+        let crossed = std::mem::take(&mut scan.crossed);
+        let above = after.keys().filter(|at| *at != path && is_below(path, at));
+        for at in above.cloned().chain(crossed) {
+            let now = after.get(&at).copied().flatten();
+            let stood_still = before.get(&at).copied().flatten() == now;
+            let same = |known: &Identity| now.is_some_and(|now| now.is(known));
+            let is_known = known.get(&at).is_some_and(|known| known.as_ref().is_some_and(same));
+            match now {
+                Some(_) if stood_still && is_known => {}
+                Some(now) if stood_still && self.is_accepted(path, &at, &scan) => {
+                    self.ledger.note_crossed(&at, &now);
+                }
+                _ => {
+                    report.warnings.push((locate(self.rules.folder(), &at), OTHER.into()));
+                    scan.found.retain(|local| !is_below(&local.path, &at));
+                    scan.empty.retain(|dir| !is_below(dir, &at));
+                    scan.unknown.push(at);
+                }
+            }
+        }
+        self.ledger.write()?;
+        Ok(scan)
+    }
+
+    /// Whether another filesystem than before is taken for what was shared at `at`.
+    fn is_accepted(&self, path: &DrivePath, at: &DrivePath, scan: &Scan) -> bool {
+        if self.trust == Trust::Meant {
+            return true;
+        }
+        let had = leaves_below(self.index, at).len();
+        // A look at a part of it cannot tell; one at everything is on its way.
+        let whole = is_below(at, path);
+        let below = scan.found.iter().filter(|local| is_below(&local.path, at));
+        let there = below.filter(|local| self.is_there(local)).count();
+        had == 0 || (whole && there * 2 >= had)
+    }
+
+    /// What is mounted, and shared, above and below `path`.
+    fn mounted(&self, path: &DrivePath) -> Mounted {
+        let judge = self.rules.begin();
+        let shared = judge.mounts().paths().filter(|full| judge.hidden(full).is_none());
+        let shared = shared.filter_map(|full| drive_path(self.rules.folder(), full));
+        let near = shared.filter(|at| is_below(at, path) || is_below(path, at));
+        near.map(|at| {
+            let identity = Identity::of(&locate(self.rules.folder(), &at)).ok();
+            (at, identity)
+        })
+        .collect()
+    }
+}
