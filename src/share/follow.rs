@@ -109,6 +109,13 @@ impl Follower {
             {
                 return Touched::Paths(self.pending.take(now));
             }
+            let due = self.rules.ignore_files().map(|files| files.take_due(now));
+            if let Some(dirs) = due.filter(|dirs| !dirs.is_empty()) {
+                if let Some(watches) = &mut self.watches {
+                    dirs.iter().for_each(|dir| watches.add(&self.rules, dir));
+                }
+                return Touched::Paths(dirs);
+            }
             if now >= self.next_look {
                 self.next_look = now + LOOK;
                 let folder = self.rules.folder().to_path_buf();
@@ -126,7 +133,8 @@ impl Follower {
                 }
             }
             let until = self.next_look.min(self.next_poll);
-            let until = self.pending.next().map_or(until, |due| due.min(until));
+            let settled = self.rules.ignore_files().and_then(|files| files.next());
+            let until = self.pending.next().into_iter().chain(settled).fold(until, Instant::min);
             let Some(watches) = &mut self.watches else {
                 tokio::time::sleep_until(until.into()).await;
                 continue;

@@ -2,7 +2,7 @@
 //!
 //! | file | does |
 //! |---|---|
-//! | `scan`, `rules`, `mounts`, `stores` | what is in the folder, and what of it is shared |
+//! | `scan`, `rules`, `patterns`, `mounts`, `stores` | what is in the folder, and what of it is shared |
 //! | `root`, `folder` | whether it is still the folder that was shared |
 //! | `import`, `ledger` | bring the drive up to that, and remember of each file what a drive does not hold |
 //! | `follow`, `watch`, `pending` | when to look again, and where |
@@ -13,6 +13,7 @@ pub mod follow;
 pub mod import;
 pub mod ledger;
 pub mod mounts;
+pub mod patterns;
 mod pending;
 pub mod root;
 pub mod rules;

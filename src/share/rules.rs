@@ -1,10 +1,11 @@
 //! What of a folder is shared: not what patterns leave out, not other filesystems, and never a store of drives.
 //!
 //! Patterns are those of `.gitignore`, read from `--exclude` and from files called `.hdriveignore` in the folder and
-//! below it; a deeper file has the last word, and `--exclude` has it over all. What lies in a folder that is left out
+//! below it ([`super::patterns`]); a deeper file has the last word, and `--exclude` has it over all. What lies in a folder that is left out
 //! is left out with it.
 
 use super::mounts::Mounts;
+use super::patterns::{IgnoreFiles, Patterns, Said};
 use super::scan::locate;
 use super::stores::{FileId, is_store};
 use crate::path::DrivePath;
@@ -13,7 +14,7 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use std::collections::HashMap;
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::time::Instant;
 
 /// The file that says what is left out of the folder it lies in.
 pub const IGNORE_FILE: &str = ".hdriveignore";
@@ -23,13 +24,16 @@ const BACKSLASH: &str = "other programs cannot get at a name with a backslash";
 const OWN_MOUNT: &str = "a drive is mounted here: share it by its key, with `hdrive seed`";
 const MOUNT: &str = "another filesystem is mounted here: --cross-mounts shares it too";
 
+const BEFORE: &str = "what it said before is left out until it can be read";
+const UNKNOWN: &str = "nothing new in its folder is shared until it can be read";
+
 /// What was asked for.
 #[derive(Debug, Clone)]
 pub struct Rules {
     folder: PathBuf,
     excluded: Gitignore,
-    /// Whether `.hdriveignore` counts.
-    patterns: bool,
+    /// What `.hdriveignore` says; none if it does not count.
+    ignore_files: Option<IgnoreFiles>,
     cross_mounts: bool,
     /// The store in use.
     store: Option<FileId>,
@@ -53,7 +57,7 @@ impl Rules {
         Self {
             folder: folder.to_path_buf(),
             excluded: Gitignore::empty(),
-            patterns: false,
+            ignore_files: None,
             cross_mounts: true,
             store: None,
         }
@@ -74,16 +78,26 @@ impl Rules {
             builder.add_line(None, pattern).map_err(|error| error.to_string())?;
         }
         let excluded = builder.build().map_err(|error| error.to_string())?;
-        Ok(Self { folder: folder.to_path_buf(), excluded, patterns: true, cross_mounts, store })
+        let ignore_files = Some(IgnoreFiles::default());
+        Ok(Self { folder: folder.to_path_buf(), excluded, ignore_files, cross_mounts, store })
     }
 
     /// The rules as the folder has them now.
     pub fn begin(&self) -> Judge<'_> {
-        Judge { rules: self, mounts: Mounts::below(&self.folder), ignores: HashMap::new() }
+        Judge {
+            rules: self,
+            mounts: Mounts::below(&self.folder),
+            ignores: HashMap::new(),
+            warnings: Vec::new(),
+        }
     }
 
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    pub fn ignore_files(&self) -> Option<&IgnoreFiles> {
+        self.ignore_files.as_ref()
     }
 }
 
@@ -91,7 +105,8 @@ impl Rules {
 pub struct Judge<'a> {
     rules: &'a Rules,
     mounts: Mounts,
-    ignores: HashMap<DrivePath, Option<Arc<Gitignore>>>,
+    ignores: HashMap<DrivePath, Option<Patterns>>,
+    warnings: Vec<(PathBuf, String)>,
 }
 
 impl Judge<'_> {
@@ -153,36 +168,46 @@ impl Judge<'_> {
             Match::Whitelist(_) => return false,
             Match::None => {}
         }
-        if !self.rules.patterns {
-            return false;
-        }
         for dir in std::iter::successors(path.parent(), DrivePath::parent) {
-            let Some(patterns) = self.ignores(&dir) else { continue };
-            match patterns.matched(full, is_dir) {
-                Match::Ignore(_) => return true,
-                Match::Whitelist(_) => return false,
-                Match::None => {}
+            match self.ignores(&dir).map(|patterns| patterns.say(full, is_dir)) {
+                Some(Said::Out) => return true,
+                Some(Said::In) => return false,
+                Some(Said::Nothing) | None => {}
             }
         }
         false
     }
 
     /// The patterns of a folder's own file.
-    fn ignores(&mut self, dir: &DrivePath) -> Option<Arc<Gitignore>> {
-        if let Some(known) = self.ignores.get(dir) {
-            return known.clone();
-        }
-        let full = locate(&self.rules.folder, dir);
-        let file = full.join(IGNORE_FILE);
-        let found = std::fs::symlink_metadata(&file).is_ok_and(|meta| meta.is_file()).then(|| {
-            let mut builder = GitignoreBuilder::new(&full);
-            if let Some(error) = builder.add(&file) {
-                tracing::warn!("{}: {error}", file.display());
+    fn ignores(&mut self, dir: &DrivePath) -> Option<&Patterns> {
+        let files = self.rules.ignore_files.as_ref()?;
+        if !self.ignores.contains_key(dir) {
+            let folder = &self.rules.folder;
+            let found = files.of(folder, dir, Instant::now());
+            let wrong = match &found {
+                Some(Patterns::Before(_, why)) => Some((why, BEFORE)),
+                Some(Patterns::Unknown(why)) => Some((why, UNKNOWN)),
+                _ => None,
+            };
+            if let Some((why, what)) = wrong {
+                let file = locate(folder, dir).join(IGNORE_FILE);
+                self.warnings.push((file, format!("{why}: {what}")));
             }
-            Arc::new(builder.build().unwrap_or_else(|_| Gitignore::empty()))
-        });
-        self.ignores.insert(dir.clone(), found.clone());
-        found
+            self.ignores.insert(dir.clone(), found);
+        }
+        self.ignores.get(dir)?.as_ref()
+    }
+
+    /// Folders of which nobody knows what is to be left out: nothing new in them is shared.
+    pub fn unknown(&self) -> Vec<DrivePath> {
+        let unknown = |found: &Option<Patterns>| matches!(found, Some(Patterns::Unknown(_)));
+        let dirs = self.ignores.iter().filter(|(_, found)| unknown(found));
+        dirs.map(|(dir, _)| dir.clone()).collect()
+    }
+
+    /// What is wrong with files of patterns.
+    pub fn warnings(&mut self) -> Vec<(PathBuf, String)> {
+        std::mem::take(&mut self.warnings)
     }
 }
 

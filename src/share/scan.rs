@@ -64,6 +64,10 @@ pub struct Scan {
     pub skipped: Vec<(PathBuf, String)>,
     /// Paths that exist but could not be looked at: what is in the drive below them stays.
     pub unknown: Vec<DrivePath>,
+    /// Folders of which it is not known what is to be left out: nothing new in them may be shared.
+    pub closed: Vec<DrivePath>,
+    /// What is wrong with the files that say what is left out.
+    pub warnings: Vec<(PathBuf, String)>,
     /// Mount points that were crossed.
     pub crossed: Vec<DrivePath>,
 }
@@ -150,6 +154,7 @@ pub fn scan_by(rules: &Rules, start: &DrivePath) -> Scan {
     }
     result.found.sort_by(|a, b| a.path.cmp(&b.path));
     result.empty = without_content(folders, &result);
+    (result.closed, result.warnings) = (judge.unknown(), judge.warnings());
     result
 }
 

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 use tokio::io::unix::AsyncFd;
 
 /// Bytes of events taken at a time.
@@ -205,6 +206,12 @@ impl Watches {
             }
         }
         if path.name() == IGNORE_FILE {
+            let open = flags.contains(ReadFlags::MODIFY);
+            if let Some(files) = rules.ignore_files()
+                && (open || !flags.contains(ReadFlags::ATTRIB))
+            {
+                files.written(&dir, open, Instant::now());
+            }
             self.add(rules, &dir);
             events.push(Event::Touched(dir, Touch::Named));
             return;

@@ -369,6 +369,42 @@ fn patterns_leave_files_out_and_a_dry_run_shares_nothing() {
     assert_eq!(bad.code, 2, "{}", bad.stderr);
 }
 
+/// Editors save a file by renaming another over it, or empty it before they fill it.
+#[test]
+fn patterns_that_are_away_for_a_moment_publish_nothing() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    let patterns = folder.join(".hdriveignore");
+    fs::write(&patterns, "secret\n").unwrap();
+    fs::write(folder.join("secret"), "mine").unwrap();
+    let (share, key) = lab.share("alice", &folder);
+    let mut before = 0;
+    let mut stays_out = |after: &str| {
+        before += 1;
+        let name = format!("file{before}");
+        fs::write(folder.join(&name), "x").unwrap();
+        has(&lab, &key, &name, Duration::from_secs(10));
+        assert!(!names(&lab, &key).contains(&"secret".to_string()), "{after}");
+    };
+    fs::rename(&patterns, lab.path("patterns")).unwrap();
+    stays_out("moved away");
+    fs::rename(lab.path("patterns"), &patterns).unwrap();
+    stays_out("back");
+    let mut held = fs::File::create(&patterns).unwrap();
+    sleep(Duration::from_secs(7));
+    stays_out("emptied, and held open");
+    held.write_all(b"secret\n").unwrap();
+    drop(held);
+    stays_out("written");
+    fs::write(&patterns, b"secret\n\xff").unwrap();
+    sleep(Duration::from_secs(7));
+    stays_out("no text");
+    fs::remove_file(&patterns).unwrap();
+    has(&lab, &key, "secret", Duration::from_secs(15));
+    let told = end(share);
+    assert_eq!(told.matches("is not UTF-8").count(), 1, "{told}");
+}
+
 #[test]
 fn a_store_is_never_shared_whatever_its_path() {
     let lab = Lab::new();

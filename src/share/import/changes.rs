@@ -182,7 +182,7 @@ impl Import<'_> {
         })
     }
 
-    fn is_kept(&self, dir: &DrivePath) -> bool {
+    pub(super) fn is_kept(&self, dir: &DrivePath) -> bool {
         self.index.list(dir).is_some_and(|dir| dir.is_kept())
     }
 

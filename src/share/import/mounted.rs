@@ -10,6 +10,7 @@ use super::super::scan::{Scan, drive_path, locate, scan_by};
 use super::changes::{is_below, leaves_below};
 use super::{Import, Report, Trust};
 use crate::hyper::core::storage::StorageError;
+use crate::hyper::drive::Found;
 use crate::path::DrivePath;
 use std::collections::BTreeMap;
 
@@ -24,7 +25,7 @@ impl Import<'_> {
     /// What is in the folder at and below `path`, without what is not believed.
     pub(super) fn scan(&self, path: &DrivePath, report: &mut Report) -> Result<Scan, StorageError> {
         let before = self.mounted(path);
-        let mut scan = scan_by(self.rules, path);
+        let mut scan = self.scan_open(path, report);
         let known = self.ledger.crossed()?;
         if before.is_empty() && known.is_empty() && scan.crossed.is_empty() {
             return Ok(scan);
@@ -61,6 +62,22 @@ impl Import<'_> {
         }
         self.ledger.write()?;
         Ok(scan)
+    }
+
+    /// Without what is new in folders of which it is not known what is to be left out.
+    fn scan_open(&self, path: &DrivePath, report: &mut Report) -> Scan {
+        let mut scan = scan_by(self.rules, path);
+        report.warnings.append(&mut scan.warnings);
+        if !scan.closed.is_empty() {
+            let closed = std::mem::take(&mut scan.closed);
+            let is_open = |path: &DrivePath| !closed.iter().any(|dir| is_below(path, dir));
+            let is_old = |path: &DrivePath| {
+                matches!(self.index.lookup(path), Some(Found::File(_) | Found::Link(_)))
+            };
+            scan.found.retain(|local| is_open(&local.path) || is_old(&local.path));
+            scan.empty.retain(|dir| is_open(dir) || self.is_kept(dir));
+        }
+        scan
     }
 
     /// Whether another filesystem than before is taken for what was shared at `at`.

@@ -276,6 +276,49 @@ fn empty_folders_are_kept_as_long_as_they_are_empty() {
     assert!(kept().is_empty());
 }
 
+/// At a start nobody knows what the file said.
+#[test]
+fn nothing_new_is_shared_where_the_patterns_cannot_be_read() {
+    let s = Shared::new();
+    let patterns = s.at("a/.hdriveignore");
+    fs::create_dir_all(s.at("a/deep")).unwrap();
+    fs::write(&patterns, "secret\n").unwrap();
+    for name in ["a/old", "a/gone", "a/deep/secret", "b"] {
+        fs::write(s.at(name), "1").unwrap();
+    }
+    s.sync();
+    let before = ["/a/.hdriveignore", "/a/gone", "/a/old", "/b"];
+    assert_eq!(s.names(), before);
+
+    let s = Shared { rules: Rules::of_share(s.dir.path(), &[], false, None).unwrap(), ..s };
+    fs::write(&patterns, b"secret\n\xff\n").unwrap();
+    fs::write(s.at("a/old"), "changed").unwrap();
+    fs::remove_file(s.at("a/gone")).unwrap();
+    for name in ["a/new", "a/deep/new", "c"] {
+        fs::write(s.at(name), "1").unwrap();
+    }
+    for at in ["/a/new", "/a/deep/secret", "/"] {
+        let report = s.sync_at(at);
+        assert_eq!(report.warnings.len(), 1, "{:?}", report.warnings);
+        assert!(report.warnings[0].0.ends_with("a/.hdriveignore"));
+    }
+    assert_eq!(s.names(), ["/a/.hdriveignore", "/a/old", "/b", "/c"]);
+    assert_eq!(s.content("/a/old"), b"changed");
+    fs::write(&patterns, "secret\n").unwrap();
+    assert!(s.sync().warnings.is_empty());
+    let all = ["/a/.hdriveignore", "/a/deep/new", "/a/new", "/a/old", "/b", "/c"];
+    assert_eq!(s.names(), all);
+
+    // While it runs, what it said before counts.
+    fs::remove_file(&patterns).unwrap();
+    std::os::unix::fs::symlink("nowhere", &patterns).unwrap();
+    fs::write(s.at("a/newer"), "1").unwrap();
+    assert_eq!(s.sync().warnings.len(), 1);
+    let names = s.names();
+    assert!(names.contains(&"/a/newer".into()), "{names:?}");
+    assert!(!names.contains(&"/a/deep/secret".into()), "{names:?}");
+}
+
 #[test]
 fn paths_below_another_are_not_looked_at_twice() {
     let paths = ["/a/b/c", "/a", "/a-b", "/a/b", "/z/y"].map(|p| DrivePath::from_user(p).unwrap());
