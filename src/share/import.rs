@@ -74,6 +74,16 @@ pub struct Report {
     pub skipped: Vec<(PathBuf, String)>,
 }
 
+impl Report {
+    /// Counts a file that is in the drive, if others cannot read it here.
+    fn count_private(&mut self, local: &Local) {
+        if local.private {
+            self.private += 1;
+            self.private_example.get_or_insert_with(|| local.path.clone());
+        }
+    }
+}
+
 /// Where to look, and how much of it to believe.
 pub struct Import<'a> {
     pub drive: &'a Drive,
@@ -109,12 +119,18 @@ impl Import<'_> {
             return Ok(Report { refused: true, skipped: report.skipped, ..Report::default() });
         }
         if !report.refused {
-            self.apply(changes, &mut report)?;
+            let whole = paths.iter().any(DrivePath::is_root);
+            self.apply(changes, whole, &mut report)?;
         }
         Ok(report)
     }
 
-    fn apply(&self, changes: Vec<Change>, report: &mut Report) -> Result<(), DriveError> {
+    fn apply(
+        &self,
+        changes: Vec<Change>,
+        whole: bool,
+        report: &mut Report,
+    ) -> Result<(), DriveError> {
         let total = changes.iter().map(Change::size).sum();
         let mut done = 0;
         let mut changes = changes.into_iter().peekable();
@@ -133,7 +149,12 @@ impl Import<'_> {
                     Change::Write(local) => {
                         let mut told = |read: u64| (self.progress)(before + read, total);
                         match self.write(&local, &mut writer, &mut told) {
-                            Ok(Some(outcome)) => (local.path, outcome),
+                            Ok(Some(outcome)) => {
+                                if whole || self.index.lookup(&local.path).is_none() {
+                                    report.count_private(&local);
+                                }
+                                (local.path, outcome)
+                            }
                             Ok(None) => {
                                 let full = locate(self.rules.folder(), &local.path);
                                 report.skipped.push((full, SECRET.into()));

@@ -4,7 +4,7 @@ use super::super::ledger::Seen;
 use super::super::scan::{Local, LocalKind, Scan, scan_by};
 use super::{Import, Report, Trust, now_ns};
 use crate::hyper::core::storage::StorageError;
-use crate::hyper::drive::{Content, DriveIndex, Found, Leaf, Node};
+use crate::hyper::drive::{Content, Dir, DriveIndex, Found, Leaf, Node};
 use crate::path::DrivePath;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
@@ -30,6 +30,15 @@ impl Change {
             _ => 0,
         }
     }
+
+    /// What it puts into the folders above it.
+    fn fills(&self) -> Option<&DrivePath> {
+        match self {
+            Self::Write(local) => Some(&local.path),
+            Self::Keep(path) => Some(path),
+            Self::Remove(_) | Self::Let(_) => None,
+        }
+    }
 }
 
 impl Import<'_> {
@@ -53,10 +62,9 @@ impl Import<'_> {
         let mut there = 0;
         for (path, scan) in looks {
             there += scan.found.iter().filter(|local| self.is_there(local)).count() as u64;
-            self.compare(&path, &told, &scan, &mut changes, &mut gone)?;
+            self.compare(&path, &told, &scan, &mut changes, &mut gone, report)?;
             report.files += scan.found.len() as u64;
             report.bytes += scan.found.iter().map(size).sum::<u64>();
-            self.count_private(&path, &scan, report);
             report.skipped.extend(scan.skipped);
         }
         self.judge(report, there, gone.len() as u64);
@@ -66,12 +74,13 @@ impl Import<'_> {
             gone.retain(|path| told.contains(path));
             report.kept = (before - gone.len()) as u64;
         }
+        if additions {
+            changes.retain(|change| !matches!(change, Change::Let(path) if !told.contains(path)));
+        }
         self.keep_emptied(&gone, &mut changes);
         // First what goes: its name may be needed.
         let mut all: Vec<Change> = gone.into_iter().map(Change::Remove).collect();
-        all.extend(changes.into_iter().filter(|change| {
-            !(additions && matches!(change, Change::Let(path) if !told.contains(path)))
-        }));
+        all.extend(changes);
         Ok(all)
     }
 
@@ -98,16 +107,6 @@ impl Import<'_> {
         }
         report.kept = gone;
         report.refused = self.trust == Trust::OnlyHalf;
-    }
-
-    fn count_private(&self, path: &DrivePath, scan: &Scan, report: &mut Report) {
-        let private = scan.found.iter().filter(|local| local.private);
-        for local in
-            private.filter(|local| path.is_root() || self.index.lookup(&local.path).is_none())
-        {
-            report.private += 1;
-            report.private_example.get_or_insert_with(|| local.path.clone());
-        }
     }
 
     /// Further names, in the folder, of the files that were found.
@@ -140,6 +139,7 @@ impl Import<'_> {
         scan: &Scan,
         changes: &mut Vec<Change>,
         gone: &mut Vec<DrivePath>,
+        report: &mut Report,
     ) -> Result<(), StorageError> {
         let mut known = leaves_below(self.index, path);
         for local in &scan.found {
@@ -148,6 +148,8 @@ impl Import<'_> {
                 || !self.is_untouched(local, told.contains(&local.path))?
             {
                 changes.push(Change::Write(local.clone()));
+            } else if path.is_root() {
+                report.count_private(local);
             }
         }
         let is_unknown = |path: &DrivePath| scan.unknown.iter().any(|above| is_below(path, above));
@@ -188,9 +190,21 @@ impl Import<'_> {
 
     /// Folders that are empty now because of what goes.
     fn keep_emptied(&self, gone: &[DrivePath], changes: &mut Vec<Change>) {
-        let removed: HashSet<&DrivePath> = gone.iter().collect();
-        let mut looked_at = HashSet::new();
-        for path in gone {
+        let is_let = |change: &Change| match change {
+            Change::Let(dir) => Some(dir.clone()),
+            _ => None,
+        };
+        let let_go: Vec<DrivePath> = changes.iter().filter_map(is_let).collect();
+        let removed: HashSet<&DrivePath> = gone.iter().chain(&let_go).collect();
+        // A folder that is let go because something is in it now leaves none empty.
+        let mut filled: HashSet<DrivePath> = HashSet::new();
+        for path in changes.iter().filter_map(Change::fills).filter(|_| !let_go.is_empty()) {
+            let above = std::iter::successors(path.parent(), DrivePath::parent);
+            above.take_while(|dir| filled.insert(dir.clone())).for_each(drop);
+        }
+        let vanished = let_go.iter().filter(|dir| !filled.contains(dir));
+        let (mut looked_at, mut kept) = (HashSet::new(), Vec::new());
+        for path in gone.iter().chain(vanished) {
             let above = std::iter::successors(path.parent(), DrivePath::parent);
             for dir in above.take_while(|dir| !dir.is_root()) {
                 if !looked_at.insert(dir.clone()) {
@@ -201,24 +215,22 @@ impl Import<'_> {
                 }
                 let empty = scan_by(self.rules, &dir).empty;
                 if empty.contains(&dir) && !self.is_kept(&dir) {
-                    changes.push(Change::Keep(dir));
+                    kept.push(dir);
                     break;
                 }
             }
         }
+        changes.extend(kept.into_iter().map(Change::Keep));
     }
 }
 
 /// Whether anything is left in a folder without `removed`.
-fn has_rest(
-    dir: &crate::hyper::drive::Dir,
-    path: &DrivePath,
-    removed: &HashSet<&DrivePath>,
-) -> bool {
+fn has_rest(dir: &Dir, path: &DrivePath, removed: &HashSet<&DrivePath>) -> bool {
     dir.iter().any(|(name, node)| {
         let Ok(path) = path.join(name) else { return true };
         let leaf = node.leaf().is_some() && !removed.contains(&path);
-        leaf || node.dir().is_some_and(|below| below.is_kept() || has_rest(below, &path, removed))
+        let kept = |below: &Dir| below.is_kept() && !removed.contains(&path);
+        leaf || node.dir().is_some_and(|below| kept(below) || has_rest(below, &path, removed))
     })
 }
 

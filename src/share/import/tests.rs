@@ -8,7 +8,7 @@ use crate::hyper::source::BlockSource;
 use crate::hyper::source::memory::MemoryLog;
 use crate::key::CoreKey;
 use std::collections::HashSet;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -164,7 +164,8 @@ fn a_folder_that_cannot_be_read_is_told_and_not_taken_for_deleted() {
     };
     let (mut changes, mut gone) = (Vec::new(), Vec::new());
     let root = DrivePath::root();
-    import.compare(&root, &HashSet::new(), &scan, &mut changes, &mut gone).unwrap();
+    let mut report = Report::default();
+    import.compare(&root, &HashSet::new(), &scan, &mut changes, &mut gone, &mut report).unwrap();
     assert!(changes.is_empty());
     assert_eq!(gone, [DrivePath::from_user("/gone").unwrap()]);
 }
@@ -274,6 +275,43 @@ fn empty_folders_are_kept_as_long_as_they_are_empty() {
     fs::remove_dir_all(s.at("refs")).unwrap();
     s.sync_at("/refs");
     assert!(kept().is_empty());
+}
+
+#[test]
+fn folders_above_one_that_was_removed_are_still_there() {
+    let s = Shared::new();
+    let kept = || {
+        let mut kept = s.index().kept_below(&DrivePath::root());
+        kept.sort();
+        kept
+    };
+    let path = |name| DrivePath::from_user(name).unwrap();
+    fs::create_dir_all(s.at("ed/a/b/c")).unwrap();
+    s.sync();
+    assert_eq!(kept(), [path("/ed/a/b/c")]);
+    for (gone, left) in [("ed/a/b/c", "/ed/a/b"), ("ed/a/b", "/ed/a"), ("ed/a", "/ed")] {
+        fs::remove_dir(s.at(gone)).unwrap();
+        s.sync_at(&format!("/{gone}"));
+        assert_eq!(kept(), [path(left)], "{gone}");
+    }
+    fs::create_dir_all(s.at("ed/x/y")).unwrap();
+    s.sync_at("/ed/x");
+    assert_eq!(kept(), [path("/ed/x/y")]);
+    // One that left for elsewhere, together with where it went.
+    fs::rename(s.at("ed/x/y"), s.at("y")).unwrap();
+    s.sync_as(&["/ed/x/y", "/y"], Trust::Full);
+    assert_eq!(kept(), [path("/ed/x"), path("/y")]);
+    fs::write(s.at("ed/x/file"), "1").unwrap();
+    s.sync_at("/ed/x/file");
+    assert_eq!(kept(), [path("/y")]);
+    // A file and its folder at once.
+    fs::remove_dir_all(s.at("ed/x")).unwrap();
+    s.sync_as(&["/ed/x/file", "/ed/x"], Trust::Full);
+    assert_eq!(kept(), [path("/ed"), path("/y")]);
+    fs::create_dir_all(s.at("y/z")).unwrap();
+    s.sync_at("/y/z");
+    assert_eq!(kept(), [path("/ed"), path("/y/z")]);
+    assert_eq!(s.sync().written, 0);
 }
 
 /// At a start nobody knows what the file said.
@@ -400,7 +438,14 @@ fn secrets_are_counted_and_the_keys_of_a_store_never_shared() {
     crate::hyper::core::storage::Records::new(storage.clone()).primary_key().unwrap();
     drop(storage);
     fs::rename(s.at("store.redb"), s.at("old.bak")).unwrap();
+    private("old.bak").unwrap();
     let report = s.sync();
+    let is_private = |name: &String| {
+        let meta = fs::metadata(s.at(&name[1..])).unwrap();
+        meta.mode() & 0o044 == 0 || name.starts_with("/hidden") || name.starts_with("/cores")
+    };
+    let private = s.names().iter().filter(|name| is_private(name)).count();
+    assert_eq!(report.private, private as u64, "what is left out is not public: {:?}", s.names());
     assert!(!s.names().contains(&"/old.bak".to_string()), "{:?}", s.names());
     assert!(report.skipped.iter().any(|(path, _)| path.ends_with("old.bak")));
 }
