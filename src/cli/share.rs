@@ -86,6 +86,7 @@ pub async fn run(args: Share, cx: Context) -> Result {
         cx: cx.clone(),
         cancelled: Arc::default(),
         imported: AtomicBool::new(false),
+        changed: AtomicBool::new(false),
         writing: Arc::new(writing),
     };
     let work = shared.serve(follower);
@@ -230,12 +231,14 @@ async fn tell_only(rules: &Rules, cx: &Context) -> Result {
         cx.out.note(format_args!("left out: {}: {why}", path.display()));
     }
     if let Some(example) = example {
-        cx.out.note(private_line(private as u64, &example.path, "would be"));
+        cx.out.note(private_line(private as u64, &example.path, ["would be"; 2]));
     }
     Ok(())
 }
 
-fn private_line(n: u64, example: &DrivePath, are: &str) -> String {
+/// `are` for one file, and for several.
+pub fn private_line(n: u64, example: &DrivePath, are: [&str; 2]) -> String {
+    let are = are[usize::from(n != 1)];
     format!(
         "{} that only the owner could read {are} public to whoever has the key ({example}, for one): --exclude or a \
          .hdriveignore leaves files out",
@@ -254,6 +257,8 @@ struct Shared {
     cancelled: Arc<AtomicBool>,
     /// The whole folder was looked at.
     imported: AtomicBool,
+    /// The drive changed since.
+    changed: AtomicBool,
     /// Held by each import as well: one that was called off may still be at work.
     writing: Arc<Writing>,
 }
@@ -275,15 +280,33 @@ impl Shared {
                 (index.files(), index.bytes())
             }
         };
-        let topic = Topic::from(self.live.db().discovery_key());
-        // Why that takes long is told meanwhile.
-        while !self.cx.node.announced(topic, ANNOUNCE).await {}
-        if self.cx.out.json {
-            self.cx.out.object(&serde_json::json!({"shared": {"files": files, "bytes": bytes}}));
-        } else {
-            let shared = format!("{}, {}", count(files, "file"), count(bytes, "byte"));
-            self.cx.out.pair("shared", shared);
-        }
+        let announced = async {
+            let topic = Topic::from(self.live.db().discovery_key());
+            // Why that takes long is told meanwhile.
+            while !self.cx.node.announced(topic, ANNOUNCE).await {}
+            let (files, bytes) = match self.changed.load(Ordering::Relaxed) {
+                true => self
+                    .live
+                    .current(Duration::from_secs(30))
+                    .await
+                    .map_or((files, bytes), |index| (index.files(), index.bytes())),
+                false => (files, bytes),
+            };
+            if self.cx.out.json {
+                let shared = serde_json::json!({"shared": {"files": files, "bytes": bytes}});
+                self.cx.out.object(&shared);
+            } else {
+                let shared = format!("{}, {}", count(files, "file"), count(bytes, "byte"));
+                self.cx.out.pair("shared", shared);
+            }
+            Ok(())
+        };
+        // Without a network there are readers on this machine, and changes none the less.
+        tokio::try_join!(announced, self.follow(&drive, &mut follower)).map(|_| ())
+    }
+
+    /// Keeps the drive as the folder is; ends with an error alone.
+    async fn follow(&self, drive: &Drive, follower: &mut Follower) -> Result {
         loop {
             if let Some(problem) = follower.problem() {
                 self.cx.out.warn(problem);
@@ -293,9 +316,10 @@ impl Shared {
                 Touched::Everything { replaced } => (vec![DrivePath::root()], replaced),
             };
             let started = Instant::now();
-            let report = self.import(&drive, paths.clone(), replaced, None).await?;
+            let report = self.import(drive, paths.clone(), replaced, None).await?;
             follower.looked_at(&paths, started.elapsed());
             if let Some(report) = report.filter(|report| report.written + report.removed > 0) {
+                self.changed.store(true, Ordering::Relaxed);
                 let (written, removed) = (report.written, report.removed);
                 tracing::info!(written, removed, "the folder changed");
             }
@@ -365,7 +389,7 @@ impl Shared {
             self.cx.out.note(format_args!("left out: {more} more"));
         }
         if let Some(example) = &report.private_example {
-            self.cx.out.note(private_line(report.private, example, "are now"));
+            self.cx.out.note(private_line(report.private, example, ["is now", "are now"]));
         }
         Ok(())
     }

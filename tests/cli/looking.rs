@@ -88,6 +88,13 @@ fn a_mount_and_a_share_tell_when_the_dht_answers_again() {
     mount.line("mounted: ");
     share.told(SILENT);
     mount.told(SILENT);
+    // Who has it on this machine sees what changes all the same.
+    fs::write(folder.join("more"), "more").unwrap();
+    let has_more = || at.join("more").exists().then_some(());
+    eventually("a change without a network", PATIENCE, || {
+        let names = lab.run("alice", &["ls", &key]).text();
+        names.contains("more").then_some(())
+    });
     let mut dht = Hdrive::spawn(Hdrive::command(&["dht", "--bind", &later]));
     dht.line("listening: ");
     share.told("others can find the drive");
@@ -95,4 +102,5 @@ fn a_mount_and_a_share_tell_when_the_dht_answers_again() {
     mount.told("peer found");
     let names = || fs::read_to_string(at.join("file")).ok();
     assert_eq!(eventually("the file", PATIENCE, names), "content");
+    eventually("the change", PATIENCE, has_more);
 }
