@@ -9,7 +9,7 @@ use super::exit::{Exit, Fail, Failure, Result};
 use super::gate::Gate;
 use super::get::from_blob;
 use super::progress::Progress;
-use super::share::refuse_shared;
+use super::share::{private_line, refuse_shared};
 use super::target::{PATIENCE, encryption_key, from_live, resolve, writable};
 use super::words::count;
 use crate::hyper::drive::{Drive, DriveIndex, Entry, Found};
@@ -17,7 +17,8 @@ use crate::node::DriveUse;
 use crate::path::DrivePath;
 use crate::share::import::SECRET;
 use crate::share::ledger::head;
-use crate::share::scan::{Local, LocalKind, locate, open_file, scan};
+use crate::share::rules::Rules;
+use crate::share::scan::{Local, LocalKind, locate, open_file, scan, scan_by};
 use crate::share::stores::is_store_database;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -67,6 +68,9 @@ pub async fn run(args: Put, cx: Context) -> Result {
     };
     let put = done.or_exit(Exit::Failed)??;
     cx.node.note_version(&live);
+    if let Some(private) = &put.private {
+        cx.out.note(private);
+    }
     if cx.out.json {
         let (files, version) = (put.entries, put.version);
         cx.out.object(&serde_json::json!({"put": {"files": files, "version": version}}));
@@ -80,6 +84,8 @@ pub async fn run(args: Put, cx: Context) -> Result {
 struct Done {
     entries: usize,
     version: u64,
+    /// Told if others could not read all of it here.
+    private: Option<String>,
 }
 
 struct Job {
@@ -120,7 +126,7 @@ impl Job {
         }
         let meta = std::fs::symlink_metadata(source).or_fail(Exit::Failed, source.display())?;
         let (folder, found) = if meta.is_dir() {
-            (source.to_path_buf(), scan(source, &DrivePath::root()))
+            (source.to_path_buf(), scan_by(&Rules::of_put(source), &DrivePath::root()))
         } else {
             let parent = source.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf);
             let name = source.file_name().and_then(|name| name.to_str());
@@ -132,6 +138,10 @@ impl Job {
             let found = scan(&parent, &name);
             (parent, found)
         };
+        if let Some((path, why)) = found.warnings.first() {
+            // What it leaves out must not become public for that.
+            return Err(Failure::new(Exit::Failed, format_args!("{}: {why}", path.display())));
+        }
         if let Some((path, why)) = found.skipped.first() {
             return Err(Failure::new(Exit::Failed, format_args!("{}: {why}", path.display())));
         }
@@ -182,7 +192,11 @@ impl Job {
         if meta.is_dir() && entries.is_empty() && empty.is_empty() {
             empty.push(self.path.clone());
         }
-        self.commit(&entries, &empty)
+        let private: Vec<_> = found.found.iter().filter(|local| local.private).collect();
+        let private = private.first().filter(|_| meta.is_dir()).map(|example| {
+            private_line(private.len() as u64, &example.path, ["is now", "are now"])
+        });
+        Ok(Done { private, ..self.commit(&entries, &empty)? })
     }
 
     /// Names what was written, and folders with nothing in them, in one change.
@@ -208,7 +222,7 @@ impl Job {
             true => index.version(),
             false => batch.flush().or_exit(Exit::Store)?,
         };
-        Ok(Done { entries: entries.len(), version })
+        Ok(Done { entries: entries.len(), version, private: None })
     }
 
     fn watched<R: Read>(&self, input: R) -> Watched<'_, R> {

@@ -13,7 +13,7 @@ use crate::node::{DriveUse, Node, Writing};
 use crate::path::DrivePath;
 use crate::share::folder::{Folder, Look};
 use crate::share::follow::{Follower, Touched};
-use crate::share::import::{Import, Report};
+use crate::share::import::{Import, Report, is_below};
 use crate::share::ledger::{Ledger, SharedRoot};
 use crate::share::mounts::is_on_own_mount;
 use crate::share::root::Identity;
@@ -210,19 +210,30 @@ pub fn refuse_shared(node: &Node, key: CoreKey) -> Result {
 async fn tell_only(rules: &Rules, cx: &Context) -> Result {
     let rules = rules.clone();
     let scan = tokio::task::spawn_blocking(move || scan_by(&rules, &DrivePath::root()));
-    let scan = scan.await.or_exit(Exit::Failed)?;
+    let mut scan = scan.await.or_exit(Exit::Failed)?;
+    for (path, why) in &scan.warnings {
+        cx.out.warn(format_args!("{}: {why}", path.display()));
+    }
+    let closed = std::mem::take(&mut scan.closed);
+    let is_open = |path: &DrivePath| !closed.iter().any(|dir| is_below(path, dir));
+    scan.found.retain(|local| is_open(&local.path));
+    scan.empty.retain(is_open);
     let size = |kind: &LocalKind| if let LocalKind::File { size } = kind { *size } else { 0 };
     let bytes: u64 = scan.found.iter().map(|local| size(&local.kind)).sum();
     let files = scan.found.len();
+    let below = |path: &DrivePath| path.as_str().trim_start_matches('/').to_string();
+    let mut names: Vec<String> = scan.found.iter().map(|local| below(&local.path)).collect();
+    names.extend(scan.empty.iter().map(|dir| format!("{}/", below(dir))));
+    names.sort();
     let private = scan.found.iter().filter(|local| local.private);
     let (private, example) = (private.clone().count(), private.clone().next());
     if cx.out.json {
         cx.out.object(&serde_json::json!({
-            "dry_run": {"files": files, "bytes": bytes, "private": private}
+            "dry_run": {"files": files, "bytes": bytes, "private": private, "names": names}
         }));
     } else {
-        for local in &scan.found {
-            cx.out.line(local.path.as_str().trim_start_matches('/'));
+        for name in names {
+            cx.out.line(name);
         }
         let (files, bytes) = (count(files as u64, "file"), count(bytes, "byte"));
         cx.out.pair("would share", format_args!("{files}, {bytes}"));

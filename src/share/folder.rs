@@ -59,6 +59,7 @@ impl Folder {
         };
         let judged_before = self.state == State::Additions(identity);
         let trust = match self.root.standing() {
+            // It may be there, and not to be read.
             Standing::Missing(why) => return (None, self.away(why)),
             _ if self.replace => Trust::Meant,
             _ if judged_before => Trust::Additions,

@@ -246,6 +246,21 @@ mod tests {
         );
     }
 
+    /// What no event can name is told by a look at the folder.
+    #[tokio::test]
+    async fn names_that_are_not_utf8_and_the_rights_of_the_folder_are_a_reason_to_look() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("sub")).unwrap();
+        let mut follower = follow(dir.path());
+        let name = std::ffi::OsStr::from_bytes(b"bad-\xff");
+        fs::write(dir.path().join("sub").join(name), "").unwrap();
+        paths(&mut follower, &["/sub"]).await;
+        let rights = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        fs::set_permissions(dir.path(), rights).unwrap();
+        paths(&mut follower, &["/"]).await;
+    }
+
     #[tokio::test]
     async fn folders_that_come_go_and_move_are_watched() {
         let dir = tempfile::tempdir().unwrap();

@@ -10,7 +10,7 @@
 mod changes;
 mod mounted;
 
-pub use changes::{paths_below, topmost};
+pub use changes::{is_below, paths_below, topmost};
 
 use super::ledger::{Ledger, Seen, head, print};
 use super::rules::Rules;

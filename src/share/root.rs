@@ -96,7 +96,8 @@ impl Root {
     }
 
     pub fn standing(&self) -> Standing {
-        match Identity::of(&self.path) {
+        let opened = fs::read_dir(&self.path).and_then(|_| Identity::of(&self.path));
+        match opened {
             Ok(now) if now.is(&self.known) => Standing::Same,
             Ok(now) if now.is_beside(&self.known) => Standing::Replaced,
             Ok(_) => Standing::Elsewhere,

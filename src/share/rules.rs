@@ -82,6 +82,11 @@ impl Rules {
         Ok(Self { folder: folder.to_path_buf(), excluded, ignore_files, cross_mounts, store })
     }
 
+    /// Everything in `folder` that its `.hdriveignore`s do not leave out, but for stores.
+    pub fn of_put(folder: &Path) -> Self {
+        Self { ignore_files: Some(IgnoreFiles::default()), ..Self::all(folder) }
+    }
+
     /// The rules as the folder has them now.
     pub fn begin(&self) -> Judge<'_> {
         Judge {

@@ -12,9 +12,11 @@ use crate::path::DrivePath;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::time::Instant;
 use tokio::io::unix::AsyncFd;
 
@@ -169,7 +171,7 @@ impl Watches {
         rules: &Rules,
         number: i32,
         flags: ReadFlags,
-        name: Option<String>,
+        name: Option<OsString>,
         events: &mut Vec<Event>,
         came: &mut BTreeSet<DrivePath>,
     ) {
@@ -192,8 +194,20 @@ impl Watches {
             }
             return;
         }
-        // A name that a drive cannot hold is told by scans.
-        let Some(path) = name.and_then(|name| dir.join(&name).ok()) else { return };
+        let Some(name) = name else {
+            // The folder at the top has no other that tells when it can be looked at.
+            if dir.is_root() && flags.contains(ReadFlags::ATTRIB) {
+                events.push(Event::Touched(dir, Touch::Named));
+            }
+            return;
+        };
+        let Some(path) = name.to_str().and_then(|name| dir.join(name).ok()) else {
+            // A name that a drive cannot hold: a look at its folder tells it.
+            if flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
+                events.push(Event::Touched(dir, Touch::Named));
+            }
+            return;
+        };
         if flags.contains(ReadFlags::ISDIR) {
             if flags.contains(ReadFlags::MOVED_FROM) {
                 self.remove(&path);
@@ -227,9 +241,9 @@ impl Watches {
     }
 }
 
-type Raw = (i32, ReadFlags, Option<String>);
+type Raw = (i32, ReadFlags, Option<OsString>);
 
-/// The events that are here; names that are not UTF-8 are none.
+/// The events that are here.
 fn read(fd: &OwnedFd) -> io::Result<Vec<Raw>> {
     let mut buf = vec![MaybeUninit::uninit(); EVENTS];
     let mut reader = inotify::Reader::new(fd, &mut buf);
@@ -237,7 +251,8 @@ fn read(fd: &OwnedFd) -> io::Result<Vec<Raw>> {
     loop {
         match reader.next() {
             Ok(event) => {
-                let name = event.file_name().and_then(|name| name.to_str().ok()).map(String::from);
+                let name =
+                    event.file_name().map(|name| OsString::from_vec(name.to_bytes().to_vec()));
                 raw.push((event.wd(), event.events(), name));
             }
             // What is left stays with the kernel until the next call.

@@ -116,6 +116,34 @@ fn empty_folders_are_put_got_and_removed() {
 }
 
 #[test]
+fn a_folder_that_is_put_leaves_out_what_a_share_of_it_would() {
+    use std::os::unix::fs::PermissionsExt;
+    let lab = drive();
+    let folder = lab.folder("folder");
+    for name in ["secret", "key", "file"] {
+        fs::write(folder.join(name), "x").unwrap();
+    }
+    fs::set_permissions(folder.join("key"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(folder.join(".hdriveignore"), b"secret\n\xff\n").unwrap();
+    let failed = lab.run("alice", &["put", "mine", text(&folder)]);
+    assert_eq!(failed.code, 1, "{}", failed.stderr);
+    assert!(failed.stderr.contains("line 2 is not UTF-8"), "{}", failed.stderr);
+    fs::write(folder.join(".hdriveignore"), "secret\n").unwrap();
+    let done = lab.run("alice", &["put", "mine", text(&folder)]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(
+        done.stderr.contains("1 file that only the owner could read is now"),
+        "{}",
+        done.stderr
+    );
+    let names = lab.run("alice", &["ls", "-r", "mine"]).text();
+    assert_eq!(names.lines().collect::<Vec<_>>(), [".hdriveignore", "file", "key"]);
+    // What is named is meant.
+    let named = lab.run("alice", &["put", "mine/secret", text(&folder.join("secret"))]);
+    assert_eq!(named.code, 0, "{}", named.stderr);
+}
+
+#[test]
 fn an_interrupted_import_says_so() {
     let lab = Lab::new();
     let folder = lab.folder("shared");

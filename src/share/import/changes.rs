@@ -268,7 +268,7 @@ fn is_recent(mtime_ms: i64) -> bool {
 }
 
 /// Whether `path` is `dir` or below it.
-pub(super) fn is_below(path: &DrivePath, dir: &DrivePath) -> bool {
+pub fn is_below(path: &DrivePath, dir: &DrivePath) -> bool {
     dir.is_root()
         || path == dir
         || path.as_str().strip_prefix(dir.as_str()).is_some_and(|rest| rest.starts_with('/'))
