@@ -346,7 +346,7 @@ fn patterns_leave_files_out_and_a_dry_run_shares_nothing() {
     let dry = lab.run("alice", &["share", text(&folder), "--dry-run", "--exclude", "*.key"]);
     assert_eq!(
         (dry.code, dry.text().as_str()),
-        (0, ".hdriveignore\na\nwould share: 2 files, 15 bytes\n")
+        (0, ".hdriveignore\na\nempty/\nwould share: 2 files, 15 bytes\n")
     );
     assert!(dry.stderr.contains("1 file that only the owner could read"), "{}", dry.stderr);
     assert!(lab.run("alice", &["info", text(&folder)]).code != 0, "no drive was made");
