@@ -45,7 +45,7 @@ pub async fn run(args: Forget, cx: Context) -> Result {
     let done = cx.node.forget(key).await.map_err(|error| {
         let exit = match &error {
             ForgetError::Unknown => Exit::NotFound,
-            ForgetError::InUse => Exit::Failed,
+            ForgetError::InUse | ForgetError::Contents => Exit::Failed,
             ForgetError::Node(_) => Exit::Store,
         };
         let hint = match &error {

@@ -58,6 +58,11 @@ async fn clear(cx: &Context, key: CoreKey, keep: Keep, dry_run: bool) -> Result<
         };
         Failure::new(exit, format_args!("drive {key}: nothing was freed: {error}"))
     };
+    let turn = if dry_run { None } else { cx.node.turn_to_clear(key).await };
+    if turn.is_none() && !dry_run {
+        let text = format!("drive {key}: nothing was freed: it is being written, try again later");
+        return Err(Failure::new(Exit::Failed, text));
+    }
     let Some(stored) = cx.node.stored_drive(key).await? else {
         return Err(Failure::new(
             Exit::NotFound,

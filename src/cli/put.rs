@@ -13,7 +13,7 @@ use super::share::{private_line, refuse_shared};
 use super::target::{PATIENCE, encryption_key, from_live, resolve, writable};
 use super::words::count;
 use crate::hyper::drive::{Drive, DriveIndex, Entry, Found};
-use crate::node::DriveUse;
+use crate::node::{DriveUse, Turn};
 use crate::path::DrivePath;
 use crate::share::import::SECRET;
 use crate::share::ledger::head;
@@ -36,6 +36,7 @@ pub async fn run(args: Put, cx: Context) -> Result {
     let live = Arc::new(writable(&cx, &target, encryption_key(&args.secret)?).await?);
     let failed = |error| from_live(&target.key, error);
     let drive = live.drive().await.map_err(failed)?;
+    let turn = cx.node.turn_to_write(target.key).await;
     let index = live.current(PATIENCE).await.map_err(failed)?;
     let source = cx.cwd.join(&args.source);
     let from_stdin = args.reads_stdin();
@@ -47,6 +48,7 @@ pub async fn run(args: Put, cx: Context) -> Result {
         done: AtomicU64::new(0),
         gate: Arc::default(),
         runtime: tokio::runtime::Handle::current(),
+        _turn: turn,
     });
     let (working, out) = (Arc::clone(&job), Arc::clone(&cx.out));
     let mut work = tokio::task::spawn_blocking(move || match from_stdin {
@@ -97,6 +99,8 @@ struct Job {
     done: AtomicU64,
     gate: Arc<Gate>,
     runtime: tokio::runtime::Handle,
+    /// Held by the work itself, which may go on when nobody waits for it any more.
+    _turn: Turn,
 }
 
 impl Job {

@@ -350,6 +350,7 @@ impl Shared {
         self.tell(text);
         let Some(look) = look else { return Ok(None) };
         let failed = |error| from_live(&self.live.key(), error);
+        let turn = self.cx.node.turn_to_write(self.live.key()).await;
         let index = self.live.current(Duration::from_secs(30)).await.map_err(failed)?;
         let (drive, rules, ledger) = (drive.clone(), self.rules.clone(), self.ledger.clone());
         let (folder, cancelled) = (self.folder.clone(), self.cancelled.clone());
@@ -372,7 +373,7 @@ impl Shared {
                 cancelled: &|| cancelled.load(Ordering::Relaxed),
             };
             let done = import.run(&paths);
-            drop(writing);
+            drop((writing, turn));
             done
         };
         let report = tokio::task::spawn_blocking(work).await.or_exit(Exit::Failed)?;

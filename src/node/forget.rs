@@ -2,7 +2,7 @@
 
 use super::{NAMES, Node, NodeError, chronicle};
 use crate::hyper::core::storage::Durability;
-use crate::key::CoreKey;
+use crate::key::{CoreKey, DiscoveryKey};
 use std::time::Duration;
 
 /// How often a name was given up, so that the key pair of the next drive called so is another one.
@@ -27,13 +27,15 @@ pub enum ForgetError {
     Unknown,
     #[error("it is in use by a command, a mount or a share")]
     InUse,
+    #[error("it holds the contents of another drive of this store: forget that one first")]
+    Contents,
     #[error(transparent)]
     Node(#[from] NodeError),
 }
 
 impl Node {
-    /// Removes both cores of a drive, its names and its notes. The contents stay if another drive of the store
-    /// has the same.
+    /// Removes both cores of a drive, its names and its notes. Of both only what no other drive of the
+    /// store has, in whatever part: see `super::contents`.
     pub async fn forget(&self, key: CoreKey) -> Result<Forgotten, ForgetError> {
         if !self.drives.close_unused(key) {
             return Err(ForgetError::InUse);
@@ -41,16 +43,16 @@ impl Node {
         let stored = self.stored_drive(key).await?.ok_or(ForgetError::Unknown)?;
         let own = stored.db.core().writable();
         let db = stored.db.discovery_key();
-        let blobs =
-            stored.blobs.as_ref().map(|core| (core.discovery_key(), core.core().writable()));
-        drop(stored);
-        let mut doomed = vec![db];
-        if let Some((id, writable)) = blobs
-            && writable == own
-            && !self.is_shared(key, id).await?
-        {
-            doomed.push(id);
+        if !self.is_only(key, &db).await? {
+            return Err(ForgetError::Contents);
         }
+        let mut doomed = vec![db];
+        if let Some(blobs) = &stored.blobs
+            && self.is_only(key, &blobs.discovery_key()).await?
+        {
+            doomed.push(blobs.discovery_key());
+        }
+        drop(stored);
         self.until_closed(&doomed).await?;
         // The names go first: a name without its drive could not be used, the other way round it would be found.
         let names: Vec<String> =
@@ -79,25 +81,12 @@ impl Node {
         Ok(record.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes))
     }
 
-    /// Whether another drive of the store has its contents in this core: a header may name any.
-    async fn is_shared(
-        &self,
-        key: CoreKey,
-        blobs: crate::key::DiscoveryKey,
-    ) -> Result<bool, NodeError> {
-        for other in self.stored_drives().await?.into_iter().filter(|other| *other != key) {
-            let stored = self.stored_drive(other).await?;
-            if stored
-                .and_then(|drive| drive.blobs)
-                .is_some_and(|core| core.discovery_key() == blobs)
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    /// Whether no other drive of the store has its contents in this core: a header may name any.
+    async fn is_only(&self, key: CoreKey, core: &DiscoveryKey) -> Result<bool, NodeError> {
+        Ok(self.drives_in(core).await?.iter().all(|drive| drive.key() == key))
     }
 
-    async fn until_closed(&self, cores: &[crate::key::DiscoveryKey]) -> Result<(), ForgetError> {
+    async fn until_closed(&self, cores: &[DiscoveryKey]) -> Result<(), ForgetError> {
         let give_up = tokio::time::Instant::now() + CLOSING;
         loop {
             self.store.close_unused();

@@ -4,13 +4,17 @@
 //! open, each content that is open, and what a command that reads found when it began. Everything written since the
 //! oldest of those but the fixed ones is kept with it. The names themselves all stay, since newer trees lean on older
 //! blocks. What cannot be told for certain (names or block maps that are not here) keeps everything.
+//!
+//! Several drives may keep their contents in one core: all of them are asked, and one that cannot be read keeps
+//! everything. Which cores are a drive's contents at all is told by `super::contents`.
 
 use super::chronicle::{self, Seen};
+use super::contents::header;
 use super::{Node, NodeError};
-use crate::hyper::bee::{Bee, BeeError};
+use crate::hyper::bee::BeeError;
 use crate::hyper::blobs::BlobError;
 use crate::hyper::core::CoreError;
-use crate::hyper::drive::{BlobsCore, Drive, DriveError, Named};
+use crate::hyper::drive::{BlockSet, Drive, DriveError, Named};
 use crate::hyper::session::CoreHandle;
 use crate::hyper::source::local::Local;
 use crate::hyper::source::{BlockSource, SourceError};
@@ -84,23 +88,20 @@ pub struct StoredDrive {
     pub blobs: Option<CoreHandle>,
 }
 
-impl StoredDrive {
-    fn drive(&self) -> Option<Drive> {
-        let blobs = self.blobs.clone()?;
-        Some(Drive::reader(Arc::new(Local(self.db.clone())), Arc::new(Local(blobs))))
-    }
+/// What a drive needs of its contents.
+struct Needs {
+    blocks: BlockSet,
+    oldest: u64,
+    newest: u64,
+    /// Somebody uses it.
+    in_use: bool,
 }
 
 impl Node {
     /// A drive of this store, or none if the store holds nothing of it.
     pub async fn stored_drive(&self, key: CoreKey) -> Result<Option<StoredDrive>, NodeError> {
         let Some(db) = self.store.stored(&key.discovery_key())? else { return Ok(None) };
-        let bee = Bee::new(Arc::new(Local(db.clone())));
-        let header = if db.length() > 0 { bee.header().await.ok() } else { None };
-        let manifest = db.core().manifest().cloned();
-        let found = BlobsCore::of(&key, manifest.as_ref(), header.as_ref()).ok().flatten();
-        let blobs = found.and_then(|core| core.key()).map(|key| key.discovery_key());
-        let blobs = blobs.map(|id| self.store.stored(&id)).transpose()?.flatten();
+        let blobs = self.contents_of(&db).await?;
         Ok(Some(StoredDrive { db, blobs }))
     }
 
@@ -110,28 +111,61 @@ impl Node {
         for id in self.store.records().cores()? {
             let Some(core) = self.store.stored(&id)? else { continue };
             let is_new = core.length() > 0 && !keys.contains(&core.key());
-            if is_new && Bee::new(Arc::new(Local(core.clone()))).header().await.is_ok() {
+            if is_new && header(&core).await.is_some() {
                 keys.push(core.key());
             }
         }
         Ok(keys)
     }
 
-    /// What of a drive no kept version names.
+    /// What of a drive's contents no kept version names, of this drive or another that has them in the same core.
     ///
     /// # Errors
     /// Where that cannot be told; then nothing may be given back.
     pub async fn garbage(&self, stored: &StoredDrive, keep: Keep) -> Result<Garbage, GcError> {
-        let Some(drive) = stored.drive() else { return Ok(Garbage::default()) };
         let Some(blobs) = &stored.blobs else { return Ok(Garbage::default()) };
         // What is appended from here on is none of our business.
         let end = blobs.length();
+        let Needs { mut blocks, oldest, newest, mut in_use } =
+            self.needs(&stored.db, blobs, keep).await?;
+        for other in self.drives_in(&blobs.discovery_key()).await? {
+            if other.key() != stored.db.key() {
+                let needs = self.needs(&other, blobs, keep).await?;
+                needs.blocks.runs().for_each(|run| blocks.insert(run));
+                in_use |= needs.in_use;
+            }
+        }
+        let mut unnamed = blocks.gaps(0..end);
+        if in_use {
+            // The last blocks may be contents that somebody is about to name.
+            let ever = blocks.end();
+            unnamed.retain(|run| run.start < ever);
+        }
+        let mut garbage = Garbage { oldest, newest, ..Garbage::default() };
+        let core = blobs.core();
+        garbage.bytes_here = bytes(&core, &present(&core, 0..end))?;
+        garbage.blocks = unnamed.into_iter().flat_map(|run| present(&core, run)).collect();
+        garbage.bytes = bytes(&core, &garbage.blocks)?;
+        Ok(garbage)
+    }
+
+    /// What the kept versions of a drive name.
+    async fn needs(
+        &self,
+        db: &CoreHandle,
+        blobs: &CoreHandle,
+        keep: Keep,
+    ) -> Result<Needs, GcError> {
+        if db.length() == 0 && !db.core().writable() {
+            return Err(GcError::NamesMissing);
+        }
+        let drive = Drive::reader(Arc::new(Local(db.clone())), Arc::new(Local(blobs.clone())));
         let newest = drive.version();
-        let key = stored.db.key();
+        let key = db.key();
         let uses: Vec<_> =
             self.open_drives().into_iter().filter(|state| state.drive.key() == key).collect();
         let in_use = uses.iter().any(|state| state.uses > 0);
-        let mut oldest = self.oldest_kept(&stored.db, &drive, keep).await?;
+        let mut oldest = self.oldest_kept(db, &drive, keep).await?;
         let mut named = Named::default();
         for state in &uses {
             match state.version {
@@ -149,18 +183,7 @@ impl Node {
         let oldest = oldest.clamp(1, newest);
         named.version(&drive.checkout(oldest)).await?;
         named.since(&drive, oldest).await?;
-        let mut unnamed = named.blocks.gaps(0..end);
-        if in_use {
-            // The last blocks may be contents that somebody is about to name.
-            let ever = named.blocks.end();
-            unnamed.retain(|run| run.start < ever);
-        }
-        let mut garbage = Garbage { oldest, newest, ..Garbage::default() };
-        let core = blobs.core();
-        garbage.bytes_here = bytes(&core, &present(&core, 0..end))?;
-        garbage.blocks = unnamed.into_iter().flat_map(|run| present(&core, run)).collect();
-        garbage.bytes = bytes(&core, &garbage.blocks)?;
-        Ok(garbage)
+        Ok(Needs { blocks: named.blocks, oldest, newest, in_use })
     }
 
     /// The oldest version that `keep` asks for.

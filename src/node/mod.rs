@@ -7,6 +7,7 @@
 
 mod chronicle;
 mod claims;
+mod contents;
 mod cores;
 mod discovery;
 mod drives;
@@ -35,8 +36,8 @@ use crate::key::{CoreKey, DiscoveryKey, Topic};
 use crate::lock::lock;
 use crate::swarm::driver::{BootstrapNode, Network, NetworkConfig, NetworkHandle};
 use crate::swarm::{Limits, SwarmStatus};
-use claims::Claims;
-pub use claims::Writing;
+pub use claims::{Clearing, Turn, Writing};
+use claims::{Claims, Turns};
 use cores::Cores;
 use discovery::Discovery;
 use drives::Drives;
@@ -128,6 +129,7 @@ pub struct Node {
     online: OnceCell<Online>,
     mounts: Mutex<BTreeMap<PathBuf, CoreKey>>,
     claims: Claims,
+    turns: Turns,
     flusher: JoinHandle<()>,
 }
 
@@ -164,6 +166,7 @@ impl Node {
             online: OnceCell::new(),
             mounts: Mutex::default(),
             claims: Claims::default(),
+            turns: Turns::default(),
             flusher,
         }))
     }
@@ -280,6 +283,17 @@ impl Node {
     /// Makes the caller the one that brings a drive up to a folder, until the claim is dropped; none if it has one.
     pub fn claim_writing(&self, key: CoreKey) -> Option<Writing> {
         self.claims.claim(key)
+    }
+
+    /// To be had from the look at a drive of ours until the contents that are written have names: they are not
+    /// cleared meanwhile.
+    pub async fn turn_to_write(&self, key: CoreKey) -> Turn {
+        self.turns.write(key).await
+    }
+
+    /// To be had while a drive is looked through and cleared; none if it is being written and goes on to be.
+    pub async fn turn_to_clear(&self, key: CoreKey) -> Option<Clearing> {
+        self.turns.clear(key).await
     }
 
     /// Names of the drives of this store, with their keys.

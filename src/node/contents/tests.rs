@@ -1,0 +1,148 @@
+//! Headers that name what is not theirs, and drives that share a core.
+
+use super::*;
+use crate::hyper::bee::Metadata;
+use crate::hyper::cache::BlockCache;
+use crate::hyper::core::message::{NodeRequest, Request, UpgradeRequest};
+use crate::hyper::core::{Answer, storage::memory};
+use crate::hyper::drive::{Drive, Entry, LiveDrive, offer_key};
+use crate::hyper::session::Patience;
+use crate::hyper::source::BlockLog;
+use crate::hyper::store::{Namespace, Store};
+use crate::node::{ForgetError, GcError, Keep, NodeConfig};
+use crate::path::DrivePath;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+async fn node() -> (tempfile::TempDir, Arc<Node>) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = NodeConfig::new(dir.path());
+    config.local = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+    // Nobody answers there.
+    config.bootstrap = vec![SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9).into()];
+    (dir, Node::start(config).await.unwrap())
+}
+
+fn elsewhere() -> Arc<Store> {
+    let cache = Arc::new(BlockCache::new(1 << 20));
+    let (wishes, nobody) = tokio::sync::mpsc::unbounded_channel();
+    std::mem::forget(nobody);
+    Arc::new(Store::open(memory(), cache, wishes, Patience::default()).unwrap())
+}
+
+fn names_of(store: &Store) -> CoreHandle {
+    let db = store.named(&Namespace::ROOT.child(b"drive"), "db", None).unwrap();
+    offer_key(store, &db, None).unwrap();
+    db
+}
+
+/// A drive of somebody else with one file that was written twice: names and contents.
+async fn strangers() -> (CoreHandle, CoreHandle) {
+    let store = elsewhere();
+    let live = LiveDrive::open(store.clone(), names_of(&store).key(), None, None, |_| ()).unwrap();
+    put_twice(&live.drive().await.unwrap());
+    (live.db().clone(), live.blobs().unwrap().clone())
+}
+
+fn put_twice(drive: &Drive) {
+    let path = DrivePath::from_user("/file").unwrap();
+    drive.put(&path, &b"the first"[..], Entry::default()).unwrap();
+    drive.put(&path, &b"the second"[..], Entry::default()).unwrap();
+}
+
+/// Nothing but a header that names `contents`, and blocks that are no names if `more`.
+fn hostile(contents: CoreKey, more: bool) -> CoreHandle {
+    let db = names_of(&elsewhere());
+    let metadata = Metadata { content_feed: Some(contents.0.to_vec()), user_data: None };
+    let mut blocks = vec![Header::new(Some(metadata)).encode().into()];
+    if more {
+        blocks.push(bytes::Bytes::from_static(b"\xff\xff\xff\xff"));
+    }
+    db.append(blocks).unwrap();
+    db
+}
+
+/// Takes all blocks of a core into the node's store, as a peer would send them.
+fn take(node: &Node, from: &CoreHandle) -> CoreHandle {
+    let to = node.store().by_key(from.key(), None).unwrap();
+    let ask = |request: Request| match from.core().create_proof(&request).unwrap() {
+        Answer::Proof(proof) => proof,
+        other => panic!("{other:?}"),
+    };
+    let length = from.core().length();
+    let upgrade = Some(UpgradeRequest { start: 0, length });
+    let proof = ask(Request { upgrade, manifest: true, ..Request::default() });
+    to.core().apply_proof(&proof, None).unwrap();
+    for index in 0..length {
+        let nodes = to.core().missing_nodes(index).unwrap();
+        let block = Some(NodeRequest { index, nodes });
+        let proof = ask(Request { block, ..Request::default() });
+        to.core().apply_proof(&proof, None).unwrap();
+    }
+    to.on_version();
+    to
+}
+
+/// Clears a drive as the command does; how many blocks that were.
+async fn clear(node: &Node, key: CoreKey) -> Result<u64, GcError> {
+    let stored = node.stored_drive(key).await?.unwrap();
+    let garbage = node.garbage(&stored, Keep::Newest(1)).await?;
+    match stored.blobs {
+        Some(blobs) => Ok(node.give_back(blobs, &garbage).await?),
+        None => Ok(0),
+    }
+}
+
+fn here(node: &Node, core: &CoreKey) -> Option<u64> {
+    let core = node.store().stored(&core.discovery_key()).unwrap()?;
+    Some(core.core().blocks_here())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_who_names_our_cores_costs_us_nothing() {
+    let (_dir, node) = node().await;
+    let mine = node.create_drive("mine", None).unwrap().key();
+    let live = node.drive_offline(mine, None, None).await.unwrap();
+    put_twice(&live.drive().await.unwrap());
+    let blobs = live.blobs().unwrap().key();
+    drop(live);
+    let (db, contents) = strangers().await;
+    let (db, contents) = (take(&node, &db).key(), take(&node, &contents).key());
+    let before: Vec<_> = [mine, blobs, db, contents].iter().map(|key| here(&node, key)).collect();
+    for victim in [mine, blobs, db] {
+        for more in [false, true] {
+            let evil = take(&node, &hostile(victim, more)).key();
+            assert_eq!(clear(&node, evil).await.unwrap(), 0);
+            node.forget(evil).await.unwrap();
+            assert_eq!(here(&node, &evil), None);
+        }
+    }
+    let after: Vec<_> = [mine, blobs, db, contents].iter().map(|key| here(&node, key)).collect();
+    assert_eq!(before, after);
+    // And cannot keep us from clearing what is ours.
+    take(&node, &hostile(blobs, true));
+    assert_eq!(clear(&node, mine).await.unwrap(), 1);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn contents_that_several_drives_name_are_kept_for_each_of_them() {
+    let (_dir, node) = node().await;
+    let (db, contents) = strangers().await;
+    let (db, contents) = (take(&node, &db).key(), take(&node, &contents).key());
+    let evil = take(&node, &hostile(contents, false)).key();
+    assert_eq!(clear(&node, evil).await.unwrap(), 1, "what nobody's newest version names");
+    assert_eq!(here(&node, &contents), Some(1));
+    // One that cannot be read may need anything.
+    let unread = take(&node, &hostile(contents, true)).key();
+    for key in [db, evil, unread] {
+        assert!(clear(&node, key).await.is_err());
+    }
+    // The contents go with the last of them, and not as a drive of their own.
+    assert!(matches!(node.forget(contents).await, Err(ForgetError::Contents)));
+    node.forget(evil).await.unwrap();
+    node.forget(db).await.unwrap();
+    assert_eq!((here(&node, &db), here(&node, &contents)), (None, Some(1)));
+    node.forget(unread).await.unwrap();
+    assert_eq!(here(&node, &contents), None);
+    node.shutdown().await;
+}
