@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// How long an import is waited for that is under way.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// See the module; given back when dropped.
 pub struct Turn {
@@ -32,8 +32,8 @@ impl Turns {
     }
 
     /// None if somebody goes on writing.
-    pub(super) async fn clear(&self, key: CoreKey) -> Option<Clearing> {
-        let alone = tokio::time::timeout(PATIENCE, self.of(key).write_owned()).await;
+    pub(super) async fn clear(&self, key: CoreKey, patience: Duration) -> Option<Clearing> {
+        let alone = tokio::time::timeout(patience, self.of(key).write_owned()).await;
         alone.ok().map(|alone| Clearing { _alone: alone })
     }
 
@@ -77,17 +77,18 @@ impl Drop for Writing {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_drive_is_not_cleared_while_it_is_written_and_the_other_way_round() {
+        const PATIENCE: Duration = Duration::from_millis(50);
         let turns = Turns::default();
         let key = CoreKey([1; 32]);
         let first = turns.write(key).await;
         let second = turns.write(key).await;
         drop(first);
-        assert!(turns.clear(key).await.is_none(), "one still writes");
-        assert!(turns.clear(CoreKey([2; 32])).await.is_some(), "another drive");
+        assert!(turns.clear(key, PATIENCE).await.is_none(), "one still writes");
+        assert!(turns.clear(CoreKey([2; 32]), PATIENCE).await.is_some(), "another drive");
         drop(second);
-        let clearing = turns.clear(key).await.unwrap();
+        let clearing = turns.clear(key, PATIENCE).await.unwrap();
         let waits = tokio::time::timeout(PATIENCE, turns.write(key)).await;
         assert!(waits.is_err());
         drop(clearing);

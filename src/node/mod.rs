@@ -293,7 +293,7 @@ impl Node {
 
     /// To be had while a drive is looked through and cleared; none if it is being written and goes on to be.
     pub async fn turn_to_clear(&self, key: CoreKey) -> Option<Clearing> {
-        self.turns.clear(key).await
+        self.turns.clear(key, claims::PATIENCE).await
     }
 
     /// Names of the drives of this store, with their keys.

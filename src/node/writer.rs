@@ -44,7 +44,7 @@ impl Node {
                 "this store is a copy or was restored from one: asking peers whether there is a newer one"
             }
             WriterDoubt::Store(Doubt::Crashed) => {
-                "the machine stopped while this store was open: asking peers whether they have more"
+                "this store was not closed in order: asking peers whether they have more"
             }
             WriterDoubt::Outgrown => "a peer had more of this drive: asking for the newest version",
         });

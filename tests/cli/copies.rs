@@ -115,6 +115,21 @@ fn a_copy_that_can_ask_nobody_is_not_written_unless_somebody_vouches_for_it() {
 }
 
 #[test]
+fn a_backup_put_back_over_the_store_is_a_copy() {
+    let lab = Lab::new();
+    let key = create(&lab, "notes");
+    assert_eq!(put(&lab, &key, "a", &[]).code, 0);
+    copy(&lab.path("alice"), &lab.path("backup"));
+    assert_eq!(put(&lab, &key, "b", &[]).code, 0);
+    copy(&lab.path("backup/."), &lab.path("alice"));
+    let refused = put(&lab, &key, "c", &[]);
+    assert_ne!(refused.code, 0, "{}", refused.stderr);
+    assert!(refused.stderr.contains("--trust-store"), "{}", refused.stderr);
+    assert_eq!(put(&lab, &key, "c", &["--trust-store"]).code, 0);
+    assert_eq!(put(&lab, &key, "d", &[]).code, 0);
+}
+
+#[test]
 fn a_killed_command_keeps_nobody_from_writing() {
     let lab = Lab::new();
     let key = create(&lab, "notes");
