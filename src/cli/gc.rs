@@ -70,7 +70,8 @@ async fn clear(cx: &Context, key: CoreKey, keep: Keep, dry_run: bool) -> Result<
         ));
     };
     let garbage = cx.node.garbage(&stored, keep).await.map_err(failed)?;
-    if let Some(blobs) = stored.blobs.filter(|_| !dry_run && !garbage.blocks.is_empty()) {
+    // Also with nothing to clear: a run that was killed may have left space to free.
+    if let Some(blobs) = stored.blobs.filter(|_| !dry_run) {
         cx.node.give_back(blobs, &garbage).await.or_exit(Exit::Store)?;
     }
     Ok(garbage)

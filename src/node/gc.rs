@@ -23,6 +23,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// Left to others after each step of freeing; who waits for a lock gets it only while it is free for a moment.
+const BETWEEN_STEPS: Duration = Duration::from_micros(200);
+
 /// Which versions of a drive stay readable here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
@@ -215,17 +218,34 @@ impl Node {
         }
     }
 
-    /// Gives the blocks back and tells peers that they are not here any more.
+    /// Gives the blocks back, and what an earlier run that was killed left; tells peers that they are not here any
+    /// more.
+    ///
+    /// # Errors
+    /// Where the space of some could not be freed all the others are.
     pub async fn give_back(&self, blobs: CoreHandle, garbage: &Garbage) -> Result<u64, CoreError> {
         let blocks = garbage.blocks.clone();
-        let core = blobs.clone();
-        let work = move || core.core().clear_all(&blocks);
+        let work = move || {
+            let cleared = blobs.core().forget_blocks(&blocks)?;
+            // They are gone, whatever becomes of their space.
+            blocks.into_iter().for_each(|run| blobs.announce_cleared(run));
+            free(&blobs).map(|()| cleared)
+        };
         let cleared = tokio::task::spawn_blocking(work).await;
-        let cleared =
-            cleared.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-        garbage.blocks.iter().for_each(|run| blobs.announce_cleared(run.clone()));
-        Ok(cleared)
+        cleared.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
+}
+
+/// Frees step by step, so that who reads or writes the core gets at it in between.
+fn free(core: &CoreHandle) -> Result<(), CoreError> {
+    let (mut next, mut failed) = (Some(0), None);
+    while let Some(from) = next {
+        let step = core.core().free_missing(from)?;
+        next = step.next;
+        failed = failed.or(step.failed);
+        std::thread::sleep(BETWEEN_STEPS);
+    }
+    failed.map_or(Ok(()), Err)
 }
 
 /// The version that was the present one at `time`; the first if that is not known.

@@ -1,12 +1,30 @@
 //! Taking blocks away: truncation by the writer, following a fork, clearing.
 //!
-//! The records lose them first, durably; only then may their bytes be freed or overwritten.
+//! The records lose them first, durably; only then may their bytes be freed or overwritten. Freeing many takes long,
+//! so it goes in steps ([`Core::free_missing`]), between which others get at the core. It goes by what is missing, not
+//! by what was cleared: what a killed process had no time for is freed by the next one.
 
 use super::storage::{Durability, Writes};
 use super::tree::{self, Head, Reorg};
 use super::{Core, CoreError, Result};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
+
+/// Holes punched in one step: a few milliseconds.
+const STEP_HOLES: usize = 16;
+/// Gaps looked at in one step, most of which have nothing to free.
+const STEP_GAPS: usize = 1024;
+/// Blocks freed by one hole at most; with the blocks of files 256 MiB.
+const HOLE_BLOCKS: u64 = 4096;
+
+/// How far freeing came.
+#[derive(Debug, Default)]
+pub struct FreeStep {
+    /// The block to go on from, if there is more.
+    pub next: Option<u64>,
+    /// The first hole that could not be punched; the others were tried.
+    pub failed: Option<CoreError>,
+}
 
 impl Core {
     /// Cuts the core at `length` blocks and signs that as `fork`, which must be above the current one. Durable.
@@ -63,22 +81,73 @@ impl Core {
 
     /// [`Self::clear`] for many ranges in one commit.
     pub fn clear_all(&mut self, ranges: &[Range<u64>]) -> Result<u64> {
+        let cleared = self.forget_blocks(ranges)?;
+        let (mut next, mut failed) = (Some(0).filter(|_| cleared > 0), None);
+        while let Some(from) = next {
+            let step = self.free_missing(from)?;
+            next = step.next;
+            failed = failed.or(step.failed);
+        }
+        failed.map_or(Ok(cleared), Err)
+    }
+
+    /// Commits durably that these blocks are not here, and all else that is in memory. Their bytes are still to be
+    /// [freed](Self::free_missing). Returns how many were here.
+    pub fn forget_blocks(&mut self, ranges: &[Range<u64>]) -> Result<u64> {
         let gone: Vec<_> = ranges.iter().flat_map(|range| self.set_ranges(range.clone())).collect();
-        if gone.is_empty() {
-            return Ok(0);
-        }
-        let mut spans = Vec::with_capacity(gone.len());
-        for blocks in &gone {
-            let (start, _) = self.span(blocks.start)?;
-            let (last, size) = self.span(blocks.end - 1)?;
-            spans.push(start..last + size);
-        }
         let before = self.bits.count();
         self.commit_removal(&gone)?;
-        for span in spans {
-            self.files.blocks.punch(span.start, span.end - span.start)?;
-        }
         Ok(before - self.bits.count())
+    }
+
+    /// One step of giving back the space of what is not here, from block `from` on. Only after
+    /// [`Self::forget_blocks`]: the device must not say that it is here.
+    pub fn free_missing(&mut self, mut from: u64) -> Result<FreeStep> {
+        let length = self.head.length;
+        let mut step = FreeStep::default();
+        let mut holes = 0;
+        for _ in 0..STEP_GAPS {
+            let start = self.bits.next_unset(from);
+            if start >= length {
+                return Ok(step);
+            }
+            if holes == STEP_HOLES {
+                break;
+            }
+            let end = self.bits.next_set(start).unwrap_or(length).min(length);
+            from = end;
+            let Some(first) = self.gap_start(start)? else { continue };
+            let cut = start.saturating_add(HOLE_BLOCKS);
+            let last = match end {
+                end if cut < end && let Some(last) = self.raw_offset(cut)? => {
+                    from = cut;
+                    last
+                }
+                end if end == length => self.head.byte_length(),
+                end => self.span(end)?.0,
+            };
+            let len = last.saturating_sub(first);
+            if self.files.blocks.holds(first, len)? {
+                holes += 1;
+                if let Err(error) = self.files.blocks.punch(first, len) {
+                    step.failed.get_or_insert(error.into());
+                }
+            }
+        }
+        step.next = Some(from);
+        Ok(step)
+    }
+
+    /// Where the bytes of a block that is not here would begin, if that can be told.
+    fn gap_start(&self, block: u64) -> Result<Option<u64>> {
+        match block.checked_sub(1).filter(|&before| self.bits.get(before)) {
+            Some(before) => self.span(before).map(|(offset, size)| Some(offset + size)),
+            None => self.raw_offset(block),
+        }
+    }
+
+    fn raw_offset(&self, block: u64) -> Result<Option<u64>> {
+        Ok(tree::byte_offset(&self.head, &self.view(), 2 * block)?)
     }
 
     /// The runs of blocks within a range that are here.

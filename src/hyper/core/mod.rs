@@ -47,6 +47,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use change::FreeStep;
 pub use commit::{Flush, Prepared, commit};
 pub use error::{ApplyError, CoreError};
 pub use message::{Proof, Request};

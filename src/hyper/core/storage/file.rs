@@ -99,6 +99,11 @@ impl StoredFile {
         done.map_err(|e| StorageError::io("write", &self.name, e))
     }
 
+    /// Whether a hole in this range would give anything back.
+    pub fn holds(&self, offset: u64, len: u64) -> Result<bool> {
+        self.raw.holds(offset, len).map_err(|e| StorageError::io("read", &self.name, e))
+    }
+
     pub fn punch(&self, offset: u64, len: u64) -> Result<()> {
         self.freeing("punch a hole in", || self.raw.punch(offset, len))
     }

@@ -283,6 +283,10 @@ pub trait RawFile: Send + Sync {
     fn write_at(&self, offset: u64, bufs: &mut [IoSlice<'_>]) -> io::Result<()>;
     /// Makes a range read as zeros and gives its space back where the file system can.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// Whether the range may take space, be it without bytes of use: a look that is cheaper than a hole.
+    fn holds(&self, _offset: u64, _len: u64) -> io::Result<bool> {
+        Ok(true)
+    }
     /// Cuts the file at `len` if it is longer.
     fn truncate(&self, len: u64) -> io::Result<()>;
     fn sync(&self) -> io::Result<()>;

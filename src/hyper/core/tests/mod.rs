@@ -1,6 +1,7 @@
 //! The core against the reference's vectors and against itself; [`model`] and [`crash`] draw sequences.
 
 mod crash;
+mod freeing;
 mod full;
 mod model;
 mod speed;
