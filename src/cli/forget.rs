@@ -7,6 +7,7 @@ use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::target::resolve;
 use crate::node::ForgetError;
+use crate::share::ledger::Ledger;
 use std::io::{BufRead, IsTerminal, Write};
 
 /// Asks whether it is meant. Without a terminal to ask on, `--yes` must be given.
@@ -54,6 +55,8 @@ pub async fn run(args: Forget, cx: Context) -> Result {
         };
         Failure::new(exit, format_args!("drive {key}: {error}{hint}"))
     })?;
+    // What was known of a folder that the drive followed is of use to nobody now.
+    Ledger::new(cx.node.store().storage().clone(), key).remove().or_exit(Exit::Store)?;
     if cx.out.json {
         cx.out.object(&serde_json::json!({
             "forgotten": key.to_string(), "names": done.names, "own": done.own,

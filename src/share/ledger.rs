@@ -119,6 +119,16 @@ impl Ledger {
         Ok(records.into_iter().filter_map(root).collect())
     }
 
+    /// Removes all records of the drive.
+    pub fn remove(&self) -> Result<()> {
+        let mut writes = Writes::default();
+        for (key, _) in self.storage.scan(Table::Records, &[SHARE, &self.key.0[..8]].concat())? {
+            writes.delete(Table::Records, key);
+        }
+        writes.delete(Table::Records, root_key(&self.key));
+        self.storage.commit(writes, &[], Durability::Durable)
+    }
+
     pub fn seen(&self, path: &DrivePath) -> Result<Option<Seen>> {
         let key = self.record(b'f', path.as_str().as_bytes());
         if let Some(pending) = self.lock().writes.get(Table::Records, &key) {
@@ -372,6 +382,15 @@ mod tests {
         again.set_root(&root).unwrap();
         assert_eq!(Ledger::roots(&storage).unwrap(), [(CoreKey([1; 32]), root)]);
         assert_eq!(other.root().unwrap(), None);
+
+        other.note(&path("/a"), seen);
+        other.write().unwrap();
+        again.remove().unwrap();
+        let again = Ledger::new(storage.clone(), CoreKey([1; 32]));
+        assert_eq!((again.seen(&path("/a")).unwrap(), again.root().unwrap()), (None, None));
+        assert_eq!(other.seen(&path("/a")).unwrap(), Some(seen));
+        other.remove().unwrap();
+        assert!(storage.scan(Table::Records, b"").unwrap().is_empty());
     }
 
     #[test]

@@ -119,7 +119,9 @@ impl Core {
             let Some(first) = self.gap_start(start)? else { continue };
             let cut = start.saturating_add(HOLE_BLOCKS);
             let last = match end {
-                end if cut < end && let Some(last) = self.raw_offset(cut)? => {
+                end if cut < end
+                    && let Some(last) = self.raw_offset(cut)? =>
+                {
                     from = cut;
                     last
                 }

@@ -195,6 +195,7 @@ impl Core {
         for (key, _) in storage.scan(Table::Bits, core.as_bytes())? {
             writes.delete(Table::Bits, key);
         }
+        writes.delete(Table::Records, writer::trusted_record(core));
         storage.commit(writes, &[], Durability::Durable)?;
         Ok(storage.remove_files(core)?)
     }

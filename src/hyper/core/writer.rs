@@ -7,7 +7,7 @@
 
 use super::storage::{Doubt, Records, StorageError};
 use super::{Core, CoreError, Result};
-use crate::key::hex;
+use crate::key::{DiscoveryKey, hex};
 use std::sync::atomic::Ordering;
 
 /// Why a core of ours takes no append. The later is the graver.
@@ -31,6 +31,11 @@ impl std::fmt::Display for WriterDoubt {
             }
         })
     }
+}
+
+/// The record of which doubt of the store a core was cleared.
+pub(super) fn trusted_record(core: &DiscoveryKey) -> String {
+    format!("trusted/{}", hex(core.as_bytes()))
 }
 
 impl Core {
@@ -67,7 +72,7 @@ impl Core {
     }
 
     fn trusted_record(&self) -> String {
-        format!("trusted/{}", hex(self.discovery_key.as_bytes()))
+        trusted_record(&self.discovery_key)
     }
 
     /// Takes note that a peer's longer log was taken.

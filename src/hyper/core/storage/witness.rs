@@ -141,9 +141,8 @@ fn judge(
     let is_ours = |delay| noted.is_some_and(|noted| note.is_untouched(&noted, delay));
     // Whoever restores a file sets its time of modification, and so changes it later than that.
     let killed = note.open && same && now.modified == now.changed;
-    let rights = same
-        && (now.modified, now.size) == (then.modified, then.size)
-        && is_ours(NOTE_TICKS);
+    let rights =
+        same && (now.modified, now.size) == (then.modified, then.size) && is_ours(NOTE_TICKS);
     let news = match left || rights {
         true if !note.open || runs_on => return note.doubt,
         true => Doubt::Crashed,
@@ -173,7 +172,8 @@ impl Found {
 impl Note {
     /// Whether the file of the note was last changed by the writing of the note, as far as times tell.
     fn is_untouched(&self, file: &Found, delay: Duration) -> bool {
-        let time = |(s, ns): (u64, u64)| Duration::from_secs(s).saturating_add(Duration::from_nanos(ns));
+        let time =
+            |(s, ns): (u64, u64)| Duration::from_secs(s).saturating_add(Duration::from_nanos(ns));
         time(file.changed) <= time(self.written).saturating_add(delay)
     }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 const BLOCK: usize = 64 << 10;
 
 fn large(n: u64) -> Bytes {
-    Bytes::from(vec![n as u8 + 1; BLOCK])
+    Bytes::from(vec![(n as u8).wrapping_add(1); BLOCK])
 }
 
 /// Bytes that the files of blocks in a store take.
@@ -73,4 +73,41 @@ fn a_block_that_came_back_meanwhile_stays() {
     assert_reads(&copy, 15..16);
     (10..20).chain(30..40).chain(99..100).for_each(|i| drop(fetch(&mut copy, &core, i)));
     assert_reads(&copy, 0..100);
+}
+
+#[test]
+#[ignore = "measures"]
+#[expect(clippy::disallowed_methods, reason = "it measures")]
+fn how_long_a_reader_waits_for_freeing() {
+    use std::time::{Duration, Instant};
+    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let storage = open_disk(dir.path()).unwrap();
+    let mut core = writer(&storage);
+    let all: Vec<Bytes> = (0..30_000).map(|n| large(n).slice(..4 << 10)).collect();
+    core.append(&all, Durability::Durable).unwrap();
+    let odd: Vec<_> = (0..30_000).filter(|n| n % 2 == 1).map(|n| n..n + 1).collect();
+    let core = Mutex::new(core);
+    let (began, longest) = (Instant::now(), Mutex::new(Duration::ZERO));
+    std::thread::scope(|scope| {
+        let freeing = scope.spawn(|| {
+            core.lock().unwrap().forget_blocks(&odd).unwrap();
+            let mut next = Some(0);
+            while let Some(from) = next {
+                next = core.lock().unwrap().free_missing(from).unwrap().next;
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        });
+        while !freeing.is_finished() {
+            let asked = Instant::now();
+            core.lock().unwrap().get(2).unwrap();
+            let mut longest = longest.lock().unwrap();
+            *longest = asked.elapsed().max(*longest);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    println!(
+        "15,000 runs in {:?}, the longest wait {:?}",
+        began.elapsed(),
+        longest.lock().unwrap()
+    );
 }
