@@ -10,8 +10,8 @@ use super::{Core, CoreError, Result};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
-/// Holes punched in one step: a few milliseconds.
-const STEP_HOLES: usize = 16;
+/// Holes punched in one step. One takes 0.25 ms on ext4, and up to 3 while others keep the disk busy.
+const STEP_HOLES: usize = 4;
 /// Gaps looked at in one step, most of which have nothing to free.
 const STEP_GAPS: usize = 1024;
 /// Blocks freed by one hole at most; with the blocks of files 256 MiB.
