@@ -12,14 +12,13 @@
 use super::database::{self, definition, named};
 use super::direct::Direct;
 use super::fd_pool::FdPool;
+use super::holes;
 use super::private::keep_private;
 use super::witness::{Doubted, Witness};
 use super::{FileKind, Medium, RawFile, Result, Staged, Storage, StorageError, Table, Writes};
 use crate::key::{DiscoveryKey, hex};
 use crate::lock::lock;
-use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::uio::pwritev;
-use nix::unistd::{Whence, lseek};
 use redb::{Database, ReadableDatabase};
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -34,9 +33,6 @@ const MAX_SLICES: usize = 1024;
 /// Bytes given to one call at most (a slice is not divided for it). Measured on ext4 with 6.18: in calls of
 /// 1 MiB a thread writes 4.5 GB/s into the page cache, in calls of 4 MiB 0.5 to 0.8.
 const MAX_CALL: usize = 1 << 20;
-
-/// File systems give space back in pieces of this, most of them.
-const PAGE: u64 = 4096;
 
 /// Opens or creates the store in `dir`.
 ///
@@ -318,29 +314,12 @@ impl RawFile for DiskFile {
         if offset >= end {
             return Ok(());
         }
-        let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        match fallocate(&*file, mode, offset as i64, (end - offset) as i64) {
-            Ok(()) => Ok(()),
-            Err(nix::errno::Errno::EOPNOTSUPP) => write_zeros(&file, offset, end),
-            Err(e) => Err(e.into()),
-        }
+        holes::punch(&file, offset, end)
     }
 
     fn holds(&self, offset: u64, len: u64) -> io::Result<bool> {
         let Some(file) = self.existing()? else { return Ok(false) };
-        // A page that others are in as well stays.
-        let first = offset.div_ceil(PAGE).saturating_mul(PAGE) as i64;
-        let end = (offset.saturating_add(len) / PAGE).saturating_mul(PAGE) as i64;
-        if first >= end {
-            return Ok(false);
-        }
-        match lseek(&*file, first, Whence::SeekData) {
-            Ok(data) => Ok(data < end),
-            // Nothing but holes up to the end of the file.
-            Err(nix::errno::Errno::ENXIO) => Ok(false),
-            // A file system that cannot tell.
-            Err(_) => Ok(true),
-        }
+        holes::holds(&file, offset, len)
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
@@ -378,17 +357,6 @@ fn call_len(slices: &[IoSlice<'_>]) -> usize {
         total <= MAX_CALL
     };
     slices.iter().take(MAX_SLICES).take_while(fits).count().max(1)
-}
-
-/// For file systems without holes: the range reads as zeros, its space is not given back.
-fn write_zeros(file: &File, mut offset: u64, end: u64) -> io::Result<()> {
-    let zeros = vec![0; 256 << 10];
-    while offset < end {
-        let n = (end - offset).min(zeros.len() as u64);
-        file.write_all_at(&zeros[..n as usize], offset)?;
-        offset += n;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

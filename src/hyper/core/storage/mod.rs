@@ -22,6 +22,7 @@ mod direct;
 pub mod disk;
 mod fd_pool;
 mod file;
+mod holes;
 pub mod memory;
 mod private;
 mod records;

@@ -113,6 +113,10 @@ impl Witness {
     }
 
     /// Notes how the database is now; after each change of it, and once it is closed.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it is compared with what the file system's clock says"
+    )]
     pub(super) fn note(&self, open: bool) {
         let (Some(file), Some(found)) = (&self.note, Found::look(&self.database)) else { return };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
