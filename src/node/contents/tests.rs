@@ -5,7 +5,7 @@ use crate::hyper::bee::Metadata;
 use crate::hyper::cache::BlockCache;
 use crate::hyper::core::message::{NodeRequest, Request, UpgradeRequest};
 use crate::hyper::core::{Answer, storage::memory};
-use crate::hyper::drive::{Drive, Entry, LiveDrive, offer_key};
+use crate::hyper::drive::{Drive, Entry, LiveDrive, fix_key};
 use crate::hyper::session::Patience;
 use crate::hyper::source::BlockLog;
 use crate::hyper::store::{Namespace, Store};
@@ -31,7 +31,7 @@ fn elsewhere() -> Arc<Store> {
 
 fn names_of(store: &Store) -> CoreHandle {
     let db = store.named(&Namespace::ROOT.child(b"drive"), "db", None).unwrap();
-    offer_key(store, &db, None).unwrap();
+    fix_key(store, &db, None).unwrap();
     db
 }
 
