@@ -29,6 +29,9 @@ use std::time::{Duration, Instant};
 
 /// How long the first announcement is waited for at a time.
 const ANNOUNCE: Duration = Duration::from_secs(20);
+/// An import that failed is tried again after this, then after twice as long, up to the second.
+const RETRY: Duration = Duration::from_secs(1);
+const MAX_RETRY: Duration = Duration::from_secs(60);
 /// Names left out that are told one by one, at a time and in total.
 const MAX_TOLD: usize = 10;
 const MAX_TOLD_EVER: usize = 10_000;
@@ -327,13 +330,45 @@ impl Shared {
                 Touched::Everything { replaced } => (vec![DrivePath::root()], replaced),
             };
             let started = Instant::now();
-            let report = self.import(drive, paths.clone(), replaced, None).await?;
+            let report = self.import_at_last(drive, &paths, replaced).await?;
             follower.looked_at(&paths, started.elapsed());
             if let Some(report) = report.filter(|report| report.written + report.removed > 0) {
                 self.changed.store(true, Ordering::Relaxed);
                 let (written, removed) = (report.written, report.removed);
                 tracing::info!(written, removed, "the folder changed");
             }
+        }
+    }
+
+    /// The same as [`Self::import`], again and again where the store does not take it: what is there goes on being
+    /// served.
+    async fn import_at_last(
+        &self,
+        drive: &Drive,
+        paths: &[DrivePath],
+        replaced: bool,
+    ) -> Result<Option<Report>> {
+        let (mut pause, mut told) = (RETRY, String::new());
+        loop {
+            let failure = match self.import(drive, paths.to_vec(), replaced, None).await {
+                Ok(report) => {
+                    if !told.is_empty() {
+                        self.cx.out.note("the folder is followed again");
+                    }
+                    return Ok(report);
+                }
+                Err(failure) if failure.exit == Exit::Interrupted => return Err(failure),
+                Err(failure) => failure,
+            };
+            let problem = failure.to_string();
+            if problem != told {
+                self.cx.out.warn(format_args!(
+                    "what changed in the folder cannot be stored: {problem}; what is there is served, and it is tried again"
+                ));
+                told = problem;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_RETRY);
         }
     }
 

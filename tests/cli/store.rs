@@ -208,6 +208,26 @@ fn a_full_disk_keeps_nothing_of_a_download_and_says_so() {
 }
 
 #[test]
+fn a_share_that_follows_outlives_a_full_disk() {
+    let lab = Lab::new();
+    let (folder, large) = (lab.folder("shared"), lab.path("large"));
+    fs::write(folder.join("small"), "content").unwrap();
+    fs::write(&large, pattern(2, 20_000_000)).unwrap();
+    let (folder, large) = (text(&folder), text(&large));
+    let script = format!(
+        "\"$@\" share {folder} >said 2>told & pid=$!; \
+         until grep -q ^shared: said; do sleep 0.1; done; \
+         cp {large} {folder}/large; \
+         until grep -q 'no space left' told; do sleep 0.1; done; \
+         mount -o remount,size=64m \"$STORE\"; \
+         until \"$@\" ls -l {folder} | grep '20000000 '; do sleep 0.1; done; \
+         kill $pid; wait $pid || true; cat told"
+    );
+    let Some(said) = on_small_disk(&lab, &script) else { return };
+    assert!(said.contains("20000000 ") && said.contains("followed again"), "{said}");
+}
+
+#[test]
 fn a_full_disk_fails_a_share_with_a_name_and_space_makes_it_go_on() {
     let lab = Lab::new();
     let folder = lab.folder("shared");
