@@ -54,25 +54,35 @@ impl Node {
         }
         drop(stored);
         self.until_closed(&doomed).await?;
-        // The names go first: a name without its drive could not be used, the other way round it would be found.
+        // The core of the names goes first, or nothing does: somebody may have opened the drive just now. A name that
+        // is left behind then is one of a drive that was forgotten; see `create_drive`.
+        if !self.store.remove(&db).map_err(NodeError::from)? {
+            return Err(ForgetError::InUse);
+        }
         let names: Vec<String> =
             self.names()?.into_iter().filter(|(_, k)| *k == key).map(|(name, _)| name).collect();
-        let records = self.store.records();
         for name in &names {
-            let next = self.generation(name)? + 1;
-            let record = format!("{GENERATIONS}{name}");
-            records
-                .put_record(&record, &next.to_le_bytes(), Durability::Durable)
-                .map_err(NodeError::from)?;
-            records.remove_record(&format!("{NAMES}{name}")).map_err(NodeError::from)?;
+            self.note_forgotten(name)?;
+            let record = format!("{NAMES}{name}");
+            self.store.records().remove_record(&record).map_err(NodeError::from)?;
         }
         chronicle::forget(&self.store, &key).map_err(NodeError::from)?;
-        for core in &doomed {
+        for core in doomed.iter().filter(|core| **core != db) {
+            // Whoever opened it meanwhile is another look at all drives, and lets it go.
+            self.until_closed(&[*core]).await?;
             if !self.store.remove(core).map_err(NodeError::from)? {
                 return Err(ForgetError::InUse);
             }
         }
         Ok(Forgotten { names, own })
+    }
+
+    /// Notes durably that a drive of this name was forgotten, so that the name never gives its key pair again.
+    pub(super) fn note_forgotten(&self, name: &str) -> Result<u64, NodeError> {
+        let next = self.generation(name)? + 1;
+        let record = format!("{GENERATIONS}{name}");
+        self.store.records().put_record(&record, &next.to_le_bytes(), Durability::Durable)?;
+        Ok(next)
     }
 
     /// How many drives of this name were forgotten.

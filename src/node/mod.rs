@@ -269,7 +269,13 @@ impl Node {
         let mut space = Namespace::ROOT.child(name.as_bytes());
         // The key pair follows from the name. One that was forgotten must not come back with an empty log: its
         // readers have another.
-        match self.generation(name)? {
+        let gone = match self.drive_named(name)? {
+            Some(key) => self.store.stored(&key.discovery_key())?.is_none(),
+            None => false,
+        };
+        // A name without its drive: forgetting it was interrupted.
+        let generation = if gone { self.note_forgotten(name)? } else { self.generation(name)? };
+        match generation {
             0 => {}
             generation => space = space.child(&generation.to_le_bytes()),
         }
