@@ -67,9 +67,10 @@ async fn a_thousand_drives_leave_nothing_behind() {
         grown >> 10,
         open_files() as i64 - files as i64
     );
-    // Other tests run beside this one; 3,000 cores and topics that stay would be far more.
-    assert!(grown < 8 << 20, "{grown} bytes");
-    assert!(open_files() < files + 100, "{files} files, then {}", open_files());
+    assert!(node.store().handles().is_empty() && node.open_drives().is_empty());
+    // Other tests run beside this one in the same process; 3,000 drives that stay would be more.
+    assert!(grown < 96 << 20, "{grown} bytes");
+    assert!(open_files() < files + 1000, "{files} files, then {}", open_files());
     node.shutdown().await;
 }
 
