@@ -68,7 +68,8 @@ fn a_folder_that_is_moved_away_empties_nothing_and_is_followed_when_it_is_back()
         (names(&lab, &key) == ["b", "c", "d", "e"]).then_some(())
     });
     let told = end(share);
-    assert_eq!(told.matches("cannot be followed").count(), 1, "{told}");
+    // Once each time that it goes; the second time it may be back before that is seen.
+    assert!((1..=2).contains(&told.matches("cannot be followed").count()), "{told}");
     assert!(told.contains("is back and followed again"), "{told}");
 }
 

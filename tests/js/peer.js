@@ -167,11 +167,13 @@ const ops = {
     return { version: drive.version, blobs: drive.blobs ? drive.blobs.core.length : 0 }
   },
 
-  // Waits for an update and lists every file with the hash of its content.
+  // Waits for an update and lists every file of one version with the hash of its content.
   async list({ key, version = 0, hash = true }) {
-    const drive = drives.get(key)
-    await drive.update({ wait: drive.version <= 1 })
-    while (drive.version < version) await drive.update({ wait: true })
+    const live = drives.get(key)
+    await live.update({ wait: live.version <= 1 })
+    while (live.version < version) await live.update({ wait: true })
+    // A name may be deleted while the drive is listed.
+    const drive = live.checkout(live.version)
     const entries = []
     for await (const { key: name, value } of drive.list('/')) {
       const entry = { path: name, executable: value.executable, linkname: value.linkname, metadata: value.metadata }
