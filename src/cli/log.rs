@@ -14,7 +14,8 @@ use tracing_subscriber::registry::LookupSpan;
 pub fn init(global: &Global) {
     let level = match (global.quiet, global.verbose) {
         (true, _) => "error",
-        (false, 0) => "warn",
+        // fuser tells of answers to requests that the kernel has given up: nothing that anybody could mend.
+        (false, 0) => "warn,fuser=error",
         (false, 1) => "info,hdrive=debug",
         (false, _) => "info,hdrive=trace",
     };
