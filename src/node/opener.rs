@@ -2,13 +2,13 @@
 //!
 //! One core at a time, in the order of asking. The hub bounds how many are asked for, and does not wait for ever.
 
-use crate::hyper::replication::SharedReplica;
+use crate::hyper::core::SharedCore;
 use crate::key::DiscoveryKey;
 use std::sync::mpsc::{Sender, channel};
 use tokio::sync::mpsc;
 
 /// What became of a core that was asked for.
-pub type Found = (DiscoveryKey, Option<SharedReplica>);
+pub type Found = (DiscoveryKey, Option<SharedCore>);
 
 pub struct Opener {
     asked: Sender<DiscoveryKey>,
@@ -18,7 +18,7 @@ pub struct Opener {
 impl Opener {
     /// Starts the thread; it ends when this is dropped, after the core that it is about to open.
     pub fn start(
-        mut find: impl FnMut(&DiscoveryKey) -> Option<SharedReplica> + Send + 'static,
+        mut find: impl FnMut(&DiscoveryKey) -> Option<SharedCore> + Send + 'static,
     ) -> Self {
         let (asked, next) = channel::<DiscoveryKey>();
         let (tell, found) = mpsc::unbounded_channel();

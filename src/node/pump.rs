@@ -18,7 +18,6 @@ use super::opener::Opener;
 use super::ties::Ties;
 use crate::hyper::replication::{
     AttachOptions, ConnId, ConnInfo, CoreId, Hub, HubEvent, Limits, PeerInfo, RangeId, SeekId,
-    SharedReplica,
 };
 use crate::hyper::session::{CoreHandle, Reach, Wish};
 use crate::hyper::store::Store;
@@ -88,7 +87,7 @@ impl Pump {
         // What no open drive uses is not served, be it in the store.
         let opener = Opener::start(move |id| match asked.is_used(id).then(|| store.stored(id)) {
             None => None,
-            Some(Ok(handle)) => handle.map(|handle| handle.shared() as SharedReplica),
+            Some(Ok(handle)) => handle.map(|handle| handle.shared()),
             Some(Err(error)) => {
                 tracing::warn!("what a peer asked for cannot be opened: {error}");
                 None
@@ -235,7 +234,7 @@ impl Pump {
                 let served = self.hub.core_id(&handle.discovery_key());
                 // Those who opened it while it was only served have been told to nobody.
                 let peers = served.map_or(0, |id| self.hub.open_peers(id));
-                let id = self.hub.attach(handle.shared() as SharedReplica, options, now);
+                let id = self.hub.attach(handle.shared(), options, now);
                 handle.set_reach(|reach| (reach.peers, reach.synced) = (peers, false));
                 self.ids.insert(handle.discovery_key(), id);
                 self.cores.insert(id, handle);
@@ -463,7 +462,7 @@ mod tests {
             let mut remote = Hub::new(Limits::default());
             let theirs = store().by_key(core.key(), None).unwrap();
             let options = AttachOptions { downloading: true, small_blocks: false };
-            remote.attach(theirs.shared() as SharedReplica, options, now);
+            remote.attach(theirs.shared(), options, now);
             let (handshake_hash, here, there) = ([7; 64], swarm::ConnId(1), ConnId(1));
             let info =
                 |initiator| ConnInfo { handshake_hash, initiator, remote: PublicKey([1; 32]) };

@@ -2,9 +2,7 @@
 
 use bytes::Bytes;
 use hdrive::hyper::core::{Core, SharedCore};
-use hdrive::hyper::replication::{
-    AttachOptions, ConnId, ConnInfo, CoreId, Hub, HubEvent, Limits, SharedReplica,
-};
+use hdrive::hyper::replication::{AttachOptions, ConnId, ConnInfo, CoreId, Hub, HubEvent, Limits};
 use hdrive::key::PublicKey;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -90,7 +88,7 @@ impl Peer {
     pub fn attach(&mut self, core: Core) -> (CoreId, SharedCore) {
         let shared = Arc::new(Mutex::new(core));
         let options = AttachOptions { downloading: true, small_blocks: false };
-        let id = self.hub.attach(shared.clone() as SharedReplica, options, Instant::now());
+        let id = self.hub.attach(shared.clone(), options, Instant::now());
         (id, shared)
     }
 

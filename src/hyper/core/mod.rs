@@ -311,6 +311,11 @@ impl Core {
         self.identity.verifier.as_ref().map(Verifier::manifest)
     }
 
+    /// The manifest as peers are told it: a compat core has none to tell.
+    pub fn told_manifest(&self) -> Option<&Manifest> {
+        self.manifest().filter(|_| !self.is_compat())
+    }
+
     /// Whether the core is known to be a compat one: its key is the signer's public key.
     pub fn is_compat(&self) -> bool {
         self.identity.verifier.as_ref().is_some_and(Verifier::is_compat)

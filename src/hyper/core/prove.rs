@@ -58,8 +58,8 @@ impl Core {
                 None => return Ok(Answer::NotHere),
             }
         }
-        if request.manifest && !self.is_compat() {
-            proof.manifest = self.manifest().cloned();
+        if request.manifest {
+            proof.manifest = self.told_manifest().cloned();
         }
         Ok(Answer::Proof(proof))
     }

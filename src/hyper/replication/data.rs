@@ -8,11 +8,13 @@
 
 use super::connection::Ctx;
 use super::inflight::Flight;
+use super::refusal::Refusal;
 use super::replica::Replica;
 use super::violation::Violation;
 use super::wire::{Message, Reason};
-use super::{ConnId, HubEvent, RangeId, Refusal, ReplicaCore};
+use super::{ConnId, HubEvent, RangeId};
 use crate::crypto::Hash;
+use crate::hyper::core::Core;
 use crate::hyper::core::message::Proof;
 use std::ops::Range;
 use std::time::Duration;
@@ -81,7 +83,7 @@ impl Replica {
     pub fn on_data(
         &mut self,
         ctx: &mut Ctx,
-        core: &mut dyn ReplicaCore,
+        core: &mut Core,
         landing: Landing,
         leaf: Option<Hash>,
     ) {
@@ -103,14 +105,14 @@ impl Replica {
     fn on_proof(
         &mut self,
         ctx: &mut Ctx,
-        core: &mut dyn ReplicaCore,
+        core: &mut Core,
         id: u64,
         flight: Flight,
         proof: &Proof,
         leaf: Option<Hash>,
     ) {
         let conn = flight.conn;
-        match core.apply_proof(proof, leaf) {
+        match core.apply_proof(proof, leaf).map_err(Refusal::from) {
             Ok(applied) => {
                 self.settle(id, &flight);
                 if let Some((_, length)) = applied.upgraded {
@@ -126,7 +128,7 @@ impl Replica {
                     if let Some(peer) = self.peers.get_mut(&conn) {
                         peer.bytes_down += block.value.len() as u64;
                     }
-                    let (index, new) = (block.index, applied.block.is_some());
+                    let (index, new) = (block.index, applied.new_block);
                     if new {
                         let stored = ctx.kept(&block.value);
                         ctx.emit(HubEvent::Arrived { core: self.id, index, stored });
@@ -155,21 +157,14 @@ impl Replica {
     }
 
     /// The proof of a fork above ours.
-    fn on_fork(
-        &mut self,
-        ctx: &mut Ctx,
-        core: &mut dyn ReplicaCore,
-        id: u64,
-        flight: Flight,
-        proof: &Proof,
-    ) {
-        match core.apply_reorg(proof) {
+    fn on_fork(&mut self, ctx: &mut Ctx, core: &mut Core, id: u64, flight: Flight, proof: &Proof) {
+        match core.apply_reorg(proof).map_err(Refusal::from) {
             Ok(reorged) => {
                 self.settle(id, &flight);
                 let (fork, length) = (core.head().fork, core.head().length);
-                self.tree_cut(ctx, core, reorged.ancestors);
+                let kept = reorged.ancestors.unwrap_or(0);
+                self.tree_cut(ctx, core, kept);
                 self.announce_head(ctx, core);
-                let kept = reorged.ancestors;
                 ctx.emit(HubEvent::Truncated { core: self.id, length: kept, fork });
                 ctx.emit(HubEvent::Upgraded { core: self.id, length, fork });
                 self.check_ranges(ctx, core);
@@ -201,7 +196,7 @@ impl Replica {
     pub fn on_no_data(
         &mut self,
         ctx: &mut Ctx,
-        core: &mut dyn ReplicaCore,
+        core: &mut Core,
         conn: ConnId,
         id: u64,
         _reason: Reason,
@@ -276,7 +271,7 @@ impl Replica {
     fn block_arrived(
         &mut self,
         ctx: &mut Ctx,
-        core: &mut dyn ReplicaCore,
+        core: &mut Core,
         block: u64,
         source: ConnId,
         new: bool,
@@ -335,11 +330,11 @@ impl Replica {
     }
 
     /// Moves the starts of ranges up and ends those that are complete.
-    pub fn check_ranges(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
+    pub fn check_ranges(&mut self, ctx: &mut Ctx, core: &Core) {
         let length = core.head().length;
         let mut done: Vec<RangeId> = Vec::new();
         for range in self.ranges.values_mut() {
-            match core.next_missing(range.low, range.end.min(length)) {
+            match core.next_missing(range.low..range.end.min(length)) {
                 Some(missing) => range.low = missing,
                 None if range.end <= length => done.push(range.id),
                 None => range.low = range.low.max(length),
@@ -352,7 +347,7 @@ impl Replica {
     }
 
     /// Wishes for blocks that came another way are fulfilled.
-    pub fn drop_fulfilled(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
+    pub fn drop_fulfilled(&mut self, ctx: &mut Ctx, core: &Core) {
         let here: Vec<u64> = self.blocks.iter().map(|(b, _)| b).filter(|b| core.has(*b)).collect();
         for block in here {
             self.blocks.remove(block);
@@ -408,7 +403,7 @@ fn answers(flight: &Flight, proof: &Proof, late: bool) -> bool {
 }
 
 /// Whether our tree has changed in a way that can make a true answer useless.
-fn is_stale(flight: &Flight, core: &dyn ReplicaCore) -> bool {
+fn is_stale(flight: &Flight, core: &Core) -> bool {
     let head = core.head();
     flight.fork != head.fork
         || (flight.request.upgrade.is_some() && flight.own_length != head.length)

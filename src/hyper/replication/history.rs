@@ -11,9 +11,11 @@
 
 use super::connection::Ctx;
 use super::inflight::Flight;
+use super::refusal::Refusal;
 use super::replica::Replica;
 use super::violation::Violation;
-use super::{ConnId, HubEvent, Refusal, ReplicaCore};
+use super::{ConnId, HubEvent};
+use crate::hyper::core::Core;
 use crate::hyper::core::message::{Proof, Request, UpgradeRequest};
 use std::time::Duration;
 
@@ -24,7 +26,7 @@ const MAX_HISTORIES: usize = 64;
 
 impl Replica {
     /// Asks the peers whose heads say something that is not known to be so here.
-    pub fn ask_histories(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
+    pub fn ask_histories(&mut self, ctx: &mut Ctx, core: &Core) {
         if !self.is_downloading() {
             return;
         }
@@ -41,18 +43,12 @@ impl Replica {
     }
 
     /// Asks a peer for the roots of its first `length` blocks.
-    pub fn ask_history(
-        &mut self,
-        ctx: &mut Ctx,
-        core: &dyn ReplicaCore,
-        conn: ConnId,
-        length: u64,
-    ) {
+    pub fn ask_history(&mut self, ctx: &mut Ctx, core: &Core, conn: ConnId, length: u64) {
         let fork = core.head().fork;
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         let remote = peer.asked_for().filter(|remote| remote.fork == fork);
         let length = length.min(remote.map_or(0, |remote| remote.length));
-        if length == 0 || self.split || core.needs_manifest() {
+        if length == 0 || self.split || core.manifest().is_none() {
             return;
         }
         peer.history_asked = Some(ctx.now);
@@ -64,17 +60,11 @@ impl Replica {
         }
     }
 
-    pub fn on_history(
-        &mut self,
-        ctx: &mut Ctx,
-        core: &dyn ReplicaCore,
-        flight: &Flight,
-        proof: &Proof,
-    ) {
+    pub fn on_history(&mut self, ctx: &mut Ctx, core: &Core, flight: &Flight, proof: &Proof) {
         if proof.upgrade.is_none() || flight.fork != core.head().fork {
             return; // it cannot tell, or we are elsewhere now
         }
-        let (length, roots) = match core.history_of(proof) {
+        let (length, roots) = match core.history_of(proof).map_err(Refusal::from) {
             Ok(told) => told,
             Err(Refusal::Invalid(why)) => {
                 return ctx.strike(flight.conn, Some(self.id), Violation::Proof(why));
@@ -96,13 +86,7 @@ impl Replica {
     }
 
     /// Our tree is longer and does not say what it was at `length`: whoever has as much as we is to say it.
-    fn compare_with_another(
-        &mut self,
-        ctx: &mut Ctx,
-        core: &dyn ReplicaCore,
-        conn: ConnId,
-        length: u64,
-    ) {
+    fn compare_with_another(&mut self, ctx: &mut Ctx, core: &Core, conn: ConnId, length: u64) {
         let (fork, own) = (core.head().fork, core.head().length);
         let has_ours = self.peers.values().find(|peer| {
             let remote = peer.asked_for().filter(|remote| remote.fork == fork);

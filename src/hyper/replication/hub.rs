@@ -8,14 +8,13 @@ use super::connection::{Conn, Ctx};
 use super::replica::Replica;
 use super::violation::Violation;
 use super::wire::{self, Message};
-use super::{
-    AttachOptions, ConnId, ConnInfo, CoreId, HubEvent, Limits, PeerInfo, RangeId, ReplicaCore,
-    SeekId, SharedReplica,
-};
+use super::{AttachOptions, ConnId, ConnInfo, CoreId, HubEvent, Limits, PeerInfo, RangeId, SeekId};
 use crate::codec::FrameBuf;
 use crate::crypto::hash::{self, Hash};
+use crate::hyper::core::{Core, Proof, SharedCore};
 use crate::hyper::mux::{self, MuxEvent};
 use crate::key::DiscoveryKey;
+use crate::lock::lock;
 use bytes::Bytes;
 use opening::Openings;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -75,9 +74,9 @@ impl Hub {
 
     /// Takes a core in. One that is in already (served for a peer, say) keeps its id and is given the options;
     /// that its peers are in sync, and what they say is in it, is told anew. [`Hub::open_peers`], asked before, has the rest.
-    pub fn attach(&mut self, core: SharedReplica, options: AttachOptions, now: Instant) -> CoreId {
-        let key = lock(&core).key();
-        let id = match self.by_discovery.get(&key.discovery_key()) {
+    pub fn attach(&mut self, core: SharedCore, options: AttachOptions, now: Instant) -> CoreId {
+        let discovery = *lock(&core).discovery_key();
+        let id = match self.by_discovery.get(&discovery) {
             Some(id) => *id,
             None => self.insert(core, options, false, now),
         };
@@ -99,7 +98,7 @@ impl Hub {
 
     fn insert(
         &mut self,
-        core: SharedReplica,
+        core: SharedCore,
         options: AttachOptions,
         passive: bool,
         now: Instant,
@@ -375,14 +374,7 @@ impl Hub {
         }
     }
 
-    fn on_data(
-        &mut self,
-        conn: ConnId,
-        id: CoreId,
-        request: u64,
-        proof: crate::hyper::core::Proof,
-        now: Instant,
-    ) {
+    fn on_data(&mut self, conn: ConnId, id: CoreId, request: u64, proof: Proof, now: Instant) {
         let mut landing = None;
         self.unlocked(id, now, |replica, ctx| {
             landing = replica.match_data(ctx, conn, request, proof);
@@ -455,12 +447,13 @@ impl Hub {
         &mut self,
         id: CoreId,
         now: Instant,
-        f: impl FnOnce(&mut Replica, &mut Ctx, &mut dyn ReplicaCore),
+        f: impl FnOnce(&mut Replica, &mut Ctx, &mut Core),
     ) {
         self.unlocked(id, now, |replica, ctx| {
             let shared = Arc::clone(&replica.core);
+            // A panic elsewhere under the lock leaves a core that checks everything it is given.
             let mut core = lock(&shared);
-            f(replica, ctx, &mut *core);
+            f(replica, ctx, &mut core);
         });
         let tick = now + super::patience::TICK;
         if self.next_tick.is_none_or(|at| tick < at)
@@ -475,7 +468,7 @@ impl Hub {
         conn: ConnId,
         channel: u64,
         now: Instant,
-        f: impl FnOnce(&mut Replica, &mut Ctx, &mut dyn ReplicaCore),
+        f: impl FnOnce(&mut Replica, &mut Ctx, &mut Core),
     ) {
         let id = self.conns.get(&conn).and_then(|state| state.channels.get(&channel)).copied();
         if let Some(id) = id {
@@ -502,11 +495,6 @@ impl Hub {
         }
         self.conns.remove(&conn);
     }
-}
-
-fn lock(core: &SharedReplica) -> std::sync::MutexGuard<'_, dyn ReplicaCore + 'static> {
-    // A panic elsewhere under the lock leaves a core that checks everything it is given.
-    crate::lock::lock(core)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@
 //! | `seek.rs` | the same for bytes that are to be found |
 //! | `stir.rs` | how often what a peer says may make us look at all wishes |
 //! | `data.rs` | answers, and blocks that arrive |
+//! | `refusal.rs` | why our core does not take an answer, and whose fault that is |
 //! | `unstored.rs`, `backoff.rs` | blocks that our storage does not take, and when it is tried again |
 //! | `serve.rs`, `upload.rs` | requests of others |
 //! | `held.rs` | what peers make us hold, for one connection and all |
@@ -36,9 +37,9 @@ mod pace;
 mod patience;
 mod peer;
 mod pick;
+mod refusal;
 pub mod remote_bitfield;
 mod replica;
-mod replica_core;
 mod seek;
 mod serve;
 mod stir;
@@ -51,7 +52,6 @@ pub mod wire;
 mod wishes;
 
 pub use hub::Hub;
-pub use replica_core::{Answer, Applied, Refusal, Reorged, ReplicaCore, SharedReplica};
 pub use violation::Violation;
 
 use crate::key::{DiscoveryKey, PublicKey};

@@ -7,7 +7,8 @@ use super::connection::Ctx;
 use super::inflight::Flight;
 use super::pick::WAITED_TOO_LONG;
 use super::replica::Replica;
-use super::{ConnId, HubEvent, ReplicaCore};
+use super::{ConnId, HubEvent};
+use crate::hyper::core::Core;
 use std::time::{Duration, Instant};
 
 /// How often a core with something under way is looked after.
@@ -32,7 +33,7 @@ impl Replica {
             || (!self.synced_told && (self.upgrade_wanted || !self.peers.is_empty()))
     }
 
-    pub fn tick(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore) {
+    pub fn tick(&mut self, ctx: &mut Ctx, core: &mut Core) {
         self.unfinished = false;
         self.stir_rest(ctx.now);
         self.paused_until = self.paused_until.filter(|until| ctx.now < *until);
@@ -100,7 +101,7 @@ impl Replica {
     }
 
     /// Blocks that a reader waits for and that take long are asked of a second peer.
-    fn waited_for(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore) {
+    fn waited_for(&mut self, ctx: &mut Ctx, core: &mut Core) {
         if self.peers.len() < 2 {
             return;
         }
@@ -117,7 +118,7 @@ impl Replica {
         }
     }
 
-    fn report_unavailable(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
+    fn report_unavailable(&mut self, ctx: &mut Ctx, core: &Core) {
         for block in self.blocks.unreported() {
             if self.peers.keys().any(|conn| self.may_still_have(ctx, core, *conn, block)) {
                 continue;
@@ -128,7 +129,7 @@ impl Replica {
     }
 
     /// Whether it is too early to say that a peer does not have a block.
-    fn may_still_have(&self, ctx: &Ctx, core: &dyn ReplicaCore, conn: ConnId, block: u64) -> bool {
+    fn may_still_have(&self, ctx: &Ctx, core: &Core, conn: ConnId, block: u64) -> bool {
         let Some(peer) = self.peers.get(&conn) else { return false };
         let Some(remote) = &peer.remote else {
             return ctx.now < peer.since + ctx.limits.patience;

@@ -11,8 +11,10 @@ use super::peer::Peer;
 use super::replica::Replica;
 use super::wire::{Message, RequestMessage, SEGMENT};
 use super::wishes::RangeWish;
-use super::{ConnId, HubEvent, ReplicaCore, SeekId};
+use super::{ConnId, HubEvent, SeekId};
+use crate::hyper::core::Core;
 use crate::hyper::core::message::{NodeRequest, Request, UpgradeRequest};
+use crate::hyper::core::tree::max_missing_nodes;
 use std::time::Duration;
 
 /// Blocks past our length looked at for one to come with an upgrade.
@@ -39,7 +41,7 @@ const OVERHEAD: usize = 512;
 
 impl Replica {
     /// Sends whatever can be asked for now.
-    pub fn pump(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore) {
+    pub fn pump(&mut self, ctx: &mut Ctx, core: &mut Core) {
         if self.is_paused(ctx) {
             return;
         }
@@ -49,7 +51,7 @@ impl Replica {
     }
 
     /// The same after one peer got room: only that one is looked at for ranges.
-    pub fn pump_peer(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore, conn: ConnId) {
+    pub fn pump_peer(&mut self, ctx: &mut Ctx, core: &mut Core, conn: ConnId) {
         if self.is_paused(ctx) {
             return;
         }
@@ -65,7 +67,7 @@ impl Replica {
     }
 
     /// Forks, upgrades, the manifest; seeks when something has changed for them.
-    fn pump_tree(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
+    fn pump_tree(&mut self, ctx: &mut Ctx, core: &Core) {
         if self.upgrade.is_none() {
             self.ask_upgrade(ctx, core);
         }
@@ -74,7 +76,7 @@ impl Replica {
         }
     }
 
-    fn ask_upgrade(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
+    fn ask_upgrade(&mut self, ctx: &mut Ctx, core: &Core) {
         let head = core.head();
         if !self.wants_upgrade(head.length) {
             return;
@@ -87,7 +89,7 @@ impl Replica {
             .max();
         let Some((_, conn)) = best else { return };
         let Some(remote) = self.peers.get(&conn).and_then(|peer| peer.remote) else { return };
-        let manifest = core.needs_manifest() && remote.has_manifest;
+        let manifest = core.manifest().is_none() && remote.has_manifest;
         let start = if remote.fork > head.fork { 0 } else { head.length };
         let upgrade = UpgradeRequest { start, length: remote.length - start };
         let mut request = Request { upgrade: Some(upgrade), manifest, ..Request::default() };
@@ -110,7 +112,7 @@ impl Replica {
     }
 
     /// Blocks that somebody waits for, each from the least busy peer that has it.
-    fn pump_blocks(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
+    fn pump_blocks(&mut self, ctx: &mut Ctx, core: &Core) {
         let mut full = 0;
         let mut place = None;
         while let Some((at, block)) = self.blocks.queued_after(place) {
@@ -148,7 +150,7 @@ impl Replica {
         }
     }
 
-    fn best_peer(&self, ctx: &Ctx, core: &dyn ReplicaCore, block: u64) -> Best {
+    fn best_peer(&self, ctx: &Ctx, core: &Core, block: u64) -> Best {
         let priority = self.blocks.get(block).is_some_and(|wish| wish.priority);
         let single = self.is_single();
         let mut best = Best::Nobody;
@@ -170,7 +172,7 @@ impl Replica {
     }
 
     /// Whether a peer can be asked for a block by itself: it has it, and our trees agree there.
-    fn may_ask_block(&self, core: &dyn ReplicaCore, peer: &Peer, block: u64) -> bool {
+    fn may_ask_block(&self, core: &Core, peer: &Peer, block: u64) -> bool {
         let head = core.head();
         let Some(remote) = peer.asked_for() else { return false };
         remote.fork == head.fork
@@ -182,7 +184,7 @@ impl Replica {
     }
 
     /// Blocks of ranges, for one peer or all.
-    fn pump_ranges(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore, only: Option<ConnId>) {
+    fn pump_ranges(&mut self, ctx: &mut Ctx, core: &Core, only: Option<ConnId>) {
         if self.ranges.is_empty() && self.flights.is_empty() {
             return;
         }
@@ -206,7 +208,7 @@ impl Replica {
     }
 
     /// Asks a peer for the next block of some range that it has.
-    fn ask_range_block(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore, conn: ConnId) -> bool {
+    fn ask_range_block(&mut self, ctx: &mut Ctx, core: &Core, conn: ConnId) -> bool {
         let head = core.head();
         let Some(peer) = self.peers.get(&conn) else { return false };
         let Some(remote) = peer.asked_for().filter(|remote| remote.fork == head.fork) else {
@@ -247,7 +249,7 @@ impl Replica {
 
     /// Takes over a block that a busier peer was asked for last, if that one would need much longer for it. False if
     /// there is none.
-    fn take_over(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore, conn: ConnId) -> bool {
+    fn take_over(&mut self, ctx: &mut Ctx, core: &Core, conn: ConnId) -> bool {
         let Some(peer) = self.peers.get(&conn) else { return false };
         let busy = peer.pace.busy_for() + WORTH_TAKING;
         let others = self.peers.values().filter(|other| other.conn != conn);
@@ -276,22 +278,17 @@ impl Replica {
     }
 
     /// Asks the least busy other peer for a block that is already on its way.
-    pub fn ask_another(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore, block: u64) {
+    pub fn ask_another(&mut self, ctx: &mut Ctx, core: &Core, block: u64) {
         if let Best::Peer(conn) = self.best_peer(ctx, core, block) {
             let priority = self.blocks.get(block).is_some_and(|wish| wish.priority);
             self.ask_block(ctx, core, conn, block, priority);
         }
     }
 
-    fn ask_block(
-        &mut self,
-        ctx: &mut Ctx,
-        core: &dyn ReplicaCore,
-        conn: ConnId,
-        index: u64,
-        priority: bool,
-    ) {
-        let block = NodeRequest { index, nodes: core.missing_nodes(index) };
+    fn ask_block(&mut self, ctx: &mut Ctx, core: &Core, conn: ConnId, index: u64, priority: bool) {
+        let all = |_| max_missing_nodes(index, core.length());
+        let nodes = core.missing_nodes(index).unwrap_or_else(all);
+        let block = NodeRequest { index, nodes };
         let request =
             Request { block: Some(block), priority: u64::from(priority), ..Request::default() };
         self.blocks.unqueue(index);
@@ -302,7 +299,7 @@ impl Replica {
     pub fn take_off(
         &mut self,
         ctx: &mut Ctx,
-        core: &dyn ReplicaCore,
+        core: &Core,
         conn: ConnId,
         request: Request,
         fork: u64,
@@ -387,7 +384,7 @@ enum Step {
 /// Goes on through a range to the next block to ask this peer for.
 fn next_of_range(
     range: &mut RangeWish,
-    core: &dyn ReplicaCore,
+    core: &Core,
     peer: &Peer,
     flights: &super::inflight::Flights,
     end: u64,
@@ -399,7 +396,7 @@ fn next_of_range(
     let mut found = None;
     let mut finished = false;
     for _ in 0..MAX_STEPS {
-        let Some(missing) = core.next_missing(scan.at, end) else {
+        let Some(missing) = core.next_missing(scan.at..end) else {
             scan.at = scan.at.max(end);
             match scan.wrap.take() {
                 Some(_) => scan.at = range.low,

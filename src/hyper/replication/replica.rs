@@ -8,11 +8,10 @@ use super::peer::Peer;
 use super::violation::Violation;
 use super::wire::{self, Handshake, Message};
 use super::wishes::{BlockWishes, RangeWish};
-use super::{
-    AttachOptions, ConnId, CoreId, HubEvent, PeerInfo, RangeId, ReplicaCore, SeekId, SharedReplica,
-};
+use super::{AttachOptions, ConnId, CoreId, HubEvent, PeerInfo, RangeId, SeekId};
 use crate::crypto::Hash;
 use crate::hyper::core::tree::Roots;
+use crate::hyper::core::{Core, SharedCore};
 use crate::key::{CoreKey, DiscoveryKey};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -30,7 +29,7 @@ pub(super) struct Announced {
 }
 
 impl Announced {
-    fn of(core: &dyn ReplicaCore) -> Self {
+    fn of(core: &Core) -> Self {
         let head = core.head();
         Self { fork: head.fork, length: head.length, contiguous: core.contiguous_length() }
     }
@@ -57,7 +56,7 @@ pub(super) struct Replica {
     pub id: CoreId,
     pub key: CoreKey,
     pub discovery: DiscoveryKey,
-    pub core: SharedReplica,
+    pub core: SharedCore,
     pub options: AttachOptions,
     /// A peer asked for it and nobody here did: it goes when the last peer goes.
     pub passive: bool,
@@ -99,10 +98,10 @@ pub(super) struct Replica {
 }
 
 impl Replica {
-    pub fn new(id: CoreId, core: SharedReplica, options: AttachOptions, passive: bool) -> Self {
+    pub fn new(id: CoreId, core: SharedCore, options: AttachOptions, passive: bool) -> Self {
         let (key, announced) = {
             let core = crate::lock::lock(&core);
-            (core.key(), Announced::of(&*core))
+            (*core.key(), Announced::of(&core))
         };
         Self {
             id,
@@ -184,7 +183,7 @@ impl Replica {
     pub fn accept_on(
         &mut self,
         ctx: &mut Ctx,
-        core: &mut dyn ReplicaCore,
+        core: &mut Core,
         conn: ConnId,
         remote: Option<u64>,
         handshake: &[u8],
@@ -213,13 +212,7 @@ impl Replica {
     }
 
     /// Both sides have opened the channel.
-    pub fn on_opened(
-        &mut self,
-        ctx: &mut Ctx,
-        core: &mut dyn ReplicaCore,
-        conn: ConnId,
-        handshake: &[u8],
-    ) {
+    pub fn on_opened(&mut self, ctx: &mut Ctx, core: &mut Core, conn: ConnId, handshake: &[u8]) {
         let Some(info) = ctx.conn(conn).map(|c| c.info.clone()) else { return };
         let expected = self.capability(&info.handshake_hash, !info.initiator);
         let handshake = match Handshake::decode(handshake) {
@@ -246,7 +239,7 @@ impl Replica {
     }
 
     /// The channel is gone: what was asked there is asked elsewhere.
-    pub fn on_closed(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore, conn: ConnId) {
+    pub fn on_closed(&mut self, ctx: &mut Ctx, core: &mut Core, conn: ConnId) {
         let Some(mut peer) = self.peers.remove(&conn) else { return };
         let (held, _) = peer.count_held();
         if let Some(state) = ctx.conns.get_mut(&conn) {
@@ -280,7 +273,7 @@ impl Replica {
     }
 
     /// Closes our side of a channel.
-    pub fn close_on(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore, conn: ConnId) {
+    pub fn close_on(&mut self, ctx: &mut Ctx, core: &mut Core, conn: ConnId) {
         let Some(channel) = self.peers.get(&conn).map(|peer| peer.channel) else { return };
         if let Some(state) = ctx.writing(conn) {
             state.mux.close(channel);
@@ -320,14 +313,14 @@ impl Replica {
         self.send(ctx, conn, &Message::Range { drop: false, start, length });
     }
 
-    pub fn sync_all(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
+    pub fn sync_all(&mut self, ctx: &mut Ctx, core: &Core) {
         for conn in self.open_conns() {
             self.send_sync(ctx, core, conn);
         }
     }
 
     /// A local user appended, truncated, or cleared: tells peers.
-    pub fn core_changed(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore) {
+    pub fn core_changed(&mut self, ctx: &mut Ctx, core: &mut Core) {
         let before = self.announced;
         let head = core.head();
         if head.fork != before.fork || head.length < before.length {
@@ -341,7 +334,7 @@ impl Replica {
     }
 
     /// The tree was cut to `kept` blocks before it became what it is now.
-    pub fn tree_cut(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore, kept: u64) {
+    pub fn tree_cut(&mut self, ctx: &mut Ctx, core: &Core, kept: u64) {
         let before = self.announced;
         self.histories.clear();
         for conn in self.open_conns() {
@@ -365,7 +358,7 @@ impl Replica {
     }
 
     /// The head grew or changed: ranges first, then the new length, as the reference does.
-    pub fn announce_head(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
+    pub fn announce_head(&mut self, ctx: &mut Ctx, core: &Core) {
         let before = self.announced;
         let now = Announced::of(core);
         for conn in self.open_conns() {
@@ -389,22 +382,15 @@ impl Replica {
     }
 
     /// Announces what is held of `start..end` from its first block on.
-    fn announce_run(
-        &mut self,
-        ctx: &mut Ctx,
-        core: &dyn ReplicaCore,
-        conn: ConnId,
-        start: u64,
-        end: u64,
-    ) {
-        let held = core.next_missing(start, end).unwrap_or(end);
+    fn announce_run(&mut self, ctx: &mut Ctx, core: &Core, conn: ConnId, start: u64, end: u64) {
+        let held = core.next_missing(start..end).unwrap_or(end);
         if held > start {
             self.send_range(ctx, conn, start, held - start);
         }
     }
 
     /// Blocks were removed from the local store (not from the tree).
-    pub fn cleared(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore, blocks: Range<u64>) {
+    pub fn cleared(&mut self, ctx: &mut Ctx, core: &mut Core, blocks: Range<u64>) {
         let length = blocks.end.saturating_sub(blocks.start);
         // Who knew of blocks above only by the contiguous start forgets those too (the reference does).
         let known = self.announced.contiguous.min(core.head().length);
@@ -414,8 +400,8 @@ impl Replica {
                 peer.told_full = peer.told_full.min(blocks.start);
             }
             let mut from = blocks.end;
-            while let Some(start) = core.next_present(from, known) {
-                from = core.next_missing(start, known).unwrap_or(known);
+            while let Some(start) = core.next_present(from..known) {
+                from = core.next_missing(start..known).unwrap_or(known);
                 self.send_range(ctx, conn, start, from - start);
             }
         }
@@ -425,13 +411,7 @@ impl Replica {
     }
 
     /// A block was fetched from `source`: tells those who care.
-    pub fn announce_block(
-        &mut self,
-        ctx: &mut Ctx,
-        core: &dyn ReplicaCore,
-        block: u64,
-        source: ConnId,
-    ) {
+    pub fn announce_block(&mut self, ctx: &mut Ctx, core: &Core, block: u64, source: ConnId) {
         let length = core.head().length;
         let contiguous = core.contiguous_length();
         let full = contiguous == length;

@@ -8,17 +8,18 @@
 use super::connection::Ctx;
 use super::peer::Peer;
 use super::replica::Replica;
-use super::{ConnId, HubEvent, ReplicaCore, SeekId};
+use super::{ConnId, HubEvent, SeekId};
+use crate::hyper::core::Core;
 use crate::hyper::core::message::{NodeRequest, Request, SeekRequest};
 use crate::hyper::core::tree::SeekResult;
 use crate::hyper::flat_tree as flat;
 
 impl Replica {
-    pub fn pump_seeks(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
+    pub fn pump_seeks(&mut self, ctx: &mut Ctx, core: &Core) {
         let idle = self.seeks.iter().filter(|(_, wish)| wish.flight.is_none());
         let idle: Vec<(SeekId, u64)> = idle.map(|(id, wish)| (*id, wish.bytes)).collect();
         for (seek, bytes) in idle {
-            let found = core.seek(bytes);
+            let found = core.seek(bytes).ok();
             if let Some(wish) = self.seeks.get_mut(&seek) {
                 wish.past_end = found == Some(SeekResult::PastEnd);
             }
@@ -37,7 +38,7 @@ impl Replica {
         }
     }
 
-    fn ask_seek(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore, sought: Sought) {
+    fn ask_seek(&mut self, ctx: &mut Ctx, core: &Core, sought: Sought) {
         let head = core.head();
         let Some(wish) = self.seeks.get(&sought.seek) else { return };
         let asked: Vec<ConnId> = wish.asked.iter().map(|(_, conn)| *conn).collect();

@@ -2,14 +2,15 @@
 //!
 //! Source: hypercore/lib/replicator.js:onrequest, _handleRequests, _onwant, onrange, onbitfield
 
+use super::ConnId;
 use super::connection::Ctx;
 use super::held::{ENTRY, JOB};
 use super::replica::Replica;
 use super::upload::Job;
 use super::violation::{MAX_INVALID_REQUESTS, MAX_LENGTH, Violation};
 use super::wire::{Message, Reason, RequestMessage, SEGMENT, Want};
-use super::{Answer, ConnId, ReplicaCore};
 use crate::hyper::core::message::Proof;
+use crate::hyper::core::{Answer, Core};
 
 /// How far beyond its last sync a peer may announce blocks: an append is announced before the sync that
 /// tells its length.
@@ -57,7 +58,7 @@ impl Replica {
     }
 
     /// Answers the next waiting request of a peer. False if none is left.
-    pub fn serve_one(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore, conn: ConnId) -> bool {
+    pub fn serve_one(&mut self, ctx: &mut Ctx, core: &mut Core, conn: ConnId) -> bool {
         let job = self.peers.get_mut(&conn).and_then(|peer| peer.uploads.pop());
         match job {
             None => {}
@@ -70,21 +71,22 @@ impl Replica {
         peer.in_turn
     }
 
-    fn answer(
-        &mut self,
-        ctx: &mut Ctx,
-        core: &dyn ReplicaCore,
-        conn: ConnId,
-        message: RequestMessage,
-    ) {
+    fn answer(&mut self, ctx: &mut Ctx, core: &Core, conn: ConnId, message: RequestMessage) {
         let RequestMessage { id, fork, request } = message;
-        let manifest = core.manifest().filter(|_| request.manifest);
-        let answer =
-            if fork != core.head().fork { Answer::NotHere } else { core.create_proof(&request) };
+        let manifest = core.told_manifest().filter(|_| request.manifest);
+        let answer = match fork == core.fork() {
+            true => core.create_proof(&request),
+            false => Ok(Answer::NotHere),
+        };
         let proof = match answer {
-            Answer::Proof(proof) => Some(proof),
-            Answer::Invalid => return self.on_invalid_request(ctx, conn, id),
-            Answer::NotHere => None,
+            Ok(Answer::Proof(proof)) => Some(proof),
+            Ok(Answer::Invalid(_)) => return self.on_invalid_request(ctx, conn, id),
+            Ok(Answer::NotHere) => None,
+            Err(error) => {
+                tracing::debug!(core = ?self.discovery, "not answered");
+                tracing::warn!("what a peer asked for cannot be read: {error}");
+                None
+            }
         };
         if proof.is_none() && manifest.is_none() {
             let reason = Reason::NotAvailable;
@@ -119,7 +121,7 @@ impl Replica {
     }
 
     /// Tells a peer what we have of a window.
-    fn tell(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore, conn: ConnId, want: Want) {
+    fn tell(&mut self, ctx: &mut Ctx, core: &Core, conn: ConnId, want: Want) {
         let (length, contiguous) = (core.head().length, core.contiguous_length());
         let end = want.start.saturating_add(want.length);
         if end < contiguous || contiguous == length || (want.any && want.start < contiguous) {
@@ -127,7 +129,7 @@ impl Replica {
         }
         let end = end.min(length);
         if want.any {
-            if let Some(block) = core.next_present(want.start, end) {
+            if let Some(block) = core.next_present(want.start..end) {
                 self.send_range(ctx, conn, block, 1);
             }
             return;
@@ -149,7 +151,7 @@ impl Replica {
     pub fn on_range(
         &mut self,
         ctx: &mut Ctx,
-        core: &mut dyn ReplicaCore,
+        core: &mut Core,
         conn: ConnId,
         (drop, start, length): (bool, u64, u64),
     ) {
@@ -175,7 +177,7 @@ impl Replica {
     pub fn on_bitfield(
         &mut self,
         ctx: &mut Ctx,
-        core: &mut dyn ReplicaCore,
+        core: &mut Core,
         conn: ConnId,
         start: u64,
         words: &[u32],
@@ -194,20 +196,13 @@ impl Replica {
     }
 
     /// What a peer announces beyond this is not kept.
-    fn bound(&self, core: &dyn ReplicaCore, conn: ConnId) -> u64 {
+    fn bound(&self, core: &Core, conn: ConnId) -> u64 {
         let claimed = self.peers.get(&conn).and_then(|peer| peer.remote).map_or(0, |r| r.length);
         (claimed.max(core.head().length) + AHEAD_OF_SYNC).min(MAX_LENGTH)
     }
 
     /// A peer has blocks of `start..end` that it may not have had before.
-    fn has_more(
-        &mut self,
-        ctx: &mut Ctx,
-        core: &mut dyn ReplicaCore,
-        conn: ConnId,
-        start: u64,
-        end: u64,
-    ) {
+    fn has_more(&mut self, ctx: &mut Ctx, core: &mut Core, conn: ConnId, start: u64, end: u64) {
         let Some(peer) = self.peers.get_mut(&conn) else { return };
         if end - start == 1 {
             peer.denied.remove(&start);

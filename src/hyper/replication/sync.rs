@@ -11,7 +11,8 @@ use super::peer::Peer;
 use super::replica::Replica;
 use super::violation::{MAX_LENGTH, Violation};
 use super::wire::{Message, Sync};
-use super::{ConnId, HubEvent, ReplicaCore};
+use super::{ConnId, HubEvent};
+use crate::hyper::core::Core;
 use std::time::{Duration, Instant};
 
 /// How long a longer peer may take to acknowledge our length. One that cannot prove the upgrade stays
@@ -20,7 +21,7 @@ const ACK_PATIENCE: Duration = Duration::from_millis(1000);
 
 impl Replica {
     /// Tells a peer our state, unless that is what it was told last.
-    pub fn send_sync(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore, conn: ConnId) {
+    pub fn send_sync(&mut self, ctx: &mut Ctx, core: &Core, conn: ConnId) {
         let downloading = self.is_downloading();
         let Some(peer) = self.peers.get_mut(&conn).filter(|peer| peer.open) else { return };
         let head = core.head();
@@ -37,7 +38,7 @@ impl Replica {
             can_upgrade,
             uploading: true,
             downloading,
-            has_manifest: core.manifest().is_some(),
+            has_manifest: core.told_manifest().is_some(),
             allow_push: false,
         };
         let shorter = remote.is_some_and(|remote| remote.length < head.length);
@@ -50,7 +51,7 @@ impl Replica {
         ctx.send(conn, channel, &Message::Sync(sync));
     }
 
-    pub fn on_sync(&mut self, ctx: &mut Ctx, core: &mut dyn ReplicaCore, conn: ConnId, sync: Sync) {
+    pub fn on_sync(&mut self, ctx: &mut Ctx, core: &mut Core, conn: ConnId, sync: Sync) {
         let now = ctx.now;
         let head = core.head();
         let (fork, length) = (head.fork, head.length);
@@ -106,7 +107,7 @@ impl Replica {
     }
 
     /// We hold more than before: peers that we could prove nothing to may be told otherwise now.
-    pub fn tell_provable(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
+    pub fn tell_provable(&mut self, ctx: &mut Ctx, core: &Core) {
         let head = core.head();
         self.unprovable = false;
         for conn in self.conns() {
@@ -131,7 +132,7 @@ impl Replica {
     }
 
     /// Says whether all peers are in sync, once for each time they are.
-    pub fn check_synced(&mut self, ctx: &mut Ctx, core: &dyn ReplicaCore) {
+    pub fn check_synced(&mut self, ctx: &mut Ctx, core: &Core) {
         self.deferred.synced |= ctx.defer;
         if self.synced_told || ctx.defer {
             return;
@@ -150,7 +151,7 @@ impl Replica {
 
 /// "I can prove an upgrade from there": not to somebody as long as we are, and for a sparse copy only if
 /// it has the roots at that length.
-fn can_prove(core: &dyn ReplicaCore, length: u64) -> bool {
+fn can_prove(core: &Core, length: u64) -> bool {
     let own = core.head().length;
     length == 0 || (length < own && core.can_prove_from(length))
 }

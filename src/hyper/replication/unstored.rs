@@ -3,10 +3,11 @@
 //! Who waits for a block gets it from memory. What is fetched ahead of need, or to be kept, is let be, but for one block
 //! now and then by which it is noticed that there is room again.
 
+use super::HubEvent;
 use super::connection::Ctx;
 use super::inflight::Flight;
+use super::refusal::Refusal;
 use super::replica::Replica;
-use super::{HubEvent, Refusal};
 use crate::hyper::core::message::Proof;
 
 impl Replica {

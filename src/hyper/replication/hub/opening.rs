@@ -4,8 +4,9 @@
 //! [`HubEvent::CoreAsked`], and whoever is asked answers with [`Hub::handle_core_found`], from wherever it looked.
 
 use super::Hub;
+use crate::hyper::core::SharedCore;
 use crate::hyper::replication::violation::Violation;
-use crate::hyper::replication::{AttachOptions, ConnId, CoreId, HubEvent, SharedReplica};
+use crate::hyper::replication::{AttachOptions, ConnId, CoreId, HubEvent};
 use crate::key::DiscoveryKey;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -77,7 +78,7 @@ impl Hub {
     pub fn handle_core_found(
         &mut self,
         discovery: &DiscoveryKey,
-        core: Option<SharedReplica>,
+        core: Option<SharedCore>,
         now: Instant,
     ) {
         match core.filter(|_| self.is_awaited(discovery)) {

@@ -16,7 +16,7 @@ mod transcripts;
 use super::*;
 use crate::hyper::core::storage::memory::memory;
 use crate::hyper::core::tree::testing::{block, key_pair};
-use crate::hyper::core::{Core, CreateOptions, Durability, SharedCore};
+use crate::hyper::core::{Answer, CreateOptions, Durability};
 use crate::hyper::mux::Mux;
 use crate::hyper::replication::wire;
 use crate::key::{CoreKey, PublicKey};
@@ -138,7 +138,7 @@ impl Sim {
             if let HubEvent::CoreAsked { discovery } = &event {
                 let here = |core: &&SharedCore| core.lock().unwrap().discovery_key() == discovery;
                 let found = self.stores.get(&hub).filter(here).cloned();
-                let (found, now) = (found.map(|core| core as SharedReplica), self.now);
+                let (found, now) = (found, self.now);
                 self.hubs[hub].handle_core_found(discovery, found, now);
             }
             self.events[hub].push(event);
@@ -374,11 +374,9 @@ impl Peer {
 
     /// The true answer of a core to a request.
     fn answer(&mut self, of: &SharedCore, request: &wire::RequestMessage) -> Message {
-        let answer = ReplicaCore::create_proof(&*of.lock().unwrap(), &request.request);
-        match answer {
-            crate::hyper::replication::Answer::Proof(proof) => {
-                Message::Data { request: request.id, proof }
-            }
+        let answer = of.lock().unwrap().create_proof(&request.request);
+        match answer.unwrap() {
+            Answer::Proof(proof) => Message::Data { request: request.id, proof },
             other => panic!("{other:?}"),
         }
     }

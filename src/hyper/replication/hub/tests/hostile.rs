@@ -435,10 +435,8 @@ fn random_messages_never_panic() {
                 }
                 _ => match peer.requests().pop() {
                     Some(request) if request.fork == 0 => {
-                        match ReplicaCore::create_proof(&*w.lock().unwrap(), &request.request) {
-                            super::super::super::Answer::Proof(proof) => {
-                                Message::Data { request: request.id, proof }
-                            }
+                        match w.lock().unwrap().create_proof(&request.request).unwrap() {
+                            Answer::Proof(proof) => Message::Data { request: request.id, proof },
                             _ => continue,
                         }
                     }

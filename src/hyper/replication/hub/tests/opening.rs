@@ -23,7 +23,7 @@ fn a_channel_waits_until_its_core_is_found() {
     peer.wait(OPENING_PATIENCE / 2);
     assert!(peer.heard.is_empty() && peer.closed.is_empty());
     let (now, core) = (peer.now, writer(20));
-    peer.hub.handle_core_found(&key().discovery_key(), Some(core as SharedReplica), now);
+    peer.hub.handle_core_found(&key().discovery_key(), Some(core), now);
     peer.listen();
     assert!(peer.heard.iter().any(|message| matches!(message, Message::Sync(_))));
     peer.sync(0, 20);
@@ -39,7 +39,7 @@ fn the_core_may_be_attached_meanwhile() {
     let id = peer.hub.attach(core.clone(), LIVE, now);
     peer.listen();
     assert_eq!(peer.hub.open_peers(id), 1);
-    peer.hub.handle_core_found(&key().discovery_key(), Some(core as SharedReplica), now);
+    peer.hub.handle_core_found(&key().discovery_key(), Some(core), now);
     peer.listen();
     assert_eq!((peer.hub.open_peers(id), peer.violations().len()), (1, 0));
 }
@@ -58,7 +58,7 @@ fn a_core_that_is_not_there_or_not_found_in_time_is_refused() {
         assert_eq!(peer.hub.poll_timeout(), None, "nothing is left to wait for");
         // What is found later is not taken in for nobody, and the peer may ask once more.
         let (now, core) = (peer.now, writer(20));
-        peer.hub.handle_core_found(&key().discovery_key(), Some(core as SharedReplica), now);
+        peer.hub.handle_core_found(&key().discovery_key(), Some(core), now);
         assert_eq!(peer.hub.core_id(&key().discovery_key()), None);
         peer.open(key());
         assert_eq!(asked(&peer), 2);
@@ -72,7 +72,7 @@ fn a_channel_that_is_closed_meanwhile_waits_no_more() {
     peer.flush();
     assert_eq!(peer.hub.conns[&peer.conn].mux.deferred(), 0);
     let (now, core) = (peer.now, writer(20));
-    peer.hub.handle_core_found(&key().discovery_key(), Some(core as SharedReplica), now);
+    peer.hub.handle_core_found(&key().discovery_key(), Some(core), now);
     peer.listen();
     assert_eq!(peer.hub.core_id(&key().discovery_key()), None, "nobody asks for it any more");
     assert!(peer.violations().is_empty());
@@ -83,7 +83,7 @@ fn a_connection_that_ends_takes_its_waiting_channels_with_it() {
     let mut peer = waiting();
     let (now, core) = (peer.now, writer(20));
     peer.hub.handle_closed(peer.conn, now);
-    peer.hub.handle_core_found(&key().discovery_key(), Some(core as SharedReplica), now);
+    peer.hub.handle_core_found(&key().discovery_key(), Some(core), now);
     assert_eq!(peer.hub.core_id(&key().discovery_key()), None);
 }
 
