@@ -8,6 +8,7 @@
 
 use super::connection::Ctx;
 use super::inflight::Flight;
+use super::outcome::Outcome;
 use super::refusal::Refusal;
 use super::replica::Replica;
 use super::violation::Violation;
@@ -16,7 +17,6 @@ use super::{ConnId, HubEvent, RangeId};
 use crate::crypto::Hash;
 use crate::hyper::core::Core;
 use crate::hyper::core::message::Proof;
-use std::ops::Range;
 use std::time::Duration;
 
 /// How long nothing is asked for after our own storage failed (a full disk, mostly).
@@ -25,12 +25,12 @@ const STORAGE_PAUSE: Duration = Duration::from_secs(1);
 /// An answer whose request was found.
 pub(super) struct Landing {
     id: u64,
-    flight: Flight,
+    conn: ConnId,
     pub proof: Proof,
 }
 
 impl Replica {
-    /// Finds the request that an answer is for and takes it out of the table.
+    /// Finds the request that an answer is for.
     pub fn match_data(
         &mut self,
         ctx: &mut Ctx,
@@ -52,31 +52,27 @@ impl Replica {
                 ctx.strike(conn, Some(self.id), Violation::Unasked);
                 return None;
             }
-            // The answer to a request that was given up, while another one for the same is open. The
+            // The answer to a request that was taken back, while another one for the same is open. The
             // tree may have changed in between; the other one has an answer of its own to come then.
             None => {
                 let block = proof.block.as_ref().filter(|_| proof.upgrade.is_none())?.index;
                 let open = self.flights.of(block, conn)?;
                 late = true;
                 self.flights.get(open).filter(|flight| answers(flight, &proof, late))?;
-                self.send_cancel(ctx, conn, open);
+                self.send(ctx, conn, &Message::Cancel { request: open });
                 open
             }
         };
-        let flight = self.flights.remove(id)?;
-        let (now, limits) = (ctx.now, ctx.limits);
-        if let Some(peer) = self.peers.get_mut(&conn) {
-            peer.pace.landed(&flight, now, limits);
-        }
+        let now = ctx.now;
         if let Some(state) = ctx.conn(conn) {
             state.last_data = now;
         }
-        if !answers(&flight, &proof, late) {
+        if !answers(self.flights.get(id)?, &proof, late) {
             ctx.strike(conn, Some(self.id), Violation::Mismatch);
-            self.fail(id, &flight);
+            self.end(ctx, id, Outcome::Refused);
             return None;
         }
-        Some(Landing { id, flight, proof })
+        Some(Landing { id, conn, proof })
     }
 
     /// Applies an answer. `leaf` is the hash of its block.
@@ -87,16 +83,18 @@ impl Replica {
         landing: Landing,
         leaf: Option<Hash>,
     ) {
-        let Landing { id, flight, proof } = landing;
-        let conn = flight.conn;
-        if flight.history {
-            self.on_history(ctx, core, &flight, &proof);
+        let Landing { id, conn, proof } = landing;
+        if self.flights.get(id).is_some_and(|flight| flight.history) {
+            if let Some(flight) = self.end(ctx, id, Outcome::Answered) {
+                self.on_history(ctx, core, &flight, &proof);
+            }
         } else if is_empty(&proof) {
-            self.fail(id, &flight); // of an empty core, or of another fork: then with its manifest
+            // Of an empty core, or of another fork: then with its manifest.
+            self.end(ctx, id, Outcome::Refused);
         } else if proof.fork > core.head().fork {
-            self.on_fork(ctx, core, id, flight, &proof);
+            self.on_fork(ctx, core, id, &proof);
         } else {
-            self.on_proof(ctx, core, id, flight, &proof, leaf);
+            self.on_proof(ctx, core, id, &proof, leaf);
         }
         self.pump_peer(ctx, core, conn);
         self.check_synced(ctx, core);
@@ -107,14 +105,16 @@ impl Replica {
         ctx: &mut Ctx,
         core: &mut Core,
         id: u64,
-        flight: Flight,
         proof: &Proof,
         leaf: Option<Hash>,
     ) {
+        let Some(flight) = self.flights.get(id) else { return };
         let conn = flight.conn;
         match core.apply_proof(proof, leaf).map_err(Refusal::from) {
             Ok(applied) => {
-                self.settle(id, &flight);
+                let complete = is_complete(flight, proof);
+                let how = if complete { Outcome::Answered } else { Outcome::Refused };
+                self.end(ctx, id, how);
                 if let Some((_, length)) = applied.upgraded {
                     if let Some(peer) = self.peers.get_mut(&conn) {
                         peer.agrees_to = length;
@@ -135,32 +135,31 @@ impl Replica {
                     }
                     self.block_arrived(ctx, core, index, conn, new);
                 }
-                if !is_complete(&flight, proof) {
-                    self.fail(id, &flight);
-                }
                 if applied.upgraded.is_some() {
                     self.check_ranges(ctx, core);
                     self.pump(ctx, core);
                 }
             }
-            Err(Refusal::Invalid(why)) if !is_stale(&flight, core) => {
-                self.fail(id, &flight);
+            Err(Refusal::Invalid(why)) if !is_stale(flight, core) => {
+                self.end(ctx, id, Outcome::Refused);
                 ctx.strike(conn, Some(self.id), Violation::Proof(why));
                 // It lies, or it has another history that was signed as well.
                 self.ask_history(ctx, core, conn, core.head().length);
             }
-            Err(Refusal::Invalid(_) | Refusal::Stale) => self.put_back(id, &flight),
-            Err(Refusal::Busy) => self.pause(ctx, id, &flight),
-            Err(why @ Refusal::Unstored { .. }) => self.on_unstored(ctx, id, &flight, proof, why),
-            Err(Refusal::Storage(why)) => self.on_storage_failure(ctx, id, &flight, why),
+            Err(Refusal::Invalid(_) | Refusal::Stale) => {
+                self.end(ctx, id, Outcome::Useless);
+            }
+            Err(Refusal::Busy) => self.pause(ctx, id),
+            Err(why @ Refusal::Unstored { .. }) => self.on_unstored(ctx, id, proof, why),
+            Err(Refusal::Storage(why)) => self.on_storage_failure(ctx, id, why),
         }
     }
 
     /// The proof of a fork above ours.
-    fn on_fork(&mut self, ctx: &mut Ctx, core: &mut Core, id: u64, flight: Flight, proof: &Proof) {
+    fn on_fork(&mut self, ctx: &mut Ctx, core: &mut Core, id: u64, proof: &Proof) {
         match core.apply_reorg(proof).map_err(Refusal::from) {
             Ok(reorged) => {
-                self.settle(id, &flight);
+                self.end(ctx, id, Outcome::Answered);
                 let (fork, length) = (core.head().fork, core.head().length);
                 let kept = reorged.ancestors.unwrap_or(0);
                 self.tree_cut(ctx, core, kept);
@@ -171,25 +170,28 @@ impl Replica {
                 self.pump(ctx, core);
             }
             Err(Refusal::Invalid(why)) => {
-                self.fail(id, &flight);
-                ctx.strike(flight.conn, Some(self.id), Violation::Proof(why));
+                if let Some(flight) = self.end(ctx, id, Outcome::Refused) {
+                    ctx.strike(flight.conn, Some(self.id), Violation::Proof(why));
+                }
             }
-            Err(Refusal::Stale) => self.fail(id, &flight),
-            Err(Refusal::Busy) => self.pause(ctx, id, &flight),
+            Err(Refusal::Stale) => {
+                self.end(ctx, id, Outcome::Refused);
+            }
+            Err(Refusal::Busy) => self.pause(ctx, id),
             Err(Refusal::Storage(why) | Refusal::Unstored { why, .. }) => {
-                self.on_storage_failure(ctx, id, &flight, why)
+                self.on_storage_failure(ctx, id, why)
             }
         }
     }
 
     /// Nothing is wrong with the peer, but asking again at once would spin.
-    fn pause(&mut self, ctx: &Ctx, id: u64, flight: &Flight) {
+    fn pause(&mut self, ctx: &mut Ctx, id: u64) {
         self.paused_until = Some(ctx.now + STORAGE_PAUSE);
-        self.put_back(id, flight);
+        self.end(ctx, id, Outcome::Useless);
     }
 
-    fn on_storage_failure(&mut self, ctx: &mut Ctx, id: u64, flight: &Flight, why: String) {
-        self.pause(ctx, id, flight);
+    fn on_storage_failure(&mut self, ctx: &mut Ctx, id: u64, why: String) {
+        self.pause(ctx, id);
         ctx.emit(HubEvent::StorageFailed { core: self.id, why, full: false });
     }
 
@@ -201,70 +203,13 @@ impl Replica {
         id: u64,
         _reason: Reason,
     ) {
-        if self.flights.get(id).is_none_or(|flight| flight.conn != conn) {
-            return; // given up since
-        }
-        let Some(flight) = self.flights.remove(id) else { return };
-        let (now, limits) = (ctx.now, ctx.limits);
-        if let Some(peer) = self.peers.get_mut(&conn) {
-            peer.pace.landed(&flight, now, limits);
-        }
-        if is_stale(&flight, core) {
-            self.put_back(id, &flight);
-        } else {
-            self.fail(id, &flight);
-        }
+        let Some(flight) = self.flights.get(id).filter(|flight| flight.conn == conn) else {
+            return; // taken back since
+        };
+        let stale = is_stale(flight, core);
+        self.end(ctx, id, if stale { Outcome::Useless } else { Outcome::Refused });
         self.pump(ctx, core);
         self.check_synced(ctx, core);
-    }
-
-    /// A request ended well: whatever marks it as on its way is taken back.
-    pub fn settle(&mut self, id: u64, flight: &Flight) {
-        if self.upgrade == Some(id) {
-            self.upgrade = None;
-        }
-        if let Some(wish) = flight.seek.and_then(|seek| self.seeks.get_mut(&seek)) {
-            wish.flight = None;
-            if self.flights.get(id).is_none() {
-                wish.asked.retain(|(asked, _)| *asked != id);
-            }
-            self.seeks_due = true;
-        }
-    }
-
-    /// A request ended without an answer: what it asked for may be asked again, of anybody.
-    pub fn put_back(&mut self, id: u64, flight: &Flight) {
-        self.settle(id, flight);
-        if let Some(block) = flight.block()
-            && !self.flights.is_coming(block)
-        {
-            self.blocks.queue(block);
-            self.ranges.values_mut().for_each(|range| range.put_back(block));
-        }
-    }
-
-    /// A request ended badly: what it asked for may be asked again, of others.
-    pub fn fail(&mut self, id: u64, flight: &Flight) {
-        self.refuse(flight);
-        self.put_back(id, flight);
-    }
-
-    /// Notes that a peer did not give what it offered.
-    pub fn refuse(&mut self, flight: &Flight) {
-        let Some(peer) = self.peers.get_mut(&flight.conn).filter(|_| !flight.history) else {
-            return;
-        };
-        if let Some(upgrade) = flight.request.upgrade {
-            // What it offered then; it may have moved on to another fork since.
-            peer.refused = Some((flight.fork, upgrade.start + upgrade.length));
-        }
-        // A block that came along with a refused upgrade is not to blame.
-        if let Some(block) = flight.block().filter(|_| flight.request.upgrade.is_none()) {
-            peer.deny(block);
-        }
-        if let Some(hash) = flight.request.hash {
-            peer.deny(hash.index / 2);
-        }
     }
 
     /// A block is here: whoever waits for it is told, and nobody else is asked for it.
@@ -278,9 +223,7 @@ impl Replica {
     ) {
         let wanted = self.blocks.remove(block);
         self.recheck = self.unprovable;
-        for id in self.flights.copies(block).to_vec() {
-            self.give_up(ctx, id);
-        }
+        self.recall_copies(ctx, block);
         if new || wanted {
             ctx.emit(HubEvent::Block { core: self.id, index: block });
         }
@@ -290,43 +233,6 @@ impl Replica {
         if self.ranges.values().any(|range| range.low == block) {
             self.check_ranges(ctx, core);
         }
-    }
-
-    /// Takes a request back.
-    pub fn give_up(&mut self, ctx: &mut Ctx, id: u64) {
-        let Some(flight) = self.flights.remove(id) else { return };
-        if let Some(peer) = self.peers.get_mut(&flight.conn) {
-            peer.pace.dropped(&flight);
-        }
-        self.settle(id, &flight);
-        self.send_cancel(ctx, flight.conn, id);
-    }
-
-    /// Takes back requests for a block if nobody wants it any more.
-    pub fn give_up_block(&mut self, ctx: &mut Ctx, block: u64) {
-        let wanted = self.blocks.get(block).is_some()
-            || self.ranges.values().any(|r| (r.low..r.end).contains(&block));
-        if wanted {
-            return;
-        }
-        for id in self.flights.copies(block).to_vec() {
-            // One that brings the head as well is let be.
-            if self.flights.get(id).is_some_and(|flight| flight.request.upgrade.is_none()) {
-                self.give_up(ctx, id);
-            }
-        }
-    }
-
-    /// Takes back requests for blocks of a range that nobody wants any more.
-    pub fn give_up_range(&mut self, ctx: &mut Ctx, blocks: Range<u64>) {
-        let of_range = |flight: &Flight| flight.block().filter(|block| blocks.contains(block));
-        let flying: Vec<u64> =
-            self.flights.iter().filter_map(|(_, flight)| of_range(flight)).collect();
-        flying.into_iter().for_each(|block| self.give_up_block(ctx, block));
-    }
-
-    fn send_cancel(&mut self, ctx: &mut Ctx, conn: ConnId, request: u64) {
-        self.send(ctx, conn, &Message::Cancel { request });
     }
 
     /// Moves the starts of ranges up and ends those that are complete.
@@ -351,9 +257,7 @@ impl Replica {
         let here: Vec<u64> = self.blocks.iter().map(|(b, _)| b).filter(|b| core.has(*b)).collect();
         for block in here {
             self.blocks.remove(block);
-            for id in self.flights.copies(block).to_vec() {
-                self.give_up(ctx, id);
-            }
+            self.recall_copies(ctx, block);
             ctx.emit(HubEvent::Block { core: self.id, index: block });
         }
     }

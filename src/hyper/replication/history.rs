@@ -11,6 +11,7 @@
 
 use super::connection::Ctx;
 use super::inflight::Flight;
+use super::outcome::Outcome;
 use super::refusal::Refusal;
 use super::replica::Replica;
 use super::violation::Violation;
@@ -101,7 +102,9 @@ impl Replica {
         self.split = true;
         self.upgrade_wanted = false;
         let flying: Vec<u64> = self.flights.iter().map(|(id, _)| id).collect();
-        flying.into_iter().for_each(|id| self.give_up(ctx, id));
+        for id in flying {
+            self.end(ctx, id, Outcome::Recalled);
+        }
         ctx.emit(HubEvent::TwoHistories { core: self.id, length });
     }
 }

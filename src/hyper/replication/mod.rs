@@ -15,6 +15,7 @@
 //! | `seek.rs` | the same for bytes that are to be found |
 //! | `stir.rs` | how often what a peer says may make us look at all wishes |
 //! | `data.rs` | answers, and blocks that arrive |
+//! | `outcome.rs` | how a request of ours ends |
 //! | `refusal.rs` | why our core does not take an answer, and whose fault that is |
 //! | `unstored.rs`, `backoff.rs` | blocks that our storage does not take, and when it is tried again |
 //! | `serve.rs`, `upload.rs` | requests of others |
@@ -33,6 +34,7 @@ mod held;
 mod history;
 mod hub;
 mod inflight;
+mod outcome;
 mod pace;
 mod patience;
 mod peer;

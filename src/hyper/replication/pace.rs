@@ -118,7 +118,7 @@ impl Pace {
         self.flight_bytes += bytes;
     }
 
-    /// A request ended without a word from the peer: cancelled.
+    /// A request ended without a word from the peer.
     pub fn dropped(&mut self, flight: &Flight) {
         self.flights = self.flights.saturating_sub(1);
         self.flight_bytes = self.flight_bytes.saturating_sub(flight.bytes);

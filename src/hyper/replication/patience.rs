@@ -5,6 +5,7 @@
 
 use super::connection::Ctx;
 use super::inflight::Flight;
+use super::outcome::Outcome;
 use super::pick::WAITED_TOO_LONG;
 use super::replica::Replica;
 use super::{ConnId, HubEvent};
@@ -62,24 +63,13 @@ impl Replica {
             })
             .collect();
         for (id, hopeless) in late {
-            let Some(flight) = self.flights.get_mut(id) else { continue };
-            flight.late = true;
-            let flight = flight.clone();
-            let silent = self.is_silent(ctx, &flight, now);
-            if let Some(peer) = self.peers.get_mut(&flight.conn) {
+            let Some(flight) = self.flights.get(id) else { continue };
+            let (conn, silent) = (flight.conn, self.is_silent(ctx, flight, now));
+            if let Some(peer) = self.peers.get_mut(&conn) {
                 // Until it answers, or until it may be tried once more.
                 peer.pace.stalled = silent && !hopeless;
             }
-            if hopeless {
-                self.give_up(ctx, id);
-                if let Some(peer) = self.peers.get_mut(&flight.conn) {
-                    peer.refused = None; // it may be asked once more
-                }
-            } else if flight.request.upgrade.is_some() {
-                // Its answer is still welcome, but nobody waits for it any more.
-                self.refuse(&flight);
-            }
-            self.put_back(id, &flight);
+            self.end(ctx, id, if hopeless { Outcome::Hopeless } else { Outcome::Overdue });
         }
     }
 

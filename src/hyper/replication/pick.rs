@@ -7,6 +7,7 @@
 
 use super::connection::Ctx;
 use super::inflight::Flight;
+use super::outcome::Outcome;
 use super::peer::Peer;
 use super::replica::Replica;
 use super::wire::{Message, RequestMessage, SEGMENT};
@@ -272,7 +273,7 @@ impl Replica {
         };
         let Some((id, block)) = found else { return false };
         let priority = self.blocks.get(block).is_some_and(|wish| wish.priority);
-        self.give_up(ctx, id);
+        self.end(ctx, id, Outcome::Recalled);
         self.ask_block(ctx, core, conn, block, priority);
         true
     }

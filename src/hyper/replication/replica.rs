@@ -4,6 +4,7 @@ use super::backoff::Backoff;
 use super::connection::Ctx;
 use super::held::CHANNEL;
 use super::inflight::Flights;
+use super::outcome::Outcome;
 use super::peer::Peer;
 use super::violation::Violation;
 use super::wire::{self, Handshake, Message};
@@ -249,9 +250,7 @@ impl Replica {
             }
         }
         for id in self.flights.of_conn(conn) {
-            if let Some(flight) = self.flights.remove(id) {
-                self.put_back(id, &flight);
-            }
+            self.end(ctx, id, Outcome::Lost);
         }
         self.ranges.values_mut().for_each(|range| range.forget(conn));
         self.seeks_due = true;

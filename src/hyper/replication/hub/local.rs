@@ -1,6 +1,7 @@
 //! What local users wish for, and what they change.
 
 use super::Hub;
+use crate::hyper::replication::outcome::Outcome;
 use crate::hyper::replication::replica::SeekWish;
 use crate::hyper::replication::wishes::RangeWish;
 use crate::hyper::replication::{CoreId, HubEvent, RangeId, SeekId};
@@ -26,7 +27,7 @@ impl Hub {
     pub fn unwant_block(&mut self, id: CoreId, index: u64, now: Instant) {
         self.with(id, now, |replica, ctx, core| {
             if replica.blocks.withdraw(index) {
-                replica.give_up_block(ctx, index);
+                replica.recall_block(ctx, index);
                 replica.pump(ctx, core);
             }
         });
@@ -59,7 +60,7 @@ impl Hub {
         let Some(id) = self.ranges.remove(&range) else { return };
         self.with(id, now, |replica, ctx, core| {
             if let Some(wish) = replica.ranges.remove(&range) {
-                replica.give_up_range(ctx, wish.low..wish.end);
+                replica.recall_range(ctx, wish.low..wish.end);
                 replica.pump(ctx, core);
             }
         });
@@ -103,7 +104,7 @@ impl Hub {
         self.with(id, now, |replica, ctx, _| {
             let asked = replica.seeks.remove(&seek).map(|wish| wish.asked);
             for (flight, _) in asked.unwrap_or_default() {
-                replica.give_up(ctx, flight);
+                replica.end(ctx, flight, Outcome::Recalled);
             }
         });
         self.finish(now);
