@@ -13,8 +13,9 @@ mod mounted;
 pub use changes::{is_below, paths_below, topmost};
 
 use super::ledger::{Ledger, Seen, head, print};
+use super::place::locate;
 use super::rules::Rules;
-use super::scan::{Local, LocalKind, locate, open_file};
+use super::scan::{Local, LocalKind, open_file};
 use super::stores::is_store_database;
 use crate::hyper::blobs::{BlobError, BlobId, Writer};
 use crate::hyper::drive::{Drive, DriveError, DriveIndex, Entry, File, Found, Leaf};

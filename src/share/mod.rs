@@ -2,7 +2,7 @@
 //!
 //! | file | does |
 //! |---|---|
-//! | `scan`, `rules`, `patterns`, `mounts`, `stores` | what is in the folder, and what of it is shared |
+//! | `scan`, `rules`, `patterns`, `mounts`, `stores`, `place` | what is in the folder, and what of it is shared |
 //! | `root`, `folder` | whether it is still the folder that was shared |
 //! | `import`, `ledger` | bring the drive up to that, and remember of each file what a drive does not hold |
 //! | `follow`, `watch`, `pending` | when to look again, and where |
@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod mounts;
 pub mod patterns;
 mod pending;
+pub mod place;
 pub mod root;
 pub mod rules;
 pub mod scan;

@@ -4,8 +4,7 @@
 //! knows that, nothing new is shared from its folder. One that was deleted, emptied or written anew hides what it hid for
 //! another [`GRACE`], and while somebody is writing it: editors save by renaming, or empty a file before they fill it.
 
-use super::rules::IGNORE_FILE;
-use super::scan::locate;
+use super::place::locate;
 use crate::path::DrivePath;
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
@@ -21,6 +20,9 @@ use std::time::{Duration, Instant};
 pub const GRACE: Duration = Duration::from_secs(5);
 /// A program that keeps the file open for writing is waited for this long.
 const LONGEST_OPEN: Duration = Duration::from_secs(60);
+
+/// The file that says what is left out of the folder it lies in.
+pub const IGNORE_FILE: &str = ".hdriveignore";
 
 /// What the file of one folder says of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

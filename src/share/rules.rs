@@ -5,8 +5,8 @@
 //! is left out with it.
 
 use super::mounts::Mounts;
-use super::patterns::{IgnoreFiles, Patterns, Said};
-use super::scan::locate;
+use super::patterns::{IGNORE_FILE, IgnoreFiles, Patterns, Said};
+use super::place::locate;
 use super::stores::{FileId, is_store};
 use crate::path::DrivePath;
 use ignore::Match;
@@ -15,9 +15,6 @@ use std::collections::HashMap;
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-
-/// The file that says what is left out of the folder it lies in.
-pub const IGNORE_FILE: &str = ".hdriveignore";
 
 const STORE: &str = "this looks like a store of drives: secret keys are never shared";
 const BACKSLASH: &str = "other programs cannot get at a name with a backslash";

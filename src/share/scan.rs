@@ -1,5 +1,6 @@
 //! What is in a local folder now: every name that a drive can hold, with what tells a change.
 
+use super::place::locate;
 use super::rules::{Judge, Rules, Verdict};
 use super::stores::FileId;
 use crate::codec::MAX_INT;
@@ -214,11 +215,6 @@ fn within_folders(folder: &Path, path: &DrivePath) -> bool {
     })
 }
 
-/// Where `path` of the drive lies below `folder`.
-pub fn locate(folder: &Path, path: &DrivePath) -> PathBuf {
-    folder.join(path.as_str().trim_start_matches('/'))
-}
-
 /// Opens a file of the folder for reading. What was a file when it was looked at may be a link or a pipe by now:
 /// links are not followed, in no part of the path, and nothing waits for a writer.
 pub fn open_file(folder: &Path, path: &DrivePath) -> io::Result<fs::File> {
@@ -239,15 +235,6 @@ pub fn open_file(folder: &Path, path: &DrivePath) -> io::Result<fs::File> {
         true => Ok(file),
         false => Err(io::Error::other("it is no file any more")),
     }
-}
-
-/// The drive path of a local one; none outside `folder` or where a name cannot be one of a drive.
-pub fn drive_path(folder: &Path, full: &Path) -> Option<DrivePath> {
-    let below = full.strip_prefix(folder).ok()?.to_str()?;
-    if below.is_empty() {
-        return Some(DrivePath::root());
-    }
-    DrivePath::from_entry_key(&format!("/{below}")).ok()
 }
 
 /// A file's time; one that no JavaScript number can hold is the nearest that can.
@@ -346,15 +333,5 @@ mod tests {
         assert_eq!(milliseconds(-1, 500_000_000), -500);
         assert_eq!(milliseconds(i64::MAX, 999_999_999), (1 << 53) - 1);
         assert_eq!(milliseconds(i64::MIN, 0), 1 - (1 << 53));
-    }
-
-    #[test]
-    fn local_paths_map_to_drive_paths_and_back() {
-        let folder = Path::new("/f");
-        let path = drive_path(folder, Path::new("/f/a/b")).unwrap();
-        assert_eq!(path.as_str(), "/a/b");
-        assert_eq!(locate(folder, &path), Path::new("/f/a/b"));
-        assert_eq!(drive_path(folder, folder), Some(DrivePath::root()));
-        assert_eq!(drive_path(folder, Path::new("/elsewhere")), None);
     }
 }

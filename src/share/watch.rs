@@ -5,9 +5,10 @@
 //!
 //! Source: inotify(7)
 
+use super::patterns::IGNORE_FILE;
 use super::pending::Touch;
-use super::rules::{IGNORE_FILE, Judge, Rules, Verdict};
-use super::scan::locate;
+use super::place::locate;
+use super::rules::{Judge, Rules, Verdict};
 use crate::path::DrivePath;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;

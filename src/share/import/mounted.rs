@@ -5,8 +5,9 @@
 //! nothing is mounted any more what the drive holds stays. Of another filesystem than before nothing is taken, unless at
 //! least half of the drive's names are in it.
 
+use super::super::place::{drive_path, locate};
 use super::super::root::Identity;
-use super::super::scan::{Scan, drive_path, locate, scan_by};
+use super::super::scan::{Scan, scan_by};
 use super::changes::{is_below, leaves_below};
 use super::{Import, Report, Trust};
 use crate::hyper::core::storage::StorageError;
