@@ -1,7 +1,8 @@
 //! [`Volume`] for a Hyperdrive that keeps itself current; the only file here that knows one.
 
 use super::volume::{
-    Answer, BoxFuture, Changes, Entry, FileContent, Kind, Result, Volume, VolumeError, VolumeInfo,
+    BoxFuture, Changes, Entry, FileContent, Kind, MaybeLater, Result, Volume, VolumeError,
+    VolumeInfo,
 };
 use crate::hyper::blobs::BlobError;
 use crate::hyper::drive::{
@@ -39,17 +40,17 @@ impl DriveVolume {
     fn with_index<T: Send + 'static>(
         &self,
         answer: impl FnOnce(&DriveIndex) -> Result<T> + Send + 'static,
-    ) -> Answer<T> {
+    ) -> MaybeLater<T> {
         if let Some(index) = self.drive.index() {
-            return Answer::Now(answer(&index));
+            return MaybeLater::Now(answer(&index));
         }
         if self.drive.db().reach().borrow().peers == 0 {
-            return Answer::Now(answer(&DriveIndex::default()));
+            return MaybeLater::Now(answer(&DriveIndex::default()));
         }
         let (drive, patience) = (self.drive.clone(), self.patience);
         let wait = async move { drive.ready(patience).await.map_err(volume_error) };
         let wait = until_closed(self.closed.subscribe(), wait);
-        Answer::Later(Box::pin(async move { answer(&*wait.await?) }))
+        MaybeLater::Later(Box::pin(async move { answer(&*wait.await?) }))
     }
 }
 
@@ -68,12 +69,12 @@ impl Volume for DriveVolume {
         self.fixed && self.drive.is_whole()
     }
 
-    fn lookup(&self, path: &DrivePath) -> Answer<Option<Entry>> {
+    fn lookup(&self, path: &DrivePath) -> MaybeLater<Option<Entry>> {
         let path = path.clone();
         self.with_index(move |index| Ok(index.lookup(&path).map(entry)))
     }
 
-    fn list(&self, dir: &DrivePath) -> Answer<Arc<Vec<(String, Entry)>>> {
+    fn list(&self, dir: &DrivePath) -> MaybeLater<Arc<Vec<(String, Entry)>>> {
         let dir = dir.clone();
         self.with_index(move |index| {
             let names = match index.lookup(&dir) {
@@ -86,7 +87,7 @@ impl Volume for DriveVolume {
         })
     }
 
-    fn open(&self, path: &DrivePath) -> Answer<Arc<dyn FileContent>> {
+    fn open(&self, path: &DrivePath) -> MaybeLater<Arc<dyn FileContent>> {
         let (path, drive, closed) = (path.clone(), self.drive.clone(), self.closed.subscribe());
         let patience = self.patience;
         self.with_index(move |index| {

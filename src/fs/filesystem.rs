@@ -1,6 +1,6 @@
 //! The operations on a mounted drive, free of kernel types.
 //!
-//! Each answers at once ([`Reply::Now`]) or promises to ([`Reply::Later`]), as the volume does.
+//! Each answers at once ([`MaybeLater::Now`]) or promises to ([`MaybeLater::Later`]), as the volume does.
 //!
 //! # Never an old answer after a new one
 //! A change bumps the *epoch* under its write lock, then the kernel is told to forget. A name or attribute may
@@ -17,7 +17,9 @@ use super::handle::{HandleId, Handles, OpenFile};
 use super::inode::{Ino, Inodes};
 use super::link::shown_target;
 use super::lock;
-use super::volume::{Answer, BoxFuture, Entry, FileContent, Kind, Volume, VolumeError, VolumeInfo};
+use super::volume::{
+    BoxFuture, Entry, FileContent, Kind, MaybeLater, Volume, VolumeError, VolumeInfo,
+};
 use super::xattr;
 use crate::path::{DrivePath, MAX_NAME, valid_name};
 use bytes::Bytes;
@@ -31,20 +33,8 @@ use std::time::Duration;
 /// Files of a frozen volume that are kept ready to read without having been opened.
 const READY_FILES: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 
-/// An answer that is here, or a promise of one.
-pub enum Reply<T> {
-    Now(Result<T>),
-    Later(Promise<T>),
-}
-
-/// A promise of an answer.
-pub type Promise<T> = std::pin::Pin<Box<dyn Future<Output = Result<T>> + Send + 'static>>;
-
-impl<T> From<Result<T>> for Reply<T> {
-    fn from(result: Result<T>) -> Self {
-        Self::Now(result)
-    }
-}
+/// The promise of an answer.
+pub type Promise<T> = BoxFuture<Result<T>>;
 
 /// Answers of the volume that were asked for while this is held are still true.
 pub struct Published<'a>(RwLockReadGuard<'a, u64>);
@@ -82,7 +72,7 @@ impl Filesystem {
     /// A mount of `volume` whose waits end after `deadline`; the volume's own should be shorter.
     pub fn new(volume: Arc<dyn Volume>, deadline: Duration) -> Self {
         let root = match volume.lookup(&DrivePath::root()) {
-            Answer::Now(Ok(Some(entry))) if entry.kind == Kind::Directory => entry,
+            MaybeLater::Now(Ok(Some(entry))) if entry.kind == Kind::Directory => entry,
             _ => empty_root(),
         };
         Self {
@@ -135,17 +125,17 @@ impl Filesystem {
     /// The entry that `name` stands for in `parent`; none if there is none.
     ///
     /// The caller completes it with [`Filesystem::found`] while it publishes.
-    pub fn lookup(&self, parent: Ino, name: &OsStr) -> Reply<Option<Entry>> {
+    pub fn lookup(&self, parent: Ino, name: &OsStr) -> MaybeLater<Option<Entry>, FsError> {
         let path = match self.child(parent, name) {
             Ok(Some(path)) => path,
-            Ok(None) => return Reply::Now(Ok(None)),
-            Err(error) => return Reply::Now(Err(error)),
+            Ok(None) => return MaybeLater::Now(Ok(None)),
+            Err(error) => return MaybeLater::Now(Err(error)),
         };
         match self.volume.lookup(&path) {
-            Answer::Now(result) => Reply::Now(present(result)),
-            Answer::Later(future) => {
+            MaybeLater::Now(result) => MaybeLater::Now(present(result)),
+            MaybeLater::Later(future) => {
                 let answer = self.bounded(future);
-                Reply::Later(Box::pin(async { present(answer.await) }))
+                MaybeLater::Later(Box::pin(async { present(answer.await) }))
             }
         }
     }
@@ -192,8 +182,8 @@ impl Filesystem {
             return Ok((entry, true));
         }
         match self.volume.lookup(path) {
-            Answer::Now(result) => Ok((present(result)?, true)),
-            Answer::Later(_) => Ok((entry, false)),
+            MaybeLater::Now(result) => Ok((present(result)?, true)),
+            MaybeLater::Later(_) => Ok((entry, false)),
         }
     }
 
@@ -210,10 +200,10 @@ impl Filesystem {
         let answer = self.volume.lookup(&path);
         let mut inodes = lock(&self.inodes);
         match answer {
-            Answer::Now(Ok(Some(entry))) => {
+            MaybeLater::Now(Ok(Some(entry))) => {
                 inodes.bind(&path, entry);
             }
-            Answer::Now(Ok(None) | Err(VolumeError::NotFound | VolumeError::NotADirectory)) => {
+            MaybeLater::Now(Ok(None) | Err(VolumeError::NotFound | VolumeError::NotADirectory)) => {
                 inodes.unlink(&path);
             }
             _ => {}
@@ -249,24 +239,24 @@ impl Filesystem {
     // ---- files ----
 
     /// Opens a file at the revision its inode shows.
-    pub fn open(self: &Arc<Self>, ino: Ino) -> Reply<Opened> {
+    pub fn open(self: &Arc<Self>, ino: Ino) -> MaybeLater<Opened, FsError> {
         let answer = match self.content(ino) {
             Ok(answer) => answer,
-            Err(error) => return Reply::Now(Err(error)),
+            Err(error) => return MaybeLater::Now(Err(error)),
         };
         match answer {
-            Answer::Now(content) => {
-                Reply::Now(content.map_err(Into::into).and_then(|c| self.opened(ino, c)))
+            MaybeLater::Now(content) => {
+                MaybeLater::Now(content.map_err(Into::into).and_then(|c| self.opened(ino, c)))
             }
-            Answer::Later(future) => {
+            MaybeLater::Later(future) => {
                 let (fs, content) = (self.clone(), self.bounded(future));
-                Reply::Later(Box::pin(async move { fs.opened(ino, content.await?) }))
+                MaybeLater::Later(Box::pin(async move { fs.opened(ino, content.await?) }))
             }
         }
     }
 
     /// What an inode reads: the same for all who have it open.
-    fn content(&self, ino: Ino) -> Result<Answer<Arc<dyn FileContent>>> {
+    fn content(&self, ino: Ino) -> Result<MaybeLater<Arc<dyn FileContent>>> {
         let path = {
             let inodes = lock(&self.inodes);
             let node = inodes.get(ino).ok_or(FsError::Stale)?;
@@ -276,7 +266,7 @@ impl Filesystem {
                 Kind::Symlink => return Err(FsError::Stale),
             }
             if let Some(content) = &node.content {
-                return Ok(Answer::Now(Ok(content.clone())));
+                return Ok(MaybeLater::Now(Ok(content.clone())));
             }
             if !node.linked {
                 return Err(FsError::Stale);
@@ -322,32 +312,32 @@ impl Filesystem {
         handle: HandleId,
         offset: u64,
         len: usize,
-    ) -> Reply<Vec<Bytes>> {
+    ) -> MaybeLater<Vec<Bytes>, FsError> {
         if let Some(file) = self.files.get(handle) {
             return read_file(file, offset, len, self.deadline);
         }
         if !self.frozen() {
-            return Reply::Now(Err(FsError::BadHandle));
+            return MaybeLater::Now(Err(FsError::BadHandle));
         }
         if let Some(file) = lock(&self.ready).get(&ino) {
             return read_file(file.clone(), offset, len, self.deadline);
         }
         match self.content(ino) {
-            Ok(Answer::Now(Ok(content))) => {
+            Ok(MaybeLater::Now(Ok(content))) => {
                 read_file(self.make_ready(ino, content), offset, len, self.deadline)
             }
-            Ok(Answer::Now(Err(error))) => Reply::Now(Err(error.into())),
-            Ok(Answer::Later(future)) => {
+            Ok(MaybeLater::Now(Err(error))) => MaybeLater::Now(Err(error.into())),
+            Ok(MaybeLater::Later(future)) => {
                 let (fs, content) = (self.clone(), self.bounded(future));
-                Reply::Later(Box::pin(async move {
+                MaybeLater::Later(Box::pin(async move {
                     let file = fs.make_ready(ino, content.await?);
                     match read_file(file, offset, len, fs.deadline) {
-                        Reply::Now(result) => result,
-                        Reply::Later(future) => future.await,
+                        MaybeLater::Now(result) => result,
+                        MaybeLater::Later(future) => future.await,
                     }
                 }))
             }
-            Err(error) => Reply::Now(Err(error)),
+            Err(error) => MaybeLater::Now(Err(error)),
         }
     }
 
@@ -403,28 +393,28 @@ fn read_file(
     offset: u64,
     len: usize,
     deadline: Duration,
-) -> Reply<Vec<Bytes>> {
+) -> MaybeLater<Vec<Bytes>, FsError> {
     let len = match file.content.size() {
         Some(size) => len.min(usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX)),
         None => len,
     };
     if len == 0 {
-        return Reply::Now(Ok(Vec::new()));
+        return MaybeLater::Now(Ok(Vec::new()));
     }
     let span = len as u64;
     let local = file.content.read_local(offset, len);
     file.read_ahead(offset, span);
     match local {
-        Ok(Some(parts)) => return Reply::Now(Ok(parts)),
+        Ok(Some(parts)) => return MaybeLater::Now(Ok(parts)),
         Ok(None) => {}
-        Err(error) => return Reply::Now(Err(error.into())),
+        Err(error) => return MaybeLater::Now(Err(error.into())),
     }
     if file.just_timed_out(offset, span) {
         let why = "the same bytes did not come just now".to_owned();
-        return Reply::Now(Err(VolumeError::TimedOut(why).into()));
+        return MaybeLater::Now(Err(VolumeError::TimedOut(why).into()));
     }
     let bytes = bounded(file.content.read(offset, len), deadline);
-    Reply::Later(Box::pin(async move {
+    MaybeLater::Later(Box::pin(async move {
         let result = bytes.await;
         if matches!(result, Err(VolumeError::TimedOut(_))) {
             file.note_timeout(offset, span);

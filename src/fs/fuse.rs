@@ -6,13 +6,14 @@
 
 use super::attr::{Attr, Look, file_type};
 use super::errno::{FsError, Result};
-use super::filesystem::{Filesystem as Operations, Promise, Reply};
+use super::filesystem::{Filesystem as Operations, Promise};
 use super::handle::HandleId;
 use super::inode::Ino;
 use super::pending::Pending;
 use super::reply::{
     GENERATION, failed, reply_bytes, reply_entry, reply_opened, reply_opened_dir, reply_xattr,
 };
+use super::volume::MaybeLater;
 use fuser::{
     AccessFlags, Errno, FileHandle, Filesystem, INodeNo, InitFlags, IoctlFlags, KernelConfig,
     LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyData, ReplyDirectory,
@@ -133,10 +134,10 @@ impl Filesystem for Fuse {
             let parent = ino(parent);
             let asked = self.fs.publish().epoch();
             match self.fs.lookup(parent, name) {
-                Reply::Now(result) => {
+                MaybeLater::Now(result) => {
                     reply_entry(&self.fs, &self.look, (parent, name), asked, result, reply)
                 }
-                Reply::Later(promise) => {
+                MaybeLater::Later(promise) => {
                     let (fs, look, name) = (self.fs.clone(), self.look, OsString::from(name));
                     self.later("lookup", req, promise, move |result| {
                         reply_entry(&fs, &look, (parent, &name), asked, result, reply)
@@ -182,8 +183,8 @@ impl Filesystem for Fuse {
                 return reply.error(Errno::ENOSYS);
             }
             match self.fs.open(ino(number)) {
-                Reply::Now(result) => reply_opened(reply, result),
-                Reply::Later(promise) => {
+                MaybeLater::Now(result) => reply_opened(reply, result),
+                MaybeLater::Later(promise) => {
                     self.later("open", req, promise, move |result| reply_opened(reply, result));
                 }
             }
@@ -203,8 +204,8 @@ impl Filesystem for Fuse {
     ) {
         guarded("read", req, number, || {
             match self.fs.read(ino(number), handle(fh), offset, size as usize) {
-                Reply::Now(result) => reply_bytes("read", reply, result),
-                Reply::Later(promise) => self.later("read", req, promise, move |result| {
+                MaybeLater::Now(result) => reply_bytes("read", reply, result),
+                MaybeLater::Later(promise) => self.later("read", req, promise, move |result| {
                     reply_bytes("read", reply, result);
                 }),
             }
@@ -231,8 +232,8 @@ impl Filesystem for Fuse {
         guarded("opendir", req, number, || {
             let asked = self.fs.publish().epoch();
             match self.fs.opendir(ino(number), asked) {
-                Reply::Now(result) => reply_opened_dir(reply, result),
-                Reply::Later(promise) => self.later("opendir", req, promise, move |result| {
+                MaybeLater::Now(result) => reply_opened_dir(reply, result),
+                MaybeLater::Later(promise) => self.later("opendir", req, promise, move |result| {
                     reply_opened_dir(reply, result);
                 }),
             }

@@ -6,7 +6,7 @@
 
 use super::filesystem::Filesystem;
 use super::inode::{Bound, Ino};
-use super::volume::{Answer, Changes, Kind};
+use super::volume::{Changes, Kind, MaybeLater};
 use crate::path::DrivePath;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -120,7 +120,7 @@ fn apply(
         let parent = path.parent().and_then(|parent| inodes.at(&parent));
         directories.extend(parent);
         match (known, entry) {
-            (Some(ino), Answer::Now(Ok(Some(entry)))) => {
+            (Some(ino), MaybeLater::Now(Ok(Some(entry)))) => {
                 let (kind, revision) = (entry.kind, entry.revision);
                 let bound = inodes.bind(path, entry);
                 let stale_pages = inodes
@@ -138,7 +138,7 @@ fn apply(
                     _ => messages.push(Message::Inode(ino)),
                 }
             }
-            (Some(ino), Answer::Now(Ok(None))) => {
+            (Some(ino), MaybeLater::Now(Ok(None))) => {
                 inodes.unlink(path);
                 messages.push(match parent {
                     Some(parent) => Message::Deleted(parent, ino, name),

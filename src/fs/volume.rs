@@ -1,8 +1,8 @@
 //! What the filesystem needs from a drive, and nothing else.
 //!
 //! `filesystem.rs` and everything above it speaks only this; `drive.rs` implements it for a Hyperdrive.
-//! Answers that are here are given at once ([`Answer::Now`]); answers that a peer must be asked for come
-//! as a future ([`Answer::Later`]), so that the caller can free the FUSE thread first.
+//! Answers that are here are given at once ([`MaybeLater::Now`]); answers that a peer must be asked for come
+//! as a future ([`MaybeLater::Later`]), so that the caller can free the FUSE thread first.
 
 use crate::path::DrivePath;
 use bytes::Bytes;
@@ -36,10 +36,16 @@ pub enum VolumeError {
 
 pub type Result<T> = std::result::Result<T, VolumeError>;
 
-/// An answer that is here, or a promise of one. A promise ends by itself within the read timeout.
-pub enum Answer<T> {
-    Now(Result<T>),
-    Later(BoxFuture<Result<T>>),
+/// A result that is here, or the promise of one. A promise ends by itself within the read timeout.
+pub enum MaybeLater<T, E = VolumeError> {
+    Now(std::result::Result<T, E>),
+    Later(BoxFuture<std::result::Result<T, E>>),
+}
+
+impl<T, E> From<std::result::Result<T, E>> for MaybeLater<T, E> {
+    fn from(result: std::result::Result<T, E>) -> Self {
+        Self::Now(result)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -94,11 +100,11 @@ pub trait Volume: Send + Sync + 'static {
         false
     }
     /// The entry at `path`; `None` when there is none.
-    fn lookup(&self, path: &DrivePath) -> Answer<Option<Entry>>;
+    fn lookup(&self, path: &DrivePath) -> MaybeLater<Option<Entry>>;
     /// Name and entry of everything directly in `dir`, in name order.
-    fn list(&self, dir: &DrivePath) -> Answer<Arc<Vec<(String, Entry)>>>;
+    fn list(&self, dir: &DrivePath) -> MaybeLater<Arc<Vec<(String, Entry)>>>;
     /// Content of the file that `lookup` just told; it stays readable when the name changes.
-    fn open(&self, path: &DrivePath) -> Answer<Arc<dyn FileContent>>;
+    fn open(&self, path: &DrivePath) -> MaybeLater<Arc<dyn FileContent>>;
     /// Bytes of `path` (all below it for a directory) that are in the local store, for `user.hdrive.cached`.
     fn cached_bytes(&self, path: &DrivePath) -> u64;
     /// Calls `listener` on each change made by others, after `lookup` and `list` answer with the new

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use hdrive::fs::volume::{
-    Answer, BoxFuture, Changes, Entry, FileContent, Kind, Result, Volume, VolumeError, VolumeInfo,
+    BoxFuture, Changes, Entry, FileContent, Kind, MaybeLater, Result, Volume, VolumeError,
+    VolumeInfo,
 };
 use hdrive::path::DrivePath;
 use std::collections::BTreeMap;
@@ -208,21 +209,23 @@ fn behave<T: Send + 'static>(
     behaviour: Behaviour,
     mut closed: watch::Receiver<bool>,
     value: Result<T>,
-) -> Answer<T> {
+) -> MaybeLater<T> {
     match behaviour {
-        Behaviour::Here | Behaviour::Partly(..) => Answer::Now(value),
+        Behaviour::Here | Behaviour::Partly(..) => MaybeLater::Now(value),
         Behaviour::Panic => panic!("told to panic"),
-        Behaviour::LatePanic => Answer::Later(Box::pin(async { panic!("told to panic late") })),
-        Behaviour::Never => Answer::Later(Box::pin(std::future::pending())),
-        Behaviour::After(time) | Behaviour::Missing(time) => Answer::Later(Box::pin(async move {
-            tokio::select! {
-                () = tokio::time::sleep(time) => match behaviour {
-                    Behaviour::Missing(_) => Err(VolumeError::TimedOut("no peer has it".into())),
-                    _ => value,
-                },
-                _ = closed.wait_for(|closed| *closed) => Err(VolumeError::Closed),
-            }
-        })),
+        Behaviour::LatePanic => MaybeLater::Later(Box::pin(async { panic!("told to panic late") })),
+        Behaviour::Never => MaybeLater::Later(Box::pin(std::future::pending())),
+        Behaviour::After(time) | Behaviour::Missing(time) => {
+            MaybeLater::Later(Box::pin(async move {
+                tokio::select! {
+                    () = tokio::time::sleep(time) => match behaviour {
+                        Behaviour::Missing(_) => Err(VolumeError::TimedOut("no peer has it".into())),
+                        _ => value,
+                    },
+                    _ = closed.wait_for(|closed| *closed) => Err(VolumeError::Closed),
+                }
+            }))
+        }
     }
 }
 
@@ -242,15 +245,15 @@ impl Volume for TestVolume {
         self.frozen.load(Ordering::Relaxed)
     }
 
-    fn lookup(&self, at: &DrivePath) -> Answer<Option<Entry>> {
+    fn lookup(&self, at: &DrivePath) -> MaybeLater<Option<Entry>> {
         self.counts.lookups.fetch_add(1, Ordering::Relaxed);
         match self.item(at) {
             Some(item) => behave(item.looking, self.closed.subscribe(), Ok(Some(item.entry))),
-            None => Answer::Now(Ok(None)),
+            None => MaybeLater::Now(Ok(None)),
         }
     }
 
-    fn list(&self, dir: &DrivePath) -> Answer<Arc<Vec<(String, Entry)>>> {
+    fn list(&self, dir: &DrivePath) -> MaybeLater<Arc<Vec<(String, Entry)>>> {
         self.counts.lists.fetch_add(1, Ordering::Relaxed);
         let state = self.state.lock().unwrap();
         let children = state.items.iter().filter(|(key, _)| key.parent().as_ref() == Some(dir));
@@ -259,12 +262,12 @@ impl Volume for TestVolume {
         if let Some((_, first)) = names.first().cloned() {
             names.extend(state.impossible.iter().map(|name| (name.clone(), first.clone())));
         }
-        Answer::Now(Ok(Arc::new(names)))
+        MaybeLater::Now(Ok(Arc::new(names)))
     }
 
-    fn open(&self, at: &DrivePath) -> Answer<Arc<dyn FileContent>> {
+    fn open(&self, at: &DrivePath) -> MaybeLater<Arc<dyn FileContent>> {
         match self.item(at) {
-            Some(item) => Answer::Now(Ok(Arc::new(TestContent {
+            Some(item) => MaybeLater::Now(Ok(Arc::new(TestContent {
                 bytes: item.bytes,
                 size: item.entry.sure.then_some(item.entry.size),
                 revision: item.entry.revision,
@@ -272,7 +275,7 @@ impl Volume for TestVolume {
                 closed: self.closed.subscribe(),
                 counts: self.counts.clone(),
             }))),
-            None => Answer::Now(Err(VolumeError::NotFound)),
+            None => MaybeLater::Now(Err(VolumeError::NotFound)),
         }
     }
 
@@ -345,8 +348,8 @@ impl FileContent for TestContent {
             other => other,
         };
         match behave(behaviour, self.closed.clone(), Ok(self.slices(offset, len))) {
-            Answer::Now(result) => Box::pin(async { result }),
-            Answer::Later(future) => future,
+            MaybeLater::Now(result) => Box::pin(async { result }),
+            MaybeLater::Later(future) => future,
         }
     }
 

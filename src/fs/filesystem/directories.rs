@@ -1,13 +1,13 @@
 //! Directories: opened with a snapshot of their names, told name by name.
 
-use super::{Filesystem, Published, Reply, child_of};
+use super::{Filesystem, Published, child_of};
 use crate::fs::attr::Attr;
 use crate::fs::dir::{self, Listing, OpenDir};
 use crate::fs::errno::{FsError, Result};
 use crate::fs::handle::HandleId;
 use crate::fs::inode::{Ino, Inodes};
 use crate::fs::lock;
-use crate::fs::volume::{Answer, Kind};
+use crate::fs::volume::{Kind, MaybeLater};
 use crate::path::DrivePath;
 use std::sync::Arc;
 
@@ -22,17 +22,19 @@ pub struct DirItem<'a> {
 
 impl Filesystem {
     /// Opens a directory with a snapshot of its names.
-    pub fn opendir(self: &Arc<Self>, ino: Ino, asked: u64) -> Reply<HandleId> {
+    pub fn opendir(self: &Arc<Self>, ino: Ino, asked: u64) -> MaybeLater<HandleId, FsError> {
         let path = match self.path(ino) {
             Ok(path) => path,
-            Err(error) => return Reply::Now(Err(error)),
+            Err(error) => return MaybeLater::Now(Err(error)),
         };
         match self.volume.list(&path) {
-            Answer::Now(Ok(listing)) => Reply::Now(Ok(self.opened_dir(ino, path, asked, listing))),
-            Answer::Now(Err(error)) => Reply::Now(Err(error.into())),
-            Answer::Later(future) => {
+            MaybeLater::Now(Ok(listing)) => {
+                MaybeLater::Now(Ok(self.opened_dir(ino, path, asked, listing)))
+            }
+            MaybeLater::Now(Err(error)) => MaybeLater::Now(Err(error.into())),
+            MaybeLater::Later(future) => {
                 let (fs, listing) = (self.clone(), self.bounded(future));
-                Reply::Later(Box::pin(async move {
+                MaybeLater::Later(Box::pin(async move {
                     let listing = listing.await?;
                     Ok(fs.opened_dir(ino, path, asked, listing))
                 }))
@@ -125,7 +127,7 @@ impl Filesystem {
         let (epoch, listing) = dir.snapshot();
         if offset == 0
             && epoch != now.epoch()
-            && let Answer::Now(Ok(fresh)) = self.volume.list(&dir.path)
+            && let MaybeLater::Now(Ok(fresh)) = self.volume.list(&dir.path)
         {
             dir.replace(now.epoch(), fresh.clone());
             return (now.epoch(), fresh);

@@ -52,7 +52,7 @@ pub use commit::{Flush, Prepared, commit};
 pub use error::{ApplyError, CoreError};
 pub use message::{Proof, Request};
 pub use place::BlockPlace;
-pub use prove::{Answer, Applied};
+pub use prove::{Applied, Provable};
 pub use secrecy::Secrecy;
 pub use staging::{Piece, Staging};
 pub use storage::{Durability, Storage};

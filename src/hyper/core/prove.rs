@@ -7,13 +7,13 @@ use super::{ApplyError, Core, CoreError, MAX_BLOCKS, Result};
 use crate::crypto::Hash;
 use bytes::Bytes;
 
-/// What to answer to a request.
+/// What a peer asks for, as far as it can be proven.
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
     reason = "taken apart where it is made; a box would cost an allocation per block served"
 )]
-pub enum Answer {
+pub enum Provable {
     /// Complete, the block's value included.
     Proof(Proof),
     /// The block, or a node that the proof needs, is not here.
@@ -37,9 +37,9 @@ pub struct Applied {
 
 impl Core {
     /// The proof for a peer's request, whose fork is the caller's to compare.
-    pub fn create_proof(&self, request: &Request) -> Result<Answer> {
+    pub fn create_proof(&self, request: &Request) -> Result<Provable> {
         if request.block.is_some_and(|block| self.head.length > 0 && !self.has(block.index)) {
-            return Ok(Answer::NotHere);
+            return Ok(Provable::NotHere);
         }
         let mut request = request.clone();
         let verifier = self.identity.verifier.as_ref();
@@ -48,20 +48,20 @@ impl Core {
         }
         let mut proof = match tree::make_proof(&self.head, &self.view(), &request) {
             Ok(proof) => proof,
-            Err(ProofError::Invalid(why)) => return Ok(Answer::Invalid(why)),
-            Err(ProofError::Missing(_)) => return Ok(Answer::NotHere),
+            Err(ProofError::Invalid(why)) => return Ok(Provable::Invalid(why)),
+            Err(ProofError::Missing(_)) => return Ok(Provable::NotHere),
             Err(ProofError::Io(error)) => return Err(error.into()),
         };
         if let Some(block) = &mut proof.block {
             match self.stored_block(block.index)? {
                 Some(value) => block.value = value,
-                None => return Ok(Answer::NotHere),
+                None => return Ok(Provable::NotHere),
             }
         }
         if request.manifest {
             proof.manifest = self.told_manifest().cloned();
         }
-        Ok(Answer::Proof(proof))
+        Ok(Provable::Proof(proof))
     }
 
     /// Takes a peer's answer if it holds. That it is what was asked for is the caller's to check. `leaf` is the

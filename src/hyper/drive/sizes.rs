@@ -27,16 +27,16 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 pub(super) type Learnt = (DrivePath, BlobId, Result<u64, BlobError>);
 
 /// What a map told of its content.
-type Answer = (BlobId, Result<u64, BlobError>);
+type Told = (BlobId, Result<u64, BlobError>);
 
 /// The maps that are looked for. Dropped, it stops.
 pub(super) struct Sizes {
     /// Every map that is asked for, waits or failed, so that none is asked for twice, and the files that have it.
     known: HashMap<BlobId, Vec<DrivePath>>,
     waiting: VecDeque<BlobId>,
-    asked: JoinSet<Answer>,
+    asked: JoinSet<Told>,
     /// Answers that are not handed on yet.
-    answers: Vec<Answer>,
+    answers: Vec<Told>,
     /// Those that did not come, and when they are asked for again.
     failed: Vec<BlobId>,
     again: Instant,
@@ -123,7 +123,7 @@ impl Sizes {
     }
 
     /// The answer for each file that has the map; none if nobody had it.
-    fn sort(&mut self, (id, size): Answer) -> Vec<Learnt> {
+    fn sort(&mut self, (id, size): Told) -> Vec<Learnt> {
         self.fresh.remove(&id);
         let Some(paths) = self.known.remove(&id) else { return Vec::new() };
         if let Err(BlobError::Source(error)) = &size {

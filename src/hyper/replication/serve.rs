@@ -10,7 +10,7 @@ use super::upload::Job;
 use super::violation::{MAX_INVALID_REQUESTS, MAX_LENGTH, Violation};
 use super::wire::{Message, Reason, RequestMessage, SEGMENT, Want};
 use crate::hyper::core::message::Proof;
-use crate::hyper::core::{Answer, Core};
+use crate::hyper::core::{Core, Provable};
 
 /// How far beyond its last sync a peer may announce blocks: an append is announced before the sync that
 /// tells its length.
@@ -76,12 +76,12 @@ impl Replica {
         let manifest = core.told_manifest().filter(|_| request.manifest);
         let answer = match fork == core.fork() {
             true => core.create_proof(&request),
-            false => Ok(Answer::NotHere),
+            false => Ok(Provable::NotHere),
         };
         let proof = match answer {
-            Ok(Answer::Proof(proof)) => Some(proof),
-            Ok(Answer::Invalid(_)) => return self.on_invalid_request(ctx, conn, id),
-            Ok(Answer::NotHere) => None,
+            Ok(Provable::Proof(proof)) => Some(proof),
+            Ok(Provable::Invalid(_)) => return self.on_invalid_request(ctx, conn, id),
+            Ok(Provable::NotHere) => None,
             Err(error) => {
                 tracing::debug!(core = ?self.discovery, "not answered");
                 tracing::warn!("what a peer asked for cannot be read: {error}");

@@ -6,7 +6,7 @@ use crate::hyper::core::storage::crash::CrashMedium;
 use crate::hyper::core::storage::memory::memory;
 use crate::hyper::core::storage::{Staged, Storage};
 use crate::hyper::core::tree::testing::key_pair;
-use crate::hyper::core::{Answer, CreateOptions, Durability};
+use crate::hyper::core::{CreateOptions, Durability, Provable};
 use crate::hyper::source::{BlockLog, BlockSource};
 use std::time::Duration;
 
@@ -80,7 +80,7 @@ fn reader() -> (CoreHandle, mpsc::UnboundedReceiver<Wish>) {
         manifest: true,
         ..Request::default()
     };
-    let Ok(Answer::Proof(mut proof)) = writer.create_proof(&request) else { panic!("no proof") };
+    let Ok(Provable::Proof(mut proof)) = writer.create_proof(&request) else { panic!("no proof") };
     proof.manifest = writer.manifest().cloned();
     let mut core = Core::create(&memory(), CreateOptions::reader(*writer.key())).unwrap();
     core.apply_proof(&proof, None).unwrap();

@@ -4,7 +4,7 @@ use super::*;
 use crate::hyper::bee::Metadata;
 use crate::hyper::cache::BlockCache;
 use crate::hyper::core::message::{NodeRequest, Request, UpgradeRequest};
-use crate::hyper::core::{Answer, storage::memory};
+use crate::hyper::core::{Provable, storage::memory};
 use crate::hyper::drive::{Drive, Entry, LiveDrive, fix_key};
 use crate::hyper::session::Patience;
 use crate::hyper::source::BlockLog;
@@ -65,7 +65,7 @@ fn hostile(contents: CoreKey, more: bool) -> CoreHandle {
 fn take(node: &Node, from: &CoreHandle) -> CoreHandle {
     let to = node.store().by_key(from.key(), None).unwrap();
     let ask = |request: Request| match from.core().create_proof(&request).unwrap() {
-        Answer::Proof(proof) => proof,
+        Provable::Proof(proof) => proof,
         other => panic!("{other:?}"),
     };
     let length = from.core().length();

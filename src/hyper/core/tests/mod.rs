@@ -33,7 +33,7 @@ fn is_sound(core: &Core, block: u64) -> Option<bool> {
 
 fn proof(from: &Core, request: Request) -> Proof {
     match from.create_proof(&request).unwrap() {
-        Answer::Proof(proof) => proof,
+        Provable::Proof(proof) => proof,
         other => panic!("{other:?} to {request:?}"),
     }
 }
@@ -228,11 +228,11 @@ fn a_sparse_copy_grows_and_serves() {
     fetch(&mut third, &copy, 285);
     let absent = Some(NodeRequest { index: 100, nodes: 0 });
     let request = Request { block: absent, ..Request::default() };
-    assert!(matches!(copy.create_proof(&request).unwrap(), Answer::NotHere));
+    assert!(matches!(copy.create_proof(&request).unwrap(), Provable::NotHere));
     let seek = Some(SeekRequest { bytes: 5, padding: 0 });
     let sought = Some(NodeRequest { index: 1 << 30, nodes: 0 });
     let request = Request { hash: sought, seek, ..Request::default() };
-    assert!(!matches!(copy.create_proof(&request).unwrap(), Answer::Proof(_)));
+    assert!(!matches!(copy.create_proof(&request).unwrap(), Provable::Proof(_)));
 
     // It is all there after reopening.
     let key = *copy.discovery_key();

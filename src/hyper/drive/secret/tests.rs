@@ -5,7 +5,7 @@ use crate::hyper::bee::{Bee, Metadata};
 use crate::hyper::cache::BlockCache;
 use crate::hyper::core::message::{NodeRequest, Request, UpgradeRequest};
 use crate::hyper::core::storage::memory;
-use crate::hyper::core::{Answer, storage::Storage};
+use crate::hyper::core::{Provable, storage::Storage};
 use crate::hyper::drive::{Drive, Entry, LiveDrive};
 use crate::hyper::session::Patience;
 use crate::hyper::source::{BlockLog, BlockSource};
@@ -61,7 +61,7 @@ async fn get(drive: &Drive, name: &str) -> Vec<u8> {
 /// Copies all blocks of a core to another store, as a peer would send them.
 fn copy(from: &CoreHandle, to: &CoreHandle) {
     let ask = |request: Request| match from.core().create_proof(&request).unwrap() {
-        Answer::Proof(proof) => proof,
+        Provable::Proof(proof) => proof,
         other => panic!("{other:?}"),
     };
     let start = to.core().length();

@@ -16,7 +16,7 @@ mod transcripts;
 use super::*;
 use crate::hyper::core::storage::memory::memory;
 use crate::hyper::core::tree::testing::{block, key_pair};
-use crate::hyper::core::{Answer, CreateOptions, Durability};
+use crate::hyper::core::{CreateOptions, Durability, Provable};
 use crate::hyper::mux::Mux;
 use crate::hyper::replication::wire;
 use crate::key::{CoreKey, PublicKey};
@@ -376,7 +376,7 @@ impl Peer {
     fn answer(&mut self, of: &SharedCore, request: &wire::RequestMessage) -> Message {
         let answer = of.lock().unwrap().create_proof(&request.request);
         match answer.unwrap() {
-            Answer::Proof(proof) => Message::Data { request: request.id, proof },
+            Provable::Proof(proof) => Message::Data { request: request.id, proof },
             other => panic!("{other:?}"),
         }
     }

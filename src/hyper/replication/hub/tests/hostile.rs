@@ -436,7 +436,7 @@ fn random_messages_never_panic() {
                 _ => match peer.requests().pop() {
                     Some(request) if request.fork == 0 => {
                         match w.lock().unwrap().create_proof(&request.request).unwrap() {
-                            Answer::Proof(proof) => Message::Data { request: request.id, proof },
+                            Provable::Proof(proof) => Message::Data { request: request.id, proof },
                             _ => continue,
                         }
                     }
