@@ -135,15 +135,7 @@ impl Volume for DriveVolume {
 
 fn entry(found: Found<'_>) -> Entry {
     match found {
-        Found::Directory(_) => Entry {
-            kind: Kind::Directory,
-            size: 0,
-            mode: 0o755,
-            mtime_ms: 0,
-            target: None,
-            revision: 0,
-            sure: true,
-        },
+        Found::Directory(_) => Entry::directory(),
         Found::File(file) => Entry {
             kind: Kind::File,
             size: file.size(),

@@ -73,7 +73,7 @@ impl Filesystem {
     pub fn new(volume: Arc<dyn Volume>, deadline: Duration) -> Self {
         let root = match volume.lookup(&DrivePath::root()) {
             MaybeLater::Now(Ok(Some(entry))) if entry.kind == Kind::Directory => entry,
-            _ => empty_root(),
+            _ => Entry::directory(),
         };
         Self {
             deadline,
@@ -346,8 +346,6 @@ impl Filesystem {
         lock(&self.ready).put(ino, file.clone());
         file
     }
-
-    // ---- directories ----
 }
 
 type Answered<T> = super::volume::Result<T>;
@@ -421,16 +419,4 @@ fn read_file(
         }
         Ok(result?)
     }))
-}
-
-fn empty_root() -> Entry {
-    Entry {
-        kind: Kind::Directory,
-        size: 0,
-        mode: 0o755,
-        mtime_ms: 0,
-        target: None,
-        revision: 0,
-        sure: true,
-    }
 }

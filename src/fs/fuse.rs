@@ -5,10 +5,11 @@
 //! is dropped unanswered sends EIO.
 
 use super::attr::{Attr, Look, file_type};
-use super::errno::{FsError, Result};
+use super::errno::Result;
 use super::filesystem::{Filesystem as Operations, Promise};
 use super::handle::HandleId;
 use super::inode::Ino;
+use super::panics::{caught, caught_panic, guarded};
 use super::pending::Pending;
 use super::reply::{
     GENERATION, failed, reply_bytes, reply_entry, reply_opened, reply_opened_dir, reply_xattr,
@@ -21,9 +22,7 @@ use fuser::{
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::{OsStr, OsString};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
 use tracing::{Instrument, Span};
@@ -85,27 +84,6 @@ impl Fuse {
     fn ttl(&self, lasting: bool) -> Duration {
         Look::ttl(lasting, self.fs.frozen())
     }
-}
-
-/// Runs the handler of a request; a panic ends there. Its reply, dropped on the way, tells the caller EIO.
-fn guarded(op: &'static str, req: &Request, number: INodeNo, handler: impl FnOnce()) {
-    let span = tracing::debug_span!("fuse", op, req = req.unique().0, ino = number.0);
-    span.in_scope(|| caught_panic(op, handler));
-}
-
-fn caught_panic(op: &'static str, handler: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(handler)).is_err() {
-        FsError::Panicked.log(op);
-    }
-}
-
-/// The promise with its panics as errors.
-async fn caught<T>(mut promise: Promise<T>) -> Result<T> {
-    std::future::poll_fn(move |cx| {
-        catch_unwind(AssertUnwindSafe(|| promise.as_mut().poll(cx)))
-            .unwrap_or(Poll::Ready(Err(FsError::Panicked)))
-    })
-    .await
 }
 
 fn ino(number: INodeNo) -> Ino {

@@ -6,6 +6,7 @@
 //! | `filesystem` | the operations, free of kernel types |
 //! | `inode`, `dir`, `handle`, `prefetch`, `link`, `attr`, `xattr`, `errno` | what the operations are made of |
 //! | `notify` | tells the kernel what it must no longer believe |
+//! | `panics` | end with the request that met one |
 //! | `pending` | ends the wait of a caller that was killed |
 //! | `mount`, `attach`, `options`, `mount_point`, `place`, `unmount` | a mount's life |
 //! | `volume` | what all of it needs from a drive |
@@ -32,6 +33,7 @@ mod mount;
 mod mount_point;
 mod notify;
 mod options;
+mod panics;
 mod pending;
 mod place;
 mod prefetch;

@@ -73,6 +73,21 @@ pub struct Entry {
     pub sure: bool,
 }
 
+impl Entry {
+    /// A directory; drives keep nothing of it but that something is below it.
+    pub fn directory() -> Self {
+        Self {
+            kind: Kind::Directory,
+            size: 0,
+            mode: 0o755,
+            mtime_ms: 0,
+            target: None,
+            revision: 0,
+            sure: true,
+        }
+    }
+}
+
 /// What `statfs` and the xattrs of the root tell.
 #[derive(Debug, Clone, Default)]
 pub struct VolumeInfo {
