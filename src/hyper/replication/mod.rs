@@ -6,7 +6,8 @@
 //!
 //! | file | what it tracks |
 //! |---|---|
-//! | `hub.rs` | connections and cores, and which message is for whom; channels that wait for a core |
+//! | `hub.rs` | connections and cores, and which message is for whom |
+//! | `hub/incoming.rs`, `local.rs`, `opening.rs` | what peers send; what is wished here; channels that wait for a core |
 //! | `connection.rs` | multiplexer, backlog and strikes of one connection |
 //! | `replica.rs` | one core: its peers, its wishes, what it announces |
 //! | `sync.rs` | lengths and forks: who may prove what to whom |

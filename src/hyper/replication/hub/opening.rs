@@ -122,7 +122,7 @@ impl Hub {
 
     fn count_refusal(&mut self, conn: ConnId, now: Instant) {
         if self.conns.get_mut(&conn).is_some_and(|state| !state.refused(now)) {
-            self.ctx(now).strike(conn, None, Violation::Openings);
+            self.strike(conn, Violation::Openings, now);
         }
     }
 
