@@ -1,4 +1,6 @@
-//! The nearest version of a bee that is whole, found without reading its past.
+//! The nearest version of a bee that is whole, found without reading its past: for a look at one moment. It goes by how
+//! the format is written and looks at the blocks around; [`super::versions`] compares trees, which is sure and reads
+//! all that came before.
 //!
 //! Every length at which the writer stopped is a version; the lengths inside a batch are not, and nothing marks them.
 //! But the format tells them apart, by how a batch is written:

@@ -1,11 +1,12 @@
-//! Which lengths of a bee are versions, found out from its blocks.
+//! All versions of a bee, oldest first, and what each changed: for a list of the past. It reads the whole past; where
+//! one version is to be had, [`super::nearest`] finds it without.
 //!
 //! Several changes may be appended as one; then only the last block shows a whole tree, and the format has no mark
 //! for it. But a tree tells by itself: block `n` shows a version if and only if the tree under it is the one before
 //! with the changes up to `n` made. The tree before is compared by the nodes they share, so each look costs what
 //! changed.
 //!
-//! The blocks must be here, or be fetched on the way: the whole past is read.
+//! The blocks must be here, or be fetched on the way.
 
 use super::{Bee, BeeError, Change, Entry, Result};
 use bytes::Bytes;
