@@ -11,7 +11,7 @@ pub async fn run(args: Create, cx: Context) -> Result {
         let text = format!("this store has a drive called '{}': `hdrive info` shows it", args.name);
         return Err(Failure::new(Exit::Failed, text));
     }
-    let drive = cx.node.create_drive(&args.name, encryption_key(&args.secret)?)?;
+    let drive = cx.node.create_drive(&args.name, encryption_key(&args.secret)?).await?;
     cx.out.pair("key", drive.key());
     Ok(())
 }

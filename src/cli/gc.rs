@@ -19,23 +19,29 @@ pub async fn run(args: Gc, cx: Context) -> Result {
         keys.push(resolve_whole(&cx.node, text, "space is freed of a whole drive")?.key);
     }
     let all = keys.is_empty();
+    let (mut freed, mut failed) = (0, false);
     if all {
-        keys = cx.node.stored_drives().await?;
+        let stored = cx.node.stored_drives().await?;
+        for error in &stored.closed {
+            cx.out.warn(format_args!(
+                "something in this store cannot be opened and stays as it is: {error}"
+            ));
+        }
+        (keys, failed) = (stored.keys, !stored.closed.is_empty());
     }
-    let (mut freed, mut failed) = (0, None);
     for key in keys {
         match clear(&cx, key, keep, args.dry_run).await {
             Ok(garbage) => {
                 freed += garbage.bytes;
-                // Of many drives only those are told that lose something.
-                if !all || garbage.bytes > 0 {
+                // Of many drives only those are told that lose something, or would but for another.
+                if !all || garbage.bytes > 0 || !garbage.held_by.is_empty() {
                     tell(&cx, key, &garbage, args.dry_run);
                 }
             }
             // The others can be cleared all the same.
             Err(failure) if all => {
                 cx.out.warn(&failure);
-                failed = Some(failure.exit);
+                failed = true;
             }
             Err(failure) => return Err(failure),
         }
@@ -45,8 +51,8 @@ pub async fn run(args: Gc, cx: Context) -> Result {
         cx.out.pair(what, bytes(freed));
     }
     match failed {
-        None => Ok(()),
-        Some(exit) => Err(Failure::new(exit, "not every drive could be cleared")),
+        false => Ok(()),
+        true => Err(Failure::new(Exit::Failed, "not every drive could be cleared")),
     }
 }
 
@@ -63,7 +69,8 @@ async fn clear(cx: &Context, key: CoreKey, keep: Keep, dry_run: bool) -> Result<
         let text = format!("drive {key}: nothing was freed: it is being written, try again later");
         return Err(Failure::new(Exit::Failed, text));
     }
-    let Some(stored) = cx.node.stored_drive(key).await? else {
+    let stored = cx.node.stored_drive(key).await.map_err(|error| failed(error.into()))?;
+    let Some(stored) = stored else {
         return Err(Failure::new(
             Exit::NotFound,
             format_args!("drive {key}: this store holds nothing of it"),
@@ -83,6 +90,7 @@ fn tell(cx: &Context, key: CoreKey, garbage: &Garbage, dry_run: bool) {
         return cx.out.object(&json!({
             "key": key.to_string(), "bytes": freed, "blocks": garbage.block_count(),
             "bytesBefore": bytes_here, "oldest": oldest, "newest": newest, "dryRun": dry_run,
+            "heldBy": garbage.held_by.iter().map(ToString::to_string).collect::<Vec<_>>(),
         }));
     }
     let what = if dry_run { "would free" } else { "freed" };
@@ -92,4 +100,10 @@ fn tell(cx: &Context, key: CoreKey, garbage: &Garbage, dry_run: bool) {
     };
     let (freed, here) = (bytes(*freed), bytes(*bytes_here));
     cx.out.line(format_args!("{key}: {what} {freed} of {here}; {kept}"));
+    for other in &garbage.held_by {
+        cx.out.note(format_args!(
+            "drive {other} says that its contents are among those of {key}, and keeps some: if you do not need it, \
+             `hdrive forget {other}`"
+        ));
+    }
 }

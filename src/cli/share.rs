@@ -60,7 +60,7 @@ pub async fn run(args: Share, cx: Context) -> Result {
     let root = SharedRoot { path: folder.clone(), identity };
     check_roles(&cx.node, &name, &root, args.replace)?;
     let secret = encryption_key(&args.secret)?;
-    let key = cx.node.create_drive(&name, secret)?.key();
+    let key = cx.node.create_drive(&name, secret).await?.key();
     let writing = cx.node.claim_writing(key).ok_or_else(|| {
         let text = format!("{} is being shared already on this store", folder.display());
         Failure::new(Exit::Failed, text)

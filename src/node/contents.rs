@@ -3,8 +3,12 @@
 //! The header of a drive says that, and whoever writes the drive wrote the header: it may name any core, one of our
 //! own among them. What opening a drive refuses (`hyper::drive::secret`) is no drive's contents here either, and a
 //! core that holds the names of any drive never is. Else one look at a stranger's drive could cost ours.
+//!
+//! The core of newer drives' contents proves whose it is: its key follows from the key of the names, and from no
+//! other. Of such a core what another header says counts only while somebody here uses that drive. Else a stranger
+//! could keep for ever what its owner gave up.
 
-use super::{Node, NodeError};
+use super::{Node, NodeError, on_disk};
 use crate::hyper::bee::{Bee, Header, PROTOCOL};
 use crate::hyper::drive::BlobsCore;
 use crate::hyper::session::CoreHandle;
@@ -21,46 +25,70 @@ pub(super) async fn header(db: &CoreHandle) -> Option<Header> {
     Bee::new(Arc::new(Local(db.clone()))).header().await.ok()
 }
 
+/// Which core a drive says that its contents are in.
+async fn claim(db: &CoreHandle) -> Option<BlobsCore> {
+    let header = header(db).await;
+    let manifest = db.core().manifest().cloned();
+    BlobsCore::of(&db.key(), manifest.as_ref(), header.as_ref()).ok().flatten()
+}
+
+/// The drives that keep their contents in one core.
+#[derive(Default)]
+pub(super) struct Sharers {
+    /// Readable here or not, by the cores of their names.
+    pub drives: Vec<CoreHandle>,
+    /// The one of them that the core was made for, where its key proves that.
+    pub owner: Option<CoreKey>,
+    /// Why some core of the store could not be asked, if one could not. It is no owner of what has one.
+    pub closed: Option<NodeError>,
+}
+
 impl Node {
     /// The contents of a drive, as far as they are here, if the drive may have them in that core.
     pub(super) async fn contents_of(
         &self,
         db: &CoreHandle,
     ) -> Result<Option<CoreHandle>, NodeError> {
-        let header = header(db).await;
-        let (key, manifest, own) = {
-            let core = db.core();
-            (*core.key(), core.manifest().cloned(), core.writable())
-        };
-        let found = BlobsCore::of(&key, manifest.as_ref(), header.as_ref()).ok().flatten();
-        let contents = match found {
-            Some(BlobsCore::Derived(contents, _)) => {
-                Some(contents).filter(|_| own).or(self.unwritten(contents)?)
-            }
-            Some(BlobsCore::Known(named)) => match self.unwritten(named)? {
-                Some(named) if named != key && !self.holds_names(named).await? => Some(named),
-                _ => None,
-            },
-            Some(BlobsCore::Named(_)) | None => None,
-        };
-        Ok(match contents {
-            Some(contents) => self.store.stored(&contents.discovery_key())?,
+        let contents = match claim(db).await {
+            Some(claim) => self.admitted(db, &claim).await?,
             None => None,
-        })
+        };
+        match contents {
+            Some(contents) => self.stored(contents.discovery_key()).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The core that a drive says its contents are in, if the drive may have them there.
+    async fn admitted(
+        &self,
+        db: &CoreHandle,
+        claim: &BlobsCore,
+    ) -> Result<Option<CoreKey>, NodeError> {
+        match claim {
+            BlobsCore::Derived(contents, _) if db.core().writable() => Ok(Some(*contents)),
+            BlobsCore::Derived(contents, _) => self.unwritten(*contents).await,
+            BlobsCore::Known(named) => Ok(match self.unwritten(*named).await? {
+                Some(named) if named != db.key() && !self.holds_names(named).await? => Some(named),
+                _ => None,
+            }),
+            BlobsCore::Named(_) => Ok(None),
+        }
     }
 
     /// The core, unless this store writes it.
-    fn unwritten(&self, core: CoreKey) -> Result<Option<CoreKey>, NodeError> {
-        Ok((!self.store.writes(&core)?).then_some(core))
+    async fn unwritten(&self, core: CoreKey) -> Result<Option<CoreKey>, NodeError> {
+        let stored = self.stored(core.discovery_key()).await?;
+        Ok(stored.is_none_or(|stored| stored.core().key_pair().is_none()).then_some(core))
     }
 
     /// Whether a core holds the names of a drive, be it one that cannot be read here.
-    async fn holds_names(&self, key: CoreKey) -> Result<bool, NodeError> {
+    pub(super) async fn holds_names(&self, key: CoreKey) -> Result<bool, NodeError> {
         let is_open = self.open_drives().iter().any(|state| state.drive.key() == key);
         if is_open || self.names()?.iter().any(|(_, named)| *named == key) {
             return Ok(true);
         }
-        let Some(core) = self.store.stored(&key.discovery_key())? else { return Ok(false) };
+        let Some(core) = self.stored(key.discovery_key()).await? else { return Ok(false) };
         if header(&core).await.is_some() {
             return Ok(true);
         }
@@ -75,26 +103,44 @@ impl Node {
         }
         Ok(match BlobsCore::of(&key, manifest.as_ref(), None).ok().flatten() {
             Some(BlobsCore::Derived(contents, _)) => {
-                self.store.stored(&contents.discovery_key())?.is_some()
+                self.stored(contents.discovery_key()).await?.is_some()
             }
             _ => false,
         })
     }
 
-    /// The drives that keep their contents in a core, readable here or not, by the cores of their names.
-    pub(super) async fn drives_in(
-        &self,
-        contents: &DiscoveryKey,
-    ) -> Result<Vec<CoreHandle>, NodeError> {
-        let mut drives = Vec::new();
+    /// The drives of the store that keep their contents in a core. One that cannot be opened ends nothing: what it may
+    /// have named is for the caller to judge.
+    pub(super) async fn drives_in(&self, contents: &DiscoveryKey) -> Result<Sharers, NodeError> {
+        let mut sharers = Sharers::default();
         for id in self.store.records().cores()? {
-            let Some(db) = self.store.stored(&id)? else { continue };
-            let found = self.contents_of(&db).await?;
-            if found.is_some_and(|core| core.discovery_key() == *contents) {
-                drives.push(db);
+            let db = match self.stored(id).await {
+                Ok(Some(db)) => db,
+                Ok(None) => continue,
+                Err(error) => {
+                    sharers.closed.get_or_insert(error);
+                    continue;
+                }
+            };
+            let Some(claim) = claim(&db).await else { continue };
+            // Of another core nothing needs to be known, be it one that cannot be opened.
+            if claim.key().is_none_or(|key| key.discovery_key() != *contents)
+                || self.admitted(&db, &claim).await?.is_none()
+            {
+                continue;
             }
+            if matches!(claim, BlobsCore::Derived(..)) {
+                sharers.owner = Some(db.key());
+            }
+            sharers.drives.push(db);
         }
-        Ok(drives)
+        Ok(sharers)
+    }
+
+    /// A core of the store, opened on a thread that may wait for the disk.
+    pub(super) async fn stored(&self, id: DiscoveryKey) -> Result<Option<CoreHandle>, NodeError> {
+        let store = self.store.clone();
+        on_disk(move || store.stored(&id).map_err(NodeError::from)).await
     }
 }
 

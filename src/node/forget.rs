@@ -93,7 +93,18 @@ impl Node {
 
     /// Whether no other drive of the store has its contents in this core: a header may name any.
     async fn is_only(&self, key: CoreKey, core: &DiscoveryKey) -> Result<bool, NodeError> {
-        Ok(self.drives_in(core).await?.iter().all(|drive| drive.key() == key))
+        let sharers = self.drives_in(core).await?;
+        if sharers.drives.iter().any(|drive| drive.key() != key) {
+            return Ok(false);
+        }
+        match sharers.closed {
+            None => Ok(true),
+            // What cannot be opened may be a drive that needs the core, unless that was made for this one or is of
+            // names.
+            Some(_) if sharers.owner == Some(key) => Ok(true),
+            Some(_) if *core == key.discovery_key() && self.holds_names(key).await? => Ok(true),
+            Some(error) => Err(error),
+        }
     }
 
     async fn until_closed(&self, cores: &[DiscoveryKey]) -> Result<(), ForgetError> {

@@ -6,10 +6,12 @@
 //! blocks. What cannot be told for certain (names or block maps that are not here) keeps everything.
 //!
 //! Several drives may keep their contents in one core: all of them are asked, and one that cannot be read keeps
-//! everything. Which cores are a drive's contents at all is told by `super::contents`.
+//! everything, as does a core of the store that cannot be opened and may be such a drive. Of a core that proves whose
+//! it is only that drive is asked, and those in use. Which cores are a drive's contents at all is told by
+//! `super::contents`.
 
 use super::chronicle::{self, Seen};
-use super::contents::header;
+use super::contents::{Sharers, header};
 use super::{Node, NodeError};
 use crate::hyper::bee::BeeError;
 use crate::hyper::blobs::BlobError;
@@ -19,6 +21,7 @@ use crate::hyper::session::CoreHandle;
 use crate::hyper::source::local::Local;
 use crate::hyper::source::{BlockSource, SourceError};
 use crate::key::CoreKey;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -46,6 +49,8 @@ pub struct Garbage {
     /// The oldest version that stays readable.
     pub oldest: u64,
     pub newest: u64,
+    /// Other drives that have their contents in the same core and keep some of it.
+    pub held_by: Vec<CoreKey>,
 }
 
 impl Garbage {
@@ -61,6 +66,15 @@ pub enum GcError {
     NamesMissing,
     #[error("a list of blocks that a file is made of is not here, so what it needs is not known")]
     MapMissing,
+    #[error(
+        "drive {by} says that its contents are among these, and what it needs is not known ({why}): if you do not need \
+         that drive, `hdrive forget {by}`"
+    )]
+    HeldBy { by: CoreKey, why: Box<GcError> },
+    #[error(
+        "something in this store cannot be opened and may be a drive with its contents among these: {0}"
+    )]
+    Closed(NodeError),
     #[error(transparent)]
     Drive(DriveError),
     #[error(transparent)]
@@ -91,6 +105,14 @@ pub struct StoredDrive {
     pub blobs: Option<CoreHandle>,
 }
 
+/// What a store holds.
+#[derive(Default)]
+pub struct StoredDrives {
+    pub keys: Vec<CoreKey>,
+    /// Why some of it cannot be opened, be it of a drive or not.
+    pub closed: Vec<NodeError>,
+}
+
 /// What a drive needs of its contents.
 struct Needs {
     blocks: BlockSet,
@@ -103,22 +125,27 @@ struct Needs {
 impl Node {
     /// A drive of this store, or none if the store holds nothing of it.
     pub async fn stored_drive(&self, key: CoreKey) -> Result<Option<StoredDrive>, NodeError> {
-        let Some(db) = self.store.stored(&key.discovery_key())? else { return Ok(None) };
+        let Some(db) = self.stored(key.discovery_key()).await? else { return Ok(None) };
         let blobs = self.contents_of(&db).await?;
         Ok(Some(StoredDrive { db, blobs }))
     }
 
-    /// Keys of the drives that the store holds something of, its own first.
-    pub async fn stored_drives(&self) -> Result<Vec<CoreKey>, NodeError> {
-        let mut keys: Vec<CoreKey> = self.names()?.into_iter().map(|(_, key)| key).collect();
+    /// Keys of the drives that the store holds something of, its own first. What cannot be opened is told beside them.
+    pub async fn stored_drives(&self) -> Result<StoredDrives, NodeError> {
+        let keys: Vec<CoreKey> = self.names()?.into_iter().map(|(_, key)| key).collect();
+        let own: BTreeSet<_> = keys.iter().map(CoreKey::discovery_key).collect();
+        let mut found = StoredDrives { keys, closed: Vec::new() };
         for id in self.store.records().cores()? {
-            let Some(core) = self.store.stored(&id)? else { continue };
-            let is_new = core.length() > 0 && !keys.contains(&core.key());
-            if is_new && header(&core).await.is_some() {
-                keys.push(core.key());
+            if own.contains(&id) {
+                continue;
+            }
+            match self.stored(id).await {
+                Ok(Some(core)) if header(&core).await.is_some() => found.keys.push(core.key()),
+                Ok(_) => {}
+                Err(error) => found.closed.push(error),
             }
         }
-        Ok(keys)
+        Ok(found)
     }
 
     /// What of a drive's contents no kept version names, of this drive or another that has them in the same core.
@@ -131,12 +158,17 @@ impl Node {
         let end = blobs.length();
         let Needs { mut blocks, oldest, newest, mut in_use } =
             self.needs(&stored.db, blobs, keep).await?;
-        for other in self.drives_in(&blobs.discovery_key()).await? {
-            if other.key() != stored.db.key() {
-                let needs = self.needs(&other, blobs, keep).await?;
-                needs.blocks.runs().for_each(|run| blocks.insert(run));
-                in_use |= needs.in_use;
+        let mut held_by = Vec::new();
+        for other in self.others(&stored.db, blobs).await? {
+            let by = other.key();
+            let needs = self.needs(&other, blobs, keep).await;
+            let needs = needs.map_err(|why| GcError::HeldBy { by, why: Box::new(why) })?;
+            let before = here(blobs, &blocks, end);
+            needs.blocks.runs().for_each(|run| blocks.insert(run));
+            if here(blobs, &blocks, end) != before {
+                held_by.push(by);
             }
+            in_use |= needs.in_use;
         }
         let mut unnamed = blocks.gaps(0..end);
         if in_use {
@@ -144,12 +176,33 @@ impl Node {
             let ever = blocks.end();
             unnamed.retain(|run| run.start < ever);
         }
-        let mut garbage = Garbage { oldest, newest, ..Garbage::default() };
+        let mut garbage = Garbage { oldest, newest, held_by, ..Garbage::default() };
         let core = blobs.core();
         garbage.bytes_here = bytes(&core, &present(&core, 0..end))?;
         garbage.blocks = unnamed.into_iter().flat_map(|run| present(&core, run)).collect();
         garbage.bytes = bytes(&core, &garbage.blocks)?;
         Ok(garbage)
+    }
+
+    /// The other drives that something of these contents may have to be kept for.
+    async fn others(
+        &self,
+        db: &CoreHandle,
+        blobs: &CoreHandle,
+    ) -> Result<Vec<CoreHandle>, GcError> {
+        let Sharers { mut drives, owner, closed } = self.drives_in(&blobs.discovery_key()).await?;
+        drives.retain(|other| other.key() != db.key());
+        match (owner, closed) {
+            (Some(owner), _) => {
+                let open = self.open_drives();
+                let in_use =
+                    |key| open.iter().any(|state| state.drive.key() == key && state.uses > 0);
+                drives.retain(|other| other.key() == owner || in_use(other.key()));
+            }
+            (None, Some(error)) => return Err(GcError::Closed(error)),
+            (None, None) => {}
+        }
+        Ok(drives)
     }
 
     /// What the kept versions of a drive name.
@@ -251,6 +304,13 @@ fn free(core: &CoreHandle) -> Result<(), CoreError> {
 /// The version that was the present one at `time`; the first if that is not known.
 fn present_at(seen: &[Seen], time: u64) -> u64 {
     seen.iter().rev().find(|note| note.at <= time).map_or(1, |note| note.version)
+}
+
+/// How many blocks of a core before `end` are here and not in the set.
+fn here(core: &CoreHandle, set: &BlockSet, end: u64) -> u64 {
+    let core = core.core();
+    let runs = set.gaps(0..end).into_iter().flat_map(|run| present(&core, run));
+    runs.map(|run| run.end - run.start).sum()
 }
 
 /// Runs of blocks of `range` that are here.

@@ -22,7 +22,7 @@ mod writer;
 pub use chronicle::Seen;
 pub use drives::{DriveState, DriveUse, Purpose};
 pub use forget::{ForgetError, Forgotten};
-pub use gc::{Garbage, GcError, Keep, StoredDrive};
+pub use gc::{Garbage, GcError, Keep, StoredDrive, StoredDrives};
 
 use crate::crypto::KeyPair;
 use crate::hyper::cache::BlockCache;
@@ -240,8 +240,7 @@ impl Node {
         purpose: Purpose,
     ) -> Result<DriveUse, NodeError> {
         let drives = self.drives.clone();
-        let open = tokio::task::spawn_blocking(move || drives.use_drive(id, secret, purpose));
-        Ok(open.await.map_err(|e| NodeError::Thread(std::io::Error::other(e)))??)
+        on_disk(move || Ok(drives.use_drive(id, secret, purpose)?)).await
     }
 
     /// The same without looking for peers: what is here.
@@ -261,11 +260,16 @@ impl Node {
     }
 
     /// The drive that this store writes under `name`; made if there is none.
-    pub fn create_drive(
-        &self,
+    pub async fn create_drive(
+        self: &Arc<Self>,
         name: &str,
         secret: Option<[u8; 32]>,
     ) -> Result<CoreHandle, NodeError> {
+        let (node, name) = (self.clone(), name.to_string());
+        on_disk(move || node.make_drive(&name, secret)).await
+    }
+
+    fn make_drive(&self, name: &str, secret: Option<[u8; 32]>) -> Result<CoreHandle, NodeError> {
         let mut space = Namespace::ROOT.child(name.as_bytes());
         // The key pair follows from the name. One that was forgotten must not come back with an empty log: its
         // readers have another.
@@ -378,6 +382,14 @@ impl Node {
             tracing::error!("the store could not be written at the end: {error}");
         }
     }
+}
+
+/// Does what may wait for the disk, on a thread that nobody else waits for.
+async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, NodeError> + Send + 'static,
+) -> Result<T, NodeError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| NodeError::Thread(std::io::Error::other(error)))?
 }
 
 /// Tells once what keeps the store from being written, until that changes.

@@ -288,3 +288,36 @@ fn a_path_behind_the_drive_is_refused_and_nothing_is_freed() {
     let dry = json(&lab.run("alice", &["gc", "mine", "--dry-run", "--json"]));
     assert_eq!(dry["bytes"], 3, "the old content is still there");
 }
+
+#[test]
+fn a_part_of_the_store_that_cannot_be_opened_keeps_no_other_drive_from_being_cleared() {
+    use hdrive::hyper::core::storage::{Durability, Table, Writes, open_disk};
+    let lab = Lab::new();
+    assert_eq!(lab.run("alice", &["create", "lost"]).code, 0);
+    assert_eq!(lab.run("alice", &["create", "mine"]).code, 0);
+    let file = lab.path("file-to-put");
+    for content in ["old", "new"] {
+        fs::write(&file, content).unwrap();
+        assert_eq!(lab.run("alice", &["put", "mine/f", text(&file)]).code, 0);
+    }
+    let lost = lab.run("alice", &["info", "lost", "--json"]).text();
+    let lost: Value = serde_json::from_str(lost.lines().next().unwrap()).unwrap();
+    let lost: hdrive::key::DriveLink = lost["key"].as_str().unwrap().parse().unwrap();
+    {
+        // One core of a drive, and one that may be anything.
+        let storage = open_disk(&lab.path("alice")).unwrap();
+        let mut writes = Writes::default();
+        for id in [lost.key.discovery_key(), hdrive::key::DiscoveryKey([7; 32])] {
+            writes.put(Table::Cores, *id.as_bytes(), vec![0xff; 3]);
+        }
+        storage.commit(writes, &[], Durability::Durable).unwrap();
+    }
+    let done = lab.run("alice", &["gc"]);
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    assert!(done.text().ends_with("freed: 3 B\n"), "{}", done.text());
+    assert!(done.stderr.contains("something in this store cannot be opened"), "{}", done.stderr);
+    assert!(done.stderr.contains(&format!("drive {}: nothing was freed", lost.key)));
+    assert!(done.stderr.contains("not every drive could be cleared"), "{}", done.stderr);
+    assert_eq!(cat(&lab, "alice", "mine/f"), b"new");
+    assert_eq!(lab.run("alice", &["gc", "mine"]).code, 0);
+}

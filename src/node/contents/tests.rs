@@ -4,7 +4,8 @@ use super::*;
 use crate::hyper::bee::Metadata;
 use crate::hyper::cache::BlockCache;
 use crate::hyper::core::message::{NodeRequest, Request, UpgradeRequest};
-use crate::hyper::core::{Provable, storage::memory};
+use crate::hyper::core::Provable;
+use crate::hyper::core::storage::{Durability, Table, Writes, memory};
 use crate::hyper::drive::{Drive, Entry, LiveDrive, fix_key};
 use crate::hyper::session::Patience;
 use crate::hyper::source::BlockLog;
@@ -100,7 +101,7 @@ fn here(node: &Node, core: &CoreKey) -> Option<u64> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stranger_who_names_our_cores_costs_us_nothing() {
     let (_dir, node) = node().await;
-    let mine = node.create_drive("mine", None).unwrap().key();
+    let mine = node.create_drive("mine", None).await.unwrap().key();
     let live = node.drive_offline(mine, None, None).await.unwrap();
     put_twice(&live.drive().await.unwrap());
     let blobs = live.blobs().unwrap().key();
@@ -132,10 +133,11 @@ async fn contents_that_several_drives_name_are_kept_for_each_of_them() {
     let evil = take(&node, &hostile(contents, false)).key();
     assert_eq!(clear(&node, evil).await.unwrap(), 1, "what nobody's newest version names");
     assert_eq!(here(&node, &contents), Some(1));
-    // One that cannot be read may need anything.
+    // One that cannot be read may need anything. But these contents were made for another drive, and nobody uses it.
     let unread = take(&node, &hostile(contents, true)).key();
-    for key in [db, evil, unread] {
-        assert!(clear(&node, key).await.is_err());
+    assert!(clear(&node, unread).await.is_err());
+    for key in [db, evil] {
+        assert_eq!(clear(&node, key).await.unwrap(), 0);
     }
     // The contents go with the last of them, and not as a drive of their own.
     assert!(matches!(node.forget(contents).await, Err(ForgetError::Contents)));
@@ -145,4 +147,105 @@ async fn contents_that_several_drives_name_are_kept_for_each_of_them() {
     node.forget(unread).await.unwrap();
     assert_eq!(here(&node, &contents), None);
     node.shutdown().await;
+}
+
+/// What a store holds when a record of it is damaged.
+fn damage(node: &Node, id: DiscoveryKey) {
+    let mut writes = Writes::default();
+    writes.put(Table::Cores, *id.as_bytes(), vec![0xff; 3]);
+    node.store().storage().commit(writes, &[], Durability::Durable).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_header_keeps_nothing_of_contents_that_prove_whose_they_are() {
+    let (_dir, node) = node().await;
+    let (db, contents) = strangers().await;
+    let (db, contents) = (take(&node, &db).key(), take(&node, &contents).key());
+    let unread = take(&node, &hostile(contents, true)).key();
+    let used = node.drive_offline(unread, None, None).await.unwrap();
+    let error = clear(&node, db).await.unwrap_err();
+    assert!(matches!(error, GcError::HeldBy { by, .. } if by == unread), "{error}");
+    drop(used);
+    assert_eq!(clear(&node, db).await.unwrap(), 1, "{unread} keeps what is not its own");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn contents_that_prove_nothing_are_kept_for_whoever_names_them_and_that_is_told() {
+    let (_dir, node) = node().await;
+    let (db, contents) = strangers().await;
+    let contents = take(&node, &contents).key();
+    let (first, names) = (take(&node, &hostile(contents, false)).key(), db.key());
+    // As an older drive says it, though nothing here proves that it is the owner.
+    let unread = take(&node, &hostile(contents, true)).key();
+    let error = clear(&node, first).await.unwrap_err();
+    assert!(matches!(error, GcError::HeldBy { by, .. } if by == unread), "{error}");
+    assert!(error.to_string().contains(&format!("hdrive forget {unread}")), "{error}");
+    node.forget(unread).await.unwrap();
+    // One that can be read keeps what it needs and no more.
+    take(&node, &db);
+    let stored = node.stored_drive(first).await.unwrap().unwrap();
+    let garbage = node.garbage(&stored, Keep::Newest(1)).await.unwrap();
+    assert_eq!((garbage.block_count(), garbage.held_by), (1, vec![names]));
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_opened_ends_nothing_for_the_others() {
+    let (_dir, node) = node().await;
+    let mine = node.create_drive("mine", None).await.unwrap().key();
+    let live = node.drive_offline(mine, None, None).await.unwrap();
+    put_twice(&live.drive().await.unwrap());
+    drop(live);
+    let (db, contents) = strangers().await;
+    let (db, contents) = (take(&node, &db).key(), take(&node, &contents).key());
+    damage(&node, DiscoveryKey([7; 32]));
+    let (lost, evil) = (CoreKey([9; 32]), hostile(CoreKey([9; 32]), false));
+    let evil = take(&node, &evil).key();
+    damage(&node, lost.discovery_key());
+
+    let found = node.stored_drives().await.unwrap();
+    assert_eq!(found.closed.len(), 2);
+    assert!([mine, db, evil].iter().all(|key| found.keys.contains(key)));
+    assert!(clear(&node, evil).await.is_err(), "its contents cannot be opened");
+    for key in [mine, db] {
+        assert_eq!(clear(&node, key).await.unwrap(), 1);
+    }
+    // Contents that do not prove whose they are may be named by what cannot be opened.
+    let (_, unproven) = strangers().await;
+    let unproven = take(&node, &unproven).key();
+    let first = take(&node, &hostile(unproven, false)).key();
+    let error = clear(&node, first).await.unwrap_err();
+    assert!(matches!(error, GcError::Closed(_)), "{error}");
+    assert!(node.forget(first).await.is_err());
+    node.forget(db).await.unwrap();
+    assert_eq!((here(&node, &db), here(&node, &contents)), (None, None));
+    node.shutdown().await;
+}
+
+#[test]
+fn cores_are_opened_where_nobody_waits_for_the_disk() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (_dir, node) = node().await;
+        take(&node, &strangers().await.0);
+        for turn in 0..2 {
+            // The one thread for such work is busy, so nothing that waits for the disk can be done.
+            let (done, busy) = std::sync::mpsc::channel::<()>();
+            tokio::task::spawn_blocking(move || busy.recv());
+            let mut work: crate::hyper::source::BoxFuture<'_, ()> = match turn {
+                0 => Box::pin(async { drop(node.create_drive("mine", None).await.unwrap()) }),
+                _ => Box::pin(async { drop(node.stored_drives().await.unwrap()) }),
+            };
+            let waits = std::future::poll_fn(|cx| std::task::Poll::Ready(work.as_mut().poll(cx)));
+            assert!(waits.await.is_pending(), "turn {turn}: the worker opened it itself");
+            done.send(()).unwrap();
+            work.await;
+        }
+        node.shutdown().await;
+    });
 }
