@@ -143,12 +143,15 @@ impl Drives {
         purpose: Purpose,
     ) -> Result<DriveUse, LiveError> {
         let mut open = lock(&self.open);
-        if !open.drives.contains_key(&id) {
-            let opened = self.open(&mut open, id, secret)?;
-            open.drives.insert(id, opened);
+        match open.drives.get(&id) {
+            Some(opened) => opened.drive.offer_key(secret)?,
+            // Opening it looks at the key as well.
+            None => {
+                let opened = self.open(&mut open, id, secret)?;
+                open.drives.insert(id, opened);
+            }
         }
         let Some(opened) = open.drives.get_mut(&id) else { return Err(LiveError::NoPeers) };
-        opened.drive.offer_key(secret)?;
         opened.uses += 1;
         let since = (purpose == Purpose::Read).then(|| {
             // An index that is not loaded yet will be of this length or a later one.
@@ -323,3 +326,7 @@ impl Drives {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "drives/tests.rs"]
+mod tests;
