@@ -102,3 +102,26 @@ async fn a_drive_is_announced_while_somebody_serves_it_and_open_while_somebody_u
     eventually("nothing is left", async || is_empty(&node).await).await;
     node.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_about_to_be_named_is_no_garbage_while_the_drive_is_in_use() {
+    use crate::hyper::source::BlockSource;
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path()).await;
+    let key = node.create_drive("mine", None).await.unwrap().key();
+    let used = node.drive_offline(key, None, None).await.unwrap();
+    let drive = used.drive().await.unwrap();
+    let path = crate::path::DrivePath::from_user("/file").unwrap();
+    drive.put(&path, &b"the file"[..], Default::default()).unwrap();
+    drive.blobs().put(&b"without a name yet"[..]).unwrap();
+    assert_eq!(used.blobs().unwrap().length(), 2);
+    let garbage = async || {
+        let stored = node.stored_drive(key).await.unwrap().unwrap();
+        node.garbage(&stored, Keep::Newest(1)).await.unwrap().blocks
+    };
+    assert_eq!(garbage().await, []);
+    drop((drive, used));
+    // Whoever wrote it has gone without giving it a name.
+    assert_eq!(garbage().await, [1..2]);
+    node.shutdown().await;
+}
