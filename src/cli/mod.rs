@@ -41,7 +41,7 @@ mod words;
 
 use args::{Cli, Command, Global};
 use exit::{Exit, Fail, Failure, Result};
-use owner::{Request, Role};
+use owner::{Place, Request, Role};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -109,6 +109,8 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
         cwd,
         json: global.json,
         quiet: global.quiet,
+        trust_store: global.trust_store,
+        place: Place::of(global),
     };
     daemon::leave_folder();
     loop {

@@ -24,7 +24,7 @@
 //! | 4 | length of the JSON, u32 little endian; the three descriptors ride on these bytes |
 //! | n | JSON of [`Request`] |
 
-use super::args::Command;
+use super::args::{Command, Global};
 use super::exit::{Exit, Fail, Failure, Result};
 use super::signals::Signals;
 use crate::hyper::core::storage::{StorageError, keep_private};
@@ -39,6 +39,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{IoSlice, IoSliceMut, PipeWriter, Read, Write};
 use std::mem::MaybeUninit;
+use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -55,6 +56,37 @@ pub struct Request {
     pub cwd: PathBuf,
     pub json: bool,
     pub quiet: bool,
+    pub trust_store: bool,
+    pub place: Place,
+}
+
+/// Where a process stands in the network; the owner's counts for all commands on a store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    pub bootstrap: Option<Vec<String>>,
+    pub local: Option<SocketAddrV4>,
+}
+
+impl Place {
+    pub fn of(global: &Global) -> Self {
+        Self { bootstrap: global.bootstrap.clone(), local: global.local }
+    }
+
+    /// What this one says and another does not follow, for people.
+    pub fn lost_in(&self, other: &Self) -> Option<String> {
+        let lost = [
+            ("--bootstrap", self.bootstrap.is_some() && self.bootstrap != other.bootstrap),
+            ("--local", self.local.is_some() && self.local != other.local),
+        ];
+        let lost: Vec<&str> = lost.into_iter().filter(|(_, lost)| *lost).map(|(n, _)| n).collect();
+        (!lost.is_empty()).then(|| {
+            let (names, verb) = (lost.join(" and "), if lost.len() == 1 { "counts" } else { "count" });
+            format!(
+                "{names} {verb} for the process that opened the store, {}: this command goes by what that was given",
+                std::process::id()
+            )
+        })
+    }
 }
 
 /// A request larger than this is not one of ours.

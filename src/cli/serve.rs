@@ -7,7 +7,7 @@ use super::args::{Command, Global};
 use super::context::{Cancel, Context};
 use super::exit::{Exit, Fail, Failure, Result};
 use super::output::{Face, Output, complain};
-use super::owner::{ACCEPTED, Asked, BEGUN, END, Ownership, Request, read_request};
+use super::owner::{ACCEPTED, Asked, BEGUN, END, Ownership, Place, Request, read_request};
 use super::signals::{End, Signals};
 use super::words::count;
 use super::{bootstrap, cat, create, forget, gc, get, history, info, ls, mount, put, rm, runtime};
@@ -65,6 +65,7 @@ async fn serve(ownership: &Ownership, first: Request, node: &Arc<Node>) -> Resul
     let (cancel_own, own_cancelled) = watch::channel(false);
     let (cancel_faces, faces_cancelled) = watch::channel(false);
     let out = Output::new(streams, first.json, first.quiet);
+    let place = Arc::new(first.place.clone());
     let own = run_request(first, out, node.clone(), Cancel::new(own_cancelled));
     tokio::pin!(own);
     let mut own_exit = None;
@@ -86,7 +87,7 @@ async fn serve(ownership: &Ownership, first: Request, node: &Arc<Node>) -> Resul
             }
             accepted = listener.accept() => if let Ok((stream, _)) = accepted {
                 let (node, cancelled) = (node.clone(), faces_cancelled.clone());
-                faces.spawn(serve_face(stream, node, cancelled));
+                faces.spawn(serve_face(stream, node, place.clone(), cancelled));
             },
             Some(_) = faces.join_next() => {}
             end = signals.next() => {
@@ -113,6 +114,7 @@ fn own_streams() -> std::io::Result<[OwnedFd; 3]> {
 async fn serve_face(
     stream: tokio::net::UnixStream,
     node: Arc<Node>,
+    place: Arc<Place>,
     mut owner_ends: watch::Receiver<bool>,
 ) {
     let read = async {
@@ -138,7 +140,7 @@ async fn serve_face(
     let (cancel, cancelled) = watch::channel(false);
     let (stdin_ends, stdin_ended) = watch::channel(false);
     let face = Face::new(also, BEGUN, stdin_ended);
-    let command = run_asked(asked, face, node, Cancel::new(cancelled));
+    let command = run_asked(asked, face, node, &place, Cancel::new(cancelled));
     tokio::pin!(command);
     let mut owner_ended = false;
     let mut hung_up = false;
@@ -165,10 +167,25 @@ async fn serve_face(
 }
 
 /// Runs the request of a face, if it is one of this version.
-async fn run_asked(asked: Asked, face: Face, node: Arc<Node>, cancel: Cancel) -> Exit {
+async fn run_asked(
+    asked: Asked,
+    face: Face,
+    node: Arc<Node>,
+    place: &Place,
+    cancel: Cancel,
+) -> Exit {
     match asked.request() {
         Ok(request) => {
             let out = Output::new(asked.streams, request.json, request.quiet).with_face(face);
+            if let Some(lost) = request.place.lost_in(place) {
+                out.note(lost);
+            }
+            if request.trust_store
+                && let Err(error) = node.trust_store().await
+            {
+                out.error(error);
+                return Exit::Store;
+            }
             run_request(request, out, node, cancel).await
         }
         Err(version) => {

@@ -179,6 +179,18 @@ impl Node {
         &self.store
     }
 
+    /// Somebody knows that this store is the newest copy, whatever it looks like. What a peer proved stands.
+    pub async fn trust_store(&self) -> Result<(), NodeError> {
+        let store = self.store.clone();
+        on_disk(move || {
+            // Before the cores: one that is opened meanwhile inherits nothing any more.
+            store.storage().settle_doubt();
+            store.handles().iter().for_each(|handle| handle.core().trust_store());
+            Ok(())
+        })
+        .await
+    }
+
     async fn online(&self) -> Result<&Online, NodeError> {
         self.online.get_or_try_init(|| async { self.go_online() }).await
     }

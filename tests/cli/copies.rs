@@ -114,6 +114,35 @@ fn a_copy_that_can_ask_nobody_is_not_written_unless_somebody_vouches_for_it() {
     assert_eq!(put(&lab, &key, "d", &[]).code, 0);
 }
 
+/// Who joins a running owner vouches for the store as well, and what cannot be passed on is told.
+#[test]
+fn who_vouches_for_a_copy_may_come_later_than_its_owner() {
+    let lab = Lab::new();
+    let key = create(&lab, "notes");
+    assert_eq!(put(&lab, &key, "a", &[]).code, 0);
+    copy(&lab.path("alice"), &lab.path("copy"));
+    fs::remove_dir_all(lab.path("alice")).unwrap();
+    fs::rename(lab.path("copy"), lab.path("alice")).unwrap();
+    let serving = owner(&lab, "alice", &["seed", &key]);
+    let refused = put(&lab, &key, "b", &[]);
+    assert_ne!(refused.code, 0, "{}", refused.stderr);
+    assert!(refused.stderr.contains("--trust-store"), "{}", refused.stderr);
+    let vouched = put(&lab, &key, "b", &["--trust-store"]);
+    assert_eq!((vouched.code, vouched.stderr.lines().count()), (0, 1), "{}", vouched.stderr);
+    // It was said of the store, and is remembered.
+    assert_eq!(put(&lab, &key, "c", &[]).code, 0);
+    stop(serving);
+    assert_eq!(put(&lab, &key, "d", &[]).code, 0);
+
+    let serving = owner(&lab, "alice", &["seed", &key]);
+    let elsewhere = ["--bootstrap", NOWHERE, "--local", "127.0.0.1:1"];
+    let joined = put(&lab, &key, "e", &elsewhere);
+    assert_eq!(joined.code, 0, "{}", joined.stderr);
+    let told = "note: --bootstrap and --local count for the process that opened the store";
+    assert!(joined.stderr.starts_with(told), "{}", joined.stderr);
+    stop(serving);
+}
+
 #[test]
 fn a_backup_put_back_over_the_store_is_a_copy() {
     let lab = Lab::new();

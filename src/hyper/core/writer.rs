@@ -61,6 +61,11 @@ impl Core {
         Ok(())
     }
 
+    /// Somebody knows that the store is the newest copy: its doubt was settled, and this core takes part in that.
+    pub fn trust_store(&mut self) {
+        self.doubt = None;
+    }
+
     /// The doubt of the store, if this core was not cleared of it.
     pub(super) fn inherited_doubt(&self) -> Result<Option<WriterDoubt>> {
         let Some((doubt, number)) = self.storage.doubt().filter(|_| self.writable) else {
