@@ -120,6 +120,7 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
         };
         let runtime = runtime(1)?;
         let Ok(stdin) = owner::send_request(&stream, &request) else {
+            owner::check_room(&stream)?;
             // It ended just now; a pause, so that whatever keeps refusing costs nothing.
             std::thread::sleep(RETRY);
             continue;

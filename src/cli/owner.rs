@@ -12,6 +12,7 @@
 //! |---|---|---|
 //! | owner | [`ACCEPTED`] | it runs, or will at once |
 //! | owner | [`BEGUN`] | something was printed or read that a second run would print or miss |
+//! | owner | [`FULL`] | it runs too many commands to take another |
 //! | owner | exit code | it has ended |
 //! | face | [`CANCEL`] | the user does not want it any more, as when the face hangs up |
 //! | face | [`END`] | standard input is complete |
@@ -99,6 +100,8 @@ const OWNER_PATIENCE: Duration = Duration::from_secs(10);
 pub const ACCEPTED: u8 = 255;
 /// What an owner answers before the first byte that a command prints or reads.
 pub const BEGUN: u8 = 254;
+/// What an owner answers that runs as many commands as it takes.
+pub const FULL: u8 = 253;
 /// What a face says when its user does not want to wait any more.
 pub const CANCEL: u8 = b'c';
 /// What a face says after the last byte of its standard input.
@@ -363,6 +366,7 @@ pub async fn face(
                     begun = true;
                     continue;
                 }
+                Ok(1) if code[0] == FULL => return Err(full()),
                 Ok(1) => return Ok(Some(code[0])),
                 // Nobody is left to do it, and the user wants it no more.
                 _ if asked => return Ok(Some(Exit::Interrupted as u8)),
@@ -394,6 +398,26 @@ pub async fn face(
         asked = true;
         let _ = stream.write_all(&[CANCEL]).await;
     }
+}
+
+/// Whether the owner took no notice of a request and said why: it runs too many.
+///
+/// # Errors
+/// That it does.
+pub fn check_room(stream: &UnixStream) -> Result {
+    let mut said = [0];
+    let mut reader = stream;
+    // Its end is closed, so there is nothing to wait for.
+    match reader.read(&mut said) {
+        Ok(1) if said[0] == FULL => Err(full()),
+        _ => Ok(()),
+    }
+}
+
+fn full() -> Failure {
+    let text = "as many commands work on this store as its process takes at once: try again when one has ended \
+                (`hdrive status` shows what runs)";
+    Failure::new(Exit::Failed, text)
 }
 
 /// The owner ended in the middle of a command that cannot simply be run again.

@@ -7,23 +7,32 @@ use super::args::{Command, Global};
 use super::context::{Cancel, Context};
 use super::exit::{Exit, Fail, Failure, Result};
 use super::output::{Face, Output, complain};
-use super::owner::{ACCEPTED, Asked, BEGUN, END, Ownership, Place, Request, read_request};
+use super::owner::{ACCEPTED, Asked, BEGUN, END, FULL, Ownership, Place, Request, read_request};
 use super::signals::{End, Signals};
 use super::words::count;
 use super::{bootstrap, cat, create, forget, gc, get, history, info, ls, mount, put, rm, runtime};
 use super::{seed, share, status};
 use crate::node::{Node, NodeConfig};
 use crate::swarm::driver::BootstrapNode;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// Worker threads for commands and waiting reads. Replication and the network have threads of their own.
 const WORKERS: usize = 2;
+
+/// Commands of other processes that are run, or read, at a time. Each takes five descriptors; a process may have 1024 by
+/// default, and the rest is for files, mounts and sockets.
+pub const MAX_FACES: usize = 128;
+
+/// After a command that could not be taken (no descriptor is free, say) the next is looked at after this.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Owns the store for as long as any request runs, `first` being this process's own.
 pub fn run(ownership: Ownership, first: Request, store: &Path, global: &Global) -> Result<Exit> {
@@ -36,7 +45,7 @@ pub fn run(ownership: Ownership, first: Request, store: &Path, global: &Global) 
         exit
     });
     // Tasks that are stuck in the kernel must not keep the process.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    runtime.shutdown_timeout(Duration::from_secs(1));
     exit
 }
 
@@ -85,9 +94,17 @@ async fn serve(ownership: &Ownership, first: Request, node: &Arc<Node>) -> Resul
                     complain("note", format_args!("still serving {others} on this store; Ctrl-C ends them too"));
                 }
             }
-            accepted = listener.accept() => if let Ok((stream, _)) = accepted {
-                let (node, cancelled) = (node.clone(), faces_cancelled.clone());
-                faces.spawn(serve_face(stream, node, place.clone(), cancelled));
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) if faces.len() < MAX_FACES => {
+                    let (node, cancelled) = (node.clone(), faces_cancelled.clone());
+                    faces.spawn(serve_face(stream, node, place.clone(), cancelled));
+                }
+                // Nothing of it is read; one byte always has room.
+                Ok((stream, _)) => refuse(stream),
+                Err(error) => {
+                    tracing::warn!("a command of another process cannot be taken: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             },
             Some(_) = faces.join_next() => {}
             end = signals.next() => {
@@ -107,6 +124,13 @@ fn own_streams() -> std::io::Result<[OwnedFd; 3]> {
         std::io::stdout().as_fd().try_clone_to_owned()?,
         std::io::stderr().as_fd().try_clone_to_owned()?,
     ])
+}
+
+/// Tells a face that it is one too many. What it asks is not read; one byte always has room.
+fn refuse(stream: tokio::net::UnixStream) {
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = stream.write(&[FULL]);
+    }
 }
 
 /// Serves one face: its request runs here, its hang-up or wish cancels it, its exit code goes back. When the

@@ -245,6 +245,24 @@ impl CoreHandle {
         }
     }
 
+    /// A wish that was not taken: whoever waits for what it asked is told.
+    pub fn on_refused(&self, wish: &Wish) {
+        let what = match wish {
+            Wish::Block { index, .. } => {
+                lock(&self.0.hints).fulfil(*index);
+                Awaited::Block(*index)
+            }
+            Wish::Range { id, .. } => {
+                lock(&self.0.hints).end_range(*id);
+                Awaited::Range(*id)
+            }
+            Wish::Seek { bytes, .. } => Awaited::Seek(*bytes),
+            _ => return,
+        };
+        // A waiter whose other end has gone was refused.
+        drop(lock(&self.0.waiters).came(what));
+    }
+
     /// All blocks of a range are here.
     pub fn on_range(&self, id: u64) {
         lock(&self.0.hints).end_range(id);

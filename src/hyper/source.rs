@@ -24,6 +24,9 @@ pub enum SourceError {
     /// The core was closed (unmount, shutdown) while waiting.
     #[error("the drive was closed")]
     Closed,
+    /// So much is asked for already, with nobody to ask yet, that this was not taken.
+    #[error("too much is being asked for, and the network does not run yet: try again later")]
+    Refused,
     /// Appending without the secret key.
     #[error("the drive cannot be changed here")]
     ReadOnly,

@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "where the machines meet the clock and the runtime")]
 
+mod backlog;
 mod chronicle;
 mod claims;
 mod contents;
@@ -30,12 +31,13 @@ use crate::hyper::core::storage::{self, StorageError};
 use crate::hyper::core::{CoreError, storage::Durability};
 use crate::hyper::drive::{LiveDrive, LiveError};
 use crate::hyper::replication::PeerInfo;
-use crate::hyper::session::{CoreHandle, Patience, Wish};
+use crate::hyper::session::{CoreHandle, Patience};
 use crate::hyper::store::{Namespace, Store};
 use crate::key::{CoreKey, DiscoveryKey, Topic};
 use crate::lock::lock;
 use crate::swarm::driver::{BootstrapNode, Network, NetworkConfig, NetworkHandle};
 use crate::swarm::{Limits, SwarmStatus};
+use backlog::Gathered;
 use claims::{Claims, Turns};
 pub use claims::{Clearing, Turn, Writing};
 use cores::Cores;
@@ -124,13 +126,19 @@ pub struct Node {
     discovery: Arc<Discovery>,
     cores: Arc<Cores>,
     drives: Arc<Drives>,
-    /// Wishes that wait for the network to start, taken by it.
-    wishes: Mutex<Option<mpsc::UnboundedReceiver<Wish>>>,
+    /// What is wished for before the network starts, taken by it.
+    offline: Mutex<Option<Offline>>,
     online: OnceCell<Online>,
     mounts: Mutex<BTreeMap<PathBuf, CoreKey>>,
     claims: Claims,
     turns: Turns,
     flusher: JoinHandle<()>,
+}
+
+/// Gathers wishes until it is told to stop.
+struct Offline {
+    stop: oneshot::Sender<()>,
+    gathers: JoinHandle<Gathered>,
 }
 
 /// The running network.
@@ -156,13 +164,15 @@ impl Node {
         let discovery = Arc::<Discovery>::default();
         let drives = Drives::new(store.clone(), discovery.clone(), cores.clone());
         let flusher = tokio::spawn(flush_now_and_then(store.clone()));
+        let (stop, stopped) = oneshot::channel();
+        let offline = Offline { stop, gathers: tokio::spawn(backlog::gather(wishes, stopped)) };
         Ok(Arc::new(Self {
             config,
             store,
             discovery,
             cores,
             drives,
-            wishes: Mutex::new(Some(wishes)),
+            offline: Mutex::new(Some(offline)),
             online: OnceCell::new(),
             mounts: Mutex::default(),
             claims: Claims::default(),
@@ -192,10 +202,10 @@ impl Node {
     }
 
     async fn online(&self) -> Result<&Online, NodeError> {
-        self.online.get_or_try_init(|| async { self.go_online() }).await
+        self.online.get_or_try_init(|| self.go_online()).await
     }
 
-    fn go_online(&self) -> Result<Online, NodeError> {
+    async fn go_online(&self) -> Result<Online, NodeError> {
         let config = NetworkConfig {
             // A new identity each time: peers need not recognise this one, and nobody can follow it.
             key_pair: KeyPair::generate(),
@@ -209,15 +219,15 @@ impl Node {
         let (network, events) =
             started.map_err(|source| NodeError::Socket { at: self.config.local, source })?;
         let (questions, asked) = mpsc::unbounded_channel();
-        let wishes = lock(&self.wishes).take();
-        let (_, nobody) = mpsc::unbounded_channel();
-        let inputs = Inputs { network: events, wishes: wishes.unwrap_or(nobody), questions: asked };
         let (discovery, cores) = (self.discovery.clone(), self.cores.clone());
         let pump = Pump::new(network.clone(), discovery, cores, self.store.clone());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
             .map_err(NodeError::Thread)?;
+        let (wishes, backlog) = self.gathered().await?;
+        let before = backlog.into_wishes();
+        let inputs = Inputs { network: events, before, wishes, questions: asked };
         let thread = std::thread::Builder::new()
             .name("replication".into())
             .spawn(move || runtime.block_on(pump.run(inputs)))
@@ -227,6 +237,15 @@ impl Node {
         let storage = self.store.storage().clone();
         tokio::task::spawn_blocking(move || storage.begin_session());
         Ok(Online { network, questions, pump: Mutex::new(Some(thread)) })
+    }
+
+    /// What was wished for up to now, and the rest as it comes.
+    async fn gathered(&self) -> Result<Gathered, NodeError> {
+        let offline = lock(&self.offline).take();
+        let ended = || NodeError::Thread(std::io::Error::other("wishes are gathered no more"));
+        let Offline { stop, gathers } = offline.ok_or_else(ended)?;
+        let _ = stop.send(());
+        gathers.await.map_err(|_| ended())
     }
 
     /// The drive with this key for as long as the answer is held, found among peers; with `serve` it is announced

@@ -50,6 +50,8 @@ pub struct Question {
 /// What the thread listens to.
 pub struct Inputs {
     pub network: mpsc::UnboundedReceiver<Vec<SwarmEvent>>,
+    /// Wishes that stood when the network started.
+    pub before: Vec<Wish>,
     pub wishes: mpsc::UnboundedReceiver<Wish>,
     pub questions: mpsc::UnboundedReceiver<Question>,
 }
@@ -114,6 +116,8 @@ impl Pump {
 
     /// Runs until it is told to stop or the network has stopped.
     pub async fn run(mut self, mut inputs: Inputs) {
+        std::mem::take(&mut inputs.before).into_iter().for_each(|wish| self.on_wish(wish));
+        self.drain();
         loop {
             let deadline = [self.hub.poll_timeout(), self.ties.poll_timeout()];
             let deadline = deadline.into_iter().flatten().min().map(tokio::time::Instant::from_std);

@@ -125,3 +125,29 @@ async fn what_is_about_to_be_named_is_no_garbage_while_the_drive_is_in_use() {
     assert_eq!(garbage().await, [1..2]);
     node.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drive_that_was_used_without_a_network_is_let_go_like_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path()).await;
+    let key = node.create_drive("mine", None).await.unwrap().key();
+    let used = node.drive_offline(key, None, None).await.unwrap();
+    let drive = used.drive().await.unwrap();
+    let path = crate::path::DrivePath::from_user("/file").unwrap();
+    drive.put(&path, &b"the file"[..], Default::default()).unwrap();
+    drop((drive, used));
+    // What it wished of peers who were never looked for holds nothing.
+    node.forget(key).await.unwrap();
+    assert!(node.store().handles().is_empty());
+    // The network finds what stands.
+    let key = node.create_drive("other", None).await.unwrap().key();
+    let used = node.drive_offline(key, None, None).await.unwrap();
+    let serves = node.drive(key, None, None, true).await.unwrap();
+    assert!(
+        !used.db().update(Duration::from_secs(1)).await,
+        "the hub answers that nobody is there"
+    );
+    assert!(used.db().reach().borrow().syncs > 0);
+    drop((used, serves));
+    node.shutdown().await;
+}

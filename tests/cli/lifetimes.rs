@@ -140,3 +140,22 @@ fn an_unmounted_drive_is_served_no_more() {
     until_closed(&lab, "bob", &key);
     nobody_gets(&lab, &key);
 }
+
+/// Each command costs the owner descriptors and a thread while it is read: there is an end to them, and it is told.
+#[test]
+fn a_store_takes_so_many_commands_at_once_and_says_so() {
+    let lab = Lab::new();
+    let mut owner = owner(&lab, "alice");
+    let socket = lab.path("alice/socket");
+    let connect = |_| std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    // They say nothing, and are given up after five seconds.
+    let silent: Vec<_> = (0..128).map(connect).collect();
+    let refused = lab.run("alice", &["status"]);
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    assert!(refused.stderr.contains("try again when one has ended"), "{}", refused.stderr);
+    drop(silent);
+    let taken = || (lab.run("alice", &["status"]).code == 0).then_some(());
+    eventually("there is room again", SOON, taken);
+    owner.signal(Signal::SIGTERM);
+    owner.wait(SOON);
+}

@@ -121,7 +121,7 @@ impl Waiter<'_> {
         let handle = self.handle;
         tokio::select! {
             biased;
-            done = &mut self.woken => done.map_err(|_| SourceError::Closed),
+            done = &mut self.woken => done.map_err(|_| SourceError::Refused),
             ended = handle.ended() => Err(ended),
             failed = handle.failed() => Err(failed),
         }
