@@ -61,6 +61,73 @@ fn the_manual_page_and_the_command_line_know_the_same_flags() {
     }
 }
 
+/// Every command's own part of the manual page: its lines of the synopsis, and its name beside what only some take.
+#[test]
+fn the_manual_page_gives_each_command_its_own_flags() {
+    let page = fs::read_to_string(root().join("man/hdrive.1")).unwrap();
+    let section = |from: &str, to: &str| {
+        let start = page.find(from).unwrap_or_else(|| panic!("{from}"));
+        let end = page[start..].find(to).unwrap_or_else(|| panic!("{to}"));
+        page[start..start + end].lines().collect::<Vec<_>>()
+    };
+    let synopsis = section(".Sh SYNOPSIS", ".Sh DESCRIPTION");
+    let options = section("The options are:", ".Ss Keys");
+    // Flags of a line, single letters one by one.
+    let flags = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let of = |pair: &&[&str]| pair[0].trim_start_matches('.') == "Fl";
+        let split = |pair: &[&str]| match pair[1].strip_prefix('-') {
+            Some(long) => vec![long.to_string()],
+            None => pair[1].chars().map(String::from).collect(),
+        };
+        words.windows(2).filter(of).flat_map(split).collect::<Vec<String>>()
+    };
+
+    let mut cli = Cli::command();
+    cli.build();
+    for command in cli.get_subcommands() {
+        let name = command.get_name();
+        let mut own: Vec<(Option<String>, Option<String>)> = Vec::new();
+        for argument in command.get_arguments().filter(|argument| !argument.is_global_set()) {
+            let (short, long) = (argument.get_short(), argument.get_long());
+            let is_own = short.or(long.map(|_| ' ')).is_some() && long != Some("help");
+            own.extend(is_own.then(|| (short.map(String::from), long.map(String::from))));
+        }
+        let heading = format!(".Cm {name}");
+        let lines = synopsis.iter().skip_while(|line| **line != heading);
+        let shown: Vec<String> =
+            lines.skip(1).take_while(|line| **line != ".Nm").flat_map(|line| flags(line)).collect();
+        for (short, long) in &own {
+            let is_shown = shown.iter().any(|flag| [short, long].contains(&&Some(flag.clone())));
+            assert!(is_shown, "SYNOPSIS of {name} lacks {long:?} {short:?}");
+        }
+        for flag in &shown {
+            let is_own = own.iter().any(|(s, l)| [s, l].contains(&&Some(flag.clone())));
+            assert!(is_own, "SYNOPSIS of {name} has {flag}, which it does not take");
+        }
+        // Below the flag it says for which commands it is, unless it is for all that open a drive.
+        for (index, line) in options.iter().enumerate().filter(|(_, l)| l.starts_with(".It Fl")) {
+            let Some(whose) = options[index + 1].strip_prefix(".Pq Cm ") else { continue };
+            if options.iter().filter(|other| *other == line).count() > 1 && !whose.contains(name) {
+                continue;
+            }
+            let is_own = own.iter().any(|(short, long)| {
+                let known: Vec<String> = short.iter().chain(long).cloned().collect();
+                flags(line).iter().any(|flag| known.contains(flag))
+            });
+            let is_named = whose.split(" , ").any(|word| word == name);
+            assert_eq!(is_named, is_own, "{line}: {whose}: {name}");
+        }
+        for (short, long) in &own {
+            let described = options.iter().filter(|line| line.starts_with(".It Fl"));
+            let is_there = described
+                .flat_map(|line| flags(line))
+                .any(|flag| [short, long].contains(&&Some(flag)));
+            assert!(is_there, "{name}: {long:?} {short:?} is not described");
+        }
+    }
+}
+
 /// What looks like a key where people copy from is one.
 #[test]
 fn sample_keys_are_keys() {
