@@ -227,6 +227,10 @@ impl Hdrive {
         nix::sys::signal::kill(pid, signal).unwrap();
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for the end.
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         eventually("the end of hdrive", limit, || self.child.try_wait().unwrap())
