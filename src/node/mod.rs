@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "where the machines meet the clock and the runtime")]
 
+mod aside;
 mod backlog;
 mod chronicle;
 mod claims;
@@ -15,7 +16,6 @@ mod drives;
 mod forget;
 mod gc;
 mod offenders;
-mod opener;
 mod pump;
 mod ties;
 mod writer;

@@ -6,18 +6,21 @@
 //! | core handles | wishes | hub |
 //! | hub | frames | network |
 //! | hub | blocks, upgrades, ranges that arrived | the core's handle, which wakes its waiters |
-//! | hub | cores that peers open and that are not attached | [`Opener`], which looks on a thread of its own |
+//! | hub | cores that peers open and that are not attached; forks to be stored | threads [aside](Aside), and back |
 //!
 //! Nothing here waits for a peer or for another thread's work. The disk work is what the hub does to store blocks that
-//! came, in memory of the kernel for the most part, and to read those that are asked for.
+//! came, in memory of the kernel for the most part, and to read those that are asked for; what must be on the device is
+//! made so elsewhere.
 
+use super::aside::Aside;
 use super::cores::Cores;
 use super::discovery::Discovery;
 use super::offenders::Offenders;
-use super::opener::Opener;
 use super::ties::Ties;
+use crate::hyper::core::SharedCore;
 use crate::hyper::replication::{
-    AttachOptions, ConnId, ConnInfo, CoreId, Hub, HubEvent, Limits, PeerInfo, RangeId, SeekId,
+    AttachOptions, ConnId, ConnInfo, CoreId, Fork, Hub, HubEvent, Limits, PeerInfo, RangeId,
+    SeekId, Stored,
 };
 use crate::hyper::session::{CoreHandle, Reach, Wish};
 use crate::hyper::store::Store;
@@ -41,6 +44,9 @@ const FRAMES_PER_TURN: usize = 8;
 /// A store that keeps failing is told this often.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
+/// What became of a core that was asked for.
+type Found = (DiscoveryKey, Option<SharedCore>);
+
 /// A question of another thread about the hub: which peers a core has.
 pub struct Question {
     pub core: DiscoveryKey,
@@ -58,7 +64,10 @@ pub struct Inputs {
 
 pub struct Pump {
     hub: Hub,
-    opener: Opener,
+    /// Opens cores that peers ask for.
+    opener: Aside<DiscoveryKey, Found>,
+    /// Stores forks that cores follow.
+    forks: Aside<Fork, Stored>,
     /// Cores that may be served.
     used: Arc<Cores>,
     network: NetworkHandle,
@@ -87,17 +96,18 @@ impl Pump {
     ) -> Self {
         let asked = used.clone();
         // What no open drive uses is not served, be it in the store.
-        let opener = Opener::start(move |id| match asked.is_used(id).then(|| store.stored(id)) {
+        let find = move |id: &DiscoveryKey| match asked.is_used(id).then(|| store.stored(id)) {
             None => None,
             Some(Ok(handle)) => handle.map(|handle| handle.shared()),
             Some(Err(error)) => {
                 tracing::warn!("what a peer asked for cannot be opened: {error}");
                 None
             }
-        });
+        };
         Self {
             hub: Hub::new(Limits::default()),
-            opener,
+            opener: Aside::start("opener", move |id| (id, find(&id))),
+            forks: Aside::start("forks", Fork::store),
             used,
             network,
             discovery,
@@ -137,7 +147,8 @@ impl Pump {
                     None => return,
                 },
                 () = sleep => self.on_time(Instant::now()),
-                (id, core) = self.opener.found() => {
+                stored = self.forks.done() => self.hub.handle_stored(stored, Instant::now()),
+                (id, core) = self.opener.done() => {
                     // Its drive may have been closed while it was opened.
                     let core = core.filter(|_| self.used.is_used(&id));
                     self.hub.handle_core_found(&id, core, Instant::now());
@@ -318,6 +329,12 @@ impl Pump {
     fn drain(&mut self) {
         let now = Instant::now();
         self.transmit(now);
+        while let Some(fork) = self.hub.poll_fork() {
+            if let Err(fork) = self.forks.ask(fork) {
+                // There is no such thread: better late than never.
+                self.hub.handle_stored(fork.store(), now);
+            }
+        }
         while let Some(event) = self.hub.poll_event() {
             self.on_hub(event, now);
         }
@@ -378,7 +395,10 @@ impl Pump {
                     h.on_two_histories(length);
                 });
             }
-            HubEvent::CoreAsked { discovery } => self.opener.ask(discovery),
+            HubEvent::CoreAsked { discovery } => {
+                // Without the thread nothing is found, and the hub refuses it in time.
+                let _ = self.opener.ask(discovery);
+            }
             HubEvent::Heard { core, empty } => {
                 self.handle(core, |h| h.set_reach(|reach| reach.empty = empty));
             }

@@ -122,6 +122,7 @@ impl Core {
 
     /// Puts bytes and nodes of an append into the files. They lie past the head, where nobody looks.
     fn write_append(&mut self, prepared: &Prepared) -> Result<()> {
+        self.check_following()?;
         if prepared.base != (self.head.fork, self.head.length) {
             return Err(CoreError::Stale);
         }
@@ -179,6 +180,7 @@ impl Core {
         if !self.has_changes() && durability == Durability::Buffered {
             return Ok(());
         }
+        self.check_following()?;
         self.nodes.flush()?;
         let mut writes = Writes::default();
         let staged = self.stage_own(&mut writes);
@@ -197,7 +199,8 @@ impl Core {
     /// core.lock().finish_flush(flush, synced)?;
     /// ```
     pub fn begin_flush(&mut self) -> Result<Option<Flush>> {
-        if !self.has_changes() {
+        // What comes while a fork is being stored waits for the next flush.
+        if !self.has_changes() || self.following {
             return Ok(None);
         }
         self.nodes.flush()?;

@@ -52,6 +52,7 @@ impl Core {
     /// [`CoreError::Busy`] while another one is under way.
     pub fn begin_append(&self) -> Result<Staging> {
         self.check_writer()?;
+        self.check_following()?;
         if self.appending.swap(true, Ordering::AcqRel) {
             return Err(CoreError::Busy);
         }

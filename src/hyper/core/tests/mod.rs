@@ -1,6 +1,7 @@
 //! The core against the reference's vectors and against itself; [`model`] and [`crash`] draw sequences.
 
 mod crash;
+mod following;
 mod freeing;
 mod full;
 mod model;
@@ -49,6 +50,13 @@ fn fetch(to: &mut Core, from: &Core, index: u64) -> Applied {
     let nodes = to.missing_nodes(index).unwrap();
     let block = Some(NodeRequest { index, nodes });
     to.apply_proof(&proof(from, Request { block, ..Request::default() }), None).unwrap()
+}
+
+/// Follows a fork in one go.
+fn apply_reorg(core: &mut Core, proof: &Proof) -> std::result::Result<Applied, ApplyError> {
+    let mut following = core.begin_follow(proof)?;
+    let stored = following.remove(core).and_then(|()| following.commit());
+    Ok(core.finish_follow(following, stored)?)
 }
 
 fn assert_reads(core: &Core, range: Range<u64>) {
@@ -184,7 +192,7 @@ fn vectors_of_a_fork() {
         Err(ApplyError::Rejected(tree::VerifyError::Fork(1)))
     ));
     let place = follower.locate(13).unwrap().unwrap();
-    let applied = follower.apply_reorg(&answer).unwrap();
+    let applied = apply_reorg(&mut follower, &answer).unwrap();
     assert_eq!(applied.upgraded, Some((20, 15)));
     assert_eq!(follower.head(), core.head());
     // The proof carries roots 7, 19, 25, 28: of them 7 and 19 are common.

@@ -145,6 +145,10 @@ impl Sim {
             self.events[hub].push(event);
             any = true;
         }
+        while let Some(fork) = self.hubs[hub].poll_fork() {
+            self.hubs[hub].handle_stored(fork.store(), self.now);
+            any = true;
+        }
         any
     }
 
@@ -331,6 +335,9 @@ impl Peer {
                 self.hub.handle_core_found(discovery, None, self.now);
             }
             self.events.push(event);
+        }
+        while let Some(fork) = self.hub.poll_fork() {
+            self.hub.handle_stored(fork.store(), self.now);
         }
     }
 
