@@ -31,7 +31,7 @@ use bytes::Bytes;
 use hints::Hints;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{mpsc, watch};
 use waiters::{Awaited, Waiters};
 
@@ -70,8 +70,6 @@ struct Inner {
     ranges: AtomicU64,
     /// Why nothing comes any more.
     ended: watch::Sender<Option<SourceError>>,
-    /// The length of which there are two histories.
-    split: OnceLock<u64>,
     /// Why the local store did not take what a peer sent, the last time that happened.
     failure: watch::Sender<String>,
 }
@@ -109,7 +107,6 @@ impl CoreHandle {
             reach: watch::Sender::new(Reach::default()),
             ranges: AtomicU64::new(1),
             ended: watch::Sender::default(),
-            split: OnceLock::new(),
             failure: watch::Sender::default(),
         }))
     }
@@ -150,18 +147,12 @@ impl CoreHandle {
         self.0.ended.send_replace(Some(SourceError::Closed));
     }
 
-    /// Peers have two histories of the first `length` blocks, both signed. A reader stops: what it has may be of one and
+    /// Peers have two histories, both signed. A reader stops: what it has may be of one and
     /// what it gets of the other.
-    pub fn on_two_histories(&self, length: u64) {
-        let _ = self.0.split.set(length);
+    pub fn on_two_histories(&self) {
         if !self.core().writable() {
             self.0.ended.send_replace(Some(SourceError::TwoHistories));
         }
-    }
-
-    /// The length of which peers have two histories, if they do.
-    pub fn two_histories(&self) -> Option<u64> {
-        self.0.split.get().copied()
     }
 
     /// Refuses to read what may be of two histories.

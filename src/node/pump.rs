@@ -392,7 +392,7 @@ impl Pump {
                 self.handle(core, |h| {
                     let key = crate::key::short(&h.key().0);
                     tracing::error!(core = %key, length, "its writer has signed two histories");
-                    h.on_two_histories(length);
+                    h.on_two_histories();
                 });
             }
             HubEvent::CoreAsked { discovery } => {

@@ -69,12 +69,7 @@ impl Core {
     /// Gives back the space of blocks; they can be fetched again. The tree keeps their hashes. Durable.
     /// Returns how many blocks were here.
     pub fn clear(&mut self, range: Range<u64>) -> Result<u64> {
-        self.clear_all(&[range])
-    }
-
-    /// [`Self::clear`] for many ranges in one commit.
-    pub fn clear_all(&mut self, ranges: &[Range<u64>]) -> Result<u64> {
-        let cleared = self.forget_blocks(ranges)?;
+        let cleared = self.forget_blocks(&[range])?;
         let (mut next, mut failed) = (Some(0).filter(|_| cleared > 0), None);
         while let Some(from) = next {
             let step = self.free_missing(from)?;

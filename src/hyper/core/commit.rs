@@ -32,11 +32,6 @@ impl Prepared {
     pub fn first(&self) -> u64 {
         self.base.1
     }
-
-    /// The head that the commit will bring.
-    pub fn head(&self) -> &Head {
-        &self.head
-    }
 }
 
 /// Commits appends to several cores in one transaction: all or none.

@@ -97,11 +97,6 @@ impl Staging {
         Ok(Piece { files: self.files.clone(), offset, blocks })
     }
 
-    /// Index of the first block.
-    pub fn first(&self) -> u64 {
-        self.base.1
-    }
-
     pub fn files(&self) -> &Arc<CoreFiles> {
         &self.files
     }

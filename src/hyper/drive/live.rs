@@ -351,12 +351,6 @@ impl LiveDrive {
         Ok(Some(blobs))
     }
 
-    /// Content of the file at `path` in the newest index.
-    pub fn content(&self, path: &DrivePath) -> Result<FileReader, LiveError> {
-        let index = self.index().ok_or_else(|| LiveError::NotFound(path.clone()))?;
-        self.content_in(&index, path)
-    }
-
     /// Content of the file at `path` in `index`.
     pub fn content_in(
         &self,

@@ -16,7 +16,6 @@ mod dir;
 mod entry;
 mod index;
 mod keys;
-mod link;
 mod live;
 mod named;
 mod names;
@@ -31,7 +30,6 @@ pub use dir::{Content, Dir, File, Leaf, Link, Node};
 pub use entry::{Entry, EntryError};
 pub use index::{DriveIndex, Found};
 pub use keys::BlobsCore;
-pub use link::shown_target;
 pub use live::{LiveDrive, LiveError};
 pub use named::Named;
 pub use past::Past;
@@ -113,14 +111,6 @@ impl Drive {
     pub fn checkout(&self, version: u64) -> Self {
         let blobs = Blobs::new(Arc::clone(self.blobs.source()));
         Self { bee: self.bee.checkout(version), blobs }
-    }
-
-    /// The entry at `path` and the number of the bee block that holds it.
-    pub async fn entry(&self, path: &DrivePath) -> Result<Option<(u64, Entry)>> {
-        match self.bee.get(&names::leaf_key(path)).await? {
-            Some(found) => Ok(Some((found.seq, Entry::decode(&found.value)?))),
-            None => Ok(None),
-        }
     }
 
     /// All names of this version.

@@ -1,4 +1,4 @@
-//! A log in memory: the core that tests and small tools read from and append to.
+//! A log in memory: the core that tests, benchmarks and fuzz targets read from and append to.
 //!
 //! A log made with [`MemoryLog::sparse`] stands for a reader far away: it knows the length of another log
 //! and has none of its blocks until they are asked for. It counts how they were asked for, so that a test

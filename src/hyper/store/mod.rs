@@ -52,10 +52,6 @@ impl Store {
         &self.storage
     }
 
-    pub fn cache(&self) -> &Arc<BlockCache> {
-        &self.cache
-    }
-
     /// The key pair of core `name` in `space`; the same each time.
     pub fn key_pair(&self, space: &Namespace, name: &str) -> KeyPair {
         names::key_pair(&self.primary, space, name)

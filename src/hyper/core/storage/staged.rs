@@ -81,10 +81,6 @@ impl<M: Medium> Staged<M> {
         })
     }
 
-    pub fn medium(&self) -> &M {
-        &self.medium
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         // The state is replaced in single steps, so a panic elsewhere leaves it whole.
         lock(&self.state)

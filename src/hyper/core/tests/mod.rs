@@ -280,7 +280,7 @@ fn cleared_blocks_can_come_back() {
     }
     assert_eq!(copy.contiguous_length(), 100);
     let place = copy.locate(30).unwrap().unwrap();
-    assert_eq!(copy.clear_all(&[10..20, 30..40, 35..50, 200..300]).unwrap(), 30);
+    assert_eq!(copy.forget_blocks(&[10..20, 30..40, 35..50, 200..300]).unwrap(), 30);
     assert_eq!(copy.clear(10..20).unwrap(), 0);
     assert_eq!(place.read().unwrap(), None);
     assert_eq!((copy.contiguous_length(), copy.get(10).unwrap()), (10, None));
