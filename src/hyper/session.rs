@@ -3,7 +3,8 @@
 //! A [`CoreHandle`] is cheap to clone and may be used from any thread. What is in memory or on disk is
 //! answered by the calling thread under the core's lock. What is not becomes a [`Wish`] to the thread
 //! that owns the replication hub; that thread calls [`CoreHandle::on_block`] and its siblings when
-//! something arrived, which wakes whoever waits. No wait is without an end: see [`Patience`].
+//! something arrived, which wakes whoever waits. Who waits to read does so until a deadline at the latest (see
+//! [`Patience`]); a [download](CoreHandle::download) lasts for as long as its caller wants it.
 //!
 //! | file | what |
 //! |---|---|

@@ -8,8 +8,7 @@ use proptest::prelude::*;
 
 /// What tests append, in one go.
 impl Blobs {
-    /// Makes a blob longer without writing it again, if it is the last thing in the core. `None` if it is
-    /// not, or is a block map.
+    /// See [`Writer::extend`].
     pub fn extend(&self, id: &BlobId, content: impl Read) -> Result<Option<BlobId>> {
         let mut writer = self.writer()?;
         let longer = writer.extend(id, content)?;

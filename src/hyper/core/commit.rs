@@ -186,7 +186,7 @@ impl Core {
         Ok(done?)
     }
 
-    /// First step of a durable flush that does not hold the core while the device works:
+    /// First step of a durable flush that does not hold the core while its files are synced:
     ///
     /// ```text
     /// let flush = core.lock().begin_flush()?;   // None: nothing to do

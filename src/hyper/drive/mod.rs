@@ -1,8 +1,9 @@
 //! Hyperdrive: a tree of files in two cores, a bee with the names and a blobs core with the contents.
 //!
 //! A [`Drive`] reads and writes entries; [`DriveIndex`] holds all names of one version in memory for those
-//! who look things up often. [`BlobsCore`] tells which core holds the contents. Nothing here knows of
-//! networks or disks: both cores are [`BlockSource`]s.
+//! who look things up often. [`BlobsCore`] tells which core holds the contents. To these both cores are
+//! [`BlockSource`]s, wherever their blocks are. A [`LiveDrive`] is a drive whose cores are in a store, and it knows
+//! whether there is anybody to ask for what they lack.
 //!
 //! Key of a file: `files`, a zero byte, the path with its leading slash. Value: [`Entry`]. Folders are there
 //! because of what is in them; one that is empty has a key of its own (`names`), which the reference does not see.

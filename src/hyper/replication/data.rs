@@ -1,8 +1,8 @@
 //! Answers: what a peer sent for a request of ours.
 //!
-//! An answer is compared with its request before anything is hashed, the leaf is hashed before the core
-//! is locked, and the core checks the rest. What is wrong costs the peer a strike, and the block is
-//! asked elsewhere; what is merely late is dropped.
+//! Only the block of an answer to a request that is open is hashed, and that before the core is locked; the answer is
+//! compared with its request, and the core checks the rest. What is wrong costs the peer a strike, and the block
+//! is asked elsewhere. What is merely late is dropped, unless its peer has been asked for the same again.
 //!
 //! Source: hypercore/lib/replicator.js:_handleData, _matchingRequest, _onnodata, _onreorgdata
 
