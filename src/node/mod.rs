@@ -15,6 +15,7 @@ mod discovery;
 mod drives;
 mod forget;
 mod gc;
+mod names;
 mod offenders;
 mod pump;
 mod ties;

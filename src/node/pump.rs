@@ -15,6 +15,7 @@
 use super::aside::Aside;
 use super::cores::Cores;
 use super::discovery::Discovery;
+use super::names::Names;
 use super::offenders::Offenders;
 use super::ties::Ties;
 use crate::hyper::core::SharedCore;
@@ -77,12 +78,9 @@ pub struct Pump {
     remotes: HashMap<ConnId, PublicKey>,
     cores: HashMap<CoreId, CoreHandle>,
     ids: HashMap<DiscoveryKey, CoreId>,
-    /// The hub's name of a range, and the handle's.
-    ranges: HashMap<RangeId, (CoreId, u64)>,
-    range_ids: HashMap<(CoreId, u64), RangeId>,
-    /// The same of seeks, which a handle names by the byte.
-    seeks: HashMap<SeekId, (CoreId, u64)>,
-    seek_ids: HashMap<(CoreId, u64), SeekId>,
+    ranges: Names<RangeId>,
+    /// The handle's name of a seek is the byte.
+    seeks: Names<SeekId>,
     /// When the store's failure was last told.
     complained: Option<Instant>,
 }
@@ -116,10 +114,8 @@ impl Pump {
             remotes: HashMap::new(),
             cores: HashMap::new(),
             ids: HashMap::new(),
-            ranges: HashMap::new(),
-            range_ids: HashMap::new(),
-            seeks: HashMap::new(),
-            seek_ids: HashMap::new(),
+            ranges: Names::default(),
+            seeks: Names::default(),
             complained: None,
         }
     }
@@ -268,28 +264,24 @@ impl Pump {
             Wish::Range { core, id: range, range: blocks, linear } => {
                 if let Some(&id) = self.ids.get(&core) {
                     let name = self.hub.want_range(id, blocks, linear, now);
-                    self.ranges.insert(name, (id, range));
-                    self.range_ids.insert((id, range), name);
+                    self.ranges.insert(id, range, name);
                 }
             }
             Wish::ForgetRange { core, id: range } => {
                 let Some(&id) = self.ids.get(&core) else { return };
-                if let Some(name) = self.range_ids.remove(&(id, range)) {
-                    self.ranges.remove(&name);
+                if let Some(name) = self.ranges.take_back(id, range) {
                     self.hub.unwant_range(name, now);
                 }
             }
             Wish::Seek { core, bytes } => {
                 if let Some(&id) = self.ids.get(&core) {
                     let name = self.hub.want_seek(id, bytes, now);
-                    self.seeks.insert(name, (id, bytes));
-                    self.seek_ids.insert((id, bytes), name);
+                    self.seeks.insert(id, bytes, name);
                 }
             }
             Wish::ForgetSeek { core, bytes } => {
                 let Some(&id) = self.ids.get(&core) else { return };
-                if let Some(name) = self.seek_ids.remove(&(id, bytes)) {
-                    self.seeks.remove(&name);
+                if let Some(name) = self.seeks.take_back(id, bytes) {
                     self.hub.unwant_seek(name, now);
                 }
             }
@@ -319,10 +311,8 @@ impl Pump {
         self.drain();
         let Some(handle) = self.cores.remove(&id) else { return };
         handle.set_reach(|reach| *reach = Reach::default());
-        self.ranges.retain(|_, (core, _)| *core != id);
-        self.range_ids.retain(|(core, _), _| *core != id);
-        self.seeks.retain(|_, (core, _)| *core != id);
-        self.seek_ids.retain(|(core, _), _| *core != id);
+        self.ranges.forget(id);
+        self.seeks.forget(id);
     }
 
     /// Passes on what the hub has to say until it has nothing more.
@@ -358,14 +348,12 @@ impl Pump {
                 self.handle(core, CoreHandle::on_version);
             }
             HubEvent::RangeDone { core, range } => {
-                if let Some((id, range)) = self.ranges.remove(&range) {
-                    self.range_ids.remove(&(id, range));
+                if let Some(range) = self.ranges.take(range) {
                     self.handle(core, |h| h.on_range(range));
                 }
             }
             HubEvent::Seeked { core, seek, .. } => {
-                if let Some((id, bytes)) = self.seeks.remove(&seek) {
-                    self.seek_ids.remove(&(id, bytes));
+                if let Some(bytes) = self.seeks.take(seek) {
                     self.handle(core, |h| h.on_seek(bytes));
                 }
             }

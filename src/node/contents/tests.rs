@@ -3,8 +3,8 @@
 use super::*;
 use crate::hyper::bee::Metadata;
 use crate::hyper::cache::BlockCache;
-use crate::hyper::core::message::{NodeRequest, Request, UpgradeRequest};
 use crate::hyper::core::Provable;
+use crate::hyper::core::message::{NodeRequest, Request, UpgradeRequest};
 use crate::hyper::core::storage::{Durability, Table, Writes, memory};
 use crate::hyper::drive::{Drive, Entry, LiveDrive, fix_key};
 use crate::hyper::session::Patience;
