@@ -50,7 +50,8 @@ impl Core {
     /// Makes `head` the core's head, of which the first `kept` blocks are ours still.
     fn replace_head(&mut self, head: Head, kept: u64) -> Result<()> {
         let end = self.raw_offset(kept)?;
-        let mut removal = self.begin_removal(&[kept..u64::MAX], Some(&head))?;
+        let gone = kept..u64::MAX;
+        let mut removal = self.begin_removal(&[gone], Some(&head))?;
         let done = removal.commit();
         self.end_removal(removal, done)?;
         self.cut(head, kept, end)
