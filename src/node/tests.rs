@@ -122,7 +122,8 @@ async fn what_is_about_to_be_named_is_no_garbage_while_the_drive_is_in_use() {
     assert_eq!(garbage().await, []);
     drop((drive, used));
     // Whoever wrote it has gone without giving it a name.
-    assert_eq!(garbage().await, [1..2]);
+    let content = 1..2;
+    assert_eq!(garbage().await, [content]);
     node.shutdown().await;
 }
 
