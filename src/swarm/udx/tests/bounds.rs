@@ -118,34 +118,39 @@ fn early_and_out_of_order_packets_count_for_the_budget() {
 /// A stream with data for a peer whose window is closed.
 fn stuck() -> Pair {
     let mut pair = Pair::connected(LinkConfig::default(), LinkConfig::default(), 1);
-    pair.b.udx.set_backlog(B, MAX_WINDOW);
-    pair.a.total = 2000;
-    pair.b.total = 100;
-    pair.run_for(Duration::from_secs(1));
-    pair.a.total = 100_000;
-    pair.run_for(Duration::from_secs(1));
-    assert!(pair.b.sink.bytes < 100_000 && pair.a.closed().is_none());
+    pair.machines[1].udx.set_backlog(B, MAX_WINDOW);
+    pair.machines[0].total = 2000;
+    pair.machines[1].total = 100;
+    pair.run(Duration::from_secs(1));
+    pair.machines[0].total = 100_000;
+    pair.run(Duration::from_secs(1));
+    assert!(pair.machines[1].sink.bytes < 100_000 && pair.machines[0].closed().is_none());
     pair
 }
 
 #[test]
 fn a_peer_that_vanishes_behind_a_closed_window_is_given_up() {
     let mut pair = stuck();
-    pair.ba.cfg.loss = 1.0;
+    pair.link(1, 0).cfg.loss = 1.0;
     let at = pair.elapsed();
-    assert!(pair.run(Duration::from_secs(60), |p| p.a.closed().is_some()), "still there");
-    assert_eq!(pair.a.closed(), Some(CloseReason::TimedOut));
+    assert!(
+        pair.run_until(Duration::from_secs(60), |p| p.machines[0].closed().is_some()).is_some(),
+        "still there"
+    );
+    assert_eq!(pair.machines[0].closed(), Some(CloseReason::TimedOut));
     assert!(pair.elapsed() - at < Duration::from_secs(20), "{:?}", pair.elapsed() - at);
 }
 
 #[test]
 fn a_peer_that_answers_may_keep_its_window_closed() {
     let mut pair = stuck();
-    pair.ba.cfg.loss = 0.3;
-    pair.run_for(Duration::from_secs(3600));
-    assert_eq!(pair.a.closed(), None);
-    pair.b.udx.set_backlog(B, 0);
-    assert!(pair.run(Duration::from_secs(20), |p| p.b.sink.bytes == 100_000));
+    pair.link(1, 0).cfg.loss = 0.3;
+    pair.run(Duration::from_secs(3600));
+    assert_eq!(pair.machines[0].closed(), None);
+    pair.machines[1].udx.set_backlog(B, 0);
+    assert!(
+        pair.run_until(Duration::from_secs(20), |p| p.machines[1].sink.bytes == 100_000).is_some()
+    );
 }
 
 #[test]
