@@ -14,6 +14,7 @@
 //! Source: dht-rpc/index.js, dht-rpc/lib/io.js
 
 pub mod bogon;
+pub mod bucket;
 mod budget;
 mod commands;
 mod event;
