@@ -417,6 +417,13 @@ mod tests {
         let low = Some(Stored::Error(error::SEQ_TOO_LOW));
         assert_eq!(records.mutable_put(&target, &put(1, "c"), *FROM.ip(), now), low);
         assert_eq!(records.mutable_put(&target, &put(3, "d"), *FROM.ip(), now), Some(Stored::Ok));
+        let forged = MutableValue { seq: 9, ..sign_mutable(3, b"d".to_vec(), &pair(1)) };
+        let forged = MutablePut { public_key, value: forged }.encode();
+        assert_eq!(records.mutable_put(&target, &forged, *FROM.ip(), now), None, "unsigned");
+        for len in [0, MAX_VALUE + 1] {
+            let put = put(9, &"x".repeat(len));
+            assert_eq!(records.mutable_put(&target, &put, *FROM.ip(), now), None, "{len}");
+        }
         assert_eq!(
             records.mutable_put(&NODE, &put(3, "d"), *FROM.ip(), now),
             None,

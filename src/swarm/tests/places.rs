@@ -214,3 +214,21 @@ fn a_second_connection_of_a_peer_may_not_send_much_before_its_first_whole_frame(
     assert_eq!(world.machines[1].swarm.connections.iter().count(), 1);
     assert_eq!(world.closed(1), []);
 }
+
+#[test]
+fn whoever_was_of_no_use_is_not_dialled_again_until_it_is_found_again() {
+    let mut world = Network::two();
+    world.dial(1);
+    world.run(SECOND);
+    let (remote, conn, start) = (world.key(0), world.connected(1)[0].0, world.now);
+    found(&mut world, remote);
+    while world.closed(1).is_empty() {
+        world.run(15 * SECOND);
+        world.on(1, |peer, now| peer.swarm.release(conn, now));
+        assert!(world.now - start <= MAX_UNUSED + 15 * SECOND);
+    }
+    world.run(60 * SECOND);
+    assert!(!dials(&mut world));
+    found(&mut world, remote);
+    assert!(dials(&mut world));
+}
