@@ -136,6 +136,7 @@ impl Rpc {
         &self.health
     }
 
+    #[cfg(test)]
     pub fn is_bootstrapped(&self) -> bool {
         self.upkeep.bootstrapped
     }

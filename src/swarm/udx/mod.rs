@@ -208,12 +208,6 @@ impl Udx {
         Some(self.streams.get(id)?.remote?.to)
     }
 
-    /// Whether a datagram is a packet of a stream we know.
-    pub fn owns(&self, datagram: &[u8]) -> bool {
-        packet::stream_id(datagram)
-            .is_some_and(|id| self.streams.has(id) || self.graveyard.get(id).is_some())
-    }
-
     /// Takes a datagram; false if it is no packet of a stream we know.
     pub fn handle_datagram(
         &mut self,
