@@ -301,9 +301,11 @@ fn free(core: &CoreHandle) -> Result<(), CoreError> {
     failed.map_or(Ok(()), Err)
 }
 
-/// The version that was the present one at `time`; the first if that is not known.
+/// The version that was the present one at `time`; the first if that is not known. A clock that was set back may have
+/// noted an older time for a later version: then what follows the first that is newer is kept with it.
 fn present_at(seen: &[Seen], time: u64) -> u64 {
-    seen.iter().rev().find(|note| note.at <= time).map_or(1, |note| note.version)
+    let newer = seen.iter().position(|note| note.at > time).unwrap_or(seen.len());
+    newer.checked_sub(1).map_or(1, |last| seen[last].version)
 }
 
 /// How many blocks of a core before `end` are here and not in the set.
@@ -346,3 +348,8 @@ mod tests {
         assert_eq!(present_at(&[], 100), 1, "nothing is known: everything stays");
     }
 }
+        // The machine started without a clock when version 9 was written.
+        let back =
+            [(2, 100), (5, 200), (9, 3), (12, 300)].map(|(version, at)| Seen { version, at });
+        let at = |time| present_at(&back, time);
+        assert_eq!([at(99), at(150), at(250), at(300)], [1, 2, 9, 12]);

@@ -21,7 +21,7 @@ mod pump;
 mod ties;
 mod writer;
 
-pub use chronicle::Seen;
+pub use chronicle::{Seen, last_until, out_of_order};
 pub use drives::{DriveState, DriveUse, Purpose};
 pub use forget::{ForgetError, Forgotten};
 pub use gc::{Garbage, GcError, Keep, StoredDrive, StoredDrives};
