@@ -117,13 +117,20 @@ async fn what_is_about_to_be_named_is_no_garbage_while_the_drive_is_in_use() {
     assert_eq!(used.blobs().unwrap().length(), 2);
     let garbage = async || {
         let stored = node.stored_drive(key).await.unwrap().unwrap();
-        node.garbage(&stored, Keep::Newest(1)).await.unwrap().blocks
+        node.garbage(&stored, Keep::Newest(1), None).await.unwrap().blocks
     };
+    let only = std::slice::from_ref(&(1..2));
     assert_eq!(garbage().await, []);
+    // Who has the drive alone knows that nobody is about to.
+    {
+        let alone = node.turn_to_clear(key).await.unwrap();
+        let stored = node.stored_drive(key).await.unwrap().unwrap();
+        let all = node.garbage(&stored, Keep::Newest(1), Some(&alone)).await.unwrap();
+        assert_eq!(all.blocks, only);
+    }
     drop((drive, used));
     // Whoever wrote it has gone without giving it a name.
-    let content = 1..2;
-    assert_eq!(garbage().await, [content]);
+    assert_eq!(garbage().await, only);
     node.shutdown().await;
 }
 

@@ -86,7 +86,7 @@ fn take(node: &Node, from: &CoreHandle) -> CoreHandle {
 /// Clears a drive as the command does; how many blocks that were.
 async fn clear(node: &Node, key: CoreKey) -> Result<u64, GcError> {
     let stored = node.stored_drive(key).await?.unwrap();
-    let garbage = node.garbage(&stored, Keep::Newest(1)).await?;
+    let garbage = node.garbage(&stored, Keep::Newest(1), None).await?;
     match stored.blobs {
         Some(blobs) => Ok(node.give_back(blobs, &garbage).await?),
         None => Ok(0),
@@ -185,7 +185,7 @@ async fn contents_that_prove_nothing_are_kept_for_whoever_names_them_and_that_is
     // One that can be read keeps what it needs and no more.
     take(&node, &db);
     let stored = node.stored_drive(first).await.unwrap().unwrap();
-    let garbage = node.garbage(&stored, Keep::Newest(1)).await.unwrap();
+    let garbage = node.garbage(&stored, Keep::Newest(1), None).await.unwrap();
     assert_eq!((garbage.block_count(), garbage.held_by), (1, vec![names]));
     node.shutdown().await;
 }
