@@ -1,7 +1,7 @@
 //! `hdrive put`: a local file or folder into a drive that this store writes.
 //!
 //! All of it or nothing: contents are written first, and one change of the drive names them. Ctrl-C before that
-//! change leaves the drive as it was.
+//! change leaves the drive as it was. Only a file that changes all the time while it is read is left out, and told.
 
 use super::args::Put;
 use super::context::Context;
@@ -15,12 +15,12 @@ use super::words::count;
 use crate::hyper::drive::{Drive, DriveIndex, Entry, Found};
 use crate::node::{DriveUse, Turn};
 use crate::path::DrivePath;
-use crate::share::import::SECRET;
-use crate::share::ledger::head;
+use crate::share::content::{Contents, SECRET, Stored, UNSTEADY, Wanted};
+use crate::share::import::{file_entry, is_entry_of};
+use crate::share::ledger::Ledger;
 use crate::share::place::locate;
 use crate::share::rules::Rules;
-use crate::share::scan::{Local, LocalKind, open_file, scan, scan_by};
-use crate::share::stores::is_store_database;
+use crate::share::scan::{Local, LocalKind, scan, scan_by};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,6 +43,7 @@ pub async fn run(args: Put, cx: Context) -> Result {
     let from_stdin = args.reads_stdin();
     let job = Arc::new(Job {
         drive,
+        ledger: Ledger::new(cx.node.store().storage().clone(), target.key),
         live: Arc::clone(&live),
         path: target.path.clone(),
         progress: cx.out.progress("putting", 0),
@@ -81,7 +82,13 @@ pub async fn run(args: Put, cx: Context) -> Result {
         let put = format!("{} put, version {}", count(put.entries as u64, "file"), put.version);
         cx.out.note(put);
     }
-    Ok(())
+    for path in &put.unsteady {
+        cx.out.warn(format_args!("left out: {}: {UNSTEADY}", path.display()));
+    }
+    match put.unsteady.len() as u64 {
+        0 => Ok(()),
+        n => Err(Failure::new(Exit::Failed, format_args!("{} left out", count(n, "file")))),
+    }
 }
 
 struct Done {
@@ -89,10 +96,13 @@ struct Done {
     version: u64,
     /// Told if others could not read all of it here.
     private: Option<String>,
+    /// Files that were left out because they changed all the time.
+    unsteady: Vec<PathBuf>,
 }
 
 struct Job {
     drive: Drive,
+    ledger: Ledger,
     live: Arc<DriveUse>,
     /// Where in the drive.
     path: DrivePath,
@@ -165,33 +175,8 @@ impl Job {
             refuse_hiding(index, &to)?;
             places.push((to, local));
         }
-        self.progress.set_total(found.found.iter().map(size).sum());
-        let mut entries = Vec::new();
-        let mut writer = self.drive.blobs().writer().or_exit(Exit::Failed)?;
-        for (to, local) in places {
-            let mut entry = match &local.kind {
-                LocalKind::Symlink { target } => Entry::symlink(target.clone()),
-                LocalKind::File { .. } => {
-                    let full = locate(&folder, &local.path);
-                    let file = open_file(&folder, &local.path);
-                    let file = file.or_fail(Exit::Failed, full.display())?;
-                    let begins = head(&file, size(local)).or_fail(Exit::Failed, full.display())?;
-                    if is_store_database(&begins, &file) {
-                        let text = format!("{}: {SECRET}", full.display());
-                        return Err(Failure::new(Exit::Failed, text));
-                    }
-                    let put = writer.put(self.watched(file));
-                    Entry::file(put.map_err(|error| from_blob(full.display(), error))?)
-                }
-            };
-            if entry.linkname.is_none() {
-                entry.set_mode(local.mode as u16);
-            }
-            entry.set_mtime_ms(local.mtime_ms);
-            entries.push((to, entry));
-        }
-        writer.flush().or_exit(Exit::Store)?;
-        drop(writer);
+        self.progress.set_total(found.found.iter().map(Local::size).sum());
+        let (entries, unsteady) = self.entries(index, &folder, places)?;
         let mut empty =
             found.empty.iter().map(|dir| join(&self.path, dir)).collect::<Result<Vec<_>>>()?;
         if meta.is_dir() && entries.is_empty() && empty.is_empty() {
@@ -201,7 +186,68 @@ impl Job {
         let private = private.first().filter(|_| meta.is_dir()).map(|example| {
             private_line(private.len() as u64, &example.path, ["is now", "are now"])
         });
-        Ok(Done { private, ..self.commit(&entries, &empty)? })
+        let done = self.commit(&entries, &empty)?;
+        // What nobody knows after the next time costs no more than comparing it once more.
+        self.ledger.write().or_exit(Exit::Store)?;
+        Ok(Done { private, unsteady, ..done })
+    }
+
+    /// The entries of these files and links, whose contents are in the drive by now; and those that did not keep still.
+    fn entries(
+        &self,
+        index: &DriveIndex,
+        folder: &Path,
+        places: Vec<(DrivePath, &Local)>,
+    ) -> Result<(Vec<(DrivePath, Entry)>, Vec<PathBuf>)> {
+        let old = |to: &DrivePath| match index.lookup(to) {
+            Some(Found::File(file)) => file.blob(),
+            _ => None,
+        };
+        let is_file = |local: &Local| matches!(local.kind, LocalKind::File { .. });
+        let files = places.iter().filter(|(_, local)| is_file(local));
+        let wanted: Vec<_> = files.map(|(to, local)| Wanted { local, old: old(to) }).collect();
+        let contents = Contents {
+            blobs: self.drive.blobs(),
+            ledger: &self.ledger,
+            folder,
+            progress: &|read| self.progress.set(read),
+            cancelled: &|| self.gate.is_shut(),
+            all_or_nothing: true,
+        };
+        let writer = self.drive.blobs().writer().or_exit(Exit::Store)?;
+        let mut stored = contents.store(writer, &wanted).or_exit(Exit::Store)?.into_iter();
+        let (mut entries, mut unsteady) = (Vec::new(), Vec::new());
+        for (to, local) in places {
+            let full = locate(folder, &local.path);
+            let entry = match &local.kind {
+                LocalKind::Symlink { target } => {
+                    let mut entry = Entry::symlink(target.clone());
+                    entry.set_mtime_ms(local.mtime_ms);
+                    entry
+                }
+                LocalKind::File { .. } => match stored.next().flatten() {
+                    Some(Stored::Blob(id, look, _)) => file_entry(id, &look),
+                    Some(Stored::Unsteady) => {
+                        unsteady.push(full);
+                        continue;
+                    }
+                    Some(Stored::Secret) => {
+                        let text = format!("{}: {SECRET}", full.display());
+                        return Err(Failure::new(Exit::Failed, text));
+                    }
+                    Some(Stored::Unread(error)) => {
+                        return Err(error).or_fail(Exit::Failed, full.display());
+                    }
+                    None if self.gate.is_shut() => {
+                        return Err(Failure::new(Exit::Interrupted, "interrupted"));
+                    }
+                    // It was not come to because of one that follows.
+                    None => continue,
+                },
+            };
+            entries.push((to, entry));
+        }
+        Ok((entries, unsteady))
     }
 
     /// Names what was written, and folders with nothing in them, in one change.
@@ -211,7 +257,8 @@ impl Job {
         let current = self.runtime.block_on(self.live.current(PATIENCE));
         let index = current.map_err(|error| from_live(&self.live.key(), error))?;
         entries.iter().try_for_each(|(path, _)| refuse_hiding(&index, path))?;
-        let put = entries.iter().try_for_each(|(path, entry)| batch.put(path, entry));
+        let mut new = entries.iter().filter(|(path, entry)| !is_entry_of(&index, path, entry));
+        let put = new.try_for_each(|(path, entry)| batch.put(path, entry));
         put.or_exit(Exit::Store)?;
         for dir in empty.iter().filter(|dir| index.list(dir).is_none()) {
             if index.lookup(dir).is_some() {
@@ -227,7 +274,7 @@ impl Job {
             true => index.version(),
             false => batch.flush().or_exit(Exit::Store)?,
         };
-        Ok(Done { entries: entries.len(), version, private: None })
+        Ok(Done { entries: entries.len(), version, private: None, unsteady: Vec::new() })
     }
 
     fn watched<R: Read>(&self, input: R) -> Watched<'_, R> {
@@ -275,13 +322,6 @@ fn in_the_way_as(kind: &str, path: &DrivePath) -> Failure {
     let how = if kind == "folder" { "hdrive rm -r" } else { "hdrive rm" };
     let text = format!("{path} is a {kind} of the drive: choose another name, or `{how}` it first");
     Failure::new(Exit::Failed, text)
-}
-
-fn size(local: &Local) -> u64 {
-    match local.kind {
-        LocalKind::File { size } => size,
-        LocalKind::Symlink { .. } => 0,
-    }
 }
 
 fn join(dir: &DrivePath, below: &DrivePath) -> Result<DrivePath> {

@@ -1,8 +1,9 @@
 //! What must change in a drive so that it is as a folder.
 
+use super::super::content::now_ns;
 use super::super::ledger::Seen;
 use super::super::scan::{Local, LocalKind, Scan, scan_by};
-use super::{Import, Report, Trust, now_ns};
+use super::{Import, Report, Trust};
 use crate::hyper::core::storage::StorageError;
 use crate::hyper::drive::{Content, Dir, DriveIndex, Found, Leaf, Node};
 use crate::path::DrivePath;
@@ -26,7 +27,7 @@ pub(super) enum Change {
 impl Change {
     pub(super) fn size(&self) -> u64 {
         match self {
-            Self::Write(local) => size(local),
+            Self::Write(local) => local.size(),
             _ => 0,
         }
     }
@@ -64,7 +65,7 @@ impl Import<'_> {
             there += scan.found.iter().filter(|local| self.is_there(local)).count() as u64;
             self.compare(&path, &told, &scan, &mut changes, &mut gone, report)?;
             report.files += scan.found.len() as u64;
-            report.bytes += scan.found.iter().map(size).sum::<u64>();
+            report.bytes += scan.found.iter().map(Local::size).sum::<u64>();
             report.skipped.extend(scan.skipped);
         }
         self.judge(report, there, gone.len() as u64);
@@ -241,13 +242,6 @@ pub fn topmost(paths: &[DrivePath]) -> BTreeSet<DrivePath> {
         std::iter::successors(path.parent(), DrivePath::parent).any(|above| all.contains(&above))
     };
     all.iter().filter(|path| !has_above(path)).map(|path| (*path).clone()).collect()
-}
-
-fn size(local: &Local) -> u64 {
-    match local.kind {
-        LocalKind::File { size } => size,
-        LocalKind::Symlink { .. } => 0,
-    }
 }
 
 fn is_same(local: &Local, leaf: &Leaf) -> bool {

@@ -8,9 +8,11 @@ use crate::hyper::source::BlockSource;
 use crate::hyper::source::memory::MemoryLog;
 use crate::key::CoreKey;
 use std::collections::HashSet;
+use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 struct Shared {
     dir: tempfile::TempDir,

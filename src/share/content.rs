@@ -1,0 +1,491 @@
+//! The contents of local files as a drive holds them: none is a mixture, and none is appended twice.
+//!
+//! A file is read between two looks at it. Where they differ it is read again, up to [`ATTEMPTS`] times; of one that
+//! only grows all the time, two readings that agree are as good. What goes on changing is left to the caller.
+//!
+//! | the content | what is appended |
+//! |---|---|
+//! | is that of the same name in the drive, or shares much with it | what differs (`hyper::blobs::update`) |
+//! | is one that the drive had under any name | nothing: it is found by its print, and compared |
+//! | is that of another file of the same import | nothing |
+//! | is new | all of it |
+//!
+//! A small file is read in one piece, and nothing of it appended before it is known to be whole.
+
+use super::beneath::Beneath;
+use super::ledger::{Ledger, Seen, head, print, print_of};
+use super::scan::{Local, Look};
+use super::stores::is_store_database;
+use crate::crypto::hash::Hash;
+use crate::hyper::blobs::{BLOCK_SIZE, BlobError, BlobId, Blobs, Writer};
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How often a file is read that changes meanwhile, and what is waited before each further time.
+const ATTEMPTS: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(60);
+
+/// The clock of file times may stand still for so long: what changed since cannot be told from what comes next.
+const TICK: Duration = Duration::from_millis(20);
+
+/// What people are told of a file that changes all the time.
+pub const UNSTEADY: &str = "it changed each time that it was read, and a mixture is of no use: try again when nothing \
+                            writes to it";
+
+/// Why the database of a store is left out.
+pub const SECRET: &str = "this is the database of a store of drives: secret keys are never shared";
+
+/// A file whose content is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    pub local: &'a Local,
+    /// What the drive has under its name.
+    pub old: Option<BlobId>,
+}
+
+/// What became of a file.
+#[derive(Debug)]
+pub enum Stored {
+    /// Its content is in the drive; what the file was when that was read, and what tells whether it still is.
+    Blob(BlobId, Look, Seen),
+    /// It must never be shared: see [`SECRET`].
+    Secret,
+    /// See [`UNSTEADY`].
+    Unsteady,
+    Unread(io::Error),
+}
+
+/// Takes files into a drive.
+pub struct Contents<'a> {
+    pub blobs: &'a Blobs,
+    pub ledger: &'a Ledger,
+    pub folder: &'a Path,
+    /// Told how many bytes of the files have been read.
+    pub progress: &'a dyn Fn(u64),
+    /// Asked now and then whether to stop.
+    pub cancelled: &'a dyn Fn() -> bool,
+    /// Nothing is appended, as far as that can be, when a file cannot be taken or it is called off.
+    pub all_or_nothing: bool,
+}
+
+/// Contents that go into the drive together.
+struct Group<'a> {
+    contents: &'a Contents<'a>,
+    writer: Writer<'a>,
+    folder: io::Result<Beneath>,
+    /// What small files of this group hold → where it will be.
+    small: HashMap<Hash, BlobId>,
+    /// Bytes of the files before the one that is read.
+    done: u64,
+}
+
+/// What one reading of a file gave.
+enum Taken {
+    Blob(BlobId),
+    Secret,
+    /// Another file that is not in the drive yet may hold the same.
+    Later,
+}
+
+/// A reading of a file that changed meanwhile.
+struct Earlier {
+    before: Look,
+    after: Look,
+    what: Part,
+}
+
+/// What was read.
+#[derive(PartialEq, Eq)]
+enum Part {
+    Small(Bytes),
+    /// So many bytes, which are this blob.
+    Large(BlobId, u64),
+}
+
+impl Contents<'_> {
+    /// The contents of these files, in this order; none of those that were not come to. What was taken is in the drive
+    /// when this returns, unless it is all or nothing.
+    ///
+    /// # Errors
+    /// When the drive cannot be written. A file that cannot be read is none: see [`Stored`].
+    pub fn store(
+        &self,
+        writer: Writer<'_>,
+        files: &[Wanted<'_>],
+    ) -> Result<Vec<Option<Stored>>, BlobError> {
+        let mut stored: Vec<Option<Stored>> = files.iter().map(|_| None).collect();
+        let mut group = Group {
+            contents: self,
+            writer,
+            folder: Beneath::new(self.folder),
+            small: HashMap::new(),
+            done: 0,
+        };
+        let mut todo: Vec<usize> = (0..files.len()).collect();
+        for may_wait in [true, false] {
+            let mut later = Vec::new();
+            for at in todo {
+                if (self.cancelled)() {
+                    break;
+                }
+                stored[at] = group.take(&files[at], may_wait)?;
+                match &stored[at] {
+                    None => later.push(at),
+                    Some(Stored::Secret | Stored::Unread(_)) if self.all_or_nothing => {
+                        return Ok(stored);
+                    }
+                    Some(_) => group.count(&files[at]),
+                }
+            }
+            if self.all_or_nothing && (self.cancelled)() {
+                return Ok(stored);
+            }
+            group.writer.flush()?;
+            todo = later;
+        }
+        Ok(stored)
+    }
+}
+
+impl Group<'_> {
+    fn count(&mut self, wanted: &Wanted<'_>) {
+        self.done += wanted.local.size();
+        (self.contents.progress)(self.done);
+    }
+
+    /// None if it was called off, or, if it `may_wait`, has to until the rest of the group is in the drive.
+    fn take(&mut self, wanted: &Wanted<'_>, may_wait: bool) -> Result<Option<Stored>, BlobError> {
+        match self.read(wanted, may_wait) {
+            Err(BlobError::Input(_)) if (self.contents.cancelled)() => Ok(None),
+            Err(BlobError::Input(error)) => Ok(Some(Stored::Unread(same(&error)))),
+            taken => taken,
+        }
+    }
+
+    fn read(&mut self, wanted: &Wanted<'_>, may_wait: bool) -> Result<Option<Stored>, BlobError> {
+        let mut earlier: Option<Earlier> = None;
+        for attempt in 0..ATTEMPTS {
+            std::thread::sleep(PAUSE * attempt.saturating_sub(1));
+            let folder = self.folder.as_ref().map_err(|error| input(same(error)))?;
+            let file = folder.open(&wanted.local.path).map_err(input)?;
+            // The first time what it was when it was found is good enough.
+            let before = match attempt {
+                0 => wanted.local.look(),
+                _ => Look::at(&file).map_err(input)?,
+            };
+            let seen = Seen::of(&before.stamp, wait_for_tick(&before));
+            let whole = |id| Ok(Some(Stored::Blob(id, before, seen)));
+            let what = if before.size <= BLOCK_SIZE {
+                let bytes = read_small(&file, before.size).map_err(input)?;
+                if Look::at(&file).map_err(input)? == before {
+                    return match is_store_database(&bytes, &file) {
+                        true => Ok(Some(Stored::Secret)),
+                        false => whole(self.store_small(bytes, wanted.old)?),
+                    };
+                }
+                Part::Small(bytes)
+            } else {
+                let (old, size) = match &earlier {
+                    // Of one that grows, once no more than before: then they may agree.
+                    Some(Earlier { what: Part::Large(id, size), .. }) => {
+                        (Some(*id), if attempt == 2 { *size } else { before.size })
+                    }
+                    _ => (wanted.old, before.size),
+                };
+                let id = match self.store_large(&file, size, old, may_wait)? {
+                    Taken::Blob(id) => id,
+                    Taken::Secret => return Ok(Some(Stored::Secret)),
+                    Taken::Later => return Ok(None),
+                };
+                if size == before.size && Look::at(&file).map_err(input)? == before {
+                    return whole(id);
+                }
+                // The next reading is compared with it.
+                self.writer.flush()?;
+                Part::Large(id, size)
+            };
+            let now = Earlier { before, after: Look::at(&file).map_err(input)?, what };
+            if let Some(earlier) = earlier.filter(|earlier| earlier.is_confirmed_by(&now)) {
+                let id = match earlier.what {
+                    Part::Small(bytes) if is_store_database(&bytes, &file) => {
+                        return Ok(Some(Stored::Secret));
+                    }
+                    Part::Small(bytes) => self.store_small(bytes, wanted.old)?,
+                    Part::Large(id, _) => id,
+                };
+                return Ok(Some(Stored::Blob(id, earlier.before, Seen::unsure(&before.stamp))));
+            }
+            earlier = Some(now);
+            if (self.contents.cancelled)() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Stored::Unsteady))
+    }
+
+    /// The blob of a whole small file.
+    fn store_small(&mut self, bytes: Bytes, old: Option<BlobId>) -> Result<BlobId, BlobError> {
+        let ledger = self.contents.ledger;
+        if let Some(old) = old
+            && let Some(id) = self.update(&old, &mut Cursor::new(&bytes))?
+        {
+            if id != old {
+                ledger.note_content(&print_of(&bytes).1, &id);
+            }
+            return Ok(id);
+        }
+        if bytes.is_empty() {
+            return self.writer.put_blocks([]);
+        }
+        let (hash, print) = print_of(&bytes);
+        if let Some(id) = self.small.get(&hash) {
+            return Ok(*id);
+        }
+        for id in ledger.contents(&print).unwrap_or_default() {
+            let size = bytes.len() as u64;
+            if self.is_committed(&id)
+                && self.is_content(&id, size, |buf, at| bytes.read_part(buf, at))
+            {
+                return Ok(id);
+            }
+        }
+        let id = match bytes.len() as u64 > BLOCK_SIZE {
+            true => self.writer.put(&bytes[..])?,
+            false => self.writer.put_blocks([bytes])?,
+        };
+        self.small.insert(hash, id);
+        ledger.note_content(&print, &id);
+        Ok(id)
+    }
+
+    /// The blob of the first `size` bytes of a large file.
+    fn store_large(
+        &mut self,
+        file: &File,
+        size: u64,
+        old: Option<BlobId>,
+        may_wait: bool,
+    ) -> Result<Taken, BlobError> {
+        let ledger = self.contents.ledger;
+        let begins = head(file, size).map_err(input)?;
+        if is_store_database(&begins, file) {
+            return Ok(Taken::Secret);
+        }
+        let mut content = Content { group: (self.contents, self.done), file, size, at: 0 };
+        if let Some(old) = old
+            && let Some(id) = self.update(&old, &mut content)?
+        {
+            if id != old
+                && let Ok(print) = print(file, begins, size)
+            {
+                ledger.note_content(&print, &id);
+            }
+            return Ok(Taken::Blob(id));
+        }
+        // A file that shrinks at this very moment has no print.
+        let print = print(file, begins, size).ok();
+        let alike = print.as_ref().map(|print| ledger.contents(print).unwrap_or_default());
+        let (here, coming): (Vec<_>, Vec<_>) =
+            alike.unwrap_or_default().into_iter().partition(|id| self.is_committed(id));
+        let equal = |id: &&BlobId| self.is_content(id, size, |buf, at| content.read_part(buf, at));
+        if let Some(id) = here.iter().find(equal) {
+            return Ok(Taken::Blob(*id));
+        }
+        if may_wait && !coming.is_empty() {
+            return Ok(Taken::Later);
+        }
+        content.at = 0;
+        let id = self.writer.put(&mut content)?;
+        if let Some(print) = &print {
+            ledger.note_content(print, &id);
+        }
+        Ok(Taken::Blob(id))
+    }
+
+    /// What the drive says of the old content may be damaged: then it is written anew.
+    fn update(
+        &mut self,
+        old: &BlobId,
+        content: &mut (impl Read + Seek),
+    ) -> Result<Option<BlobId>, BlobError> {
+        match self.writer.update(old, content) {
+            Err(BlobError::Damaged(_) | BlobError::MapVersion(_)) => Ok(None),
+            updated => updated,
+        }
+    }
+
+    fn is_committed(&self, id: &BlobId) -> bool {
+        id.block_end() <= self.contents.blobs.source().length()
+    }
+
+    /// Whether a blob, as far as it is here, has just these bytes; `read` fills a buffer from an offset on.
+    fn is_content(
+        &self,
+        id: &BlobId,
+        size: u64,
+        read: impl Fn(&mut [u8], u64) -> io::Result<usize>,
+    ) -> bool {
+        const STEP: u64 = 1 << 20;
+        let reader = self.contents.blobs.reader(*id, Some(size));
+        let mut buf = vec![0; STEP.min(size + 1) as usize];
+        let mut offset = 0;
+        loop {
+            let Ok(n) = read(&mut buf, offset) else { return false };
+            let Ok(Some(pieces)) = reader.read_local(offset, n.max(1)) else { return false };
+            if n == 0 {
+                return offset == reader.size() && pieces.is_empty();
+            }
+            let mut left = &buf[..n];
+            for piece in pieces {
+                let Some((head, tail)) = left.split_at_checked(piece.len()) else { return false };
+                if head != piece {
+                    return false;
+                }
+                left = tail;
+            }
+            if !left.is_empty() {
+                return false;
+            }
+            offset += n as u64;
+        }
+    }
+}
+
+impl Earlier {
+    /// Whether a file that does nothing but grow was read again and held the same: then it was no mixture. One that is
+    /// written over and over may look the same twice, and be one.
+    fn is_confirmed_by(&self, now: &Self) -> bool {
+        let looks = [&self.before, &self.after, &now.before, &now.after];
+        let one = looks.iter().all(|look| look.stamp.file == self.before.stamp.file);
+        let sizes = looks.map(|look| look.size);
+        let grows = sizes.is_sorted() && sizes[0] < sizes[3];
+        one && grows
+            && match (&self.what, &now.what) {
+                (Part::Small(then), Part::Small(now)) => now.starts_with(then),
+                (then, now) => then == now,
+            }
+    }
+}
+
+/// A part of a content, as much as fits; less only at its end.
+trait ReadPart {
+    fn read_part(&self, buf: &mut [u8], at: u64) -> io::Result<usize>;
+}
+
+impl ReadPart for [u8] {
+    fn read_part(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        (&self[(at as usize).min(self.len())..]).read(buf)
+    }
+}
+
+/// The first bytes of a file. It tells how far it is, and ends with an error when it is called off.
+struct Content<'a> {
+    group: (&'a Contents<'a>, u64),
+    file: &'a File,
+    size: u64,
+    at: u64,
+}
+
+impl ReadPart for Content<'_> {
+    fn read_part(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        let (contents, done) = self.group;
+        if (contents.cancelled)() {
+            return Err(io::Error::other("interrupted"));
+        }
+        let most = self.size.saturating_sub(at).min(buf.len() as u64) as usize;
+        let n = read_full_at(self.file, &mut buf[..most], at)?;
+        (contents.progress)(done + at + n as u64);
+        Ok(n)
+    }
+}
+
+impl Read for Content<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.read_part(buf, self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+impl Seek for Content<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.size.checked_add_signed(by),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}
+
+/// All of a file that says that it has `size` bytes. Those that the kernel makes up may have more, or less.
+fn read_small(file: &File, size: u64) -> io::Result<Bytes> {
+    let mut bytes = vec![0; size as usize + 1];
+    let mut n = 0;
+    // What ends where it should is not asked for more.
+    while n as u64 != size || n == 0 {
+        if n == bytes.len() {
+            bytes.resize(n + BLOCK_SIZE as usize, 0);
+        }
+        match file.read_at(&mut bytes[n..], n as u64) {
+            Ok(0) => break,
+            Ok(more) => n += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(n);
+    Ok(bytes.into())
+}
+
+fn read_full_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut n = 0;
+    while n < buf.len() {
+        match file.read_at(&mut buf[n..], offset + n as u64) {
+            Ok(0) => break,
+            Ok(more) => n += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(n)
+}
+
+/// Waits until a later change of the file would have another time; the time by then, in nanoseconds since 1970.
+fn wait_for_tick(look: &Look) -> i64 {
+    let tick = TICK.as_nanos() as i64;
+    let now = now_ns();
+    match tick - now.saturating_sub(look.stamp.ctime_ns) {
+        left @ 1.. if left <= tick => {
+            std::thread::sleep(Duration::from_nanos(left as u64));
+            now_ns()
+        }
+        // It is older, or the clock of the filesystem is ahead.
+        _ => now,
+    }
+}
+
+pub fn now_ns() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i64
+}
+
+fn same(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(error.kind(), error.to_string()),
+    }
+}
+
+fn input(error: io::Error) -> BlobError {
+    BlobError::Input(Arc::new(error))
+}
+
+#[cfg(test)]
+mod tests;
