@@ -89,6 +89,21 @@ impl Blobs {
         self.open.ids()
     }
 
+    /// Whether every block of a blob is here, as far as the core says; nothing of its content is read.
+    pub fn is_here(&self, id: &BlobId) -> bool {
+        if !self.source.has_all(id.block_offset..id.block_end()) {
+            return false;
+        }
+        let map = if id.block_map { maps::load_map_local(&*self.source, id) } else { Ok(None) };
+        match map {
+            Ok(Some(map)) => (0..map.len())
+                .filter_map(|at| map.entry(at))
+                .all(|entry| self.source.has_all(entry.block..entry.block.saturating_add(1))),
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
     /// The block map that a blob with `block_map` set holds.
     pub async fn map(&self, id: &BlobId) -> Result<BlockMap> {
         maps::load_map(&*self.source, id).await

@@ -145,7 +145,7 @@ impl Import<'_> {
         let mut known = leaves_below(self.index, path);
         for local in &scan.found {
             let leaf = known.remove(&local.path);
-            if !leaf.is_some_and(|leaf| is_same(local, leaf))
+            if !leaf.is_some_and(|leaf| is_same(local, leaf) && self.has_content(leaf))
                 || !self.is_untouched(local, told.contains(&local.path))?
             {
                 changes.push(Change::Write(local.clone()));
@@ -169,6 +169,14 @@ impl Import<'_> {
         let new = scan.empty.iter().filter(|dir| !kept.contains(dir));
         changes.extend(new.cloned().map(Change::Keep));
         Ok(())
+    }
+
+    /// Whether the content of a name is here. One that was cleared, or lost, is taken from the folder again.
+    fn has_content(&self, leaf: &Leaf) -> bool {
+        match leaf {
+            Leaf::File(file) => file.blob().is_none_or(|id| self.drive.blobs().is_here(&id)),
+            Leaf::Link(_) => true,
+        }
     }
 
     /// Whether a file that looks as the drive says it does need not be read. `told` if somebody says it changed.
