@@ -1,19 +1,24 @@
 //! `hdrive put`: a local file or folder into a drive that this store writes.
 //!
 //! All of it or nothing: contents are written first, and one change of the drive names them. Ctrl-C before that
-//! change leaves the drive as it was. Only a file that changes all the time while it is read is left out, and told.
+//! change leaves the drive as it was. Standard input is taken in before the drive is; nobody else waits for it. Only a file that changes all the time while it is read is left out, and told.
 
 use super::args::Put;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::gate::Gate;
 use super::get::from_blob;
+use super::output::Output;
 use super::progress::Progress;
 use super::share::{private_line, refuse_shared};
+use super::spool::spool;
 use super::target::{PATIENCE, encryption_key, from_live, resolve, writable};
+use super::waiting::Waiting;
 use super::words::count;
+use crate::hyper::blobs::Writer;
 use crate::hyper::drive::{Drive, DriveIndex, Entry, Found};
-use crate::node::{DriveUse, Turn};
+use crate::key::CoreKey;
+use crate::node::{DriveUse, Node, Turn};
 use crate::path::DrivePath;
 use crate::share::content::{Contents, SECRET, Stored, UNSTEADY, Wanted};
 use crate::share::import::{file_entry, is_entry_of};
@@ -37,7 +42,6 @@ pub async fn run(args: Put, cx: Context) -> Result {
     let live = Arc::new(writable(&cx, &target, encryption_key(&args.secret)?).await?);
     let failed = |error| from_live(&target.key, error);
     let drive = live.drive().await.map_err(failed)?;
-    let turn = cx.node.turn_to_write(target.key).await;
     let index = live.current(PATIENCE).await.map_err(failed)?;
     let source = cx.cwd.join(&args.source);
     let from_stdin = args.reads_stdin();
@@ -50,11 +54,13 @@ pub async fn run(args: Put, cx: Context) -> Result {
         done: AtomicU64::new(0),
         gate: Arc::default(),
         runtime: tokio::runtime::Handle::current(),
-        _turn: turn,
+        node: Arc::clone(&cx.node),
+        out: Arc::clone(&cx.out),
+        name: name_of(&cx, target.key)?,
     });
-    let (working, out) = (Arc::clone(&job), Arc::clone(&cx.out));
+    let working = Arc::clone(&job);
     let mut work = tokio::task::spawn_blocking(move || match from_stdin {
-        true => working.stdin(&index, out.stdin(Arc::clone(&working.gate))),
+        true => working.stdin(&index),
         false => working.local(&index, &source),
     });
     let done = tokio::select! {
@@ -100,6 +106,14 @@ struct Done {
     unsteady: Vec<PathBuf>,
 }
 
+/// Files and links whose contents are in the drive.
+#[derive(Default)]
+struct Taken {
+    /// What is to be named.
+    entries: Vec<(DrivePath, Entry)>,
+    unsteady: Vec<PathBuf>,
+}
+
 struct Job {
     drive: Drive,
     ledger: Ledger,
@@ -110,26 +124,38 @@ struct Job {
     done: AtomicU64,
     gate: Arc<Gate>,
     runtime: tokio::runtime::Handle,
-    /// Held by the work itself, which may go on when nobody waits for it any more.
-    _turn: Turn,
+    node: Arc<Node>,
+    out: Arc<Output>,
+    /// What people call the drive.
+    name: String,
 }
 
 impl Job {
-    fn stdin(&self, index: &DriveIndex, input: impl Read) -> Result<Done> {
+    fn stdin(&self, index: &DriveIndex) -> Result<Done> {
         if self.path.is_root() {
             return Err(Failure::new(Exit::Usage, "standard input needs a name: KEY/path"));
         }
+        refuse_hiding(index, &self.path)?;
+        let input = self.watched(self.out.stdin(Arc::clone(&self.gate)));
+        let spool = spool(&self.node.config().store, input)?;
         let mut entry = Entry::default();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         entry.set_mtime_ms(now.as_millis() as i64);
-        refuse_hiding(index, &self.path)?;
-        let id = self
-            .drive
-            .blobs()
-            .put(self.watched(input))
-            .map_err(|error| from_blob("standard input", error))?;
-        entry.blob = Some(id);
+        let (_turn, mut writer) = self.turn()?;
+        let id = writer.put(Stoppable { gate: &self.gate, input: spool });
+        entry.blob = Some(id.map_err(|error| from_blob("standard input", error))?);
+        writer.flush().or_exit(Exit::Store)?;
+        drop(writer);
         self.commit(&[(self.path.clone(), entry)], &[])
+    }
+
+    /// The drive is written by nobody else, or tidied up. It is held by the work itself, which may go on when nobody
+    /// waits for it any more, and never while something else is waited for.
+    fn turn(&self) -> Result<(Turn, Writer<'_>)> {
+        let _told = Waiting::start(&self.out, &self.name);
+        let turn = self.runtime.block_on(self.node.turn_to_write(self.live.key()));
+        let writer = self.drive.blobs().writer().or_exit(Exit::Store)?;
+        Ok((turn, writer))
     }
 
     /// A file, or everything below a folder.
@@ -176,7 +202,8 @@ impl Job {
             places.push((to, local));
         }
         self.progress.set_total(found.found.iter().map(Local::size).sum());
-        let (entries, unsteady) = self.entries(index, &folder, places)?;
+        let (turn, writer) = self.turn()?;
+        let Taken { entries, unsteady } = self.entries(index, writer, &folder, places)?;
         let mut empty =
             found.empty.iter().map(|dir| join(&self.path, dir)).collect::<Result<Vec<_>>>()?;
         if meta.is_dir() && entries.is_empty() && empty.is_empty() {
@@ -187,6 +214,7 @@ impl Job {
             private_line(private.len() as u64, &example.path, ["is now", "are now"])
         });
         let done = self.commit(&entries, &empty)?;
+        drop(turn);
         // What nobody knows after the next time costs no more than comparing it once more.
         self.ledger.write().or_exit(Exit::Store)?;
         Ok(Done { private, unsteady, ..done })
@@ -196,9 +224,10 @@ impl Job {
     fn entries(
         &self,
         index: &DriveIndex,
+        writer: Writer<'_>,
         folder: &Path,
         places: Vec<(DrivePath, &Local)>,
-    ) -> Result<(Vec<(DrivePath, Entry)>, Vec<PathBuf>)> {
+    ) -> Result<Taken> {
         let old = |to: &DrivePath| match index.lookup(to) {
             Some(Found::File(file)) => file.blob(),
             _ => None,
@@ -214,9 +243,8 @@ impl Job {
             cancelled: &|| self.gate.is_shut(),
             all_or_nothing: true,
         };
-        let writer = self.drive.blobs().writer().or_exit(Exit::Store)?;
         let mut stored = contents.store(writer, &wanted).or_exit(Exit::Store)?.into_iter();
-        let (mut entries, mut unsteady) = (Vec::new(), Vec::new());
+        let mut taken = Taken::default();
         for (to, local) in places {
             let full = locate(folder, &local.path);
             let entry = match &local.kind {
@@ -228,7 +256,7 @@ impl Job {
                 LocalKind::File { .. } => match stored.next().flatten() {
                     Some(Stored::Blob(id, look, _)) => file_entry(id, &look),
                     Some(Stored::Unsteady) => {
-                        unsteady.push(full);
+                        taken.unsteady.push(full);
                         continue;
                     }
                     Some(Stored::Secret) => {
@@ -245,9 +273,9 @@ impl Job {
                     None => continue,
                 },
             };
-            entries.push((to, entry));
+            taken.entries.push((to, entry));
         }
-        Ok((entries, unsteady))
+        Ok(taken)
     }
 
     /// Names what was written, and folders with nothing in them, in one change.
@@ -282,7 +310,7 @@ impl Job {
     }
 }
 
-/// What is read is told as progress; it ends with an error when the put was called off.
+/// What is read is told as progress.
 struct Watched<'a, R> {
     job: &'a Job,
     input: R,
@@ -290,14 +318,32 @@ struct Watched<'a, R> {
 
 impl<R: Read> Read for Watched<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.job.gate.is_shut() {
-            return Err(io::Error::other("interrupted"));
-        }
         let n = self.input.read(buf)?;
         let before = self.job.done.fetch_add(n as u64, Ordering::Relaxed);
         self.job.progress.set(before + n as u64);
         Ok(n)
     }
+}
+
+/// It ends with an error when the put was called off.
+struct Stoppable<'a, R> {
+    gate: &'a Gate,
+    input: R,
+}
+
+impl<R: Read> Read for Stoppable<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.gate.is_shut() {
+            true => Err(io::Error::other("interrupted")),
+            false => self.input.read(buf),
+        }
+    }
+}
+
+/// What people call a drive: its name in this store, or its key.
+fn name_of(cx: &Context, key: CoreKey) -> Result<String> {
+    let named = cx.node.names()?.into_iter().find(|(_, named)| *named == key);
+    Ok(named.map_or_else(|| key.to_string(), |(name, _)| name))
 }
 
 /// A file below a file, or of the name of a folder, would hide what is there from everyone who reads the drive.
