@@ -12,8 +12,13 @@
 //!
 //! A small file is read in one piece, and nothing of it appended before it is known to be whole.
 
+mod ahead;
+mod reading;
+
+use self::ahead::{Ahead, Ready};
+use self::reading::{Content, ReadPart, read_small};
 use super::beneath::Beneath;
-use super::ledger::{Ledger, Seen, head, print, print_of};
+use super::ledger::{Ledger, Seen, head, print, print_in, whole_hashes};
 use super::scan::{Local, Look};
 use super::stores::is_store_database;
 use crate::crypto::hash::Hash;
@@ -21,8 +26,7 @@ use crate::hyper::blobs::{BLOCK_SIZE, BlobError, BlobId, Blobs, Writer};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Cursor, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::io::{self, Cursor, Read, Seek};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -33,6 +37,9 @@ const PAUSE: Duration = Duration::from_millis(60);
 
 /// The clock of file times may stand still for so long: what changed since cannot be told from what comes next.
 const TICK: Duration = Duration::from_millis(20);
+
+/// Room for so many small files is made at once.
+const MAX_SMALL: usize = 1 << 15;
 
 /// What people are told of a file that changes all the time.
 pub const UNSTEADY: &str = "it changed each time that it was read, and a mixture is of no use: try again when nothing \
@@ -78,7 +85,7 @@ pub struct Contents<'a> {
 struct Group<'a> {
     contents: &'a Contents<'a>,
     writer: Writer<'a>,
-    folder: io::Result<Beneath>,
+    folder: &'a io::Result<Beneath>,
     /// What small files of this group hold → where it will be.
     small: HashMap<Hash, BlobId>,
     /// Bytes of the files before the one that is read.
@@ -119,48 +126,71 @@ impl Contents<'_> {
         writer: Writer<'_>,
         files: &[Wanted<'_>],
     ) -> Result<Vec<Option<Stored>>, BlobError> {
-        let mut stored: Vec<Option<Stored>> = files.iter().map(|_| None).collect();
-        let mut group = Group {
+        let folder = Beneath::new(self.folder);
+        let group = Group {
             contents: self,
             writer,
-            folder: Beneath::new(self.folder),
-            small: HashMap::new(),
+            folder: &folder,
+            small: HashMap::with_capacity(files.len().min(MAX_SMALL)),
             done: 0,
         };
-        let mut todo: Vec<usize> = (0..files.len()).collect();
-        for may_wait in [true, false] {
-            let mut later = Vec::new();
-            for at in todo {
-                if (self.cancelled)() {
-                    break;
-                }
-                stored[at] = group.take(&files[at], may_wait)?;
-                match &stored[at] {
-                    None => later.push(at),
-                    Some(Stored::Secret | Stored::Unread(_)) if self.all_or_nothing => {
-                        return Ok(stored);
-                    }
-                    Some(_) => group.count(&files[at]),
-                }
-            }
-            if self.all_or_nothing && (self.cancelled)() {
-                return Ok(stored);
-            }
-            group.writer.flush()?;
-            todo = later;
-        }
-        Ok(stored)
+        std::thread::scope(|scope| {
+            let ahead = folder.as_ref().ok().and_then(|folder| Ahead::start(scope, folder, files));
+            group.store(files, ahead)
+        })
     }
 }
 
 impl Group<'_> {
+    fn store(
+        mut self,
+        files: &[Wanted<'_>],
+        mut ahead: Option<Ahead>,
+    ) -> Result<Vec<Option<Stored>>, BlobError> {
+        let Contents { cancelled, all_or_nothing, .. } = *self.contents;
+        let mut stored: Vec<Option<Stored>> = files.iter().map(|_| None).collect();
+        let mut todo: Vec<usize> = (0..files.len()).collect();
+        for may_wait in [true, false] {
+            let mut later = Vec::new();
+            for at in todo {
+                if cancelled() {
+                    break;
+                }
+                let ready = ahead.as_mut().filter(|_| may_wait).and_then(Ahead::next);
+                stored[at] = self.take(&files[at], ready, may_wait)?;
+                match &stored[at] {
+                    None => later.push(at),
+                    Some(Stored::Secret | Stored::Unread(_)) if all_or_nothing => {
+                        return Ok(stored);
+                    }
+                    Some(_) => self.count(&files[at]),
+                }
+            }
+            if all_or_nothing && cancelled() {
+                return Ok(stored);
+            }
+            self.writer.flush()?;
+            todo = later;
+        }
+        Ok(stored)
+    }
+
     fn count(&mut self, wanted: &Wanted<'_>) {
         self.done += wanted.local.size();
         (self.contents.progress)(self.done);
     }
 
     /// None if it was called off, or, if it `may_wait`, has to until the rest of the group is in the drive.
-    fn take(&mut self, wanted: &Wanted<'_>, may_wait: bool) -> Result<Option<Stored>, BlobError> {
+    fn take(
+        &mut self,
+        wanted: &Wanted<'_>,
+        ready: Option<Ready>,
+        may_wait: bool,
+    ) -> Result<Option<Stored>, BlobError> {
+        if let Some(Ready { bytes, hash, seen }) = ready {
+            let id = self.store_small(bytes, hash, wanted.old)?;
+            return Ok(Some(Stored::Blob(id, wanted.local.look(), seen)));
+        }
         match self.read(wanted, may_wait) {
             Err(BlobError::Input(_)) if (self.contents.cancelled)() => Ok(None),
             Err(BlobError::Input(error)) => Ok(Some(Stored::Unread(same(&error)))),
@@ -171,22 +201,35 @@ impl Group<'_> {
     fn read(&mut self, wanted: &Wanted<'_>, may_wait: bool) -> Result<Option<Stored>, BlobError> {
         let mut earlier: Option<Earlier> = None;
         for attempt in 0..ATTEMPTS {
+            if attempt > 0 && (self.contents.cancelled)() {
+                return Ok(None);
+            }
             std::thread::sleep(PAUSE * attempt.saturating_sub(1));
             let folder = self.folder.as_ref().map_err(|error| input(same(error)))?;
             let file = folder.open(&wanted.local.path).map_err(input)?;
-            // The first time what it was when it was found is good enough.
-            let before = match attempt {
-                0 => wanted.local.look(),
-                _ => Look::at(&file).map_err(input)?,
+            // For a small one what it was when it was found is good enough, the first time.
+            let before = match attempt == 0 && wanted.local.size() <= BLOCK_SIZE {
+                true => wanted.local.look(),
+                false => Look::at(&file).map_err(input)?,
             };
             let seen = Seen::of(&before.stamp, wait_for_tick(&before));
+            if before.size > BLOCK_SIZE {
+                let now = Look::at(&file).map_err(input)?;
+                // It is being written over, and not worth a long reading.
+                if now != before && now.size <= before.size {
+                    continue;
+                }
+            }
             let whole = |id| Ok(Some(Stored::Blob(id, before, seen)));
             let what = if before.size <= BLOCK_SIZE {
                 let bytes = read_small(&file, before.size).map_err(input)?;
                 if Look::at(&file).map_err(input)? == before {
                     return match is_store_database(&bytes, &file) {
                         true => Ok(Some(Stored::Secret)),
-                        false => whole(self.store_small(bytes, wanted.old)?),
+                        false => {
+                            let hash = whole_hash(&bytes);
+                            whole(self.store_small(bytes, hash, wanted.old)?)
+                        }
                     };
                 }
                 Part::Small(bytes)
@@ -216,34 +259,38 @@ impl Group<'_> {
                     Part::Small(bytes) if is_store_database(&bytes, &file) => {
                         return Ok(Some(Stored::Secret));
                     }
-                    Part::Small(bytes) => self.store_small(bytes, wanted.old)?,
+                    Part::Small(bytes) => {
+                        let hash = whole_hash(&bytes);
+                        self.store_small(bytes, hash, wanted.old)?
+                    }
                     Part::Large(id, _) => id,
                 };
                 return Ok(Some(Stored::Blob(id, earlier.before, Seen::unsure(&before.stamp))));
             }
             earlier = Some(now);
-            if (self.contents.cancelled)() {
-                return Ok(None);
-            }
         }
         Ok(Some(Stored::Unsteady))
     }
 
-    /// The blob of a whole small file.
-    fn store_small(&mut self, bytes: Bytes, old: Option<BlobId>) -> Result<BlobId, BlobError> {
-        let ledger = self.contents.ledger;
+    /// The blob of a whole small file; see [`whole_hashes`].
+    fn store_small(
+        &mut self,
+        bytes: Bytes,
+        hash: Hash,
+        old: Option<BlobId>,
+    ) -> Result<BlobId, BlobError> {
+        let (ledger, print) = (self.contents.ledger, print_in(&hash));
         if let Some(old) = old
             && let Some(id) = self.update(&old, &mut Cursor::new(&bytes))?
         {
             if id != old {
-                ledger.note_content(&print_of(&bytes).1, &id);
+                ledger.note_content(&print, &id);
             }
             return Ok(id);
         }
         if bytes.is_empty() {
             return self.writer.put_blocks([]);
         }
-        let (hash, print) = print_of(&bytes);
         if let Some(id) = self.small.get(&hash) {
             return Ok(*id);
         }
@@ -373,89 +420,8 @@ impl Earlier {
     }
 }
 
-/// A part of a content, as much as fits; less only at its end.
-trait ReadPart {
-    fn read_part(&self, buf: &mut [u8], at: u64) -> io::Result<usize>;
-}
-
-impl ReadPart for [u8] {
-    fn read_part(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
-        (&self[(at as usize).min(self.len())..]).read(buf)
-    }
-}
-
-/// The first bytes of a file. It tells how far it is, and ends with an error when it is called off.
-struct Content<'a> {
-    group: (&'a Contents<'a>, u64),
-    file: &'a File,
-    size: u64,
-    at: u64,
-}
-
-impl ReadPart for Content<'_> {
-    fn read_part(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
-        let (contents, done) = self.group;
-        if (contents.cancelled)() {
-            return Err(io::Error::other("interrupted"));
-        }
-        let most = self.size.saturating_sub(at).min(buf.len() as u64) as usize;
-        let n = read_full_at(self.file, &mut buf[..most], at)?;
-        (contents.progress)(done + at + n as u64);
-        Ok(n)
-    }
-}
-
-impl Read for Content<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.read_part(buf, self.at)?;
-        self.at += n as u64;
-        Ok(n)
-    }
-}
-
-impl Seek for Content<'_> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let at = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::End(by) => self.size.checked_add_signed(by),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-        };
-        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(self.at)
-    }
-}
-
-/// All of a file that says that it has `size` bytes. Those that the kernel makes up may have more, or less.
-fn read_small(file: &File, size: u64) -> io::Result<Bytes> {
-    let mut bytes = vec![0; size as usize + 1];
-    let mut n = 0;
-    // What ends where it should is not asked for more.
-    while n as u64 != size || n == 0 {
-        if n == bytes.len() {
-            bytes.resize(n + BLOCK_SIZE as usize, 0);
-        }
-        match file.read_at(&mut bytes[n..], n as u64) {
-            Ok(0) => break,
-            Ok(more) => n += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    bytes.truncate(n);
-    Ok(bytes.into())
-}
-
-fn read_full_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut n = 0;
-    while n < buf.len() {
-        match file.read_at(&mut buf[n..], offset + n as u64) {
-            Ok(0) => break,
-            Ok(more) => n += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(n)
+fn whole_hash(bytes: &Bytes) -> Hash {
+    whole_hashes(std::slice::from_ref(bytes))[0]
 }
 
 /// Waits until a later change of the file would have another time; the time by then, in nanoseconds since 1970.

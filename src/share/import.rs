@@ -120,20 +120,21 @@ impl Import<'_> {
 
     fn apply(
         &self,
-        changes: Vec<Change>,
+        mut changes: Vec<Change>,
         whole: bool,
         report: &mut Report,
     ) -> Result<(), DriveError> {
         let total = changes.iter().map(Change::size).sum();
         let mut done = 0;
-        let mut changes = changes.into_iter().peekable();
-        while changes.peek().is_some() && !(self.cancelled)() {
-            let (before, mut group) = (done, Vec::new());
-            while group.len() < GROUP_ENTRIES && done < before + GROUP_BYTES {
-                let Some(change) = changes.next() else { break };
-                done += change.size();
-                group.push(change);
-            }
+        while !changes.is_empty() && !(self.cancelled)() {
+            let before = done;
+            let fits = changes.iter().take(GROUP_ENTRIES).take_while(|change| {
+                let fits = done < before + GROUP_BYTES;
+                done += if fits { change.size() } else { 0 };
+                fits
+            });
+            let rest = changes.split_off(fits.count());
+            let group = std::mem::replace(&mut changes, rest);
             let mut stored =
                 self.contents(&group, &|read| (self.progress)(before + read, total))?;
             let mut outcomes: Vec<(DrivePath, Outcome)> = Vec::with_capacity(group.len());
@@ -171,7 +172,11 @@ impl Import<'_> {
             Change::Write(local) if matches!(local.kind, LocalKind::File { .. }) => Some(local),
             _ => None,
         });
-        let wanted = files.map(|local| Wanted { local, old: self.old_content(local) });
+        let mut wanted = Vec::with_capacity(group.len());
+        wanted.extend(files.map(|local| Wanted { local, old: self.old_content(local) }));
+        if wanted.is_empty() {
+            return Ok(Vec::new().into_iter());
+        }
         let contents = Contents {
             blobs: self.drive.blobs(),
             ledger: self.ledger,
@@ -180,10 +185,6 @@ impl Import<'_> {
             cancelled: self.cancelled,
             all_or_nothing: false,
         };
-        let wanted: Vec<_> = wanted.collect();
-        if wanted.is_empty() {
-            return Ok(Vec::new().into_iter());
-        }
         Ok(contents.store(self.drive.blobs().writer()?, &wanted)?.into_iter())
     }
 

@@ -328,19 +328,18 @@ pub fn print(file: &File, head: Vec<u8>, size: u64) -> io::Result<Print> {
         file.read_exact_at(&mut end, size - last as u64)?;
         ends.extend(end);
     }
-    Ok(print_of_ends(size, &ends).1)
+    Ok(print_in(&hash::hash(&[&size.to_le_bytes(), &ends])))
 }
 
-/// The print of a content that is no longer than its ends, with the hash of all of it that it is a part of.
-pub fn print_of(content: &[u8]) -> (Hash, Print) {
-    print_of_ends(content.len() as u64, content)
+/// Hashes of contents that are no longer than their ends, and so of all of them; their prints are a part of these.
+pub fn whole_hashes(contents: &[impl AsRef<[u8]>]) -> Vec<Hash> {
+    hash::hashes(contents, |content| (content.len() as u64).to_le_bytes())
 }
 
-fn print_of_ends(size: u64, ends: &[u8]) -> (Hash, Print) {
-    let whole = hash::hash(&[&size.to_le_bytes(), ends]);
+pub fn print_in(hash: &Hash) -> Print {
     let mut print = [0; 16];
-    print.copy_from_slice(&whole[..16]);
-    (whole, print)
+    print.copy_from_slice(&hash[..16]);
+    print
 }
 
 fn short(print: &Print) -> u64 {

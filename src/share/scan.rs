@@ -231,8 +231,16 @@ fn kind(full: &Path, meta: &fs::Metadata, result: &mut Scan) -> Option<LocalKind
 
 /// Those of `folders` below which nothing was found.
 fn without_content(mut folders: Vec<DrivePath>, scan: &Scan) -> Vec<DrivePath> {
-    let filled = scan.found.iter().map(|local| &local.path).chain(&scan.unknown);
-    let mut filled: BTreeSet<DrivePath> = filled.filter_map(DrivePath::parent).collect();
+    let names = scan.found.iter().map(|local| &local.path).chain(&scan.unknown);
+    let (mut filled, mut last) = (BTreeSet::new(), None);
+    for path in names {
+        // Names of one folder follow each other.
+        let above = path.as_str().rsplit_once('/').map(|(above, _)| above);
+        if above != last {
+            filled.extend(path.parent());
+            last = above;
+        }
+    }
     // Deeper ones first, so that a folder that holds an empty one is not empty itself.
     folders.sort_by_key(|folder| std::cmp::Reverse(folder.names().count()));
     let mut empty = Vec::new();

@@ -9,6 +9,7 @@ use crate::key::CoreKey;
 use crate::path::DrivePath;
 use std::cell::Cell;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 struct Folder {
@@ -113,6 +114,30 @@ fn of_a_file_that_is_written_over_and_over_no_mixture_is_taken() {
 }
 
 #[test]
+fn what_is_written_without_a_pause_is_not_even_read() {
+    let f = Folder::new();
+    fs::write(f.at("file"), vec![0; 200_000]).unwrap();
+    let (file, end) = (f.at("file"), Arc::new(std::sync::atomic::AtomicBool::new(false)));
+    let ended = end.clone();
+    let writer = std::thread::spawn(move || {
+        let file = fs::OpenOptions::new().write(true).open(file).unwrap();
+        while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+            file.write_all_at(b"x", 100).unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    // On a busy machine the writer may have to wait.
+    let unread = (0..5).any(|_| {
+        let told = Cell::new(0);
+        let stored = f.store(&|| told.set(told.get() + 1));
+        matches!(stored[0], Stored::Unsteady) && told.get() == 1
+    });
+    end.store(true, std::sync::atomic::Ordering::Relaxed);
+    writer.join().unwrap();
+    assert!(unread);
+}
+
+#[test]
 fn a_file_that_grows_all_the_time_is_taken_as_far_as_it_was_at_one_moment() {
     let f = Folder::new();
     let content: Vec<u8> = (0..50_000u32).flat_map(u32::to_le_bytes).collect();
@@ -165,4 +190,34 @@ fn what_is_called_off_or_cannot_be_read_appends_nothing_where_it_is_all_or_nothi
     assert_eq!(f.log.length(), 0);
     assert!(store(false)[0].is_some());
     assert_eq!(f.log.length(), 1);
+}
+
+/// So many that they are read ahead.
+#[test]
+fn of_many_files_each_has_its_own_content_whatever_happens_to_some() {
+    let f = Folder::new();
+    let name = |n: usize| format!("file{n:04}");
+    let content = |n: usize| -> Vec<u8> {
+        (0..n * 37 % 3000).flat_map(|i| ((i + n % 250) as u16).to_le_bytes()).collect()
+    };
+    for n in 0..700 {
+        fs::write(f.at(&name(n)), content(n)).unwrap();
+    }
+    fs::write(f.at("file0100"), vec![9; 200_000]).unwrap();
+    fs::write(f.at("file0101"), b"redb\x1a\x0a\xa9\x0d\x0a records primary").unwrap();
+    std::thread::sleep(TICK);
+    let begun = Cell::new(true);
+    let stored = f.store(&|| {
+        if begun.take() {
+            fs::write(f.at("file0600"), "changed").unwrap();
+            fs::remove_file(f.at("file0601")).unwrap();
+        }
+    });
+    assert!(matches!(stored[101], Stored::Secret), "{:?}", stored[101]);
+    assert!(matches!(stored[601], Stored::Unread(_)), "{:?}", stored[601]);
+    assert!(f.content(&stored[100]) == vec![9; 200_000]);
+    assert_eq!(f.content(&stored[600]), b"changed");
+    for n in (0..700).filter(|n| ![100, 101, 600, 601].contains(n)) {
+        assert!(f.content(&stored[n]) == content(n), "{n}");
+    }
 }

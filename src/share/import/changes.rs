@@ -80,9 +80,8 @@ impl Import<'_> {
         }
         self.keep_emptied(&gone, &mut changes);
         // First what goes: its name may be needed.
-        let mut all: Vec<Change> = gone.into_iter().map(Change::Remove).collect();
-        all.extend(changes);
-        Ok(all)
+        changes.splice(0..0, gone.into_iter().map(Change::Remove));
+        Ok(changes)
     }
 
     /// Whether the drive has a file of this name and size, or a link of this name.
@@ -143,6 +142,8 @@ impl Import<'_> {
         report: &mut Report,
     ) -> Result<(), StorageError> {
         let mut known = leaves_below(self.index, path);
+        // Most may be new, and a list that grows is copied again and again.
+        changes.reserve(scan.found.len().saturating_sub(known.len()));
         for local in &scan.found {
             let leaf = known.remove(&local.path);
             if !leaf.is_some_and(|leaf| is_same(local, leaf) && self.has_content(leaf))
