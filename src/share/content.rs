@@ -31,9 +31,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How often a file is read that changes meanwhile, and what is waited before each further time.
+/// How often a file is read that changes meanwhile.
 const ATTEMPTS: u32 = 4;
-const PAUSE: Duration = Duration::from_millis(60);
+/// A file that was seen to change must rest so much longer before each further time: who writes it may just be waiting
+/// for a processor.
+const REST: Duration = Duration::from_millis(80);
 
 /// The clock of file times may stand still for so long: what changed since cannot be told from what comes next.
 const TICK: Duration = Duration::from_millis(20);
@@ -204,7 +206,6 @@ impl Group<'_> {
             if attempt > 0 && (self.contents.cancelled)() {
                 return Ok(None);
             }
-            std::thread::sleep(PAUSE * attempt.saturating_sub(1));
             let folder = self.folder.as_ref().map_err(|error| input(same(error)))?;
             let file = folder.open(&wanted.local.path).map_err(input)?;
             // For a small one what it was when it was found is good enough, the first time.
@@ -212,7 +213,7 @@ impl Group<'_> {
                 true => wanted.local.look(),
                 false => Look::at(&file).map_err(input)?,
             };
-            let seen = Seen::of(&before.stamp, wait_for_tick(&before));
+            let seen = Seen::of(&before.stamp, wait_for_rest(&before, TICK + REST * attempt));
             if before.size > BLOCK_SIZE {
                 let now = Look::at(&file).map_err(input)?;
                 // It is being written over, and not worth a long reading.
@@ -424,12 +425,12 @@ fn whole_hash(bytes: &Bytes) -> Hash {
     whole_hashes(std::slice::from_ref(bytes))[0]
 }
 
-/// Waits until a later change of the file would have another time; the time by then, in nanoseconds since 1970.
-fn wait_for_tick(look: &Look) -> i64 {
-    let tick = TICK.as_nanos() as i64;
+/// Waits until what was looked at has not changed for so long; the time by then, in nanoseconds since 1970.
+fn wait_for_rest(look: &Look, rest: Duration) -> i64 {
+    let rest = rest.as_nanos() as i64;
     let now = now_ns();
-    match tick - now.saturating_sub(look.stamp.ctime_ns) {
-        left @ 1.. if left <= tick => {
+    match rest - now.saturating_sub(look.stamp.ctime_ns) {
+        left @ 1.. if left <= rest => {
             std::thread::sleep(Duration::from_nanos(left as u64));
             now_ns()
         }
