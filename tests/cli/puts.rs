@@ -30,9 +30,20 @@ fn put_begun(lab: &Lab, first: &[u8]) -> Child {
     let mut command = lab.command("alice", &["put", "mine/half", "-"]);
     let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.as_mut().unwrap().write_all(first).unwrap();
-    // Long enough for it to be read; there is nothing to be seen of it.
-    std::thread::sleep(Duration::from_millis(700));
+    let pipe = child.stdin.as_ref().unwrap();
+    let is_read = || (rustix::io::ioctl_fionread(pipe).unwrap() == 0).then_some(());
+    eventually("what was written is read", SOON, is_read);
     child
+}
+
+/// Lengths of all files below a folder.
+fn stored(dir: &std::path::Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let len = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => stored(&entry.path()),
+        meta => meta.map_or(0, |meta| meta.len()),
+    };
+    entries.map(len).sum()
 }
 
 fn signal(child: &Child, signal: Signal) {
@@ -214,7 +225,9 @@ fn an_interrupted_put_leaves_the_drive_as_it_was() {
     let pipe = lab.folder("folder").join("large");
     File::create(&pipe).unwrap().set_len(3 << 40).unwrap();
     let mut put = lab.spawn("alice", &["put", "mine", text(&lab.path("folder"))]);
-    std::thread::sleep(Duration::from_millis(700));
+    eventually("some of it is written", SOON, || {
+        (stored(&lab.path("alice/cores")) > 1 << 20).then_some(())
+    });
     put.signal(Signal::SIGINT);
     assert_eq!(put.wait(SOON).code(), Some(130));
     assert_eq!(list(&lab), "");
@@ -247,17 +260,20 @@ fn put_reads_the_terminal_of_whoever_typed_it() {
     }
     let lab = drive();
     let pty = nix::pty::openpty(None, None).unwrap();
-    let script =
-        "set -m; \"$0\" seed mine & sleep 1; \"$0\" put mine/typed -; echo \"code: $?\"; kill %1";
+    // The seed owns the store once it has said something.
+    let script = "set -m; \"$0\" seed mine > \"$1\" & until grep -q . \"$1\"; do sleep 0.05; done; \
+                  \"$0\" put mine/typed -; echo \"code: $?\"; kill %1";
     let mut command = Command::new("setsid");
     let hdrive = lab.command("alice", &[]);
     command.args(["--ctty", "sh", "-c", script]).arg(env!("CARGO_BIN_EXE_hdrive"));
+    fs::write(lab.path("said"), "").unwrap();
+    command.arg(lab.path("said"));
     command.envs(hdrive.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let slave = File::from(pty.slave);
     command.stdin(slave.try_clone().unwrap()).stderr(slave).stdout(Stdio::piped());
     let mut shell = command.spawn().unwrap();
     drop(command);
-    std::thread::sleep(Duration::from_secs(2));
+    // It waits in the terminal for whoever may read it.
     let mut master = File::from(pty.master);
     master.write_all(b"one\ntwo\n\x04").unwrap();
     let mut said = String::new();
