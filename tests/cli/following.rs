@@ -565,3 +565,42 @@ fn folders_beyond_the_limit_of_watches_are_polled() {
     let told = end(share);
     assert_eq!(told.matches("max_user_watches").count(), 1, "{told}");
 }
+
+/// As docs/SEMANTICS.md says it: the kernel tells nothing of what is written through a mapping before that is gone.
+#[test]
+fn what_is_written_through_a_mapping_is_seen_when_it_is_unmapped() {
+    let here = std::process::Command::new("python3").arg("--version").output().is_ok();
+    if !available("python3", here) {
+        return;
+    }
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("mapped"), "old content").unwrap();
+    let (share, key) = lab.share("alice", &folder);
+    let program = "import mmap, sys
+with open(sys.argv[1], 'r+b') as file: mapping = mmap.mmap(file.fileno(), 0)
+mapping[0:3] = b'new'
+print('written', flush=True)
+sys.stdin.read()
+mapping.close()
+sys.stdin.close()";
+    let mut python = std::process::Command::new("python3");
+    python.args(["-c", program]).arg(folder.join("mapped"));
+    python.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut python = python.spawn().unwrap();
+    let mut said = [0; 8];
+    std::io::Read::read_exact(python.stdout.as_mut().unwrap(), &mut said).unwrap();
+    fs::write(folder.join("later"), "").unwrap();
+    has(&lab, &key, "later", Duration::from_secs(10));
+    let content = || lab.run("alice", &["cat", &format!("{key}/mapped")]).text();
+    assert_eq!(
+        content(),
+        "old content",
+        "if this is seen now, docs/SEMANTICS.md says less than it may"
+    );
+    drop(python.stdin.take());
+    assert!(python.wait().unwrap().success());
+    let seen = || (content() == "new content").then_some(());
+    eventually("what was written", Duration::from_secs(15), seen);
+    end(share);
+}
