@@ -1,6 +1,6 @@
 //! Takes a drive out of the store, with its bytes and, where it is our own, its secret key.
 
-use super::{NAMES, Node, NodeError, chronicle};
+use super::{NAMES, Node, NodeError, chronicle, on_disk};
 use crate::hyper::core::storage::Durability;
 use crate::key::{CoreKey, DiscoveryKey};
 use std::time::Duration;
@@ -56,7 +56,7 @@ impl Node {
         self.until_closed(&doomed).await?;
         // The core of the names goes first, or nothing does: somebody may have opened the drive just now. A name that
         // is left behind then is one of a drive that was forgotten; see `create_drive`.
-        if !self.store.remove(&db).map_err(NodeError::from)? {
+        if !self.removed(db).await? {
             return Err(ForgetError::InUse);
         }
         let names: Vec<String> =
@@ -70,7 +70,7 @@ impl Node {
         for core in doomed.iter().filter(|core| **core != db) {
             // Whoever opened it meanwhile is another look at all drives, and lets it go.
             self.until_closed(&[*core]).await?;
-            if !self.store.remove(core).map_err(NodeError::from)? {
+            if !self.removed(*core).await? {
                 return Err(ForgetError::InUse);
             }
         }
@@ -105,6 +105,12 @@ impl Node {
             Some(_) if *core == key.discovery_key() && self.holds_names(key).await? => Ok(true),
             Some(error) => Err(error),
         }
+    }
+
+    /// Takes a core out of the store; false if it is open. The files of a large one take a while to delete.
+    async fn removed(&self, core: DiscoveryKey) -> Result<bool, NodeError> {
+        let store = self.store.clone();
+        on_disk(move || Ok(store.remove(&core)?)).await
     }
 
     async fn until_closed(&self, cores: &[DiscoveryKey]) -> Result<(), ForgetError> {
