@@ -367,7 +367,7 @@ fn a_core_that_grew_meanwhile_gets_no_batch() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(crate::sim::cases(48))]
 
     #[test]
     fn a_bee_is_an_ordered_map_with_a_past(

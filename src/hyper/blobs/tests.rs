@@ -221,7 +221,7 @@ fn lying_ids_and_maps_are_errors() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(crate::sim::cases(64))]
 
     #[test]
     fn any_cut_reads_like_the_whole(
