@@ -205,17 +205,17 @@ mod tests {
     use crate::hyper::store::{Namespace, Store};
 
     /// A drive of our own that nothing keeps current yet.
-    fn unfollowed() -> Arc<LiveDrive> {
+    fn unfollowed(patience: Patience) -> Arc<LiveDrive> {
         let (wishes, _) = tokio::sync::mpsc::unbounded_channel();
         let (cache, storage) = (Arc::new(BlockCache::new(1 << 20)), memory());
-        let store = Arc::new(Store::open(storage, cache, wishes, Patience::default()).unwrap());
+        let store = Arc::new(Store::open(storage, cache, wishes, patience).unwrap());
         let db = store.named(&Namespace::ROOT, "db", None).unwrap();
         Arc::new(LiveDrive::open(store, db.key(), None, None, |_| {}).unwrap())
     }
 
     /// A drive of our own, kept current by a task.
     fn own_drive() -> Arc<LiveDrive> {
-        let live = unfollowed();
+        let live = unfollowed(Patience::default());
         let follower = live.clone();
         tokio::spawn(async move { follower.follow().await });
         live
@@ -237,16 +237,18 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_is_here_may_load_slowly_though_nobody_else_has_it() {
-        let live = unfollowed();
-        let mut batch = live.drive().await.unwrap().batch().unwrap();
+        let lonely = Duration::from_millis(5);
+        let live = unfollowed(Patience { lonely, ..Patience::default() });
+        let drive = live.drive().await.unwrap();
+        let mut batch = drive.batch().unwrap();
         batch.put(&DrivePath::from_user("/file").unwrap(), &Entry::default()).unwrap();
         let version = batch.flush().unwrap();
         live.db().set_reach(|reach| reach.discovered = true);
         let waiting = live.clone();
         let wait = tokio::spawn(async move { waiting.current(Duration::from_secs(5)).await });
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(lonely * 20).await;
         let follower = live.clone();
         tokio::spawn(async move { follower.follow().await });
         assert_eq!(wait.await.unwrap().unwrap().version(), version);
