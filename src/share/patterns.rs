@@ -2,7 +2,8 @@
 //!
 //! What such a file hides must not come out by an accident. One that cannot be read says what it said before; if nobody
 //! knows that, nothing new is shared from its folder. One that was deleted, emptied or written anew hides what it hid for
-//! another [`GRACE`], and while somebody is writing it: editors save by renaming, or empty a file before they fill it.
+//! another [`GRACE`], and while somebody is writing it: editors save by renaming, or empty a file before they fill it. That
+//! goes for everything that it said within that time, whatever it says now.
 
 use super::place::locate;
 use crate::path::DrivePath;
@@ -35,52 +36,84 @@ pub enum Said {
 /// The patterns of one folder.
 #[derive(Debug, Clone)]
 pub enum Patterns {
-    /// The file as it is.
-    These(Arc<Gitignore>),
-    /// As it is, and as it was a moment ago.
-    Both(Arc<Gitignore>, Arc<Gitignore>),
-    /// It cannot be read, with the reason: as it was.
-    Before(Arc<Gitignore>, String),
+    /// What the file says, and what it said a moment ago: never none.
+    These(Vec<Arc<Gitignore>>),
+    /// It cannot be read, with the reason: what it said before.
+    Before(Vec<Arc<Gitignore>>, String),
     /// It cannot be read, with the reason, and nobody knows what it says.
     Unknown(String),
 }
 
 impl Patterns {
+    /// Left out is what any of them leaves out; in is only what all of them take in.
     pub fn say(&self, full: &Path, is_dir: bool) -> Said {
-        let of = |patterns: &Gitignore| match patterns.matched(full, is_dir) {
+        let of = |patterns: &Arc<Gitignore>| match patterns.matched(full, is_dir) {
             Match::Ignore(_) => Said::Out,
             Match::Whitelist(_) => Said::In,
             Match::None => Said::Nothing,
         };
-        match self {
-            Self::These(patterns) | Self::Before(patterns, _) => of(patterns),
-            Self::Both(now, before) => match (of(now), of(before)) {
-                (Said::Out, _) | (_, Said::Out) => Said::Out,
-                (now, before) if now == before => now,
-                _ => Said::Nothing,
-            },
-            Self::Unknown(_) => Said::Nothing,
-        }
+        let (Self::These(all) | Self::Before(all, _)) = self else { return Said::Nothing };
+        let mut said = all.iter().map(of);
+        let first = said.next().unwrap_or(Said::Nothing);
+        said.fold(first, |so_far, said| match (so_far, said) {
+            (Said::Out, _) | (_, Said::Out) => Said::Out,
+            (so_far, said) if so_far == said => said,
+            _ => Said::Nothing,
+        })
     }
 }
 
 /// What was read of one file.
 #[derive(Debug)]
 struct Known {
+    /// Nothing if there is no file.
     text: String,
     patterns: Arc<Gitignore>,
-    change: Option<Change>,
+    /// What it said before, as long as that counts, each text once.
+    earlier: Vec<Earlier>,
     /// Since when somebody writes it.
     open: Option<Instant>,
 }
 
-/// The file is not any more what is known.
+/// What a file does not say any more.
 #[derive(Debug)]
-struct Change {
+struct Earlier {
     text: String,
+    patterns: Arc<Gitignore>,
     until: Instant,
     /// The look that is due then was asked for.
     told: bool,
+}
+
+impl Known {
+    /// What counts, the newest first.
+    fn all(&self) -> Vec<Arc<Gitignore>> {
+        let earlier = self.earlier.iter().map(|earlier| &earlier.patterns);
+        std::iter::once(&self.patterns).chain(earlier).cloned().collect()
+    }
+
+    fn is_open(&self, now: Instant) -> bool {
+        self.open.is_some_and(|since| now < since + LONGEST_OPEN)
+    }
+
+    /// It says this from now on.
+    fn turn(&mut self, text: String, patterns: Arc<Gitignore>, now: Instant) {
+        let patterns = std::mem::replace(&mut self.patterns, patterns);
+        let text = std::mem::replace(&mut self.text, text);
+        // What said nothing hides nothing.
+        if !text.is_empty() {
+            self.earlier.retain(|earlier| earlier.text != text);
+            let until = now + GRACE;
+            self.earlier.push(Earlier { text, patterns, until, told: false });
+        }
+    }
+
+    /// All that it said counts for the whole time from now on.
+    fn rest(&mut self, now: Instant) {
+        for earlier in &mut self.earlier {
+            (earlier.until, earlier.told) = (now + GRACE, false);
+        }
+    }
 }
 
 /// Those of all folders of a share, over all looks at it.
@@ -96,42 +129,33 @@ impl IgnoreFiles {
             None => Ok(None),
         });
         let mut all = crate::lock::lock(&self.0);
-        let (patterns, text) = match (read, all.get(dir)) {
-            (Err(why), Some(known)) => return Some(Patterns::Before(known.patterns.clone(), why)),
+        let read = match (read, all.get(dir)) {
+            (Err(why), Some(known)) => return Some(Patterns::Before(known.all(), why)),
             (Err(why), None) => return Some(Patterns::Unknown(why)),
             (Ok(None), None) => return None,
-            (Ok(Some((patterns, text))), None) => {
-                let known = Known { text, patterns: patterns.clone(), change: None, open: None };
-                all.insert(dir.clone(), known);
-                return Some(Patterns::These(patterns));
-            }
-            (Ok(Some((patterns, text))), Some(_)) => (patterns, Some(text)),
-            (Ok(None), Some(_)) => (Arc::new(Gitignore::empty()), None),
+            (Ok(read), _) => read,
         };
-        let known = all.get_mut(dir)?;
-        let is = text.as_deref().unwrap_or_default();
-        if is == known.text {
-            // The same patterns; an empty file that is gone is forgotten below.
-            known.change = None;
-            if text.is_some() {
-                return Some(Patterns::These(patterns));
-            }
+        let gone = read.is_none();
+        let (patterns, text) =
+            read.unwrap_or_else(|| (Arc::new(Gitignore::empty()), String::new()));
+        let known = all.entry(dir.clone()).or_insert_with(|| Known {
+            text: text.clone(),
+            patterns: patterns.clone(),
+            earlier: Vec::new(),
+            open: None,
+        });
+        if known.text != text {
+            known.turn(text, patterns, now);
         }
-        let open = known.open.filter(|since| now < *since + LONGEST_OPEN).is_some();
-        let change = match known.change.take() {
-            Some(change) if change.text == is && !open => change,
-            _ => Change { text: is.to_string(), until: now + GRACE, told: false },
-        };
-        if now < change.until && !known.text.is_empty() {
-            known.change = Some(change);
-            return Some(Patterns::Both(patterns, known.patterns.clone()));
+        match known.is_open(now) {
+            true => known.rest(now),
+            false => known.earlier.retain(|earlier| now < earlier.until),
         }
-        let Some(text) = text else {
+        if gone && known.earlier.is_empty() {
             all.remove(dir);
             return None;
-        };
-        (known.text, known.patterns) = (text, patterns.clone());
-        Some(Patterns::These(patterns))
+        }
+        Some(Patterns::These(known.all()))
     }
 
     /// Somebody writes the file of `dir`, or is done with it.
@@ -139,7 +163,7 @@ impl IgnoreFiles {
         if let Some(known) = crate::lock::lock(&self.0).get_mut(dir) {
             if known.open.is_some() && !open {
                 // What is in it now counts from now on.
-                known.change = None;
+                known.rest(now);
             }
             known.open = open.then(|| known.open.unwrap_or(now));
         }
@@ -148,16 +172,20 @@ impl IgnoreFiles {
     /// When folders have to be looked at again, because a file of theirs has been as it is for long enough.
     pub fn next(&self) -> Option<Instant> {
         let all = crate::lock::lock(&self.0);
-        let changes = all.values().filter_map(|known| known.change.as_ref());
-        changes.filter(|change| !change.told).map(|change| change.until).min()
+        let earlier = all.values().flat_map(|known| &known.earlier);
+        earlier.filter(|earlier| !earlier.told).map(|earlier| earlier.until).min()
     }
 
     /// Those folders; each is told once.
     pub fn take_due(&self, now: Instant) -> Vec<DrivePath> {
         let mut due = Vec::new();
         for (dir, known) in crate::lock::lock(&self.0).iter_mut() {
-            if let Some(change) = known.change.as_mut().filter(|c| !c.told && c.until <= now) {
-                change.told = true;
+            let mut is_due = false;
+            for earlier in known.earlier.iter_mut().filter(|e| !e.told && e.until <= now) {
+                earlier.told = true;
+                is_due = true;
+            }
+            if is_due {
                 due.push(dir.clone());
             }
         }
@@ -249,7 +277,7 @@ mod tests {
             assert_eq!(place.says("b", start), Some(Said::Out));
             fs::write(place.file(), "a\n").unwrap();
             assert_eq!(place.says("a", start), Some(Said::Out));
-            assert_eq!(place.1.next(), None, "it is back");
+            assert_eq!(place.says("b", start), Some(Said::Out), "it was said a moment ago");
         }
         fs::remove_file(place.file()).unwrap();
         assert_eq!(place.says("a", start), Some(Said::Out));
@@ -257,6 +285,28 @@ mod tests {
         assert_eq!(place.1.take_due(start + GRACE), [DrivePath::root()]);
         assert_eq!((place.1.take_due(start + GRACE), place.1.next()), (vec![], None));
         assert_eq!(place.says("a", start + GRACE), None);
+    }
+
+    #[test]
+    fn a_pattern_that_was_there_for_a_moment_counts_as_long_as_one_that_was_there_for_long() {
+        let place = Place::new();
+        let start = Instant::now();
+        let after = |ms| start + Duration::from_millis(ms);
+        let texts =
+            [(0, "old\n"), (10_000, "old\nsecret\n"), (11_000, "old\n"), (11_500, "!secret\n")];
+        for (at, text) in texts {
+            fs::write(place.file(), text).unwrap();
+            place.now(after(at));
+        }
+        assert_eq!(place.1.next(), Some(after(16_000)));
+        for (at, old, secret) in [
+            (15_999, Said::Out, Said::Out),
+            (16_000, Said::Out, Said::Nothing),
+            (16_500, Said::Nothing, Said::In),
+        ] {
+            assert_eq!(place.says("old", after(at)), Some(old), "{at}");
+            assert_eq!(place.says("secret", after(at)), Some(secret), "{at}");
+        }
     }
 
     #[test]
