@@ -13,8 +13,12 @@ pub const SOURCE: &str = "hdrive";
 /// One mount of this process' mount namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountEntry {
+    /// Its number; a later mount may have it again.
+    pub id: u64,
     /// Major and minor number of its device.
     pub device: (u32, u32),
+    /// What of the filesystem is seen there.
+    pub root: PathBuf,
     pub path: PathBuf,
     pub kind: String,
     pub source: String,
@@ -71,7 +75,9 @@ fn parse(line: &[u8]) -> Option<MountEntry> {
     let device = text(2)?;
     let (major, minor) = device.split_once(':')?;
     Some(MountEntry {
+        id: text(0)?.parse().ok()?,
         device: (major.parse().ok()?, minor.parse().ok()?),
+        root: OsString::from_vec(unescaped(fields.get(3)?)).into(),
         path: OsString::from_vec(unescaped(fields.get(4)?)).into(),
         kind: text(dash + 1)?,
         source: text(dash + 2)?,
@@ -113,6 +119,7 @@ mod tests {
         let mount = parse(line).unwrap();
         assert_eq!(mount.path, Path::new("/mnt/a b"));
         assert_eq!((mount.device, mount.is_ours()), ((0, 45), true));
+        assert_eq!((mount.id, mount.root.as_path()), (36, Path::new("/")));
         assert_eq!(parse(b""), None);
         assert_eq!(parse(b"36 35 0:45 / /mnt rw"), None);
     }

@@ -20,17 +20,22 @@ use crate::hyper::drive::{Drive, DriveIndex, Entry, Found};
 use crate::key::CoreKey;
 use crate::node::{DriveUse, Node, Turn};
 use crate::path::DrivePath;
+use crate::share::beneath::Beneath;
 use crate::share::content::{Contents, SECRET, Stored, UNSTEADY, Wanted};
 use crate::share::import::{file_entry, is_entry_of};
 use crate::share::ledger::Ledger;
+use crate::share::permit::{Allowed, Permit};
 use crate::share::place::locate;
 use crate::share::rules::Rules;
-use crate::share::scan::{Local, LocalKind, scan, scan_by};
+use crate::share::scan::{Local, LocalKind, scan_in};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Why a file cannot be put.
+const MOVED: &str = "it is gone, or something was mounted over it: try again";
 
 pub async fn run(args: Put, cx: Context) -> Result {
     let target = resolve(&cx.node, &args.target)?;
@@ -166,8 +171,8 @@ impl Job {
             return Err(Failure::new(Exit::Usage, text));
         }
         let meta = std::fs::symlink_metadata(source).or_fail(Exit::Failed, source.display())?;
-        let (folder, found) = if meta.is_dir() {
-            (source.to_path_buf(), scan_by(&Rules::of_put(source), &DrivePath::root()))
+        let (rules, start) = if meta.is_dir() {
+            (Rules::of_put(&straight(source)?), DrivePath::root())
         } else {
             let parent = source.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf);
             let name = source.file_name().and_then(|name| name.to_str());
@@ -176,9 +181,11 @@ impl Job {
                 let text = format!("{}: its name is not UTF-8", source.display());
                 Failure::new(Exit::Failed, text)
             })?;
-            let found = scan(&parent, &name);
-            (parent, found)
+            (Rules::all(&straight(&parent)?), name)
         };
+        // Whatever becomes of its path: what is read is what was found.
+        let held = rules.hold().or_fail(Exit::Failed, source.display())?;
+        let found = scan_in(&rules, &held, &start);
         if let Some((path, why)) = found.warnings.first() {
             // What it leaves out must not become public for that.
             return Err(Failure::new(Exit::Failed, format_args!("{}: {why}", path.display())));
@@ -203,7 +210,7 @@ impl Job {
         }
         self.progress.set_total(found.found.iter().map(Local::size).sum());
         let (turn, writer) = self.turn()?;
-        let Taken { entries, unsteady } = self.entries(index, writer, &folder, places)?;
+        let Taken { entries, unsteady } = self.entries(index, writer, (&rules, &held), places)?;
         let mut empty =
             found.empty.iter().map(|dir| join(&self.path, dir)).collect::<Result<Vec<_>>>()?;
         if meta.is_dir() && entries.is_empty() && empty.is_empty() {
@@ -225,7 +232,7 @@ impl Job {
         &self,
         index: &DriveIndex,
         writer: Writer<'_>,
-        folder: &Path,
+        (rules, held): (&Rules, &Beneath),
         places: Vec<(DrivePath, &Local)>,
     ) -> Result<Taken> {
         let old = |to: &DrivePath| match index.lookup(to) {
@@ -235,18 +242,26 @@ impl Job {
         let is_file = |local: &Local| matches!(local.kind, LocalKind::File { .. });
         let files = places.iter().filter(|(_, local)| is_file(local));
         let wanted: Vec<_> = files.map(|(to, local)| Wanted { local, old: old(to) }).collect();
+        let permit = Permit::new(rules);
+        let allowed = |path: &DrivePath| permit.ask(path, false) == Allowed::Yes;
         let contents = Contents {
             blobs: self.drive.blobs(),
             ledger: &self.ledger,
-            folder,
+            rules,
+            held,
+            allowed: &allowed,
             progress: &|read| self.progress.set(read),
             cancelled: &|| self.gate.is_shut(),
             all_or_nothing: true,
         };
         let mut stored = contents.store(writer, &wanted).or_exit(Exit::Store)?.into_iter();
         let mut taken = Taken::default();
+        permit.renew();
         for (to, local) in places {
-            let full = locate(folder, &local.path);
+            let full = locate(rules.folder(), &local.path);
+            if !allowed(&local.path) && !self.gate.is_shut() {
+                return Err(forbidden(&full));
+            }
             let entry = match &local.kind {
                 LocalKind::Symlink { target } => {
                     let mut entry = Entry::symlink(target.clone());
@@ -266,6 +281,11 @@ impl Job {
                     Some(Stored::Unread(error)) => {
                         return Err(error).or_fail(Exit::Failed, full.display());
                     }
+                    Some(Stored::Moved) => {
+                        let text = format!("{}: {MOVED}", full.display());
+                        return Err(Failure::new(Exit::Failed, text));
+                    }
+                    Some(Stored::Forbidden) => return Err(forbidden(&full)),
                     None if self.gate.is_shut() => {
                         return Err(Failure::new(Exit::Interrupted, "interrupted"));
                     }
@@ -338,6 +358,19 @@ impl<R: Read> Read for Stoppable<'_, R> {
             false => self.input.read(buf),
         }
     }
+}
+
+/// Without links above it: mounts have such paths.
+fn straight(folder: &Path) -> Result<PathBuf> {
+    folder.canonicalize().or_fail(Exit::Failed, folder.display())
+}
+
+fn forbidden(full: &Path) -> Failure {
+    let text = format!(
+        "{}: what is to be left out, or what is mounted, changed meanwhile: try again",
+        full.display()
+    );
+    Failure::new(Exit::Failed, text)
 }
 
 /// What people call a drive: its name in this store, or its key.

@@ -1,5 +1,7 @@
 //! `hdrive share`: a folder as a drive, announced, served and kept up to date.
 
+mod dry_run;
+
 use super::args::Share;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
@@ -16,11 +18,11 @@ use crate::share::follow::{Follower, Touched};
 use crate::share::import::{Import, Report, is_below};
 use crate::share::ledger::{Ledger, SharedRoot};
 use crate::share::mounts::is_on_own_mount;
+use crate::share::place::locate;
 use crate::share::root::Identity;
 use crate::share::rules::Rules;
-use crate::share::scan::{LocalKind, scan_by};
 use crate::share::stores::{FileId, is_store};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +31,7 @@ use std::time::{Duration, Instant};
 
 /// How long the first announcement is waited for at a time.
 const ANNOUNCE: Duration = Duration::from_secs(20);
-/// An import that failed is tried again after this, then after twice as long, up to the second.
+/// What could not be taken in is tried again after this, then after twice as long, up to the second.
 const RETRY: Duration = Duration::from_secs(1);
 const MAX_RETRY: Duration = Duration::from_secs(60);
 /// Names left out that are told one by one, at a time and in total.
@@ -41,7 +43,7 @@ pub async fn run(args: Share, cx: Context) -> Result {
     let rules = Rules::of_share(&folder, &args.exclude, args.cross_mounts, store)
         .or_fail(Exit::Usage, "--exclude")?;
     if args.dry_run {
-        return tell_only(&rules, &cx).await;
+        return dry_run::tell_only(&rules, &cx).await;
     }
     let name = args.name.clone().unwrap_or_else(|| folder.to_string_lossy().into_owned());
     // One that an older version gave goes on.
@@ -213,47 +215,6 @@ pub fn refuse_shared(node: &Node, key: CoreKey) -> Result {
     }
 }
 
-/// `--dry-run`: the names that would be shared.
-async fn tell_only(rules: &Rules, cx: &Context) -> Result {
-    let rules = rules.clone();
-    let scan = tokio::task::spawn_blocking(move || scan_by(&rules, &DrivePath::root()));
-    let mut scan = scan.await.or_exit(Exit::Failed)?;
-    for (path, why) in &scan.warnings {
-        cx.out.warn(format_args!("{}: {why}", path.display()));
-    }
-    let closed = std::mem::take(&mut scan.closed);
-    let is_open = |path: &DrivePath| !closed.iter().any(|dir| is_below(path, dir));
-    scan.found.retain(|local| is_open(&local.path));
-    scan.empty.retain(is_open);
-    let size = |kind: &LocalKind| if let LocalKind::File { size } = kind { *size } else { 0 };
-    let bytes: u64 = scan.found.iter().map(|local| size(&local.kind)).sum();
-    let files = scan.found.len();
-    let below = |path: &DrivePath| path.as_str().trim_start_matches('/').to_string();
-    let mut names: Vec<String> = scan.found.iter().map(|local| below(&local.path)).collect();
-    names.extend(scan.empty.iter().map(|dir| format!("{}/", below(dir))));
-    names.sort();
-    let private = scan.found.iter().filter(|local| local.private);
-    let (private, example) = (private.clone().count(), private.clone().next());
-    if cx.out.json {
-        cx.out.object(&serde_json::json!({
-            "dry_run": {"files": files, "bytes": bytes, "private": private, "names": names}
-        }));
-    } else {
-        for name in names {
-            cx.out.line(name);
-        }
-        let (files, bytes) = (count(files as u64, "file"), count(bytes, "byte"));
-        cx.out.pair("would share", format_args!("{files}, {bytes}"));
-    }
-    for (path, why) in &scan.skipped {
-        cx.out.note(format_args!("left out: {}: {why}", path.display()));
-    }
-    if let Some(example) = example {
-        cx.out.note(private_line(private as u64, &example.path, ["would be"; 2]));
-    }
-    Ok(())
-}
-
 /// `are` for one file, and for several.
 pub fn private_line(n: u64, example: &DrivePath, are: [&str; 2]) -> String {
     let are = are[usize::from(n != 1)];
@@ -289,6 +250,9 @@ impl Shared {
         let progress = Arc::new(self.cx.out.progress("importing", 0));
         let report = self.import(&drive, vec![DrivePath::root()], false, Some(progress)).await?;
         self.imported.store(true, Ordering::Relaxed);
+        if let Some(report) = &report {
+            follower.again(report.again.iter().cloned(), RETRY, false);
+        }
         // What is served, if it is not what the folder holds.
         let (files, bytes) = match &report {
             Some(report) if !report.refused && report.kept == 0 => (report.files, report.bytes),
@@ -323,8 +287,11 @@ impl Shared {
         tokio::try_join!(announced, self.follow(&drive, &mut follower)).map(|_| ())
     }
 
-    /// Keeps the drive as the folder is; ends with an error alone.
+    /// Keeps the drive as the folder is; ends with an error alone. What cannot be taken in waits, and is tried again; the
+    /// rest is followed meanwhile.
     async fn follow(&self, drive: &Drive, follower: &mut Follower) -> Result {
+        let (mut pause, mut told) = (RETRY, String::new());
+        let mut waiting: BTreeSet<DrivePath> = BTreeSet::new();
         loop {
             if let Some(problem) = follower.problem() {
                 self.cx.out.warn(problem);
@@ -334,45 +301,67 @@ impl Shared {
                 Touched::Everything { replaced } => (vec![DrivePath::root()], replaced),
             };
             let started = Instant::now();
-            let report = self.import_at_last(drive, &paths, replaced).await?;
-            follower.looked_at(&paths, started.elapsed());
-            if let Some(report) = report.filter(|report| report.written + report.removed > 0) {
-                self.changed.store(true, Ordering::Relaxed);
-                let (written, removed) = (report.written, report.removed);
-                tracing::info!(written, removed, "the folder changed");
+            let mut again: BTreeSet<DrivePath> = BTreeSet::new();
+            let (waited, mut failed) = (!waiting.is_empty(), false);
+            match self.import(drive, paths.clone(), replaced, None).await {
+                Err(failure) if failure.exit == Exit::Interrupted => return Err(failure),
+                Err(failure) => {
+                    let problem = failure.to_string();
+                    if problem != told {
+                        self.cx.out.warn(format_args!(
+                            "what changed in the folder cannot be stored: {problem}; what is there is served, and it is \
+                             tried again"
+                        ));
+                        told = problem;
+                    }
+                    waiting.extend(paths.iter().cloned());
+                    again.extend(paths);
+                    failed = true;
+                }
+                Ok(report) => {
+                    follower.looked_at(&paths, started.elapsed());
+                    waiting.retain(|path| !paths.iter().any(|above| is_below(path, above)));
+                    if let Some(report) = report {
+                        self.tell_waiting(&report.waiting, &mut told);
+                        again.extend(report.waiting.into_iter().map(|(path, _)| path));
+                        waiting.extend(again.iter().cloned());
+                        again.extend(report.again);
+                        if report.written + report.removed > 0 {
+                            self.changed.store(true, Ordering::Relaxed);
+                            let (written, removed) = (report.written, report.removed);
+                            tracing::info!(written, removed, "the folder changed");
+                        }
+                    }
+                    if waited && waiting.is_empty() {
+                        self.cx.out.note("the folder is followed again");
+                        told.clear();
+                    }
+                }
+            }
+            if !again.is_empty() {
+                follower.again(again, pause, failed && replaced);
+                pause = (pause * 2).min(MAX_RETRY);
+            } else if waiting.is_empty() {
+                pause = RETRY;
             }
         }
     }
 
-    /// The same as [`Self::import`], again and again where the store does not take it: what is there goes on being
-    /// served.
-    async fn import_at_last(
-        &self,
-        drive: &Drive,
-        paths: &[DrivePath],
-        replaced: bool,
-    ) -> Result<Option<Report>> {
-        let (mut pause, mut told) = (RETRY, String::new());
-        loop {
-            let failure = match self.import(drive, paths.to_vec(), replaced, None).await {
-                Ok(report) => {
-                    if !told.is_empty() {
-                        self.cx.out.note("the folder is followed again");
-                    }
-                    return Ok(report);
-                }
-                Err(failure) if failure.exit == Exit::Interrupted => return Err(failure),
-                Err(failure) => failure,
-            };
-            let problem = failure.to_string();
-            if problem != told {
-                self.cx.out.warn(format_args!(
-                    "what changed in the folder cannot be stored: {problem}; what is there is served, and it is tried again"
-                ));
-                told = problem;
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(MAX_RETRY);
+    /// What there is no room for; not again as long as the same waits.
+    fn tell_waiting(&self, waiting: &[(DrivePath, String)], told: &mut String) {
+        let Some((path, why)) = waiting.first() else { return };
+        let at = locate(self.rules.folder(), path);
+        let more = match waiting.len() as u64 - 1 {
+            0 => String::new(),
+            n => format!(" (and {n} more)"),
+        };
+        let problem = format!(
+            "{}{more} cannot be stored: {why}; it waits until it can, and the rest of the folder is followed",
+            at.display()
+        );
+        if problem != *told {
+            self.cx.out.warn(&problem);
+            *told = problem;
         }
     }
 
@@ -394,11 +383,20 @@ impl Shared {
         let (drive, rules, ledger) = (drive.clone(), self.rules.clone(), self.ledger.clone());
         let (folder, cancelled) = (self.folder.clone(), self.cancelled.clone());
         let writing = self.writing.clone();
+        let in_parts = self.imported.load(Ordering::Relaxed);
+        let paths_again = paths.clone();
         let work = move || -> std::result::Result<Report, DriveError> {
             let tell = |done, total| {
                 if let Some(progress) = &progress {
                     progress.set_total(total);
                     progress.set(done);
+                }
+            };
+            let held = match rules.hold() {
+                Ok(held) => held,
+                Err(error) => {
+                    let blind = Some(error.to_string());
+                    return Ok(Report { refused: true, blind, ..Report::default() });
                 }
             };
             let import = Import {
@@ -407,7 +405,9 @@ impl Shared {
                 rules: &rules,
                 ledger: &ledger,
                 trust: look.trust,
-                still: &|| lock(&folder).is_still(&look),
+                held: &held,
+                in_parts,
+                still: &|| lock(&folder).holds(&look, &held),
                 progress: &tell,
                 cancelled: &|| cancelled.load(Ordering::Relaxed),
             };
@@ -416,7 +416,10 @@ impl Shared {
             done
         };
         let report = tokio::task::spawn_blocking(work).await.or_exit(Exit::Failed)?;
-        let report = report.or_exit(Exit::Store)?;
+        let mut report = report.or_exit(Exit::Store)?;
+        if report.blind.is_some() {
+            report.again = paths_again.into_iter().collect();
+        }
         self.tell_about(&look, whole, &report)?;
         Ok(Some(report))
     }

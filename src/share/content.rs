@@ -19,15 +19,16 @@ use self::ahead::{Ahead, Ready};
 use self::reading::{Content, ReadPart, read_small};
 use super::beneath::Beneath;
 use super::ledger::{Ledger, Seen, head, print, print_in, whole_hashes};
-use super::scan::{Local, Look};
+use super::rules::Rules;
+use super::scan::{Local, LocalKind, Look, scan_in};
 use super::stores::is_store_database;
 use crate::crypto::hash::Hash;
 use crate::hyper::blobs::{BLOCK_SIZE, BlobError, BlobId, Blobs, Writer};
+use crate::path::DrivePath;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -67,6 +68,10 @@ pub enum Stored {
     Secret,
     /// See [`UNSTEADY`].
     Unsteady,
+    /// It is gone, or lies on another mount than when it was found: what is there now must be looked at first.
+    Moved,
+    /// It is not allowed any more.
+    Forbidden,
     Unread(io::Error),
 }
 
@@ -74,7 +79,11 @@ pub enum Stored {
 pub struct Contents<'a> {
     pub blobs: &'a Blobs,
     pub ledger: &'a Ledger,
-    pub folder: &'a Path,
+    pub rules: &'a Rules,
+    /// The folder of the rules, in which the files were found.
+    pub held: &'a Beneath,
+    /// Asked before each file whether it may be taken.
+    pub allowed: &'a dyn Fn(&DrivePath) -> bool,
     /// Told how many bytes of the files have been read.
     pub progress: &'a dyn Fn(u64),
     /// Asked now and then whether to stop.
@@ -87,7 +96,6 @@ pub struct Contents<'a> {
 struct Group<'a> {
     contents: &'a Contents<'a>,
     writer: Writer<'a>,
-    folder: &'a io::Result<Beneath>,
     /// What small files of this group hold → where it will be.
     small: HashMap<Hash, BlobId>,
     /// Bytes of the files before the one that is read.
@@ -128,16 +136,14 @@ impl Contents<'_> {
         writer: Writer<'_>,
         files: &[Wanted<'_>],
     ) -> Result<Vec<Option<Stored>>, BlobError> {
-        let folder = Beneath::new(self.folder);
         let group = Group {
             contents: self,
             writer,
-            folder: &folder,
             small: HashMap::with_capacity(files.len().min(MAX_SMALL)),
             done: 0,
         };
         std::thread::scope(|scope| {
-            let ahead = folder.as_ref().ok().and_then(|folder| Ahead::start(scope, folder, files));
+            let ahead = Ahead::start(scope, self.held, files);
             group.store(files, ahead)
         })
     }
@@ -149,7 +155,7 @@ impl Group<'_> {
         files: &[Wanted<'_>],
         mut ahead: Option<Ahead>,
     ) -> Result<Vec<Option<Stored>>, BlobError> {
-        let Contents { cancelled, all_or_nothing, .. } = *self.contents;
+        let Contents { cancelled, allowed, all_or_nothing, .. } = *self.contents;
         let mut stored: Vec<Option<Stored>> = files.iter().map(|_| None).collect();
         let mut todo: Vec<usize> = (0..files.len()).collect();
         for may_wait in [true, false] {
@@ -159,10 +165,15 @@ impl Group<'_> {
                     break;
                 }
                 let ready = ahead.as_mut().filter(|_| may_wait).and_then(Ahead::next);
-                stored[at] = self.take(&files[at], ready, may_wait)?;
+                stored[at] = match allowed(&files[at].local.path) {
+                    true => self.take(&files[at], ready, may_wait)?,
+                    false => Some(Stored::Forbidden),
+                };
                 match &stored[at] {
                     None => later.push(at),
-                    Some(Stored::Secret | Stored::Unread(_)) if all_or_nothing => {
+                    Some(
+                        Stored::Secret | Stored::Unread(_) | Stored::Moved | Stored::Forbidden,
+                    ) if all_or_nothing => {
                         return Ok(stored);
                     }
                     Some(_) => self.count(&files[at]),
@@ -202,17 +213,32 @@ impl Group<'_> {
 
     fn read(&mut self, wanted: &Wanted<'_>, may_wait: bool) -> Result<Option<Stored>, BlobError> {
         let mut earlier: Option<Earlier> = None;
+        let mut found = wanted.local.look();
         for attempt in 0..ATTEMPTS {
             if attempt > 0 && (self.contents.cancelled)() {
                 return Ok(None);
             }
-            let folder = self.folder.as_ref().map_err(|error| input(same(error)))?;
-            let file = folder.open(&wanted.local.path).map_err(input)?;
-            // For a small one what it was when it was found is good enough, the first time.
-            let before = match attempt == 0 && wanted.local.size() <= BLOCK_SIZE {
-                true => wanted.local.look(),
+            let file = match self.contents.held.open(&wanted.local.path) {
+                Ok(file) => file,
+                Err(error) if is_moved(&error) => return Ok(Some(Stored::Moved)),
+                Err(error) => return Err(input(error)),
+            };
+            // For a small one what it was when it was found is good enough, the first time: nothing of it is appended
+            // before it is known to be that one.
+            let before = match attempt == 0 && found.size <= BLOCK_SIZE {
+                true => found,
                 false => Look::at(&file).map_err(input)?,
             };
+            if !before.stamp.is_of(&found.stamp) {
+                // Another file has its name.
+                let Some(look) = self.find_again(wanted.local) else {
+                    return Ok(Some(Stored::Moved));
+                };
+                found = look;
+                if !before.stamp.is_of(&found.stamp) {
+                    continue;
+                }
+            }
             let seen = Seen::of(&before.stamp, wait_for_rest(&before, TICK + REST * attempt));
             if before.size > BLOCK_SIZE {
                 let now = Look::at(&file).map_err(input)?;
@@ -271,6 +297,16 @@ impl Group<'_> {
             earlier = Some(now);
         }
         Ok(Some(Stored::Unsteady))
+    }
+
+    /// What is there now, if it is a file that is shared, and in the same mount as before.
+    fn find_again(&self, before: &Local) -> Option<Look> {
+        let Contents { rules, held, .. } = self.contents;
+        let mut found = scan_in(rules, held, &before.path).found.into_iter();
+        let now = found.find(|local| {
+            local.path == before.path && matches!(local.kind, LocalKind::File { .. })
+        })?;
+        now.stamp.is_beside(&before.stamp).then(|| now.look())
     }
 
     /// The blob of a whole small file; see [`whole_hashes`].
@@ -441,6 +477,12 @@ fn wait_for_rest(look: &Look, rest: Duration) -> i64 {
 
 pub fn now_ns() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i64
+}
+
+/// Whether what was found is not there any more, or something is mounted over it.
+fn is_moved(error: &io::Error) -> bool {
+    use io::ErrorKind::{CrossesDevices, NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory | CrossesDevices)
 }
 
 fn same(error: &io::Error) -> io::Error {

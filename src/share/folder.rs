@@ -7,12 +7,16 @@
 //! | is another one, of another filesystem | stays, unless at least half of its names are in it |
 //! | is another one in the same place, or empty at a start | follows what is added; what is missing stays |
 //!
+//! What was added from another folder says nothing for that folder: only names that were there before count for half.
+//!
 //! "Replace" is the user's word that all of it is meant.
 
+use super::beneath::Beneath;
 use super::import::{Report, Trust};
 use super::ledger::{Ledger, SharedRoot};
 use super::root::{Identity, Root, Standing};
 use crate::hyper::core::storage::StorageError;
+use crate::path::DrivePath;
 use std::path::Path;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,8 +82,14 @@ impl Folder {
     }
 
     /// Whether the folder is still the one that `look` was for.
-    pub fn is_still(&self, look: &Look) -> bool {
+    fn is_still(&self, look: &Look) -> bool {
         self.root.now() == Some(look.identity)
+    }
+
+    /// Whether what is held is the folder that `look` was for, and still in its place.
+    pub fn holds(&self, look: &Look, held: &Beneath) -> bool {
+        held.is_at(self.root.path())
+            && Identity::of_held(held).is_ok_and(|held| held == look.identity)
     }
 
     /// Takes in what a look brought. The text is to be told.
@@ -94,8 +104,12 @@ impl Folder {
         ledger: &Ledger,
     ) -> Result<Option<String>, StorageError> {
         let path = self.root.path().display().to_string();
+        if let Some(why) = &report.blind {
+            return Ok(self.away(format!("it cannot be told what is mounted in it: {why}")));
+        }
         if report.refused {
-            if !self.is_still(look) {
+            let moved = report.again.iter().any(DrivePath::is_root);
+            if moved || !self.is_still(look) {
                 return Ok(None);
             }
             let why = "it is on another filesystem, with other files: a disk is missing, or another one is there; if that \
@@ -123,6 +137,9 @@ impl Folder {
         let changed = self.state == State::Starting || self.root.known() != look.identity;
         (self.state, self.replace) = (State::Followed, false);
         self.root.adopt(look.identity);
+        if changed || back {
+            ledger.forget_guests()?;
+        }
         if changed {
             let root = SharedRoot { path: self.root.path().to_path_buf(), identity: look.identity };
             // That waits until all that was noted of the files is on the disk. They can be read again, but of what is

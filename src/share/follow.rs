@@ -10,6 +10,7 @@ use super::root::Identity;
 use super::rules::Rules;
 use super::watch::{Event, Watches};
 use crate::path::DrivePath;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,8 @@ pub enum Touched {
 #[derive(PartialEq, Eq)]
 struct Place {
     identity: Option<Identity>,
-    mounts: Mounts,
+    /// None if nobody knows.
+    mounts: Option<Mounts>,
 }
 
 /// A running watch; it ends when dropped.
@@ -41,6 +43,9 @@ pub struct Follower {
     pending: Pending,
     place: Place,
     replaced: bool,
+    /// What could not be taken in, and when it is tried again.
+    again: BTreeSet<DrivePath>,
+    next_try: Instant,
     next_look: Instant,
     next_poll: Instant,
     /// Why something is polled; said once.
@@ -59,6 +64,8 @@ impl Follower {
             pending: Pending::default(),
             place,
             replaced: false,
+            again: BTreeSet::new(),
+            next_try: now,
             next_look: now + LOOK,
             next_poll: now + POLL,
             problem: None,
@@ -116,6 +123,12 @@ impl Follower {
                 }
                 return Touched::Paths(dirs);
             }
+            if !self.again.is_empty() && now >= self.next_try {
+                if self.again.iter().any(DrivePath::is_root) {
+                    return self.everything();
+                }
+                return Touched::Paths(std::mem::take(&mut self.again).into_iter().collect());
+            }
             if now >= self.next_look {
                 self.next_look = now + LOOK;
                 let folder = self.rules.folder().to_path_buf();
@@ -132,7 +145,10 @@ impl Follower {
                     return Touched::Paths(polled);
                 }
             }
-            let until = self.next_look.min(self.next_poll);
+            let mut until = self.next_look.min(self.next_poll);
+            if !self.again.is_empty() {
+                until = until.min(self.next_try);
+            }
             let settled = self.rules.ignore_files().and_then(|files| files.next());
             let until = self.pending.next().into_iter().chain(settled).fold(until, Instant::min);
             let Some(watches) = &mut self.watches else {
@@ -159,6 +175,20 @@ impl Follower {
         self.pending.rest(paths, took, Instant::now());
     }
 
+    /// These are told once more after a pause, whatever else happens; `replaced` if the look at them was to judge that.
+    pub fn again(
+        &mut self,
+        paths: impl IntoIterator<Item = DrivePath>,
+        pause: Duration,
+        replaced: bool,
+    ) {
+        let due = Instant::now() + pause;
+        // What waits already is not put off.
+        self.next_try = if self.again.is_empty() { due } else { self.next_try.min(due) };
+        self.again.extend(paths);
+        self.replaced |= replaced;
+    }
+
     /// Takes events; false if everything has to be looked at.
     fn take(&mut self, events: Vec<Event>) -> bool {
         let now = Instant::now();
@@ -178,6 +208,7 @@ impl Follower {
 
     fn everything(&mut self) -> Touched {
         self.pending.clear();
+        self.again.clear();
         self.watch();
         self.place = Place::of(self.rules.folder());
         Touched::Everything { replaced: std::mem::take(&mut self.replaced) }
@@ -202,14 +233,13 @@ impl Follower {
 
 impl Place {
     fn of(folder: &Path) -> Self {
-        Self { identity: Identity::of(folder).ok(), mounts: Mounts::below(folder) }
+        Self { identity: Identity::of(folder).ok(), mounts: Mounts::below(folder).ok() }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
     use std::fs;
 
     async fn next(follower: &mut Follower) -> Touched {

@@ -6,21 +6,29 @@
 //! appended before the entries that name them, in groups, so that a crash leaves at most blocks that nothing names.
 //!
 //! What is missing is taken for deleted only as far as the folder is [`Trust`]ed.
+//!
+//! An import may take long. The folder is held open all the time, and each file of it must be the one that was found
+//! ([`super::content`]); before anything is published it is asked again whether the folder is still the one that is
+//! shared, what is mounted in it, and what is to be left out. What changed meanwhile is looked at again.
 
 mod changes;
 mod mounted;
 
 pub use changes::{is_below, paths_below, topmost};
 
+use super::beneath::Beneath;
 use super::content::{Contents, SECRET, Stored, UNSTEADY, Wanted, now_ns};
 use super::ledger::{Ledger, Seen};
-use super::place::locate;
+use super::mounts::Mounts;
+use super::permit::{Allowed, Permit};
+use super::place::{drive_path, locate};
 use super::rules::Rules;
-use super::scan::{Local, LocalKind, Look};
+use super::scan::{Local, LocalKind, Look, is_shortage};
 use crate::hyper::blobs::{BlobError, BlobId};
 use crate::hyper::drive::{Drive, DriveError, DriveIndex, Entry, File, Found, Leaf};
 use crate::path::DrivePath;
 use changes::Change;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// Entries or bytes after which what was imported so far is published, so that a long import shows up.
@@ -55,7 +63,8 @@ pub struct Report {
     pub removed: u64,
     /// Names that the folder does not have, and that stay in the drive because it is not trusted.
     pub kept: u64,
-    /// Nothing was done: the folder is another one, or changed its place meanwhile.
+    /// No more was done: the folder is another one, or, if all of it is to be looked at again, changed its place
+    /// meanwhile.
     pub refused: bool,
     /// Files that only their owner can read here and that are new in the drive, or in a look at the whole folder
     /// all of them; and one of them.
@@ -65,6 +74,12 @@ pub struct Report {
     pub warnings: Vec<(PathBuf, String)>,
     /// What was left out, with the reason.
     pub skipped: Vec<(PathBuf, String)>,
+    /// What was not taken because it changed meanwhile: it is to be looked at again soon.
+    pub again: BTreeSet<DrivePath>,
+    /// What the store has no room for, with the reason: it is to be tried again.
+    pub waiting: Vec<(DrivePath, String)>,
+    /// Why nothing was looked at.
+    pub blind: Option<String>,
 }
 
 impl Report {
@@ -85,8 +100,13 @@ pub struct Import<'a> {
     pub rules: &'a Rules,
     pub ledger: &'a Ledger,
     pub trust: Trust,
-    /// Asked after each look whether the folder is still the one that was looked at.
+    /// The folder of the rules.
+    pub held: &'a Beneath,
+    /// Asked whether the held folder is still the one that is shared: before a look, after it, and before anything is
+    /// published.
     pub still: &'a dyn Fn() -> bool,
+    /// What there is no room for is left for later, and the rest goes on; else it is an error.
+    pub in_parts: bool,
     /// Told how many bytes of how many have been read.
     pub progress: &'a dyn Fn(u64, u64),
     /// Asked now and then whether to stop; what was imported so far stays.
@@ -103,17 +123,39 @@ enum Outcome {
     Let,
 }
 
+/// What became of the content of a file.
+enum Taken {
+    Stored(Option<Stored>),
+    /// The store did not take it, for this reason.
+    NoRoom(String),
+}
+
 impl Import<'_> {
     /// Looks at these paths and everything below them; the root for the whole folder.
     pub fn run(&self, paths: &[DrivePath]) -> Result<Report, DriveError> {
         let mut report = Report::default();
+        let mounts = match Mounts::below(self.rules.folder()) {
+            Ok(mounts) => mounts,
+            Err(error) => {
+                let blind = Some(error.to_string());
+                return Ok(Report { refused: true, blind, ..report });
+            }
+        };
+        let refused = |report: Report| {
+            let again = BTreeSet::from([DrivePath::root()]);
+            Ok(Report { refused: true, again, skipped: report.skipped, ..Report::default() })
+        };
+        if !(self.still)() {
+            return refused(report);
+        }
         let changes = self.changes(paths, &mut report).map_err(storage)?;
         if !(self.still)() {
-            return Ok(Report { refused: true, skipped: report.skipped, ..Report::default() });
+            return refused(report);
         }
+        report.refused |= report.blind.is_some();
         if !report.refused {
             let whole = paths.iter().any(DrivePath::is_root);
-            self.apply(changes, whole, &mut report)?;
+            self.apply(changes, &mounts, whole, &mut report)?;
         }
         Ok(report)
     }
@@ -121,10 +163,12 @@ impl Import<'_> {
     fn apply(
         &self,
         mut changes: Vec<Change>,
+        mounts: &Mounts,
         whole: bool,
         report: &mut Report,
     ) -> Result<(), DriveError> {
         let total = changes.iter().map(Change::size).sum();
+        let permit = Permit::new(self.rules);
         let mut done = 0;
         while !changes.is_empty() && !(self.cancelled)() {
             let before = done;
@@ -135,10 +179,43 @@ impl Import<'_> {
             });
             let rest = changes.split_off(fits.count());
             let group = std::mem::replace(&mut changes, rest);
-            let mut stored =
-                self.contents(&group, &|read| (self.progress)(before + read, total))?;
+            let allowed = |path: &DrivePath| self.is_allowed(&permit, path, false).is_ok();
+            let progress = |read| (self.progress)(before + read, total);
+            let mut stored = self.contents(&group, &allowed, &progress)?;
+            // All that is read by now is published, or not, by what is so from here on.
+            if !(self.still)() {
+                report.refused = true;
+                report.again.insert(DrivePath::root());
+                return Ok(());
+            }
+            let moved = self.moved(mounts);
+            permit.renew();
             let mut outcomes: Vec<(DrivePath, Outcome)> = Vec::with_capacity(group.len());
             for change in group {
+                let (path, is_dir) = match &change {
+                    Change::Write(local) => (&local.path, false),
+                    Change::Keep(path) => (path, true),
+                    Change::Remove(path) | Change::Let(path) => (path, false),
+                };
+                let stays = match &moved {
+                    None => true,
+                    Some(moved) => moved.iter().any(|at| is_below(path, at)),
+                };
+                let brings = matches!(change, Change::Write(_) | Change::Keep(_));
+                let refused = match stays {
+                    true => Err(true),
+                    false if brings => self.is_allowed(&permit, path, is_dir),
+                    false => Ok(()),
+                };
+                if let Err(again) = refused {
+                    if again {
+                        report.again.insert(path.clone());
+                    }
+                    if let Change::Write(local) = &change {
+                        drop(matches!(local.kind, LocalKind::File { .. }).then(|| stored.next()));
+                    }
+                    continue;
+                }
                 let outcome = match change {
                     Change::Remove(path) => (path, Outcome::Remove),
                     Change::Keep(path) => (path, Outcome::Keep),
@@ -162,12 +239,30 @@ impl Import<'_> {
         Ok(())
     }
 
+    /// Where something was mounted or unmounted since; none if nobody knows.
+    fn moved(&self, before: &Mounts) -> Option<Vec<DrivePath>> {
+        let folder = self.rules.folder();
+        let now = Mounts::below(folder).ok()?;
+        Some(before.changed(&now).into_iter().filter_map(|at| drive_path(folder, at)).collect())
+    }
+
+    /// Whether the rules, as they are now, share a name. If not, whether it has to be looked at again for that.
+    fn is_allowed(&self, permit: &Permit<'_>, path: &DrivePath, is_dir: bool) -> Result<(), bool> {
+        match permit.ask(path, is_dir) {
+            Allowed::Yes => Ok(()),
+            Allowed::Known if self.index.lookup(path).is_some() || self.is_kept(path) => Ok(()),
+            Allowed::Known | Allowed::No => Err(false),
+            Allowed::Unknown => Err(true),
+        }
+    }
+
     /// The contents of the files of a group, in the drive by now.
     fn contents(
         &self,
         group: &[Change],
+        allowed: &dyn Fn(&DrivePath) -> bool,
         progress: &dyn Fn(u64),
-    ) -> Result<std::vec::IntoIter<Option<Stored>>, BlobError> {
+    ) -> Result<std::vec::IntoIter<Taken>, BlobError> {
         let files = group.iter().filter_map(|change| match change {
             Change::Write(local) if matches!(local.kind, LocalKind::File { .. }) => Some(local),
             _ => None,
@@ -180,12 +275,40 @@ impl Import<'_> {
         let contents = Contents {
             blobs: self.drive.blobs(),
             ledger: self.ledger,
-            folder: self.rules.folder(),
+            rules: self.rules,
+            held: self.held,
+            allowed,
             progress,
             cancelled: self.cancelled,
             all_or_nothing: false,
         };
-        Ok(contents.store(self.drive.blobs().writer()?, &wanted)?.into_iter())
+        let store = |wanted: &[Wanted<'_>]| contents.store(self.drive.blobs().writer()?, wanted);
+        match store(&wanted) {
+            Err(BlobError::Source(_)) if self.in_parts => {}
+            stored => {
+                let stored: Vec<_> = stored?.into_iter().map(Taken::Stored).collect();
+                return Ok(stored.into_iter());
+            }
+        }
+        // One by one, so that only what does not fit waits: the small ones first.
+        let mut order: Vec<usize> = (0..wanted.len()).collect();
+        order.sort_by_key(|at| wanted[*at].local.size());
+        let mut stored: Vec<Taken> = wanted.iter().map(|_| Taken::Stored(None)).collect();
+        let mut full: Option<String> = None;
+        for at in order {
+            stored[at] = match &full {
+                // A file that is in the drive already may need little.
+                Some(why) if wanted[at].old.is_none() => Taken::NoRoom(why.clone()),
+                _ => match store(&wanted[at..=at]) {
+                    Ok(mut one) => Taken::Stored(one.pop().flatten()),
+                    Err(BlobError::Source(error)) => {
+                        Taken::NoRoom(full.insert(error.to_string()).clone())
+                    }
+                    Err(error) => return Err(error),
+                },
+            };
+        }
+        Ok(stored.into_iter())
     }
 
     fn old_content(&self, local: &Local) -> Option<BlobId> {
@@ -199,10 +322,10 @@ impl Import<'_> {
     fn written(
         &self,
         local: &Local,
-        stored: &mut impl Iterator<Item = Option<Stored>>,
+        stored: &mut impl Iterator<Item = Taken>,
         report: &mut Report,
     ) -> Option<Outcome> {
-        let mut skip = |why: String| {
+        let skip = |report: &mut Report, why: String| {
             report.skipped.push((locate(self.rules.folder(), &local.path), why));
         };
         let (entry, seen) = match &local.kind {
@@ -211,26 +334,51 @@ impl Import<'_> {
                 entry.set_mtime_ms(local.mtime_ms);
                 (entry, Seen::of(&local.stamp, now_ns()))
             }
-            LocalKind::File { .. } => match stored.next().flatten()? {
+            LocalKind::File { .. } => match self.taken(local, stored, report)? {
                 Stored::Blob(id, look, seen) => (file_entry(id, &look), seen),
                 Stored::Secret => {
-                    skip(SECRET.into());
+                    skip(report, SECRET.into());
                     return Some(Outcome::Remove);
                 }
                 Stored::Unsteady => {
-                    skip(UNSTEADY.into());
+                    skip(report, UNSTEADY.into());
                     return None;
                 }
                 Stored::Unread(error) => {
-                    skip(error.to_string());
+                    if is_shortage(&error) {
+                        report.again.insert(local.path.clone());
+                    }
+                    skip(report, error.to_string());
                     return None;
                 }
+                Stored::Moved => {
+                    report.again.insert(local.path.clone());
+                    return None;
+                }
+                // A look at its folder is on its way.
+                Stored::Forbidden => return None,
             },
         };
         Some(match is_entry_of(self.index, &local.path, &entry) {
             true => Outcome::Same(seen),
             false => Outcome::Put(Box::new(entry), seen),
         })
+    }
+
+    /// What became of the content of the next file; none if it was not come to, or has to wait.
+    fn taken(
+        &self,
+        local: &Local,
+        stored: &mut impl Iterator<Item = Taken>,
+        report: &mut Report,
+    ) -> Option<Stored> {
+        match stored.next()? {
+            Taken::Stored(stored) => stored,
+            Taken::NoRoom(why) => {
+                report.waiting.push((local.path.clone(), why));
+                None
+            }
+        }
     }
 
     /// Writes a group of entries as one change of the drive.
@@ -240,11 +388,15 @@ impl Import<'_> {
         report: &mut Report,
     ) -> Result<(), DriveError> {
         let mut batch = self.drive.batch()?;
+        let guests = report.kept > 0 || self.trust == Trust::Additions;
         for (path, outcome) in outcomes {
             match outcome {
                 Outcome::Put(entry, seen) => {
                     batch.put(&path, &entry)?;
                     self.ledger.note(&path, seen);
+                    if guests {
+                        self.ledger.note_guest(&path);
+                    }
                     report.written += 1;
                 }
                 Outcome::Same(seen) => self.ledger.note(&path, seen),

@@ -4,10 +4,13 @@
 //! one may be made in its place; none of that means that the user deleted what was shared. So a folder is known by its
 //! [`Identity`], which is kept in the store, and looked at before and after each scan.
 
+use super::beneath::Beneath;
 use super::stores::FileId;
 use crate::codec::{Put, Reader};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -25,11 +28,19 @@ impl Identity {
     /// # Errors
     /// When there is no directory, or it cannot be looked at.
     pub fn of(path: &Path) -> io::Result<Self> {
-        let meta = fs::symlink_metadata(path)?;
-        if !meta.is_dir() {
-            return Err(io::ErrorKind::NotADirectory.into());
-        }
-        let filesystem = rustix::fs::statvfs(path).map(|stat| stat.f_fsid).unwrap_or(0);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Self::of_open(openat(CWD, path, flags, Mode::empty())?)
+    }
+
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn of_held(folder: &Beneath) -> io::Result<Self> {
+        Self::of_open(folder.as_fd().try_clone_to_owned()?)
+    }
+
+    fn of_open(folder: OwnedFd) -> io::Result<Self> {
+        let filesystem = rustix::fs::fstatvfs(&folder).map(|stat| stat.f_fsid).unwrap_or(0);
+        let meta = fs::File::from(folder).metadata()?;
         let born = meta.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let born = born.map_or(0, |age| age.as_nanos() as u64);
         Ok(Self { file: FileId::of(&meta), filesystem, born })

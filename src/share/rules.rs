@@ -4,6 +4,8 @@
 //! below it ([`super::patterns`]); a deeper file has the last word, and `--exclude` has it over all. What lies in a folder that is left out
 //! is left out with it.
 
+use super::beneath::Beneath;
+use super::meta::Meta;
 use super::mounts::Mounts;
 use super::patterns::{IGNORE_FILE, IgnoreFiles, Patterns, Said};
 use super::place::locate;
@@ -11,8 +13,9 @@ use super::stores::{FileId, is_store};
 use crate::path::DrivePath;
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use rustix::fs::CWD;
 use std::collections::HashMap;
-use std::fs::Metadata;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -85,13 +88,20 @@ impl Rules {
     }
 
     /// The rules as the folder has them now.
-    pub fn begin(&self) -> Judge<'_> {
-        Judge {
-            rules: self,
-            mounts: Mounts::below(&self.folder),
-            ignores: HashMap::new(),
-            warnings: Vec::new(),
-        }
+    ///
+    /// # Errors
+    /// When it cannot be told what is mounted in it.
+    pub fn begin(&self) -> io::Result<Judge<'_>> {
+        let mounts = Mounts::below(&self.folder)?;
+        Ok(Judge { rules: self, mounts, ignores: HashMap::new(), warnings: Vec::new() })
+    }
+
+    /// The folder, to be looked at and read.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn hold(&self) -> io::Result<Beneath> {
+        Beneath::new(&self.folder, self.cross_mounts)
     }
 
     pub fn folder(&self) -> &Path {
@@ -126,7 +136,7 @@ impl Judge<'_> {
             if let Some(hidden) = self.hidden(&full) {
                 return hidden;
             }
-            let Ok(meta) = std::fs::symlink_metadata(&full) else { continue };
+            let Ok(meta) = Meta::at(CWD, &full) else { continue };
             match self.judge(dir, &full, &meta) {
                 Verdict::Shared => {}
                 other => return other,
@@ -145,7 +155,7 @@ impl Judge<'_> {
     }
 
     /// What becomes of `path`, whose folder is shared, and where nothing is [`Self::hidden`].
-    pub fn judge(&mut self, path: &DrivePath, full: &Path, meta: &Metadata) -> Verdict {
+    pub fn judge(&mut self, path: &DrivePath, full: &Path, meta: &Meta) -> Verdict {
         if self.is_excluded(path, full, meta.is_dir()) {
             return Verdict::Excluded;
         }
@@ -153,7 +163,7 @@ impl Judge<'_> {
             return Verdict::Refused(BACKSLASH);
         }
         if meta.is_dir() {
-            let own = self.rules.store.is_some_and(|store| store == FileId::of(meta));
+            let own = self.rules.store.is_some_and(|store| store == meta.file);
             if own || is_store(full) {
                 return Verdict::Refused(STORE);
             }
@@ -161,7 +171,8 @@ impl Judge<'_> {
         Verdict::Shared
     }
 
-    fn is_excluded(&mut self, path: &DrivePath, full: &Path, is_dir: bool) -> bool {
+    /// Whether patterns leave `path` out; those of folders above may leave it out with them.
+    pub fn is_excluded(&mut self, path: &DrivePath, full: &Path, is_dir: bool) -> bool {
         if path.is_root() {
             return false;
         }
@@ -207,6 +218,11 @@ impl Judge<'_> {
         dirs.map(|(dir, _)| dir.clone()).collect()
     }
 
+    /// The same of one folder.
+    pub fn is_unknown(&mut self, dir: &DrivePath) -> bool {
+        matches!(self.ignores(dir), Some(Patterns::Unknown(_)))
+    }
+
     /// What is wrong with files of patterns.
     pub fn warnings(&mut self) -> Vec<(PathBuf, String)> {
         std::mem::take(&mut self.warnings)
@@ -221,9 +237,9 @@ mod tests {
     fn shared(rules: &Rules, name: &str) -> bool {
         let path = DrivePath::from_user(name).unwrap();
         let full = locate(rules.folder(), &path);
-        let mut judge = rules.begin();
+        let mut judge = rules.begin().unwrap();
         judge.reaches(&path) == Verdict::Shared
-            && judge.judge(&path, &full, &fs::symlink_metadata(&full).unwrap()) == Verdict::Shared
+            && judge.judge(&path, &full, &Meta::at(CWD, &full).unwrap()) == Verdict::Shared
     }
 
     #[test]

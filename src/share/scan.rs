@@ -1,19 +1,27 @@
 //! What is in a local folder now: every name that a drive can hold, with what tells a change.
 
+use super::beneath::Beneath;
+use super::meta::{Meta, is_one_mount};
 use super::place::locate;
 use super::rules::{Judge, Rules, Verdict};
 use super::stores::FileId;
 use crate::codec::MAX_INT;
 use crate::path::DrivePath;
+use rustix::fs::{Dir, readlinkat};
+use rustix::io::Errno;
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Permission bits that let others read a file, and get into a folder.
 const OTHERS_READ: u32 = 0o044;
 const OTHERS_ENTER: u32 = 0o011;
+
+const MOVING: &str = "something is being mounted or unmounted here: it is looked at again";
 
 /// One file or link of the folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +47,8 @@ pub enum LocalKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     pub file: FileId,
+    /// The number of the mount it was found in; see [`Meta`].
+    pub mount: u64,
     /// Nanoseconds since 1970. Programs cannot set it.
     pub ctime_ns: i64,
     /// How many names the inode has, in the folder or elsewhere.
@@ -60,16 +70,16 @@ impl Look {
     /// # Errors
     /// When it is no file any more.
     pub fn at(file: &fs::File) -> io::Result<Self> {
-        let meta = file.metadata()?;
+        let meta = Meta::of(file)?;
         match meta.is_file() {
             true => Ok(Self::of(&meta)),
             false => Err(io::Error::other("it is no file any more")),
         }
     }
 
-    fn of(meta: &fs::Metadata) -> Self {
-        let mtime_ms = milliseconds(meta.mtime(), meta.mtime_nsec());
-        Self { size: meta.size(), mode: meta.mode() & 0o777, mtime_ms, stamp: Stamp::of(meta) }
+    fn of(meta: &Meta) -> Self {
+        let mtime_ms = milliseconds(meta.mtime.0, meta.mtime.1);
+        Self { size: meta.size, mode: meta.mode, mtime_ms, stamp: Stamp::of(meta) }
     }
 }
 
@@ -89,9 +99,19 @@ impl Local {
 }
 
 impl Stamp {
-    fn of(meta: &fs::Metadata) -> Self {
-        let ctime_ns = meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec());
-        Self { file: FileId::of(meta), ctime_ns, names: meta.nlink() }
+    fn of(meta: &Meta) -> Self {
+        let Meta { file, mount, ctime_ns, names, .. } = *meta;
+        Self { file, mount, ctime_ns, names }
+    }
+
+    /// Whether both are of one file, whatever it holds.
+    pub fn is_of(&self, other: &Self) -> bool {
+        self.file == other.file && self.is_beside(other)
+    }
+
+    /// Whether both were found in one mount.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        is_one_mount((self.mount, self.file), (other.mount, other.file))
     }
 }
 
@@ -112,9 +132,36 @@ pub struct Scan {
     pub warnings: Vec<(PathBuf, String)>,
     /// Mount points that were crossed.
     pub crossed: Vec<DrivePath>,
+    /// Those of `unknown` that changed during the scan, and are to be looked at again soon.
+    pub again: Vec<DrivePath>,
+    /// Why nothing was looked at.
+    pub blind: Option<String>,
 }
 
 impl Scan {
+    /// Nobody knows what is there.
+    fn unseen(start: &DrivePath, folder: &Path, error: &io::Error) -> Self {
+        let mut scan = Self { blind: Some(error.to_string()), ..Self::default() };
+        scan.skip(folder, error);
+        scan.unknown.push(start.clone());
+        scan
+    }
+
+    /// What the drive holds there stays.
+    fn lose(&mut self, path: DrivePath, full: &Path, error: &io::Error) {
+        if is_shortage(error) {
+            self.again.push(path.clone());
+        }
+        self.skip(full, error);
+        self.unknown.push(path);
+    }
+
+    fn is_moving(&mut self, path: DrivePath, full: &Path) {
+        self.skip(full, MOVING);
+        self.again.push(path.clone());
+        self.unknown.push(path);
+    }
+
     fn skip(&mut self, path: &Path, why: impl ToString) {
         self.skipped.push((path.to_path_buf(), why.to_string()));
     }
@@ -125,106 +172,202 @@ pub fn scan(folder: &Path, start: &DrivePath) -> Scan {
     scan_by(&Rules::all(folder), start)
 }
 
-/// Everything at and below `start` that `rules` share. A path that does not exist, or that only a
-/// symbolic link leads to, gives an empty scan. Special files and names that no drive can hold are left out and told; a
-/// folder that cannot be read is told too, and what the drive holds below it is not taken for deleted.
+/// Everything at and below `start` that `rules` share.
 pub fn scan_by(rules: &Rules, start: &DrivePath) -> Scan {
-    let folder = rules.folder();
-    let mut result = Scan::default();
-    let mut judge = rules.begin();
-    let reached = within_folders(folder, start) && {
-        let verdict = judge.reaches(start);
-        if matches!(verdict, Verdict::Hidden(_)) {
-            result.unknown.push(start.clone());
-        }
-        verdict == Verdict::Shared
-    };
-    // With each path, whether others can get at its folder.
-    let mut todo = if reached { vec![(start.clone(), false)] } else { Vec::new() };
-    let mut folders = Vec::new();
-    while let Some((path, hidden)) = todo.pop() {
-        let full = locate(folder, &path);
-        let (verdict, meta) = match look(&mut judge, &path, &full) {
-            Ok(looked) => looked,
-            Err(error) if is_gone(&error) => continue,
-            Err(error) => {
-                result.skip(&full, error);
-                result.unknown.push(path);
-                continue;
-            }
-        };
-        match verdict {
-            Verdict::Shared => {}
-            Verdict::Excluded => continue,
-            Verdict::Refused(why) => {
-                result.skip(&full, why);
-                continue;
-            }
-            Verdict::Hidden(why) => {
-                result.skip(&full, why);
-                result.unknown.push(path);
-                continue;
-            }
-        }
-        let Some(meta) = meta else { continue };
-        if meta.is_dir() {
-            if judge.mounts().at(&full).is_some() {
-                result.crossed.push(path.clone());
-            }
-            match children(&full, &path, &mut result) {
-                Ok(names) => {
-                    let hidden = hidden || !path.is_root() && meta.mode() & OTHERS_ENTER == 0;
-                    todo.extend(names.into_iter().map(|name| (name, hidden)));
-                    if !path.is_root() {
-                        folders.push(path);
-                    }
-                }
-                Err(error) if is_gone(&error) => {}
-                Err(error) => {
-                    result.skip(&full, error);
-                    result.unknown.push(path);
-                }
-            }
-            continue;
-        }
-        if let Some(kind) = kind(&full, &meta, &mut result) {
-            let private = meta.is_file() && (hidden || meta.mode() & OTHERS_READ == 0);
-            let Look { mode, mtime_ms, stamp, .. } = Look::of(&meta);
-            result.found.push(Local { path, kind, mode, mtime_ms, stamp, private });
-        }
+    match rules.hold() {
+        Ok(held) => scan_in(rules, &held, start),
+        Err(error) if is_gone(&error) => Scan::default(),
+        Err(error) => Scan::unseen(start, rules.folder(), &error),
     }
-    result.found.sort_by(|a, b| a.path.cmp(&b.path));
-    result.empty = without_content(folders, &result);
-    (result.closed, result.warnings) = (judge.unknown(), judge.warnings());
-    result
 }
 
-/// What the rules say of a name, and what it is. What is mounted and not shared is not looked at: it may be away.
-fn look(
-    judge: &mut Judge<'_>,
-    path: &DrivePath,
-    full: &Path,
-) -> io::Result<(Verdict, Option<fs::Metadata>)> {
-    if let Some(hidden) = judge.hidden(full) {
-        return Ok((hidden, None));
+/// The same in the folder that is held. A path that does not exist, or that only a symbolic link leads to, gives an
+/// empty scan. Special files and names that no drive can hold are left out and told; a folder that cannot be read is
+/// told too, and what the drive holds below it is not taken for deleted. No more is what was mounted or unmounted
+/// during the scan.
+pub fn scan_in(rules: &Rules, held: &Beneath, start: &DrivePath) -> Scan {
+    let judge = match rules.begin() {
+        Ok(judge) => judge,
+        Err(error) => return Scan::unseen(start, rules.folder(), &error),
+    };
+    let mut walk = Walk::new(rules, held, judge);
+    walk.begin(start);
+    while let Some(listed) = walk.todo.pop() {
+        walk.list(listed);
     }
-    let meta = fs::symlink_metadata(full)?;
-    Ok((judge.judge(path, full, &meta), Some(meta)))
+    walk.end()
+}
+
+/// A scan on its way.
+struct Walk<'a> {
+    held: &'a Beneath,
+    folder: &'a Path,
+    judge: Judge<'a>,
+    scan: Scan,
+    todo: Vec<Listed>,
+    /// All that were listed, but for the root.
+    folders: Vec<DrivePath>,
+}
+
+/// A folder to list.
+struct Listed {
+    path: DrivePath,
+    meta: Meta,
+    /// Others cannot get at the folder above it.
+    hidden: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn new(rules: &'a Rules, held: &'a Beneath, judge: Judge<'a>) -> Self {
+        let (scan, todo, folders) = (Scan::default(), Vec::new(), Vec::new());
+        Self { held, folder: rules.folder(), judge, scan, todo, folders }
+    }
+
+    fn end(self) -> Scan {
+        let Self { mut judge, scan: mut result, folders, .. } = self;
+        result.found.sort_by(|a, b| a.path.cmp(&b.path));
+        result.empty = without_content(folders, &result);
+        (result.closed, result.warnings) = (judge.unknown(), judge.warnings());
+        result
+    }
+
+    fn begin(&mut self, start: &DrivePath) {
+        let Some(parent) = start.parent() else {
+            let meta = *self.held.meta();
+            return self.take(None, &meta, start.clone(), meta, false);
+        };
+        match self.judge.reaches(start) {
+            Verdict::Shared => {}
+            Verdict::Hidden(_) => return self.scan.unknown.push(start.clone()),
+            Verdict::Excluded | Verdict::Refused(_) => return,
+        }
+        let full = locate(self.folder, start);
+        let above = self.held.hold(&parent).and_then(|fd| Ok((Meta::of(&fd)?, fd)));
+        match above {
+            Ok((meta, fd)) => self.name(&fd, &meta, start.clone(), false),
+            Err(error) if is_gone(&error) || is_link(&error) => {}
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                self.scan.is_moving(start.clone(), &full);
+            }
+            Err(error) => self.scan.lose(start.clone(), &full, &error),
+        }
+    }
+
+    /// Looks at a name of a folder, which is held. What is mounted and not shared is not looked at: it may be away.
+    fn name(&mut self, folder: impl AsFd, above: &Meta, path: DrivePath, hidden: bool) {
+        let full = locate(self.folder, &path);
+        if let Some(verdict) = self.judge.hidden(&full) {
+            return self.leave(verdict, path, &full);
+        }
+        match Meta::at(&folder, path.name()) {
+            Ok(meta) => self.take(Some(folder.as_fd()), above, path, meta, hidden),
+            Err(error) if is_gone(&error) => {}
+            Err(error) => self.scan.lose(path, &full, &error),
+        }
+    }
+
+    /// Takes what a name is, if it is shared. `folder` is the one it is in; none for the root.
+    fn take(
+        &mut self,
+        folder: Option<BorrowedFd<'_>>,
+        above: &Meta,
+        path: DrivePath,
+        meta: Meta,
+        hidden: bool,
+    ) {
+        let full = locate(self.folder, &path);
+        let known = self.judge.mounts().at(&full).is_some();
+        // A mount point that lies under another mount is none here.
+        let mounted = if meta.mount == 0 { known } else { !meta.is_beside(above) };
+        if mounted && !known {
+            return self.scan.is_moving(path, &full);
+        }
+        match self.judge.judge(&path, &full, &meta) {
+            Verdict::Shared => {}
+            verdict => return self.leave(verdict, path, &full),
+        }
+        if meta.is_dir() {
+            if mounted {
+                self.scan.crossed.push(path.clone());
+            }
+            return self.todo.push(Listed { path, meta, hidden });
+        }
+        if let Some(folder) = folder
+            && let Some(kind) = kind(folder, &path, &full, &meta, &mut self.scan)
+        {
+            let private = meta.is_file() && (hidden || meta.mode & OTHERS_READ == 0);
+            let Look { mode, mtime_ms, stamp, .. } = Look::of(&meta);
+            self.scan.found.push(Local { path, kind, mode, mtime_ms, stamp, private });
+        }
+    }
+
+    fn leave(&mut self, verdict: Verdict, path: DrivePath, full: &Path) {
+        match verdict {
+            Verdict::Shared | Verdict::Excluded => {}
+            Verdict::Refused(why) => self.scan.skip(full, why),
+            Verdict::Hidden(why) => {
+                self.scan.skip(full, why);
+                self.scan.unknown.push(path);
+            }
+        }
+    }
+
+    fn list(&mut self, Listed { path, meta, hidden }: Listed) {
+        let full = locate(self.folder, &path);
+        let opened = self.held.list(&path).and_then(|fd| Ok((Meta::of(&fd)?, fd)));
+        let (now, fd) = match opened {
+            Ok(opened) => opened,
+            Err(error) if is_gone(&error) => return,
+            Err(error) if is_link(&error) || error.kind() == io::ErrorKind::CrossesDevices => {
+                return self.scan.is_moving(path, &full);
+            }
+            Err(error) => return self.scan.lose(path, &full, &error),
+        };
+        if !now.is_beside(&meta) {
+            return self.scan.is_moving(path, &full);
+        }
+        // Another folder was put in its place.
+        if now.file != meta.file {
+            match self.judge.judge(&path, &full, &now) {
+                Verdict::Shared => {}
+                verdict => return self.leave(verdict, path, &full),
+            }
+        }
+        let hidden = hidden || !path.is_root() && now.mode & OTHERS_ENTER == 0;
+        let listed = children(fd, &full, &path, &mut self.scan);
+        let looked = listed.and_then(|(dir, names)| {
+            let folder = dir.fd()?;
+            names.into_iter().for_each(|name| self.name(folder, &now, name, hidden));
+            Ok(())
+        });
+        match looked {
+            Ok(()) if !path.is_root() => self.folders.push(path),
+            Ok(()) => {}
+            Err(error) if is_gone(&error) => {}
+            Err(error) => self.scan.lose(path, &full, &error),
+        }
+    }
 }
 
 /// What a file or link is in a drive; none, and told, if it is something else.
-fn kind(full: &Path, meta: &fs::Metadata, result: &mut Scan) -> Option<LocalKind> {
+fn kind(
+    folder: impl AsFd,
+    path: &DrivePath,
+    full: &Path,
+    meta: &Meta,
+    result: &mut Scan,
+) -> Option<LocalKind> {
     if meta.is_file() {
-        return Some(LocalKind::File { size: meta.size() });
+        return Some(LocalKind::File { size: meta.size });
     }
     if !meta.is_symlink() {
         result.skip(full, "sockets, pipes and devices have no place in a drive");
         return None;
     }
-    match fs::read_link(full).map(|target| target.into_os_string().into_string()) {
+    match readlinkat(folder, path.name(), Vec::new()).map(|target| target.into_string()) {
         Ok(Ok(target)) => return Some(LocalKind::Symlink { target }),
         Ok(Err(_)) => result.skip(full, "the target of this link is not UTF-8"),
-        Err(error) => result.skip(full, error),
+        Err(error) => result.skip(full, io::Error::from(error)),
     }
     None
 }
@@ -254,15 +397,6 @@ fn without_content(mut folders: Vec<DrivePath>, scan: &Scan) -> Vec<DrivePath> {
     empty
 }
 
-/// Whether all names above `path` are folders themselves. A link among them would lead out of what is shared.
-fn within_folders(folder: &Path, path: &DrivePath) -> bool {
-    let parents = std::iter::successors(path.parent(), DrivePath::parent);
-    parents.filter(|above| !above.is_root()).all(|above| {
-        // What cannot be looked at is judged when it is read.
-        fs::symlink_metadata(locate(folder, &above)).map_or(true, |meta| meta.is_dir())
-    })
-}
-
 /// A file's time; one that no JavaScript number can hold is the nearest that can.
 fn milliseconds(seconds: i64, nanoseconds: i64) -> i64 {
     let most = MAX_INT as i64;
@@ -273,72 +407,39 @@ fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-fn children(full: &Path, path: &DrivePath, result: &mut Scan) -> io::Result<Vec<DrivePath>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(full)? {
+/// It says nothing of the file: the next time it may be there.
+pub fn is_shortage(error: &io::Error) -> bool {
+    let raw = Errno::from_io_error(error);
+    matches!(raw, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+}
+
+/// A link is on the way to it.
+fn is_link(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::LOOP)
+}
+
+/// The names in a folder.
+fn children(
+    folder: OwnedFd,
+    full: &Path,
+    path: &DrivePath,
+    result: &mut Scan,
+) -> io::Result<(Dir, Vec<DrivePath>)> {
+    let (mut dir, mut names) = (Dir::new(folder)?, Vec::new());
+    while let Some(entry) = dir.read() {
         let entry = entry?;
-        match entry.file_name().into_string().map(|name| path.join(&name)) {
+        let name = entry.file_name().to_bytes();
+        if matches!(name, b"." | b"..") {
+            continue;
+        }
+        match std::str::from_utf8(name).map(|name| path.join(name)) {
             Ok(Ok(path)) => names.push(path),
-            Ok(Err(error)) => result.skip(&entry.path(), error),
-            Err(_) => result.skip(&entry.path(), "this name is not UTF-8"),
+            Ok(Err(error)) => result.skip(&full.join(OsStr::from_bytes(name)), error),
+            Err(_) => result.skip(&full.join(OsStr::from_bytes(name)), "this name is not UTF-8"),
         }
     }
-    Ok(names)
+    Ok((dir, names))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::ffi::OsStrExt;
-
-    fn paths(scan: &Scan) -> Vec<&str> {
-        scan.found.iter().map(|l| l.path.as_str()).collect()
-    }
-
-    #[test]
-    fn files_and_links_are_found_and_what_no_drive_can_hold_is_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        fs::create_dir_all(at("a/b")).unwrap();
-        fs::create_dir(at("empty")).unwrap();
-        fs::write(at("a/b/file"), "12345").unwrap();
-        fs::write(at("top"), "").unwrap();
-        std::os::unix::fs::symlink("b/file", at("a/link")).unwrap();
-        fs::write(dir.path().join(std::ffi::OsStr::from_bytes(b"bad-\xff")), "").unwrap();
-        nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-
-        let scan_all = scan(dir.path(), &DrivePath::root());
-        assert_eq!(paths(&scan_all), ["/a/b/file", "/a/link", "/top"]);
-        assert_eq!(scan_all.found[0].kind, LocalKind::File { size: 5 });
-        assert_eq!(scan_all.found[1].kind, LocalKind::Symlink { target: "b/file".into() });
-        assert_eq!(scan_all.skipped.len(), 2);
-
-        let part = scan(dir.path(), &DrivePath::from_user("/a/b").unwrap());
-        assert_eq!(paths(&part), ["/a/b/file"]);
-        let gone = scan(dir.path(), &DrivePath::from_user("/nothing/here").unwrap());
-        assert!(gone.found.is_empty() && gone.unknown.is_empty());
-    }
-
-    #[test]
-    fn what_lies_behind_a_link_is_not_in_the_folder() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir_all(dir.path().join("outside/deep")).unwrap();
-        fs::write(dir.path().join("outside/deep/secret"), "x").unwrap();
-        let folder = dir.path().join("shared");
-        fs::create_dir(&folder).unwrap();
-        std::os::unix::fs::symlink("../outside", folder.join("link")).unwrap();
-        for behind in ["/link/deep", "/link/deep/secret"] {
-            let behind = scan(&folder, &DrivePath::from_user(behind).unwrap());
-            assert!(behind.found.is_empty() && behind.unknown.is_empty(), "{behind:?}");
-        }
-        assert_eq!(paths(&scan(&folder, &DrivePath::root())), ["/link"]);
-    }
-
-    #[test]
-    fn times_that_some_filesystems_can_hold_do_not_overflow() {
-        assert_eq!(milliseconds(1_700_000_000, 123_999_999), 1_700_000_000_123);
-        assert_eq!(milliseconds(-1, 500_000_000), -500);
-        assert_eq!(milliseconds(i64::MAX, 999_999_999), (1 << 53) - 1);
-        assert_eq!(milliseconds(i64::MIN, 0), 1 - (1 << 53));
-    }
-}
+mod tests;

@@ -5,11 +5,13 @@
 //!
 //! Source: inotify(7)
 
+use super::meta::Meta;
 use super::patterns::IGNORE_FILE;
 use super::pending::Touch;
 use super::place::locate;
 use super::rules::{Judge, Rules, Verdict};
 use crate::path::DrivePath;
+use rustix::fs::CWD;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -63,7 +65,10 @@ impl Watches {
 
     /// Watches a folder and all below that the rules share.
     pub(super) fn add(&mut self, rules: &Rules, path: &DrivePath) {
-        let mut judge = rules.begin();
+        let Ok(mut judge) = rules.begin() else {
+            self.polled.insert(path.clone());
+            return;
+        };
         let mut todo = vec![path.clone()];
         while let Some(path) = todo.pop() {
             if self.add_one(rules, &mut judge, &path) {
@@ -82,7 +87,7 @@ impl Watches {
         if judge.hidden(&full).is_some() {
             return false;
         }
-        let Ok(meta) = std::fs::symlink_metadata(&full) else { return false };
+        let Ok(meta) = Meta::at(CWD, &full) else { return false };
         if !meta.is_dir() || judge.judge(path, &full, &meta) != Verdict::Shared {
             return false;
         }

@@ -32,6 +32,7 @@ mod lifetimes;
 mod looking;
 mod memory;
 mod mounts;
+mod moving;
 mod paths;
 mod peers;
 mod public;

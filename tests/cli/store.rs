@@ -228,6 +228,31 @@ fn a_share_that_follows_outlives_a_full_disk() {
 }
 
 #[test]
+fn a_file_that_does_not_fit_keeps_nothing_else_from_being_followed() {
+    let lab = Lab::new();
+    let (folder, large) = (lab.folder("shared"), lab.path("large"));
+    fs::write(folder.join("secret"), "content").unwrap();
+    fs::write(&large, pattern(2, 20_000_000)).unwrap();
+    let (folder, large) = (text(&folder), text(&large));
+    let script = format!(
+        "\"$@\" share {folder} >said 2>told & pid=$!; \
+         until grep -q ^shared: said; do sleep 0.1; done; \
+         cp {large} {folder}/large; \
+         until grep -q 'no space left' told; do sleep 0.1; done; \
+         rm {folder}/secret; echo x >{folder}/later; cp {large} {folder}/larger; echo x >{folder}/last; \
+         until test \"$(\"$@\" ls {folder} | tr '\n' ' ')\" = 'last later '; do sleep 0.1; done; \
+         cat told; mount -o remount,size=64m \"$STORE\"; \
+         until \"$@\" ls -l {folder} | grep '20000000 .*larger'; do sleep 0.1; done; \
+         until grep 'followed again' told; do sleep 0.1; done; \
+         kill $pid; wait $pid || true"
+    );
+    let Some(said) = on_small_disk(&lab, &script) else { return };
+    let told = format!("{folder}/large cannot be stored: ");
+    assert!(said.contains(&told) && said.contains("the rest of the folder is followed"), "{said}");
+    assert!(said.contains("followed again"), "{said}");
+}
+
+#[test]
 fn a_full_disk_fails_a_share_with_a_name_and_space_makes_it_go_on() {
     let lab = Lab::new();
     let folder = lab.folder("shared");

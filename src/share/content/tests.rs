@@ -1,6 +1,6 @@
 //! Files that are equal, and files that change while they are read.
 
-use super::super::scan::scan;
+use super::super::scan::scan_by;
 use super::*;
 use crate::hyper::core::storage::memory;
 use crate::hyper::source::BlockSource;
@@ -17,6 +17,7 @@ struct Folder {
     log: Arc<MemoryLog>,
     blobs: Blobs,
     ledger: Ledger,
+    rules: Rules,
 }
 
 impl Folder {
@@ -24,7 +25,9 @@ impl Folder {
         let log = Arc::new(MemoryLog::default());
         let (blobs, ledger) =
             (Blobs::writable(log.clone()), Ledger::new(memory(), CoreKey([1; 32])));
-        Self { dir: tempfile::tempdir().unwrap(), log, blobs, ledger }
+        let dir = tempfile::tempdir().unwrap();
+        let rules = Rules::all(dir.path());
+        Self { dir, log, blobs, ledger, rules }
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -33,12 +36,14 @@ impl Folder {
 
     /// Takes all files, in the order of their names; `reading` is called whenever some of one has been read.
     fn store(&self, reading: &dyn Fn()) -> Vec<Stored> {
-        let found = scan(self.dir.path(), &DrivePath::root()).found;
+        let found = scan_by(&self.rules, &DrivePath::root()).found;
         let wanted: Vec<_> = found.iter().map(|local| Wanted { local, old: None }).collect();
         let contents = Contents {
             blobs: &self.blobs,
             ledger: &self.ledger,
-            folder: self.dir.path(),
+            rules: &self.rules,
+            held: &self.rules.hold().unwrap(),
+            allowed: &|_| true,
             progress: &|_| reading(),
             cancelled: &|| false,
             all_or_nothing: false,
@@ -161,14 +166,16 @@ fn what_is_called_off_or_cannot_be_read_appends_nothing_where_it_is_all_or_nothi
     let f = Folder::new();
     fs::write(f.at("a"), "first").unwrap();
     fs::write(f.at("b"), vec![1; 300_000]).unwrap();
-    let found = scan(f.dir.path(), &DrivePath::root()).found;
+    let found = scan_by(&f.rules, &DrivePath::root()).found;
     let wanted: Vec<_> = found.iter().map(|local| Wanted { local, old: None }).collect();
     let (off, begun) = (Cell::new(false), Cell::new(0));
     let store = |all_or_nothing| {
         let contents = Contents {
             blobs: &f.blobs,
             ledger: &f.ledger,
-            folder: f.dir.path(),
+            rules: &f.rules,
+            held: &f.rules.hold().unwrap(),
+            allowed: &|_| true,
             progress: &|_| {
                 begun.set(begun.get() + 1);
                 off.set(off.get() || begun.get() == 2);
@@ -214,7 +221,7 @@ fn of_many_files_each_has_its_own_content_whatever_happens_to_some() {
         }
     });
     assert!(matches!(stored[101], Stored::Secret), "{:?}", stored[101]);
-    assert!(matches!(stored[601], Stored::Unread(_)), "{:?}", stored[601]);
+    assert!(matches!(stored[601], Stored::Moved), "{:?}", stored[601]);
     assert!(f.content(&stored[100]) == vec![9; 200_000]);
     assert_eq!(f.content(&stored[600]), b"changed");
     for n in (0..700).filter(|n| ![100, 101, 600, 601].contains(n)) {

@@ -2,7 +2,7 @@
 
 use super::super::content::now_ns;
 use super::super::ledger::Seen;
-use super::super::scan::{Local, LocalKind, Scan, scan_by};
+use super::super::scan::{Local, LocalKind, Scan, scan_in};
 use super::{Import, Report, Trust};
 use crate::hyper::core::storage::StorageError;
 use crate::hyper::drive::{Content, Dir, DriveIndex, Found, Leaf, Node};
@@ -61,14 +61,25 @@ impl Import<'_> {
         }
         let (mut changes, mut gone) = (Vec::new(), Vec::new());
         let mut there = 0;
+        let guests = match self.trust {
+            Trust::IfHalf | Trust::OnlyHalf => self.ledger.guests()?,
+            _ => HashSet::new(),
+        };
         for (path, scan) in looks {
-            there += scan.found.iter().filter(|local| self.is_there(local)).count() as u64;
+            let before = scan.found.iter().filter(|local| !guests.contains(&local.path));
+            there += before.filter(|local| self.is_there(local)).count() as u64;
             self.compare(&path, &told, &scan, &mut changes, &mut gone, report)?;
             report.files += scan.found.len() as u64;
             report.bytes += scan.found.iter().map(Local::size).sum::<u64>();
             report.skipped.extend(scan.skipped);
+            report.again.extend(scan.again);
+            report.blind = report.blind.take().or(scan.blind);
         }
-        self.judge(report, there, gone.len() as u64);
+        let is_leaf = |path: &&DrivePath| {
+            matches!(self.index.lookup(path), Some(Found::File(_) | Found::Link(_)))
+        };
+        let had = self.index.files() - guests.iter().filter(is_leaf).count() as u64;
+        self.judge(report, there, had, gone.len() as u64);
         let additions = report.kept > 0 || self.trust == Trust::Additions;
         if additions {
             let before = gone.len();
@@ -93,9 +104,9 @@ impl Import<'_> {
         }
     }
 
-    /// Decides how far a look is believed that found `there` names of the drive and would remove `gone`.
-    fn judge(&self, report: &mut Report, there: u64, gone: u64) {
-        let had = self.index.files();
+    /// Decides how far a look is believed that found `there` of the names that the drive `had` of the folder that was
+    /// shared, and would remove `gone`.
+    fn judge(&self, report: &mut Report, there: u64, had: u64, gone: u64) {
         let accepted = match self.trust {
             Trust::Full | Trust::Meant => true,
             Trust::Additions => false,
@@ -223,7 +234,7 @@ impl Import<'_> {
                 if self.index.list(&dir).is_some_and(|node| has_rest(node, &dir, &removed)) {
                     break;
                 }
-                let empty = scan_by(self.rules, &dir).empty;
+                let empty = scan_in(self.rules, self.held, &dir).empty;
                 if empty.contains(&dir) && !self.is_kept(&dir) {
                     kept.push(dir);
                     break;

@@ -5,9 +5,10 @@
 //! nothing is mounted any more what the drive holds stays. Of another filesystem than before nothing is taken, unless at
 //! least half of the drive's names are in it.
 
+use super::super::mounts::Mounts;
 use super::super::place::{drive_path, locate};
 use super::super::root::Identity;
-use super::super::scan::{Scan, scan_by};
+use super::super::scan::{Scan, scan_in};
 use super::changes::{is_below, leaves_below};
 use super::{Import, Report, Trust};
 use crate::hyper::core::storage::StorageError;
@@ -25,8 +26,24 @@ type Mounted = BTreeMap<DrivePath, Option<Identity>>;
 impl Import<'_> {
     /// What is in the folder at and below `path`, without what is not believed.
     pub(super) fn scan(&self, path: &DrivePath, report: &mut Report) -> Result<Scan, StorageError> {
+        let at_first = Mounts::below(self.rules.folder());
         let before = self.mounted(path);
         let mut scan = self.scan_open(path, report);
+        let now = Mounts::below(self.rules.folder());
+        let (at_first, now) = match (at_first, now) {
+            (Ok(at_first), Ok(now)) => (at_first, now),
+            (Err(error), _) | (_, Err(error)) => {
+                scan.blind = Some(error.to_string());
+                return Ok(scan);
+            }
+        };
+        for at in at_first.changed(&now) {
+            let at = drive_path(self.rules.folder(), at);
+            if let Some(at) = at.filter(|at| is_below(at, path) || is_below(path, at)) {
+                disbelieve(&mut scan, &at);
+                scan.again.push(at);
+            }
+        }
         let known = self.ledger.crossed()?;
         if before.is_empty() && known.is_empty() && scan.crossed.is_empty() {
             return Ok(scan);
@@ -55,9 +72,7 @@ impl Import<'_> {
                 }
                 _ => {
                     report.warnings.push((locate(self.rules.folder(), &at), OTHER.into()));
-                    scan.found.retain(|local| !is_below(&local.path, &at));
-                    scan.empty.retain(|dir| !is_below(dir, &at));
-                    scan.unknown.push(at);
+                    disbelieve(&mut scan, &at);
                 }
             }
         }
@@ -67,7 +82,7 @@ impl Import<'_> {
 
     /// Without what is new in folders of which it is not known what is to be left out.
     fn scan_open(&self, path: &DrivePath, report: &mut Report) -> Scan {
-        let mut scan = scan_by(self.rules, path);
+        let mut scan = scan_in(self.rules, self.held, path);
         report.warnings.append(&mut scan.warnings);
         if !scan.closed.is_empty() {
             let closed = std::mem::take(&mut scan.closed);
@@ -96,7 +111,8 @@ impl Import<'_> {
 
     /// What is mounted, and shared, above and below `path`.
     fn mounted(&self, path: &DrivePath) -> Mounted {
-        let judge = self.rules.begin();
+        // Who cannot tell what is mounted has said so.
+        let Ok(judge) = self.rules.begin() else { return Mounted::new() };
         let shared = judge.mounts().paths().filter(|full| judge.hidden(full).is_none());
         let shared = shared.filter_map(|full| drive_path(self.rules.folder(), full));
         let near = shared.filter(|at| is_below(at, path) || is_below(path, at));
@@ -106,4 +122,11 @@ impl Import<'_> {
         })
         .collect()
     }
+}
+
+/// Forgets what was found at and below `at`: what the drive holds there stays.
+fn disbelieve(scan: &mut Scan, at: &DrivePath) {
+    scan.found.retain(|local| !is_below(&local.path, at));
+    scan.empty.retain(|dir| !is_below(dir, at));
+    scan.unknown.push(at.clone());
 }

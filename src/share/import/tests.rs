@@ -1,5 +1,7 @@
 //! Imports of real folders into drives in memory.
 
+mod moving;
+
 use super::super::scan::Scan;
 use super::changes::leaves_below;
 use super::*;
@@ -59,6 +61,8 @@ impl Shared {
             rules: &self.rules,
             ledger: &self.ledger,
             trust,
+            held: &self.rules.hold().unwrap(),
+            in_parts: false,
             still: &|| true,
             progress: &|_, _| {},
             cancelled: &|| false,
@@ -160,6 +164,8 @@ fn a_folder_that_cannot_be_read_is_told_and_not_taken_for_deleted() {
         rules: &s.rules,
         ledger: &s.ledger,
         trust: Trust::Full,
+        held: &s.rules.hold().unwrap(),
+        in_parts: false,
         still: &|| true,
         progress: &|_, _| {},
         cancelled: &|| false,
@@ -401,6 +407,23 @@ fn what_another_folder_lacks_stays() {
 }
 
 #[test]
+fn what_was_added_from_another_folder_is_no_evidence_for_it() {
+    let s = Shared::new();
+    fs::write(s.at("mine"), "1").unwrap();
+    s.sync();
+    fs::remove_file(s.at("mine")).unwrap();
+    for name in ["x", "y", "z"] {
+        fs::write(s.at(name), name).unwrap();
+    }
+    for trust in [Trust::IfHalf, Trust::Additions, Trust::IfHalf] {
+        assert_eq!(s.sync_as(&["/"], trust).kept, 1, "{trust:?}");
+        assert_eq!(s.names(), ["/mine", "/x", "/y", "/z"]);
+    }
+    s.ledger.forget_guests().unwrap();
+    assert_eq!(s.sync_as(&["/"], Trust::IfHalf).removed, 1);
+}
+
+#[test]
 fn a_folder_that_moved_while_it_was_looked_at_changes_nothing() {
     let s = Shared::new();
     fs::write(s.at("a"), "1").unwrap();
@@ -413,6 +436,8 @@ fn a_folder_that_moved_while_it_was_looked_at_changes_nothing() {
         rules: &s.rules,
         ledger: &s.ledger,
         trust: Trust::Full,
+        held: &s.rules.hold().unwrap(),
+        in_parts: false,
         still: &|| false,
         progress: &|_, _| {},
         cancelled: &|| false,

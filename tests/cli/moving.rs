@@ -1,0 +1,131 @@
+//! What is mounted, moved or left out while a folder is being imported.
+
+use crate::common::*;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::Signal;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// So much takes an import long enough to do something meanwhile.
+const LONG: usize = 96 << 20;
+
+/// Something shown in another place, until it is dropped.
+struct Bind(PathBuf);
+
+impl Bind {
+    fn over(what: &Path, at: &Path) -> Option<Self> {
+        mount(Some(what), at, None::<&str>, MsFlags::MS_BIND, None::<&str>).ok()?;
+        Some(Self(at.to_path_buf()))
+    }
+}
+
+impl Drop for Bind {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+fn names(lab: &Lab, key: &str) -> Vec<String> {
+    lab.run("alice", &["ls", "-r", key]).text().lines().map(String::from).collect()
+}
+
+fn bytes_below(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => bytes_below(&entry.path()),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
+}
+
+/// Starts to share a folder with a long file in it; its import is under way when this returns.
+fn share_long(lab: &Lab, folder: &Path) -> (Hdrive, String) {
+    fs::write(folder.join("a-long-one"), pattern(7, LONG)).unwrap();
+    let mut share = lab.spawn("alice", &["share", text(folder)]);
+    let key = share.line("key: ");
+    let store = lab.path("alice");
+    eventually("the import", PATIENCE, || (bytes_below(&store) > LONG as u64 / 8).then_some(()));
+    (share, key)
+}
+
+#[test]
+fn what_is_mounted_over_a_folder_during_its_import_is_not_imported() {
+    let lab = Lab::new();
+    let (folder, other) = (lab.folder("shared"), lab.folder("other"));
+    fs::create_dir(folder.join("sub")).unwrap();
+    fs::write(folder.join("sub/file"), "mine").unwrap();
+    fs::write(folder.join("top"), "mine").unwrap();
+    fs::write(other.join("file"), "hers").unwrap();
+    let can = Bind::over(&other, &folder.join("sub")).is_some();
+    if !available("the right to mount", can) {
+        return;
+    }
+    let (mut share, key) = share_long(&lab, &folder);
+    let mount = Bind::over(&other, &folder.join("sub")).unwrap();
+    share.line("shared: ");
+    let all = names(&lab, &key);
+    assert!(all.contains(&"top".into()) && !all.contains(&"sub/file".into()), "{all:?}");
+    drop(mount);
+    eventually("what lies under it", Duration::from_secs(20), || {
+        let got = lab.run("alice", &["cat", &format!("{key}/sub/file")]).text();
+        assert_ne!(got, "hers");
+        (got == "mine").then_some(())
+    });
+    share.signal(Signal::SIGINT);
+    share.wait(PATIENCE);
+}
+
+#[test]
+fn what_is_to_be_left_out_counts_from_the_moment_that_it_is_said() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    for name in ["z-secret", "z-open"] {
+        fs::write(folder.join(name), name).unwrap();
+    }
+    let (mut share, key) = share_long(&lab, &folder);
+    fs::write(folder.join(".hdriveignore"), "z-secret\n").unwrap();
+    share.line("shared: ");
+    assert!(names(&lab, &key).contains(&"z-open".into()));
+    let log = lab.run("alice", &["log", &key]).text();
+    assert!(log.contains("/z-open") && !log.contains("z-secret"), "{log}");
+    share.signal(Signal::SIGINT);
+    share.wait(PATIENCE);
+}
+
+#[test]
+fn nothing_is_looked_at_where_nobody_knows_what_is_mounted() {
+    let can = Command::new("unshare").args(["--mount", "true"]).status();
+    if !available("unshare --mount", can.is_ok_and(|status| status.success())) {
+        return;
+    }
+    let lab = Lab::new();
+    let (folder, other) = (lab.folder("shared"), lab.folder("other"));
+    fs::create_dir(folder.join("sub")).unwrap();
+    fs::write(folder.join("file"), "mine").unwrap();
+    fs::write(other.join("secret"), "hers").unwrap();
+    let (folder, other) = (text(&folder), text(&other));
+    let script = format!(
+        "set -eu; mount --bind {other} {folder}/sub; mount -t tmpfs none /proc; \
+         \"$@\" share {folder} >said 2>told & pid=$!; \
+         until grep 'cannot be told what is mounted' told; do sleep 0.1; done; \
+         until grep -q ^shared: said; do sleep 0.1; done; \"$@\" ls -r {folder}; echo so far; \
+         umount /proc; \
+         until \"$@\" ls -r {folder} | grep ^file; do sleep 0.1; done; \"$@\" ls -r {folder}; \
+         until grep 'followed again' told; do sleep 0.1; done; \
+         kill $pid; wait $pid || true"
+    );
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", "100", "unshare", "--mount", "sh", "-c", &script, "sh"]);
+    command.arg(env!("CARGO_BIN_EXE_hdrive")).current_dir(lab.dir.path());
+    command.env("HDRIVE_STORE", lab.path("alice"));
+    command.env("HDRIVE_BOOTSTRAP", &lab.bootstrap).env("HDRIVE_LOCAL", "127.0.0.1:0");
+    let done = run(command);
+    let said = done.text();
+    assert_eq!(done.code, 0, "{said}{}", done.stderr);
+    let (before, after) = said.split_once("so far").unwrap();
+    assert!(!said.contains("secret") && !before.contains("file\n"), "{said}");
+    assert!(after.contains("file\n"), "{said}");
+}
