@@ -431,6 +431,7 @@ async fn flush_now_and_then(store: Arc<Store>) {
         let store = store.clone();
         let work = move || {
             let flushed = store.flush();
+            store.storage().sync_witness();
             store.close_unused();
             flushed
         };

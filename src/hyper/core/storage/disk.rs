@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! store.redb                        records; every transaction is durable
-//! witness                           when that was changed last: see [`super::witness`]
+//! witness                           when that was changed last, and by what: see [`super::witness`]
 //! cores/<2 hex>/<62 hex>.blocks     stored blocks at their tree byte offset
 //! cores/<2 hex>/<62 hex>.tree       nodes of 40 bytes at 40 × tree index
 //! ```
 //! The hex digits are the discovery key's. A core file exists from its first write on, and is opened at
 //! its first use.
 
-use super::database::{self, definition, named};
+use super::database::{self, definition, named, next_turn, or_empty, read_turn};
 use super::direct::Direct;
 use super::fd_pool::FdPool;
 use super::holes;
@@ -99,7 +99,8 @@ impl DiskMedium {
             Err(error) => return Err(error),
         };
         let database = opened.database.clone();
-        self.witness.note(true);
+        let turn = read_turn(&database).map_err(|e| named(&path, "read", e))?;
+        self.witness.opened(turn);
         *slot = Some(opened);
         Ok(database)
     }
@@ -131,17 +132,6 @@ impl DiskMedium {
 
 fn database_path(dir: &Path) -> PathBuf {
     dir.join("store.redb")
-}
-
-/// A table that no commit has created yet is an empty one.
-fn or_empty<T>(
-    table: std::result::Result<T, redb::TableError>,
-) -> std::result::Result<Option<T>, redb::Error> {
-    match table {
-        Ok(table) => Ok(Some(table)),
-        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
 
 impl Medium for DiskMedium {
@@ -176,6 +166,7 @@ impl Medium for DiskMedium {
     fn apply(&self, writes: &Writes) -> Result<()> {
         let done = self.with("write", true, |database| {
             let transaction = database.begin_write()?;
+            let turn = next_turn(&transaction)?;
             for (table, records) in writes.iter() {
                 let mut table = transaction.open_table(definition(table))?;
                 for (key, value) in records {
@@ -186,10 +177,10 @@ impl Medium for DiskMedium {
                 }
             }
             transaction.commit()?;
-            Ok(())
+            Ok(turn)
         });
-        self.witness.note(true);
-        done
+        self.witness.changed(done.as_ref().ok());
+        done.map(drop)
     }
 
     fn file(&self, core: &DiscoveryKey, kind: FileKind) -> Box<dyn RawFile> {
@@ -211,6 +202,10 @@ impl Medium for DiskMedium {
         self.witness.settle();
     }
 
+    fn sync_witness(&self) {
+        self.witness.sync();
+    }
+
     fn remove_file(&self, core: &DiscoveryKey, kind: FileKind) -> Result<()> {
         let path = self.file_path(core, kind);
         match std::fs::remove_file(&path) {
@@ -226,7 +221,7 @@ impl Drop for DiskMedium {
     fn drop(&mut self) {
         // Closing it changes the file for the last time.
         if lock(&self.database).take().is_some() {
-            self.witness.note(false);
+            self.witness.close();
         }
     }
 }

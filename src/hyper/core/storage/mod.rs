@@ -28,6 +28,7 @@ mod private;
 mod records;
 mod redo;
 mod staged;
+mod turn;
 mod witness;
 
 pub use disk::open_disk;
@@ -261,6 +262,9 @@ pub trait Storage: Send + Sync {
     /// Ends that doubt for all cores.
     fn settle_doubt(&self);
 
+    /// Makes durable what this store is told from an older copy by, if that has changed. Slow.
+    fn sync_witness(&self);
+
     /// Notes durably that this opening changes files; to be called before the first write to a tree file, or
     /// past the end of the blocks, whose content after a crash no commit vouches for. Costs nothing the second
     /// time.
@@ -306,4 +310,6 @@ pub trait Medium: Send + Sync + 'static {
         None
     }
     fn settle_doubt(&self) {}
+    /// See [`Storage::sync_witness`].
+    fn sync_witness(&self) {}
 }

@@ -291,6 +291,10 @@ impl<M: Medium> Storage for Staged<M> {
     fn settle_doubt(&self) {
         self.medium.settle_doubt();
     }
+
+    fn sync_witness(&self) {
+        self.medium.sync_witness();
+    }
 }
 
 impl<M: Medium> Drop for Staged<M> {
