@@ -6,7 +6,7 @@ use super::exit::{Exit, Fail, Failure, Result};
 use super::target::resolve_whole;
 use super::words::bytes;
 use crate::key::CoreKey;
-use crate::node::{Garbage, GcError, Keep};
+use crate::node::{Garbage, GcError, Keep, Survey};
 use serde_json::json;
 
 pub async fn run(args: Gc, cx: Context) -> Result {
@@ -29,8 +29,9 @@ pub async fn run(args: Gc, cx: Context) -> Result {
         }
         (keys, failed) = (stored.keys, !stored.closed.is_empty());
     }
+    let mut survey = Survey::default();
     for key in keys {
-        match clear(&cx, key, keep, args.dry_run).await {
+        match clear(&cx, key, keep, args.dry_run, &mut survey).await {
             Ok(garbage) => {
                 freed += garbage.bytes;
                 // Of many drives only those are told that lose something, or would but for another.
@@ -56,7 +57,13 @@ pub async fn run(args: Gc, cx: Context) -> Result {
     }
 }
 
-async fn clear(cx: &Context, key: CoreKey, keep: Keep, dry_run: bool) -> Result<Garbage> {
+async fn clear(
+    cx: &Context,
+    key: CoreKey,
+    keep: Keep,
+    dry_run: bool,
+    survey: &mut Survey,
+) -> Result<Garbage> {
     let failed = |error: GcError| {
         let exit = match &error {
             GcError::Core(_) | GcError::Node(_) => Exit::Store,
@@ -76,10 +83,10 @@ async fn clear(cx: &Context, key: CoreKey, keep: Keep, dry_run: bool) -> Result<
             format_args!("drive {key}: this store holds nothing of it"),
         ));
     };
-    let garbage = cx.node.garbage(&stored, keep).await.map_err(failed)?;
+    let garbage = cx.node.garbage(&stored, keep, survey).await.map_err(failed)?;
     // Also with nothing to clear: a run that was killed may have left space to free.
-    if let Some(blobs) = stored.blobs.filter(|_| !dry_run) {
-        cx.node.give_back(blobs, &garbage).await.or_exit(Exit::Store)?;
+    if let Some((blobs, turn)) = stored.blobs.zip(turn) {
+        cx.node.give_back(blobs, &garbage, turn).await.or_exit(Exit::Store)?;
     }
     Ok(garbage)
 }

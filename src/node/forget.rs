@@ -1,5 +1,6 @@
 //! Takes a drive out of the store, with its bytes and, where it is our own, its secret key.
 
+use super::contents::Survey;
 use super::{NAMES, Node, NodeError, chronicle};
 use crate::hyper::core::storage::Durability;
 use crate::key::{CoreKey, DiscoveryKey};
@@ -43,12 +44,13 @@ impl Node {
         let stored = self.stored_drive(key).await?.ok_or(ForgetError::Unknown)?;
         let own = stored.db.core().writable();
         let db = stored.db.discovery_key();
-        if !self.is_only(key, &db).await? {
+        let mut survey = Survey::default();
+        if !self.is_only(key, &db, &mut survey).await? {
             return Err(ForgetError::Contents);
         }
         let mut doomed = vec![db];
         if let Some(blobs) = &stored.blobs
-            && self.is_only(key, &blobs.discovery_key()).await?
+            && self.is_only(key, &blobs.discovery_key(), &mut survey).await?
         {
             doomed.push(blobs.discovery_key());
         }
@@ -92,8 +94,13 @@ impl Node {
     }
 
     /// Whether no other drive of the store has its contents in this core: a header may name any.
-    async fn is_only(&self, key: CoreKey, core: &DiscoveryKey) -> Result<bool, NodeError> {
-        let sharers = self.drives_in(core).await?;
+    async fn is_only(
+        &self,
+        key: CoreKey,
+        core: &DiscoveryKey,
+        survey: &mut Survey,
+    ) -> Result<bool, NodeError> {
+        let sharers = self.drives_in(core, survey).await?;
         if sharers.drives.iter().any(|drive| drive.key() != key) {
             return Ok(false);
         }

@@ -11,8 +11,8 @@
 //! `super::contents`.
 
 use super::chronicle::{self, Seen};
-use super::contents::{Sharers, header};
-use super::{Node, NodeError};
+use super::contents::{Sharers, Survey, header};
+use super::{Clearing, Node, NodeError};
 use crate::hyper::bee::BeeError;
 use crate::hyper::blobs::BlobError;
 use crate::hyper::core::CoreError;
@@ -152,14 +152,19 @@ impl Node {
     ///
     /// # Errors
     /// Where that cannot be told; then nothing may be given back.
-    pub async fn garbage(&self, stored: &StoredDrive, keep: Keep) -> Result<Garbage, GcError> {
+    pub async fn garbage(
+        &self,
+        stored: &StoredDrive,
+        keep: Keep,
+        survey: &mut Survey,
+    ) -> Result<Garbage, GcError> {
         let Some(blobs) = &stored.blobs else { return Ok(Garbage::default()) };
         // What is appended from here on is none of our business.
         let end = blobs.length();
         let Needs { mut blocks, oldest, newest, mut in_use } =
             self.needs(&stored.db, blobs, keep).await?;
         let mut held_by = Vec::new();
-        for other in self.others(&stored.db, blobs).await? {
+        for other in self.others(&stored.db, blobs, survey).await? {
             let by = other.key();
             let needs = self.needs(&other, blobs, keep).await;
             let needs = needs.map_err(|why| GcError::HeldBy { by, why: Box::new(why) })?;
@@ -189,8 +194,10 @@ impl Node {
         &self,
         db: &CoreHandle,
         blobs: &CoreHandle,
+        survey: &mut Survey,
     ) -> Result<Vec<CoreHandle>, GcError> {
-        let Sharers { mut drives, owner, closed } = self.drives_in(&blobs.discovery_key()).await?;
+        let sharers = self.drives_in(&blobs.discovery_key(), survey).await?;
+        let Sharers { mut drives, owner, closed } = sharers;
         drives.retain(|other| other.key() != db.key());
         match (owner, closed) {
             (Some(owner), _) => {
@@ -272,13 +279,20 @@ impl Node {
     }
 
     /// Gives the blocks back, and what an earlier run that was killed left; tells peers that they are not here any
-    /// more.
+    /// more. The turn is had until that is done, whether or not somebody waits for it: else who writes next could
+    /// name what is about to go.
     ///
     /// # Errors
     /// Where the space of some could not be freed all the others are.
-    pub async fn give_back(&self, blobs: CoreHandle, garbage: &Garbage) -> Result<u64, CoreError> {
+    pub async fn give_back(
+        &self,
+        blobs: CoreHandle,
+        garbage: &Garbage,
+        turn: Clearing,
+    ) -> Result<u64, CoreError> {
         let blocks = garbage.blocks.clone();
         let work = move || {
+            let _turn = turn;
             let cleared = blobs.core().forget_blocks(&blocks)?;
             // They are gone, whatever becomes of their space.
             blocks.into_iter().for_each(|run| blobs.announce_cleared(run));

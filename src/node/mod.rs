@@ -21,13 +21,14 @@ mod ties;
 mod writer;
 
 pub use chronicle::Seen;
+pub use contents::Survey;
 pub use drives::{DriveState, DriveUse, Purpose};
 pub use forget::{ForgetError, Forgotten};
 pub use gc::{Garbage, GcError, Keep, StoredDrive, StoredDrives};
 
 use crate::crypto::KeyPair;
 use crate::hyper::cache::BlockCache;
-use crate::hyper::core::storage::{self, StorageError};
+use crate::hyper::core::storage::{self, Storage, StorageError};
 use crate::hyper::core::{CoreError, storage::Durability};
 use crate::hyper::drive::{LiveDrive, LiveError};
 use crate::hyper::replication::PeerInfo;
@@ -151,8 +152,18 @@ struct Online {
 impl Node {
     /// Opens the store.
     pub async fn start(config: NodeConfig) -> Result<Arc<Self>, NodeError> {
+        let path = &config.store;
+        let storage = storage::open_disk(path)
+            .map_err(|error| NodeError::Store { path: path.clone(), source: error.into() })?;
+        Self::start_on(storage, config).await
+    }
+
+    /// The same on a storage that is open.
+    async fn start_on(
+        storage: Arc<dyn Storage>,
+        config: NodeConfig,
+    ) -> Result<Arc<Self>, NodeError> {
         let failed = |source| NodeError::Store { path: config.store.clone(), source };
-        let storage = storage::open_disk(&config.store).map_err(|e| failed(e.into()))?;
         if config.trust_store {
             storage.settle_doubt();
         }

@@ -1,6 +1,7 @@
 //! What a node lets go of when nobody uses it any more.
 
 use super::*;
+use std::ops::Range;
 use std::time::Instant;
 
 async fn node(dir: &Path) -> Arc<Node> {
@@ -117,12 +118,12 @@ async fn what_is_about_to_be_named_is_no_garbage_while_the_drive_is_in_use() {
     assert_eq!(used.blobs().unwrap().length(), 2);
     let garbage = async || {
         let stored = node.stored_drive(key).await.unwrap().unwrap();
-        node.garbage(&stored, Keep::Newest(1)).await.unwrap().blocks
+        node.garbage(&stored, Keep::Newest(1), &mut Survey::default()).await.unwrap().blocks
     };
     assert_eq!(garbage().await, []);
     drop((drive, used));
     // Whoever wrote it has gone without giving it a name.
-    assert_eq!(garbage().await, [1..2]);
+    assert_eq!(garbage().await, [Range { start: 1, end: 2 }]);
     node.shutdown().await;
 }
 
