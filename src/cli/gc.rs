@@ -47,6 +47,10 @@ pub async fn run(args: Gc, cx: Context) -> Result {
             Err(failure) => return Err(failure),
         }
     }
+    if all {
+        // Of a drive that was being made or removed when the machine stopped.
+        freed += cx.node.remove_strays(args.dry_run).await?;
+    }
     if !cx.out.json {
         let what = if args.dry_run { "would be freed" } else { "freed" };
         cx.out.pair(what, bytes(freed));

@@ -12,7 +12,7 @@
 
 use super::chronicle::{self, Seen};
 use super::contents::{Sharers, Survey, header};
-use super::{Clearing, Node, NodeError};
+use super::{Clearing, Node, NodeError, on_disk};
 use crate::hyper::bee::BeeError;
 use crate::hyper::blobs::BlobError;
 use crate::hyper::core::CoreError;
@@ -300,6 +300,14 @@ impl Node {
         };
         let cleared = tokio::task::spawn_blocking(work).await;
         cleared.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+}
+
+impl Node {
+    /// Deletes files of cores that the store knows nothing of. Returns their bytes; with `only_look` they stay.
+    pub async fn remove_strays(&self, only_look: bool) -> Result<u64, NodeError> {
+        let store = self.store.clone();
+        on_disk(move || Ok(store.remove_strays(only_look)?)).await
     }
 }
 

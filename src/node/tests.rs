@@ -1,5 +1,6 @@
 //! What a node lets go of when nobody uses it any more.
 
+use super::forget::tests::forget;
 use super::*;
 use std::ops::Range;
 use std::time::Instant;
@@ -138,7 +139,7 @@ async fn a_drive_that_was_used_without_a_network_is_let_go_like_any_other() {
     drive.put(&path, &b"the file"[..], Default::default()).unwrap();
     drop((drive, used));
     // What it wished of peers who were never looked for holds nothing.
-    node.forget(key).await.unwrap();
+    forget(&node, key).await.unwrap();
     assert!(node.store().handles().is_empty());
     // The network finds what stands.
     let key = node.create_drive("other", None).await.unwrap().key();

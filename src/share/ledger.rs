@@ -119,14 +119,14 @@ impl Ledger {
         Ok(records.into_iter().filter_map(root).collect())
     }
 
-    /// Removes all records of the drive.
-    pub fn remove(&self) -> Result<()> {
+    /// What removes all records of the drive.
+    pub fn removal(&self) -> Result<Writes> {
         let mut writes = Writes::default();
         for (key, _) in self.storage.scan(Table::Records, &[SHARE, &self.key.0[..8]].concat())? {
             writes.delete(Table::Records, key);
         }
         writes.delete(Table::Records, root_key(&self.key));
-        self.storage.commit(writes, &[], Durability::Durable)
+        Ok(writes)
     }
 
     pub fn seen(&self, path: &DrivePath) -> Result<Option<Seen>> {
@@ -385,11 +385,11 @@ mod tests {
 
         other.note(&path("/a"), seen);
         other.write().unwrap();
-        again.remove().unwrap();
+        storage.commit(again.removal().unwrap(), &[], Durability::Durable).unwrap();
         let again = Ledger::new(storage.clone(), CoreKey([1; 32]));
         assert_eq!((again.seen(&path("/a")).unwrap(), again.root().unwrap()), (None, None));
         assert_eq!(other.seen(&path("/a")).unwrap(), Some(seen));
-        other.remove().unwrap();
+        storage.commit(other.removal().unwrap(), &[], Durability::Durable).unwrap();
         assert!(storage.scan(Table::Records, b"").unwrap().is_empty());
     }
 

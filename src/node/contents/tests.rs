@@ -10,6 +10,7 @@ use crate::hyper::drive::{Drive, Entry, LiveDrive, fix_key};
 use crate::hyper::session::Patience;
 use crate::hyper::source::BlockLog;
 use crate::hyper::store::{Namespace, Store};
+use crate::node::forget::tests::forget;
 use crate::node::{ForgetError, GcError, Keep, NodeConfig};
 use crate::path::DrivePath;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -120,7 +121,7 @@ async fn a_stranger_who_names_our_cores_costs_us_nothing() {
         for more in [false, true] {
             let evil = take(&node, &hostile(victim, more)).key();
             assert_eq!(clear(&node, evil).await.unwrap(), 0);
-            node.forget(evil).await.unwrap();
+            forget(&node, evil).await.unwrap();
             assert_eq!(here(&node, &evil), None);
         }
     }
@@ -147,11 +148,11 @@ async fn contents_that_several_drives_name_are_kept_for_each_of_them() {
         assert_eq!(clear(&node, key).await.unwrap(), 0);
     }
     // The contents go with the last of them, and not as a drive of their own.
-    assert!(matches!(node.forget(contents).await, Err(ForgetError::Contents)));
-    node.forget(evil).await.unwrap();
-    node.forget(db).await.unwrap();
+    assert!(matches!(forget(&node, contents).await, Err(ForgetError::Contents)));
+    forget(&node, evil).await.unwrap();
+    forget(&node, db).await.unwrap();
     assert_eq!((here(&node, &db), here(&node, &contents)), (None, Some(1)));
-    node.forget(unread).await.unwrap();
+    forget(&node, unread).await.unwrap();
     assert_eq!(here(&node, &contents), None);
     node.shutdown().await;
 }
@@ -188,7 +189,7 @@ async fn contents_that_prove_nothing_are_kept_for_whoever_names_them_and_that_is
     let error = clear(&node, first).await.unwrap_err();
     assert!(matches!(error, GcError::HeldBy { by, .. } if by == unread), "{error}");
     assert!(error.to_string().contains(&format!("hdrive forget {unread}")), "{error}");
-    node.forget(unread).await.unwrap();
+    forget(&node, unread).await.unwrap();
     // One that can be read keeps what it needs and no more.
     take(&node, &db);
     let stored = node.stored_drive(first).await.unwrap().unwrap();
@@ -224,8 +225,8 @@ async fn what_cannot_be_opened_ends_nothing_for_the_others() {
     let first = take(&node, &hostile(unproven, false)).key();
     let error = clear(&node, first).await.unwrap_err();
     assert!(matches!(error, GcError::Closed(_)), "{error}");
-    assert!(node.forget(first).await.is_err());
-    node.forget(db).await.unwrap();
+    assert!(forget(&node, first).await.is_err());
+    forget(&node, db).await.unwrap();
     assert_eq!((here(&node, &db), here(&node, &contents)), (None, None));
     node.shutdown().await;
 }

@@ -7,7 +7,7 @@
 //! not synced, any subset, each possibly torn at a sector. [`CrashMedium::after_kill`] keeps all changes to
 //! files, as the page cache does when only the process dies.
 
-use super::memory::{MemoryRecords, SparseBytes};
+use super::memory::{MemoryRecords, SparseBytes, sum_by_core};
 use super::{FileKind, Medium, RawFile, Result, StorageError, Table, Writes};
 use crate::key::DiscoveryKey;
 use crate::lock::lock;
@@ -187,8 +187,18 @@ impl Medium for CrashMedium {
     }
 
     fn remove_file(&self, core: &DiscoveryKey, kind: FileKind) -> Result<()> {
-        lock(&self.0).files.remove(&(*core, kind));
+        let mut inner = lock(&self.0);
+        if !inner.step() {
+            return Err(StorageError::io("remove", "a simulated file", stopped()));
+        }
+        inner.files.remove(&(*core, kind));
         Ok(())
+    }
+
+    fn cores_with_files(&self) -> Result<Vec<(DiscoveryKey, u64)>> {
+        let inner = lock(&self.0);
+        let bytes = inner.files.iter().map(|((core, _), file)| (*core, file.live.bytes()));
+        Ok(sum_by_core(bytes))
     }
 }
 

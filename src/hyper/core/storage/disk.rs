@@ -13,10 +13,11 @@ use super::database::{self, definition, named, next_turn, or_empty, read_turn};
 use super::direct::Direct;
 use super::fd_pool::FdPool;
 use super::holes;
+use super::layout;
 use super::private::keep_private;
 use super::witness::{Doubted, Witness};
 use super::{FileKind, Medium, RawFile, Result, Staged, Storage, StorageError, Table, Writes};
-use crate::key::{DiscoveryKey, hex};
+use crate::key::DiscoveryKey;
 use crate::lock::lock;
 use nix::sys::uio::pwritev;
 use redb::{Database, ReadableDatabase};
@@ -119,15 +120,6 @@ impl DiskMedium {
             named(&self.path(), op, error)
         })
     }
-
-    fn file_path(&self, core: &DiscoveryKey, kind: FileKind) -> PathBuf {
-        let name = hex(core.as_bytes());
-        let end = match kind {
-            FileKind::Blocks => "blocks",
-            FileKind::Tree => "tree",
-        };
-        self.dir.join("cores").join(&name[..2]).join(format!("{}.{end}", &name[2..]))
-    }
 }
 
 fn database_path(dir: &Path) -> PathBuf {
@@ -187,7 +179,7 @@ impl Medium for DiskMedium {
         Box::new(DiskFile {
             number: self.pool.number(),
             direct_number: self.pool.number(),
-            path: self.file_path(core, kind),
+            path: layout::path(&self.dir, core, kind),
             pool: self.pool.clone(),
             direct: self.direct.clone(),
             created: AtomicBool::new(false),
@@ -207,13 +199,18 @@ impl Medium for DiskMedium {
     }
 
     fn remove_file(&self, core: &DiscoveryKey, kind: FileKind) -> Result<()> {
-        let path = self.file_path(core, kind);
+        let path = layout::path(&self.dir, core, kind);
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 Err(StorageError::io("remove", path.display().to_string(), e))
             }
             _ => Ok(()),
         }
+    }
+
+    fn cores_with_files(&self) -> Result<Vec<(DiscoveryKey, u64)>> {
+        let failed = |e| StorageError::io("read", self.dir.display().to_string(), e);
+        layout::cores(&self.dir).map_err(failed)
     }
 }
 
