@@ -325,6 +325,27 @@ mod tests {
     }
 
     #[test]
+    fn a_store_that_was_killed_is_read_on_a_full_disk_and_copies_do_not_come_back() {
+        let medium = CrashMedium::default();
+        let store = Staged::new(medium.clone()).unwrap();
+        put(&store, 1, Durability::Durable).unwrap();
+        let after = medium.after_kill();
+        assert!(!after.scan(Table::Redo, b"").unwrap().is_empty());
+        after.set_full(true);
+        let store = Staged::new(after.clone()).unwrap();
+        let mut buf = [0; 1000];
+        assert_eq!(store.files(&DK).blocks.read_at(1000, &mut buf).unwrap(), 1000);
+        assert_eq!(buf, [1; 1000]);
+        after.set_full(false);
+        put(&store, 2, Durability::Durable).unwrap();
+        store.files(&DK).blocks.write_at(1000, &[9; 1000]).unwrap();
+        let after = after.after_kill();
+        let store = Staged::new(after).unwrap();
+        store.files(&DK).blocks.read_at(1000, &mut buf).unwrap();
+        assert_eq!(buf, [9; 1000], "an old copy was written over it");
+    }
+
+    #[test]
     fn a_transaction_that_landed_with_an_error_is_a_transaction() {
         for (count, land) in [(1, false), (1, true), (2, true)] {
             let medium = CrashMedium::default();

@@ -67,7 +67,7 @@ impl<M: Medium> Staged<M> {
     /// # Errors
     /// [`StorageError::DamagedRecord`] if the session record does not decode, and what the medium says.
     pub fn new(medium: M) -> Result<Self> {
-        Redo::replay(&medium)?;
+        let buffered = Redo::replay(&medium)?;
         removal::finish(&medium)?;
         let session = match medium.get(Table::Meta, SESSION)? {
             None => Session { current: 1, unclean: 0 },
@@ -75,7 +75,7 @@ impl<M: Medium> Staged<M> {
         };
         Ok(Self {
             medium,
-            state: Mutex::default(),
+            state: Mutex::new(State { buffered, ..State::default() }),
             redo: Mutex::default(),
             session,
             noted: AtomicBool::new(false),
