@@ -124,10 +124,13 @@ pub(super) fn contents(
     };
     match (found, pair) {
         (Some(BlobsCore::Derived(derived, manifest)), Some(pair)) => {
-            match store.signed(manifest, pair, key) {
-                // It was made to be read, and stays what it is: see `Core::learn`.
-                Err(CoreError::ReadOnly) => derived_contents(store, derived, key),
-                blobs => Ok(blobs?),
+            // Where there are names there have been contents: an empty log must not go on from others' copies. What was
+            // made to be read stays what it is as well, see `Core::learn`.
+            let begins =
+                db.core().length() == 0 && store.stored(&derived.discovery_key())?.is_none();
+            match begins || store.writes(&derived)? {
+                true => Ok(store.signed(manifest, pair, key)?),
+                false => derived_contents(store, derived, key),
             }
         }
         (Some(BlobsCore::Derived(derived, _)), None) => derived_contents(store, derived, key),

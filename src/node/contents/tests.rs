@@ -271,19 +271,21 @@ async fn what_is_cleared_is_not_written_although_nobody_waits_for_it_any_more() 
     node.shutdown().await;
 }
 
-/// How long it takes to clear all drives, that have nothing to clear.
+/// How long it takes to find out what there is to clear, which is nothing.
 #[expect(clippy::disallowed_methods, reason = "measures")]
-async fn clear_all(node: &Node) -> Duration {
+async fn look_at_all(node: &Node) -> Duration {
     let started = std::time::Instant::now();
     let mut survey = Survey::default();
     for key in node.stored_drives().await.unwrap().keys {
-        assert_eq!(clear_one(node, key, &mut survey).await.unwrap(), 0);
+        let stored = node.stored_drive(key).await.unwrap().unwrap();
+        let garbage = node.garbage(&stored, Keep::Newest(1), &mut survey).await.unwrap();
+        assert_eq!(garbage.block_count(), 0);
     }
     started.elapsed()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn four_times_the_drives_are_cleared_in_about_four_times_the_time() {
+async fn four_times_the_drives_are_looked_at_in_about_four_times_the_time() {
     let node = Node::start_on(memory(), NodeConfig::new(std::path::Path::new("/nowhere")));
     let node = node.await.unwrap();
     let mut took = Vec::new();
@@ -299,7 +301,7 @@ async fn four_times_the_drives_are_cleared_in_about_four_times_the_time() {
         }
         let mut best = Duration::MAX;
         for _ in 0..3 {
-            best = best.min(clear_all(&node).await);
+            best = best.min(look_at_all(&node).await);
         }
         took.push(best);
     }
