@@ -1,4 +1,4 @@
-# Five targets a person needs. `make demo` and `make test` work from a fresh clone on Debian or Ubuntu.
+# What a person needs. `make demo`, `make test` and `make test-long` work from a fresh clone on Debian or Ubuntu.
 
 CARGO ?= cargo
 PREFIX ?= /usr/local
@@ -9,7 +9,7 @@ NODE_BIN := $(CURDIR)/target/tools/node_modules/node/bin
 export PATH := $(CARGO_BIN):$(PATH)
 WITH_NODE := PATH="$(NODE_BIN):$$PATH"
 
-.PHONY: demo test bench setup toolchain check man-lint install
+.PHONY: demo test test-long bench setup toolchain check man-lint install
 
 demo: toolchain
 	$(CARGO) run --release --quiet -- demo
@@ -22,6 +22,10 @@ setup:
 
 test: setup
 	$(WITH_NODE) $(CARGO) test --no-fail-fast
+
+# Below an hour on two cores; LONG=5 does five per cent of it.
+test-long: setup
+	CARGO="$(CARGO)" scripts/test-long $(LONG)
 
 check: man-lint
 	$(CARGO) fmt --check

@@ -133,6 +133,7 @@ fn drain(hub: &mut Hub, peer: &mut Peer) {
     }
     assert!(hub.poll_transmit().is_none(), "too many frames at once");
     while hub.poll_event().is_some() {}
+    while hub.poll_fork().is_some() {}
     peer.asked.truncate(2000);
 }
 

@@ -3,12 +3,16 @@
 use super::args::{Dht, Global};
 use super::bootstrap;
 use super::exit::{Exit, Fail, Failure, Result};
-use super::output::say;
+use super::output::{complain, say};
 use crate::crypto::KeyPair;
-use crate::swarm::driver::{Network, NetworkConfig};
+use crate::swarm::driver::{Network, NetworkConfig, NetworkHandle};
 use crate::swarm::{Limits, SwarmEvent};
 use std::net::SocketAddrV4;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How often it is looked whether there are other nodes. One that is silent was asked four times by the first look.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 pub fn run(args: &Dht, global: &Global) -> Result<Exit> {
     super::runtime(1)?.block_on(async {
@@ -30,6 +34,9 @@ pub fn run(args: &Dht, global: &Global) -> Result<Exit> {
         tell(bound, global)?;
         let mut interrupt = signal(SignalKind::interrupt()).or_exit(Exit::Failed)?;
         let mut terminate = signal(SignalKind::terminate()).or_exit(Exit::Failed)?;
+        let mut company = Company::new(args, global);
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.tick().await;
         loop {
             tokio::select! {
                 events = events.recv() => match events {
@@ -41,6 +48,7 @@ pub fn run(args: &Dht, global: &Global) -> Result<Exit> {
                     },
                     None => return Err(Failure::new(Exit::Failed, "the network stopped")),
                 },
+                _ = look.tick() => company.look(&network).await,
                 _ = interrupt.recv() => return Ok(Exit::Ok),
                 _ = terminate.recv() => return Ok(Exit::Ok),
             }
@@ -55,4 +63,46 @@ fn tell(address: SocketAddrV4, global: &Global) -> Result {
         false => format!("listening: {address}"),
     };
     say(listening).or_fail(Exit::Failed, "standard output")
+}
+
+/// Whether other nodes are there, for one that is to join them.
+struct Company {
+    /// Where they were said to be; nowhere, for the first node of a network.
+    at: String,
+    /// Nobody has told this node what its address is.
+    homeless: bool,
+    quiet: bool,
+    alone: bool,
+}
+
+impl Company {
+    fn new(args: &Dht, global: &Global) -> Self {
+        let names: Vec<&str> = global.bootstrap.iter().flatten().map(|name| name.trim()).collect();
+        let homeless = args.bind.ip().is_unspecified();
+        Self { at: names.join(", "), homeless, quiet: global.quiet, alone: false }
+    }
+
+    /// Says once that nobody is there, and once that somebody is again.
+    async fn look(&mut self, network: &NetworkHandle) {
+        let Some(status) = network.status().await.filter(|_| !self.at.is_empty()) else { return };
+        let alone = status.nodes == 0;
+        if std::mem::replace(&mut self.alone, alone) == alone || self.quiet {
+            return;
+        }
+        let at = &self.at;
+        match (alone, self.homeless) {
+            (false, _) => complain("note", "other nodes answer: this one is part of their DHT"),
+            (true, false) => {
+                complain(
+                    "note",
+                    format_args!("no node answers at {at}: this one is alone, and asks on"),
+                );
+            }
+            (true, true) => {
+                let text = "this one is alone, does not know its address, and keeps nothing for others; it asks on. \
+                            To be the first of a network it needs --bind with an address of this machine";
+                complain("note", format_args!("no node answers at {at}: {text}"));
+            }
+        }
+    }
 }

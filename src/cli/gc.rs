@@ -8,6 +8,11 @@ use super::words::bytes;
 use crate::key::CoreKey;
 use crate::node::{Garbage, GcError, Keep, Survey};
 use serde_json::json;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long `--dry-run` waits for who writes a drive.
+const MOMENT: Duration = Duration::from_millis(200);
 
 pub async fn run(args: Gc, cx: Context) -> Result {
     let keep = match args.keep {
@@ -75,7 +80,11 @@ async fn clear(
         };
         Failure::new(exit, format_args!("drive {key}: nothing was freed: {error}"))
     };
-    let turn = if dry_run { None } else { cx.node.turn_to_clear(key).await };
+    let turn = match dry_run {
+        // It need not be right while somebody writes.
+        true => timeout(MOMENT, cx.node.turn_to_clear(key)).await.ok().flatten(),
+        false => cx.node.turn_to_clear(key).await,
+    };
     if turn.is_none() && !dry_run {
         let text = format!("drive {key}: nothing was freed: it is being written, try again later");
         return Err(Failure::new(Exit::Failed, text));
@@ -87,9 +96,9 @@ async fn clear(
             format_args!("drive {key}: this store holds nothing of it"),
         ));
     };
-    let garbage = cx.node.garbage(&stored, keep, survey).await.map_err(failed)?;
+    let garbage = cx.node.garbage(&stored, keep, survey, turn.as_ref()).await.map_err(failed)?;
     // Also with nothing to clear: a run that was killed may have left space to free.
-    if let Some((blobs, turn)) = stored.blobs.zip(turn) {
+    if let Some((blobs, turn)) = stored.blobs.zip(turn).filter(|_| !dry_run) {
         cx.node.give_back(blobs, &garbage, turn).await.or_exit(Exit::Store)?;
     }
     Ok(garbage)

@@ -8,7 +8,7 @@ use super::target::{encryption_key, from_live, open_target};
 use super::words::{bytes, printable};
 use crate::hyper::bee::{Bee, BeeError, Step};
 use crate::hyper::drive::{DriveError, Entry};
-use crate::node::Seen;
+use crate::node::{Seen, out_of_order};
 use serde_json::json;
 
 /// What the keys of files begin with.
@@ -69,7 +69,22 @@ pub async fn run(args: Log, cx: Context) -> Result {
         found.push(version(&bee, step, &seen).await.map_err(failed)?);
     }
     found.iter().rev().for_each(|version| tell(&cx, version));
+    if let Some(note) = clock_note(&seen) {
+        cx.out.note(note);
+    }
     Ok(())
+}
+
+/// What is to be said if the versions were noted with times that do not rise.
+pub fn clock_note(seen: &[Seen]) -> Option<String> {
+    out_of_order(seen).map(|seen| {
+        format!(
+            "the clock was wrong or set back before version {} was noted, at {} UTC: a time stands for the newest version \
+             that was noted with it or an earlier one; `hdrive log` tells the numbers",
+            seen.version,
+            date(seen.ms())
+        )
+    })
 }
 
 async fn version(bee: &Bee, step: Step, seen: &[Seen]) -> std::result::Result<Version, BeeError> {
@@ -94,10 +109,9 @@ async fn version(bee: &Bee, step: Step, seen: &[Seen]) -> std::result::Result<Ve
     }
     // A version was there at the latest when a later one was seen.
     let later = seen.iter().find(|seen| seen.version >= step.version);
-    let ms = |seen: &Seen| i64::try_from(seen.at).unwrap_or_default().saturating_mul(1000);
     let time = match later {
-        Some(seen) if seen.version == step.version => Some(ms(seen)),
-        later => newest_file.or(later.map(ms)),
+        Some(seen) if seen.version == step.version => Some(seen.ms()),
+        later => newest_file.or(later.map(Seen::ms)),
     };
     Ok(Version { version: step.version, time, changes })
 }

@@ -34,9 +34,11 @@ mod seed;
 mod serve;
 mod share;
 mod signals;
+mod spool;
 mod status;
 mod target;
 mod umount;
+mod waiting;
 mod words;
 
 use args::{Cli, Command, Global};

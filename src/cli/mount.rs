@@ -3,12 +3,14 @@
 use super::args::Mount;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
+use super::history::clock_note;
 use super::looking::Looking;
 use super::ls::date;
 use super::moment::Moment;
 use super::target::{PATIENCE, Target, encryption_key, from_live, resolve, tell_version};
 use crate::fs::{Access, DriveVolume, How, MountOptions, Mounted, split_options};
 use crate::hyper::drive::{LiveDrive, Past};
+use crate::node::last_until;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,8 +113,10 @@ async fn version_of_time(
     let log = drive.drive().await.map_err(failed)?;
     // What was noted when it came is nearer the truth than the times of files; `log` tells the same.
     let seen = cx.node.seen(target.key)?;
-    let until = |at: u64| i64::try_from(at).is_ok_and(|at| at.saturating_mul(1000) <= time);
-    match seen.iter().rposition(|seen| until(seen.at)) {
+    if let Some(note) = clock_note(&seen) {
+        cx.out.note(note);
+    }
+    match last_until(&seen, time) {
         Some(last) if last + 1 == seen.len() => return Ok(log.version()),
         Some(at) => return Ok(seen[at].version),
         None => {}

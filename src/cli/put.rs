@@ -1,26 +1,31 @@
 //! `hdrive put`: a local file or folder into a drive that this store writes.
 //!
 //! All of it or nothing: contents are written first, and one change of the drive names them. Ctrl-C before that
-//! change leaves the drive as it was.
+//! change leaves the drive as it was. Standard input is taken in before the drive is; nobody else waits for it. Only a file that changes all the time while it is read is left out, and told.
 
 use super::args::Put;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::gate::Gate;
 use super::get::from_blob;
+use super::output::Output;
 use super::progress::Progress;
 use super::share::{private_line, refuse_shared};
+use super::spool::spool;
 use super::target::{PATIENCE, encryption_key, from_live, resolve, writable};
+use super::waiting::Waiting;
 use super::words::count;
+use crate::hyper::blobs::Writer;
 use crate::hyper::drive::{Drive, DriveIndex, Entry, Found};
-use crate::node::{DriveUse, Turn};
+use crate::key::CoreKey;
+use crate::node::{DriveUse, Node, Turn};
 use crate::path::DrivePath;
-use crate::share::import::SECRET;
-use crate::share::ledger::head;
+use crate::share::content::{Contents, SECRET, Stored, UNSTEADY, Wanted};
+use crate::share::import::{file_entry, is_entry_of};
+use crate::share::ledger::Ledger;
 use crate::share::place::locate;
 use crate::share::rules::Rules;
-use crate::share::scan::{Local, LocalKind, open_file, scan, scan_by};
-use crate::share::stores::is_store_database;
+use crate::share::scan::{Local, LocalKind, scan, scan_by};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,23 +42,25 @@ pub async fn run(args: Put, cx: Context) -> Result {
     let live = Arc::new(writable(&cx, &target, encryption_key(&args.secret)?).await?);
     let failed = |error| from_live(&target.key, error);
     let drive = live.drive().await.map_err(failed)?;
-    let turn = cx.node.turn_to_write(target.key).await;
     let index = live.current(PATIENCE).await.map_err(failed)?;
     let source = cx.cwd.join(&args.source);
     let from_stdin = args.reads_stdin();
     let job = Arc::new(Job {
         drive,
+        ledger: Ledger::new(cx.node.store().storage().clone(), target.key),
         live: Arc::clone(&live),
         path: target.path.clone(),
         progress: cx.out.progress("putting", 0),
         done: AtomicU64::new(0),
         gate: Arc::default(),
         runtime: tokio::runtime::Handle::current(),
-        _turn: turn,
+        node: Arc::clone(&cx.node),
+        out: Arc::clone(&cx.out),
+        name: name_of(&cx, target.key)?,
     });
-    let (working, out) = (Arc::clone(&job), Arc::clone(&cx.out));
+    let working = Arc::clone(&job);
     let mut work = tokio::task::spawn_blocking(move || match from_stdin {
-        true => working.stdin(&index, out.stdin(Arc::clone(&working.gate))),
+        true => working.stdin(&index),
         false => working.local(&index, &source),
     });
     let done = tokio::select! {
@@ -81,7 +88,13 @@ pub async fn run(args: Put, cx: Context) -> Result {
         let put = format!("{} put, version {}", count(put.entries as u64, "file"), put.version);
         cx.out.note(put);
     }
-    Ok(())
+    for path in &put.unsteady {
+        cx.out.warn(format_args!("left out: {}: {UNSTEADY}", path.display()));
+    }
+    match put.unsteady.len() as u64 {
+        0 => Ok(()),
+        n => Err(Failure::new(Exit::Failed, format_args!("{} left out", count(n, "file")))),
+    }
 }
 
 struct Done {
@@ -89,10 +102,21 @@ struct Done {
     version: u64,
     /// Told if others could not read all of it here.
     private: Option<String>,
+    /// Files that were left out because they changed all the time.
+    unsteady: Vec<PathBuf>,
+}
+
+/// Files and links whose contents are in the drive.
+#[derive(Default)]
+struct Taken {
+    /// What is to be named.
+    entries: Vec<(DrivePath, Entry)>,
+    unsteady: Vec<PathBuf>,
 }
 
 struct Job {
     drive: Drive,
+    ledger: Ledger,
     live: Arc<DriveUse>,
     /// Where in the drive.
     path: DrivePath,
@@ -100,26 +124,38 @@ struct Job {
     done: AtomicU64,
     gate: Arc<Gate>,
     runtime: tokio::runtime::Handle,
-    /// Held by the work itself, which may go on when nobody waits for it any more.
-    _turn: Turn,
+    node: Arc<Node>,
+    out: Arc<Output>,
+    /// What people call the drive.
+    name: String,
 }
 
 impl Job {
-    fn stdin(&self, index: &DriveIndex, input: impl Read) -> Result<Done> {
+    fn stdin(&self, index: &DriveIndex) -> Result<Done> {
         if self.path.is_root() {
             return Err(Failure::new(Exit::Usage, "standard input needs a name: KEY/path"));
         }
+        refuse_hiding(index, &self.path)?;
+        let input = self.watched(self.out.stdin(Arc::clone(&self.gate)));
+        let spool = spool(&self.node.config().store, input)?;
         let mut entry = Entry::default();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         entry.set_mtime_ms(now.as_millis() as i64);
-        refuse_hiding(index, &self.path)?;
-        let id = self
-            .drive
-            .blobs()
-            .put(self.watched(input))
-            .map_err(|error| from_blob("standard input", error))?;
-        entry.blob = Some(id);
+        let (_turn, mut writer) = self.turn()?;
+        let id = writer.put(Stoppable { gate: &self.gate, input: spool });
+        entry.blob = Some(id.map_err(|error| from_blob("standard input", error))?);
+        writer.flush().or_exit(Exit::Store)?;
+        drop(writer);
         self.commit(&[(self.path.clone(), entry)], &[])
+    }
+
+    /// The drive is written by nobody else, or tidied up. It is held by the work itself, which may go on when nobody
+    /// waits for it any more, and never while something else is waited for.
+    fn turn(&self) -> Result<(Turn, Writer<'_>)> {
+        let _told = Waiting::start(&self.out, &self.name);
+        let turn = self.runtime.block_on(self.node.turn_to_write(self.live.key()));
+        let writer = self.drive.blobs().writer().or_exit(Exit::Store)?;
+        Ok((turn, writer))
     }
 
     /// A file, or everything below a folder.
@@ -165,33 +201,9 @@ impl Job {
             refuse_hiding(index, &to)?;
             places.push((to, local));
         }
-        self.progress.set_total(found.found.iter().map(size).sum());
-        let mut entries = Vec::new();
-        let mut writer = self.drive.blobs().writer().or_exit(Exit::Failed)?;
-        for (to, local) in places {
-            let mut entry = match &local.kind {
-                LocalKind::Symlink { target } => Entry::symlink(target.clone()),
-                LocalKind::File { .. } => {
-                    let full = locate(&folder, &local.path);
-                    let file = open_file(&folder, &local.path);
-                    let file = file.or_fail(Exit::Failed, full.display())?;
-                    let begins = head(&file, size(local)).or_fail(Exit::Failed, full.display())?;
-                    if is_store_database(&begins, &file) {
-                        let text = format!("{}: {SECRET}", full.display());
-                        return Err(Failure::new(Exit::Failed, text));
-                    }
-                    let put = writer.put(self.watched(file));
-                    Entry::file(put.map_err(|error| from_blob(full.display(), error))?)
-                }
-            };
-            if entry.linkname.is_none() {
-                entry.set_mode(local.mode as u16);
-            }
-            entry.set_mtime_ms(local.mtime_ms);
-            entries.push((to, entry));
-        }
-        writer.flush().or_exit(Exit::Store)?;
-        drop(writer);
+        self.progress.set_total(found.found.iter().map(Local::size).sum());
+        let (turn, writer) = self.turn()?;
+        let Taken { entries, unsteady } = self.entries(index, writer, &folder, places)?;
         let mut empty =
             found.empty.iter().map(|dir| join(&self.path, dir)).collect::<Result<Vec<_>>>()?;
         if meta.is_dir() && entries.is_empty() && empty.is_empty() {
@@ -201,7 +213,69 @@ impl Job {
         let private = private.first().filter(|_| meta.is_dir()).map(|example| {
             private_line(private.len() as u64, &example.path, ["is now", "are now"])
         });
-        Ok(Done { private, ..self.commit(&entries, &empty)? })
+        let done = self.commit(&entries, &empty)?;
+        drop(turn);
+        // What nobody knows after the next time costs no more than comparing it once more.
+        self.ledger.write().or_exit(Exit::Store)?;
+        Ok(Done { private, unsteady, ..done })
+    }
+
+    /// The entries of these files and links, whose contents are in the drive by now; and those that did not keep still.
+    fn entries(
+        &self,
+        index: &DriveIndex,
+        writer: Writer<'_>,
+        folder: &Path,
+        places: Vec<(DrivePath, &Local)>,
+    ) -> Result<Taken> {
+        let old = |to: &DrivePath| match index.lookup(to) {
+            Some(Found::File(file)) => file.blob(),
+            _ => None,
+        };
+        let is_file = |local: &Local| matches!(local.kind, LocalKind::File { .. });
+        let files = places.iter().filter(|(_, local)| is_file(local));
+        let wanted: Vec<_> = files.map(|(to, local)| Wanted { local, old: old(to) }).collect();
+        let contents = Contents {
+            blobs: self.drive.blobs(),
+            ledger: &self.ledger,
+            folder,
+            progress: &|read| self.progress.set(read),
+            cancelled: &|| self.gate.is_shut(),
+            all_or_nothing: true,
+        };
+        let mut stored = contents.store(writer, &wanted).or_exit(Exit::Store)?.into_iter();
+        let mut taken = Taken::default();
+        for (to, local) in places {
+            let full = locate(folder, &local.path);
+            let entry = match &local.kind {
+                LocalKind::Symlink { target } => {
+                    let mut entry = Entry::symlink(target.clone());
+                    entry.set_mtime_ms(local.mtime_ms);
+                    entry
+                }
+                LocalKind::File { .. } => match stored.next().flatten() {
+                    Some(Stored::Blob(id, look, _)) => file_entry(id, &look),
+                    Some(Stored::Unsteady) => {
+                        taken.unsteady.push(full);
+                        continue;
+                    }
+                    Some(Stored::Secret) => {
+                        let text = format!("{}: {SECRET}", full.display());
+                        return Err(Failure::new(Exit::Failed, text));
+                    }
+                    Some(Stored::Unread(error)) => {
+                        return Err(error).or_fail(Exit::Failed, full.display());
+                    }
+                    None if self.gate.is_shut() => {
+                        return Err(Failure::new(Exit::Interrupted, "interrupted"));
+                    }
+                    // It was not come to because of one that follows.
+                    None => continue,
+                },
+            };
+            taken.entries.push((to, entry));
+        }
+        Ok(taken)
     }
 
     /// Names what was written, and folders with nothing in them, in one change.
@@ -211,7 +285,8 @@ impl Job {
         let current = self.runtime.block_on(self.live.current(PATIENCE));
         let index = current.map_err(|error| from_live(&self.live.key(), error))?;
         entries.iter().try_for_each(|(path, _)| refuse_hiding(&index, path))?;
-        let put = entries.iter().try_for_each(|(path, entry)| batch.put(path, entry));
+        let mut new = entries.iter().filter(|(path, entry)| !is_entry_of(&index, path, entry));
+        let put = new.try_for_each(|(path, entry)| batch.put(path, entry));
         put.or_exit(Exit::Store)?;
         for dir in empty.iter().filter(|dir| index.list(dir).is_none()) {
             if index.lookup(dir).is_some() {
@@ -227,7 +302,7 @@ impl Job {
             true => index.version(),
             false => batch.flush().or_exit(Exit::Store)?,
         };
-        Ok(Done { entries: entries.len(), version, private: None })
+        Ok(Done { entries: entries.len(), version, private: None, unsteady: Vec::new() })
     }
 
     fn watched<R: Read>(&self, input: R) -> Watched<'_, R> {
@@ -235,7 +310,7 @@ impl Job {
     }
 }
 
-/// What is read is told as progress; it ends with an error when the put was called off.
+/// What is read is told as progress.
 struct Watched<'a, R> {
     job: &'a Job,
     input: R,
@@ -243,14 +318,32 @@ struct Watched<'a, R> {
 
 impl<R: Read> Read for Watched<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.job.gate.is_shut() {
-            return Err(io::Error::other("interrupted"));
-        }
         let n = self.input.read(buf)?;
         let before = self.job.done.fetch_add(n as u64, Ordering::Relaxed);
         self.job.progress.set(before + n as u64);
         Ok(n)
     }
+}
+
+/// It ends with an error when the put was called off.
+struct Stoppable<'a, R> {
+    gate: &'a Gate,
+    input: R,
+}
+
+impl<R: Read> Read for Stoppable<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.gate.is_shut() {
+            true => Err(io::Error::other("interrupted")),
+            false => self.input.read(buf),
+        }
+    }
+}
+
+/// What people call a drive: its name in this store, or its key.
+fn name_of(cx: &Context, key: CoreKey) -> Result<String> {
+    let named = cx.node.names()?.into_iter().find(|(_, named)| *named == key);
+    Ok(named.map_or_else(|| key.to_string(), |(name, _)| name))
 }
 
 /// A file below a file, or of the name of a folder, would hide what is there from everyone who reads the drive.
@@ -275,13 +368,6 @@ fn in_the_way_as(kind: &str, path: &DrivePath) -> Failure {
     let how = if kind == "folder" { "hdrive rm -r" } else { "hdrive rm" };
     let text = format!("{path} is a {kind} of the drive: choose another name, or `{how}` it first");
     Failure::new(Exit::Failed, text)
-}
-
-fn size(local: &Local) -> u64 {
-    match local.kind {
-        LocalKind::File { size } => size,
-        LocalKind::Symlink { .. } => 0,
-    }
 }
 
 fn join(dir: &DrivePath, below: &DrivePath) -> Result<DrivePath> {

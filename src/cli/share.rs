@@ -5,7 +5,7 @@ use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::looking::Looking;
 use super::progress::Progress;
-use super::target::{encryption_key, from_live};
+use super::target::{check_name, encryption_key, from_live};
 use super::words::count;
 use crate::hyper::drive::{Drive, DriveError};
 use crate::key::{CoreKey, Topic};
@@ -44,6 +44,10 @@ pub async fn run(args: Share, cx: Context) -> Result {
         return tell_only(&rules, &cx).await;
     }
     let name = args.name.clone().unwrap_or_else(|| folder.to_string_lossy().into_owned());
+    // One that an older version gave goes on.
+    if args.name.is_some() && cx.node.drive_named(&name)?.is_none() {
+        check_name(&name)?;
+    }
     let identity = match Identity::of(&folder) {
         Ok(identity) => identity,
         // What it held is served until it is back.

@@ -54,20 +54,26 @@ pub fn leaf(block: &[u8]) -> Hash {
     hash(&[&[0], &(block.len() as u64).to_le_bytes(), block])
 }
 
-/// Hashes of many leaves at once, four lanes wide where the processor can.
+/// Hashes of many leaves at once.
 pub fn leaves(blocks: &[impl AsRef<[u8]>]) -> Vec<Hash> {
+    let head = |block: &[u8]| {
+        let mut head = [0; 9];
+        head[1..].copy_from_slice(&(block.len() as u64).to_le_bytes());
+        head
+    };
+    hashes(blocks, head)
+}
+
+/// Hashes of many contents at once, each behind its head; four lanes wide where the processor can.
+pub fn hashes<const N: usize>(
+    contents: &[impl AsRef<[u8]>],
+    head: impl Fn(&[u8]) -> [u8; N],
+) -> Vec<Hash> {
     let params = params();
-    let mut states: Vec<_> = blocks.iter().map(|_| params.to_state()).collect();
-    let heads: Vec<[u8; 9]> = blocks
-        .iter()
-        .map(|block| {
-            let mut head = [0; 9];
-            head[1..].copy_from_slice(&(block.as_ref().len() as u64).to_le_bytes());
-            head
-        })
-        .collect();
+    let mut states: Vec<_> = contents.iter().map(|_| params.to_state()).collect();
+    let heads: Vec<[u8; N]> = contents.iter().map(|content| head(content.as_ref())).collect();
     many::update_many(states.iter_mut().zip(heads.iter()));
-    many::update_many(states.iter_mut().zip(blocks.iter()));
+    many::update_many(states.iter_mut().zip(contents.iter()));
     states.iter().map(finish).collect()
 }
 

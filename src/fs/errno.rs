@@ -110,8 +110,6 @@ pub enum MountError {
     Silent(PathBuf),
     #[error("{} is a dead mount of something else ({kind} from {source_name}): unmount it first", path.display())]
     ForeignDead { path: PathBuf, kind: String, source_name: String },
-    #[error("unknown mount option{}: {}", if .0.len() == 1 { "" } else { "s" }, .0.join(", "))]
-    UnknownOptions(Vec<String>),
     #[error("mount option {option}: {why}")]
     BadOption { option: String, why: String },
     #[error("{} is not a mount point", .0.display())]

@@ -67,12 +67,9 @@ impl BlockCache {
     }
 
     /// Bytes in use, entries' own cost included.
-    pub fn used(&self) -> usize {
+    #[cfg(test)]
+    fn used(&self) -> usize {
         self.lock().used
-    }
-
-    pub fn limit(&self) -> usize {
-        self.limit
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -91,12 +88,12 @@ mod tests {
         for n in 0..10 {
             cache.insert(1, n, block(n as u8));
         }
-        assert_eq!(cache.used(), cache.limit());
+        assert_eq!(cache.used(), cache.limit);
         assert_eq!(cache.get(1, 0), Some(block(0)));
         cache.insert(2, 0, block(77));
         assert_eq!((cache.get(1, 1), cache.get(1, 0)), (None, Some(block(0))));
         cache.insert(1, 0, block(9));
-        assert_eq!(cache.used(), cache.limit());
+        assert_eq!(cache.used(), cache.limit);
         cache.remove(1, 0);
         cache.remove_core(1);
         assert_eq!((cache.get(1, 5), cache.get(2, 0)), (None, Some(block(77))));

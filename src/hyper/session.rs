@@ -3,7 +3,8 @@
 //! A [`CoreHandle`] is cheap to clone and may be used from any thread. What is in memory or on disk is
 //! answered by the calling thread under the core's lock. What is not becomes a [`Wish`] to the thread
 //! that owns the replication hub; that thread calls [`CoreHandle::on_block`] and its siblings when
-//! something arrived, which wakes whoever waits. No wait is without an end: see [`Patience`].
+//! something arrived, which wakes whoever waits. Who waits to read does so until a deadline at the latest (see
+//! [`Patience`]); a [download](CoreHandle::download) lasts for as long as its caller wants it.
 //!
 //! | file | what |
 //! |---|---|
@@ -31,7 +32,7 @@ use bytes::Bytes;
 use hints::Hints;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{mpsc, watch};
 use waiters::{Awaited, Waiters};
 
@@ -70,8 +71,6 @@ struct Inner {
     ranges: AtomicU64,
     /// Why nothing comes any more.
     ended: watch::Sender<Option<SourceError>>,
-    /// The length of which there are two histories.
-    split: OnceLock<u64>,
     /// Why the local store did not take what a peer sent, the last time that happened.
     failure: watch::Sender<String>,
 }
@@ -109,7 +108,6 @@ impl CoreHandle {
             reach: watch::Sender::new(Reach::default()),
             ranges: AtomicU64::new(1),
             ended: watch::Sender::default(),
-            split: OnceLock::new(),
             failure: watch::Sender::default(),
         }))
     }
@@ -150,18 +148,12 @@ impl CoreHandle {
         self.0.ended.send_replace(Some(SourceError::Closed));
     }
 
-    /// Peers have two histories of the first `length` blocks, both signed. A reader stops: what it has may be of one and
+    /// Peers have two histories, both signed. A reader stops: what it has may be of one and
     /// what it gets of the other.
-    pub fn on_two_histories(&self, length: u64) {
-        let _ = self.0.split.set(length);
+    pub fn on_two_histories(&self) {
         if !self.core().writable() {
             self.0.ended.send_replace(Some(SourceError::TwoHistories));
         }
-    }
-
-    /// The length of which peers have two histories, if they do.
-    pub fn two_histories(&self) -> Option<u64> {
-        self.0.split.get().copied()
     }
 
     /// Refuses to read what may be of two histories.

@@ -7,6 +7,7 @@ pub mod memory;
 
 use bytes::Bytes;
 use std::future::{Future, poll_fn};
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::Poll;
 
@@ -53,6 +54,10 @@ pub trait BlockSource: Send + Sync + 'static {
     /// Whether the block is here. Worth overriding where that is cheaper than reading it.
     fn has(&self, index: u64) -> bool {
         matches!(self.try_block(index), Ok(Some(_)))
+    }
+    /// Whether all of these blocks are here.
+    fn has_all(&self, mut blocks: Range<u64>) -> bool {
+        blocks.all(|index| self.has(index))
     }
     /// The block; asks peers for it and waits up to the source's own deadline.
     fn block(&self, index: u64) -> BoxFuture<'static, Result<Bytes, SourceError>>;

@@ -22,6 +22,24 @@ pub struct Seen {
     pub at: u64,
 }
 
+/// The last of these versions with a time no later than `time`, in milliseconds since 1970; of versions that share
+/// a time, or where times are out of order, the newest. None if all are later.
+pub fn last_until(seen: &[Seen], time: i64) -> Option<usize> {
+    seen.iter().rposition(|seen| seen.ms() <= time)
+}
+
+/// The first version with an earlier time than one before it: the clock was wrong, or set back.
+pub fn out_of_order(seen: &[Seen]) -> Option<Seen> {
+    seen.windows(2).map(|pair| (pair[0], pair[1])).find(|(a, b)| b.at < a.at).map(|(_, b)| b)
+}
+
+impl Seen {
+    /// Milliseconds since 1970.
+    pub fn ms(&self) -> i64 {
+        i64::try_from(self.at).unwrap_or(i64::MAX).saturating_mul(1000)
+    }
+}
+
 fn name(key: &CoreKey) -> String {
     format!("seen/{key}")
 }
@@ -90,6 +108,27 @@ pub async fn follow(store: &Store, db: &CoreHandle) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_back_is_told_and_the_newest_version_of_a_time_is_found() {
+        let notes = |all: &[(u64, u64)]| -> Vec<Seen> {
+            all.iter().map(|&(version, at)| Seen { version, at }).collect()
+        };
+        let rising = notes(&[(2, 100), (5, 200), (7, 200), (9, 300)]);
+        assert_eq!(out_of_order(&rising), None);
+        assert_eq!(
+            [99_999, 100_000, 200_000, 299_999].map(|at| last_until(&rising, at)),
+            [None, Some(0), Some(2), Some(2)]
+        );
+        // Version 5 was written before the clock was set.
+        let back = notes(&[(2, 100), (5, 3), (9, 300)]);
+        assert_eq!(out_of_order(&back), Some(back[1]));
+        assert_eq!(
+            [2_000, 3_000, 100_000, 300_000].map(|at| last_until(&back, at)),
+            [None, Some(1), Some(1), Some(2)]
+        );
+        assert_eq!(last_until(&notes(&[(2, u64::MAX)]), i64::MAX), Some(0));
+    }
 
     #[test]
     fn old_notes_grow_sparse_and_new_ones_stay() {

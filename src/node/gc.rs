@@ -118,8 +118,8 @@ struct Needs {
     blocks: BlockSet,
     oldest: u64,
     newest: u64,
-    /// Somebody uses it.
-    in_use: bool,
+    /// Somebody uses it, so that contents may be here before the names that they belong to.
+    followed: bool,
 }
 
 impl Node {
@@ -148,7 +148,8 @@ impl Node {
         Ok(found)
     }
 
-    /// What of a drive's contents no kept version names, of this drive or another that has them in the same core.
+    /// What of a drive's contents no kept version names, of this drive or another that has them in the same core. What
+    /// lies at the end is about to be named by whoever writes the drive, unless it is given to this one `alone`.
     ///
     /// # Errors
     /// Where that cannot be told; then nothing may be given back.
@@ -157,12 +158,16 @@ impl Node {
         stored: &StoredDrive,
         keep: Keep,
         survey: &mut Survey,
+        alone: Option<&Clearing>,
     ) -> Result<Garbage, GcError> {
         let Some(blobs) = &stored.blobs else { return Ok(Garbage::default()) };
         // What is appended from here on is none of our business.
         let end = blobs.length();
-        let Needs { mut blocks, oldest, newest, mut in_use } =
+        let Needs { mut blocks, oldest, newest, followed } =
             self.needs(&stored.db, blobs, keep).await?;
+        // Who writes one of our own has a turn, and nobody has while it is cleared: see `super::claims`.
+        let written = alone.is_none() || !stored.db.core().writable();
+        let mut growing = followed && written;
         let mut held_by = Vec::new();
         for other in self.others(&stored.db, blobs, survey).await? {
             let by = other.key();
@@ -173,10 +178,10 @@ impl Node {
             if here(blobs, &blocks, end) != before {
                 held_by.push(by);
             }
-            in_use |= needs.in_use;
+            growing |= needs.followed;
         }
         let mut unnamed = blocks.gaps(0..end);
-        if in_use {
+        if growing {
             // The last blocks may be contents that somebody is about to name.
             let ever = blocks.end();
             unnamed.retain(|run| run.start < ever);
@@ -227,7 +232,7 @@ impl Node {
         let key = db.key();
         let uses: Vec<_> =
             self.open_drives().into_iter().filter(|state| state.drive.key() == key).collect();
-        let in_use = uses.iter().any(|state| state.uses > 0);
+        let followed = uses.iter().any(|state| state.uses > 0);
         let mut oldest = self.oldest_kept(db, &drive, keep).await?;
         let mut named = Named::default();
         for state in &uses {
@@ -246,7 +251,7 @@ impl Node {
         let oldest = oldest.clamp(1, newest);
         named.version(&drive.checkout(oldest)).await?;
         named.since(&drive, oldest).await?;
-        Ok(Needs { blocks: named.blocks, oldest, newest, in_use })
+        Ok(Needs { blocks: named.blocks, oldest, newest, followed })
     }
 
     /// The oldest version that `keep` asks for.
@@ -323,9 +328,11 @@ fn free(core: &CoreHandle) -> Result<(), CoreError> {
     failed.map_or(Ok(()), Err)
 }
 
-/// The version that was the present one at `time`; the first if that is not known.
+/// The version that was the present one at `time`; the first if that is not known. A clock that was set back may have
+/// noted an older time for a later version: then what follows the first that is newer is kept with it.
 fn present_at(seen: &[Seen], time: u64) -> u64 {
-    seen.iter().rev().find(|note| note.at <= time).map_or(1, |note| note.version)
+    let newer = seen.iter().position(|note| note.at > time).unwrap_or(seen.len());
+    newer.checked_sub(1).map_or(1, |last| seen[last].version)
 }
 
 /// How many blocks of a core before `end` are here and not in the set.
@@ -366,5 +373,10 @@ mod tests {
         let at = |time| present_at(&seen, time);
         assert_eq!([at(99), at(100), at(250), at(300), at(999)], [1, 2, 5, 9, 9]);
         assert_eq!(present_at(&[], 100), 1, "nothing is known: everything stays");
+        // The machine started without a clock when version 9 was written.
+        let back =
+            [(2, 100), (5, 200), (9, 3), (12, 300)].map(|(version, at)| Seen { version, at });
+        let at = |time| present_at(&back, time);
+        assert_eq!([at(99), at(150), at(250), at(300)], [1, 2, 9, 12]);
     }
 }

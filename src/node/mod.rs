@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "where the machines meet the clock and the runtime")]
 
+mod aside;
 mod backlog;
 mod chronicle;
 mod claims;
@@ -15,13 +16,13 @@ mod drives;
 mod forget;
 mod gc;
 mod names;
+mod naming;
 mod offenders;
-mod opener;
 mod pump;
 mod ties;
 mod writer;
 
-pub use chronicle::Seen;
+pub use chronicle::{Seen, last_until, out_of_order};
 pub use contents::Survey;
 pub use drives::{DriveState, DriveUse, Purpose};
 pub use forget::{ForgetError, Forgotten};

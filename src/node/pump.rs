@@ -6,18 +6,22 @@
 //! | core handles | wishes | hub |
 //! | hub | frames | network |
 //! | hub | blocks, upgrades, ranges that arrived | the core's handle, which wakes its waiters |
-//! | hub | cores that peers open and that are not attached | [`Opener`], which looks on a thread of its own |
+//! | hub | cores that peers open and that are not attached; forks to be stored | threads [aside](Aside), and back |
 //!
 //! Nothing here waits for a peer or for another thread's work. The disk work is what the hub does to store blocks that
-//! came, in memory of the kernel for the most part, and to read those that are asked for.
+//! came, in memory of the kernel for the most part, and to read those that are asked for; what must be on the device is
+//! made so elsewhere.
 
+use super::aside::Aside;
 use super::cores::Cores;
 use super::discovery::Discovery;
+use super::names::Names;
 use super::offenders::Offenders;
-use super::opener::Opener;
 use super::ties::Ties;
+use crate::hyper::core::SharedCore;
 use crate::hyper::replication::{
-    AttachOptions, ConnId, ConnInfo, CoreId, Hub, HubEvent, Limits, PeerInfo, RangeId, SeekId,
+    AttachOptions, ConnId, ConnInfo, CoreId, Fork, Hub, HubEvent, Limits, PeerInfo, RangeId,
+    SeekId, Stored,
 };
 use crate::hyper::session::{CoreHandle, Reach, Wish};
 use crate::hyper::store::Store;
@@ -41,6 +45,9 @@ const FRAMES_PER_TURN: usize = 8;
 /// A store that keeps failing is told this often.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
+/// What became of a core that was asked for.
+type Found = (DiscoveryKey, Option<SharedCore>);
+
 /// A question of another thread about the hub: which peers a core has.
 pub struct Question {
     pub core: DiscoveryKey,
@@ -58,7 +65,10 @@ pub struct Inputs {
 
 pub struct Pump {
     hub: Hub,
-    opener: Opener,
+    /// Opens cores that peers ask for.
+    opener: Aside<DiscoveryKey, Found>,
+    /// Stores forks that cores follow.
+    forks: Aside<Fork, Stored>,
     /// Cores that may be served.
     used: Arc<Cores>,
     network: NetworkHandle,
@@ -68,12 +78,9 @@ pub struct Pump {
     remotes: HashMap<ConnId, PublicKey>,
     cores: HashMap<CoreId, CoreHandle>,
     ids: HashMap<DiscoveryKey, CoreId>,
-    /// The hub's name of a range, and the handle's.
-    ranges: HashMap<RangeId, (CoreId, u64)>,
-    range_ids: HashMap<(CoreId, u64), RangeId>,
-    /// The same of seeks, which a handle names by the byte.
-    seeks: HashMap<SeekId, (CoreId, u64)>,
-    seek_ids: HashMap<(CoreId, u64), SeekId>,
+    ranges: Names<RangeId>,
+    /// The handle's name of a seek is the byte.
+    seeks: Names<SeekId>,
     /// When the store's failure was last told.
     complained: Option<Instant>,
 }
@@ -87,17 +94,18 @@ impl Pump {
     ) -> Self {
         let asked = used.clone();
         // What no open drive uses is not served, be it in the store.
-        let opener = Opener::start(move |id| match asked.is_used(id).then(|| store.stored(id)) {
+        let find = move |id: &DiscoveryKey| match asked.is_used(id).then(|| store.stored(id)) {
             None => None,
             Some(Ok(handle)) => handle.map(|handle| handle.shared()),
             Some(Err(error)) => {
                 tracing::warn!("what a peer asked for cannot be opened: {error}");
                 None
             }
-        });
+        };
         Self {
             hub: Hub::new(Limits::default()),
-            opener,
+            opener: Aside::start("opener", move |id| (id, find(&id))),
+            forks: Aside::start("forks", Fork::store),
             used,
             network,
             discovery,
@@ -106,10 +114,8 @@ impl Pump {
             remotes: HashMap::new(),
             cores: HashMap::new(),
             ids: HashMap::new(),
-            ranges: HashMap::new(),
-            range_ids: HashMap::new(),
-            seeks: HashMap::new(),
-            seek_ids: HashMap::new(),
+            ranges: Names::default(),
+            seeks: Names::default(),
             complained: None,
         }
     }
@@ -137,7 +143,8 @@ impl Pump {
                     None => return,
                 },
                 () = sleep => self.on_time(Instant::now()),
-                (id, core) = self.opener.found() => {
+                stored = self.forks.done() => self.hub.handle_stored(stored, Instant::now()),
+                (id, core) = self.opener.done() => {
                     // Its drive may have been closed while it was opened.
                     let core = core.filter(|_| self.used.is_used(&id));
                     self.hub.handle_core_found(&id, core, Instant::now());
@@ -257,28 +264,24 @@ impl Pump {
             Wish::Range { core, id: range, range: blocks, linear } => {
                 if let Some(&id) = self.ids.get(&core) {
                     let name = self.hub.want_range(id, blocks, linear, now);
-                    self.ranges.insert(name, (id, range));
-                    self.range_ids.insert((id, range), name);
+                    self.ranges.insert(id, range, name);
                 }
             }
             Wish::ForgetRange { core, id: range } => {
                 let Some(&id) = self.ids.get(&core) else { return };
-                if let Some(name) = self.range_ids.remove(&(id, range)) {
-                    self.ranges.remove(&name);
+                if let Some(name) = self.ranges.take_back(id, range) {
                     self.hub.unwant_range(name, now);
                 }
             }
             Wish::Seek { core, bytes } => {
                 if let Some(&id) = self.ids.get(&core) {
                     let name = self.hub.want_seek(id, bytes, now);
-                    self.seeks.insert(name, (id, bytes));
-                    self.seek_ids.insert((id, bytes), name);
+                    self.seeks.insert(id, bytes, name);
                 }
             }
             Wish::ForgetSeek { core, bytes } => {
                 let Some(&id) = self.ids.get(&core) else { return };
-                if let Some(name) = self.seek_ids.remove(&(id, bytes)) {
-                    self.seeks.remove(&name);
+                if let Some(name) = self.seeks.take_back(id, bytes) {
                     self.hub.unwant_seek(name, now);
                 }
             }
@@ -308,16 +311,20 @@ impl Pump {
         self.drain();
         let Some(handle) = self.cores.remove(&id) else { return };
         handle.set_reach(|reach| *reach = Reach::default());
-        self.ranges.retain(|_, (core, _)| *core != id);
-        self.range_ids.retain(|(core, _), _| *core != id);
-        self.seeks.retain(|_, (core, _)| *core != id);
-        self.seek_ids.retain(|(core, _), _| *core != id);
+        self.ranges.forget(id);
+        self.seeks.forget(id);
     }
 
     /// Passes on what the hub has to say until it has nothing more.
     fn drain(&mut self) {
         let now = Instant::now();
         self.transmit(now);
+        while let Some(fork) = self.hub.poll_fork() {
+            if let Err(fork) = self.forks.ask(fork) {
+                // There is no such thread: better late than never.
+                self.hub.handle_stored(fork.store(), now);
+            }
+        }
         while let Some(event) = self.hub.poll_event() {
             self.on_hub(event, now);
         }
@@ -341,14 +348,12 @@ impl Pump {
                 self.handle(core, CoreHandle::on_version);
             }
             HubEvent::RangeDone { core, range } => {
-                if let Some((id, range)) = self.ranges.remove(&range) {
-                    self.range_ids.remove(&(id, range));
+                if let Some(range) = self.ranges.take(range) {
                     self.handle(core, |h| h.on_range(range));
                 }
             }
             HubEvent::Seeked { core, seek, .. } => {
-                if let Some((id, bytes)) = self.seeks.remove(&seek) {
-                    self.seek_ids.remove(&(id, bytes));
+                if let Some(bytes) = self.seeks.take(seek) {
                     self.handle(core, |h| h.on_seek(bytes));
                 }
             }
@@ -375,10 +380,13 @@ impl Pump {
                 self.handle(core, |h| {
                     let key = crate::key::short(&h.key().0);
                     tracing::error!(core = %key, length, "its writer has signed two histories");
-                    h.on_two_histories(length);
+                    h.on_two_histories();
                 });
             }
-            HubEvent::CoreAsked { discovery } => self.opener.ask(discovery),
+            HubEvent::CoreAsked { discovery } => {
+                // Without the thread nothing is found, and the hub refuses it in time.
+                let _ = self.opener.ask(discovery);
+            }
             HubEvent::Heard { core, empty } => {
                 self.handle(core, |h| h.set_reach(|reach| reach.empty = empty));
             }

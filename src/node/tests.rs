@@ -2,7 +2,6 @@
 
 use super::forget::tests::forget;
 use super::*;
-use std::ops::Range;
 use std::time::Instant;
 
 async fn node(dir: &Path) -> Arc<Node> {
@@ -119,12 +118,24 @@ async fn what_is_about_to_be_named_is_no_garbage_while_the_drive_is_in_use() {
     assert_eq!(used.blobs().unwrap().length(), 2);
     let garbage = async || {
         let stored = node.stored_drive(key).await.unwrap().unwrap();
-        node.garbage(&stored, Keep::Newest(1), &mut Survey::default()).await.unwrap().blocks
+        let mut survey = Survey::default();
+        node.garbage(&stored, Keep::Newest(1), &mut survey, None).await.unwrap().blocks
     };
+    let only = std::slice::from_ref(&(1..2));
     assert_eq!(garbage().await, []);
+    // Who has the drive alone knows that nobody is about to.
+    {
+        let alone = node.turn_to_clear(key).await.unwrap();
+        let stored = node.stored_drive(key).await.unwrap().unwrap();
+        let all = node
+            .garbage(&stored, Keep::Newest(1), &mut Survey::default(), Some(&alone))
+            .await
+            .unwrap();
+        assert_eq!(all.blocks, only);
+    }
     drop((drive, used));
     // Whoever wrote it has gone without giving it a name.
-    assert_eq!(garbage().await, [Range { start: 1, end: 2 }]);
+    assert_eq!(garbage().await, only);
     node.shutdown().await;
 }
 

@@ -124,8 +124,12 @@ impl Folder {
         (self.state, self.replace) = (State::Followed, false);
         self.root.adopt(look.identity);
         if changed {
-            let path = self.root.path().to_path_buf();
-            ledger.set_root(&SharedRoot { path, identity: look.identity })?;
+            let root = SharedRoot { path: self.root.path().to_path_buf(), identity: look.identity };
+            // That waits until all that was noted of the files is on the disk. They can be read again, but of what is
+            // mounted only the notes tell that it was there.
+            if ledger.root()?.as_ref() != Some(&root) || !ledger.crossed()?.is_empty() {
+                ledger.set_root(&root)?;
+            }
         }
         Ok(back.then(|| format!("{path} is back and followed again")))
     }

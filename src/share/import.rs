@@ -12,28 +12,20 @@ mod mounted;
 
 pub use changes::{is_below, paths_below, topmost};
 
-use super::ledger::{Ledger, Seen, head, print};
+use super::content::{Contents, SECRET, Stored, UNSTEADY, Wanted, now_ns};
+use super::ledger::{Ledger, Seen};
 use super::place::locate;
 use super::rules::Rules;
-use super::scan::{Local, LocalKind, open_file};
-use super::stores::is_store_database;
-use crate::hyper::blobs::{BlobError, BlobId, Writer};
+use super::scan::{Local, LocalKind, Look};
+use crate::hyper::blobs::{BlobError, BlobId};
 use crate::hyper::drive::{Drive, DriveError, DriveIndex, Entry, File, Found, Leaf};
 use crate::path::DrivePath;
 use changes::Change;
-use std::fs;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Entries or bytes after which what was imported so far is published, so that a long import shows up.
 const GROUP_ENTRIES: usize = 20_000;
 const GROUP_BYTES: u64 = 1 << 30;
-
-/// Why the database of a store is left out.
-pub const SECRET: &str = "this is the database of a store of drives: secret keys are never shared";
 
 /// How far the folder is believed when names are missing in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,56 +120,117 @@ impl Import<'_> {
 
     fn apply(
         &self,
-        changes: Vec<Change>,
+        mut changes: Vec<Change>,
         whole: bool,
         report: &mut Report,
     ) -> Result<(), DriveError> {
         let total = changes.iter().map(Change::size).sum();
         let mut done = 0;
-        let mut changes = changes.into_iter().peekable();
-        while changes.peek().is_some() && !(self.cancelled)() {
-            let mut outcomes: Vec<(DrivePath, Outcome)> = Vec::new();
-            let group_end = done + GROUP_BYTES;
-            let mut writer = self.drive.blobs().writer()?;
-            while outcomes.len() < GROUP_ENTRIES && done < group_end && !(self.cancelled)() {
-                let Some(change) = changes.next() else { break };
-                let before = done;
-                done += change.size();
+        while !changes.is_empty() && !(self.cancelled)() {
+            let before = done;
+            let fits = changes.iter().take(GROUP_ENTRIES).take_while(|change| {
+                let fits = done < before + GROUP_BYTES;
+                done += if fits { change.size() } else { 0 };
+                fits
+            });
+            let rest = changes.split_off(fits.count());
+            let group = std::mem::replace(&mut changes, rest);
+            let mut stored =
+                self.contents(&group, &|read| (self.progress)(before + read, total))?;
+            let mut outcomes: Vec<(DrivePath, Outcome)> = Vec::with_capacity(group.len());
+            for change in group {
                 let outcome = match change {
                     Change::Remove(path) => (path, Outcome::Remove),
                     Change::Keep(path) => (path, Outcome::Keep),
                     Change::Let(path) => (path, Outcome::Let),
                     Change::Write(local) => {
-                        let mut told = |read: u64| (self.progress)(before + read, total);
-                        match self.write(&local, &mut writer, &mut told) {
-                            Ok(Some(outcome)) => {
-                                if whole || self.index.lookup(&local.path).is_none() {
-                                    report.count_private(&local);
-                                }
-                                (local.path, outcome)
-                            }
-                            Ok(None) => {
-                                let full = locate(self.rules.folder(), &local.path);
-                                report.skipped.push((full, SECRET.into()));
-                                (local.path, Outcome::Remove)
-                            }
-                            Err(BlobError::Input(error)) => {
-                                let full = locate(self.rules.folder(), &local.path);
-                                report.skipped.push((full, error.to_string()));
-                                continue;
-                            }
-                            Err(error) => return Err(error.into()),
+                        let Some(outcome) = self.written(&local, &mut stored, report) else {
+                            continue;
+                        };
+                        let new = || self.index.lookup(&local.path).is_none();
+                        if !matches!(outcome, Outcome::Remove) && (whole || new()) {
+                            report.count_private(&local);
                         }
+                        (local.path, outcome)
                     }
                 };
                 outcomes.push(outcome);
-                (self.progress)(done, total);
             }
-            writer.flush()?;
-            drop(writer);
+            (self.progress)(done, total);
             self.publish(outcomes, report)?;
         }
         Ok(())
+    }
+
+    /// The contents of the files of a group, in the drive by now.
+    fn contents(
+        &self,
+        group: &[Change],
+        progress: &dyn Fn(u64),
+    ) -> Result<std::vec::IntoIter<Option<Stored>>, BlobError> {
+        let files = group.iter().filter_map(|change| match change {
+            Change::Write(local) if matches!(local.kind, LocalKind::File { .. }) => Some(local),
+            _ => None,
+        });
+        let mut wanted = Vec::with_capacity(group.len());
+        wanted.extend(files.map(|local| Wanted { local, old: self.old_content(local) }));
+        if wanted.is_empty() {
+            return Ok(Vec::new().into_iter());
+        }
+        let contents = Contents {
+            blobs: self.drive.blobs(),
+            ledger: self.ledger,
+            folder: self.rules.folder(),
+            progress,
+            cancelled: self.cancelled,
+            all_or_nothing: false,
+        };
+        Ok(contents.store(self.drive.blobs().writer()?, &wanted)?.into_iter())
+    }
+
+    fn old_content(&self, local: &Local) -> Option<BlobId> {
+        match self.index.lookup(&local.path) {
+            Some(Found::File(file)) => file.blob(),
+            _ => None,
+        }
+    }
+
+    /// What becomes of a local file or link; nothing of what is left out. Files have their contents from `stored`.
+    fn written(
+        &self,
+        local: &Local,
+        stored: &mut impl Iterator<Item = Option<Stored>>,
+        report: &mut Report,
+    ) -> Option<Outcome> {
+        let mut skip = |why: String| {
+            report.skipped.push((locate(self.rules.folder(), &local.path), why));
+        };
+        let (entry, seen) = match &local.kind {
+            LocalKind::Symlink { target } => {
+                let mut entry = Entry::symlink(target.clone());
+                entry.set_mtime_ms(local.mtime_ms);
+                (entry, Seen::of(&local.stamp, now_ns()))
+            }
+            LocalKind::File { .. } => match stored.next().flatten()? {
+                Stored::Blob(id, look, seen) => (file_entry(id, &look), seen),
+                Stored::Secret => {
+                    skip(SECRET.into());
+                    return Some(Outcome::Remove);
+                }
+                Stored::Unsteady => {
+                    skip(UNSTEADY.into());
+                    return None;
+                }
+                Stored::Unread(error) => {
+                    skip(error.to_string());
+                    return None;
+                }
+            },
+        };
+        Some(match is_entry_of(self.index, &local.path, &entry) {
+            true => Outcome::Same(seen),
+            false => Outcome::Put(Box::new(entry), seen),
+        })
     }
 
     /// Writes a group of entries as one change of the drive.
@@ -208,165 +261,27 @@ impl Import<'_> {
         }
         self.ledger.write().map_err(storage)
     }
-
-    /// What becomes of a local file or link; its content is in the writer or already in the drive. None for what must
-    /// never be shared.
-    fn write(
-        &self,
-        local: &Local,
-        writer: &mut Writer<'_>,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Option<Outcome>, BlobError> {
-        let seen = Seen::of(&local.stamp, now_ns());
-        let mut entry = match &local.kind {
-            LocalKind::Symlink { target } => Entry::symlink(target.clone()),
-            LocalKind::File { size } => match self.content(local, *size, writer, progress)? {
-                Some(id) => Entry::file(id),
-                None => return Ok(None),
-            },
-        };
-        if entry.linkname.is_none() {
-            entry.set_mode(local.mode as u16);
-        }
-        entry.set_mtime_ms(local.mtime_ms);
-        let same = match self.index.lookup(&local.path) {
-            Some(Found::File(file)) => is_entry(&Leaf::File(file.clone()), &entry),
-            Some(Found::Link(link)) => is_entry(&Leaf::Link(link.clone()), &entry),
-            _ => false,
-        };
-        Ok(Some(if same { Outcome::Same(seen) } else { Outcome::Put(Box::new(entry), seen) }))
-    }
-
-    /// The blob of a local file: that of its name as far as it is the same, one that the drive had, or a new one.
-    fn content(
-        &self,
-        local: &Local,
-        size: u64,
-        writer: &mut Writer<'_>,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Option<BlobId>, BlobError> {
-        let file = open_file(self.rules.folder(), &local.path).map_err(input)?;
-        let begins = head(&file, size).map_err(input)?;
-        if is_store_database(&begins, &file) {
-            return Ok(None);
-        }
-        let old = match self.index.lookup(&local.path) {
-            Some(Found::File(file)) => file.blob(),
-            _ => None,
-        };
-        let mut counted = Counted { file, read: 0, progress };
-        if let Some(old) = old
-            && let Some(id) = self.update(&old, writer, &mut counted)?
-        {
-            if id != old
-                && let Ok(print) = print(&counted.file, begins, size)
-            {
-                self.ledger.note_content(&print, &id);
-            }
-            return Ok(Some(id));
-        }
-        // A file that shrinks at this very moment has no print.
-        let print = if size > 0 { print(&counted.file, begins, size).ok() } else { None };
-        if let Some(print) = &print
-            && let Ok(Some(id)) = self.ledger.content(print)
-            && self.is_content(&id, size, &counted.file)
-        {
-            return Ok(Some(id));
-        }
-        if old.is_some() {
-            counted.seek(SeekFrom::Start(0)).map_err(input)?;
-        }
-        let id = writer.put(&mut counted)?;
-        if let Some(print) = &print {
-            self.ledger.note_content(print, &id);
-        }
-        Ok(Some(id))
-    }
-
-    /// What the drive says of the old content may be damaged: then it is written anew.
-    fn update(
-        &self,
-        old: &BlobId,
-        writer: &mut Writer<'_>,
-        content: &mut Counted<'_>,
-    ) -> Result<Option<BlobId>, BlobError> {
-        match writer.update(old, content) {
-            Err(BlobError::Damaged(_) | BlobError::MapVersion(_)) => Ok(None),
-            updated => updated,
-        }
-    }
-
-    /// Whether a blob, as far as it is here, has just the bytes of a local file.
-    fn is_content(&self, id: &BlobId, size: u64, local: &fs::File) -> bool {
-        const STEP: usize = 1 << 20;
-        let reader = self.drive.blobs().reader(*id, Some(size));
-        let mut offset = 0;
-        let mut buf = vec![0; STEP];
-        loop {
-            let Ok(n) = read_full_at(local, &mut buf, offset) else { return false };
-            let Ok(Some(pieces)) = reader.read_local(offset, n.max(1)) else { return false };
-            if n == 0 {
-                return offset == reader.size() && pieces.is_empty();
-            }
-            let mut left = &buf[..n];
-            for piece in pieces {
-                let Some((head, tail)) = left.split_at_checked(piece.len()) else { return false };
-                if head != piece {
-                    return false;
-                }
-                left = tail;
-            }
-            if !left.is_empty() {
-                return false;
-            }
-            offset += n as u64;
-        }
-    }
-}
-
-fn read_full_at(file: &fs::File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut n = 0;
-    while n < buf.len() {
-        match file.read_at(&mut buf[n..], offset + n as u64)? {
-            0 => break,
-            more => n += more,
-        }
-    }
-    Ok(n)
-}
-
-/// Reads a file and tells how far it is.
-struct Counted<'a> {
-    file: fs::File,
-    read: u64,
-    progress: &'a mut dyn FnMut(u64),
-}
-
-impl Read for Counted<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.file.read(buf)?;
-        self.read += n as u64;
-        (self.progress)(self.read);
-        Ok(n)
-    }
-}
-
-impl Seek for Counted<'_> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let at = self.file.seek(to)?;
-        if let SeekFrom::Start(_) = to {
-            self.read = at;
-        }
-        Ok(at)
-    }
-}
-
-fn input(error: io::Error) -> BlobError {
-    BlobError::Input(Arc::new(error))
 }
 
 fn storage(error: impl std::fmt::Display) -> DriveError {
     BlobError::from(crate::hyper::source::SourceError::Storage(error.to_string())).into()
+}
+
+/// The entry of a file as it was read.
+pub fn file_entry(id: BlobId, look: &Look) -> Entry {
+    let mut entry = Entry::file(id);
+    entry.set_mode(look.mode as u16);
+    entry.set_mtime_ms(look.mtime_ms);
+    entry
+}
+
+/// Whether the drive has this entry already.
+pub fn is_entry_of(index: &DriveIndex, path: &DrivePath, entry: &Entry) -> bool {
+    match index.lookup(path) {
+        Some(Found::File(file)) => is_entry(&Leaf::File(file.clone()), entry),
+        Some(Found::Link(link)) => is_entry(&Leaf::Link(link.clone()), entry),
+        _ => false,
+    }
 }
 
 /// Whether a name of the drive says all that `entry` does.
@@ -383,10 +298,6 @@ fn is_entry(leaf: &Leaf, entry: &Entry) -> bool {
 
 fn is_attributes(file: &File, entry: &Entry) -> bool {
     file.mode == entry.mode() && file.mtime_ms == entry.mtime_ms()
-}
-
-fn now_ns() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i64
 }
 
 #[cfg(test)]

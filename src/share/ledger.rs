@@ -13,7 +13,7 @@
 use super::root::Identity;
 use super::scan::Stamp;
 use crate::codec::{Put, Reader};
-use crate::crypto::hash;
+use crate::crypto::hash::{self, Hash};
 use crate::hyper::blobs::BlobId;
 use crate::hyper::core::storage::{Durability, Result, Storage, Table, Writes};
 use crate::key::CoreKey;
@@ -36,6 +36,9 @@ const PRINT_BYTES: u64 = 1 << 16;
 /// A file that changed this shortly before it was looked at may change again without another change time.
 pub const RACY_NS: i64 = 2_000_000_000;
 
+/// Contents of one print that are kept in mind: each may be compared with a file.
+const MAX_ALIKE: usize = 16;
+
 /// Tells contents apart that are worth comparing.
 pub type Print = [u8; 16];
 
@@ -52,6 +55,11 @@ impl Seen {
     pub fn of(stamp: &Stamp, now_ns: i64) -> Self {
         let fresh = now_ns.saturating_sub(stamp.ctime_ns) < RACY_NS;
         Self { ino: stamp.file.ino, ctime_ns: if fresh { 0 } else { stamp.ctime_ns } }
+    }
+
+    /// It is another one by now, whatever it looks like.
+    pub fn unsure(stamp: &Stamp) -> Self {
+        Self { ino: stamp.file.ino, ctime_ns: 0 }
     }
 
     /// Whether a file with this stamp has not been touched since.
@@ -77,10 +85,39 @@ pub struct Ledger {
 #[derive(Default)]
 struct State {
     writes: Writes,
-    /// First bytes of a print → first block. Loaded when it is first asked for.
-    contents: Option<HashMap<u64, u64>>,
+    /// Loaded when it is first asked for.
+    contents: Option<Known>,
     /// Names of inodes that have several.
     links: HashMap<u64, Linked>,
+}
+
+/// First bytes of a print → first block.
+#[derive(Default)]
+struct Known {
+    newest: HashMap<u64, u64>,
+    /// Older ones of the same print, oldest first: files that differ in the middle alone.
+    older: HashMap<u64, Vec<u64>>,
+}
+
+impl Known {
+    fn insert(&mut self, print: u64, block: u64) {
+        let Some(before) = self.newest.insert(print, block).filter(|before| *before != block)
+        else {
+            return;
+        };
+        let older = self.older.entry(print).or_default();
+        older.retain(|known| *known != block);
+        if older.len() + 1 >= MAX_ALIKE {
+            older.remove(0);
+        }
+        older.push(before);
+    }
+
+    /// Newest first.
+    fn of(&self, print: u64) -> Vec<u64> {
+        let older = self.older.get(&print).into_iter().flatten().rev();
+        self.newest.get(&print).into_iter().chain(older).copied().collect()
+    }
 }
 
 #[derive(Default)]
@@ -149,27 +186,30 @@ impl Ledger {
         self.lock().writes.delete(Table::Records, key);
     }
 
-    /// A content of this print that the drive had once.
-    pub fn content(&self, print: &Print) -> Result<Option<BlobId>> {
+    /// Contents of this print that the drive had once, newest first.
+    pub fn contents(&self, print: &Print) -> Result<Vec<BlobId>> {
         let mut state = self.lock();
         if state.contents.is_none() {
-            let found = self.storage.scan(Table::Records, &self.record(b'c', b""))?;
-            let content = |(key, value): (Vec<u8>, Vec<u8>)| {
-                let block = u64::from_be_bytes(*key.last_chunk()?);
-                Some((short(value.first_chunk()?), block))
-            };
-            state.contents = Some(found.into_iter().filter_map(content).collect());
+            let mut known = Known::default();
+            for (key, value) in self.storage.scan(Table::Records, &self.record(b'c', b""))? {
+                if let (Some(block), Some(print)) = (key.last_chunk(), value.first_chunk()) {
+                    known.insert(short(print), u64::from_be_bytes(*block));
+                }
+            }
+            state.contents = Some(known);
         }
-        let block =
-            state.contents.as_ref().and_then(|contents| contents.get(&short(print)).copied());
-        let Some(block) = block else { return Ok(None) };
-        let key = self.record(b'c', &block.to_be_bytes());
-        let value = match state.writes.get(Table::Records, &key) {
-            Some(pending) => pending.cloned(),
-            None => self.storage.get(Table::Records, &key)?,
-        };
-        let found = value.and_then(|value| decode_content(block, &value));
-        Ok(found.filter(|(known, _)| known == print).map(|(_, id)| id))
+        let blocks = state.contents.as_ref().map(|known| known.of(short(print)));
+        let mut found = Vec::new();
+        for block in blocks.unwrap_or_default() {
+            let key = self.record(b'c', &block.to_be_bytes());
+            let value = match state.writes.get(Table::Records, &key) {
+                Some(pending) => pending.cloned(),
+                None => self.storage.get(Table::Records, &key)?,
+            };
+            let content = value.and_then(|value| decode_content(block, &value));
+            found.extend(content.filter(|(known, _)| known == print).map(|(_, id)| id));
+        }
+        Ok(found)
     }
 
     pub fn note_content(&self, print: &Print, id: &BlobId) {
@@ -288,10 +328,18 @@ pub fn print(file: &File, head: Vec<u8>, size: u64) -> io::Result<Print> {
         file.read_exact_at(&mut end, size - last as u64)?;
         ends.extend(end);
     }
-    let whole = hash::hash(&[&size.to_le_bytes(), &ends]);
+    Ok(print_in(&hash::hash(&[&size.to_le_bytes(), &ends])))
+}
+
+/// Hashes of contents that are no longer than their ends, and so of all of them; their prints are a part of these.
+pub fn whole_hashes(contents: &[impl AsRef<[u8]>]) -> Vec<Hash> {
+    hash::hashes(contents, |content| (content.len() as u64).to_le_bytes())
+}
+
+pub fn print_in(hash: &Hash) -> Print {
     let mut print = [0; 16];
-    print.copy_from_slice(&whole[..16]);
-    Ok(print)
+    print.copy_from_slice(&hash[..16]);
+    print
 }
 
 fn short(print: &Print) -> u64 {
@@ -344,6 +392,19 @@ mod tests {
     }
 
     #[test]
+    fn of_contents_with_one_print_the_newest_are_kept_in_mind() {
+        let mut known = Known::default();
+        for block in 0..30 {
+            known.insert(1, block);
+            known.insert(2, 7);
+        }
+        assert_eq!(known.of(1), (30 - MAX_ALIKE as u64..30).rev().collect::<Vec<_>>());
+        assert_eq!((known.of(2), known.of(3)), (vec![7], vec![]));
+        known.insert(1, 20);
+        assert_eq!((known.of(1)[0], known.of(1).len()), (20, MAX_ALIKE));
+    }
+
+    #[test]
     fn what_was_noted_comes_back_and_each_drive_has_its_own() {
         let storage = memory();
         let ledger = Ledger::new(storage.clone(), CoreKey([1; 32]));
@@ -364,16 +425,16 @@ mod tests {
 
         let again = Ledger::new(storage.clone(), CoreKey([1; 32]));
         assert_eq!(again.seen(&path("/a")).unwrap(), Some(seen));
-        assert_eq!(again.content(&[3; 16]).unwrap(), Some(id));
+        assert_eq!(again.contents(&[3; 16]).unwrap(), [id]);
         let near = [3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4];
-        assert_eq!(again.content(&near).unwrap(), None);
+        assert_eq!(again.contents(&near).unwrap(), []);
         assert_eq!(again.crossed().unwrap(), BTreeMap::from([(path("/m"), Some(here))]));
         again.forget_crossed().unwrap();
         assert!(again.crossed().unwrap().is_empty());
         let other = Ledger::new(storage.clone(), CoreKey([2; 32]));
         assert_eq!(
-            (other.seen(&path("/a")).unwrap(), other.content(&[3; 16]).unwrap()),
-            (None, None)
+            (other.seen(&path("/a")).unwrap(), other.contents(&[3; 16]).unwrap()),
+            (None, vec![])
         );
 
         let dir = tempfile::tempdir().unwrap();

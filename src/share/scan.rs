@@ -5,8 +5,6 @@ use super::rules::{Judge, Rules, Verdict};
 use super::stores::FileId;
 use crate::codec::MAX_INT;
 use crate::path::DrivePath;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
-use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -45,6 +43,49 @@ pub struct Stamp {
     pub ctime_ns: i64,
     /// How many names the inode has, in the folder or elsewhere.
     pub names: u64,
+}
+
+/// What a file is when it is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Milliseconds since 1970.
+    pub mtime_ms: i64,
+    pub stamp: Stamp,
+}
+
+impl Look {
+    /// # Errors
+    /// When it is no file any more.
+    pub fn at(file: &fs::File) -> io::Result<Self> {
+        let meta = file.metadata()?;
+        match meta.is_file() {
+            true => Ok(Self::of(&meta)),
+            false => Err(io::Error::other("it is no file any more")),
+        }
+    }
+
+    fn of(meta: &fs::Metadata) -> Self {
+        let mtime_ms = milliseconds(meta.mtime(), meta.mtime_nsec());
+        Self { size: meta.size(), mode: meta.mode() & 0o777, mtime_ms, stamp: Stamp::of(meta) }
+    }
+}
+
+impl Local {
+    /// Bytes of the content; none for a link.
+    pub fn size(&self) -> u64 {
+        match self.kind {
+            LocalKind::File { size } => size,
+            LocalKind::Symlink { .. } => 0,
+        }
+    }
+
+    /// What it was when it was found.
+    pub fn look(&self) -> Look {
+        Look { size: self.size(), mode: self.mode, mtime_ms: self.mtime_ms, stamp: self.stamp }
+    }
 }
 
 impl Stamp {
@@ -147,9 +188,8 @@ pub fn scan_by(rules: &Rules, start: &DrivePath) -> Scan {
             continue;
         }
         if let Some(kind) = kind(&full, &meta, &mut result) {
-            let mtime_ms = milliseconds(meta.mtime(), meta.mtime_nsec());
             let private = meta.is_file() && (hidden || meta.mode() & OTHERS_READ == 0);
-            let (mode, stamp) = (meta.mode() & 0o777, Stamp::of(&meta));
+            let Look { mode, mtime_ms, stamp, .. } = Look::of(&meta);
             result.found.push(Local { path, kind, mode, mtime_ms, stamp, private });
         }
     }
@@ -191,8 +231,16 @@ fn kind(full: &Path, meta: &fs::Metadata, result: &mut Scan) -> Option<LocalKind
 
 /// Those of `folders` below which nothing was found.
 fn without_content(mut folders: Vec<DrivePath>, scan: &Scan) -> Vec<DrivePath> {
-    let filled = scan.found.iter().map(|local| &local.path).chain(&scan.unknown);
-    let mut filled: BTreeSet<DrivePath> = filled.filter_map(DrivePath::parent).collect();
+    let names = scan.found.iter().map(|local| &local.path).chain(&scan.unknown);
+    let (mut filled, mut last) = (BTreeSet::new(), None);
+    for path in names {
+        // Names of one folder follow each other.
+        let above = path.as_str().rsplit_once('/').map(|(above, _)| above);
+        if above != last {
+            filled.extend(path.parent());
+            last = above;
+        }
+    }
     // Deeper ones first, so that a folder that holds an empty one is not empty itself.
     folders.sort_by_key(|folder| std::cmp::Reverse(folder.names().count()));
     let mut empty = Vec::new();
@@ -213,28 +261,6 @@ fn within_folders(folder: &Path, path: &DrivePath) -> bool {
         // What cannot be looked at is judged when it is read.
         fs::symlink_metadata(locate(folder, &above)).map_or(true, |meta| meta.is_dir())
     })
-}
-
-/// Opens a file of the folder for reading. What was a file when it was looked at may be a link or a pipe by now:
-/// links are not followed, in no part of the path, and nothing waits for a writer.
-pub fn open_file(folder: &Path, path: &DrivePath) -> io::Result<fs::File> {
-    let below = path.as_str().trim_start_matches('/');
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let opened = openat(CWD, folder, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .and_then(|folder| openat2(&folder, below, flags, Mode::empty(), resolve));
-    let file = match opened {
-        // Linux before 5.6, or a sandbox that does not know the call.
-        Err(Errno::NOSYS | Errno::PERM) => {
-            openat(CWD, locate(folder, path), flags | OFlags::NOFOLLOW, Mode::empty())
-        }
-        opened => opened,
-    };
-    let file = fs::File::from(file.map_err(io::Error::from)?);
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::other("it is no file any more")),
-    }
 }
 
 /// A file's time; one that no JavaScript number can hold is the nearest that can.
@@ -267,25 +293,6 @@ mod tests {
 
     fn paths(scan: &Scan) -> Vec<&str> {
         scan.found.iter().map(|l| l.path.as_str()).collect()
-    }
-
-    #[test]
-    fn what_became_a_link_or_a_pipe_is_not_opened() {
-        let dir = tempfile::tempdir().unwrap();
-        let (folder, outside) = (dir.path().join("shared"), dir.path().join("outside"));
-        fs::create_dir_all(folder.join("real")).unwrap();
-        fs::create_dir(&outside).unwrap();
-        fs::write(outside.join("secret"), "mine").unwrap();
-        fs::write(folder.join("real/file"), "shown").unwrap();
-        std::os::unix::fs::symlink(outside.join("secret"), folder.join("link")).unwrap();
-        std::os::unix::fs::symlink(&outside, folder.join("dir")).unwrap();
-        let pipe = folder.join("pipe");
-        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let open = |name| open_file(&folder, &DrivePath::from_user(name).unwrap());
-        assert_eq!(io::read_to_string(open("/real/file").unwrap()).unwrap(), "shown");
-        for name in ["/link", "/dir/secret", "/pipe", "/real", "/none"] {
-            assert!(open(name).is_err(), "{name}");
-        }
     }
 
     #[test]

@@ -58,9 +58,14 @@ fn begins_as_database(path: &Path) -> bool {
     read.is_ok() && head == DATABASE
 }
 
+/// Whether what a file begins with is that of a database, of a store or another.
+pub fn may_be_database(head: &[u8]) -> bool {
+    head.starts_with(DATABASE)
+}
+
 /// Whether a file is the database of a store, under whatever name. `head` is what it begins with.
 pub fn is_store_database(head: &[u8], file: &File) -> bool {
-    if !head.starts_with(DATABASE) {
+    if !may_be_database(head) {
         return false;
     }
     let mut found = [false; PARTS.len()];

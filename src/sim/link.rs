@@ -1,9 +1,8 @@
 //! One direction of a path.
 //!
 //! A datagram first waits for the bottleneck (rate and tail-drop queue), then travels (latency, jitter), and may be lost,
-//! doubled or held back on the way.
+//! doubled or held back on the way. A link says when it arrives; who carries it there is [`Net`](super::Net).
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -57,53 +56,39 @@ pub struct LinkStats {
     pub oversized: u64,
 }
 
-/// A link that carries values of type `T`, each standing for a datagram.
 #[derive(Debug)]
-pub struct Link<T> {
+pub struct Link {
     pub cfg: LinkConfig,
     pub stats: LinkStats,
     rng: StdRng,
-    /// When the bottleneck has sent everything that waits, and what is left of it below a nanosecond.
+    /// When the bottleneck has sent everything that waits.
     free_at: Option<Instant>,
     last_arrival: Option<Instant>,
-    under_way: BTreeMap<(Instant, u64), T>,
-    count: u64,
 }
 
-impl<T: Clone> Link<T> {
+impl Link {
     pub fn new(cfg: LinkConfig, seed: u64) -> Self {
-        Self {
-            cfg,
-            stats: LinkStats::default(),
-            rng: StdRng::seed_from_u64(seed),
-            free_at: None,
-            last_arrival: None,
-            under_way: BTreeMap::new(),
-            count: 0,
-        }
+        let rng = StdRng::seed_from_u64(seed);
+        Self { cfg, stats: LinkStats::default(), rng, free_at: None, last_arrival: None }
     }
 
-    /// Puts a datagram of `size` bytes on the link.
-    pub fn send(&mut self, now: Instant, size: usize, datagram: T) {
+    /// Puts a datagram of `size` bytes on the link: when it arrives, and when its double does.
+    pub fn send(&mut self, now: Instant, size: usize) -> [Option<Instant>; 2] {
         self.stats.sent += 1;
         if size > self.cfg.max_datagram {
             self.stats.oversized += 1;
-            return;
+            return [None; 2];
         }
         let Some(leaves) = self.pass_bottleneck(now, size + self.cfg.overhead) else {
             self.stats.overflowed += 1;
-            return;
+            return [None; 2];
         };
         if self.rng.random_bool(self.cfg.loss) {
             self.stats.lost += 1;
-            return;
+            return [None; 2];
         }
-        let copies = 1 + u32::from(self.rng.random_bool(self.cfg.duplicate));
-        for _ in 0..copies {
-            let at = self.arrival(leaves);
-            self.count += 1;
-            self.under_way.insert((at, self.count), datagram.clone());
-        }
+        let doubled = self.rng.random_bool(self.cfg.duplicate);
+        [Some(self.arrival(leaves)), doubled.then(|| self.arrival(leaves))]
     }
 
     fn pass_bottleneck(&mut self, now: Instant, bytes: usize) -> Option<Instant> {
@@ -126,16 +111,5 @@ impl<T: Clone> Link<T> {
         let at = self.last_arrival.map_or(at, |last| last.max(at));
         self.last_arrival = Some(at);
         at
-    }
-
-    /// When the next datagram arrives.
-    pub fn next_arrival(&self) -> Option<Instant> {
-        self.under_way.first_key_value().map(|((at, _), _)| *at)
-    }
-
-    /// The next datagram that has arrived.
-    pub fn receive(&mut self, now: Instant) -> Option<T> {
-        self.next_arrival().filter(|at| *at <= now)?;
-        self.under_way.pop_first().map(|(_, datagram)| datagram)
     }
 }

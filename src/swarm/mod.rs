@@ -22,6 +22,7 @@ mod event;
 pub mod hyperdht;
 mod lifecycle;
 mod peer_info;
+mod peers;
 mod reachability;
 mod retry;
 mod room;
@@ -30,6 +31,7 @@ pub mod secret_stream;
 #[cfg(test)]
 mod tests;
 mod topic;
+mod topics;
 pub mod udx;
 
 pub use connections::ConnId;
@@ -42,14 +44,15 @@ use crate::crypto::KeyPair;
 use crate::key::{PublicKey, Topic};
 use connections::{Connection, Connections, Phase};
 use hyperdht::{DhtConfig, DhtEvent, HyperDht};
-use peer_info::{PeerInfo, Peers};
+use peer_info::PeerInfo;
+use peers::Peers;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use topic::Topics;
+use topics::Topics;
 use udx::{Udx, UdxConfig};
 
 /// One UDP socket of the driver, by number.

@@ -1,48 +1,17 @@
-//! What is remembered of each peer, and who is dialled next.
-//!
-//! A record says how often a peer failed in a row (`attempts`), whether it ever worked (`proven`) and
+//! What is remembered of one peer: how often it failed in a row (`attempts`), whether it ever worked (`proven`) and
 //! where it is in its circle: found → queued → dialled → connected → lost → waiting → queued again.
-//! The queue gives the higher priority first and is random inside one priority, so that peers of one
-//! topic do not all dial the same server first.
 //!
 //! | attempts | 0 | 1 | 2 | 3 | more |
 //! |---|---|---|---|---|---|
 //! | priority | normal | very high | high | low | not queued |
 //!
-//! Source: hyperswarm/lib/peer-info.js, hyperswarm/index.js:_handlePeer, _requeue
+//! Source: hyperswarm/lib/peer-info.js
 
-use super::retry::{Delay, RetryTimer};
-use crate::key::{PublicKey, Topic};
-use rand::Rng;
-use rand::rngs::StdRng;
+use crate::key::Topic;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddrV4;
-use std::time::{Duration, Instant};
-
-/// Records kept. One round of one topic brings up to 1024, all of which a stranger may have invented. When
-/// there is no room, those that nothing is to be done for make it.
-const MAX_PEERS: usize = 4096;
-
-/// Memberships (a peer found under a topic) remembered, of all peers together. Those of connected peers are
-/// kept beyond it, or topics that they serve would look for peers for ever.
-const MAX_MEMBERSHIPS: usize = 65_536;
-
-/// Memberships of one peer: somebody may share many drives, but not name every peer under all of ours.
-const MAX_TOPICS: usize = 16_384;
-
-/// A connection that lasted this long was a good one: failures before it are forgotten.
-const MIN_CONNECTION_TIME: Duration = Duration::from_secs(15);
-
-/// Failures in a row after which a peer is left alone until it is found again.
-const MAX_ATTEMPTS: u32 = 3;
-
-/// The same for an explicit peer, dialled again at shorter intervals meanwhile.
-const MAX_EXPLICIT_ATTEMPTS: u32 = 5;
-
-/// A peer that was given up may be tried again this long after its last failure if a quick lookup,
-/// which repeats within seconds, still finds it.
-const GIVEN_UP_PAUSE: Duration = Duration::from_secs(30);
+use std::time::Instant;
 
 /// Order of dialling; higher first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,18 +34,18 @@ pub struct PeerInfo {
     pub explicit: bool,
     /// Why the last dial failed, until one succeeds.
     pub failure: Option<String>,
-    attempts: u32,
-    proven: bool,
+    pub(super) attempts: u32,
+    pub(super) proven: bool,
     /// In the dial queue, under this number.
-    queued: Option<(Reverse<Priority>, u64)>,
+    pub(super) queued: Option<(Reverse<Priority>, u64)>,
     /// In the retry timer.
-    waiting: bool,
+    pub(super) waiting: bool,
     /// Its last connection was dialled by us.
-    client: bool,
-    connected: bool,
-    connected_at: Option<Instant>,
-    disconnected_at: Option<Instant>,
-    banned_until: Option<Instant>,
+    pub(super) client: bool,
+    pub(super) connected: bool,
+    pub(super) connected_at: Option<Instant>,
+    pub(super) disconnected_at: Option<Instant>,
+    pub(super) banned_until: Option<Instant>,
 }
 
 impl PeerInfo {
@@ -95,459 +64,17 @@ impl PeerInfo {
         self.queued.is_some()
     }
 
-    fn is_banned(&self, now: Instant) -> bool {
+    pub fn is_banned(&self, now: Instant) -> bool {
         self.banned_until.is_some_and(|until| until > now)
     }
 
     /// As if never met.
-    fn reset(&mut self) {
+    pub fn reset(&mut self) {
         (self.client, self.proven, self.attempts) = (false, false, 0);
     }
 
-    fn is_forgettable(&self, now: Instant) -> bool {
+    pub fn is_forgettable(&self, now: Instant) -> bool {
         let kept = self.explicit || self.waiting || self.connected || self.queued.is_some();
         !kept && !self.is_banned(now)
-    }
-}
-
-/// Whom to dial.
-#[derive(Debug)]
-pub struct Dial {
-    pub remote: PublicKey,
-    pub relay_addresses: Vec<SocketAddrV4>,
-    pub explicit: bool,
-}
-
-/// Every known peer, the dial queue and the retry timer.
-#[derive(Debug)]
-pub struct Peers {
-    /// Never dialled, never accepted.
-    own: PublicKey,
-    peers: BTreeMap<PublicKey, PeerInfo>,
-    queue: BTreeMap<(Reverse<Priority>, u64), PublicKey>,
-    timer: RetryTimer,
-    /// Topics of all peers, counted once for each.
-    memberships: usize,
-}
-
-impl Peers {
-    pub fn new(own: PublicKey, rng: &mut StdRng) -> Self {
-        let timer = RetryTimer::new(rng);
-        Self { own, peers: BTreeMap::new(), queue: BTreeMap::new(), timer, memberships: 0 }
-    }
-
-    pub fn get(&self, key: &PublicKey) -> Option<&PeerInfo> {
-        self.peers.get(key)
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &PeerInfo> {
-        self.peers.values()
-    }
-
-    /// A dial failed.
-    pub fn failed(&mut self, key: &PublicKey, why: &str) {
-        if let Some(peer) = self.peers.get_mut(key) {
-            peer.failure = Some(why.to_string());
-        }
-    }
-
-    /// Peers known.
-    pub fn len(&self) -> usize {
-        self.peers.len()
-    }
-
-    /// Peers waiting for a free dial.
-    pub fn queued(&self) -> usize {
-        self.queue.len()
-    }
-
-    /// Whether a peer of `topic` waits for a free dial.
-    pub fn is_queued(&self, topic: &Topic) -> bool {
-        let shares = |key| self.peers.get(key).is_some_and(|peer| peer.topics.contains(topic));
-        self.queue.values().any(shares)
-    }
-
-    /// Number of explicit peers.
-    pub fn explicit(&self) -> usize {
-        self.peers.values().filter(|peer| peer.explicit).count()
-    }
-
-    /// Whether a connection with `key` is refused.
-    pub fn is_refused(&self, key: &PublicKey, now: Instant) -> bool {
-        *key == self.own || self.peers.get(key).is_some_and(|peer| peer.is_banned(now))
-    }
-
-    /// A lookup of `topic` found `key`. A `quick` lookup, repeated within seconds, does not make a peer
-    /// that just failed look new.
-    pub fn found(
-        &mut self,
-        key: PublicKey,
-        relay_addresses: Vec<SocketAddrV4>,
-        topic: Topic,
-        quick: bool,
-        now: Instant,
-        rng: &mut StdRng,
-    ) {
-        let Some(peer) = self.upsert(key, now) else { return };
-        let connected = peer.connected;
-        let moved = peer.relay_addresses != relay_addresses;
-        peer.relay_addresses = relay_addresses;
-        self.note_membership(key, topic);
-        let Some(peer) = self.peers.get_mut(&key).filter(|_| !connected) else { return };
-        let rested = peer.disconnected_at.is_none_or(|at| now >= at + GIVEN_UP_PAUSE);
-        let fresh = !quick || moved || (!peer.waiting && rested);
-        if fresh && (!peer.client || peer.priority() < Priority::Normal) {
-            peer.reset();
-        } else if peer.waiting {
-            return;
-        }
-        self.enqueue(key, now, rng);
-    }
-
-    /// Keeps a connection to `key` until [`Self::leave_explicit`].
-    pub fn join_explicit(&mut self, key: PublicKey, now: Instant, rng: &mut StdRng) {
-        if let Some(peer) = self.upsert(key, now) {
-            peer.explicit = true;
-            if !peer.connected {
-                self.enqueue(key, now, rng);
-            }
-        }
-    }
-
-    pub fn leave_explicit(&mut self, key: &PublicKey, now: Instant) {
-        if let Some(peer) = self.peers.get_mut(key) {
-            peer.explicit = false;
-            self.forget_maybe(key, now);
-        }
-    }
-
-    /// The topic is left: who was only found under it is dialled no more.
-    pub fn leave_topic(&mut self, topic: &Topic, now: Instant) {
-        let mut unwanted = Vec::new();
-        for (key, peer) in &mut self.peers {
-            let member = peer.topics.remove(topic);
-            self.memberships -= usize::from(member);
-            if member && peer.topics.is_empty() && !peer.explicit {
-                if let Some(slot) = peer.queued.take() {
-                    self.queue.remove(&slot);
-                }
-                unwanted.push(*key);
-            }
-        }
-        unwanted.iter().for_each(|key| self.forget_maybe(key, now));
-    }
-
-    /// Takes the next peer to dial off the queue; only an explicit one if `only_explicit`.
-    pub fn next_dial(&mut self, only_explicit: bool, now: Instant) -> Option<Dial> {
-        let mut at = 0;
-        loop {
-            let (&slot, &key) = self.queue.iter().nth(at)?;
-            let Some(peer) = self.peers.get_mut(&key) else {
-                self.queue.remove(&slot);
-                continue;
-            };
-            let refused = peer.connected || peer.is_banned(now);
-            if !refused && only_explicit && !peer.explicit {
-                at += 1;
-                continue;
-            }
-            self.queue.remove(&slot);
-            peer.queued = None;
-            if !refused {
-                let relay_addresses = peer.relay_addresses.clone();
-                return Some(Dial { remote: key, relay_addresses, explicit: peer.explicit });
-            }
-        }
-    }
-
-    /// A dial or an accepted connection is under way; from here on there is no second one.
-    pub fn connecting(&mut self, key: PublicKey, now: Instant) {
-        if let Some(peer) = self.upsert(key, now) {
-            peer.connected = true;
-            if let Some(slot) = peer.queued.take() {
-                self.queue.remove(&slot);
-            }
-        }
-    }
-
-    /// The connection is open; `client` if we dialled it.
-    pub fn connected(&mut self, key: PublicKey, client: bool, now: Instant) {
-        self.connecting(key, now);
-        if let Some(peer) = self.peers.get_mut(&key) {
-            (peer.client, peer.failure) = (client, None);
-            if client {
-                peer.proven = true;
-                peer.connected_at = Some(now);
-            }
-        }
-    }
-
-    /// A connection or a dial ended. One that we dialled (`client`) is retried after a while if the
-    /// peer still shares a topic of `joined` with us.
-    pub fn disconnected(
-        &mut self,
-        key: PublicKey,
-        client: bool,
-        joined: impl Fn(&Topic) -> bool,
-        now: Instant,
-        rng: &mut StdRng,
-    ) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        peer.connected = false;
-        peer.disconnected_at = Some(now);
-        if client {
-            let lasted = peer.connected_at.take().map(|at| now - at);
-            if lasted.is_some_and(|time| time >= MIN_CONNECTION_TIME) {
-                peer.attempts = 0;
-            }
-            peer.attempts = peer.attempts.saturating_add(1);
-            let wanted = peer.explicit || peer.topics.iter().any(joined);
-            if wanted && !peer.is_banned(now) && !peer.waiting {
-                peer.waiting = true;
-                if peer.explicit && peer.attempts < MAX_EXPLICIT_ATTEMPTS {
-                    self.timer.add_at(key, now + Duration::from_secs(peer.attempts.into()));
-                } else if let Some(delay) = Delay::of(peer.attempts, peer.proven, peer.explicit) {
-                    self.timer.add(key, delay, now, rng);
-                } else {
-                    peer.waiting = false;
-                }
-            }
-        }
-        self.forget_maybe(&key, now);
-    }
-
-    /// Is left alone until it is found again: its connection, about to end, was of no use.
-    pub fn set_aside(&mut self, key: &PublicKey) {
-        if let Some(peer) = self.peers.get_mut(key) {
-            (peer.attempts, peer.connected_at) = (MAX_ATTEMPTS, None);
-        }
-    }
-
-    /// Refuses `key` until `until`.
-    pub fn ban(&mut self, key: PublicKey, until: Instant, now: Instant) {
-        if let Some(peer) = self.upsert(key, now) {
-            peer.banned_until = Some(until);
-            if let Some(slot) = peer.queued.take() {
-                self.queue.remove(&slot);
-            }
-        }
-    }
-
-    /// Queues the peers whose wait is over.
-    pub fn handle_timeout(&mut self, now: Instant, rng: &mut StdRng) {
-        while let Some(key) = self.timer.pop(now) {
-            if let Some(peer) = self.peers.get_mut(&key) {
-                peer.waiting = false;
-                // Its topics may have been left meanwhile.
-                let wanted = peer.explicit || !peer.topics.is_empty();
-                if wanted && !peer.connected {
-                    self.enqueue(key, now, rng);
-                }
-            }
-        }
-    }
-
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timer.poll_timeout()
-    }
-
-    /// Dials nobody any more.
-    pub fn stop(&mut self) {
-        self.timer.clear();
-        self.queue.clear();
-        for peer in self.peers.values_mut() {
-            (peer.waiting, peer.queued, peer.explicit) = (false, None, false);
-        }
-    }
-
-    fn enqueue(&mut self, key: PublicKey, now: Instant, rng: &mut StdRng) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        if peer.explicit && peer.attempts > MAX_ATTEMPTS && peer.attempts >= MAX_EXPLICIT_ATTEMPTS {
-            peer.attempts = MAX_ATTEMPTS;
-        }
-        let tired = peer.attempts > MAX_ATTEMPTS && !peer.explicit;
-        if tired || peer.queued.is_some() || peer.is_banned(now) {
-            self.forget_maybe(&key, now);
-            return;
-        }
-        let slot = (Reverse(peer.priority()), rng.random());
-        peer.queued = Some(slot);
-        self.queue.insert(slot, key);
-    }
-
-    fn note_membership(&mut self, key: PublicKey, topic: Topic) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        let room = self.memberships < MAX_MEMBERSHIPS || peer.connected;
-        if room && peer.topics.len() < MAX_TOPICS && peer.topics.insert(topic) {
-            self.memberships += 1;
-        }
-    }
-
-    /// The record of `key`, made if there is room; `None` for ourselves.
-    fn upsert(&mut self, key: PublicKey, now: Instant) -> Option<&mut PeerInfo> {
-        if key == self.own {
-            return None;
-        }
-        if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&key) {
-            self.peers.retain(|_, peer| !peer.is_forgettable(now));
-            self.memberships = self.peers.values().map(|peer| peer.topics.len()).sum();
-            if self.peers.len() >= MAX_PEERS {
-                return None;
-            }
-        }
-        Some(self.peers.entry(key).or_default())
-    }
-
-    fn forget_maybe(&mut self, key: &PublicKey, now: Instant) {
-        // A given-up peer is kept for the pause after its last failure, so that a lookup that repeats
-        // within seconds does not take it for a new one.
-        let forget = |peer: &PeerInfo| {
-            peer.is_forgettable(now)
-                && peer.disconnected_at.is_none_or(|at| now >= at + GIVEN_UP_PAUSE)
-        };
-        if self.peers.get(key).is_some_and(forget)
-            && let Some(peer) = self.peers.remove(key)
-        {
-            self.memberships -= peer.topics.len();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sim::epoch;
-    use crate::swarm::secret_stream::vectors;
-    use rand::SeedableRng;
-
-    const TOPIC: Topic = Topic([9; 32]);
-
-    fn key(n: u8) -> PublicKey {
-        PublicKey([n; 32])
-    }
-
-    fn peers() -> (Peers, StdRng, Instant) {
-        let mut rng = StdRng::seed_from_u64(1);
-        (Peers::new(key(0), &mut rng), rng, epoch())
-    }
-
-    #[test]
-    fn priorities_of_the_vectors() {
-        for case in vectors()["hyperswarm"]["priority"].as_array().unwrap() {
-            if case["tried"].as_bool().unwrap() {
-                continue; // a flag that the reference never sets
-            }
-            let (mut peers, mut rng, now) = peers();
-            let attempts = case["attempts"].as_u64().unwrap() as u32;
-            peers.upsert(key(1), now).unwrap().attempts = attempts;
-            peers.enqueue(key(1), now, &mut rng);
-            assert_eq!(peers.queued() == 1, case["enqueues"].as_bool().unwrap(), "{case}");
-            let info = PeerInfo { attempts, ..PeerInfo::default() };
-            assert_eq!(info.priority() as u64, case["priority"].as_u64().unwrap(), "{case}");
-        }
-    }
-
-    #[test]
-    fn a_found_peer_is_dialled_once() {
-        let (mut peers, mut rng, now) = peers();
-        peers.found(key(1), vec![], TOPIC, false, now, &mut rng);
-        peers.found(key(1), vec![], TOPIC, false, now, &mut rng);
-        peers.found(key(0), vec![], TOPIC, false, now, &mut rng);
-        assert_eq!(peers.next_dial(false, now).unwrap().remote, key(1));
-        peers.connecting(key(1), now);
-        peers.found(key(1), vec![], TOPIC, false, now, &mut rng);
-        assert!(peers.next_dial(false, now).is_none());
-    }
-
-    #[test]
-    fn a_peer_that_fails_is_tried_four_times_and_then_left_until_found_again() {
-        let (mut peers, mut rng, start) = peers();
-        peers.found(key(1), vec![], TOPIC, false, start, &mut rng);
-        let mut now = start;
-        let mut dials = 0;
-        while peers.next_dial(false, now).is_some() {
-            dials += 1;
-            peers.connecting(key(1), now);
-            peers.disconnected(key(1), true, |_| true, now, &mut rng);
-            let Some(at) = peers.poll_timeout() else { break };
-            now = at;
-            peers.handle_timeout(now, &mut rng);
-        }
-        assert_eq!(dials, 4);
-        assert!(now - start > Duration::from_secs(20), "{:?}", now - start);
-        peers.found(key(1), vec![], TOPIC, true, now, &mut rng);
-        assert!(peers.next_dial(false, now).is_none(), "a quick lookup is no news");
-        now += GIVEN_UP_PAUSE;
-        peers.found(key(1), vec![], TOPIC, true, now, &mut rng);
-        assert!(peers.next_dial(false, now).is_some());
-    }
-
-    #[test]
-    fn nobody_is_retried_once_the_topic_is_left() {
-        let (mut peers, mut rng, now) = peers();
-        peers.found(key(1), vec![], TOPIC, false, now, &mut rng);
-        peers.next_dial(false, now).unwrap();
-        peers.connected(key(1), true, now);
-        peers.disconnected(key(1), true, |_| false, now, &mut rng);
-        assert_eq!(peers.poll_timeout(), None);
-    }
-
-    #[test]
-    fn an_explicit_peer_is_never_given_up() {
-        let (mut peers, mut rng, mut now) = peers();
-        peers.join_explicit(key(1), now, &mut rng);
-        for _ in 0..20 {
-            assert!(peers.next_dial(true, now).unwrap().explicit);
-            peers.connecting(key(1), now);
-            peers.disconnected(key(1), true, |_| false, now, &mut rng);
-            now = peers.poll_timeout().unwrap();
-            peers.handle_timeout(now, &mut rng);
-        }
-    }
-
-    #[test]
-    fn a_banned_peer_is_refused_until_the_ban_ends() {
-        let (mut peers, mut rng, now) = peers();
-        peers.found(key(1), vec![], TOPIC, false, now, &mut rng);
-        let until = now + Duration::from_secs(60);
-        peers.ban(key(1), until, now);
-        assert!(peers.next_dial(false, now).is_none());
-        assert!(peers.is_refused(&key(1), now));
-        assert!(!peers.is_refused(&key(1), until));
-        assert!(peers.is_refused(&key(0), now), "our own key");
-    }
-
-    #[test]
-    fn invented_peers_fill_no_memory() {
-        let (mut peers, mut rng, now) = peers();
-        for i in 0..2 * MAX_PEERS as u32 {
-            let mut key = [1; 32];
-            key[..4].copy_from_slice(&i.to_le_bytes());
-            peers.found(PublicKey(key), vec![], TOPIC, false, now, &mut rng);
-        }
-        assert_eq!(peers.len(), MAX_PEERS);
-    }
-
-    #[test]
-    fn a_peer_of_many_drives_is_known_under_all_and_strangers_fill_no_memory_with_topics() {
-        let (mut peers, mut rng, now) = peers();
-        let topic = |n: usize| Topic(crate::crypto::hash::hash(&[&n.to_le_bytes()]));
-        peers.connected(key(1), true, now);
-        for n in 0..1000 {
-            peers.found(key(1), vec![], topic(n), false, now, &mut rng);
-        }
-        assert_eq!(peers.get(&key(1)).unwrap().topics.len(), 1000);
-        for n in 0..MAX_MEMBERSHIPS + 5 {
-            peers.found(key(2 + (n % 100) as u8), vec![], topic(n / 100), false, now, &mut rng);
-        }
-        let all = |peers: &Peers| peers.peers.values().map(|p| p.topics.len()).sum::<usize>();
-        assert_eq!((all(&peers), peers.memberships), (MAX_MEMBERSHIPS, MAX_MEMBERSHIPS));
-        peers.found(key(1), vec![], topic(70_000), false, now, &mut rng);
-        assert_eq!(peers.get(&key(1)).unwrap().topics.len(), 1001, "connected: always");
-        peers.leave_topic(&topic(0), now);
-        assert_eq!(
-            (all(&peers), peers.memberships),
-            (MAX_MEMBERSHIPS - 100, MAX_MEMBERSHIPS - 100)
-        );
     }
 }

@@ -1,7 +1,7 @@
 //! How the peers of each topic stand: what a person wants to know who waits for the first of them.
 
 use super::connections::Connections;
-use super::peer_info::Peers;
+use super::peers::Peers;
 use super::topic::TopicStatus;
 use crate::key::Topic;
 use std::collections::BTreeMap;

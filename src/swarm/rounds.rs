@@ -1,7 +1,7 @@
 //! Rounds of the joined topics: what the DHT is asked, and what its answers mean for peers and owner.
 
 use super::connections::{Connection, Connections};
-use super::peer_info::Peers;
+use super::peers::Peers;
 use super::topic::Action;
 use super::{Swarm, SwarmEvent};
 use crate::key::Topic;

@@ -104,3 +104,26 @@ fn a_mount_and_a_share_tell_when_the_dht_answers_again() {
     assert_eq!(eventually("the file", PATIENCE, names), "content");
     eventually("the change", PATIENCE, has_more);
 }
+
+#[test]
+fn a_dht_node_whose_network_is_down_says_that_it_is_alone_until_it_is_not() {
+    let later = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut command = Hdrive::command(&["dht", "--bind", "127.0.0.1:0"]);
+    command.env("HDRIVE_BOOTSTRAP", &later);
+    let mut node = Hdrive::spawn(command);
+    node.line("listening: ");
+    let told = node.told("is alone");
+    assert!(told.starts_with("note: ") && told.contains(&later), "{told}");
+    let mut command = Hdrive::command(&["dht", "--bind", &later]);
+    command.env("HDRIVE_BOOTSTRAP", "");
+    let mut first = Hdrive::spawn(command);
+    first.line("listening: ");
+    node.told("other nodes answer");
+    // Once each; and the first of a network has nobody to wait for.
+    for (mut dht, times) in [(node, 1), (first, 0)] {
+        dht.signal(Signal::SIGTERM);
+        assert!(dht.wait(PATIENCE).success());
+        let errors = dht.errors();
+        assert_eq!(errors.matches("is alone").count(), times, "{errors}");
+    }
+}

@@ -4,7 +4,12 @@ use crate::common::*;
 use nix::sys::signal::Signal;
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -25,9 +30,20 @@ fn put_begun(lab: &Lab, first: &[u8]) -> Child {
     let mut command = lab.command("alice", &["put", "mine/half", "-"]);
     let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.as_mut().unwrap().write_all(first).unwrap();
-    // Long enough for it to be read; there is nothing to be seen of it.
-    std::thread::sleep(Duration::from_millis(700));
+    let pipe = child.stdin.as_ref().unwrap();
+    let is_read = || (rustix::io::ioctl_fionread(pipe).unwrap() == 0).then_some(());
+    eventually("what was written is read", SOON, is_read);
     child
+}
+
+/// Lengths of all files below a folder.
+fn stored(dir: &std::path::Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let len = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => stored(&entry.path()),
+        meta => meta.map_or(0, |meta| meta.len()),
+    };
+    entries.map(len).sum()
 }
 
 fn signal(child: &Child, signal: Signal) {
@@ -209,7 +225,9 @@ fn an_interrupted_put_leaves_the_drive_as_it_was() {
     let pipe = lab.folder("folder").join("large");
     File::create(&pipe).unwrap().set_len(3 << 40).unwrap();
     let mut put = lab.spawn("alice", &["put", "mine", text(&lab.path("folder"))]);
-    std::thread::sleep(Duration::from_millis(700));
+    eventually("some of it is written", SOON, || {
+        (stored(&lab.path("alice/cores")) > 1 << 20).then_some(())
+    });
     put.signal(Signal::SIGINT);
     assert_eq!(put.wait(SOON).code(), Some(130));
     assert_eq!(list(&lab), "");
@@ -242,17 +260,20 @@ fn put_reads_the_terminal_of_whoever_typed_it() {
     }
     let lab = drive();
     let pty = nix::pty::openpty(None, None).unwrap();
-    let script =
-        "set -m; \"$0\" seed mine & sleep 1; \"$0\" put mine/typed -; echo \"code: $?\"; kill %1";
+    // The seed owns the store once it has said something.
+    let script = "set -m; \"$0\" seed mine > \"$1\" & until grep -q . \"$1\"; do sleep 0.05; done; \
+                  \"$0\" put mine/typed -; echo \"code: $?\"; kill %1";
     let mut command = Command::new("setsid");
     let hdrive = lab.command("alice", &[]);
     command.args(["--ctty", "sh", "-c", script]).arg(env!("CARGO_BIN_EXE_hdrive"));
+    fs::write(lab.path("said"), "").unwrap();
+    command.arg(lab.path("said"));
     command.envs(hdrive.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let slave = File::from(pty.slave);
     command.stdin(slave.try_clone().unwrap()).stderr(slave).stdout(Stdio::piped());
     let mut shell = command.spawn().unwrap();
     drop(command);
-    std::thread::sleep(Duration::from_secs(2));
+    // It waits in the terminal for whoever may read it.
     let mut master = File::from(pty.master);
     master.write_all(b"one\ntwo\n\x04").unwrap();
     let mut said = String::new();
@@ -265,4 +286,159 @@ fn put_reads_the_terminal_of_whoever_typed_it() {
     let said = reader.join().unwrap();
     assert!(said.contains("code: 0"), "{said}");
     assert_eq!(lab.run("alice", &["cat", "mine/typed"]).text(), "one\ntwo\n");
+}
+
+/// Bytes of contents that alice's drive has here.
+fn bytes_here(lab: &Lab) -> u64 {
+    let done = lab.run("alice", &["gc", "mine", "--dry-run", "--json"]);
+    let told: serde_json::Value =
+        serde_json::from_str(done.text().lines().next().unwrap()).unwrap();
+    told["bytesBefore"].as_u64().unwrap()
+}
+
+#[test]
+fn what_the_drive_has_is_not_put_again() {
+    let lab = drive();
+    let folder = lab.folder("folder");
+    let large = pattern(7, 1_000_000);
+    for name in ["a", "b", "sub/c"] {
+        fs::create_dir_all(folder.join("sub")).unwrap();
+        fs::write(folder.join(name), &large).unwrap();
+        fs::write(folder.join(format!("{name}.small")), "the same").unwrap();
+    }
+    let put = |target: &str, source: &Path| {
+        let done = lab.run("alice", &["put", target, text(source)]);
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        done.stderr
+    };
+    put("mine", &folder);
+    assert_eq!(bytes_here(&lab), 1_000_008, "equal files are stored once");
+    let told = put("mine", &folder);
+    put("mine/elsewhere", &folder);
+    put("mine/a", &folder.join("b"));
+    put("mine/new/name", &folder.join("a"));
+    assert_eq!(bytes_here(&lab), 1_000_008);
+    assert!(told.contains("6 files put, version 7"), "nothing changed: {told}");
+    for name in ["a", "b", "elsewhere/sub/c", "new/name"] {
+        assert!(lab.run("alice", &["cat", &format!("mine/{name}")]).stdout == large, "{name}");
+    }
+    // A file that the kernel makes up does not say how long it is.
+    put("mine/version", Path::new("/proc/version"));
+    let version = fs::read("/proc/version").unwrap();
+    assert_eq!(lab.run("alice", &["cat", "mine/version"]).stdout, version);
+    assert_eq!(lab.run("alice", &["rm", "mine/version"]).code, 0);
+    // What changed in it is all that it costs.
+    let mut changed = large.clone();
+    changed[500_000] ^= 1;
+    fs::write(folder.join("a"), &changed).unwrap();
+    put("mine", &folder);
+    assert!(bytes_here(&lab) < 1_000_008 + 70_000 + version.len() as u64, "{}", bytes_here(&lab));
+    assert!(lab.run("alice", &["cat", "mine/a"]).stdout == changed);
+    assert!(lab.run("alice", &["cat", "mine/b"]).stdout == large);
+    // What gc gave back is appended again.
+    assert_eq!(lab.run("alice", &["rm", "-r", "mine/a", "mine"]).code, 2);
+    for name in ["a", "b", "sub", "elsewhere", "new"] {
+        assert_eq!(lab.run("alice", &["rm", "-r", &format!("mine/{name}")]).code, 0, "{name}");
+    }
+    assert_eq!(lab.run("alice", &["gc", "mine"]).code, 0);
+    put("mine/b", &folder.join("b"));
+    assert!(lab.run("alice", &["cat", "mine/b"]).stdout == large);
+}
+
+/// Writes over a file again and again until it is dropped. Who sleeps in between does not wait for a processor.
+struct Writing(Vec<JoinHandle<()>>, Arc<AtomicBool>);
+
+impl Writing {
+    fn start(path: &Path, size: usize) -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        let write = |content: u8| {
+            let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+            let ended = ended.clone();
+            std::thread::spawn(move || {
+                let part = vec![content; size / 16];
+                let mut at = 0;
+                while !ended.load(Ordering::Relaxed) {
+                    file.write_all_at(&part, (at % 16 * part.len()) as u64).unwrap();
+                    at += 1;
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            })
+        };
+        Self((b'a'..b'e').map(write).collect(), ended)
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.1.store(true, Ordering::Relaxed);
+        self.0.drain(..).for_each(|writer| writer.join().unwrap());
+    }
+}
+
+#[test]
+fn a_file_that_changes_all_the_time_is_told_and_left_out() {
+    let lab = drive();
+    let folder = lab.folder("folder");
+    for (name, size) in [("busy", 1 << 21), ("small", 4096)] {
+        let file = folder.join(name);
+        fs::write(&file, vec![b'a'; size]).unwrap();
+        fs::write(folder.join("still"), "still").unwrap();
+        let writing = Writing::start(&file, size);
+        let put = |target: &str, source: &Path| {
+            // On a busy machine nothing may be written for a while.
+            let mut tries = (0..5).map(|_| lab.run("alice", &["put", target, text(source)]));
+            let done = tries.find(|done| done.code != 0).expect("it is left out");
+            assert_eq!(done.code, 1, "{}", done.stderr);
+            let told = format!("{name}: it changed each time");
+            assert!(done.stderr.contains(&told), "{}", done.stderr);
+        };
+        put("mine", &folder);
+        assert!(list(&lab).contains("still"));
+        put("mine/one", &file);
+        drop(writing);
+        fs::remove_file(file).unwrap();
+    }
+}
+
+#[test]
+fn a_put_that_waits_for_its_input_keeps_nobody_from_writing() {
+    let lab = drive();
+    let mut put = put_begun(&lab, b"the first");
+    let file = lab.path("file");
+    fs::write(&file, "x").unwrap();
+    let begun = std::time::Instant::now();
+    assert_eq!(lab.run("alice", &["put", "mine/file", text(&file)]).code, 0);
+    let mut other = put_begun(&lab, b"never named");
+    signal(&other, Signal::SIGKILL);
+    other.wait().unwrap();
+    assert_eq!(lab.run("alice", &["rm", "mine/file"]).code, 0);
+    assert_eq!(lab.run("alice", &["gc", "mine"]).code, 0);
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    put.stdin.as_mut().unwrap().write_all(b" and the rest").unwrap();
+    drop(put.stdin.take());
+    let (code, said) = end(put);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(lab.run("alice", &["cat", "mine/half"]).text(), "the first and the rest");
+    let left = fs::read_dir(lab.path("alice")).unwrap().map(|e| e.unwrap().file_name());
+    let left: Vec<_> = left.map(|name| name.into_string().unwrap()).collect();
+    assert!(!left.iter().any(|name| name.starts_with("spool")), "{left:?}");
+}
+
+#[test]
+fn a_put_that_waits_for_another_says_so() {
+    let lab = drive();
+    let endless = lab.path("endless");
+    File::create(&endless).unwrap().set_len(3 << 40).unwrap();
+    let mut first = lab.spawn("alice", &["put", "mine/endless", text(&endless)]);
+    std::thread::sleep(Duration::from_millis(700));
+    let file = lab.path("file");
+    fs::write(&file, "x").unwrap();
+    let mut second = lab.spawn("alice", &["put", "mine/file", text(&file)]);
+    std::thread::sleep(Duration::from_millis(2500));
+    first.signal(Signal::SIGINT);
+    assert_eq!(first.wait(SOON).code(), Some(130));
+    assert_eq!(second.wait(SOON).code(), Some(0));
+    let said = second.errors();
+    assert!(said.contains("note: waiting for another command that writes mine\n"), "{said}");
+    assert_eq!(list(&lab), "file\n");
 }

@@ -107,3 +107,15 @@ fn a_share_says_json_and_a_store_inside_is_refused() {
     assert_eq!(done.code, 2, "{}", done.stderr);
     assert!(done.stderr.contains("holds the store itself"), "{}", done.stderr);
 }
+
+#[test]
+fn a_share_takes_no_name_that_means_something_else() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    let key = "a".repeat(64);
+    for name in ["", " ", "a/../b", "two\nlines", &key] {
+        let done = lab.run("alice", &["share", text(&folder), "--name", name]);
+        assert_eq!(done.code, 2, "{name:?}: {}", done.stderr);
+        assert!(done.stderr.contains("name"), "{name:?}: {}", done.stderr);
+    }
+}

@@ -321,3 +321,26 @@ fn a_part_of_the_store_that_cannot_be_opened_keeps_no_other_drive_from_being_cle
     assert_eq!(cat(&lab, "alice", "mine/f"), b"new");
     assert_eq!(lab.run("alice", &["gc", "mine"]).code, 0);
 }
+
+#[test]
+fn what_nothing_names_at_the_end_is_given_back_while_the_folder_is_shared() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("first"), pattern(1, MIB as usize)).unwrap();
+    fs::write(folder.join("second"), pattern(2, 4 * MIB as usize)).unwrap();
+    let (_share, key) = lab.share("alice", &folder);
+    fs::remove_file(folder.join("second")).unwrap();
+    eventually("the file to go", SOON, || {
+        (lab.run("alice", &["ls", &key]).text() == "first\n").then_some(())
+    });
+    let freed = json(&lab.run("alice", &["gc", &key, "--json"]));
+    assert_eq!(freed["bytes"], 4 * MIB, "{freed}");
+    assert!(space(&lab.path("alice")) < 3 * MIB, "{}", space(&lab.path("alice")));
+    assert_eq!(cat(&lab, "alice", &format!("{key}/first")), pattern(1, MIB as usize));
+    // And it comes back as a whole.
+    fs::write(folder.join("again"), pattern(2, 4 * MIB as usize)).unwrap();
+    eventually("the file to come", SOON, || {
+        let done = lab.run("alice", &["cat", &format!("{key}/again")]);
+        (done.stdout == pattern(2, 4 * MIB as usize)).then_some(())
+    });
+}

@@ -22,7 +22,7 @@ fn noexec_forbids_it() {
     let volume = TestVolume::new();
     volume.file("/echo", std::fs::read("/bin/echo").unwrap());
     volume.mode("/echo", 0o755);
-    let options = hdrive::fs::MountOptions::parse("noexec,noatime").unwrap();
+    let options = hdrive::fs::MountOptions { noexec: true, noatime: true, ..Default::default() };
     let Some(mount) = crate::common::mounted_with(&volume, &options) else { return };
     assert!(Command::new(mount.at("echo")).output().is_err());
 }

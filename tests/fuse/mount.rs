@@ -190,7 +190,7 @@ fn root_gets_a_wider_read_ahead() {
         return;
     }
     let volume = TestVolume::new();
-    let options = MountOptions::parse("read_ahead_kb=2048").unwrap();
+    let options = MountOptions { read_ahead_kib: 2048, ..MountOptions::default() };
     let Some(mount) = mounted_with(&volume, &options) else { return };
     let device = nix::sys::stat::stat(mount.mounted.mount_point()).unwrap().st_dev;
     let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));

@@ -17,6 +17,9 @@ fn fill(dir: &Path) -> BTreeMap<String, Vec<u8>> {
         ("edges/65536", 65536),
         ("edges/65537", 65537),
         ("a/b/c/d.bin", 1_000_000),
+        // Equal to others, so that two entries name one blob.
+        ("twins/d.bin", 1_000_000),
+        ("twins/top.txt", 20),
         ("Ünïcödé/名前 with space.txt", 77),
     ] {
         let bytes = pattern(size as u32 + 1, size);

@@ -142,6 +142,9 @@ impl Peer {
             assert!(!bad, "{event:?}");
             self.events.push(event);
         }
+        while let Some(fork) = self.hub.poll_fork() {
+            self.hub.handle_stored(fork.store(), Instant::now());
+        }
     }
 }
 

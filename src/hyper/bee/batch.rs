@@ -52,11 +52,6 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Blocks that the flush will append, the header not counted.
-    pub fn len(&self) -> usize {
-        self.operations.len()
-    }
-
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty()
     }
@@ -144,13 +139,6 @@ impl<'a> Batch<'a> {
         }
         (self.tree, self.root) = (Tree::default(), None);
         blocks
-    }
-
-    pub(super) fn flush_header(mut self) -> Result<()> {
-        match self.header.take() {
-            Some(header) => self.append_blocks(vec![header]),
-            None => Ok(()),
-        }
     }
 
     fn append_blocks(&self, blocks: Vec<Bytes>) -> Result<()> {

@@ -215,11 +215,6 @@ impl Bee {
         Ok(Batch::new(self, writer, turn))
     }
 
-    /// Writes the header of an empty bee now, so that readers can tell what it is.
-    pub fn ensure_header(&self) -> Result<()> {
-        self.batch()?.flush_header()
-    }
-
     // Loading.
 
     fn root_link(&self) -> Option<Link> {

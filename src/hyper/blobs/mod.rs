@@ -24,7 +24,6 @@ pub use writer::{Cutter, Writer};
 use open::OpenReaders;
 
 use super::source::{BlockLog, BlockSource, SourceError};
-use bytes::Bytes;
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 
@@ -90,6 +89,21 @@ impl Blobs {
         self.open.ids()
     }
 
+    /// Whether every block of a blob is here, as far as the core says; nothing of its content is read.
+    pub fn is_here(&self, id: &BlobId) -> bool {
+        if !self.source.has_all(id.block_offset..id.block_end()) {
+            return false;
+        }
+        let map = if id.block_map { maps::load_map_local(&*self.source, id) } else { Ok(None) };
+        match map {
+            Ok(Some(map)) => (0..map.len())
+                .filter_map(|at| map.entry(at))
+                .all(|entry| self.source.has_all(entry.block..entry.block.saturating_add(1))),
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
     /// The block map that a blob with `block_map` set holds.
     pub async fn map(&self, id: &BlobId) -> Result<BlockMap> {
         maps::load_map(&*self.source, id).await
@@ -120,34 +134,6 @@ impl Blobs {
     pub fn put(&self, content: impl Read) -> Result<BlobId> {
         let mut writer = self.writer()?;
         let id = writer.put(content)?;
-        writer.flush()?;
-        Ok(id)
-    }
-
-    /// Makes a blob longer without writing it again, if it is the last thing in the core. `None` if it is
-    /// not, or is a block map.
-    pub fn extend(&self, id: &BlobId, content: impl Read) -> Result<Option<BlobId>> {
-        let mut writer = self.writer()?;
-        let longer = writer.extend(id, content)?;
-        writer.flush()?;
-        Ok(longer)
-    }
-
-    /// Appends a block map. Its blocks must be in the core already.
-    pub fn put_map(&self, map: &BlockMap) -> Result<BlobId> {
-        if map.len() > MAX_ENTRIES {
-            return Err(BlobError::Damaged("its block map is too large"));
-        }
-        let mut writer = self.writer()?;
-        let id = writer.put_blocks(map.encode())?;
-        writer.flush()?;
-        Ok(BlobId { block_map: true, ..id })
-    }
-
-    /// Appends blocks as they are: one block each, whatever their sizes.
-    pub fn put_blocks(&self, blocks: impl IntoIterator<Item = Bytes>) -> Result<BlobId> {
-        let mut writer = self.writer()?;
-        let id = writer.put_blocks(blocks)?;
         writer.flush()?;
         Ok(id)
     }

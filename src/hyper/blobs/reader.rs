@@ -141,24 +141,6 @@ impl Reader {
         }
     }
 
-    /// How many of its bytes are here; an estimate for a blob of unequal blocks.
-    pub fn local_bytes(&self) -> u64 {
-        let Inner { source, id, .. } = &*self.0;
-        if id.block_map {
-            let Ok(Some(map)) = self.0.local_map() else { return 0 };
-            let entries = (0..map.len()).filter_map(|at| map.entry(at));
-            return entries.filter(|entry| source.has(entry.block)).map(|entry| entry.length).sum();
-        }
-        // An id may claim any number of blocks; the core has no more than it has.
-        let end = id.block_end().min(source.length());
-        let here = (id.block_offset..end).filter(|&block| source.has(block)).count() as u64;
-        if here == id.block_length {
-            return id.byte_length;
-        }
-        let unit = if self.0.is_uniform() { BLOCK_SIZE } else { id.byte_length / id.block_length };
-        here.saturating_mul(unit).min(id.byte_length)
-    }
-
     /// Starts fetching `offset..offset + len`; a hint.
     pub fn prefetch(&self, offset: u64, len: u64) {
         let Inner { source, id, .. } = &*self.0;

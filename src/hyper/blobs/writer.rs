@@ -70,7 +70,8 @@ impl<'a> Writer<'a> {
         self.collect(blocks.into_iter().map(Ok))
     }
 
-    /// See [`super::Blobs::extend`].
+    /// Makes a blob longer without writing it again, if it is the last thing in the core. `None` if it is not, or is a
+    /// block map.
     pub fn extend(&mut self, id: &BlobId, content: impl Read) -> Result<Option<BlobId>> {
         if id.block_map || id.block_end() != self.length {
             return Ok(None);

@@ -375,7 +375,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(crate::sim::cases(64))]
         #[test]
         fn a_bitfield_is_a_vector_of_bools(ops in proptest::collection::vec(
             (0u64..100_000, prop_oneof![0u64..50, 0u64..70_000], any::<bool>()), 1..20)) {

@@ -1,13 +1,15 @@
-//! Taking blocks away: truncation by the writer, following a fork, clearing.
+//! Taking blocks away: truncation by the writer and clearing; [`super::follow`] does it for a fork.
 //!
 //! The records lose them first, durably; only then may their bytes be freed or overwritten. Freeing many takes long,
 //! so it goes in steps ([`Core::free_missing`]), between which others get at the core. It goes by what is missing, not
 //! by what was cleared: what a killed process had no time for is freed by the next one.
 
-use super::storage::{Durability, Writes};
-use super::tree::{self, Head, Reorg};
+use super::commit::Staged;
+use super::storage::{CoreFiles, Durability, Storage, Writes};
+use super::tree::{self, Head};
 use super::{Core, CoreError, Result};
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Holes punched in one step. One takes 0.25 ms on ext4, and up to 3 while others keep the disk busy.
@@ -45,43 +47,30 @@ impl Core {
         self.replace_head(head, length)
     }
 
-    /// Follows a fork that was verified. Durable.
-    pub(super) fn install_reorg(&mut self, reorg: &Reorg) -> Result<()> {
-        self.replace_head(reorg.head.clone(), reorg.ancestors)?;
-        for node in &reorg.nodes {
-            self.nodes.put(node)?;
-        }
-        // A kept block must be readable from now on, also by whoever opens the core after us.
-        self.nodes.flush()?;
-        Ok(())
-    }
-
     /// Makes `head` the core's head, of which the first `kept` blocks are ours still.
     fn replace_head(&mut self, head: Head, kept: u64) -> Result<()> {
-        let end = tree::byte_offset(&self.head, &self.view(), 2 * kept)?;
-        let gone = self.set_ranges(kept..u64::MAX);
-        let old = std::mem::replace(&mut self.head, head);
-        self.dirty.head = true;
-        if let Err(error) = self.commit_removal(&gone) {
-            self.head = old;
-            return Err(error);
-        }
+        let end = self.raw_offset(kept)?;
+        let gone = kept..u64::MAX;
+        let mut removal = self.begin_removal(&[gone], Some(&head))?;
+        let done = removal.commit();
+        self.end_removal(removal, done)?;
+        self.cut(head, kept, end)
+    }
+
+    /// Takes a head that the store has, of which the first `kept` blocks are ours; their bytes end at `end`.
+    pub(super) fn cut(&mut self, head: Head, kept: u64, end: Option<u64>) -> Result<()> {
+        self.head = head;
         self.nodes.truncate(kept)?;
-        if let Some(end) = end {
-            self.files.blocks.truncate(end)?;
+        match end {
+            Some(end) => Ok(self.files.blocks.truncate(end)?),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Gives back the space of blocks; they can be fetched again. The tree keeps their hashes. Durable.
     /// Returns how many blocks were here.
     pub fn clear(&mut self, range: Range<u64>) -> Result<u64> {
-        self.clear_all(&[range])
-    }
-
-    /// [`Self::clear`] for many ranges in one commit.
-    pub fn clear_all(&mut self, ranges: &[Range<u64>]) -> Result<u64> {
-        let cleared = self.forget_blocks(ranges)?;
+        let cleared = self.forget_blocks(&[range])?;
         let (mut next, mut failed) = (Some(0).filter(|_| cleared > 0), None);
         while let Some(from) = next {
             let step = self.free_missing(from)?;
@@ -94,15 +83,19 @@ impl Core {
     /// Commits durably that these blocks are not here, and all else that is in memory. Their bytes are still to be
     /// [freed](Self::free_missing). Returns how many were here.
     pub fn forget_blocks(&mut self, ranges: &[Range<u64>]) -> Result<u64> {
-        let gone: Vec<_> = ranges.iter().flat_map(|range| self.set_ranges(range.clone())).collect();
+        self.check_following()?;
         let before = self.bits.count();
-        self.commit_removal(&gone)?;
+        let mut removal = self.begin_removal(ranges, None)?;
+        let done = removal.commit();
+        self.end_removal(removal, done)?;
         Ok(before - self.bits.count())
     }
 
     /// One step of giving back the space of what is not here, from block `from` on. Only after
     /// [`Self::forget_blocks`]: the device must not say that it is here.
     pub fn free_missing(&mut self, mut from: u64) -> Result<FreeStep> {
+        // The device says until then that what a fork takes away is here.
+        self.check_following()?;
         let length = self.head.length;
         let mut step = FreeStep::default();
         let mut holes = 0;
@@ -148,7 +141,7 @@ impl Core {
         }
     }
 
-    fn raw_offset(&self, block: u64) -> Result<Option<u64>> {
+    pub(super) fn raw_offset(&self, block: u64) -> Result<Option<u64>> {
         Ok(tree::byte_offset(&self.head, &self.view(), 2 * block)?)
     }
 
@@ -164,25 +157,55 @@ impl Core {
         runs
     }
 
-    /// Commits durably that these blocks are not here, along with the head.
-    fn commit_removal(&mut self, gone: &[Range<u64>]) -> Result<()> {
+    /// First step of taking blocks away: they are not here any more, and the caller is to commit that, with `head` as
+    /// the core's head if there is another.
+    pub(super) fn begin_removal(
+        &mut self,
+        ranges: &[Range<u64>],
+        head: Option<&Head>,
+    ) -> Result<Removal> {
         self.nodes.flush()?;
         // From here on nobody who located a block before may trust what is read.
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.cursor.take();
         self.next_write = None;
-        for blocks in gone {
+        let gone: Vec<_> = ranges.iter().flat_map(|range| self.set_ranges(range.clone())).collect();
+        for blocks in &gone {
             self.bits.set_range(blocks.clone(), false);
         }
         let mut writes = Writes::default();
-        let staged = self.stage_own(&mut writes);
-        let done = self.storage.commit(writes, &[&self.files], Durability::Durable);
+        self.dirty.head |= head.is_some();
+        let head = head.unwrap_or(&self.head).clone();
+        let staged = self.stage(&head, &mut writes);
+        let (storage, files) = (self.storage.clone(), self.files.clone());
+        Ok(Removal { gone, writes, staged, storage, files })
+    }
+
+    /// Last step: where the commit failed they are here still.
+    pub(super) fn end_removal(&mut self, removal: Removal, done: Result<()>) -> Result<()> {
         if done.is_err() {
-            for blocks in gone {
-                self.bits.set_range(blocks.clone(), true);
+            for blocks in removal.gone {
+                self.bits.set_range(blocks, true);
             }
-            self.unstage(staged);
+            self.unstage(removal.staged);
         }
-        Ok(done?)
+        done
+    }
+}
+
+/// Blocks that the core does not show any more, and that the device may still say to be here.
+pub(super) struct Removal {
+    gone: Vec<Range<u64>>,
+    writes: Writes,
+    staged: Staged,
+    storage: Arc<dyn Storage>,
+    files: Arc<CoreFiles>,
+}
+
+impl Removal {
+    /// Commits durably that they are not. Needs no lock on the core, and waits for the device.
+    pub(super) fn commit(&mut self) -> Result<()> {
+        let writes = std::mem::take(&mut self.writes);
+        Ok(self.storage.commit(writes, &[&self.files], Durability::Durable)?)
     }
 }

@@ -32,11 +32,6 @@ impl Prepared {
     pub fn first(&self) -> u64 {
         self.base.1
     }
-
-    /// The head that the commit will bring.
-    pub fn head(&self) -> &Head {
-        &self.head
-    }
 }
 
 /// Commits appends to several cores in one transaction: all or none.
@@ -122,6 +117,7 @@ impl Core {
 
     /// Puts bytes and nodes of an append into the files. They lie past the head, where nobody looks.
     fn write_append(&mut self, prepared: &Prepared) -> Result<()> {
+        self.check_following()?;
         if prepared.base != (self.head.fork, self.head.length) {
             return Err(CoreError::Stale);
         }
@@ -179,6 +175,7 @@ impl Core {
         if !self.has_changes() && durability == Durability::Buffered {
             return Ok(());
         }
+        self.check_following()?;
         self.nodes.flush()?;
         let mut writes = Writes::default();
         let staged = self.stage_own(&mut writes);
@@ -189,7 +186,7 @@ impl Core {
         Ok(done?)
     }
 
-    /// First step of a durable flush that does not hold the core while the device works:
+    /// First step of a durable flush that does not hold the core while its files are synced:
     ///
     /// ```text
     /// let flush = core.lock().begin_flush()?;   // None: nothing to do
@@ -197,7 +194,8 @@ impl Core {
     /// core.lock().finish_flush(flush, synced)?;
     /// ```
     pub fn begin_flush(&mut self) -> Result<Option<Flush>> {
-        if !self.has_changes() {
+        // What comes while a fork is being stored waits for the next flush.
+        if !self.has_changes() || self.following {
             return Ok(None);
         }
         self.nodes.flush()?;

@@ -129,6 +129,7 @@ impl Core {
             next_write: None,
             generation: Arc::default(),
             appending: Arc::default(),
+            following: false,
             claimed: Arc::default(),
             doubt: None,
             outgrown: false,

@@ -1,6 +1,6 @@
 //! What peers ask and answer about one core, as plain data.
 //!
-//! The wire layout of both is `replication/wire.rs`; who makes and checks them is `tree/proof.rs`.
+//! The wire layout of both is `replication/wire.rs`; `tree/proof.rs` makes them, `tree/verify.rs` checks them.
 //! Indexes: a *block index* counts blocks (0, 1, 2, …); a *tree index* is the flat-tree number (the leaf
 //! of block i is 2i).
 //!

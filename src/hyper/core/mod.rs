@@ -17,7 +17,7 @@
 //! files (long ones piece by piece, see [`staging`]), then one transaction for the heads and bits of all cores
 //! concerned. Blocks of peers
 //! ([`Core::apply_proof`]) go to the files at once while their bits wait in memory for [`Core::flush`]; losing them
-//! costs fetching them again. What destroys (truncation, clearing, following a fork) first commits durably that
+//! costs fetching them again. What destroys (truncation, clearing, [following a fork](follow)) first commits durably that
 //! the bytes are gone, then frees them.
 //!
 //! After an unclean end the tree file may hold less or more than the records say. [`scrub`] puts that right when
@@ -28,6 +28,7 @@ mod change;
 mod commit;
 pub mod encryption;
 mod error;
+mod follow;
 mod history;
 mod life;
 pub mod manifest;
@@ -51,6 +52,7 @@ mod tests;
 pub use change::FreeStep;
 pub use commit::{Flush, Prepared, commit};
 pub use error::{ApplyError, CoreError};
+pub use follow::Following;
 pub use message::{Proof, Request};
 pub use place::BlockPlace;
 pub use prove::{Applied, Provable};
@@ -134,6 +136,8 @@ pub struct Core {
     generation: Arc<AtomicU64>,
     /// A [`Staging`] is under way.
     appending: Arc<AtomicBool>,
+    /// A fork is being stored: see [`follow`].
+    following: bool,
     /// A head that the device may hold speaks of bytes past ours: nothing there may be cut off.
     claimed: Arc<AtomicBool>,
     /// What forbids to write it before peers were asked.
@@ -334,6 +338,9 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
+        if self.following {
+            return; // what the store has is newer, or as good
+        }
         if let Err(error) = self.flush(Durability::Buffered) {
             tracing::debug!(core = ?self.discovery_key, "changes are lost");
             tracing::error!("what was fetched or changed last is lost: {error}");

@@ -364,7 +364,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(40))]
+        #![proptest_config(crate::sim::cases(40))]
         #[test]
         fn nodes_are_a_map(ops in proptest::collection::vec((0u8..5, 0u64..2000, 0u64..900), 1..60)) {
             let (storage, nodes) = store();

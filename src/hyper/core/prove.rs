@@ -76,6 +76,7 @@ impl Core {
         proof: &Proof,
         leaf: Option<Hash>,
     ) -> std::result::Result<Applied, ApplyError> {
+        self.check_following()?;
         let offered = self.offered_verifier(proof)?;
         let verifier = self.identity.verifier.as_ref().or(offered.as_ref());
         let verifier = verifier.ok_or(ApplyError::Manifest)?;
@@ -103,11 +104,7 @@ impl Core {
             self.nodes.put(node)?;
         }
         if let Some(head) = verified.head {
-            if let Some(verifier) = offered {
-                self.identity.verifier = Some(verifier);
-                self.dirty.identity = true;
-                self.derive();
-            }
+            self.take_verifier(offered);
             applied.upgraded = Some((self.head.length, head.length));
             self.outgrown();
             self.head = head;
@@ -120,39 +117,25 @@ impl Core {
         Ok(applied)
     }
 
-    /// Follows a peer to a higher fork: the answer to a request of `upgrade { start: 0, .. }` at that fork, proven
-    /// from nothing. Durable. A block that came along is not taken.
-    pub fn apply_reorg(&mut self, proof: &Proof) -> std::result::Result<Applied, ApplyError> {
-        self.check_tail()?;
-        let offered = self.offered_verifier(proof)?;
-        let verifier = self.identity.verifier.as_ref().or(offered.as_ref());
-        let verifier = verifier.ok_or(ApplyError::Manifest)?;
-        let reorg = tree::verify_reorg(&self.head, &self.view(), proof, verifier)?;
-        if reorg.head.length > MAX_BLOCKS {
-            return Err(ApplyError::TooLong(reorg.head.length));
-        }
-        let old = self.head.length;
-        self.install_reorg(&reorg)?;
-        self.outgrown();
-        if let Some(verifier) = offered {
-            self.identity.verifier = Some(verifier);
-            self.dirty.identity = true;
-            self.derive();
-        }
-        Ok(Applied {
-            upgraded: Some((old, self.head.length)),
-            ancestors: Some(reorg.ancestors),
-            ..Applied::default()
-        })
-    }
-
     /// For a reader that knows the key only: who may sign by the answer's manifest, or by its absence.
-    fn offered_verifier(&self, proof: &Proof) -> std::result::Result<Option<Verifier>, ApplyError> {
+    pub(super) fn offered_verifier(
+        &self,
+        proof: &Proof,
+    ) -> std::result::Result<Option<Verifier>, ApplyError> {
         if self.identity.verifier.is_some() {
             return Ok(None);
         }
         let offered = Verifier::offered(&self.identity.key, proof.manifest.as_ref());
         offered.map(Some).ok_or(ApplyError::Manifest)
+    }
+
+    /// What was signed by it was taken, so it is the one.
+    pub(super) fn take_verifier(&mut self, offered: Option<Verifier>) {
+        if let Some(verifier) = offered {
+            self.identity.verifier = Some(verifier);
+            self.dirty.identity = true;
+            self.derive();
+        }
     }
 
     fn write_block(&self, offset: u64, proof: &Proof) -> Result<()> {

@@ -52,6 +52,7 @@ impl Core {
     /// [`CoreError::Busy`] while another one is under way.
     pub fn begin_append(&self) -> Result<Staging> {
         self.check_writer()?;
+        self.check_following()?;
         if self.appending.swap(true, Ordering::AcqRel) {
             return Err(CoreError::Busy);
         }
@@ -94,11 +95,6 @@ impl Staging {
         let offset = self.batch.byte_length();
         let blocks = grow(&mut self.batch, self.base.0, self.cipher.as_deref(), blocks)?;
         Ok(Piece { files: self.files.clone(), offset, blocks })
-    }
-
-    /// Index of the first block.
-    pub fn first(&self) -> u64 {
-        self.base.1
     }
 
     pub fn files(&self) -> &Arc<CoreFiles> {

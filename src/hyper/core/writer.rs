@@ -103,12 +103,13 @@ impl Core {
         }
     }
 
-    /// Whether what lies past the head is nobody's: not while an append puts its bytes there.
+    /// Whether what lies past the head is nobody's: not while an append puts its bytes there, or a fork is being stored.
     ///
     /// # Errors
     /// [`CoreError::Busy`], and where the head on the device may be longer than ours.
     pub(super) fn check_tail(&self) -> Result<()> {
         self.check_claim()?;
+        self.check_following()?;
         match self.appending.load(Ordering::Acquire) {
             true => Err(CoreError::Busy),
             false => Ok(()),

@@ -7,7 +7,6 @@ use super::names::{KEPT, kept_key, leaf_key};
 use super::{Entry, Result};
 use crate::hyper::bee;
 use crate::path::DrivePath;
-use bytes::Bytes;
 
 /// See [`super::Drive::batch`]. Dropping it forgets the changes.
 pub struct Batch<'a> {
@@ -15,21 +14,9 @@ pub struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// The entry at `path`, this batch's changes included.
-    pub fn get(&mut self, path: &DrivePath) -> Result<Option<Entry>> {
-        match self.bee.get(&leaf_key(path))? {
-            Some(found) => Ok(Some(Entry::decode(&found.value)?)),
-            None => Ok(None),
-        }
-    }
-
     /// Sets the entry at `path`.
     pub fn put(&mut self, path: &DrivePath, entry: &Entry) -> Result<()> {
         Ok(self.bee.put(leaf_key(path), entry.encode())?)
-    }
-
-    pub fn symlink(&mut self, path: &DrivePath, target: &str) -> Result<()> {
-        self.put(path, &Entry::symlink(target))
     }
 
     /// Takes an entry out. Whether there was one.
@@ -53,22 +40,6 @@ impl Batch<'_> {
         Ok(self.bee.delete(kept_key(path))?)
     }
 
-    /// Gives an entry another path, replacing what is there; the value goes along as it is, character by
-    /// character. Whether there was one. A directory is renamed entry by entry.
-    pub fn rename(&mut self, from: &DrivePath, to: &DrivePath) -> Result<bool> {
-        let Some(found) = self.bee.get(&leaf_key(from))? else { return Ok(false) };
-        if from != to {
-            self.bee.put(leaf_key(to), found.value)?;
-            self.bee.delete(leaf_key(from))?;
-        }
-        Ok(true)
-    }
-
-    /// Changes so far.
-    pub fn len(&self) -> usize {
-        self.bee.len()
-    }
-
     pub fn is_empty(&self) -> bool {
         self.bee.is_empty()
     }
@@ -76,10 +47,5 @@ impl Batch<'_> {
     /// Appends all changes and returns the new version.
     pub fn flush(self) -> Result<u64> {
         Ok(self.bee.flush()?)
-    }
-
-    /// See [`bee::Batch::take_blocks`].
-    pub fn take_blocks(&mut self) -> Vec<Bytes> {
-        self.bee.take_blocks()
     }
 }

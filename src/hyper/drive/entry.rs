@@ -103,11 +103,13 @@ impl Entry {
     }
 
     /// The metadata as JSON; none for null.
+    #[cfg(test)]
     pub fn metadata(&self) -> Option<&str> {
         self.metadata.as_deref()
     }
 
     /// Replaces the metadata. `json` must be a JSON text.
+    #[cfg(test)]
     pub fn set_metadata(&mut self, json: Option<String>) {
         self.metadata = json.filter(|json| json != "null");
     }

@@ -276,18 +276,6 @@ impl DriveIndex {
         found
     }
 
-    /// Blocks of the blobs core that the files of this version need: what it may be cut back to with the
-    /// names. It does not look into block maps, whose blocks lie before the map.
-    pub fn blobs_length(&self) -> u64 {
-        let mut length = 0;
-        self.for_each_below(&DrivePath::root(), |leaf| {
-            if let Leaf::File(file) = leaf {
-                length = length.max(file.blob().map_or(0, |id| id.block_end()));
-            }
-        });
-        length
-    }
-
     /// The directory at `path`, shown or not.
     fn dir(&self, path: &DrivePath) -> Option<&Arc<Dir>> {
         let mut dir = &self.root;

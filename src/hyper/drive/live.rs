@@ -87,6 +87,9 @@ struct Known {
     index: Option<Arc<DriveIndex>>,
     /// What the last try to load it met.
     problem: Option<LiveError>,
+    /// At which length the last try ended; none while one is under way. What is here may take its time to be loaded,
+    /// whether anybody else has it or not.
+    tried: Option<u64>,
 }
 
 impl Known {
@@ -212,7 +215,8 @@ impl LiveDrive {
     }
 
     /// Waits for the index of the newest version that the connected peers have. With no peer it is the
-    /// newest version that is here.
+    /// newest version that is here. Of a drive of our own it is that in any case: who goes on from an older one
+    /// undoes what came since.
     pub async fn current(&self, limit: Duration) -> Result<Arc<DriveIndex>, LiveError> {
         let started = tokio::time::Instant::now();
         if !self.db.writable() {
@@ -224,8 +228,8 @@ impl LiveDrive {
         let length = if self.at.is_some() { 0 } else { self.db.length() };
         let left = limit.saturating_sub(started.elapsed());
         match self.wait_for(left, |index| index.version() >= length).await {
-            // An older version is better than none.
-            Err(error) => self.index().ok_or(error),
+            // An older version is better than none to who only reads.
+            Err(error) if !self.writable() => self.index().ok_or(error),
             found => found,
         }
     }
@@ -288,13 +292,24 @@ impl LiveDrive {
     ) -> Result<Arc<DriveIndex>, LiveError> {
         let mut known = self.known.subscribe();
         let found = known.wait_for(|known| known.decided(&enough).is_some());
+        let alone = async {
+            self.db.deserted().await;
+            self.tried().await;
+        };
+        let late = async {
+            tokio::time::sleep(limit).await;
+            if self.writable() {
+                // All of it should be here.
+                self.tried().await;
+            }
+        };
         tokio::select! {
             biased;
             found = found => {
                 found.ok().and_then(|known| known.decided(&enough)).unwrap_or(Err(LiveError::NoPeers))
             }
-            () = self.db.deserted() => Err(LiveError::NoPeers),
-            () = tokio::time::sleep(limit) => {
+            () = alone => Err(LiveError::NoPeers),
+            () = late => {
                 let problem = self.known.borrow().problem.as_ref().map(ToString::to_string);
                 let waiting = match self.db.reach().borrow().peers {
                     0 => "no peer was found yet".to_string(),
@@ -302,6 +317,16 @@ impl LiveDrive {
                 };
                 Err(LiveError::TimedOut(problem.unwrap_or(waiting)))
             }
+        }
+    }
+
+    /// Waits until what is here was tried to be shown. Such a try ends: what it misses it asks of peers, each block for
+    /// so long.
+    async fn tried(&self) {
+        let mut known = self.known.subscribe();
+        let tried = known.wait_for(|known| known.tried == Some(self.db.length()));
+        if tried.await.is_err() {
+            std::future::pending().await
         }
     }
 
@@ -349,12 +374,6 @@ impl LiveDrive {
         (self.introduce)(&blobs);
         blobs.attach(true, false);
         Ok(Some(blobs))
-    }
-
-    /// Content of the file at `path` in the newest index.
-    pub fn content(&self, path: &DrivePath) -> Result<FileReader, LiveError> {
-        let index = self.index().ok_or_else(|| LiveError::NotFound(path.clone()))?;
-        self.content_in(&index, path)
     }
 
     /// Content of the file at `path` in `index`.

@@ -1,8 +1,9 @@
 //! Hyperdrive: a tree of files in two cores, a bee with the names and a blobs core with the contents.
 //!
 //! A [`Drive`] reads and writes entries; [`DriveIndex`] holds all names of one version in memory for those
-//! who look things up often. [`BlobsCore`] tells which core holds the contents. Nothing here knows of
-//! networks or disks: both cores are [`BlockSource`]s.
+//! who look things up often. [`BlobsCore`] tells which core holds the contents. To these both cores are
+//! [`BlockSource`]s, wherever their blocks are. A [`LiveDrive`] is a drive whose cores are in a store, and it knows
+//! whether there is anybody to ask for what they lack.
 //!
 //! Key of a file: `files`, a zero byte, the path with its leading slash. Value: [`Entry`]. Folders are there
 //! because of what is in them; one that is empty has a key of its own (`names`), which the reference does not see.
@@ -16,7 +17,6 @@ mod dir;
 mod entry;
 mod index;
 mod keys;
-mod link;
 mod live;
 mod named;
 mod names;
@@ -31,7 +31,6 @@ pub use dir::{Content, Dir, File, Leaf, Link, Node};
 pub use entry::{Entry, EntryError};
 pub use index::{DriveIndex, Found};
 pub use keys::BlobsCore;
-pub use link::shown_target;
 pub use live::{LiveDrive, LiveError};
 pub use named::Named;
 pub use past::Past;
@@ -113,14 +112,6 @@ impl Drive {
     pub fn checkout(&self, version: u64) -> Self {
         let blobs = Blobs::new(Arc::clone(self.blobs.source()));
         Self { bee: self.bee.checkout(version), blobs }
-    }
-
-    /// The entry at `path` and the number of the bee block that holds it.
-    pub async fn entry(&self, path: &DrivePath) -> Result<Option<(u64, Entry)>> {
-        match self.bee.get(&names::leaf_key(path)).await? {
-            Some(found) => Ok(Some((found.seq, Entry::decode(&found.value)?))),
-            None => Ok(None),
-        }
     }
 
     /// All names of this version.

@@ -1,5 +1,6 @@
 //! One connection as replication sees it: its multiplexer, its backlog, its record.
 
+use super::fork::Fork;
 use super::held::Held;
 use super::violation::{MAX_STRIKES, Violation};
 use super::wire::{self, Message};
@@ -88,6 +89,8 @@ pub(super) struct Ctx<'a> {
     /// Connections that have to end.
     pub doomed: &'a mut Vec<ConnId>,
     pub events: &'a mut VecDeque<HubEvent>,
+    /// Forks to be stored.
+    pub forks: &'a mut VecDeque<Fork>,
     pub limits: &'a Limits,
     /// Bytes that all connections make us hold.
     pub held: &'a mut usize,

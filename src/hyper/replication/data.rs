@@ -1,12 +1,13 @@
 //! Answers: what a peer sent for a request of ours.
 //!
-//! An answer is compared with its request before anything is hashed, the leaf is hashed before the core
-//! is locked, and the core checks the rest. What is wrong costs the peer a strike, and the block is
-//! asked elsewhere; what is merely late is dropped.
+//! Only the block of an answer to a request that is open is hashed, and that before the core is locked; the answer is
+//! compared with its request, and the core checks the rest. What is wrong costs the peer a strike, and the block
+//! is asked elsewhere. What is merely late is dropped, unless its peer has been asked for the same again.
 //!
 //! Source: hypercore/lib/replicator.js:_handleData, _matchingRequest, _onnodata, _onreorgdata
 
 use super::connection::Ctx;
+use super::fork::Fork;
 use super::inflight::Flight;
 use super::outcome::Outcome;
 use super::refusal::Refusal;
@@ -15,8 +16,8 @@ use super::violation::Violation;
 use super::wire::{Message, Reason};
 use super::{ConnId, HubEvent, RangeId};
 use crate::crypto::Hash;
-use crate::hyper::core::Core;
 use crate::hyper::core::message::Proof;
+use crate::hyper::core::{Applied, Core, CoreError};
 use std::time::Duration;
 
 /// How long nothing is asked for after our own storage failed (a full disk, mostly).
@@ -88,6 +89,9 @@ impl Replica {
             if let Some(flight) = self.end(ctx, id, Outcome::Answered) {
                 self.on_history(ctx, core, &flight, &proof);
             }
+        } else if self.following {
+            // It is of a tree that is about to go.
+            self.end(ctx, id, Outcome::Useless);
         } else if is_empty(&proof) {
             // Of an empty core, or of another fork: then with its manifest.
             self.end(ctx, id, Outcome::Refused);
@@ -157,17 +161,11 @@ impl Replica {
 
     /// The proof of a fork above ours.
     fn on_fork(&mut self, ctx: &mut Ctx, core: &mut Core, id: u64, proof: &Proof) {
-        match core.apply_reorg(proof).map_err(Refusal::from) {
-            Ok(reorged) => {
+        match core.begin_follow(proof).map_err(Refusal::from) {
+            Ok(following) => {
                 self.end(ctx, id, Outcome::Answered);
-                let (fork, length) = (core.head().fork, core.head().length);
-                let kept = reorged.ancestors.unwrap_or(0);
-                self.tree_cut(ctx, core, kept);
-                self.announce_head(ctx, core);
-                ctx.emit(HubEvent::Truncated { core: self.id, length: kept, fork });
-                ctx.emit(HubEvent::Upgraded { core: self.id, length, fork });
-                self.check_ranges(ctx, core);
-                self.pump(ctx, core);
+                self.following = true;
+                ctx.forks.push_back(Fork { core: self.core.clone(), following });
             }
             Err(Refusal::Invalid(why)) => {
                 if let Some(flight) = self.end(ctx, id, Outcome::Refused) {
@@ -184,6 +182,30 @@ impl Replica {
         }
     }
 
+    /// A fork was stored, or could not be.
+    pub fn on_stored(
+        &mut self,
+        ctx: &mut Ctx,
+        core: &mut Core,
+        stored: Result<Applied, CoreError>,
+    ) {
+        self.following = false;
+        match stored {
+            Ok(applied) => {
+                let (fork, length) = (core.head().fork, core.head().length);
+                let kept = applied.ancestors.unwrap_or(0);
+                self.tree_cut(ctx, core, kept);
+                self.announce_head(ctx, core);
+                ctx.emit(HubEvent::Truncated { core: self.id, length: kept, fork });
+                ctx.emit(HubEvent::Upgraded { core: self.id, length, fork });
+                self.check_ranges(ctx, core);
+            }
+            Err(error) => self.tell_storage_failure(ctx, error.to_string()),
+        }
+        self.pump(ctx, core);
+        self.check_synced(ctx, core);
+    }
+
     /// Nothing is wrong with the peer, but asking again at once would spin.
     fn pause(&mut self, ctx: &mut Ctx, id: u64) {
         self.paused_until = Some(ctx.now + STORAGE_PAUSE);
@@ -191,7 +213,12 @@ impl Replica {
     }
 
     fn on_storage_failure(&mut self, ctx: &mut Ctx, id: u64, why: String) {
-        self.pause(ctx, id);
+        self.end(ctx, id, Outcome::Useless);
+        self.tell_storage_failure(ctx, why);
+    }
+
+    fn tell_storage_failure(&mut self, ctx: &mut Ctx, why: String) {
+        self.paused_until = Some(ctx.now + STORAGE_PAUSE);
         ctx.emit(HubEvent::StorageFailed { core: self.id, why, full: false });
     }
 

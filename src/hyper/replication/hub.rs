@@ -5,6 +5,7 @@
 //! queued for it.
 
 use super::connection::{Conn, Ctx};
+use super::fork::{Fork, Stored};
 use super::replica::Replica;
 use super::violation::Violation;
 use super::{AttachOptions, ConnId, ConnInfo, CoreId, HubEvent, Limits, PeerInfo, RangeId, SeekId};
@@ -38,6 +39,8 @@ pub struct Hub {
     dirty: BTreeSet<ConnId>,
     doomed: Vec<ConnId>,
     events: VecDeque<HubEvent>,
+    /// Forks to be stored.
+    forks: VecDeque<Fork>,
     next_id: u64,
     next_tick: Option<Instant>,
     /// Set while a frame of several messages is worked on, with the cores they were about.
@@ -60,6 +63,7 @@ impl Hub {
             dirty: BTreeSet::new(),
             doomed: Vec::new(),
             events: VecDeque::new(),
+            forks: VecDeque::new(),
             next_id: 1,
             next_tick: None,
             batch: None,
@@ -196,6 +200,20 @@ impl Hub {
         Some(event)
     }
 
+    /// The next fork to be stored, by a thread that may wait.
+    pub fn poll_fork(&mut self) -> Option<Fork> {
+        self.forks.pop_front()
+    }
+
+    /// A fork was stored, or could not be.
+    pub fn handle_stored(&mut self, stored: Stored, now: Instant) {
+        // By its key: it may have been detached and attached again.
+        if let Some(&id) = self.by_discovery.get(&stored.discovery) {
+            self.with(id, now, |replica, ctx, core| replica.on_stored(ctx, core, stored.result));
+        }
+        self.finish(now);
+    }
+
     /// The peers of a core.
     pub fn peers(&self, id: CoreId) -> Vec<PeerInfo> {
         self.replicas.get(&id).map_or_else(Vec::new, |replica| replica.info(&self.conns))
@@ -249,6 +267,7 @@ impl Hub {
             dirty: &mut self.dirty,
             doomed: &mut self.doomed,
             events: &mut self.events,
+            forks: &mut self.forks,
             limits: &self.limits,
             held: &mut self.held,
             now,

@@ -2,12 +2,15 @@
 //!
 //! [`Hub`] is one machine for the whole process: all connections, all cores. It does no I/O but reading
 //! and writing cores, knows no clock, and is driven like every machine here: `handle_*`, then
-//! [`Hub::poll_transmit`] and [`Hub::poll_event`] until they give nothing, then [`Hub::poll_timeout`].
+//! [`Hub::poll_transmit`], [`Hub::poll_event`] and [`Hub::poll_fork`] until they give nothing, then
+//! [`Hub::poll_timeout`].
 //!
 //! | file | what it tracks |
 //! |---|---|
 //! | `hub.rs` | connections and cores, and which message is for whom |
-//! | `hub/incoming.rs`, `local.rs`, `opening.rs` | what peers send; what is wished here; channels that wait for a core |
+//! | `hub/incoming.rs`, `local.rs` | what peers send; what is wished here |
+//! | `hub/opening.rs` | channels that wait for a core |
+//! | `fork.rs` | forks of cores, which wait for the device |
 //! | `connection.rs` | multiplexer, backlog and strikes of one connection |
 //! | `replica.rs` | one core: its peers, its wishes, what it announces |
 //! | `sync.rs` | lengths and forks: who may prove what to whom |
@@ -31,6 +34,7 @@
 mod backoff;
 mod connection;
 mod data;
+mod fork;
 mod held;
 mod history;
 mod hub;
@@ -54,6 +58,7 @@ pub mod wants;
 pub mod wire;
 mod wishes;
 
+pub use fork::{Fork, Stored};
 pub use hub::Hub;
 pub use violation::Violation;
 

@@ -1,7 +1,8 @@
 //! What happens when nothing happens: overdue requests, blocks that nobody has, peers that say nothing.
 //!
 //! Requests have no time-out on the wire and streams lose nothing, so an answer that does not come means
-//! a peer that is stuck, gone, or unwilling. Its work is offered to others while its own request stands.
+//! a peer that is stuck, gone, or unwilling. Its work is offered to others while its own request stands, and long after
+//! that the request is taken back, so that the peer may be tried once more.
 
 use super::connection::Ctx;
 use super::inflight::Flight;

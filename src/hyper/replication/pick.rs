@@ -61,10 +61,14 @@ impl Replica {
         self.pump_ranges(ctx, core, Some(conn));
     }
 
-    /// Nothing is to be asked now: our storage failed, there are two histories, or more is known at the end of this frame.
+    /// Nothing is to be asked now: our storage failed, a fork is being stored, there are two histories, or more is known at
+    /// the end of this frame.
     fn is_paused(&mut self, ctx: &Ctx) -> bool {
         self.deferred.pump |= ctx.defer;
-        ctx.defer || self.split || self.paused_until.is_some_and(|until| ctx.now < until)
+        ctx.defer
+            || self.split
+            || self.following
+            || self.paused_until.is_some_and(|until| ctx.now < until)
     }
 
     /// Forks, upgrades, the manifest; seeks when something has changed for them.

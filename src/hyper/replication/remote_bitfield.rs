@@ -281,7 +281,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(crate::sim::cases(64))]
         #[test]
         fn agrees_with_a_set_of_numbers(ops in proptest::collection::vec(op(), 1..12), at in 0..SPAN) {
             let mut field = RemoteBitfield::default();

@@ -94,6 +94,8 @@ pub(super) struct Replica {
     pub backoff: Backoff,
     /// Our storage failed; nothing is asked for until then.
     pub paused_until: Option<Instant>,
+    /// A fork is being stored; until then nothing is asked for and nothing taken.
+    pub following: bool,
     /// What the messages of the current frame have made due, to be done after the last of them.
     pub deferred: Deferred,
 }
@@ -131,6 +133,7 @@ impl Replica {
             split: false,
             backoff: Backoff::default(),
             paused_until: None,
+            following: false,
             deferred: Deferred::default(),
         }
     }

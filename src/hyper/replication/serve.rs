@@ -80,7 +80,10 @@ impl Replica {
         };
         let proof = match answer {
             Ok(Provable::Proof(proof)) => Some(proof),
-            Ok(Provable::Invalid(_)) => return self.on_invalid_request(ctx, conn, id),
+            Ok(Provable::Invalid(why)) => {
+                tracing::debug!(core = ?self.discovery, "a request makes no sense: {why}");
+                return self.on_invalid_request(ctx, conn, id);
+            }
             Ok(Provable::NotHere) => None,
             Err(error) => {
                 tracing::debug!(core = ?self.discovery, "not answered");

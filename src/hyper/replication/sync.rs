@@ -134,7 +134,7 @@ impl Replica {
     /// Says whether all peers are in sync, once for each time they are.
     pub fn check_synced(&mut self, ctx: &mut Ctx, core: &Core) {
         self.deferred.synced |= ctx.defer;
-        if self.synced_told || ctx.defer {
+        if self.synced_told || self.following || ctx.defer {
             return;
         }
         let announced = (self.announced.fork, self.announced.length);

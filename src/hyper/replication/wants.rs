@@ -69,7 +69,8 @@ impl LocalWants {
         self.windows.get(&(block / SEGMENT)).filter(|a| !a.answered).map(|a| a.at)
     }
 
-    pub fn covers(&self, block: u64) -> bool {
+    #[cfg(test)]
+    fn covers(&self, block: u64) -> bool {
         self.windows.contains_key(&(block / SEGMENT))
     }
 }
@@ -136,7 +137,8 @@ impl RemoteWants {
         (self.count + self.any.len()) * ENTRY
     }
 
-    pub fn wants_everything(&self) -> bool {
+    #[cfg(test)]
+    fn wants_everything(&self) -> bool {
         self.all
     }
 

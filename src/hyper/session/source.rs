@@ -31,6 +31,11 @@ impl BlockSource for CoreHandle {
         self.core().has(index)
     }
 
+    fn has_all(&self, blocks: Range<u64>) -> bool {
+        let core = self.core();
+        blocks.end <= core.length() && core.next_missing(blocks).is_none()
+    }
+
     fn try_block(&self, index: u64) -> Result<Option<Bytes>, SourceError> {
         self.check_history()?;
         if let Some(block) = self.0.cache.get(self.0.id, index) {

@@ -1,4 +1,4 @@
-//! A log in memory: the core that tests and small tools read from and append to.
+//! A log in memory: the core that tests, benchmarks and fuzz targets read from and append to.
 //!
 //! A log made with [`MemoryLog::sparse`] stands for a reader far away: it knows the length of another log
 //! and has none of its blocks until they are asked for. It counts how they were asked for, so that a test
@@ -15,6 +15,7 @@ struct State {
     fork: u64,
     here: BTreeSet<u64>,
     lost: BTreeSet<u64>,
+    cleared: BTreeSet<u64>,
     waits: u64,
     hinted: u64,
     seeks: u64,
@@ -65,6 +66,11 @@ impl MemoryLog {
         self.lock().lost.insert(index);
     }
 
+    /// Takes a block away from here.
+    pub fn clear(&self, index: u64) {
+        self.lock().cleared.insert(index);
+    }
+
     /// Cuts the log to `length` blocks under the next fork number.
     pub fn truncate(&self, length: u64) {
         let mut state = self.lock();
@@ -99,7 +105,8 @@ impl MemoryLog {
     }
 
     fn is_here(&self, state: &State, index: u64) -> bool {
-        self.remote.is_none() || state.here.contains(&index)
+        let here = self.remote.is_none() || state.here.contains(&index);
+        here && !state.cleared.contains(&index)
     }
 
     fn fetch(&self, index: u64) -> Result<Bytes, SourceError> {

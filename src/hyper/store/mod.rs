@@ -52,10 +52,6 @@ impl Store {
         &self.storage
     }
 
-    pub fn cache(&self) -> &Arc<BlockCache> {
-        &self.cache
-    }
-
     /// The key pair of core `name` in `space`; the same each time.
     pub fn key_pair(&self, space: &Namespace, name: &str) -> KeyPair {
         names::key_pair(&self.primary, space, name)
@@ -164,8 +160,8 @@ impl Store {
         self.lock().values().cloned().collect()
     }
 
-    /// Makes what is only in memory durable (heads and bits of downloaded blocks) without holding any core
-    /// while the device works. Every core is tried; the first error is returned.
+    /// Makes what is only in memory durable (heads and bits of downloaded blocks). A core is held for the transaction, and
+    /// not while its files are synced, which takes longer. Every core is tried; the first error is returned.
     pub fn flush(&self) -> Result<(), CoreError> {
         let mut result = Ok(());
         for handle in self.handles() {

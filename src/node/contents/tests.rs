@@ -94,7 +94,7 @@ async fn clear(node: &Node, key: CoreKey) -> Result<u64, GcError> {
 async fn clear_one(node: &Node, key: CoreKey, survey: &mut Survey) -> Result<u64, GcError> {
     let turn = node.turn_to_clear(key).await.unwrap();
     let stored = node.stored_drive(key).await?.unwrap();
-    let garbage = node.garbage(&stored, Keep::Newest(1), survey).await?;
+    let garbage = node.garbage(&stored, Keep::Newest(1), survey, Some(&turn)).await?;
     match stored.blobs {
         Some(blobs) => Ok(node.give_back(blobs, &garbage, turn).await?),
         None => Ok(0),
@@ -193,7 +193,8 @@ async fn contents_that_prove_nothing_are_kept_for_whoever_names_them_and_that_is
     // One that can be read keeps what it needs and no more.
     take(&node, &db);
     let stored = node.stored_drive(first).await.unwrap().unwrap();
-    let garbage = node.garbage(&stored, Keep::Newest(1), &mut Survey::default()).await.unwrap();
+    let mut survey = Survey::default();
+    let garbage = node.garbage(&stored, Keep::Newest(1), &mut survey, None).await.unwrap();
     assert_eq!((garbage.block_count(), garbage.held_by), (1, vec![names]));
     node.shutdown().await;
 }
@@ -243,7 +244,10 @@ async fn what_is_cleared_is_not_written_although_nobody_waits_for_it_any_more() 
     let turn = node.turn_to_clear(mine).await.unwrap();
     let stored = node.stored_drive(mine).await.unwrap().unwrap();
     let garbage = loop {
-        let found = node.garbage(&stored, Keep::Newest(1), &mut Survey::default()).await.unwrap();
+        let found = node
+            .garbage(&stored, Keep::Newest(1), &mut Survey::default(), Some(&turn))
+            .await
+            .unwrap();
         // The drive that has just been used shows its last version in a moment.
         if found.block_count() == 1 {
             break found;
@@ -278,7 +282,7 @@ async fn look_at_all(node: &Node) -> Duration {
     let mut survey = Survey::default();
     for key in node.stored_drives().await.unwrap().keys {
         let stored = node.stored_drive(key).await.unwrap().unwrap();
-        let garbage = node.garbage(&stored, Keep::Newest(1), &mut survey).await.unwrap();
+        let garbage = node.garbage(&stored, Keep::Newest(1), &mut survey, None).await.unwrap();
         assert_eq!(garbage.block_count(), 0);
     }
     started.elapsed()

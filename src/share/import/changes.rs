@@ -1,8 +1,9 @@
 //! What must change in a drive so that it is as a folder.
 
+use super::super::content::now_ns;
 use super::super::ledger::Seen;
 use super::super::scan::{Local, LocalKind, Scan, scan_by};
-use super::{Import, Report, Trust, now_ns};
+use super::{Import, Report, Trust};
 use crate::hyper::core::storage::StorageError;
 use crate::hyper::drive::{Content, Dir, DriveIndex, Found, Leaf, Node};
 use crate::path::DrivePath;
@@ -26,7 +27,7 @@ pub(super) enum Change {
 impl Change {
     pub(super) fn size(&self) -> u64 {
         match self {
-            Self::Write(local) => size(local),
+            Self::Write(local) => local.size(),
             _ => 0,
         }
     }
@@ -64,7 +65,7 @@ impl Import<'_> {
             there += scan.found.iter().filter(|local| self.is_there(local)).count() as u64;
             self.compare(&path, &told, &scan, &mut changes, &mut gone, report)?;
             report.files += scan.found.len() as u64;
-            report.bytes += scan.found.iter().map(size).sum::<u64>();
+            report.bytes += scan.found.iter().map(Local::size).sum::<u64>();
             report.skipped.extend(scan.skipped);
         }
         self.judge(report, there, gone.len() as u64);
@@ -79,9 +80,8 @@ impl Import<'_> {
         }
         self.keep_emptied(&gone, &mut changes);
         // First what goes: its name may be needed.
-        let mut all: Vec<Change> = gone.into_iter().map(Change::Remove).collect();
-        all.extend(changes);
-        Ok(all)
+        changes.splice(0..0, gone.into_iter().map(Change::Remove));
+        Ok(changes)
     }
 
     /// Whether the drive has a file of this name and size, or a link of this name.
@@ -142,9 +142,11 @@ impl Import<'_> {
         report: &mut Report,
     ) -> Result<(), StorageError> {
         let mut known = leaves_below(self.index, path);
+        // Most may be new, and a list that grows is copied again and again.
+        changes.reserve(scan.found.len().saturating_sub(known.len()));
         for local in &scan.found {
             let leaf = known.remove(&local.path);
-            if !leaf.is_some_and(|leaf| is_same(local, leaf))
+            if !leaf.is_some_and(|leaf| is_same(local, leaf) && self.has_content(leaf))
                 || !self.is_untouched(local, told.contains(&local.path))?
             {
                 changes.push(Change::Write(local.clone()));
@@ -168,6 +170,14 @@ impl Import<'_> {
         let new = scan.empty.iter().filter(|dir| !kept.contains(dir));
         changes.extend(new.cloned().map(Change::Keep));
         Ok(())
+    }
+
+    /// Whether the content of a name is here. One that was cleared, or lost, is taken from the folder again.
+    fn has_content(&self, leaf: &Leaf) -> bool {
+        match leaf {
+            Leaf::File(file) => file.blob().is_none_or(|id| self.drive.blobs().is_here(&id)),
+            Leaf::Link(_) => true,
+        }
     }
 
     /// Whether a file that looks as the drive says it does need not be read. `told` if somebody says it changed.
@@ -241,13 +251,6 @@ pub fn topmost(paths: &[DrivePath]) -> BTreeSet<DrivePath> {
         std::iter::successors(path.parent(), DrivePath::parent).any(|above| all.contains(&above))
     };
     all.iter().filter(|path| !has_above(path)).map(|path| (*path).clone()).collect()
-}
-
-fn size(local: &Local) -> u64 {
-    match local.kind {
-        LocalKind::File { size } => size,
-        LocalKind::Symlink { .. } => 0,
-    }
 }
 
 fn is_same(local: &Local, leaf: &Leaf) -> bool {

@@ -8,9 +8,11 @@ use crate::hyper::source::BlockSource;
 use crate::hyper::source::memory::MemoryLog;
 use crate::key::CoreKey;
 use std::collections::HashSet;
+use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 struct Shared {
     dir: tempfile::TempDir,
@@ -448,4 +450,33 @@ fn secrets_are_counted_and_the_keys_of_a_store_never_shared() {
     assert_eq!(report.private, private as u64, "what is left out is not public: {:?}", s.names());
     assert!(!s.names().contains(&"/old.bak".to_string()), "{:?}", s.names());
     assert!(report.skipped.iter().any(|(path, _)| path.ends_with("old.bak")));
+}
+
+#[test]
+fn a_content_that_is_not_here_any_more_is_taken_from_the_folder_again() {
+    let s = Shared::new();
+    let large: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
+    fs::write(s.at("kept"), "1").unwrap();
+    fs::write(s.at("lost"), &large).unwrap();
+    let mut mapped = large.clone();
+    fs::write(s.at("mapped"), &mapped).unwrap();
+    s.sync();
+    mapped[150_000] ^= 1;
+    fs::write(s.at("mapped"), &mapped).unwrap();
+    s.sync();
+    let untouched = || {
+        for name in ["kept", "lost", "mapped"] {
+            let look = Look::at(&fs::File::open(s.at(name)).unwrap()).unwrap();
+            let seen = Seen::of(&look.stamp, i64::MAX);
+            s.ledger.note(&DrivePath::from_user(name).unwrap(), seen);
+        }
+    };
+    untouched();
+    assert_eq!((s.sync().written, s.blobs.length()), (0, 1 + 7 + 2), "one block and a map");
+
+    s.blobs.clear(7);
+    assert_eq!(s.sync().written, 2, "both have the last block of it");
+    assert!(s.content("/lost") == large && s.content("/mapped") == mapped);
+    untouched();
+    assert_eq!(s.sync().written, 0);
 }

@@ -14,6 +14,7 @@
 //! Source: dht-rpc/index.js, dht-rpc/lib/io.js
 
 pub mod bogon;
+pub mod bucket;
 mod budget;
 mod commands;
 mod event;
@@ -135,6 +136,7 @@ impl Rpc {
         &self.health
     }
 
+    #[cfg(test)]
     pub fn is_bootstrapped(&self) -> bool {
         self.upkeep.bootstrapped
     }

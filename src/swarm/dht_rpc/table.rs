@@ -169,11 +169,6 @@ impl Table {
         self.by_order.values().filter_map(|id| self.get(id))
     }
 
-    /// Nodes from the one heard from last.
-    pub fn latest_first(&self) -> impl Iterator<Item = &Node> {
-        self.by_order.values().rev().filter_map(|id| self.get(id))
-    }
-
     /// The same nodes around another id; those whose new row is full are dropped.
     pub fn rebuilt_around(&self, id: NodeId) -> Self {
         let mut table = Self::new(id);
@@ -265,7 +260,7 @@ mod tests {
             (1..4).map(|p| Node::new(SocketAddrV4::new([10, 0, 0, 1].into(), p), 1)).collect();
         nodes.iter().for_each(|n| assert_eq!(table.add(*n), Added::New));
         table.touch(&nodes[0].id);
-        assert_eq!(table.latest_first().next().unwrap().id, nodes[0].id);
+        assert_eq!(table.oldest_first().last().unwrap().id, nodes[0].id);
         assert_eq!(table.oldest_first().next().unwrap().id, nodes[1].id);
     }
 }

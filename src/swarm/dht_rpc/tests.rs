@@ -367,3 +367,85 @@ fn a_machine_that_slept_knows_it() {
     rpc.handle_timeout(now);
     assert!(woke(&mut rpc));
 }
+
+/// Lets strangers ask `rpc` for something internal, with a value.
+fn asked(rpc: &mut Rpc, from: SocketAddrV4, command: u64, value: Vec<u8>, now: Instant) {
+    let request = Request { command, value: Some(value), ..request(addr("9.9.9.9:9"), None) };
+    rpc.handle_datagram(SocketId::MAIN, from, &request.encode(), now);
+}
+
+#[test]
+fn delayed_answers_are_given_within_a_bound_of_time_and_number() {
+    let mut now = epoch();
+    let mut rpc = rpc(false, now);
+    let answers = |rpc: &mut Rpc| std::iter::from_fn(|| rpc.poll_transmit()).count();
+    let ask = |rpc: &mut Rpc, n: u32, ms: u32| {
+        asked(rpc, host(n), internal::DELAYED_PING, ms.to_le_bytes().to_vec(), now);
+    };
+    ask(&mut rpc, 0, 10_001);
+    ask(&mut rpc, 1, 10_000);
+    (2..500).for_each(|n| ask(&mut rpc, n, 1000));
+    assert_eq!(answers(&mut rpc), 0, "not before their time");
+    now += SECOND;
+    rpc.handle_timeout(now);
+    assert_eq!(answers(&mut rpc), 255);
+    now += 9 * SECOND;
+    rpc.handle_timeout(now);
+    assert_eq!(answers(&mut rpc), 1);
+    now += SECOND;
+    rpc.handle_timeout(now);
+    assert_eq!(answers(&mut rpc), 0, "one asked for too late an answer");
+}
+
+#[test]
+fn hints_that_nodes_are_down_make_us_ask_a_few_of_them_and_each_once() {
+    let mut now = epoch();
+    let mut rpc = rpc(false, now);
+    for n in 0..30 {
+        ping_from(&mut rpc, host(n), node_id(host(n)), now);
+    }
+    run(&mut rpc, &mut now, 10 * SECOND, |_| true);
+    let known: Vec<_> =
+        (0..30).map(host).filter(|a| rpc.table.get_mut(&node_id(*a)).is_some()).collect();
+    assert!(known.len() > 15, "{}", known.len());
+    let hint = |rpc: &mut Rpc, down: &SocketAddrV4| {
+        let mut value = Vec::new();
+        crate::codec::net::put_ipv4(&mut value, down);
+        asked(rpc, host(99), internal::DOWN_HINT, value, now);
+    };
+    (0..5).for_each(|_| hint(&mut rpc, &known[0]));
+    assert_eq!(sent(&mut rpc).len(), 1);
+    known.iter().for_each(|down| hint(&mut rpc, down));
+    assert_eq!(sent(&mut rpc).len(), 9, "ten checks at a time");
+}
+
+#[test]
+fn a_host_that_asks_and_asks_is_not_sent_more_than_its_budget() {
+    let now = epoch();
+    let mut rpc = rpc(false, now);
+    let mut bytes = 0;
+    for n in 0..60_000u32 {
+        asked(
+            &mut rpc,
+            SocketAddrV4::new(*host(0).ip(), 1 + n as u16),
+            internal::PING,
+            vec![],
+            now,
+        );
+        bytes += std::iter::from_fn(|| rpc.poll_transmit()).map(|t| t.bytes.len()).sum::<usize>();
+    }
+    assert!((200_000..=256 * 1024).contains(&bytes), "{bytes}");
+}
+
+#[test]
+fn so_many_requests_are_under_way_and_no_more() {
+    let now = epoch();
+    let mut rpc = rpc(false, now);
+    (0..5000).for_each(|n| {
+        rpc.request(Ask::ping(host(n)), now);
+    });
+    assert_eq!(rpc.inflight(), MAX_INFLIGHT);
+    let refused = std::iter::from_fn(|| rpc.poll_event());
+    let refused = refused.filter(|event| matches!(event, RpcEvent::Timeout { .. })).count();
+    assert_eq!(refused, 5000 - MAX_INFLIGHT);
+}

@@ -2,6 +2,9 @@
 //! loopback_throughput -- --ignored --nocapture`.
 
 use super::*;
+use crate::codec::FrameBuf;
+use crate::crypto::KeyPair;
+use crate::swarm::Limits;
 use crate::swarm::tests::agree;
 use std::net::Ipv4Addr;
 
@@ -25,8 +28,8 @@ fn driver() -> (Driver, NetworkHandle, Events) {
     let inbox = Arc::new(Inbox::new().unwrap());
     let public_key = PublicKey(config.key_pair.public());
     let (events, receiver) = mpsc::unbounded_channel();
-    let owner = Arc::new(Owner { inbox: inbox.clone(), local_addr, public_key });
-    (Driver::new(config, socket, local_addr, inbox, events), NetworkHandle { owner }, receiver)
+    let handle = NetworkHandle::new(inbox.clone(), local_addr, public_key);
+    (Driver::new(config, socket, local_addr, inbox, events), handle, receiver)
 }
 
 #[test]

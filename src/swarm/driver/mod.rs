@@ -18,18 +18,17 @@
 mod bench;
 mod bootstrap;
 mod clock;
+mod handle;
 mod inbox;
 mod interfaces;
 mod socket;
 mod ways;
 
 pub use bootstrap::{BootstrapError, BootstrapNode};
+pub use handle::{NetworkConfig, NetworkHandle};
 
-use super::{ConnId, JoinOptions, Limits, SocketId, Swarm, SwarmConfig, SwarmEvent, SwarmStatus};
-use super::{Traffic, Transmit};
-use crate::codec::FrameBuf;
-use crate::crypto::KeyPair;
-use crate::key::{PublicKey, Topic};
+use super::{SocketId, Swarm, SwarmConfig, SwarmEvent, SwarmStatus, Traffic, Transmit};
+use crate::key::PublicKey;
 use bootstrap::{Bootstrap, LookUp, look_up};
 use clock::Clock;
 use inbox::{Command, Inbox};
@@ -43,7 +42,7 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use ways::Ways;
 
 /// Batches received in one turn before the machine may decide and send.
@@ -60,40 +59,6 @@ const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Most datagrams of 1472 bytes in one run of at most 65 507.
 const MAX_SEGMENTS: usize = 44;
-
-/// How a network is set up.
-#[derive(Debug, Clone)]
-pub struct NetworkConfig {
-    pub key_pair: KeyPair,
-    /// Where the main socket is bound; port 0 for any, and a taken port is replaced.
-    pub bind: SocketAddrV4,
-    /// Nodes to enter the DHT by.
-    pub bootstrap: Vec<BootstrapNode>,
-    /// Be a full node of the DHT.
-    pub persistent: bool,
-    /// Our public address, if known. A full node bound to one address has that; the first of a network, which
-    /// nobody can tell its address, takes this machine's first.
-    pub address: Option<SocketAddrV4>,
-    pub limits: Limits,
-}
-
-/// Talks to a running network, from any thread. The last one to be dropped stops it.
-#[derive(Clone)]
-pub struct NetworkHandle {
-    owner: Arc<Owner>,
-}
-
-struct Owner {
-    inbox: Arc<Inbox>,
-    local_addr: SocketAddrV4,
-    public_key: PublicKey,
-}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        self.inbox.push(Command::Stop);
-    }
-}
 
 /// A running network.
 pub struct Network;
@@ -112,14 +77,14 @@ impl Network {
         let inbox = Arc::new(Inbox::new()?);
         let public_key = PublicKey(config.key_pair.public());
         let (events, receiver) = mpsc::unbounded_channel();
-        let owner = Owner { inbox: inbox.clone(), local_addr, public_key };
+        let handle = NetworkHandle::new(inbox.clone(), local_addr, public_key);
         let turn = move || {
             let mut driver = Driver::new(config, socket, bound, inbox, events);
             driver.follows_address = follows;
             driver.run();
         };
         std::thread::Builder::new().name("network".into()).spawn(turn)?;
-        Ok((NetworkHandle { owner: Arc::new(owner) }, receiver))
+        Ok((handle, receiver))
     }
 }
 
@@ -138,79 +103,6 @@ fn own_address(config: &NetworkConfig, bound: SocketAddrV4) -> Option<SocketAddr
 fn follows_address(config: &NetworkConfig, bound: SocketAddrV4) -> bool {
     let unknown = config.address.is_none() && config.bootstrap.is_empty();
     config.persistent && unknown && bound.ip().is_unspecified()
-}
-
-impl NetworkHandle {
-    /// Our public address, if it was known from the start; else where the main socket is bound.
-    pub fn local_addr(&self) -> SocketAddrV4 {
-        self.owner.local_addr
-    }
-
-    pub fn public_key(&self) -> PublicKey {
-        self.owner.public_key
-    }
-
-    /// See [`Swarm::join`].
-    pub fn join(&self, topic: Topic, options: JoinOptions) {
-        self.push(Command::Join(topic, options));
-    }
-
-    /// See [`Swarm::leave`].
-    pub fn leave(&self, topic: Topic) {
-        self.push(Command::Leave(topic));
-    }
-
-    /// See [`Swarm::connect_peer`].
-    pub fn connect_peer(&self, key: PublicKey) {
-        self.push(Command::ConnectPeer(key));
-    }
-
-    /// See [`Swarm::leave_peer`].
-    pub fn leave_peer(&self, key: PublicKey) {
-        self.push(Command::LeavePeer(key));
-    }
-
-    /// Sends one message. Answers the bytes on their way for the connection, this one included: above a
-    /// bound of your own wait for [`SwarmEvent::Queued`]. 0 if the connection is gone.
-    pub fn send(&self, conn: ConnId, frame: FrameBuf) -> usize {
-        self.owner.inbox.push_frame(conn, frame)
-    }
-
-    /// See [`Swarm::consumed`].
-    pub fn consumed(&self, conn: ConnId, bytes: usize) {
-        self.push(Command::Consumed(conn, bytes));
-    }
-
-    /// See [`Swarm::close`].
-    pub fn close(&self, conn: ConnId) {
-        self.push(Command::Close(conn));
-    }
-
-    /// See [`Swarm::release`].
-    pub fn release(&self, conn: ConnId) {
-        self.push(Command::Release(conn));
-    }
-
-    /// See [`Swarm::ban`].
-    pub fn ban(&self, key: PublicKey, until: Instant) {
-        self.push(Command::Ban(key, until));
-    }
-
-    /// The state of everything; `None` once the network has stopped.
-    pub async fn status(&self) -> Option<SwarmStatus> {
-        let (answer, status) = oneshot::channel();
-        self.push(Command::Status(answer));
-        status.await.ok()
-    }
-
-    /// Withdraws announcements, ends connections and stops. The end of the event channel says when.
-    pub fn stop(&self) {
-        self.push(Command::Stop);
-    }
-
-    fn push(&self, command: Command) {
-        self.owner.inbox.push(command);
-    }
 }
 
 /// The wall clock, which the values that the DHT stores are dated by.

@@ -1,11 +1,11 @@
 //! The announcements a persistent node holds: records of topics, and routes to servers.
 //!
-//! Whoever shows a token can announce as many keys as it likes, so what is held is counted in bytes: of one
-//! source, of one topic (in records), and of all. A source that holds its share is refused; when all is full
-//! the oldest make room. Each announcement fades [`RECORD_AGE`] after it was last made.
+//! What is held is counted in bytes: of one source and of all ([`Ledger`]); and of one topic, in records. Each
+//! announcement fades [`RECORD_AGE`] after it was last made.
 
+use super::ledger::{Bounds, Held, Ledger};
 use crate::key::{NodeId, PublicKey};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,6 @@ const MAX_BYTES: usize = 64 << 20;
 const MAX_SOURCE_BYTES: usize = 2 << 20;
 /// Records of one topic. A lookup shows 20 of them at random.
 pub const MAX_PER_TOPIC: usize = 128;
-/// What one announcement takes besides its record: its keys here, in the topic and in the order of age.
-const OVERHEAD: usize = 192;
 /// How long announcements live.
 pub const RECORD_AGE: Duration = Duration::from_secs(20 * 60);
 
@@ -34,28 +32,23 @@ pub struct Route {
     pub record: Vec<u8>,
 }
 
-/// What is counted of one announcement.
-#[derive(Debug, Clone, Copy)]
-struct Held {
-    /// None: our own, which has no bound but the total.
-    source: Option<Ipv4Addr>,
-    bytes: usize,
-    age: Age,
-}
-
-/// When it was made, and a number to tell those of one moment apart.
-type Age = (Instant, u64);
+/// Whose announcement of which target it is; no key for a route.
+type Whose = (NodeId, Option<PublicKey>);
 
 /// All of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Announcements {
     topics: HashMap<NodeId, Vec<(Record, Held)>>,
     routes: HashMap<NodeId, (Route, Held)>,
-    /// Whose announcement of which target it is; no key for a route.
-    by_age: BTreeMap<Age, (NodeId, Option<PublicKey>)>,
-    by_source: HashMap<Ipv4Addr, usize>,
-    bytes: usize,
-    next: u64,
+    ledger: Ledger<Whose>,
+}
+
+impl Default for Announcements {
+    fn default() -> Self {
+        let bounds = Bounds { total: MAX_BYTES, source: MAX_SOURCE_BYTES, age: RECORD_AGE };
+        let (topics, routes) = (HashMap::new(), HashMap::new());
+        Self { topics, routes, ledger: Ledger::new(bounds) }
+    }
 }
 
 impl Announcements {
@@ -81,34 +74,41 @@ impl Announcements {
         source: Option<Ipv4Addr>,
         now: Instant,
     ) -> bool {
-        self.forget_record(&target, &record.public_key);
-        let bytes = record.encoded.len() + OVERHEAD;
-        let key = Some(record.public_key);
-        let Some(held) = self.count(source, bytes, (target, key), now) else { return false };
+        let (key, len) = (record.public_key, record.encoded.len());
+        let old = self.topics.get(&target).into_iter().flatten();
+        let old = old.filter(|(record, _)| record.public_key == key).map(|(_, held)| held).next();
+        if !self.ledger.may_hold(source, len, old) {
+            return false;
+        }
+        self.forget_record(&target, &key);
+        let held = self.ledger.count(source, len, (target, Some(key)), now);
         let topic = self.topics.entry(target).or_default();
         topic.push((record, held));
         if topic.len() > MAX_PER_TOPIC {
             let (_, oldest) = topic.remove(0);
-            self.uncount(&oldest);
+            self.ledger.uncount(&oldest);
         }
-        self.make_room();
+        self.handle_timeout(now);
         true
     }
 
     /// Holds a route; false if its source holds too much already.
     pub fn put_route(&mut self, target: NodeId, route: Route, now: Instant) -> bool {
+        let (source, len) = (Some(*route.relay.ip()), route.record.len());
+        let old = self.routes.get(&target).map(|(_, held)| held);
+        if !self.ledger.may_hold(source, len, old) {
+            return false;
+        }
         self.forget_route(&target);
-        let bytes = route.record.len() + OVERHEAD;
-        let source = Some(*route.relay.ip());
-        let Some(held) = self.count(source, bytes, (target, None), now) else { return false };
+        let held = self.ledger.count(source, len, (target, None), now);
         self.routes.insert(target, (route, held));
-        self.make_room();
+        self.handle_timeout(now);
         true
     }
 
     pub fn forget_route(&mut self, target: &NodeId) {
         if let Some((_, held)) = self.routes.remove(target) {
-            self.uncount(&held);
+            self.ledger.uncount(&held);
         }
     }
 
@@ -121,63 +121,19 @@ impl Announcements {
         if topic.is_empty() {
             self.topics.remove(target);
         }
-        self.uncount(&held);
+        self.ledger.uncount(&held);
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.by_age.first_key_value().map(|((at, _), _)| *at + RECORD_AGE)
+        self.ledger.poll_timeout()
     }
 
-    /// Drops what has faded.
+    /// Drops what has faded, and the oldest where there is too much.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while self.poll_timeout().is_some_and(|at| at <= now) {
-            self.forget_oldest();
-        }
-    }
-
-    fn make_room(&mut self) {
-        while self.bytes > MAX_BYTES && !self.by_age.is_empty() {
-            self.forget_oldest();
-        }
-    }
-
-    fn forget_oldest(&mut self) {
-        match self.by_age.first_key_value().map(|(_, whose)| *whose) {
-            Some((target, Some(key))) => self.forget_record(&target, &key),
-            Some((target, None)) => self.forget_route(&target),
-            None => {}
-        }
-    }
-
-    fn count(
-        &mut self,
-        source: Option<Ipv4Addr>,
-        bytes: usize,
-        whose: (NodeId, Option<PublicKey>),
-        now: Instant,
-    ) -> Option<Held> {
-        if let Some(source) = source {
-            let held = self.by_source.entry(source).or_default();
-            if *held + bytes > MAX_SOURCE_BYTES {
-                return None;
-            }
-            *held += bytes;
-        }
-        self.bytes += bytes;
-        self.next += 1;
-        let age = (now, self.next);
-        self.by_age.insert(age, whose);
-        Some(Held { source, bytes, age })
-    }
-
-    fn uncount(&mut self, held: &Held) {
-        self.by_age.remove(&held.age);
-        self.bytes -= held.bytes;
-        let Some(source) = held.source else { return };
-        if let Some(bytes) = self.by_source.get_mut(&source) {
-            *bytes -= held.bytes;
-            if *bytes == 0 {
-                self.by_source.remove(&source);
+        while let Some(whose) = self.ledger.to_drop(now) {
+            match whose {
+                (target, Some(key)) => self.forget_record(&target, &key),
+                (target, None) => self.forget_route(&target),
             }
         }
     }
@@ -185,6 +141,7 @@ impl Announcements {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ledger::OVERHEAD;
     use super::*;
     use crate::crypto::hash;
     use crate::sim::epoch;
@@ -231,7 +188,7 @@ mod tests {
             all.put(target(7), record(n), Some(host(n)), now);
         }
         assert_eq!(all.of_topic(&target(7)).count(), MAX_PER_TOPIC);
-        assert_eq!(all.by_age.len(), MAX_PER_TOPIC);
+        assert_eq!(all.ledger.held().1, MAX_PER_TOPIC);
         let first = all.of_topic(&target(7)).next().unwrap();
         assert_eq!(first.public_key, record(MAX_PER_TOPIC).public_key);
     }
@@ -243,7 +200,7 @@ mod tests {
         for n in 0..2000 {
             let at = now + Duration::from_millis(n as u64);
             assert!(all.put(target(n), large(n), Some(host(n)), at));
-            assert!(all.bytes <= MAX_BYTES);
+            assert!(all.ledger.held().0 <= MAX_BYTES);
         }
         assert_eq!(all.of_topic(&target(0)).count(), 0);
         assert_eq!(all.of_topic(&target(1999)).count(), 1);
@@ -265,9 +222,9 @@ mod tests {
                 let records = (0..6).flat_map(|t| all.of_topic(&target(t)).cloned().collect::<Vec<_>>()).map(|r| r.encoded.len() + OVERHEAD);
                 let routes = (0..6).filter_map(|t| all.route(&target(t))).map(|r| r.record.len() + OVERHEAD);
                 let held: Vec<usize> = records.chain(routes).collect();
-                prop_assert_eq!((held.iter().sum::<usize>(), held.len()), (all.bytes, all.by_age.len()));
-                let of_sources = (0..5).filter_map(|h| all.by_source.get(&host(h))).sum::<usize>();
-                prop_assert!(of_sources <= all.bytes);
+                prop_assert_eq!((held.iter().sum::<usize>(), held.len()), all.ledger.held());
+                let of_sources = (0..5).map(|h| all.ledger.of_source(&host(h))).sum::<usize>();
+                prop_assert!(of_sources <= all.ledger.held().0);
             }
         }
     }

@@ -27,6 +27,7 @@ impl<K: Hash + Eq, V> Cache<K, V> {
         Self { young: HashMap::new(), old: HashMap::new(), max, turn, turn_at: now + turn }
     }
 
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.young.len() + self.old.len()
     }

@@ -14,6 +14,9 @@
 //!
 //! Source: hyperdht/lib/connect.js
 
+#[cfg(test)]
+mod tests;
+
 use super::event::{Agreed, ConnectError, ConnectId, DhtEvent, Dial};
 use super::handshake::{Answer, Opening};
 use super::holepuncher;
@@ -404,92 +407,5 @@ impl Connect {
             remote: self.remote,
             why,
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::event::DhtConfig;
-    use super::super::handshake::Answering;
-    use super::super::messages::{HolepunchInfo, RelayInfo};
-    use super::*;
-    use crate::crypto::KeyPair;
-    use crate::sim::epoch;
-    use crate::swarm::dht_rpc::{Rpc, RpcConfig};
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
-    use std::time::Duration;
-
-    fn at(host: [u8; 4]) -> SocketAddrV4 {
-        SocketAddrV4::new(host.into(), 4000)
-    }
-
-    const RELAY: [u8; 4] = [20, 0, 0, 1];
-    const OWN: [u8; 4] = [30, 0, 0, 1];
-    const LAN: [u8; 4] = [192, 168, 1, 7];
-
-    /// Where we dial, or whom we ping on the local network, when a relay on the public network says that the server
-    /// is at `peer` and we at `own`.
-    fn led_to(peer: [u8; 4], own: [u8; 4], lan: bool) -> Vec<SocketAddrV4> {
-        let now = epoch();
-        let (us, server) = (KeyPair::from_seed(&[1; 32]), KeyPair::from_seed(&[2; 32]));
-        let config = RpcConfig {
-            bootstrap: vec![at(RELAY)],
-            persistent: false,
-            address: None,
-            allow_bogons: false,
-        };
-        let rpc = Rpc::new(config, StdRng::seed_from_u64(1), now);
-        let config = DhtConfig::new(us, vec![at(RELAY)]);
-        let mut net = Net::new(rpc, config, StdRng::seed_from_u64(2));
-        let (id, key) = (ConnectId(1), PublicKey(server.public()));
-        let mut connect =
-            Connect::start(id, key, vec![at(RELAY)], 5, &mut net, now).expect("a key");
-        let State::Finding { opening, .. } = &connect.state else { panic!("over at once") };
-        let answering = Answering::read(&server, &opening.message, [3; 32]).unwrap();
-        let relay = RelayInfo { relay: at(RELAY), peer: at(peer) };
-        let payload = NoisePayload {
-            addresses4: vec![at(LAN)],
-            holepunch: lan.then(|| HolepunchInfo { id: 1, relays: vec![relay] }),
-            udx: Some(UdxInfo { reusable_socket: false, big_datagrams: false, id: 9, seq: 0 }),
-            ..NoisePayload::empty(NoisePayload::VERSION)
-        };
-        let (noise, _) = answering.reply(&payload).unwrap();
-        let m = PeerHandshake { mode: Mode::Reply, noise, peer: Some(at(peer)), relay: None };
-        let reply = Reply {
-            from: at(RELAY),
-            id: None,
-            to: at(own),
-            token: None,
-            closer: vec![],
-            error: error::NONE,
-            value: Some(m.encode()),
-            rtt: Duration::ZERO,
-        };
-        while net.rpc.poll_transmit().is_some() {}
-        let step = Step::Handshake { via: at(RELAY), known: true };
-        connect.on_answer(step, Some(&reply), &mut net, now);
-        let dialled = net.events.iter().filter_map(|event| match event {
-            DhtEvent::Outgoing { agreed, .. } => agreed.dial.map(|dial| dial.to),
-            _ => None,
-        });
-        let mut led: Vec<_> = dialled.collect();
-        led.extend(std::iter::from_fn(|| net.rpc.poll_transmit()).map(|t| t.to));
-        led.retain(|to| *to != at(RELAY));
-        led
-    }
-
-    #[test]
-    fn a_relay_does_not_lead_us_into_our_local_network() {
-        for peer in [LAN, [127, 0, 0, 1], [10, 0, 0, 1], [100, 64, 0, 1], [169, 254, 1, 1], [0; 4]]
-        {
-            for lan in [true, false] {
-                assert_eq!(led_to(peer, OWN, lan), [], "{peer:?} {lan}");
-                assert_eq!(led_to(peer, peer, lan), [], "{peer:?} {lan}, and we beside it");
-            }
-        }
-        assert_eq!(led_to([40, 0, 0, 1], OWN, false), [at([40, 0, 0, 1])]);
-        assert_eq!(led_to([40, 0, 0, 1], OWN, true), [], "another host's local addresses");
-        assert_eq!(led_to(OWN, OWN, true), [at(LAN)], "behind the same router");
     }
 }

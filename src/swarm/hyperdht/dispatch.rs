@@ -293,8 +293,8 @@ fn put(
     match incoming.request.command {
         command::ANNOUNCE => done(records.announce(place, value, incoming.from, now)),
         command::UNANNOUNCE => done(records.unannounce(place, value)),
-        command::MUTABLE_PUT => records.mutable_put(target, value),
-        command::IMMUTABLE_PUT => records.immutable_put(target, value),
+        command::MUTABLE_PUT => records.mutable_put(target, value, *incoming.from.ip(), now),
+        command::IMMUTABLE_PUT => records.immutable_put(target, value, *incoming.from.ip(), now),
         _ => None,
     }
 }

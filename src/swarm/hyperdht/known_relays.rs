@@ -28,3 +28,18 @@ impl KnownRelays {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_relays_are_remembered_of_a_key_and_none_tell_nothing() {
+        let mut known = KnownRelays::new(NonZeroUsize::MIN);
+        let key = PublicKey([1; 32]);
+        let relays: Vec<_> = (0..9).map(|n| SocketAddrV4::new([20, 0, 0, n].into(), 1)).collect();
+        known.put(key, relays.clone());
+        known.put(key, vec![]);
+        assert_eq!(known.of(&key), relays[..PeerRecord::MAX_RELAYS]);
+    }
+}

@@ -25,6 +25,7 @@ mod handshake_allowance;
 mod holepuncher;
 mod known_relays;
 mod leave;
+mod ledger;
 pub mod messages;
 pub mod nat;
 mod net;
@@ -35,6 +36,7 @@ pub mod secure_payload;
 mod server;
 pub mod signatures;
 mod topics;
+mod value_store;
 mod values;
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! An announcement whose topic is the hash of the announcing key is a *self-announcement*: it makes the
 //! sender's address a route, over which handshakes for that key are forwarded. Others are records of a
 //! topic. Everything is signed for this node and for a token it just gave; nothing invalid is answered.
-//! All is kept in memory, fades if not refreshed, and is bounded ([`Announcements`], [`Cache`]).
+//! All is kept in memory, fades if not refreshed, and is bounded ([`Announcements`], [`ValueStore`], [`Cache`]).
 //!
 //! Source: hyperdht/lib/persistent.js
 
@@ -13,24 +13,21 @@ use super::messages::{
     Announce, LookupReply, MutablePut, MutableValue, PeerRecord, command, error,
 };
 use super::signatures::{Place, verify_mutable};
+use super::value_store::ValueStore;
 use crate::codec::Reader;
 use crate::crypto::{Hash, hash};
 use crate::key::{NodeId, PublicKey};
 use rand::Rng;
 use rand::rngs::StdRng;
-use std::net::SocketAddrV4;
-use std::time::{Duration, Instant};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Instant;
 
 /// Refresh tokens and bumps: of each as many as the reference keeps.
 const MAX_ENTRIES: usize = 65_536;
-/// Values of each kind: half of that.
-const MAX_VALUES: usize = 32_768;
 /// Records shown to a lookup.
 const SHOWN: usize = 20;
 /// Bytes of a value: with its signature and what surrounds it, it fits in one datagram.
 const MAX_VALUE: usize = 1024;
-/// How long values live, about.
-const VALUE_AGE: Duration = Duration::from_secs(48 * 3600);
 /// How far ahead of our clock a bump may be.
 const MAX_BUMP_DRIFT_MS: u64 = 60_000;
 
@@ -56,8 +53,8 @@ pub struct Records {
     announcements: Announcements,
     bumps: Cache<NodeId, u64>,
     refreshes: Cache<Hash, Refresh>,
-    mutables: Cache<NodeId, MutableValue>,
-    immutables: Cache<NodeId, Vec<u8>>,
+    mutables: ValueStore<MutableValue>,
+    immutables: ValueStore<Vec<u8>>,
     started: Instant,
     started_unix_ms: u64,
 }
@@ -69,8 +66,8 @@ impl Records {
             announcements: Announcements::default(),
             bumps: Cache::new(MAX_ENTRIES, RECORD_AGE, now),
             refreshes: Cache::new(MAX_ENTRIES, RECORD_AGE, now),
-            mutables: Cache::new(MAX_VALUES, VALUE_AGE, now),
-            immutables: Cache::new(MAX_VALUES, VALUE_AGE, now),
+            mutables: ValueStore::default(),
+            immutables: ValueStore::default(),
             started: now,
             started_unix_ms: unix_ms,
         }
@@ -177,7 +174,14 @@ impl Records {
         Some(self.mutables.get(target).filter(|v| v.seq >= seq).map(MutableValue::encode))
     }
 
-    pub fn mutable_put(&mut self, target: &NodeId, value: &[u8]) -> Option<Stored> {
+    /// Takes a MUTABLE_PUT of a host. `None` if it gets no answer: it makes no sense, or the host holds too much.
+    pub fn mutable_put(
+        &mut self,
+        target: &NodeId,
+        value: &[u8],
+        from: Ipv4Addr,
+        now: Instant,
+    ) -> Option<Stored> {
         let put = MutablePut::decode(value).ok()?;
         let new = put.value;
         if hash::hash(&[&put.public_key.0]) != target.0
@@ -195,26 +199,38 @@ impl Records {
                 return Some(Stored::Error(error::SEQ_TOO_LOW));
             }
         }
-        self.mutables.insert(*target, new);
-        Some(Stored::Ok)
+        let len = new.value.len();
+        self.mutables.put(*target, new, len, from, now).then_some(Stored::Ok)
     }
 
     pub fn immutable_get(&self, target: &NodeId) -> Option<Vec<u8>> {
         self.immutables.get(target).cloned()
     }
 
-    pub fn immutable_put(&mut self, target: &NodeId, value: &[u8]) -> Option<Stored> {
+    /// Takes an IMMUTABLE_PUT of a host; `None` as with [`Self::mutable_put`].
+    pub fn immutable_put(
+        &mut self,
+        target: &NodeId,
+        value: &[u8],
+        from: Ipv4Addr,
+        now: Instant,
+    ) -> Option<Stored> {
         if value.len() > MAX_VALUE || hash::hash(&[value]) != target.0 {
             return None;
         }
-        self.immutables.insert(*target, value.to_vec());
-        Some(Stored::Ok)
+        let kept = self.immutables.put(*target, value.to_vec(), value.len(), from, now);
+        kept.then_some(Stored::Ok)
     }
 
     pub fn poll_timeout(&self) -> Instant {
-        // The caches of tokens turn together, and so do the two of values.
-        let turn = self.refreshes.poll_timeout().min(self.mutables.poll_timeout());
-        self.announcements.poll_timeout().map_or(turn, |at| at.min(turn))
+        // The caches of tokens turn together.
+        let turn = self.refreshes.poll_timeout();
+        let fades = [
+            self.announcements.poll_timeout(),
+            self.mutables.poll_timeout(),
+            self.immutables.poll_timeout(),
+        ];
+        fades.into_iter().flatten().fold(turn, Instant::min)
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
@@ -259,6 +275,7 @@ mod tests {
     use crate::crypto::KeyPair;
     use crate::sim::epoch;
     use crate::swarm::hyperdht::signatures::sign_mutable;
+    use crate::swarm::hyperdht::value_store::VALUE_AGE;
     use rand::SeedableRng;
 
     const FROM: SocketAddrV4 = SocketAddrV4::new(std::net::Ipv4Addr::new(1, 2, 3, 4), 5);
@@ -387,19 +404,31 @@ mod tests {
 
     #[test]
     fn mutable_values_only_move_forward() {
-        let mut records = Records::new(0, epoch());
+        let now = epoch();
+        let mut records = Records::new(0, now);
         let public_key = PublicKey(pair(1).public());
         let target = NodeId(hash::hash(&[&public_key.0]));
         let put = |seq, text: &str| {
             MutablePut { public_key, value: sign_mutable(seq, text.into(), &pair(1)) }.encode()
         };
-        assert_eq!(records.mutable_put(&target, &put(2, "a")), Some(Stored::Ok));
+        assert_eq!(records.mutable_put(&target, &put(2, "a"), *FROM.ip(), now), Some(Stored::Ok));
         let reused = Some(Stored::Error(error::SEQ_REUSED));
-        assert_eq!(records.mutable_put(&target, &put(2, "b")), reused);
+        assert_eq!(records.mutable_put(&target, &put(2, "b"), *FROM.ip(), now), reused);
         let low = Some(Stored::Error(error::SEQ_TOO_LOW));
-        assert_eq!(records.mutable_put(&target, &put(1, "c")), low);
-        assert_eq!(records.mutable_put(&target, &put(3, "d")), Some(Stored::Ok));
-        assert_eq!(records.mutable_put(&NODE, &put(3, "d")), None, "under its key only");
+        assert_eq!(records.mutable_put(&target, &put(1, "c"), *FROM.ip(), now), low);
+        assert_eq!(records.mutable_put(&target, &put(3, "d"), *FROM.ip(), now), Some(Stored::Ok));
+        let forged = MutableValue { seq: 9, ..sign_mutable(3, b"d".to_vec(), &pair(1)) };
+        let forged = MutablePut { public_key, value: forged }.encode();
+        assert_eq!(records.mutable_put(&target, &forged, *FROM.ip(), now), None, "unsigned");
+        for len in [0, MAX_VALUE + 1] {
+            let put = put(9, &"x".repeat(len));
+            assert_eq!(records.mutable_put(&target, &put, *FROM.ip(), now), None, "{len}");
+        }
+        assert_eq!(
+            records.mutable_put(&NODE, &put(3, "d"), *FROM.ip(), now),
+            None,
+            "under its key only"
+        );
         assert_eq!(records.mutable_get(&target, &[4]), Some(None));
         let value = records.mutable_get(&target, &[3]).unwrap().unwrap();
         assert_eq!(MutableValue::decode(&value).unwrap().value, b"d");
@@ -408,13 +437,48 @@ mod tests {
 
     #[test]
     fn immutable_values_are_kept_under_their_hash() {
-        let mut records = Records::new(0, epoch());
+        let now = epoch();
+        let mut records = Records::new(0, now);
         let target = NodeId(hash::hash(&[b"hello"]));
-        assert_eq!(records.immutable_put(&NODE, b"hello"), None);
-        assert_eq!(records.immutable_put(&target, b"hello"), Some(Stored::Ok));
+        assert_eq!(records.immutable_put(&NODE, b"hello", *FROM.ip(), now), None);
+        assert_eq!(records.immutable_put(&target, b"hello", *FROM.ip(), now), Some(Stored::Ok));
         assert_eq!(records.immutable_get(&target).as_deref(), Some(&b"hello"[..]));
         let big = vec![0; MAX_VALUE + 1];
-        assert_eq!(records.immutable_put(&NodeId(hash::hash(&[&big])), &big), None);
+        assert_eq!(
+            records.immutable_put(&NodeId(hash::hash(&[&big])), &big, *FROM.ip(), now),
+            None
+        );
+    }
+
+    #[test]
+    fn no_host_fills_the_store_with_values_and_both_kinds_fade() {
+        let now = epoch();
+        let mut records = Records::new(0, now);
+        let other = Ipv4Addr::new(5, 6, 7, 8);
+        let put = |records: &mut Records, n: u32, from| {
+            let value = [&n.to_le_bytes()[..], &[0; 1000]].concat();
+            let put = records.immutable_put(&NodeId(hash::hash(&[&value])), &value, from, now);
+            put == Some(Stored::Ok)
+        };
+        let kept = (0..2000).filter(|&n| put(&mut records, n, *FROM.ip())).count();
+        assert!((500..1000).contains(&kept), "{kept}");
+        assert!(put(&mut records, 3000, other));
+        let put = |records: &mut Records, n: u32, from| {
+            let pair = KeyPair::from_seed(&hash::hash(&[&n.to_le_bytes()]));
+            let public_key = PublicKey(pair.public());
+            let put = MutablePut { public_key, value: sign_mutable(1, vec![0; 1000], &pair) };
+            let target = NodeId(hash::hash(&[&public_key.0]));
+            records.mutable_put(&target, &put.encode(), from, now) == Some(Stored::Ok)
+        };
+        let kept = (0..1000).filter(|&n| put(&mut records, n, *FROM.ip())).count();
+        assert!((500..1000).contains(&kept), "{kept}");
+        assert!(put(&mut records, 3000, other));
+        let mut at = now;
+        while !records.is_empty() {
+            at = records.poll_timeout();
+            records.handle_timeout(at);
+        }
+        assert_eq!(at, now + VALUE_AGE);
     }
 
     #[test]

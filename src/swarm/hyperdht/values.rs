@@ -113,3 +113,61 @@ impl ValueQuery {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::signatures::sign_mutable;
+    use super::*;
+    use crate::crypto::KeyPair;
+    use std::net::SocketAddrV4;
+    use std::time::Duration;
+
+    fn reply(value: Vec<u8>) -> Reply {
+        let at = SocketAddrV4::new([20, 0, 0, 1].into(), 1);
+        Reply {
+            from: at,
+            id: None,
+            to: at,
+            token: None,
+            closer: vec![],
+            error: error::NONE,
+            value: Some(value),
+            rtt: Duration::ZERO,
+        }
+    }
+
+    /// What a get comes to when it is shown these.
+    fn got(kind: Kind, target: NodeId, shown: Vec<Vec<u8>>) -> (u64, Option<Vec<u8>>) {
+        let mut query = ValueQuery::new(kind, target);
+        shown.into_iter().for_each(|value| query.on_reply(&reply(value)));
+        match query.into_event(QueryId(1)) {
+            DhtEvent::Value { seq, value, .. } => (seq, value),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_immutable_value_is_what_hashes_to_its_name() {
+        let target = NodeId(hash::hash(&[b"true"]));
+        let get = |shown: &[&[u8]]| {
+            let shown = shown.iter().map(|value| value.to_vec()).collect();
+            got(Kind::Immutable { put: None }, target, shown)
+        };
+        assert_eq!(get(&[b"false"]), (0, None));
+        assert_eq!(get(&[b"true", b"false"]), (0, Some(b"true".to_vec())));
+    }
+
+    #[test]
+    fn a_mutable_value_is_signed_and_as_new_as_asked_for_and_the_newest_wins() {
+        let (pair, other) = (KeyPair::from_seed(&[1; 32]), KeyPair::from_seed(&[2; 32]));
+        let key = PublicKey(pair.public());
+        let target = NodeId(hash::hash(&[&key.0]));
+        let signed = |seq, pair| sign_mutable(seq, vec![seq as u8], pair).encode();
+        let get =
+            |seq, shown: Vec<Vec<u8>>| got(Kind::Mutable { key, seq, put: None }, target, shown);
+        assert_eq!(get(0, vec![signed(9, &other)]), (0, None));
+        assert_eq!(get(3, vec![signed(2, &pair)]), (0, None));
+        let shown = vec![signed(4, &pair), signed(5, &pair), signed(3, &pair), signed(9, &other)];
+        assert_eq!(get(3, shown), (5, Some(vec![5])));
+    }
+}

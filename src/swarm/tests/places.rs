@@ -5,6 +5,7 @@ use super::*;
 use crate::crypto::hash;
 use crate::swarm::connections::CONFIRM_WAIT;
 use crate::swarm::room::{MAX_PER_HOST, MAX_UNUSED};
+use std::net::Ipv4Addr;
 
 const SECOND: Duration = Duration::from_secs(1);
 const TOPIC: Topic = Topic([7; 32]);
@@ -18,28 +19,28 @@ fn port(n: u32) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::new(11, 0, 0, 1), 4000 + n as u16)
 }
 
-fn found(world: &mut World, remote: PublicKey) {
-    let (now, swarm) = (world.now, &mut world.swarms[1]);
+fn found(world: &mut Network, remote: PublicKey) {
+    let (now, swarm) = (world.now, &mut world.machines[1].swarm);
     swarm.topics.join(TOPIC, JoinOptions { server: false, client: true }, now);
     swarm.peers.found(remote, vec![], TOPIC, false, now, &mut swarm.rng);
 }
 
 /// Whether swarm 1 begins to dial anybody.
-fn dials(world: &mut World) -> bool {
-    world.swarms[1].pump(world.now);
+fn dials(world: &mut Network) -> bool {
+    world.machines[1].swarm.pump(world.now);
     // Without a DHT it comes to nothing at once.
-    let dialled = world.swarms[1].connections.dialling() > 0;
+    let dialled = world.machines[1].swarm.connections.dialling() > 0;
     world.settle();
-    dialled || world.events[1].iter().any(|e| matches!(e, SwarmEvent::DialFailed { .. }))
+    dialled || world.machines[1].events.iter().any(|e| matches!(e, SwarmEvent::DialFailed { .. }))
 }
 
 #[test]
 fn one_host_has_a_share_of_the_places_however_many_keys_it_has() {
-    let mut world = World::new();
-    let max = world.swarms[1].limits.max_connections as u32;
+    let mut world = Network::two();
+    let max = world.machines[1].swarm.limits.max_connections as u32;
     let _held: Vec<Stranger> =
         (0..max + 20).map(|n| enter(&mut world, key(n), n, port(n), Some(b"hi"))).collect();
-    assert_eq!(world.swarms[1].connections.counted(), MAX_PER_HOST);
+    assert_eq!(world.machines[1].swarm.connections.counted(), MAX_PER_HOST);
     assert_eq!(world.closed(1), [], "who is of use stays");
     world.dial(0);
     world.run(SECOND);
@@ -49,8 +50,8 @@ fn one_host_has_a_share_of_the_places_however_many_keys_it_has() {
 
 #[test]
 fn who_is_silent_makes_room_the_oldest_first() {
-    let mut world = World::new();
-    world.swarms[1].limits.max_connections = 6;
+    let mut world = Network::two();
+    world.machines[1].swarm.limits.max_connections = 6;
     let useful = enter(&mut world, key(0), 0, elsewhere(0), Some(b"hi"));
     let held: Vec<Stranger> = (1..6)
         .map(|n| {
@@ -66,32 +67,34 @@ fn who_is_silent_makes_room_the_oldest_first() {
     assert_eq!(world.connected(0).len(), 1);
     assert_eq!(world.closed(0), []);
     assert_eq!(world.closed(1), [(first, Closed::Local)]);
-    assert_eq!(world.swarms[1].connections.counted(), 6);
+    assert_eq!(world.machines[1].swarm.connections.counted(), 6);
     drop((useful, held));
 }
 
 #[test]
 fn a_host_whose_share_is_used_up_by_the_silent_still_gets_in() {
-    let mut world = World::new();
+    let mut world = Network::two();
     let share = MAX_PER_HOST as u32;
     let _held: Vec<Stranger> =
         (0..share).map(|n| enter(&mut world, key(n), n, port(n), None)).collect();
     let other = enter(&mut world, key(500), 500, elsewhere(5), None);
     let late = enter(&mut world, key(900), 900, port(900), Some(b"hi"));
-    assert!(world.swarms[1].connections.iter().any(|c| c.remote == key(900) && c.is_open()));
+    assert!(
+        world.machines[1].swarm.connections.iter().any(|c| c.remote == key(900) && c.is_open())
+    );
     assert_eq!(world.closed(1).len(), 1);
-    assert_eq!(world.swarms[1].connections.counted(), MAX_PER_HOST + 1);
+    assert_eq!(world.machines[1].swarm.connections.counted(), MAX_PER_HOST + 1);
     drop((other, late));
 }
 
 #[test]
 fn strangers_do_not_keep_us_from_dialling() {
     for word in [None, Some(&b""[..]), Some(&b"hi"[..])] {
-        let mut world = World::new();
+        let mut world = Network::two();
         let _held: Vec<Stranger> =
             (0..100).map(|n| enter(&mut world, key(n), n, elsewhere(n), word)).collect();
-        assert_eq!(world.swarms[1].connections.counted(), 100);
-        let remote = world.keys[0];
+        assert_eq!(world.machines[1].swarm.connections.counted(), 100);
+        let remote = world.key(0);
         found(&mut world, remote);
         assert!(dials(&mut world), "{word:?}");
     }
@@ -99,8 +102,8 @@ fn strangers_do_not_keep_us_from_dialling() {
 
 #[test]
 fn a_copy_of_a_handshake_does_not_stand_for_the_peer() {
-    let mut world = World::new();
-    let (remote, from) = (world.keys[0], elsewhere(3));
+    let mut world = Network::two();
+    let (remote, from) = (world.key(0), elsewhere(3));
     let mut copy = Stranger::shake(&mut world, remote, 3, None, true);
     let header = copy.sealer.header().to_vec();
     copy.write(header, world.now);
@@ -115,26 +118,26 @@ fn a_copy_of_a_handshake_does_not_stand_for_the_peer() {
     assert_eq!(world.connected(1).len(), 2);
     assert_eq!(world.closed(1), [(world.connected(1)[0].0, Closed::Duplicate)]);
     let conn = world.connected(1)[1].0;
-    world.send(1, conn, b"to the peer");
+    world.send_frame(1, conn, b"to the peer");
     world.run(SECOND);
     assert_eq!(world.frames(0), [b"to the peer".to_vec()]);
 }
 
 #[test]
 fn a_copy_of_a_handshake_is_not_connected_for_ever() {
-    let mut world = World::new();
-    let (remote, from) = (world.keys[0], elsewhere(3));
+    let mut world = Network::two();
+    let (remote, from) = (world.key(0), elsewhere(3));
     let mut copy = Stranger::shake(&mut world, remote, 3, None, true);
     let header = copy.sealer.header().to_vec();
     copy.write(header, world.now);
     copy.speak(&mut world, from);
     let start = world.now;
     // It acknowledges everything.
-    while world.swarms[1].connections.iter().count() > 0 {
+    while world.machines[1].swarm.connections.iter().count() > 0 {
         copy.listen(&mut world, from);
         copy.speak(&mut world, from);
         world.now += SECOND / 2;
-        world.swarms[1].handle_timeout(world.now);
+        world.machines[1].swarm.handle_timeout(world.now);
         assert!(world.now <= start + CONFIRM_WAIT + SECOND);
     }
     assert!(world.now >= start + CONFIRM_WAIT);
@@ -142,31 +145,31 @@ fn a_copy_of_a_handshake_is_not_connected_for_ever() {
 
 #[test]
 fn being_announced_keeps_a_silent_connection_for_a_while_only() {
-    let (mut world, _, b) = World::pair();
-    let remote = world.keys[0];
+    let (mut world, _, b) = Network::pair();
+    let remote = world.key(0);
     found(&mut world, remote);
     let start = world.now;
     while world.closed(1).is_empty() {
         world.run(15 * SECOND);
         let now = world.now;
-        world.swarms[1].release(b, now);
+        world.machines[1].swarm.release(b, now);
         world.settle();
         assert!(now - start <= MAX_UNUSED + 15 * SECOND);
     }
     assert!(world.now - start >= MAX_UNUSED);
     // Where it was asked for by key it stays, and so does one that had a use in between.
-    let (mut world, _, b) = World::pair();
+    let (mut world, _, b) = Network::pair();
     found(&mut world, remote);
     for pause in [15, 15, 40, 15, 15, 40, 15, 15] {
         world.run(pause * SECOND);
         let now = world.now;
-        world.swarms[1].release(b, now);
+        world.machines[1].swarm.release(b, now);
     }
-    world.swarms[1].peers.join_explicit(remote, world.now, &mut StdRng::seed_from_u64(1));
+    world.machines[1].swarm.peers.join_explicit(remote, world.now, &mut StdRng::seed_from_u64(1));
     for _ in 0..20 {
         world.run(15 * SECOND);
         let now = world.now;
-        world.swarms[1].release(b, now);
+        world.machines[1].swarm.release(b, now);
     }
     assert_eq!(world.closed(1), []);
 }
@@ -174,12 +177,12 @@ fn being_announced_keeps_a_silent_connection_for_a_while_only() {
 #[test]
 fn a_frame_that_was_begun_and_never_ends_ends_the_connection() {
     for still in [true, false] {
-        let mut world = World::new();
+        let mut world = Network::two();
         let from = elsewhere(3);
         let mut peer = enter(&mut world, key(3), 3, from, Some(b"hi"));
         let conn = world.connected(1)[0].0;
         let now = world.now;
-        world.swarms[1].consumed(conn, 2);
+        world.machines[1].swarm.consumed(conn, 2);
         // A megabyte is announced.
         peer.write(vec![0, 0, 16, 1, 2, 3], now);
         for second in 0..90 {
@@ -189,7 +192,7 @@ fn a_frame_that_was_begun_and_never_ends_ends_the_connection() {
             peer.listen(&mut world, from);
             peer.speak(&mut world, from);
             world.now += SECOND;
-            world.swarms[1].handle_timeout(world.now);
+            world.machines[1].swarm.handle_timeout(world.now);
         }
         world.settle();
         assert_eq!(world.closed(1).len(), usize::from(still));
@@ -198,8 +201,8 @@ fn a_frame_that_was_begun_and_never_ends_ends_the_connection() {
 
 #[test]
 fn a_second_connection_of_a_peer_may_not_send_much_before_its_first_whole_frame() {
-    let (mut world, ..) = World::pair();
-    let (remote, from) = (world.keys[0], elsewhere(3));
+    let (mut world, ..) = Network::pair();
+    let (remote, from) = (world.key(0), elsewhere(3));
     let mut copy = Stranger::shake(&mut world, remote, 3, None, true);
     let header = copy.sealer.header().to_vec();
     copy.write(header, world.now);
@@ -208,6 +211,24 @@ fn a_second_connection_of_a_peer_may_not_send_much_before_its_first_whole_frame(
         copy.speak(&mut world, from);
         copy.listen(&mut world, from);
     }
-    assert_eq!(world.swarms[1].connections.iter().count(), 1);
+    assert_eq!(world.machines[1].swarm.connections.iter().count(), 1);
     assert_eq!(world.closed(1), []);
+}
+
+#[test]
+fn whoever_was_of_no_use_is_not_dialled_again_until_it_is_found_again() {
+    let mut world = Network::two();
+    world.dial(1);
+    world.run(SECOND);
+    let (remote, conn, start) = (world.key(0), world.connected(1)[0].0, world.now);
+    found(&mut world, remote);
+    while world.closed(1).is_empty() {
+        world.run(15 * SECOND);
+        world.on(1, |peer, now| peer.swarm.release(conn, now));
+        assert!(world.now - start <= MAX_UNUSED + 15 * SECOND);
+    }
+    world.run(60 * SECOND);
+    assert!(!dials(&mut world));
+    found(&mut world, remote);
+    assert!(dials(&mut world));
 }

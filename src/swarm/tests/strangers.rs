@@ -3,6 +3,7 @@
 use super::*;
 use crate::swarm::secret_stream::frame::Sealer;
 use crate::swarm::udx::{ConnectOptions, Sink, UdxConfig};
+use std::net::Ipv4Addr;
 
 /// Bytes of the smallest datagram with a handshake.
 const HANDSHAKE: usize = 184;
@@ -24,7 +25,7 @@ impl Stranger {
     /// Shakes hands with swarm 1 as `remote`. The keys of session `n` are [3; 32], or for a `copy` of somebody
     /// else's handshake others, which the stranger does not know.
     pub fn shake(
-        world: &mut World,
+        world: &mut Network,
         remote: PublicKey,
         n: u32,
         dial: Option<SocketAddrV4>,
@@ -37,12 +38,12 @@ impl Stranger {
         let keys = SessionKeys { tx: rx, rx: tx, hash, remote, initiator: false };
         let dial = dial.map(|to| Dial { socket: SocketId::MAIN, to });
         let agreed = Agreed { keys, local_id, remote_id: stream, dial, big_datagrams: false };
-        world.swarms[1].accepted(agreed, world.now);
+        world.machines[1].swarm.accepted(agreed, world.now);
         let keys = SessionKeys { tx: [3; 32], rx: [4; 32], hash, remote, initiator: true };
         let mut udx = Udx::new(StdRng::seed_from_u64(n.into()), UdxConfig::default());
         udx.open(Some(stream)).unwrap();
         let options = ConnectOptions::default();
-        udx.connect(stream, SocketId::MAIN, local_id, addr(1), options, world.now);
+        udx.connect(stream, SocketId::MAIN, local_id, sim::port(1), options, world.now);
         Self { udx, sealer: Sealer::new(&keys, [n as u8; 24]), stream }
     }
 
@@ -51,24 +52,24 @@ impl Stranger {
     }
 
     /// Lets what was written arrive at swarm 1 as if from `from`; true if anything did.
-    pub fn speak(&mut self, world: &mut World, from: SocketAddrV4) -> bool {
+    pub fn speak(&mut self, world: &mut Network, from: SocketAddrV4) -> bool {
         let (now, mut buf, mut any) = (world.now, Vec::new(), false);
         while self.udx.poll_transmit(now, &mut buf, 1).is_some() {
             let len = buf.len();
-            world.swarms[1].handle_datagrams(SocketId::MAIN, from, &buf, len, now);
+            world.machines[1].swarm.handle_datagrams(SocketId::MAIN, from, &buf, len, now);
             any = true;
         }
-        world.swarms[1].end_of_batch(now);
+        world.machines[1].swarm.end_of_batch(now);
         any
     }
 
     /// Takes what swarm 1 sends to anybody, and answers it; tells how many bytes went to `victim`.
-    pub fn listen(&mut self, world: &mut World, victim: SocketAddrV4) -> usize {
+    pub fn listen(&mut self, world: &mut Network, victim: SocketAddrV4) -> usize {
         let (now, mut buf, mut bytes) = (world.now, Vec::new(), 0);
-        while let Some(transmit) = world.swarms[1].poll_transmit(now, &mut buf, 10) {
+        while let Some(transmit) = world.machines[1].swarm.poll_transmit(now, &mut buf, 10) {
             bytes += if transmit.to == victim { buf.len() } else { 0 };
             for datagram in buf.chunks(transmit.segment_size.unwrap_or(buf.len())) {
-                self.udx.handle_datagram(SocketId::MAIN, addr(1), datagram, now, &mut Ignore);
+                self.udx.handle_datagram(SocketId::MAIN, sim::port(1), datagram, now, &mut Ignore);
             }
             self.udx.end_of_batch(now);
         }
@@ -78,7 +79,7 @@ impl Stranger {
 
 /// A stranger who has come in, and has said `word`.
 pub(super) fn enter(
-    world: &mut World,
+    world: &mut Network,
     key: PublicKey,
     n: u32,
     from: SocketAddrV4,
@@ -105,23 +106,23 @@ pub(super) fn elsewhere(n: u32) -> SocketAddrV4 {
 }
 
 /// Bytes that swarm 1 sends to `victim` within `time`.
-fn bytes_to(world: &mut World, victim: SocketAddrV4, time: Duration) -> usize {
+fn bytes_to(world: &mut Network, victim: SocketAddrV4, time: Duration) -> usize {
     let (end, mut bytes) = (world.now + time, 0);
     loop {
         let mut buf = Vec::new();
-        while let Some(transmit) = world.swarms[1].poll_transmit(world.now, &mut buf, 10) {
+        while let Some(transmit) = world.machines[1].swarm.poll_transmit(world.now, &mut buf, 10) {
             bytes += if transmit.to == victim { buf.len() } else { 0 };
         }
-        let next = world.swarms[1].poll_timeout().filter(|at| *at <= end);
+        let next = world.machines[1].swarm.poll_timeout().filter(|at| *at <= end);
         let Some(at) = next else { return bytes };
         world.now = at.max(world.now);
-        world.swarms[1].handle_timeout(world.now);
+        world.machines[1].swarm.handle_timeout(world.now);
     }
 }
 
 #[test]
 fn a_handshake_that_names_a_victim_makes_us_send_it_hardly_anything() {
-    let mut world = World::new();
+    let mut world = Network::two();
     let victim = elsewhere(1);
     Stranger::shake(&mut world, key(7), 1, Some(victim), false);
     let bytes = bytes_to(&mut world, victim, Duration::from_secs(60));
@@ -129,35 +130,35 @@ fn a_handshake_that_names_a_victim_makes_us_send_it_hardly_anything() {
     assert!((79..=2 * HANDSHAKE).contains(&bytes), "{bytes}");
     world.settle();
     assert!(world.connected(1).is_empty());
-    assert_eq!(world.swarms[1].connections.iter().count(), 0);
+    assert_eq!(world.machines[1].swarm.connections.iter().count(), 0);
 }
 
 #[test]
 fn who_speaks_from_elsewhere_cannot_make_us_send_to_a_victim() {
-    let mut world = World::new();
+    let mut world = Network::two();
     let (victim, own) = (elsewhere(1), elsewhere(2));
     let mut stranger = Stranger::shake(&mut world, key(7), 1, Some(victim), false);
     let header = stranger.sealer.header().to_vec();
     stranger.write(header, world.now);
     let mut bytes = stranger.listen(&mut world, victim);
     stranger.speak(&mut world, own);
-    world.swarms[1].poll_event();
-    let conn = world.swarms[1].connections.iter().next().unwrap().id;
+    world.machines[1].swarm.poll_event();
+    let conn = world.machines[1].swarm.connections.iter().next().unwrap().id;
     // It goes to whoever spoke: the stranger has gained nothing.
-    world.swarms[1].send(conn, FrameBuf::from(&[1; 1_000_000][..]), world.now);
+    world.machines[1].swarm.send(conn, FrameBuf::from(&[1; 1_000_000][..]), world.now);
     for _ in 0..200 {
         bytes += stranger.listen(&mut world, victim);
         stranger.speak(&mut world, own);
         world.now += Duration::from_millis(10);
-        world.swarms[1].handle_timeout(world.now);
+        world.machines[1].swarm.handle_timeout(world.now);
     }
     assert!(bytes <= 2 * HANDSHAKE, "{bytes}");
-    assert_eq!(world.swarms[1].queued(conn), 0);
+    assert_eq!(world.machines[1].swarm.queued(conn), 0);
 }
 
 #[test]
 fn packets_from_a_forged_source_are_answered_with_three_times_their_bytes_at_most() {
-    let mut world = World::new();
+    let mut world = Network::two();
     let victim = elsewhere(1);
     let mut stranger = Stranger::shake(&mut world, key(7), 1, None, false);
     // Half a header frame, and a gap: everything is acknowledged, nothing is proven.
@@ -169,8 +170,8 @@ fn packets_from_a_forged_source_are_answered_with_three_times_their_bytes_at_mos
         for _ in 0..5 {
             sent += buf.len();
             let (len, now) = (buf.len(), world.now);
-            world.swarms[1].handle_datagrams(SocketId::MAIN, victim, &buf, len, now);
-            world.swarms[1].end_of_batch(now);
+            world.machines[1].swarm.handle_datagrams(SocketId::MAIN, victim, &buf, len, now);
+            world.machines[1].swarm.end_of_batch(now);
         }
     }
     let bytes = bytes_to(&mut world, victim, Duration::from_secs(60));
@@ -181,13 +182,13 @@ fn packets_from_a_forged_source_are_answered_with_three_times_their_bytes_at_mos
 
 #[test]
 fn a_copy_of_an_old_handshake_leaves_the_live_connection_alone() {
-    let (mut world, a, b) = World::pair();
-    world.send(0, a, b"x");
-    world.send(1, b, b"y");
+    let (mut world, a, b) = Network::pair();
+    world.send_frame(0, a, b"x");
+    world.send_frame(1, b, b"y");
     world.run(Duration::from_secs(1));
     for n in 0..40 {
         let from = elsewhere(n);
-        let remote = world.keys[0];
+        let remote = world.key(0);
         let dial = (n % 2 == 0).then_some(from);
         let mut copy = Stranger::shake(&mut world, remote, n, dial, true);
         // Both messages of the handshake were seen, so the header frame is right. The keys are not.
@@ -209,17 +210,21 @@ fn a_copy_of_an_old_handshake_leaves_the_live_connection_alone() {
     }
     assert_eq!((world.closed(0), world.closed(1)), (vec![], vec![]));
     assert_eq!((world.connected(0).len(), world.connected(1).len()), (1, 1));
-    world.send(0, a, b"still here");
+    world.send_frame(0, a, b"still here");
     world.run(Duration::from_secs(15));
     assert_eq!(world.frames(1).last(), Some(&b"still here".to_vec()));
-    assert_eq!(world.swarms[1].connections.iter().count(), 1, "and nothing is kept of them");
+    assert_eq!(
+        world.machines[1].swarm.connections.iter().count(),
+        1,
+        "and nothing is kept of them"
+    );
 }
 
 #[test]
 fn a_copy_that_came_first_gives_way_to_the_peer_itself() {
     for greater in [false, true] {
-        let mut world = World::new();
-        let remote = if greater { key(1).max(key(2)) } else { world.keys[0] };
+        let mut world = Network::two();
+        let remote = if greater { key(1).max(key(2)) } else { world.key(0) };
         let from = elsewhere(3);
         let mut copy = Stranger::shake(&mut world, remote, 3, None, true);
         let header = copy.sealer.header().to_vec();
@@ -228,7 +233,7 @@ fn a_copy_that_came_first_gives_way_to_the_peer_itself() {
         world.dial(0);
         world.run(Duration::from_secs(2));
         let (conn, _) = world.connected(0)[0];
-        world.send(0, conn, b"it is me");
+        world.send_frame(0, conn, b"it is me");
         world.run(Duration::from_secs(2));
         assert_eq!(world.frames(1), [b"it is me".to_vec()]);
         assert_eq!(world.closed(0), []);
@@ -237,11 +242,11 @@ fn a_copy_that_came_first_gives_way_to_the_peer_itself() {
 
 #[test]
 fn an_honest_peer_gets_in_beside_a_flood_of_forged_handshakes() {
-    let mut world = World::new();
-    world.swarms[1].limits.max_connections = 8;
+    let mut world = Network::two();
+    world.machines[1].swarm.limits.max_connections = 8;
     let mut n = 0;
     // As many as handshakes are answered: 100 a second, half of them with an address to dial.
-    let flood = |world: &mut World, n: &mut u32| {
+    let flood = |world: &mut Network, n: &mut u32| {
         for _ in 0..100 {
             *n += 1;
             let dial = n.is_multiple_of(2).then(|| elsewhere(*n));
@@ -256,31 +261,34 @@ fn an_honest_peer_gets_in_beside_a_flood_of_forged_handshakes() {
     flood(&mut world, &mut n);
     assert_eq!((world.connected(0).len(), world.connected(1).len()), (1, 1));
     let (a, _) = world.connected(0)[0];
-    world.send(0, a, b"in");
+    world.send_frame(0, a, b"in");
     for _ in 0..20 {
         flood(&mut world, &mut n);
     }
     assert_eq!(world.frames(1), [b"in".to_vec()]);
     assert_eq!((world.closed(0), world.closed(1)), (vec![], vec![]));
-    assert!(world.swarms[1].connections.waiting() <= MAX_WAITING);
+    assert!(world.machines[1].swarm.connections.waiting() <= MAX_WAITING);
 }
 
 #[test]
 fn no_more_connections_are_accepted_than_allowed_and_an_ended_one_makes_room() {
-    let mut world = World::new();
-    world.swarms[1].limits.max_connections = 3;
+    let mut world = Network::two();
+    world.machines[1].swarm.limits.max_connections = 3;
     let enter =
-        |world: &mut World, n: u32| enter(world, key(n as u8), n, elsewhere(n), Some(b"hi"));
+        |world: &mut Network, n: u32| enter(world, key(n as u8), n, elsewhere(n), Some(b"hi"));
     // Handshakes alone take no place, those that come at the same time neither.
     let waiting: Vec<u32> = (40..60).collect();
     waiting.iter().for_each(|&n| drop(Stranger::shake(&mut world, key(n as u8), n, None, false)));
     let mut peers: Vec<Stranger> = (10..16).map(|n| enter(&mut world, n)).collect();
     assert_eq!(world.connected(1).len(), 3);
-    assert_eq!(world.swarms[1].connections.counted(), 3);
+    assert_eq!(world.machines[1].swarm.connections.counted(), 3);
     // One that waited since before the places were taken finds none either.
     let mut late: Vec<Stranger> =
         (70..72).map(|n| Stranger::shake(&mut world, key(n as u8), n, None, false)).collect();
-    assert_eq!(world.swarms[1].connections.iter().filter(|c| c.remote == key(70)).count(), 0);
+    assert_eq!(
+        world.machines[1].swarm.connections.iter().filter(|c| c.remote == key(70)).count(),
+        0
+    );
     let stream = peers[0].stream;
     peers[0].udx.destroy(stream);
     peers[0].speak(&mut world, elsewhere(10));
@@ -289,12 +297,12 @@ fn no_more_connections_are_accepted_than_allowed_and_an_ended_one_makes_room() {
     late.clear();
     enter(&mut world, 80);
     assert_eq!(world.connected(1).len(), 4);
-    assert_eq!(world.swarms[1].connections.counted(), 3);
+    assert_eq!(world.machines[1].swarm.connections.counted(), 3);
 }
 
 /// Frames of `len` bytes that swarm 1 takes of a stranger who ignores its window, and whether it stays connected.
 fn taken_of(len: usize, total: usize) -> (usize, bool) {
-    let mut world = World::new();
+    let mut world = Network::two();
     let from = elsewhere(1);
     let mut stranger = Stranger::shake(&mut world, key(7), 1, None, false);
     let mut bytes = stranger.sealer.header().to_vec();
@@ -313,12 +321,12 @@ fn taken_of(len: usize, total: usize) -> (usize, bool) {
         };
         let packet = [&header.encode()[..], payload].concat();
         let (len, now) = (packet.len(), world.now);
-        world.swarms[1].handle_datagrams(SocketId::MAIN, from, &packet, len, now);
+        world.machines[1].swarm.handle_datagrams(SocketId::MAIN, from, &packet, len, now);
         if seq % 40 == 39 {
-            world.swarms[1].end_of_batch(now);
+            world.machines[1].swarm.end_of_batch(now);
         }
     }
-    world.swarms[1].end_of_batch(world.now);
+    world.machines[1].swarm.end_of_batch(world.now);
     world.settle();
     (world.frames(1).len(), world.closed(1).is_empty())
 }
@@ -336,10 +344,10 @@ fn what_nobody_takes_is_bounded_in_bytes_and_in_frames() {
 fn a_peer_that_reached_us_does_not_wait_for_our_own_dial_to_it() {
     // Whoever has the greater key, and whether our dial has got as far as a first packet or not.
     for (dialler, sent) in [(0, false), (0, true), (1, false), (1, true)] {
-        let mut world = World::new();
+        let mut world = Network::two();
         let us = 1 - dialler;
-        let (remote, now) = (world.keys[dialler], world.now);
-        let swarm = &mut world.swarms[us];
+        let (remote, now) = (world.key(dialler), world.now);
+        let swarm = &mut world.machines[us].swarm;
         let stream = swarm.udx.open(None).unwrap();
         let id = swarm.connections.name(stream);
         let phase = Phase::Dialling { connect: ConnectId(77), until: now + DIAL_TIMEOUT };
@@ -360,6 +368,6 @@ fn a_peer_that_reached_us_does_not_wait_for_our_own_dial_to_it() {
         assert_eq!((world.connected(0).len(), world.connected(1).len()), (1, 1), "{context}");
         world.run(Duration::from_secs(30));
         assert_eq!((world.closed(0), world.closed(1)), (vec![], vec![]), "{context}");
-        assert_eq!(world.swarms[us].connections.iter().count(), 1, "{context}");
+        assert_eq!(world.machines[us].swarm.connections.iter().count(), 1, "{context}");
     }
 }

@@ -17,6 +17,7 @@
 //! | `congestion` | BBR |
 //! | `allowance` | what may go to an address before the peer is known to be there |
 //! | `types`, `clock` | what the owner sees; its time in microseconds |
+//! | `slots`, `share`, `outbox` | all streams by id; what each may hold; what they leave for the owner |
 //! | `graveyard` | ended streams that still answer |
 //!
 //! Source: libudx/src/udx.c, udx-native/lib/stream.js
@@ -26,6 +27,7 @@ mod clock;
 mod congestion;
 mod graveyard;
 mod mtu;
+mod outbox;
 mod pacer;
 pub mod packet;
 mod rack;
@@ -35,6 +37,8 @@ mod recv;
 mod rtt;
 mod send;
 mod sent;
+mod share;
+mod slots;
 mod stream;
 mod timer;
 mod transmit;
@@ -43,7 +47,7 @@ mod types;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddrV4;
 use std::time::Instant;
 
@@ -54,8 +58,11 @@ use rand::rngs::StdRng;
 use self::clock::Clock;
 use self::graveyard::Graveyard;
 pub use self::mtu::{MAX_DATAGRAM, ORDINARY_MAX};
+use self::outbox::Outbox;
 use self::packet::{Packet, flag};
 pub use self::recv::MAX_WINDOW;
+use self::share::Shares;
+use self::slots::Slots;
 use self::stream::{Remote, Stream};
 pub use self::types::{
     CloseReason, ConnectOptions, Stats, Transmit, UdxConfig, UdxEvent, WriteError,
@@ -64,9 +71,6 @@ use crate::swarm::SocketId;
 
 /// Most bytes that one [`Udx::poll_transmit`] lays out: what one segmented send can take.
 pub const MAX_BURST: usize = MAX_DATAGRAM;
-
-/// Unordered messages waiting for the owner, over all streams; they are unreliable, so more are dropped.
-const MAX_MESSAGE_EVENTS: usize = 256;
 
 /// Where stream payload goes.
 pub trait Sink {
@@ -79,58 +83,20 @@ pub trait Sink {
     }
 }
 
-/// What streams leave for the owner.
-#[derive(Debug, Default)]
-struct Outbox {
-    events: VecDeque<UdxEvent>,
-    messages: usize,
-    /// Single datagrams of streams that are gone.
-    datagrams: VecDeque<(Transmit, Vec<u8>)>,
-}
-
-impl Outbox {
-    fn message(&mut self, id: u32, payload: &[u8]) {
-        if self.messages < MAX_MESSAGE_EVENTS {
-            self.messages += 1;
-            self.events
-                .push_back(UdxEvent::Message { id, payload: Bytes::copy_from_slice(payload) });
-        }
-    }
-
-    fn datagram(&mut self, socket: SocketId, to: SocketAddrV4, bytes: Vec<u8>) {
-        self.datagrams.push_back((Transmit { socket, to, segment_size: None, ttl: None }, bytes));
-    }
-}
-
-/// What all streams together may hold for their owner, ahead of gaps, and before they are connected. From half of it on
-/// each has an equal share of the other half: windows shrink to that, and a stream that holds more takes no data.
-const MAX_HELD: usize = 128 << 20;
-
-/// What each stream may hold, however many there are: a window that lets a round trip be used.
-const MIN_SHARE: usize = 64 << 10;
-
-/// Datagrams waiting that no stream stands behind (answers from the graveyard); a flood gets no more answers than this.
-const MAX_LOOSE_DATAGRAMS: usize = 256;
-
 /// The multiplexer: all streams of a node.
 #[derive(Debug)]
 pub struct Udx {
     rng: StdRng,
     cfg: UdxConfig,
     clock: Clock,
-    slots: Vec<Option<Box<Stream>>>,
-    free: Vec<usize>,
-    ids: BTreeMap<u32, usize>,
-    /// The stream of the last datagram: a batch is mostly of one.
-    last: (u32, usize),
+    streams: Slots,
     /// Slots that changed since they were last settled; slots that may have something to send.
     touched: Vec<usize>,
     ready: VecDeque<usize>,
     deadlines: BTreeSet<(u64, usize)>,
     out: Outbox,
     graveyard: Graveyard,
-    /// What all streams hold.
-    held: usize,
+    shares: Shares,
 }
 
 impl Udx {
@@ -139,44 +105,32 @@ impl Udx {
             rng,
             cfg,
             clock: Clock::default(),
-            slots: Vec::new(),
-            free: Vec::new(),
-            ids: BTreeMap::new(),
-            last: (0, usize::MAX),
+            streams: Slots::default(),
             touched: Vec::new(),
             ready: VecDeque::new(),
             deadlines: BTreeSet::new(),
             out: Outbox::default(),
             graveyard: Graveyard::default(),
-            held: 0,
+            shares: Shares::default(),
         }
     }
 
     /// Makes a stream without a peer. Picks a random id if none is given; `None` if the given one is taken.
     pub fn open(&mut self, id: Option<u32>) -> Option<u32> {
         let id = match id {
-            Some(id) if self.ids.contains_key(&id) => return None,
+            Some(id) if self.streams.has(id) => return None,
             Some(id) => id,
             None => self.random_id(),
         };
         self.graveyard.remove(id);
-        let stream = Box::new(Stream::new(id, self.cfg.low_water, self.rng.random()));
-        let slot = match self.free.pop() {
-            Some(slot) => slot,
-            None => {
-                self.slots.push(None);
-                self.slots.len() - 1
-            }
-        };
-        self.slots[slot] = Some(stream);
-        self.ids.insert(id, slot);
+        self.streams.insert(Stream::new(id, self.cfg.low_water, self.rng.random()));
         Some(id)
     }
 
     fn random_id(&mut self) -> u32 {
         loop {
             let id = self.rng.random();
-            if !self.ids.contains_key(&id) && self.graveyard.get(id).is_none() {
+            if !self.streams.has(id) && self.graveyard.get(id).is_none() {
                 return id;
             }
         }
@@ -195,7 +149,7 @@ impl Udx {
     ) {
         let now = self.clock.set(now);
         let receive_buffer = self.cfg.receive_buffer;
-        if let Some((slot, stream)) = self.stream_mut(id)
+        if let Some((slot, stream)) = self.streams.get_mut(id)
             && stream.remote.is_none()
         {
             stream.connect(Remote { socket, to, id: remote_id }, &opts, receive_buffer, now);
@@ -206,28 +160,18 @@ impl Udx {
     /// Hands over what came in before the stream was connected.
     pub fn deliver_early(&mut self, id: u32, now: Instant, sink: &mut dyn Sink) {
         let now = self.clock.set(now);
-        if let Some(&slot) = self.ids.get(&id)
-            && let Some(stream) = self.slots[slot].as_deref_mut()
-        {
+        if let Some((slot, stream)) = self.streams.get_mut(id) {
             stream.deliver_early(now, &mut self.out, sink);
             self.count_held(slot);
             self.touch(slot);
         }
     }
 
-    /// What a stream may hold while all of them hold much.
-    fn share(&self) -> usize {
-        if self.held < MAX_HELD / 2 {
-            return MAX_WINDOW;
-        }
-        (MAX_HELD / 2 / self.ids.len().max(1)).clamp(MIN_SHARE, MAX_WINDOW)
-    }
-
     /// Notes what a stream holds now.
     fn count_held(&mut self, slot: usize) {
-        let Some(stream) = self.slots[slot].as_deref_mut() else { return };
-        let held = stream.held();
-        self.held = (self.held + held).saturating_sub(std::mem::replace(&mut stream.counted, held));
+        if let Some(stream) = self.streams.at(slot) {
+            self.shares.count(stream);
+        }
     }
 
     /// Moves a connected stream: from now on packets go there, also those sent again. The search for the datagram size
@@ -242,7 +186,7 @@ impl Udx {
         now: Instant,
     ) {
         self.clock.set(now);
-        if let Some((slot, stream)) = self.stream_mut(id)
+        if let Some((slot, stream)) = self.streams.get_mut(id)
             && stream.remote.is_some()
         {
             stream.change_remote(Remote { socket, to, id: remote_id }, max_datagram);
@@ -252,7 +196,7 @@ impl Udx {
 
     /// The peer has shown that it is where the stream leads to: from now on there is no limit but the path's.
     pub fn path_proven(&mut self, id: u32) {
-        if let Some((slot, stream)) = self.stream_mut(id)
+        if let Some((slot, stream)) = self.streams.get_mut(id)
             && stream.unproven.take().is_some()
         {
             self.touch(slot);
@@ -261,13 +205,7 @@ impl Udx {
 
     /// Where a connected stream leads to. An unproven one follows the first packet of its peer.
     pub fn remote(&self, id: u32) -> Option<SocketAddrV4> {
-        Some(self.stream(id)?.remote?.to)
-    }
-
-    /// Whether a datagram is a packet of a stream we know.
-    pub fn owns(&self, datagram: &[u8]) -> bool {
-        packet::stream_id(datagram)
-            .is_some_and(|id| self.ids.contains_key(&id) || self.graveyard.get(id).is_some())
+        Some(self.streams.get(id)?.remote?.to)
     }
 
     /// Takes a datagram; false if it is no packet of a stream we know.
@@ -281,11 +219,11 @@ impl Udx {
     ) -> bool {
         let Some(id) = packet::stream_id(datagram) else { return false };
         let now = self.clock.set(now);
-        let Some(slot) = self.slot(id) else {
+        let Some(slot) = self.streams.slot(id) else {
             return self.answer_from_grave(id, socket, from, datagram, now);
         };
-        let (full, share) = (self.held >= MAX_HELD / 2, self.share());
-        let Some(stream) = self.slots[slot].as_deref_mut() else { return false };
+        let (full, share) = (self.shares.is_scarce(), self.shares.of_each(self.streams.len()));
+        let Some(stream) = self.streams.at(slot) else { return false };
         let over = full && stream.held() + datagram.len() > share;
         if stream.remote.is_none() {
             if !over {
@@ -318,8 +256,8 @@ impl Udx {
         let Some(grave) = self.graveyard.get(id) else { return false };
         let asks = Packet::parse(datagram)
             .is_some_and(|p| p.header.has(flag::DATA | flag::END | flag::HEARTBEAT));
-        if asks && self.out.datagrams.len() < MAX_LOOSE_DATAGRAMS {
-            self.out.datagram(socket, from, grave.ack.to_vec());
+        if asks {
+            self.out.answer(socket, from, grave.ack.to_vec());
         }
         true
     }
@@ -336,7 +274,7 @@ impl Udx {
     /// If there is no such stream, or its end was asked for.
     pub fn write(&mut self, id: u32, bytes: Bytes, now: Instant) -> Result<(), WriteError> {
         self.clock.set(now);
-        let (slot, stream) = self.stream_mut(id).ok_or(WriteError::Unknown)?;
+        let (slot, stream) = self.streams.get_mut(id).ok_or(WriteError::Unknown)?;
         if stream.ending.wanted {
             return Err(WriteError::Ended);
         }
@@ -351,7 +289,7 @@ impl Udx {
     /// If there is no such stream, or the message is larger than the peer takes. Before the stream is connected that is what
     /// every peer takes.
     pub fn send_message(&mut self, id: u32, bytes: Bytes) -> Result<(), WriteError> {
-        let (slot, stream) = self.stream_mut(id).ok_or(WriteError::Unknown)?;
+        let (slot, stream) = self.streams.get_mut(id).ok_or(WriteError::Unknown)?;
         stream.send_message(bytes)?;
         self.touch(slot);
         Ok(())
@@ -359,13 +297,13 @@ impl Udx {
 
     /// Bytes written that were not sent for the first time yet.
     pub fn queued(&self, id: u32) -> usize {
-        self.stream(id).map_or(0, |stream| stream.send.unsent())
+        self.streams.get(id).map_or(0, |stream| stream.send.unsent())
     }
 
     /// Tells how many delivered bytes wait above: the window offered to the peer is 4 MiB less this.
     pub fn set_backlog(&mut self, id: u32, bytes: usize) {
-        let share = self.share();
-        if let Some((slot, stream)) = self.stream_mut(id) {
+        let share = self.shares.of_each(self.streams.len());
+        if let Some((slot, stream)) = self.streams.get_mut(id) {
             stream.recv.set_share(share);
             stream.set_backlog(bytes);
             if stream.pending.ack {
@@ -378,7 +316,7 @@ impl Udx {
     /// Tells how many bytes of a message that is still coming in wait above. They count for all streams together, not
     /// against the window, which would never open again.
     pub fn set_partial(&mut self, id: u32, bytes: usize) {
-        if let Some((slot, stream)) = self.stream_mut(id) {
+        if let Some((slot, stream)) = self.streams.get_mut(id) {
             stream.recv.set_partial(bytes);
             self.count_held(slot);
         }
@@ -386,7 +324,7 @@ impl Udx {
 
     /// Ends our half after everything written.
     pub fn end(&mut self, id: u32) {
-        if let Some((slot, stream)) = self.stream_mut(id) {
+        if let Some((slot, stream)) = self.streams.get_mut(id) {
             stream.ending.wanted = true;
             self.touch(slot);
         }
@@ -394,7 +332,7 @@ impl Udx {
 
     /// Ends the stream at once and tells the peer. No [`UdxEvent::Closed`] follows.
     pub fn destroy(&mut self, id: u32) {
-        let Some((slot, stream)) = self.stream_mut(id) else { return };
+        let Some((slot, stream)) = self.streams.get_mut(id) else { return };
         stream.closed = Some(CloseReason::Destroyed);
         let last = stream.remote.zip(stream.destroy_packet());
         if let Some((remote, bytes)) = last
@@ -414,8 +352,8 @@ impl Udx {
         now: Instant,
     ) {
         self.clock.set(now);
-        for slot in 0..self.slots.len() {
-            if let Some(stream) = self.slots[slot].as_deref_mut()
+        for slot in 0..self.streams.slots() {
+            if let Some(stream) = self.streams.at(slot)
                 && stream.remote.is_some_and(|remote| remote.socket == socket && remote.to == to)
             {
                 stream.handle_send_error(size);
@@ -433,13 +371,13 @@ impl Udx {
     ) -> Option<Transmit> {
         let now = self.clock.set(now);
         self.settle();
-        if let Some((transmit, bytes)) = self.out.datagrams.pop_front() {
+        if let Some((transmit, bytes)) = self.out.poll_datagram() {
             buf.clear();
             buf.extend_from_slice(&bytes);
             return Some(transmit);
         }
         while let Some(slot) = self.ready.pop_front() {
-            let Some(stream) = self.slots[slot].as_deref_mut().filter(|stream| stream.ready) else {
+            let Some(stream) = self.streams.at(slot).filter(|stream| stream.ready) else {
                 continue;
             };
             if let Some(transmit) = stream.transmit(now, buf, max_segments) {
@@ -456,11 +394,7 @@ impl Udx {
 
     pub fn poll_event(&mut self) -> Option<UdxEvent> {
         self.settle();
-        let event = self.out.events.pop_front();
-        if matches!(event, Some(UdxEvent::Message { .. })) {
-            self.out.messages -= 1;
-        }
-        event
+        self.out.poll_event()
     }
 
     /// When [`Self::handle_timeout`] is to be called.
@@ -475,7 +409,7 @@ impl Udx {
             && at <= now
         {
             self.deadlines.pop_first();
-            if let Some(stream) = self.slots[slot].as_deref_mut() {
+            if let Some(stream) = self.streams.at(slot) {
                 stream.deadline = None;
                 stream.handle_timeout(now);
                 self.touch(slot);
@@ -486,27 +420,11 @@ impl Udx {
     }
 
     pub fn stats(&self, id: u32) -> Option<Stats> {
-        self.stream(id).map(Stream::stats)
-    }
-
-    fn slot(&mut self, id: u32) -> Option<usize> {
-        if self.last.0 != id || self.last.1 == usize::MAX {
-            self.last = (id, *self.ids.get(&id)?);
-        }
-        Some(self.last.1)
-    }
-
-    fn stream(&self, id: u32) -> Option<&Stream> {
-        self.slots[*self.ids.get(&id)?].as_deref()
-    }
-
-    fn stream_mut(&mut self, id: u32) -> Option<(usize, &mut Stream)> {
-        let slot = self.slot(id)?;
-        Some((slot, self.slots[slot].as_deref_mut()?))
+        self.streams.get(id).map(Stream::stats)
     }
 
     fn touch(&mut self, slot: usize) {
-        if let Some(stream) = self.slots[slot].as_deref_mut()
+        if let Some(stream) = self.streams.at(slot)
             && !stream.touched
         {
             stream.touched = true;
@@ -516,10 +434,9 @@ impl Udx {
 
     /// Works off every touched stream, and removes those that are closed by it.
     fn settle(&mut self) {
-        let share = self.share();
+        let share = self.shares.of_each(self.streams.len());
         while let Some(slot) = self.touched.pop() {
-            let Some(stream) = self.slots[slot].as_deref_mut().filter(|stream| stream.touched)
-            else {
+            let Some(stream) = self.streams.at(slot).filter(|stream| stream.touched) else {
                 continue;
             };
             stream.touched = false;
@@ -538,7 +455,7 @@ impl Udx {
     }
 
     fn update_deadline(&mut self, slot: usize) {
-        let Some(stream) = self.slots[slot].as_deref_mut() else { return };
+        let Some(stream) = self.streams.at(slot) else { return };
         let deadline = stream.timers.next();
         if deadline == stream.deadline {
             return;
@@ -553,7 +470,7 @@ impl Udx {
 
     /// Removes a closed stream; one that ended well leaves its acknowledgement.
     fn bury(&mut self, slot: usize) {
-        if let Some(stream) = self.slots[slot].as_deref_mut()
+        if let Some(stream) = self.streams.at(slot)
             && stream.closed == Some(CloseReason::Ended)
             && let Some(remote) = stream.remote
         {
@@ -567,13 +484,10 @@ impl Udx {
     }
 
     fn remove(&mut self, slot: usize) {
-        let Some(stream) = self.slots[slot].take() else { return };
+        let Some(stream) = self.streams.remove(slot) else { return };
         if let Some(deadline) = stream.deadline {
             self.deadlines.remove(&(deadline, slot));
         }
-        self.held = self.held.saturating_sub(stream.counted);
-        self.ids.remove(&stream.id);
-        self.last = (0, usize::MAX);
-        self.free.push(slot);
+        self.shares.uncount(&stream);
     }
 }

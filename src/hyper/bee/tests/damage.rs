@@ -33,7 +33,7 @@ fn rings_and_forward_links_are_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(crate::sim::cases(400))]
 
     /// Blocks of a hostile writer: well-formed, but the trees in them are anything.
     #[test]

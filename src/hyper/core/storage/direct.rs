@@ -137,7 +137,7 @@ mod tests {
     use std::os::unix::fs::OpenOptionsExt;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
+        #![proptest_config(crate::sim::cases(24))]
         #[test]
         fn any_span_lands_where_it_should(offset in 0u64..20_000, sizes in prop::collection::vec(0usize..900_000, 1..5)) {
             let dir = tempfile::tempdir().unwrap();

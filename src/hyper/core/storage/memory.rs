@@ -1,4 +1,4 @@
-//! A store in memory: for tests, and for nodes that keep nothing.
+//! A store in memory: for tests and fuzz targets.
 
 use super::{FileKind, Medium, RawFile, Result, Staged, Storage, Table, Writes};
 use crate::key::DiscoveryKey;

@@ -2,7 +2,8 @@
 //!
 //! Buffered commits stay in memory until the next durable one, which makes every file durable that they spoke of
 //! and then applies them with its own in one go. So the medium only ever holds states that were committed, in
-//! order, and a failed durable commit leaves the buffered ones where they were.
+//! order, and a failed durable commit leaves the buffered ones where they were, unless it may be on the medium all the
+//! same: then nothing is taken any more.
 
 use super::redo::{Plan, Redo};
 use super::removal;
@@ -81,10 +82,6 @@ impl<M: Medium> Staged<M> {
             noted: AtomicBool::new(false),
             sync_failed: AtomicBool::new(false),
         })
-    }
-
-    pub fn medium(&self) -> &M {
-        &self.medium
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -105,7 +105,7 @@ fn follow(copy: &mut Core, source: &Core) -> std::result::Result<(), ApplyError>
     if source.fork() > copy.fork() && copy.length() > 0 {
         let upgrade = Some(UpgradeRequest { start: 0, length: source.length() });
         let request = Request { upgrade, manifest: true, ..Request::default() };
-        copy.apply_reorg(&proof(source, request))?;
+        apply_reorg(copy, &proof(source, request))?;
     } else if source.fork() == copy.fork() && source.length() > copy.length() {
         let (start, length) = (copy.length(), source.length() - copy.length());
         let upgrade = Some(UpgradeRequest { start, length });
@@ -114,7 +114,7 @@ fn follow(copy: &mut Core, source: &Core) -> std::result::Result<(), ApplyError>
     } else if source.fork() > copy.fork() {
         let upgrade = Some(UpgradeRequest { start: 0, length: source.length() });
         let request = Request { upgrade, manifest: true, ..Request::default() };
-        copy.apply_reorg(&proof(source, request))?;
+        apply_reorg(copy, &proof(source, request))?;
     }
     Ok(())
 }

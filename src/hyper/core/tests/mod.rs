@@ -1,6 +1,7 @@
 //! The core against the reference's vectors and against itself; [`model`] and [`crash`] draw sequences.
 
 mod crash;
+mod following;
 mod freeing;
 mod full;
 mod model;
@@ -49,6 +50,13 @@ fn fetch(to: &mut Core, from: &Core, index: u64) -> Applied {
     let nodes = to.missing_nodes(index).unwrap();
     let block = Some(NodeRequest { index, nodes });
     to.apply_proof(&proof(from, Request { block, ..Request::default() }), None).unwrap()
+}
+
+/// Follows a fork in one go.
+fn apply_reorg(core: &mut Core, proof: &Proof) -> std::result::Result<Applied, ApplyError> {
+    let mut following = core.begin_follow(proof)?;
+    let stored = following.remove(core).and_then(|()| following.commit());
+    Ok(core.finish_follow(following, stored)?)
 }
 
 fn assert_reads(core: &Core, range: Range<u64>) {
@@ -184,7 +192,7 @@ fn vectors_of_a_fork() {
         Err(ApplyError::Rejected(tree::VerifyError::Fork(1)))
     ));
     let place = follower.locate(13).unwrap().unwrap();
-    let applied = follower.apply_reorg(&answer).unwrap();
+    let applied = apply_reorg(&mut follower, &answer).unwrap();
     assert_eq!(applied.upgraded, Some((20, 15)));
     assert_eq!(follower.head(), core.head());
     // The proof carries roots 7, 19, 25, 28: of them 7 and 19 are common.
@@ -272,7 +280,7 @@ fn cleared_blocks_can_come_back() {
     }
     assert_eq!(copy.contiguous_length(), 100);
     let place = copy.locate(30).unwrap().unwrap();
-    assert_eq!(copy.clear_all(&[10..20, 30..40, 35..50, 200..300]).unwrap(), 30);
+    assert_eq!(copy.forget_blocks(&[10..20, 30..40, 35..50, 200..300]).unwrap(), 30);
     assert_eq!(copy.clear(10..20).unwrap(), 0);
     assert_eq!(place.read().unwrap(), None);
     assert_eq!((copy.contiguous_length(), copy.get(10).unwrap()), (10, None));

@@ -236,7 +236,7 @@ fn run(ops: &[Op], encryption_key: Option<[u8; 32]>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(crate::sim::cases(150))]
     #[test]
     fn a_core_is_a_vector_of_blocks(ops in ops(), encrypted in any::<bool>()) {
         run(&ops, encrypted.then_some([7; 32]));

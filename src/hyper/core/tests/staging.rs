@@ -133,7 +133,7 @@ fn a_peer_s_longer_log_waits_for_the_append_that_is_under_way() {
     staging.push(&noise).unwrap().write().unwrap();
     let busy = |e: ApplyError| matches!(e, ApplyError::Local(CoreError::Busy));
     assert!(core.apply_proof(&upgrade, None).is_err_and(busy));
-    assert!(core.apply_reorg(&reorg).is_err_and(busy));
+    assert!(apply_reorg(&mut core, &reorg).is_err_and(busy));
     assert!(matches!(core.truncate(2, 1), Err(CoreError::Busy)));
     assert_eq!((core.length(), core.has(6)), (5, false));
     drop(staging);
@@ -150,7 +150,7 @@ fn a_peer_s_longer_log_waits_for_the_append_that_is_under_way() {
     assert!(matches!(core.begin_append().err(), Some(CoreError::InDoubt(_))));
     core.trust().unwrap();
     core.append(&blocks(12..13), Durability::Durable).unwrap();
-    core.apply_reorg(&reorg).unwrap();
+    apply_reorg(&mut core, &reorg).unwrap();
     assert_eq!(core.doubt(), Some(WriterDoubt::Outgrown));
 }
 

@@ -90,10 +90,6 @@ impl SpanCursor {
         self.next = span.map(|(offset, size)| (block + 1, offset + size)).or(self.next);
         Ok(span)
     }
-
-    pub fn clear(&mut self) {
-        self.next = None;
-    }
 }
 
 /// How many levels above a block are not here: what to put into a request for it. 0 for a block at or past

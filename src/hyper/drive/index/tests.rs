@@ -430,7 +430,7 @@ fn count_dirs(dir: &Dir) -> u64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(crate::sim::cases(60))]
 
     #[test]
     fn an_index_is_what_its_paths_say(

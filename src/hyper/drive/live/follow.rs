@@ -49,10 +49,14 @@ impl LiveDrive {
             if look {
                 // Only `changed` marks a version as seen: one that comes while something else is awaited is not missed.
                 let length = versions.borrow().length;
+                self.known.send_modify(|known| known.tried = None);
                 match self.step(length, &peers, &mut sizes).await {
                     Ok(()) => {
                         retry.clear();
-                        self.known.send_if_modified(|known| known.problem.take().is_some());
+                        self.known.send_modify(|known| {
+                            known.problem = None;
+                            known.tried = Some(length);
+                        });
                     }
                     Err(error) => {
                         tracing::info!(drive = %crate::key::short(&self.key().0), %error, "not loaded");
@@ -60,7 +64,10 @@ impl LiveDrive {
                             true => retry.clear(),
                             false => retry.failed(Instant::now()),
                         }
-                        self.known.send_modify(|known| known.problem = Some(error));
+                        self.known.send_modify(|known| {
+                            known.problem = Some(error);
+                            known.tried = Some(length);
+                        });
                     }
                 }
             }
@@ -197,13 +204,18 @@ mod tests {
     use crate::hyper::session::Patience;
     use crate::hyper::store::{Namespace, Store};
 
-    /// A drive of our own, kept current by a task.
-    fn own_drive() -> Arc<LiveDrive> {
+    /// A drive of our own that nothing keeps current yet.
+    fn unfollowed(patience: Patience) -> Arc<LiveDrive> {
         let (wishes, _) = tokio::sync::mpsc::unbounded_channel();
         let (cache, storage) = (Arc::new(BlockCache::new(1 << 20)), memory());
-        let store = Arc::new(Store::open(storage, cache, wishes, Patience::default()).unwrap());
+        let store = Arc::new(Store::open(storage, cache, wishes, patience).unwrap());
         let db = store.named(&Namespace::ROOT, "db", None).unwrap();
-        let live = Arc::new(LiveDrive::open(store, db.key(), None, None, |_| {}).unwrap());
+        Arc::new(LiveDrive::open(store, db.key(), None, None, |_| {}).unwrap())
+    }
+
+    /// A drive of our own, kept current by a task.
+    fn own_drive() -> Arc<LiveDrive> {
+        let live = unfollowed(Patience::default());
         let follower = live.clone();
         tokio::spawn(async move { follower.follow().await });
         live
@@ -223,6 +235,23 @@ mod tests {
             let index = live.current(Duration::from_secs(5)).await.unwrap();
             assert_eq!((index.version(), index.files()), (version, i));
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_here_may_load_slowly_though_nobody_else_has_it() {
+        let lonely = Duration::from_millis(5);
+        let live = unfollowed(Patience { lonely, ..Patience::default() });
+        let drive = live.drive().await.unwrap();
+        let mut batch = drive.batch().unwrap();
+        batch.put(&DrivePath::from_user("/file").unwrap(), &Entry::default()).unwrap();
+        let version = batch.flush().unwrap();
+        live.db().set_reach(|reach| reach.discovered = true);
+        let waiting = live.clone();
+        let wait = tokio::spawn(async move { waiting.current(Duration::from_secs(5)).await });
+        tokio::time::sleep(lonely * 20).await;
+        let follower = live.clone();
+        tokio::spawn(async move { follower.follow().await });
+        assert_eq!(wait.await.unwrap().unwrap().version(), version);
     }
 
     #[test]

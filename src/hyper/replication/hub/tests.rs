@@ -20,10 +20,8 @@ use crate::hyper::core::{CreateOptions, Durability, Provable};
 use crate::hyper::mux::{Mux, MuxEvent};
 use crate::hyper::replication::wire::{self, Message};
 use crate::key::{CoreKey, PublicKey};
-use crate::sim::epoch;
+use crate::sim::{Agenda, epoch};
 use bytes::Bytes;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -44,7 +42,13 @@ struct Line {
     stuck: bool,
 }
 
-type Arrival = Reverse<(Instant, u64, usize, ConnId, Vec<u8>, (usize, ConnId))>;
+/// A frame on its way, and which end of a line it left.
+struct Frame {
+    to: (usize, ConnId),
+    bytes: Vec<u8>,
+    from: (usize, ConnId),
+}
+
 /// May change a frame on its way from a hub.
 type Tap = Box<dyn FnMut(usize, Vec<u8>) -> Vec<u8>>;
 
@@ -54,7 +58,7 @@ struct Sim {
     start: Instant,
     now: Instant,
     lines: BTreeMap<(usize, ConnId), Line>,
-    air: BinaryHeap<Arrival>,
+    air: Agenda<Frame>,
     seq: u64,
     tap: Option<Tap>,
     /// Hubs whose process stands still, and until when: frames wait for them, and so do their timers.
@@ -72,7 +76,7 @@ impl Sim {
             start: now,
             now,
             lines: BTreeMap::new(),
-            air: BinaryHeap::new(),
+            air: Agenda::default(),
             seq: 0,
             tap: None,
             frozen: BTreeMap::new(),
@@ -145,6 +149,10 @@ impl Sim {
             self.events[hub].push(event);
             any = true;
         }
+        while let Some(fork) = self.hubs[hub].poll_fork() {
+            self.hubs[hub].handle_stored(fork.store(), self.now);
+            any = true;
+        }
         any
     }
 
@@ -159,9 +167,8 @@ impl Sim {
         line.free_at = line.free_at.max(now) + takes;
         line.queued += bytes.len();
         line.sent += bytes.len() as u64;
-        self.seq += 1;
-        let at = line.free_at + line.latency;
-        self.air.push(Reverse((at, self.seq, line.to.0, line.to.1, bytes, (hub, conn))));
+        let frame = Frame { to: line.to, bytes, from: (hub, conn) };
+        self.air.put(line.free_at + line.latency, frame);
     }
 
     /// Runs until nothing more happens, or for `time`.
@@ -177,7 +184,7 @@ impl Sim {
             if done(self) {
                 return true;
             }
-            let arrival = self.air.peek().map(|Reverse(a)| a.0);
+            let arrival = self.air.next();
             let timers = self.hubs.iter().enumerate();
             let timers = timers.filter_map(|(i, hub)| Some(self.awake(i, hub.poll_timeout()?)));
             let timer = timers.min();
@@ -189,14 +196,13 @@ impl Sim {
             self.now = self.now.max(next);
             let now = self.now;
             if arrival == Some(next) {
-                let Some(Reverse((_, seq, hub, conn, bytes, from))) = self.air.pop() else {
-                    continue;
-                };
-                let awake = self.awake(hub, now);
+                let Some(frame) = self.air.pop(now) else { continue };
+                let awake = self.awake(frame.to.0, now);
                 if awake > now {
-                    self.air.push(Reverse((awake, seq, hub, conn, bytes, from)));
+                    self.air.put(awake, frame);
                     continue;
                 }
+                let Frame { to: (hub, conn), bytes, from } = frame;
                 if let Some(line) = self.lines.get_mut(&from) {
                     line.queued -= bytes.len();
                     let queued = line.queued;
@@ -331,6 +337,9 @@ impl Peer {
                 self.hub.handle_core_found(discovery, None, self.now);
             }
             self.events.push(event);
+        }
+        while let Some(fork) = self.hub.poll_fork() {
+            self.hub.handle_stored(fork.store(), self.now);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Listening, finding and connecting among our own machines.
 
-use super::sim::{Sim, host, pair};
+use super::sim::{Sim, host, pair, pattern};
 use crate::crypto::{KeyPair, hash};
 use crate::key::{NodeId, PublicKey, Topic};
 use crate::swarm::SocketId;
@@ -35,7 +35,7 @@ fn listening(event: &DhtEvent) -> Option<usize> {
 
 fn listen(sim: &mut Sim, n: u16) -> Option<usize> {
     let addr = host(n);
-    sim.at(addr, |dht, now| dht.listen(Arc::new(pair(n)), now));
+    sim.dht_at(addr, |dht, now| dht.listen(Arc::new(pair(n)), now));
     sim.wait(n, 30 * SECOND, listening)
 }
 
@@ -43,9 +43,9 @@ fn connect(sim: &mut Sim, from: u16, to: u16) -> Result<(Agreed, Agreed), Connec
     let key = PublicKey(pair(to).public());
     sim.take_events(from);
     sim.take_events(to);
-    sim.on(from, |dht, now| dht.connect(key, vec![], 77, now));
+    sim.dht_do(from, |dht, now| dht.connect(key, vec![], 77, now));
     let ours = sim.wait(from, 60 * SECOND, outgoing).expect("an outcome")?;
-    sim.run_for(SECOND);
+    sim.run(SECOND);
     let theirs: Vec<Agreed> = sim.events(to).iter().filter_map(incoming).collect();
     assert_eq!(theirs.len(), 1, "one handshake, one stream, whatever the number of relays");
     Ok((ours, theirs[0].clone()))
@@ -71,9 +71,9 @@ fn one_node_is_a_network() {
 #[test]
 fn an_ephemeral_node_is_usable_within_a_round_trip_or_two() {
     let mut sim = Sim::network(2, 8, 1);
-    sim.latency_ms = 1..2;
+    sim.every_link(|link| (link.latency, link.jitter) = (SECOND / 1000, SECOND / 1000));
     let begin = sim.now;
-    sim.add(host(50), 50, |_| {});
+    sim.begin(host(50), 50, |_| {});
     let ready = |e: &DhtEvent| matches!(e, DhtEvent::Bootstrapped { .. }).then_some(());
     sim.wait(50, SECOND, ready).expect("bootstrapped");
     assert!(sim.now - begin < Duration::from_millis(20), "{:?}", sim.now - begin);
@@ -97,7 +97,7 @@ fn nodes_of_a_network_learn_their_addresses_and_become_persistent() {
 
 fn lookup(sim: &mut Sim, n: u16, topic: Topic) -> Vec<(PublicKey, Vec<SocketAddrV4>)> {
     sim.take_events(n);
-    let id = sim.on(n, |dht, now| dht.lookup(topic, now));
+    let id = sim.dht_do(n, |dht, now| dht.lookup(topic, now));
     let done = |e: &DhtEvent| {
         if let DhtEvent::QueryDone { query, .. } = e { (*query == id).then_some(()) } else { None }
     };
@@ -114,7 +114,7 @@ fn lookup(sim: &mut Sim, n: u16, topic: Topic) -> Vec<(PublicKey, Vec<SocketAddr
 
 fn announce(sim: &mut Sim, n: u16, topic: Topic) -> usize {
     sim.take_events(n);
-    sim.on(n, |dht, now| dht.announce(topic, now));
+    sim.dht_do(n, |dht, now| dht.announce(topic, now));
     let stored = |e: &DhtEvent| {
         if let DhtEvent::Announced { nodes, .. } = e { Some(*nodes) } else { None }
     };
@@ -125,9 +125,9 @@ fn announce(sim: &mut Sim, n: u16, topic: Topic) -> usize {
 fn announce_lookup_and_connect_over_lossy_links() {
     for seed in 0..6 {
         let mut sim = Sim::network(100 + seed, 24, 4);
-        sim.loss = 0.08;
+        sim.every_link(|link| link.loss = 0.08);
         let topic = Topic([seed as u8; 32]);
-        sim.on(24, |dht, now| dht.listen(Arc::new(pair(24)), now));
+        sim.dht_do(24, |dht, now| dht.listen(Arc::new(pair(24)), now));
         // The announcement waits for the server's relays, though it was asked for at once.
         let nodes = announce(&mut sim, 24, topic);
         assert!(nodes >= 15, "stored at {nodes} (seed {seed})");
@@ -136,9 +136,9 @@ fn announce_lookup_and_connect_over_lossy_links() {
         let (key, relays) = found[0].clone();
         assert_eq!((key, relays.len()), (sim.key(24), 3), "seed {seed}");
         sim.take_events(24);
-        sim.on(25, |dht, now| dht.connect(key, relays, 5, now));
+        sim.dht_do(25, |dht, now| dht.connect(key, relays, 5, now));
         let ours = sim.wait(25, 60 * SECOND, outgoing).unwrap().unwrap();
-        sim.run_for(SECOND);
+        sim.run(SECOND);
         let theirs: Vec<Agreed> = sim.events(24).iter().filter_map(incoming).collect();
         // A lost answer may make the client's retries meet the server again: same bytes, same stream.
         assert_eq!(theirs.len(), 1);
@@ -156,17 +156,17 @@ fn leaving_is_told_to_the_nodes() {
     assert!(announce(&mut sim, 10, topic) >= 9);
     assert_eq!(lookup(&mut sim, 11, topic).len(), 1);
     sim.take_events(10);
-    sim.on(10, |dht, now| dht.unannounce(topic, now));
+    sim.dht_do(10, |dht, now| dht.unannounce(topic, now));
     let done = |e: &DhtEvent| matches!(e, DhtEvent::QueryDone { .. }).then_some(());
     sim.wait(10, 10 * SECOND, done).unwrap();
     assert_eq!(lookup(&mut sim, 11, topic).len(), 0);
     let key = sim.key(10);
     assert!(connect(&mut sim, 11, 10).is_ok());
-    sim.on(10, |dht, now| dht.unlisten(&key, now));
+    sim.dht_do(10, |dht, now| dht.unlisten(&key, now));
     let gone = |e: &DhtEvent| matches!(e, DhtEvent::Unlistened { .. }).then_some(());
     sim.wait(10, 10 * SECOND, gone).unwrap();
     sim.take_events(11);
-    sim.on(11, |dht, now| dht.connect(key, vec![], 5, now));
+    sim.dht_do(11, |dht, now| dht.connect(key, vec![], 5, now));
     let outcome = sim.wait(11, 60 * SECOND, outgoing).unwrap();
     // The relays of the last connection are asked before: they have forgotten.
     assert!(matches!(
@@ -178,7 +178,7 @@ fn leaving_is_told_to_the_nodes() {
 #[test]
 fn an_unknown_key_is_not_found() {
     let mut sim = Sim::network(5, 8, 1);
-    sim.on(8, |dht, now| dht.connect(PublicKey(pair(999).public()), vec![], 5, now));
+    sim.dht_do(8, |dht, now| dht.connect(PublicKey(pair(999).public()), vec![], 5, now));
     let begin = sim.now;
     let outcome = sim.wait(8, 60 * SECOND, outgoing).unwrap();
     assert_eq!(outcome.err(), Some(ConnectError::PeerNotFound));
@@ -191,7 +191,7 @@ fn a_dead_server_fails_after_its_relays_were_tried() {
     listen(&mut sim, 8);
     let key = sim.key(8);
     sim.kill(8);
-    sim.on(9, |dht, now| dht.connect(key, vec![], 5, now));
+    sim.dht_do(9, |dht, now| dht.connect(key, vec![], 5, now));
     let outcome = sim.wait(9, 60 * SECOND, outgoing).unwrap();
     assert_eq!(outcome.err(), Some(ConnectError::PeerConnectionFailed));
 }
@@ -202,9 +202,9 @@ fn a_server_moves_when_its_relays_die() {
     listen(&mut sim, 24);
     let key = sim.key(24);
     for relay in sim.dht(24).relay_addresses(&key) {
-        sim.machines.remove(&relay);
+        sim.down(sim.at(relay));
     }
-    sim.run_for(60 * SECOND);
+    sim.run(60 * SECOND);
     assert_eq!(sim.dht(24).relay_addresses(&key).len(), 3);
     let (client, server) = connect(&mut sim, 25, 24).unwrap();
     assert_same_link(&client, &server);
@@ -214,7 +214,7 @@ fn a_server_moves_when_its_relays_die() {
 fn announcements_outlive_their_age_by_renewal() {
     let mut sim = Sim::network(8, 6, 2);
     listen(&mut sim, 6);
-    sim.run_for(45 * 60 * SECOND);
+    sim.run(45 * 60 * SECOND);
     let (client, server) = connect(&mut sim, 7, 6).unwrap();
     assert_same_link(&client, &server);
 }
@@ -241,13 +241,13 @@ fn an_open_client_is_dialled_by_the_server() {
 fn peers_on_one_host_meet_at_their_local_addresses() {
     let mut sim = Sim::network(11, 8, 0);
     let (a, b) = (host(60), SocketAddrV4::new(*host(60).ip(), 50_000));
-    sim.add(a, 60, |_| {});
-    sim.add(b, 61, |_| {});
-    sim.at(a, |dht, now| dht.listen(Arc::new(pair(60)), now));
-    sim.wait_at(a, SECOND, &mut listening).unwrap();
-    sim.at(b, |dht, now| dht.connect(PublicKey(pair(60).public()), vec![], 5, now));
-    let client = sim.wait_at(b, 10 * SECOND, &mut outgoing).unwrap().unwrap();
-    let server = sim.wait_at(a, SECOND, &mut incoming).unwrap();
+    sim.begin(a, 60, |_| {});
+    sim.begin(b, 61, |_| {});
+    sim.dht_at(a, |dht, now| dht.listen(Arc::new(pair(60)), now));
+    sim.wait_at(a, SECOND, listening).unwrap();
+    sim.dht_at(b, |dht, now| dht.connect(PublicKey(pair(60).public()), vec![], 5, now));
+    let client = sim.wait_at(b, 10 * SECOND, outgoing).unwrap().unwrap();
+    let server = sim.wait_at(a, SECOND, incoming).unwrap();
     assert_same_link(&client, &server);
     assert_eq!((client.dial.unwrap().to, server.dial), (a, None));
 }
@@ -257,27 +257,27 @@ fn a_blocked_key_and_our_own_get_no_answer() {
     let mut sim = Sim::network(12, 8, 2);
     listen(&mut sim, 8);
     let (server, client) = (sim.key(8), sim.key(9));
-    sim.on(8, |dht, now| dht.block(client, now + 90 * SECOND, now));
-    sim.on(9, |dht, now| dht.connect(server, vec![], 5, now));
+    sim.dht_do(8, |dht, now| dht.block(client, now + 90 * SECOND, now));
+    sim.dht_do(9, |dht, now| dht.connect(server, vec![], 5, now));
     let outcome = sim.wait(9, 60 * SECOND, outgoing).unwrap();
     assert_eq!(outcome.err(), Some(ConnectError::PeerConnectionFailed));
-    sim.run_for(90 * SECOND);
+    sim.run(90 * SECOND);
     sim.take_events(9);
-    sim.on(9, |dht, now| dht.connect(server, vec![], 5, now));
+    sim.dht_do(9, |dht, now| dht.connect(server, vec![], 5, now));
     assert!(sim.wait(9, 60 * SECOND, outgoing).unwrap().is_ok(), "the time is over");
-    sim.on(8, |dht, now| dht.connect(server, vec![], 5, now));
+    sim.dht_do(8, |dht, now| dht.connect(server, vec![], 5, now));
     assert_eq!(sim.wait(8, SECOND, outgoing).unwrap().err(), Some(ConnectError::BadKey));
 }
 
 #[test]
 fn values_are_stored_and_found() {
     let mut sim = Sim::network(13, 12, 2);
-    sim.loss = 0.05;
-    sim.on(12, |dht, now| dht.immutable_put(b"hello".to_vec(), now));
+    sim.every_link(|link| link.loss = 0.05);
+    sim.dht_do(12, |dht, now| dht.immutable_put(b"hello".to_vec(), now));
     let stored =
         |e: &DhtEvent| if let DhtEvent::Stored { nodes, .. } = e { Some(*nodes) } else { None };
     assert!(sim.wait(12, 30 * SECOND, stored).unwrap() >= 9);
-    sim.on(13, |dht, now| dht.immutable_get(hash::hash(&[b"hello"]), now));
+    sim.dht_do(13, |dht, now| dht.immutable_get(hash::hash(&[b"hello"]), now));
     let value = |e: &DhtEvent| {
         if let DhtEvent::Value { seq, value, .. } = e { Some((*seq, value.clone())) } else { None }
     };
@@ -287,23 +287,23 @@ fn values_are_stored_and_found() {
     let key = PublicKey(pair(12).public());
     for seq in [1, 2] {
         let signed = sign_mutable(seq, vec![seq as u8], &pair(12));
-        sim.on(12, |dht, now| dht.mutable_put(key, signed, now));
-        sim.run_for(10 * SECOND);
+        sim.dht_do(12, |dht, now| dht.mutable_put(key, signed, now));
+        sim.run(10 * SECOND);
     }
-    sim.on(13, |dht, now| dht.mutable_get(key, 0, now));
+    sim.dht_do(13, |dht, now| dht.mutable_get(key, 0, now));
     assert_eq!(sim.wait(13, 30 * SECOND, value), Some((2, Some(vec![2]))));
     sim.take_events(13);
-    sim.on(13, |dht, now| dht.mutable_get(key, 9, now));
+    sim.dht_do(13, |dht, now| dht.mutable_get(key, 9, now));
     assert_eq!(sim.wait(13, 30 * SECOND, value), Some((0, None)));
 }
 
 #[test]
 fn without_a_network_a_server_keeps_trying_until_there_is_one() {
-    let mut sim = Sim::new(14);
-    sim.add(host(5), 5, |_| {});
-    sim.on(5, |dht, now| dht.listen(Arc::new(pair(5)), now));
-    sim.run_for(60 * SECOND);
-    sim.add(host(0), 0, |c| {
+    let mut sim = Sim::new(pattern(), 14);
+    sim.begin(host(5), 5, |_| {});
+    sim.dht_do(5, |dht, now| dht.listen(Arc::new(pair(5)), now));
+    sim.run(60 * SECOND);
+    sim.begin(host(0), 0, |c| {
         c.bootstrap.clear();
         c.persistent = true;
         c.address = Some(host(0));
@@ -320,10 +320,10 @@ fn a_network_at_rest_is_quiet() {
     for n in 10..20 {
         listen(&mut sim, n);
     }
-    sim.run_for(60 * SECOND);
-    let before = sim.packets;
-    sim.run_for(60 * SECOND);
-    let per_machine = (sim.packets - before) / 20;
+    sim.run(60 * SECOND);
+    let before = sim.datagrams;
+    sim.run(60 * SECOND);
+    let per_machine = (sim.datagrams - before) / 20;
     // Three relays pinged every three seconds by half of the machines, and the table's own pings.
     assert!(per_machine < 120, "{per_machine} packets per machine and minute");
 }
@@ -376,10 +376,10 @@ fn after_a_sleep_the_machine_looks_around_again() {
     let mut sim = Sim::network(17, 8, 2);
     listen(&mut sim, 8);
     // Nothing of this machine runs for an hour; the others forget it.
-    let asleep = sim.machines.remove(&host(8)).unwrap();
-    sim.run_for(3600 * SECOND);
-    sim.machines.insert(host(8), asleep);
-    sim.run_for(30 * SECOND);
+    sim.kill(8);
+    sim.run(3600 * SECOND);
+    sim.up(sim.at(host(8)));
+    sim.run(30 * SECOND);
     let (client, server) = connect(&mut sim, 9, 8).unwrap();
     assert_same_link(&client, &server);
 }
@@ -407,7 +407,7 @@ fn beside_nonsense(hosts: u32, through_relays: bool) -> usize {
         if step % 40 == 20 {
             let client = 7 + step / 40;
             if client < 11 {
-                sim.on(client, |dht, now| dht.connect(key, vec![], 5, now));
+                sim.dht_do(client, |dht, now| dht.connect(key, vec![], 5, now));
             }
         }
         for _ in 0..10 {
@@ -430,13 +430,13 @@ fn beside_nonsense(hosts: u32, through_relays: bool) -> usize {
                 target: Some(target),
                 value: Some(PeerHandshake { mode, noise, peer, relay: None }.encode()),
             };
-            sim.on(6, |dht, now| {
+            sim.dht_do(6, |dht, now| {
                 dht.handle_datagram(SocketId::MAIN, via, &request.encode(), now);
             });
         }
-        sim.run_for(SECOND / 20);
+        sim.run(SECOND / 20);
     }
-    sim.run_for(10 * SECOND);
+    sim.run(10 * SECOND);
     let connected = |e: &DhtEvent| matches!(outgoing(e), Some(Ok(_)));
     (7..11).filter(|&n| sim.events(n).iter().any(connected)).count()
 }
@@ -452,12 +452,12 @@ fn nonsense_keeps_no_client_out() {
 fn told_beside(local: &[SocketAddrV4], server: SocketAddrV4, client: SocketAddrV4) -> bool {
     let mut sim = Sim::network(31, 6, 0);
     let addresses = local.to_vec();
-    sim.add(server, 60, move |c| c.local_addresses = addresses);
-    sim.at(server, |dht, now| dht.listen(Arc::new(pair(60)), now));
-    sim.wait_at(server, SECOND, &mut listening).unwrap();
-    sim.add(client, 61, |_| {});
-    sim.at(client, |dht, now| dht.connect(PublicKey(pair(60).public()), vec![], 5, now));
-    let result = sim.wait_at(client, 10 * SECOND, &mut outgoing).unwrap();
+    sim.begin(server, 60, move |c| c.local_addresses = addresses);
+    sim.dht_at(server, |dht, now| dht.listen(Arc::new(pair(60)), now));
+    sim.wait_at(server, SECOND, listening).unwrap();
+    sim.begin(client, 61, |_| {});
+    sim.dht_at(client, |dht, now| dht.connect(PublicKey(pair(60).public()), vec![], 5, now));
+    let result = sim.wait_at(client, 10 * SECOND, outgoing).unwrap();
     result.is_ok_and(|agreed| agreed.dial.is_some_and(|dial| dial.to == server))
 }
 

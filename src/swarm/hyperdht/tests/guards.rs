@@ -1,21 +1,24 @@
 //! What strangers name must not make us write where no peer can be: into the local networks.
 
 use super::sim::pair;
-use crate::crypto::hash;
+use crate::crypto::{KeyPair, hash};
 use crate::key::{NodeId, PublicKey, Topic};
 use crate::sim::epoch;
 use crate::swarm::SocketId;
 use crate::swarm::dht_rpc::message::Message;
-use crate::swarm::dht_rpc::{Request, Response, node_id};
+use crate::swarm::dht_rpc::{QueryId, Request, Response, Rpc, RpcConfig, node_id};
 use crate::swarm::hyperdht::handshake::Opening;
 use crate::swarm::hyperdht::messages::{
     LookupReply, Mode, NoisePayload, PeerHandshake, PeerRecord, UdxInfo, command,
 };
+use crate::swarm::hyperdht::net::Net;
+use crate::swarm::hyperdht::topics::{Aim, TopicQuery};
 use crate::swarm::hyperdht::{DhtConfig, DhtEvent, HyperDht};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
+use std::time::Duration;
 
 fn addr(text: &str) -> SocketAddrV4 {
     text.parse().unwrap()
@@ -52,6 +55,10 @@ fn goes_to(dht: &mut HyperDht) -> Vec<SocketAddrV4> {
 }
 
 fn handshake(dht: &mut HyperDht, target: NodeId, m: &PeerHandshake) {
+    handshake_from(dht, outside(), target, m);
+}
+
+fn handshake_from(dht: &mut HyperDht, from: SocketAddrV4, target: NodeId, m: &PeerHandshake) {
     let request = Request {
         tid: 7,
         to: addr("9.9.9.9:9"),
@@ -62,7 +69,7 @@ fn handshake(dht: &mut HyperDht, target: NodeId, m: &PeerHandshake) {
         target: Some(target),
         value: Some(m.encode()),
     };
-    dht.handle_datagram(SocketId::MAIN, outside(), &request.encode(), epoch());
+    dht.handle_datagram(SocketId::MAIN, from, &request.encode(), epoch());
 }
 
 #[test]
@@ -108,6 +115,29 @@ fn a_client_that_is_said_to_be_in_a_local_network_gets_no_answer() {
 }
 
 #[test]
+fn a_stranger_who_names_another_client_each_time_still_uses_up_its_own_allowance() {
+    let mut dht = node(false, vec![]);
+    let server = pair(2);
+    let (key, target) = (PublicKey(server.public()), NodeId(hash::hash(&[&server.public()])));
+    dht.listen(Arc::new(server), epoch());
+    let mut payload = NoisePayload::empty(NoisePayload::VERSION);
+    payload.udx = Some(UdxInfo { reusable_socket: false, big_datagrams: false, id: 1, seq: 0 });
+    for n in 1..100 {
+        let noise = Opening::new(&pair(3), &key, &payload, [n; 32]).unwrap().message;
+        let peer = Some(SocketAddrV4::new([8, 9, n, 1].into(), 4000));
+        handshake(
+            &mut dht,
+            target,
+            &PeerHandshake { mode: Mode::FromRelay, noise, peer, relay: None },
+        );
+    }
+    let incoming = std::iter::from_fn(|| dht.poll_event());
+    let incoming = incoming.filter(|e| matches!(e, DhtEvent::Incoming { .. })).count();
+    // What one host may have read at once, and a few for the time that this takes.
+    assert!((32..60).contains(&incoming), "{incoming}");
+}
+
+#[test]
 fn relays_that_no_node_can_have_are_neither_told_nor_asked() {
     let mut dht = node(false, vec![outside()]);
     goes_to(&mut dht);
@@ -139,4 +169,72 @@ fn relays_that_no_node_can_have_are_neither_told_nor_asked() {
     dht.connect(key, relays, 5, epoch());
     let to = goes_to(&mut dht);
     assert!(to.contains(&other()) && !to.contains(&inside()), "{to:?}");
+}
+
+/// A handshake of `client` with the server of pair 2, unlike others by `n`.
+fn opening(client: &KeyPair, n: u8) -> Vec<u8> {
+    let mut payload = NoisePayload::empty(NoisePayload::VERSION);
+    payload.udx = Some(UdxInfo { reusable_socket: false, big_datagrams: false, id: 1, seq: 0 });
+    Opening::new(client, &PublicKey(pair(2).public()), &payload, [n; 32]).unwrap().message
+}
+
+fn incoming(dht: &mut HyperDht) -> usize {
+    let events = std::iter::from_fn(|| dht.poll_event());
+    events.filter(|e| matches!(e, DhtEvent::Incoming { .. })).count()
+}
+
+#[test]
+fn a_server_does_not_connect_to_itself() {
+    let (mut dht, target) = (node(false, vec![]), NodeId(hash::hash(&[&pair(2).public()])));
+    dht.listen(Arc::new(pair(2)), epoch());
+    let from = |client: &KeyPair| PeerHandshake {
+        mode: Mode::FromRelay,
+        noise: opening(client, 1),
+        peer: Some(other()),
+        relay: None,
+    };
+    handshake(&mut dht, target, &from(&pair(2)));
+    assert_eq!(incoming(&mut dht), 0);
+    handshake(&mut dht, target, &from(&pair(3)));
+    assert_eq!(incoming(&mut dht), 1);
+}
+
+#[test]
+fn many_clients_that_are_named_to_us_make_us_write_to_some_of_them_only() {
+    let (mut dht, target) = (node(false, vec![]), NodeId(hash::hash(&[&pair(2).public()])));
+    dht.listen(Arc::new(pair(2)), epoch());
+    goes_to(&mut dht);
+    for n in 0..150 {
+        let at = |net| SocketAddrV4::new([net, 9, n, 1].into(), 4000);
+        let noise = opening(&pair(3), n);
+        let m = PeerHandshake { mode: Mode::FromRelay, noise, peer: Some(at(8)), relay: None };
+        handshake_from(&mut dht, at(20), target, &m);
+    }
+    assert_eq!(incoming(&mut dht), 150);
+    sent(&mut dht);
+    dht.handle_timeout(epoch() + Duration::from_secs(5));
+    let openings = sent(&mut dht).into_iter().filter(|(_, bytes)| bytes == &[0]).count();
+    assert_eq!(openings, 256);
+}
+
+#[test]
+fn a_node_that_invents_peers_is_believed_within_bounds() {
+    let rpc =
+        RpcConfig { bootstrap: vec![], persistent: false, address: None, allow_bogons: false };
+    let rpc = Rpc::new(rpc, StdRng::seed_from_u64(1), epoch());
+    let mut net = Net::new(rpc, DhtConfig::new(pair(1), vec![]), StdRng::seed_from_u64(2));
+    let mut query = TopicQuery::new(NodeId([1; 32]), Aim::Lookup, Arc::new(pair(1)));
+    let relay_addresses = vec![other(), outside(), inside(), other(), other(), outside()];
+    let own = PublicKey(pair(1).public());
+    let keys = (0..3000u32).map(|n| PublicKey(hash::hash(&[&n.to_le_bytes()])));
+    for public_key in std::iter::once(own).chain(keys) {
+        let record = PeerRecord { public_key, relay_addresses: relay_addresses.clone() };
+        query.on_peers(QueryId(1), vec![record], &mut net);
+    }
+    assert_eq!(net.events.len(), 1024);
+    for event in &net.events {
+        let DhtEvent::Peer { public_key, relay_addresses, .. } = event else { panic!("{event:?}") };
+        assert_ne!(*public_key, own);
+        assert_eq!(relay_addresses, &[other(), outside()], "of the first three, those that can be");
+    }
 }

@@ -71,9 +71,8 @@ fn infiltrated(seed: u64) -> Sim {
     let mut sim = Sim::network(seed, 30, 3);
     let victim = PublicKey(pair(30).public());
     for n in (1..30).step_by(3) {
-        sim.kill(n);
         let at = host(n);
-        sim.scripts.insert(at, Box::new(move |from, data, rng| lie(at, victim, from, data, rng)));
+        sim.script(n, Box::new(move |from, data, rng| lie(at, victim, from, data, rng)));
     }
     sim
 }
@@ -83,10 +82,10 @@ fn connecting_works_as_long_as_one_relay_is_honest() {
     let mut connected = 0;
     for seed in 0..8 {
         let mut sim = infiltrated(200 + seed);
-        sim.on(30, |dht, now| dht.listen(Arc::new(pair(30)), now));
-        sim.run_for(20 * SECOND);
+        sim.dht_do(30, |dht, now| dht.listen(Arc::new(pair(30)), now));
+        sim.run(20 * SECOND);
         let key = sim.key(30);
-        sim.on(31, |dht, now| dht.connect(key, vec![], 5, now));
+        sim.dht_do(31, |dht, now| dht.connect(key, vec![], 5, now));
         let outcome = sim.wait(31, 120 * SECOND, |e| match e {
             DhtEvent::Outgoing { .. } => Some(true),
             DhtEvent::ConnectFailed { .. } => Some(false),
@@ -101,11 +100,11 @@ fn connecting_works_as_long_as_one_relay_is_honest() {
 fn a_lookup_ends_and_finds_the_honest_peer_among_the_invented() {
     let mut sim = infiltrated(300);
     let topic = Topic([4; 32]);
-    sim.on(30, |dht, now| dht.listen(Arc::new(pair(30)), now));
-    sim.run_for(20 * SECOND);
-    sim.on(30, |dht, now| dht.announce(topic, now));
-    sim.run_for(60 * SECOND);
-    sim.on(31, |dht, now| dht.lookup(topic, now));
+    sim.dht_do(30, |dht, now| dht.listen(Arc::new(pair(30)), now));
+    sim.run(20 * SECOND);
+    sim.dht_do(30, |dht, now| dht.announce(topic, now));
+    sim.run(60 * SECOND);
+    sim.dht_do(31, |dht, now| dht.lookup(topic, now));
     let done = |e: &DhtEvent| matches!(e, DhtEvent::QueryDone { .. }).then_some(());
     sim.wait(31, 300 * SECOND, done).expect("the lookup ends");
     let key = sim.key(30);
@@ -116,8 +115,8 @@ fn a_lookup_ends_and_finds_the_honest_peer_among_the_invented() {
 #[test]
 fn a_third_of_liars_cannot_make_us_take_a_false_address() {
     let mut sim = infiltrated(400);
-    sim.add(host(90), 90, |c| c.persistent = true);
-    sim.run_for(60 * SECOND);
+    sim.begin(host(90), 90, |c| c.persistent = true);
+    sim.run(60 * SECOND);
     let id: Option<NodeId> = sim.dht(90).id();
     assert!(id.is_none() || id == Some(node_id(host(90))));
 }
@@ -130,8 +129,8 @@ const FALSE: &str = "10.9.9.9:999";
 fn conspiracy(seed: u64) -> Sim {
     let mut sim = Sim::network(seed, 30, 3);
     let liars: Vec<SocketAddrV4> = (1..30).step_by(3).map(host).collect();
-    for &at in &liars {
-        sim.machines.remove(&at);
+    for n in (1..30).step_by(3) {
+        let at = host(n);
         let closer = liars.clone();
         let script = move |from, data: &[u8], _: &mut StdRng| {
             let Ok(Message::Request(request)) = Message::decode(data) else { return vec![] };
@@ -146,7 +145,7 @@ fn conspiracy(seed: u64) -> Sim {
             };
             vec![(from, response.encode())]
         };
-        sim.scripts.insert(at, Box::new(script));
+        sim.script(n, Box::new(script));
     }
     sim
 }
@@ -155,17 +154,17 @@ fn conspiracy(seed: u64) -> Sim {
 fn liars_that_agree_can_neither_name_our_address_nor_hide_a_peer() {
     for seed in 0..4 {
         let mut sim = conspiracy(700 + seed);
-        sim.add(host(90), 90, |c| c.persistent = true);
-        sim.run_for(60 * SECOND);
+        sim.begin(host(90), 90, |c| c.persistent = true);
+        sim.run(60 * SECOND);
         let id = sim.dht(90).id();
         assert!(id.is_none() || id == Some(node_id(host(90))), "seed {seed}");
         let topic = Topic([4; 32]);
-        sim.on(30, |dht, now| dht.listen(Arc::new(pair(30)), now));
-        sim.on(30, |dht, now| dht.announce(topic, now));
-        sim.run_for(60 * SECOND);
+        sim.dht_do(30, |dht, now| dht.listen(Arc::new(pair(30)), now));
+        sim.dht_do(30, |dht, now| dht.announce(topic, now));
+        sim.run(60 * SECOND);
         sim.take_events(31);
-        sim.on(31, |dht, now| dht.lookup(topic, now));
-        sim.run_for(60 * SECOND);
+        sim.dht_do(31, |dht, now| dht.lookup(topic, now));
+        sim.run(60 * SECOND);
         let key = sim.key(30);
         let found =
             |e: &DhtEvent| matches!(e, DhtEvent::Peer { public_key, .. } if *public_key == key);
@@ -194,11 +193,11 @@ fn requests_in_the_names_of_honest_nodes_do_not_move_us() {
                 value: None,
             };
             let data = request.encode();
-            sim.on(5, |dht, now| {
+            sim.dht_do(5, |dht, now| {
                 dht.handle_datagram(crate::swarm::SocketId::MAIN, host(n), &data, now);
             });
         }
-        sim.run_for(5 * SECOND);
+        sim.run(5 * SECOND);
     }
     assert_eq!(sim.dht(5).id(), before);
     assert!(sim.dht(5).nodes() <= nodes.max(30), "{}", sim.dht(5).nodes());
@@ -207,7 +206,7 @@ fn requests_in_the_names_of_honest_nodes_do_not_move_us() {
 #[test]
 fn any_bytes_are_survived() {
     let mut sim = Sim::network(500, 2, 1);
-    sim.on(1, |dht, now| dht.listen(Arc::new(pair(1)), now));
+    sim.dht_do(1, |dht, now| dht.listen(Arc::new(pair(1)), now));
     let mut rng = sim.rng.clone();
     for _ in 0..20_000 {
         let mut data = vec![0; rng.random_range(0..300)];
@@ -216,9 +215,11 @@ fn any_bytes_are_survived() {
             *first = if rng.random() { 0x03 } else { 0x13 };
         }
         let from = anywhere(&mut rng);
-        sim.on(1, |dht, now| dht.handle_datagram(crate::swarm::SocketId::MAIN, from, &data, now));
+        sim.dht_do(1, |dht, now| {
+            dht.handle_datagram(crate::swarm::SocketId::MAIN, from, &data, now)
+        });
     }
-    sim.run_for(10 * SECOND);
+    sim.run(10 * SECOND);
     assert!(sim.dht(1).id().is_some());
     assert!(sim.dht(1).nodes() < MAX_REMEMBERED);
 }
@@ -226,8 +227,8 @@ fn any_bytes_are_survived() {
 #[test]
 fn any_well_formed_requests_are_survived() {
     let mut sim = Sim::network(600, 3, 1);
-    sim.on(1, |dht, now| dht.listen(Arc::new(pair(1)), now));
-    sim.run_for(SECOND);
+    sim.dht_do(1, |dht, now| dht.listen(Arc::new(pair(1)), now));
+    sim.run(SECOND);
     let target = NodeId(crate::crypto::hash::hash(&[&sim.key(1).0]));
     let mut rng = sim.rng.clone();
     for _ in 0..20_000 {
@@ -263,9 +264,11 @@ fn any_well_formed_requests_are_survived() {
             value: rng.random_bool(0.9).then_some(value),
         };
         let data = request.encode();
-        sim.on(1, |dht, now| dht.handle_datagram(crate::swarm::SocketId::MAIN, from, &data, now));
+        sim.dht_do(1, |dht, now| {
+            dht.handle_datagram(crate::swarm::SocketId::MAIN, from, &data, now)
+        });
     }
-    sim.run_for(30 * SECOND);
+    sim.run(30 * SECOND);
     assert_eq!(sim.dht(1).nodes(), 2, "an id that is not its address's is none");
     assert_eq!(sim.dht(1).records(), 0);
     assert!(!sim.events(1).iter().any(|e| matches!(e, DhtEvent::Incoming { .. })));

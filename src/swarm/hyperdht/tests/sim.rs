@@ -1,14 +1,12 @@
-//! A network of [`HyperDht`] machines: latency, loss, and a clock that jumps to the next thing to do.
+//! [`HyperDht`] machines on a virtual network.
 
 use crate::crypto::KeyPair;
 use crate::key::PublicKey;
-use crate::sim::epoch;
+use crate::sim::{Datagram, LinkConfig, Machine, Net};
 use crate::swarm::SocketId;
-use crate::swarm::dht_rpc::Transmit;
 use crate::swarm::hyperdht::{DhtConfig, DhtEvent, HyperDht};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
@@ -16,28 +14,59 @@ use std::time::{Duration, Instant};
 pub(super) type Script =
     Box<dyn FnMut(SocketAddrV4, &[u8], &mut StdRng) -> Vec<(SocketAddrV4, Vec<u8>)>>;
 
-pub(super) struct Machine {
-    pub dht: HyperDht,
-    pub events: Vec<DhtEvent>,
-    pub key: PublicKey,
+pub(super) enum Node {
+    Honest { dht: Box<HyperDht>, events: Vec<DhtEvent>, key: PublicKey },
+    Scripted { script: Script, rng: Box<StdRng>, answers: Vec<(SocketAddrV4, Vec<u8>)> },
 }
 
-struct Packet {
-    from: SocketAddrV4,
-    to: SocketAddrV4,
-    bytes: Vec<u8>,
+pub(super) type Sim = Net<Node>;
+
+impl Node {
+    fn honest(&mut self) -> (&mut HyperDht, &mut Vec<DhtEvent>) {
+        match self {
+            Self::Honest { dht, events, .. } => (dht, events),
+            Self::Scripted { .. } => panic!("this one is scripted"),
+        }
+    }
 }
 
-pub(super) struct Sim {
-    pub now: Instant,
-    pub rng: StdRng,
-    pub machines: BTreeMap<SocketAddrV4, Machine>,
-    pub scripts: BTreeMap<SocketAddrV4, Script>,
-    pub loss: f64,
-    pub latency_ms: std::ops::Range<u64>,
-    pub packets: u64,
-    flying: BTreeMap<(Instant, u64), Packet>,
-    next: u64,
+impl Machine for Node {
+    fn receive(&mut self, datagrams: &[Datagram], now: Instant) {
+        for Datagram { from, bytes, .. } in datagrams {
+            match self {
+                Self::Honest { dht, .. } => {
+                    dht.handle_datagram(SocketId::MAIN, *from, bytes, now);
+                }
+                Self::Scripted { script, rng, answers } => {
+                    answers.extend(script(*from, bytes, rng));
+                }
+            }
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.honest().0.handle_timeout(now);
+    }
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        match self {
+            Self::Honest { dht, .. } => dht.poll_timeout(),
+            Self::Scripted { .. } => None,
+        }
+    }
+
+    fn transmit(&mut self, _: Instant, out: &mut Vec<(SocketAddrV4, Vec<u8>)>) {
+        match self {
+            Self::Honest { dht, events, .. } => {
+                while let Some(t) = dht.poll_transmit() {
+                    assert!(t.bytes.len() <= 1400, "a datagram of {} bytes", t.bytes.len());
+                    out.push((t.to, t.bytes));
+                }
+                events.extend(std::iter::from_fn(|| dht.poll_event()));
+            }
+            Self::Scripted { answers, .. } => out.append(answers),
+        }
+    }
 }
 
 /// A host of its own for each number.
@@ -49,24 +78,15 @@ pub(super) fn pair(n: u16) -> KeyPair {
     KeyPair::from_seed(&crate::crypto::hash::hash(&[b"test", &n.to_le_bytes()]))
 }
 
-impl Sim {
-    pub fn new(seed: u64) -> Self {
-        let now = epoch();
-        Self {
-            now,
-            rng: StdRng::seed_from_u64(seed),
-            machines: BTreeMap::new(),
-            scripts: BTreeMap::new(),
-            loss: 0.0,
-            latency_ms: 5..40,
-            packets: 0,
-            flying: BTreeMap::new(),
-            next: 0,
-        }
-    }
+/// 5 to 40 ms one way.
+pub(super) fn pattern() -> LinkConfig {
+    let ms = Duration::from_millis;
+    LinkConfig { latency: ms(5), jitter: ms(35), ..LinkConfig::default() }
+}
 
+impl Sim {
     /// A machine at `addr`, with the key pair of number `n`.
-    pub fn add(&mut self, addr: SocketAddrV4, n: u16, config: impl FnOnce(&mut DhtConfig)) {
+    pub fn begin(&mut self, addr: SocketAddrV4, n: u16, config: impl FnOnce(&mut DhtConfig)) {
         let key_pair = pair(n);
         let key = PublicKey(key_pair.public());
         let mut cfg = DhtConfig::new(key_pair, vec![host(0)]);
@@ -74,68 +94,81 @@ impl Sim {
         cfg.local_addresses = vec![addr];
         config(&mut cfg);
         let rng = StdRng::seed_from_u64(self.rng.random());
-        let dht = HyperDht::new(cfg, rng, self.now);
-        self.machines.insert(addr, Machine { dht, events: Vec::new(), key });
-        self.drain(addr);
+        let dht = Box::new(HyperDht::new(cfg, rng, self.now));
+        self.add(addr, Node::Honest { dht, events: Vec::new(), key });
     }
 
     /// The first node, `persistent - 1` others that learn their address, and what is left ephemeral.
     pub fn network(seed: u64, persistent: u16, ephemeral: u16) -> Self {
-        let mut sim = Self::new(seed);
-        sim.add(host(0), 0, |c| {
+        let mut sim = Self::new(pattern(), seed);
+        sim.begin(host(0), 0, |c| {
             c.bootstrap.clear();
             c.persistent = true;
             c.address = Some(host(0));
         });
         for n in 1..persistent {
-            sim.add(host(n), n, |c| c.persistent = true);
-            sim.run_for(Duration::from_millis(300));
+            sim.begin(host(n), n, |c| c.persistent = true);
+            sim.run(Duration::from_millis(300));
         }
         for n in persistent..persistent + ephemeral {
-            sim.add(host(n), n, |_| {});
+            sim.begin(host(n), n, |_| {});
         }
-        sim.run_for(Duration::from_secs(8));
+        sim.run(Duration::from_secs(8));
         sim
     }
 
+    /// A script takes the place of machine `n`.
+    pub fn script(&mut self, n: u16, script: Script) {
+        let rng = Box::new(StdRng::seed_from_u64(self.rng.random()));
+        let (i, answers) = (self.at(host(n)), Vec::new());
+        self.replace(i, Node::Scripted { script, rng, answers });
+    }
+
     pub fn dht(&mut self, n: u16) -> &mut HyperDht {
-        &mut self.machines.get_mut(&host(n)).unwrap().dht
+        let i = self.at(host(n));
+        self.machines[i].honest().0
     }
 
     pub fn key(&self, n: u16) -> PublicKey {
-        self.machines[&host(n)].key
+        match &self.machines[self.at(host(n))] {
+            Node::Honest { key, .. } => *key,
+            Node::Scripted { .. } => panic!("{n} is scripted"),
+        }
     }
 
     /// Runs a command on machine `n`.
-    pub fn on<T>(&mut self, n: u16, f: impl FnOnce(&mut HyperDht, Instant) -> T) -> T {
-        self.at(host(n), f)
+    pub fn dht_do<T>(&mut self, n: u16, f: impl FnOnce(&mut HyperDht, Instant) -> T) -> T {
+        self.dht_at(host(n), f)
     }
 
-    pub fn at<T>(&mut self, addr: SocketAddrV4, f: impl FnOnce(&mut HyperDht, Instant) -> T) -> T {
-        let now = self.now;
-        let out = f(&mut self.machines.get_mut(&addr).unwrap().dht, now);
-        self.drain(addr);
-        out
+    pub fn dht_at<T>(
+        &mut self,
+        addr: SocketAddrV4,
+        f: impl FnOnce(&mut HyperDht, Instant) -> T,
+    ) -> T {
+        self.on(self.at(addr), |node, now| f(node.honest().0, now))
     }
 
     pub fn events(&self, n: u16) -> &[DhtEvent] {
-        &self.machines[&host(n)].events
+        self.events_at(host(n))
+    }
+
+    fn events_at(&self, addr: SocketAddrV4) -> &[DhtEvent] {
+        match &self.machines[self.at(addr)] {
+            Node::Honest { events, .. } => events,
+            Node::Scripted { .. } => &[],
+        }
     }
 
     /// Takes the events of machine `n` so far.
     pub fn take_events(&mut self, n: u16) -> Vec<DhtEvent> {
-        std::mem::take(&mut self.machines.get_mut(&host(n)).unwrap().events)
+        let i = self.at(host(n));
+        std::mem::take(self.machines[i].honest().1)
     }
 
-    /// A machine goes silent for good.
+    /// A machine goes silent.
     pub fn kill(&mut self, n: u16) {
-        self.machines.remove(&host(n));
-    }
-
-    pub fn run_for(&mut self, time: Duration) {
-        let end = self.now + time;
-        while self.step(end) {}
-        self.now = end;
+        self.down(self.at(host(n)));
     }
 
     /// Runs until an event of machine `n` gives something, at most `limit`.
@@ -143,85 +176,24 @@ impl Sim {
         &mut self,
         n: u16,
         limit: Duration,
-        mut pick: impl FnMut(&DhtEvent) -> Option<T>,
+        pick: impl FnMut(&DhtEvent) -> Option<T>,
     ) -> Option<T> {
-        self.wait_at(host(n), limit, &mut pick)
+        self.wait_at(host(n), limit, pick)
     }
 
     pub fn wait_at<T>(
         &mut self,
         addr: SocketAddrV4,
         limit: Duration,
-        pick: &mut dyn FnMut(&DhtEvent) -> Option<T>,
+        mut pick: impl FnMut(&DhtEvent) -> Option<T>,
     ) -> Option<T> {
-        let end = self.now + limit;
-        let mut seen = 0;
-        loop {
-            let events = &self.machines[&addr].events;
-            if let Some(found) = events[seen..].iter().find_map(&mut *pick) {
-                return Some(found);
-            }
+        let (mut seen, mut found) = (0, None);
+        self.run_until(limit, |sim| {
+            let events = sim.events_at(addr);
+            found = events[seen..].iter().find_map(&mut pick);
             seen = events.len();
-            if !self.step(end) {
-                self.now = end;
-                return None;
-            }
-        }
-    }
-
-    /// The next packet or timer, if it is due by `end`.
-    fn step(&mut self, end: Instant) -> bool {
-        let packet = self.flying.first_key_value().map(|(k, _)| *k);
-        let timer = self
-            .machines
-            .iter()
-            .filter_map(|(addr, m)| m.dht.poll_timeout().map(|at| (at, *addr)))
-            .min();
-        match (packet, timer) {
-            (Some((at, _)), timer) if at <= end && timer.is_none_or(|(t, _)| at <= t) => {
-                self.now = self.now.max(at);
-                if let Some((_, packet)) = self.flying.pop_first() {
-                    self.deliver(packet);
-                }
-            }
-            (_, Some((at, addr))) if at <= end => {
-                self.now = self.now.max(at);
-                self.at(addr, |dht, now| dht.handle_timeout(now));
-            }
-            _ => return false,
-        }
-        true
-    }
-
-    fn deliver(&mut self, packet: Packet) {
-        let Packet { from, to, bytes } = packet;
-        if let Some(script) = self.scripts.get_mut(&to) {
-            for (back, bytes) in script(from, &bytes, &mut self.rng) {
-                self.send(to, back, bytes);
-            }
-        } else if self.machines.contains_key(&to) {
-            self.at(to, |dht, now| dht.handle_datagram(SocketId::MAIN, from, &bytes, now));
-        }
-    }
-
-    fn drain(&mut self, addr: SocketAddrV4) {
-        let Some(machine) = self.machines.get_mut(&addr) else { return };
-        let sent: Vec<Transmit> = std::iter::from_fn(|| machine.dht.poll_transmit()).collect();
-        let events = std::iter::from_fn(|| machine.dht.poll_event());
-        machine.events.extend(events);
-        for Transmit { to, bytes, .. } in sent {
-            assert!(bytes.len() <= 1400, "a datagram of {} bytes", bytes.len());
-            self.send(addr, to, bytes);
-        }
-    }
-
-    fn send(&mut self, from: SocketAddrV4, to: SocketAddrV4, bytes: Vec<u8>) {
-        self.packets += 1;
-        if self.rng.random_bool(self.loss) {
-            return;
-        }
-        let latency = Duration::from_millis(self.rng.random_range(self.latency_ms.clone()));
-        self.next += 1;
-        self.flying.insert((self.now + latency, self.next), Packet { from, to, bytes });
+            found.is_some()
+        });
+        found
     }
 }

@@ -4,18 +4,18 @@
 //! shorter than that and others share it, the queue is full of us for good, and a TCP connection, which gives way at
 //! each loss, gets nothing. A loss alone says little: a bad radio link loses packets at random. So two rates are
 //! compared: what is lost while the round trip is the path's own, and what is lost while it is longer, because a queue
-//! stands. Where a standing queue loses more than an empty one it overflows. After such a round the window comes down to
-//! a share of what was in flight, as TCP's does, and comes back about as slowly; where the queue has gone (the neighbour
-//! left) it comes back faster and faster.
+//! stands. Where a standing queue loses more than an empty one it overflows, and be it a single packet: where two
+//! senders fill a queue bit by bit, that is all that an overflow costs each, and TCP gives way to it. After such a round
+//! the window comes down to a share of what was in flight, as TCP's does, and comes back as slowly; where the queue has
+//! gone (the neighbour left) it comes back faster and faster.
 
 use super::RateSample;
 
-/// Share of a round that must be lost with a standing queue before the window comes down: 1/200, in Startup, where
-/// little is known of the path yet, 1/25.
+/// Share of a round that must be lost with a standing queue before the window comes down: 1/200; in Startup, where little
+/// is known of the path yet, 1/25 and more packets than that.
 const LOSS_SHARE: u64 = 200;
 const STARTUP_LOSS_SHARE: u64 = 25;
-/// More packets than this must be lost.
-const LEAST_LOSS: f64 = 2.0;
+const STARTUP_LEAST_LOSS: f64 = 2.0;
 /// How many times more than an empty queue a standing one must lose, and how many standard deviations above that.
 const EXCESS: f64 = 1.5;
 const DEVIATIONS: f64 = 3.0;
@@ -23,10 +23,13 @@ const DEVIATIONS: f64 = 3.0;
 const MEMORY: u64 = 4 << 20;
 /// What is left of the window after such a round.
 const KEEP: f64 = 0.7;
+/// Packets by which it grows each round afterwards. To this share belongs this growth (RFC 9438, 4.3); with more we take
+/// back what a neighbour has given up before it can.
+const GROWTH: f64 = 0.53;
 /// The queue stands while a round trip is longer than the shortest by an eighth of it, within these bounds, microseconds.
 const STANDING: std::ops::RangeInclusive<u64> = 2_000..=10_000;
-/// Rounds with an empty queue after which the window grows faster than by a packet, since a TCP connection takes so
-/// long to come back; and the rounds after which it grows twice as fast again.
+/// Rounds with an empty queue after which the window grows faster than that, since a TCP connection takes so long to come
+/// back; and the rounds after which it grows twice as fast again.
 const PATIENCE_ROUNDS: u32 = 12;
 const HASTE_ROUNDS: u32 = 3;
 const MAX_HASTE: u32 = 10;
@@ -103,17 +106,19 @@ impl Overflow {
         if self.bytes != u64::MAX && most >= self.bytes / 4 * 3 {
             let haste =
                 self.calm.saturating_sub(PATIENCE_ROUNDS).div_ceil(HASTE_ROUNDS).min(MAX_HASTE);
-            self.bytes = self.bytes.saturating_add(packet << haste);
+            let more = if haste == 0 { (packet as f64 * GROWTH) as u64 } else { packet << haste };
+            self.bytes = self.bytes.saturating_add(more);
         }
     }
 
     fn is_overflow(&self, round: Tally, startup: bool, packet: u64) -> bool {
-        let share = if startup { STARTUP_LOSS_SHARE } else { LOSS_SHARE };
+        let (share, least) =
+            if startup { (STARTUP_LOSS_SHARE, STARTUP_LEAST_LOSS) } else { (LOSS_SHARE, 0.0) };
         let packets = |bytes: u64| bytes as f64 / packet as f64;
         let rate = self.empty.lost as f64 / self.empty.delivered.max(1) as f64;
         let usual = rate * packets(round.delivered) * EXCESS;
         round.lost * share > round.delivered
-            && packets(round.lost) > usual + DEVIATIONS * usual.sqrt() + LEAST_LOSS
+            && packets(round.lost) > usual + DEVIATIONS * usual.sqrt() + least
     }
 
     /// Bytes that may be in flight.

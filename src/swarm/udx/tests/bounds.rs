@@ -1,5 +1,6 @@
 //! What a peer can make us hold, and for how long.
 
+use super::super::share::{MAX_HELD, MIN_SHARE};
 use super::*;
 use crate::swarm::udx::packet::Header;
 
@@ -83,7 +84,7 @@ fn all_streams_together_have_one_budget_and_each_its_share() {
         held += sink.bytes as usize;
     }
     assert!((MAX_HELD / 2..=MAX_HELD + (1 << 20)).contains(&held), "{held}");
-    assert!(udx.held <= MAX_HELD + (1 << 20), "{}", udx.held);
+    assert!(udx.shares.held <= MAX_HELD + (1 << 20), "{}", udx.shares.held);
     // One that holds nothing is served all the same, and offered its share.
     let mut sink = Collect::new();
     let last = data(streams, 0, 1000);
@@ -94,7 +95,7 @@ fn all_streams_together_have_one_budget_and_each_its_share() {
     assert!((MIN_SHARE..MAX_WINDOW).contains(&(window as usize)), "{window}");
     // What is gone is not held.
     (1..streams).for_each(|id| udx.destroy(id));
-    assert_eq!(udx.held, 0);
+    assert_eq!(udx.shares.held, 0);
 }
 
 #[test]
@@ -104,48 +105,53 @@ fn early_and_out_of_order_packets_count_for_the_budget() {
     let mut sink = Collect::new();
     udx.open(Some(A)).unwrap();
     udx.handle_datagram(SocketId::MAIN, address(2), &data(A, 0, 1000), now, &mut sink);
-    assert!(udx.held >= 1000);
+    assert!(udx.shares.held >= 1000);
     open(&mut udx, B, now);
-    let before = udx.held;
+    let before = udx.shares.held;
     for seq in 1..=100 {
         udx.handle_datagram(SocketId::MAIN, address(2), &data(B, seq, 1), now, &mut sink);
     }
-    assert!(udx.held - before >= 100 * 100, "a packet of one byte costs more than a byte");
+    assert!(udx.shares.held - before >= 100 * 100, "a packet of one byte costs more than a byte");
     udx.handle_datagram(SocketId::MAIN, address(2), &data(B, 0, 1), now, &mut sink);
-    assert_eq!(udx.held, before);
+    assert_eq!(udx.shares.held, before);
 }
 
 /// A stream with data for a peer whose window is closed.
 fn stuck() -> Pair {
     let mut pair = Pair::connected(LinkConfig::default(), LinkConfig::default(), 1);
-    pair.b.udx.set_backlog(B, MAX_WINDOW);
-    pair.a.total = 2000;
-    pair.b.total = 100;
-    pair.run_for(Duration::from_secs(1));
-    pair.a.total = 100_000;
-    pair.run_for(Duration::from_secs(1));
-    assert!(pair.b.sink.bytes < 100_000 && pair.a.closed().is_none());
+    pair.machines[1].udx.set_backlog(B, MAX_WINDOW);
+    pair.machines[0].total = 2000;
+    pair.machines[1].total = 100;
+    pair.run(Duration::from_secs(1));
+    pair.machines[0].total = 100_000;
+    pair.run(Duration::from_secs(1));
+    assert!(pair.machines[1].sink.bytes < 100_000 && pair.machines[0].closed().is_none());
     pair
 }
 
 #[test]
 fn a_peer_that_vanishes_behind_a_closed_window_is_given_up() {
     let mut pair = stuck();
-    pair.ba.cfg.loss = 1.0;
+    pair.link(1, 0).cfg.loss = 1.0;
     let at = pair.elapsed();
-    assert!(pair.run(Duration::from_secs(60), |p| p.a.closed().is_some()), "still there");
-    assert_eq!(pair.a.closed(), Some(CloseReason::TimedOut));
+    assert!(
+        pair.run_until(Duration::from_secs(60), |p| p.machines[0].closed().is_some()).is_some(),
+        "still there"
+    );
+    assert_eq!(pair.machines[0].closed(), Some(CloseReason::TimedOut));
     assert!(pair.elapsed() - at < Duration::from_secs(20), "{:?}", pair.elapsed() - at);
 }
 
 #[test]
 fn a_peer_that_answers_may_keep_its_window_closed() {
     let mut pair = stuck();
-    pair.ba.cfg.loss = 0.3;
-    pair.run_for(Duration::from_secs(3600));
-    assert_eq!(pair.a.closed(), None);
-    pair.b.udx.set_backlog(B, 0);
-    assert!(pair.run(Duration::from_secs(20), |p| p.b.sink.bytes == 100_000));
+    pair.link(1, 0).cfg.loss = 0.3;
+    pair.run(Duration::from_secs(3600));
+    assert_eq!(pair.machines[0].closed(), None);
+    pair.machines[1].udx.set_backlog(B, 0);
+    assert!(
+        pair.run_until(Duration::from_secs(20), |p| p.machines[1].sink.bytes == 100_000).is_some()
+    );
 }
 
 #[test]
@@ -155,7 +161,7 @@ fn a_peer_that_has_only_a_share_learns_of_the_room_too() {
     let streams = 200;
     (1..=streams).for_each(|id| open(&mut udx, id, now));
     (1..streams).for_each(|id| udx.set_partial(id, 400 << 10));
-    assert!(udx.share() < MAX_WINDOW / 4);
+    assert!(udx.shares.of_each(udx.streams.len()) < MAX_WINDOW / 4);
     let (mut sink, mut seq) = (Hoard { bytes: 0, cost: 1 }, 0);
     let window = loop {
         udx.handle_datagram(SocketId::MAIN, address(2), &data(streams, seq, 1400), now, &mut sink);

@@ -17,20 +17,20 @@ fn path(rate_mbit: u64, rtt_ms: u64, queue_ms: u64, loss: f64) -> (LinkConfig, L
 fn utilization(config: (LinkConfig, LinkConfig), seed: u64, warm_up: u64, secs: u64) -> (f64, f64) {
     let rate = config.0.rate.unwrap() as f64;
     let mut pair = Pair::connected(config.0, config.1, seed);
-    pair.a.total = u64::MAX / 2;
-    pair.run_for(Duration::from_secs(warm_up));
-    let (from, at) = (pair.b.sink.bytes, pair.elapsed());
-    pair.run_for(Duration::from_secs(secs));
+    pair.machines[0].total = u64::MAX / 2;
+    pair.run(Duration::from_secs(warm_up));
+    let (from, at) = (pair.machines[1].sink.bytes, pair.elapsed());
+    pair.run(Duration::from_secs(secs));
     let secs = (pair.elapsed() - at).as_secs_f64();
-    assert!(pair.b.sink.intact);
-    let share = (pair.b.sink.bytes - from) as f64 / secs / rate;
-    let dropped = pair.ab.stats.overflowed as f64 / pair.ab.stats.sent as f64;
-    let stats = pair.a.udx.stats(A).unwrap();
+    assert!(pair.machines[1].sink.intact);
+    let share = (pair.machines[1].sink.bytes - from) as f64 / secs / rate;
+    let dropped = pair.link(0, 1).stats.overflowed as f64 / pair.link(0, 1).stats.sent as f64;
+    let stats = pair.machines[0].udx.stats(A).unwrap();
     println!(
         "{:.1} % of the link, {:.2} % overflowed, {:?}, {stats:?}",
         share * 100.0,
         dropped * 100.0,
-        pair.ab.stats
+        pair.link(0, 1).stats
     );
     (share, dropped)
 }
@@ -103,21 +103,32 @@ fn every_byte_arrives_in_order_over_ugly_paths() {
             ..Default::default()
         };
         let mut pair = Pair::connected_with(ugly(seed), ugly(seed + 1000), seed, &opts);
-        pair.a.total = 400_000;
-        pair.b.total = 60_000;
-        pair.end_when_written = true;
+        pair.machines[0].total = 400_000;
+        pair.machines[1].total = 60_000;
+        pair.end_when_written();
         let done = pair
-            .run(Duration::from_secs(600), |p| p.a.closed().is_some() && p.b.closed().is_some());
-        let context =
-            format!("seed {seed}: {:?} {:?} {:?}", pair.elapsed(), pair.a.events, pair.b.events);
+            .run_until(Duration::from_secs(600), |p| {
+                p.machines[0].closed().is_some() && p.machines[1].closed().is_some()
+            })
+            .is_some();
+        let context = format!(
+            "seed {seed}: {:?} {:?} {:?}",
+            pair.elapsed(),
+            pair.machines[0].events,
+            pair.machines[1].events
+        );
         assert!(done, "{context}");
         assert_eq!(
-            (pair.a.closed(), pair.b.closed()),
+            (pair.machines[0].closed(), pair.machines[1].closed()),
             (Some(CloseReason::Ended), Some(CloseReason::Ended)),
             "{context}"
         );
-        assert_eq!((pair.a.sink.bytes, pair.b.sink.bytes), (60_000, 400_000), "{context}");
-        assert!(pair.a.sink.intact && pair.b.sink.intact, "{context}");
+        assert_eq!(
+            (pair.machines[0].sink.bytes, pair.machines[1].sink.bytes),
+            (60_000, 400_000),
+            "{context}"
+        );
+        assert!(pair.machines[0].sink.intact && pair.machines[1].sink.intact, "{context}");
     }
 }
 
@@ -131,49 +142,57 @@ fn agreed_large_datagrams_are_found_and_used() {
         };
         let opts = ConnectOptions { max_datagram: MAX_DATAGRAM, ..ConnectOptions::default() };
         let mut pair = Pair::connected_with(link.clone(), link, 1, &opts);
-        pair.a.total = u64::MAX / 2;
-        pair.run(Duration::from_secs(1), |p| p.a.udx.stats(A).unwrap().mtu == expected);
-        pair.run_for(Duration::from_millis(20));
-        assert!(pair.b.sink.intact && pair.b.sink.bytes > 1 << 20);
-        assert_eq!(pair.a.udx.stats(A).unwrap().mtu, expected);
+        pair.machines[0].total = u64::MAX / 2;
+        pair.run_until(Duration::from_secs(1), |p| {
+            p.machines[0].udx.stats(A).unwrap().mtu == expected
+        });
+        pair.run(Duration::from_millis(20));
+        assert!(pair.machines[1].sink.intact && pair.machines[1].sink.bytes > 1 << 20);
+        assert_eq!(pair.machines[0].udx.stats(A).unwrap().mtu, expected);
     }
 }
 
 #[test]
 fn a_lost_last_packet_is_repaired_by_a_probe_not_by_the_timeout() {
     let mut pair = Pair::connected(LinkConfig::default(), LinkConfig::default(), 1);
-    pair.a.total = 20_000;
-    assert!(pair.run(Duration::from_secs(1), |p| p.b.sink.bytes == 20_000));
-    pair.run_for(Duration::from_millis(100));
-    pair.ab.cfg.loss = 1.0;
-    pair.a.total = 20_100;
-    pair.drain();
-    pair.ab.cfg.loss = 0.0;
+    pair.machines[0].total = 20_000;
+    assert!(
+        pair.run_until(Duration::from_secs(1), |p| p.machines[1].sink.bytes == 20_000).is_some()
+    );
+    pair.run(Duration::from_millis(100));
+    pair.link(0, 1).cfg.loss = 1.0;
+    pair.machines[0].total = 20_100;
+    pair.settle();
+    pair.link(0, 1).cfg.loss = 0.0;
     let at = pair.elapsed();
-    assert!(pair.run(Duration::from_secs(5), |p| p.b.sink.bytes == 20_100));
+    assert!(
+        pair.run_until(Duration::from_secs(5), |p| p.machines[1].sink.bytes == 20_100).is_some()
+    );
     assert!(pair.elapsed() - at < Duration::from_millis(100));
 }
 
 #[test]
 fn a_slow_reader_stops_the_sender_and_reading_on_wakes_it() {
     let mut pair = Pair::connected(LinkConfig::default(), LinkConfig::default(), 1);
-    pair.a.total = 64 << 20;
-    while pair.b.sink.bytes < MAX_WINDOW as u64 {
+    pair.machines[0].total = 64 << 20;
+    while pair.machines[1].sink.bytes < MAX_WINDOW as u64 {
         assert!(pair.step());
-        let backlog = pair.b.sink.bytes as usize;
-        pair.b.udx.set_backlog(B, backlog);
+        let backlog = pair.machines[1].sink.bytes as usize;
+        pair.machines[1].udx.set_backlog(B, backlog);
         if pair.elapsed() > Duration::from_secs(5) {
             break;
         }
     }
-    let stuck = pair.b.sink.bytes;
+    let stuck = pair.machines[1].sink.bytes;
     assert!(stuck <= MAX_WINDOW as u64 + (1 << 20), "{stuck}");
-    pair.b.udx.set_backlog(B, MAX_WINDOW);
-    pair.run_for(Duration::from_secs(10));
-    assert!(pair.b.sink.bytes - stuck <= 1 << 20);
-    pair.b.udx.set_backlog(B, 0);
+    pair.machines[1].udx.set_backlog(B, MAX_WINDOW);
+    pair.run(Duration::from_secs(10));
+    assert!(pair.machines[1].sink.bytes - stuck <= 1 << 20);
+    pair.machines[1].udx.set_backlog(B, 0);
     let at = pair.elapsed();
-    assert!(pair.run(Duration::from_secs(60), |p| p.b.sink.bytes == 64 << 20));
+    assert!(
+        pair.run_until(Duration::from_secs(60), |p| p.machines[1].sink.bytes == 64 << 20).is_some()
+    );
     assert!(pair.elapsed() - at < Duration::from_secs(5));
 }
 
@@ -181,19 +200,20 @@ fn a_slow_reader_stops_the_sender_and_reading_on_wakes_it() {
 fn a_stream_that_begins_late_is_as_fast_as_one_at_the_start() {
     let link = LinkConfig { latency: Duration::from_millis(25), ..LinkConfig::default() };
     let took = |late: u64| {
-        let mut pair = Pair::new(link.clone(), link.clone(), 1);
+        let mut pair = Pair::of_links(link.clone(), link.clone(), 1);
         let start = pair.now;
         pair.now += Duration::from_secs(late);
-        for (side, id, remote, port) in [(&mut pair.a, A, B, 2), (&mut pair.b, B, A, 1)] {
+        for (side, (remote, port)) in pair.machines.iter_mut().zip([(B, 2), (A, 1)]) {
             // The machine itself has run since the start.
             side.udx.handle_timeout(start);
-            side.udx.open(Some(id)).unwrap();
-            let options = ConnectOptions::default();
-            side.udx.connect(id, SocketId::MAIN, remote, address(port), options, pair.now);
+            side.connect(remote, address(port), ConnectOptions::default(), pair.now);
         }
         let at = pair.now;
-        pair.a.total = 64 << 10;
-        assert!(pair.run(Duration::from_secs(5), |p| p.b.sink.bytes == 64 << 10));
+        pair.machines[0].total = 64 << 10;
+        assert!(
+            pair.run_until(Duration::from_secs(5), |p| p.machines[1].sink.bytes == 64 << 10)
+                .is_some()
+        );
         pair.now - at
     };
     let first = took(0);
@@ -218,17 +238,21 @@ fn a_path_that_becomes_narrower_under_a_transfer_does_not_end_it() {
             (there.max_datagram, there.queue) = (before, usize::MAX);
             let opts = ConnectOptions { max_datagram: agreed, ..ConnectOptions::default() };
             let mut pair = Pair::connected_with(there, back, seed, &opts);
-            pair.a.total = 12 << 20;
-            pair.end_when_written = true;
-            pair.run_for(Duration::from_millis(900 + 37 * seed));
-            pair.ab.cfg.max_datagram = after;
+            pair.machines[0].total = 12 << 20;
+            pair.end_when_written();
+            pair.run(Duration::from_millis(900 + 37 * seed));
+            pair.link(0, 1).cfg.max_datagram = after;
             let at = pair.elapsed();
             let context = format!("{before} {after} seed {seed}");
-            let all = |p: &Pair| p.b.events.contains(&UdxEvent::RemoteEnded { id: B });
-            let done = pair.run(Duration::from_secs(30), all);
-            let (got, closed) = (pair.b.sink.bytes, pair.a.closed());
-            assert!(done, "{context}: {got} bytes, {closed:?}, {:?}", pair.a.udx.stats(A));
-            assert!(pair.b.sink.intact && got == 12 << 20, "{context}");
+            let all = |p: &Pair| p.machines[1].events.contains(&UdxEvent::RemoteEnded { id: B });
+            let done = pair.run_until(Duration::from_secs(30), all).is_some();
+            let (got, closed) = (pair.machines[1].sink.bytes, pair.machines[0].closed());
+            assert!(
+                done,
+                "{context}: {got} bytes, {closed:?}, {:?}",
+                pair.machines[0].udx.stats(A)
+            );
+            assert!(pair.machines[1].sink.intact && got == 12 << 20, "{context}");
             let took = pair.elapsed() - at;
             assert!(took < Duration::from_secs(15), "{context}: {took:?}");
         }
@@ -241,16 +265,16 @@ fn a_peer_that_stands_still_is_not_taken_for_a_narrow_path() {
     for (seed, pause) in [(1, 4), (2, 6), (3, 8), (4, 10)] {
         let (there, back) = path(50, 40, 200, 0.0);
         let mut pair = Pair::connected(there, back, seed);
-        pair.a.total = 10 << 20;
-        pair.b.total = 10 << 20;
-        pair.run_for(Duration::from_millis(800));
+        pair.machines[0].total = 10 << 20;
+        pair.machines[1].total = 10 << 20;
+        pair.run(Duration::from_millis(800));
         // B reads nothing and sends nothing: both directions take that much longer.
-        pair.ab.cfg.latency += Duration::from_secs(pause);
-        pair.run_for(Duration::from_secs(pause));
-        pair.ab.cfg.latency -= Duration::from_secs(pause);
-        pair.run(Duration::from_secs(60), |p| {
-            p.b.sink.bytes == 10 << 20 && p.a.sink.bytes == 10 << 20
+        pair.link(0, 1).cfg.latency += Duration::from_secs(pause);
+        pair.run(Duration::from_secs(pause));
+        pair.link(0, 1).cfg.latency -= Duration::from_secs(pause);
+        pair.run_until(Duration::from_secs(60), |p| {
+            p.machines[1].sink.bytes == 10 << 20 && p.machines[0].sink.bytes == 10 << 20
         });
-        assert!(pair.a.sink.intact && pair.b.sink.intact, "seed {seed}");
+        assert!(pair.machines[0].sink.intact && pair.machines[1].sink.intact, "seed {seed}");
     }
 }

@@ -9,75 +9,87 @@ fn quiet() -> LinkConfig {
 #[test]
 fn both_ends_close_and_late_ends_are_answered_from_the_grave() {
     let mut pair = Pair::connected(quiet(), quiet(), 1);
-    pair.a.total = 5000;
-    pair.end_when_written = true;
+    pair.machines[0].total = 5000;
+    pair.end_when_written();
     assert!(
-        pair.run(Duration::from_secs(5), |p| p.b.events.contains(&UdxEvent::RemoteEnded { id: B }))
+        pair.run_until(Duration::from_secs(5), |p| p.machines[1]
+            .events
+            .contains(&UdxEvent::RemoteEnded { id: B }))
+            .is_some()
     );
-    assert_eq!(pair.b.sink.bytes, 5000);
-    pair.b.udx.end(B);
+    assert_eq!(pair.machines[1].sink.bytes, 5000);
+    pair.machines[1].udx.end(B);
     // The acknowledgement of B's END is lost: without the grave B would time out.
-    assert!(pair.run(Duration::from_secs(5), |p| p.ba.next_arrival().is_some()
-        && p.ab.next_arrival().is_none()));
-    pair.ab.cfg.loss = 1.0;
-    assert!(pair.run(Duration::from_secs(1), |p| p.a.closed().is_some()));
-    pair.ab.cfg.loss = 0.0;
-    assert!(pair.b.closed().is_none());
-    assert!(pair.run(Duration::from_secs(20), |p| p.b.closed().is_some()));
-    assert_eq!(pair.b.closed(), Some(CloseReason::Ended));
-    assert_eq!(pair.a.udx.write(A, payload(0, 1), pair.now), Err(WriteError::Unknown));
+    assert!(
+        pair.run_until(Duration::from_secs(5), |p| p.under_way(1, 0) > 0 && p.under_way(0, 1) == 0)
+            .is_some()
+    );
+    pair.link(0, 1).cfg.loss = 1.0;
+    assert!(pair.run_until(Duration::from_secs(1), |p| p.machines[0].closed().is_some()).is_some());
+    pair.link(0, 1).cfg.loss = 0.0;
+    assert!(pair.machines[1].closed().is_none());
+    assert!(
+        pair.run_until(Duration::from_secs(20), |p| p.machines[1].closed().is_some()).is_some()
+    );
+    assert_eq!(pair.machines[1].closed(), Some(CloseReason::Ended));
+    assert_eq!(pair.machines[0].udx.write(A, payload(0, 1), pair.now), Err(WriteError::Unknown));
 }
 
 #[test]
 fn destroy_resets_the_peer() {
     let mut pair = Pair::connected(quiet(), quiet(), 1);
-    pair.a.total = 100_000;
-    pair.run_for(Duration::from_millis(15));
-    pair.b.udx.destroy(B);
-    assert!(pair.run(Duration::from_secs(1), |p| p.a.closed().is_some()));
-    assert_eq!(pair.a.closed(), Some(CloseReason::Reset));
-    assert_eq!(pair.b.closed(), None);
-    assert!(pair.a.udx.stats(A).is_none() && pair.b.udx.stats(B).is_none());
+    pair.machines[0].total = 100_000;
+    pair.run(Duration::from_millis(15));
+    pair.machines[1].udx.destroy(B);
+    assert!(pair.run_until(Duration::from_secs(1), |p| p.machines[0].closed().is_some()).is_some());
+    assert_eq!(pair.machines[0].closed(), Some(CloseReason::Reset));
+    assert_eq!(pair.machines[1].closed(), None);
+    assert!(pair.machines[0].udx.stats(A).is_none() && pair.machines[1].udx.stats(B).is_none());
 }
 
 #[test]
 fn a_silent_peer_is_given_up_after_thirteen_seconds() {
     let dead = LinkConfig { loss: 1.0, ..quiet() };
     let mut pair = Pair::connected(dead, quiet(), 1);
-    pair.a.total = 46_080;
+    pair.machines[0].total = 46_080;
     let mut sends = Vec::new();
-    pair.drain();
-    assert_eq!(pair.ab.stats.sent, 32);
-    while pair.a.closed().is_none() {
-        let before = pair.ab.stats.sent;
+    pair.settle();
+    assert_eq!(pair.link(0, 1).stats.sent, 32);
+    while pair.machines[0].closed().is_none() {
+        let before = pair.link(0, 1).stats.sent;
         assert!(pair.step());
-        if pair.ab.stats.sent > before {
-            sends.push((pair.elapsed().as_millis(), pair.ab.stats.sent - before));
+        if pair.link(0, 1).stats.sent > before {
+            sends.push((pair.elapsed().as_millis(), pair.link(0, 1).stats.sent - before));
         }
     }
-    assert_eq!(pair.a.closed(), Some(CloseReason::TimedOut));
+    assert_eq!(pair.machines[0].closed(), Some(CloseReason::TimedOut));
     assert_eq!(pair.elapsed().as_millis(), 13_000);
     assert_eq!(sends, [1000, 3000, 5000, 7000, 9000, 11_000].map(|at| (at, 1)));
 }
 
 #[test]
 fn packets_for_an_unconnected_stream_wait_for_connect() {
-    let mut pair = Pair::new(quiet(), quiet(), 1);
+    let mut pair = Pair::of_links(quiet(), quiet(), 1);
     let now = pair.now;
-    pair.a.udx.open(Some(A));
-    pair.b.udx.open(Some(B));
-    pair.a.udx.connect(A, SocketId::MAIN, B, address(2), ConnectOptions::default(), now);
-    pair.a.total = 5000;
-    pair.run_for(Duration::from_millis(100));
+    pair.machines[0].udx.open(Some(A));
+    pair.machines[1].udx.open(Some(B));
+    pair.machines[0].udx.connect(A, SocketId::MAIN, B, address(2), ConnectOptions::default(), now);
+    pair.machines[0].total = 5000;
+    pair.run(Duration::from_millis(100));
     let unconnected = UdxEvent::Unconnected { id: B, socket: SocketId::MAIN, from: address(1) };
-    assert_eq!(pair.b.events, [unconnected]);
-    assert_eq!((pair.b.sink.bytes, pair.ba.stats.sent), (0, 0));
+    assert_eq!(pair.machines[1].events, [unconnected]);
+    assert_eq!((pair.machines[1].sink.bytes, pair.link(1, 0).stats.sent), (0, 0));
     let now = pair.now;
-    pair.b.udx.connect(B, SocketId::MAIN, A, address(1), ConnectOptions::default(), now);
-    pair.b.udx.deliver_early(B, now, &mut pair.b.sink);
-    assert_eq!(pair.b.sink.bytes, 5000);
-    assert!(pair.run(Duration::from_secs(1), |p| p.a.udx.stats(A).unwrap().in_flight == 0));
-    assert_eq!(pair.a.udx.stats(A).unwrap().retransmits, 0);
+    pair.machines[1].udx.connect(B, SocketId::MAIN, A, address(1), ConnectOptions::default(), now);
+    let b = &mut pair.machines[1];
+    b.udx.deliver_early(B, now, &mut b.sink);
+    assert_eq!(pair.machines[1].sink.bytes, 5000);
+    assert!(
+        pair.run_until(Duration::from_secs(1), |p| p.machines[0].udx.stats(A).unwrap().in_flight
+            == 0)
+            .is_some()
+    );
+    assert_eq!(pair.machines[0].udx.stats(A).unwrap().retransmits, 0);
 }
 
 #[test]
@@ -109,8 +121,8 @@ fn keep_alive_speaks_only_in_silence() {
     let opts =
         ConnectOptions { keep_alive: Some(Duration::from_secs(1)), ..ConnectOptions::default() };
     let mut pair = Pair::connected_with(quiet(), quiet(), 1, &opts);
-    pair.run_for(Duration::from_millis(4500));
-    assert_eq!((pair.ab.stats.sent, pair.ba.stats.sent), (8, 8));
+    pair.run(Duration::from_millis(4500));
+    assert_eq!((pair.link(0, 1).stats.sent, pair.link(1, 0).stats.sent), (8, 8));
 }
 
 #[test]
@@ -137,11 +149,10 @@ fn a_message_larger_than_the_peer_takes_is_not_sent() {
 #[test]
 fn messages_arrive_beside_the_stream_and_their_queue_is_bounded() {
     let mut pair = Pair::connected(quiet(), quiet(), 1);
-    pair.a.udx.send_message(A, Bytes::from_static(b"unordered")).unwrap();
-    pair.a.udx.send_message(A, Bytes::new()).unwrap();
-    pair.run_for(Duration::from_millis(20));
-    let payloads: Vec<_> = pair
-        .b
+    pair.machines[0].udx.send_message(A, Bytes::from_static(b"unordered")).unwrap();
+    pair.machines[0].udx.send_message(A, Bytes::new()).unwrap();
+    pair.run(Duration::from_millis(20));
+    let payloads: Vec<_> = pair.machines[1]
         .events
         .iter()
         .map(|e| match e {
@@ -159,31 +170,41 @@ fn messages_arrive_beside_the_stream_and_their_queue_is_bounded() {
         ack: 0,
     };
     for _ in 0..1000 {
-        pair.b.udx.handle_datagram(
+        let side = &mut pair.machines[1];
+        side.udx.handle_datagram(
             SocketId::MAIN,
             address(1),
             &header.encode(),
             pair.now,
-            &mut pair.b.sink,
+            &mut side.sink,
         );
     }
-    assert_eq!(std::iter::from_fn(|| pair.b.udx.poll_event()).count(), 256);
+    assert_eq!(std::iter::from_fn(|| pair.machines[1].udx.poll_event()).count(), 256);
 }
 
 #[test]
 fn a_moved_stream_goes_on_at_the_new_place() {
     let mut pair = Pair::connected(quiet(), quiet(), 1);
-    pair.a.total = 3 << 20;
-    pair.run_for(Duration::from_millis(100));
+    pair.machines[0].total = 3 << 20;
+    pair.run(Duration::from_millis(100));
+    // The new place is that of machine 1, too.
+    pair.tap = Some(Box::new(|datagram| {
+        if datagram.to == address(9) {
+            datagram.to = address(2);
+        }
+        true
+    }));
     let now = pair.now;
-    pair.a.udx.change_remote(A, SocketId(1), B, address(9), ORDINARY_MAX, now);
+    pair.machines[0].udx.change_remote(A, SocketId(1), B, address(9), ORDINARY_MAX, now);
     let mut buf = Vec::new();
-    while let Some(transmit) = pair.a.udx.poll_transmit(pair.now, &mut buf, 1) {
+    while let Some(transmit) = pair.machines[0].udx.poll_transmit(pair.now, &mut buf, 1) {
         assert_eq!((transmit.socket, transmit.to), (SocketId(1), address(9)));
-        pair.ab.send(now, buf.len(), buf.clone());
+        pair.send(Datagram { from: address(1), to: transmit.to, bytes: buf.clone() });
     }
-    assert!(pair.run(Duration::from_secs(10), |p| p.b.sink.bytes == 3 << 20));
-    assert!(pair.b.sink.intact);
+    assert!(
+        pair.run_until(Duration::from_secs(10), |p| p.machines[1].sink.bytes == 3 << 20).is_some()
+    );
+    assert!(pair.machines[1].sink.intact);
 }
 
 #[test]
@@ -202,11 +223,13 @@ fn ids_are_unique_and_free_again_after_the_end() {
 fn writable_comes_once_per_crossing() {
     let mut pair = Pair::connected(quiet(), quiet(), 1);
     let now = pair.now;
-    pair.a.udx.write(A, payload(0, 2 << 20), now).unwrap();
-    assert!(pair.run(Duration::from_secs(10), |p| p.b.sink.bytes == 2 << 20));
-    assert_eq!(pair.a.events, [UdxEvent::Writable { id: A }]);
-    pair.a.udx.end(A);
-    assert_eq!(pair.a.udx.write(A, payload(0, 1), now), Err(WriteError::Ended));
+    pair.machines[0].udx.write(A, payload(0, 2 << 20), now).unwrap();
+    assert!(
+        pair.run_until(Duration::from_secs(10), |p| p.machines[1].sink.bytes == 2 << 20).is_some()
+    );
+    assert_eq!(pair.machines[0].events, [UdxEvent::Writable { id: A }]);
+    pair.machines[0].udx.end(A);
+    assert_eq!(pair.machines[0].udx.write(A, payload(0, 1), now), Err(WriteError::Ended));
 }
 
 #[test]

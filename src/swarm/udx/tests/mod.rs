@@ -15,7 +15,7 @@ use std::time::Duration;
 use rand::SeedableRng;
 
 use super::*;
-use crate::sim::{Link, LinkConfig, epoch};
+use crate::sim::{Datagram, LinkConfig, Machine, Net, epoch};
 
 const A: u32 = 0x1111;
 const B: u32 = 0x2222;
@@ -64,18 +64,49 @@ fn address(port: u16) -> SocketAddrV4 {
 }
 
 struct Side {
+    id: u32,
     udx: Udx,
     sink: Collect,
     events: Vec<UdxEvent>,
     /// Written so far, and the total to write.
     written: u64,
     total: u64,
+    end_when_written: bool,
+    max_segments: usize,
 }
 
 impl Side {
-    fn new(seed: u64) -> Self {
+    fn new(id: u32, seed: u64) -> Self {
         let udx = Udx::new(StdRng::seed_from_u64(seed), UdxConfig::default());
-        Self { udx, sink: Collect::new(), events: Vec::new(), written: 0, total: 0 }
+        Self {
+            id,
+            udx,
+            sink: Collect::new(),
+            events: Vec::new(),
+            written: 0,
+            total: 0,
+            end_when_written: false,
+            max_segments: 16,
+        }
+    }
+
+    fn connect(&mut self, remote: u32, to: SocketAddrV4, opts: ConnectOptions, now: Instant) {
+        self.udx.open(Some(self.id)).unwrap();
+        self.udx.connect(self.id, SocketId::MAIN, remote, to, opts, now);
+    }
+
+    /// Keeps the write queue filled until the total is written.
+    fn feed(&mut self, now: Instant) {
+        while self.written < self.total && self.udx.queued(self.id) < 1 << 20 {
+            let len = (self.total - self.written).min(65_536) as usize;
+            if self.udx.write(self.id, payload(self.written, len), now).is_err() {
+                return;
+            }
+            self.written += len as u64;
+            if self.end_when_written && self.written == self.total {
+                self.udx.end(self.id);
+            }
+        }
     }
 
     fn closed(&self) -> Option<CloseReason> {
@@ -86,31 +117,44 @@ impl Side {
     }
 }
 
-/// Streams [`A`] and [`B`] joined by a path.
-struct Pair {
-    now: Instant,
-    start: Instant,
-    a: Side,
-    b: Side,
-    ab: Link<Vec<u8>>,
-    ba: Link<Vec<u8>>,
-    max_segments: usize,
-    end_when_written: bool,
+/// Streams [`A`], of machine 0, and [`B`], of machine 1, joined by a path.
+type Pair = Net<Side>;
+
+impl Machine for Side {
+    fn receive(&mut self, datagrams: &[Datagram], now: Instant) {
+        for Datagram { from, bytes, .. } in datagrams {
+            self.udx.handle_datagram(SocketId::MAIN, *from, bytes, now, &mut self.sink);
+        }
+        self.udx.end_of_batch(now);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.udx.handle_timeout(now);
+    }
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        self.udx.poll_timeout()
+    }
+
+    fn transmit(&mut self, now: Instant, out: &mut Vec<(SocketAddrV4, Vec<u8>)>) {
+        self.feed(now);
+        let (mut buf, most) = (Vec::new(), self.max_segments);
+        while let Some(transmit) = self.udx.poll_transmit(now, &mut buf, most) {
+            let size = transmit.segment_size.unwrap_or(buf.len());
+            assert!(!buf.is_empty() && buf.len() <= MAX_BURST && buf.len().div_ceil(size) <= most);
+            out.extend(buf.chunks(size).map(|datagram| (transmit.to, datagram.to_vec())));
+        }
+        self.events.extend(std::iter::from_fn(|| self.udx.poll_event()));
+    }
 }
 
 impl Pair {
-    fn new(ab: LinkConfig, ba: LinkConfig, seed: u64) -> Self {
-        let now = epoch();
-        Self {
-            now,
-            start: now,
-            a: Side::new(seed),
-            b: Side::new(seed ^ 0xffff),
-            ab: Link::new(ab, seed.wrapping_mul(3)),
-            ba: Link::new(ba, seed.wrapping_mul(5) + 1),
-            max_segments: 16,
-            end_when_written: false,
-        }
+    fn of_links(ab: LinkConfig, ba: LinkConfig, seed: u64) -> Self {
+        let mut pair = Self::new(ab, seed);
+        pair.add(address(1), Side::new(A, seed));
+        pair.add(address(2), Side::new(B, seed ^ 0xffff));
+        pair.link(1, 0).cfg = ba;
+        pair
     }
 
     fn connected(ab: LinkConfig, ba: LinkConfig, seed: u64) -> Self {
@@ -118,121 +162,19 @@ impl Pair {
     }
 
     fn connected_with(ab: LinkConfig, ba: LinkConfig, seed: u64, opts: &ConnectOptions) -> Self {
-        let mut pair = Self::new(ab, ba, seed);
+        let mut pair = Self::of_links(ab, ba, seed);
         let back = ConnectOptions {
             initial_seq: opts.initial_ack,
             initial_ack: opts.initial_seq,
             ..opts.clone()
         };
-        for (side, id, remote, port, opts) in
-            [(&mut pair.a, A, B, 2, opts), (&mut pair.b, B, A, 1, &back)]
-        {
-            side.udx.open(Some(id)).unwrap();
-            side.udx.connect(id, SocketId::MAIN, remote, address(port), opts.clone(), pair.now);
-        }
+        let now = pair.now;
+        pair.machines[0].connect(B, address(2), opts.clone(), now);
+        pair.machines[1].connect(A, address(1), back, now);
         pair
     }
 
-    fn elapsed(&self) -> Duration {
-        self.now - self.start
-    }
-
-    /// Keeps the write queue of a side filled until its total is written.
-    fn feed(side: &mut Side, id: u32, end: bool, now: Instant) {
-        while side.written < side.total && side.udx.queued(id) < 1 << 20 {
-            let len = (side.total - side.written).min(65_536) as usize;
-            if side.udx.write(id, payload(side.written, len), now).is_err() {
-                return;
-            }
-            side.written += len as u64;
-            if end && side.written == side.total {
-                side.udx.end(id);
-            }
-        }
-    }
-
-    fn flush(side: &mut Side, link: &mut Link<Vec<u8>>, now: Instant, max_segments: usize) {
-        let mut buf = Vec::new();
-        while let Some(transmit) = side.udx.poll_transmit(now, &mut buf, max_segments) {
-            let size = transmit.segment_size.unwrap_or(buf.len());
-            assert!(
-                !buf.is_empty()
-                    && buf.len() <= MAX_BURST
-                    && buf.len().div_ceil(size) <= max_segments
-            );
-            for datagram in buf.chunks(size) {
-                link.send(now, datagram.len(), datagram.to_vec());
-            }
-        }
-        while let Some(event) = side.udx.poll_event() {
-            side.events.push(event);
-        }
-    }
-
-    fn drain(&mut self) {
-        let now = self.now;
-        Self::feed(&mut self.a, A, self.end_when_written, now);
-        Self::feed(&mut self.b, B, self.end_when_written, now);
-        Self::flush(&mut self.a, &mut self.ab, now, self.max_segments);
-        Self::flush(&mut self.b, &mut self.ba, now, self.max_segments);
-    }
-
-    fn receive(side: &mut Side, link: &mut Link<Vec<u8>>, now: Instant, port: u16) {
-        let mut any = false;
-        while let Some(datagram) = link.receive(now) {
-            side.udx.handle_datagram(SocketId::MAIN, address(port), &datagram, now, &mut side.sink);
-            any = true;
-        }
-        if any {
-            side.udx.end_of_batch(now);
-        }
-    }
-
-    /// When the next thing happens.
-    fn next_event(&mut self) -> Option<Instant> {
-        let next = [
-            self.ab.next_arrival(),
-            self.ba.next_arrival(),
-            self.a.udx.poll_timeout(),
-            self.b.udx.poll_timeout(),
-        ];
-        next.into_iter().flatten().min()
-    }
-
-    /// Jumps to the next thing that happens; false if nothing ever will.
-    fn step(&mut self) -> bool {
-        self.drain();
-        let Some(next) = self.next_event() else { return false };
-        self.now = self.now.max(next);
-        let now = self.now;
-        Self::receive(&mut self.b, &mut self.ab, now, 1);
-        Self::receive(&mut self.a, &mut self.ba, now, 2);
-        for side in [&mut self.a, &mut self.b] {
-            if side.udx.poll_timeout().is_some_and(|at| at <= now) {
-                side.udx.handle_timeout(now);
-            }
-        }
-        self.drain();
-        true
-    }
-
-    /// Runs until `done` or the time is over; true if done.
-    fn run(&mut self, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
-        let end = self.now + limit;
-        while !done(self) {
-            if self.now > end || !self.step() {
-                return false;
-            }
-        }
-        true
-    }
-
-    fn run_for(&mut self, time: Duration) {
-        let end = self.now + time;
-        self.drain();
-        while self.next_event().is_some_and(|at| at <= end) {
-            self.step();
-        }
-        self.now = end;
+    fn end_when_written(&mut self) {
+        self.machines.iter_mut().for_each(|side| side.end_when_written = true);
     }
 }

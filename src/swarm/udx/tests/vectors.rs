@@ -298,9 +298,12 @@ fn probes_of_the_reference_are_read_and_ours_end_at_the_same_size() {
         assert_eq!(Packet::parse(&datagram).unwrap().payload.len(), len);
     }
     let mut pair = Pair::connected(LinkConfig::default(), LinkConfig::default(), 1);
-    pair.a.total = 20_000_000;
-    assert!(pair.run(Duration::from_secs(10), |p| p.b.sink.bytes == 20_000_000));
-    let mtu = pair.a.udx.stats(A).unwrap().mtu;
+    pair.machines[0].total = 20_000_000;
+    assert!(
+        pair.run_until(Duration::from_secs(10), |p| p.machines[1].sink.bytes == 20_000_000)
+            .is_some()
+    );
+    let mtu = pair.machines[0].udx.stats(A).unwrap().mtu;
     assert_eq!(mtu as u64, probing["result"]["mtu"].as_u64().unwrap());
 }
 

@@ -120,7 +120,7 @@ fn lists(proof: &mut Proof) -> Vec<&mut Vec<Node>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(crate::sim::cases(400))]
 
     #[test]
     fn a_proof_made_is_a_proof_accepted(case in case()) {
@@ -328,7 +328,7 @@ fn shift(list: &mut [Node], by: u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(crate::sim::cases(300))]
 
     #[test]
     fn a_liar_about_sizes_moves_no_stored_block(

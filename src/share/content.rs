@@ -1,0 +1,458 @@
+//! The contents of local files as a drive holds them: none is a mixture, and none is appended twice.
+//!
+//! A file is read between two looks at it. Where they differ it is read again, up to [`ATTEMPTS`] times; of one that
+//! only grows all the time, two readings that agree are as good. What goes on changing is left to the caller.
+//!
+//! | the content | what is appended |
+//! |---|---|
+//! | is that of the same name in the drive, or shares much with it | what differs (`hyper::blobs::update`) |
+//! | is one that the drive had under any name | nothing: it is found by its print, and compared |
+//! | is that of another file of the same import | nothing |
+//! | is new | all of it |
+//!
+//! A small file is read in one piece, and nothing of it appended before it is known to be whole.
+
+mod ahead;
+mod reading;
+
+use self::ahead::{Ahead, Ready};
+use self::reading::{Content, ReadPart, read_small};
+use super::beneath::Beneath;
+use super::ledger::{Ledger, Seen, head, print, print_in, whole_hashes};
+use super::scan::{Local, Look};
+use super::stores::is_store_database;
+use crate::crypto::hash::Hash;
+use crate::hyper::blobs::{BLOCK_SIZE, BlobError, BlobId, Blobs, Writer};
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Cursor, Read, Seek};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How often a file is read that changes meanwhile.
+const ATTEMPTS: u32 = 4;
+/// A file that was seen to change must rest so much longer before each further time: who writes it may just be waiting
+/// for a processor.
+const REST: Duration = Duration::from_millis(80);
+
+/// The clock of file times may stand still for so long: what changed since cannot be told from what comes next.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Room for so many small files is made at once.
+const MAX_SMALL: usize = 1 << 15;
+
+/// What people are told of a file that changes all the time.
+pub const UNSTEADY: &str = "it changed each time that it was read, and a mixture is of no use: try again when nothing \
+                            writes to it";
+
+/// Why the database of a store is left out.
+pub const SECRET: &str = "this is the database of a store of drives: secret keys are never shared";
+
+/// A file whose content is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    pub local: &'a Local,
+    /// What the drive has under its name.
+    pub old: Option<BlobId>,
+}
+
+/// What became of a file.
+#[derive(Debug)]
+pub enum Stored {
+    /// Its content is in the drive; what the file was when that was read, and what tells whether it still is.
+    Blob(BlobId, Look, Seen),
+    /// It must never be shared: see [`SECRET`].
+    Secret,
+    /// See [`UNSTEADY`].
+    Unsteady,
+    Unread(io::Error),
+}
+
+/// Takes files into a drive.
+pub struct Contents<'a> {
+    pub blobs: &'a Blobs,
+    pub ledger: &'a Ledger,
+    pub folder: &'a Path,
+    /// Told how many bytes of the files have been read.
+    pub progress: &'a dyn Fn(u64),
+    /// Asked now and then whether to stop.
+    pub cancelled: &'a dyn Fn() -> bool,
+    /// Nothing is appended, as far as that can be, when a file cannot be taken or it is called off.
+    pub all_or_nothing: bool,
+}
+
+/// Contents that go into the drive together.
+struct Group<'a> {
+    contents: &'a Contents<'a>,
+    writer: Writer<'a>,
+    folder: &'a io::Result<Beneath>,
+    /// What small files of this group hold → where it will be.
+    small: HashMap<Hash, BlobId>,
+    /// Bytes of the files before the one that is read.
+    done: u64,
+}
+
+/// What one reading of a file gave.
+enum Taken {
+    Blob(BlobId),
+    Secret,
+    /// Another file that is not in the drive yet may hold the same.
+    Later,
+}
+
+/// A reading of a file that changed meanwhile.
+struct Earlier {
+    before: Look,
+    after: Look,
+    what: Part,
+}
+
+/// What was read.
+#[derive(PartialEq, Eq)]
+enum Part {
+    Small(Bytes),
+    /// So many bytes, which are this blob.
+    Large(BlobId, u64),
+}
+
+impl Contents<'_> {
+    /// The contents of these files, in this order; none of those that were not come to. What was taken is in the drive
+    /// when this returns, unless it is all or nothing.
+    ///
+    /// # Errors
+    /// When the drive cannot be written. A file that cannot be read is none: see [`Stored`].
+    pub fn store(
+        &self,
+        writer: Writer<'_>,
+        files: &[Wanted<'_>],
+    ) -> Result<Vec<Option<Stored>>, BlobError> {
+        let folder = Beneath::new(self.folder);
+        let group = Group {
+            contents: self,
+            writer,
+            folder: &folder,
+            small: HashMap::with_capacity(files.len().min(MAX_SMALL)),
+            done: 0,
+        };
+        std::thread::scope(|scope| {
+            let ahead = folder.as_ref().ok().and_then(|folder| Ahead::start(scope, folder, files));
+            group.store(files, ahead)
+        })
+    }
+}
+
+impl Group<'_> {
+    fn store(
+        mut self,
+        files: &[Wanted<'_>],
+        mut ahead: Option<Ahead>,
+    ) -> Result<Vec<Option<Stored>>, BlobError> {
+        let Contents { cancelled, all_or_nothing, .. } = *self.contents;
+        let mut stored: Vec<Option<Stored>> = files.iter().map(|_| None).collect();
+        let mut todo: Vec<usize> = (0..files.len()).collect();
+        for may_wait in [true, false] {
+            let mut later = Vec::new();
+            for at in todo {
+                if cancelled() {
+                    break;
+                }
+                let ready = ahead.as_mut().filter(|_| may_wait).and_then(Ahead::next);
+                stored[at] = self.take(&files[at], ready, may_wait)?;
+                match &stored[at] {
+                    None => later.push(at),
+                    Some(Stored::Secret | Stored::Unread(_)) if all_or_nothing => {
+                        return Ok(stored);
+                    }
+                    Some(_) => self.count(&files[at]),
+                }
+            }
+            if all_or_nothing && cancelled() {
+                return Ok(stored);
+            }
+            self.writer.flush()?;
+            todo = later;
+        }
+        Ok(stored)
+    }
+
+    fn count(&mut self, wanted: &Wanted<'_>) {
+        self.done += wanted.local.size();
+        (self.contents.progress)(self.done);
+    }
+
+    /// None if it was called off, or, if it `may_wait`, has to until the rest of the group is in the drive.
+    fn take(
+        &mut self,
+        wanted: &Wanted<'_>,
+        ready: Option<Ready>,
+        may_wait: bool,
+    ) -> Result<Option<Stored>, BlobError> {
+        if let Some(Ready { bytes, hash, seen }) = ready {
+            let id = self.store_small(bytes, hash, wanted.old)?;
+            return Ok(Some(Stored::Blob(id, wanted.local.look(), seen)));
+        }
+        match self.read(wanted, may_wait) {
+            Err(BlobError::Input(_)) if (self.contents.cancelled)() => Ok(None),
+            Err(BlobError::Input(error)) => Ok(Some(Stored::Unread(same(&error)))),
+            taken => taken,
+        }
+    }
+
+    fn read(&mut self, wanted: &Wanted<'_>, may_wait: bool) -> Result<Option<Stored>, BlobError> {
+        let mut earlier: Option<Earlier> = None;
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 && (self.contents.cancelled)() {
+                return Ok(None);
+            }
+            let folder = self.folder.as_ref().map_err(|error| input(same(error)))?;
+            let file = folder.open(&wanted.local.path).map_err(input)?;
+            // For a small one what it was when it was found is good enough, the first time.
+            let before = match attempt == 0 && wanted.local.size() <= BLOCK_SIZE {
+                true => wanted.local.look(),
+                false => Look::at(&file).map_err(input)?,
+            };
+            let seen = Seen::of(&before.stamp, wait_for_rest(&before, TICK + REST * attempt));
+            if before.size > BLOCK_SIZE {
+                let now = Look::at(&file).map_err(input)?;
+                // It is being written over, and not worth a long reading.
+                if now != before && now.size <= before.size {
+                    continue;
+                }
+            }
+            let whole = |id| Ok(Some(Stored::Blob(id, before, seen)));
+            let what = if before.size <= BLOCK_SIZE {
+                let bytes = read_small(&file, before.size).map_err(input)?;
+                if Look::at(&file).map_err(input)? == before {
+                    return match is_store_database(&bytes, &file) {
+                        true => Ok(Some(Stored::Secret)),
+                        false => {
+                            let hash = whole_hash(&bytes);
+                            whole(self.store_small(bytes, hash, wanted.old)?)
+                        }
+                    };
+                }
+                Part::Small(bytes)
+            } else {
+                let (old, size) = match &earlier {
+                    // Of one that grows, once no more than before: then they may agree.
+                    Some(Earlier { what: Part::Large(id, size), .. }) => {
+                        (Some(*id), if attempt == 2 { *size } else { before.size })
+                    }
+                    _ => (wanted.old, before.size),
+                };
+                let id = match self.store_large(&file, size, old, may_wait)? {
+                    Taken::Blob(id) => id,
+                    Taken::Secret => return Ok(Some(Stored::Secret)),
+                    Taken::Later => return Ok(None),
+                };
+                if size == before.size && Look::at(&file).map_err(input)? == before {
+                    return whole(id);
+                }
+                // The next reading is compared with it.
+                self.writer.flush()?;
+                Part::Large(id, size)
+            };
+            let now = Earlier { before, after: Look::at(&file).map_err(input)?, what };
+            if let Some(earlier) = earlier.filter(|earlier| earlier.is_confirmed_by(&now)) {
+                let id = match earlier.what {
+                    Part::Small(bytes) if is_store_database(&bytes, &file) => {
+                        return Ok(Some(Stored::Secret));
+                    }
+                    Part::Small(bytes) => {
+                        let hash = whole_hash(&bytes);
+                        self.store_small(bytes, hash, wanted.old)?
+                    }
+                    Part::Large(id, _) => id,
+                };
+                return Ok(Some(Stored::Blob(id, earlier.before, Seen::unsure(&before.stamp))));
+            }
+            earlier = Some(now);
+        }
+        Ok(Some(Stored::Unsteady))
+    }
+
+    /// The blob of a whole small file; see [`whole_hashes`].
+    fn store_small(
+        &mut self,
+        bytes: Bytes,
+        hash: Hash,
+        old: Option<BlobId>,
+    ) -> Result<BlobId, BlobError> {
+        let (ledger, print) = (self.contents.ledger, print_in(&hash));
+        if let Some(old) = old
+            && let Some(id) = self.update(&old, &mut Cursor::new(&bytes))?
+        {
+            if id != old {
+                ledger.note_content(&print, &id);
+            }
+            return Ok(id);
+        }
+        if bytes.is_empty() {
+            return self.writer.put_blocks([]);
+        }
+        if let Some(id) = self.small.get(&hash) {
+            return Ok(*id);
+        }
+        for id in ledger.contents(&print).unwrap_or_default() {
+            let size = bytes.len() as u64;
+            if self.is_committed(&id)
+                && self.is_content(&id, size, |buf, at| bytes.read_part(buf, at))
+            {
+                return Ok(id);
+            }
+        }
+        let id = match bytes.len() as u64 > BLOCK_SIZE {
+            true => self.writer.put(&bytes[..])?,
+            false => self.writer.put_blocks([bytes])?,
+        };
+        self.small.insert(hash, id);
+        ledger.note_content(&print, &id);
+        Ok(id)
+    }
+
+    /// The blob of the first `size` bytes of a large file.
+    fn store_large(
+        &mut self,
+        file: &File,
+        size: u64,
+        old: Option<BlobId>,
+        may_wait: bool,
+    ) -> Result<Taken, BlobError> {
+        let ledger = self.contents.ledger;
+        let begins = head(file, size).map_err(input)?;
+        if is_store_database(&begins, file) {
+            return Ok(Taken::Secret);
+        }
+        let mut content = Content { group: (self.contents, self.done), file, size, at: 0 };
+        if let Some(old) = old
+            && let Some(id) = self.update(&old, &mut content)?
+        {
+            if id != old
+                && let Ok(print) = print(file, begins, size)
+            {
+                ledger.note_content(&print, &id);
+            }
+            return Ok(Taken::Blob(id));
+        }
+        // A file that shrinks at this very moment has no print.
+        let print = print(file, begins, size).ok();
+        let alike = print.as_ref().map(|print| ledger.contents(print).unwrap_or_default());
+        let (here, coming): (Vec<_>, Vec<_>) =
+            alike.unwrap_or_default().into_iter().partition(|id| self.is_committed(id));
+        let equal = |id: &&BlobId| self.is_content(id, size, |buf, at| content.read_part(buf, at));
+        if let Some(id) = here.iter().find(equal) {
+            return Ok(Taken::Blob(*id));
+        }
+        if may_wait && !coming.is_empty() {
+            return Ok(Taken::Later);
+        }
+        content.at = 0;
+        let id = self.writer.put(&mut content)?;
+        if let Some(print) = &print {
+            ledger.note_content(print, &id);
+        }
+        Ok(Taken::Blob(id))
+    }
+
+    /// What the drive says of the old content may be damaged: then it is written anew.
+    fn update(
+        &mut self,
+        old: &BlobId,
+        content: &mut (impl Read + Seek),
+    ) -> Result<Option<BlobId>, BlobError> {
+        match self.writer.update(old, content) {
+            Err(BlobError::Damaged(_) | BlobError::MapVersion(_)) => Ok(None),
+            updated => updated,
+        }
+    }
+
+    fn is_committed(&self, id: &BlobId) -> bool {
+        id.block_end() <= self.contents.blobs.source().length()
+    }
+
+    /// Whether a blob, as far as it is here, has just these bytes; `read` fills a buffer from an offset on.
+    fn is_content(
+        &self,
+        id: &BlobId,
+        size: u64,
+        read: impl Fn(&mut [u8], u64) -> io::Result<usize>,
+    ) -> bool {
+        const STEP: u64 = 1 << 20;
+        let reader = self.contents.blobs.reader(*id, Some(size));
+        let mut buf = vec![0; STEP.min(size + 1) as usize];
+        let mut offset = 0;
+        loop {
+            let Ok(n) = read(&mut buf, offset) else { return false };
+            let Ok(Some(pieces)) = reader.read_local(offset, n.max(1)) else { return false };
+            if n == 0 {
+                return offset == reader.size() && pieces.is_empty();
+            }
+            let mut left = &buf[..n];
+            for piece in pieces {
+                let Some((head, tail)) = left.split_at_checked(piece.len()) else { return false };
+                if head != piece {
+                    return false;
+                }
+                left = tail;
+            }
+            if !left.is_empty() {
+                return false;
+            }
+            offset += n as u64;
+        }
+    }
+}
+
+impl Earlier {
+    /// Whether a file that does nothing but grow was read again and held the same: then it was no mixture. One that is
+    /// written over and over may look the same twice, and be one.
+    fn is_confirmed_by(&self, now: &Self) -> bool {
+        let looks = [&self.before, &self.after, &now.before, &now.after];
+        let one = looks.iter().all(|look| look.stamp.file == self.before.stamp.file);
+        let sizes = looks.map(|look| look.size);
+        let grows = sizes.is_sorted() && sizes[0] < sizes[3];
+        one && grows
+            && match (&self.what, &now.what) {
+                (Part::Small(then), Part::Small(now)) => now.starts_with(then),
+                (then, now) => then == now,
+            }
+    }
+}
+
+fn whole_hash(bytes: &Bytes) -> Hash {
+    whole_hashes(std::slice::from_ref(bytes))[0]
+}
+
+/// Waits until what was looked at has not changed for so long; the time by then, in nanoseconds since 1970.
+fn wait_for_rest(look: &Look, rest: Duration) -> i64 {
+    let rest = rest.as_nanos() as i64;
+    let now = now_ns();
+    match rest - now.saturating_sub(look.stamp.ctime_ns) {
+        left @ 1.. if left <= rest => {
+            std::thread::sleep(Duration::from_nanos(left as u64));
+            now_ns()
+        }
+        // It is older, or the clock of the filesystem is ahead.
+        _ => now,
+    }
+}
+
+pub fn now_ns() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i64
+}
+
+fn same(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(error.kind(), error.to_string()),
+    }
+}
+
+fn input(error: io::Error) -> BlobError {
+    BlobError::Input(Arc::new(error))
+}
+
+#[cfg(test)]
+mod tests;
