@@ -9,6 +9,7 @@ use super::target::resolve;
 use crate::node::ForgetError;
 use crate::share::ledger::Ledger;
 use std::io::{BufRead, IsTerminal, Write};
+use std::sync::Arc;
 
 /// Asks whether it is meant. Without a terminal to ask on, `--yes` must be given.
 pub fn confirm(args: &Forget) -> Result {
@@ -43,10 +44,14 @@ pub async fn run(args: Forget, cx: Context) -> Result {
         return Err(Failure::new(Exit::Usage, text));
     }
     let key = target.key;
-    let done = cx.node.forget(key).await.map_err(|error| {
+    // What was known of a folder that the drive followed is of use to nobody then.
+    let ledger = Ledger::new(cx.node.store().storage().clone(), key);
+    let also = Arc::new(move || ledger.removal());
+    let done = cx.node.forget(key, also, cx.cancel.cancelled()).await.map_err(|error| {
         let exit = match &error {
             ForgetError::Unknown => Exit::NotFound,
             ForgetError::InUse | ForgetError::Contents => Exit::Failed,
+            ForgetError::GivenUp => Exit::Interrupted,
             ForgetError::Node(_) => Exit::Store,
         };
         let hint = match &error {
@@ -55,8 +60,6 @@ pub async fn run(args: Forget, cx: Context) -> Result {
         };
         Failure::new(exit, format_args!("drive {key}: {error}{hint}"))
     })?;
-    // What was known of a folder that the drive followed is of use to nobody now.
-    Ledger::new(cx.node.store().storage().clone(), key).remove().or_exit(Exit::Store)?;
     if cx.out.json {
         cx.out.object(&serde_json::json!({
             "forgotten": key.to_string(), "names": done.names, "own": done.own,

@@ -6,7 +6,7 @@ use super::exit::{Exit, Fail, Failure, Result};
 use super::target::resolve_whole;
 use super::words::bytes;
 use crate::key::CoreKey;
-use crate::node::{Garbage, GcError, Keep};
+use crate::node::{Garbage, GcError, Keep, Survey};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -34,8 +34,9 @@ pub async fn run(args: Gc, cx: Context) -> Result {
         }
         (keys, failed) = (stored.keys, !stored.closed.is_empty());
     }
+    let mut survey = Survey::default();
     for key in keys {
-        match clear(&cx, key, keep, args.dry_run).await {
+        match clear(&cx, key, keep, args.dry_run, &mut survey).await {
             Ok(garbage) => {
                 freed += garbage.bytes;
                 // Of many drives only those are told that lose something, or would but for another.
@@ -51,6 +52,10 @@ pub async fn run(args: Gc, cx: Context) -> Result {
             Err(failure) => return Err(failure),
         }
     }
+    if all {
+        // Of a drive that was being made or removed when the machine stopped.
+        freed += cx.node.remove_strays(args.dry_run).await?;
+    }
     if !cx.out.json {
         let what = if args.dry_run { "would be freed" } else { "freed" };
         cx.out.pair(what, bytes(freed));
@@ -61,7 +66,13 @@ pub async fn run(args: Gc, cx: Context) -> Result {
     }
 }
 
-async fn clear(cx: &Context, key: CoreKey, keep: Keep, dry_run: bool) -> Result<Garbage> {
+async fn clear(
+    cx: &Context,
+    key: CoreKey,
+    keep: Keep,
+    dry_run: bool,
+    survey: &mut Survey,
+) -> Result<Garbage> {
     let failed = |error: GcError| {
         let exit = match &error {
             GcError::Core(_) | GcError::Node(_) => Exit::Store,
@@ -85,10 +96,10 @@ async fn clear(cx: &Context, key: CoreKey, keep: Keep, dry_run: bool) -> Result<
             format_args!("drive {key}: this store holds nothing of it"),
         ));
     };
-    let garbage = cx.node.garbage(&stored, keep, turn.as_ref()).await.map_err(failed)?;
+    let garbage = cx.node.garbage(&stored, keep, survey, turn.as_ref()).await.map_err(failed)?;
     // Also with nothing to clear: a run that was killed may have left space to free.
-    if let Some(blobs) = stored.blobs.filter(|_| !dry_run) {
-        cx.node.give_back(blobs, &garbage).await.or_exit(Exit::Store)?;
+    if let Some((blobs, turn)) = stored.blobs.zip(turn).filter(|_| !dry_run) {
+        cx.node.give_back(blobs, &garbage, turn).await.or_exit(Exit::Store)?;
     }
     Ok(garbage)
 }

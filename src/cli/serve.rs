@@ -249,6 +249,7 @@ async fn dispatch(command: Command, cx: Context) -> Result {
         Command::Share(args) => share::run(args, cx).await,
         Command::Put(args) => put::run(args, cx).await,
         Command::Rm(args) => rm::run(args, cx).await,
+        Command::Forget(args) => forget::run(args, cx).await,
         // It ends in no other way.
         Command::Seed(args) => tokio::select! {
             done = seed::run(args, cx) => done,
@@ -270,13 +271,13 @@ async fn run_quick(command: Command, cx: Context) -> Result {
         Command::Info(args) => info::run(args, cx).await,
         Command::Log(args) => history::run(args, cx).await,
         Command::Gc(args) => gc::run(args, cx).await,
-        Command::Forget(args) => forget::run(args, cx).await,
         Command::Status(args) => status::run(args, cx).await,
         Command::Mount(_)
         | Command::Share(_)
         | Command::Seed(_)
         | Command::Put(_)
         | Command::Rm(_)
+        | Command::Forget(_)
         | Command::Umount(_)
         | Command::Dht(_)
         | Command::Demo(_) => Err(Failure::new(Exit::Usage, "this command needs no store")),

@@ -66,7 +66,8 @@ pub async fn run(args: Share, cx: Context) -> Result {
     let root = SharedRoot { path: folder.clone(), identity };
     check_roles(&cx.node, &name, &root, args.replace)?;
     let secret = encryption_key(&args.secret)?;
-    let key = cx.node.create_drive(&name, secret).await?.key();
+    let db = cx.node.create_drive(&name, secret).await?;
+    let key = db.key();
     let writing = cx.node.claim_writing(key).ok_or_else(|| {
         let text = format!("{} is being shared already on this store", folder.display());
         Failure::new(Exit::Failed, text)
@@ -84,6 +85,8 @@ pub async fn run(args: Share, cx: Context) -> Result {
     // Watched before it is read, so that no change falls between the two.
     let follower = Follower::new(rules.clone());
     let live = cx.node.drive(key, secret, None, true).await?;
+    // From here on the use of the drive keeps it from being forgotten.
+    drop(db);
     let _looking = Looking::start(&cx.node, &cx.out, &live, None);
     let known = known.map(|root| root.identity);
     let shared = Shared {

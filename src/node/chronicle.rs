@@ -3,7 +3,7 @@
 //!
 //! One record per drive: version and time in seconds since 1970 (u64 each, little endian), oldest first.
 
-use crate::hyper::core::storage::{Durability, StorageError};
+use crate::hyper::core::storage::{Durability, Records, StorageError, Writes};
 use crate::hyper::session::CoreHandle;
 use crate::hyper::source::{BlockLog, BlockSource};
 use crate::hyper::store::Store;
@@ -52,8 +52,9 @@ pub fn seen(store: &Store, key: &CoreKey) -> Result<Vec<Seen>, StorageError> {
     Ok(record.chunks_exact(16).map(note).collect())
 }
 
-pub fn forget(store: &Store, key: &CoreKey) -> Result<(), StorageError> {
-    store.records().remove_record(&name(key))
+/// Adds to the writes that what is noted of a drive goes.
+pub fn forget(key: &CoreKey, writes: &mut Writes) {
+    Records::change(writes, &name(key), None);
 }
 
 /// Notes the present version of a drive, if it is a new one.

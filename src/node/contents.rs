@@ -15,6 +15,7 @@ use crate::hyper::session::CoreHandle;
 use crate::hyper::source::BlockSource;
 use crate::hyper::source::local::Local;
 use crate::key::{CoreKey, DiscoveryKey};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Block 0, if it is here and that of a drive.
@@ -41,6 +42,20 @@ pub(super) struct Sharers {
     pub owner: Option<CoreKey>,
     /// Why some core of the store could not be asked, if one could not. It is no owner of what has one.
     pub closed: Option<NodeError>,
+}
+
+/// Which core names which as its contents: of the whole store, by one look at all of it, so that a look at each drive
+/// of many needs no more. It is taken anew when a drive has been opened or closed since.
+#[derive(Default)]
+pub struct Survey {
+    /// Openings, ends of uses and closings before it; none if it was never taken.
+    uses: Option<u64>,
+    /// By the contents, the cores that name them, be they allowed to or not.
+    claims: BTreeMap<DiscoveryKey, BTreeSet<DiscoveryKey>>,
+    /// Cores whose header was here: what they name is what they name.
+    headers: BTreeSet<DiscoveryKey>,
+    /// Cores that could not be opened.
+    closed: Vec<DiscoveryKey>,
 }
 
 impl Node {
@@ -111,10 +126,21 @@ impl Node {
 
     /// The drives of the store that keep their contents in a core. One that cannot be opened ends nothing: what it may
     /// have named is for the caller to judge.
-    pub(super) async fn drives_in(&self, contents: &DiscoveryKey) -> Result<Sharers, NodeError> {
+    pub(super) async fn drives_in(
+        &self,
+        contents: &DiscoveryKey,
+        survey: &mut Survey,
+    ) -> Result<Sharers, NodeError> {
+        if survey.uses != Some(self.drives.uses_ever()) {
+            *survey = self.survey().await?;
+        }
+        let mut ids = survey.claims.get(contents).cloned().unwrap_or_default();
+        // What is open may have got its header since.
+        let open = self.open_drives().into_iter().map(|state| state.drive.db().discovery_key());
+        ids.extend(open.filter(|id| !survey.headers.contains(id)));
         let mut sharers = Sharers::default();
-        for id in self.store.records().cores()? {
-            let db = match self.stored(id).await {
+        for id in ids.iter().chain(&survey.closed) {
+            let db = match self.stored(*id).await {
                 Ok(Some(db)) => db,
                 Ok(None) => continue,
                 Err(error) => {
@@ -135,6 +161,25 @@ impl Node {
             sharers.drives.push(db);
         }
         Ok(sharers)
+    }
+
+    async fn survey(&self) -> Result<Survey, NodeError> {
+        let mut survey = Survey { uses: Some(self.drives.uses_ever()), ..Survey::default() };
+        for id in self.store.records().cores()? {
+            match self.stored(id).await {
+                Ok(Some(db)) => {
+                    if header(&db).await.is_some() {
+                        survey.headers.insert(id);
+                    }
+                    if let Some(contents) = claim(&db).await.and_then(|claim| claim.key()) {
+                        survey.claims.entry(contents.discovery_key()).or_default().insert(id);
+                    }
+                }
+                Ok(None) => {}
+                Err(_) => survey.closed.push(id),
+            }
+        }
+        Ok(survey)
     }
 
     /// A core of the store, opened on a thread that may wait for the disk.

@@ -67,7 +67,7 @@ struct Open {
     drives: BTreeMap<DriveId, Opened>,
     /// Joined topics, by the drive's key.
     topics: BTreeMap<CoreKey, JoinOptions>,
-    /// Counts openings and ends of uses, so that a timer knows whether it is still meant.
+    /// Counts openings, ends of uses and closings, so that a timer knows whether it is still meant.
     turns: u64,
 }
 
@@ -274,6 +274,7 @@ impl Drives {
             return;
         }
         let Some(opened) = open.drives.remove(&id) else { return };
+        open.turns += 1;
         self.settle(&mut open, id.0);
         drop(open);
         tracing::debug!(drive = %crate::key::short(&id.0.0), "closed: nobody uses it");
@@ -289,6 +290,11 @@ impl Drives {
                 drives.discovery.forget(Topic::from(id.0.discovery_key()));
             }
         });
+    }
+
+    /// Counts openings, ends of uses and closings.
+    pub fn uses_ever(&self) -> u64 {
+        lock(&self.open).turns
     }
 
     /// The drives that are open now.

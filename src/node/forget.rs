@@ -1,12 +1,16 @@
 //! Takes a drive out of the store, with its bytes and, where it is our own, its secret key.
+//!
+//! It is there or it is gone, wherever the process is killed: the records of both cores, the names and all notes go in
+//! one transaction, which also says whose files are to be deleted (`hyper::core::storage::removal`).
 
-use super::{NAMES, Node, NodeError, chronicle, on_disk};
-use crate::hyper::core::storage::Durability;
+use super::contents::Survey;
+use super::{Node, NodeError, on_disk};
+use crate::hyper::core::storage::{StorageError, Writes};
 use crate::key::{CoreKey, DiscoveryKey};
+use crate::lock::lock;
+use std::sync::Arc;
 use std::time::Duration;
-
-/// How often a name was given up, so that the key pair of the next drive called so is another one.
-const GENERATIONS: &str = "forgotten/";
+use tokio::time::Instant;
 
 /// How long a drive that nobody uses any more is waited for to close.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -29,71 +33,106 @@ pub enum ForgetError {
     InUse,
     #[error("it holds the contents of another drive of this store: forget that one first")]
     Contents,
+    #[error("nothing was removed")]
+    GivenUp,
     #[error(transparent)]
     Node(#[from] NodeError),
 }
 
+/// What goes with a drive.
+struct Doomed {
+    key: CoreKey,
+    cores: Vec<DiscoveryKey>,
+    own: bool,
+}
+
+/// What else goes with a drive, as it is when that is removed.
+pub type Also = Arc<dyn Fn() -> Result<Writes, StorageError> + Send + Sync>;
+
 impl Node {
     /// Removes both cores of a drive, its names and its notes. Of both only what no other drive of the
     /// store has, in whatever part: see `super::contents`.
-    pub async fn forget(&self, key: CoreKey) -> Result<Forgotten, ForgetError> {
-        if !self.drives.close_unused(key) {
-            return Err(ForgetError::InUse);
-        }
-        let stored = self.stored_drive(key).await?.ok_or(ForgetError::Unknown)?;
-        let own = stored.db.core().writable();
-        let db = stored.db.discovery_key();
-        if !self.is_only(key, &db).await? {
-            return Err(ForgetError::Contents);
-        }
-        let mut doomed = vec![db];
-        if let Some(blobs) = &stored.blobs
-            && self.is_only(key, &blobs.discovery_key()).await?
-        {
-            doomed.push(blobs.discovery_key());
-        }
-        drop(stored);
-        self.until_closed(&doomed).await?;
-        // The core of the names goes first, or nothing does: somebody may have opened the drive just now. A name that
-        // is left behind then is one of a drive that was forgotten; see `create_drive`.
-        if !self.removed(db).await? {
-            return Err(ForgetError::InUse);
-        }
-        let names: Vec<String> =
-            self.names()?.into_iter().filter(|(_, k)| *k == key).map(|(name, _)| name).collect();
-        for name in &names {
-            self.note_forgotten(name)?;
-            let record = format!("{NAMES}{name}");
-            self.store.records().remove_record(&record).map_err(NodeError::from)?;
-        }
-        chronicle::forget(&self.store, &key).map_err(NodeError::from)?;
-        for core in doomed.iter().filter(|core| **core != db) {
-            // Whoever opened it meanwhile is another look at all drives, and lets it go.
-            self.until_closed(&[*core]).await?;
-            if !self.removed(*core).await? {
+    ///
+    /// # Errors
+    /// Nothing was removed. [`ForgetError::GivenUp`] if `given_up` came before it began; it is not cut after that.
+    pub async fn forget(
+        self: &Arc<Self>,
+        key: CoreKey,
+        also: Also,
+        given_up: impl Future<Output = ()>,
+    ) -> Result<Forgotten, ForgetError> {
+        tokio::pin!(given_up);
+        let give_up = Instant::now() + CLOSING;
+        loop {
+            let doomed = tokio::select! {
+                doomed = self.doomed(key, give_up) => doomed?,
+                () = &mut given_up => return Err(ForgetError::GivenUp),
+            };
+            let (node, also) = (self.clone(), also.clone());
+            let removed = on_disk(move || node.remove(&doomed, &*also)).await?;
+            if let Some(forgotten) = removed {
+                return Ok(forgotten);
+            }
+            // Whoever opened it meanwhile may be another look at all drives, and lets it go.
+            if Instant::now() > give_up {
                 return Err(ForgetError::InUse);
             }
         }
-        Ok(Forgotten { names, own })
     }
 
-    /// Notes durably that a drive of this name was forgotten, so that the name never gives its key pair again.
-    pub(super) fn note_forgotten(&self, name: &str) -> Result<u64, NodeError> {
-        let next = self.generation(name)? + 1;
-        let record = format!("{GENERATIONS}{name}");
-        self.store.records().put_record(&record, &next.to_le_bytes(), Durability::Durable)?;
-        Ok(next)
+    /// What is to be removed, all of it closed.
+    async fn doomed(
+        self: &Arc<Self>,
+        key: CoreKey,
+        give_up: Instant,
+    ) -> Result<Doomed, ForgetError> {
+        if !self.drives.close_unused(key) {
+            return Err(ForgetError::InUse);
+        }
+        let Some(stored) = self.stored_drive(key).await? else {
+            // An older version of this program, killed while it forgot a drive, may have left the name.
+            let named = self.names()?.iter().any(|(_, named)| *named == key);
+            let doomed = Doomed { key, cores: Vec::new(), own: true };
+            return if named { Ok(doomed) } else { Err(ForgetError::Unknown) };
+        };
+        let own = stored.db.core().writable();
+        let db = stored.db.discovery_key();
+        let mut survey = Survey::default();
+        if !self.is_only(key, &db, &mut survey).await? {
+            return Err(ForgetError::Contents);
+        }
+        let mut cores = vec![db];
+        if let Some(blobs) = &stored.blobs
+            && self.is_only(key, &blobs.discovery_key(), &mut survey).await?
+        {
+            cores.push(blobs.discovery_key());
+        }
+        drop(stored);
+        self.until_closed(&cores, give_up).await?;
+        Ok(Doomed { key, cores, own })
     }
 
-    /// How many drives of this name were forgotten.
-    pub(super) fn generation(&self, name: &str) -> Result<u64, NodeError> {
-        let record = self.store.records().get_record(&format!("{GENERATIONS}{name}"))?;
-        Ok(record.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes))
+    /// None if somebody has opened some of it.
+    fn remove(
+        &self,
+        doomed: &Doomed,
+        also: &dyn Fn() -> Result<Writes, StorageError>,
+    ) -> Result<Option<Forgotten>, NodeError> {
+        let _names = lock(&self.names);
+        let mut writes = also()?;
+        let names = self.give_up_names(doomed.key, &mut writes)?;
+        let removed = self.store.remove(&doomed.cores, writes)?;
+        Ok(removed.then_some(Forgotten { names, own: doomed.own }))
     }
 
     /// Whether no other drive of the store has its contents in this core: a header may name any.
-    async fn is_only(&self, key: CoreKey, core: &DiscoveryKey) -> Result<bool, NodeError> {
-        let sharers = self.drives_in(core).await?;
+    async fn is_only(
+        &self,
+        key: CoreKey,
+        core: &DiscoveryKey,
+        survey: &mut Survey,
+    ) -> Result<bool, NodeError> {
+        let sharers = self.drives_in(core, survey).await?;
         if sharers.drives.iter().any(|drive| drive.key() != key) {
             return Ok(false);
         }
@@ -107,14 +146,11 @@ impl Node {
         }
     }
 
-    /// Takes a core out of the store; false if it is open. The files of a large one take a while to delete.
-    async fn removed(&self, core: DiscoveryKey) -> Result<bool, NodeError> {
-        let store = self.store.clone();
-        on_disk(move || Ok(store.remove(&core)?)).await
-    }
-
-    async fn until_closed(&self, cores: &[DiscoveryKey]) -> Result<(), ForgetError> {
-        let give_up = tokio::time::Instant::now() + CLOSING;
+    async fn until_closed(
+        &self,
+        cores: &[DiscoveryKey],
+        give_up: Instant,
+    ) -> Result<(), ForgetError> {
         loop {
             self.store.close_unused();
             let open = self.store.handles();
@@ -122,10 +158,14 @@ impl Node {
                 return Ok(());
             }
             drop(open);
-            if tokio::time::Instant::now() > give_up {
+            if Instant::now() > give_up {
                 return Err(ForgetError::InUse);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }
+
+#[cfg(test)]
+#[path = "forget/tests.rs"]
+pub(super) mod tests;

@@ -11,9 +11,8 @@
 //! `super::contents`.
 
 use super::chronicle::{self, Seen};
-use super::claims::Clearing;
-use super::contents::{Sharers, header};
-use super::{Node, NodeError};
+use super::contents::{Sharers, Survey, header};
+use super::{Clearing, Node, NodeError, on_disk};
 use crate::hyper::bee::BeeError;
 use crate::hyper::blobs::BlobError;
 use crate::hyper::core::CoreError;
@@ -158,6 +157,7 @@ impl Node {
         &self,
         stored: &StoredDrive,
         keep: Keep,
+        survey: &mut Survey,
         alone: Option<&Clearing>,
     ) -> Result<Garbage, GcError> {
         let Some(blobs) = &stored.blobs else { return Ok(Garbage::default()) };
@@ -169,7 +169,7 @@ impl Node {
         let written = alone.is_none() || !stored.db.core().writable();
         let mut growing = followed && written;
         let mut held_by = Vec::new();
-        for other in self.others(&stored.db, blobs).await? {
+        for other in self.others(&stored.db, blobs, survey).await? {
             let by = other.key();
             let needs = self.needs(&other, blobs, keep).await;
             let needs = needs.map_err(|why| GcError::HeldBy { by, why: Box::new(why) })?;
@@ -199,8 +199,10 @@ impl Node {
         &self,
         db: &CoreHandle,
         blobs: &CoreHandle,
+        survey: &mut Survey,
     ) -> Result<Vec<CoreHandle>, GcError> {
-        let Sharers { mut drives, owner, closed } = self.drives_in(&blobs.discovery_key()).await?;
+        let sharers = self.drives_in(&blobs.discovery_key(), survey).await?;
+        let Sharers { mut drives, owner, closed } = sharers;
         drives.retain(|other| other.key() != db.key());
         match (owner, closed) {
             (Some(owner), _) => {
@@ -282,13 +284,20 @@ impl Node {
     }
 
     /// Gives the blocks back, and what an earlier run that was killed left; tells peers that they are not here any
-    /// more.
+    /// more. The turn is had until that is done, whether or not somebody waits for it: else who writes next could
+    /// name what is about to go.
     ///
     /// # Errors
     /// Where the space of some could not be freed all the others are.
-    pub async fn give_back(&self, blobs: CoreHandle, garbage: &Garbage) -> Result<u64, CoreError> {
+    pub async fn give_back(
+        &self,
+        blobs: CoreHandle,
+        garbage: &Garbage,
+        turn: Clearing,
+    ) -> Result<u64, CoreError> {
         let blocks = garbage.blocks.clone();
         let work = move || {
+            let _turn = turn;
             let cleared = blobs.core().forget_blocks(&blocks)?;
             // They are gone, whatever becomes of their space.
             blocks.into_iter().for_each(|run| blobs.announce_cleared(run));
@@ -296,6 +305,14 @@ impl Node {
         };
         let cleared = tokio::task::spawn_blocking(work).await;
         cleared.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+}
+
+impl Node {
+    /// Deletes files of cores that the store knows nothing of. Returns their bytes; with `only_look` they stay.
+    pub async fn remove_strays(&self, only_look: bool) -> Result<u64, NodeError> {
+        let store = self.store.clone();
+        on_disk(move || Ok(store.remove_strays(only_look)?)).await
     }
 }
 

@@ -16,24 +16,26 @@ mod drives;
 mod forget;
 mod gc;
 mod names;
+mod naming;
 mod offenders;
 mod pump;
 mod ties;
 mod writer;
 
 pub use chronicle::{Seen, last_until, out_of_order};
+pub use contents::Survey;
 pub use drives::{DriveState, DriveUse, Purpose};
 pub use forget::{ForgetError, Forgotten};
 pub use gc::{Garbage, GcError, Keep, StoredDrive, StoredDrives};
 
 use crate::crypto::KeyPair;
 use crate::hyper::cache::BlockCache;
-use crate::hyper::core::storage::{self, StorageError};
-use crate::hyper::core::{CoreError, storage::Durability};
+use crate::hyper::core::CoreError;
+use crate::hyper::core::storage::{self, Storage, StorageError};
 use crate::hyper::drive::{LiveDrive, LiveError};
 use crate::hyper::replication::PeerInfo;
-use crate::hyper::session::{CoreHandle, Patience};
-use crate::hyper::store::{Namespace, Store};
+use crate::hyper::session::Patience;
+use crate::hyper::store::Store;
 use crate::key::{CoreKey, DiscoveryKey, Topic};
 use crate::lock::lock;
 use crate::swarm::driver::{BootstrapNode, Network, NetworkConfig, NetworkHandle};
@@ -118,9 +120,6 @@ impl From<StorageError> for NodeError {
     }
 }
 
-/// Record of a drive's local name: `drive/NAME` holds its key.
-const NAMES: &str = "drive/";
-
 pub struct Node {
     config: NodeConfig,
     store: Arc<Store>,
@@ -131,6 +130,8 @@ pub struct Node {
     offline: Mutex<Option<Offline>>,
     online: OnceCell<Online>,
     mounts: Mutex<BTreeMap<PathBuf, CoreKey>>,
+    /// Held by who looks at names and then changes them.
+    names: Mutex<()>,
     claims: Claims,
     turns: Turns,
     flusher: JoinHandle<()>,
@@ -152,8 +153,18 @@ struct Online {
 impl Node {
     /// Opens the store.
     pub async fn start(config: NodeConfig) -> Result<Arc<Self>, NodeError> {
+        let path = &config.store;
+        let storage = storage::open_disk(path)
+            .map_err(|error| NodeError::Store { path: path.clone(), source: error.into() })?;
+        Self::start_on(storage, config).await
+    }
+
+    /// The same on a storage that is open.
+    async fn start_on(
+        storage: Arc<dyn Storage>,
+        config: NodeConfig,
+    ) -> Result<Arc<Self>, NodeError> {
         let failed = |source| NodeError::Store { path: config.store.clone(), source };
-        let storage = storage::open_disk(&config.store).map_err(|e| failed(e.into()))?;
         if config.trust_store {
             storage.settle_doubt();
         }
@@ -176,6 +187,7 @@ impl Node {
             offline: Mutex::new(Some(offline)),
             online: OnceCell::new(),
             mounts: Mutex::default(),
+            names: Mutex::default(),
             claims: Claims::default(),
             turns: Turns::default(),
             flusher,
@@ -285,43 +297,6 @@ impl Node {
         self.open_drive((key, at), secret, Purpose::Local).await
     }
 
-    /// The drive with this local name.
-    pub fn drive_named(&self, name: &str) -> Result<Option<CoreKey>, NodeError> {
-        let record = self.store.records().get_record(&format!("{NAMES}{name}"))?;
-        Ok(record.and_then(|key| key.try_into().ok()).map(CoreKey))
-    }
-
-    /// The drive that this store writes under `name`; made if there is none.
-    pub async fn create_drive(
-        self: &Arc<Self>,
-        name: &str,
-        secret: Option<[u8; 32]>,
-    ) -> Result<CoreHandle, NodeError> {
-        let (node, name) = (self.clone(), name.to_string());
-        on_disk(move || node.make_drive(&name, secret)).await
-    }
-
-    fn make_drive(&self, name: &str, secret: Option<[u8; 32]>) -> Result<CoreHandle, NodeError> {
-        let mut space = Namespace::ROOT.child(name.as_bytes());
-        // The key pair follows from the name. One that was forgotten must not come back with an empty log: its
-        // readers have another.
-        let gone = match self.drive_named(name)? {
-            Some(key) => self.store.stored(&key.discovery_key())?.is_none(),
-            None => false,
-        };
-        // A name without its drive: forgetting it was interrupted.
-        let generation = if gone { self.note_forgotten(name)? } else { self.generation(name)? };
-        match generation {
-            0 => {}
-            generation => space = space.child(&generation.to_le_bytes()),
-        }
-        let db = self.store.named(&space, "db", None)?;
-        crate::hyper::drive::fix_key(&self.store, &db, secret)?;
-        let record = format!("{NAMES}{name}");
-        self.store.records().put_record(&record, &db.key().0, Durability::Durable)?;
-        Ok(db)
-    }
-
     /// Makes the caller the one that brings a drive up to a folder, until the claim is dropped; none if it has one.
     pub fn claim_writing(&self, key: CoreKey) -> Option<Writing> {
         self.claims.claim(key)
@@ -336,16 +311,6 @@ impl Node {
     /// To be had while a drive is looked through and cleared; none if it is being written and goes on to be.
     pub async fn turn_to_clear(&self, key: CoreKey) -> Option<Clearing> {
         self.turns.clear(key, claims::PATIENCE).await
-    }
-
-    /// Names of the drives of this store, with their keys.
-    pub fn names(&self) -> Result<Vec<(String, CoreKey)>, NodeError> {
-        let records = self.store.records().records(NAMES)?;
-        let named = records.into_iter().filter_map(|(name, key)| {
-            let name = name.strip_prefix(NAMES).unwrap_or(&name).to_string();
-            Some((name, CoreKey(key.try_into().ok()?)))
-        });
-        Ok(named.collect())
     }
 
     /// When versions of a drive were first here, as far as that was noted.
@@ -432,6 +397,7 @@ async fn flush_now_and_then(store: Arc<Store>) {
         let store = store.clone();
         let work = move || {
             let flushed = store.flush();
+            store.storage().sync_witness();
             store.close_unused();
             flushed
         };

@@ -1,5 +1,6 @@
 //! What a node lets go of when nobody uses it any more.
 
+use super::forget::tests::forget;
 use super::*;
 use std::time::Instant;
 
@@ -117,7 +118,8 @@ async fn what_is_about_to_be_named_is_no_garbage_while_the_drive_is_in_use() {
     assert_eq!(used.blobs().unwrap().length(), 2);
     let garbage = async || {
         let stored = node.stored_drive(key).await.unwrap().unwrap();
-        node.garbage(&stored, Keep::Newest(1), None).await.unwrap().blocks
+        let mut survey = Survey::default();
+        node.garbage(&stored, Keep::Newest(1), &mut survey, None).await.unwrap().blocks
     };
     let only = std::slice::from_ref(&(1..2));
     assert_eq!(garbage().await, []);
@@ -125,7 +127,10 @@ async fn what_is_about_to_be_named_is_no_garbage_while_the_drive_is_in_use() {
     {
         let alone = node.turn_to_clear(key).await.unwrap();
         let stored = node.stored_drive(key).await.unwrap().unwrap();
-        let all = node.garbage(&stored, Keep::Newest(1), Some(&alone)).await.unwrap();
+        let all = node
+            .garbage(&stored, Keep::Newest(1), &mut Survey::default(), Some(&alone))
+            .await
+            .unwrap();
         assert_eq!(all.blocks, only);
     }
     drop((drive, used));
@@ -145,7 +150,7 @@ async fn a_drive_that_was_used_without_a_network_is_let_go_like_any_other() {
     drive.put(&path, &b"the file"[..], Default::default()).unwrap();
     drop((drive, used));
     // What it wished of peers who were never looked for holds nothing.
-    node.forget(key).await.unwrap();
+    forget(&node, key).await.unwrap();
     assert!(node.store().handles().is_empty());
     // The network finds what stands.
     let key = node.create_drive("other", None).await.unwrap().key();

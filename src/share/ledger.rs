@@ -157,14 +157,14 @@ impl Ledger {
         Ok(records.into_iter().filter_map(root).collect())
     }
 
-    /// Removes all records of the drive.
-    pub fn remove(&self) -> Result<()> {
+    /// What removes all records of the drive.
+    pub fn removal(&self) -> Result<Writes> {
         let mut writes = Writes::default();
         for (key, _) in self.storage.scan(Table::Records, &[SHARE, &self.key.0[..8]].concat())? {
             writes.delete(Table::Records, key);
         }
         writes.delete(Table::Records, root_key(&self.key));
-        self.storage.commit(writes, &[], Durability::Durable)
+        Ok(writes)
     }
 
     pub fn seen(&self, path: &DrivePath) -> Result<Option<Seen>> {

@@ -143,6 +143,36 @@ fn who_vouches_for_a_copy_may_come_later_than_its_owner() {
     stop(serving);
 }
 
+/// The database alone, written over the one of a process that was killed.
+#[test]
+fn an_older_database_put_back_after_a_kill_is_a_copy() {
+    let lab = Lab::new();
+    let key = create(&lab, "notes");
+    assert_eq!(put(&lab, &key, "a", &[]).code, 0);
+    let (database, backup) = (lab.path("alice").join("store.redb"), lab.path("old.redb"));
+    fs::copy(&database, &backup).unwrap();
+    let mut serving = owner(&lab, "alice", &["seed", &key]);
+    assert_eq!(put(&lab, &key, "b", &[]).code, 0);
+    serving.signal(Signal::SIGKILL);
+    serving.wait(SOON);
+    // In place, without its times.
+    fs::write(&database, fs::read(&backup).unwrap()).unwrap();
+    let refused = put(&lab, &key, "c", &[]);
+    assert_ne!(refused.code, 0, "{}", refused.stderr);
+    assert!(refused.stderr.contains("--trust-store"), "{}", refused.stderr);
+
+    // Without that a kill is none of its business.
+    let lab = Lab::new();
+    let key = create(&lab, "notes");
+    for name in ["a", "b", "c"] {
+        let mut serving = owner(&lab, "alice", &["seed", &key]);
+        assert_eq!(put(&lab, &key, name, &[]).code, 0);
+        serving.signal(Signal::SIGKILL);
+        serving.wait(SOON);
+    }
+    assert_eq!(lab.run("alice", &["ls", &key]).text(), "a\nb\nc\n");
+}
+
 #[test]
 fn a_backup_put_back_over_the_store_is_a_copy() {
     let lab = Lab::new();

@@ -30,6 +30,7 @@ pub mod encryption;
 mod error;
 mod follow;
 mod history;
+mod life;
 pub mod manifest;
 pub mod message;
 pub mod multisig;
@@ -67,12 +68,12 @@ use bytes::Bytes;
 use encryption::BlockCipher;
 use manifest::Manifest;
 use nodes::{NodeStore, View};
-use record::{Identity, damaged, decode_head};
+use record::Identity;
 use std::cell::Cell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use storage::{CoreFiles, Table, Writes};
+use storage::CoreFiles;
 use tree::{Head, SeekResult, SpanCursor};
 use verifier::Verifier;
 
@@ -152,143 +153,6 @@ pub struct Core {
 struct Dirty {
     identity: bool,
     head: bool,
-}
-
-impl Core {
-    /// Opens a core that the store has. No file is opened before it is needed.
-    pub fn open(storage: &Arc<dyn Storage>, core: &DiscoveryKey) -> Result<Option<Core>> {
-        let Some(bytes) = storage.get(Table::Cores, core.as_bytes())? else { return Ok(None) };
-        let identity = Identity::decode(&bytes).map_err(|e| damaged(Table::Cores, core, e))?;
-        let mut core = Core::new(storage, identity);
-        core.load()?;
-        core.doubt = core.inherited_doubt()?;
-        Ok(Some(core))
-    }
-
-    /// Makes a core, or opens the one that is there and adds what was unknown about it. With a key pair this is
-    /// durable, since the keys of what is published must not be lost.
-    ///
-    /// # Errors
-    /// [`CoreError::NotTheKey`] if the manifest or the key pair belongs to another core.
-    pub fn create(storage: &Arc<dyn Storage>, options: CreateOptions) -> Result<Core> {
-        let existing = Core::open(storage, &options.key.discovery_key())?;
-        let new = existing.is_none();
-        let mut core = existing.unwrap_or_else(|| {
-            let key = options.key;
-            let none = Identity { key, verifier: None, key_pair: None, secrecy: Secrecy::Unknown };
-            Core::new(storage, none)
-        });
-        core.dirty = Dirty { identity: new, head: new };
-        core.learn(options)?;
-        core.doubt = core.inherited_doubt()?;
-        let durability = match core.dirty.identity && core.writable {
-            true => Durability::Durable,
-            false => Durability::Buffered,
-        };
-        if core.dirty.identity {
-            core.flush(durability)?;
-        }
-        Ok(core)
-    }
-
-    /// Deletes a core from the store. No instance of it may be open.
-    pub fn remove(storage: &Arc<dyn Storage>, core: &DiscoveryKey) -> Result<()> {
-        let mut writes = Writes::default();
-        writes.delete(Table::Cores, *core.as_bytes());
-        writes.delete(Table::Heads, *core.as_bytes());
-        for (key, _) in storage.scan(Table::Bits, core.as_bytes())? {
-            writes.delete(Table::Bits, key);
-        }
-        writes.delete(Table::Records, writer::trusted_record(core));
-        storage.commit(writes, &[], Durability::Durable)?;
-        Ok(storage.remove_files(core)?)
-    }
-
-    fn new(storage: &Arc<dyn Storage>, identity: Identity) -> Core {
-        let discovery_key = identity.key.discovery_key();
-        let files = storage.files(&discovery_key);
-        let mut core = Core {
-            storage: storage.clone(),
-            nodes: NodeStore::new(storage.clone(), files.clone()),
-            files,
-            discovery_key,
-            identity,
-            writable: false,
-            cipher: None,
-            head: Head::default(),
-            bits: Bitfield::default(),
-            session: storage.session().current,
-            dirty: Dirty::default(),
-            cursor: Cell::default(),
-            next_write: None,
-            generation: Arc::default(),
-            appending: Arc::default(),
-            following: false,
-            claimed: Arc::default(),
-            doubt: None,
-            outgrown: false,
-            commits: 0,
-        };
-        core.derive();
-        core
-    }
-
-    /// Reads head and bits.
-    fn load(&mut self) -> Result<()> {
-        let core = self.discovery_key;
-        if let Some(bytes) = self.storage.get(Table::Heads, core.as_bytes())? {
-            let read = decode_head(&bytes).map_err(|e| damaged(Table::Heads, &core, e))?;
-            (self.head, self.session) = read;
-        }
-        for (key, page) in self.storage.scan(Table::Bits, core.as_bytes())? {
-            let number = key.last_chunk().map_or(u64::MAX, |n| u64::from_be_bytes(*n));
-            let read = self.bits.decode_page(number, &page);
-            read.map_err(|e| damaged(Table::Bits, &core, e))?;
-        }
-        if self.session <= self.storage.session().unclean {
-            self.scrub()?;
-        }
-        Ok(())
-    }
-
-    /// Adds what the options know and we do not.
-    ///
-    /// # Errors
-    /// What is known already contradicts them; nothing has changed then.
-    pub fn learn(&mut self, options: CreateOptions) -> Result<()> {
-        let mut identity = self.identity.clone();
-        if let Some(manifest) = &options.manifest {
-            let verifier = Verifier::new(&identity.key, manifest);
-            let verifier = verifier.ok_or(CoreError::NotTheKey("manifest"))?;
-            identity.verifier.get_or_insert(verifier);
-        }
-        if let Some(pair) = options.key_pair {
-            if identity.verifier.is_none() {
-                let single = Manifest::single(pair.public());
-                let verifier = Verifier::new(&identity.key, &single);
-                identity.verifier = Some(verifier.ok_or(CoreError::NotTheKey("key pair"))?);
-            }
-            let manifest = identity.verifier.as_ref().map(Verifier::manifest);
-            let signers = manifest.map(|m| m.signers.as_slice()).unwrap_or_default();
-            if signers.iter().all(|signer| signer.public_key != pair.public()) {
-                return Err(CoreError::NotTheKey("key pair"));
-            }
-            identity.key_pair.get_or_insert(pair);
-        }
-        if options.encryption_key.is_some() {
-            // Blocks that were read as they are have been given to somebody already.
-            if self.head.length > 0 && self.identity.secrecy == Secrecy::Unknown {
-                return Err(CoreError::Unencrypted);
-            }
-            identity.secrecy = self.admit(Secrecy::Known(options.encryption_key))?;
-        }
-        self.dirty.identity |= identity.verifier.is_some() != self.identity.verifier.is_some()
-            || identity.key_pair.is_some() != self.identity.key_pair.is_some()
-            || identity.secrecy != self.identity.secrecy;
-        self.identity = identity;
-        self.derive();
-        Ok(())
-    }
 }
 
 /// What a core is and has.

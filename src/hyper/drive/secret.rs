@@ -9,6 +9,7 @@ use crate::hyper::bee::{Header, PROTOCOL};
 use crate::hyper::core::{Core, CoreError, Secrecy};
 use crate::hyper::session::CoreHandle;
 use crate::hyper::store::Store;
+use crate::key::CoreKey;
 
 /// Fixes what a new drive of ours is encrypted with, or that it is not, for as long as it lives. One that has been
 /// made before keeps what it has; another key is an error.
@@ -122,14 +123,17 @@ pub(super) fn contents(
         (pair, core.encryption_key().copied())
     };
     match (found, pair) {
-        (Some(BlobsCore::Derived(_, manifest)), Some(pair)) => {
-            Ok(store.signed(manifest, pair, key)?)
+        (Some(BlobsCore::Derived(derived, manifest)), Some(pair)) => {
+            // Where there are names there have been contents: an empty log must not go on from others' copies. What was
+            // made to be read stays what it is as well, see `Core::learn`.
+            let begins =
+                db.core().length() == 0 && store.stored(&derived.discovery_key())?.is_none();
+            match begins || store.writes(&derived)? {
+                true => Ok(store.signed(manifest, pair, key)?),
+                false => derived_contents(store, derived, key),
+            }
         }
-        (Some(BlobsCore::Derived(derived, _)), None) => {
-            let blobs = store.by_key(derived, None)?;
-            store.say_secrecy(&blobs, Secrecy::Known(key))?;
-            Ok(blobs)
-        }
+        (Some(BlobsCore::Derived(derived, _)), None) => derived_contents(store, derived, key),
         (Some(BlobsCore::Known(named)), _) => {
             if named == db.key() || store.writes(&named)? {
                 return Err(DriveError::ForeignContents.into());
@@ -141,6 +145,16 @@ pub(super) fn contents(
         }
         (Some(BlobsCore::Named(_)) | None, _) => Err(DriveError::ContentKey.into()),
     }
+}
+
+fn derived_contents(
+    store: &Store,
+    derived: CoreKey,
+    key: Option<[u8; 32]>,
+) -> Result<CoreHandle, LiveError> {
+    let blobs = store.by_key(derived, None)?;
+    store.say_secrecy(&blobs, Secrecy::Known(key))?;
+    Ok(blobs)
 }
 
 /// Opens the core of the contents of a drive that cannot be read, as it is stored: to hold and serve it. None where

@@ -81,6 +81,10 @@ mod tests {
         fn remove_file(&self, core: &DiscoveryKey, kind: FileKind) -> StorageResult<()> {
             self.memory.remove_file(core, kind)
         }
+
+        fn cores_with_files(&self) -> StorageResult<Vec<(DiscoveryKey, u64)>> {
+            self.memory.cores_with_files()
+        }
     }
 
     fn shared(core: Core) -> SharedCore {

@@ -10,7 +10,7 @@ pub mod names;
 
 use super::cache::BlockCache;
 use super::core::manifest::Manifest;
-use super::core::storage::{Records, Storage};
+use super::core::storage::{Records, Storage, Writes};
 use super::core::{Core, CoreError, CreateOptions, Secrecy, SharedCore};
 use super::session::{CoreHandle, Patience, Wish};
 use crate::crypto::KeyPair;
@@ -186,14 +186,51 @@ impl Store {
         });
     }
 
-    /// Deletes a core with its bytes. False if it is open.
-    pub fn remove(&self, id: &DiscoveryKey) -> Result<bool, CoreError> {
-        // Under the lock, so that nobody opens it meanwhile.
+    /// Makes cores of which the store has nothing yet, and `writes`: all or nothing, durably. None if it has something
+    /// of one.
+    pub fn create(
+        &self,
+        all: Vec<(CreateOptions, Secrecy)>,
+        writes: Writes,
+    ) -> Result<Option<Vec<CoreHandle>>, CoreError> {
+        // Under the lock, so that nobody makes one meanwhile.
+        let mut open = self.lock();
+        for (options, _) in &all {
+            let id = options.key.discovery_key();
+            if open.contains_key(&id) || Core::is_stored(&self.storage, &id)? {
+                return Ok(None);
+            }
+        }
+        let cores = Core::create_all(&self.storage, all, writes)?;
+        Ok(Some(cores.into_iter().map(|core| self.keep(&mut open, core)).collect()))
+    }
+
+    /// Deletes cores with their bytes, and makes `writes`: all or nothing, durably. False if one is open.
+    pub fn remove(&self, ids: &[DiscoveryKey], writes: Writes) -> Result<bool, CoreError> {
+        // Under the lock, so that nobody opens one meanwhile.
         let open = self.lock();
-        if open.contains_key(id) {
+        if ids.iter().any(|id| open.contains_key(id)) {
             return Ok(false);
         }
-        Core::remove(&self.storage, id).map(|()| true)
+        Core::remove_all(&self.storage, ids, writes).map(|()| true)
+    }
+
+    /// Deletes files that no core has a record of: of cores that an end came before, or an older version of this
+    /// program left. Returns their bytes; with `only_look` they stay.
+    pub fn remove_strays(&self, only_look: bool) -> Result<u64, CoreError> {
+        let mut freed = 0;
+        for (id, bytes) in self.storage.cores_with_files()? {
+            // Under the lock, so that nobody makes the core meanwhile.
+            let open = self.lock();
+            if open.contains_key(&id) || Core::is_stored(&self.storage, &id)? {
+                continue;
+            }
+            if !only_look {
+                self.storage.remove_files(&id)?;
+            }
+            freed += bytes;
+        }
+        Ok(freed)
     }
 
     fn flush_core(handle: &CoreHandle) -> Result<(), CoreError> {

@@ -48,6 +48,10 @@ impl Medium for Counting {
     fn remove_file(&self, core: &DiscoveryKey, kind: FileKind) -> storage::Result<()> {
         self.inner.remove_file(core, kind)
     }
+
+    fn cores_with_files(&self) -> storage::Result<Vec<(DiscoveryKey, u64)>> {
+        self.inner.cores_with_files()
+    }
 }
 
 struct CountedFile {

@@ -67,11 +67,11 @@ fn what_was_noted_comes_back_and_each_drive_has_its_own() {
 
     other.note(&path("/a"), seen);
     other.write().unwrap();
-    again.remove().unwrap();
+    storage.commit(again.removal().unwrap(), &[], Durability::Durable).unwrap();
     let again = Ledger::new(storage.clone(), CoreKey([1; 32]));
     assert_eq!((again.seen(&path("/a")).unwrap(), again.root().unwrap()), (None, None));
     assert_eq!(other.seen(&path("/a")).unwrap(), Some(seen));
-    other.remove().unwrap();
+    storage.commit(other.removal().unwrap(), &[], Durability::Durable).unwrap();
     assert!(storage.scan(Table::Records, b"").unwrap().is_empty());
 }
 

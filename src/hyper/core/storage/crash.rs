@@ -7,7 +7,7 @@
 //! not synced, any subset, each possibly torn at a sector. [`CrashMedium::after_kill`] keeps all changes to
 //! files, as the page cache does when only the process dies.
 
-use super::memory::{MemoryRecords, SparseBytes};
+use super::memory::{MemoryRecords, SparseBytes, sum_by_core};
 use super::{FileKind, Medium, RawFile, Result, StorageError, Table, Writes};
 use crate::key::DiscoveryKey;
 use crate::lock::lock;
@@ -187,8 +187,18 @@ impl Medium for CrashMedium {
     }
 
     fn remove_file(&self, core: &DiscoveryKey, kind: FileKind) -> Result<()> {
-        lock(&self.0).files.remove(&(*core, kind));
+        let mut inner = lock(&self.0);
+        if !inner.step() {
+            return Err(StorageError::io("remove", "a simulated file", stopped()));
+        }
+        inner.files.remove(&(*core, kind));
         Ok(())
+    }
+
+    fn cores_with_files(&self) -> Result<Vec<(DiscoveryKey, u64)>> {
+        let inner = lock(&self.0);
+        let bytes = inner.files.iter().map(|((core, _), file)| (*core, file.live.bytes()));
+        Ok(sum_by_core(bytes))
     }
 }
 
@@ -312,6 +322,27 @@ mod tests {
         let keys: Vec<u8> =
             store.scan(Table::Records, b"").unwrap().iter().map(|(key, _)| key[0]).collect();
         assert_eq!(keys, [1, 2, 4]);
+    }
+
+    #[test]
+    fn a_store_that_was_killed_is_read_on_a_full_disk_and_copies_do_not_come_back() {
+        let medium = CrashMedium::default();
+        let store = Staged::new(medium.clone()).unwrap();
+        put(&store, 1, Durability::Durable).unwrap();
+        let after = medium.after_kill();
+        assert!(!after.scan(Table::Redo, b"").unwrap().is_empty());
+        after.set_full(true);
+        let store = Staged::new(after.clone()).unwrap();
+        let mut buf = [0; 1000];
+        assert_eq!(store.files(&DK).blocks.read_at(1000, &mut buf).unwrap(), 1000);
+        assert_eq!(buf, [1; 1000]);
+        after.set_full(false);
+        put(&store, 2, Durability::Durable).unwrap();
+        store.files(&DK).blocks.write_at(1000, &[9; 1000]).unwrap();
+        let after = after.after_kill();
+        let store = Staged::new(after).unwrap();
+        store.files(&DK).blocks.read_at(1000, &mut buf).unwrap();
+        assert_eq!(buf, [9; 1000], "an old copy was written over it");
     }
 
     #[test]

@@ -5,10 +5,14 @@
 //! to memory ([`Scratch`]), and the first change that is asked for tries the file again.
 
 use super::private::FILE;
+use super::turn::{self, LastTurn};
 use super::{StorageError, Table};
 use crate::lock::lock;
 use redb::backends::FileBackend;
-use redb::{Builder, Database, DatabaseError, StorageBackend, TableDefinition};
+use redb::{
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend,
+    TableDefinition, WriteTransaction,
+};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -108,6 +112,35 @@ fn was_never_whole(path: &Path) -> io::Result<bool> {
     let cores = path.with_file_name("cores");
     let empty = |dir: &Path| fs::read_dir(dir).map_or(true, |mut names| names.next().is_none());
     Ok(!begun && empty(&cores))
+}
+
+/// A table that no commit has created yet is an empty one.
+pub(super) fn or_empty<T>(
+    table: std::result::Result<T, redb::TableError>,
+) -> std::result::Result<Option<T>, redb::Error> {
+    match table {
+        Ok(table) => Ok(Some(table)),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The turn of a database; none if an older version of this program wrote it.
+pub(super) fn read_turn(database: &Database) -> std::result::Result<Option<LastTurn>, redb::Error> {
+    let table = or_empty(database.begin_read()?.open_table(definition(Table::Meta)))?;
+    let Some(table) = table else { return Ok(None) };
+    Ok(table.get(turn::KEY)?.and_then(|value| LastTurn::decode(value.value())))
+}
+
+/// Gives a transaction its turn.
+pub(super) fn next_turn(
+    transaction: &WriteTransaction,
+) -> std::result::Result<LastTurn, redb::Error> {
+    let mut meta = transaction.open_table(definition(Table::Meta))?;
+    let last = meta.get(turn::KEY)?.and_then(|value| LastTurn::decode(value.value()));
+    let next = LastTurn::next(last);
+    meta.insert(turn::KEY, next.encode().as_slice())?;
+    Ok(next)
 }
 
 /// Bytes per page of [`Scratch`].
@@ -213,7 +246,6 @@ impl StorageBackend for Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use redb::ReadableDatabase;
 
     const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("t");
 

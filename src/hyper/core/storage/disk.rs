@@ -2,21 +2,22 @@
 //!
 //! ```text
 //! store.redb                        records; every transaction is durable
-//! witness                           when that was changed last: see [`super::witness`]
+//! witness                           when that was changed last, and by what: see [`super::witness`]
 //! cores/<2 hex>/<62 hex>.blocks     stored blocks at their tree byte offset
 //! cores/<2 hex>/<62 hex>.tree       nodes of 40 bytes at 40 × tree index
 //! ```
 //! The hex digits are the discovery key's. A core file exists from its first write on, and is opened at
 //! its first use.
 
-use super::database::{self, definition, named};
+use super::database::{self, definition, named, next_turn, or_empty, read_turn};
 use super::direct::Direct;
 use super::fd_pool::FdPool;
 use super::holes;
+use super::layout;
 use super::private::keep_private;
 use super::witness::{Doubted, Witness};
 use super::{FileKind, Medium, RawFile, Result, Staged, Storage, StorageError, Table, Writes};
-use crate::key::{DiscoveryKey, hex};
+use crate::key::DiscoveryKey;
 use crate::lock::lock;
 use nix::sys::uio::pwritev;
 use redb::{Database, ReadableDatabase};
@@ -99,7 +100,8 @@ impl DiskMedium {
             Err(error) => return Err(error),
         };
         let database = opened.database.clone();
-        self.witness.note(true);
+        let turn = read_turn(&database).map_err(|e| named(&path, "read", e))?;
+        self.witness.opened(turn);
         *slot = Some(opened);
         Ok(database)
     }
@@ -118,30 +120,10 @@ impl DiskMedium {
             named(&self.path(), op, error)
         })
     }
-
-    fn file_path(&self, core: &DiscoveryKey, kind: FileKind) -> PathBuf {
-        let name = hex(core.as_bytes());
-        let end = match kind {
-            FileKind::Blocks => "blocks",
-            FileKind::Tree => "tree",
-        };
-        self.dir.join("cores").join(&name[..2]).join(format!("{}.{end}", &name[2..]))
-    }
 }
 
 fn database_path(dir: &Path) -> PathBuf {
     dir.join("store.redb")
-}
-
-/// A table that no commit has created yet is an empty one.
-fn or_empty<T>(
-    table: std::result::Result<T, redb::TableError>,
-) -> std::result::Result<Option<T>, redb::Error> {
-    match table {
-        Ok(table) => Ok(Some(table)),
-        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
 
 impl Medium for DiskMedium {
@@ -176,6 +158,7 @@ impl Medium for DiskMedium {
     fn apply(&self, writes: &Writes) -> Result<()> {
         let done = self.with("write", true, |database| {
             let transaction = database.begin_write()?;
+            let turn = next_turn(&transaction)?;
             for (table, records) in writes.iter() {
                 let mut table = transaction.open_table(definition(table))?;
                 for (key, value) in records {
@@ -186,17 +169,17 @@ impl Medium for DiskMedium {
                 }
             }
             transaction.commit()?;
-            Ok(())
+            Ok(turn)
         });
-        self.witness.note(true);
-        done
+        self.witness.changed(done.as_ref().ok());
+        done.map(drop)
     }
 
     fn file(&self, core: &DiscoveryKey, kind: FileKind) -> Box<dyn RawFile> {
         Box::new(DiskFile {
             number: self.pool.number(),
             direct_number: self.pool.number(),
-            path: self.file_path(core, kind),
+            path: layout::path(&self.dir, core, kind),
             pool: self.pool.clone(),
             direct: self.direct.clone(),
             created: AtomicBool::new(false),
@@ -211,8 +194,12 @@ impl Medium for DiskMedium {
         self.witness.settle();
     }
 
+    fn sync_witness(&self) {
+        self.witness.sync();
+    }
+
     fn remove_file(&self, core: &DiscoveryKey, kind: FileKind) -> Result<()> {
-        let path = self.file_path(core, kind);
+        let path = layout::path(&self.dir, core, kind);
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 Err(StorageError::io("remove", path.display().to_string(), e))
@@ -220,13 +207,18 @@ impl Medium for DiskMedium {
             _ => Ok(()),
         }
     }
+
+    fn cores_with_files(&self) -> Result<Vec<(DiscoveryKey, u64)>> {
+        let failed = |e| StorageError::io("read", self.dir.display().to_string(), e);
+        layout::cores(&self.dir).map_err(failed)
+    }
 }
 
 impl Drop for DiskMedium {
     fn drop(&mut self) {
         // Closing it changes the file for the last time.
         if lock(&self.database).take().is_some() {
-            self.witness.note(false);
+            self.witness.close();
         }
     }
 }

@@ -97,12 +97,26 @@ impl SparseBytes {
         self.chunks.retain(|n, _| n * CHUNK < offset || (n + 1) * CHUNK > end);
     }
 
+    /// Bytes of chunks that are there.
+    pub(super) fn bytes(&self) -> u64 {
+        self.chunks.len() as u64 * CHUNK
+    }
+
     pub(super) fn truncate(&mut self, len: u64) {
         if len < self.len {
             self.punch(len, self.len - len);
             self.len = len;
         }
     }
+}
+
+/// Cores whose files take any bytes, with the sum.
+pub(super) fn sum_by_core(
+    files: impl Iterator<Item = (DiscoveryKey, u64)>,
+) -> Vec<(DiscoveryKey, u64)> {
+    let mut sums = BTreeMap::new();
+    files.for_each(|(core, bytes)| *sums.entry(core).or_default() += bytes);
+    sums.into_iter().filter(|(_, bytes)| *bytes > 0).collect()
 }
 
 type SharedBytes = Arc<Mutex<SparseBytes>>;
@@ -135,6 +149,12 @@ impl Medium for MemoryMedium {
     fn remove_file(&self, core: &DiscoveryKey, kind: FileKind) -> Result<()> {
         lock(&self.files).remove(&(*core, kind));
         Ok(())
+    }
+
+    fn cores_with_files(&self) -> Result<Vec<(DiscoveryKey, u64)>> {
+        let files = lock(&self.files);
+        let bytes = files.iter().map(|((core, _), bytes)| (*core, lock(bytes).bytes()));
+        Ok(sum_by_core(bytes))
     }
 }
 

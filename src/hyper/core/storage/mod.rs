@@ -23,11 +23,14 @@ pub mod disk;
 mod fd_pool;
 mod file;
 mod holes;
+mod layout;
 pub mod memory;
 mod private;
 mod records;
 mod redo;
+mod removal;
 mod staged;
+mod turn;
 mod witness;
 
 pub use disk::open_disk;
@@ -250,8 +253,18 @@ pub trait Storage: Send + Sync {
     /// The files of a core. Nothing is opened or created before the first read or write.
     fn files(&self, core: &DiscoveryKey) -> Arc<CoreFiles>;
 
-    /// Deletes the files of a core; its records are the caller's to delete first, durably.
+    /// Makes the writes durable, which delete every record of some cores, and deletes the files of those. What an end
+    /// in between leaves of the files goes at the next opening.
+    ///
+    /// # Errors
+    /// Nothing has changed then. Files that cannot be deleted now are no error: they wait for the next opening.
+    fn remove_cores(&self, cores: &[DiscoveryKey], writes: Writes) -> Result<()>;
+
+    /// Deletes what there may be of the files of a core that has no record.
     fn remove_files(&self, core: &DiscoveryKey) -> Result<()>;
+
+    /// The cores that have a file, be it without any record, with the bytes that both take.
+    fn cores_with_files(&self) -> Result<Vec<(DiscoveryKey, u64)>>;
 
     fn session(&self) -> Session;
 
@@ -260,6 +273,9 @@ pub trait Storage: Send + Sync {
 
     /// Ends that doubt for all cores.
     fn settle_doubt(&self);
+
+    /// Makes durable what this store is told from an older copy by, if that has changed. Slow.
+    fn sync_witness(&self);
 
     /// Notes durably that this opening changes files; to be called before the first write to a tree file, or
     /// past the end of the blocks, whose content after a crash no commit vouches for. Costs nothing the second
@@ -301,9 +317,13 @@ pub trait Medium: Send + Sync + 'static {
     fn apply(&self, writes: &Writes) -> Result<()>;
     fn file(&self, core: &DiscoveryKey, kind: FileKind) -> Box<dyn RawFile>;
     fn remove_file(&self, core: &DiscoveryKey, kind: FileKind) -> Result<()>;
+    /// See [`Storage::cores_with_files`].
+    fn cores_with_files(&self) -> Result<Vec<(DiscoveryKey, u64)>>;
     /// See [`Storage::doubt`]; for media that nobody can copy there is none.
     fn doubt(&self) -> Option<Doubted> {
         None
     }
     fn settle_doubt(&self) {}
+    /// See [`Storage::sync_witness`].
+    fn sync_witness(&self) {}
 }

@@ -51,6 +51,14 @@ impl Records {
         self.delete(&note_key(name))
     }
 
+    /// The same as a part of a larger change: the value, or that it is gone.
+    pub fn change(writes: &mut Writes, name: &str, value: Option<Vec<u8>>) {
+        match value {
+            Some(value) => writes.put(Table::Records, note_key(name), value),
+            None => writes.delete(Table::Records, note_key(name)),
+        }
+    }
+
     /// Records whose name starts with `prefix`, in name order.
     pub fn records(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>> {
         let found = self.storage.scan(Table::Records, &note_key(prefix))?;

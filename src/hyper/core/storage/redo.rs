@@ -71,8 +71,9 @@ impl Plan {
 }
 
 impl Redo {
-    /// Repeats what the database holds copies of, and makes that durable.
-    pub(super) fn replay(medium: &dyn Medium) -> Result<()> {
+    /// Repeats what the database holds copies of, and makes that durable. On a full disk the deletion of the copies is
+    /// left to the next transaction, so that the store can be read.
+    pub(super) fn replay(medium: &dyn Medium) -> Result<Writes> {
         let found = medium.scan(Table::Redo, &[])?;
         let mut writes = Writes::default();
         let mut last: Option<((DiscoveryKey, FileKind), Box<dyn super::RawFile>)> = None;
@@ -91,16 +92,24 @@ impl Redo {
                 last = Some((name, medium.file(&name.0, name.1)));
             }
             if let Some((_, file)) = &last {
-                file.write_at(offset, &mut [IoSlice::new(bytes)])
-                    .map_err(|e| StorageError::io("repeat a write to", what(), e))?;
+                // Where only the process was killed it is there, and needs no room on a full disk.
+                let mut there = vec![0; bytes.len()];
+                let is_there = file.read_at(offset, &mut there).is_ok_and(|n| n == bytes.len());
+                if !is_there || there != bytes {
+                    file.write_at(offset, &mut [IoSlice::new(bytes)])
+                        .map_err(|e| StorageError::io("repeat a write to", what(), e))?;
+                }
             }
             writes.delete(Table::Redo, key);
         }
         if let Some((_, file)) = &last {
             file.sync().map_err(|e| StorageError::io("sync", "a file of the store", e))?;
-            medium.apply(&writes)?;
+            match medium.apply(&writes) {
+                Err(full) if full.is_disk_full() => return Ok(writes),
+                done => done?,
+            }
         }
-        Ok(())
+        Ok(Writes::default())
     }
 
     /// The sequence to give to [`Self::synced`] after a sync that starts now.

@@ -6,6 +6,7 @@
 //! same: then nothing is taken any more.
 
 use super::redo::{Plan, Redo};
+use super::removal;
 use super::{
     CoreFiles, Doubted, Durability, FileKind, Medium, Result, Session, Storage, StorageError,
     Table, Writes,
@@ -67,14 +68,15 @@ impl<M: Medium> Staged<M> {
     /// # Errors
     /// [`StorageError::DamagedRecord`] if the session record does not decode, and what the medium says.
     pub fn new(medium: M) -> Result<Self> {
-        Redo::replay(&medium)?;
+        let buffered = Redo::replay(&medium)?;
+        removal::finish(&medium)?;
         let session = match medium.get(Table::Meta, SESSION)? {
             None => Session { current: 1, unclean: 0 },
             Some(bytes) => next_session(&bytes)?,
         };
         Ok(Self {
             medium,
-            state: Mutex::default(),
+            state: Mutex::new(State { buffered, ..State::default() }),
             redo: Mutex::default(),
             session,
             noted: AtomicBool::new(false),
@@ -256,15 +258,21 @@ impl<M: Medium> Storage for Staged<M> {
         Ok(())
     }
 
-    fn remove_files(&self, core: &DiscoveryKey) -> Result<()> {
-        let mut redo = self.redo();
-        let mut writes = Writes::default();
-        redo.forget(core, &mut writes);
-        if !writes.is_empty() {
-            self.medium.apply(&writes)?;
+    fn remove_cores(&self, cores: &[DiscoveryKey], mut writes: Writes) -> Result<()> {
+        cores.iter().for_each(|core| removal::note(core, &mut writes));
+        self.commit_durable(writes, &[])?;
+        if let Err(error) = removal::remove(&self.medium, &mut self.redo(), cores) {
+            tracing::warn!("what is removed takes space until the store is opened again: {error}");
         }
-        self.medium.remove_file(core, FileKind::Blocks)?;
-        self.medium.remove_file(core, FileKind::Tree)
+        Ok(())
+    }
+
+    fn remove_files(&self, core: &DiscoveryKey) -> Result<()> {
+        removal::remove(&self.medium, &mut self.redo(), &[*core])
+    }
+
+    fn cores_with_files(&self) -> Result<Vec<(DiscoveryKey, u64)>> {
+        self.medium.cores_with_files()
     }
 
     fn begin_session(&self) -> Result<Session> {
@@ -287,6 +295,10 @@ impl<M: Medium> Storage for Staged<M> {
 
     fn settle_doubt(&self) {
         self.medium.settle_doubt();
+    }
+
+    fn sync_witness(&self) {
+        self.medium.sync_witness();
     }
 }
 

@@ -2,29 +2,38 @@
 //!
 //! A log that goes on from an older copy forks: other blocks get the numbers of published ones. So a store notes
 //! beside its database when that file was last changed, by the file system's own clock (its ctime), which nobody
-//! who copies or restores files can set. What is there at the next opening is compared:
+//! who copies or restores files can set, and what it held then ([`super::turn`]). What is there at the next opening is
+//! compared:
 //!
 //! | the database file | taken for |
 //! |---|---|
+//! | on another file system than the note says, as a snapshot or a layer of a container is | [`Doubt::Copied`] |
 //! | last changed when the note says; closed in order, or the machine has not been started anew since | the one we left |
 //! | left open, the same file (inode and birth), last changed by writing to it; the note is ours, the machine the same since | the one we left: our process was killed |
 //! | the same, but the machine was started anew since | [`Doubt::Crashed`] |
 //! | the same file, written last when the note says: only its rights changed; the note is ours | as if it had not been touched |
 //! | anything else | [`Doubt::Copied`] |
+//! | any of that, and it holds less than was noted, or what does not follow from that | [`Doubt::Copied`] |
 //!
 //! "The note is ours" where it was last changed when we wrote it, by the same clock: files that were restored in place
 //! (`cp -a backup/. store/`) keep inode, size and modification time, and an old note comes with an old database.
 //! Rights that were changed of both files look just like that; then peers are asked, or `--trust-store` tells.
 //!
+//! A database that was put back alone, by writing to the file, looks like one whose process was killed, but holds an
+//! older turn than the note. The note is written after each transaction and synced every few seconds and at the end, so
+//! that only what came in the last seconds before a machine stopped can be missing from it.
+//!
 //! A doubt stays in the note until it is [settled](Witness::settle), each under a number of its own, by which
 //! single cores that have been looked after are told from others. What no file can show is the rollback of a whole
 //! machine or file system to a moment when the store was closed; there only a peer's longer log tells.
 //!
-//! The note is 107 bytes: version 2, open, doubt (0 to 2), its number\[8\], boot id\[16\], of the database eight
-//! times 8 bytes (inode, birth s and ns, change s and ns, size, modification s and ns; little endian), and when the note
-//! was written, s and ns. Version 1 ended with the size.
+//! The note is 148 bytes: version 3, open, doubt (0 to 2), its number\[8\], boot id\[16\], of the database eight
+//! times 8 bytes (inode, birth s and ns, change s and ns, size, modification s and ns; little endian), when the note
+//! was written, s and ns, the file system's kind\[8\] and id\[8\], and of the database's turn whether it has one, the
+//! count\[8\] and the tag\[16\]. Version 2 ended with when it was written, version 1 with the size.
 
 use super::private::FILE;
+use super::turn::{LastTurn, Turn};
 use crate::codec::{Put, Reader};
 use crate::crypto::sign;
 use crate::lock::lock;
@@ -34,7 +43,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// The note of a store that was left open is ours if it was changed at most so long after the time in it: the longest
 /// that a write may be held up.
@@ -43,6 +52,10 @@ const NOTE_DELAY: Duration = Duration::from_secs(1);
 const NOTE_LOST: Duration = Duration::from_secs(900);
 /// The same where nothing but the note tells a change of rights from a restored copy: a few ticks of the clock.
 const NOTE_TICKS: Duration = Duration::from_millis(20);
+
+/// Kinds of file system (ext, btrfs, overlay) whose id is the same after the machine was started anew. That of others may
+/// follow from the number of a device.
+const LASTING_IDS: [u64; 3] = [0xef53, 0x9123_683e, 0x794c_7630];
 
 /// Why a store may be older than what was published from it. The later is the graver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,8 +74,24 @@ pub(super) struct Witness {
     database: PathBuf,
     note: Option<File>,
     boot: [u8; 16],
-    doubt: Mutex<Option<Doubted>>,
+    place: Option<Place>,
+    state: Mutex<State>,
 }
+
+#[derive(Default)]
+struct State {
+    doubt: Option<Doubted>,
+    /// What the note said when the store was opened, if there was one, until the database has been looked into.
+    /// None of a database that has just been made.
+    pending: Option<Option<Note>>,
+    /// What the database holds.
+    turn: Option<Turn>,
+    /// The turn that is durable in the note.
+    synced: Option<Turn>,
+}
+
+/// The file system of the database: its kind, and which it is of those.
+type Place = (u64, u64);
 
 /// The database file as it is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,17 +110,24 @@ struct Note {
     found: Found,
     /// When the note was written.
     written: (u64, u64),
+    place: Option<Place>,
+    turn: Option<Turn>,
 }
 
 impl Witness {
-    /// Compares; to be called before the database is opened, and `new` if it has just been made.
+    /// Compares; to be called before the database is opened, and `new` if it has just been made. What the database
+    /// holds is to be told by [`Self::opened`] before anything is made of the doubt.
     pub(super) fn open(dir: &Path, database: &Path, new: bool) -> Self {
         let path = dir.join("witness");
         let boot = boot_id();
-        let note = fs::read(&path).ok().and_then(|bytes| Note::decode(&bytes));
-        let doubt = match (new, Found::look(database)) {
-            (true, _) => None,
-            (false, now) => judge(note.as_ref(), now, Found::look(&path), &boot),
+        let place = place_of(database);
+        let found = fs::read(&path).ok().and_then(|bytes| Note::decode(&bytes)).filter(|_| !new);
+        let doubt = match new {
+            true => None,
+            false => {
+                let here = Here { boot: &boot, place };
+                judge(found.as_ref(), Found::look(database), Found::look(&path), &here)
+            }
         };
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(FILE);
@@ -99,17 +135,87 @@ impl Witness {
         if let Err(error) = &file {
             tracing::warn!("{}: {error}", path.display());
         }
-        Self { database: database.to_path_buf(), note: file.ok(), boot, doubt: Mutex::new(doubt) }
+        let turn = found.as_ref().and_then(|note| note.turn);
+        // The last note of an opening is synced.
+        let synced = turn.filter(|_| found.as_ref().is_some_and(|note| !note.open));
+        // Opening it changes the file: who is killed in the middle of that has left it open.
+        let was_ours = found.is_some() && found.as_ref().and_then(|note| note.doubt) == doubt;
+        let state = Mutex::new(State { doubt, pending: (!new).then_some(found), turn, synced });
+        let database = database.to_path_buf();
+        let witness = Self { database, note: file.ok(), boot, place, state };
+        if was_ours {
+            witness.note(true);
+        }
+        witness
+    }
+
+    /// The database was opened, and holds this.
+    pub(super) fn opened(&self, turn: Option<LastTurn>) {
+        {
+            let mut state = lock(&self.state);
+            match state.pending.take() {
+                Some(Some(found)) => {
+                    state.doubt = doubt_by_turn(&found, turn, state.doubt, found.boot == self.boot);
+                }
+                // Whoever writes turns writes notes: it came here without.
+                Some(None) if turn.is_some() => {
+                    state.doubt = Some(graver(state.doubt, Doubt::Copied));
+                }
+                Some(None) | None => {}
+            }
+            state.turn = turn.map(|last| last.turn);
+        }
+        self.note(true);
+    }
+
+    /// A transaction was tried, and gave the database this turn.
+    pub(super) fn changed(&self, turn: Option<&LastTurn>) {
+        let mut unsynced = false;
+        if let Some(last) = turn {
+            let mut state = lock(&self.state);
+            unsynced = state.synced.is_none();
+            // Those who committed at the same moment may come in another order.
+            if state.turn.is_none_or(|known| known.count < last.turn.count) {
+                state.turn = Some(last.turn);
+            }
+        }
+        self.note(true);
+        if unsynced {
+            // A machine that stops soon must not leave a database with turns and no note.
+            self.sync();
+        }
     }
 
     pub(super) fn doubt(&self) -> Option<Doubted> {
-        *lock(&self.doubt)
+        lock(&self.state).doubt
     }
 
     /// The store may be written: somebody who can tell says so.
     pub(super) fn settle(&self) {
-        *lock(&self.doubt) = None;
+        lock(&self.state).doubt = None;
         self.note(true);
+    }
+
+    /// The database is closed.
+    pub(super) fn close(&self) {
+        self.note(false);
+        self.sync();
+    }
+
+    /// Makes the note durable if the database has changed since that was done last.
+    pub(super) fn sync(&self) {
+        let turn = {
+            let state = lock(&self.state);
+            if state.turn == state.synced {
+                return;
+            }
+            state.turn
+        };
+        let Some(file) = &self.note else { return };
+        match file.sync_data() {
+            Ok(()) => lock(&self.state).synced = turn,
+            Err(error) => tracing::debug!("the witness of the store cannot be synced: {error}"),
+        }
     }
 
     /// Notes how the database is now; after each change of it, and once it is closed.
@@ -117,15 +223,58 @@ impl Witness {
         clippy::disallowed_methods,
         reason = "it is compared with what the file system's clock says"
     )]
-    pub(super) fn note(&self, open: bool) {
+    fn note(&self, open: bool) {
         let (Some(file), Some(found)) = (&self.note, Found::look(&self.database)) else { return };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let written = (now.as_secs(), now.subsec_nanos().into());
-        let note = Note { open, doubt: self.doubt(), boot: self.boot, found, written };
+        // Held while it is written, so that an older note never comes after a newer one.
+        let state = lock(&self.state);
+        let (doubt, turn) = (state.doubt, state.turn);
+        let (boot, place) = (self.boot, self.place);
+        let note = Note { open, doubt, boot, found, written, place, turn };
         if let Err(error) = file.write_all_at(&note.encode(), 0) {
             // The next opening is in doubt then, which is right.
             tracing::debug!("the witness of the store cannot be written: {error}");
         }
+    }
+}
+
+/// Where the store is looked at.
+struct Here<'a> {
+    boot: &'a [u8; 16],
+    place: Option<Place>,
+}
+
+impl Here<'_> {
+    /// Whether the store is on another file system than the note says.
+    fn is_elsewhere(&self, note: &Note) -> bool {
+        note.place.zip(self.place).is_some_and(|(then, now)| {
+            let tells = note.boot == *self.boot || LASTING_IDS.contains(&now.0);
+            then.0 != now.0 || (tells && then.1 != now.1)
+        })
+    }
+}
+
+fn number() -> u64 {
+    u64::from_le_bytes(*sign::random().first_chunk().unwrap_or(&[1; 8]))
+}
+
+fn graver(known: Option<Doubted>, news: Doubt) -> Doubted {
+    (known.map_or(news, |(doubt, _)| doubt.max(news)), number())
+}
+
+/// The doubt once it is known what the database holds.
+fn doubt_by_turn(
+    note: &Note,
+    turn: Option<LastTurn>,
+    doubt: Option<Doubted>,
+    runs_on: bool,
+) -> Option<Doubted> {
+    // An older version of this program has noted none.
+    let Some(noted) = note.turn else { return doubt };
+    match turn.is_some_and(|turn| turn.goes_on_from(&noted, !runs_on)) {
+        true => doubt,
+        false => Some(graver(doubt, Doubt::Copied)),
     }
 }
 
@@ -134,12 +283,14 @@ fn judge(
     note: Option<&Note>,
     now: Option<Found>,
     noted: Option<Found>,
-    boot: &[u8; 16],
+    here: &Here<'_>,
 ) -> Option<Doubted> {
-    let number = || u64::from_le_bytes(*sign::random().first_chunk().unwrap_or(&[1; 8]));
     let Some((note, now)) = note.zip(now) else { return Some((Doubt::Crashed, number())) };
+    if here.is_elsewhere(note) {
+        return Some(graver(note.doubt, Doubt::Copied));
+    }
     let then = &note.found;
-    let runs_on = note.boot == *boot;
+    let runs_on = note.boot == *here.boot;
     let left = now.changed == then.changed && now.size == then.size;
     let same = (now.inode, now.born) == (then.inode, then.born);
     let is_ours = |delay| noted.is_some_and(|noted| note.is_untouched(&noted, delay));
@@ -154,8 +305,12 @@ fn judge(
         false if killed && !runs_on && is_ours(NOTE_LOST) => Doubt::Crashed,
         false => Doubt::Copied,
     };
-    let gravest = note.doubt.map_or(news, |(doubt, _)| doubt.max(news));
-    Some((gravest, number()))
+    Some(graver(note.doubt, news))
+}
+
+fn place_of(database: &Path) -> Option<Place> {
+    let kind = rustix::fs::statfs(database).ok()?.f_type as u64;
+    Some((kind, rustix::fs::statvfs(database).ok()?.f_fsid))
 }
 
 impl Found {
@@ -195,6 +350,13 @@ impl Note {
         for number in [inode, born.0, born.1, changed.0, changed.1, size].into_iter().chain(times) {
             out.put(&number.to_le_bytes());
         }
+        let (kind, id) = self.place.unwrap_or_default();
+        out.put(&kind.to_le_bytes());
+        out.put(&id.to_le_bytes());
+        out.push(self.turn.is_some().into());
+        let (count, tag) = self.turn.map_or((0, [0; 16]), |turn| (turn.count, turn.tag));
+        out.put(&count.to_le_bytes());
+        out.put(&tag);
         out
     }
 
@@ -218,8 +380,16 @@ impl Note {
             1 => Some((Doubt::Crashed, doubt_number)),
             _ => Some((Doubt::Copied, doubt_number)),
         };
+        let (mut place, mut turn) = (None, None);
+        if version >= 3 {
+            place = Some((number(&mut r)?, number(&mut r)?)).filter(|place| *place != (0, 0));
+            let [has_turn] = r.fixed().ok()?;
+            let noted = Turn { count: number(&mut r)?, tag: r.fixed().ok()? };
+            turn = (has_turn != 0).then_some(noted);
+        }
         let known = (1..=VERSION).contains(&version);
-        known.then_some(Self { open: open != 0, doubt, boot, found, written })
+        let open = open != 0;
+        known.then_some(Self { open, doubt, boot, found, written, place, turn })
     }
 }
 
@@ -231,197 +401,5 @@ fn boot_id() -> [u8; 16] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Place {
-        dir: tempfile::TempDir,
-    }
-
-    impl Place {
-        fn new() -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            fs::write(dir.path().join("db"), b"1").unwrap();
-            Self { dir }
-        }
-
-        fn database(&self) -> PathBuf {
-            self.dir.path().join("db")
-        }
-
-        fn open(&self) -> Witness {
-            Witness::open(self.dir.path(), &self.database(), false)
-        }
-
-        /// Opened, changed, and left open or closed.
-        fn use_it(&self, close: bool) {
-            let witness = self.open();
-            self.change();
-            witness.note(true);
-            if close {
-                self.change();
-                witness.note(false);
-            }
-        }
-
-        /// A clock tick later, so that the change shows.
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "it is the file system's clock that must move on"
-        )]
-        fn change(&self) {
-            std::thread::sleep(std::time::Duration::from_millis(15));
-            let mut options = OpenOptions::new();
-            let mut file = options.append(true).open(self.database()).unwrap();
-            std::io::Write::write_all(&mut file, b"more").unwrap();
-        }
-
-        /// Long after the note was written.
-        #[expect(clippy::disallowed_methods, reason = "as above")]
-        fn change_rights(&self, mode: u32) {
-            use std::os::unix::fs::PermissionsExt;
-            std::thread::sleep(4 * NOTE_TICKS);
-            fs::set_permissions(self.database(), fs::Permissions::from_mode(mode)).unwrap();
-        }
-
-        fn doubt(&self) -> Option<Doubt> {
-            self.open().doubt().map(|(doubt, _)| doubt)
-        }
-
-        fn edit(&self, change: impl FnOnce(&mut Note)) {
-            let path = self.dir.path().join("witness");
-            let mut note = Note::decode(&fs::read(&path).unwrap()).unwrap();
-            change(&mut note);
-            fs::write(path, note.encode()).unwrap();
-        }
-    }
-
-    #[test]
-    fn what_was_left_is_known_again() {
-        let place = Place::new();
-        Witness::open(place.dir.path(), &place.database(), true).note(true);
-        for close in [true, false, true] {
-            place.use_it(close);
-            assert_eq!(place.doubt(), None, "closed: {close}");
-        }
-        // Closed, and the machine started anew.
-        place.edit(|note| note.boot = [1; 16]);
-        assert_eq!(place.doubt(), None);
-    }
-
-    #[test]
-    fn a_machine_that_stopped_is_told_from_a_copy() {
-        let place = Place::new();
-        Witness::open(place.dir.path(), &place.database(), true).note(true);
-        place.use_it(false);
-        place.edit(|note| note.boot = [1; 16]);
-        assert_eq!(place.doubt(), Some(Doubt::Crashed));
-        place.change();
-        assert_eq!(place.doubt(), Some(Doubt::Crashed));
-        // A copy, put back in its place or over what is there.
-        let place = Place::new();
-        Witness::open(place.dir.path(), &place.database(), true).note(true);
-        place.use_it(true);
-        let old = fs::read(place.database()).unwrap();
-        let note = fs::read(place.dir.path().join("witness")).unwrap();
-        place.use_it(true);
-        for away in [true, false] {
-            if away {
-                fs::rename(place.database(), place.dir.path().join("away")).unwrap();
-            }
-            fs::write(place.database(), &old).unwrap();
-            fs::write(place.dir.path().join("witness"), &note).unwrap();
-            assert!(place.doubt().is_some());
-        }
-        fs::remove_file(place.dir.path().join("witness")).unwrap();
-        assert_eq!(place.doubt(), Some(Doubt::Crashed));
-    }
-
-    /// Both files as they are, to be put back in place as `cp -a` does it.
-    fn backup(place: &Place) -> impl Fn() {
-        let files = [place.database(), place.dir.path().join("witness")].map(|path| {
-            let modified = fs::metadata(&path).unwrap().modified().unwrap();
-            (fs::read(&path).unwrap(), modified, path)
-        });
-        move || {
-            for (bytes, modified, path) in &files {
-                fs::write(path, bytes).unwrap();
-                File::options().write(true).open(path).unwrap().set_modified(*modified).unwrap();
-            }
-        }
-    }
-
-    #[test]
-    fn a_copy_that_was_put_back_in_place_is_one() {
-        for close in [true, false] {
-            let place = Place::new();
-            Witness::open(place.dir.path(), &place.database(), true).note(true);
-            place.use_it(close);
-            let restore = backup(&place);
-            // As large as before.
-            place.change();
-            place.use_it(true);
-            restore();
-            assert_eq!(place.doubt(), Some(Doubt::Copied), "closed: {close}");
-            place.edit(|note| note.boot = [1; 16]);
-            assert_eq!(place.doubt(), Some(Doubt::Copied), "closed: {close}, another start");
-        }
-    }
-
-    #[test]
-    fn a_killed_process_and_other_rights_are_no_doubt() {
-        use std::os::unix::fs::PermissionsExt;
-        let place = Place::new();
-        Witness::open(place.dir.path(), &place.database(), true).note(true);
-        place.use_it(false);
-        // Killed between a change and its note.
-        place.change();
-        assert_eq!(place.doubt(), None);
-        place.use_it(true);
-        place.change_rights(0o640);
-        assert_eq!(place.doubt(), None);
-        // Of both files: nobody can tell that from a copy.
-        place.use_it(true);
-        place.change_rights(0o600);
-        let note = place.dir.path().join("witness");
-        fs::set_permissions(note, fs::Permissions::from_mode(0o640)).unwrap();
-        assert_eq!(place.doubt(), Some(Doubt::Copied));
-    }
-
-    #[test]
-    fn a_note_of_the_first_version_is_read() {
-        let place = Place::new();
-        Witness::open(place.dir.path(), &place.database(), true).note(true);
-        place.use_it(true);
-        let path = place.dir.path().join("witness");
-        let mut note = fs::read(&path).unwrap();
-        assert_eq!(note.len(), 107);
-        note[0] = 1;
-        note.truncate(75);
-        note.extend([0; 2]);
-        fs::write(&path, note).unwrap();
-        assert_eq!(place.doubt(), None);
-        place.change();
-        assert_eq!(place.doubt(), Some(Doubt::Copied));
-    }
-
-    #[test]
-    fn a_doubt_stays_until_it_is_settled() {
-        let place = Place::new();
-        Witness::open(place.dir.path(), &place.database(), true).note(true);
-        place.use_it(true);
-        let copy = fs::read(place.database()).unwrap();
-        fs::remove_file(place.database()).unwrap();
-        fs::write(place.dir.path().join("other"), b"takes the inode").unwrap();
-        fs::write(place.database(), copy).unwrap();
-        place.use_it(true);
-        place.use_it(true);
-        let (doubt, number) = place.open().doubt().unwrap();
-        assert_eq!(doubt, Doubt::Copied);
-        place.use_it(true);
-        assert_eq!(place.open().doubt(), Some((doubt, number)));
-        place.open().settle();
-        place.use_it(true);
-        assert_eq!(place.doubt(), None);
-    }
-}
+#[path = "witness/tests.rs"]
+mod tests;

@@ -9,7 +9,7 @@ mod speed;
 mod staging;
 
 use super::message::{NodeRequest, SeekRequest, UpgradeRequest};
-use super::storage::memory;
+use super::storage::{Table, Writes, memory};
 use super::tree::testing::{block, bytes, bytes32, key_pair, nodes, vectors};
 use super::*;
 
@@ -307,8 +307,14 @@ fn keys_that_do_not_belong_are_refused() {
     let append = core.append(&blocks(0..1), Durability::Buffered);
     assert!(matches!(append, Err(CoreError::ReadOnly)));
     drop(core);
-    // A reader becomes a writer when the key pair is found.
+    // What was made to be read takes no key pair, be it empty: another log may have been written with that.
     let options = CreateOptions { key_pair: Some(key_pair(0)), ..CreateOptions::reader(key) };
+    assert!(matches!(Core::create(&storage, options.clone()), Err(CoreError::ReadOnly)));
+    let mut core = Core::open(&storage, &key.discovery_key()).unwrap().unwrap();
+    assert!(matches!(core.learn(options.clone()), Err(CoreError::ReadOnly)));
+    assert!(core.key_pair().is_none());
+    drop(core);
+    Core::remove_all(&storage, &[key.discovery_key()], Writes::default()).unwrap();
     let mut core = Core::create(&storage, options).unwrap();
     core.append(&blocks(0..1), Durability::Buffered).unwrap();
     let huge = Bytes::from(vec![0; MAX_BLOCK_SIZE as usize + 1]);
@@ -321,6 +327,6 @@ fn keys_that_do_not_belong_are_refused() {
     assert!(matches!(core.truncate(1, 0), Err(CoreError::BadTruncate { .. })));
     assert!(matches!(core.truncate(4, 1), Err(CoreError::BadTruncate { .. })));
     drop(core);
-    Core::remove(&storage, &key.discovery_key()).unwrap();
+    Core::remove_all(&storage, &[key.discovery_key()], Writes::default()).unwrap();
     assert!(Core::open(&storage, &key.discovery_key()).unwrap().is_none());
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::hyper::bee::{Bee, Metadata};
 use crate::hyper::cache::BlockCache;
 use crate::hyper::core::message::{NodeRequest, Request, UpgradeRequest};
-use crate::hyper::core::storage::memory;
+use crate::hyper::core::storage::{Writes, memory};
 use crate::hyper::core::{Provable, storage::Storage};
 use crate::hyper::drive::{Drive, Entry, LiveDrive};
 use crate::hyper::session::Patience;
@@ -272,4 +272,30 @@ async fn a_header_cannot_spoil_a_drive_that_is_followed() {
         assert_eq!(bad.drive().await.is_ok(), hostile_first);
         assert_eq!(get(&drive, "a").await, b"one");
     }
+}
+
+#[test]
+fn contents_that_are_lost_do_not_begin_anew_with_our_key() {
+    let store = store();
+    let db = store.named(&Namespace::ROOT.child(b"drive"), "db", None).unwrap();
+    let manifest = db.core().manifest().cloned();
+    let found = || BlobsCore::of(&db.key(), manifest.as_ref(), None).unwrap();
+    // Somebody's look at them made them to be read.
+    let read = store.by_key(found().unwrap().key().unwrap(), None).unwrap();
+    assert!(!contents(&store, &db, found()).unwrap().writable());
+    let id = read.discovery_key();
+    drop(read);
+    store.flush().unwrap();
+    store.close_unused();
+    assert!(store.remove(&[id], Writes::default()).unwrap());
+    // A drive without names has had no contents.
+    let blobs = contents(&store, &db, found()).unwrap();
+    assert!(blobs.writable());
+    drop(blobs);
+    db.append(vec![Header::new(None).encode().into()]).unwrap();
+    assert!(contents(&store, &db, found()).unwrap().writable(), "they are here");
+    store.flush().unwrap();
+    store.close_unused();
+    assert!(store.remove(&[id], Writes::default()).unwrap());
+    assert!(!contents(&store, &db, found()).unwrap().writable(), "they are lost");
 }
