@@ -75,6 +75,8 @@ pub struct Transmit {
     /// The buffer holds several datagrams of this size, the last may be shorter.
     pub segment_size: Option<usize>,
     pub ttl: Option<u8>,
+    /// Routers, and the system, may take the datagram apart.
+    pub in_parts: bool,
 }
 
 /// The whole network of a process, as one machine.
@@ -200,11 +202,11 @@ impl Swarm {
             buf.clear();
             buf.extend_from_slice(&transmit.bytes);
             let dht_rpc::Transmit { socket, to, ttl, .. } = transmit;
-            return Some(Transmit { socket, to, segment_size: None, ttl });
+            return Some(Transmit { socket, to, segment_size: None, ttl, in_parts: false });
         }
-        let udx::Transmit { socket, to, segment_size, ttl } =
+        let udx::Transmit { socket, to, segment_size, ttl, in_parts } =
             self.udx.poll_transmit(now, buf, max_segments)?;
-        Some(Transmit { socket, to, segment_size, ttl })
+        Some(Transmit { socket, to, segment_size, ttl, in_parts })
     }
 
     /// The system refused a datagram of `size` bytes as too large for the way to `to`.

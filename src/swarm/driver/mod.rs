@@ -305,10 +305,16 @@ impl Driver {
                 };
                 self.blocked = Some(transmit);
             }
-            let Some(Transmit { socket, to, segment_size, ttl }) = self.blocked else {
+            let Some(Transmit { socket, to, segment_size, ttl, in_parts }) = self.blocked else {
                 return false;
             };
+            if in_parts {
+                self.allow_parts(socket, true);
+            }
             let sent = self.send(socket, to, segment_size, ttl);
+            if in_parts {
+                self.allow_parts(socket, false);
+            }
             match sent {
                 Sent::Done => {
                     self.traffic.sent += 1;
@@ -325,6 +331,12 @@ impl Driver {
             self.blocked = None;
         }
         true
+    }
+
+    fn allow_parts(&self, socket: SocketId, parts: bool) {
+        if let Some(socket) = self.sockets.get(usize::from(socket.0)) {
+            socket.allow_parts(parts);
+        }
     }
 
     /// Sends from the address that `to` writes to, if it does.

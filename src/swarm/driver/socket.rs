@@ -2,12 +2,13 @@
 //!
 //! One system call sends up to 64 datagrams of equal size (GSO) and receives up to [`BATCH`] runs of
 //! them (`recvmmsg`, GRO). Path MTU discovery is on (`IP_PMTUDISC_PROBE`): a datagram that is too large
-//! fails instead of being cut, which is what UDX's own search for the MTU wants.
+//! fails instead of being cut, which is what UDX's own search for the MTU wants. Where it wants the contrary it says so.
 
 use nix::errno::Errno;
 use nix::libc::{in_addr, in_pktinfo};
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg, setsockopt, sockopt};
 use quinn_udp::{RecvMeta, UdpSocketState};
+use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -125,6 +126,17 @@ impl Socket {
             };
             Some((from, to, buffer.get(..meta.len)?, meta.stride))
         })
+    }
+
+    /// Whether what is sent from now on may travel in parts, as fragments of IP.
+    pub fn allow_parts(&self, parts: bool) {
+        let mode = match parts {
+            true => Ipv4PathMtuDiscovery::DONT,
+            false => Ipv4PathMtuDiscovery::PROBE,
+        };
+        if let Err(error) = set_ip_mtu_discover(&self.io, mode) {
+            tracing::debug!(%error, parts, "fragments");
+        }
     }
 
     /// Sends the datagrams in `bytes`, each `segment` long but the last, to `to`.

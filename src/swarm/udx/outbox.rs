@@ -32,7 +32,8 @@ impl Outbox {
 
     /// A single datagram of a stream that goes.
     pub fn datagram(&mut self, socket: SocketId, to: SocketAddrV4, bytes: Vec<u8>) {
-        self.datagrams.push_back((Transmit { socket, to, segment_size: None, ttl: None }, bytes));
+        let transmit = Transmit { socket, to, segment_size: None, ttl: None, in_parts: false };
+        self.datagrams.push_back((transmit, bytes));
     }
 
     /// The same, if not too many wait.

@@ -200,25 +200,32 @@ impl Stream {
         }
     }
 
-    /// The peer answers small packets and has not got a large one that was sent several times over seconds: the path has
-    /// become narrower. What was sent and is not there is cut anew, in sizes that every path takes.
+    /// The peer seems to be there and has not got a large packet that was sent several times over seconds: the path may
+    /// have become narrower. What is cut from now on is small. What was cut before is sent again as it is, but in parts
+    /// ([`super::Transmit::in_parts`]).
     ///
-    /// A number must not stand for other bytes than before where an old copy can still arrive. None can: the question
-    /// was sent a second and more after the copies, and its answer says that none has come. A packet below one
-    /// that has arrived keeps its size, for its bytes have nowhere else to go.
+    /// It is never cut anew. A number once sent stands for its bytes for ever: an old copy may come however late,
+    /// acknowledgements tell numbers and not sizes, and so nobody could say where the packet after it has to begin.
+    /// Fragments of IP are the one way to bring the same bytes under the same number through a narrower path. Where
+    /// not even they pass, the stream times out, and a new one begins with small packets.
+    ///
+    /// So nothing is lost if the conclusion is wrong, and the path only stood still: the search for the size begins
+    /// anew, and copies are ignored.
     pub(super) fn escape_black_hole(&mut self) {
-        tracing::debug!(stream = self.id, "large packets get lost, cut anew");
+        tracing::debug!(stream = self.id, "large packets get lost, in parts from now on");
         self.black_hole = None;
         self.mtu.on_black_hole();
-        if let Some(offset) = self.sent.take_back() {
-            self.send.rewind(offset);
-            if self.ending.seq.is_some_and(|seq| seq >= self.sent.next()) {
-                self.ending.seq = None;
-            }
-        }
-        self.recovery_point = self.recovery_point.min(self.sent.next());
         self.timers.clear(Timer::SizeProbe);
+        self.lose_too_large();
         self.on_mtu_change();
+    }
+
+    /// Gives up the packets in flight that are larger than what passes whole.
+    fn lose_too_large(&mut self) {
+        let most = self.mtu.datagram() as u64;
+        for seq in self.sent.in_flight_where(|packet| packet.size() > most) {
+            self.lose(seq);
+        }
     }
 
     fn on_reorder_timeout(&mut self, now: u64) {
@@ -235,7 +242,8 @@ impl Stream {
         }
         front.timeouts += 1;
         if front.timeouts >= BLACK_HOLE_TIMEOUTS && front.size() > mtu::BASE as u64 {
-            // The question is smaller than what was measured, and a little faster.
+            // The question is smaller than what was measured, and a little faster. Whatever the peer says then is
+            // taken for an answer.
             self.black_hole = Some(now + self.rtt.min() * 3 / 4);
             self.pending.heartbeat = true;
         }
@@ -258,6 +266,7 @@ impl Stream {
         if let Some(seq) = self.mtu.on_send_error(size) {
             self.lose(seq);
         }
+        self.lose_too_large();
         self.timers.clear(Timer::SizeProbe);
         self.on_mtu_change();
     }

@@ -53,11 +53,6 @@ impl SendBuffer {
         offset
     }
 
-    /// What lies at `offset` and behind it is in no packet any more.
-    pub fn rewind(&mut self, offset: u64) {
-        self.next = offset.min(self.next);
-    }
-
     /// Appends `len` bytes at `offset` to `out`. The bytes must not have been released.
     pub fn copy(&mut self, offset: u64, len: usize, out: &mut Vec<u8>) {
         let mut i = self.find(offset);

@@ -203,21 +203,6 @@ impl SentPackets {
             .collect()
     }
 
-    /// Forgets every packet behind the last one that has arrived, as if it had never been sent. Answers where in the
-    /// stream the first of them began.
-    pub fn take_back(&mut self) -> Option<u64> {
-        let mut offset = None;
-        while let Some(packet) = self.packets.pop_back_if(|p| p.state != State::Sacked) {
-            let seq = self.next();
-            self.leave(seq, packet.state, packet.size());
-            offset = Some(packet.offset);
-        }
-        if self.packets.is_empty() {
-            self.order.clear();
-        }
-        offset
-    }
-
     /// Takes everything below `ack`; calls `delivered` for each packet that was not SACKed before.
     /// Returns the offset up to which the stream is acknowledged. `ack` must lie within una..=next.
     pub fn acknowledge(&mut self, ack: u64, mut delivered: impl FnMut(u64, &Sent)) -> Option<u64> {

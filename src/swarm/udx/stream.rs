@@ -74,8 +74,6 @@ pub(super) struct AckBatch {
 pub(super) struct Pending {
     pub(super) ack: bool,
     pub(super) heartbeat: bool,
-    /// Answer to a heartbeat: an acknowledgement without data, for that says that all before was looked at.
-    pub(super) answer: bool,
     /// Answer to a size probe: its size.
     pub(super) size_answer: Option<u32>,
     pub(super) messages: VecDeque<Bytes>,
@@ -111,9 +109,11 @@ pub(super) struct Stream {
     pub(super) advertised: u32,
     /// Times that a closed window was asked about since the peer's last packet.
     pub(super) unanswered: u8,
-    /// The oldest packet was lost again and again, and the peer was asked what it has: the answer tells whether it is
+    /// The oldest packet was lost again and again, and the peer was asked for a sign of life: that tells whether it is
     /// gone or gets no packets of this size. None can come before this.
     pub(super) black_hole: Option<u64>,
+    /// The packet laid out last has to travel in parts.
+    pub(super) in_parts: bool,
     pub(super) keep_alive: Option<u64>,
     /// Tail probes since the last progress.
     pub(super) tail_probes: u32,
@@ -163,6 +163,7 @@ impl Stream {
             advertised: MAX_WINDOW as u32,
             unanswered: 0,
             black_hole: None,
+            in_parts: false,
             keep_alive: None,
             tail_probes: 0,
             tail_probe_due: false,
@@ -289,7 +290,7 @@ impl Stream {
         }
         self.unanswered = 0;
         if header.has(flag::HEARTBEAT) {
-            self.pending.answer = true;
+            self.pending.ack = true;
             return;
         }
         if header.flags == flag::SIZE_PROBE && self.mtu.large_agreed() {
@@ -344,9 +345,7 @@ impl Stream {
         if ack > was {
             self.black_hole = None;
         }
-        // A packet with data may be one that the peer sends by itself before it looks at what waits for it.
-        let answer = !packet.header.has(flag::DATA | flag::END | flag::MESSAGE);
-        if answer && self.black_hole.is_some_and(|from| now >= from) {
+        if self.black_hole.is_some_and(|from| now >= from) {
             self.escape_black_hole();
         }
     }

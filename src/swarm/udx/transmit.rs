@@ -42,6 +42,7 @@ impl Stream {
     ) -> Option<Transmit> {
         let remote = self.remote?;
         buf.clear();
+        self.in_parts = false;
         let segment = self
             .small_packet(&remote, now, buf)
             .or_else(|| self.ack_packet(&remote, true, buf))
@@ -63,6 +64,7 @@ impl Stream {
             to: remote.to,
             segment_size: (buf.len() > segment).then_some(segment),
             ttl: None,
+            in_parts: self.in_parts,
         })
     }
 
@@ -83,10 +85,6 @@ impl Stream {
         if std::mem::take(&mut self.pending.heartbeat) {
             buf.extend_from_slice(&self.header(remote, flag::HEARTBEAT).encode());
             return Some(buf.len());
-        }
-        if std::mem::take(&mut self.pending.answer) {
-            self.pending.ack = true;
-            return self.ack_packet(remote, false, buf);
         }
         if let Some(size) = self.pending.size_answer.take() {
             buf.extend_from_slice(&self.header(remote, flag::SIZE_PROBE).encode());
@@ -174,7 +172,7 @@ impl Stream {
                 break;
             }
             self.emit(next, remote, now, buf);
-            if next.size() < segment || next.is_probe() {
+            if next.size() < segment || next.is_probe() || self.in_parts {
                 break;
             }
         }
@@ -263,6 +261,7 @@ impl Stream {
                 header.seq = seq as u32;
                 let offset = packet.offset;
                 debug_assert_ne!(packet.state, State::Sacked);
+                self.in_parts = HEADER + len > self.mtu.datagram();
                 self.sent.resend(seq, now, at_send);
                 self.retransmits += 1;
                 (offset, len)

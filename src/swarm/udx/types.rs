@@ -57,6 +57,8 @@ pub struct Transmit {
     /// The buffer holds several datagrams of this size, the last may be shorter; `None`: one datagram.
     pub segment_size: Option<usize>,
     pub ttl: Option<u8>,
+    /// Too large for the path as it is now, and not to be sent in any other size: routers may take it apart.
+    pub in_parts: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

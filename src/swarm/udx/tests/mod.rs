@@ -7,8 +7,10 @@ mod flow;
 mod hostile;
 mod lifecycle;
 mod loopback;
+mod narrow;
 mod vectors;
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -73,7 +75,16 @@ struct Side {
     total: u64,
     end_when_written: bool,
     max_segments: usize,
+    /// Fragments that came, by the number of their datagram.
+    parts: BTreeMap<u32, BTreeMap<u8, Vec<u8>>>,
+    cuts: u32,
 }
+
+/// What the fragments of a datagram begin with, in the place of IP.
+const FRAGMENT: u8 = 0x45;
+
+/// The most that one of them carries.
+const PART: usize = 1000;
 
 impl Side {
     fn new(id: u32, seed: u64) -> Self {
@@ -87,7 +98,27 @@ impl Side {
             total: 0,
             end_when_written: false,
             max_segments: 16,
+            parts: BTreeMap::new(),
+            cuts: 0,
         }
+    }
+
+    /// Takes a datagram apart as a router does.
+    fn cut(&mut self, datagram: &[u8]) -> Vec<Vec<u8>> {
+        self.cuts += 1;
+        let count = datagram.len().div_ceil(PART) as u8;
+        let head = |i| [&[FRAGMENT], &self.cuts.to_le_bytes()[..], &[i, count]].concat();
+        (0..count).zip(datagram.chunks(PART)).map(|(i, part)| [&head(i), part].concat()).collect()
+    }
+
+    /// The datagram that a fragment completes.
+    fn join(&mut self, fragment: &[u8]) -> Option<Vec<u8>> {
+        let [_, a, b, c, d, i, count, part @ ..] = fragment else { return None };
+        let number = u32::from_le_bytes([*a, *b, *c, *d]);
+        let parts = self.parts.entry(number).or_default();
+        parts.insert(*i, part.to_vec());
+        let whole = parts.len() == usize::from(*count);
+        whole.then(|| self.parts.remove(&number).unwrap().into_values().flatten().collect())
     }
 
     fn connect(&mut self, remote: u32, to: SocketAddrV4, opts: ConnectOptions, now: Instant) {
@@ -123,6 +154,8 @@ type Pair = Net<Side>;
 impl Machine for Side {
     fn receive(&mut self, datagrams: &[Datagram], now: Instant) {
         for Datagram { from, bytes, .. } in datagrams {
+            let joined = if bytes.first() == Some(&FRAGMENT) { self.join(bytes) } else { None };
+            let bytes = joined.as_ref().unwrap_or(bytes);
             self.udx.handle_datagram(SocketId::MAIN, *from, bytes, now, &mut self.sink);
         }
         self.udx.end_of_batch(now);
@@ -142,6 +175,11 @@ impl Machine for Side {
         while let Some(transmit) = self.udx.poll_transmit(now, &mut buf, most) {
             let size = transmit.segment_size.unwrap_or(buf.len());
             assert!(!buf.is_empty() && buf.len() <= MAX_BURST && buf.len().div_ceil(size) <= most);
+            if transmit.in_parts {
+                assert_eq!(size, buf.len());
+                out.extend(self.cut(&buf).into_iter().map(|part| (transmit.to, part)));
+                continue;
+            }
             out.extend(buf.chunks(size).map(|datagram| (transmit.to, datagram.to_vec())));
         }
         self.events.extend(std::iter::from_fn(|| self.udx.poll_event()));
