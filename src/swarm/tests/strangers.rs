@@ -371,3 +371,44 @@ fn a_peer_that_reached_us_does_not_wait_for_our_own_dial_to_it() {
         assert_eq!(world.machines[us].swarm.connections.iter().count(), 1, "{context}");
     }
 }
+
+#[test]
+fn long_messages_of_honest_peers_arrive_while_a_host_leaves_many_unfinished() {
+    for len in [1 << 19, 3 << 20, 8 << 20] {
+        let (mut world, a, b) = Network::pair();
+        world.send_frame(0, a, b"x");
+        world.run(Duration::from_secs(1));
+        let mut held = vec![];
+        for n in 1..=64u32 {
+            let seed = crate::crypto::hash::hash(&[&n.to_le_bytes()]);
+            let from = SocketAddrV4::new(Ipv4Addr::new(11, 0, 0, 1), 4000 + n as u16);
+            let key = PublicKey(KeyPair::from_seed(&seed).public());
+            held.push(enter(&mut world, key, n, from, Some(b"hi")));
+            // The beginning of a message of 1.5 MB.
+            let mut bytes = 1_500_000u32.to_le_bytes()[..3].to_vec();
+            bytes.resize(1_100_000, 7);
+            for (i, payload) in bytes.chunks(1400).enumerate() {
+                let header = udx::packet::Header {
+                    flags: udx::packet::flag::DATA,
+                    data_offset: 0,
+                    stream: 0x10_0000 + n,
+                    window: 1 << 20,
+                    seq: 2 + i as u32,
+                    ack: 1,
+                };
+                let packet = [&header.encode()[..], payload].concat();
+                let (len, now) = (packet.len(), world.now);
+                let swarm = &mut world.machines[1].swarm;
+                swarm.handle_datagrams(SocketId::MAIN, from, &packet, len, now);
+            }
+            let now = world.now;
+            world.machines[1].swarm.end_of_batch(now);
+            world.settle();
+        }
+        world.send_frame(0, a, &vec![1; len]);
+        let arrived = |w: &Network| w.frames(1).iter().any(|frame| frame.len() == len);
+        let took = world.run_until(Duration::from_secs(20), arrived);
+        assert!(took.is_some(), "{len}: {:?}", world.closed(0));
+        assert!(world.closed(1).iter().all(|(conn, _)| *conn != b));
+    }
+}

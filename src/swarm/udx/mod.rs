@@ -167,13 +167,6 @@ impl Udx {
         }
     }
 
-    /// Notes what a stream holds now.
-    fn count_held(&mut self, slot: usize) {
-        if let Some(stream) = self.streams.at(slot) {
-            self.shares.count(stream);
-        }
-    }
-
     /// Moves a connected stream: from now on packets go there, also those sent again. The search for the datagram size
     /// starts anew.
     pub fn change_remote(
@@ -222,11 +215,10 @@ impl Udx {
         let Some(slot) = self.streams.slot(id) else {
             return self.answer_from_grave(id, socket, from, datagram, now);
         };
-        let (full, share) = (self.shares.is_scarce(), self.shares.of_each(self.streams.len()));
+        let share = self.shares.of_each(self.streams.len());
         let Some(stream) = self.streams.at(slot) else { return false };
-        let over = full && stream.held() + datagram.len() > share;
         if stream.remote.is_none() {
-            if !over {
+            if stream.held() + datagram.len() <= share {
                 stream.hold(socket, from, datagram, &mut self.out);
                 self.count_held(slot);
             }
@@ -236,7 +228,6 @@ impl Udx {
         // A data offset behind the end of the datagram: ours, but nothing to be done with it.
         if let Some(packet) = Packet::parse(datagram) {
             stream.note_source(socket, from, datagram.len());
-            stream.takes_data = !over;
             stream.handle(&packet, now, &mut self.out, sink);
             self.count_held(slot);
             self.touch(slot);
@@ -302,8 +293,9 @@ impl Udx {
 
     /// Tells how many delivered bytes wait above: the window offered to the peer is 4 MiB less this.
     pub fn set_backlog(&mut self, id: u32, bytes: usize) {
-        let share = self.shares.of_each(self.streams.len());
+        let streams = self.streams.len();
         if let Some((slot, stream)) = self.streams.get_mut(id) {
+            let share = self.shares.of(slot, stream, streams);
             stream.recv.set_share(share);
             stream.set_backlog(bytes);
             if stream.pending.ack {
@@ -333,13 +325,7 @@ impl Udx {
     /// Ends the stream at once and tells the peer. No [`UdxEvent::Closed`] follows.
     pub fn destroy(&mut self, id: u32) {
         let Some((slot, stream)) = self.streams.get_mut(id) else { return };
-        stream.closed = Some(CloseReason::Destroyed);
-        let last = stream.remote.zip(stream.destroy_packet());
-        if let Some((remote, bytes)) = last
-            && stream.may_send(bytes.len())
-        {
-            self.out.datagram(remote.socket, remote.to, bytes);
-        }
+        stream.say_farewell(CloseReason::Destroyed, &mut self.out);
         self.remove(slot);
     }
 
@@ -434,12 +420,17 @@ impl Udx {
 
     /// Works off every touched stream, and removes those that are closed by it.
     fn settle(&mut self) {
-        let share = self.shares.of_each(self.streams.len());
+        if self.shares.is_tight() && !self.touched.is_empty() {
+            self.make_room();
+            self.shares.take_turns(&mut self.streams);
+        }
+        let streams = self.streams.len();
         while let Some(slot) = self.touched.pop() {
             let Some(stream) = self.streams.at(slot).filter(|stream| stream.touched) else {
                 continue;
             };
             stream.touched = false;
+            let share = self.shares.of(slot, stream, streams);
             stream.recv.set_share(share);
             stream.settle(self.clock.now, &mut self.out);
             if stream.closed.is_some() {

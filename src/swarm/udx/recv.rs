@@ -97,6 +97,16 @@ impl Receiver {
         !self.ranges.is_empty()
     }
 
+    /// Held above of a message of which more must come.
+    pub fn partial(&self) -> usize {
+        self.partial
+    }
+
+    /// What may be held ahead of gaps: what was not taken is sent again.
+    fn most_ahead(&self) -> usize {
+        if self.share < MAX_WINDOW { self.share } else { MAX_HELD_BYTES }
+    }
+
     /// The window to offer where nothing is held.
     pub fn most(&self) -> usize {
         self.limit.min(self.share)
@@ -169,7 +179,8 @@ impl Receiver {
 
     fn hold(&mut self, seq: u64, flags: u8, payload: &[u8]) {
         let payload = if flags & flag::DATA != 0 { payload } else { &[] };
-        let fits = seq - self.next < MAX_AHEAD && self.held_bytes + payload.len() <= MAX_HELD_BYTES;
+        let fits =
+            seq - self.next < MAX_AHEAD && self.held_bytes + payload.len() <= self.most_ahead();
         if !fits || self.held.contains_key(&seq) {
             return;
         }

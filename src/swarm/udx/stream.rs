@@ -124,9 +124,8 @@ pub(super) struct Stream {
     pub(super) bytes_sent: u64,
     bytes_received: u64,
     pub(super) retransmits: u64,
-    /// Of what the stream holds, how much the multiplexer has counted; whether more may be taken.
+    /// Of what the stream holds, how much the multiplexer has counted.
     pub(super) counted: usize,
-    pub(super) takes_data: bool,
     /// In the multiplexer's lists.
     pub(super) touched: bool,
     pub(super) ready: bool,
@@ -174,7 +173,6 @@ impl Stream {
             bytes_received: 0,
             retransmits: 0,
             counted: 0,
-            takes_data: true,
             touched: false,
             ready: false,
             deadline: None,
@@ -298,7 +296,7 @@ impl Stream {
             return;
         }
         let seq = self.recv.expand(header.seq);
-        let room = self.takes_data && !self.recv.is_full() || packet.payload.is_empty();
+        let room = !self.recv.is_full() || packet.payload.is_empty();
         if header.has(flag::DATA | flag::END) && !room {
             // As if it were lost. The acknowledgement tells that the window is closed.
             self.pending.ack = true;
@@ -365,6 +363,16 @@ impl Stream {
     pub(super) fn on_mtu_change(&mut self) {
         self.bbr.set_packet(self.mtu.datagram());
         self.pacer.set_rate(self.bbr.pacing_rate(), self.mtu.datagram());
+    }
+
+    /// Ends at once, and tells the peer.
+    pub(super) fn say_farewell(&mut self, why: CloseReason, out: &mut Outbox) {
+        self.closed = Some(why);
+        if let Some((remote, bytes)) = self.remote.zip(self.destroy_packet())
+            && self.may_send(bytes.len())
+        {
+            out.datagram(remote.socket, remote.to, bytes);
+        }
     }
 
     /// Works off the batch: acknowledgements, losses, what the owner must know.

@@ -71,6 +71,8 @@ pub enum CloseReason {
     TimedOut,
     #[error("destroyed")]
     Destroyed,
+    #[error("it held too much memory")]
+    Overfull,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! What a peer can make us hold, and for how long.
 
-use super::super::share::{MAX_HELD, MIN_SHARE};
+use super::super::share::MIN_SHARE;
 use super::*;
 use crate::swarm::udx::packet::Header;
 
@@ -20,18 +20,22 @@ impl Sink for Hoard {
     }
 }
 
-fn open(udx: &mut Udx, id: u32, now: Instant) {
-    udx.open(Some(id)).unwrap();
-    udx.connect(id, SocketId::MAIN, id, address(2), ConnectOptions::default(), now);
+pub(super) fn open(udx: &mut Udx, id: u32, now: Instant) {
+    open_at(udx, id, address(2), now);
 }
 
-fn data(stream: u32, seq: u32, len: usize) -> Vec<u8> {
+pub(super) fn open_at(udx: &mut Udx, id: u32, to: SocketAddrV4, now: Instant) {
+    udx.open(Some(id)).unwrap();
+    udx.connect(id, SocketId::MAIN, id, to, ConnectOptions::default(), now);
+}
+
+pub(super) fn data(stream: u32, seq: u32, len: usize) -> Vec<u8> {
     let header = Header { flags: flag::DATA, data_offset: 0, stream, window: 1 << 20, seq, ack: 0 };
     [&header.encode()[..], &vec![7; len]].concat()
 }
 
 /// The window and acknowledgement that the stream tells its peer.
-fn told(udx: &mut Udx, id: u32, now: Instant) -> Option<(u32, u32)> {
+pub(super) fn told(udx: &mut Udx, id: u32, now: Instant) -> Option<(u32, u32)> {
     udx.end_of_batch(now);
     let (mut buf, mut last) = (Vec::new(), None);
     while udx.poll_transmit(now, &mut buf, 1).is_some() {
@@ -65,37 +69,6 @@ fn a_peer_that_ignores_the_window_is_not_listened_to() {
         udx.handle_datagram(SocketId::MAIN, address(2), &data(A, taken, 1400), now, &mut sink);
         assert_eq!(sink.bytes, 1400);
     }
-}
-
-#[test]
-fn all_streams_together_have_one_budget_and_each_its_share() {
-    let now = epoch();
-    let mut udx = Udx::new(StdRng::seed_from_u64(1), UdxConfig::default());
-    let streams = 300;
-    (1..=streams).for_each(|id| open(&mut udx, id, now));
-    let mut held = 0;
-    // Every one but the last holds as much as it can, in messages that are still coming in.
-    for id in 1..streams {
-        let mut sink = Collect::new();
-        for seq in 0..8 {
-            udx.handle_datagram(SocketId::MAIN, address(2), &data(id, seq, 60_000), now, &mut sink);
-            udx.set_partial(id, sink.bytes as usize);
-        }
-        held += sink.bytes as usize;
-    }
-    assert!((MAX_HELD / 2..=MAX_HELD + (1 << 20)).contains(&held), "{held}");
-    assert!(udx.shares.held <= MAX_HELD + (1 << 20), "{}", udx.shares.held);
-    // One that holds nothing is served all the same, and offered its share.
-    let mut sink = Collect::new();
-    let last = data(streams, 0, 1000);
-    udx.handle_datagram(SocketId::MAIN, address(2), &last, now, &mut sink);
-    assert_eq!(sink.bytes, 1000);
-    let (window, ack) = told(&mut udx, streams, now).unwrap();
-    assert_eq!(ack, 1);
-    assert!((MIN_SHARE..MAX_WINDOW).contains(&(window as usize)), "{window}");
-    // What is gone is not held.
-    (1..streams).for_each(|id| udx.destroy(id));
-    assert_eq!(udx.shares.held, 0);
 }
 
 #[test]

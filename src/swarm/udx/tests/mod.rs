@@ -8,6 +8,7 @@ mod hostile;
 mod lifecycle;
 mod loopback;
 mod narrow;
+mod scarcity;
 mod vectors;
 
 use std::collections::BTreeMap;
