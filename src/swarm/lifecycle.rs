@@ -137,7 +137,7 @@ impl Swarm {
         if !has_header {
             return;
         }
-        self.udx.path_proven(stream);
+        self.udx.peer_known(stream);
         let host = self.udx.remote(stream).map(|addr| *addr.ip());
         if !initiator && !self.connections.beside(stream, &remote).is_empty() {
             if !confirmed {

@@ -373,6 +373,46 @@ fn a_peer_that_reached_us_does_not_wait_for_our_own_dial_to_it() {
 }
 
 #[test]
+fn who_acknowledges_in_the_name_of_a_victim_makes_us_send_it_hardly_anything() {
+    for (n, dial) in [(1, None), (2, Some(elsewhere(2)))] {
+        let mut world = Network::two();
+        let victim = elsewhere(1);
+        // He gets the answer to the handshake, so he has the keys; from then on he speaks from a forged address.
+        let mut stranger = Stranger::shake(&mut world, key(7), n, dial, false);
+        let header = stranger.sealer.header().to_vec();
+        stranger.write(header, world.now);
+        let word = stranger.sealer.seal(FrameBuf::from(&b"requests"[..])).unwrap();
+        stranger.write(word, world.now);
+        stranger.speak(&mut world, victim);
+        let conn = world.machines[1].swarm.connections.iter().next().unwrap().id;
+        let (mut came, mut sent, mut buf) = (HANDSHAKE + 300, 0, Vec::new());
+        for tick in 0..1000u32 {
+            let now = world.now;
+            let swarm = &mut world.machines[1].swarm;
+            if swarm.queued(conn) < 1 << 20 {
+                swarm.send(conn, FrameBuf::from(&[1; 1 << 20][..]), now);
+            }
+            while let Some(transmit) = swarm.poll_transmit(now, &mut buf, 10) {
+                sent += if transmit.to == victim { buf.len() } else { 0 };
+            }
+            let ack = tick * tick / 4000;
+            let stream = 0x10_0000 + n;
+            let window = 4 << 20;
+            let ack = udx::packet::Header { flags: 0, data_offset: 0, stream, window, seq: 3, ack };
+            let packet = ack.encode();
+            came += packet.len();
+            swarm.handle_datagrams(SocketId::MAIN, victim, &packet, packet.len(), now);
+            swarm.end_of_batch(now);
+            world.now += Duration::from_millis(10);
+            if swarm.poll_timeout().is_some_and(|at| at <= world.now) {
+                swarm.handle_timeout(world.now);
+            }
+        }
+        assert!(sent <= 3 * came, "{sent} for {came}");
+    }
+}
+
+#[test]
 fn long_messages_of_honest_peers_arrive_while_a_host_leaves_many_unfinished() {
     for len in [1 << 19, 3 << 20, 8 << 20] {
         let (mut world, a, b) = Network::pair();

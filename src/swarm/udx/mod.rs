@@ -15,7 +15,7 @@
 //! | `recv`, `send`, `sent`, `ranges` | gaps and window; bytes to send; packets on the way; sets of numbers |
 //! | `rtt`, `rack`, `timer`, `pacer`, `mtu` | round trips; losses; deadlines; spacing; datagram size |
 //! | `congestion` | BBR |
-//! | `allowance` | what may go to an address before the peer is known to be there |
+//! | `allowance`, `challenge` | what may go to an address before the peer is known to be there; asking it |
 //! | `types`, `clock` | what the owner sees; its time in microseconds |
 //! | `slots`, `share`, `outbox` | all streams by id; what each may hold; what they leave for the owner |
 //! | `graveyard` | ended streams that still answer |
@@ -23,6 +23,7 @@
 //! Source: libudx/src/udx.c, udx-native/lib/stream.js
 
 mod allowance;
+mod challenge;
 mod clock;
 mod congestion;
 mod graveyard;
@@ -187,11 +188,11 @@ impl Udx {
         }
     }
 
-    /// The peer has shown that it is where the stream leads to: from now on there is no limit but the path's.
-    pub fn path_proven(&mut self, id: u32) {
-        if let Some((slot, stream)) = self.streams.get_mut(id)
-            && stream.unproven.take().is_some()
-        {
+    /// The peer has shown that it has the keys. Whether it is where the stream leads to it is asked as soon as more is to
+    /// go there than may go to anybody.
+    pub fn peer_known(&mut self, id: u32) {
+        if let Some((slot, stream)) = self.streams.get_mut(id) {
+            stream.peer_known(&mut self.rng);
             self.touch(slot);
         }
     }

@@ -5,7 +5,7 @@ use super::congestion::bbr::{Phase, View};
 use super::mtu;
 use super::packet::Packet;
 use super::rack::{Rack, Verdict};
-use super::sent::Sent;
+use super::sent::{Sent, State};
 use super::stream::{AckBatch, Stream};
 use super::timer::Timer;
 
@@ -33,8 +33,12 @@ impl Stream {
         }
         let min_rtt = self.rtt.min();
         let Self { sent, rack, rate, batch, mtu, .. } = self;
-        let mut grown = false;
+        let (mut grown, mut forged) = (false, false);
         let mut on_delivered = |seq: u64, packet: &Sent, sacked: bool, rack: &mut Rack| {
+            if packet.state == State::Withheld {
+                forged = true;
+                return;
+            }
             batch.delivered = true;
             rack.on_delivered(seq, packet, sacked, now, min_rtt);
             rate.on_delivered(now, packet.size(), packet.xmit, packet.time, packet.at_send);
@@ -61,6 +65,10 @@ impl Stream {
         if grown {
             self.on_mtu_change();
         }
+        if forged {
+            self.closed = Some(CloseReason::Forged);
+        }
+        self.look_for_answer();
     }
 
     /// Works off the acknowledgements of a batch.

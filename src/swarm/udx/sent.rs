@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::congestion::rate::Snapshot;
-use super::packet::{FIRST_SEQ, HEADER, expand};
+use super::packet::{FIRST_SEQ, HEADER, expand, flag};
 use super::ranges::RangeSet;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum State {
     Lost,
     /// The peer reported it out of order.
     Sacked,
+    /// It has a number and was never sent, see [`super::challenge`].
+    Withheld,
 }
 
 /// One numbered packet.
@@ -32,7 +34,7 @@ pub struct Sent {
     pub timeouts: u8,
     /// Carries padding of the path-MTU search, at its first transmission only.
     pub probe: bool,
-    /// Ordinal of the last transmission, over all packets of the stream.
+    /// Ordinal of the last transmission, over all packets of the stream; 0 before the first.
     pub xmit: u64,
     /// Time of the last transmission.
     pub time: u64,
@@ -141,6 +143,41 @@ impl SentPackets {
         self.packets.push_back(sent);
         self.order.push_back((seq, self.xmits));
         seq
+    }
+
+    /// Numbers a packet of one byte that waits to be sent, or is withheld.
+    pub fn push_byte(&mut self, offset: u64, waits: bool, now: u64) {
+        let seq = self.next();
+        if waits {
+            self.lost.insert(seq);
+        }
+        self.packets.push_back(Sent {
+            offset,
+            len: 1,
+            flags: flag::DATA,
+            state: if waits { State::Lost } else { State::Withheld },
+            // One that was withheld comes out of order, which tells nothing about the path.
+            transmissions: u8::from(!waits),
+            timeouts: 0,
+            probe: false,
+            xmit: 0,
+            time: now,
+            at_send: Snapshot::default(),
+        });
+    }
+
+    /// A packet that was withheld waits to be sent now.
+    pub fn release(&mut self, seq: u64) {
+        let Some(i) = self.index(seq) else { return };
+        if let Some(packet) = self.packets.get_mut(i).filter(|p| p.state == State::Withheld) {
+            packet.state = State::Lost;
+            self.lost.insert(seq);
+        }
+    }
+
+    /// Whether the peer has reported a packet.
+    pub fn is_delivered(&self, seq: u64) -> bool {
+        seq < self.una || self.get(seq).is_some_and(|packet| packet.state == State::Sacked)
     }
 
     /// Counts a packet as sent once more.
@@ -254,7 +291,7 @@ impl SentPackets {
             State::Lost => {
                 self.lost.remove(&seq);
             }
-            State::Sacked => {}
+            State::Sacked | State::Withheld => {}
         }
     }
 }

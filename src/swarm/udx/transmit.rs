@@ -4,6 +4,7 @@
 //! one size, each with its own header, ready for one segmented send. Data carries the acknowledgement along; a separate
 //! one goes out only if there is no data to send or if there are gaps to report.
 
+use super::challenge::NUMBERS;
 use super::congestion::bbr::Phase;
 use super::packet::{HEADER, Header, flag};
 use super::sent::State;
@@ -215,6 +216,11 @@ impl Stream {
             let allowed = forced || fits(HEADER + len, self.bbr.cwnd());
             return allowed.then_some(Next::Again { seq, len });
         }
+        if self.waits_for_answer() {
+            self.note_app_limited();
+            let seq = if forced { self.sent.last_in_flight()? } else { return None };
+            return Some(Next::Again { seq, len: self.sent.get(seq)?.len as usize });
+        }
         let unsent = self.send.unsent();
         if unsent > 0 || self.end_waits() {
             let full = self.mtu.payload();
@@ -222,6 +228,9 @@ impl Stream {
             let end = self.end_waits() && len == unsent;
             // A bare END takes no room.
             let window_open = len == 0 || self.window > 0 && fits(len, self.window);
+            if self.window > NUMBERS as u64 && self.ask_before(HEADER + len, now) {
+                return Some(Next::Again { seq: self.sent.first_lost()?, len: 1 });
+            }
             if forced && self.window > 0 {
                 return Some(Next::Fresh { len, padding: 0, end });
             }
@@ -262,8 +271,8 @@ impl Stream {
                 let offset = packet.offset;
                 debug_assert_ne!(packet.state, State::Sacked);
                 self.in_parts = HEADER + len > self.mtu.datagram();
+                self.retransmits += u64::from(packet.xmit > 0);
                 self.sent.resend(seq, now, at_send);
-                self.retransmits += 1;
                 (offset, len)
             }
             Next::Fresh { len, padding, end } => {

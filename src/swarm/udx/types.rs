@@ -30,7 +30,7 @@ pub struct ConnectOptions {
     /// Send something at least this often.
     pub keep_alive: Option<Duration>,
     /// Nothing shows yet that the peer is at this address: so many bytes may go there, and three times what comes from
-    /// there, until [`super::Udx::path_proven`]. `None`: the address is known to be the peer's.
+    /// there, until the peer has answered, see [`super::Udx::peer_known`]. `None`: the address is known to be the peer's.
     pub unproven: Option<u64>,
     /// Numbers agreed on elsewhere: our first packet, the peer's first packet.
     pub initial_seq: u32,
@@ -73,6 +73,8 @@ pub enum CloseReason {
     Destroyed,
     #[error("it held too much memory")]
     Overfull,
+    #[error("the peer acknowledged what was never sent")]
+    Forged,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 mod bench;
 mod bounds;
+mod challenge;
 mod fairness;
 mod flow;
 mod hostile;
