@@ -17,6 +17,7 @@ use super::names::{self, Name};
 use crate::hyper::bee::{Bee, BeeError};
 use crate::hyper::blobs::{Allowance, BlobError, BlobId, Blobs};
 use crate::path::DrivePath;
+use edit::room_of;
 
 use std::collections::{BTreeSet, HashMap, hash_map};
 use std::sync::Arc;
@@ -45,8 +46,11 @@ pub struct DriveIndex {
     version: u64,
     /// Forks of the bee's and the blobs' cores: when one changes, equal numbers mean nothing any more.
     forks: (u64, u64),
-    bytes: u64,
+    /// More than a number that is shown holds, if the drive's owner likes: what is added must come off again.
+    bytes: u128,
     left_out: u64,
+    /// Those of them for whose directories there was no room.
+    crowded: u64,
     /// Files whose block map is not here yet.
     unsized_files: BTreeSet<DrivePath>,
 }
@@ -101,14 +105,17 @@ impl DriveIndex {
         .await?;
         // In order, names fill their groups.
         entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        kept.sort_unstable();
+        // All names count, so that whether they have room together does not hang on their order.
+        let room = room_of((entries.len() + kept.len()) as u64);
         for (path, leaf) in entries {
-            if !index.insert(&path, leaf) {
-                index.leave_out(path.as_str(), &TOO_MANY);
+            if !index.insert(&path, leaf, room) {
+                index.crowd_out(&path);
             }
         }
         for path in kept {
-            if !index.keep(&path) {
-                index.leave_out(path.as_str(), &TOO_MANY);
+            if !index.keep(&path, room) {
+                index.crowd_out(&path);
             }
         }
         let unsized_files: Vec<DrivePath> = index.unsized_files.iter().cloned().collect();
@@ -127,17 +134,22 @@ impl DriveIndex {
         let (version, forks) = (bee.version(), (bee.source().fork(), blobs.source().fork()));
         let same_past = forks == old.forks && version >= old.version;
         let added = version.saturating_sub(old.version);
-        let index = if !same_past || added > old.files() + REWALK {
-            Self::load(&bee, blobs).await?
-        } else {
+        let mut next = None;
+        if same_past && added <= old.files() + REWALK {
             let mut index = old.clone();
             index.version = version;
-            if added > 0 {
-                index.apply_difference(&bee, old.version).await?;
+            if added == 0 || index.apply_difference(&bee, old.version).await? {
+                next = Some(index);
             }
-            let fresh = index.unsized_files.difference(&old.unsized_files).cloned();
-            index.learn_local(blobs, &fresh.collect::<Vec<_>>()).await;
-            index
+        }
+        let index = match next {
+            Some(mut index) => {
+                let is_new = |path: &&DrivePath| old.unsized_map(path) != index.unsized_map(path);
+                let new: Vec<_> = index.unsized_files.iter().filter(is_new).cloned().collect();
+                index.learn_local(blobs, &new).await;
+                index
+            }
+            None => Self::load(&bee, blobs).await?,
         };
         let changed = changed_paths(old, &index, !same_past);
         Ok((index, changed))
@@ -153,9 +165,9 @@ impl DriveIndex {
         self.root.leaves
     }
 
-    /// Bytes of all files.
+    /// Bytes of all files, as far as a number holds them.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        u64::try_from(self.bytes).unwrap_or(u64::MAX)
     }
 
     /// Entries whose names cannot be shown.
@@ -206,7 +218,10 @@ impl DriveIndex {
             Err(error) => Content::Damaged(error.to_string().into()),
         };
         match self.node(path).and_then(Node::leaf).cloned() {
-            Some(Leaf::File(file)) => self.insert(path, Leaf::File(File { content, ..file })),
+            // It has its place.
+            Some(Leaf::File(file)) => {
+                self.insert(path, Leaf::File(File { content, ..file }), u64::MAX)
+            }
             _ => false,
         }
     }
@@ -315,9 +330,9 @@ fn leaf(seq: u64, value: &[u8]) -> Leaf {
     Leaf::File(File { seq, mtime_ms, mode, content })
 }
 
-fn size(leaf: &Leaf) -> u64 {
+fn size(leaf: &Leaf) -> u128 {
     match leaf {
-        Leaf::File(file) => file.size(),
+        Leaf::File(file) => file.size().into(),
         Leaf::Link(_) => 0,
     }
 }
@@ -365,5 +380,7 @@ fn changed_paths(old: &DriveIndex, new: &DriveIndex, distrust: bool) -> Vec<Driv
     changed
 }
 
+#[cfg(test)]
+mod hostile_tests;
 #[cfg(test)]
 mod tests;

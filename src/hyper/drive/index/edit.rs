@@ -14,13 +14,28 @@ pub(super) const FREE_DIRS: u64 = 1 << 16;
 /// two of the drive, so that without a bound a few megabytes of deep names would fill the machine.
 pub(super) const DIRS_PER_NAME: u64 = 8;
 
+/// Directories that so many names may have.
+pub(super) fn room_of(names: u64) -> u64 {
+    FREE_DIRS.saturating_add(names.saturating_mul(DIRS_PER_NAME))
+}
+
 impl DriveIndex {
-    pub(super) async fn apply_difference(&mut self, bee: &Bee, from: u64) -> Result<(), BeeError> {
+    /// Brings the index up to a newer bee. Where not all names have room, it depends on all of them which have: then it
+    /// says no, and has to be loaded.
+    pub(super) async fn apply_difference(
+        &mut self,
+        bee: &Bee,
+        from: u64,
+    ) -> Result<bool, BeeError> {
+        if self.crowded > 0 {
+            return Ok(false);
+        }
+        // There cannot be more names than that.
+        let room = room_of(self.files() + self.kept + bee.version().saturating_sub(from));
         // Every block that the newer tree does not share lies in what was appended.
         bee.source().prefetch_range(from.max(1), bee.version());
         let mut diff = bee.diff(&bee.checkout(from));
         while let Some(Difference { left, right }) = diff.next().await? {
-            let left_there = left.is_some();
             let key = match left.as_ref().or(right.as_ref()).map(|entry| &entry.key) {
                 Some(key) => key.clone(),
                 None => continue,
@@ -38,26 +53,26 @@ impl DriveIndex {
                     continue;
                 }
             };
-            let was_in = match &name {
-                Name::Leaf(path) => self.node(path).and_then(Node::leaf).is_some(),
-                Name::Kept(path) => self.dir(path).is_some_and(|dir| dir.kept),
-            };
-            let is_in = match (&name, left) {
-                (Name::Leaf(path), Some(new)) => self.insert(path, leaf(new.seq, &new.value)),
-                (Name::Kept(path), Some(_)) => self.keep(path),
+            let has_room = match (&name, left) {
+                (Name::Leaf(path), Some(new)) => {
+                    self.insert(path, leaf(new.seq, &new.value), room)
+                }
+                (Name::Kept(path), Some(_)) => self.keep(path, room),
                 (name, None) => {
                     self.remove(name);
-                    false
+                    true
                 }
             };
-            // What is in the drive and not in the index is counted.
-            match (right.is_some() && !was_in, left_there && !is_in) {
-                (false, true) => self.leave_out(&String::from_utf8_lossy(&key), &TOO_MANY),
-                (true, false) => self.left_out = self.left_out.saturating_sub(1),
-                _ => {}
+            if !has_room {
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(self.dirs <= room_of(self.files() + self.kept))
+    }
+
+    pub(super) fn crowd_out(&mut self, path: &DrivePath) {
+        self.crowded += 1;
+        self.leave_out(path.as_str(), &TOO_MANY);
     }
 
     pub(super) fn leave_out(&mut self, name: &str, error: &dyn std::fmt::Display) {
@@ -68,8 +83,8 @@ impl DriveIndex {
         }
     }
 
-    /// Whether the directories above `path`, and with `itself` the one there, may be in the index.
-    fn has_room(&self, path: &DrivePath, itself: bool) -> bool {
+    /// Whether the directories above `path`, and with `itself` the one there, are no more than `room` with the others.
+    fn has_room(&self, path: &DrivePath, itself: bool, room: u64) -> bool {
         let depth = path.names().count() + usize::from(itself);
         let mut there = 1;
         let mut dir = &self.root;
@@ -81,17 +96,17 @@ impl DriveIndex {
             there += 1;
         }
         let more = depth.saturating_sub(there) as u64;
-        more == 0 || self.dirs + more <= FREE_DIRS + DIRS_PER_NAME * (self.files() + self.kept + 1)
+        more == 0 || self.dirs + more <= room
     }
 
-    /// Sets the file or link at `path`. Whether there was room for the directories above it.
-    pub(super) fn insert(&mut self, path: &DrivePath, leaf: Leaf) -> bool {
-        if !self.has_room(path, false) {
+    /// Sets the file or link at `path`. Whether there was room for the directories above it, `room` for all.
+    pub(super) fn insert(&mut self, path: &DrivePath, leaf: Leaf, room: u64) -> bool {
+        if !self.has_room(path, false, room) {
             return false;
         }
         let unsized_file = is_unsized(&leaf);
         let old = self.node(path).and_then(Node::leaf).map(size);
-        self.bytes = self.bytes.saturating_sub(old.unwrap_or(0)).saturating_add(size(&leaf));
+        self.bytes = self.bytes - old.unwrap_or(0) + size(&leaf);
         let mut made = 0;
         let mut dir = Arc::make_mut(&mut self.root);
         let mut names = path.names().peekable();
@@ -114,8 +129,8 @@ impl DriveIndex {
     }
 
     /// Keeps the directory at `path`. Whether there was room for it.
-    pub(super) fn keep(&mut self, path: &DrivePath) -> bool {
-        if !self.has_room(path, true) {
+    pub(super) fn keep(&mut self, path: &DrivePath, room: u64) -> bool {
+        if !self.has_room(path, true, room) {
             return false;
         }
         let mut made = 0;
@@ -135,7 +150,7 @@ impl DriveIndex {
         let (path, leaf) = match name {
             Name::Leaf(path) => {
                 let Some(bytes) = self.node(path).and_then(Node::leaf).map(size) else { return };
-                self.bytes = self.bytes.saturating_sub(bytes);
+                self.bytes -= bytes;
                 self.unsized_files.remove(path);
                 (path, 1)
             }
