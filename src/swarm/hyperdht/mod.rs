@@ -16,7 +16,6 @@
 mod announcements;
 mod announcer;
 mod blocked;
-mod cache;
 mod connect;
 mod dispatch;
 mod event;
@@ -324,7 +323,7 @@ impl HyperDht {
 
     pub fn poll_timeout(&self) -> Option<Instant> {
         let servers = self.servers.values().filter_map(Server::poll_timeout);
-        let records = self.records.iter().map(Records::poll_timeout);
+        let records = self.records.iter().filter_map(Records::poll_timeout);
         servers.chain(records).chain(self.net.rpc.poll_timeout()).min()
     }
 

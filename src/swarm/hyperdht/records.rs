@@ -3,12 +3,12 @@
 //! An announcement whose topic is the hash of the announcing key is a *self-announcement*: it makes the
 //! sender's address a route, over which handshakes for that key are forwarded. Others are records of a
 //! topic. Everything is signed for this node and for a token it just gave; nothing invalid is answered.
-//! All is kept in memory, fades if not refreshed, and is bounded ([`Announcements`], [`ValueStore`], [`Cache`]).
+//! All is kept in memory, fades if not refreshed, and is bounded, of each host as well ([`Announcements`], [`ValueStore`]).
 //!
 //! Source: hyperdht/lib/persistent.js
 
 use super::announcements::{Announcements, RECORD_AGE, Record, Route};
-use super::cache::Cache;
+use super::ledger::{Bounds, OVERHEAD};
 use super::messages::{
     Announce, LookupReply, MutablePut, MutableValue, PeerRecord, command, error,
 };
@@ -22,14 +22,25 @@ use rand::rngs::StdRng;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Instant;
 
-/// Refresh tokens and bumps: of each as many as the reference keeps.
+/// Refresh tokens and bumps: of each about as many as the reference keeps, and of those of one host as many as it may
+/// have announcements. Whoever announces anew has told a new token each time, and needs the last.
 const MAX_ENTRIES: usize = 65_536;
+const MAX_SOURCE_ENTRIES: usize = 8192;
+/// Bytes of a refresh token's entry, and of a bump, in the account.
+const REFRESH_BYTES: usize = size_of::<Refresh>() + 64;
+const BUMP_BYTES: usize = size_of::<u64>();
 /// Records shown to a lookup.
 const SHOWN: usize = 20;
 /// Bytes of a value: with its signature and what surrounds it, it fits in one datagram.
 const MAX_VALUE: usize = 1024;
 /// How far ahead of our clock a bump may be.
 const MAX_BUMP_DRIFT_MS: u64 = 60_000;
+
+/// Of entries of so many bytes.
+fn bounds(bytes: usize) -> Bounds {
+    let bytes = bytes + OVERHEAD;
+    Bounds { total: MAX_ENTRIES * bytes, source: MAX_SOURCE_ENTRIES * bytes, age: RECORD_AGE }
+}
 
 /// What a refresh token stands for.
 #[derive(Debug, Clone)]
@@ -51,8 +62,9 @@ pub enum Stored {
 #[derive(Debug)]
 pub struct Records {
     announcements: Announcements,
-    bumps: Cache<NodeId, u64>,
-    refreshes: Cache<Hash, Refresh>,
+    bumps: ValueStore<u64>,
+    /// By the hashes that tokens are checked with.
+    refreshes: ValueStore<Refresh>,
     mutables: ValueStore<MutableValue>,
     immutables: ValueStore<Vec<u8>>,
     started: Instant,
@@ -64,8 +76,8 @@ impl Records {
     pub fn new(unix_ms: u64, now: Instant) -> Self {
         Self {
             announcements: Announcements::default(),
-            bumps: Cache::new(MAX_ENTRIES, RECORD_AGE, now),
-            refreshes: Cache::new(MAX_ENTRIES, RECORD_AGE, now),
+            bumps: ValueStore::new(bounds(BUMP_BYTES)),
+            refreshes: ValueStore::new(bounds(REFRESH_BYTES)),
             mutables: ValueStore::default(),
             immutables: ValueStore::default(),
             started: now,
@@ -125,14 +137,14 @@ impl Records {
             encoded: peer.encode(),
             own: hash::hash(&[&peer.public_key.0]) == place.target.0,
         };
-        if !entry.own {
-            self.bump(place.target, announce.bump, now);
-        }
         if !self.store(&entry, from, now) {
             return false;
         }
+        if !entry.own {
+            self.bump(place.target, announce.bump, *from.ip(), now);
+        }
         if let Some(token) = announce.refresh {
-            self.refreshes.insert(token, entry);
+            self.note_refresh(token, entry, *from.ip(), now);
         }
         true
     }
@@ -222,15 +234,16 @@ impl Records {
         kept.then_some(Stored::Ok)
     }
 
-    pub fn poll_timeout(&self) -> Instant {
-        // The caches of tokens turn together.
-        let turn = self.refreshes.poll_timeout();
+    /// None if there is nothing to fade.
+    pub fn poll_timeout(&self) -> Option<Instant> {
         let fades = [
             self.announcements.poll_timeout(),
+            self.bumps.poll_timeout(),
+            self.refreshes.poll_timeout(),
             self.mutables.poll_timeout(),
             self.immutables.poll_timeout(),
         ];
-        fades.into_iter().flatten().fold(turn, Instant::min)
+        fades.into_iter().flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
@@ -252,19 +265,26 @@ impl Records {
         self.announcements.put(entry.target, record, Some(*from.ip()), now)
     }
 
-    fn bump(&mut self, target: &NodeId, bump: u64, now: Instant) {
+    fn bump(&mut self, target: &NodeId, bump: u64, from: Ipv4Addr, now: Instant) {
         let elapsed = now.saturating_duration_since(self.started).as_millis() as u64;
         let latest = self.started_unix_ms.saturating_add(elapsed + MAX_BUMP_DRIFT_MS);
         if bump > self.bumps.get(target).copied().unwrap_or(0) && bump <= latest {
-            self.bumps.insert(*target, bump);
+            // Without room for it the records are shown all the same.
+            self.bumps.put(*target, bump, BUMP_BYTES, from, now);
         }
+    }
+
+    fn note_refresh(&mut self, token: Hash, entry: Refresh, from: Ipv4Addr, now: Instant) {
+        // Without room for it the announcement is made anew when it is to be renewed.
+        self.refreshes.put(NodeId(token), entry, REFRESH_BYTES, from, now);
     }
 
     /// Whoever knows what hashes to a registered token may renew that announcement once.
     fn refresh(&mut self, token: [u8; 32], from: SocketAddrV4, now: Instant) -> bool {
-        let Some(entry) = self.refreshes.remove(&hash::hash(&[&token])) else { return false };
+        let known = NodeId(hash::hash(&[&token]));
+        let Some(entry) = self.refreshes.remove(&known) else { return false };
         let stored = self.store(&entry, from, now);
-        self.refreshes.insert(token, entry);
+        self.note_refresh(token, entry, *from.ip(), now);
         stored
     }
 }
@@ -393,7 +413,7 @@ mod tests {
             encoded: record(&pair(1)).encode(),
             own: false,
         };
-        records.refreshes.insert(second, entry);
+        records.note_refresh(second, entry, *FROM.ip(), now);
         let renew = |token| Announce { refresh: Some(token), ..Announce::default() }.encode();
         let place = Place { target: &target, node: &NODE, token: &TOKEN };
         assert!(!records.announce(place, &renew([9; 32]), FROM, now));
@@ -475,7 +495,7 @@ mod tests {
         assert!(put(&mut records, 3000, other));
         let mut at = now;
         while !records.is_empty() {
-            at = records.poll_timeout();
+            at = records.poll_timeout().unwrap();
             records.handle_timeout(at);
         }
         assert_eq!(at, now + VALUE_AGE);
@@ -486,10 +506,71 @@ mod tests {
         let now = epoch();
         let mut records = Records::new(1_000_000, now);
         let topic = NodeId([7; 32]);
-        records.bump(&topic, 1_000_000 + MAX_BUMP_DRIFT_MS + 1, now);
+        records.bump(&topic, 1_000_000 + MAX_BUMP_DRIFT_MS + 1, *FROM.ip(), now);
         assert_eq!(records.bumps.get(&topic), None);
-        records.bump(&topic, 1_000_000 + MAX_BUMP_DRIFT_MS, now);
-        records.bump(&topic, 5, now);
+        records.bump(&topic, 1_000_000 + MAX_BUMP_DRIFT_MS, *FROM.ip(), now);
+        records.bump(&topic, 5, *FROM.ip(), now);
         assert_eq!(records.bumps.get(&topic), Some(&(1_000_000 + MAX_BUMP_DRIFT_MS)));
+    }
+    #[test]
+    fn no_host_takes_the_tokens_and_bumps_of_others() {
+        let now = epoch();
+        let mut records = Records::new(1_000_000, now);
+        let other = Ipv4Addr::new(5, 6, 7, 8);
+        let numbered = |n: u32| hash::hash(&[&n.to_le_bytes()]);
+        let entry = |n| Refresh {
+            target: NodeId(numbered(n)),
+            public_key: PublicKey([1; 32]),
+            encoded: vec![0; 51],
+            own: false,
+        };
+        records.note_refresh(numbered(0), entry(0), other, now);
+        records.bump(&NodeId(numbered(0)), 7, other, now);
+        for n in 1..2 * MAX_ENTRIES as u32 {
+            records.note_refresh(numbered(n), entry(n), *FROM.ip(), now);
+            records.bump(&NodeId(numbered(n)), 7, *FROM.ip(), now);
+        }
+        assert!(records.refreshes.get(&NodeId(numbered(0))).is_some());
+        assert!(records.bumps.get(&NodeId(numbered(0))).is_some());
+        assert_eq!(records.refreshes.len(), 1 + MAX_SOURCE_ENTRIES);
+        assert_eq!(records.bumps.len(), 1 + MAX_SOURCE_ENTRIES);
+        records.handle_timeout(now + RECORD_AGE);
+        assert_eq!((records.refreshes.len(), records.bumps.len()), (0, 0));
+        assert_eq!(records.poll_timeout(), None);
+    }
+
+    #[test]
+    fn an_announcement_that_is_refused_bumps_nothing() {
+        let now = epoch();
+        let mut records = Records::new(1_000_000, now);
+        let topic = NodeId([7; 32]);
+        // The host has all that it may have.
+        let large = Record { public_key: PublicKey([1; 32]), encoded: vec![0; 100_000] };
+        let mut full = 0u32;
+        while records.announcements.put(
+            NodeId(hash::hash(&[&full.to_le_bytes()])),
+            large.clone(),
+            Some(*FROM.ip()),
+            now,
+        ) {
+            full += 1;
+        }
+        let small = Record { public_key: PublicKey([1; 32]), encoded: vec![0; 51] };
+        while records.announcements.put(
+            NodeId(hash::hash(&[&full.to_le_bytes()])),
+            small.clone(),
+            Some(*FROM.ip()),
+            now,
+        ) {
+            full += 1;
+        }
+        let place = Place { target: &topic, node: &NODE, token: &TOKEN };
+        let mut announce = place.announce(record(&pair(1)), &pair(1));
+        announce.bump = 1_000_000;
+        assert!(!records.announce(place, &announce.encode(), FROM, now));
+        assert_eq!(records.bumps.get(&topic), None);
+        let from = SocketAddrV4::new(Ipv4Addr::new(5, 6, 7, 8), 9);
+        assert!(records.announce(place, &announce.encode(), from, now));
+        assert_eq!(records.bumps.get(&topic), Some(&1_000_000));
     }
 }

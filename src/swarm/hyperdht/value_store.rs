@@ -1,6 +1,6 @@
-//! The values of one kind that a persistent node keeps, mutable or immutable.
+//! What a persistent node keeps of one kind for others: values, mutable or immutable, tokens and bumps.
 //!
-//! They fade [`VALUE_AGE`] after they were last put. A value belongs to the host that put it last, and each host has
+//! It fades some time after it was last put, values after [`VALUE_AGE`]. A value belongs to the host that put it last, and each host has
 //! a share ([`Ledger`]): one that fills its own neither takes the place of others' values nor replaces one of them.
 
 use super::ledger::{Bounds, Held, Ledger};
@@ -24,12 +24,22 @@ pub struct ValueStore<V> {
 
 impl<V> Default for ValueStore<V> {
     fn default() -> Self {
-        let bounds = Bounds { total: MAX_BYTES, source: MAX_SOURCE_BYTES, age: VALUE_AGE };
-        Self { values: HashMap::new(), ledger: Ledger::new(bounds) }
+        Self::new(Bounds { total: MAX_BYTES, source: MAX_SOURCE_BYTES, age: VALUE_AGE })
     }
 }
 
 impl<V> ValueStore<V> {
+    pub fn new(bounds: Bounds) -> Self {
+        Self { values: HashMap::new(), ledger: Ledger::new(bounds) }
+    }
+
+    /// Takes a value out.
+    pub fn remove(&mut self, target: &NodeId) -> Option<V> {
+        let (value, held) = self.values.remove(target)?;
+        self.ledger.uncount(&held);
+        Some(value)
+    }
+
     pub fn len(&self) -> usize {
         self.values.len()
     }
@@ -67,9 +77,7 @@ impl<V> ValueStore<V> {
     /// Drops what has faded, and the oldest where there is too much.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(target) = self.ledger.to_drop(now) {
-            if let Some((_, held)) = self.values.remove(&target) {
-                self.ledger.uncount(&held);
-            }
+            self.remove(&target);
         }
     }
 }
