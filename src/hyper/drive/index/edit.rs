@@ -54,9 +54,7 @@ impl DriveIndex {
                 }
             };
             let has_room = match (&name, left) {
-                (Name::Leaf(path), Some(new)) => {
-                    self.insert(path, leaf(new.seq, &new.value), room)
-                }
+                (Name::Leaf(path), Some(new)) => self.insert(path, leaf(new.seq, &new.value), room),
                 (Name::Kept(path), Some(_)) => self.keep(path, room),
                 (name, None) => {
                     self.remove(name);
