@@ -303,6 +303,7 @@ impl Shared {
                 Touched::Paths(paths) => (paths, false),
                 Touched::Everything { replaced } => (vec![DrivePath::root()], replaced),
             };
+            self.ledger.set_closed(follower.closed());
             let started = Instant::now();
             let mut again: BTreeSet<DrivePath> = BTreeSet::new();
             let (waited, mut failed) = (!waiting.is_empty(), false);

@@ -170,6 +170,11 @@ impl Follower {
         }
     }
 
+    /// Which of the paths that were told last somebody closed who could write them.
+    pub fn closed(&self) -> &[DrivePath] {
+        self.pending.closed()
+    }
+
     /// These were looked at, which took some time.
     pub fn looked_at(&mut self, paths: &[DrivePath], took: Duration) {
         self.pending.rest(paths, took, Instant::now());

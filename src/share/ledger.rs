@@ -40,6 +40,9 @@ pub const RACY_NS: i64 = 2_000_000_000;
 /// Contents of one print that are kept in mind: each may be compared with a file.
 const MAX_ALIKE: usize = 16;
 
+/// Files of which is remembered that they were read when nobody wrote them; one that is forgotten is read once more.
+const MAX_CLOSED: usize = 1 << 14;
+
 /// Tells contents apart that are worth comparing.
 pub type Print = [u8; 16];
 
@@ -90,6 +93,10 @@ struct State {
     contents: Option<Known>,
     /// Names of inodes that have several.
     links: HashMap<u64, Linked>,
+    /// Files that somebody closed who could write them, and that are looked at for that.
+    closed: HashSet<DrivePath>,
+    /// What files were that were read after they had been closed so.
+    read_closed: HashMap<DrivePath, Seen>,
 }
 
 /// First bytes of a print → first block.
@@ -179,7 +186,27 @@ impl Ledger {
     pub fn note(&self, path: &DrivePath, seen: Seen) {
         let value = [seen.ino.to_le_bytes(), seen.ctime_ns.to_le_bytes()].concat();
         let key = self.record(b'f', path.as_str().as_bytes());
-        self.lock().writes.put(Table::Records, key, value);
+        let mut state = self.lock();
+        state.writes.put(Table::Records, key, value);
+        if state.closed.contains(path) {
+            if state.read_closed.len() >= MAX_CLOSED {
+                state.read_closed.clear();
+            }
+            state.read_closed.insert(path.clone(), seen);
+        }
+    }
+
+    /// These files were closed by somebody who could write them, and no others that are looked at next.
+    pub fn set_closed(&self, paths: &[DrivePath]) {
+        self.lock().closed = paths.iter().cloned().collect();
+    }
+
+    /// Whether a file may hold something else though it looks as it did when it was read: it was closed since by
+    /// somebody who may have had it mapped then. What is written through a mapping changes the times of the file only
+    /// where the page was clean; on some filesystems never.
+    pub fn is_doubtful(&self, path: &DrivePath, seen: &Seen) -> bool {
+        let state = self.lock();
+        state.closed.contains(path) && state.read_closed.get(path) != Some(seen)
     }
 
     pub fn forget(&self, path: &DrivePath) {

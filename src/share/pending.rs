@@ -41,24 +41,28 @@ struct Due {
     open: bool,
     /// Nothing but its content changed.
     content: bool,
+    /// Somebody who could write it closed it.
+    closed: bool,
 }
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct Pending {
     paths: BTreeMap<DrivePath, Due>,
+    /// Those of the last that were due that were closed.
+    closed: Vec<DrivePath>,
     resting: HashMap<DrivePath, Instant>,
 }
 
 impl Pending {
     pub(super) fn touch(&mut self, path: DrivePath, touch: Touch, now: Instant) {
-        let new = Due { first: now, last: now, open: false, content: true };
+        let new = Due { first: now, last: now, open: false, content: true, closed: false };
         let due = self.paths.entry(path).or_insert(new);
         due.last = now;
         match touch {
             Touch::Named => due.content = false,
             Touch::Written => due.open = true,
-            Touch::Closed => due.open = false,
+            Touch::Closed => (due.open, due.closed) = (false, true),
         }
     }
 
@@ -78,10 +82,18 @@ impl Pending {
         let together = self.together();
         let due = self.paths.iter().filter(|(path, due)| self.due(path, due, together) <= now);
         let due: Vec<DrivePath> = due.map(|(path, _)| path.clone()).collect();
+        self.closed.clear();
         for path in &due {
-            self.paths.remove(path);
+            if self.paths.remove(path).is_some_and(|due| due.closed) {
+                self.closed.push(path.clone());
+            }
         }
         due
+    }
+
+    /// Which of the paths that were taken last somebody closed who could write them.
+    pub(super) fn closed(&self) -> &[DrivePath] {
+        &self.closed
     }
 
     /// When all paths are due that nobody writes: what is done in a row (a rename, an unpacked archive) is seen in one
@@ -98,6 +110,7 @@ impl Pending {
     /// Everything is looked at: nothing waits any more.
     pub(super) fn clear(&mut self) {
         self.paths.clear();
+        self.closed.clear();
     }
 
     /// These were looked at, which took some time.

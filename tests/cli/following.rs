@@ -604,3 +604,58 @@ sys.stdin.close()";
     eventually("what was written", Duration::from_secs(15), seen);
     end(share);
 }
+
+/// What is written through a mapping changes no time of the file where the page was written before and is not on the
+/// disk yet: such a file is looked at once more when it is closed.
+#[test]
+fn what_is_written_through_a_mapping_again_after_it_was_read_is_seen_at_the_end() {
+    let here = std::process::Command::new("python3").arg("--version").output().is_ok();
+    if !available("python3", here) {
+        return;
+    }
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::create_dir(folder.join("before")).unwrap();
+    fs::write(folder.join("before/mapped"), "old content").unwrap();
+    let (share, key) = lab.share("alice", &folder);
+    let program = "import mmap, os, sys
+file = open(sys.argv[1], 'r+b')
+mapping = mmap.mmap(file.fileno(), 0)
+mapping[0:3] = b'new'
+print('written', flush=True)
+sys.stdin.readline()
+before = os.fstat(file.fileno())
+mapping[0:3] = b'NEW'
+after = os.fstat(file.fileno())
+print('same' if before.st_ctime_ns == after.st_ctime_ns else 'changed', flush=True)
+sys.stdin.readline()
+mapping.close()
+file.close()";
+    let mut python = std::process::Command::new("python3");
+    python.args(["-c", program]).arg(folder.join("before/mapped"));
+    python.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut python = python.spawn().unwrap();
+    let mut told = std::io::BufReader::new(python.stdout.take().unwrap());
+    let mut told = || {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut told, &mut line).unwrap();
+        line
+    };
+    let mut go_on = || std::io::Write::write_all(python.stdin.as_mut().unwrap(), b"\n").unwrap();
+    let content = || lab.run("alice", &["cat", &format!("{key}/after/mapped")]).text();
+    assert_eq!(told(), "written\n");
+    // Long enough ago that the file is believed to be what its times say; then it is read, and they stay.
+    std::thread::sleep(Duration::from_secs(3));
+    fs::rename(folder.join("before"), folder.join("after")).unwrap();
+    eventually("what was written", Duration::from_secs(15), || {
+        (content() == "new content").then_some(())
+    });
+    go_on();
+    println!("its times are the {}", told());
+    go_on();
+    assert!(python.wait().unwrap().success());
+    eventually("what was written again", Duration::from_secs(15), || {
+        (content() == "NEW content").then_some(())
+    });
+    end(share);
+}

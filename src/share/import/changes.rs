@@ -195,7 +195,7 @@ impl Import<'_> {
     fn is_untouched(&self, local: &Local, told: bool) -> Result<bool, StorageError> {
         let LocalKind::File { .. } = local.kind else { return Ok(true) };
         Ok(match self.ledger.seen(&local.path)? {
-            Some(seen) => seen.is(&local.stamp),
+            Some(seen) => seen.is(&local.stamp) && !self.ledger.is_doubtful(&local.path, &seen),
             // Imported before anything was remembered.
             None if told || is_recent(local.mtime_ms) => false,
             None => {
