@@ -60,6 +60,11 @@ pub async fn run(args: Forget, cx: Context) -> Result {
         };
         Failure::new(exit, format_args!("drive {key}: {error}{hint}"))
     })?;
+    if let Some(why) = &done.closed {
+        cx.out.warn(format_args!(
+            "it could not be opened: {why}; its contents may still be in this store"
+        ));
+    }
     if cx.out.json {
         cx.out.object(&serde_json::json!({
             "forgotten": key.to_string(), "names": done.names, "own": done.own,

@@ -64,12 +64,16 @@ impl Node {
         &self,
         db: &CoreHandle,
     ) -> Result<Option<CoreHandle>, NodeError> {
-        let contents = match claim(db).await {
-            Some(claim) => self.admitted(db, &claim).await?,
-            None => None,
-        };
-        match contents {
+        match self.contents_key(db).await? {
             Some(contents) => self.stored(contents.discovery_key()).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The core that a drive may have its contents in, be it here or not.
+    pub(super) async fn contents_key(&self, db: &CoreHandle) -> Result<Option<CoreKey>, NodeError> {
+        match claim(db).await {
+            Some(claim) => self.admitted(db, &claim).await,
             None => Ok(None),
         }
     }
@@ -139,7 +143,8 @@ impl Node {
         let open = self.open_drives().into_iter().map(|state| state.drive.db().discovery_key());
         ids.extend(open.filter(|id| !survey.headers.contains(id)));
         let mut sharers = Sharers::default();
-        for id in ids.iter().chain(&survey.closed) {
+        // No drive has its contents among its names.
+        for id in ids.iter().chain(&survey.closed).filter(|id| *id != contents) {
             let db = match self.stored(*id).await {
                 Ok(Some(db)) => db,
                 Ok(None) => continue,
@@ -165,7 +170,8 @@ impl Node {
 
     async fn survey(&self) -> Result<Survey, NodeError> {
         let mut survey = Survey { uses: Some(self.drives.uses_ever()), ..Survey::default() };
-        for id in self.store.records().cores()? {
+        let store = self.store.clone();
+        for id in on_disk(move || Ok(store.records().cores()?)).await? {
             match self.stored(id).await {
                 Ok(Some(db)) => {
                     if header(&db).await.is_some() {

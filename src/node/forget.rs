@@ -5,6 +5,7 @@
 
 use super::contents::Survey;
 use super::{Node, NodeError, on_disk};
+use crate::hyper::core::CoreError;
 use crate::hyper::core::storage::{StorageError, Writes};
 use crate::key::{CoreKey, DiscoveryKey};
 use crate::lock::lock;
@@ -22,6 +23,8 @@ pub struct Forgotten {
     pub names: Vec<String>,
     /// It was our own: nobody can write it any more.
     pub own: bool,
+    /// Why some of it could not be opened, if it could not: then its contents may still be there.
+    pub closed: Option<String>,
 }
 
 /// Why a drive stays.
@@ -44,6 +47,19 @@ struct Doomed {
     key: CoreKey,
     cores: Vec<DiscoveryKey>,
     own: bool,
+    closed: Option<String>,
+}
+
+/// Whether what is stored makes no sense, and will not at another time.
+fn is_damage(error: &NodeError) -> bool {
+    matches!(
+        error,
+        NodeError::Core(
+            CoreError::Storage(StorageError::DamagedRecord { .. })
+                | CoreError::MissingBytes(_)
+                | CoreError::MissingNodes(_)
+        )
+    )
 }
 
 /// What else goes with a drive, as it is when that is removed.
@@ -89,27 +105,49 @@ impl Node {
         if !self.drives.close_unused(key) {
             return Err(ForgetError::InUse);
         }
-        let Some(stored) = self.stored_drive(key).await? else {
-            // An older version of this program, killed while it forgot a drive, may have left the name.
-            let named = self.names()?.iter().any(|(_, named)| *named == key);
-            let doomed = Doomed { key, cores: Vec::new(), own: true };
-            return if named { Ok(doomed) } else { Err(ForgetError::Unknown) };
+        let db = key.discovery_key();
+        let is_named = || Ok::<_, NodeError>(self.names()?.iter().any(|(_, named)| *named == key));
+        let stored = match self.stored(db).await {
+            Ok(Some(stored)) => stored,
+            Ok(None) => {
+                // An older version of this program, killed while it forgot a drive, may have left the name.
+                let doomed = Doomed { key, cores: Vec::new(), own: true, closed: None };
+                return if is_named()? { Ok(doomed) } else { Err(ForgetError::Unknown) };
+            }
+            // It is of no use to whoever has its contents in it, and cannot be asked for its own.
+            Err(error) if is_damage(&error) => {
+                let closed = Some(error.to_string());
+                return Ok(Doomed { key, cores: vec![db], own: is_named()?, closed });
+            }
+            Err(error) => return Err(error.into()),
         };
-        let own = stored.db.core().writable();
-        let db = stored.db.discovery_key();
+        let own = stored.core().writable();
         let mut survey = Survey::default();
         if !self.is_only(key, &db, &mut survey).await? {
             return Err(ForgetError::Contents);
         }
-        let mut cores = vec![db];
-        if let Some(blobs) = &stored.blobs
-            && self.is_only(key, &blobs.discovery_key(), &mut survey).await?
-        {
-            cores.push(blobs.discovery_key());
+        let (mut cores, mut closed) = (vec![db], None);
+        match self.contents_of(&stored).await {
+            Ok(None) => {}
+            Ok(Some(blobs)) => {
+                if self.is_only(key, &blobs.discovery_key(), &mut survey).await? {
+                    cores.push(blobs.discovery_key());
+                }
+            }
+            Err(error) if is_damage(&error) => {
+                closed = Some(error.to_string());
+                // What is our own is so by its key.
+                if let Ok(Some(blobs)) = self.contents_key(&stored).await
+                    && self.is_only(key, &blobs.discovery_key(), &mut survey).await?
+                {
+                    cores.push(blobs.discovery_key());
+                }
+            }
+            Err(error) => return Err(error.into()),
         }
         drop(stored);
         self.until_closed(&cores, give_up).await?;
-        Ok(Doomed { key, cores, own })
+        Ok(Doomed { key, cores, own, closed })
     }
 
     /// None if somebody has opened some of it.
@@ -122,7 +160,8 @@ impl Node {
         let mut writes = also()?;
         let names = self.give_up_names(doomed.key, &mut writes)?;
         let removed = self.store.remove(&doomed.cores, writes)?;
-        Ok(removed.then_some(Forgotten { names, own: doomed.own }))
+        let (own, closed) = (doomed.own, doomed.closed.clone());
+        Ok(removed.then_some(Forgotten { names, own, closed }))
     }
 
     /// Whether no other drive of the store has its contents in this core: a header may name any.

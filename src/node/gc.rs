@@ -12,6 +12,7 @@
 
 use super::chronicle::{self, Seen};
 use super::contents::{Sharers, Survey, header};
+use super::naming::names_in;
 use super::{Clearing, Node, NodeError, on_disk};
 use crate::hyper::bee::BeeError;
 use crate::hyper::blobs::BlobError;
@@ -132,10 +133,13 @@ impl Node {
 
     /// Keys of the drives that the store holds something of, its own first. What cannot be opened is told beside them.
     pub async fn stored_drives(&self) -> Result<StoredDrives, NodeError> {
-        let keys: Vec<CoreKey> = self.names()?.into_iter().map(|(_, key)| key).collect();
+        let store = self.store.clone();
+        let listed = on_disk(move || Ok((names_in(&store)?, store.records().cores()?)));
+        let (names, cores) = listed.await?;
+        let keys: Vec<CoreKey> = names.into_iter().map(|(_, key)| key).collect();
         let own: BTreeSet<_> = keys.iter().map(CoreKey::discovery_key).collect();
         let mut found = StoredDrives { keys, closed: Vec::new() };
-        for id in self.store.records().cores()? {
+        for id in cores {
             if own.contains(&id) {
                 continue;
             }

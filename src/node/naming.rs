@@ -16,13 +16,23 @@ use crate::hyper::core::storage::{Durability, Records, Writes};
 use crate::hyper::core::{CreateOptions, Secrecy};
 use crate::hyper::drive::fix_key;
 use crate::hyper::session::CoreHandle;
-use crate::hyper::store::Namespace;
+use crate::hyper::store::{Namespace, Store};
 use crate::key::CoreKey;
 use crate::lock::lock;
 use std::sync::Arc;
 
 const NAMES: &str = "drive/";
 const GENERATIONS: &str = "forgotten/";
+
+/// Names of the drives of a store, with their keys.
+pub(super) fn names_in(store: &Store) -> Result<Vec<(String, CoreKey)>, NodeError> {
+    let records = store.records().records(NAMES)?;
+    let named = records.into_iter().filter_map(|(name, key)| {
+        let name = name.strip_prefix(NAMES).unwrap_or(&name).to_string();
+        Some((name, CoreKey(key.try_into().ok()?)))
+    });
+    Ok(named.collect())
+}
 
 impl Node {
     /// The drive with this local name.
@@ -33,12 +43,7 @@ impl Node {
 
     /// Names of the drives of this store, with their keys.
     pub fn names(&self) -> Result<Vec<(String, CoreKey)>, NodeError> {
-        let records = self.store.records().records(NAMES)?;
-        let named = records.into_iter().filter_map(|(name, key)| {
-            let name = name.strip_prefix(NAMES).unwrap_or(&name).to_string();
-            Some((name, CoreKey(key.try_into().ok()?)))
-        });
-        Ok(named.collect())
+        names_in(&self.store)
     }
 
     /// The drive that this store writes under `name`; made if there is none.

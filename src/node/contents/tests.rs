@@ -331,6 +331,29 @@ async fn a_drive_that_comes_after_the_survey_is_asked_as_well() {
     node.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_opened_can_be_forgotten() {
+    let (_dir, node) = node().await;
+    let (lost, other) = (CoreKey([9; 32]), CoreKey([8; 32]));
+    take(&node, &hostile(lost, false));
+    for key in [lost, other] {
+        damage(&node, key.discovery_key());
+    }
+    let done = forget(&node, lost).await.unwrap();
+    assert!(!done.own && done.closed.unwrap().contains("damaged"));
+    assert!(forget(&node, other).await.unwrap().closed.is_some());
+    assert!(node.stored_drives().await.unwrap().closed.is_empty());
+    assert!(matches!(forget(&node, lost).await, Err(ForgetError::Unknown)));
+
+    let mine = node.create_drive("mine", None).await.unwrap().key();
+    node.store().close_unused();
+    damage(&node, mine.discovery_key());
+    let done = forget(&node, mine).await.unwrap();
+    assert!(done.own && done.closed.is_some());
+    assert_eq!(done.names, ["mine"]);
+    node.shutdown().await;
+}
+
 #[test]
 fn cores_are_opened_where_nobody_waits_for_the_disk() {
     let runtime = tokio::runtime::Builder::new_current_thread()
