@@ -10,7 +10,7 @@ use super::gate::Gate;
 use super::get::from_blob;
 use super::output::Output;
 use super::progress::Progress;
-use super::share::{private_line, refuse_shared};
+use super::share::{claim_change, private_line, refuse_shared};
 use super::spool::spool;
 use super::target::{PATIENCE, encryption_key, from_live, resolve, writable};
 use super::waiting::Waiting;
@@ -18,7 +18,7 @@ use super::words::count;
 use crate::hyper::blobs::Writer;
 use crate::hyper::drive::{Drive, DriveIndex, Entry, Found};
 use crate::key::CoreKey;
-use crate::node::{DriveUse, Node, Turn};
+use crate::node::{DriveUse, Node, Turn, Writing};
 use crate::path::DrivePath;
 use crate::share::beneath::Beneath;
 use crate::share::content::{Contents, SECRET, Stored, UNSTEADY, Wanted};
@@ -154,13 +154,15 @@ impl Job {
         self.commit(&[(self.path.clone(), entry)], &[])
     }
 
-    /// The drive is written by nobody else, or tidied up. It is held by the work itself, which may go on when nobody
-    /// waits for it any more, and never while something else is waited for.
-    fn turn(&self) -> Result<(Turn, Writer<'_>)> {
+    /// The drive is written by nobody else, nor tidied up, nor made to follow a folder. It is held by the work itself,
+    /// which may go on when nobody waits for it any more, and never while something else is waited for.
+    fn turn(&self) -> Result<((Turn, Writing), Writer<'_>)> {
         let _told = Waiting::start(&self.out, &self.name);
         let turn = self.runtime.block_on(self.node.turn_to_write(self.live.key()));
+        // It may have been shared while something was waited for.
+        let claim = claim_change(&self.node, self.live.key())?;
         let writer = self.drive.blobs().writer().or_exit(Exit::Store)?;
-        Ok((turn, writer))
+        Ok(((turn, claim), writer))
     }
 
     /// A file, or everything below a folder.

@@ -4,7 +4,7 @@ use super::args::Rm;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::gate::Gate;
-use super::share::refuse_shared;
+use super::share::{claim_change, refuse_shared};
 use super::target::{PATIENCE, encryption_key, from_live, resolve, writable};
 use super::words::count;
 use crate::hyper::drive::Found;
@@ -33,7 +33,10 @@ pub async fn run(args: Rm, cx: Context) -> Result {
     let kept = index.kept_below(&target.path);
     let gate = Arc::new(Gate::default());
     let passing = Arc::clone(&gate);
+    let (node, key) = (Arc::clone(&cx.node), target.key);
     let mut work = tokio::task::spawn_blocking(move || -> Result<usize> {
+        // It may have been shared while the drive was looked at.
+        let _claim = claim_change(&node, key)?;
         let mut batch = drive.batch().or_exit(Exit::Store)?;
         for path in &paths {
             batch.delete(path).or_exit(Exit::Store)?;

@@ -11,7 +11,7 @@ use super::target::{check_name, encryption_key, from_live};
 use super::words::count;
 use crate::hyper::drive::{Drive, DriveError};
 use crate::key::{CoreKey, Topic};
-use crate::node::{DriveUse, Node, Writing};
+use crate::node::{DriveUse, Node, Writer, Writing};
 use crate::path::DrivePath;
 use crate::share::folder::{Folder, Look};
 use crate::share::follow::{Follower, Touched};
@@ -64,14 +64,21 @@ pub async fn run(args: Share, cx: Context) -> Result {
         },
     };
     let root = SharedRoot { path: folder.clone(), identity };
-    check_roles(&cx.node, &name, &root, args.replace)?;
+    check_roles(&cx.node, &name, &root, args.replace).await?;
     let secret = encryption_key(&args.secret)?;
     let db = cx.node.create_drive(&name, secret).await?;
     let key = db.key();
-    let writing = cx.node.claim_writing(key).ok_or_else(|| {
-        let text = format!("{} is being shared already on this store", folder.display());
+    let writing = cx.node.claim_following(key).map_err(|writer| {
+        let text = match writer {
+            Writer::Share => format!("{} is being shared already on this store", folder.display()),
+            Writer::Commands(_) => {
+                format!("the drive '{name}' is being changed by another command: share it when that is done")
+            }
+        };
         Failure::new(Exit::Failed, text)
     })?;
+    // Somebody may have put something into it until now.
+    check_roles(&cx.node, &name, &root, args.replace).await?;
     let ledger = Ledger::new(cx.node.store().storage().clone(), key);
     let known = ledger.root().or_exit(Exit::Store)?;
     if known.is_none() {
@@ -160,8 +167,14 @@ fn place(args: &Share, cx: &Context) -> Result<(PathBuf, Option<FileId>)> {
     Ok((folder, id(&store)))
 }
 
-/// One drive for a folder, one folder for a drive.
-fn check_roles(node: &Node, name: &str, root: &SharedRoot, replace: bool) -> Result {
+/// One drive for a folder, one folder for a drive. It reads the store, and may wait for the disk.
+async fn check_roles(node: &Arc<Node>, name: &str, root: &SharedRoot, replace: bool) -> Result {
+    let (node, name, root) = (Arc::clone(node), name.to_owned(), root.clone());
+    let check = tokio::task::spawn_blocking(move || roles(&node, &name, &root, replace));
+    check.await.or_exit(Exit::Failed)?
+}
+
+fn roles(node: &Node, name: &str, root: &SharedRoot, replace: bool) -> Result {
     let refuse = |text: String| Err(Failure::new(Exit::Failed, text));
     let at = root.path.display();
     let key = node.drive_named(name)?;
@@ -201,6 +214,16 @@ fn known_root(node: &Node, name: &str) -> Result<Option<SharedRoot>> {
 fn is_filled(node: &Node, key: CoreKey) -> Result<bool> {
     let core = node.store().stored(&key.discovery_key()).or_exit(Exit::Store)?;
     Ok(core.is_some_and(|core| core.core().length() > 0))
+}
+
+/// Keeps a drive from being made to follow a folder while a command changes it; an error if it does already.
+pub fn claim_change(node: &Node, key: CoreKey) -> Result<Writing> {
+    let claim = node.claim_changing(key);
+    refuse_shared(node, key)?;
+    claim.ok_or_else(|| {
+        let text = format!("drive {key} is being shared: change the files of the folder");
+        Failure::new(Exit::Failed, text)
+    })
 }
 
 /// An error if a drive follows a folder: what another command writes would be undone by the share.

@@ -42,7 +42,7 @@ use crate::swarm::driver::{BootstrapNode, Network, NetworkConfig, NetworkHandle}
 use crate::swarm::{Limits, SwarmStatus};
 use backlog::Gathered;
 use claims::{Claims, Turns};
-pub use claims::{Clearing, Turn, Writing};
+pub use claims::{Clearing, Turn, Writer, Writing};
 use cores::Cores;
 use discovery::Discovery;
 use drives::Drives;
@@ -297,9 +297,17 @@ impl Node {
         self.open_drive((key, at), secret, Purpose::Local).await
     }
 
-    /// Makes the caller the one that brings a drive up to a folder, until the claim is dropped; none if it has one.
-    pub fn claim_writing(&self, key: CoreKey) -> Option<Writing> {
-        self.claims.claim(key)
+    /// Makes the caller the one that brings a drive up to a folder, until the claim is dropped.
+    ///
+    /// # Errors
+    /// Who writes the drive already.
+    pub fn claim_following(&self, key: CoreKey) -> Result<Writing, Writer> {
+        self.claims.follow(key)
+    }
+
+    /// Keeps the drive from being made to follow a folder, until the claim is dropped; none if it is followed by a share.
+    pub fn claim_changing(&self, key: CoreKey) -> Option<Writing> {
+        self.claims.change(key)
     }
 
     /// To be had from the look at a drive of ours until the contents that are written have names: they are not

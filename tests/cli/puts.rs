@@ -442,3 +442,20 @@ fn a_put_that_waits_for_another_says_so() {
     assert!(said.contains("note: waiting for another command that writes mine\n"), "{said}");
     assert_eq!(list(&lab), "file\n");
 }
+
+#[test]
+fn a_put_that_was_begun_before_the_drive_was_shared_changes_nothing() {
+    let lab = drive();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), "x").unwrap();
+    let mut child = put_begun(&lab, b"half");
+    let mut share = lab.spawn("alice", &["share", text(&folder), "--name", "mine", "--replace"]);
+    share.line("shared: ");
+    drop(child.stdin.take());
+    // Whoever puts owns the store, and stays as long as something is shared from it.
+    drop(share);
+    let (code, said) = end(child);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("follows the folder"), "{said}");
+    assert!(!list(&lab).contains("half"), "{}", list(&lab));
+}
