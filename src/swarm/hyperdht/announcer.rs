@@ -8,9 +8,10 @@
 //! update, nodes that are no relay any more are told to forget us. If no relay was found the next try comes
 //! soon, with back-off.
 //!
-//! Where there are fewer nodes than relays are wanted, a ping asks for our record: a node that was restarted answers
-//! any other ping as before, and has forgotten us and all our topics. When all relays were silent or had
-//! forgotten us, the owner is told as soon as there are relays again.
+//! A ping asks for our record: a node that was restarted answers any other ping as before, and has forgotten us and
+//! all our topics. When no relay is left that has held our record all along, the owner is told as soon as
+//! there are relays again: where so many were restarted, together or one after the other, others that hold
+//! its topics were as well.
 //!
 //! Source: hyperdht/lib/announcer.js
 
@@ -23,7 +24,7 @@ use crate::crypto::KeyPair;
 use crate::key::{NodeId, PublicKey};
 use crate::swarm::dht_rpc::message::error;
 use crate::swarm::dht_rpc::{Ask, QuerySpec, Reply};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +36,8 @@ const RELAYS: usize = 3;
 const PING_PAUSE: Duration = Duration::from_secs(15);
 /// Rounds of pings until the next update: ten minutes, well before the relays forget us.
 const ROUNDS: u32 = 40;
+/// How long we mistrust a relay that was silent or had forgotten us. By then all topics were announced again.
+const DOUBT: Duration = Duration::from_secs(720);
 /// Pause after an update that found no relay, doubled each time.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
@@ -44,7 +47,7 @@ enum State {
     Looking,
     Announcing { waiting: usize, relays: Vec<RelayInfo> },
     Resting { until: Instant, round: u32 },
-    Pinging { waiting: usize, asked: usize, answered: usize, round: u32 },
+    Pinging { waiting: usize, failed: usize, round: u32 },
 }
 
 /// The announcement of one key.
@@ -58,7 +61,11 @@ pub(super) struct Announcer {
     holders: BTreeSet<SocketAddrV4>,
     closest: Vec<SocketAddrV4>,
     refresh: bool,
-    /// All relays were silent, or had forgotten us.
+    /// Relays that have shown our record since they stored it.
+    shown: BTreeSet<SocketAddrV4>,
+    /// Relays that were silent or had forgotten us since the owner was last told, and when.
+    doubted: BTreeMap<SocketAddrV4, Instant>,
+    /// No relay has held our record all along.
     lost: bool,
     failures: u32,
     /// The first update is over.
@@ -76,6 +83,8 @@ impl Announcer {
             holders: BTreeSet::new(),
             closest: Vec::new(),
             refresh: false,
+            shown: BTreeSet::new(),
+            doubted: BTreeMap::new(),
             lost: false,
             failures: 0,
             ready: false,
@@ -125,6 +134,12 @@ impl Announcer {
             return;
         }
         self.closest = closest.iter().map(|r| r.from).collect();
+        // Restarted since the last ping: it would hold our record again before the next.
+        for reply in closest {
+            if reply.value.is_none() && self.shown.remove(&reply.from) {
+                self.doubted.insert(reply.from, now);
+            }
+        }
         let mut waiting = 0;
         for reply in closest.iter().take(RELAYS) {
             let (Some(node), Some(token)) = (reply.id, reply.token) else { continue };
@@ -160,14 +175,13 @@ impl Announcer {
                     self.finish_update(net, now);
                 }
             }
-            (Step::Ping, State::Pinging { waiting, asked, answered, round }) => {
+            (Step::Ping(relay), State::Pinging { waiting, failed, round }) => {
                 *waiting -= 1;
-                // Few relays were asked for our record.
-                let counts = |reply: &Reply| *asked >= RELAYS || reply.value.is_some();
-                *answered += usize::from(reply.is_some_and(counts));
+                if !note_ping(relay, reply, &mut self.shown, &mut self.doubted, now) {
+                    *failed += 1;
+                }
                 if *waiting == 0 {
-                    self.lost |= *answered == 0;
-                    let (enough, round) = (*answered >= (*asked).min(RELAYS), *round);
+                    let (enough, round) = (*failed == 0, *round);
                     self.after_pings(enough, round, net, now);
                 }
             }
@@ -190,17 +204,11 @@ impl Announcer {
         if self.refresh || round >= ROUNDS || self.relays.is_empty() {
             return self.update(net, now);
         }
-        let few = self.relays.len() < RELAYS;
         for relay in self.relays.iter().map(|r| r.relay) {
-            let ask = if few {
-                Ask { target: Some(self.target), ..Ask::new(relay, command::FIND_PEER) }
-            } else {
-                Ask::ping(relay)
-            };
-            net.ask(ask, Owner::Announcer(self.target, Step::Ping), now);
+            let ask = Ask { target: Some(self.target), ..Ask::new(relay, command::FIND_PEER) };
+            net.ask(ask, Owner::Announcer(self.target, Step::Ping(relay)), now);
         }
-        let asked = self.relays.len();
-        self.state = State::Pinging { waiting: asked, asked, answered: 0, round };
+        self.state = State::Pinging { waiting: self.relays.len(), failed: 0, round };
     }
 
     /// Stops; what is to be told to the relays that know us.
@@ -229,8 +237,11 @@ impl Announcer {
         let dropped: Vec<_> = self.holders.difference(&current).copied().collect();
         self.holders = current;
         self.relays = relays;
-        self.lost |= self.relays.is_empty() && !dropped.is_empty();
+        self.shown.retain(|relay| self.holders.contains(relay));
+        self.doubted.retain(|_, at| now < *at + DOUBT);
+        self.lost |= if self.relays.is_empty() { !dropped.is_empty() } else { self.is_forgotten() };
         if !self.relays.is_empty() && std::mem::take(&mut self.lost) {
+            self.doubted.clear();
             net.events.push_back(DhtEvent::Forgotten);
         }
         self.updates += 1;
@@ -252,10 +263,34 @@ impl Announcer {
     }
 
     fn after_pings(&mut self, enough: bool, round: u32, net: &mut Net, now: Instant) {
+        self.lost |= !enough && self.is_forgotten();
         if enough && !self.refresh {
             self.state = State::Resting { until: now + PING_PAUSE, round: round + 1 };
         } else {
             self.update(net, now);
         }
     }
+
+    /// Whether no relay has held our record all along.
+    fn is_forgotten(&self) -> bool {
+        self.relays.iter().all(|r| self.doubted.contains_key(&r.relay))
+    }
+}
+
+/// Notes how a relay answered. False if it was silent or has forgotten us, which calls for an update; but one that
+/// has stored our record and never shown it calls for no more than one.
+fn note_ping(
+    relay: SocketAddrV4,
+    reply: Option<&Reply>,
+    shown: &mut BTreeSet<SocketAddrV4>,
+    doubted: &mut BTreeMap<SocketAddrV4, Instant>,
+    now: Instant,
+) -> bool {
+    if reply.is_some_and(|reply| reply.value.is_some()) {
+        shown.insert(relay);
+        return true;
+    }
+    let had_shown = shown.remove(&relay);
+    let first = doubted.insert(relay, now).is_none();
+    reply.is_some() && !had_shown && !first
 }

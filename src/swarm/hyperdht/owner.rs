@@ -22,7 +22,7 @@ pub(super) enum Owner {
 pub(super) enum AnnouncerStep {
     Look,
     Announce(RelayInfo),
-    Ping,
+    Ping(SocketAddrV4),
 }
 
 /// What a connection attempt asked for.

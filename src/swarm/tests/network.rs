@@ -148,27 +148,60 @@ fn a_server_that_restarts_under_its_key_is_found_again() {
     send(&mut network, a, b, b"back");
 }
 
+/// `count` nodes are restarted, the first `at` after a share began, each `each` after the one before and after
+/// having been away for `away`: a reader that comes 40 s later finds the share at once.
+fn restart_all(count: usize, at: Duration, away: Duration, each: Duration) -> (Network, usize) {
+    let mut network = nodes(count, 3, 0.0);
+    let a = network.begin(false);
+    network.join(a, TOPIC, SERVER);
+    network.run(at);
+    for i in 0..count {
+        network.down(i);
+        if !each.is_zero() || i == count - 1 {
+            network.run(away);
+            (0..=i).rev().take(if each.is_zero() { count } else { 1 }).for_each(|i| {
+                restart(&mut network, i, true);
+            });
+            network.run(each);
+        }
+    }
+    network.run(Duration::from_secs(40));
+    let b = network.begin(false);
+    network.join(b, TOPIC, CLIENT);
+    let found = network.run_until(Duration::from_secs(5), |n| n.open(b).len() == 1);
+    assert!(found.is_some(), "{count} nodes after {at:?}, away for {away:?}, {each:?} between");
+    (network, a)
+}
+
 #[test]
 fn a_share_is_found_again_soon_after_the_only_nodes_of_the_dht_were_restarted() {
     // Away for a while, and back so soon that it was never missed.
-    for (count, away) in [(1, 15), (1, 40), (1, 0), (2, 15), (2, 0)] {
-        let mut network = nodes(count, 3, 0.0);
-        let a = network.begin(false);
-        network.join(a, TOPIC, SERVER);
-        network.run(Duration::from_secs(62));
-        (0..count).for_each(|i| network.down(i));
-        network.run(Duration::from_secs(away));
-        (0..count).for_each(|i| restart(&mut network, i, true));
-        network.run(Duration::from_secs(40));
-        let b = network.begin(false);
-        network.join(b, TOPIC, CLIENT);
-        let found = network.run_until(Duration::from_secs(5), |n| n.open(b).len() == 1);
-        assert!(found.is_some(), "{count} nodes, away for {away} s");
+    for (count, away) in [(1, 15), (1, 40), (1, 0), (2, 15), (2, 0), (3, 15), (3, 0), (6, 0)] {
+        let (at, away) = (Duration::from_secs(62), Duration::from_secs(away));
+        let (mut network, a) = restart_all(count, at, away, Duration::ZERO);
         // And no more is sent for ever after than before.
         let rounds = |n: &Network| n.machines[a].swarm.status().topics[0].rounds;
         let before = rounds(&network);
         network.run(Duration::from_secs(500));
         assert_eq!(rounds(&network), before);
+    }
+}
+
+#[test]
+fn a_share_is_found_again_though_the_nodes_were_restarted_one_after_the_other() {
+    for (count, away, each) in [(2, 0, 40), (3, 0, 20), (3, 20, 40), (4, 0, 60)] {
+        let [away, each] = [away, each].map(Duration::from_secs);
+        restart_all(count, Duration::from_secs(62), away, each);
+    }
+}
+
+#[test]
+fn a_share_is_found_again_though_the_nodes_were_restarted_when_it_was_to_be_announced_again() {
+    for secs in (585..625).step_by(4) {
+        for away in [0, 14] {
+            let [at, away] = [secs, away].map(Duration::from_secs);
+            restart_all(3, at, away, Duration::ZERO);
+        }
     }
 }
 
