@@ -17,6 +17,7 @@
 
 mod connections;
 pub mod dht_rpc;
+mod dial_queue;
 pub mod driver;
 mod event;
 pub mod hyperdht;

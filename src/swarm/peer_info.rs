@@ -7,8 +7,8 @@
 //!
 //! Source: hyperswarm/lib/peer-info.js
 
+use super::dial_queue::Slot;
 use crate::key::Topic;
-use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::SocketAddrV4;
 use std::time::Instant;
@@ -37,7 +37,7 @@ pub struct PeerInfo {
     pub(super) attempts: u32,
     pub(super) proven: bool,
     /// In the dial queue, under this number.
-    pub(super) queued: Option<(Reverse<Priority>, u64)>,
+    pub(super) queued: Option<Slot>,
     /// In the retry timer.
     pub(super) waiting: bool,
     /// Its last connection was dialled by us.

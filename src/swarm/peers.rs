@@ -5,12 +5,12 @@
 //!
 //! Source: hyperswarm/index.js:_handlePeer, _requeue
 
+use super::dial_queue::{Dial, DialQueue};
 use super::peer_info::{PeerInfo, Priority};
 use super::retry::{Delay, RetryTimer};
 use crate::key::{PublicKey, Topic};
 use rand::Rng;
 use rand::rngs::StdRng;
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
@@ -39,30 +39,25 @@ const MAX_EXPLICIT_ATTEMPTS: u32 = 5;
 /// which repeats within seconds, still finds it.
 const GIVEN_UP_PAUSE: Duration = Duration::from_secs(30);
 
-/// Whom to dial.
-#[derive(Debug)]
-pub struct Dial {
-    pub remote: PublicKey,
-    pub relay_addresses: Vec<SocketAddrV4>,
-    pub explicit: bool,
-}
-
 /// Every known peer, the dial queue and the retry timer.
 #[derive(Debug)]
 pub struct Peers {
     /// Never dialled, never accepted.
     own: PublicKey,
     peers: BTreeMap<PublicKey, PeerInfo>,
-    queue: BTreeMap<(Reverse<Priority>, u64), PublicKey>,
+    queue: DialQueue,
     timer: RetryTimer,
     /// Topics of all peers, counted once for each.
     memberships: usize,
+    /// Peers that are explicit.
+    explicit: usize,
 }
 
 impl Peers {
     pub fn new(own: PublicKey, rng: &mut StdRng) -> Self {
         let timer = RetryTimer::new(rng);
-        Self { own, peers: BTreeMap::new(), queue: BTreeMap::new(), timer, memberships: 0 }
+        let (peers, queue) = (BTreeMap::new(), DialQueue::default());
+        Self { own, peers, queue, timer, memberships: 0, explicit: 0 }
     }
 
     pub fn get(&self, key: &PublicKey) -> Option<&PeerInfo> {
@@ -92,13 +87,12 @@ impl Peers {
 
     /// Whether a peer of `topic` waits for a free dial.
     pub fn is_queued(&self, topic: &Topic) -> bool {
-        let shares = |key| self.peers.get(key).is_some_and(|peer| peer.topics.contains(topic));
-        self.queue.values().any(shares)
+        self.queue.has(topic)
     }
 
     /// Number of explicit peers.
     pub fn explicit(&self) -> usize {
-        self.peers.values().filter(|peer| peer.explicit).count()
+        self.explicit
     }
 
     /// Whether a connection with `key` is refused.
@@ -136,16 +130,24 @@ impl Peers {
     /// Keeps a connection to `key` until [`Self::leave_explicit`].
     pub fn join_explicit(&mut self, key: PublicKey, now: Instant, rng: &mut StdRng) {
         if let Some(peer) = self.upsert(key, now) {
-            peer.explicit = true;
-            if !peer.connected {
+            let (news, connected) = (!peer.explicit, peer.connected);
+            if let Some(peer) = self.peers.get_mut(&key).filter(|_| news) {
+                self.queue.set_explicit(peer, true);
+                self.explicit += 1;
+            }
+            if !connected {
                 self.enqueue(key, now, rng);
             }
         }
     }
 
     pub fn leave_explicit(&mut self, key: &PublicKey, now: Instant) {
-        if let Some(peer) = self.peers.get_mut(key) {
-            peer.explicit = false;
+        if let Some(peer) = self.peers.get_mut(key).filter(|peer| peer.explicit) {
+            self.queue.set_explicit(peer, false);
+            self.explicit -= 1;
+            if peer.topics.is_empty() {
+                self.queue.remove(peer);
+            }
             self.forget_maybe(key, now);
         }
     }
@@ -154,12 +156,15 @@ impl Peers {
     pub fn leave_topic(&mut self, topic: &Topic, now: Instant) {
         let mut unwanted = Vec::new();
         for (key, peer) in &mut self.peers {
-            let member = peer.topics.remove(topic);
-            self.memberships -= usize::from(member);
-            if member && peer.topics.is_empty() && !peer.explicit {
-                if let Some(slot) = peer.queued.take() {
-                    self.queue.remove(&slot);
-                }
+            if !peer.topics.remove(topic) {
+                continue;
+            }
+            self.memberships -= 1;
+            if peer.is_queued() {
+                self.queue.topic_removed(topic);
+            }
+            if peer.topics.is_empty() && !peer.explicit {
+                self.queue.remove(peer);
                 unwanted.push(*key);
             }
         }
@@ -168,21 +173,11 @@ impl Peers {
 
     /// Takes the next peer to dial off the queue; only an explicit one if `only_explicit`.
     pub fn next_dial(&mut self, only_explicit: bool, now: Instant) -> Option<Dial> {
-        let mut at = 0;
         loop {
-            let (&slot, &key) = self.queue.iter().nth(at)?;
-            let Some(peer) = self.peers.get_mut(&key) else {
-                self.queue.remove(&slot);
-                continue;
-            };
-            let refused = peer.connected || peer.is_banned(now);
-            if !refused && only_explicit && !peer.explicit {
-                at += 1;
-                continue;
-            }
-            self.queue.remove(&slot);
-            peer.queued = None;
-            if !refused {
+            let key = self.queue.first(only_explicit)?;
+            let peer = self.peers.get_mut(&key)?;
+            self.queue.remove(peer);
+            if !peer.connected && !peer.is_banned(now) {
                 let relay_addresses = peer.relay_addresses.clone();
                 return Some(Dial { remote: key, relay_addresses, explicit: peer.explicit });
             }
@@ -193,9 +188,7 @@ impl Peers {
     pub fn connecting(&mut self, key: PublicKey, now: Instant) {
         if let Some(peer) = self.upsert(key, now) {
             peer.connected = true;
-            if let Some(slot) = peer.queued.take() {
-                self.queue.remove(&slot);
-            }
+            self.dequeue(&key);
         }
     }
 
@@ -256,9 +249,7 @@ impl Peers {
     pub fn ban(&mut self, key: PublicKey, until: Instant, now: Instant) {
         if let Some(peer) = self.upsert(key, now) {
             peer.banned_until = Some(until);
-            if let Some(slot) = peer.queued.take() {
-                self.queue.remove(&slot);
-            }
+            self.dequeue(&key);
         }
     }
 
@@ -283,7 +274,7 @@ impl Peers {
     /// Dials nobody any more.
     pub fn stop(&mut self) {
         self.timer.clear();
-        self.queue.clear();
+        (self.queue, self.explicit) = (DialQueue::default(), 0);
         for peer in self.peers.values_mut() {
             (peer.waiting, peer.queued, peer.explicit) = (false, None, false);
         }
@@ -299,9 +290,13 @@ impl Peers {
             self.forget_maybe(&key, now);
             return;
         }
-        let slot = (Reverse(peer.priority()), rng.random());
-        peer.queued = Some(slot);
-        self.queue.insert(slot, key);
+        self.queue.add(key, peer, rng.random());
+    }
+
+    fn dequeue(&mut self, key: &PublicKey) {
+        if let Some(peer) = self.peers.get_mut(key) {
+            self.queue.remove(peer);
+        }
     }
 
     fn note_membership(&mut self, key: PublicKey, topic: Topic) {
@@ -309,6 +304,9 @@ impl Peers {
         let room = self.memberships < MAX_MEMBERSHIPS || peer.connected;
         if room && peer.topics.len() < MAX_TOPICS && peer.topics.insert(topic) {
             self.memberships += 1;
+            if peer.is_queued() {
+                self.queue.topic_added(topic);
+            }
         }
     }
 

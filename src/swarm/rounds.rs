@@ -50,11 +50,16 @@ impl Swarm {
 
     /// Tells of topics whose last dial is over.
     pub(super) fn settle(&mut self) {
+        if self.unsettled.is_empty() {
+            return;
+        }
         let (connections, peers) = (&self.connections, &self.peers);
         let events = &mut self.events;
+        let dials = connections.iter().filter(|c| c.initiator && !c.is_open());
+        let dialled: Vec<_> = dials.filter_map(|c| peers.get(&c.remote)).collect();
         self.unsettled.retain(|&topic| {
             let of_topic = |c: &&Connection| shares(peers, c, &topic);
-            let dialling = connections.iter().filter(of_topic).any(|c| c.initiator && !c.is_open());
+            let dialling = dialled.iter().any(|peer| peer.topics.contains(&topic));
             let unsettled = dialling || peers.is_queued(&topic);
             if !unsettled {
                 let connected = connections.iter().filter(of_topic).filter(|c| c.is_peer()).count();

@@ -196,3 +196,32 @@ fn names_of_closed_connections_do_nothing() {
     world.machines[0].swarm.close(a, now);
     assert_eq!(world.closed(0).len(), 1);
 }
+
+/// What a pump costs a swarm that has peers enough while so many others wait.
+fn pump_cost(waiting: u32) -> Duration {
+    let (mut world, ..) = Network::pair();
+    let (topic, now) = (Topic([7; 32]), world.now);
+    let swarm = &mut world.machines[0].swarm;
+    swarm.limits.max_peers = 1;
+    swarm.unsettled.insert(topic);
+    for n in 0..waiting {
+        let key = PublicKey(crate::crypto::hash::hash(&[&n.to_le_bytes()]));
+        swarm.peers.found(key, vec![], topic, false, now, &mut swarm.rng);
+    }
+    let measure = |swarm: &mut Swarm| {
+        let (start, mut pumps) = (Instant::now(), 0);
+        while start.elapsed() < Duration::from_millis(20) {
+            swarm.end_of_batch(now);
+            pumps += 1;
+        }
+        start.elapsed() / pumps
+    };
+    (0..3).map(|_| measure(swarm)).min().unwrap()
+}
+
+#[test]
+fn a_pump_costs_no_more_the_more_peers_wait() {
+    let (few, many) = (pump_cost(1000), pump_cost(4000));
+    assert!(many <= few * 6, "{few:?} with 1,000, {many:?} with 4,000");
+    assert!(many < Duration::from_millis(2), "{many:?}");
+}
