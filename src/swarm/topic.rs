@@ -89,6 +89,8 @@ pub(super) struct Joined {
     pub retry_wait: Duration,
     pub found: usize,
     pub rounds: u64,
+    /// When the last full round ended.
+    pub last_round: Option<Instant>,
     /// Its place among those that wait.
     pub slot: Option<Slot>,
 }
@@ -111,6 +113,7 @@ impl Joined {
             retry_wait: RETRY_MIN,
             found: 0,
             rounds: 0,
+            last_round: None,
             slot: None,
         }
     }
@@ -121,9 +124,12 @@ impl Joined {
         (self.quick_at, self.quick_wait, self.retry_wait) = (None, QUICK_MIN, RETRY_MIN);
     }
 
-    /// A full round is due at `now`, and after one that comes to nothing the next one soon.
+    /// A full round is due, and after one that comes to nothing the next one soon. It counts as due since the last one,
+    /// so that of many topics those come first that waited longest: or, with this again and again, some would
+    /// never have a turn.
     pub fn refresh(&mut self, now: Instant) {
-        (self.refresh_at, self.retry_wait) = (now, RETRY_MIN);
+        (self.refresh_at, self.retry_wait) =
+            (self.refresh_at.min(self.last_round.unwrap_or(now)), RETRY_MIN);
     }
 
     /// There is no peer any more: a look is due soon.
@@ -164,6 +170,7 @@ impl Joined {
         if round.action != Action::Glance {
             let jitter = Duration::from_millis(rng.random_range(0..REFRESH_JITTER_MS));
             self.refresh_at = now + REFRESH_INTERVAL + jitter;
+            self.last_round = Some(now);
         }
         if round.action == Action::Announce && round.stored == 0 {
             self.refresh_at = now + self.retry_wait.mul_f64(rng.random_range(0.8..1.2));

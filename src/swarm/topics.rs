@@ -413,4 +413,39 @@ mod tests {
             assert_eq!(round.map(|r| r.found), Some(1));
         }
     }
+
+    #[test]
+    fn of_many_topics_each_has_its_turn_though_all_are_due_again_and_again() {
+        for every in [15, 60] {
+            let (mut topics, mut rng, start) =
+                (Topics::default(), StdRng::seed_from_u64(1), epoch());
+            topics.may_announce();
+            for n in 0..1000u32 {
+                topics.join(Topic(crate::crypto::hash::hash(&[&n.to_le_bytes()])), SERVER, start);
+            }
+            let (mut running, mut id, mut refreshed) = (Vec::new(), 0, 0);
+            for ms in (0..300_000u64).step_by(50) {
+                let now = start + Duration::from_millis(ms);
+                if ms / 1000 / every > refreshed {
+                    refreshed = ms / 1000 / every;
+                    topics.refresh(now);
+                }
+                running.retain(|&(at, query)| {
+                    if at <= now {
+                        topics.stored(query, 20);
+                        topics.finished(query, |_| false, now, &mut rng);
+                    }
+                    at > now
+                });
+                while let Some((topic, action)) = topics.poll(now, |_| false) {
+                    id += 1;
+                    topics.started(topic, action, QueryId(id));
+                    running.push((now + Duration::from_millis(700), QueryId(id)));
+                }
+            }
+            let rounds: Vec<_> = topics.status().iter().map(|topic| topic.rounds).collect();
+            let (least, most) = (rounds.iter().min().unwrap(), rounds.iter().max().unwrap());
+            assert!(*least >= 3 && most - least <= 1, "every {every} s: {least} to {most} rounds");
+        }
+    }
 }
