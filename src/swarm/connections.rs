@@ -15,6 +15,7 @@ use super::secret_stream::frame::{FRAME_COST, FrameError, Opener, Sealer};
 use super::udx::Sink;
 use crate::key::PublicKey;
 use bytes::Bytes;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
@@ -46,7 +47,7 @@ pub const CONFIRM_WAIT: Duration = Duration::from_secs(15);
 /// How long a frame that was begun may stand still while nothing else keeps its peer from going on.
 pub const FRAME_WAIT: Duration = Duration::from_secs(60);
 
-/// Accepted handshakes without a header frame so far; of more, the oldest is forgotten. A flood of as many handshakes
+/// Accepted handshakes without a header frame so far; of more, one is forgotten. A flood of as many handshakes
 /// a second as are answered leaves an honest peer two seconds for its first packet.
 pub const MAX_WAITING: usize = 224;
 
@@ -335,11 +336,23 @@ impl Connections {
         self.streams.values().filter(|c| !c.initiator && !c.is_open()).count()
     }
 
-    /// The accepted connection that waits longest, one without a header frame if there is any.
-    pub fn oldest_waiting(&self) -> Option<u32> {
-        let waiting = self.streams.iter().filter(|(_, c)| !c.initiator && !c.is_open());
-        let since = |(&stream, c): (&u32, &Connection)| (c.has_header(), c.opened_at, stream);
-        waiting.map(since).min().map(|(.., stream)| stream)
+    /// The waiting connection that gives way to the next: of the key or host with most of them, so that nobody who
+    /// shakes hands again and again displaces others. Of those one without a header frame if there is any, the
+    /// oldest first. An address without a header frame behind it may be anybody's and is not counted.
+    pub fn next_to_give_way(&self) -> Option<u32> {
+        let waiting = || self.streams.values().filter(|c| !c.initiator && !c.is_open());
+        let host = |c: &Connection| c.addr.filter(|_| c.has_header()).map(|addr| *addr.ip());
+        let (mut of_key, mut of_host) = (BTreeMap::new(), BTreeMap::new());
+        for connection in waiting() {
+            *of_key.entry(connection.remote).or_insert(0) += 1;
+            *of_host.entry(host(connection)).or_insert(0) += 1;
+        }
+        let rank = |c: &&Connection| {
+            let beside = host(c).and_then(|host| of_host.get(&Some(host)).copied());
+            let most = of_key.get(&c.remote).copied().max(beside);
+            (Reverse(most), c.has_header(), c.opened_at, c.id)
+        };
+        waiting().min_by_key(rank).map(|c| c.id.stream())
     }
 
     /// Accepted connections of `remote` that have its header frame and are not open.

@@ -68,10 +68,10 @@ impl Swarm {
             return;
         }
         if self.connections.waiting() >= MAX_WAITING
-            && let Some(oldest) = self.connections.oldest_waiting()
+            && let Some(stream) = self.connections.next_to_give_way()
         {
-            self.connections.remove(oldest);
-            self.udx.destroy(oldest);
+            self.connections.remove(stream);
+            self.udx.destroy(stream);
         }
         let Some(stream) = self.udx.open(Some(agreed.local_id)) else { return };
         let id = self.connections.name(stream);

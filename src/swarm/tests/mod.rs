@@ -6,6 +6,7 @@ mod network;
 mod places;
 mod sim;
 mod strangers;
+mod waiting;
 
 use super::connections::{FIRST_PACKET_WAIT, MAX_WAITING};
 use super::hyperdht::{Agreed, ConnectId, Dial};
