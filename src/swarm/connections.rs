@@ -95,6 +95,8 @@ pub struct Connection {
     pub opened_at: Instant,
     pub last_write: Instant,
     pub last_read: Instant,
+    /// When the last message came, other than a keep-alive; when it became open, if none has.
+    pub last_used: Instant,
     /// Plaintext bytes of frames, both ways, keep-alives counted as frames.
     pub received: u64,
     pub sent: u64,
@@ -130,6 +132,7 @@ impl Connection {
             opened_at: now,
             last_write: now,
             last_read: now,
+            last_used: now,
             received: 0,
             sent: 0,
             has_read: false,

@@ -167,7 +167,7 @@ impl Swarm {
         let handshake_hash = connection.handshake_hash;
         connection.phase = Phase::Open;
         connection.addr = Some(addr);
-        (connection.opened_at, connection.last_write) = (now, now);
+        (connection.opened_at, connection.last_used, connection.last_write) = (now, now, now);
         if initiator && let Some(session) = &mut connection.session {
             // A message, so that the other side knows that this is no copy of a handshake.
             let _ = self.udx.write(stream, session.sealer.keep_alive(), now);
@@ -305,7 +305,10 @@ impl Swarm {
         let (conn, remote, was_peer) = (connection.id, connection.remote, connection.is_peer());
         let broken = loop {
             match connection.next_frame() {
-                Ok(Some(data)) => self.events.push_back(SwarmEvent::Frame { conn, data }),
+                Ok(Some(data)) => {
+                    connection.last_used = now;
+                    self.events.push_back(SwarmEvent::Frame { conn, data });
+                }
                 Ok(None) => break None,
                 Err(error) => break Some(error),
             }

@@ -2,12 +2,20 @@
 //! newcomer, and when one that is of no use ends.
 //!
 //! A key costs nothing, so places are not given by key. A host that answers costs something: each has a share of
-//! them. And whoever takes a place without a use for it gives way to the next who comes, the oldest first.
+//! them. Where all places are taken, one of these gives way to the next who comes, in this order:
+//!
+//! 1. who has no use for its place, the oldest first;
+//! 2. who has asked for nothing and given nothing for minutes, the longest first;
+//! 3. of a host that has more places than the newcomer's would have, who has been quiet longest.
+//!
+//! Within the first two those of the host with most places go first. Peers that were asked for by key stay.
 
 use super::connections::{ConnId, Connection};
 use super::event::Closed;
 use super::{PeerInfo, Swarm};
 use crate::key::{PublicKey, Topic};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -17,6 +25,10 @@ pub(super) const MAX_PER_HOST: usize = 64;
 
 /// The owner offers a connection without a use again and again, every 15 s. After a longer pause it had one.
 const OFFERS_END: Duration = Duration::from_secs(30);
+
+/// Without a message for so long a connection is idle: at least every few seconds somebody who reads asks for
+/// something, and gets it.
+const IDLE: Duration = Duration::from_secs(300);
 
 /// How long a peer that was found under a topic of ours may be connected without a use. Anybody can announce
 /// any key; the peer of a drive opens its channels at once.
@@ -44,40 +56,76 @@ impl Connection {
     fn is_useful(&self, now: Instant) -> bool {
         self.is_open() && self.received > 0 && !self.offered.is_recent(now)
     }
+
+    fn is_idle(&self, now: Instant) -> bool {
+        now >= self.last_used + IDLE
+    }
 }
 
 impl Swarm {
-    /// Whether a handshake of `remote` may lead to one more connection.
+    /// Whether a handshake of `remote` may lead to one more connection. Its host is not known for sure so far.
     pub(super) fn may_have_room(&self, remote: &PublicKey, now: Instant) -> bool {
         let room = self.connections.counted() < self.limits.max_connections
-            || self.oldest_useless(None, now).is_some();
+            || self.gives_way(None, now).is_some()
+            || self.has_too_many(None).is_some();
         room && !self.stopping && !self.peers.is_refused(remote, now)
     }
 
-    /// Whether one more connection may be accepted, from `remote` at `host`. One that is of no use ends for it
-    /// where there is no place left.
+    /// Whether one more connection may be accepted, from `remote` at `host`. One that gives way to it ends where
+    /// there is no place left.
     pub(super) fn make_room(&mut self, remote: &PublicKey, host: Ipv4Addr, now: Instant) -> bool {
         if self.stopping || self.peers.is_refused(remote, now) {
             return false;
         }
         loop {
             let of_host = self.connections.accepted().filter(|c| c.is_at(host)).count();
-            let only_of = if of_host >= MAX_PER_HOST {
-                Some(host)
+            let stream = if of_host >= MAX_PER_HOST {
+                self.gives_way(Some(host), now)
             } else if self.connections.counted() >= self.limits.max_connections {
-                None
+                self.gives_way(None, now).or_else(|| self.has_too_many(Some(host)))
             } else {
                 return true;
             };
-            let Some(stream) = self.oldest_useless(only_of, now) else { return false };
+            let Some(stream) = stream else { return false };
             self.destroy(stream, Closed::Local, now);
         }
     }
 
-    fn oldest_useless(&self, host: Option<Ipv4Addr>, now: Instant) -> Option<u32> {
-        let accepted = self.connections.accepted().filter(|c| host.is_none_or(|h| c.is_at(h)));
-        let useless = accepted.filter(|c| !c.is_useful(now));
-        useless.min_by_key(|c| (c.opened_at, c.id)).map(|c| c.id.stream())
+    /// Who gives way to any newcomer, of those at `host` if it is given.
+    fn gives_way(&self, host: Option<Ipv4Addr>, now: Instant) -> Option<u32> {
+        let places = self.places();
+        let at_host = self.movable().filter(|c| host.is_none_or(|h| c.is_at(h)));
+        let idle = at_host.filter(|c| !c.is_useful(now) || c.is_idle(now));
+        let rank = |c: &&Connection| {
+            let useful = c.is_useful(now);
+            let since = if useful { c.last_used } else { c.opened_at };
+            (useful, Reverse(places_of(&places, c)), since, c.id)
+        };
+        idle.min_by_key(rank).map(|c| c.id.stream())
+    }
+
+    /// Who gives way to one of `newcomer`, a host that would have fewer places even then; or of any host.
+    fn has_too_many(&self, newcomer: Option<Ipv4Addr>) -> Option<u32> {
+        let places = self.places();
+        let own = newcomer.and_then(|host| places.get(&host).copied()).unwrap_or(0);
+        let movable = self.movable().filter(|c| places_of(&places, c) > own + 1);
+        let rank = |c: &&Connection| (Reverse(places_of(&places, c)), c.last_used, c.id);
+        movable.min_by_key(rank).map(|c| c.id.stream())
+    }
+
+    /// Accepted connections that are not to peers that were asked for.
+    fn movable(&self) -> impl Iterator<Item = &Connection> {
+        let explicit = |key| self.peers.get(key).is_some_and(|peer| peer.explicit);
+        self.connections.accepted().filter(move |c| !explicit(&c.remote))
+    }
+
+    /// Accepted connections of each host.
+    fn places(&self) -> BTreeMap<Ipv4Addr, usize> {
+        let mut places = BTreeMap::new();
+        for addr in self.connections.accepted().filter_map(|c| c.addr) {
+            *places.entry(*addr.ip()).or_insert(0) += 1;
+        }
+        places
     }
 
     /// Whether we dial others than explicit peers. The more of those there are, the fewer others. Strangers who
@@ -108,4 +156,8 @@ impl Swarm {
         self.peers.set_aside(&remote);
         self.close(conn, now);
     }
+}
+
+fn places_of(places: &BTreeMap<Ipv4Addr, usize>, connection: &Connection) -> usize {
+    connection.addr.and_then(|addr| places.get(addr.ip()).copied()).unwrap_or(0)
 }

@@ -232,3 +232,75 @@ fn whoever_was_of_no_use_is_not_dialled_again_until_it_is_found_again() {
     found(&mut world, remote);
     assert!(dials(&mut world));
 }
+
+#[test]
+fn a_few_hosts_do_not_hold_all_places() {
+    let mut world = Network::two();
+    let hosts = 4;
+    let at = |n: u32| SocketAddrV4::new(Ipv4Addr::new(11, 0, 0, 1 + (n % 4) as u8), 4000);
+    let max = world.machines[1].swarm.limits.max_connections as u32;
+    let mut held: Vec<Stranger> =
+        (0..max).map(|n| enter(&mut world, key(n), n, at(n), Some(b"hi"))).collect();
+    assert_eq!(world.closed(1), []);
+    let of = |world: &Network, host: Ipv4Addr| {
+        world.machines[1].swarm.connections.accepted().filter(|c| c.is_at(host)).count()
+    };
+    // They cannot come instead of each other, newcomers come instead of them.
+    held.push(enter(&mut world, key(999), 999, at(0), Some(b"hi")));
+    assert!(world.machines[1].swarm.connections.iter().all(|c| c.remote != key(999)));
+    for n in 0..20 {
+        held.push(enter(&mut world, key(1000 + n), 1000 + n, elsewhere(100 + n), Some(b"hi")));
+    }
+    world.dial(0);
+    world.run(SECOND);
+    assert_eq!((world.connected(0).len(), world.closed(0)), (1, vec![]));
+    assert!((0..20).all(|n| of(&world, *elsewhere(100 + n).ip()) == 1));
+    // All of them lose as much.
+    assert!((0..hosts).all(|n| (58..=59).contains(&of(&world, *at(n).ip()))));
+    // One host of many comes to have as many as they, and no more.
+    for n in 0..100 {
+        let from = SocketAddrV4::new(Ipv4Addr::new(12, 0, 0, 1), 4000 + n as u16);
+        held.push(enter(&mut world, key(2000 + n), 2000 + n, from, Some(b"hi")));
+    }
+    let late = of(&world, Ipv4Addr::new(12, 0, 0, 1));
+    assert!((0..hosts).all(|n| of(&world, *at(n).ip()).abs_diff(late) <= 1), "{late}");
+}
+
+/// Whether somebody gets in where the only place is taken by one who says something every `pause` seconds.
+fn gets_in(pause: u64, explicit: bool) -> Vec<bool> {
+    let mut world = Network::two();
+    world.machines[1].swarm.limits.max_connections = 1;
+    let from = elsewhere(3);
+    let mut peer = enter(&mut world, key(3), 3, from, Some(b"hi"));
+    if explicit {
+        let (now, swarm) = (world.now, &mut world.machines[1].swarm);
+        swarm.peers.join_explicit(key(3), now, &mut swarm.rng);
+    }
+    let mut come_in = Vec::new();
+    for second in 1..=620u64 {
+        let frame = if second % pause == 0 { &b"have you got this?"[..] } else { &b""[..] };
+        let frame = peer.sealer.seal(FrameBuf::from(frame)).unwrap();
+        peer.write(frame, world.now);
+        peer.speak(&mut world, from);
+        peer.listen(&mut world, from);
+        world.now += SECOND;
+        world.machines[1].swarm.handle_timeout(world.now);
+        if second % 290 == 0 || second % 310 == 0 {
+            let n = 1000 + second as u32;
+            let newcomer = enter(&mut world, key(n), n, elsewhere(n), Some(b"hi"));
+            come_in.push(world.machines[1].swarm.connections.iter().any(|c| c.remote == key(n)));
+            drop(newcomer);
+            if come_in.last() == Some(&true) {
+                break;
+            }
+        }
+    }
+    come_in
+}
+
+#[test]
+fn who_neither_asks_nor_gives_for_minutes_makes_room() {
+    assert_eq!(gets_in(1000, false), [false, true]);
+    assert_eq!(gets_in(100, false), [false; 4], "who asks stays");
+    assert_eq!(gets_in(1000, true), [false; 4], "and who was asked for");
+}
