@@ -35,7 +35,7 @@ pub struct SwarmConfig {
 pub struct Limits {
     /// Connections above which we dial nobody any more, but still accept.
     pub max_peers: usize,
-    /// Dials at a time once there is a connection.
+    /// Dials at a time once there is a connection to a peer of a joined topic.
     pub max_parallel: usize,
     /// Dials at a time while there is none: stale records must not keep a fresh one waiting.
     pub max_parallel_first: usize,

@@ -409,7 +409,11 @@ impl Swarm {
     /// Dials the next queued peer if one more may be dialled.
     fn start_dial(&mut self, now: Instant) -> bool {
         let limits = self.limits;
-        let first = !self.connections.iter().any(Connection::is_peer);
+        // A stranger who reached us is no reason to look more slowly for those of our drives.
+        let is_sought = |key: &PublicKey| {
+            self.peers.get(key).is_some_and(|p| p.explicit || !p.topics.is_empty())
+        };
+        let first = !self.connections.iter().any(|c| c.is_peer() && is_sought(&c.remote));
         let parallel = if first { limits.max_parallel_first } else { limits.max_parallel };
         if self.stopping || self.entering || self.connections.dialling() >= parallel {
             return false;

@@ -304,3 +304,24 @@ fn who_neither_asks_nor_gives_for_minutes_makes_room() {
     assert_eq!(gets_in(100, false), [false; 4], "who asks stays");
     assert_eq!(gets_in(1000, true), [false; 4], "and who was asked for");
 }
+
+/// Dials at a time where somebody is connected already: of our drive, or a stranger.
+fn dials_beside(sought: bool) -> usize {
+    let mut world = Network::two();
+    let _peer = enter(&mut world, key(100), 1, elsewhere(1), Some(b"hi"));
+    found(&mut world, key(if sought { 100 } else { 101 }));
+    let (now, swarm) = (world.now, &mut world.machines[1].swarm);
+    for n in 102..120 {
+        // By a relay that says nothing.
+        swarm.peers.found(key(n), vec![elsewhere(n)], TOPIC, false, now, &mut swarm.rng);
+    }
+    world.on(1, |peer, now| peer.swarm.pump(now));
+    world.machines[1].swarm.connections.dialling()
+}
+
+#[test]
+fn strangers_do_not_slow_down_the_search_for_the_first_peer_of_a_drive() {
+    let limits = Limits::default();
+    assert_eq!(dials_beside(false), limits.max_parallel_first);
+    assert_eq!(dials_beside(true), limits.max_parallel);
+}
