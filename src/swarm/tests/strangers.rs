@@ -452,3 +452,22 @@ fn long_messages_of_honest_peers_arrive_while_a_host_leaves_many_unfinished() {
         assert!(world.closed(1).iter().all(|(conn, _)| *conn != b));
     }
 }
+
+#[test]
+fn a_connection_that_shows_itself_to_be_the_peer_waits_for_our_own_dial_under_way() {
+    let mut world = Network::two();
+    let (remote, from) = (world.key(0), elsewhere(3));
+    let mut peer = enter(&mut world, remote, 3, from, None);
+    let accepted = world.connected(1)[0].0;
+    // Ours, of the greater key, has sent its first packet.
+    world.dial(1);
+    let word = peer.sealer.seal(FrameBuf::from(&b"hi"[..])).unwrap();
+    peer.write(word, world.now);
+    peer.speak(&mut world, from);
+    world.run(Duration::from_secs(1));
+    let connected = world.connected(1);
+    assert_eq!(connected.len(), 2);
+    assert!(connected[1].1, "dialled");
+    assert_eq!(world.closed(1), [(accepted, Closed::Duplicate)]);
+    assert_eq!((world.connected(0).len(), world.closed(0)), (1, vec![]));
+}
