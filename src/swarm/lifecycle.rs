@@ -197,6 +197,9 @@ impl Swarm {
     fn claim(&mut self, stream: u32, now: Instant) {
         let Some(connection) = self.connections.by_stream(stream) else { return };
         let (remote, initiator) = (connection.remote, connection.initiator);
+        if let Some(addr) = connection.addr {
+            self.dht.connected(*addr.ip());
+        }
         self.connections.claim_key(stream);
         self.peers.connected(remote, initiator, now);
         for other in self.connections.beside(stream, &remote) {

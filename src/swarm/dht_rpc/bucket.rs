@@ -34,6 +34,12 @@ impl Bucket {
         self.level >= tokens
     }
 
+    /// How full it is, from 0 to 1.
+    pub fn fill(&mut self, now: Instant) -> f64 {
+        self.has(0.0, now);
+        self.level / self.limit.burst
+    }
+
     /// Takes as many tokens if they are there.
     pub fn take(&mut self, tokens: f64, now: Instant) -> bool {
         let ok = self.has(tokens, now);

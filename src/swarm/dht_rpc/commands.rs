@@ -4,7 +4,7 @@
 
 use super::message::{Request, error, internal};
 use super::requests::Purpose;
-use super::{Ask, Extras, Incoming, Rpc, RpcEvent, node_id};
+use super::{Account, Ask, Extras, Incoming, Rpc, RpcEvent, node_id};
 use crate::codec::{Reader, net};
 use crate::swarm::SocketId;
 use std::collections::VecDeque;
@@ -69,7 +69,7 @@ impl Rpc {
             internal::PING_NAT => {
                 let Some(port) = r.u16().ok().filter(|p| *p != 0) else { return };
                 let to = SocketAddrV4::new(*incoming.from.ip(), port);
-                self.reply_to(&incoming, to, None, Extras::BARE, now);
+                self.reply_to(&incoming, to, None, Extras::BARE, Account::Others, now);
             }
             internal::FIND_NODE if incoming.request.target.is_none() => {}
             internal::FIND_NODE => {

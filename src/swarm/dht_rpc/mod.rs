@@ -32,6 +32,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use budget::Account;
 pub use event::{Ask, Extras, Incoming, RequestId, RpcConfig, RpcEvent, Transmit};
 pub use health::Health;
 pub use message::{Request, Response, Token};
@@ -226,7 +227,7 @@ impl Rpc {
 
     /// Answers a request.
     pub fn reply(&mut self, to: &Incoming, value: Option<Vec<u8>>, extras: Extras, now: Instant) {
-        self.reply_to(to, to.from, value, extras, now);
+        self.reply_to(to, to.from, value, extras, Account::Others, now);
     }
 
     /// Answers a request at another address than it came from: its tid is known there.
@@ -236,6 +237,7 @@ impl Rpc {
         to: SocketAddrV4,
         value: Option<Vec<u8>>,
         extras: Extras,
+        account: Account,
         now: Instant,
     ) {
         let closer = incoming
@@ -252,11 +254,18 @@ impl Rpc {
             error: extras.error,
             value,
         };
-        self.send_unasked(incoming.socket, to, response.encode(), now);
+        self.send_unasked(incoming.socket, to, response.encode(), account, now);
     }
 
     /// Passes a request on under the same tid, with another value.
-    pub fn relay(&mut self, incoming: &Incoming, to: SocketAddrV4, value: Vec<u8>, now: Instant) {
+    pub fn relay(
+        &mut self,
+        incoming: &Incoming,
+        to: SocketAddrV4,
+        value: Vec<u8>,
+        account: Account,
+        now: Instant,
+    ) {
         let request = Request {
             to,
             id: self.id_on(incoming.socket),
@@ -264,7 +273,7 @@ impl Rpc {
             value: Some(value),
             ..incoming.request.clone()
         };
-        self.send_unasked(incoming.socket, to, request.encode(), now);
+        self.send_unasked(incoming.socket, to, request.encode(), account, now);
     }
 
     /// Sends bytes that are not dht-rpc (a punch), within the host's budget.
@@ -273,9 +282,10 @@ impl Rpc {
         socket: SocketId,
         to: SocketAddrV4,
         bytes: Vec<u8>,
+        account: Account,
         now: Instant,
     ) {
-        if to.port() == 0 || !self.budget.take(to.ip(), bytes.len(), now) {
+        if to.port() == 0 || !self.budget.take(to.ip(), bytes.len(), account, now) {
             tracing::trace!(%to, len = bytes.len(), "host is over its budget, nothing sent");
             return;
         }

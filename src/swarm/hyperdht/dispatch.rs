@@ -13,7 +13,7 @@ use super::records::{Records, Stored};
 use super::router::{self, Hop};
 use super::signatures::Place;
 use crate::key::{NodeId, Topic};
-use crate::swarm::dht_rpc::{Extras, Incoming, QueryId, Reply};
+use crate::swarm::dht_rpc::{Account, Extras, Incoming, QueryId, Reply};
 use std::net::SocketAddrV4;
 use std::time::Instant;
 
@@ -69,12 +69,13 @@ impl HyperDht {
         {
             return;
         }
+        let account = if own { Account::Handshakes } else { Account::Others };
         match hop {
             Hop::Request { to, value } if relays || own => {
-                self.net.rpc.relay(incoming, to, value, now);
+                self.net.rpc.relay(incoming, to, value, account, now);
             }
             Hop::Response { to, value } if relays || own => {
-                self.net.rpc.reply_to(incoming, to, Some(value), Extras::BARE, now);
+                self.net.rpc.reply_to(incoming, to, Some(value), Extras::BARE, account, now);
             }
             Hop::Closer => {
                 let extras = Extras { closer: true, ..Extras::BARE };

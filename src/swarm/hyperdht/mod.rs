@@ -60,7 +60,7 @@ use rand::{RngCore, SeedableRng};
 use records::Records;
 use server::Server;
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Instant;
 use topics::{Aim, TopicQuery};
@@ -176,6 +176,11 @@ impl HyperDht {
     /// Handshakes of `key` get no answer until `until`.
     pub fn block(&mut self, key: PublicKey, until: Instant, now: Instant) {
         self.blocked.add(key, until, now);
+    }
+
+    /// A peer at `host` reached us: when it comes again a flood of strangers does not keep it out.
+    pub fn connected(&mut self, host: Ipv4Addr) {
+        self.servers.values_mut().for_each(|server| server.connected(host));
     }
 
     /// Announces a key and answers its handshakes. Does nothing if it is listened on already.

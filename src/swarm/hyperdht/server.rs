@@ -18,10 +18,10 @@ use super::net::Net;
 use crate::crypto::{Hash, KeyPair, hash};
 use crate::key::NodeId;
 use crate::swarm::SocketId;
-use crate::swarm::dht_rpc::Incoming;
+use crate::swarm::dht_rpc::{Account, Incoming};
 use rand::{Rng, RngCore};
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -79,17 +79,19 @@ impl Server {
             return answer.clone();
         }
         // Our relays tell the truth about whom they pass on; any other node speaks for itself.
-        let relayed = self.announcer.relays().iter().any(|r| r.relay == incoming.from);
-        let source = m.peer.filter(|_| relayed).unwrap_or(incoming.from);
-        if !self.allowance.read(source.ip(), now) {
+        let ours = self.announcer.relays().iter().any(|r| r.relay == incoming.from);
+        let told = m.peer.filter(|_| ours);
+        let source = told.unwrap_or(incoming.from);
+        let chance = net.rng.random();
+        let Some(sort) = self.allowance.read(source.ip(), told.is_some(), chance, now) else {
             tracing::debug!(from = %incoming.from, "too many handshakes, one dropped");
             return None;
-        }
+        };
         let mut ephemeral = [0; 32];
         net.rng.fill_bytes(&mut ephemeral);
         // What does not open costs its sender's allowance and nobody else's.
         let client = Answering::read(&self.key_pair, &m.noise, ephemeral)?;
-        if !self.allowance.answer(now) {
+        if !self.allowance.answer(sort, net.rng.random(), now) {
             tracing::debug!(from = %incoming.from, "too many clients, one gets no answer");
             return None;
         }
@@ -102,6 +104,11 @@ impl Server {
             self.answers.remove(&oldest);
         }
         answer
+    }
+
+    /// A peer at `host` was connected: its next handshakes come from who it says.
+    pub fn connected(&mut self, host: Ipv4Addr) {
+        self.allowance.connected(host);
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
@@ -120,7 +127,7 @@ impl Server {
         }
         self.openings.retain(|(at, to)| {
             if *at <= now {
-                net.rpc.send_unasked(SocketId::MAIN, *to, vec![0], now);
+                net.rpc.send_unasked(SocketId::MAIN, *to, vec![0], Account::Handshakes, now);
             }
             *at > now
         });

@@ -10,14 +10,13 @@ use crate::swarm::hyperdht::handshake::Opening;
 use crate::swarm::hyperdht::messages::{Mode, NoisePayload, PeerHandshake, UdxInfo, command};
 use crate::swarm::hyperdht::signatures::sign_mutable;
 use crate::swarm::hyperdht::{Agreed, ConnectError, DhtConfig, DhtEvent};
-use rand::RngCore;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn outgoing(event: &DhtEvent) -> Option<Result<Agreed, ConnectError>> {
+pub(super) fn outgoing(event: &DhtEvent) -> Option<Result<Agreed, ConnectError>> {
     match event {
         DhtEvent::Outgoing { agreed, .. } => Some(Ok(agreed.clone())),
         DhtEvent::ConnectFailed { why, .. } => Some(Err(*why)),
@@ -25,7 +24,7 @@ fn outgoing(event: &DhtEvent) -> Option<Result<Agreed, ConnectError>> {
     }
 }
 
-fn incoming(event: &DhtEvent) -> Option<Agreed> {
+pub(super) fn incoming(event: &DhtEvent) -> Option<Agreed> {
     if let DhtEvent::Incoming { agreed, .. } = event { Some(agreed.clone()) } else { None }
 }
 
@@ -33,7 +32,7 @@ fn listening(event: &DhtEvent) -> Option<usize> {
     if let DhtEvent::Listening { relays, .. } = event { Some(*relays) } else { None }
 }
 
-fn listen(sim: &mut Sim, n: u16) -> Option<usize> {
+pub(super) fn listen(sim: &mut Sim, n: u16) -> Option<usize> {
     let addr = host(n);
     sim.dht_at(addr, |dht, now| dht.listen(Arc::new(pair(n)), now));
     sim.wait(n, 30 * SECOND, listening)
@@ -391,60 +390,6 @@ fn a_network_of_addresses_that_nobody_has_is_used_when_it_is_named() {
     {
         let config = DhtConfig::new(KeyPair::from_seed(&[1; 32]), vec![bootstrap.parse().unwrap()]);
         assert_eq!(config.allow_bogons, allowed, "{bootstrap}");
-    }
-}
-
-/// Datagrams with nonsense instead of a handshake, 200 a second for ten seconds, from as many `hosts`, while four
-/// clients connect. Answers how many got in.
-fn beside_nonsense(hosts: u32, through_relays: bool) -> usize {
-    let mut sim = Sim::network(30, 6, 5);
-    listen(&mut sim, 6);
-    let key = sim.key(6);
-    let target = NodeId(hash::hash(&[&key.0]));
-    let relays = sim.dht(6).relay_addresses(&key);
-    let mut n = 0u32;
-    for step in 0..200 {
-        if step % 40 == 20 {
-            let client = 7 + step / 40;
-            if client < 11 {
-                sim.dht_do(client, |dht, now| dht.connect(key, vec![], 5, now));
-            }
-        }
-        for _ in 0..10 {
-            n += 1;
-            let from =
-                SocketAddrV4::new([11, 1, ((n % hosts) >> 8) as u8, (n % hosts) as u8].into(), 9);
-            let mut noise = vec![0; 100];
-            sim.rng.fill_bytes(&mut noise);
-            let (via, mode, peer) = match through_relays {
-                true => (relays[n as usize % relays.len()], Mode::FromRelay, Some(from)),
-                false => (from, Mode::FromClient, None),
-            };
-            let request = Request {
-                tid: n as u16,
-                to: host(6),
-                id: None,
-                token: None,
-                internal: false,
-                command: command::PEER_HANDSHAKE,
-                target: Some(target),
-                value: Some(PeerHandshake { mode, noise, peer, relay: None }.encode()),
-            };
-            sim.dht_do(6, |dht, now| {
-                dht.handle_datagram(SocketId::MAIN, via, &request.encode(), now);
-            });
-        }
-        sim.run(SECOND / 20);
-    }
-    sim.run(10 * SECOND);
-    let connected = |e: &DhtEvent| matches!(outgoing(e), Some(Ok(_)));
-    (7..11).filter(|&n| sim.events(n).iter().any(connected)).count()
-}
-
-#[test]
-fn nonsense_keeps_no_client_out() {
-    for (hosts, through_relays) in [(1, false), (1, true), (2000, false), (2000, true)] {
-        assert_eq!(beside_nonsense(hosts, through_relays), 4, "{hosts} hosts, {through_relays}");
     }
 }
 

@@ -210,7 +210,8 @@ fn many_clients_that_are_named_to_us_make_us_write_to_some_of_them_only() {
         let m = PeerHandshake { mode: Mode::FromRelay, noise, peer: Some(at(8)), relay: None };
         handshake_from(&mut dht, at(20), target, &m);
     }
-    assert_eq!(incoming(&mut dht), 150);
+    // Some get no answer; each of the others would be written to four times.
+    assert!(incoming(&mut dht) > 70);
     sent(&mut dht);
     dht.handle_timeout(epoch() + Duration::from_secs(5));
     let openings = sent(&mut dht).into_iter().filter(|(_, bytes)| bytes == &[0]).count();
