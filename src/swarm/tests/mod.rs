@@ -199,6 +199,7 @@ fn names_of_closed_connections_do_nothing() {
 }
 
 /// What a pump costs a swarm that has peers enough while so many others wait.
+#[allow(clippy::disallowed_methods, reason = "measures")]
 fn pump_cost(waiting: u32) -> Duration {
     let (mut world, ..) = Network::pair();
     let (topic, now) = (Topic([7; 32]), world.now);

@@ -266,6 +266,26 @@ fn a_few_hosts_do_not_hold_all_places() {
     assert!((0..hosts).all(|n| of(&world, *at(n).ip()).abs_diff(late) <= 1), "{late}");
 }
 
+#[test]
+fn the_host_with_most_places_loses_one_first() {
+    // Silent, or of use.
+    for word in [None, Some(&b"hi"[..])] {
+        let mut world = Network::two();
+        world.machines[1].swarm.limits.max_connections = 6;
+        let hosts = [1, 2, 3, 3, 3, 2];
+        let _held: Vec<Stranger> = (0..6)
+            .map(|n| {
+                world.now += Duration::from_millis(10);
+                enter(&mut world, key(n), n, elsewhere(hosts[n as usize]), word)
+            })
+            .collect();
+        let oldest_of_it = world.connected(1)[2].0;
+        let _newcomer = enter(&mut world, key(9), 9, elsewhere(9), Some(b"hi"));
+        assert_eq!(world.closed(1), [(oldest_of_it, Closed::Local)], "{word:?}");
+        assert!(world.machines[1].swarm.connections.iter().any(|c| c.remote == key(9)));
+    }
+}
+
 /// Whether somebody gets in where the only place is taken by one who says something every `pause` seconds.
 fn gets_in(pause: u64, explicit: bool) -> Vec<bool> {
     let mut world = Network::two();
