@@ -120,8 +120,7 @@ fn which_names_have_room_does_not_hang_on_the_order_they_came_in() {
     let full = FREE_DIRS / 2000;
     let more = 1000 * DIRS_PER_NAME / 2000;
     let mut index = loaded(&f);
-    let mut rounds = 0;
-    for (steps, crowded) in [
+    let rounds = [
         (shallow.clone(), false),
         // Before the others in order, and with room only because of them.
         (deep('a', full + more), false),
@@ -129,12 +128,12 @@ fn which_names_have_room_does_not_hang_on_the_order_they_came_in() {
         (gone(&deep('a', 3)), false),
         (gone(&shallow), true),
         (gone(&deep('a', full + more)), false),
-    ] {
+    ];
+    for (round, (steps, crowded)) in rounds.into_iter().enumerate() {
         step(&f, &steps);
         index = refreshed(&f, &index);
-        assert_eq!(index.left_out() > 0, crowded, "{rounds}");
-        assert!(known(&index) == known(&loaded(&f)), "{rounds}");
-        rounds += 1;
+        assert_eq!(index.left_out() > 0, crowded, "{round}");
+        assert!(known(&index) == known(&loaded(&f)), "{round}");
     }
     assert_eq!(index.files(), 2);
     assert!(index.lookup(&path("/z0000")).is_some());
