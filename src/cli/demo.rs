@@ -8,6 +8,7 @@ use super::args::{Demo, Global};
 use super::exit::{Exit, Fail, Failure, Result};
 use super::signals::Signals;
 use super::words::bytes;
+use crate::fs::How;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,13 @@ use std::time::{Duration, Instant};
 const STEP: Duration = Duration::from_secs(120);
 /// How often a wait looks whether it shall end.
 const LOOK: Duration = Duration::from_millis(50);
+/// A process that has not ended so long after it was told to is killed.
+const END: Duration = Duration::from_secs(10);
+/// The same after Ctrl-C.
+const HASTE: Duration = Duration::from_millis(300);
+
+/// Where it is mounted.
+const MOUNT: &str = "mnt";
 
 /// Somebody pressed Ctrl-C: every step ends at its next look at this, and what it made is removed.
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -38,7 +46,14 @@ pub fn run(args: &Demo, _global: &Global) -> Result<Exit> {
         let mut story = tokio::task::spawn_blocking(move || story(size));
         loop {
             tokio::select! {
-                done = &mut story => return done.or_exit(Exit::Failed)?,
+                done = &mut story => {
+                    let done = done.or_exit(Exit::Failed)?;
+                    // What went wrong may have gone wrong for that: the terminal interrupts all of them at once.
+                    if done.is_err() && tokio::time::timeout(HASTE, signals.next()).await.is_ok() {
+                        STOP.store(true, Ordering::Relaxed);
+                    }
+                    return done.or_else(|failure| go_on().and(Err(failure)));
+                }
                 _ = signals.next() => STOP.store(true, Ordering::Relaxed),
             }
         }
@@ -65,7 +80,7 @@ fn story(size: u64) -> Result<Exit> {
         say("/dev/fuse cannot be opened here, so bob downloads instead of mounting");
         return download(&dir.0, &bootstrap, &key, &shared);
     }
-    let mountpoint = dir.0.join("mnt");
+    let mountpoint = dir.0.join(MOUNT);
     fs::create_dir(&mountpoint).or_exit(Exit::Failed)?;
     let start = Instant::now();
     let mount = ["mount", &key, path(&mountpoint)];
@@ -76,11 +91,13 @@ fn story(size: u64) -> Result<Exit> {
 
     let start = Instant::now();
     let names = tree(&mountpoint)?;
+    go_on()?;
     say(&format!("bob lists {} names in {}", names.len(), seconds(start)));
     for name in names.iter().take(5) {
         say(&format!("  {name}"));
     }
     let there = tree(&shared)?;
+    go_on()?;
     if there != names {
         return Err(Failure::new(Exit::Failed, "the mount does not show what alice shares"));
     }
@@ -164,6 +181,7 @@ fn tree(dir: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     let mut todo = vec![PathBuf::new()];
     while let Some(at) = todo.pop() {
+        go_on()?;
         let entries = fs::read_dir(dir.join(&at)).or_fail(Exit::Failed, dir.display())?;
         for entry in entries {
             let entry = entry.or_fail(Exit::Failed, dir.display())?;
@@ -239,6 +257,8 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        // One who was killed may have left it.
+        let _ = crate::fs::unmount(&self.0.join(MOUNT), How::Lazy);
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -303,9 +323,11 @@ impl Process {
     fn end(&mut self) {
         let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT);
-        let give_up = Instant::now() + Duration::from_secs(10);
+        let start = Instant::now();
         while let Ok(None) = self.child.try_wait() {
-            if Instant::now() > give_up {
+            // Nobody needs what it keeps, nor its good-bye.
+            let patience = if STOP.load(Ordering::Relaxed) { HASTE } else { END };
+            if start.elapsed() > patience {
                 let _ = self.child.kill();
                 break;
             }

@@ -19,6 +19,31 @@ fn the_demo_runs_to_its_end_and_leaves_nothing() {
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
 }
 
+/// As a terminal does it: everything that the demo started is interrupted as well.
+#[test]
+fn ctrl_c_ends_a_demo_at_once_wherever_it_is() {
+    use std::os::unix::process::CommandExt;
+    for step in ["  key: ", "bob mounts it", "bob lists"] {
+        if step.starts_with("bob") && !fuse_available() {
+            continue;
+        }
+        let temporary = tempfile::tempdir().unwrap();
+        let mut command = demo(temporary.path(), "50M");
+        command.process_group(0);
+        let mut demo = Hdrive::spawn(command);
+        demo.line(step);
+        let group = nix::unistd::Pid::from_raw(demo.pid() as i32);
+        nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGINT).unwrap();
+        let start = std::time::Instant::now();
+        assert_eq!(demo.wait(PATIENCE).code(), Some(130), "{step}");
+        assert!(start.elapsed() < std::time::Duration::from_millis(2500), "{:?}", start.elapsed());
+        let errors = demo.errors();
+        assert!(errors.contains("error: interrupted"), "{errors}");
+        assert!(!errors.contains("does not show"), "{errors}");
+        assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
+    }
+}
+
 #[test]
 fn an_interrupted_demo_leaves_nothing() {
     let temporary = tempfile::tempdir().unwrap();
