@@ -220,7 +220,7 @@ pub struct Share {
     /// Tell what would be shared, and share nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Return as soon as it can be found
+    /// Return as soon as it can be found, or after 10 s
     #[arg(long)]
     pub daemon: bool,
     #[command(flatten)]

@@ -1,6 +1,8 @@
 //! What every command on a store is given: the node, its output, when to stop, and where it was typed.
 
+use super::exit::{Exit, Failure};
 use super::output::Output;
+use super::running::{Commands, Running};
 use crate::node::Node;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,22 +16,59 @@ pub struct Context {
     pub cancel: Cancel,
     /// Folder that relative paths of the command start from.
     pub cwd: PathBuf,
+    /// Everything that runs in this process, and this command among it.
+    pub commands: Arc<Commands>,
+    pub running: Arc<Running>,
+    /// Whoever started it waits only until it is ready.
+    pub background: bool,
+    /// So many of the lines that are printed once were printed by a process that has ended.
+    pub told: u32,
 }
 
-/// Becomes true when whoever asked does not want to wait any more.
+impl Context {
+    /// What is told of a change that was called off before it was made.
+    pub fn called_off(&self) -> Failure {
+        match self.cancel.is_hand_over() {
+            true => {
+                let text = "the process that worked on the store ended: the drive is as it was before; run it again";
+                Failure::new(Exit::Failed, text)
+            }
+            false => {
+                self.out.note("interrupted: the drive is as it was before");
+                Failure::new(Exit::Interrupted, "interrupted")
+            }
+        }
+    }
+}
+
+/// Why a command shall end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    Not,
+    /// Whoever asked wants it no more.
+    Asked,
+    /// The process that runs it ends; another goes on with it.
+    HandOver,
+}
+
+/// Tells when a command shall end.
 #[derive(Clone)]
-pub struct Cancel(watch::Receiver<bool>);
+pub struct Cancel(watch::Receiver<Stop>);
 
 impl Cancel {
-    pub fn new(flag: watch::Receiver<bool>) -> Self {
+    pub fn new(flag: watch::Receiver<Stop>) -> Self {
         Self(flag)
     }
 
     /// Resolves when the command is cancelled.
     pub async fn cancelled(&self) {
         let mut flag = self.0.clone();
-        if flag.wait_for(|c| *c).await.is_err() {
+        if flag.wait_for(|stop| *stop != Stop::Not).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    pub fn is_hand_over(&self) -> bool {
+        *self.0.borrow() == Stop::HandOver
     }
 }

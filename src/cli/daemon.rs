@@ -6,6 +6,7 @@
 
 use super::args::{Command, Global};
 use super::exit::{Exit, Fail, Failure, Result};
+use super::log::{self, without_stamp};
 use super::output::{complain_in_lines, say};
 use super::signals::Signals;
 use nix::sys::signal::{Signal, kill};
@@ -21,6 +22,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 /// Set in the child, so that it leaves the terminal's session before anything else.
 const MARK: &str = "HDRIVE_DAEMON";
 
+/// Whether this process is the child of a `--daemon`.
+pub fn is_background() -> bool {
+    std::env::var_os(MARK).is_some()
+}
+
 /// How often the log is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -29,7 +35,7 @@ const END: Duration = Duration::from_secs(10);
 
 /// Leaves the session of the terminal if this process is the child of a `--daemon`.
 pub fn leave_terminal() {
-    if std::env::var_os(MARK).is_some() {
+    if is_background() {
         // Fails only for a process that leads a group already, which has no terminal to leave.
         let _ = nix::unistd::setsid();
     }
@@ -37,7 +43,7 @@ pub fn leave_terminal() {
 
 /// Leaves the folder it was started in, once every path is known from the root.
 pub fn leave_folder() {
-    if std::env::var_os(MARK).is_some() {
+    if is_background() {
         let _ = std::env::set_current_dir("/");
     }
 }
@@ -58,7 +64,7 @@ pub fn ready(command: &Command) -> Option<(&'static str, usize)> {
 pub fn start(global: &Global, (name, lines): (&str, usize)) -> Result<Exit> {
     let store = super::store_dir(global)?;
     super::owner::make_store(&store)?;
-    let log_path = store.join("daemon.log");
+    let log_path = store.join(log::NAME);
     let mut options = OpenOptions::new();
     let stderr = options.create(true).append(true).mode(0o600).open(&log_path);
     let failed = |error| {
@@ -170,10 +176,19 @@ impl Log {
 
     /// Repeats on stderr what is new.
     fn repeat(&mut self) {
+        // It was emptied when it was full.
+        if self
+            .file
+            .metadata()
+            .is_ok_and(|meta| meta.len() < self.file.stream_position().unwrap_or(0))
+        {
+            let _ = self.file.rewind();
+        }
         let _ = self.file.read_to_string(&mut self.rest);
         while let Some((line, rest)) = self.rest.split_once('\n') {
-            self.told_error |= line.starts_with("error: ");
-            complain_in_lines(line);
+            let said = without_stamp(line);
+            self.told_error |= said.starts_with("error: ");
+            complain_in_lines(said);
             self.rest = rest.to_string();
         }
     }

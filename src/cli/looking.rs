@@ -13,6 +13,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// The network is asked this often while there is no peer.
@@ -148,7 +149,10 @@ impl Voice {
 }
 
 /// Tells how the look for the peers of a drive goes, for as long as this lives.
-pub struct Looking(JoinHandle<()>);
+pub struct Looking {
+    task: JoinHandle<()>,
+    judged: watch::Receiver<bool>,
+}
 
 impl Looking {
     /// `name` stands in front of each line where a command has several drives.
@@ -161,19 +165,30 @@ impl Looking {
         let (node, out, db) = (node.clone(), out.clone(), drive.db().clone());
         let name = name.map_or_else(String::new, |name| format!("{name}: "));
         let own = drive.db().core().writable();
-        Self(tokio::spawn(async move {
-            watch(&node, &db, own, |line| out.note(format_args!("{name}{line}"))).await;
-        }))
+        let (judge, judged) = watch::channel(false);
+        let tell = move |line| out.note(format_args!("{name}{line}"));
+        Self { task: tokio::spawn(async move { look(&node, &db, own, tell, judge).await }), judged }
+    }
+
+    /// Waits until the first word is said, or clear that there is none to say.
+    pub async fn first_word(&self) {
+        let _ = self.judged.clone().wait_for(|judged| *judged).await;
     }
 }
 
 impl Drop for Looking {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
-async fn watch(node: &Node, db: &CoreHandle, own: bool, tell: impl Fn(String)) {
+async fn look(
+    node: &Node,
+    db: &CoreHandle,
+    own: bool,
+    tell: impl Fn(String),
+    judge: watch::Sender<bool>,
+) {
     let topic = Topic::from(db.discovery_key());
     let mut reach = db.reach();
     let mut voice = Voice::default();
@@ -192,6 +207,7 @@ async fn watch(node: &Node, db: &CoreHandle, own: bool, tell: impl Fn(String)) {
         };
         if found || since.elapsed() >= pause {
             voice.say(&outlook, own, before).into_iter().for_each(&tell);
+            judge.send_replace(true);
         }
         if found {
             if reach.wait_for(|reach| reach.peers == 0).await.is_err() {

@@ -28,8 +28,10 @@ mod mount;
 mod output;
 mod owner;
 mod progress;
+mod pump;
 mod put;
 mod rm;
+mod running;
 mod seed;
 mod serve;
 mod share;
@@ -43,10 +45,10 @@ mod words;
 
 use args::{Cli, Command, Global};
 use exit::{Exit, Fail, Failure, Result};
-use owner::{Place, Request, Role};
+use owner::{Ended, Place, Request, Role};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Parses the command line, runs it, says what went wrong, and returns how it ended.
 pub fn main() -> Exit {
@@ -62,7 +64,7 @@ pub fn main() -> Exit {
         }
     };
     daemon::leave_terminal();
-    log::init(&cli.global);
+    log::init(&cli.global, running::name(&cli.command));
     match run(cli) {
         Ok(exit) => exit,
         Err(failure) => {
@@ -92,6 +94,10 @@ fn run(cli: Cli) -> Result<Exit> {
 
 /// Between the end of an owner and the search for the next.
 const RETRY: Duration = Duration::from_millis(10);
+/// A command that lasts waits so long for an owner that will not, to own the store itself: else that could not end
+/// before this does. It looks again this often.
+const YIELD: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Runs `command` in the owner of the store, which may be this process.
 fn on_store(command: Command, global: &Global) -> Result<Exit> {
@@ -105,7 +111,7 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
             None => get.look(&cwd),
         }
     }
-    let request = Request {
+    let mut request = Request {
         version: env!("CARGO_PKG_VERSION").into(),
         command,
         cwd,
@@ -113,27 +119,42 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
         quiet: global.quiet,
         trust_store: global.trust_store,
         place: Place::of(global),
+        pid: std::process::id(),
+        background: daemon::is_background(),
+        insists: false,
+        told: 0,
     };
     daemon::leave_folder();
+    let mut yielding: Option<Instant> = None;
     loop {
+        request.insists = yielding.is_some_and(|since| since.elapsed() > YIELD);
         let stream = match owner::enter(&store)? {
             Role::Owner(ownership) => return serve::run(ownership, request, &store, global),
             Role::Face(stream) => stream,
         };
         let runtime = runtime(1)?;
+        // From the moment that the owner may print something, a signal must not just end this process.
+        signals::Signals::new().or_exit(Exit::Failed)?;
         let Ok(stdin) = owner::send_request(&stream, &request) else {
             owner::check_room(&stream)?;
             // It ended just now; a pause, so that whatever keeps refusing costs nothing.
             std::thread::sleep(RETRY);
             continue;
         };
-        let ended = runtime.block_on(owner::face(stream, &request, stdin, &store));
+        let ended = runtime.block_on(owner::face(stream, &mut request, stdin, &store));
         // A terminal that is read from keeps its thread until somebody types.
         runtime.shutdown_background();
         match ended? {
-            Some(code) => return Ok(Exit::from_code(code)),
+            Ended::With(code) => return Ok(Exit::from_code(code)),
             // The owner ended in the middle: the next round finds another one or becomes it.
-            None => std::thread::sleep(RETRY),
+            Ended::Again => {
+                yielding = None;
+                std::thread::sleep(RETRY);
+            }
+            Ended::Later => {
+                yielding.get_or_insert_with(Instant::now);
+                std::thread::sleep(LOOK);
+            }
         }
     }
 }

@@ -38,7 +38,7 @@ pub async fn run(args: Mount, cx: Context) -> Result {
         None => target.version,
     };
     let drive = Arc::new(cx.node.drive(target.key, secret, at, true).await?);
-    let _looking = Looking::start(&cx.node, &cx.out, &drive, None);
+    let looking = Looking::start(&cx.node, &cx.out, &drive, None);
     let volume = Arc::new(DriveVolume::new(drive.clone(), at.is_some(), args.read_timeout));
     let point = cx.cwd.join(&args.mountpoint);
     let runtime = tokio::runtime::Handle::current();
@@ -46,15 +46,27 @@ pub async fn run(args: Mount, cx: Context) -> Result {
     let mounted = tokio::task::spawn_blocking(mount).await.or_exit(Exit::Mount)?;
     let mounted = Arc::new(mounted.or_exit(Exit::Mount)?);
     cx.node.note_mount(mounted.mount_point(), target.key, true);
-    let result = serve(&mounted, &drive, &cx).await;
+    cx.running.note_mount(&mounted);
+    let result = serve(&mounted, &drive, &looking, &cx).await;
     cx.node.note_mount(mounted.mount_point(), target.key, false);
     result
 }
 
-async fn serve(mounted: &Arc<Mounted>, drive: &LiveDrive, cx: &Context) -> Result {
+async fn serve(
+    mounted: &Arc<Mounted>,
+    drive: &LiveDrive,
+    looking: &Looking,
+    cx: &Context,
+) -> Result {
     // With a peer near the names are here before the line is printed, so that `ls` finds them.
     tokio::select! {
-        () = first_look(drive) => {}
+        () = async {
+            first_look(drive).await;
+            // Who sees only what comes before the line must not take an empty folder for the drive.
+            if cx.background {
+                looking.first_word().await;
+            }
+        } => {}
         () = cx.cancel.cancelled() => {}
     }
     // A parent that waits for the line passes on what was said before it.
@@ -63,7 +75,7 @@ async fn serve(mounted: &Arc<Mounted>, drive: &LiveDrive, cx: &Context) -> Resul
         tell_version(drive, cx);
     }
     if drive.problem().is_none() {
-        cx.out.pair("mounted", mounted.mount_point().display());
+        cx.out.once(|out| out.pair("mounted", mounted.mount_point().display()));
     }
     let mut failed = None;
     let told = async {
@@ -90,7 +102,13 @@ async fn serve(mounted: &Arc<Mounted>, drive: &LiveDrive, cx: &Context) -> Resul
     let busy = done.or_exit(Exit::Mount)?;
     if busy {
         let point = mounted.mount_point().display();
-        cx.out.note(format_args!("{point} was in use; it is unmounted lazily"));
+        match cx.cancel.is_hand_over() {
+            true => cx.out.warn(format_args!(
+                "{point} was in use when the process that served it ended: what was open there, or stood there, ends; \
+                 it is mounted again"
+            )),
+            false => cx.out.note(format_args!("{point} was in use; it is unmounted lazily")),
+        }
     }
     match failed {
         Some(error) => Err(from_live(&drive.key(), error)),

@@ -2,6 +2,7 @@
 //! another process than the one that runs the command (see `owner.rs`).
 
 use super::gate::Gate;
+use super::log::{Stamp, write_log};
 use super::progress::{Bar, Progress};
 use super::words::{printable, printable_json, without_numbers};
 use crate::lock::lock;
@@ -10,6 +11,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -25,6 +27,11 @@ pub struct Output {
     /// The first line that could not be written.
     lost: OnceLock<io::Error>,
     face: Option<Face>,
+    /// What stands before each line of one who is in the background.
+    stamp: Option<Stamp>,
+    /// Lines that are printed once: how many came, and how many of them another process has printed already.
+    once: AtomicU32,
+    once_before: u32,
     /// The progress that is shown now, on the same terminal.
     bar: Mutex<Option<Bar>>,
     pub json: bool,
@@ -40,6 +47,9 @@ impl Output {
             stderr: Mutex::new(stderr.into()),
             lost: OnceLock::new(),
             face: None,
+            stamp: None,
+            once: AtomicU32::new(0),
+            once_before: 0,
             bar: Mutex::default(),
             json,
             quiet,
@@ -51,6 +61,27 @@ impl Output {
         Self { face: Some(face), ..self }
     }
 
+    /// Those of a process in the background.
+    pub fn with_stamp(self, stamp: Option<Stamp>) -> Self {
+        Self { stamp, ..self }
+    }
+
+    /// So many of the lines that are printed once are printed.
+    pub fn after(self, told: u32) -> Self {
+        Self { once_before: told, ..self }
+    }
+
+    /// Prints what a command says once, whichever process goes on with it later.
+    pub fn once(&self, print: impl FnOnce(&Self)) {
+        if self.once.fetch_add(1, Ordering::Relaxed) < self.once_before {
+            return;
+        }
+        print(self);
+        if let Some(face) = &self.face {
+            let _ = (&face.stream).write_all(&[face.told]);
+        }
+    }
+
     /// One line on stdout, flushed. A reader that has gone is no error of ours; see [`Self::failure`].
     pub fn line(&self, text: impl std::fmt::Display) {
         self.put_line(&printable(&text.to_string()));
@@ -58,6 +89,8 @@ impl Output {
 
     fn put_line(&self, line: &str) {
         match self.beside_bar(|| self.write(format!("{line}\n").as_bytes())) {
+            // Whoever started it has gone its way; the log has it.
+            Err(_) if self.stamp.is_some() => self.log(line),
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 let _ = self.lost.set(error);
             }
@@ -111,9 +144,18 @@ impl Output {
 
     fn tell(&self, kind: &str, text: impl std::fmt::Display) {
         self.beside_bar(|| {
-            let mut err = lock(&self.stderr);
-            let _ = writeln!(err, "{}", told(kind, text));
+            let line = told(kind, text);
+            match self.stamp {
+                Some(_) => self.log(&line),
+                None => drop(writeln!(lock(&self.stderr), "{line}")),
+            }
         });
+    }
+
+    fn log(&self, line: &str) {
+        if let Some(stamp) = &self.stamp {
+            let _ = write_log(&mut lock(&self.stderr), &stamp.before(line));
+        }
     }
 
     /// Prints without a progress bar in the way.
@@ -157,7 +199,11 @@ pub fn told(kind: &str, text: impl std::fmt::Display) -> String {
 
 /// The same where there is no [`Output`]. Whoever has closed stderr does not want to know.
 pub fn complain(kind: &str, text: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "{}", told(kind, text));
+    let line = told(kind, text);
+    match Stamp::own() {
+        Some(stamp) => super::log::write_stamped(&stamp.before(&line)),
+        None => drop(writeln!(io::stderr(), "{line}")),
+    }
 }
 
 /// Several lines that are complete already.
@@ -180,14 +226,16 @@ pub struct Face {
     begun: Once,
     /// The byte that says "begun", and where it goes.
     mark: u8,
+    /// And the one that says that a line was told once.
+    told: u8,
     stream: UnixStream,
     /// Becomes true when it has sent all of its standard input.
     ended: watch::Receiver<bool>,
 }
 
 impl Face {
-    pub fn new(stream: UnixStream, mark: u8, ended: watch::Receiver<bool>) -> Self {
-        Self { begun: Once::new(), mark, stream, ended }
+    pub fn new(stream: UnixStream, [mark, told]: [u8; 2], ended: watch::Receiver<bool>) -> Self {
+        Self { begun: Once::new(), mark, told, stream, ended }
     }
 }
 

@@ -13,6 +13,8 @@
 //! | owner | [`ACCEPTED`] | it runs, or will at once |
 //! | owner | [`BEGUN`] | something was printed or read that a second run would print or miss |
 //! | owner | [`FULL`] | it runs too many commands to take another |
+//! | owner | [`LATER`] | it ends soon, and the face, which would last, had better own the store itself |
+//! | owner | [`TOLD`] | one more line was printed that another owner need not print again |
 //! | owner | exit code | it has ended |
 //! | face | [`CANCEL`] | the user does not want it any more, as when the face hangs up |
 //! | face | [`END`] | standard input is complete |
@@ -27,6 +29,7 @@
 
 use super::args::{Command, Global};
 use super::exit::{Exit, Fail, Failure, Result};
+use super::pump::{ended, pump};
 use super::signals::Signals;
 use crate::hyper::core::storage::{StorageError, keep_private};
 use nix::fcntl::{Flock, FlockArg};
@@ -38,15 +41,14 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{IoSlice, IoSliceMut, PipeWriter, Read, Write};
+use std::io::{ErrorKind, IoSlice, IoSliceMut, PipeWriter, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
 
 /// What a face asks the owner to run.
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,6 +61,14 @@ pub struct Request {
     pub quiet: bool,
     pub trust_store: bool,
     pub place: Place,
+    /// The process that asks.
+    pub pid: u32,
+    /// It is one that a `--daemon` left in the background.
+    pub background: bool,
+    /// It does not want to be told [`LATER`].
+    pub insists: bool,
+    /// How many of the lines that a command prints once ([`TOLD`]) were printed by owners that have ended.
+    pub told: u32,
 }
 
 /// Where a process stands in the network; the owner's counts for all commands on a store.
@@ -102,10 +112,17 @@ pub const ACCEPTED: u8 = 255;
 pub const BEGUN: u8 = 254;
 /// What an owner answers that runs as many commands as it takes.
 pub const FULL: u8 = 253;
+/// What an owner answers whose own command does not last, to one that does.
+pub const LATER: u8 = 252;
+/// What an owner says after each of the lines that are printed once.
+pub const TOLD: u8 = 251;
 /// What a face says when its user does not want to wait any more.
 pub const CANCEL: u8 = b'c';
 /// What a face says after the last byte of its standard input.
 pub const END: u8 = b'e';
+
+/// A share has told so many lines ([`TOLD`]) when all of its folder is in the drive: its key, and what is shared.
+pub const SHARED: u32 = 2;
 
 /// What this process is to a store.
 pub enum Role {
@@ -115,14 +132,32 @@ pub enum Role {
 
 /// The lock and the socket of an owner. Dropping it lets the next one in.
 pub struct Ownership {
-    _lock: Flock<File>,
+    lock: Flock<File>,
+    path: PathBuf,
     pub listener: UnixListener,
     socket: PathBuf,
 }
 
+impl Ownership {
+    /// Whether somebody took the store away from under this process, or put another in its place.
+    pub fn is_lost(&self) -> bool {
+        let id = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        match (self.lock.metadata(), fs::metadata(&self.path)) {
+            (Ok(held), Ok(there)) => id(held) != id(there),
+            (_, Err(error)) => {
+                matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+            }
+            (Err(_), _) => false,
+        }
+    }
+}
+
 impl Drop for Ownership {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.socket);
+        // That of another owner, in another store of the same path, stays.
+        if !self.is_lost() {
+            let _ = fs::remove_file(&self.socket);
+        }
     }
 }
 
@@ -210,7 +245,7 @@ fn own(store: &Path) -> Result<Option<Ownership>> {
     let listener = UnixListener::bind(&socket)
         .or_fail(Exit::Store, format_args!("cannot listen on {}", socket.display()))?;
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).or_exit(Exit::Store)?;
-    Ok(Some(Ownership { _lock: lock, listener, socket }))
+    Ok(Some(Ownership { lock, path, listener, socket }))
 }
 
 /// The socket of a store. The kernel takes at most 107 bytes of path, so a long one is reached through a
@@ -232,7 +267,7 @@ fn socket_path(store: &Path) -> PathBuf {
 impl Request {
     /// Whether it can be run again when nobody knows how far the first try came: it changes no drive, and what
     /// it makes it finds again.
-    fn repeatable(&self) -> bool {
+    pub fn repeatable(&self) -> bool {
         let command = &self.command;
         matches!(
             command,
@@ -251,6 +286,15 @@ impl Request {
                 | Command::Log(_)
                 | Command::Status(_)
         )
+    }
+
+    /// How it ends when its user wants it no more, and nobody is left to say how far it came.
+    fn exit_when_asked(&self) -> Exit {
+        match self.command {
+            Command::Mount(_) | Command::Seed(_) => Exit::Ok,
+            Command::Share(_) if self.told >= SHARED => Exit::Ok,
+            _ => Exit::Interrupted,
+        }
     }
 
     fn reads_stdin(&self) -> bool {
@@ -332,18 +376,28 @@ pub fn read_request(stream: &UnixStream) -> std::io::Result<Asked> {
     Ok(Asked { body, streams })
 }
 
-/// Stands in for a command that the owner runs: passes Ctrl-C and standard input on and waits for the exit code.
-/// `None` when the owner went away and the command can be run once more.
+/// How a face's stay at an owner ended.
+pub enum Ended {
+    /// The command has, with this code.
+    With(u8),
+    /// The owner went away, and the command can be run once more.
+    Again,
+    /// The same after a while, so that the owner can go away.
+    Later,
+}
+
+/// Stands in for a command that the owner runs: passes Ctrl-C and standard input on and waits for the exit code. What
+/// was told once is noted in `request`.
 ///
 /// # Errors
 /// An owner that does not even accept the request (it is stopped, say) is named after a while. One that went
 /// away when the command may have done something is told.
 pub async fn face(
     stream: UnixStream,
-    request: &Request,
+    request: &mut Request,
     stdin: Option<PipeWriter>,
     store: &Path,
-) -> Result<Option<u8>> {
+) -> Result<Ended> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     stream.set_nonblocking(true).or_exit(Exit::Failed)?;
     let mut stream = tokio::net::UnixStream::from_std(stream).or_exit(Exit::Failed)?;
@@ -366,12 +420,17 @@ pub async fn face(
                     begun = true;
                     continue;
                 }
+                Ok(1) if code[0] == TOLD => {
+                    request.told += 1;
+                    continue;
+                }
+                Ok(1) if code[0] == LATER => return Ok(Ended::Later),
                 Ok(1) if code[0] == FULL => return Err(full()),
-                Ok(1) => return Ok(Some(code[0])),
+                Ok(1) => return Ok(Ended::With(code[0])),
                 // Nobody is left to do it, and the user wants it no more.
-                _ if asked => return Ok(Some(Exit::Interrupted as u8)),
-                _ if !accepted || request.repeatable() => return Ok(None),
-                _ if request.only_prints() && !begun => return Ok(None),
+                _ if asked => return Ok(Ended::With(request.exit_when_asked() as u8)),
+                _ if !accepted || request.repeatable() => return Ok(Ended::Again),
+                _ if request.only_prints() && !begun => return Ok(Ended::Again),
                 _ => return Err(left_alone()),
             },
             pump = ended(&mut pumped) => {
@@ -393,7 +452,7 @@ pub async fn face(
         }
         if asked {
             // The second signal does not wait for the owner.
-            return Ok(Some(Exit::Interrupted as u8));
+            return Ok(Ended::With(request.exit_when_asked() as u8));
         }
         asked = true;
         let _ = stream.write_all(&[CANCEL]).await;
@@ -425,32 +484,4 @@ fn left_alone() -> Failure {
     let text = "the process that worked on the store ended in the middle of this command: see what was done \
                 (`hdrive ls`), and run it again";
     Failure::new(Exit::Failed, text)
-}
-
-/// Pumps this process's standard input into a pipe and gives the pipe back at the end, still open.
-fn pump(mut into: PipeWriter) -> oneshot::Receiver<std::io::Result<PipeWriter>> {
-    let (done, pumped) = oneshot::channel();
-    std::thread::spawn(move || {
-        let copied = std::io::copy(&mut std::io::stdin().lock(), &mut into);
-        let _ = match copied {
-            // Whoever reads does not want any more, and says why itself.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            copied => done.send(copied.map(|_| into)).map_err(drop),
-        };
-    });
-    pumped
-}
-
-/// Waits for the end of a pump, once; for ever where there is none.
-async fn ended(
-    pumped: &mut Option<oneshot::Receiver<std::io::Result<PipeWriter>>>,
-) -> std::io::Result<PipeWriter> {
-    if let Some(pump) = pumped.as_mut() {
-        let done = pump.await;
-        *pumped = None;
-        if let Ok(done) = done {
-            return done;
-        }
-    }
-    std::future::pending().await
 }

@@ -78,8 +78,7 @@ pub async fn run(args: Put, cx: Context) -> Result {
     };
     job.progress.clear();
     let Some(done) = done else {
-        cx.out.note("interrupted: the drive is as it was before");
-        return Err(Failure::new(Exit::Interrupted, "interrupted"));
+        return Err(cx.called_off());
     };
     let put = done.or_exit(Exit::Failed)??;
     cx.node.note_version(&live);

@@ -56,8 +56,7 @@ pub async fn run(args: Rm, cx: Context) -> Result {
         done = &mut work => done,
         () = cx.cancel.cancelled() => match gate.shut() {
             true => {
-                cx.out.note("interrupted: the drive is as it was before");
-                return Err(Failure::new(Exit::Interrupted, "interrupted"));
+                return Err(cx.called_off());
             }
             false => work.await,
         },

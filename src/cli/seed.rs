@@ -45,11 +45,15 @@ pub async fn run(args: Seed, cx: Context) -> Result {
         args.keys.iter().map(|text| Ok((text, whole(text)?))).collect::<Result<Vec<_>>>()?;
     let mut drives = JoinSet::new();
     let fetching = Arc::new(Fetching::default());
+    let mut keys = Vec::new();
     for (text, target) in targets {
         let drive = cx.node.drive(target.key, secret, None, true).await?;
-        cx.out.pair("key", target.key);
+        if !cx.background {
+            cx.out.once(|out| out.pair("key", target.key));
+        }
         let name = (args.keys.len() > 1).then_some(text.as_str());
-        let looking = Looking::start(&cx.node, &cx.out, &drive, name);
+        let looking = Arc::new(Looking::start(&cx.node, &cx.out, &drive, name));
+        keys.push((target.key, looking.clone()));
         let (cx, fetching) = (cx.clone(), fetching.clone());
         drives.spawn(async move {
             let _looking = looking;
@@ -59,6 +63,14 @@ pub async fn run(args: Seed, cx: Context) -> Result {
             failed
         });
     }
+    if cx.background {
+        // Whoever started it goes its way then, and shall know by then what there is to know.
+        for (key, looking) in &keys {
+            looking.first_word().await;
+            cx.out.once(|out| out.pair("key", key));
+        }
+    }
+    drop(keys);
     // Nothing of it ends by itself but what cannot be held; the others are held all the same.
     while let Some(failed) = drives.join_next().await {
         let failure = failed.or_exit(Exit::Failed)?;

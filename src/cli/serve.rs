@@ -1,13 +1,18 @@
 //! Runs requests in the process that owns the store: its own first, then those of every face.
 //!
-//! The process ends when its own request and those of all faces have ended. A first signal cancels the
-//! own request, a second one everything; faces that lose their owner start over by themselves where they can.
+//! The process ends when its own request and those of all faces have ended. Ctrl-C cancels the own request, a second
+//! one everything. SIGTERM ends the process: the own request at once, the others when no file is open in their mounts
+//! any more, within a bound. Faces that lose their owner start over by themselves where they can.
 
 use super::args::{Command, Global};
-use super::context::{Cancel, Context};
+use super::context::{Cancel, Context, Stop};
 use super::exit::{Exit, Fail, Failure, Result};
+use super::log::Stamp;
 use super::output::{Face, Output, complain};
-use super::owner::{ACCEPTED, Asked, BEGUN, END, FULL, Ownership, Place, Request, read_request};
+use super::owner::{
+    ACCEPTED, BEGUN, END, FULL, LATER, Ownership, Place, Request, TOLD, read_request,
+};
+use super::running::{Commands, Running, lasts, name};
 use super::signals::{End, Signals};
 use super::words::count;
 use super::{bootstrap, cat, create, forget, gc, get, history, info, ls, mount, put, rm, runtime};
@@ -19,7 +24,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -34,15 +39,28 @@ pub const MAX_FACES: usize = 128;
 /// After a command that could not be taken (no descriptor is free, say) the next is looked at after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// A process that was told to end stays so long for open files in the mounts of other commands.
+const OPEN_FILES: Duration = Duration::from_secs(60);
+/// Shorter waits for them are not worth a word: at a shutdown the others are told to end as well.
+const FIRST_WORD: Duration = Duration::from_millis(500);
+/// How often it is looked whether such a wait is over.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often it is looked whether the store is still there, and whether a process whose own command is done can go.
+const LOOK_AROUND: Duration = Duration::from_secs(2);
+
 /// Owns the store for as long as any request runs, `first` being this process's own.
 pub fn run(ownership: Ownership, first: Request, store: &Path, global: &Global) -> Result<Exit> {
     let runtime = runtime(WORKERS)?;
     let exit = runtime.block_on(async {
         let config = config(&first.command, store, global)?;
         let node = Node::start(config).await.or_exit(Exit::Store)?;
-        let exit = serve(&ownership, first, &node).await;
+        let commands = Arc::new(Commands::default());
+        let exit = serve(&ownership, first, &node, &commands).await;
         node.shutdown().await;
-        exit
+        match commands.is_lost() {
+            true => Err(Failure::new(Exit::Store, lost(store))),
+            false => exit,
+        }
     });
     // Tasks that are stuck in the kernel must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -65,39 +83,95 @@ fn config(command: &Command, store: &Path, global: &Global) -> Result<NodeConfig
     Ok(config)
 }
 
-async fn serve(ownership: &Ownership, first: Request, node: &Arc<Node>) -> Result<Exit> {
+/// What is told when the store is not there any more.
+fn lost(store: &Path) -> String {
+    format!(
+        "the store {} was removed, moved or replaced under this process: what is in it now has no keys of the \
+         drives that were here",
+        store.display()
+    )
+}
+
+/// How far a process is on its way to its end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Serving,
+    /// Told to end at this time, it waits for open files of others.
+    Waiting(Instant),
+    /// Everything is called off.
+    Ending,
+}
+
+async fn serve(
+    ownership: &Ownership,
+    first: Request,
+    node: &Arc<Node>,
+    commands: &Arc<Commands>,
+) -> Result<Exit> {
     let streams = own_streams().or_fail(Exit::Failed, "standard streams")?;
     let listener = ownership.listener.try_clone().or_exit(Exit::Store)?;
     listener.set_nonblocking(true).or_exit(Exit::Store)?;
     let listener = tokio::net::UnixListener::from_std(listener).or_exit(Exit::Store)?;
 
-    let (cancel_own, own_cancelled) = watch::channel(false);
+    let (cancel_own, own_cancelled) = watch::channel(Stop::Not);
     let (cancel_faces, faces_cancelled) = watch::channel(false);
-    let out = Output::new(streams, first.json, first.quiet);
-    let place = Arc::new(first.place.clone());
-    let own = run_request(first, out, node.clone(), Cancel::new(own_cancelled));
+    let out = Arc::new(output(streams, &first));
+    let host = Host {
+        node: node.clone(),
+        place: Arc::new(first.place.clone()),
+        commands: commands.clone(),
+        lasts: lasts(&first.command),
+    };
+    let brief = !host.lasts;
+    let running = commands.begin(&first, &out);
+    let mut own_running = Some(running.clone());
+    let own = run_request(first, out, &host, running, Cancel::new(own_cancelled));
     tokio::pin!(own);
     let mut own_exit = None;
     let mut faces = JoinSet::new();
     let mut signals = Signals::new().or_exit(Exit::Failed)?;
+    let mut stage = Stage::Serving;
+    let mut told_open = false;
+    let mut looked = tokio::time::Instant::now();
     loop {
+        if let Stage::Waiting(since) = stage {
+            let open = commands.open_mounts();
+            if open.is_empty() || since.elapsed() >= OPEN_FILES {
+                stage = Stage::Ending;
+            } else if !told_open && since.elapsed() >= FIRST_WORD {
+                told_open = true;
+                let open: Vec<_> = open.iter().map(|at| at.display().to_string()).collect();
+                let (open, limit) = (open.join(", "), OPEN_FILES.as_secs());
+                let text = format!(
+                    "files are still open in {open}: waiting up to {limit} s for them; a second signal ends it"
+                );
+                complain("note", text);
+            }
+        }
+        if stage == Stage::Ending {
+            cancel_faces.send_replace(true);
+        }
         if let Some(exit) = own_exit
             && faces.is_empty()
         {
             return Ok(exit);
         }
+        let pause = if let Stage::Waiting(_) = stage { LOOK } else { LOOK_AROUND };
         tokio::select! {
             exit = &mut own, if own_exit.is_none() => {
                 own_exit = Some(exit);
-                if !faces.is_empty() {
+                own_running = None;
+                if may_go(brief, commands, &faces) {
+                    stage = Stage::Ending;
+                } else if !faces.is_empty() && stage == Stage::Serving {
                     let others = count(faces.len() as u64, "other command");
                     complain("note", format_args!("still serving {others} on this store; Ctrl-C ends them too"));
                 }
             }
-            accepted = listener.accept() => match accepted {
+            // Who comes now waits for the next owner.
+            accepted = listener.accept(), if stage != Stage::Ending => match accepted {
                 Ok((stream, _)) if faces.len() < MAX_FACES => {
-                    let (node, cancelled) = (node.clone(), faces_cancelled.clone());
-                    faces.spawn(serve_face(stream, node, place.clone(), cancelled));
+                    faces.spawn(serve_face(stream, host.clone(), faces_cancelled.clone()));
                 }
                 // Nothing of it is read; one byte always has room.
                 Ok((stream, _)) => refuse(stream),
@@ -107,15 +181,39 @@ async fn serve(ownership: &Ownership, first: Request, node: &Arc<Node>) -> Resul
                 }
             },
             Some(_) = faces.join_next() => {}
-            end = signals.next() => {
-                let again = *cancel_own.borrow() || own_exit.is_some();
-                cancel_own.send_replace(true);
-                if end == End::Process || again {
-                    cancel_faces.send_replace(true);
+            () = tokio::time::sleep_until(looked + pause) => {
+                looked = tokio::time::Instant::now();
+                if !commands.is_lost() && ownership.is_lost() {
+                    commands.tell_lost(&lost(&node.config().store));
                 }
+                if own_exit.is_some() && may_go(brief, commands, &faces) {
+                    stage = Stage::Ending;
+                }
+            }
+            end = signals.next() => {
+                let again = own_running.as_ref().is_none_or(|own| own.ends());
+                own_running.iter().for_each(|own| own.end());
+                cancel_own.send_replace(Stop::Asked);
+                stage = match (stage, end) {
+                    (Stage::Serving, End::Process) => Stage::Waiting(Instant::now()),
+                    (Stage::Serving, End::Command) if !again => Stage::Serving,
+                    _ => Stage::Ending,
+                };
             }
         }
     }
+}
+
+/// Whether a process whose command was not one that lasts can leave all others to the next owner.
+fn may_go(brief: bool, commands: &Commands, faces: &JoinSet<()>) -> bool {
+    // One that is being read is none of the commands yet.
+    brief && commands.all().len() == faces.len() && commands.can_move()
+}
+
+fn output(streams: [OwnedFd; 3], request: &Request) -> Output {
+    let stamp = Stamp { command: name(&request.command), pid: request.pid };
+    let out = Output::new(streams, request.json, request.quiet);
+    out.with_stamp(request.background.then_some(stamp)).after(request.told)
 }
 
 fn own_streams() -> std::io::Result<[OwnedFd; 3]> {
@@ -133,12 +231,21 @@ fn refuse(stream: tokio::net::UnixStream) {
     }
 }
 
+/// What the process has for every command.
+#[derive(Clone)]
+struct Host {
+    node: Arc<Node>,
+    place: Arc<Place>,
+    commands: Arc<Commands>,
+    /// Its own command lasts.
+    lasts: bool,
+}
+
 /// Serves one face: its request runs here, its hang-up or wish cancels it, its exit code goes back. When the
 /// owner ends first the face gets no code and knows what to do.
 async fn serve_face(
     stream: tokio::net::UnixStream,
-    node: Arc<Node>,
-    place: Arc<Place>,
+    host: Host,
     mut owner_ends: watch::Receiver<bool>,
 ) {
     let read = async {
@@ -160,13 +267,34 @@ async fn serve_face(
     let _ = stream.set_nonblocking(true);
     let Ok(also) = stream.try_clone() else { return };
     let Ok(mut stream) = tokio::net::UnixStream::from_std(stream) else { return };
+    // It is for the next owner; nothing of it was begun.
+    if *owner_ends.borrow() {
+        return;
+    }
+    let request = asked.request();
+    if !host.lasts && request.as_ref().is_ok_and(|asked| lasts(&asked.command) && !asked.insists) {
+        let _ = stream.write_all(&[LATER]).await;
+        return;
+    }
     let _ = stream.write_all(&[ACCEPTED]).await;
-    let (cancel, cancelled) = watch::channel(false);
+    let (cancel, cancelled) = watch::channel(Stop::Not);
     let (stdin_ends, stdin_ended) = watch::channel(false);
-    let face = Face::new(also, BEGUN, stdin_ended);
-    let command = run_asked(asked, face, node, &place, Cancel::new(cancelled));
+    let face = Face::new(also, [BEGUN, TOLD], stdin_ended);
+    let request = match request {
+        Ok(request) => request,
+        Err(version) => {
+            refuse_version(asked.streams, &version);
+            let _ = stream.write_all(&[Exit::Store as u8]).await;
+            return;
+        }
+    };
+    let (end, lasting) = (Known::of(&request), lasts(&request.command));
+    let out = Arc::new(output(asked.streams, &request).with_face(face));
+    let running = host.commands.begin(&request, &out);
+    let command = run_asked(request, out, &host, running.clone(), Cancel::new(cancelled));
     tokio::pin!(command);
     let mut owner_ended = false;
+    let mut asked_to_end = false;
     let mut hung_up = false;
     let exit = loop {
         let mut byte = [0];
@@ -176,58 +304,109 @@ async fn serve_face(
                 Ok(1) if byte[0] == END => drop(stdin_ends.send_replace(true)),
                 read => {
                     hung_up = !matches!(read, Ok(1));
-                    cancel.send_replace(true);
+                    asked_to_end = true;
+                    running.end();
+                    cancel.send_replace(Stop::Asked);
                 }
             },
             _ = owner_ends.wait_for(|e| *e), if !owner_ended => {
                 owner_ended = true;
-                cancel.send_replace(true);
+                if !asked_to_end {
+                    cancel.send_replace(Stop::HandOver);
+                }
             }
         }
     };
-    if !owner_ended {
+    let exit = match exit {
+        Exit::Ok if host.commands.is_lost() && lasting => Exit::Store,
+        exit => exit,
+    };
+    // Else it goes on elsewhere, or asks its user to see what was done.
+    if !owner_ended || asked_to_end || host.commands.is_lost() || end.is_known(exit) {
         let _ = stream.write_all(&[exit as u8]).await;
     }
 }
 
-/// Runs the request of a face, if it is one of this version.
-async fn run_asked(
-    asked: Asked,
-    face: Face,
-    node: Arc<Node>,
-    place: &Place,
-    cancel: Cancel,
-) -> Exit {
-    match asked.request() {
-        Ok(request) => {
-            let out = Output::new(asked.streams, request.json, request.quiet).with_face(face);
-            if let Some(lost) = request.place.lost_in(place) {
-                out.note(lost);
-            }
-            if request.trust_store
-                && let Err(error) = node.trust_store().await
-            {
-                out.error(error);
-                return Exit::Store;
-            }
-            run_request(request, out, node, cancel).await
+/// When the end of a command that its owner called off tells all there is to tell.
+#[derive(Clone, Copy)]
+enum Known {
+    Never,
+    /// It came to its end first.
+    Done,
+    /// That too, or it changed nothing and has said so.
+    Always,
+}
+
+impl Known {
+    fn of(request: &Request) -> Self {
+        match &request.command {
+            Command::Put(_) | Command::Rm(_) => Self::Always,
+            command if lasts(command) => Self::Never,
+            _ => Self::Done,
         }
-        Err(version) => {
-            Output::new(asked.streams, false, false).error(format_args!(
-                "the store is in use by process {} of hdrive {}, this is {version}: end it, or use the \
-                 same version",
-                std::process::id(),
-                env!("CARGO_PKG_VERSION"),
-            ));
-            Exit::Store
+    }
+
+    fn is_known(self, exit: Exit) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Done => exit != Exit::Interrupted,
+            Self::Always => true,
         }
     }
 }
 
+fn refuse_version(streams: [OwnedFd; 3], version: &str) {
+    Output::new(streams, false, false).error(format_args!(
+        "the store is in use by process {} of hdrive {}, this is {version}: end it, or use the same version",
+        std::process::id(),
+        env!("CARGO_PKG_VERSION"),
+    ));
+}
+
+/// Runs the request of a face.
+async fn run_asked(
+    request: Request,
+    out: Arc<Output>,
+    host: &Host,
+    running: Arc<Running>,
+    cancel: Cancel,
+) -> Exit {
+    if let Some(lost) = request.place.lost_in(&host.place) {
+        out.note(lost);
+    }
+    if request.trust_store
+        && let Err(error) = host.node.trust_store().await
+    {
+        out.error(error);
+        return Exit::Store;
+    }
+    run_request(request, out, host, running, cancel).await
+}
+
 /// Runs one request to its end and tells an error to whoever asked.
-async fn run_request(request: Request, out: Output, node: Arc<Node>, cancel: Cancel) -> Exit {
-    let out = Arc::new(out);
-    let cx = Context { node, out: out.clone(), cancel: cancel.clone(), cwd: request.cwd };
+async fn run_request(
+    request: Request,
+    out: Arc<Output>,
+    host: &Host,
+    running: Arc<Running>,
+    cancel: Cancel,
+) -> Exit {
+    if request.told > 0 {
+        let pid = std::process::id();
+        out.note(format_args!(
+            "taken over: the process that worked on the store ended, and process {pid} goes on"
+        ));
+    }
+    let cx = Context {
+        node: host.node.clone(),
+        out: out.clone(),
+        cancel,
+        cwd: request.cwd,
+        commands: host.commands.clone(),
+        running,
+        background: request.background,
+        told: request.told,
+    };
     let running = dispatch(request.command, cx);
     let done = running.await;
     match done.and_then(|()| out.failure().or_fail(Exit::Failed, "standard output")) {

@@ -6,6 +6,7 @@ use super::args::Share;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::looking::Looking;
+use super::owner::SHARED;
 use super::progress::Progress;
 use super::target::{check_name, encryption_key, from_live};
 use super::words::count;
@@ -31,6 +32,8 @@ use std::time::{Duration, Instant};
 
 /// How long the first announcement is waited for at a time.
 const ANNOUNCE: Duration = Duration::from_secs(20);
+/// And by one who was asked to go to the background.
+const BACKGROUND: Duration = Duration::from_secs(10);
 /// What could not be taken in is tried again after this, then after twice as long, up to the second.
 const RETRY: Duration = Duration::from_secs(1);
 const MAX_RETRY: Duration = Duration::from_secs(60);
@@ -87,7 +90,7 @@ pub async fn run(args: Share, cx: Context) -> Result {
     if args.replace {
         ledger.forget_crossed().or_exit(Exit::Store)?;
     }
-    cx.out.pair("key", key);
+    cx.out.once(|out| out.pair("key", key));
 
     // Watched before it is read, so that no change falls between the two.
     let follower = Follower::new(rules.clone());
@@ -104,7 +107,7 @@ pub async fn run(args: Share, cx: Context) -> Result {
         told: Mutex::default(),
         cx: cx.clone(),
         cancelled: Arc::default(),
-        imported: AtomicBool::new(false),
+        imported: AtomicBool::new(cx.told >= SHARED),
         changed: AtomicBool::new(false),
         writing: Arc::new(writing),
     };
@@ -116,7 +119,9 @@ pub async fn run(args: Share, cx: Context) -> Result {
             if shared.imported.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            cx.out.note("interrupted: not all of the folder is in the drive; share it again to go on");
+            if !cx.cancel.is_hand_over() {
+                cx.out.note("interrupted: not all of the folder is in the drive; share it again to go on");
+            }
             Err(Failure::new(Exit::Interrupted, "interrupted"))
         }
     }
@@ -291,7 +296,16 @@ impl Shared {
         let announced = async {
             let topic = Topic::from(self.live.db().discovery_key());
             // Why that takes long is told meanwhile.
-            while !self.cx.node.announced(topic, ANNOUNCE).await {}
+            let limit = if self.cx.background { BACKGROUND } else { ANNOUNCE };
+            while !self.cx.node.announced(topic, limit).await {
+                // Who waits for it to go to the background has readers on this machine as well.
+                if self.cx.background {
+                    self.cx
+                        .out
+                        .note("others cannot find it yet: it goes on trying in the background");
+                    break;
+                }
+            }
             let (files, bytes) = match self.changed.load(Ordering::Relaxed) {
                 true => self
                     .live
@@ -300,13 +314,15 @@ impl Shared {
                     .map_or((files, bytes), |index| (index.files(), index.bytes())),
                 false => (files, bytes),
             };
-            if self.cx.out.json {
-                let shared = serde_json::json!({"shared": {"files": files, "bytes": bytes}});
-                self.cx.out.object(&shared);
-            } else {
-                let shared = format!("{}, {}", count(files, "file"), count(bytes, "byte"));
-                self.cx.out.pair("shared", shared);
-            }
+            self.cx.out.once(|out| {
+                if out.json {
+                    let shared = serde_json::json!({"shared": {"files": files, "bytes": bytes}});
+                    out.object(&shared);
+                } else {
+                    let shared = format!("{}, {}", count(files, "file"), count(bytes, "byte"));
+                    out.pair("shared", shared);
+                }
+            });
             Ok(())
         };
         // Without a network there are readers on this machine, and changes none the less.

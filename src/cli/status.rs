@@ -3,29 +3,43 @@
 use super::args::Status;
 use super::context::Context;
 use super::exit::Result;
+use super::looking::{Outlook, Wait};
+use super::running::Running;
 use super::words::{bytes, count};
+use crate::key::Topic;
 use serde_json::json;
+use std::sync::Arc;
 
 pub async fn run(_args: Status, cx: Context) -> Result {
     let names = cx.node.names()?;
     let name_of = |key| names.iter().find(|(_, known)| *known == key).map(|(name, _)| name.clone());
+    let me = |running: &Arc<Running>| Arc::ptr_eq(running, &cx.running);
+    let commands: Vec<_> = cx.commands.all().into_iter().filter(|running| !me(running)).collect();
     let mounts = cx.node.mounts();
     let network = cx.node.network_status().await;
     let mut drives = Vec::new();
     for state in cx.node.open_drives() {
         let peers = cx.node.peers(state.drive.db().discovery_key()).await.len();
         let index = state.drive.index().unwrap_or_default();
-        drives.push((state, peers, index));
+        let topic = Topic::from(state.drive.db().discovery_key());
+        let wait = Wait { waited: cx.commands.since().elapsed(), rounds_before: 0 };
+        let own = state.drive.db().core().writable();
+        let outlook = match peers {
+            0 => Outlook::of(network.as_ref(), topic, own, wait),
+            _ => Outlook::Found,
+        };
+        drives.push((state, peers, index, outlook));
     }
     if cx.out.json {
         let drives: Vec<_> = drives
             .iter()
-            .map(|(state, peers, index)| {
+            .map(|(state, peers, index, outlook)| {
                 let key = state.drive.key();
                 json!({
                     "key": key.to_string(), "name": name_of(key), "at": state.version,
                     "version": index.version(), "files": index.files(), "bytes": index.bytes(),
                     "served": state.served, "uses": state.uses, "peers": peers,
+                    "outlook": outlook.to_string(),
                 })
             })
             .collect();
@@ -51,9 +65,13 @@ pub async fn run(_args: Status, cx: Context) -> Result {
         });
         let stored: Vec<_> =
             names.iter().map(|(name, key)| json!({"name": name, "key": key.to_string()})).collect();
+        let commands: Vec<_> = commands
+            .iter()
+            .map(|running| json!({"pid": running.pid, "command": running.words}))
+            .collect();
         let all = json!({
             "pid": std::process::id(), "store": cx.node.config().store.display().to_string(),
-            "mounts": mounts, "drives": drives, "names": stored, "network": network,
+            "commands": commands, "mounts": mounts, "drives": drives, "names": stored, "network": network,
         });
         cx.out.object(&all);
         return Ok(());
@@ -61,13 +79,16 @@ pub async fn run(_args: Status, cx: Context) -> Result {
     let out = &cx.out;
     out.line(format_args!("store: {}", cx.node.config().store.display()));
     out.line(format_args!("owner: process {}", std::process::id()));
+    for running in &commands {
+        out.line(format_args!("command: process {} {}", running.pid, running.words));
+    }
     for (name, key) in &names {
         out.line(format_args!("own drive: {key} {name}"));
     }
     for (at, key) in &mounts {
         out.line(format_args!("mount: {} {key}", at.display()));
     }
-    for (state, peers, index) in &drives {
+    for (state, peers, index, outlook) in &drives {
         let served = match state.uses {
             0 => "closing",
             _ if state.served => "served",
@@ -75,9 +96,13 @@ pub async fn run(_args: Status, cx: Context) -> Result {
         };
         let (version, files) = (index.version(), count(index.files(), "file"));
         let size = bytes(index.bytes());
+        let outlook = match outlook {
+            Outlook::Found => String::new(),
+            outlook => format!(": {outlook}"),
+        };
         let (key, peers) = (state.drive.key(), count(*peers as u64, "peer"));
         out.line(format_args!(
-            "drive: {key} {served}, version {version}, {files}, {size}, {peers}"
+            "drive: {key} {served}, version {version}, {files}, {size}, {peers}{outlook}"
         ));
     }
     match network {

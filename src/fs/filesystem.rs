@@ -91,6 +91,11 @@ impl Filesystem {
         self.volume.frozen()
     }
 
+    /// Whether somebody has a file or a directory open. Of a frozen volume that is never known: none needs an open.
+    pub fn has_open(&self) -> bool {
+        !self.files.is_empty() || !self.dirs.is_empty()
+    }
+
     /// Holds changes off while an answer is made and given to the kernel. Not to be nested.
     pub fn publish(&self) -> Published<'_> {
         Published(crate::lock::read(&self.epoch))

@@ -79,6 +79,10 @@ impl<T> Handles<T> {
         read(&self.open).get(&id).cloned()
     }
 
+    pub fn is_empty(&self) -> bool {
+        read(&self.open).is_empty()
+    }
+
     pub fn remove(&self, id: HandleId) -> Option<Arc<T>> {
         write(&self.open).remove(&id)
     }

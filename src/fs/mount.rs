@@ -9,7 +9,7 @@ use super::mount_point::{Probe, prepare, probe};
 use super::notify::{self, Event};
 use super::options::{Access, MountOptions};
 use super::pending::Pending;
-use super::unmount::{How, detach, helper, install_hint};
+use super::unmount::{How, detach, helper, install_hint, is_used};
 use super::volume::Volume;
 use crate::mountinfo::{self, MountEntry};
 use fuser::{Config, Session, SessionACL};
@@ -75,7 +75,7 @@ pub fn mount(
         let _ = detach(&point, How::Lazy);
     })?;
     tracing::info!(mount_point = %point.display(), "mounted");
-    Ok(Mounted { point, entry, volume, pending, events, ended })
+    Ok(Mounted { point, entry, fs, volume, pending, events, ended })
 }
 
 /// Runs the session on threads of its own; the receiver turns true when it is over.
@@ -106,6 +106,7 @@ fn serve(
 pub struct Mounted {
     point: PathBuf,
     entry: Option<MountEntry>,
+    fs: Arc<Filesystem>,
     volume: Arc<dyn Volume>,
     pending: Arc<Pending>,
     events: Sender<Event>,
@@ -121,6 +122,11 @@ impl Mounted {
     /// Requests that wait for a peer right now.
     pub fn waiting(&self) -> usize {
         self.pending.len()
+    }
+
+    /// Whether somebody has a file or a directory of it open. Only links in `/proc` are read for it: it never waits.
+    pub fn has_open_files(&self) -> bool {
+        !*self.ended.borrow() && (self.fs.has_open() || self.fs.frozen() && is_used(&self.point))
     }
 
     /// Returns when the mount is gone, whoever unmounted it.

@@ -121,6 +121,11 @@ fn install_command(os_release: &str) -> &'static str {
     "installing the package fuse3"
 }
 
+/// Whether a process that can be seen has something below `point` open, or stands there.
+pub(super) fn is_used(point: &Path) -> bool {
+    !users(point).is_empty()
+}
+
 /// Names of processes that have something below `point` open, as far as this user may see. Only links in
 /// `/proc` are read: the mount itself is not touched.
 fn users(point: &Path) -> Vec<String> {

@@ -90,9 +90,70 @@ fn what_a_daemon_waits_for_is_told_meanwhile() {
         fs::read_to_string(lab.path("alice/daemon.log")).ok()?.lines().next().map(str::to_string)
     };
     let told = eventually("what is wrong", PATIENCE, told);
-    start.told(&told);
+    let (_, said) = told.split_once("]: ").unwrap();
+    start.told(said);
     start.signal(Signal::SIGINT);
     start.wait(SOON);
+}
+
+/// Who starts something in the background sees no more of it: what is wrong is told before that.
+#[test]
+fn a_daemon_says_that_nobody_announces_its_drive() {
+    use crate::input::NOBODYS;
+    let lab = Lab::new();
+    let at = lab.folder("mnt");
+    let nobody = "nobody announces this drive";
+    let mut starts = vec![("bob", vec!["seed", "--daemon", NOBODYS])];
+    if fuse_available() {
+        starts.push(("carol", vec!["mount", "--daemon", NOBODYS, text(&at)]));
+    }
+    for (store, args) in starts {
+        let done = lab.run(store, &args);
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        assert!(done.stderr.contains(nobody), "{args:?}: {}", done.stderr);
+        let status = lab.run(store, &["status"]).text();
+        let drive = status.lines().find(|line| line.starts_with("drive: ")).unwrap();
+        assert!(drive.contains(nobody), "{status}");
+        let status = lab.run(store, &["status", "--json"]).text();
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        assert!(status["drives"][0]["outlook"].as_str().unwrap().contains(nobody), "{status}");
+        end(owner(&lab, store));
+    }
+}
+
+#[test]
+fn a_share_goes_to_the_background_without_a_network() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), "content").unwrap();
+    let mut command = lab.command("alice", &["share", "--daemon", text(&folder)]);
+    command.env("HDRIVE_BOOTSTRAP", NOWHERE);
+    let done = run(command);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(done.text().contains("shared: 1 file, 7 bytes"), "{}", done.text());
+    assert!(done.stderr.contains("others cannot find it yet"), "{}", done.stderr);
+    let name = folder.canonicalize().unwrap();
+    assert_eq!(lab.run("alice", &["ls", text(&name)]).text(), "file\n");
+    end(owner(&lab, "alice"));
+}
+
+#[test]
+fn the_log_says_when_and_who_and_has_what_comes_later() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), "content").unwrap();
+    let created = lab.run("alice", &["create", text(&folder.canonicalize().unwrap())]);
+    let key = created.text().trim().trim_start_matches("key: ").to_string();
+    assert_eq!(lab.run("bob", &["seed", "--daemon", &key]).code, 0);
+    let pid = owner(&lab, "bob");
+    let _share = lab.share("alice", &folder);
+    let log = || fs::read_to_string(lab.path("bob/daemon.log")).unwrap();
+    let complete = format!(" UTC seed[{pid}]: complete: {key}");
+    eventually("the word in the log", PATIENCE, || log().contains(&complete).then_some(()));
+    let log = log();
+    let stamp = format!(" UTC seed[{pid}]: ");
+    assert!(log.lines().all(|line| line.starts_with("20") && line.contains(&stamp)), "{log}");
+    end(pid);
 }
 
 #[test]

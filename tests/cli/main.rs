@@ -33,6 +33,7 @@ mod looking;
 mod memory;
 mod mounts;
 mod moving;
+mod owners;
 mod paths;
 mod peers;
 mod public;

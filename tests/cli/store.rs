@@ -64,7 +64,8 @@ fn when_the_owner_is_ended_another_command_takes_over() {
 
     owner.process.signal(Signal::SIGTERM);
     owner.process.wait(SOON);
-    face.line("mounted: ");
+    // What it printed stands.
+    face.told("taken over");
     let read = || fs::read_to_string(at.join("file")).ok();
     assert_eq!(eventually("the file", PATIENCE, read), "content");
     let status = &json(&lab.run("bob", &["status", "--json"]).text())[0];

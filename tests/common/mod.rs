@@ -248,6 +248,15 @@ impl Hdrive {
         }
     }
 
+    /// What is still to be read on stdout, as far as it is here.
+    pub fn lines_left(&mut self) -> Vec<String> {
+        let mut left = Vec::new();
+        while let Ok(line) = self.stdout.next(Duration::from_millis(500)) {
+            left.push(line);
+        }
+        left
+    }
+
     /// What is left on stderr after the end.
     pub fn errors(&mut self) -> String {
         while self.stderr.next(Duration::from_millis(500)).is_ok() {}

@@ -1,0 +1,236 @@
+//! The process that owns a store ends, and others work on it: what they meet, what they are told, who goes on.
+
+use crate::common::*;
+use crate::input::NOBODYS;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::fs;
+use std::io::Read;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A share that owns `store`, and its key.
+fn owner(lab: &Lab, store: &str) -> (Hdrive, String) {
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), "content").unwrap();
+    lab.share(store, &folder)
+}
+
+/// A `put` of this store that goes on for as long as its standard input does.
+fn endless_put(lab: &Lab, store: &str) -> Child {
+    assert_eq!(lab.run(store, &["create", "own"]).code, 0);
+    let mut command = lab.command(store, &["put", "own/new", "-"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+fn pid_of(lab: &Lab, store: &str) -> Option<u32> {
+    fs::read_to_string(lab.path(store).join("lock")).ok()?.trim().parse().ok()
+}
+
+fn commands(lab: &Lab, store: &str) -> Vec<(u64, String)> {
+    let status = lab.run(store, &["status", "--json"]).text();
+    let status: Value = serde_json::from_str(&status).unwrap();
+    let commands = status["commands"].as_array().cloned().unwrap_or_default();
+    let one = |c: &Value| Some((c["pid"].as_u64()?, c["command"].as_str()?.to_string()));
+    commands.iter().filter_map(one).collect()
+}
+
+#[test]
+fn an_ended_owner_stays_for_files_that_are_open_in_the_mounts_of_others() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    for by_signal in [false, true] {
+        let (mut share, key) = owner(&lab, "alice");
+        let mut mount = lab.mount("alice", &key, &[]);
+        let at = mount.path("file");
+        let mut open = fs::File::open(&at).unwrap();
+        share.signal(Signal::SIGTERM);
+        let told = share.told("still open in");
+        assert!(told.contains(text(&mount.at)) && told.contains("second signal"), "{told}");
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(!share.has_ended());
+        let mut content = String::new();
+        open.read_to_string(&mut content).unwrap();
+        assert_eq!(
+            (content.as_str(), fs::read_to_string(&at).unwrap().as_str()),
+            ("content", "content")
+        );
+        if by_signal {
+            share.signal(Signal::SIGTERM);
+        } else {
+            drop(open);
+        }
+        assert_eq!(share.wait(SOON).code(), Some(0));
+        // The mount is there again, and says why.
+        mount.process.told("taken over");
+        eventually("the file", PATIENCE, || {
+            (fs::read_to_string(&at).ok()? == "content").then_some(())
+        });
+        mount.process.signal(Signal::SIGTERM);
+        assert_eq!(mount.process.wait(SOON).code(), Some(0));
+        let errors = mount.process.errors();
+        assert_eq!(errors.contains("was in use"), by_signal, "{errors}");
+    }
+}
+
+#[test]
+fn nothing_is_waited_for_when_everything_ends() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let (mut share, key) = owner(&lab, "alice");
+    let mut mount = lab.mount("alice", &key, &[]);
+    let _open = fs::File::open(mount.path("file")).unwrap();
+    share.signal(Signal::SIGTERM);
+    mount.process.signal(Signal::SIGTERM);
+    assert_eq!(share.wait(SOON).code(), Some(0));
+    assert_eq!(mount.process.wait(SOON).code(), Some(0));
+    let errors = share.errors();
+    assert!(!errors.contains("still open"), "{errors}");
+}
+
+#[test]
+fn commands_that_end_with_their_owner_end_well() {
+    let lab = Lab::new();
+    for _ in 0..3 {
+        let (mut share, key) = owner(&lab, "alice");
+        let mut seed = lab.spawn("alice", &["seed", &key]);
+        seed.line("key: ");
+        share.signal(Signal::SIGTERM);
+        seed.signal(Signal::SIGINT);
+        assert_eq!(seed.wait(SOON).code(), Some(0));
+        assert_eq!(share.wait(SOON).code(), Some(0));
+        let errors = share.errors();
+        assert!(!errors.contains("Ctrl-C"), "{errors}");
+    }
+}
+
+#[test]
+fn what_goes_on_elsewhere_is_told_once_and_says_why() {
+    let lab = Lab::new();
+    let (mut first, _) = owner(&lab, "alice");
+    let folder = lab.folder("other");
+    fs::write(folder.join("file"), "other").unwrap();
+    let mut second = lab.spawn("alice", &["share", text(&folder)]);
+    let key = second.line("key: ");
+    second.line("shared: ");
+    first.signal(Signal::SIGTERM);
+    assert_eq!(first.wait(SOON).code(), Some(0));
+    second.told("taken over");
+    assert_eq!(lab.run("bob", &["cat", &format!("{key}/file")]).text(), "other");
+    assert_eq!(second.lines_left(), Vec::<String>::new());
+    second.signal(Signal::SIGINT);
+    assert_eq!(second.wait(SOON).code(), Some(0));
+}
+
+#[test]
+fn a_put_whose_owner_ends_says_one_thing() {
+    let lab = Lab::new();
+    let (mut share, _) = owner(&lab, "alice");
+    let put = endless_put(&lab, "alice");
+    let runs =
+        || commands(&lab, "alice").iter().any(|(_, words)| words.starts_with("put")).then_some(());
+    eventually("the put", SOON, runs);
+    share.signal(Signal::SIGTERM);
+    share.wait(SOON);
+    let done = put.wait_with_output().unwrap();
+    let errors = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    assert!(errors.contains("the drive is as it was before; run it again"), "{errors}");
+    assert_eq!(done.status.code(), Some(1));
+}
+
+#[test]
+fn a_share_that_goes_on_with_its_import_is_not_told_to_be_begun_again() {
+    let lab = Lab::new();
+    let (mut owner, _) = owner(&lab, "alice");
+    let folder = lab.folder("large");
+    fs::File::create(folder.join("large")).unwrap().set_len(3 << 40).unwrap();
+    let mut share = lab.spawn("alice", &["share", text(&folder)]);
+    share.line("key: ");
+    owner.signal(Signal::SIGTERM);
+    owner.wait(SOON);
+    share.told("taken over");
+    share.signal(Signal::SIGINT);
+    assert_eq!(share.wait(SOON).code(), Some(130));
+    let errors = share.errors();
+    assert_eq!(errors.matches("share it again").count(), 1, "{errors}");
+}
+
+#[test]
+fn status_lists_what_runs_and_whom_to_end() {
+    let lab = Lab::new();
+    let (mut share, key) = owner(&lab, "alice");
+    let mut seed = lab.spawn("alice", &["seed", &key]);
+    seed.line("key: ");
+    let listed = commands(&lab, "alice");
+    let is = |(pid, words): &(u64, String), process: &Hdrive, word: &str| {
+        *pid == u64::from(process.pid()) && words.starts_with(word)
+    };
+    assert!(
+        listed.len() == 2 && is(&listed[0], &share, "share /") && is(&listed[1], &seed, "seed"),
+        "{listed:?}"
+    );
+    let text = lab.run("alice", &["status"]).text();
+    let line = format!("command: process {} seed {key}", seed.pid());
+    assert!(text.lines().any(|told| told == line), "{text}");
+    seed.signal(Signal::SIGTERM);
+    assert_eq!(seed.wait(SOON).code(), Some(0));
+    eventually("one less", SOON, || (commands(&lab, "alice").len() == 1).then_some(()));
+    assert!(!share.has_ended());
+}
+
+#[test]
+fn a_store_that_is_taken_away_is_told_at_once() {
+    let lab = Lab::new();
+    let (mut share, _) = owner(&lab, "alice");
+    let mut seed = lab.spawn("alice", &["seed", NOBODYS]);
+    seed.line("key: ");
+    fs::remove_dir_all(lab.path("alice")).unwrap();
+    share.told("was removed");
+    seed.told("was removed");
+    // Another store in its place is another's.
+    let mut other = lab.spawn("alice", &["seed", NOBODYS]);
+    other.line("key: ");
+    seed.signal(Signal::SIGINT);
+    assert_eq!(seed.wait(SOON).code(), Some(6));
+    share.signal(Signal::SIGTERM);
+    assert_eq!(share.wait(SOON).code(), Some(6));
+    assert_eq!(lab.run("alice", &["status"]).code, 0);
+    assert_eq!(pid_of(&lab, "alice"), Some(other.pid()));
+    assert_eq!(commands(&lab, "alice").len(), 1, "it is reached through its own socket");
+}
+
+/// What is done returns, though something that lasts came while it ran.
+#[test]
+fn a_command_that_is_done_does_not_stay_for_one_that_lasts() {
+    let lab = Lab::new();
+    // Soon done: the one that lasts waits for it. Later done: it joins, and is left alone in the end.
+    for (longer, waits) in [(Duration::ZERO, true), (Duration::from_secs(5), false)] {
+        let store = format!("store-{waits}");
+        let mut put = endless_put(&lab, &store);
+        eventually("the owner", SOON, || (pid_of(&lab, &store) == Some(put.id())).then_some(()));
+        let mut seed = lab.spawn(&store, &["seed", NOBODYS]);
+        if !waits {
+            seed.line("key: ");
+            std::thread::sleep(longer);
+        }
+        drop(put.stdin.take());
+        let start = Instant::now();
+        let done = put.wait_with_output().unwrap();
+        assert!(done.status.success() && start.elapsed() < SOON);
+        if waits {
+            seed.line("key: ");
+        } else {
+            seed.told("taken over");
+        }
+        assert_eq!(pid_of(&lab, &store), Some(seed.pid()));
+        assert_eq!(lab.run(&store, &["ls", "own"]).text(), "new\n");
+    }
+}
