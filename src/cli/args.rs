@@ -298,6 +298,9 @@ pub struct Rm {
     /// Remove a folder and everything below
     #[arg(short = 'r', long)]
     pub recursive: bool,
+    /// With -r, remove everything in the drive if no path is given
+    #[arg(long)]
+    pub all: bool,
     #[command(flatten)]
     pub secret: Secret,
 }

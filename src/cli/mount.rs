@@ -32,10 +32,17 @@ pub async fn run(args: Mount, cx: Context) -> Result {
         return Err(Failure::new(Exit::Usage, text));
     }
     let secret = encryption_key(&args.secret)?;
-    let at = match args.at {
-        Some(Moment::Version(version)) => Some(version),
-        Some(Moment::Time(time)) => Some(version_of_time(&cx, &target, secret, time).await?),
-        None => target.version,
+    let at = match (args.at, target.version) {
+        (None, version) => version,
+        (Some(Moment::Version(at)), None) => Some(at),
+        (Some(Moment::Version(at)), Some(version)) if at == version => Some(at),
+        (Some(Moment::Time(time)), None) => {
+            Some(version_of_time(&cx, &target, secret, time).await?)
+        }
+        (Some(_), Some(version)) => {
+            let text = format!("the link names version {version}, and --at another: pass one");
+            return Err(Failure::new(Exit::Usage, text));
+        }
     };
     let drive = Arc::new(cx.node.drive(target.key, secret, at, true).await?);
     let _looking = Looking::start(&cx.node, &cx.out, &drive, None);

@@ -12,7 +12,7 @@ use super::output::Output;
 use super::progress::Progress;
 use super::share::{claim_change, private_line, refuse_shared};
 use super::spool::spool;
-use super::target::{PATIENCE, encryption_key, from_live, resolve, writable};
+use super::target::{PATIENCE, encryption_key, from_live, resolve, tell_unserved, writable};
 use super::waiting::Waiting;
 use super::words::count;
 use crate::hyper::blobs::Writer;
@@ -93,6 +93,7 @@ pub async fn run(args: Put, cx: Context) -> Result {
         let put = format!("{} put, version {}", count(put.entries as u64, "file"), put.version);
         cx.out.note(put);
     }
+    tell_unserved(&cx, target.key, &job.name);
     for path in &put.unsteady {
         cx.out.warn(format_args!("left out: {}: {UNSTEADY}", path.display()));
     }

@@ -27,7 +27,7 @@ fn a_key_that_does_not_parse_is_told_with_what_is_accepted() {
     refused(&lab, 2, &["ls", &bad], &["character 64 of the key is 'g'", "0-9 and a-f"]);
     let wanted =
         ["this has 7", "52 z-base-32 or 64 hex", "neither a drive of this store nor a key"];
-    refused(&lab, 2, &["info", "unknown"], &wanted);
+    refused(&lab, 3, &["info", "unknown"], &wanted);
     refused(&lab, 2, &["mount", "pear://x", "/nonexistent"], &["pear://"]);
     refused(&lab, 2, &["cat", &format!("{NOBODYS}/../x")], &["'../x'"]);
     let secret = ["ls", NOBODYS, "--encryption-key", "short"];
@@ -58,7 +58,7 @@ fn values_that_make_no_sense_are_told() {
 #[test]
 fn an_empty_variable_is_as_none() {
     let lab = Lab::new();
-    let mut command = lab.command("alice", &["create", "x"]);
+    let mut command = lab.command("alice", &["create", "--quiet", "x"]);
     command
         .env("HDRIVE_BOOTSTRAP", "")
         .env("HDRIVE_STORE", "")
