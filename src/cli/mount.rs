@@ -53,12 +53,12 @@ pub async fn run(args: Mount, cx: Context) -> Result {
     let mounted = tokio::task::spawn_blocking(mount).await.or_exit(Exit::Mount)?;
     let mounted = Arc::new(mounted.or_exit(Exit::Mount)?);
     cx.node.note_mount(mounted.mount_point(), target.key, true);
-    let result = serve(&mounted, &drive, &cx).await;
+    let result = serve(&mounted, &drive, at, &cx).await;
     cx.node.note_mount(mounted.mount_point(), target.key, false);
     result
 }
 
-async fn serve(mounted: &Arc<Mounted>, drive: &LiveDrive, cx: &Context) -> Result {
+async fn serve(mounted: &Arc<Mounted>, drive: &LiveDrive, at: Option<u64>, cx: &Context) -> Result {
     // With a peer near the names are here before the line is printed, so that `ls` finds them.
     tokio::select! {
         () = first_look(drive) => {}
@@ -68,6 +68,12 @@ async fn serve(mounted: &Arc<Mounted>, drive: &LiveDrive, cx: &Context) -> Resul
     let told_already = drive.other_version().is_some();
     if told_already {
         tell_version(drive, cx);
+    }
+    if let Some(at) = at
+        && drive.problem().is_none()
+        && drive.index().is_none_or(|index| index.version() == 0)
+    {
+        cx.out.note(format_args!("version {at} is not here yet: the folder fills when it comes"));
     }
     if drive.problem().is_none() {
         cx.out.pair("mounted", mounted.mount_point().display());

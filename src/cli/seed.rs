@@ -15,7 +15,7 @@ use crate::hyper::source::{BlockSource, SourceError};
 use crate::key::{CoreKey, Topic};
 use crate::node::DriveUse;
 use crate::path::DrivePath;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -45,9 +45,14 @@ pub async fn run(args: Seed, cx: Context) -> Result {
         args.keys.iter().map(|text| Ok((text, whole(text)?))).collect::<Result<Vec<_>>>()?;
     let mut drives = JoinSet::new();
     let fetching = Arc::new(Fetching::default());
+    let mut begun = HashSet::new();
     for (text, target) in targets {
-        let drive = cx.node.drive(target.key, secret, None, true).await?;
         cx.out.pair("key", target.key);
+        // By its name and by its key.
+        if !begun.insert(target.key) {
+            continue;
+        }
+        let drive = cx.node.drive(target.key, secret, None, true).await?;
         let name = (args.keys.len() > 1).then_some(text.as_str());
         let looking = Looking::start(&cx.node, &cx.out, &drive, name);
         let (cx, fetching) = (cx.clone(), fetching.clone());

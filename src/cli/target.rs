@@ -5,6 +5,7 @@ use super::exit::{Exit, Fail, Failure, Result};
 use super::looking::{Sought, refusal};
 use super::words::printable;
 use crate::hyper::drive::{DriveIndex, FileReader, LiveDrive, LiveError};
+use crate::hyper::session::CoreHandle;
 use crate::key::{CoreKey, DriveLink, KeyError, is_link, parse_key};
 use crate::node::{DriveUse, Node, NodeError};
 use crate::path::DrivePath;
@@ -137,7 +138,14 @@ pub async fn open_target(
     let target = resolve(&cx.node, text)?;
     let drive = cx.node.drive(target.key, secret, target.version, false).await?;
     let drive = Sought::new(&cx.node, &cx.out, drive);
-    let index = match drive.current(PATIENCE).await {
+    let found = drive.current(PATIENCE).await;
+    if target.version.is_none() || found.is_err() {
+        // What is newest cannot be told then.
+        let cores = [Some(drive.db()), drive.blobs()].into_iter().flatten();
+        let one = cores.map(CoreHandle::check_history).collect::<std::result::Result<(), _>>();
+        one.or_fail(Exit::Failed, format_args!("drive {}", target.key))?;
+    }
+    let index = match found {
         Ok(index) => index,
         Err(LiveError::NoPeers) => {
             return Err(Failure::new(Exit::TimedOut, refusal(&cx.node, &target.key).await));
@@ -150,6 +158,10 @@ pub async fn open_target(
     // Now it can be told whether the key is right.
     drive.offer_key(secret).map_err(|error| from_live(&target.key, error))?;
     tell_version(&drive, cx);
+    if let Some(version) = target.version.filter(|_| index.version() == 0) {
+        let text = format!("there is no version {version}: nothing was ever put into this drive");
+        cx.out.note(text);
+    }
     Ok((target, drive, index))
 }
 

@@ -318,3 +318,27 @@ fn a_full_disk_at_the_first_start_and_later() {
         assert_eq!(done.code, 0, "killed: {kill}: {}", done.stderr);
     }
 }
+
+#[test]
+fn of_a_drive_with_two_histories_nobody_reads_the_newest() {
+    let lab = Lab::new();
+    let key = create(&lab, "notes");
+    assert_eq!(put(&lab, &key, "a", &[]).code, 0);
+    copy(&lab.path("alice"), &lab.path("twin"));
+    assert_eq!(put(&lab, &key, "b", &["--trust-store"]).code, 0);
+    let file = lab.path("file-to-put");
+    fs::write(&file, "other").unwrap();
+    let target = format!("{key}/c");
+    let done = lab.run("twin", &["put", &target, text(&file), "--trust-store"]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let serving = [owner(&lab, "alice", &["seed", &key]), owner(&lab, "twin", &["seed", &key])];
+    let mut reader = owner(&lab, "bob", &["seed", &key]);
+    let told = reader.told("two different histories");
+    assert!(told.starts_with(&format!("warning: drive {key}: ")), "{told}");
+    for command in ["ls", "info", "log"] {
+        let done = lab.run("bob", &[command, &key]);
+        assert_eq!(done.code, 1, "{command}: {}", done.text());
+        assert!(done.stderr.contains("two different histories"), "{}", done.stderr);
+    }
+    serving.into_iter().chain([reader]).for_each(stop);
+}
