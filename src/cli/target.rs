@@ -141,8 +141,8 @@ pub async fn open_target(
     let found = drive.current(PATIENCE).await;
     if target.version.is_none() || found.is_err() {
         // What is newest cannot be told then.
-        let cores = [Some(drive.db()), drive.blobs()].into_iter().flatten();
-        let one = cores.map(CoreHandle::check_history).collect::<std::result::Result<(), _>>();
+        let mut cores = [Some(drive.db()), drive.blobs()].into_iter().flatten();
+        let one = cores.try_for_each(CoreHandle::check_history);
         one.or_fail(Exit::Failed, format_args!("drive {}", target.key))?;
     }
     let index = match found {

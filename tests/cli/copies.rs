@@ -311,6 +311,8 @@ fn a_full_disk_at_the_first_start_and_later() {
         let read = on(&["cat", "notes/file"]);
         assert_eq!(read.code, 0, "killed: {kill}: {}", read.stderr);
         assert!(read.stdout == pattern(3, 300_000));
+        // What the drive has already would need no room.
+        fs::write(&file, pattern(4 + u32::from(kill), 300_000)).unwrap();
         let refused = on(&["put", "notes/more", text(&file)]);
         assert!(refused.stderr.contains("no space left"), "{}", refused.stderr);
         fs::remove_file(&filler).unwrap();
