@@ -110,10 +110,7 @@ pub fn z32(bytes: &[u8; 32]) -> String {
 /// Why a text is not a key. Each message says what is accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    #[error(
-        "a key has 52 z-base-32 or 64 hex characters, this has {0}: \
-         pass one, or a hyper:// or pear:// link around one"
-    )]
+    #[error("a key has 52 z-base-32 or 64 hex characters, this has {0}")]
     Length(usize),
     #[error("character {position} of the key is '{found}': a {form} key is made of {alphabet}")]
     Character { position: usize, found: char, form: &'static str, alphabet: &'static str },

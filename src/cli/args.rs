@@ -2,9 +2,10 @@
 
 use super::moment::Moment;
 use clap::builder::{OsStringValueParser, Resettable, TypedValueParser};
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ The manual page hdrive(1) has the rest.";
 /// Mounts a peer-to-peer drive as a folder. A key is all it takes: no server, no account.
 #[derive(Debug, Parser)]
 #[command(name = "hdrive", version, after_help = EXAMPLES, max_term_width = 100)]
-#[command(disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -45,7 +46,10 @@ impl Cli {
             command = command.mut_args(|arg| arg.env(Resettable::Reset));
         }
         let matches = command.try_get_matches_from_mut(&words);
-        let parsed = matches.and_then(|matches| Self::from_arg_matches(&matches));
+        let mut parsed = matches.and_then(|matches| Self::from_arg_matches(&matches));
+        if let Ok(Self { command: Command::Seed(seed), .. }) = &mut parsed {
+            seed.name_once();
+        }
         parsed.map_err(|error| with_plain_usage(error, &mut command, &words))
     }
 }
@@ -63,7 +67,10 @@ fn with_plain_usage(
     words: &[OsString],
 ) -> clap::Error {
     if error.get(ContextKind::Usage).is_some() {
-        let name = words.iter().skip(1).find(|word| command.find_subcommand(word).is_some());
+        let is_command = |word: &&OsString| command.find_subcommand(word).is_some();
+        // What follows a command that there is none of is of no command.
+        let known = error.kind() != ErrorKind::InvalidSubcommand;
+        let name = words.iter().skip(1).find(is_command).filter(|_| known);
         let meant = match name.and_then(|name| command.find_subcommand_mut(name)) {
             Some(subcommand) => subcommand,
             None => command,
@@ -184,10 +191,10 @@ pub struct Mount {
     #[arg(long)]
     pub allow_other: bool,
     /// Longest wait of a read for a peer
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = some_duration)]
     pub read_timeout: Duration,
     /// Memory for blocks in front of the disk
-    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = some_size)]
     pub cache_memory: u64,
     #[command(flatten)]
     pub secret: Secret,
@@ -218,7 +225,7 @@ pub struct Share {
     #[arg(long)]
     pub replace: bool,
     /// Tell what would be shared, and share nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "daemon")]
     pub dry_run: bool,
     /// Return as soon as it can be found, or after 10 s
     #[arg(long)]
@@ -287,6 +294,9 @@ pub struct Put {
     pub target: String,
     /// File or folder to put; - for standard input
     pub source: PathBuf,
+    /// Of a folder, leave out what matches, in the words of .gitignore; may be given again
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
     #[command(flatten)]
     pub secret: Secret,
 }
@@ -298,6 +308,9 @@ pub struct Rm {
     /// Remove a folder and everything below
     #[arg(short = 'r', long)]
     pub recursive: bool,
+    /// With -r, remove everything in the drive if no path is given
+    #[arg(long)]
+    pub all: bool,
     #[command(flatten)]
     pub secret: Secret,
 }
@@ -344,6 +357,8 @@ pub struct Gc {
     /// Only tell what would be freed
     #[arg(long)]
     pub dry_run: bool,
+    #[command(flatten)]
+    pub secret: Secret,
 }
 
 /// Which versions of a drive stay readable.
@@ -395,6 +410,14 @@ impl Get {
     }
 }
 
+impl Seed {
+    /// Takes each drive that was typed twice once.
+    fn name_once(&mut self) {
+        let mut seen = HashSet::new();
+        self.keys.retain(|key| seen.insert(key.clone()));
+    }
+}
+
 impl Put {
     /// Whether the source is standard input.
     pub fn reads_stdin(&self) -> bool {
@@ -425,7 +448,23 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "w" => number * 604_800.0,
         _ => return Err(format!("'{unit}' is not a unit of time: use ms, s, m, h, d or w")),
     };
-    Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+    Duration::try_from_secs_f64(seconds).map_err(|_| format!("'{text}' is too long a time"))
+}
+
+/// A [`duration`] that something can be waited for.
+fn some_duration(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("nothing would ever be waited for: pass a time like 30s".into()),
+        time => Ok(time),
+    }
+}
+
+/// A [`size`] that something fits into.
+fn some_size(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        0 => Err("nothing would fit into it: pass a size like 64M".into()),
+        size => Ok(size),
+    }
 }
 
 /// `4096`, `64K`, `64M`, `2G`; powers of 1024, with or without `iB` or `B`.
@@ -461,6 +500,10 @@ mod tests {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         assert!(duration("fast").is_err());
+        let long = duration(&format!("{}d", "9".repeat(40))).unwrap_err();
+        assert!(long.contains("too long a time"), "{long}");
+        assert!(some_duration("0").is_err() && some_duration("0.0s").is_err());
+        assert!(some_size("0").is_err() && some_size("0K").is_err());
         assert_eq!(kept("3"), Ok(Kept::Newest(3)));
         assert_eq!(kept("7d"), Ok(Kept::Since(Duration::from_secs(604_800))));
         assert!(kept("0").is_err() && kept("all").is_err());

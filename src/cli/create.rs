@@ -3,7 +3,7 @@
 use super::args::Create;
 use super::context::Context;
 use super::exit::{Exit, Failure, Result};
-use super::target::{check_name, encryption_key};
+use super::target::{check_name, encryption_key, tell_unserved};
 
 pub async fn run(args: Create, cx: Context) -> Result {
     check_name(&args.name)?;
@@ -13,5 +13,6 @@ pub async fn run(args: Create, cx: Context) -> Result {
     }
     let drive = cx.node.create_drive(&args.name, encryption_key(&args.secret)?).await?;
     cx.out.pair("key", drive.key());
+    tell_unserved(&cx, drive.key(), &args.name);
     Ok(())
 }

@@ -5,7 +5,7 @@
 use super::args::Forget;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
-use super::target::resolve;
+use super::target::{refuse_version, resolve};
 use crate::node::ForgetError;
 use crate::share::ledger::Ledger;
 use std::io::{BufRead, IsTerminal, Write};
@@ -43,6 +43,7 @@ pub async fn run(args: Forget, cx: Context) -> Result {
         let text = "a drive is forgotten as a whole: `hdrive rm` removes a file from it";
         return Err(Failure::new(Exit::Usage, text));
     }
+    refuse_version(&target, "a drive is forgotten as a whole")?;
     let key = target.key;
     // What was known of a folder that the drive followed is of use to nobody then.
     let ledger = Ledger::new(cx.node.store().storage().clone(), key);

@@ -3,8 +3,10 @@
 use super::args::{Gc, Kept};
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
-use super::target::resolve_whole;
+use super::target::{encryption_key, from_live, resolve_whole};
 use super::words::bytes;
+use crate::hyper::drive::{LiveError, check_readable};
+use crate::hyper::session::CoreHandle;
 use crate::key::CoreKey;
 use crate::node::{Garbage, GcError, Keep, Survey};
 use serde_json::json;
@@ -36,7 +38,7 @@ pub async fn run(args: Gc, cx: Context) -> Result {
     }
     let mut survey = Survey::default();
     for key in keys {
-        match clear(&cx, key, keep, args.dry_run, &mut survey).await {
+        match clear(&cx, key, keep, &args, &mut survey).await {
             Ok(garbage) => {
                 freed += garbage.bytes;
                 // Of many drives only those are told that lose something, or would but for another.
@@ -56,7 +58,9 @@ pub async fn run(args: Gc, cx: Context) -> Result {
         // Of a drive that was being made or removed when the machine stopped.
         freed += cx.node.remove_strays(args.dry_run).await?;
     }
-    if !cx.out.json {
+    if cx.out.json && all {
+        cx.out.object(&json!({"freed": freed, "dryRun": args.dry_run}));
+    } else if !cx.out.json {
         let what = if args.dry_run { "would be freed" } else { "freed" };
         cx.out.pair(what, bytes(freed));
     }
@@ -70,9 +74,10 @@ async fn clear(
     cx: &Context,
     key: CoreKey,
     keep: Keep,
-    dry_run: bool,
+    args: &Gc,
     survey: &mut Survey,
 ) -> Result<Garbage> {
+    let dry_run = args.dry_run;
     let failed = |error: GcError| {
         let exit = match &error {
             GcError::Core(_) | GcError::Node(_) => Exit::Store,
@@ -96,12 +101,30 @@ async fn clear(
             format_args!("drive {key}: this store holds nothing of it"),
         ));
     };
+    read_names(cx, &stored.db, args)?;
     let garbage = cx.node.garbage(&stored, keep, survey, turn.as_ref()).await.map_err(failed)?;
     // Also with nothing to clear: a run that was killed may have left space to free.
     if let Some((blobs, turn)) = stored.blobs.zip(turn).filter(|_| !dry_run) {
         cx.node.give_back(blobs, &garbage, turn).await.or_exit(Exit::Store)?;
     }
     Ok(garbage)
+}
+
+/// What a drive needs is told by its names, which may be encrypted.
+fn read_names(cx: &Context, db: &CoreHandle, args: &Gc) -> Result {
+    let key = db.key();
+    let failed = |error: LiveError| {
+        let Failure { exit, text } = from_live(&key, error);
+        Failure::new(exit, format_args!("drive {key}: nothing was freed: {text}"))
+    };
+    let secret = encryption_key(&args.secret)?;
+    match check_readable(cx.node.store(), db, None) {
+        // Of all drives, the key is that of one.
+        Err(LiveError::Encrypted) => check_readable(cx.node.store(), db, secret),
+        Ok(()) if !args.drives.is_empty() => check_readable(cx.node.store(), db, secret),
+        read => read,
+    }
+    .map_err(failed)
 }
 
 fn tell(cx: &Context, key: CoreKey, garbage: &Garbage, dry_run: bool) {

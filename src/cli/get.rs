@@ -21,7 +21,7 @@ use crate::hyper::drive::{Drive, FileReader, Found, LiveError};
 use crate::hyper::source::SourceError;
 use crate::key::CoreKey;
 use crate::path::DrivePath;
-use local::{Part, There};
+use local::{Help, Part, There};
 use mark::Mark;
 use plan::{Item, Link, Plan};
 use serde_json::json;
@@ -341,7 +341,14 @@ impl Job {
         };
         let more = missing.len().saturating_sub(MAX_TOLD);
         let untold = if more > 0 { format!(" ({more} of them not listed)") } else { String::new() };
-        let text = format!("{what} not written{untold}: run it again to try once more");
+        let may_help = |help| missing.iter().any(|one| Help::against(&one.why) == help);
+        let advice = match (may_help(Help::Again), may_help(Help::Force)) {
+            (true, true) => ": run it again to try once more, with --force to replace what differs",
+            (true, false) => ": run it again to try once more",
+            (false, true) => ": pass --force to replace what differs",
+            (false, false) => "",
+        };
+        let text = format!("{what} not written{untold}{advice}");
         Err(Failure::new(exit, text))
     }
 }

@@ -46,6 +46,7 @@ mod words;
 use args::{Cli, Command, Global};
 use exit::{Exit, Fail, Failure, Result};
 use owner::{Ended, Place, Request, Role};
+use rustix::fs::OFlags;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -102,6 +103,13 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Runs `command` in the owner of the store, which may be this process.
 fn on_store(command: Command, global: &Global) -> Result<Exit> {
     let store = store_dir(global)?;
+    if let Command::Put(put) = &command
+        && put.reads_stdin()
+        && stdin_is_closed()
+    {
+        let text = "standard input is closed: pass a file, or something to read";
+        return Err(Failure::new(Exit::Failed, text));
+    }
     let cwd = std::env::current_dir().or_fail(Exit::Failed, "cannot tell the current folder")?;
     let mut command = command;
     if let Command::Get(get) = &mut command {
@@ -157,6 +165,16 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
             }
         }
     }
+}
+
+/// Whether this process was started without a standard input. The null device stands in its place then, open for
+/// reading and writing; who means it opens it for reading.
+fn stdin_is_closed() -> bool {
+    let stdin = std::io::stdin();
+    let both =
+        rustix::fs::fcntl_getfl(&stdin).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDWR);
+    let Ok(null) = rustix::fs::stat("/dev/null") else { return false };
+    both && rustix::fs::fstat(&stdin).is_ok_and(|stdin| stdin.st_rdev == null.st_rdev)
 }
 
 /// The directory of the store: `--store`, `HDRIVE_STORE`, or below the user's data directory.

@@ -21,8 +21,10 @@ impl FromStr for Moment {
     /// second that is named, so that a time as `ls -l` shows it includes what it was shown for.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const WRONG: &str = "a version is a number, a time is YYYY-MM-DD, YYYY-MM-DD HH:MM or YYYY-MM-DDTHH:MM:SSZ in UTC";
-        if let Ok(version) = text.parse() {
-            return Ok(Self::Version(version));
+        match text.parse() {
+            Ok(0) => return Err("the first version is 1: before it there is nothing"),
+            Ok(version) => return Ok(Self::Version(version)),
+            Err(_) => {}
         }
         parse(text).map(Self::Time).ok_or(WRONG)
     }
@@ -99,6 +101,7 @@ mod tests {
         for text in [
             "",
             "now",
+            "0",
             "-1",
             "2023-02-29",
             "2023-13-01",

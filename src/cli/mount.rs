@@ -32,10 +32,17 @@ pub async fn run(args: Mount, cx: Context) -> Result {
         return Err(Failure::new(Exit::Usage, text));
     }
     let secret = encryption_key(&args.secret)?;
-    let at = match args.at {
-        Some(Moment::Version(version)) => Some(version),
-        Some(Moment::Time(time)) => Some(version_of_time(&cx, &target, secret, time).await?),
-        None => target.version,
+    let at = match (args.at, target.version) {
+        (None, version) => version,
+        (Some(Moment::Version(at)), None) => Some(at),
+        (Some(Moment::Version(at)), Some(version)) if at == version => Some(at),
+        (Some(Moment::Time(time)), None) => {
+            Some(version_of_time(&cx, &target, secret, time).await?)
+        }
+        (Some(_), Some(version)) => {
+            let text = format!("the link names version {version}, and --at another: pass one");
+            return Err(Failure::new(Exit::Usage, text));
+        }
     };
     let drive = Arc::new(cx.node.drive(target.key, secret, at, true).await?);
     let looking = Looking::start(&cx.node, &cx.out, &drive, None);
@@ -47,7 +54,7 @@ pub async fn run(args: Mount, cx: Context) -> Result {
     let mounted = Arc::new(mounted.or_exit(Exit::Mount)?);
     cx.node.note_mount(mounted.mount_point(), target.key, true);
     cx.running.note_mount(&mounted);
-    let result = serve(&mounted, &drive, &looking, &cx).await;
+    let result = serve(&mounted, &drive, at, &looking, &cx).await;
     cx.node.note_mount(mounted.mount_point(), target.key, false);
     result
 }
@@ -55,6 +62,7 @@ pub async fn run(args: Mount, cx: Context) -> Result {
 async fn serve(
     mounted: &Arc<Mounted>,
     drive: &LiveDrive,
+    at: Option<u64>,
     looking: &Looking,
     cx: &Context,
 ) -> Result {
@@ -73,6 +81,12 @@ async fn serve(
     let told_already = drive.other_version().is_some();
     if told_already {
         tell_version(drive, cx);
+    }
+    if let Some(at) = at
+        && drive.problem().is_none()
+        && drive.index().is_none_or(|index| index.version() == 0)
+    {
+        cx.out.note(format_args!("version {at} is not here yet: the folder fills when it comes"));
     }
     if drive.problem().is_none() {
         cx.out.once(|out| out.pair("mounted", mounted.mount_point().display()));

@@ -1,7 +1,8 @@
 //! `hdrive put`: a local file or folder into a drive that this store writes.
 //!
 //! All of it or nothing: contents are written first, and one change of the drive names them. Ctrl-C before that
-//! change leaves the drive as it was. Standard input is taken in before the drive is; nobody else waits for it. Only a file that changes all the time while it is read is left out, and told.
+//! change leaves the drive as it was. Standard input is taken in before the drive is; nobody else waits for it. Of a
+//! folder, what no drive can hold and what cannot be read is left out and told, as by `share`.
 
 use super::args::Put;
 use super::context::Context;
@@ -12,7 +13,7 @@ use super::output::Output;
 use super::progress::Progress;
 use super::share::{claim_change, private_line, refuse_shared};
 use super::spool::spool;
-use super::target::{PATIENCE, encryption_key, from_live, resolve, writable};
+use super::target::{PATIENCE, encryption_key, from_live, resolve, tell_unserved, writable};
 use super::waiting::Waiting;
 use super::words::count;
 use crate::hyper::blobs::Writer;
@@ -36,6 +37,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Why a file cannot be put.
 const MOVED: &str = "it is gone, or something was mounted over it: try again";
+/// Names left out that are told one by one.
+const MAX_TOLD: usize = 100;
 
 pub async fn run(args: Put, cx: Context) -> Result {
     let target = resolve(&cx.node, &args.target)?;
@@ -50,6 +53,10 @@ pub async fn run(args: Put, cx: Context) -> Result {
     let index = live.current(PATIENCE).await.map_err(failed)?;
     let source = cx.cwd.join(&args.source);
     let from_stdin = args.reads_stdin();
+    if !args.exclude.is_empty() && !source.is_dir() {
+        let text = "--exclude is for what is in a folder: this is none";
+        return Err(Failure::new(Exit::Usage, text));
+    }
     let job = Arc::new(Job {
         drive,
         ledger: Ledger::new(cx.node.store().storage().clone(), target.key),
@@ -66,7 +73,7 @@ pub async fn run(args: Put, cx: Context) -> Result {
     let working = Arc::clone(&job);
     let mut work = tokio::task::spawn_blocking(move || match from_stdin {
         true => working.stdin(&index),
-        false => working.local(&index, &source),
+        false => working.local(&index, &source, &args.exclude),
     });
     let done = tokio::select! {
         done = &mut work => Some(done),
@@ -92,10 +99,14 @@ pub async fn run(args: Put, cx: Context) -> Result {
         let put = format!("{} put, version {}", count(put.entries as u64, "file"), put.version);
         cx.out.note(put);
     }
-    for path in &put.unsteady {
-        cx.out.warn(format_args!("left out: {}: {UNSTEADY}", path.display()));
+    tell_unserved(&cx, target.key, &job.name);
+    for (path, why) in put.left_out.iter().take(MAX_TOLD) {
+        cx.out.warn(format_args!("left out: {}: {why}", path.display()));
     }
-    match put.unsteady.len() as u64 {
+    if let Some(more) = put.left_out.len().checked_sub(MAX_TOLD).filter(|more| *more > 0) {
+        cx.out.warn(format_args!("left out: {more} more"));
+    }
+    match put.left_out.len() as u64 {
         0 => Ok(()),
         n => Err(Failure::new(Exit::Failed, format_args!("{} left out", count(n, "file")))),
     }
@@ -106,8 +117,7 @@ struct Done {
     version: u64,
     /// Told if others could not read all of it here.
     private: Option<String>,
-    /// Files that were left out because they changed all the time.
-    unsteady: Vec<PathBuf>,
+    left_out: Vec<LeftOut>,
 }
 
 /// Files and links whose contents are in the drive.
@@ -115,8 +125,11 @@ struct Done {
 struct Taken {
     /// What is to be named.
     entries: Vec<(DrivePath, Entry)>,
-    unsteady: Vec<PathBuf>,
+    left_out: Vec<LeftOut>,
 }
+
+/// What is not put, and why.
+type LeftOut = (PathBuf, String);
 
 struct Job {
     drive: Drive,
@@ -165,7 +178,7 @@ impl Job {
     }
 
     /// A file, or everything below a folder.
-    fn local(&self, index: &DriveIndex, source: &Path) -> Result<Done> {
+    fn local(&self, index: &DriveIndex, source: &Path, exclude: &[String]) -> Result<Done> {
         // What a shell passes as a file is one of its own process, not of the store's owner.
         if ["/dev/fd", "/proc/self/fd"].iter().any(|of_process| source.starts_with(of_process)) {
             let text = "a pipe of the shell cannot be put: use `… | hdrive put KEY/path -`";
@@ -173,7 +186,8 @@ impl Job {
         }
         let meta = std::fs::symlink_metadata(source).or_fail(Exit::Failed, source.display())?;
         let (rules, start) = if meta.is_dir() {
-            (Rules::of_put(&straight(source)?), DrivePath::root())
+            let rules = Rules::of_put(&straight(source)?, exclude);
+            (rules.or_fail(Exit::Usage, "--exclude")?, DrivePath::root())
         } else {
             let parent = source.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf);
             let name = source.file_name().and_then(|name| name.to_str());
@@ -186,12 +200,14 @@ impl Job {
         };
         // Whatever becomes of its path: what is read is what was found.
         let held = rules.hold().or_fail(Exit::Failed, source.display())?;
-        let found = scan_in(&rules, &held, &start);
+        let mut found = scan_in(&rules, &held, &start);
         if let Some((path, why)) = found.warnings.first() {
             // What it leaves out must not become public for that.
             return Err(Failure::new(Exit::Failed, format_args!("{}: {why}", path.display())));
         }
-        if let Some((path, why)) = found.skipped.first() {
+        let mut left_out = std::mem::take(&mut found.skipped);
+        let is_all = |(path, _): &&LeftOut| !meta.is_dir() || path == rules.folder();
+        if let Some((path, why)) = left_out.iter().find(is_all) {
             return Err(Failure::new(Exit::Failed, format_args!("{}: {why}", path.display())));
         }
         if meta.is_dir()
@@ -211,7 +227,12 @@ impl Job {
         }
         self.progress.set_total(found.found.iter().map(Local::size).sum());
         let (turn, writer) = self.turn()?;
-        let Taken { entries, unsteady } = self.entries(index, writer, (&rules, &held), places)?;
+        let taken = self.entries(index, writer, (&rules, &held), places)?;
+        let entries = taken.entries;
+        if let Some((path, why)) = taken.left_out.first().filter(|_| !meta.is_dir()) {
+            return Err(Failure::new(Exit::Failed, format_args!("{}: {why}", path.display())));
+        }
+        left_out.extend(taken.left_out);
         let mut empty =
             found.empty.iter().map(|dir| join(&self.path, dir)).collect::<Result<Vec<_>>>()?;
         if meta.is_dir() && entries.is_empty() && empty.is_empty() {
@@ -225,10 +246,10 @@ impl Job {
         drop(turn);
         // What nobody knows after the next time costs no more than comparing it once more.
         self.ledger.write().or_exit(Exit::Store)?;
-        Ok(Done { private, unsteady, ..done })
+        Ok(Done { private, left_out, ..done })
     }
 
-    /// The entries of these files and links, whose contents are in the drive by now; and those that did not keep still.
+    /// The entries of these files and links, whose contents are in the drive by now; and what could not be taken.
     fn entries(
         &self,
         index: &DriveIndex,
@@ -263,6 +284,7 @@ impl Job {
             if !allowed(&local.path) && !self.gate.is_shut() {
                 return Err(forbidden(&full));
             }
+            let mut leave_out = |why: String| taken.left_out.push((full.clone(), why));
             let entry = match &local.kind {
                 LocalKind::Symlink { target } => {
                     let mut entry = Entry::symlink(target.clone());
@@ -272,15 +294,16 @@ impl Job {
                 LocalKind::File { .. } => match stored.next().flatten() {
                     Some(Stored::Blob(id, look, _)) => file_entry(id, &look),
                     Some(Stored::Unsteady) => {
-                        taken.unsteady.push(full);
+                        leave_out(UNSTEADY.into());
                         continue;
                     }
                     Some(Stored::Secret) => {
-                        let text = format!("{}: {SECRET}", full.display());
-                        return Err(Failure::new(Exit::Failed, text));
+                        leave_out(SECRET.into());
+                        continue;
                     }
                     Some(Stored::Unread(error)) => {
-                        return Err(error).or_fail(Exit::Failed, full.display());
+                        leave_out(error.to_string());
+                        continue;
                     }
                     Some(Stored::Moved) => {
                         let text = format!("{}: {MOVED}", full.display());
@@ -323,7 +346,7 @@ impl Job {
             true => index.version(),
             false => batch.flush().or_exit(Exit::Store)?,
         };
-        Ok(Done { entries: entries.len(), version, private: None, unsteady: Vec::new() })
+        Ok(Done { entries: entries.len(), version, private: None, left_out: Vec::new() })
     }
 
     fn watched<R: Read>(&self, input: R) -> Watched<'_, R> {

@@ -13,6 +13,11 @@ use std::sync::Arc;
 
 pub async fn run(args: Rm, cx: Context) -> Result {
     let target = resolve(&cx.node, &args.target)?;
+    if target.path.is_root() && args.recursive && !args.all {
+        let text =
+            "this is the whole drive, and all files in it: pass --all as well if you mean that";
+        return Err(Failure::new(Exit::Usage, text));
+    }
     refuse_shared(&cx.node, target.key)?;
     let live = writable(&cx, &target, encryption_key(&args.secret)?).await?;
     let failed = |error| from_live(&target.key, error);

@@ -15,7 +15,7 @@ use crate::hyper::source::{BlockSource, SourceError};
 use crate::key::{CoreKey, Topic};
 use crate::node::DriveUse;
 use crate::path::DrivePath;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -46,11 +46,16 @@ pub async fn run(args: Seed, cx: Context) -> Result {
     let mut drives = JoinSet::new();
     let fetching = Arc::new(Fetching::default());
     let mut keys = Vec::new();
+    let mut begun = HashSet::new();
     for (text, target) in targets {
-        let drive = cx.node.drive(target.key, secret, None, true).await?;
         if !cx.background {
             cx.out.once(|out| out.pair("key", target.key));
         }
+        // By its name and by its key.
+        if !begun.insert(target.key) {
+            continue;
+        }
+        let drive = cx.node.drive(target.key, secret, None, true).await?;
         let name = (args.keys.len() > 1).then_some(text.as_str());
         let looking = Arc::new(Looking::start(&cx.node, &cx.out, &drive, name));
         keys.push((target.key, looking.clone()));

@@ -284,15 +284,9 @@ impl Shared {
         if let Some(report) = &report {
             follower.again(report.again.iter().cloned(), RETRY, false);
         }
-        // What is served, if it is not what the folder holds.
-        let (files, bytes) = match &report {
-            Some(report) if !report.refused && report.kept == 0 => (report.files, report.bytes),
-            _ => {
-                let limit = Duration::from_secs(30);
-                let index = self.live.current(limit).await.map_err(failed)?;
-                (index.files(), index.bytes())
-            }
-        };
+        // What is served: it need not be all that the folder holds.
+        let index = self.live.current(Duration::from_secs(30)).await.map_err(failed)?;
+        let (files, bytes) = (index.files(), index.bytes());
         let announced = async {
             let topic = Topic::from(self.live.db().discovery_key());
             // Why that takes long is told meanwhile.

@@ -5,7 +5,8 @@ use super::exit::{Exit, Fail, Failure, Result};
 use super::looking::{Sought, refusal};
 use super::words::printable;
 use crate::hyper::drive::{DriveIndex, FileReader, LiveDrive, LiveError};
-use crate::key::{CoreKey, DriveLink, is_link, parse_key};
+use crate::hyper::session::CoreHandle;
+use crate::key::{CoreKey, DriveLink, KeyError, is_link, parse_key};
 use crate::node::{DriveUse, Node, NodeError};
 use crate::path::DrivePath;
 use std::sync::Arc;
@@ -26,15 +27,28 @@ pub fn resolve(node: &Node, text: &str) -> Result<Target> {
     {
         return Ok(Target { key, version: None, path: drive_path(path)? });
     }
-    let link: DriveLink = text.parse().map_err(|error| match is_link(text) {
-        true => Failure::new(Exit::Usage, format_args!("'{text}': {error}")),
-        false => {
-            let name = text.split('/').next().filter(|name| !name.is_empty()).unwrap_or(text);
-            let text = format!("'{name}' is neither a drive of this store nor a key: {error}");
-            Failure::new(Exit::Usage, text)
-        }
-    })?;
+    let link: DriveLink = text.parse().map_err(|error| no_drive(text, error))?;
     Ok(Target { key: link.key, version: link.version, path: drive_path(&link.path)? })
+}
+
+/// What was typed for a drive and is none. A text that could be a name is that of a drive which is not there.
+fn no_drive(text: &str, error: KeyError) -> Failure {
+    let usage = |text| Failure::new(Exit::Usage, text);
+    let is_path = text.starts_with('/');
+    // The name of a shared folder begins so.
+    let name = if is_path { text } else { text.split('/').next().unwrap_or(text) };
+    let text = match &error {
+        _ if is_link(text) => return usage(format!("'{text}': {error}")),
+        _ if text.is_empty() => return usage("no drive is named: pass its key or name".into()),
+        KeyError::Length(_) if is_path => {
+            format!("'{name}' is no drive of this store, nor does it lie in one")
+        }
+        _ => format!("'{name}' is neither a drive of this store nor a key: {error}"),
+    };
+    match error {
+        KeyError::Length(_) => Failure::new(Exit::NotFound, text),
+        _ => usage(text),
+    }
 }
 
 /// [`resolve`] for a command that is about whole drives, as `what` says: with a path behind the key somebody means
@@ -45,7 +59,19 @@ pub fn resolve_whole(node: &Node, text: &str, what: &str) -> Result<Target> {
         let text = format!("{what}: leave '{}' away", target.path);
         return Err(Failure::new(Exit::Usage, text));
     }
+    refuse_version(&target, what)?;
     Ok(target)
+}
+
+/// A link with a version means less than a command that is about a drive as it is now, as `what` says.
+pub fn refuse_version(target: &Target, what: &str) -> Result {
+    match target.version {
+        None => Ok(()),
+        Some(version) => {
+            let text = format!("{what}: the link names version {version}, use the key alone");
+            Err(Failure::new(Exit::Usage, text))
+        }
+    }
 }
 
 fn drive_path(text: &str) -> Result<DrivePath> {
@@ -86,6 +112,20 @@ pub fn encryption_key(secret: &super::args::Secret) -> Result<Option<[u8; 32]>> 
     secret.encryption_key.as_ref().filter(|text| !text.is_empty()).map(parse).transpose()
 }
 
+/// Tells who just wrote a drive that nobody else can get at it, if no command serves it.
+pub fn tell_unserved(cx: &Context, key: CoreKey, name: &str) {
+    let open = cx.node.open_drives();
+    if open.iter().any(|state| state.served && state.drive.key() == key) {
+        return;
+    }
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./".contains(c);
+    let name = match name.starts_with('-') || !name.chars().all(is_plain) {
+        true => key.to_string(),
+        false => name.to_string(),
+    };
+    cx.out.note(format_args!("not served now: `hdrive seed {name}` serves it"));
+}
+
 /// The longest a command looks for the newest version of a drive.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -98,7 +138,14 @@ pub async fn open_target(
     let target = resolve(&cx.node, text)?;
     let drive = cx.node.drive(target.key, secret, target.version, false).await?;
     let drive = Sought::new(&cx.node, &cx.out, drive);
-    let index = match drive.current(PATIENCE).await {
+    let found = drive.current(PATIENCE).await;
+    if target.version.is_none() || found.is_err() {
+        // What is newest cannot be told then.
+        let mut cores = [Some(drive.db()), drive.blobs()].into_iter().flatten();
+        let one = cores.try_for_each(CoreHandle::check_history);
+        one.or_fail(Exit::Failed, format_args!("drive {}", target.key))?;
+    }
+    let index = match found {
         Ok(index) => index,
         Err(LiveError::NoPeers) => {
             return Err(Failure::new(Exit::TimedOut, refusal(&cx.node, &target.key).await));
@@ -111,6 +158,10 @@ pub async fn open_target(
     // Now it can be told whether the key is right.
     drive.offer_key(secret).map_err(|error| from_live(&target.key, error))?;
     tell_version(&drive, cx);
+    if let Some(version) = target.version.filter(|_| index.version() == 0) {
+        let text = format!("there is no version {version}: nothing was ever put into this drive");
+        cx.out.note(text);
+    }
     Ok((target, drive, index))
 }
 
@@ -161,11 +212,7 @@ impl From<NodeError> for Failure {
 /// The drive of a target if this store has its secret key. Peers are asked only where the store may be older than
 /// what was published.
 pub async fn writable(cx: &Context, target: &Target, secret: Option<[u8; 32]>) -> Result<DriveUse> {
-    if let Some(version) = target.version {
-        let text =
-            format!("the link names version {version}, which never changes: use the key alone");
-        return Err(Failure::new(Exit::Usage, text));
-    }
+    refuse_version(target, "a version never changes")?;
     let drive = cx.node.drive_offline(target.key, secret, None).await?;
     if !drive.writable() {
         return Err(Failure::new(

@@ -65,10 +65,15 @@ fn detach_as_user(point: &Path, how: How) -> Result<(), MountError> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    if said.contains("busy") {
-        Err(in_use(point))
-    } else {
-        Err(failed(point, io::Error::other(said)))
+    // It knows the mounts of other users as little as those that are none.
+    let of_another = ["not found in /etc/mtab", "Operation not permitted", "Permission denied"];
+    match said {
+        said if said.contains("busy") => Err(in_use(point)),
+        said if of_another.iter().any(|words| said.contains(words)) => Err(failed(
+            point,
+            io::Error::other("only the user who mounted it, or root, may do that"),
+        )),
+        said => Err(failed(point, io::Error::other(said))),
     }
 }
 

@@ -157,7 +157,10 @@ impl CoreHandle {
     }
 
     /// Refuses to read what may be of two histories.
-    fn check_history(&self) -> Result<(), SourceError> {
+    ///
+    /// # Errors
+    /// [`SourceError::TwoHistories`] if it is.
+    pub fn check_history(&self) -> Result<(), SourceError> {
         match &*self.0.ended.borrow() {
             Some(SourceError::TwoHistories) => Err(SourceError::TwoHistories),
             _ => Ok(()),

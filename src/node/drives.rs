@@ -12,7 +12,7 @@ use super::discovery::Discovery;
 use super::lock;
 use crate::hyper::drive::{LiveDrive, LiveError};
 use crate::hyper::session::CoreHandle;
-use crate::hyper::source::BlockSource;
+use crate::hyper::source::{BlockSource, SourceError};
 use crate::hyper::store::Store;
 use crate::key::{CoreKey, Topic};
 use crate::swarm::JoinOptions;
@@ -185,7 +185,8 @@ impl Drives {
         let follower = drive.clone();
         let store = self.store.clone();
         let task = self.runtime.spawn(async move {
-            tokio::join!(follower.follow(), chronicle::follow(&store, follower.db()));
+            let chronicle = chronicle::follow(&store, follower.db());
+            tokio::join!(follower.follow(), chronicle, tell_two_histories(follower.db()));
         });
         open.turns += 1;
         let (opening, idle) = (open.turns, open.turns);
@@ -330,6 +331,14 @@ impl Drives {
             opened.task.abort();
             chronicle::note(&self.store, opened.drive.db());
         }
+    }
+}
+
+/// Says once that what is newest of a drive cannot be told.
+async fn tell_two_histories(db: &CoreHandle) {
+    let mut reach = db.reach();
+    if reach.wait_for(|reach| reach.two_histories).await.is_ok() {
+        tracing::error!("drive {}: {}", db.key(), SourceError::TwoHistories);
     }
 }
 

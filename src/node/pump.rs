@@ -378,8 +378,10 @@ impl Pump {
             }
             HubEvent::TwoHistories { core, length } => {
                 self.handle(core, |h| {
-                    let key = crate::key::short(&h.key().0);
-                    tracing::error!(core = %key, length, "its writer has signed two histories");
+                    let core = crate::key::short(&h.key().0);
+                    tracing::debug!(core, length, "its writer has signed two histories");
+                    // Told by the drive that it belongs to: see `super::drives`.
+                    h.set_reach(|reach| reach.two_histories = true);
                     h.on_two_histories();
                 });
             }

@@ -88,7 +88,8 @@ pub struct Contents<'a> {
     pub progress: &'a dyn Fn(u64),
     /// Asked now and then whether to stop.
     pub cancelled: &'a dyn Fn() -> bool,
-    /// Nothing is appended, as far as that can be, when a file cannot be taken or it is called off.
+    /// Nothing is appended, as far as that can be, when it is called off, or what is
+    /// there is not any more what was found.
     pub all_or_nothing: bool,
 }
 
@@ -171,9 +172,7 @@ impl Group<'_> {
                 };
                 match &stored[at] {
                     None => later.push(at),
-                    Some(
-                        Stored::Secret | Stored::Unread(_) | Stored::Moved | Stored::Forbidden,
-                    ) if all_or_nothing => {
+                    Some(Stored::Moved | Stored::Forbidden) if all_or_nothing => {
                         return Ok(stored);
                     }
                     Some(_) => self.count(&files[at]),

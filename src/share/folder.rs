@@ -127,9 +127,12 @@ impl Folder {
             self.state = state;
             let what =
                 if report.files == 0 { "is empty" } else { "is not the folder that was shared" };
-            let n = report.kept;
+            let names = match report.kept {
+                1 => "1 name".to_string(),
+                n => format!("{n} names"),
+            };
             return Ok(Some(format!(
-                "{path} {what}: the drive keeps what it lacks, names: {n}; if they were deleted on purpose, start again \
+                "{path} {what}: the drive keeps what it lacks, {names}; if they were deleted on purpose, start again \
                  with --replace"
             )));
         }

@@ -9,6 +9,7 @@ use super::place::locate;
 use crate::path::DrivePath;
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -228,9 +229,38 @@ fn compile(base: &Path, text: &str) -> Result<Arc<Gitignore>, String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (n, line) in text.lines().enumerate() {
         let wrong = |error: ignore::Error| format!("line {}: {error}", n + 1);
-        builder.add_line(None, line).map_err(wrong)?;
+        builder.add_line(None, &without_alternates(line)).map_err(wrong)?;
     }
     builder.build().map(Arc::new).map_err(|error| error.to_string())
+}
+
+/// A line in which braces are as plain as they are to git: those who compile it take `{a,b}` for `a` or `b`.
+pub fn without_alternates(line: &str) -> Cow<'_, str> {
+    if !line.contains(['{', '}']) {
+        return line.into();
+    }
+    let mut plain = String::with_capacity(line.len() + 2);
+    // How many characters of a class were read; in one they are plain already.
+    let mut in_class = None;
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match (in_class, c) {
+            (None, '\\') => {
+                plain.push(c);
+                plain.extend(chars.next());
+                continue;
+            }
+            (None, '{' | '}') => plain.push('\\'),
+            (None, '[') => in_class = Some(0),
+            (Some(0), '!' | '^') => {}
+            // The first one of a class is a member.
+            (Some(1..), ']') => in_class = None,
+            (Some(n), _) => in_class = Some(n + 1),
+            _ => {}
+        }
+        plain.push(c);
+    }
+    plain.into()
 }
 
 #[cfg(test)]
@@ -306,6 +336,29 @@ mod tests {
         ] {
             assert_eq!(place.says("old", after(at)), Some(old), "{at}");
             assert_eq!(place.says("secret", after(at)), Some(secret), "{at}");
+        }
+    }
+
+    #[test]
+    fn braces_are_plain_as_they_are_to_git() {
+        let place = Place::new();
+        let now = Instant::now();
+        fs::write(place.file(), "{a\n*.{b,c}\n\\{d\n[]{}]e\n[!{]f\n").unwrap();
+        let cases = [
+            ("{a", true),
+            ("a", false),
+            ("x.{b,c}", true),
+            ("x.b", false),
+            ("{d", true),
+            ("{e", true),
+            ("]e", true),
+            ("xe", false),
+            ("xf", true),
+            ("{f", false),
+        ];
+        for (name, out) in cases {
+            let wanted = if out { Said::Out } else { Said::Nothing };
+            assert_eq!(place.says(name, now), Some(wanted), "{name}");
         }
     }
 

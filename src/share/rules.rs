@@ -7,7 +7,7 @@
 use super::beneath::Beneath;
 use super::meta::Meta;
 use super::mounts::Mounts;
-use super::patterns::{IGNORE_FILE, IgnoreFiles, Patterns, Said};
+use super::patterns::{IGNORE_FILE, IgnoreFiles, Patterns, Said, without_alternates};
 use super::place::locate;
 use super::stores::{FileId, is_store};
 use crate::path::DrivePath;
@@ -73,18 +73,18 @@ impl Rules {
         cross_mounts: bool,
         store: Option<FileId>,
     ) -> Result<Self, String> {
-        let mut builder = GitignoreBuilder::new(folder);
-        for pattern in exclude {
-            builder.add_line(None, pattern).map_err(|error| error.to_string())?;
-        }
-        let excluded = builder.build().map_err(|error| error.to_string())?;
+        let excluded = excluded(folder, exclude)?;
         let ignore_files = Some(IgnoreFiles::default());
         Ok(Self { folder: folder.to_path_buf(), excluded, ignore_files, cross_mounts, store })
     }
 
-    /// Everything in `folder` that its `.hdriveignore`s do not leave out, but for stores.
-    pub fn of_put(folder: &Path) -> Self {
-        Self { ignore_files: Some(IgnoreFiles::default()), ..Self::all(folder) }
+    /// Everything in `folder` that neither its `.hdriveignore`s nor these patterns leave out, but for stores.
+    ///
+    /// # Errors
+    /// As [`Self::of_share`].
+    pub fn of_put(folder: &Path, exclude: &[String]) -> Result<Self, String> {
+        let excluded = excluded(folder, exclude)?;
+        Ok(Self { excluded, ignore_files: Some(IgnoreFiles::default()), ..Self::all(folder) })
     }
 
     /// The rules as the folder has them now.
@@ -111,6 +111,16 @@ impl Rules {
     pub fn ignore_files(&self) -> Option<&IgnoreFiles> {
         self.ignore_files.as_ref()
     }
+}
+
+/// The patterns of `--exclude`.
+fn excluded(folder: &Path, patterns: &[String]) -> Result<Gitignore, String> {
+    let mut builder = GitignoreBuilder::new(folder);
+    for pattern in patterns {
+        let added = builder.add_line(None, &without_alternates(pattern));
+        added.map_err(|error| error.to_string())?;
+    }
+    builder.build().map_err(|error| error.to_string())
 }
 
 /// Rules for one look at the folder; files with patterns are read once.
@@ -266,7 +276,7 @@ mod tests {
             assert_eq!(shared(&rules, name), wanted, "{name}");
         }
         assert!(shared(&Rules::all(dir.path()), "x.log"));
-        assert!(Rules::of_share(dir.path(), &["a{b".into()], false, None).is_err());
+        assert!(Rules::of_share(dir.path(), &["[z-a]".into()], false, None).is_err());
     }
 
     #[test]

@@ -311,10 +311,36 @@ fn a_full_disk_at_the_first_start_and_later() {
         let read = on(&["cat", "notes/file"]);
         assert_eq!(read.code, 0, "killed: {kill}: {}", read.stderr);
         assert!(read.stdout == pattern(3, 300_000));
+        // What the drive has already would need no room.
+        fs::write(&file, pattern(4 + u32::from(kill), 300_000)).unwrap();
         let refused = on(&["put", "notes/more", text(&file)]);
         assert!(refused.stderr.contains("no space left"), "{}", refused.stderr);
         fs::remove_file(&filler).unwrap();
         let done = on(&["put", "notes/more", text(&file)]);
         assert_eq!(done.code, 0, "killed: {kill}: {}", done.stderr);
     }
+}
+
+#[test]
+fn of_a_drive_with_two_histories_nobody_reads_the_newest() {
+    let lab = Lab::new();
+    let key = create(&lab, "notes");
+    assert_eq!(put(&lab, &key, "a", &[]).code, 0);
+    copy(&lab.path("alice"), &lab.path("twin"));
+    assert_eq!(put(&lab, &key, "b", &["--trust-store"]).code, 0);
+    let file = lab.path("file-to-put");
+    fs::write(&file, "other").unwrap();
+    let target = format!("{key}/c");
+    let done = lab.run("twin", &["put", &target, text(&file), "--trust-store"]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let serving = [owner(&lab, "alice", &["seed", &key]), owner(&lab, "twin", &["seed", &key])];
+    let mut reader = owner(&lab, "bob", &["seed", &key]);
+    let told = reader.told("two different histories");
+    assert!(told.starts_with(&format!("warning: drive {key}: ")), "{told}");
+    for command in ["ls", "info", "log"] {
+        let done = lab.run("bob", &[command, &key]);
+        assert_eq!(done.code, 1, "{command}: {}", done.text());
+        assert!(done.stderr.contains("two different histories"), "{}", done.stderr);
+    }
+    serving.into_iter().chain([reader]).for_each(stop);
 }

@@ -49,6 +49,13 @@ fn a_seeder_without_the_key_serves_all_of_it() {
     // Who holds it cannot read it without the key, and can with it.
     let ls = lab.run("bob", &["ls", &key]);
     assert!(ls.code == 1 && ls.stderr.contains("pass --encryption-key"), "{}", ls.stderr);
+    // Nor can it tell what could be freed.
+    let gc = lab.run("bob", &["gc", &key]);
+    assert!(gc.code == 1 && gc.stderr.contains("pass --encryption-key"), "{}", gc.stderr);
+    let gc = lab.run("bob", &["gc", &key, "--encryption-key", WRONG]);
+    assert!(gc.code == 1 && gc.stderr.contains("not this drive's"), "{}", gc.stderr);
+    let gc = lab.run("bob", &["gc", &key, "--encryption-key", KEY]);
+    assert_eq!(gc.code, 0, "{}", gc.stderr);
     assert_eq!(lab.run("bob", &["ls", &key, "--encryption-key", KEY]).text(), "a\nb\n");
 }
 
@@ -76,12 +83,12 @@ fn a_seeder_takes_the_key_and_a_wrong_one_ends_it() {
 fn keys_are_looked_at_before_the_first_drive_is_held() {
     let lab = Lab::new();
     let key = create(&lab, "mine", &[]);
-    for (args, words) in [
-        (["seed", &key, "nonsense"], "nonsense"),
-        (["seed", &key, "mine/folder"], "held as a whole"),
+    for (args, code, words) in [
+        (["seed", &key, "nonsense"], 3, "nonsense"),
+        (["seed", &key, "mine/folder"], 2, "held as a whole"),
     ] {
         let done = lab.run("alice", &args);
-        assert_eq!((done.code, done.text().as_str()), (2, ""), "{}", done.stderr);
+        assert_eq!((done.code, done.text().as_str()), (code, ""), "{}", done.stderr);
         assert!(done.stderr.contains(words), "{}", done.stderr);
     }
 }

@@ -27,7 +27,7 @@ fn a_key_that_does_not_parse_is_told_with_what_is_accepted() {
     refused(&lab, 2, &["ls", &bad], &["character 64 of the key is 'g'", "0-9 and a-f"]);
     let wanted =
         ["this has 7", "52 z-base-32 or 64 hex", "neither a drive of this store nor a key"];
-    refused(&lab, 2, &["info", "unknown"], &wanted);
+    refused(&lab, 3, &["info", "unknown"], &wanted);
     refused(&lab, 2, &["mount", "pear://x", "/nonexistent"], &["pear://"]);
     refused(&lab, 2, &["cat", &format!("{NOBODYS}/../x")], &["'../x'"]);
     let secret = ["ls", NOBODYS, "--encryption-key", "short"];
@@ -58,7 +58,7 @@ fn values_that_make_no_sense_are_told() {
 #[test]
 fn an_empty_variable_is_as_none() {
     let lab = Lab::new();
-    let mut command = lab.command("alice", &["create", "x"]);
+    let mut command = lab.command("alice", &["create", "--quiet", "x"]);
     command
         .env("HDRIVE_BOOTSTRAP", "")
         .env("HDRIVE_STORE", "")
@@ -121,6 +121,79 @@ fn a_download_does_not_take_the_place_of_a_device() {
     assert_eq!(lab.run("alice", &["put", "mine", text(&file)]).code, 0);
     refused(&lab, 1, &["get", "mine/file", text(&pipe)], &[text(&pipe), "hdrive cat"]);
     assert!(!fs::symlink_metadata(&pipe).unwrap().is_file());
+    // Nor that of a link to one, were it never so much wished.
+    let link = lab.path("link");
+    std::os::unix::fs::symlink(&pipe, &link).unwrap();
+    let stdout = lab.path("stdout");
+    std::os::unix::fs::symlink("/dev/stdout", &stdout).unwrap();
+    // It is not wished of those of the machine: if it were done, they would be gone.
+    for (to, more) in [
+        (text(&link), &[][..]),
+        (text(&link), &["--force"]),
+        (text(&stdout), &[]),
+        (text(&stdout), &["--force"]),
+        ("/dev/stdout", &[]),
+        ("/proc/self/fd/2", &[]),
+    ] {
+        let args = [&["get", "mine/file", to][..], more].concat();
+        refused(&lab, 1, &args, &[to, "is no place for a file", "hdrive cat"]);
+        assert!(fs::symlink_metadata(to).unwrap().is_symlink());
+    }
+}
+
+#[test]
+fn words_are_those_of_people() {
+    let lab = Lab::new();
+    let at = lab.folder("mnt");
+    assert_eq!(lab.run("alice", &["create", "--quiet", "mine"]).code, 0);
+    let secret = ["ls", NOBODYS, "--encryption-key", "abc"];
+    let done = lab.run("alice", &secret);
+    assert!(!done.stderr.contains("link"), "{}", done.stderr);
+    refused(&lab, 3, &["ls", text(&at)], &["no drive of this store"]);
+    let long = format!("{}d", "9".repeat(30));
+    for (args, words) in [
+        (&["mount", "--at", "0", "mine", text(&at)][..], "the first version is 1"),
+        (&["mount", "--read-timeout", "0", "mine", text(&at)], "waited for"),
+        (&["mount", "--cache-memory", "0", "mine", text(&at)], "fit into it"),
+        (&["gc", "--keep", &long], "too long a time"),
+        (&["share", "--daemon", "--dry-run", text(&at)], "--daemon"),
+    ] {
+        let done = lab.run("alice", args);
+        assert_eq!(done.code, 2, "{args:?}: {}", done.stderr);
+        assert!(done.stderr.contains(words), "{args:?}: {}", done.stderr);
+    }
+    for args in [&["help"][..], &["help", "share"]] {
+        let done = lab.run("alice", args);
+        assert_eq!(done.code, 0, "{args:?}: {}", done.stderr);
+        assert!(done.text().contains("Usage: hdrive"), "{args:?}");
+    }
+    let done = lab.run("alice", &["nosuch", "share"]);
+    assert!(done.code == 2 && done.stderr.contains("Usage: hdrive "), "{}", done.stderr);
+    // An answer is one, also where there is nothing to free.
+    assert_eq!(lab.run("alice", &["gc", "--json"]).text(), "{\"freed\":0,\"dryRun\":false}\n");
+}
+
+#[test]
+fn a_drive_that_is_named_twice_is_held_once() {
+    let lab = Lab::new();
+    let key = lab.run("alice", &["create", "--quiet", "mine"]).text();
+    let key = key.trim().strip_prefix("key: ").unwrap();
+    let file = lab.path("file");
+    fs::write(&file, "x").unwrap();
+    assert_eq!(lab.run("alice", &["put", "mine/a", text(&file)]).code, 0);
+    let daemon = lab.run("alice", &["seed", "--daemon", key, key, "mine"]);
+    assert_eq!(daemon.text(), format!("key: {key}\nkey: {key}\n"), "{}", daemon.stderr);
+    let pid: i32 = fs::read_to_string(lab.path("alice/lock")).unwrap().trim().parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGINT).unwrap();
+    let gone = || (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(());
+    eventually("the end of the daemon", Duration::from_secs(20), gone);
+    let mut seed = lab.spawn("alice", &["seed", key, key]);
+    seed.line("complete: ");
+    assert_eq!(lab.run("alice", &["ls", key]).code, 0);
+    std::thread::sleep(Duration::from_millis(500));
+    seed.signal(nix::sys::signal::SIGINT);
+    seed.wait(Duration::from_secs(20));
+    assert_eq!(seed.rest(), Vec::<String>::new());
 }
 
 #[test]

@@ -41,6 +41,7 @@ mod puts;
 mod sharing;
 mod space;
 mod store;
+mod targets;
 mod users;
 mod versions;
 mod words;

@@ -459,3 +459,58 @@ fn a_put_that_was_begun_before_the_drive_was_shared_changes_nothing() {
     assert!(said.contains("follows the folder"), "{said}");
     assert!(!list(&lab).contains("half"), "{}", list(&lab));
 }
+
+/// As `share` does it.
+#[test]
+fn what_no_drive_can_hold_is_left_out_of_a_folder_and_told() {
+    let lab = drive();
+    let folder = lab.folder("folder");
+    fs::write(folder.join("file"), "content").unwrap();
+    fs::write(folder.join("x.log"), "left out").unwrap();
+    let pipe = folder.join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(folder.join("socket")).unwrap();
+    fs::copy(lab.path("alice/store.redb"), folder.join("just a copy")).unwrap();
+    let copied = lab.folder("folder/of stores/one");
+    fs::copy(lab.path("alice/store.redb"), copied.join("store.redb")).unwrap();
+    let done = lab.run("alice", &["put", "mine", text(&folder), "--exclude", "*.log"]);
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    assert_eq!(list(&lab), "file\nof stores/\n");
+    for left in ["pipe", "socket", "just a copy", "of stores/one"] {
+        let told = format!("warning: left out: {}: ", folder.join(left).display());
+        assert!(done.stderr.contains(&told), "no '{told}' in {}", done.stderr);
+    }
+    assert!(done.stderr.contains("error: 4 files left out"), "{}", done.stderr);
+    // What was meant by name is no success without it.
+    let before = list(&lab);
+    for alone in [pipe, folder.join("just a copy"), copied] {
+        let done = lab.run("alice", &["put", "mine/alone", text(&alone)]);
+        assert_eq!((done.code, list(&lab)), (1, before.clone()), "{}", done.stderr);
+    }
+    let file = folder.join("file");
+    for args in [["put", "mine/x", "-"], ["put", "mine/x", text(&file)]] {
+        let args = [&args[..], &["--exclude", "x"]].concat();
+        assert_eq!(lab.run("alice", &args).code, 2, "{args:?}");
+    }
+}
+
+#[test]
+fn standard_input_that_is_closed_is_no_empty_file() {
+    let lab = drive();
+    let file = lab.path("file");
+    fs::write(&file, "content").unwrap();
+    assert_eq!(lab.run("alice", &["put", "mine/a", text(&file)]).code, 0);
+    let shell = |script: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh"]).arg(env!("CARGO_BIN_EXE_hdrive"));
+        command.env("HDRIVE_STORE", lab.path("alice")).env("HDRIVE_BOOTSTRAP", NOWHERE);
+        run(command)
+    };
+    let done = shell("\"$1\" put mine/a - <&-");
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    assert!(done.stderr.contains("standard input is closed"), "{}", done.stderr);
+    assert_eq!(lab.run("alice", &["cat", "mine/a"]).text(), "content");
+    let done = shell("\"$1\" put mine/a - </dev/null");
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert_eq!(lab.run("alice", &["cat", "mine/a"]).text(), "");
+}

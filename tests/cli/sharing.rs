@@ -119,3 +119,22 @@ fn a_share_takes_no_name_that_means_something_else() {
         assert!(done.stderr.contains("name"), "{name:?}: {}", done.stderr);
     }
 }
+
+/// What a dry run tells is what is shared.
+#[test]
+fn a_dry_run_tells_what_the_share_does() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    assert_eq!(lab.run("bob", &["create", "--quiet", "x"]).code, 0);
+    for name in ["a", "b"] {
+        fs::write(folder.join(name), "12345").unwrap();
+    }
+    fs::copy(lab.path("bob/store.redb"), folder.join("a copy")).unwrap();
+    let dry = lab.run("alice", &["share", "--dry-run", text(&folder)]);
+    assert_eq!(dry.text(), "a\nb\nwould share: 2 files, 10 bytes\n", "{}", dry.stderr);
+    assert!(dry.stderr.contains("left out: ") && dry.stderr.contains("a copy"), "{}", dry.stderr);
+    let mut share = lab.spawn("alice", &["share", text(&folder)]);
+    let key = share.line("key: ");
+    assert_eq!(share.line("shared: "), "2 files, 10 bytes");
+    assert_eq!(lab.run("alice", &["ls", &key]).text(), "a\nb\n");
+}

@@ -219,7 +219,7 @@ fn a_forgotten_drive_is_gone_and_its_key_does_not_come_back() {
     assert_eq!((done.code, done.text()), (0, format!("forgotten: {key}\n")), "{}", done.stderr);
     assert!(done.stderr.contains("nobody can change this drive"), "{}", done.stderr);
     assert!(space(&lab.path("alice")) < 100_000);
-    assert_eq!(lab.run("alice", &["forget", "photos", "--yes"]).code, 2, "no such name");
+    assert_eq!(lab.run("alice", &["forget", "photos", "--yes"]).code, 3, "no such name");
     assert_eq!(lab.run("alice", &["forget", &key, "--yes"]).code, 3);
 
     // A drive of the same name is another one: readers of the first would find its log cut.

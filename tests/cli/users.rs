@@ -94,3 +94,15 @@ fn without_the_helper_its_package_is_named() {
     assert!(done.stderr.contains("fusermount3 was not found"), "{}", done.stderr);
     assert!(done.stderr.contains("fuse3"), "{}", done.stderr);
 }
+
+#[test]
+fn the_mount_of_another_user_stays_and_that_is_told() {
+    let Some((lab, program)) = lab_for_nobody() else { return };
+    if !fuse_available() {
+        return;
+    }
+    let mount = lab.mount_alone("bob", NOBODYS, &["--allow-other"]);
+    let done = run(as_nobody(&lab, &program, "true", &["umount", text(&mount.at)]));
+    assert_eq!(done.code, 5, "{}", done.stderr);
+    assert!(done.stderr.contains("only the user who mounted it"), "{}", done.stderr);
+}

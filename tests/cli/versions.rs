@@ -124,3 +124,16 @@ fn a_version_of_the_future_of_one_s_own_drive_is_the_nearest_at_once() {
     assert!(done.stderr.contains("there is no version 99: the nearest"), "{}", done.stderr);
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
+
+#[test]
+fn a_version_of_a_drive_that_is_empty_is_told_to_be_missing() {
+    let lab = Lab::new();
+    let key = lab.run("alice", &["create", "mine"]).text();
+    let key = key.trim_start_matches("key:").trim();
+    let ls = lab.run("alice", &["ls", &format!("pear://0.1.{key}")]);
+    assert!(ls.code == 0 && ls.stderr.contains("there is no version 1"), "{}", ls.stderr);
+    if fuse_available() {
+        let mut mount = lab.mount_alone("alice", "mine", &["--at", "1"]);
+        assert!(mount.process.errors().contains("version 1 is not here yet"));
+    }
+}

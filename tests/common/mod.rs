@@ -236,6 +236,11 @@ impl Hdrive {
         eventually("the end of hdrive", limit, || self.child.try_wait().unwrap())
     }
 
+    /// The lines of stdout that nobody looked at.
+    pub fn rest(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.stdout.next(Duration::from_secs(1)).ok()).collect()
+    }
+
     /// Waits for a line on stderr that holds `text`; tells that line.
     pub fn told(&mut self, text: &str) -> String {
         let give_up = Instant::now() + PATIENCE;

@@ -49,7 +49,7 @@ pub fn look(item: &Item) -> Result<There> {
     };
     refuse_device(&item.to, &meta)?;
     if meta.is_dir() {
-        let text = format!("{} is a folder: move it away first", item.to.display());
+        let text = format!("{} is a folder{AWAY}", item.to.display());
         return Err(Failure::new(Exit::Failed, text));
     }
     Ok(match meta.is_file() {
@@ -60,9 +60,21 @@ pub fn look(item: &Item) -> Result<There> {
     })
 }
 
-/// A pipe, a socket or a device is not replaced by a file.
+/// Whether the folder of `to` is that of the devices, or of a process.
+fn is_among_devices(to: &Path) -> bool {
+    let folder = to.parent().and_then(|folder| folder.canonicalize().ok());
+    folder.is_some_and(|folder| folder == Path::new("/dev") || folder.starts_with("/proc"))
+}
+
+/// A pipe, a socket or a device, or a link to one, is not replaced by a file.
 fn refuse_device(to: &Path, meta: &fs::Metadata) -> Result {
-    if meta.is_file() || meta.is_dir() || meta.is_symlink() {
+    let is_plain = |meta: &fs::Metadata| meta.is_file() || meta.is_dir();
+    let is_device = match meta.is_symlink() {
+        // Also one that leads to a file just now, as /dev/stdout may: it is of a process, and not to be replaced.
+        true => is_among_devices(to) || fs::metadata(to).is_ok_and(|leads| !is_plain(&leads)),
+        false => !is_plain(meta),
+    };
+    if !is_device {
         return Ok(());
     }
     let to = to.display();
@@ -71,8 +83,31 @@ fn refuse_device(to: &Path, meta: &fs::Metadata) -> Result {
 }
 
 pub fn differs(to: &Path, why: &str) -> Failure {
-    let text = format!("{} is there already and {why}: pass --force to replace it", to.display());
+    let text = format!("{} is there already and {why}{REPLACE}", to.display());
     Failure::new(Exit::Failed, text)
+}
+
+/// What helps where something else is in the place, with and without the wish to replace it.
+const REPLACE: &str = ": pass --force to replace it";
+const AWAY: &str = ": move it away first";
+
+/// What may help against a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Help {
+    Again,
+    Force,
+    /// The failure itself says.
+    Told,
+}
+
+impl Help {
+    pub fn against(failure: &Failure) -> Self {
+        match &failure.text {
+            text if text.ends_with(REPLACE) => Self::Force,
+            text if text.ends_with(AWAY) => Self::Told,
+            _ => Self::Again,
+        }
+    }
 }
 
 /// An error of a local file.
@@ -166,7 +201,7 @@ pub fn link(target: &str, to: &Path, replace: bool) -> Result {
     }
     refuse_device(to, &meta)?;
     if meta.is_dir() {
-        let text = format!("{} is a folder: move it away first", to.display());
+        let text = format!("{} is a folder{AWAY}", to.display());
         return Err(Failure::new(Exit::Failed, text));
     }
     if !replace {
@@ -181,7 +216,7 @@ pub fn link(target: &str, to: &Path, replace: bool) -> Result {
 pub fn refuse_link(folder: &Path) -> Result {
     if fs::symlink_metadata(folder).is_ok_and(|meta| !meta.is_dir()) {
         let folder = folder.display();
-        let text = format!("{folder} is no folder but a file or a link: move it away first");
+        let text = format!("{folder} is no folder but a file or a link{AWAY}");
         return Err(Failure::new(Exit::Failed, text));
     }
     Ok(())

@@ -5,14 +5,28 @@ use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Fail, Failure, Result};
 use crate::cli::words::count;
 use crate::path::DrivePath;
+use crate::share::content::SECRET;
 use crate::share::import::is_below;
+use crate::share::place::locate;
 use crate::share::rules::Rules;
-use crate::share::scan::{LocalKind, scan_by};
+use crate::share::scan::{LocalKind, Scan, scan_by};
+use crate::share::stores::is_store_database;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Enough of a file to tell whether it may be the database of a store.
+const HEAD: u64 = 64;
 
 pub(super) async fn tell_only(rules: &Rules, cx: &Context) -> Result {
     let folder = rules.folder().to_path_buf();
     let rules = rules.clone();
-    let scan = tokio::task::spawn_blocking(move || scan_by(&rules, &DrivePath::root()));
+    let scan = tokio::task::spawn_blocking(move || {
+        let mut scan = scan_by(&rules, &DrivePath::root());
+        leave_unreadable(&rules, &mut scan);
+        scan
+    });
     let mut scan = scan.await.or_exit(Exit::Failed)?;
     if let Some(why) = scan.blind {
         return Err(Failure::new(Exit::Failed, format_args!("{}: {why}", folder.display())));
@@ -51,4 +65,30 @@ pub(super) async fn tell_only(rules: &Rules, cx: &Context) -> Result {
         cx.out.note(private_line(private as u64, &example.path, ["would be"; 2]));
     }
     Ok(())
+}
+
+/// Leaves out what only shows to be no file for a drive when it is read, as an import does.
+fn leave_unreadable(rules: &Rules, scan: &mut Scan) {
+    let mut skipped = Vec::new();
+    scan.found.retain(|local| {
+        let LocalKind::File { .. } = local.kind else { return true };
+        let at = locate(rules.folder(), &local.path);
+        let why = match begins(&at) {
+            Ok((head, file)) if is_store_database(&head, &file) => SECRET.to_string(),
+            Ok(_) => return true,
+            Err(error) => error.to_string(),
+        };
+        skipped.push((at, why));
+        false
+    });
+    scan.skipped.extend(skipped);
+}
+
+/// An opened file, and what it begins with.
+fn begins(at: &Path) -> io::Result<(Vec<u8>, File)> {
+    let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW;
+    let file = File::options().read(true).custom_flags(flags).open(at)?;
+    let mut head = Vec::new();
+    (&file).take(HEAD).read_to_end(&mut head)?;
+    Ok((head, file))
 }

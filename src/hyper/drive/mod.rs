@@ -34,7 +34,7 @@ pub use keys::BlobsCore;
 pub use live::{LiveDrive, LiveError};
 pub use named::Named;
 pub use past::Past;
-pub use secret::fix_key;
+pub use secret::{check_readable, fix_key};
 
 use super::bee::{Bee, BeeError, Metadata};
 use super::blobs::{BlobError, Blobs};

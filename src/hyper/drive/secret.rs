@@ -51,6 +51,19 @@ pub fn offer_key(store: &Store, db: &CoreHandle, key: Option<[u8; 32]>) -> Resul
     Ok(store.say_secrecy(db, Secrecy::Known(key))?)
 }
 
+/// Whether what is here of a drive can be read, with `key` if that is given.
+///
+/// # Errors
+/// [`LiveError::Encrypted`] without its key, [`LiveError::EncryptionKey`] with another.
+pub fn check_readable(
+    store: &Store,
+    db: &CoreHandle,
+    key: Option<[u8; 32]>,
+) -> Result<(), LiveError> {
+    offer_key(store, db, key)?;
+    settle(store, db, &[])
+}
+
 /// Finds out what the drive is read with once its block 0 is here: as it is, with what is known, or with one of
 /// the keys that were offered.
 pub(super) fn settle(

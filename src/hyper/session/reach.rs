@@ -24,6 +24,8 @@ pub struct Reach {
     /// A peer that knows the core has said that nothing is in it, and none has said otherwise. Somebody who knows
     /// no more than the key does not count.
     pub empty: bool,
+    /// Peers have other blocks than we, signed by the same writer.
+    pub two_histories: bool,
 }
 
 impl CoreHandle {

@@ -22,7 +22,7 @@ pub struct CoreFiles {
 impl CoreFiles {
     pub(super) fn new(medium: &dyn Medium, core: &DiscoveryKey) -> Self {
         let file = |kind, what| StoredFile {
-            name: format!("the file of {what} {} of the store", short(&core.0)),
+            name: format!("a file of the store ({what} of {})", short(&core.0)),
             raw: medium.file(core, kind),
             unsynced: Mutex::default(),
         };
