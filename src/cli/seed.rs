@@ -15,7 +15,7 @@ use crate::hyper::source::{BlockSource, SourceError};
 use crate::key::{CoreKey, Topic};
 use crate::node::DriveUse;
 use crate::path::DrivePath;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -46,13 +46,13 @@ pub async fn run(args: Seed, cx: Context) -> Result {
     let mut drives = JoinSet::new();
     let fetching = Arc::new(Fetching::default());
     let mut keys = Vec::new();
-    let mut begun = HashSet::new();
     for (text, target) in targets {
         if !cx.background {
             cx.out.once(|out| out.pair("key", target.key));
         }
-        // By its name and by its key.
-        if !begun.insert(target.key) {
+        // Named by its name and by its key.
+        if let Some(begun) = keys.iter().find(|(key, _)| *key == target.key).cloned() {
+            keys.push(begun);
             continue;
         }
         let drive = cx.node.drive(target.key, secret, None, true).await?;
