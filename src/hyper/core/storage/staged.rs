@@ -356,9 +356,16 @@ mod tests {
 
     #[test]
     fn four_times_the_cores_take_about_four_times_as_long() {
-        let best = |count| (0..3).map(|_| open_cores(count)).min().unwrap();
-        let (few, many) = (best(2_000), best(8_000));
-        println!("2,000 cores: {few:?}, 8,000 cores: {many:?}");
-        assert!(many < 9 * few, "{few:?} and {many:?}");
+        let (mut few, mut many) = (Duration::MAX, Duration::MAX);
+        // Whatever else the machine does makes one of them slower now and then.
+        for _ in 0..8 {
+            few = few.min(open_cores(2_000));
+            many = many.min(open_cores(8_000));
+            println!("2,000 cores: {few:?}, 8,000 cores: {many:?}");
+            if many < 9 * few {
+                return;
+            }
+        }
+        panic!("{few:?} and {many:?}");
     }
 }
