@@ -9,8 +9,9 @@
 //! change is decided in the swarm.
 
 use super::SocketId;
+use super::conn_id::ConnId;
 use super::hyperdht::ConnectId;
-use super::room::Offered;
+use super::offered::Offered;
 use super::secret_stream::frame::{FRAME_COST, FrameError, Opener, Sealer};
 use super::udx::Sink;
 use crate::key::PublicKey;
@@ -19,19 +20,6 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
-
-/// Names a connection for the life of the process.
-///
-/// The low half is the number of its UDX stream, so that no second table is needed; the high half
-/// counts up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnId(pub u64);
-
-impl ConnId {
-    pub(super) fn stream(self) -> u32 {
-        self.0 as u32
-    }
-}
 
 /// Silence on our side after which an empty frame is sent. The peer's UDX acknowledges it, or the
 /// stream times out: that is how the dead are noticed.

@@ -1,7 +1,6 @@
 //! What the swarm is told at the start, and what it tells its owner.
 
-use super::connections::ConnId;
-use super::reachability::Reachability;
+use super::conn_id::ConnId;
 use super::secret_stream::frame::FrameError;
 use super::topic::TopicStatus;
 use super::udx;
@@ -114,6 +113,19 @@ pub struct ConnectionStatus {
     pub sent: u64,
     pub queued: usize,
     pub rtt: Option<Duration>,
+}
+
+/// The peers that were found under a joined topic, as far as they are remembered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reachability {
+    /// Connections that are open.
+    pub connected: usize,
+    /// Dials under way or queued.
+    pub dialling: usize,
+    /// Peers that were dialled in vain, last.
+    pub failed: usize,
+    /// Why the last of those could not be reached.
+    pub why: Option<String>,
 }
 
 /// What the driver did since it started.

@@ -15,6 +15,7 @@
 //!
 //! Source: hyperswarm/index.js
 
+mod conn_id;
 mod connections;
 pub mod dht_rpc;
 mod dial_queue;
@@ -22,6 +23,7 @@ pub mod driver;
 mod event;
 pub mod hyperdht;
 mod lifecycle;
+mod offered;
 mod peer_info;
 mod peers;
 mod reachability;
@@ -35,9 +37,10 @@ mod topic;
 mod topics;
 pub mod udx;
 
-pub use connections::ConnId;
-pub use event::{Closed, ConnectionStatus, Limits, SwarmConfig, SwarmEvent, SwarmStatus, Traffic};
-pub use reachability::Reachability;
+pub use conn_id::ConnId;
+pub use event::{
+    Closed, ConnectionStatus, Limits, Reachability, SwarmConfig, SwarmEvent, SwarmStatus, Traffic,
+};
 pub use topic::{JoinOptions, TopicStatus};
 
 use crate::codec::FrameBuf;

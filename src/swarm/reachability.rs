@@ -1,25 +1,13 @@
 //! How the peers of each topic stand: what a person wants to know who waits for the first of them.
 
 use super::connections::Connections;
+use super::event::Reachability;
 use super::peers::Peers;
 use super::topic::TopicStatus;
 use crate::key::Topic;
 use std::collections::BTreeMap;
 
-/// The peers that were found under a joined topic, as far as they are remembered.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reachability {
-    /// Connections that are open.
-    pub connected: usize,
-    /// Dials under way or queued.
-    pub dialling: usize,
-    /// Peers that were dialled in vain, last.
-    pub failed: usize,
-    /// Why the last of those could not be reached.
-    pub why: Option<String>,
-}
-
-/// The same for all of `topics`.
+/// Counts it for all of `topics`.
 pub fn of_topics(
     topics: &[TopicStatus],
     peers: &Peers,

@@ -10,7 +10,8 @@
 //!
 //! Within the first two those of the host with most places go first. Peers that were asked for by key stay.
 
-use super::connections::{ConnId, Connection};
+use super::conn_id::ConnId;
+use super::connections::Connection;
 use super::event::Closed;
 use super::{PeerInfo, Swarm};
 use crate::key::{PublicKey, Topic};
@@ -23,9 +24,6 @@ use std::time::{Duration, Instant};
 /// one address, while no single host can keep everybody else out.
 pub(super) const MAX_PER_HOST: usize = 64;
 
-/// The owner offers a connection without a use again and again, every 15 s. After a longer pause it had one.
-const OFFERS_END: Duration = Duration::from_secs(30);
-
 /// Without a message for so long a connection is idle: at least every few seconds somebody who reads asks for
 /// something, and gets it.
 const IDLE: Duration = Duration::from_secs(300);
@@ -33,23 +31,6 @@ const IDLE: Duration = Duration::from_secs(300);
 /// How long a peer that was found under a topic of ours may be connected without a use. Anybody can announce
 /// any key; the peer of a drive opens its channels at once.
 pub(super) const MAX_UNUSED: Duration = Duration::from_secs(120);
-
-/// When the owner first, and last, offered to end a connection since it was last of use.
-#[derive(Default)]
-pub struct Offered(Option<(Instant, Instant)>);
-
-impl Offered {
-    /// One more offer. Answers how long the connection has been of no use.
-    fn again(&mut self, now: Instant) -> Duration {
-        let first = self.0.filter(|(_, last)| now < *last + OFFERS_END).map_or(now, |(at, _)| at);
-        self.0 = Some((first, now));
-        now - first
-    }
-
-    fn is_recent(&self, now: Instant) -> bool {
-        self.0.is_some_and(|(_, last)| now < last + OFFERS_END)
-    }
-}
 
 impl Connection {
     /// Whether the peer has said something, and the owner has not found since that it has no use for it.
