@@ -1,13 +1,19 @@
-//! What may be sent to an address that has not shown that our peer is there.
+//! What may be sent to an address that has not shown that our peer is there, and what the peer is asked there.
 //!
 //! Where a stream goes is often told by third parties, and the source of a datagram can be forged, also that of one with
-//! the right keys. Until the peer has answered a [`super::challenge`], only a few first bytes go out, and three times what came from there: whoever names a
-//! victim's address makes us send it hardly more than he could have sent himself. QUIC has the same rule (RFC 9000 §8.1).
+//! the right keys. Until the peer has answered a [`Challenge`] (`challenge.rs` puts it), only a few first bytes go out,
+//! and three times what came from there: whoever names a victim's address makes us send it hardly more than he could
+//! have sent himself. QUIC has the same rule (RFC 9000 §8.1).
 
-use super::challenge::Challenge;
+use rand::Rng;
+use rand::seq::index;
 
 /// Bytes that may be sent for each one received.
 const FACTOR: u64 = 3;
+
+/// Packets of a challenge, and how many of them are sent: 2.7 million choices.
+pub(super) const NUMBERS: usize = 24;
+pub(super) const SENT: usize = NUMBERS / 2;
 
 /// The account of one unproven path, bytes of UDP payload.
 #[derive(Debug, Clone, Copy)]
@@ -42,5 +48,24 @@ impl Allowance {
     /// Whether anything came from there.
     pub(super) fn is_answered(&self) -> bool {
         self.received > 0
+    }
+}
+
+/// What the peer is asked: which of the packets are sent, and the number of the first once they are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Challenge {
+    sent: u32,
+    pub(super) first: Option<u64>,
+}
+
+impl Challenge {
+    pub(super) fn new(rng: &mut impl Rng) -> Self {
+        let sent = index::sample(rng, NUMBERS, SENT).into_iter().fold(0, |all, i| all | 1 << i);
+        Self { sent, first: None }
+    }
+
+    /// The numbers from the first on, and whether each is sent.
+    pub(super) fn numbers(self, first: u64) -> impl Iterator<Item = (u64, bool)> {
+        (first..).take(NUMBERS).zip(0..).map(move |(seq, i)| (seq, self.sent >> i & 1 == 1))
     }
 }

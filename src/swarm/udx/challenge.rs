@@ -10,39 +10,16 @@
 //! more is to be sent than [`super::allowance`] lets pass unproven. What remains: who reads what goes to the address
 //! can answer for it; and of a million guesses, one in three is right.
 
+use super::allowance::{Challenge, NUMBERS, SENT};
 use super::packet::HEADER;
 use super::stream::Stream;
 use rand::Rng;
-use rand::seq::index;
-
-/// Packets of a challenge, and how many of them are sent: 2.7 million choices.
-pub(super) const NUMBERS: usize = 24;
-const SENT: usize = NUMBERS / 2;
 
 /// Bytes that it sends.
 const COST: u64 = (SENT * (HEADER + 1)) as u64;
 
 /// To be left besides, for the acknowledgements on the way.
 const SPARE: u64 = 2 * HEADER as u64;
-
-/// Which of the packets are sent, and the number of the first once they are.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Challenge {
-    sent: u32,
-    first: Option<u64>,
-}
-
-impl Challenge {
-    pub(super) fn new(rng: &mut impl Rng) -> Self {
-        let sent = index::sample(rng, NUMBERS, SENT).into_iter().fold(0, |all, i| all | 1 << i);
-        Self { sent, first: None }
-    }
-
-    /// The numbers from the first on, and whether each is sent.
-    fn numbers(self, first: u64) -> impl Iterator<Item = (u64, bool)> {
-        (first..).take(NUMBERS).zip(0..).map(move |(seq, i)| (seq, self.sent >> i & 1 == 1))
-    }
-}
 
 impl Stream {
     /// The peer has the keys. From now on it may be asked whether it is there.

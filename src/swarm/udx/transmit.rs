@@ -4,7 +4,7 @@
 //! one size, each with its own header, ready for one segmented send. Data carries the acknowledgement along; a separate
 //! one goes out only if there is no data to send or if there are gaps to report.
 
-use super::challenge::NUMBERS;
+use super::allowance::NUMBERS;
 use super::congestion::bbr::Phase;
 use super::packet::{HEADER, Header, flag};
 use super::sent::State;
