@@ -19,7 +19,7 @@
 //! | `seek.rs` | the same for bytes that are to be found |
 //! | `stir.rs` | how often what a peer says may make us look at all wishes |
 //! | `data.rs` | answers, and blocks that arrive |
-//! | `outcome.rs` | how a request of ours ends |
+//! | `outcome.rs`, `ending.rs` | how a request of ours ends, and what follows |
 //! | `refusal.rs` | why our core does not take an answer, and whose fault that is |
 //! | `unstored.rs`, `backoff.rs` | blocks that our storage does not take, and when it is tried again |
 //! | `serve.rs`, `upload.rs` | requests of others |
@@ -34,6 +34,7 @@
 mod backoff;
 mod connection;
 mod data;
+mod ending;
 mod fork;
 mod held;
 mod history;
