@@ -21,7 +21,6 @@ mod dispatch;
 mod event;
 pub mod handshake;
 mod handshake_allowance;
-mod holepuncher;
 mod known_relays;
 mod leave;
 mod ledger;
