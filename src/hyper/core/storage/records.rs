@@ -47,10 +47,6 @@ impl Records {
         self.put(&note_key(name), value.to_vec(), durability)
     }
 
-    pub fn remove_record(&self, name: &str) -> Result<()> {
-        self.delete(&note_key(name))
-    }
-
     /// The same as a part of a larger change: the value, or that it is gone.
     pub fn change(writes: &mut Writes, name: &str, value: Option<Vec<u8>>) {
         match value {
@@ -80,12 +76,6 @@ impl Records {
         writes.put(Table::Records, key, value);
         self.storage.commit(writes, &[], durability)
     }
-
-    fn delete(&self, key: &[u8]) -> Result<()> {
-        let mut writes = Writes::default();
-        writes.delete(Table::Records, key);
-        self.storage.commit(writes, &[], Durability::Durable)
-    }
 }
 
 fn note_key(name: &str) -> Vec<u8> {
@@ -114,7 +104,5 @@ mod tests {
         records.put_record("fs/x", b"1", Durability::Buffered).unwrap();
         assert_eq!(records.get_record("fs/x").unwrap(), Some(b"1".to_vec()));
         assert_eq!(records.records("fs/").unwrap(), vec![("fs/x".to_string(), b"1".to_vec())]);
-        records.remove_record("fs/x").unwrap();
-        assert_eq!(records.get_record("fs/x").unwrap(), None);
     }
 }
