@@ -238,7 +238,7 @@ impl Swarm {
         self.pump(now);
     }
 
-    /// Keeps a connection to `key`, whatever the topics.
+    /// Keeps a connection to `key`, whatever the topics. No command asks for it so far; one that is given a peer by key will.
     pub fn connect_peer(&mut self, key: PublicKey, now: Instant) {
         self.peers.join_explicit(key, now, &mut self.rng);
         self.pump(now);

@@ -71,16 +71,6 @@ impl NetworkHandle {
         self.push(Command::Leave(topic));
     }
 
-    /// See [`Swarm::connect_peer`].
-    pub fn connect_peer(&self, key: PublicKey) {
-        self.push(Command::ConnectPeer(key));
-    }
-
-    /// See [`Swarm::leave_peer`].
-    pub fn leave_peer(&self, key: PublicKey) {
-        self.push(Command::LeavePeer(key));
-    }
-
     /// Sends one message. Answers the bytes on their way for the connection, this one included: above a
     /// bound of your own wait for [`SwarmEvent::Queued`]. 0 if the connection is gone.
     pub fn send(&self, conn: ConnId, frame: FrameBuf) -> usize {

@@ -21,8 +21,6 @@ use tokio::sync::oneshot;
 pub enum Command {
     Join(Topic, JoinOptions),
     Leave(Topic),
-    ConnectPeer(PublicKey),
-    LeavePeer(PublicKey),
     Send(ConnId, FrameBuf),
     Consumed(ConnId, usize),
     Close(ConnId),

@@ -242,8 +242,6 @@ impl Driver {
             Command::Consumed(conn, bytes) => self.swarm.consumed(conn, bytes),
             Command::Join(topic, options) => self.swarm.join(topic, options, now),
             Command::Leave(topic) => self.swarm.leave(&topic, now),
-            Command::ConnectPeer(key) => self.swarm.connect_peer(key, now),
-            Command::LeavePeer(key) => self.swarm.leave_peer(&key, now),
             Command::Close(conn) => self.swarm.close(conn, now),
             Command::Release(conn) => self.swarm.release(conn, now),
             Command::Ban(key, until) => {
