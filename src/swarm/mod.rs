@@ -471,10 +471,7 @@ impl Swarm {
                 }
                 self.online = online;
             }
-            DhtEvent::Persistent { .. }
-            | DhtEvent::Unlistened { .. }
-            | DhtEvent::Value { .. }
-            | DhtEvent::Stored { .. } => {}
+            DhtEvent::Persistent { .. } | DhtEvent::Unlistened { .. } => {}
         }
     }
 }

@@ -148,12 +148,6 @@ impl HyperDht {
                 }
                 self.finish_topic(id);
             }
-            Owner::Value(id, _) => {
-                if let Some(value) = self.values.get_mut(&id) {
-                    value.on_answer(reply);
-                }
-                self.finish_value(id);
-            }
             Owner::Leave(id, step) => {
                 if let Some((leaving, _)) = self.leaving.get_mut(&id) {
                     leaving.on_answer(id, step, reply, &mut self.net, now);
@@ -174,11 +168,6 @@ impl HyperDht {
             Some(Owner::Topic(id, _)) => {
                 if let Some(topic) = self.topics.get_mut(&id) {
                     topic.on_reply(id, reply, &mut self.net, now);
-                }
-            }
-            Some(Owner::Value(id, _)) => {
-                if let Some(value) = self.values.get_mut(&id) {
-                    value.on_reply(reply);
                 }
             }
             _ => {}
@@ -204,12 +193,6 @@ impl HyperDht {
                     topic.on_query_done(closest);
                 }
                 self.finish_topic(id);
-            }
-            Some(Owner::Value(id, _)) => {
-                if let Some(value) = self.values.get_mut(&id) {
-                    value.on_query_done(id, &closest, &mut self.net, now);
-                }
-                self.finish_value(id);
             }
             Some(Owner::Leave(..)) | None => {}
         }
@@ -268,14 +251,6 @@ impl HyperDht {
         }
         let found = topic.found();
         self.net.events.push_back(DhtEvent::QueryDone { query: id, topic: name, found });
-    }
-
-    fn finish_value(&mut self, id: QueryId) {
-        if self.values.get(&id).is_some_and(super::ValueQuery::is_done)
-            && let Some(value) = self.values.remove(&id)
-        {
-            self.net.events.push_back(value.into_event(id));
-        }
     }
 }
 

@@ -152,17 +152,6 @@ pub enum DhtEvent {
     Unlistened {
         public_key: PublicKey,
     },
-    /// A value was looked for.
-    Value {
-        query: QueryId,
-        seq: u64,
-        value: Option<Vec<u8>>,
-    },
-    /// A value was put, at so many nodes.
-    Stored {
-        query: QueryId,
-        nodes: usize,
-    },
     /// A connection attempt has its keys and path.
     Outgoing {
         connect: ConnectId,

@@ -35,7 +35,6 @@ mod server;
 pub mod signatures;
 mod topics;
 mod value_store;
-mod values;
 
 #[cfg(test)]
 mod tests;
@@ -50,9 +49,9 @@ use blocked::Blocked;
 use connect::Connect;
 use known_relays::KnownRelays;
 use leave::Leaving;
-use messages::{MutableValue, PeerRecord, command};
+use messages::{PeerRecord, command};
 use net::{Net, Withdrawal};
-use owner::{Owner, TopicStep, ValueStep};
+use owner::{Owner, TopicStep};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngCore, SeedableRng};
@@ -63,7 +62,6 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Instant;
 use topics::{Aim, TopicQuery};
-use values::{Kind, ValueQuery};
 
 /// Keys whose relays are remembered, as many as in the reference.
 const MAX_REMEMBERED: usize = 512;
@@ -79,7 +77,6 @@ pub struct HyperDht {
     servers: BTreeMap<NodeId, Server>,
     connects: BTreeMap<ConnectId, Connect>,
     topics: BTreeMap<QueryId, TopicQuery>,
-    values: BTreeMap<QueryId, ValueQuery>,
     leaving: BTreeMap<u64, (Leaving, Option<PublicKey>)>,
     /// Nodes nearest to a topic at its last query.
     closest: lru::LruCache<NodeId, Vec<SocketAddrV4>>,
@@ -105,7 +102,6 @@ impl HyperDht {
             servers: BTreeMap::new(),
             connects: BTreeMap::new(),
             topics: BTreeMap::new(),
-            values: BTreeMap::new(),
             leaving: BTreeMap::new(),
             closest: lru::LruCache::new(bound(MAX_TOPICS)),
             blocked: Blocked::default(),
@@ -275,27 +271,6 @@ impl HyperDht {
         }
     }
 
-    /// Stores a value under its hash.
-    pub fn immutable_put(&mut self, value: Vec<u8>, now: Instant) -> QueryId {
-        let target = NodeId(hash::hash(&[&value]));
-        self.value_query(Kind::Immutable { put: Some(value) }, target, now)
-    }
-
-    pub fn immutable_get(&mut self, hash: [u8; 32], now: Instant) -> QueryId {
-        self.value_query(Kind::Immutable { put: None }, NodeId(hash), now)
-    }
-
-    /// Stores a signed value under its key, see [`signatures::sign_mutable`].
-    pub fn mutable_put(&mut self, key: PublicKey, value: MutableValue, now: Instant) -> QueryId {
-        let kind = Kind::Mutable { key, seq: value.seq, put: Some(value) };
-        self.value_query(kind, target_of(&key), now)
-    }
-
-    /// The newest value of a key that has at least sequence number `seq`.
-    pub fn mutable_get(&mut self, key: PublicKey, seq: u64, now: Instant) -> QueryId {
-        self.value_query(Kind::Mutable { key, seq, put: None }, target_of(&key), now)
-    }
-
     /// Renews all announcements of listening keys: the network changed.
     pub fn refresh(&mut self, now: Instant) {
         self.refresh_announcers(now);
@@ -366,15 +341,6 @@ impl HyperDht {
         let mut query = TopicQuery::new(target, aim, self.net.config.key_pair.clone());
         self.add_own_records(id, &mut query, now);
         self.topics.insert(id, query);
-        self.pump(now);
-        id
-    }
-
-    fn value_query(&mut self, kind: Kind, target: NodeId, now: Instant) -> QueryId {
-        let query = ValueQuery::new(kind, target);
-        let id = self.net.rpc.query(query.spec(), now);
-        self.net.own_query(id, Owner::Value(id, ValueStep::Look));
-        self.values.insert(id, query);
         self.pump(now);
         id
     }

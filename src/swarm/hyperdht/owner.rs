@@ -14,7 +14,6 @@ pub(super) enum Owner {
     Connect(ConnectId, ConnectStep),
     Topic(QueryId, TopicStep),
     Leave(u64, LeaveStep),
-    Value(QueryId, ValueStep),
 }
 
 /// What the announcer of a key asked for.
@@ -49,11 +48,4 @@ pub(super) enum TopicStep {
 pub(super) enum LeaveStep {
     Token,
     Unannounce,
-}
-
-/// What a put or get of a value asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ValueStep {
-    Look,
-    Put,
 }

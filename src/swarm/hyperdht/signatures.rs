@@ -68,7 +68,8 @@ fn mutable_signable(seq: u64, value: &[u8]) -> [u8; 64] {
     join(namespace(command::MUTABLE_PUT), hash::hash(&[&bytes]))
 }
 
-/// A mutable value, signed.
+/// A mutable value, signed. We keep those of others and have none of our own.
+#[cfg(test)]
 pub fn sign_mutable(seq: u64, value: Vec<u8>, key_pair: &KeyPair) -> MutableValue {
     let signature = key_pair.sign(&mutable_signable(seq, &value));
     MutableValue { seq, value, signature }

@@ -7,7 +7,9 @@ use crate::swarm::SocketId;
 use crate::swarm::dht_rpc::Request;
 use crate::swarm::dht_rpc::message::Message;
 use crate::swarm::hyperdht::handshake::Opening;
-use crate::swarm::hyperdht::messages::{Mode, NoisePayload, PeerHandshake, UdxInfo, command};
+use crate::swarm::hyperdht::messages::{
+    Mode, MutablePut, NoisePayload, PeerHandshake, UdxInfo, command, error,
+};
 use crate::swarm::hyperdht::signatures::sign_mutable;
 use crate::swarm::hyperdht::{Agreed, ConnectError, DhtConfig, DhtEvent};
 use std::net::SocketAddrV4;
@@ -269,31 +271,47 @@ fn a_blocked_key_and_our_own_get_no_answer() {
 }
 
 #[test]
-fn values_are_stored_and_found() {
+fn values_are_stored_with_a_token_and_found() {
     let mut sim = Sim::network(13, 12, 2);
-    sim.every_link(|link| link.loss = 0.05);
-    sim.dht_do(12, |dht, now| dht.immutable_put(b"hello".to_vec(), now));
-    let stored =
-        |e: &DhtEvent| if let DhtEvent::Stored { nodes, .. } = e { Some(*nodes) } else { None };
-    assert!(sim.wait(12, 30 * SECOND, stored).unwrap() >= 9);
-    sim.dht_do(13, |dht, now| dht.immutable_get(hash::hash(&[b"hello"]), now));
-    let value = |e: &DhtEvent| {
-        if let DhtEvent::Value { seq, value, .. } = e { Some((*seq, value.clone())) } else { None }
+    let (asker, now) = (host(900), sim.now);
+    let mut ask = |command, target: &NodeId, token, value: Option<Vec<u8>>| {
+        let request = Request {
+            tid: 7,
+            to: host(3),
+            id: None,
+            token,
+            internal: false,
+            command,
+            target: Some(*target),
+            value,
+        };
+        let dht = sim.dht(3);
+        dht.handle_datagram(SocketId::MAIN, asker, &request.encode(), now);
+        let sent = std::iter::from_fn(|| dht.poll_transmit()).find(|t| t.to == asker)?;
+        match Message::decode(&sent.bytes) {
+            Ok(Message::Response(response)) => Some(response),
+            other => panic!("{other:?}"),
+        }
     };
-    assert_eq!(sim.wait(13, 30 * SECOND, value), Some((0, Some(b"hello".to_vec()))));
-    sim.take_events(12);
-    sim.take_events(13);
-    let key = PublicKey(pair(12).public());
-    for seq in [1, 2] {
-        let signed = sign_mutable(seq, vec![seq as u8], &pair(12));
-        sim.dht_do(12, |dht, now| dht.mutable_put(key, signed, now));
-        sim.run(10 * SECOND);
+    let target = NodeId(hash::hash(&[b"hello"]));
+    let hello = Some(b"hello".to_vec());
+    let got = ask(command::IMMUTABLE_GET, &target, None, None).unwrap();
+    assert!(got.value.is_none() && got.token.is_some());
+    assert!(ask(command::IMMUTABLE_PUT, &target, None, hello.clone()).is_none(), "without a token");
+    assert_eq!(ask(command::IMMUTABLE_PUT, &target, got.token, hello.clone()).unwrap().error, 0);
+    assert_eq!(ask(command::IMMUTABLE_GET, &target, None, None).unwrap().value, hello);
+
+    let public_key = PublicKey(pair(12).public());
+    let target = NodeId(hash::hash(&[&public_key.0]));
+    let signed = |seq| sign_mutable(seq, vec![seq as u8], &pair(12));
+    for (seq, error) in [(1, 0), (2, 0), (1, error::SEQ_TOO_LOW)] {
+        let put = MutablePut { public_key, value: signed(seq) }.encode();
+        let answer = ask(command::MUTABLE_PUT, &target, got.token, Some(put)).unwrap();
+        assert_eq!(answer.error, error);
     }
-    sim.dht_do(13, |dht, now| dht.mutable_get(key, 0, now));
-    assert_eq!(sim.wait(13, 30 * SECOND, value), Some((2, Some(vec![2]))));
-    sim.take_events(13);
-    sim.dht_do(13, |dht, now| dht.mutable_get(key, 9, now));
-    assert_eq!(sim.wait(13, 30 * SECOND, value), Some((0, None)));
+    let newest = ask(command::MUTABLE_GET, &target, None, Some(vec![0])).unwrap();
+    assert_eq!(newest.value, Some(signed(2).encode()));
+    assert_eq!(ask(command::MUTABLE_GET, &target, None, Some(vec![9])).unwrap().value, None);
 }
 
 #[test]
