@@ -42,6 +42,7 @@ pub use event::{
     Closed, ConnectionStatus, Limits, Reachability, SwarmConfig, SwarmEvent, SwarmStatus, Traffic,
 };
 pub use topic::{JoinOptions, TopicStatus};
+pub use udx::Transmit;
 
 use crate::codec::FrameBuf;
 use crate::crypto::KeyPair;
@@ -70,18 +71,6 @@ impl SocketId {
 
 /// A dial that takes longer has got stuck: punching through the worst pair of NATs takes 35 s.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Where datagrams of one poll go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Transmit {
-    pub socket: SocketId,
-    pub to: SocketAddrV4,
-    /// The buffer holds several datagrams of this size, the last may be shorter.
-    pub segment_size: Option<usize>,
-    pub ttl: Option<u8>,
-    /// Routers, and the system, may take the datagram apart.
-    pub in_parts: bool,
-}
 
 /// The whole network of a process, as one machine.
 pub struct Swarm {
@@ -208,9 +197,7 @@ impl Swarm {
             let dht_rpc::Transmit { socket, to, ttl, .. } = transmit;
             return Some(Transmit { socket, to, segment_size: None, ttl, in_parts: false });
         }
-        let udx::Transmit { socket, to, segment_size, ttl, in_parts } =
-            self.udx.poll_transmit(now, buf, max_segments)?;
-        Some(Transmit { socket, to, segment_size, ttl, in_parts })
+        self.udx.poll_transmit(now, buf, max_segments)
     }
 
     /// The system refused a datagram of `size` bytes as too large for the way to `to`.
