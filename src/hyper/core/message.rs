@@ -7,7 +7,7 @@
 //! Source: hypercore/lib/messages.js
 
 use super::manifest::{Manifest, Prologue};
-use super::tree::Node;
+use super::node::Node;
 use bytes::Bytes;
 
 /// A part of a request: a node and how many levels of its path the asker lacks.

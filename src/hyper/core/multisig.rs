@@ -13,7 +13,7 @@
 
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
-use super::tree::{MAX_NODES, Node};
+use super::node::{MAX_NODES, Node};
 use crate::codec::{DecodeError, Put, Reader, Result};
 use crate::crypto::Signature;
 

@@ -7,10 +7,11 @@
 //!
 //! The roots' tree indexes follow from the length.
 
+use super::head::Head;
 use super::manifest::Manifest;
+use super::node::Node;
 use super::secrecy::Secrecy;
 use super::storage::{StorageError, Table};
-use super::tree::{Head, Node};
 use super::verifier::Verifier;
 use crate::codec::{DecodeError, Put, Reader, Result};
 use crate::crypto::KeyPair;

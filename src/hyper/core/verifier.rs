@@ -12,9 +12,11 @@
 
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
+use super::head::Head;
 use super::manifest::{Manifest, Prologue, Signer, caps};
 use super::multisig::{Multisig, Part};
-use super::tree::{Batch, Head, Node};
+use super::node::Node;
+use super::tree::batch::Batch;
 use crate::crypto::hash::namespace;
 use crate::crypto::sign::{self, KeyPair, Signature};
 use crate::hyper::flat_tree as flat;

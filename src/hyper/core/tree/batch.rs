@@ -2,9 +2,10 @@
 //!
 //! Source: hypercore/lib/merkle-tree.js:MerkleTreeBatch
 
-use super::{Head, Node};
 use crate::codec::MAX_INT;
 use crate::crypto::hash::Hash;
+use crate::hyper::core::head::Head;
+use crate::hyper::core::node::Node;
 use crate::hyper::flat_tree as flat;
 use std::collections::BTreeMap;
 

@@ -2,12 +2,13 @@
 //!
 //! Source: hypercore/lib/merkle-tree.js:verifyFullyRemote; hypercore/lib/core.js:checkConflict
 
+use super::Head;
 use super::batch::Batch;
 use super::verify::{VerifyError, grow, sign_off};
-use super::{Head, flat};
 use crate::crypto::Hash;
 use crate::hyper::core::message::Proof;
 use crate::hyper::core::verifier::Verifier;
+use crate::hyper::flat_tree as flat;
 
 /// Hashes of the roots of the first blocks of a tree. Each stands for all that is below it, sizes included.
 pub type Roots = Vec<Hash>;

@@ -13,7 +13,7 @@
 //!
 //! Source: hypercore/lib/merkle-tree.js
 
-mod batch;
+pub(super) mod batch;
 mod history;
 mod proof;
 mod reorg;
@@ -24,6 +24,8 @@ pub(crate) mod testing;
 mod tests;
 mod verify;
 
+pub use super::head::Head;
+pub use super::node::{MAX_NODES, Node};
 pub use batch::Batch;
 pub use history::{Roots, verify_history};
 pub use proof::{ProofError, make_proof};
@@ -34,74 +36,11 @@ pub use seek::{
 };
 pub use verify::{Verified, VerifyError, verify_proof};
 
-use crate::codec::{self, Put, Reader};
-use crate::crypto::hash::{self, Hash};
-use crate::hyper::flat_tree as flat;
 use std::io;
-
-/// The longest list of nodes any message has reason to carry: two for each level of the tallest tree. Longer
-/// ones are refused before anything is allocated or hashed.
-pub const MAX_NODES: usize = 2 * 53;
-
-/// One node of the tree: flat-tree index, byte length under it, hash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Node {
-    pub index: u64,
-    pub size: u64,
-    pub hash: Hash,
-}
-
-impl Node {
-    /// Bytes that an encoded node takes at least.
-    pub const MIN_ENCODED: usize = 34;
-
-    /// Appends index, size and hash as messages carry them.
-    pub fn put(&self, out: &mut impl Put) {
-        out.put_uint(self.index);
-        out.put_uint(self.size);
-        out.put(&self.hash);
-    }
-
-    pub fn decode(r: &mut Reader) -> codec::Result<Self> {
-        Ok(Self { index: r.uint()?, size: r.uint()?, hash: r.fixed()? })
-    }
-
-    /// The parent of two siblings, given in either order. `None` if their sizes do not add up to a size.
-    fn parent_of(a: &Node, b: &Node) -> Option<Node> {
-        let size = a.size.checked_add(b.size).filter(|&size| size <= codec::MAX_INT)?;
-        let (left, right) = if a.index < b.index { (a, b) } else { (b, a) };
-        let hash = hash::parent(size, &left.hash, &right.hash);
-        Some(Node { index: flat::parent(left.index), size, hash })
-    }
-}
 
 /// Where nodes of a tree are kept. `Ok(None)` means "not here", which a sparse reader has often.
 pub trait NodeSource {
-    fn node(&self, index: u64) -> std::io::Result<Option<Node>>;
-}
-
-/// The signed state of a tree: everything else hashes up to it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Head {
-    pub fork: u64,
-    /// Length in blocks, at most [`flat::MAX_LENGTH`]: no proof and no record gives a longer one.
-    pub length: u64,
-    /// Full roots, left to right.
-    pub roots: Vec<Node>,
-    /// As stored: 64 bytes or a multisignature record; empty for an empty tree.
-    pub signature: Vec<u8>,
-}
-
-impl Head {
-    /// Bytes stored in all blocks (encryption padding included).
-    pub fn byte_length(&self) -> u64 {
-        self.roots.iter().map(|root| root.size).sum()
-    }
-
-    /// The hash that is signed.
-    pub fn tree_hash(&self) -> Hash {
-        hash::tree(self.roots.iter().map(|root| (root.hash, root.index, root.size)))
-    }
+    fn node(&self, index: u64) -> io::Result<Option<Node>>;
 }
 
 /// A head and its nodes together; roots are answered from the head.

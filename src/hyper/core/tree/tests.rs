@@ -8,6 +8,7 @@ use super::testing::{
 };
 use super::*;
 use crate::codec::Reader;
+use crate::crypto::hash;
 use crate::hyper::core::manifest::{Manifest, Prologue};
 use crate::hyper::core::message::{
     BlockProof, HashProof, NodeRequest, Proof, Request, SeekProof, SeekRequest, UpgradeProof,

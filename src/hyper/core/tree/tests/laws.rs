@@ -1,6 +1,7 @@
 //! What holds for any tree and any reader: what is made is accepted, what is changed is refused or changes nothing.
 
 use super::*;
+use crate::hyper::flat_tree as flat;
 use proptest::prelude::*;
 
 /// A request that an honest reader at some state could make, the state given by blocks it read before.
