@@ -12,7 +12,7 @@
 
 use super::chronicle::{self, Seen};
 use super::contents::{Sharers, Survey, header};
-use super::naming::names_in;
+use super::drive_names::names_in;
 use super::{Clearing, Node, NodeError, on_disk};
 use crate::hyper::bee::BeeError;
 use crate::hyper::blobs::BlobError;

@@ -12,14 +12,14 @@ mod claims;
 mod contents;
 mod cores;
 mod discovery;
+mod drive_names;
 mod drives;
 mod forget;
 mod gc;
-mod names;
-mod naming;
 mod offenders;
 mod pump;
 mod ties;
+mod wish_ids;
 mod writer;
 
 pub use chronicle::{Seen, last_until, out_of_order};

@@ -15,9 +15,9 @@
 use super::aside::Aside;
 use super::cores::Cores;
 use super::discovery::Discovery;
-use super::names::Names;
 use super::offenders::Offenders;
 use super::ties::Ties;
+use super::wish_ids::WishIds;
 use crate::hyper::core::SharedCore;
 use crate::hyper::replication::{
     AttachOptions, ConnId, ConnInfo, CoreId, Fork, Hub, HubEvent, Limits, PeerInfo, RangeId,
@@ -78,9 +78,9 @@ pub struct Pump {
     remotes: HashMap<ConnId, PublicKey>,
     cores: HashMap<CoreId, CoreHandle>,
     ids: HashMap<DiscoveryKey, CoreId>,
-    ranges: Names<RangeId>,
+    ranges: WishIds<RangeId>,
     /// The handle's name of a seek is the byte.
-    seeks: Names<SeekId>,
+    seeks: WishIds<SeekId>,
     /// When the store's failure was last told.
     complained: Option<Instant>,
 }
@@ -114,8 +114,8 @@ impl Pump {
             remotes: HashMap::new(),
             cores: HashMap::new(),
             ids: HashMap::new(),
-            ranges: Names::default(),
-            seeks: Names::default(),
+            ranges: WishIds::default(),
+            seeks: WishIds::default(),
             complained: None,
         }
     }

@@ -5,18 +5,18 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 /// The wishes of one kind.
-pub struct Names<K> {
+pub struct WishIds<K> {
     handles: HashMap<K, (CoreId, u64)>,
     hubs: HashMap<(CoreId, u64), K>,
 }
 
-impl<K> Default for Names<K> {
+impl<K> Default for WishIds<K> {
     fn default() -> Self {
         Self { handles: HashMap::new(), hubs: HashMap::new() }
     }
 }
 
-impl<K: Copy + Eq + Hash> Names<K> {
+impl<K: Copy + Eq + Hash> WishIds<K> {
     /// The hub calls `name` what the handle of `core` calls `handles`.
     pub fn insert(&mut self, core: CoreId, handles: u64, name: K) {
         self.handles.insert(name, (core, handles));
