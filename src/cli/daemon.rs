@@ -6,7 +6,7 @@
 
 use super::args::{Command, Global};
 use super::exit::{Exit, Fail, Failure, Result};
-use super::log::{self, without_stamp};
+use super::logging::{self, without_stamp};
 use super::output::{complain_in_lines, say};
 use super::signals::Signals;
 use nix::sys::signal::{Signal, kill};
@@ -64,7 +64,7 @@ pub fn ready(command: &Command) -> Option<(&'static str, usize)> {
 pub fn start(global: &Global, (name, lines): (&str, usize)) -> Result<Exit> {
     let store = super::store_dir(global)?;
     super::owner::make_store(&store)?;
-    let log_path = store.join(log::NAME);
+    let log_path = store.join(logging::NAME);
     let mut options = OpenOptions::new();
     let stderr = options.create(true).append(true).mode(0o600).open(&log_path);
     let failed = |error| {

@@ -1,183 +1,153 @@
-//! What the log shows, and where: stderr of this process; and `daemon.log`, which takes the place of stderr where a
-//! `--daemon` left a process in the background.
-//!
-//! Every line of that file begins with the time, the command and its process: many may write it, each line in one
-//! piece to its end. It is bounded: what is old is copied to `daemon.log.1`, which is replaced each time.
+//! `hdrive log`: the versions of a drive, newest first, with their times and what changed.
 
-use super::args::Global;
-use super::daemon::is_background;
+use super::args::Log;
+use super::context::Context;
+use super::exit::{Exit, Failure, Result};
 use super::ls::date;
-use super::output::{complain, told};
-use std::fmt;
-use std::fs::File;
-use std::io::{self, IsTerminal, Write};
-use std::os::fd::{AsFd, AsRawFd};
-use std::sync::OnceLock;
-use std::time::{SystemTime, UNIX_EPOCH};
-use tracing::{Event, Subscriber};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
+use super::target::{encryption_key, from_live, open_target};
+use super::words::{bytes, printable};
+use crate::hyper::bee::{Bee, BeeError, Step};
+use crate::hyper::drive::{DriveError, Entry};
+use crate::node::{Seen, out_of_order};
+use serde_json::json;
 
-/// Name of the file in a store.
-pub const NAME: &str = "daemon.log";
-/// The file grows no larger, and neither does the one that it becomes.
-const MAX: u64 = 1 << 20;
-/// What this process is called in it.
-static COMMAND: OnceLock<&str> = OnceLock::new();
+/// What the keys of files begin with.
+const FILES: &[u8] = b"files\0";
 
-/// Who says a line.
-pub struct Stamp {
-    pub command: &'static str,
-    pub pid: u32,
+/// Changes of a version that are named to people; the others are counted.
+const MAX_TOLD: usize = 10;
+
+/// One changed path.
+struct Changed {
+    path: String,
+    what: What,
+    bytes: u64,
 }
 
-impl Stamp {
-    /// That of this process, if it is in the background.
-    pub fn own() -> Option<Self> {
-        let command = COMMAND.get().copied().unwrap_or("hdrive");
-        is_background().then(|| Self { command, pid: std::process::id() })
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Added,
+    Changed,
+    Removed,
+}
+
+struct Version {
+    version: u64,
+    /// Milliseconds since 1970.
+    time: Option<i64>,
+    changes: Vec<Changed>,
+}
+
+pub async fn run(args: Log, cx: Context) -> Result {
+    let secret = encryption_key(&args.secret)?;
+    let (target, live, index) = open_target(&cx, &args.key, secret).await?;
+    if !target.path.is_root() {
+        let text = "a log is that of a whole drive: leave the path away";
+        return Err(Failure::new(Exit::Usage, text));
     }
-
-    /// The line as it stands in the file.
-    pub fn before(&self, line: &str) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let time = date(now.as_millis() as i64);
-        format!("{time} UTC {}[{}]: {line}", self.command, self.pid)
-    }
-}
-
-/// What was said, without when and by whom.
-pub fn without_stamp(line: &str) -> &str {
-    match line.starts_with(|first: char| first.is_ascii_digit()) {
-        true => line.split_once("]: ").map_or(line, |(_, said)| said),
-        false => line,
-    }
-}
-
-/// Adds a line, in one piece.
-pub fn write_log(file: &mut File, line: &str) -> io::Result<()> {
-    let _ = bound(file);
-    file.write_all(format!("{line}\n").as_bytes())
-}
-
-/// The same on stderr of this process.
-pub fn write_stamped(line: &str) {
-    if let Ok(fd) = io::stderr().as_fd().try_clone_to_owned() {
-        let _ = write_log(&mut fd.into(), line);
-    }
-}
-
-/// Makes room in a file that is full. It is emptied, not renamed: others have it open, and go on at its end.
-fn bound(file: &File) -> io::Result<()> {
-    let meta = file.metadata()?;
-    if !meta.is_file() || meta.len() < MAX {
+    if index.version() == 0 {
+        // Nothing was ever put into it.
         return Ok(());
     }
-    let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-    if path.file_name().is_some_and(|name| name == NAME) {
-        std::fs::copy(&path, path.with_extension("log.1"))?;
-        file.set_len(0)?;
+    let drive = live.drive().await.map_err(|error| from_live(&target.key, error))?;
+    let bee = match target.version {
+        Some(version) => drive.bee().checkout(version),
+        None => drive.bee().clone(),
+    };
+    let seen = cx.node.seen(target.key)?;
+    let failed = |error: BeeError| {
+        let exit = match &error {
+            BeeError::Source(_) => Exit::TimedOut,
+            _ => Exit::Failed,
+        };
+        let error = DriveError::from(error);
+        Failure::new(exit, format_args!("drive {}: its past: {error}", target.key))
+    };
+    let mut versions = bee.versions();
+    let mut found = Vec::new();
+    while let Some(step) = versions.next().await.map_err(failed)? {
+        found.push(version(&bee, step, &seen).await.map_err(failed)?);
+    }
+    found.iter().rev().for_each(|version| tell(&cx, version));
+    if let Some(note) = clock_note(&seen) {
+        cx.out.note(note);
     }
     Ok(())
 }
 
-/// Where the lines of the log go.
-struct Stderr;
-
-impl Write for Stderr {
-    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        match Stamp::own() {
-            Some(stamp) => {
-                write_stamped(&stamp.before(String::from_utf8_lossy(event).trim_end()));
-                Ok(event.len())
-            }
-            None => io::stderr().write(event),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
-    }
+/// What is to be said if the versions were noted with times that do not rise.
+pub fn clock_note(seen: &[Seen]) -> Option<String> {
+    out_of_order(seen).map(|seen| {
+        format!(
+            "the clock was wrong or set back before version {} was noted, at {} UTC: a time stands for the newest version \
+             that was noted with it or an earlier one; `hdrive log` tells the numbers",
+            seen.version,
+            date(seen.ms())
+        )
+    })
 }
 
-/// Starts logging: warnings, or what `-v`, `-q` and `HDRIVE_LOG` ask for.
-pub fn init(global: &Global, command: &'static str) {
-    let _ = COMMAND.set(command);
-    let level = match (global.quiet, global.verbose) {
-        (true, _) => "error",
-        // fuser tells of answers to requests that the kernel has given up: nothing that anybody could mend.
-        (false, 0) => "warn,fuser=error",
-        (false, 1) => "info,hdrive=debug",
-        (false, _) => "info,hdrive=trace",
+async fn version(bee: &Bee, step: Step, seen: &[Seen]) -> std::result::Result<Version, BeeError> {
+    let old = bee.checkout(step.before);
+    let mut changes = Vec::new();
+    let mut newest_file = None;
+    for (key, put) in step.changes {
+        let Some(path) = key.strip_prefix(FILES) else { continue };
+        let path = String::from_utf8_lossy(path).into_owned();
+        let entry = put.map(|entry| Entry::decode(&entry.value).unwrap_or_default());
+        let time = entry.as_ref().and_then(Entry::mtime_ms);
+        newest_file = newest_file.max(time);
+        let existed = old.get(&key).await?.is_some();
+        let what = match (existed, &entry) {
+            (false, Some(_)) => What::Added,
+            (true, Some(_)) => What::Changed,
+            (true, None) => What::Removed,
+            (false, None) => continue,
+        };
+        let bytes = entry.and_then(|entry| entry.blob).map_or(0, |blob| blob.byte_length);
+        changes.push(Changed { path, what, bytes });
+    }
+    // A version was there at the latest when a later one was seen.
+    let later = seen.iter().find(|seen| seen.version >= step.version);
+    let time = match later {
+        Some(seen) if seen.version == step.version => Some(seen.ms()),
+        later => newest_file.or(later.map(Seen::ms)),
     };
-    let asked = std::env::var("HDRIVE_LOG").ok().filter(|text| !text.is_empty());
-    let filter = match asked.as_deref().map(EnvFilter::try_new) {
-        Some(Ok(filter)) => filter,
-        Some(Err(error)) => {
-            complain("warning", format_args!("HDRIVE_LOG is ignored: {error}"));
-            EnvFilter::new(level)
-        }
-        None => EnvFilter::new(level),
-    };
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(|| Stderr)
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-        .with_target(global.verbose > 1)
-        .without_time()
-        // It would tell of a closed stderr on stderr, and panic.
-        .log_internal_errors(false);
-    // Who did not ask for a log is told in the words of every other line.
-    let _ = match global.verbose == 0 && asked.is_none() {
-        true => lines.event_format(Plain).try_init(),
-        false => lines.try_init(),
-    };
+    Ok(Version { version: step.version, time, changes })
 }
 
-/// `warning: …`, as whatever does not end the command is told.
-struct Plain;
-
-impl<S, N> FormatEvent<S, N> for Plain
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        cx: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let mut text = String::new();
-        cx.format_fields(Writer::new(&mut text), event)?;
-        writeln!(writer, "{}", told("warning", text))
+fn tell(cx: &Context, version: &Version) {
+    let Version { version, time, changes } = version;
+    let paths = |what| changes.iter().filter(move |c| c.what == what).map(|c| c.path.as_str());
+    if cx.out.json {
+        let paths = |what| paths(what).collect::<Vec<_>>();
+        return cx.out.object(&json!({
+            "version": version, "time": time, "added": paths(What::Added),
+            "changed": paths(What::Changed), "removed": paths(What::Removed),
+        }));
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stamp_is_put_on_and_taken_off() {
-        let line = Stamp { command: "seed", pid: 7 }.before("note: [a]: b");
-        assert!(line.contains(" UTC seed[7]: note"), "{line}");
-        assert_eq!(without_stamp(&line), "note: [a]: b");
-        assert_eq!(without_stamp("error: [x]: y"), "error: [x]: y");
+    let time = time.map_or_else(|| "-".into(), date);
+    let count = |what, word| match paths(what).count() {
+        0 => None,
+        n => Some(format!("{n} {word}")),
+    };
+    let counts = [
+        count(What::Added, "added"),
+        count(What::Changed, "changed"),
+        count(What::Removed, "removed"),
+    ];
+    let counts: Vec<String> = counts.into_iter().flatten().collect();
+    let counts = if counts.is_empty() { "no file changed".into() } else { counts.join(", ") };
+    cx.out.line(format_args!("version {version}  {time}  {counts}"));
+    for Changed { path, what, bytes: size } in changes.iter().take(MAX_TOLD) {
+        let path = printable(path);
+        cx.out.line(match what {
+            What::Added => format!("  + {path}  {}", bytes(*size)),
+            What::Changed => format!("  ~ {path}  {}", bytes(*size)),
+            What::Removed => format!("  - {path}"),
+        });
     }
-
-    #[test]
-    fn a_log_is_bounded_and_keeps_what_is_before() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(NAME);
-        let open = || File::options().create(true).append(true).open(&path).unwrap();
-        let (mut one, mut other) = (open(), open());
-        one.write_all(&vec![b'x'; MAX as usize]).unwrap();
-        write_log(&mut other, "new").unwrap();
-        write_log(&mut one, "newer").unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new\nnewer\n");
-        assert_eq!(std::fs::metadata(dir.path().join("daemon.log.1")).unwrap().len(), MAX);
+    if let Some(more) = changes.len().checked_sub(MAX_TOLD).filter(|more| *more > 0) {
+        cx.out.line(format_args!("  and {more} more"));
     }
 }

@@ -18,9 +18,9 @@ mod forget;
 mod gate;
 mod gc;
 mod get;
-mod history;
 mod info;
 mod log;
+mod logging;
 mod looking;
 mod ls;
 mod moment;
@@ -65,7 +65,7 @@ pub fn main() -> Exit {
         }
     };
     daemon::leave_terminal();
-    log::init(&cli.global, running::name(&cli.command));
+    logging::init(&cli.global, running::name(&cli.command));
     match run(cli) {
         Ok(exit) => exit,
         Err(failure) => {

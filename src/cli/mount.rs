@@ -3,7 +3,7 @@
 use super::args::Mount;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
-use super::history::clock_note;
+use super::log::clock_note;
 use super::looking::Looking;
 use super::ls::date;
 use super::moment::Moment;

@@ -2,7 +2,7 @@
 //! another process than the one that runs the command (see `owner.rs`).
 
 use super::gate::Gate;
-use super::log::{Stamp, write_log};
+use super::logging::{Stamp, write_log};
 use super::progress::{Bar, Progress};
 use super::words::{printable, printable_json, without_numbers};
 use crate::lock::lock;
@@ -201,7 +201,7 @@ pub fn told(kind: &str, text: impl std::fmt::Display) -> String {
 pub fn complain(kind: &str, text: impl std::fmt::Display) {
     let line = told(kind, text);
     match Stamp::own() {
-        Some(stamp) => super::log::write_stamped(&stamp.before(&line)),
+        Some(stamp) => super::logging::write_stamped(&stamp.before(&line)),
         None => drop(writeln!(io::stderr(), "{line}")),
     }
 }

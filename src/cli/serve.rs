@@ -7,7 +7,7 @@
 use super::args::{Command, Global};
 use super::context::{Cancel, Context, Stop};
 use super::exit::{Exit, Fail, Failure, Result};
-use super::log::Stamp;
+use super::logging::Stamp;
 use super::output::{Face, Output, complain};
 use super::owner::{
     ACCEPTED, BEGUN, END, FULL, LATER, Ownership, Place, Request, TOLD, read_request,
@@ -15,7 +15,7 @@ use super::owner::{
 use super::running::{Commands, Running, lasts, name};
 use super::signals::{End, Signals};
 use super::words::count;
-use super::{bootstrap, cat, create, forget, gc, get, history, info, ls, mount, put, rm, runtime};
+use super::{bootstrap, cat, create, forget, gc, get, info, log, ls, mount, put, rm, runtime};
 use super::{seed, share, status};
 use crate::node::{Node, NodeConfig};
 use crate::swarm::driver::BootstrapNode;
@@ -448,7 +448,7 @@ async fn run_quick(command: Command, cx: Context) -> Result {
         Command::Cat(args) => cat::run(args, cx).await,
         Command::Get(args) => get::run(args, cx).await,
         Command::Info(args) => info::run(args, cx).await,
-        Command::Log(args) => history::run(args, cx).await,
+        Command::Log(args) => log::run(args, cx).await,
         Command::Gc(args) => gc::run(args, cx).await,
         Command::Status(args) => status::run(args, cx).await,
         Command::Mount(_)
