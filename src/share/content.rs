@@ -1,7 +1,8 @@
 //! The contents of local files as a drive holds them: none is a mixture, and none is appended twice.
 //!
-//! A file is read between two looks at it. Where they differ it is read again, up to [`ATTEMPTS`] times; of one that
-//! only grows all the time, two readings that agree are as good. What goes on changing is left to the caller.
+//! A file is read between two looks at it. Where they differ it is read again, a few times; of one that
+//! only grows all the time, two readings that agree are as good. What goes on changing is left to the caller. Files that
+//! are being written are waited for together, and after all others.
 //!
 //! | the content | what is appended |
 //! |---|---|
@@ -13,9 +14,11 @@
 //! A small file is read in one piece, and nothing of it appended before it is known to be whole.
 
 mod ahead;
+mod attempt;
 mod reading;
 
 use self::ahead::{Ahead, Ready};
+use self::attempt::{Earlier, Part, Reading};
 use self::reading::{Content, ReadPart, read_small};
 use super::beneath::Beneath;
 use super::ledger::{Ledger, Seen, head, print, print_in, whole_hashes};
@@ -31,12 +34,6 @@ use std::fs::File;
 use std::io::{self, Cursor, Read, Seek};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// How often a file is read that changes meanwhile.
-const ATTEMPTS: u32 = 4;
-/// A file that was seen to change must rest so much longer before each further time: who writes it may just be waiting
-/// for a processor.
-const REST: Duration = Duration::from_millis(80);
 
 /// The clock of file times may stand still for so long: what changed since cannot be told from what comes next.
 const TICK: Duration = Duration::from_millis(20);
@@ -111,21 +108,6 @@ enum Taken {
     Later,
 }
 
-/// A reading of a file that changed meanwhile.
-struct Earlier {
-    before: Look,
-    after: Look,
-    what: Part,
-}
-
-/// What was read.
-#[derive(PartialEq, Eq)]
-enum Part {
-    Small(Bytes),
-    /// So many bytes, which are this blob.
-    Large(BlobId, u64),
-}
-
 impl Contents<'_> {
     /// The contents of these files, in this order; none of those that were not come to. What was taken is in the drive
     /// when this returns, unless it is all or nothing.
@@ -151,6 +133,8 @@ impl Contents<'_> {
 }
 
 impl Group<'_> {
+    /// In rounds: first all that is calm, so that it waits for nothing; then, after a rest for all of them together,
+    /// what was being written, and what waits for the content of another.
     fn store(
         mut self,
         files: &[Wanted<'_>],
@@ -158,20 +142,23 @@ impl Group<'_> {
     ) -> Result<Vec<Option<Stored>>, BlobError> {
         let Contents { cancelled, allowed, all_or_nothing, .. } = *self.contents;
         let mut stored: Vec<Option<Stored>> = files.iter().map(|_| None).collect();
-        let mut todo: Vec<usize> = (0..files.len()).collect();
-        for may_wait in [true, false] {
+        let all = files.iter().enumerate().map(|(at, wanted)| Reading::new(at, wanted.local));
+        let mut round: Box<dyn Iterator<Item = Reading> + '_> = Box::new(all);
+        let mut first = true;
+        loop {
             let mut later = Vec::new();
-            for at in todo {
+            for mut reading in round {
                 if cancelled() {
                     break;
                 }
-                let ready = ahead.as_mut().filter(|_| may_wait).and_then(Ahead::next);
+                let at = reading.at;
+                let ready = ahead.as_mut().filter(|_| first).and_then(Ahead::next);
                 stored[at] = match allowed(&files[at].local.path) {
-                    true => self.take(&files[at], ready, may_wait)?,
+                    true => self.take(&files[at], &mut reading, ready)?,
                     false => Some(Stored::Forbidden),
                 };
                 match &stored[at] {
-                    None => later.push(at),
+                    None => later.push(reading),
                     Some(Stored::Moved | Stored::Forbidden) if all_or_nothing => {
                         return Ok(stored);
                     }
@@ -182,9 +169,13 @@ impl Group<'_> {
                 return Ok(stored);
             }
             self.writer.flush()?;
-            todo = later;
+            if later.is_empty() || cancelled() {
+                return Ok(stored);
+            }
+            self.rest(files, &mut later);
+            round = Box::new(later.into_iter());
+            first = false;
         }
-        Ok(stored)
     }
 
     fn count(&mut self, wanted: &Wanted<'_>) {
@@ -192,110 +183,148 @@ impl Group<'_> {
         (self.contents.progress)(self.done);
     }
 
-    /// None if it was called off, or, if it `may_wait`, has to until the rest of the group is in the drive.
+    /// Waits until each of them can have rested for as long as it must: those that have not changed since are calm.
+    fn rest(&self, files: &[Wanted<'_>], later: &mut [Reading]) {
+        for reading in &mut *later {
+            if reading.before.is_none() {
+                // What is wrong with it shows when it is read.
+                reading.before = self.look(&files[reading.at], reading).ok().and_then(Result::ok);
+            }
+        }
+        if let Some(longest) = later.iter().filter_map(|one| one.unrest(&one.before?)).max() {
+            std::thread::sleep(longest);
+        }
+    }
+
+    /// None if it has to be tried in the next round, or was called off.
     fn take(
         &mut self,
         wanted: &Wanted<'_>,
+        reading: &mut Reading,
         ready: Option<Ready>,
-        may_wait: bool,
     ) -> Result<Option<Stored>, BlobError> {
         if let Some(Ready { bytes, hash, seen }) = ready {
             let id = self.store_small(bytes, hash, wanted.old)?;
             return Ok(Some(Stored::Blob(id, wanted.local.look(), seen)));
         }
-        match self.read(wanted, may_wait) {
+        match self.read(wanted, reading) {
             Err(BlobError::Input(_)) if (self.contents.cancelled)() => Ok(None),
             Err(BlobError::Input(error)) => Ok(Some(Stored::Unread(same(&error)))),
             taken => taken,
         }
     }
 
-    fn read(&mut self, wanted: &Wanted<'_>, may_wait: bool) -> Result<Option<Stored>, BlobError> {
-        let mut earlier: Option<Earlier> = None;
-        let mut found = wanted.local.look();
-        for attempt in 0..ATTEMPTS {
-            if attempt > 0 && (self.contents.cancelled)() {
-                return Ok(None);
-            }
-            let file = match self.contents.held.open(&wanted.local.path) {
-                Ok(file) => file,
-                Err(error) if is_moved(&error) => return Ok(Some(Stored::Moved)),
-                Err(error) => return Err(input(error)),
-            };
-            // For a small one what it was when it was found is good enough, the first time: nothing of it is appended
-            // before it is known to be that one.
-            let before = match attempt == 0 && found.size <= BLOCK_SIZE {
-                true => found,
-                false => Look::at(&file).map_err(input)?,
-            };
-            if !before.stamp.is_of(&found.stamp) {
-                // Another file has its name.
-                let Some(look) = self.find_again(wanted.local) else {
-                    return Ok(Some(Stored::Moved));
-                };
-                found = look;
-                if !before.stamp.is_of(&found.stamp) {
-                    continue;
-                }
-            }
-            let seen = Seen::of(&before.stamp, wait_for_rest(&before, TICK + REST * attempt));
-            if before.size > BLOCK_SIZE {
-                let now = Look::at(&file).map_err(input)?;
-                // It is being written over, and not worth a long reading.
-                if now != before && now.size <= before.size {
-                    continue;
-                }
-            }
-            let whole = |id| Ok(Some(Stored::Blob(id, before, seen)));
-            let what = if before.size <= BLOCK_SIZE {
-                let bytes = read_small(&file, before.size).map_err(input)?;
-                if Look::at(&file).map_err(input)? == before {
-                    return match is_store_database(&bytes, &file) {
-                        true => Ok(Some(Stored::Secret)),
-                        false => {
-                            let hash = whole_hash(&bytes);
-                            whole(self.store_small(bytes, hash, wanted.old)?)
-                        }
-                    };
-                }
-                Part::Small(bytes)
-            } else {
-                let (old, size) = match &earlier {
-                    // Of one that grows, once no more than before: then they may agree.
-                    Some(Earlier { what: Part::Large(id, size), .. }) => {
-                        (Some(*id), if attempt == 2 { *size } else { before.size })
-                    }
-                    _ => (wanted.old, before.size),
-                };
-                let id = match self.store_large(&file, size, old, may_wait)? {
-                    Taken::Blob(id) => id,
-                    Taken::Secret => return Ok(Some(Stored::Secret)),
-                    Taken::Later => return Ok(None),
-                };
-                if size == before.size && Look::at(&file).map_err(input)? == before {
-                    return whole(id);
-                }
-                // The next reading is compared with it.
-                self.writer.flush()?;
-                Part::Large(id, size)
-            };
-            let now = Earlier { before, after: Look::at(&file).map_err(input)?, what };
-            if let Some(earlier) = earlier.filter(|earlier| earlier.is_confirmed_by(&now)) {
-                let id = match earlier.what {
-                    Part::Small(bytes) if is_store_database(&bytes, &file) => {
-                        return Ok(Some(Stored::Secret));
-                    }
-                    Part::Small(bytes) => {
-                        let hash = whole_hash(&bytes);
-                        self.store_small(bytes, hash, wanted.old)?
-                    }
-                    Part::Large(id, _) => id,
-                };
-                return Ok(Some(Stored::Blob(id, earlier.before, Seen::unsure(&before.stamp))));
-            }
-            earlier = Some(now);
+    /// What the file is before it is read; else what became of it, if that is known by now.
+    fn look(
+        &self,
+        wanted: &Wanted<'_>,
+        reading: &mut Reading,
+    ) -> Result<Result<Look, Option<Stored>>, BlobError> {
+        let found = reading.found;
+        // For a small one what it was when it was found is good enough, the first time: nothing of it is appended
+        // before it is known to be that one.
+        if reading.tries == 0 && found.size <= BLOCK_SIZE {
+            return Ok(Ok(found));
         }
-        Ok(Some(Stored::Unsteady))
+        let file = match self.contents.held.open(&wanted.local.path) {
+            Ok(file) => file,
+            Err(error) if is_moved(&error) => return Ok(Err(Some(Stored::Moved))),
+            Err(error) => return Err(input(error)),
+        };
+        let before = Look::at(&file).map_err(input)?;
+        if before.stamp.is_of(&found.stamp) {
+            return Ok(Ok(before));
+        }
+        // Another file has its name.
+        let Some(look) = self.find_again(wanted.local) else {
+            return Ok(Err(Some(Stored::Moved)));
+        };
+        reading.found = look;
+        Ok(if before.stamp.is_of(&look.stamp) { Ok(before) } else { Err(reading.failed()) })
+    }
+
+    fn read(
+        &mut self,
+        wanted: &Wanted<'_>,
+        reading: &mut Reading,
+    ) -> Result<Option<Stored>, BlobError> {
+        let before = match reading.before.take() {
+            Some(before) => before,
+            None => match self.look(wanted, reading)? {
+                Err(known) => return Ok(known),
+                Ok(before) if reading.unrest(&before).is_some() => {
+                    reading.before = Some(before);
+                    return Ok(None);
+                }
+                Ok(before) => before,
+            },
+        };
+        let file = match self.contents.held.open(&wanted.local.path) {
+            Ok(file) => file,
+            Err(error) if is_moved(&error) => return Ok(Some(Stored::Moved)),
+            Err(error) => return Err(input(error)),
+        };
+        let seen = Seen::of(&before.stamp, now_ns());
+        if before.size > BLOCK_SIZE {
+            let now = Look::at(&file).map_err(input)?;
+            // It is being written over, and not worth a long reading.
+            if now != before && (now.size <= before.size || !now.stamp.is_of(&before.stamp)) {
+                return Ok(reading.failed());
+            }
+        }
+        let whole = |id| Ok(Some(Stored::Blob(id, before, seen)));
+        let what = if before.size <= BLOCK_SIZE {
+            let bytes = read_small(&file, before.size).map_err(input)?;
+            if Look::at(&file).map_err(input)? == before {
+                return match is_store_database(&bytes, &file) {
+                    true => Ok(Some(Stored::Secret)),
+                    false => {
+                        let hash = whole_hash(&bytes);
+                        whole(self.store_small(bytes, hash, wanted.old)?)
+                    }
+                };
+            }
+            Part::Small(bytes)
+        } else {
+            let (old, size) = match reading.earlier.as_deref() {
+                // Of one that grows, once no more than before: then they may agree.
+                Some(Earlier { what: Part::Large(id, size), .. }) => {
+                    (Some(*id), if reading.tries == 2 { *size } else { before.size })
+                }
+                _ => (wanted.old, before.size),
+            };
+            let id = match self.store_large(&file, size, old, !reading.waited)? {
+                Taken::Blob(id) => id,
+                Taken::Secret => return Ok(Some(Stored::Secret)),
+                Taken::Later => {
+                    reading.waited = true;
+                    return Ok(None);
+                }
+            };
+            if size == before.size && Look::at(&file).map_err(input)? == before {
+                return whole(id);
+            }
+            // The next reading is compared with it.
+            self.writer.flush()?;
+            Part::Large(id, size)
+        };
+        let now = Earlier { before, after: Look::at(&file).map_err(input)?, what };
+        let earlier = reading.earlier.take();
+        if let Some(earlier) = earlier.filter(|earlier| earlier.is_confirmed_by(&now)) {
+            let id = match earlier.what {
+                Part::Small(bytes) if is_store_database(&bytes, &file) => {
+                    return Ok(Some(Stored::Secret));
+                }
+                Part::Small(bytes) => {
+                    let hash = whole_hash(&bytes);
+                    self.store_small(bytes, hash, wanted.old)?
+                }
+                Part::Large(id, _) => id,
+            };
+            return Ok(Some(Stored::Blob(id, earlier.before, Seen::unsure(&before.stamp))));
+        }
+        reading.earlier = Some(Box::new(now));
+        Ok(reading.failed())
     }
 
     /// What is there now, if it is a file that is shared, and in the same mount as before.
@@ -440,38 +469,8 @@ impl Group<'_> {
     }
 }
 
-impl Earlier {
-    /// Whether a file that does nothing but grow was read again and held the same: then it was no mixture. One that is
-    /// written over and over may look the same twice, and be one.
-    fn is_confirmed_by(&self, now: &Self) -> bool {
-        let looks = [&self.before, &self.after, &now.before, &now.after];
-        let one = looks.iter().all(|look| look.stamp.file == self.before.stamp.file);
-        let sizes = looks.map(|look| look.size);
-        let grows = sizes.is_sorted() && sizes[0] < sizes[3];
-        one && grows
-            && match (&self.what, &now.what) {
-                (Part::Small(then), Part::Small(now)) => now.starts_with(then),
-                (then, now) => then == now,
-            }
-    }
-}
-
 fn whole_hash(bytes: &Bytes) -> Hash {
     whole_hashes(std::slice::from_ref(bytes))[0]
-}
-
-/// Waits until what was looked at has not changed for so long; the time by then, in nanoseconds since 1970.
-fn wait_for_rest(look: &Look, rest: Duration) -> i64 {
-    let rest = rest.as_nanos() as i64;
-    let now = now_ns();
-    match rest - now.saturating_sub(look.stamp.ctime_ns) {
-        left @ 1.. if left <= rest => {
-            std::thread::sleep(Duration::from_nanos(left as u64));
-            now_ns()
-        }
-        // It is older, or the clock of the filesystem is ahead.
-        _ => now,
-    }
 }
 
 pub fn now_ns() -> i64 {

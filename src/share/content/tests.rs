@@ -227,3 +227,32 @@ fn of_many_files_each_has_its_own_content_whatever_happens_to_some() {
         assert!(f.content(&stored[n]) == content(n), "{n}");
     }
 }
+
+/// Each would take half a second alone.
+#[test]
+fn what_is_written_all_the_time_is_waited_for_together() {
+    let f = Folder::new();
+    let busy: Vec<PathBuf> = (0..100).map(|n| f.at(&format!("busy-{n:02}"))).collect();
+    busy.iter().for_each(|path| fs::write(path, "0").unwrap());
+    fs::write(f.at("calm"), "calm").unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let (stored, took) = std::thread::scope(|scope| {
+        for some in busy.chunks(25) {
+            let done = &done;
+            scope.spawn(move || {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    some.iter().for_each(|path| fs::write(path, "1").unwrap());
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        let started = std::time::Instant::now();
+        let stored = f.store(&|| ());
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        (stored, started.elapsed())
+    });
+    assert_eq!(f.content(&stored[100]), b"calm");
+    assert!(stored.iter().any(|stored| matches!(stored, Stored::Unsteady)), "{stored:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
