@@ -281,9 +281,11 @@ impl Shared {
         let progress = Arc::new(self.cx.out.progress("importing", 0));
         let report = self.import(&drive, vec![DrivePath::root()], false, Some(progress)).await?;
         self.imported.store(true, Ordering::Relaxed);
-        if let Some(report) = &report {
-            follower.again(report.again.iter().cloned(), RETRY, false);
+        let mut again = report.as_ref().map(|report| report.again.clone()).unwrap_or_default();
+        if report.is_none() || lock(&self.folder).awaits_look() {
+            again.insert(DrivePath::root());
         }
+        follower.again(again, RETRY, false);
         // What is served: it need not be all that the folder holds.
         let index = self.live.current(Duration::from_secs(30)).await.map_err(failed)?;
         let (files, bytes) = (index.files(), index.bytes());
@@ -328,6 +330,8 @@ impl Shared {
     async fn follow(&self, drive: &Drive, follower: &mut Follower) -> Result {
         let (mut pause, mut told) = (RETRY, String::new());
         let mut waiting: BTreeSet<DrivePath> = BTreeSet::new();
+        // All that is to be tried again.
+        let mut before: BTreeSet<DrivePath> = BTreeSet::new();
         loop {
             if let Some(problem) = follower.problem() {
                 self.cx.out.warn(problem);
@@ -339,7 +343,7 @@ impl Shared {
             self.ledger.set_closed(follower.closed());
             let started = Instant::now();
             let mut again: BTreeSet<DrivePath> = BTreeSet::new();
-            let (waited, mut failed) = (!waiting.is_empty(), false);
+            let (waited, mut failed, mut looked) = (!waiting.is_empty(), false, true);
             match self.import(drive, paths.clone(), replaced, None).await {
                 Err(failure) if failure.exit == Exit::Interrupted => return Err(failure),
                 Err(failure) => {
@@ -352,12 +356,13 @@ impl Shared {
                         told = problem;
                     }
                     waiting.extend(paths.iter().cloned());
-                    again.extend(paths);
+                    again.extend(paths.iter().cloned());
                     failed = true;
                 }
                 Ok(report) => {
                     follower.looked_at(&paths, started.elapsed());
                     waiting.retain(|path| !paths.iter().any(|above| is_below(path, above)));
+                    looked = report.is_some();
                     if let Some(report) = report {
                         self.tell_waiting(&report.waiting, &mut told);
                         again.extend(report.waiting.into_iter().map(|(path, _)| path));
@@ -375,12 +380,26 @@ impl Shared {
                     }
                 }
             }
-            if !again.is_empty() {
-                follower.again(again, pause, failed && replaced);
-                pause = (pause * 2).min(MAX_RETRY);
-            } else if waiting.is_empty() {
+            // Looks at parts of it are not believed, so all of it has to be looked at, whether or not an event tells.
+            if !looked || lock(&self.folder).awaits_look() {
+                again.insert(DrivePath::root());
+            }
+            // What is new among it is not made to wait as long as the rest.
+            if !again.is_subset(&before) {
                 pause = RETRY;
             }
+            let waited_for = before.len();
+            before.retain(|path| !paths.iter().any(|above| is_below(path, above)));
+            let tried = waited_for == 0 || before.len() < waited_for;
+            if !again.is_empty() {
+                follower.again(again.iter().cloned(), pause, failed && replaced);
+                if tried {
+                    pause = (pause * 2).min(MAX_RETRY);
+                }
+            } else if waiting.is_empty() && before.is_empty() {
+                pause = RETRY;
+            }
+            before.extend(again);
         }
     }
 

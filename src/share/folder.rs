@@ -81,6 +81,11 @@ impl Folder {
         (Some(Look { trust, identity }), None)
     }
 
+    /// Whether the folder is not followed before all of it was looked at once more. No event need tell when that can be.
+    pub fn awaits_look(&self) -> bool {
+        matches!(self.state, State::Starting | State::Away(_))
+    }
+
     /// Whether the folder is still the one that `look` was for.
     fn is_still(&self, look: &Look) -> bool {
         self.root.now() == Some(look.identity)

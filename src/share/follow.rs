@@ -127,7 +127,12 @@ impl Follower {
                 if self.again.iter().any(DrivePath::is_root) {
                     return self.everything();
                 }
-                return Touched::Paths(std::mem::take(&mut self.again).into_iter().collect());
+                let again: Vec<DrivePath> = std::mem::take(&mut self.again).into_iter().collect();
+                // What kept them from being taken in may have kept them from being watched.
+                if let Some(watches) = &mut self.watches {
+                    again.iter().take(MAX_PATHS).for_each(|path| watches.add(&self.rules, path));
+                }
+                return Touched::Paths(again);
             }
             if now >= self.next_look {
                 self.next_look = now + LOOK;

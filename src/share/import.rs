@@ -251,8 +251,9 @@ impl Import<'_> {
         match permit.ask(path, is_dir) {
             Allowed::Yes => Ok(()),
             Allowed::Known if self.index.lookup(path).is_some() || self.is_kept(path) => Ok(()),
-            Allowed::Known | Allowed::No => Err(false),
-            Allowed::Unknown => Err(true),
+            Allowed::No => Err(false),
+            // It may be for a moment.
+            Allowed::Known | Allowed::Unknown => Err(true),
         }
     }
 
@@ -355,8 +356,11 @@ impl Import<'_> {
                     report.again.insert(local.path.clone());
                     return None;
                 }
-                // A look at its folder is on its way.
-                Stored::Forbidden => return None,
+                // It was not allowed when it was to be read, and is now.
+                Stored::Forbidden => {
+                    report.again.insert(local.path.clone());
+                    return None;
+                }
             },
         };
         Some(match is_entry_of(self.index, &local.path, &entry) {

@@ -228,7 +228,15 @@ impl Judge<'_> {
         dirs.map(|(dir, _)| dir.clone()).collect()
     }
 
-    /// The same of one folder.
+    /// Folders whose file of patterns could not be read.
+    pub fn unread(&self) -> Vec<DrivePath> {
+        let unread = |found: &Option<Patterns>| {
+            matches!(found, Some(Patterns::Before(..) | Patterns::Unknown(_)))
+        };
+        self.ignores.iter().filter(|(_, found)| unread(found)).map(|(dir, _)| dir.clone()).collect()
+    }
+
+    /// Whether [`Self::unknown`] has this folder.
     pub fn is_unknown(&mut self, dir: &DrivePath) -> bool {
         matches!(self.ignores(dir), Some(Patterns::Unknown(_)))
     }

@@ -132,7 +132,8 @@ pub struct Scan {
     pub warnings: Vec<(PathBuf, String)>,
     /// Mount points that were crossed.
     pub crossed: Vec<DrivePath>,
-    /// Those of `unknown` that changed during the scan, and are to be looked at again soon.
+    /// Those of `unknown` that changed during the scan, and where it could not be read what is to be left out: they are
+    /// to be looked at again soon.
     pub again: Vec<DrivePath>,
     /// Why nothing was looked at.
     pub blind: Option<String>,
@@ -205,6 +206,7 @@ struct Walk<'a> {
     judge: Judge<'a>,
     scan: Scan,
     todo: Vec<Listed>,
+    start: DrivePath,
     /// All that were listed, but for the root.
     folders: Vec<DrivePath>,
 }
@@ -220,18 +222,26 @@ struct Listed {
 impl<'a> Walk<'a> {
     fn new(rules: &'a Rules, held: &'a Beneath, judge: Judge<'a>) -> Self {
         let (scan, todo, folders) = (Scan::default(), Vec::new(), Vec::new());
-        Self { held, folder: rules.folder(), judge, scan, todo, folders }
+        let start = DrivePath::root();
+        Self { held, folder: rules.folder(), judge, scan, todo, start, folders }
     }
 
     fn end(self) -> Scan {
-        let Self { mut judge, scan: mut result, folders, .. } = self;
+        let Self { mut judge, scan: mut result, start, folders, .. } = self;
         result.found.sort_by(|a, b| a.path.cmp(&b.path));
         result.empty = without_content(folders, &result);
         (result.closed, result.warnings) = (judge.unknown(), judge.warnings());
+        // As far as this was a look at them.
+        let above = |dir: &DrivePath| {
+            std::iter::successors(Some(start.clone()), DrivePath::parent).any(|above| above == *dir)
+        };
+        let unread = judge.unread().into_iter();
+        result.again.extend(unread.map(|dir| if above(&dir) { start.clone() } else { dir }));
         result
     }
 
     fn begin(&mut self, start: &DrivePath) {
+        self.start = start.clone();
         let Some(parent) = start.parent() else {
             let meta = *self.held.meta();
             return self.take(None, &meta, start.clone(), meta, false);

@@ -129,3 +129,56 @@ fn nothing_is_looked_at_where_nobody_knows_what_is_mounted() {
     assert!(!said.contains("secret") && !before.contains("file\n"), "{said}");
     assert!(after.contains("file\n"), "{said}");
 }
+
+/// No event tells of what happens above the folder.
+#[test]
+fn a_folder_that_was_away_for_a_moment_is_followed_again() {
+    let lab = Lab::new();
+    let (above, aside) = (lab.folder("above"), lab.path("aside"));
+    let folder = above.join("shared");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("first"), "1").unwrap();
+    let mut share = lab.spawn("alice", &["share", text(&folder)]);
+    let key = share.line("key: ");
+    share.line("shared: ");
+    for n in 0..3 {
+        fs::write(folder.join(format!("x{n}")), "1").unwrap();
+        fs::rename(&above, &aside).unwrap();
+        std::thread::sleep(Duration::from_millis(400));
+        fs::rename(&aside, &above).unwrap();
+        fs::write(folder.join(format!("later{n}")), "1").unwrap();
+        eventually("what came later", Duration::from_secs(20), || {
+            names(&lab, &key).contains(&format!("later{n}")).then_some(())
+        });
+    }
+    share.signal(Signal::SIGINT);
+    share.wait(PATIENCE);
+}
+
+/// No event tells of what is behind a link.
+#[test]
+fn what_waits_for_a_file_of_patterns_is_shared_when_that_can_be_read() {
+    let lab = Lab::new();
+    let (folder, patterns) = (lab.folder("shared"), lab.path("patterns"));
+    fs::create_dir(folder.join("sub")).unwrap();
+    fs::write(folder.join("first"), "1").unwrap();
+    let mut share = lab.spawn("alice", &["share", text(&folder)]);
+    let key = share.line("key: ");
+    share.line("shared: ");
+    std::os::unix::fs::symlink(&patterns, folder.join("sub/.hdriveignore")).unwrap();
+    fs::write(folder.join("sub/file"), "1").unwrap();
+    fs::write(folder.join("sub/secret"), "1").unwrap();
+    fs::write(folder.join("other"), "1").unwrap();
+    eventually("the rest", Duration::from_secs(20), || {
+        names(&lab, &key).contains(&"other".into()).then_some(())
+    });
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(!names(&lab, &key).contains(&"sub/file".into()));
+    fs::write(&patterns, "secret\n").unwrap();
+    eventually("what waited", Duration::from_secs(20), || {
+        names(&lab, &key).contains(&"sub/file".into()).then_some(())
+    });
+    assert!(!names(&lab, &key).contains(&"sub/secret".into()));
+    share.signal(Signal::SIGINT);
+    share.wait(PATIENCE);
+}

@@ -343,8 +343,9 @@ fn nothing_new_is_shared_where_the_patterns_cannot_be_read() {
     for name in ["a/new", "a/deep/new", "c"] {
         fs::write(s.at(name), "1").unwrap();
     }
-    for at in ["/a/new", "/a/deep/secret", "/"] {
+    for (at, again) in [("/a/new", "/a/new"), ("/a/deep/secret", "/a/deep/secret"), ("/", "/a")] {
         let report = s.sync_at(at);
+        assert!(report.again.contains(&DrivePath::from_user(again).unwrap()), "{report:?}");
         assert_eq!(report.warnings.len(), 1, "{:?}", report.warnings);
         assert!(report.warnings[0].0.ends_with("a/.hdriveignore"));
     }
@@ -359,7 +360,9 @@ fn nothing_new_is_shared_where_the_patterns_cannot_be_read() {
     fs::remove_file(&patterns).unwrap();
     std::os::unix::fs::symlink("nowhere", &patterns).unwrap();
     fs::write(s.at("a/newer"), "1").unwrap();
-    assert_eq!(s.sync().warnings.len(), 1);
+    let report = s.sync();
+    assert_eq!(report.warnings.len(), 1);
+    assert!(report.again.contains(&DrivePath::from_user("/a").unwrap()), "{report:?}");
     let names = s.names();
     assert!(names.contains(&"/a/newer".into()), "{names:?}");
     assert!(!names.contains(&"/a/deep/secret".into()), "{names:?}");
