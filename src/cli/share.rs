@@ -1,7 +1,9 @@
 //! `hdrive share`: a folder as a drive, announced, served and kept up to date.
 
 mod dry_run;
+mod roles;
 
+use self::roles::{check_roles, is_filled, known_root};
 use super::args::Share;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
@@ -99,8 +101,10 @@ pub async fn run(args: Share, cx: Context) -> Result {
     drop(db);
     let _looking = Looking::start(&cx.node, &cx.out, &live, None);
     let known = known.map(|root| root.identity);
+    let goes_on = known.is_some() && is_filled(&cx.node, key)?;
     let shared = Shared {
         live,
+        goes_on,
         rules: Arc::new(rules),
         ledger: Arc::new(ledger),
         folder: Arc::new(Mutex::new(Folder::new(&folder, identity, known, args.replace))),
@@ -172,55 +176,6 @@ fn place(args: &Share, cx: &Context) -> Result<(PathBuf, Option<FileId>)> {
     Ok((folder, id(&store)))
 }
 
-/// One drive for a folder, one folder for a drive. It reads the store, and may wait for the disk.
-async fn check_roles(node: &Arc<Node>, name: &str, root: &SharedRoot, replace: bool) -> Result {
-    let (node, name, root) = (Arc::clone(node), name.to_owned(), root.clone());
-    let check = tokio::task::spawn_blocking(move || roles(&node, &name, &root, replace));
-    check.await.or_exit(Exit::Failed)?
-}
-
-fn roles(node: &Node, name: &str, root: &SharedRoot, replace: bool) -> Result {
-    let refuse = |text: String| Err(Failure::new(Exit::Failed, text));
-    let at = root.path.display();
-    let key = node.drive_named(name)?;
-    let storage = node.store().storage();
-    let names = node.names()?;
-    for (other, shared) in Ledger::roots(storage).or_exit(Exit::Store)? {
-        let Some((its_name, _)) = names.iter().find(|(_, key)| *key == other) else { continue };
-        if Some(other) != key && (shared.path == root.path || shared.identity.is(&root.identity)) {
-            return refuse(format!(
-                "{at} is shared already, as the drive '{its_name}' ({other}): to go on with that one, pass \
-                 --name '{its_name}'"
-            ));
-        }
-    }
-    let Some(key) = key.filter(|_| !replace) else { return Ok(()) };
-    match Ledger::new(storage.clone(), key).root().or_exit(Exit::Store)? {
-        Some(shared) if shared.path != root.path && !shared.identity.is(&root.identity) => {
-            let before = shared.path.display();
-            refuse(format!(
-                "the drive '{name}' follows {before}: choose another --name, or pass --replace to make it follow {at}"
-            ))
-        }
-        None if Path::new(name) != root.path && is_filled(node, key)? => refuse(format!(
-            "the drive '{name}' holds files that were put into it: choose another --name, or pass --replace to make \
-             it follow {at} and lose them"
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// The folder that the drive of this name follows.
-fn known_root(node: &Node, name: &str) -> Result<Option<SharedRoot>> {
-    let Some(key) = node.drive_named(name)? else { return Ok(None) };
-    Ledger::new(node.store().storage().clone(), key).root().or_exit(Exit::Store)
-}
-
-fn is_filled(node: &Node, key: CoreKey) -> Result<bool> {
-    let core = node.store().stored(&key.discovery_key()).or_exit(Exit::Store)?;
-    Ok(core.is_some_and(|core| core.core().length() > 0))
-}
-
 /// Keeps a drive from being made to follow a folder while a command changes it; an error if it does already.
 pub fn claim_change(node: &Node, key: CoreKey) -> Result<Writing> {
     let claim = node.claim_changing(key);
@@ -267,6 +222,8 @@ struct Shared {
     cancelled: Arc<AtomicBool>,
     /// The whole folder was looked at.
     imported: AtomicBool,
+    /// The drive was filled from the folder before: what there is no room for now keeps nothing else from being served.
+    goes_on: bool,
     /// The drive changed since.
     changed: AtomicBool,
     /// Held by each import as well: one that was called off may still be at work.
@@ -284,6 +241,12 @@ impl Shared {
         let mut again = report.as_ref().map(|report| report.again.clone()).unwrap_or_default();
         if report.is_none() || lock(&self.folder).awaits_look() {
             again.insert(DrivePath::root());
+        }
+        let (mut waiting, mut told) = (BTreeSet::new(), String::new());
+        if let Some(report) = report {
+            self.tell_waiting(&report.waiting, &mut told);
+            waiting.extend(report.waiting.into_iter().map(|(path, _)| path));
+            again.extend(waiting.iter().cloned());
         }
         follower.again(again, RETRY, false);
         // What is served: it need not be all that the folder holds.
@@ -322,14 +285,19 @@ impl Shared {
             Ok(())
         };
         // Without a network there are readers on this machine, and changes none the less.
-        tokio::try_join!(announced, self.follow(&drive, &mut follower)).map(|_| ())
+        tokio::try_join!(announced, self.follow(&drive, &mut follower, waiting, told)).map(|_| ())
     }
 
     /// Keeps the drive as the folder is; ends with an error alone. What cannot be taken in waits, and is tried again; the
     /// rest is followed meanwhile.
-    async fn follow(&self, drive: &Drive, follower: &mut Follower) -> Result {
-        let (mut pause, mut told) = (RETRY, String::new());
-        let mut waiting: BTreeSet<DrivePath> = BTreeSet::new();
+    async fn follow(
+        &self,
+        drive: &Drive,
+        follower: &mut Follower,
+        mut waiting: BTreeSet<DrivePath>,
+        mut told: String,
+    ) -> Result {
+        let mut pause = RETRY;
         // All that is to be tried again.
         let mut before: BTreeSet<DrivePath> = BTreeSet::new();
         loop {
@@ -360,7 +328,8 @@ impl Shared {
                     failed = true;
                 }
                 Ok(report) => {
-                    follower.looked_at(&paths, started.elapsed());
+                    let read = report.as_ref().map_or(&[][..], |report| &report.read);
+                    follower.looked_at(&paths, read, started.elapsed());
                     waiting.retain(|path| !paths.iter().any(|above| is_below(path, above)));
                     looked = report.is_some();
                     if let Some(report) = report {
@@ -439,7 +408,7 @@ impl Shared {
         let (drive, rules, ledger) = (drive.clone(), self.rules.clone(), self.ledger.clone());
         let (folder, cancelled) = (self.folder.clone(), self.cancelled.clone());
         let writing = self.writing.clone();
-        let in_parts = self.imported.load(Ordering::Relaxed);
+        let in_parts = self.goes_on || self.imported.load(Ordering::Relaxed);
         let paths_again = paths.clone();
         let work = move || -> std::result::Result<Report, DriveError> {
             let tell = |done, total| {

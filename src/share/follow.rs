@@ -180,9 +180,9 @@ impl Follower {
         self.pending.closed()
     }
 
-    /// These were looked at, which took some time.
-    pub fn looked_at(&mut self, paths: &[DrivePath], took: Duration) {
-        self.pending.rest(paths, took, Instant::now());
+    /// These were looked at, and so many bytes of some read, which took some time.
+    pub fn looked_at(&mut self, paths: &[DrivePath], read: &[(DrivePath, u64)], took: Duration) {
+        self.pending.rest(paths, read, took, Instant::now());
     }
 
     /// These are told once more after a pause, whatever else happens; `replaced` if the look at them was to judge that.

@@ -76,6 +76,8 @@ pub struct Report {
     pub skipped: Vec<(PathBuf, String)>,
     /// What was not taken because it changed meanwhile: it is to be looked at again soon.
     pub again: BTreeSet<DrivePath>,
+    /// Files that were to be read, and their bytes.
+    pub read: Vec<(DrivePath, u64)>,
     /// What the store has no room for, with the reason: it is to be tried again.
     pub waiting: Vec<(DrivePath, String)>,
     /// Why nothing was looked at.
@@ -178,6 +180,10 @@ impl Import<'_> {
                 fits
             });
             let rest = changes.split_off(fits.count());
+            if !whole {
+                let files = changes.iter().filter(|change| change.size() > 0);
+                report.read.extend(files.map(|change| (change.path().clone(), change.size())));
+            }
             let group = std::mem::replace(&mut changes, rest);
             let allowed = |path: &DrivePath| self.is_allowed(&permit, path, false).is_ok();
             let progress = |read| (self.progress)(before + read, total);
@@ -192,11 +198,7 @@ impl Import<'_> {
             permit.renew();
             let mut outcomes: Vec<(DrivePath, Outcome)> = Vec::with_capacity(group.len());
             for change in group {
-                let (path, is_dir) = match &change {
-                    Change::Write(local) => (&local.path, false),
-                    Change::Keep(path) => (path, true),
-                    Change::Remove(path) | Change::Let(path) => (path, false),
-                };
+                let (path, is_dir) = (change.path(), matches!(change, Change::Keep(_)));
                 let stays = match &moved {
                     None => true,
                     Some(moved) => moved.iter().any(|at| is_below(path, at)),

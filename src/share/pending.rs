@@ -113,10 +113,22 @@ impl Pending {
         self.closed.clear();
     }
 
-    /// These were looked at, which took some time.
-    pub(super) fn rest(&mut self, paths: &[DrivePath], took: Duration, now: Instant) {
-        let rest = (took * REST_FACTOR).clamp(REST, MAX_REST);
-        self.resting.extend(paths.iter().map(|path| (path.clone(), now + rest)));
+    /// These were looked at, and so many bytes of some read, which took some time. Each rests for its own part of it: a
+    /// small file that was looked at together with a large one is not to wait for that.
+    pub(super) fn rest(
+        &mut self,
+        paths: &[DrivePath],
+        read: &[(DrivePath, u64)],
+        took: Duration,
+        now: Instant,
+    ) {
+        let all: u64 = read.iter().map(|(_, bytes)| bytes).sum();
+        let read: HashMap<&DrivePath, u64> = read.iter().map(|(path, n)| (path, *n)).collect();
+        for path in paths {
+            let part = read.get(path).map_or(0.0, |bytes| *bytes as f64 / all.max(1) as f64);
+            let rest = (took.mul_f64(part) * REST_FACTOR).clamp(REST, MAX_REST);
+            self.resting.insert(path.clone(), now + rest);
+        }
     }
 
     fn due(&self, path: &DrivePath, due: &Due, together: Option<Instant>) -> Instant {
@@ -165,7 +177,8 @@ mod tests {
                     assert!(!paths.is_empty());
                     let at = (due - start).as_millis() as u64;
                     told.extend(paths.iter().map(|path| (at, path.name().to_string())));
-                    pending.rest(&paths, took, due);
+                    let read: Vec<_> = paths.iter().map(|path| (path.clone(), 1)).collect();
+                    pending.rest(&paths, &read, took, due);
                 }
                 (None, None) => return told,
                 (Some(_), None) => unreachable!("an event comes first"),
@@ -203,6 +216,20 @@ mod tests {
         assert!(run(&closes, Duration::from_secs(3)).len() <= 4);
         let told = run(&[(0, "f", Touch::Closed), (200, "f", Touch::Named)], ms(1));
         assert_eq!(told, [(100, "f".to_string()), (300, "f".to_string())]);
+    }
+
+    #[test]
+    fn a_small_file_does_not_rest_for_a_large_one() {
+        let (start, mut pending) = (Instant::now(), Pending::default());
+        let (big, small) = (path("/big"), path("/small"));
+        let read = [(big.clone(), 1 << 30), (small.clone(), 10)];
+        pending.rest(&[big.clone(), small.clone()], &read, Duration::from_secs(5), start);
+        for path in [&big, &small] {
+            pending.touch(path.clone(), Touch::Closed, start);
+        }
+        assert_eq!(pending.take(start + ms(2000)), [small]);
+        assert_eq!(pending.take(start + ms(40_000)), []);
+        assert_eq!(pending.take(start + ms(50_000)), [big]);
     }
 
     #[test]

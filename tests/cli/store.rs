@@ -242,6 +242,8 @@ fn a_file_that_does_not_fit_keeps_nothing_else_from_being_followed() {
          until grep -q 'no space left' told; do sleep 0.1; done; \
          rm {folder}/secret; echo x >{folder}/later; cp {large} {folder}/larger; echo x >{folder}/last; \
          until test \"$(\"$@\" ls {folder} | tr '\n' ' ')\" = 'last later '; do sleep 0.1; done; \
+         kill $pid; wait $pid || true; \"$@\" share {folder} >again 2>>told & pid=$!; \
+         until grep -q ^shared: again; do kill -0 $pid; sleep 0.1; done; \"$@\" ls {folder} | grep last; \
          cat told; mount -o remount,size=64m \"$STORE\"; \
          until \"$@\" ls -l {folder} | grep '20000000 .*larger'; do sleep 0.1; done; \
          until grep 'followed again' told; do sleep 0.1; done; \

@@ -32,6 +32,13 @@ impl Change {
         }
     }
 
+    pub(super) fn path(&self) -> &DrivePath {
+        match self {
+            Self::Write(local) => &local.path,
+            Self::Remove(path) | Self::Keep(path) | Self::Let(path) => path,
+        }
+    }
+
     /// What it puts into the folders above it.
     fn fills(&self) -> Option<&DrivePath> {
         match self {
