@@ -11,17 +11,22 @@
 //! | last changed when the note says; closed in order, or the machine has not been started anew since | the one we left |
 //! | left open, the same file (inode and birth), last changed by writing to it; the note is ours, the machine the same since | the one we left: our process was killed |
 //! | the same, but the machine was started anew since | [`Doubt::Crashed`] |
+//! | the same file, changed earlier than the note says, and the machine was started anew since: it stopped before the last time of change was on the device | [`Doubt::Crashed`] |
 //! | the same file, written last when the note says: only its rights changed; the note is ours | as if it had not been touched |
 //! | anything else | [`Doubt::Copied`] |
+//! | any of that but [`Doubt::Copied`], on a file system that may be another than the note says: see [`Here`] | [`Doubt::Crashed`] |
 //! | any of that, and it holds less than was noted, or what does not follow from that | [`Doubt::Copied`] |
 //!
 //! "The note is ours" where it was last changed when we wrote it, by the same clock: files that were restored in place
 //! (`cp -a backup/. store/`) keep inode, size and modification time, and an old note comes with an old database.
 //! Rights that were changed of both files look just like that; then peers are asked, or `--trust-store` tells.
+//! Whoever puts files back changes them later than their note says, never earlier.
 //!
 //! A database that was put back alone, by writing to the file, looks like one whose process was killed, but holds an
 //! older turn than the note. The note is written after each transaction and synced every few seconds and at the end, so
-//! that only what came in the last seconds before a machine stopped can be missing from it.
+//! that only what came in the last seconds before a machine stopped can be missing from it. That the store is open is
+//! durable before the database is touched, and the database's times are before it is noted as closed: else a machine
+//! that stops leaves a closed note beside a database that was changed at another time.
 //!
 //! A doubt stays in the note until it is [settled](Witness::settle), each under a number of its own, by which
 //! single cores that have been looked after are told from others. What no file can show is the rollback of a whole
@@ -48,14 +53,20 @@ const VERSION: u8 = 3;
 /// The note of a store that was left open is ours if it was changed at most so long after the time in it: the longest
 /// that a write may be held up.
 const NOTE_DELAY: Duration = Duration::from_secs(1);
-/// The same after a machine stopped: what was written to the note last may be missing, its time of change not.
-const NOTE_LOST: Duration = Duration::from_secs(900);
+/// The same after a machine stopped: what was written to the note last may be missing, its time of change not. It is
+/// synced every two seconds, which may take a while.
+const NOTE_LOST: Duration = Duration::from_secs(30);
 /// The same where nothing but the note tells a change of rights from a restored copy: a few ticks of the clock.
 const NOTE_TICKS: Duration = Duration::from_millis(20);
 
-/// Kinds of file system (ext, btrfs, overlay) whose id is the same after the machine was started anew. That of others may
-/// follow from the number of a device.
-const LASTING_IDS: [u64; 3] = [0xef53, 0x9123_683e, 0x794c_7630];
+const OVERLAY: u64 = 0x794c_7630;
+/// Kinds of file system (ext, btrfs, tmpfs, overlay with an id of its own) whose id stays the same. That of others may
+/// follow from the number of a device, which is another one when it is mounted again.
+const LASTING_IDS: [u64; 4] = [0xef53, 0x9123_683e, 0x0102_1994, OVERLAY];
+/// Of a kind, the bits that the system tells.
+const KIND: u64 = 0xffff_ffff;
+/// Added to the kind of a file system whose id is that of the one below it; noted is the number of its device instead.
+const BORROWED_ID: u64 = 1 << 32;
 
 /// Why a store may be older than what was published from it. The later is the graver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,8 +97,11 @@ struct State {
     pending: Option<Option<Note>>,
     /// What the database holds.
     turn: Option<Turn>,
-    /// The turn that is durable in the note.
-    synced: Option<Turn>,
+    /// The boot that the note is of. While the database has not been looked into that is the one of a note that was
+    /// left open: what may be missing since then may be missing still.
+    boot: [u8; 16],
+    /// The note was written, and that is not durable yet.
+    unsynced: bool,
 }
 
 /// The file system of the database: its kind, and which it is of those.
@@ -136,54 +150,60 @@ impl Witness {
             tracing::warn!("{}: {error}", path.display());
         }
         let turn = found.as_ref().and_then(|note| note.turn);
-        // The last note of an opening is synced.
-        let synced = turn.filter(|_| found.as_ref().is_some_and(|note| !note.open));
-        // Opening it changes the file: who is killed in the middle of that has left it open.
-        let was_ours = found.is_some() && found.as_ref().and_then(|note| note.doubt) == doubt;
-        let state = Mutex::new(State { doubt, pending: (!new).then_some(found), turn, synced });
+        // Opening it changes the file: who ends in the middle of that has left it open.
+        let left = found.as_ref().and_then(|note| note.doubt);
+        let crashed = doubt.is_some_and(|(doubt, _)| doubt == Doubt::Crashed);
+        let was_ours = found.is_some() && (left == doubt || crashed);
+        let noted_boot = found.as_ref().filter(|note| note.open).map_or(boot, |note| note.boot);
+        let pending = (!new).then_some(found);
+        let state = Mutex::new(State { doubt, pending, turn, boot: noted_boot, unsynced: false });
         let database = database.to_path_buf();
         let witness = Self { database, note: file.ok(), boot, place, state };
         if was_ours {
             witness.note(true);
+            witness.sync();
         }
         witness
     }
 
     /// The database was opened, and holds this.
     pub(super) fn opened(&self, turn: Option<LastTurn>) {
-        {
+        let known = {
             let mut state = lock(&self.state);
-            match state.pending.take() {
+            let before = state.doubt;
+            let known = match state.pending.take() {
                 Some(Some(found)) => {
                     state.doubt = doubt_by_turn(&found, turn, state.doubt, found.boot == self.boot);
+                    true
                 }
                 // Whoever writes turns writes notes: it came here without.
                 Some(None) if turn.is_some() => {
                     state.doubt = Some(graver(state.doubt, Doubt::Copied));
+                    false
                 }
-                Some(None) | None => {}
-            }
+                Some(None) | None => false,
+            };
             state.turn = turn.map(|last| last.turn);
-        }
+            state.boot = self.boot;
+            known && state.doubt == before
+        };
         self.note(true);
+        if !known {
+            // A machine that stops soon must not leave a database with turns and no note.
+            self.sync();
+        }
     }
 
     /// A transaction was tried, and gave the database this turn.
     pub(super) fn changed(&self, turn: Option<&LastTurn>) {
-        let mut unsynced = false;
         if let Some(last) = turn {
             let mut state = lock(&self.state);
-            unsynced = state.synced.is_none();
             // Those who committed at the same moment may come in another order.
             if state.turn.is_none_or(|known| known.count < last.turn.count) {
                 state.turn = Some(last.turn);
             }
         }
         self.note(true);
-        if unsynced {
-            // A machine that stops soon must not leave a database with turns and no note.
-            self.sync();
-        }
     }
 
     pub(super) fn doubt(&self) -> Option<Doubted> {
@@ -198,23 +218,23 @@ impl Witness {
 
     /// The database is closed.
     pub(super) fn close(&self) {
+        // Syncing only its bytes, as the database does, leaves an older time of change on the device.
+        if let Err(error) = File::open(&self.database).and_then(|file| file.sync_all()) {
+            tracing::debug!("the database cannot be synced: {error}");
+        }
         self.note(false);
         self.sync();
     }
 
-    /// Makes the note durable if the database has changed since that was done last.
+    /// Makes the note durable if it was written since that was done last.
     pub(super) fn sync(&self) {
-        let turn = {
-            let state = lock(&self.state);
-            if state.turn == state.synced {
-                return;
-            }
-            state.turn
-        };
         let Some(file) = &self.note else { return };
-        match file.sync_data() {
-            Ok(()) => lock(&self.state).synced = turn,
-            Err(error) => tracing::debug!("the witness of the store cannot be synced: {error}"),
+        if !std::mem::take(&mut lock(&self.state).unsynced) {
+            return;
+        }
+        if let Err(error) = file.sync_data() {
+            lock(&self.state).unsynced = true;
+            tracing::debug!("the witness of the store cannot be synced: {error}");
         }
     }
 
@@ -228,9 +248,10 @@ impl Witness {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let written = (now.as_secs(), now.subsec_nanos().into());
         // Held while it is written, so that an older note never comes after a newer one.
-        let state = lock(&self.state);
+        let mut state = lock(&self.state);
+        state.unsynced = true;
         let (doubt, turn) = (state.doubt, state.turn);
-        let (boot, place) = (self.boot, self.place);
+        let (boot, place) = (state.boot, self.place);
         let note = Note { open, doubt, boot, found, written, place, turn };
         if let Err(error) = file.write_all_at(&note.encode(), 0) {
             // The next opening is in doubt then, which is right.
@@ -246,12 +267,20 @@ struct Here<'a> {
 }
 
 impl Here<'_> {
-    /// Whether the store is on another file system than the note says.
-    fn is_elsewhere(&self, note: &Note) -> bool {
-        note.place.zip(self.place).is_some_and(|(then, now)| {
-            let tells = note.boot == *self.boot || LASTING_IDS.contains(&now.0);
-            then.0 != now.0 || (tells && then.1 != now.1)
-        })
+    /// What it means that the store is on another file system than the note says, or may be. An id that does not last
+    /// is another one when the same file system is mounted again, and may be when a snapshot is; of a borrowed one two
+    /// containers that begin with the same layer have the same, and a device of their own.
+    fn doubt(&self, note: &Note) -> Option<Doubt> {
+        let (then, now) = note.place.zip(self.place)?;
+        let same_boot = note.boot == *self.boot;
+        match now.0 & KIND {
+            kind if kind != then.0 & KIND => Some(Doubt::Copied),
+            _ if (then.0 | now.0) & BORROWED_ID != 0 => {
+                (then != now || !same_boot).then_some(Doubt::Crashed)
+            }
+            kind if LASTING_IDS.contains(&kind) => (then.1 != now.1).then_some(Doubt::Copied),
+            _ => (then.1 != now.1 && same_boot).then_some(Doubt::Crashed),
+        }
     }
 }
 
@@ -286,9 +315,6 @@ fn judge(
     here: &Here<'_>,
 ) -> Option<Doubted> {
     let Some((note, now)) = note.zip(now) else { return Some((Doubt::Crashed, number())) };
-    if here.is_elsewhere(note) {
-        return Some(graver(note.doubt, Doubt::Copied));
-    }
     let then = &note.found;
     let runs_on = note.boot == *here.boot;
     let left = now.changed == then.changed && now.size == then.size;
@@ -298,19 +324,43 @@ fn judge(
     let killed = note.open && same && now.modified == now.changed;
     let rights =
         same && (now.modified, now.size) == (then.modified, then.size) && is_ours(NOTE_TICKS);
+    // Whoever puts a file back changes it later than was noted of any that was there before.
+    let time_lost = same && now.changed <= then.changed;
     let news = match left || rights {
-        true if !note.open || runs_on => return note.doubt,
-        true => Doubt::Crashed,
-        false if killed && runs_on && is_ours(NOTE_DELAY) => return note.doubt,
-        false if killed && !runs_on && is_ours(NOTE_LOST) => Doubt::Crashed,
-        false => Doubt::Copied,
+        true if !note.open || runs_on => None,
+        true => Some(Doubt::Crashed),
+        false if killed && runs_on && is_ours(NOTE_DELAY) => None,
+        false if killed && !runs_on && is_ours(NOTE_LOST) => Some(Doubt::Crashed),
+        false if time_lost && !runs_on => Some(Doubt::Crashed),
+        false => Some(Doubt::Copied),
     };
-    Some(graver(note.doubt, news))
+    match news.max(here.doubt(note)) {
+        None => note.doubt,
+        Some(news) => Some(graver(note.doubt, news)),
+    }
 }
 
 fn place_of(database: &Path) -> Option<Place> {
-    let kind = rustix::fs::statfs(database).ok()?.f_type as u64;
+    let kind = rustix::fs::statfs(database).ok()?.f_type as u64 & KIND;
+    if kind == OVERLAY {
+        // Of files, the device may be that of a layer.
+        let device = fs::metadata(database.parent()?).ok()?.dev();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        if !has_own_id(&mounts, device) {
+            return Some((kind | BORROWED_ID, device));
+        }
+    }
     Some((kind, rustix::fs::statvfs(database).ok()?.f_fsid))
+}
+
+/// Whether an overlay has an id of its own: Linux says so among its options, where it is not the one of a layer.
+fn has_own_id(mounts: &str, device: u64) -> bool {
+    let number = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    mounts.lines().any(|line| {
+        let options = line.rsplit(' ').next().unwrap_or_default();
+        line.split(' ').nth(2) == Some(&number)
+            && options.split(',').any(|option| option == "uuid=on")
+    })
 }
 
 impl Found {

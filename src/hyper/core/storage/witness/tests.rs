@@ -251,10 +251,101 @@ fn another_file_system_is_another_store() {
         turn: None,
     };
     let here = |place| Here { boot: &[1; 16], place: Some(place) };
-    assert!(here((ext, 1)).is_elsewhere(&note(1, (network, 1))));
-    assert!(here((ext, 1)).is_elsewhere(&note(2, (ext, 2))));
-    assert!(here((network, 1)).is_elsewhere(&note(1, (network, 2))));
-    assert!(!here((network, 1)).is_elsewhere(&note(2, (network, 2))), "numbered anew");
+    let (copied, crashed) = (Some(Doubt::Copied), Some(Doubt::Crashed));
+    assert_eq!(here((ext, 1)).doubt(&note(1, (network, 1))), copied);
+    assert_eq!(here((ext, 1)).doubt(&note(2, (ext, 2))), copied);
+    assert_eq!(here((ext, 1)).doubt(&note(2, (ext, 1))), None);
+    assert_eq!(here((network, 1)).doubt(&note(1, (network, 2))), crashed, "mounted again");
+    assert_eq!(here((network, 1)).doubt(&note(2, (network, 2))), None, "numbered anew");
+    // Two containers with one layer: the id tells nothing, only the mount.
+    let borrowed = OVERLAY | BORROWED_ID;
+    assert_eq!(here((borrowed, 1)).doubt(&note(1, (borrowed, 1))), None);
+    assert_eq!(here((borrowed, 1)).doubt(&note(1, (borrowed, 2))), crashed);
+    assert_eq!(here((borrowed, 1)).doubt(&note(2, (borrowed, 1))), crashed);
+    assert_eq!(here((borrowed, 1)).doubt(&note(1, (OVERLAY, 1))), crashed);
+    assert_eq!(here((OVERLAY, 1)).doubt(&note(2, (OVERLAY, 1))), None);
+    let mount = |options| format!("36 35 0:50 / / rw,noatime - overlay overlay rw,{options}");
+    assert!(has_own_id(&mount("lowerdir=/a,uuid=on"), rustix::fs::makedev(0, 50)));
+    assert!(!has_own_id(&mount("lowerdir=/a,uuid=on"), rustix::fs::makedev(0, 51)));
+    assert!(!has_own_id(&mount("lowerdir=/a,uuid=null"), rustix::fs::makedev(0, 50)));
+}
+
+/// What [`judge`] makes of a store in which these differ from what was left.
+fn judged(change: impl FnOnce(&mut Note, &mut Found, &mut Found, &mut [u8; 16])) -> Option<Doubt> {
+    let found = Found { inode: 1, born: (1, 0), changed: (1000, 0), size: 9, modified: (1000, 0) };
+    let (mut now, mut noted, mut boot) = (found, found, [1; 16]);
+    let written = (1000, 0);
+    let mut note = Note { open: false, doubt: None, boot, found, written, place: None, turn: None };
+    change(&mut note, &mut now, &mut noted, &mut boot);
+    let here = Here { boot: &boot, place: None };
+    judge(Some(&note), Some(now), Some(noted), &here).map(|(doubt, _)| doubt)
+}
+
+#[test]
+fn a_time_of_change_that_was_lost_with_the_machine_makes_no_copy() {
+    let (copied, crashed) = (Some(Doubt::Copied), Some(Doubt::Crashed));
+    let earlier = |now: &mut Found| (now.changed, now.modified) = ((995, 0), (995, 0));
+    for open in [false, true] {
+        let lost = judged(|note, now, _, boot| {
+            (note.open, *boot) = (open, [2; 16]);
+            earlier(now);
+        });
+        assert_eq!(lost, crashed, "open: {open}");
+        let other_file = judged(|note, now, _, boot| {
+            (note.open, *boot, now.inode) = (open, [2; 16], 2);
+            earlier(now);
+        });
+        assert_eq!(other_file, copied, "open: {open}");
+    }
+    assert_eq!(judged(|_, now, _, _| earlier(now)), copied, "on a machine that runs on");
+    let later = judged(|_, now, _, boot| {
+        *boot = [2; 16];
+        (now.changed, now.modified) = ((1001, 0), (1001, 0));
+    });
+    assert_eq!(later, copied, "written over one that was closed");
+}
+
+#[test]
+fn an_old_note_that_was_put_back_with_its_database_is_not_ours_for_long() {
+    for (age, doubt) in [(2, Doubt::Crashed), (60, Doubt::Copied), (600, Doubt::Copied)] {
+        let put_back = judged(|note, now, noted, boot| {
+            (note.open, *boot) = (true, [2; 16]);
+            for file in [now, noted] {
+                (file.changed, file.modified) = ((1000 + age, 0), (1000 + age, 0));
+            }
+        });
+        assert_eq!(put_back, Some(doubt), "after {age} s");
+    }
+}
+
+#[test]
+fn what_was_noted_is_durable_before_the_database_changes_and_at_the_end() {
+    let place = Place::new();
+    place.new_witness();
+    let unsynced = |witness: &Witness| lock(&witness.state).unsynced;
+    let note = || Note::decode(&fs::read(place.dir.path().join("witness")).unwrap()).unwrap();
+    let witness = Witness::open(place.dir.path(), &place.database(), false);
+    assert!(note().open && !unsynced(&witness), "that it is open");
+    place.touch();
+    witness.opened(place.turn());
+    place.touch();
+    witness.close();
+    assert!(!unsynced(&witness), "without a transaction");
+    assert_eq!(note().found, Found::look(&place.database()).unwrap());
+}
+
+#[test]
+fn an_opening_that_is_killed_after_the_machine_stopped_forgets_nothing_of_that() {
+    let place = Place::new();
+    place.new_witness();
+    place.use_it(false);
+    let note = fs::read(place.dir.path().join("witness")).unwrap();
+    (0..3).for_each(|_| place.use_it(false));
+    fs::write(place.dir.path().join("witness"), &note).unwrap();
+    place.edit(|note| note.boot = [1; 16]);
+    drop(Witness::open(place.dir.path(), &place.database(), false));
+    place.touch();
+    assert_eq!(place.doubt(), Some(Doubt::Crashed));
 }
 
 #[test]
