@@ -56,7 +56,13 @@ pub async fn run(args: Gc, cx: Context) -> Result {
     }
     if all {
         // Of a drive that was being made or removed when the machine stopped.
-        freed += cx.node.remove_strays(args.dry_run).await?;
+        match cx.node.remove_strays(args.dry_run).await? {
+            Some(bytes) => freed += bytes,
+            None => cx.out.note(
+                "this store may be an older copy: files in it that it knows nothing of stay (--trust-store says that \
+                 it is the newest)",
+            ),
+        }
     }
     if cx.out.json && all {
         cx.out.object(&json!({"freed": freed, "dryRun": args.dry_run}));

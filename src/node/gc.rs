@@ -314,7 +314,8 @@ impl Node {
 
 impl Node {
     /// Deletes files of cores that the store knows nothing of. Returns their bytes; with `only_look` they stay.
-    pub async fn remove_strays(&self, only_look: bool) -> Result<u64, NodeError> {
+    /// None where the store may be an older copy: then they all stay.
+    pub async fn remove_strays(&self, only_look: bool) -> Result<Option<u64>, NodeError> {
         let store = self.store.clone();
         on_disk(move || Ok(store.remove_strays(only_look)?)).await
     }

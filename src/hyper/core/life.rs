@@ -7,11 +7,11 @@ use super::bitfield::Bitfield;
 use super::manifest::Manifest;
 use super::nodes::NodeStore;
 use super::record::{Identity, damaged, decode_head};
-use super::storage::{Durability, Records, Storage, Table, Writes};
+use super::storage::{Doubt, Durability, Records, Storage, Table, Writes};
 use super::tree::Head;
 use super::verifier::Verifier;
-use super::{Core, CoreError, CreateOptions, Dirty, Result, Secrecy, writer};
-use crate::key::{CoreKey, DiscoveryKey};
+use super::{Core, CoreError, CreateOptions, Dirty, Result, Secrecy, WriterDoubt, writer};
+use crate::key::DiscoveryKey;
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ impl Core {
                 core
             }
             None => {
-                let mut core = Core::fresh(storage, options.key)?;
+                let mut core = Core::fresh(storage, &options)?;
                 core.take(options)?;
                 core
             }
@@ -62,7 +62,7 @@ impl Core {
     ) -> Result<Vec<Core>> {
         let mut cores = Vec::with_capacity(all.len());
         for (options, secrecy) in all {
-            let mut core = Core::fresh(storage, options.key)?;
+            let mut core = Core::fresh(storage, &options)?;
             // Until it is made nothing of it is to be written, by its end neither.
             core.dirty = Dirty::default();
             core.take(options)?;
@@ -101,7 +101,11 @@ impl Core {
     }
 
     /// A core that the store has no record of.
-    fn fresh(storage: &Arc<dyn Storage>, key: CoreKey) -> Result<Core> {
+    fn fresh(storage: &Arc<dyn Storage>, options: &CreateOptions) -> Result<Core> {
+        let key = options.key;
+        if options.key_pair.is_some() {
+            check_unused(storage, &key.discovery_key())?;
+        }
         // Before its files are anybody's: what an end before the first record left there proves nothing.
         storage.remove_files(&key.discovery_key())?;
         let none = Identity { key, verifier: None, key_pair: None, secrecy: Secrecy::Unknown };
@@ -203,5 +207,18 @@ impl Core {
         self.identity = identity;
         self.derive();
         Ok(())
+    }
+}
+
+/// Of a store that may be an older copy, what lies in the files of a core of ours without a record may be its newest
+/// state.
+fn check_unused(storage: &Arc<dyn Storage>, core: &DiscoveryKey) -> Result<()> {
+    match storage.doubt() {
+        Some((Doubt::Copied, _))
+            if storage.cores_with_files()?.iter().any(|(id, _)| id == core) =>
+        {
+            Err(CoreError::InDoubt(WriterDoubt::Store(Doubt::Copied)))
+        }
+        _ => Ok(()),
     }
 }

@@ -10,7 +10,7 @@ pub mod names;
 
 use super::cache::BlockCache;
 use super::core::manifest::Manifest;
-use super::core::storage::{Records, Storage, Writes};
+use super::core::storage::{Doubt, Records, Storage, Writes};
 use super::core::{Core, CoreError, CreateOptions, Secrecy, SharedCore};
 use super::session::{CoreHandle, Patience, Wish};
 use crate::crypto::KeyPair;
@@ -216,8 +216,12 @@ impl Store {
     }
 
     /// Deletes files that no core has a record of: of cores that an end came before, or an older version of this
-    /// program left. Returns their bytes; with `only_look` they stay.
-    pub fn remove_strays(&self, only_look: bool) -> Result<u64, CoreError> {
+    /// program left. Returns their bytes; with `only_look` they stay. None where the store may be an older copy: then
+    /// they may be what is newer.
+    pub fn remove_strays(&self, only_look: bool) -> Result<Option<u64>, CoreError> {
+        if self.storage.doubt().is_some_and(|(doubt, _)| doubt == Doubt::Copied) {
+            return Ok(None);
+        }
         let mut freed = 0;
         for (id, bytes) in self.storage.cores_with_files()? {
             // Under the lock, so that nobody makes the core meanwhile.
@@ -230,7 +234,7 @@ impl Store {
             }
             freed += bytes;
         }
-        Ok(freed)
+        Ok(Some(freed))
     }
 
     fn flush_core(handle: &CoreHandle) -> Result<(), CoreError> {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::hyper::core::storage::crash::CrashMedium;
-use crate::hyper::core::storage::{Durability, Records, Staged, Storage};
+use crate::hyper::core::storage::{Durability, Records, Staged, Storage, open_disk};
 use crate::hyper::drive::Entry;
 use crate::node::NodeConfig;
 use crate::path::DrivePath;
@@ -219,11 +219,48 @@ async fn files_without_a_core_are_strays() {
     let cores = write(&node).await.unwrap();
     let stray = CoreKey([9; 32]).discovery_key();
     node.store().storage().files(&stray).blocks.write_at(0, &[7; 100_000]).unwrap();
-    assert!(node.store().remove_strays(true).unwrap() >= 100_000);
-    assert!(node.store().remove_strays(false).unwrap() >= 100_000);
-    assert_eq!(node.store().remove_strays(true).unwrap(), 0);
+    assert!(node.store().remove_strays(true).unwrap() >= Some(100_000));
+    assert!(node.store().remove_strays(false).unwrap() >= Some(100_000));
+    assert_eq!(node.store().remove_strays(true).unwrap(), Some(0));
     let kept: Vec<DiscoveryKey> =
         node.store().storage().cores_with_files().unwrap().into_iter().map(|(id, _)| id).collect();
     assert!(cores.iter().all(|key| kept.contains(&key.discovery_key())) && kept.len() == 2);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_an_older_copy_knows_nothing_of_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = dir.path().join("store.redb");
+    let open = || Node::start(NodeConfig::new(dir.path()));
+    // Who ends leaves the file a moment later.
+    let close = async |node: Arc<Node>| {
+        node.shutdown().await;
+        drop(node);
+        while open_disk(dir.path()).is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let node = open().await.unwrap();
+    node.create_drive("a", None).await.unwrap();
+    close(node).await;
+    let old = std::fs::read(&database).unwrap();
+    let node = open().await.unwrap();
+    let cores = write(&node).await.unwrap();
+    close(node).await;
+    std::fs::write(&database, old).unwrap();
+
+    let node = open().await.unwrap();
+    assert_eq!(node.store().remove_strays(false).unwrap(), None);
+    let error = node.create_drive("d", None).await.err().unwrap();
+    assert!(error.to_string().contains("may be older"), "{error}");
+    let files = node.store().storage().cores_with_files().unwrap();
+    for key in &cores {
+        assert!(files.iter().any(|(id, bytes)| *id == key.discovery_key() && *bytes > 0));
+    }
+    // Somebody says that they are nothing.
+    node.trust_store().await.unwrap();
+    assert!(node.store().remove_strays(true).unwrap() > Some(0));
+    node.create_drive("d", None).await.unwrap();
     node.shutdown().await;
 }
