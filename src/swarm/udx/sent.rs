@@ -171,6 +171,8 @@ impl SentPackets {
         let Some(i) = self.index(seq) else { return };
         if let Some(packet) = self.packets.get_mut(i).filter(|p| p.state == State::Withheld) {
             packet.state = State::Lost;
+            // That none was answered before is not for this one to tell.
+            packet.timeouts = 0;
             self.lost.insert(seq);
         }
     }
@@ -340,6 +342,20 @@ mod tests {
                 let lost = sent.packets.iter().filter(|p| p.state == State::Lost).count();
                 prop_assert_eq!(sent.lost.len(), lost);
             }
+        }
+    }
+
+    #[test]
+    fn a_packet_that_was_withheld_measures_no_round_trip_and_has_not_timed_out() {
+        let mut sent = SentPackets::new(0);
+        sent.push_byte(0, false, 5);
+        sent.push_byte(1, true, 5);
+        sent.front_mut().unwrap().timeouts = 3;
+        sent.release(FIRST_SEQ);
+        for (seq, transmissions) in [(FIRST_SEQ, 2), (FIRST_SEQ + 1, 1)] {
+            sent.resend(seq, 9, Snapshot::default());
+            let packet = sent.get(seq).unwrap();
+            assert_eq!((packet.transmissions, packet.timeouts), (transmissions, 0));
         }
     }
 
