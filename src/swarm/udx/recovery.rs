@@ -12,7 +12,7 @@ use super::timer::Timer;
 /// Retransmissions by timeout of one packet before the peer counts as gone: 13 s with the shortest timeout.
 const MAX_TIMEOUTS: u8 = 6;
 
-/// Questions in a row for a closed window that may stay without any packet of the peer: 15 s with the shortest timeout.
+/// Questions in a row, for a closed window or for leave to send more, that may stay without any packet of the peer: 15 s with the shortest timeout.
 /// A peer that answers and leaves its window closed is only slow.
 const MAX_UNANSWERED: u8 = 8;
 
@@ -199,6 +199,15 @@ impl Stream {
             self.pending.heartbeat = true;
             self.timers.set(Timer::ZeroWindow, now + 2 * self.rtt.rto());
         }
+        if self.timers.take_due(Timer::Unproven, now) {
+            if self.unanswered >= MAX_UNANSWERED {
+                self.closed = Some(CloseReason::TimedOut);
+                return;
+            }
+            self.unanswered += 1;
+            self.pending.heartbeat = true;
+            self.timers.set(Timer::Unproven, now + 2 * self.rtt.rto());
+        }
         if self.timers.take_due(Timer::KeepAlive, now) {
             self.pending.heartbeat |= self.sent.is_empty();
             self.arm_keep_alive(now);
@@ -243,6 +252,11 @@ impl Stream {
     }
 
     fn on_retransmit_timeout(&mut self, now: u64) {
+        if self.is_held_back() {
+            // It was not sent since: that there is no answer tells nothing.
+            self.timers.set(Timer::Retransmit, now + 2 * self.rtt.rto());
+            return;
+        }
         let Some(front) = self.sent.front_mut() else { return };
         if front.timeouts >= MAX_TIMEOUTS {
             self.closed = Some(CloseReason::TimedOut);

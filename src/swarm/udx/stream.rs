@@ -267,11 +267,24 @@ impl Stream {
             (remote.socket, remote.to) = (socket, from);
         }
         allowance.on_received(len);
+        // If that is still too little the next question may follow at once.
+        self.timers.clear(Timer::Unproven);
     }
 
     /// Whether a datagram of `len` bytes may go out.
     pub(super) fn may_send(&self, len: usize) -> bool {
         self.unproven.is_none_or(|allowance| len as u64 <= allowance.left())
+    }
+
+    /// Whether a packet of data of `len` bytes may go out.
+    pub(super) fn may_send_data(&self, len: usize) -> bool {
+        self.unproven.is_none_or(|allowance| len as u64 <= allowance.left_for_data())
+    }
+
+    /// Whether what was lost may not be sent again yet.
+    pub(super) fn is_held_back(&self) -> bool {
+        let lost = self.sent.first_lost().and_then(|seq| self.sent.get(seq));
+        lost.is_some_and(|packet| !self.may_send_data(packet.size() as usize))
     }
 
     /// Takes a packet of the peer.
@@ -383,6 +396,10 @@ impl Stream {
         }
         if let Some(reason) = self.closed {
             self.send.clear();
+            if reason == CloseReason::TimedOut {
+                // It may only be that we do not hear it.
+                self.say_farewell(reason, out);
+            }
             if reason != CloseReason::Destroyed {
                 out.events.push_back(UdxEvent::Closed { id: self.id, reason });
             }

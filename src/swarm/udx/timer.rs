@@ -11,6 +11,8 @@ pub enum Timer {
     Reorder,
     /// The peer's window is closed: ask again.
     ZeroWindow,
+    /// What waits may not go to an address that is not proven: ask for an answer, which allows more.
+    Unproven,
     /// Nothing was sent for a while.
     KeepAlive,
     /// The pacer allows the next burst.

@@ -160,7 +160,10 @@ impl Stream {
                 break;
             }
             let Some(next) = self.next_packet(forced, now) else { break };
-            if !self.may_send(next.size()) {
+            if !self.may_send_data(next.size()) {
+                if count == 0 {
+                    self.ask_for_allowance(now);
+                }
                 break;
             }
             if count == 0 {
@@ -180,6 +183,7 @@ impl Stream {
         if segment == 0 {
             return None;
         }
+        self.timers.clear(Timer::Unproven);
         // The header carried it, and there are no gaps to tell of (or they were just told).
         self.pending.ack = false;
         if forced || self.timers.get(Timer::Retransmit).is_none() {
@@ -253,6 +257,15 @@ impl Stream {
         {
             self.pending.heartbeat = true;
             self.timers.set(Timer::ZeroWindow, now + self.rtt.rto());
+        }
+    }
+
+    /// Data waits that may not go to an unproven address: start asking the known peer for anything that allows more.
+    fn ask_for_allowance(&mut self, now: u64) {
+        let known = self.unproven.is_some_and(|allowance| allowance.challenge.is_some());
+        if known && self.timers.get(Timer::Unproven).is_none() {
+            self.pending.heartbeat = true;
+            self.timers.set(Timer::Unproven, now + self.rtt.rto());
         }
     }
 

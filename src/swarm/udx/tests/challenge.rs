@@ -143,3 +143,68 @@ fn every_packet_that_was_sent_has_to_be_reported() {
         assert!(udx.streams.get(A).unwrap().unproven.is_none());
     }
 }
+
+#[test]
+fn what_small_frames_used_up_comes_back_and_the_peer_is_asked() {
+    let link = LinkConfig { latency: Duration::from_millis(25), ..LinkConfig::default() };
+    for small in 0..30 {
+        let mut pair = unproven(&link, small);
+        pair.run(Duration::from_secs(1));
+        pair.machines[0].udx.peer_known(A);
+        // What it says gets lost for a moment.
+        pair.link(1, 0).cfg.loss = 1.0;
+        for _ in 0..small {
+            pair.machines[0].total += 7 + small % 17;
+            pair.run(Duration::from_millis(2));
+        }
+        pair.run(Duration::from_millis(60));
+        pair.link(1, 0).cfg.loss = 0.0;
+        pair.machines[0].total = 256 << 10;
+        let all = |p: &Pair| p.machines[1].sink.bytes == 256 << 10;
+        let took = pair.run_until(Duration::from_secs(8), all);
+        assert!(took.is_some() && pair.machines[1].sink.intact, "{small} frames");
+    }
+}
+
+/// A stream to a known peer that may get so many bytes before it is asked, and the packets that went.
+fn allowed(first: u64) -> (Udx, Vec<Vec<u8>>) {
+    let (mut udx, now) = (Udx::new(StdRng::seed_from_u64(1), UdxConfig::default()), epoch());
+    udx.open(Some(A)).unwrap();
+    let options = ConnectOptions { unproven: Some(first), ..ConnectOptions::default() };
+    udx.connect(A, SocketId::MAIN, B, address(2), options, now);
+    udx.peer_known(A);
+    udx.write(A, payload(0, 1 << 20), now).unwrap();
+    let (mut buf, mut sent) = (Vec::new(), vec![]);
+    while udx.poll_transmit(now, &mut buf, 1).is_some() {
+        sent.push(buf.clone());
+    }
+    (udx, sent)
+}
+
+#[test]
+fn nothing_is_asked_that_cannot_be_asked_in_full() {
+    let is_data = |packet: &Vec<u8>| Packet::parse(packet).unwrap().header.has(flag::DATA);
+    for (first, packets) in [(19, 0), (100, 0), (251, 0), (311, 0), (312, 12), (600, 12)] {
+        let (mut udx, sent) = allowed(first);
+        assert_eq!(sent.iter().filter(|p| is_data(p)).count(), packets, "{first}");
+        // One that may not go is followed by a question that needs no leave but its own.
+        assert_eq!(sent.len() - packets, usize::from(packets == 0 && first >= 20), "{first}");
+        assert!(udx.poll_timeout().is_some());
+    }
+}
+
+#[test]
+fn a_packet_that_was_not_let_out_has_not_timed_out() {
+    let (mut udx, _) = allowed(312);
+    let (mut buf, start) = (Vec::new(), epoch());
+    while let Some(at) = udx.poll_timeout() {
+        assert!(at < start + Duration::from_secs(60));
+        udx.handle_timeout(at);
+        while udx.poll_transmit(at, &mut buf, 1).is_some() {}
+        if let Some((_, stream)) = udx.streams.get_mut(A) {
+            assert!(stream.sent.front_mut().unwrap().timeouts <= 1);
+        }
+    }
+    let closed = UdxEvent::Closed { id: A, reason: CloseReason::TimedOut };
+    assert_eq!(udx.poll_event(), Some(closed));
+}

@@ -64,7 +64,8 @@ fn a_silent_peer_is_given_up_after_thirteen_seconds() {
     }
     assert_eq!(pair.machines[0].closed(), Some(CloseReason::TimedOut));
     assert_eq!(pair.elapsed().as_millis(), 13_000);
-    assert_eq!(sends, [1000, 3000, 5000, 7000, 9000, 11_000].map(|at| (at, 1)));
+    // The last one tells the peer of it.
+    assert_eq!(sends, [1000, 3000, 5000, 7000, 9000, 11_000, 13_000].map(|at| (at, 1)));
 }
 
 #[test]
@@ -251,5 +252,40 @@ fn peers_on_this_machine_are_offered_what_the_socket_buffer_takes() {
         assert_eq!(window(&mut udx), expected);
         udx.set_backlog(A, MAX_WINDOW - 1000);
         assert_eq!(window(&mut udx), 1000);
+    }
+}
+
+#[test]
+fn a_peer_that_is_not_heard_learns_that_it_was_given_up() {
+    let mut pair = Pair::connected(LinkConfig::default(), LinkConfig::default(), 1);
+    pair.link(1, 0).cfg.loss = 1.0;
+    pair.machines[0].total = 1000;
+    let ended = |side: usize| move |p: &Pair| p.machines[side].closed().is_some();
+    pair.run_until(Duration::from_secs(60), ended(0)).unwrap();
+    pair.run_until(Duration::from_millis(200), ended(1)).unwrap();
+    assert_eq!(pair.machines[0].closed(), Some(CloseReason::TimedOut));
+    assert_eq!(pair.machines[1].closed(), Some(CloseReason::Reset));
+}
+
+#[test]
+fn what_came_before_the_question_could_be_answered_is_no_sign_of_a_narrow_path() {
+    let (mut udx, now, mut sink) =
+        (Udx::new(StdRng::seed_from_u64(1), UdxConfig::default()), epoch(), Collect::new());
+    udx.open(Some(A)).unwrap();
+    udx.connect(A, SocketId::MAIN, B, address(2), ConnectOptions::default(), now);
+    let from = udx.clock.now + 1000;
+    udx.streams.get_mut(A).unwrap().1.black_hole = Some(from);
+    let header = super::super::packet::Header {
+        flags: 0,
+        data_offset: 0,
+        stream: A,
+        window: 4 << 20,
+        seq: 0,
+        ack: 0,
+    };
+    for (micros, waits) in [(0, true), (999, true), (1000, false)] {
+        let (now, ack) = (now + Duration::from_micros(micros), header.encode());
+        udx.handle_datagram(SocketId::MAIN, address(2), &ack, now, &mut sink);
+        assert_eq!(udx.streams.get(A).unwrap().black_hole.is_some(), waits, "{micros}");
     }
 }
