@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | top | `cli` | – |
 //! | joints | `node` (hyper + swarm), `share` (folder to drive), `fs` (drive, through `fs::volume`) | `node`: fuser; `fs`: the swarm |
-//! | wings | `hyper` (data, replication) and `swarm` (network) | each other; sockets and clock, except `swarm::driver` |
+//! | wings | `hyper` (data, replication) and `swarm` (network) | each other; sockets, except `swarm::driver` |
 //! | ground | `codec`, `crypto`, `key`, `lock`, `mountinfo`, `path` | time, async; I/O, except `mountinfo` |
 
 pub mod cli;

@@ -8,9 +8,9 @@
 //! | hub | blocks, upgrades, ranges that arrived | the core's handle, which wakes its waiters |
 //! | hub | cores that peers open and that are not attached; forks to be stored | threads [aside](Aside), and back |
 //!
-//! Nothing here waits for a peer or for another thread's work. The disk work is what the hub does to store blocks that
-//! came, in memory of the kernel for the most part, and to read those that are asked for; what must be on the device is
-//! made so elsewhere.
+//! Nothing here waits for a peer. The disk work is what the hub does to store blocks that came, in memory of the kernel
+//! for the most part, and to read those that are asked for; what must be on the device is made so elsewhere. But an
+//! append of our own holds its core until it is on the device, and who asks for that core waits for it here.
 
 use super::aside::Aside;
 use super::cores::Cores;
