@@ -3,11 +3,14 @@
 //! BBR takes no loss for a sign of congestion, and keeps up to two pipes in flight. Where the bottleneck's queue is
 //! shorter than that and others share it, the queue is full of us for good, and a TCP connection, which gives way at
 //! each loss, gets nothing. A loss alone says little: a bad radio link loses packets at random. So two rates are
-//! compared: what is lost while the round trip is the path's own, and what is lost while it is longer, because a queue
-//! stands. Where a standing queue loses more than an empty one it overflows, and be it a single packet: where two
-//! senders fill a queue bit by bit, that is all that an overflow costs each, and TCP gives way to it. After such a round
-//! the window comes down to a share of what was in flight, as TCP's does, and comes back as slowly; where the queue has
-//! gone (the neighbour left) it comes back faster and faster.
+//! compared: what is lost while the round trip is short, and what is lost while it is long, because a queue stands.
+//! Where long round trips lose more than short ones the queue overflows, and be it a single packet: where two senders
+//! fill a queue bit by bit, that is all that an overflow costs each, and TCP gives way to it. After such a round the
+//! window comes down to a share of what was in flight, as TCP's does, and comes back as slowly; where the queue has gone
+//! (the neighbour left) it comes back faster and faster.
+//!
+//! "Long" means longer than usual on this path, not only than the shortest ever: on a path that jitters nearly all are
+//! that, and its random losses would look like those of a queue.
 
 use super::RateSample;
 
@@ -16,10 +19,12 @@ use super::RateSample;
 const LOSS_SHARE: u64 = 200;
 const STARTUP_LOSS_SHARE: u64 = 25;
 const STARTUP_LEAST_LOSS: f64 = 2.0;
-/// How many times more than an empty queue a standing one must lose, and how many standard deviations above that.
+/// How many times more must be lost while round trips are long than while they are short, and how many standard deviations
+/// above that; and this many packets where short ones lose some too: there a packet more is chance in one round of hundreds.
 const EXCESS: f64 = 1.5;
 const DEVIATIONS: f64 = 3.0;
-/// Bytes after which what an empty queue lost counts half.
+const CHANCE: f64 = 2.0;
+/// Bytes after which what was lost at short round trips counts half.
 const MEMORY: u64 = 4 << 20;
 /// What is left of the window after such a round.
 const KEEP: f64 = 0.7;
@@ -28,9 +33,15 @@ const KEEP: f64 = 0.7;
 const GROWTH: f64 = 0.53;
 /// The queue stands while a round trip is longer than the shortest by an eighth of it, within these bounds, microseconds.
 const STANDING: std::ops::RangeInclusive<u64> = 2_000..=10_000;
+/// Rounds over which the usual round trip is an average, and over which the shortest round of late is forgotten: more than
+/// a TCP connection needs from one loss to the next, else what its queue adds would become usual.
+const USUAL_ROUNDS: f64 = 32.0;
+const SHORTEST_ROUNDS: f64 = 64.0;
 /// Rounds with an empty queue after which the window grows faster than that, since a TCP connection takes so long to come
-/// back; and the rounds after which it grows twice as fast again.
+/// back; and the rounds after which it grows twice as fast again. Rounds that are merely as short as any of late count as a
+/// quarter: a path that jitters has no others, but a neighbour that has just come down looks the same.
 const PATIENCE_ROUNDS: u32 = 12;
+const STEADY_SHARE: u32 = 4;
 const HASTE_ROUNDS: u32 = 3;
 const MAX_HASTE: u32 = 10;
 
@@ -40,21 +51,36 @@ struct Tally {
     delivered: u64,
 }
 
+/// What is seen in one round.
+#[derive(Debug, Default)]
+struct Round {
+    /// While round trips were long.
+    long: Tally,
+    most_in_flight: u64,
+    /// A queue stood at some time.
+    stood: bool,
+    /// Sum of round trips, each times the bytes that it stands for; and those bytes.
+    rtts: f64,
+    weight: f64,
+}
+
 /// How much may be in flight before the bottleneck's queue overflows.
 #[derive(Debug)]
 pub(super) struct Overflow {
     bytes: u64,
     /// The last round came down: what is lost in this one left before that.
     came_down: bool,
-    /// Rounds with an empty queue, one after the other.
-    calm: u32,
-    /// With an empty queue, lately.
-    empty: Tally,
-    /// Since the start of the round.
-    round: Tally,
-    most_in_flight: u64,
-    /// A queue stood at some time of the round.
-    stood: bool,
+    /// Rounds with an empty queue, and rounds as short as any of late, one after the other.
+    empty: u32,
+    steady: u32,
+    /// Average round trip, and that of the shortest round of late, microseconds; 0 before the first.
+    usual: f64,
+    shortest: f64,
+    /// The last round trip was long.
+    is_long: bool,
+    /// While round trips were short, lately.
+    short: Tally,
+    round: Round,
 }
 
 impl Default for Overflow {
@@ -62,63 +88,84 @@ impl Default for Overflow {
         Self {
             bytes: u64::MAX,
             came_down: false,
-            calm: 0,
-            empty: Tally::default(),
-            round: Tally::default(),
-            most_in_flight: 0,
-            stood: false,
+            empty: 0,
+            steady: 0,
+            usual: 0.0,
+            shortest: 0.0,
+            is_long: false,
+            short: Tally::default(),
+            round: Round::default(),
         }
     }
+}
+
+/// What a round trip takes at least, microseconds, when a queue stands on a path with this shortest one.
+fn standing(shortest: u64) -> u64 {
+    shortest.saturating_add((shortest / 8).clamp(*STANDING.start(), *STANDING.end()))
 }
 
 impl Overflow {
     /// Takes note of what was acknowledged and lost on a path with this shortest round trip.
     pub(super) fn note(&mut self, sample: &RateSample, min_rtt: u64) {
-        let stands =
-            min_rtt.saturating_add((min_rtt / 8).clamp(*STANDING.start(), *STANDING.end()));
-        self.stood |= sample.rtt.is_some_and(|rtt| rtt > stands);
-        self.most_in_flight = self.most_in_flight.max(sample.prior_in_flight);
-        self.round.lost += sample.lost;
-        self.round.delivered += sample.acked;
+        let round = &mut self.round;
+        if let Some(rtt) = sample.rtt {
+            let stands = rtt > standing(min_rtt);
+            self.is_long = stands && rtt as f64 >= self.usual;
+            round.stood |= stands;
+            round.rtts += rtt as f64 * sample.acked as f64;
+            round.weight += sample.acked as f64;
+        }
+        round.most_in_flight = round.most_in_flight.max(sample.prior_in_flight);
+        let tally = if self.is_long { &mut round.long } else { &mut self.short };
+        tally.lost += sample.lost;
+        tally.delivered += sample.acked;
     }
 
     /// Ends a round. `least` = what may always be in flight, `packet` = bytes of a full datagram.
     pub(super) fn end_round(&mut self, startup: bool, least: u64, packet: u64) {
         let round = std::mem::take(&mut self.round);
-        let most = std::mem::take(&mut self.most_in_flight);
         let came_down = std::mem::take(&mut self.came_down);
-        if !std::mem::take(&mut self.stood) {
-            self.empty.lost += round.lost;
-            self.empty.delivered += round.delivered;
-            if self.empty.delivered > MEMORY {
-                self.empty =
-                    Tally { lost: self.empty.lost / 2, delivered: self.empty.delivered / 2 };
-            }
-            self.calm += 1;
-        } else {
-            self.calm = 0;
-            if !came_down && self.is_overflow(round, startup, packet) {
-                self.came_down = true;
-                self.bytes = ((self.bytes.min(most) as f64 * KEEP) as u64).max(least);
-                return;
-            }
+        if self.short.delivered > MEMORY {
+            self.short = Tally { lost: self.short.lost / 2, delivered: self.short.delivered / 2 };
         }
-        if self.bytes != u64::MAX && most >= self.bytes / 4 * 3 {
-            let haste =
-                self.calm.saturating_sub(PATIENCE_ROUNDS).div_ceil(HASTE_ROUNDS).min(MAX_HASTE);
+        self.compare(&round);
+        if !came_down && self.is_overflow(round.long, startup, packet) {
+            self.came_down = true;
+            let most = self.bytes.min(round.most_in_flight);
+            self.bytes = ((most as f64 * KEEP) as u64).max(least);
+        } else if self.bytes != u64::MAX && round.most_in_flight >= self.bytes / 4 * 3 {
+            let calm = self.empty.max(self.steady / STEADY_SHARE);
+            let haste = calm.saturating_sub(PATIENCE_ROUNDS).div_ceil(HASTE_ROUNDS).min(MAX_HASTE);
             let more = if haste == 0 { (packet as f64 * GROWTH) as u64 } else { packet << haste };
             self.bytes = self.bytes.saturating_add(more);
         }
     }
 
-    fn is_overflow(&self, round: Tally, startup: bool, packet: u64) -> bool {
+    /// What the round trips of a round say: is the queue empty, is it as short as any, what is usual.
+    fn compare(&mut self, round: &Round) {
+        self.empty = if round.stood { 0 } else { self.empty + 1 };
+        if round.weight == 0.0 {
+            return;
+        }
+        let mean = round.rtts / round.weight;
+        if self.usual == 0.0 {
+            (self.usual, self.shortest) = (mean, mean);
+        }
+        self.usual += (mean - self.usual) / USUAL_ROUNDS;
+        self.shortest = mean.min(self.shortest + (mean - self.shortest) / SHORTEST_ROUNDS);
+        let steady = mean <= standing(self.shortest as u64) as f64;
+        self.steady = if steady { self.steady + 1 } else { 0 };
+    }
+
+    fn is_overflow(&self, long: Tally, startup: bool, packet: u64) -> bool {
         let (share, least) =
             if startup { (STARTUP_LOSS_SHARE, STARTUP_LEAST_LOSS) } else { (LOSS_SHARE, 0.0) };
         let packets = |bytes: u64| bytes as f64 / packet as f64;
-        let rate = self.empty.lost as f64 / self.empty.delivered.max(1) as f64;
-        let usual = rate * packets(round.delivered) * EXCESS;
-        round.lost * share > round.delivered
-            && packets(round.lost) > usual + DEVIATIONS * usual.sqrt() + least
+        let (lost, delivered) = (packets(self.short.lost), packets(self.short.delivered));
+        // Half a packet more: of a path that lost none yet it is not known that it never does.
+        let usual = (lost + 0.5) / (delivered + 1.0) * packets(long.delivered) * EXCESS;
+        let chance = DEVIATIONS * usual.sqrt() + least.max(lost.min(CHANCE));
+        long.lost * share > long.delivered && packets(long.lost) > usual + chance
     }
 
     /// Bytes that may be in flight.

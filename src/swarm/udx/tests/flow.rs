@@ -78,6 +78,27 @@ fn random_losses_are_not_taken_for_a_full_queue() {
 }
 
 #[test]
+fn random_losses_on_a_path_that_jitters_are_not_taken_for_a_full_queue() {
+    for (rate, rtt, jitter, loss) in [
+        (100, 50, 5, 0.003),
+        (100, 50, 10, 0.003),
+        (100, 50, 20, 0.01),
+        (100, 10, 5, 0.003),
+        (100, 10, 10, 0.01),
+        (20, 40, 10, 0.003),
+        (20, 40, 20, 0.01),
+    ] {
+        for seed in 1..4 {
+            let (mut there, mut back) = path(rate, rtt, 100, loss);
+            there.jitter = Duration::from_millis(jitter);
+            back.jitter = there.jitter / 2;
+            let (share, _) = utilization((there, back), seed, 0, 15);
+            assert!(share >= 0.85, "{rate} Mbit/s, {rtt} ms, jitter {jitter}, {loss}: {share}");
+        }
+    }
+}
+
+#[test]
 fn keeps_going_on_a_slow_path_with_a_short_queue() {
     let (share, _) = utilization(path(2, 30, 40, 0.0), 1, 2, 30);
     assert!(share >= 0.85, "{share}");
