@@ -90,6 +90,8 @@ pub struct Bbr {
     full_bw: u64,
     full_rounds: u8,
     full: bool,
+    /// The last round in which losses of Startup are found.
+    settled: u64,
 
     cycle: usize,
     cycle_stamp: u64,
@@ -135,6 +137,7 @@ impl Bbr {
             full_bw: 0,
             full_rounds: 0,
             full: false,
+            settled: 0,
             cycle: 0,
             cycle_stamp: 0,
             dice,
@@ -237,9 +240,12 @@ impl Bbr {
             self.conserve = false;
             let least = MIN_PACKETS * self.packet;
             self.ceiling.end_round(least);
-            // What Startup overshot by says nothing about neighbours.
-            let pipe = self.pipe(if self.full { 0.75 } else { 1.0 });
-            self.overflow.end_round(!self.full, least.max(pipe), self.packet);
+            // What Startup overshot by says nothing about neighbours, and is found lost until a round after Drain.
+            let startup = self.mode == Mode::Startup
+                || self.mode == Mode::Drain
+                || self.round <= self.settled;
+            let pipe = self.pipe(if startup { 1.0 } else { 0.75 });
+            self.overflow.end_round(startup, least.max(pipe), self.packet);
         }
         let bw = (sample.delivered as f64 * 1e6 / sample.interval as f64) as u64;
         if !sample.app_limited || bw >= self.bw.get() {
@@ -312,6 +318,7 @@ impl Bbr {
             self.mode = Mode::Drain;
         }
         if self.mode == Mode::Drain && view.in_flight <= self.target(1.0) {
+            self.settled = self.round + 2;
             self.enter_probe_bw(view.now);
         }
     }

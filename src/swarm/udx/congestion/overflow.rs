@@ -42,6 +42,8 @@ const SHORTEST_ROUNDS: f64 = 64.0;
 /// quarter: a path that jitters has no others, but a neighbour that has just come down looks the same.
 const PATIENCE_ROUNDS: u32 = 12;
 const STEADY_SHARE: u32 = 4;
+/// In place of the patience while only Startup overshot: nobody else is known to be there.
+const ALONE_ROUNDS: u32 = 2;
 const HASTE_ROUNDS: u32 = 3;
 const MAX_HASTE: u32 = 10;
 
@@ -70,6 +72,8 @@ pub(super) struct Overflow {
     bytes: u64,
     /// The last round came down: what is lost in this one left before that.
     came_down: bool,
+    /// It overflowed of more than what Startup overshot by: somebody else is there.
+    crowded: bool,
     /// Rounds with an empty queue, and rounds as short as any of late, one after the other.
     empty: u32,
     steady: u32,
@@ -88,6 +92,7 @@ impl Default for Overflow {
         Self {
             bytes: u64::MAX,
             came_down: false,
+            crowded: false,
             empty: 0,
             steady: 0,
             usual: 0.0,
@@ -131,11 +136,13 @@ impl Overflow {
         self.compare(&round);
         if !came_down && self.is_overflow(round.long, startup, packet) {
             self.came_down = true;
+            self.crowded |= !startup;
             let most = self.bytes.min(round.most_in_flight);
             self.bytes = ((most as f64 * KEEP) as u64).max(least);
         } else if self.bytes != u64::MAX && round.most_in_flight >= self.bytes / 4 * 3 {
             let calm = self.empty.max(self.steady / STEADY_SHARE);
-            let haste = calm.saturating_sub(PATIENCE_ROUNDS).div_ceil(HASTE_ROUNDS).min(MAX_HASTE);
+            let patience = if self.crowded { PATIENCE_ROUNDS } else { ALONE_ROUNDS };
+            let haste = calm.saturating_sub(patience).div_ceil(HASTE_ROUNDS).min(MAX_HASTE);
             let more = if haste == 0 { (packet as f64 * GROWTH) as u64 } else { packet << haste };
             self.bytes = self.bytes.saturating_add(more);
         }

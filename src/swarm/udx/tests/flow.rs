@@ -99,6 +99,14 @@ fn random_losses_on_a_path_that_jitters_are_not_taken_for_a_full_queue() {
 }
 
 #[test]
+fn a_very_long_path_with_heavy_losses_is_full_after_seconds() {
+    for seed in 1..5 {
+        let (share, _) = utilization(path(20, 250, 100, 0.05), seed, 3, 10);
+        assert!(share >= 0.7, "{share}");
+    }
+}
+
+#[test]
 fn keeps_going_on_a_slow_path_with_a_short_queue() {
     let (share, _) = utilization(path(2, 30, 40, 0.0), 1, 2, 30);
     assert!(share >= 0.85, "{share}");
