@@ -10,7 +10,8 @@
 //! - A root is never a child: whatever changes below it, it is written anew.
 //! - What comes to lie at level 0 inside a batch has no child in its own block. So a level 0 that has one is a root.
 //! - A root that has lost all its levels but one may be stored in the middle of the batch that did this, as it was
-//!   at its end. Then operations that follow take out keys that it does not have.
+//!   at its end. Then operations that follow take out keys that it does not have. Where one of them puts such a key
+//!   first, nothing tells: that length is taken for a version, and shows what the batch came to.
 //!
 //! Found by reading hyperbee/index.js (Batch); nothing there looks for it.
 
