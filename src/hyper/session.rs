@@ -182,6 +182,7 @@ impl CoreHandle {
     ) -> BoxFuture<'static, Result<(), SourceError>> {
         let handle = self.clone();
         Box::pin(async move {
+            handle.look_at(range.clone()).await?;
             if lock(&handle.0.core).next_missing(range.clone()).is_none() {
                 return Ok(());
             }

@@ -23,6 +23,7 @@ const WORDS: usize = 1024;
 
 type Words = Box<[u32; WORDS]>;
 
+#[derive(Clone)]
 enum Page {
     Full,
     /// The words and how many bits are set: more than none, fewer than all.
@@ -30,7 +31,7 @@ enum Page {
 }
 
 /// A sparse set of block indexes.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Bitfield {
     pages: BTreeMap<u64, Page>,
     contiguous: u64,

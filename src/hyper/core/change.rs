@@ -61,6 +61,7 @@ impl Core {
     pub(super) fn cut(&mut self, head: Head, kept: u64, end: Option<u64>) -> Result<()> {
         self.head = head;
         self.nodes.truncate(kept)?;
+        self.soundness.get_mut().give_up_tail();
         match end {
             Some(end) => Ok(self.files.blocks.truncate(end)?),
             None => Ok(()),
@@ -188,6 +189,8 @@ impl Core {
                 self.bits.set_range(blocks, true);
             }
             self.unstage(removal.staged);
+        } else {
+            removal.gone.into_iter().for_each(|blocks| self.are_known(blocks));
         }
         done
     }

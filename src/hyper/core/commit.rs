@@ -60,6 +60,7 @@ pub fn commit(
     for ((core, prepared), dirty) in appends.iter_mut().zip(dirty) {
         if done.is_ok() {
             core.head = std::mem::take(&mut prepared.head);
+            core.are_known(prepared.first()..core.head.length);
         } else {
             let unsure = done.as_ref().is_err_and(StorageError::is_unsure);
             core.claimed.fetch_or(unsure, Ordering::AcqRel);
@@ -124,6 +125,7 @@ impl Core {
         if !prepared.blocks.is_empty() && self.appending.load(Ordering::Acquire) {
             return Err(CoreError::Busy);
         }
+        self.give_up_tail()?;
         write_blocks(&self.files, prepared.offset, &prepared.blocks)?;
         for node in &prepared.nodes {
             self.nodes.put(node)?;
@@ -139,8 +141,10 @@ impl Core {
         if self.dirty.identity {
             writes.put(Table::Cores, *core.as_bytes(), self.identity.encode());
         }
+        self.dirty.head |= self.files.begin_stamp() | self.soundness.get_mut().take_settled();
         if self.dirty.head {
-            writes.put(Table::Heads, *core.as_bytes(), encode_head(head, self.session));
+            let stamp = self.stamp();
+            writes.put(Table::Heads, *core.as_bytes(), encode_head(head, self.session, stamp));
         }
         let pages = self.bits.take_dirty();
         for &page in &pages {
@@ -165,7 +169,10 @@ impl Core {
 
     /// Whether the store does not have everything yet.
     pub fn has_changes(&self) -> bool {
-        self.dirty.identity || self.dirty.head || self.bits.is_dirty() || self.nodes.is_dirty()
+        let files = self.nodes.is_dirty()
+            || self.files.are_touched()
+            || self.soundness.borrow().is_settled();
+        self.dirty.identity || self.dirty.head || self.bits.is_dirty() || files
     }
 
     /// Commits what waits in memory: bits and heads that came from peers. Durable, it also makes everything

@@ -12,7 +12,7 @@ use super::tree::Head;
 use super::verifier::Verifier;
 use super::{Core, CoreError, CreateOptions, Dirty, Result, Secrecy, WriterDoubt, writer};
 use crate::key::DiscoveryKey;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 impl Core {
@@ -137,6 +137,7 @@ impl Core {
             claimed: Arc::default(),
             doubt: None,
             outgrown: false,
+            soundness: RefCell::default(),
             commits: 0,
         };
         core.derive();
@@ -146,17 +147,19 @@ impl Core {
     /// Reads head and bits.
     fn load(&mut self) -> Result<()> {
         let core = self.discovery_key;
+        let mut stamp = None;
         if let Some(bytes) = self.storage.get(Table::Heads, core.as_bytes())? {
             let read = decode_head(&bytes).map_err(|e| damaged(Table::Heads, &core, e))?;
-            (self.head, self.session) = read;
+            (self.head, self.session, stamp) = read;
         }
         for (key, page) in self.storage.scan(Table::Bits, core.as_bytes())? {
             let number = key.last_chunk().map_or(u64::MAX, |n| u64::from_be_bytes(*n));
             let read = self.bits.decode_page(number, &page);
             read.map_err(|e| damaged(Table::Bits, &core, e))?;
         }
-        if self.session <= self.storage.session().unclean {
-            self.scrub()?;
+        let own_files = self.has_own_files(stamp);
+        if !own_files || self.session <= self.storage.session().unclean {
+            self.scrub(own_files)?;
         }
         Ok(())
     }

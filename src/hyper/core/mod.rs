@@ -21,7 +21,7 @@
 //! the bytes are gone, then frees them.
 //!
 //! After an unclean end the tree file may hold less or more than the records say. [`scrub`] puts that right when
-//! the core is opened next.
+//! the core is opened next. Files that are not the ones we left are not believed: see [`soundness`].
 
 pub mod bitfield;
 mod change;
@@ -42,6 +42,7 @@ mod prove;
 mod record;
 mod scrub;
 mod secrecy;
+mod soundness;
 mod staging;
 pub mod storage;
 pub mod tree;
@@ -56,7 +57,7 @@ pub use commit::{Flush, Prepared, commit};
 pub use error::{ApplyError, CoreError};
 pub use follow::Following;
 pub use message::{Proof, Request};
-pub use place::BlockPlace;
+pub use place::{BlockPlace, Reading};
 pub use prove::{Applied, Provable};
 pub use secrecy::Secrecy;
 pub use staging::{Piece, Staging};
@@ -71,7 +72,8 @@ use encryption::BlockCipher;
 use manifest::Manifest;
 use nodes::{NodeStore, View};
 use record::Identity;
-use std::cell::Cell;
+use soundness::Soundness;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -146,6 +148,7 @@ pub struct Core {
     doubt: Option<WriterDoubt>,
     /// A peer's longer log was taken for a core that we write.
     outgrown: bool,
+    soundness: RefCell<Soundness>,
     /// Counts commits, so that a flush can tell that its snapshot is no longer the latest.
     commits: u64,
 }
@@ -299,18 +302,12 @@ impl Core {
 impl Core {
     /// The block as stored and sent: encrypted where the core is. `None` if it is not here.
     pub fn stored_block(&self, block: u64) -> Result<Option<Bytes>> {
-        match self.locate(block)? {
-            Some(place) => place.read_bytes().map(Some),
-            None => Ok(None),
-        }
+        Ok(self.read_here(block)?.map(|(_, stored)| stored))
     }
 
     /// The plaintext of a block. `None` if it is not here.
     pub fn get(&self, block: u64) -> Result<Option<Bytes>> {
-        match self.locate(block)? {
-            Some(place) => place.open(place.read_bytes()?).map(Some),
-            None => Ok(None),
-        }
+        self.read_here(block)?.map(|(place, stored)| place.open(stored)).transpose()
     }
 
     /// Where a block is, so that it can be read without the core. `None` if it is not here.
@@ -318,8 +315,12 @@ impl Core {
         if !self.bits.get(block) {
             return Ok(None);
         }
-        let (offset, size) = self.span(block)?;
+        let Some((offset, size)) = self.known_span(block)? else {
+            self.note_lost(block);
+            return Ok(None);
+        };
         Ok(Some(BlockPlace {
+            expected: self.expected(block)?,
             files: self.files.clone(),
             cipher: self.cipher.clone(),
             block,
@@ -331,10 +332,15 @@ impl Core {
 
     /// Offset and size of a block that is here, in stored bytes.
     fn span(&self, block: u64) -> Result<(u64, u64)> {
+        self.known_span(block)?.ok_or(CoreError::MissingNodes(block))
+    }
+
+    /// The same, if the nodes to tell are here.
+    fn known_span(&self, block: u64) -> Result<Option<(u64, u64)>> {
         let mut cursor = self.cursor.get();
         let span = cursor.span(&self.head, &self.view(), block)?;
         self.cursor.set(cursor);
-        span.ok_or(CoreError::MissingNodes(block))
+        Ok(span)
     }
 }
 
@@ -343,6 +349,7 @@ impl Drop for Core {
         if self.following {
             return; // what the store has is newer, or as good
         }
+        self.heed();
         if let Err(error) = self.flush(Durability::Buffered) {
             tracing::debug!(core = ?self.discovery_key, "changes are lost");
             tracing::error!("what was fetched or changed last is lost: {error}");

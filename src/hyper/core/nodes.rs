@@ -178,6 +178,11 @@ impl NodeStore {
         Ok(())
     }
 
+    /// Whether the file has room for nodes right of the first `length` blocks.
+    pub(super) fn reach_past(&self, length: u64) -> Result<bool, StorageError> {
+        self.files.tree.reaches((2 * length).saturating_mul(NODE_BYTES).saturating_add(1))
+    }
+
     /// Forgets the nodes that are not part of the tree's first `length` blocks.
     pub(super) fn truncate(&self, length: u64) -> Result<(), StorageError> {
         self.begin_session()?;

@@ -3,6 +3,7 @@
 use super::encryption::BlockCipher;
 use super::storage::{CoreFiles, StorageError};
 use super::{CoreError, Result};
+use crate::crypto::{Hash, hash};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,24 +16,56 @@ pub struct BlockPlace {
     pub(super) offset: u64,
     pub(super) size: u64,
     pub(super) generation: (Arc<AtomicU64>, u64),
+    /// The hash that its bytes must have, where they were not looked at since the core was opened.
+    pub(super) expected: Option<Hash>,
+}
+
+/// What was found at a block's place.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// The plaintext.
+    Block(Bytes),
+    /// Blocks were taken away since it was located: locate it again.
+    Moved,
+    /// Something else, or nothing.
+    Lost,
 }
 
 impl BlockPlace {
-    /// The block as stored. `None` if blocks were taken away since it was located: then locate it again.
-    pub fn read_stored(&self) -> Result<Option<Bytes>> {
+    /// Reads the block. What was found is to be told to [`Core::judge`](super::Core::judge) if [`Self::is_doubtful`]
+    /// or if it is lost.
+    pub fn read(&self) -> Result<Reading> {
         let read = self.read_bytes();
+        if !self.is_current() {
+            return Ok(Reading::Moved);
+        }
+        match read? {
+            Some(stored) => Ok(Reading::Block(self.open(stored)?)),
+            None => Ok(Reading::Lost),
+        }
+    }
+
+    /// Whether the block is there.
+    pub fn is_there(&self) -> Result<bool> {
+        Ok(self.read_bytes()?.is_some())
+    }
+
+    /// Whether its bytes are looked at before they are used.
+    pub fn is_doubtful(&self) -> bool {
+        self.expected.is_some()
+    }
+
+    /// Whether no blocks were taken away since it was located.
+    pub(super) fn is_current(&self) -> bool {
         let (generation, then) = &self.generation;
-        if generation.load(Ordering::Acquire) != *then { Ok(None) } else { read.map(Some) }
+        generation.load(Ordering::Acquire) == *then
     }
 
-    /// The plaintext, on the same terms.
-    pub fn read(&self) -> Result<Option<Bytes>> {
-        self.read_stored()?.map(|stored| self.open(stored)).transpose()
-    }
-
-    pub(super) fn read_bytes(&self) -> Result<Bytes> {
+    /// The block as stored. `None` if that is not what is there.
+    pub(super) fn read_bytes(&self) -> Result<Option<Bytes>> {
         let bytes = read_exact(&self.files, self.offset, self.size)?;
-        bytes.map(Bytes::from).ok_or(CoreError::MissingBytes(self.block))
+        let is_right = |bytes: &Vec<u8>| self.expected.is_none_or(|leaf| hash::leaf(bytes) == leaf);
+        Ok(bytes.filter(is_right).map(Bytes::from))
     }
 
     pub(super) fn open(&self, stored: Bytes) -> Result<Bytes> {
@@ -51,7 +84,7 @@ pub(super) fn open(cipher: Option<&BlockCipher>, block: u64, stored: Bytes) -> R
 }
 
 /// `None` if the file ends before `offset + size`.
-fn read_exact(
+pub(super) fn read_exact(
     files: &CoreFiles,
     offset: u64,
     size: u64,

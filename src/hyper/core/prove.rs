@@ -80,20 +80,20 @@ impl Core {
         let offered = self.offered_verifier(proof)?;
         let verifier = self.identity.verifier.as_ref().or(offered.as_ref());
         let verifier = verifier.ok_or(ApplyError::Manifest)?;
-        let view = self.view();
-        let verified = tree::verify_proof(&self.head, &view, proof, leaf, verifier)?;
+        let verified = tree::verify_proof(&self.head, &self.view(), proof, leaf, verifier)?;
         if let Some(head) = verified.head.as_ref().filter(|head| head.length > MAX_BLOCKS) {
             return Err(ApplyError::TooLong(head.length));
         }
         if verified.head.is_some() {
             self.check_tail()?;
+            self.give_up_tail()?;
         }
         let mut applied = Applied::default();
         let block = verified.block.filter(|(block, _)| !self.has(*block));
         if let Some((block, size)) = block {
             let offset = match self.next_write {
                 Some((next, offset)) if next == block => Some(offset),
-                _ => verified.block_offset(&self.head, &view)?,
+                _ => verified.block_offset(&self.head, &self.view())?,
             };
             let offset = offset.ok_or(CoreError::MissingNodes(block))?;
             self.write_block(offset, proof).map_err(ApplyError::Unstored)?;
@@ -111,6 +111,7 @@ impl Core {
             self.dirty.head = true;
         }
         if let Some((block, _)) = block {
+            self.are_known(block..block + 1);
             self.bits.set(block, true);
         }
         applied.block = verified.block.map(|(block, _)| block);

@@ -3,15 +3,15 @@
 //! | record | layout |
 //! |---|---|
 //! | who ([`Table::Cores`]) | uint version 1, uint flags, key\[32\], then by flag: 1 manifest (buffer), 2 seed of the key pair\[32\], 4 encryption key\[32\]; 8 the encryption is known, 16 it is claimed |
-//! | state ([`Table::Heads`]) | uint version 1, uint session, uint fork, uint length, per root {uint size, hash\[32\]}, signature (buffer) |
+//! | state ([`Table::Heads`]) | uint version 1, uint session, uint fork, uint length, per root {uint size, hash\[32\]}, signature (buffer), bool stamp, then where it is true [`CoreStamp`] |
 //!
-//! The roots' tree indexes follow from the length.
+//! The roots' tree indexes follow from the length. Records of older versions end with the signature.
 
 use super::head::Head;
 use super::manifest::Manifest;
 use super::node::Node;
 use super::secrecy::Secrecy;
-use super::storage::{StorageError, Table};
+use super::storage::{CoreStamp, StorageError, Table};
 use super::verifier::Verifier;
 use crate::codec::{DecodeError, Put, Reader, Result};
 use crate::crypto::KeyPair;
@@ -84,9 +84,10 @@ impl Identity {
     }
 }
 
-/// The stored state: the head, and the session in which the tree file was last known to be sound.
-pub(super) fn encode_head(head: &Head, session: u64) -> Vec<u8> {
-    let mut out = Vec::with_capacity(32 + head.roots.len() * 40 + head.signature.len());
+/// The stored state: the head, the session in which the tree file was last known to be sound, and what the files were
+/// when all that is said to be in them was; `None` where that is not known.
+pub(super) fn encode_head(head: &Head, session: u64, stamp: Option<CoreStamp>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128 + head.roots.len() * 40 + head.signature.len());
     out.put_uint(VERSION);
     out.put_uint(session);
     out.put_uint(head.fork);
@@ -96,10 +97,14 @@ pub(super) fn encode_head(head: &Head, session: u64) -> Vec<u8> {
         out.put(&root.hash);
     }
     out.put_buffer(&head.signature);
+    out.put_bool(stamp.is_some());
+    if let Some(stamp) = stamp {
+        stamp.put(&mut out);
+    }
     out
 }
 
-pub(super) fn decode_head(bytes: &[u8]) -> Result<(Head, u64)> {
+pub(super) fn decode_head(bytes: &[u8]) -> Result<(Head, u64, Option<CoreStamp>)> {
     let mut r = Reader::new(bytes);
     version(&mut r)?;
     let session = r.uint()?;
@@ -111,7 +116,11 @@ pub(super) fn decode_head(bytes: &[u8]) -> Result<(Head, u64)> {
     let node = |index| Ok(Node { index, size: r.uint()?, hash: r.fixed()? });
     let roots: Vec<Node> = flat::full_roots(length).map(node).collect::<Result<_>>()?;
     let signature = r.buffer()?.to_vec();
-    Ok((Head { fork, length, roots, signature }, session))
+    let stamp = match r.is_empty() || !r.bool()? {
+        true => None,
+        false => Some(CoreStamp::decode(&mut r)?),
+    };
+    Ok((Head { fork, length, roots, signature }, session, stamp))
 }
 
 fn version(r: &mut Reader) -> Result<()> {
@@ -139,8 +148,11 @@ mod tests {
     #[test]
     fn records_come_back_and_damage_is_an_error() {
         let (head, _) = tree(13);
-        let bytes = encode_head(&head, 9);
-        assert_eq!(decode_head(&bytes).unwrap(), (head, 9));
+        let old = encode_head(&head, 9, None).len() - 1;
+        let stamp = Some(CoreStamp::default());
+        let bytes = encode_head(&head, 9, stamp);
+        assert_eq!(decode_head(&bytes).unwrap(), (head.clone(), 9, stamp));
+        assert_eq!(decode_head(&bytes[..old]).unwrap(), (head, 9, None));
         let manifest = Manifest::single(key_pair(0).public());
         let key = manifest.key();
         let identity = Identity {
@@ -157,7 +169,7 @@ mod tests {
         for cut in 0..stored.len() {
             assert!(Identity::decode(&stored[..cut]).is_err());
         }
-        for cut in 0..bytes.len() {
+        for cut in (0..bytes.len()).filter(|&cut| cut != old) {
             assert!(decode_head(&bytes[..cut]).is_err());
         }
     }

@@ -1,8 +1,10 @@
-//! After an unclean end: the files are brought back to what hashes up to the head.
+//! After an unclean end, and where the files are not the ones that we left: they are brought back to what hashes up to
+//! the head.
 //!
 //! Blocks and nodes are written before the records that speak of them, and those are durable only with them, so
-//! the records are right. But the tree file may hold nodes of changes that were lost, or a part of a page. A
-//! stored node is trusted later on without being hashed again, so what is not connected to the roots must go.
+//! after an unclean end the records are right. But the tree file may hold nodes of changes that were lost, or a part of
+//! a page. A stored node is trusted later on without being hashed again, so what is not connected to the roots must go.
+//! Of files that somebody else has changed nothing is known: see [`super::soundness`].
 
 use super::storage::Durability;
 use super::tree::{Node, NodeSource};
@@ -13,9 +15,9 @@ use crate::hyper::flat_tree as flat;
 impl Core {
     /// Erases every node that does not hash up to the roots, and forgets blocks below such nodes. On a full disk
     /// what has to be written waits in memory, so that the core can be read.
-    pub(super) fn scrub(&mut self) -> Result<()> {
+    pub(super) fn scrub(&mut self, own_files: bool) -> Result<()> {
         self.nodes.mending(true);
-        let mended = self.mend();
+        let mended = self.mend(own_files);
         let flushed = mended.is_ok().then(|| self.flush(Durability::Buffered));
         self.nodes.mending(false);
         mended?;
@@ -25,19 +27,28 @@ impl Core {
         }
     }
 
-    fn mend(&mut self) -> Result<()> {
+    fn mend(&mut self, own_files: bool) -> Result<()> {
         let length = self.head.length;
-        self.nodes.truncate(length)?;
+        let keep_tail = !own_files && self.writable && self.has_tail()?;
+        self.soundness.get_mut().foreign_tail = keep_tail;
+        if !keep_tail {
+            self.nodes.truncate(length)?;
+        }
         // Where every block is here, every node is: they became durable with the bits.
-        if self.bits.contiguous() < length {
+        if !own_files || self.bits.contiguous() < length {
             for root in self.head.roots.clone() {
                 self.nodes.put(&root)?;
                 self.scrub_below(root)?;
             }
         }
         self.bits.set_range(length..u64::MAX, false);
-        // Pieces of an append that did not end.
-        self.files.blocks.truncate(self.head.byte_length())?;
+        if !keep_tail {
+            // Pieces of an append that did not end.
+            self.files.blocks.truncate(self.head.byte_length())?;
+        }
+        if !own_files {
+            self.doubt_blocks()?;
+        }
         self.session = self.storage.session().current;
         self.dirty.head = true;
         Ok(())

@@ -53,6 +53,7 @@ impl Core {
     pub fn begin_append(&self) -> Result<Staging> {
         self.check_writer()?;
         self.check_following()?;
+        self.give_up_tail()?;
         if self.appending.swap(true, Ordering::AcqRel) {
             return Err(CoreError::Busy);
         }

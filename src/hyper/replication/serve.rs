@@ -65,6 +65,9 @@ impl Replica {
             Some(Job::Request(message)) => self.answer(ctx, core, conn, message),
             Some(Job::Want(want)) => self.tell(ctx, core, conn, want),
         }
+        for block in core.heed() {
+            self.cleared(ctx, core, block..block + 1);
+        }
         self.count_held(ctx, conn);
         let Some(peer) = self.peers.get_mut(&conn) else { return false };
         peer.in_turn = !peer.uploads.is_empty();

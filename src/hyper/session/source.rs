@@ -6,6 +6,7 @@ use super::wish::Wish;
 use super::{CoreHandle, lock, storage};
 use crate::hyper::core::storage::Durability;
 use crate::hyper::core::tree::SeekResult;
+use crate::hyper::core::{BlockPlace, Reading};
 use crate::hyper::source::{Append, BlockLog, BlockSource, BoxFuture, SourceError};
 use bytes::Bytes;
 use std::ops::Range;
@@ -13,6 +14,9 @@ use std::ops::Range;
 /// Prefetched blocks in a row from which on they are a range; fewer are hints, each for itself. A range costs
 /// the hub a look for every request it makes, so a thousand of one block each would be slow.
 const MIN_RUN: usize = 16;
+
+/// Blocks that are looked at in one go; between two the caller may give up.
+const LOOKS: usize = 64;
 
 impl BlockSource for CoreHandle {
     fn length(&self) -> u64 {
@@ -44,17 +48,30 @@ impl BlockSource for CoreHandle {
         // Blocks that a clear takes away between the look and the read are looked for once more.
         let mut block = None;
         for _ in 0..2 {
-            let place = {
-                let core = self.core();
+            let (place, lost) = {
+                let mut core = self.core();
                 if index >= core.length() && core.writable() {
                     return Err(SourceError::OutOfRange { index, length: core.length() });
                 }
-                core.locate(index).map_err(storage)?
+                let place = core.locate(index).map_err(storage)?;
+                let lost = if place.is_none() { core.heed() } else { Vec::new() };
+                (place, lost)
             };
-            let Some(place) = place else { return Ok(None) };
-            block = place.read().map_err(storage)?;
-            if block.is_some() {
-                break;
+            let Some(place) = place else {
+                self.announce_lost(lost);
+                return Ok(None);
+            };
+            let reading = place.read().map_err(storage)?;
+            if place.is_doubtful() || reading == Reading::Lost {
+                self.judge(&place, reading != Reading::Lost);
+            }
+            match reading {
+                Reading::Block(bytes) => {
+                    block = Some(bytes);
+                    break;
+                }
+                Reading::Moved => {}
+                Reading::Lost => return Ok(None),
             }
         }
         if let Some(block) = &block {
@@ -148,6 +165,53 @@ impl BlockLog for CoreHandle {
 }
 
 impl CoreHandle {
+    /// Takes note whether a block is what was found at its place.
+    fn judge(&self, place: &BlockPlace, is_there: bool) {
+        let lost = {
+            let mut core = self.core();
+            core.judge(place, is_there);
+            core.heed()
+        };
+        self.announce_lost(lost);
+    }
+
+    /// Blocks turned out not to be here.
+    fn announce_lost(&self, lost: Vec<u64>) {
+        for block in lost {
+            self.announce_cleared(block..block + 1);
+        }
+    }
+
+    /// Looks at what is here of a range and was not looked at yet, so that it can be said whether all of it is here.
+    pub(super) async fn look_at(&self, range: Range<u64>) -> Result<(), SourceError> {
+        let mut next = self.core().next_unproven(range.clone());
+        while let Some(first) = next {
+            let (handle, end) = (self.clone(), range.end);
+            let look = tokio::task::spawn_blocking(move || handle.look_at_some(first..end));
+            next = look.await.map_err(|_| SourceError::Closed)??;
+        }
+        Ok(())
+    }
+
+    /// Looks at a few blocks; gives the next that is to be looked at.
+    fn look_at_some(&self, range: Range<u64>) -> Result<Option<u64>, SourceError> {
+        let mut from = range.start;
+        for _ in 0..LOOKS {
+            let (place, lost) = {
+                let mut core = self.core();
+                let Some(block) = core.next_unproven(from..range.end) else { return Ok(None) };
+                from = block + 1;
+                (core.locate(block).map_err(storage)?, core.heed())
+            };
+            self.announce_lost(lost);
+            if let Some(place) = place {
+                let is_there = place.is_there().map_err(storage)?;
+                self.judge(&place, is_there);
+            }
+        }
+        Ok(self.core().next_unproven(from..range.end))
+    }
+
     async fn fetch(self, index: u64) -> Result<Bytes, SourceError> {
         self.reaches(index).await?;
         loop {

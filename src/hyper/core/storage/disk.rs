@@ -16,13 +16,16 @@ use super::holes;
 use super::layout;
 use super::private::keep_private;
 use super::witness::{Doubted, Witness};
-use super::{FileKind, Medium, RawFile, Result, Staged, Storage, StorageError, Table, Writes};
+use super::{
+    FileKind, FileStamp, Medium, RawFile, Result, Staged, Storage, StorageError, Table, Writes,
+};
 use crate::key::DiscoveryKey;
 use crate::lock::lock;
 use nix::sys::uio::pwritev;
 use redb::{Database, ReadableDatabase};
 use std::fs::File;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -312,6 +315,19 @@ impl RawFile for DiskFile {
     fn holds(&self, offset: u64, len: u64) -> io::Result<bool> {
         let Some(file) = self.existing()? else { return Ok(false) };
         holes::holds(&file, offset, len)
+    }
+
+    fn data_after(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let Some(file) = self.existing()? else { return Ok(None) };
+        holes::data_after(&file, offset)
+    }
+
+    fn stamp(&self) -> io::Result<FileStamp> {
+        match std::fs::metadata(&self.path) {
+            Ok(meta) => Ok(FileStamp::of(&meta)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(FileStamp::default()),
+            Err(e) => Err(e),
+        }
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {

@@ -1,10 +1,12 @@
 //! The files of one core, with names for errors and a memory of what is not synced yet.
 
-use super::{FileKind, Medium, RawFile, Result, StorageError};
+use super::{CoreStamp, FileKind, FileStamp, Medium, RawFile, Result, StorageError};
 use crate::key::{DiscoveryKey, short};
 use crate::lock::lock;
 use std::io::IoSlice;
+use std::ops::Range;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes since the last sync that are kept as a copy: as much as a small change to a drive writes. A block of
 /// file content is above it.
@@ -25,12 +27,29 @@ impl CoreFiles {
             name: format!("a file of the store ({what} of {})", short(&core.0)),
             raw: medium.file(core, kind),
             unsynced: Mutex::default(),
+            touched: AtomicBool::new(false),
         };
         Self {
             core: *core,
             blocks: file(FileKind::Blocks, "blocks"),
             tree: file(FileKind::Tree, "tree"),
         }
+    }
+
+    /// Whether either was changed since a stamp of them was last [begun](Self::begin_stamp).
+    pub fn are_touched(&self) -> bool {
+        self.blocks.touched.load(Ordering::Acquire) || self.tree.touched.load(Ordering::Acquire)
+    }
+
+    /// Whether they need a new stamp, which is to be taken after this: what is changed later needs another.
+    pub fn begin_stamp(&self) -> bool {
+        let blocks = self.blocks.touched.swap(false, Ordering::AcqRel);
+        self.tree.touched.swap(false, Ordering::AcqRel) || blocks
+    }
+
+    /// What the files are now.
+    pub fn stamp(&self) -> Result<CoreStamp> {
+        Ok(CoreStamp { blocks: self.blocks.stamp()?, tree: self.tree.stamp()? })
     }
 
     pub(super) fn file(&self, kind: FileKind) -> &StoredFile {
@@ -47,6 +66,8 @@ pub struct StoredFile {
     raw: Box<dyn RawFile>,
     /// Noted after a write has returned, so that a sync which takes the note covers that write.
     unsynced: Mutex<Unsynced>,
+    /// The file was changed since it was last looked what it is.
+    touched: AtomicBool,
 }
 
 /// What was written since the last sync.
@@ -86,6 +107,14 @@ impl StoredFile {
         self.raw.read_at(offset, buf).map_err(|e| StorageError::io("read", &self.name, e))
     }
 
+    /// Whether the file goes on up to `end`.
+    pub fn reaches(&self, end: u64) -> Result<bool> {
+        match end.checked_sub(1) {
+            Some(last) => Ok(self.read_at(last, &mut [0])? == 1),
+            None => Ok(true),
+        }
+    }
+
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.write_slices_at(offset, &mut [IoSlice::new(bytes)])
     }
@@ -94,6 +123,7 @@ impl StoredFile {
     pub fn write_slices_at(&self, offset: u64, slices: &mut [IoSlice<'_>]) -> Result<()> {
         // The writing consumes its slices, the note is of all of them.
         let done = self.raw.write_at(offset, &mut slices.to_vec());
+        self.touched.store(true, Ordering::Release);
         // A failed write may have written a part, which is past what any commit speaks of.
         lock(&self.unsynced).note(offset, slices);
         done.map_err(|e| StorageError::io("write", &self.name, e))
@@ -102,6 +132,15 @@ impl StoredFile {
     /// Whether a hole in this range would give anything back.
     pub fn holds(&self, offset: u64, len: u64) -> Result<bool> {
         self.raw.holds(offset, len).map_err(|e| StorageError::io("read", &self.name, e))
+    }
+
+    /// The next run of bytes at or after `offset` that is no hole; none up to the end.
+    pub fn data_after(&self, offset: u64) -> Result<Option<Range<u64>>> {
+        self.raw.data_after(offset).map_err(|e| StorageError::io("read", &self.name, e))
+    }
+
+    fn stamp(&self) -> Result<FileStamp> {
+        self.raw.stamp().map_err(|e| StorageError::io("read", &self.name, e))
     }
 
     pub fn punch(&self, offset: u64, len: u64) -> Result<()> {
@@ -121,6 +160,7 @@ impl StoredFile {
     /// put over what is written there later, so such a file is synced as a whole.
     fn freeing(&self, op: &'static str, act: impl FnOnce() -> std::io::Result<()>) -> Result<()> {
         let done = act();
+        self.touched.store(true, Ordering::Release);
         *lock(&self.unsynced) = Unsynced::TooMuch;
         done.map_err(|e| StorageError::io(op, &self.name, e))
     }

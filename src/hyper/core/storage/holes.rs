@@ -5,6 +5,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::unistd::{Whence, lseek};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 /// File systems give space back in pieces of this, most of them.
@@ -35,6 +36,19 @@ pub(super) fn holds(file: &File, offset: u64, len: u64) -> io::Result<bool> {
         // A file system that cannot tell.
         Err(_) => Ok(true),
     }
+}
+
+/// The next run of bytes at or after `offset` that is no hole; none up to the end of the file.
+pub(super) fn data_after(file: &File, offset: u64) -> io::Result<Option<Range<u64>>> {
+    let Ok(from) = i64::try_from(offset) else { return Ok(None) };
+    let start = match lseek(file, from, Whence::SeekData) {
+        Ok(start) => start,
+        Err(Errno::ENXIO) => return Ok(None),
+        // A file system that cannot tell.
+        Err(_) => return Ok(Some(offset..file.metadata()?.len())),
+    };
+    let end = lseek(file, start, Whence::SeekHole)?;
+    Ok(Some(start as u64..end as u64))
 }
 
 /// For file systems without holes: the range reads as zeros, its space is not given back.

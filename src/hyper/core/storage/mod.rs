@@ -30,6 +30,7 @@ mod records;
 mod redo;
 mod removal;
 mod staged;
+mod stamp;
 mod turn;
 mod witness;
 
@@ -39,11 +40,13 @@ pub use memory::memory;
 pub use private::keep_private;
 pub use records::Records;
 pub use staged::Staged;
+pub use stamp::{CoreStamp, FileStamp};
 pub use witness::{Doubt, Doubted};
 
 use crate::key::DiscoveryKey;
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::sync::Arc;
 
 pub type Result<T> = std::result::Result<T, StorageError>;
@@ -303,6 +306,14 @@ pub trait RawFile: Send + Sync {
     /// Whether the range may take space, be it without bytes of use: a look that is cheaper than a hole.
     fn holds(&self, _offset: u64, _len: u64) -> io::Result<bool> {
         Ok(true)
+    }
+    /// The next run of bytes at or after `offset` that is no hole, as far as that can be told; none up to the end.
+    fn data_after(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        Ok(Some(offset..u64::MAX))
+    }
+    /// What the file is now. On a medium where nobody else changes files it is always the same.
+    fn stamp(&self) -> io::Result<FileStamp> {
+        Ok(FileStamp::default())
     }
     /// Cuts the file at `len` if it is longer.
     fn truncate(&self, len: u64) -> io::Result<()>;

@@ -5,6 +5,7 @@ mod following;
 mod freeing;
 mod full;
 mod model;
+mod soundness;
 mod speed;
 mod staging;
 
@@ -137,7 +138,8 @@ fn vectors_of_an_encrypted_core() {
     for (i, stored) in v["stored_blocks"].as_array().unwrap().iter().enumerate() {
         assert_eq!(core.stored_block(i as u64).unwrap().unwrap(), bytes(stored));
         assert_eq!(core.get(i as u64).unwrap().unwrap(), plain[i]);
-        assert_eq!(core.locate(i as u64).unwrap().unwrap().read().unwrap().unwrap(), plain[i]);
+        let reading = core.locate(i as u64).unwrap().unwrap().read().unwrap();
+        assert_eq!(reading, Reading::Block(plain[i].clone()));
     }
     let read = |i| core.get(i as u64).unwrap().unwrap();
     assert!((0..plain.len()).all(|i| read(i) == plain[i]));
@@ -197,7 +199,7 @@ fn vectors_of_a_fork() {
     assert_eq!(follower.head(), core.head());
     // The proof carries roots 7, 19, 25, 28: of them 7 and 19 are common.
     assert_eq!(applied.ancestors, Some(12));
-    assert_eq!(place.read_stored().unwrap(), None);
+    assert_eq!(place.read().unwrap(), Reading::Moved);
     assert_reads(&follower, 0..1);
     assert_reads(&follower, 3..4);
     assert!([12, 13, 19].iter().all(|&i| !follower.has(i)));
@@ -282,7 +284,7 @@ fn cleared_blocks_can_come_back() {
     let place = copy.locate(30).unwrap().unwrap();
     assert_eq!(copy.forget_blocks(&[10..20, 30..40, 35..50, 200..300]).unwrap(), 30);
     assert_eq!(copy.clear(10..20).unwrap(), 0);
-    assert_eq!(place.read().unwrap(), None);
+    assert_eq!(place.read().unwrap(), Reading::Moved);
     assert_eq!((copy.contiguous_length(), copy.get(10).unwrap()), (10, None));
     assert_reads(&copy, 20..30);
     for i in (10..20).chain(30..50) {
