@@ -360,7 +360,7 @@ fn not_tried() -> Failure {
 /// An error of a file's content, with its exit code.
 pub fn from_blob(path: impl std::fmt::Display, error: BlobError) -> Failure {
     let exit = match &error {
-        BlobError::Source(SourceError::TimedOut(_)) => Exit::TimedOut,
+        BlobError::Source(SourceError::TimedOut(_) | SourceError::Lost(_)) => Exit::TimedOut,
         BlobError::Source(SourceError::Storage(_)) => Exit::Store,
         _ => Exit::Failed,
     };

@@ -150,6 +150,7 @@ pub async fn open_target(
         Err(LiveError::NoPeers) => {
             return Err(Failure::new(Exit::TimedOut, refusal(&cx.node, &target.key).await));
         }
+        Err(error) if error.is_loss() => return Err(from_live(&target.key, error)),
         Err(LiveError::TimedOut(_)) if drive.db().reach().borrow().peers == 0 => {
             return Err(Failure::new(Exit::TimedOut, refusal(&cx.node, &target.key).await));
         }
@@ -183,6 +184,7 @@ pub fn content(drive: &LiveDrive, index: &DriveIndex, path: &DrivePath) -> Resul
 pub fn from_live(key: &CoreKey, error: LiveError) -> Failure {
     let exit = match &error {
         LiveError::NoPeers | LiveError::TimedOut(_) => Exit::TimedOut,
+        error if error.is_loss() => Exit::TimedOut,
         LiveError::NotFound(_) => Exit::NotFound,
         LiveError::Store(_) => Exit::Store,
         _ => Exit::Failed,
@@ -195,6 +197,7 @@ pub fn from_live(key: &CoreKey, error: LiveError) -> Failure {
         LiveError::NoPeers | LiveError::TimedOut(_) => {
             Failure::new(exit, format_args!("drive {key}: {error}{hint}"))
         }
+        error if error.is_loss() => Failure::new(exit, format_args!("drive {key}: {error}")),
         error => Failure::new(exit, error),
     }
 }
@@ -213,12 +216,20 @@ impl From<NodeError> for Failure {
 /// what was published.
 pub async fn writable(cx: &Context, target: &Target, secret: Option<[u8; 32]>) -> Result<DriveUse> {
     refuse_version(target, "a version never changes")?;
-    let drive = cx.node.drive_offline(target.key, secret, None).await?;
+    let mut drive = cx.node.drive_offline(target.key, secret, None).await?;
     if !drive.writable() {
         return Err(Failure::new(
             Exit::Failed,
             format_args!("drive {}: {}", target.key, LiveError::ReadOnly),
         ));
+    }
+    if drive.lacks_names().await.map_err(|error| from_live(&target.key, error))? {
+        cx.out.note(
+            "some of the names of this drive are missing from the store: asking peers for them",
+        );
+        drive = cx.node.drive(target.key, secret, None, false).await?;
+        // Whatever comes first of it: this is what tells that nobody has it.
+        drive.current(PATIENCE).await.map_err(|error| from_live(&target.key, error))?;
     }
     cx.node.may_write(&drive, &|text| cx.out.note(text)).await?;
     Ok(drive)

@@ -221,7 +221,7 @@ fn volume_error(error: LiveError) -> VolumeError {
 
 fn blob_error(error: BlobError) -> VolumeError {
     match error {
-        BlobError::Source(error @ SourceError::TimedOut(_)) => {
+        BlobError::Source(error @ (SourceError::TimedOut(_) | SourceError::Lost(_))) => {
             VolumeError::TimedOut(error.to_string())
         }
         BlobError::Source(SourceError::Closed) => VolumeError::Closed,

@@ -19,6 +19,12 @@ pub enum SourceError {
     /// No peer answered in time.
     #[error("a part of it did not arrive in time: no connected peer sent it")]
     TimedOut(u64),
+    /// It was here, or should be, and no peer answered in time.
+    #[error(
+        "a part of it is missing from this store, as after an incomplete backup was put back, and no peer sent it: \
+         try again while somebody who has the drive can be reached, or put a complete backup back"
+    )]
+    Lost(u64),
     /// The index is at or past the length.
     #[error("a part of it is past the end of what was published (part {index} of {length})")]
     OutOfRange { index: u64, length: u64 },

@@ -87,8 +87,12 @@ pub enum GcError {
 impl From<DriveError> for GcError {
     fn from(error: DriveError) -> Self {
         match error {
-            DriveError::Bee(BeeError::Source(SourceError::TimedOut(_))) => Self::NamesMissing,
-            DriveError::Blob(BlobError::Source(SourceError::TimedOut(_))) => Self::MapMissing,
+            DriveError::Bee(BeeError::Source(SourceError::TimedOut(_) | SourceError::Lost(_))) => {
+                Self::NamesMissing
+            }
+            DriveError::Blob(BlobError::Source(
+                SourceError::TimedOut(_) | SourceError::Lost(_),
+            )) => Self::MapMissing,
             error => Self::Drive(error),
         }
     }

@@ -134,7 +134,7 @@ pub struct Node {
     names: Mutex<()>,
     claims: Claims,
     turns: Turns,
-    flusher: JoinHandle<()>,
+    flusher: JoinHandle<((), ())>,
 }
 
 /// Gathers wishes until it is told to stop.
@@ -175,7 +175,10 @@ impl Node {
         let store = Arc::new(store);
         let discovery = Arc::<Discovery>::default();
         let drives = Drives::new(store.clone(), discovery.clone(), cores.clone());
-        let flusher = tokio::spawn(flush_now_and_then(store.clone()));
+        let (flushed, noted) = (store.clone(), store.clone());
+        let flusher = tokio::spawn(async {
+            tokio::join!(flush_now_and_then(flushed), sync_witness_now_and_then(noted))
+        });
         let (stop, stopped) = oneshot::channel();
         let offline = Offline { stop, gathers: tokio::spawn(backlog::gather(wishes, stopped)) };
         Ok(Arc::new(Self {
@@ -405,7 +408,6 @@ async fn flush_now_and_then(store: Arc<Store>) {
         let store = store.clone();
         let work = move || {
             let flushed = store.flush();
-            store.storage().sync_witness();
             store.close_unused();
             flushed
         };
@@ -419,6 +421,17 @@ async fn flush_now_and_then(store: Arc<Store>) {
                 }
             }
             Err(_) => return,
+        }
+    }
+}
+
+/// Makes the store's note of its last change durable, whatever else waits for the device: it must not lag behind.
+async fn sync_witness_now_and_then(store: Arc<Store>) {
+    loop {
+        tokio::time::sleep(FLUSH_EVERY).await;
+        let store = store.clone();
+        if tokio::task::spawn_blocking(move || store.storage().sync_witness()).await.is_err() {
+            return;
         }
     }
 }

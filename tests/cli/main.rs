@@ -18,6 +18,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod backups;
 mod commands;
 mod copies;
 mod daemons;

@@ -6,6 +6,7 @@
 //! a page. A stored node is trusted later on without being hashed again, so what is not connected to the roots must go.
 //! Of files that somebody else has changed nothing is known: see [`super::soundness`].
 
+use super::bitfield::Bitfield;
 use super::storage::Durability;
 use super::tree::{Node, NodeSource};
 use super::{Core, Result};
@@ -34,6 +35,7 @@ impl Core {
         if !keep_tail {
             self.nodes.truncate(length)?;
         }
+        let claimed = if own_files { Bitfield::default() } else { self.bits.clone() };
         // Where every block is here, every node is: they became durable with the bits.
         if !own_files || self.bits.contiguous() < length {
             for root in self.head.roots.clone() {
@@ -47,7 +49,7 @@ impl Core {
             self.files.blocks.truncate(self.head.byte_length())?;
         }
         if !own_files {
-            self.doubt_blocks()?;
+            self.doubt_blocks(claimed)?;
         }
         self.session = self.storage.session().current;
         self.dirty.head = true;

@@ -35,6 +35,8 @@ pub(super) struct Soundness {
     unproven: Bitfield,
     /// Blocks that turned out not to be here.
     lost: Vec<u64>,
+    /// Blocks that were said to be here when the core was opened, or turned out not to be later.
+    claimed: Bitfield,
     /// Somebody was told of that.
     told: bool,
     /// All blocks have been looked at since the record was written last.
@@ -81,15 +83,22 @@ impl Core {
     }
 
     /// From here on every block that is here is hashed before its first use; those without bytes are given up. The tree
-    /// must be known to be right.
-    pub(super) fn doubt_blocks(&mut self) -> Result<()> {
-        let lost = self.blocks_in_holes()?;
-        for &block in &lost {
+    /// must be known to be right. `claimed` are the blocks that were said to be here.
+    pub(super) fn doubt_blocks(&mut self, claimed: Bitfield) -> Result<()> {
+        for block in self.blocks_in_holes()? {
             self.bits.set(block, false);
         }
-        self.tell_loss(lost.len());
-        self.soundness.get_mut().unproven = self.bits.clone();
+        self.tell_loss(claimed.count_range(0..self.head.length) - self.bits.count());
+        let soundness = self.soundness.get_mut();
+        soundness.unproven = self.bits.clone();
+        soundness.claimed = claimed;
         Ok(())
+    }
+
+    /// Whether a block should be here and is not, as far as that can be told: ours should all be.
+    pub fn is_lost(&self, block: u64) -> bool {
+        let claimed = || self.writable || self.soundness.borrow().claimed.get(block);
+        block < self.head.length && !self.bits.get(block) && claimed()
     }
 
     /// The first block of the range that is here and must be looked at before it is used.
@@ -141,16 +150,17 @@ impl Core {
         }
         for &block in &lost {
             soundness.prove(block..block + 1);
+            soundness.claimed.set(block, true);
         }
         // Nobody who located one before may trust what he reads there, which may be written meanwhile.
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.cursor.take();
         self.next_write = None;
-        self.tell_loss(lost.len());
+        self.tell_loss(lost.len() as u64);
         lost
     }
 
-    fn tell_loss(&mut self, blocks: usize) {
+    fn tell_loss(&mut self, blocks: u64) {
         if blocks > 0 && !std::mem::replace(&mut self.soundness.get_mut().told, true) {
             tracing::debug!(core = ?self.discovery_key, blocks, "not what the store should hold");
             tracing::warn!(

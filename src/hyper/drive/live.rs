@@ -12,7 +12,7 @@ mod follow;
 
 use super::{BlobsCore, Drive, DriveError, DriveIndex, FileReader, Found, secret};
 use crate::hyper::bee::{Bee, BeeError, Metadata};
-use crate::hyper::blobs::{BlobId, Blobs};
+use crate::hyper::blobs::{BlobError, BlobId, Blobs};
 use crate::hyper::core::CoreError;
 use crate::hyper::session::CoreHandle;
 use crate::hyper::source::{BlockLog, BlockSource, SourceError};
@@ -78,6 +78,17 @@ impl LiveError {
             }
             _ => false,
         }
+    }
+
+    /// Whether something of it that should be here was lost, and nobody sent it.
+    pub fn is_loss(&self) -> bool {
+        matches!(
+            self,
+            Self::Drive(
+                DriveError::Bee(BeeError::Source(SourceError::Lost(_)))
+                    | DriveError::Blob(BlobError::Source(SourceError::Lost(_)))
+            )
+        )
     }
 }
 
@@ -308,8 +319,11 @@ impl LiveDrive {
             found = found => {
                 found.ok().and_then(|known| known.decided(&enough)).unwrap_or(Err(LiveError::NoPeers))
             }
-            () = alone => Err(LiveError::NoPeers),
+            () = alone => Err(self.loss().unwrap_or(LiveError::NoPeers)),
             () = late => {
+                if let Some(loss) = self.loss() {
+                    return Err(loss);
+                }
                 let problem = self.known.borrow().problem.as_ref().map(ToString::to_string);
                 let waiting = match self.db.reach().borrow().peers {
                     0 => "no peer was found yet".to_string(),
@@ -318,6 +332,18 @@ impl LiveDrive {
                 Err(LiveError::TimedOut(problem.unwrap_or(waiting)))
             }
         }
+    }
+
+    /// What the last try missed, if that should be here.
+    fn loss(&self) -> Option<LiveError> {
+        self.known.borrow().problem.clone().filter(LiveError::is_loss)
+    }
+
+    /// Whether names that should be here are not, so that peers must be asked for them.
+    pub async fn lacks_names(&self) -> Result<bool, LiveError> {
+        let all = 0..self.db.length();
+        self.db.look_at(all.clone()).await.map_err(BeeError::from).map_err(DriveError::from)?;
+        Ok(self.db.core().next_missing(all).is_some())
     }
 
     /// Waits until what is here was tried to be shown. Such a try ends: what it misses it asks of peers, each block for

@@ -183,7 +183,7 @@ impl CoreHandle {
     }
 
     /// Looks at what is here of a range and was not looked at yet, so that it can be said whether all of it is here.
-    pub(super) async fn look_at(&self, range: Range<u64>) -> Result<(), SourceError> {
+    pub async fn look_at(&self, range: Range<u64>) -> Result<(), SourceError> {
         let mut next = self.core().next_unproven(range.clone());
         while let Some(first) = next {
             let (handle, end) = (self.clone(), range.end);
@@ -222,8 +222,13 @@ impl CoreHandle {
             }
             waiter.ask(Wish::Block { core: self.discovery_key(), index, urgent: true });
             // Which the local store did not take, but for that nobody has to wait longer.
-            if let Some(block) = waiter.wait(index).await? {
-                return Ok(block);
+            match waiter.wait(index).await {
+                Ok(Some(block)) => return Ok(block),
+                Ok(None) => {}
+                Err(SourceError::TimedOut(_)) if self.core().is_lost(index) => {
+                    return Err(SourceError::Lost(index));
+                }
+                Err(error) => return Err(error),
             }
         }
     }

@@ -1,0 +1,298 @@
+//! Stores whose files are of different times: the database alone put back, copied while they were written, punched.
+//! Nobody gets a byte that is not the file's, and what is missing comes from peers.
+
+use crate::common::*;
+use nix::sys::signal::Signal;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Long enough for an owner to end.
+const SOON: Duration = Duration::from_secs(10);
+const SIZE: usize = 5_000_000;
+
+fn stop(mut process: Hdrive) {
+    process.signal(Signal::SIGINT);
+    process.wait(SOON);
+}
+
+fn copy(from: &Path, to: &Path) {
+    let done = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(done.success());
+}
+
+/// Copies a store as rsync does, its folders first; `meanwhile` it goes on.
+fn hot_copy(from: &Path, to: &Path, meanwhile: impl FnOnce()) {
+    fs::create_dir(to).unwrap();
+    copy(&from.join("cores"), to);
+    meanwhile();
+    copy(&from.join("store.redb"), to);
+    copy(&from.join("witness"), to);
+}
+
+/// A command that owns its store before this returns.
+fn owner(lab: &Lab, store: &str, args: &[&str]) -> Hdrive {
+    let process = lab.spawn(store, args);
+    let (pid, lock) = (process.pid().to_string(), lab.path(store).join("lock"));
+    let owns = || fs::read_to_string(&lock).ok().filter(|text| *text == pid);
+    eventually("the owner of the store", SOON, owns);
+    process
+}
+
+fn create(lab: &Lab) -> String {
+    let key = lab.run("alice", &["create", "one"]).text();
+    key.trim_start_matches("key:").trim().to_string()
+}
+
+/// The contents that a test calls by a number.
+fn contents(number: u32) -> Vec<u8> {
+    pattern(number, SIZE)
+}
+
+fn put(lab: &Lab, store: &str, target: &str, number: u32, more: &[&str]) -> Done {
+    let file = lab.path("file-to-put");
+    fs::write(&file, contents(number)).unwrap();
+    let mut args = vec!["put", target, text(&file)];
+    args.extend(more);
+    lab.run(store, &args)
+}
+
+fn put_well(lab: &Lab, store: &str, target: &str, number: u32, more: &[&str]) {
+    let done = put(lab, store, target, number, more);
+    assert_eq!(done.code, 0, "{target}: {}", done.stderr);
+}
+
+/// Gets a file, which must come right or not at all. Whether it came.
+fn get(lab: &Lab, store: &str, target: &str, number: u32) -> Done {
+    let out = lab.path("out");
+    let _ = fs::remove_file(&out);
+    let done = lab.run(store, &["get", target, text(&out)]);
+    match fs::read(&out) {
+        Ok(bytes) => assert!(done.code == 0 && bytes == contents(number), "{target}: wrong bytes"),
+        Err(_) => assert_ne!(done.code, 0, "{target}: nothing came"),
+    }
+    // What is printed goes out as it comes.
+    let printed = lab.run(store, &["cat", target]);
+    assert_eq!(printed.code == 0, done.code == 0, "{target}: {}", printed.stderr);
+    assert!(contents(number).starts_with(&printed.stdout), "{target}: wrong bytes");
+    done
+}
+
+fn get_well(lab: &Lab, store: &str, target: &str, number: u32) {
+    let done = get(lab, store, target, number);
+    assert_eq!(done.code, 0, "{target}: {}", done.stderr);
+}
+
+/// It is told what is the matter and what to do.
+fn assert_missing(done: &Done) {
+    assert_eq!(done.code, 4, "{}", done.stderr);
+    assert!(done.stderr.contains("missing from this store"), "{}", done.stderr);
+    assert!(done.stderr.contains("put a complete backup back"), "{}", done.stderr);
+}
+
+fn seeds_all(lab: &Lab, store: &str, key: &str, names: &str) {
+    let all = || {
+        let info = lab.run(store, &["info", key]).text();
+        let line = info.lines().find(|line| line.starts_with("contents here:"))?.to_string();
+        let count: Vec<&str> = line.split(' ').collect();
+        let whole = count.get(2) == count.get(4);
+        (whole && lab.run(store, &["ls", key]).text() == names).then_some(())
+    };
+    eventually("a whole copy at the peer", PATIENCE, all);
+}
+
+/// The largest file of blocks in a store.
+fn blocks_file(store: &Path) -> PathBuf {
+    let dirs = fs::read_dir(store.join("cores")).unwrap();
+    let files = dirs.flat_map(|dir| fs::read_dir(dir.unwrap().path()).unwrap());
+    let blocks =
+        files.map(|file| file.unwrap().path()).filter(|path| text(path).ends_with(".blocks"));
+    blocks.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap()
+}
+
+#[test]
+fn the_database_alone_put_back_after_gc() {
+    let lab = Lab::new();
+    let key = create(&lab);
+    put_well(&lab, "alice", "one/a", 1, &[]);
+    let database = lab.path("alice").join("store.redb");
+    let backup = fs::read(&database).unwrap();
+    put_well(&lab, "alice", "one/a", 2, &[]);
+    // Whoever has both versions.
+    let serving = owner(&lab, "alice", &["seed", &key]);
+    get_well(&lab, "bob", &format!("hyper://0.2.{key}/a"), 1);
+    stop(serving);
+    assert_eq!(lab.run("alice", &["gc", "one"]).code, 0);
+    let later = fs::read(&database).unwrap();
+
+    fs::write(&database, &backup).unwrap();
+    let info = lab.run("alice", &["info", "one"]).text();
+    assert!(info.contains("contents here: 0 of 77 blocks"), "{info}");
+    let started = Instant::now();
+    assert_missing(&get(&lab, "alice", "one/a", 1));
+    assert!(started.elapsed() < Duration::from_secs(25), "{:?}", started.elapsed());
+    put_well(&lab, "alice", "one/b", 3, &["--trust-store"]);
+    assert_missing(&get(&lab, "alice", "one/a", 1));
+    get_well(&lab, "alice", "one/b", 3);
+
+    // The one that was there before still has what it had.
+    fs::write(&database, &later).unwrap();
+    let old = get(&lab, "alice", &format!("hyper://0.2.{key}/a"), 1);
+    assert_missing(&old);
+}
+
+#[test]
+fn the_database_before_a_gc_put_back_with_a_peer_that_has_it() {
+    let lab = Lab::new();
+    let key = create(&lab);
+    put_well(&lab, "alice", "one/a", 1, &[]);
+    put_well(&lab, "alice", "one/b", 2, &[]);
+    let serving = owner(&lab, "alice", &["seed", &key]);
+    let bob = owner(&lab, "bob", &["seed", &key]);
+    seeds_all(&lab, "bob", &key, "a\nb\n");
+    stop(serving);
+    let database = lab.path("alice").join("store.redb");
+    let backup = fs::read(&database).unwrap();
+    assert_eq!(lab.run("alice", &["rm", "one/a"]).code, 0);
+    assert_eq!(lab.run("alice", &["gc", "one"]).code, 0);
+    fs::write(&database, &backup).unwrap();
+    get_well(&lab, "alice", "one/a", 1);
+    get_well(&lab, "alice", "one/b", 2);
+    stop(bob);
+    get_well(&lab, "alice", "one/a", 1);
+}
+
+#[test]
+fn a_hot_copy_of_a_writer() {
+    let lab = Lab::new();
+    let key = create(&lab);
+    put_well(&lab, "alice", "one/before", 1, &[]);
+    let serving = owner(&lab, "alice", &["seed", &key]);
+    hot_copy(&lab.path("alice"), &lab.path("copy"), || {
+        put_well(&lab, "alice", "one/big", 2, &[]);
+    });
+    stop(serving);
+    assert_missing(&get(&lab, "copy", "one/big", 2));
+    get_well(&lab, "copy", "one/before", 1);
+    // The file grows over what is missing.
+    put_well(&lab, "copy", "one/later", 3, &["--trust-store"]);
+    assert_missing(&get(&lab, "copy", "one/big", 2));
+    get_well(&lab, "copy", "one/later", 3);
+    get_well(&lab, "copy", "one/before", 1);
+    let info = lab.run("copy", &["info", "one"]).text();
+    assert!(info.contains("contents here: 154 of 231 blocks"), "{info}");
+
+    // Who has it sends it, to its writer too.
+    let serving = owner(&lab, "alice", &["seed", &key]);
+    get_well(&lab, "copy", "one/big", 2);
+    stop(serving);
+    get_well(&lab, "copy", "one/big", 2);
+}
+
+#[test]
+fn a_hot_copy_of_a_reader() {
+    let lab = Lab::new();
+    let key = create(&lab);
+    put_well(&lab, "alice", "one/before", 1, &[]);
+    let serving = owner(&lab, "alice", &["seed", &key]);
+    let bob = owner(&lab, "bob", &["seed", &key]);
+    seeds_all(&lab, "bob", &key, "before\n");
+    hot_copy(&lab.path("bob"), &lab.path("carol"), || {
+        put_well(&lab, "alice", "one/big", 2, &[]);
+        seeds_all(&lab, "bob", &key, "before\nbig\n");
+        // What is here is noted every two seconds.
+        std::thread::sleep(Duration::from_secs(5));
+    });
+    copy(&lab.path("carol"), &lab.path("dave"));
+    let (big, later) = (format!("{key}/big"), format!("{key}/later"));
+    stop(bob);
+    stop(serving);
+    assert_ne!(get(&lab, "carol", &big, 2).code, 0);
+    let serving = owner(&lab, "alice", &["seed", &key]);
+    put_well(&lab, "alice", "one/later", 3, &[]);
+    get_well(&lab, "carol", &later, 3);
+    get_well(&lab, "carol", &big, 2);
+    // Who seeds has all of it when it says so.
+    let mut seed = owner(&lab, "dave", &["seed", &key]);
+    seed.line("complete:");
+    stop(serving);
+    get_well(&lab, "dave", &big, 2);
+    get_well(&lab, "eve", &big, 2);
+    stop(seed);
+}
+
+/// Names and checksums of the newest versions are missing, and a peer has all of them.
+#[test]
+fn a_hot_copy_of_a_writer_is_brought_up_by_a_peer() {
+    let lab = Lab::new();
+    let key = create(&lab);
+    for (number, name) in (1..).zip(["one/a", "one/b"]) {
+        put_well(&lab, "alice", name, number, &[]);
+    }
+    let serving = owner(&lab, "alice", &["seed", &key]);
+    hot_copy(&lab.path("alice"), &lab.path("copy"), || {
+        put_well(&lab, "alice", "one/c", 3, &[]);
+        put_well(&lab, "alice", "one/d", 4, &[]);
+        // As if long ago, when the copies of small writes are in the database no more.
+        for number in 5..30 {
+            put_well(&lab, "alice", &format!("one/e/{number}"), 1, &[]);
+        }
+    });
+    copy(&lab.path("copy"), &lab.path("alone"));
+    let bob = owner(&lab, "bob", &["seed", &key]);
+    eventually("a whole copy at the peer", PATIENCE, || {
+        let info = lab.run("bob", &["info", &key]).text();
+        info.contains("files: 29").then_some(())
+    });
+    seeds_all(&lab, "bob", &key, "a\nb\nc\nd\ne/\n");
+    stop(serving);
+    put_well(&lab, "copy", "one/f", 30, &[]);
+    assert_eq!(lab.run("copy", &["ls", "one"]).text(), "a\nb\nc\nd\ne/\nf\n");
+    for (number, name) in [(1, "a"), (3, "c"), (4, "d"), (1, "e/7"), (30, "f")] {
+        get_well(&lab, "copy", &format!("one/{name}"), number);
+    }
+    stop(bob);
+    // With nobody there it ends soon, and says what to do.
+    for args in [&["ls", "one"][..], &["put", "one/x", text(&lab.path("out")), "--trust-store"]] {
+        let started = Instant::now();
+        let done = lab.run("alone", args);
+        if done.code != 0 {
+            assert_missing(&done);
+        }
+        assert!(
+            started.elapsed() < Duration::from_secs(25),
+            "{:?}: {}",
+            started.elapsed(),
+            done.stderr
+        );
+    }
+}
+
+/// Somebody writes into the files of a store that was closed in order.
+#[test]
+fn other_bytes_in_a_file_of_the_store() {
+    let lab = Lab::new();
+    let key = create(&lab);
+    put_well(&lab, "alice", "one/a", 1, &[]);
+    let serving = owner(&lab, "alice", &["seed", &key]);
+    let bob = owner(&lab, "bob", &["seed", &key]);
+    seeds_all(&lab, "bob", &key, "a\n");
+    stop(serving);
+    let file = File::options().write(true).open(blocks_file(&lab.path("alice"))).unwrap();
+    file.write_all_at(&[0; 100_000], 1_000_000).unwrap();
+    // To peers it goes no other way than to readers.
+    let serving = owner(&lab, "alice", &["seed", &key]);
+    stop(bob);
+    let mut carol = lab.spawn("carol", &["get", &format!("{key}/a"), text(&lab.path("carols"))]);
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(!carol.has_ended());
+    let bob = owner(&lab, "bob", &["seed", &key]);
+    assert!(carol.wait(PATIENCE).success());
+    assert!(fs::read(lab.path("carols")).unwrap() == contents(1));
+    stop(serving);
+    get_well(&lab, "alice", "one/a", 1);
+    stop(bob);
+    get_well(&lab, "alice", "one/a", 1);
+}
