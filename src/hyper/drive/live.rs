@@ -307,6 +307,17 @@ impl LiveDrive {
             self.db.deserted().await;
             self.tried().await;
         };
+        // Whoever is there was asked.
+        let lost = async {
+            let mut known = self.known.subscribe();
+            let lost = |known: &Known| {
+                let at_end = known.tried == Some(self.db.length());
+                at_end && known.problem.as_ref().is_some_and(LiveError::is_loss)
+            };
+            if known.wait_for(lost).await.is_err() {
+                std::future::pending().await
+            }
+        };
         let late = async {
             tokio::time::sleep(limit).await;
             if self.writable() {
@@ -320,10 +331,8 @@ impl LiveDrive {
                 found.ok().and_then(|known| known.decided(&enough)).unwrap_or(Err(LiveError::NoPeers))
             }
             () = alone => Err(self.loss().unwrap_or(LiveError::NoPeers)),
+            () = lost => Err(self.loss().unwrap_or(LiveError::NoPeers)),
             () = late => {
-                if let Some(loss) = self.loss() {
-                    return Err(loss);
-                }
                 let problem = self.known.borrow().problem.as_ref().map(ToString::to_string);
                 let waiting = match self.db.reach().borrow().peers {
                     0 => "no peer was found yet".to_string(),

@@ -222,12 +222,13 @@ impl CoreHandle {
             }
             waiter.ask(Wish::Block { core: self.discovery_key(), index, urgent: true });
             // Which the local store did not take, but for that nobody has to wait longer.
-            match waiter.wait(index).await {
+            let patience = self.0.patience;
+            let lost = self.core().is_lost(index);
+            let limit = if lost { patience.lost.min(patience.read) } else { patience.read };
+            match waiter.wait_within(index, limit).await {
                 Ok(Some(block)) => return Ok(block),
                 Ok(None) => {}
-                Err(SourceError::TimedOut(_)) if self.core().is_lost(index) => {
-                    return Err(SourceError::Lost(index));
-                }
+                Err(SourceError::TimedOut(_)) if lost => return Err(SourceError::Lost(index)),
                 Err(error) => return Err(error),
             }
         }

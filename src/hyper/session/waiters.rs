@@ -18,11 +18,17 @@ pub struct Patience {
     pub read: Duration,
     /// With no peer connected after discovery has finished a round.
     pub lonely: Duration,
+    /// With peers connected, for what should be here and is not: it may well be that nobody has it.
+    pub lost: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { read: Duration::from_secs(30), lonely: Duration::from_secs(1) }
+        Self {
+            read: Duration::from_secs(30),
+            lonely: Duration::from_secs(1),
+            lost: Duration::from_secs(10),
+        }
     }
 }
 
@@ -106,8 +112,17 @@ impl Waiter<'_> {
 
     /// Waits until it comes, for the deadline, for loneliness or for the end, whichever is first.
     pub async fn wait(&mut self, number: u64) -> Result<Woken, SourceError> {
+        self.wait_within(number, self.handle.0.patience.read).await
+    }
+
+    /// The same, with another deadline.
+    pub async fn wait_within(
+        &mut self,
+        number: u64,
+        limit: Duration,
+    ) -> Result<Woken, SourceError> {
         let handle = self.handle;
-        let deadline = Instant::now() + handle.0.patience.read;
+        let deadline = Instant::now() + limit;
         tokio::select! {
             biased;
             came = self.came() => came,
