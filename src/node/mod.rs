@@ -386,8 +386,10 @@ impl Node {
         let store = self.store.clone();
         let work = move || store.flush().and_then(|()| Ok(store.storage().sync()?));
         let flushed = tokio::task::spawn_blocking(work).await;
-        if let Ok(Err(error)) = flushed {
-            tracing::error!("the store could not be written at the end: {error}");
+        if let Ok(Err(error)) = flushed
+            && !error.is_echo()
+        {
+            tracing::error!("the store could not be written at the end: {}", error.cause());
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What a node lets go of when nobody uses it any more.
 
+mod slow_device;
+
 use super::forget::tests::forget;
 use super::*;
 use std::time::Instant;
