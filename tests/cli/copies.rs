@@ -262,6 +262,16 @@ impl Small {
         available("a tmpfs of its own", made).then_some(Self(at))
     }
 
+    /// An ext4 of its own, in a file beside it.
+    fn ext4(at: std::path::PathBuf, size: u64) -> Option<Self> {
+        let image = at.with_extension("img");
+        fs::File::create(&image).unwrap().set_len(size).unwrap();
+        let made = Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image).status();
+        let mount = || Command::new("mount").args(["-o", "loop"]).args([&image, &at]).status();
+        let done = made.and_then(|_| mount()).is_ok_and(|status| status.success());
+        available("an ext4 of its own", done).then_some(Self(at))
+    }
+
     /// Takes all the room there is; removing the file gives it back.
     fn fill(&self) -> std::path::PathBuf {
         let filler = self.0.join("filler");
@@ -319,6 +329,39 @@ fn a_full_disk_at_the_first_start_and_later() {
         let done = on(&["put", "notes/more", text(&file)]);
         assert_eq!(done.code, 0, "killed: {kill}: {}", done.stderr);
     }
+}
+
+#[test]
+fn a_full_disk_is_told_once() {
+    let lab = Lab::new();
+    let Some(small) = Small::ext4(lab.folder("small"), 32 << 20) else { return };
+    let on = |args: &[&str]| lab.run("small/store", args);
+    assert_eq!(on(&["create", "notes"]).code, 0);
+    let file = lab.path("file");
+    let mut refused = 0;
+    // Among these there is room for the contents, and none for what speaks of them.
+    for free in (280..340).step_by(4) {
+        fs::write(&file, pattern(free, 300_000)).unwrap();
+        let filler = small.fill();
+        let size = fs::metadata(&filler).unwrap().len() - u64::from(free) * 1024;
+        fs::File::options().write(true).open(&filler).unwrap().set_len(size).unwrap();
+        let target = format!("notes/{free}");
+        let done = on(&["put", &target, text(&file)]);
+        fs::remove_file(&filler).unwrap();
+        if done.code != 0 {
+            let told: Vec<_> = done.stderr.lines().collect();
+            let first = told.first().is_some_and(|line| line.contains("no space left"));
+            // What else waited for room has a line of its own.
+            assert!(first && told.len() <= 2, "{}", done.stderr);
+            assert!(!done.stderr.contains("started again"), "{}", done.stderr);
+            assert!(!done.stderr.contains("earlier sync"), "{}", done.stderr);
+            refused += 1;
+        }
+        let again = on(&["put", &target, text(&file)]);
+        assert_eq!(again.code, 0, "{free}: {}", again.stderr);
+        assert!(on(&["cat", &target]).stdout == pattern(free, 300_000));
+    }
+    assert!(refused > 0);
 }
 
 #[test]

@@ -60,6 +60,19 @@ impl From<io::Error> for CoreError {
 }
 
 impl CoreError {
+    /// It only follows from an earlier error, which was told.
+    pub fn is_echo(&self) -> bool {
+        matches!(self, Self::Storage(error) if error.is_echo())
+    }
+
+    /// What went wrong, for who is about to end anyway.
+    pub fn cause(&self) -> &dyn std::error::Error {
+        match self {
+            Self::Storage(error) => error.cause(),
+            error => error,
+        }
+    }
+
     pub fn is_disk_full(&self) -> bool {
         matches!(self, Self::Storage(error) if error.is_disk_full())
     }

@@ -350,8 +350,9 @@ impl Drop for Core {
             return; // what the store has is newer, or as good
         }
         self.heed();
-        if let Err(error) = self.flush(Durability::Buffered) {
-            tracing::debug!(core = ?self.discovery_key, "changes are lost");
+        let Err(error) = self.flush(Durability::Buffered) else { return };
+        tracing::debug!(core = ?self.discovery_key, %error, "changes are lost");
+        if !error.is_echo() {
             tracing::error!("what was fetched or changed last is lost: {error}");
         }
     }

@@ -102,6 +102,19 @@ impl StorageError {
         matches!(self, Self::Unsure(_))
     }
 
+    /// It only follows from an earlier error, which was told.
+    pub fn is_echo(&self) -> bool {
+        matches!(self, Self::SyncFailed)
+    }
+
+    /// What went wrong, for who is about to end anyway.
+    pub fn cause(&self) -> &Self {
+        match self {
+            Self::Unsure(cause) => cause,
+            error => error,
+        }
+    }
+
     /// The device itself failed: what it says it holds afterwards is not to be relied on.
     fn is_device(&self) -> bool {
         let eio = Some(nix::errno::Errno::EIO as i32);

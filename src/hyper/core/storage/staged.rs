@@ -304,8 +304,15 @@ impl<M: Medium> Storage for Staged<M> {
 
 impl<M: Medium> Drop for Staged<M> {
     fn drop(&mut self) {
-        if let Err(error) = self.close() {
-            tracing::error!(%error, "the store could not be closed in order");
+        match self.close() {
+            Ok(()) => {}
+            // Told before, as a full disk was to who flushed it.
+            Err(error) if error.is_echo() || error.cause().is_disk_full() => {
+                tracing::debug!(%error, "the store was not closed in order");
+            }
+            Err(error) => {
+                tracing::error!("the store could not be closed in order: {}", error.cause());
+            }
         }
     }
 }
