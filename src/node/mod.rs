@@ -166,7 +166,7 @@ impl Node {
     ) -> Result<Arc<Self>, NodeError> {
         let failed = |source| NodeError::Store { path: config.store.clone(), source };
         if config.trust_store {
-            storage.settle_doubt();
+            storage.settle_doubts();
         }
         let cache = Arc::new(BlockCache::new(config.cache_memory as usize));
         let (wish, wishes) = mpsc::unbounded_channel();
@@ -210,7 +210,7 @@ impl Node {
         let store = self.store.clone();
         on_disk(move || {
             // Before the cores: one that is opened meanwhile inherits nothing any more.
-            store.storage().settle_doubt();
+            store.storage().settle_doubts();
             store.handles().iter().for_each(|handle| handle.core().trust_store());
             Ok(())
         })

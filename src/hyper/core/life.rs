@@ -68,7 +68,8 @@ impl Core {
             core.take(options)?;
             core.identity.secrecy = core.admit(secrecy)?;
             core.derive();
-            core.doubt = core.inherited_doubt()?;
+            let cleared = Some(writer::cleared_of(storage)).filter(|cleared| !cleared.is_empty());
+            Records::change(&mut writes, &writer::trusted_record(&core.discovery_key), cleared);
             core.dirty = Dirty { identity: true, head: true };
             core.stage_own(&mut writes);
             cores.push(core);

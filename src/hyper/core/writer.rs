@@ -5,9 +5,10 @@
 //! [`Core::trust`], and so does one of which a peer proves a longer log than is here: what it was about to append
 //! was made from an old state.
 
-use super::storage::{Doubt, Records, StorageError};
+use super::storage::{Doubt, Records, Storage, StorageError};
 use super::{Core, CoreError, Result};
 use crate::key::{DiscoveryKey, hex};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Why a core of ours takes no append. The later is the graver.
@@ -33,9 +34,14 @@ impl std::fmt::Display for WriterDoubt {
     }
 }
 
-/// The record of which doubt of the store a core was cleared.
+/// The record of which doubts of the store a core was cleared: their numbers.
 pub(super) fn trusted_record(core: &DiscoveryKey) -> String {
     format!("trusted/{}", hex(core.as_bytes()))
+}
+
+/// What is recorded for a core that is cleared of all doubts that there are now.
+pub(super) fn cleared_of(storage: &Arc<dyn Storage>) -> Vec<u8> {
+    storage.doubts().numbers().flat_map(u64::to_le_bytes).collect()
 }
 
 impl Core {
@@ -51,11 +57,10 @@ impl Core {
 
     /// Peers were asked, or somebody takes the blame: the core may be written. This is remembered.
     pub fn trust(&mut self) -> Result<()> {
-        if let (Some(WriterDoubt::Store(_)), Some((_, number))) = (self.doubt, self.storage.doubt())
-        {
+        if let Some(WriterDoubt::Store(_)) = self.doubt {
             let records = Records::new(self.storage.clone());
-            let durability = super::Durability::Durable;
-            records.put_record(&self.trusted_record(), &number.to_le_bytes(), durability)?;
+            let cleared = cleared_of(&self.storage);
+            records.put_record(&self.trusted_record(), &cleared, super::Durability::Durable)?;
         }
         (self.doubt, self.outgrown) = (None, false);
         Ok(())
@@ -68,12 +73,15 @@ impl Core {
 
     /// The doubt of the store, if this core was not cleared of it.
     pub(super) fn inherited_doubt(&self) -> Result<Option<WriterDoubt>> {
-        let Some((doubt, number)) = self.storage.doubt().filter(|_| self.writable) else {
+        let doubts = self.storage.doubts();
+        if !self.writable || doubts.gravest().is_none() {
             return Ok(None);
-        };
-        let trusted = Records::new(self.storage.clone()).get_record(&self.trusted_record())?;
-        let trusted = trusted.is_some_and(|bytes| bytes == number.to_le_bytes());
-        Ok((!trusted).then_some(WriterDoubt::Store(doubt)))
+        }
+        let cleared = Records::new(self.storage.clone()).get_record(&self.trusted_record())?;
+        let cleared = cleared.unwrap_or_default();
+        let numbers = cleared.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
+        let left = doubts.but(&numbers.collect::<Vec<_>>());
+        Ok(left.gravest().map(WriterDoubt::Store))
     }
 
     fn trusted_record(&self) -> String {

@@ -10,7 +10,7 @@ pub mod names;
 
 use super::cache::BlockCache;
 use super::core::manifest::Manifest;
-use super::core::storage::{Doubt, Records, Storage, Writes};
+use super::core::storage::{Records, Storage, Writes};
 use super::core::{Core, CoreError, CreateOptions, Secrecy, SharedCore};
 use super::session::{CoreHandle, Patience, Wish};
 use crate::crypto::KeyPair;
@@ -219,7 +219,7 @@ impl Store {
     /// program left. Returns their bytes; with `only_look` they stay. None where the store may be an older copy: then
     /// they may be what is newer.
     pub fn remove_strays(&self, only_look: bool) -> Result<Option<u64>, CoreError> {
-        if self.storage.doubt().is_some_and(|(doubt, _)| doubt == Doubt::Copied) {
+        if self.storage.doubts().copied.is_some() {
             return Ok(None);
         }
         let mut freed = 0;

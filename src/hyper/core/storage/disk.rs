@@ -15,7 +15,7 @@ use super::fd_pool::FdPool;
 use super::holes;
 use super::layout;
 use super::private::keep_private;
-use super::witness::{Doubted, Witness};
+use super::witness::{Doubts, Witness};
 use super::{
     FileKind, FileStamp, Medium, RawFile, Result, Staged, Storage, StorageError, Table, Writes,
 };
@@ -189,11 +189,11 @@ impl Medium for DiskMedium {
         })
     }
 
-    fn doubt(&self) -> Option<Doubted> {
-        self.witness.doubt()
+    fn doubts(&self) -> Doubts {
+        self.witness.doubts()
     }
 
-    fn settle_doubt(&self) {
+    fn settle_doubts(&self) {
         self.witness.settle();
     }
 

@@ -41,7 +41,7 @@ pub use private::keep_private;
 pub use records::Records;
 pub use staged::Staged;
 pub use stamp::{CoreStamp, FileStamp};
-pub use witness::{Doubt, Doubted};
+pub use witness::{Doubt, Doubts};
 
 use crate::key::DiscoveryKey;
 use std::collections::BTreeMap;
@@ -285,10 +285,10 @@ pub trait Storage: Send + Sync {
     fn session(&self) -> Session;
 
     /// Why this store may be older than what was published from it.
-    fn doubt(&self) -> Option<Doubted>;
+    fn doubts(&self) -> Doubts;
 
-    /// Ends that doubt for all cores.
-    fn settle_doubt(&self);
+    /// Ends them for all cores.
+    fn settle_doubts(&self);
 
     /// Makes durable what this store is told from an older copy by, if that has changed. Slow.
     fn sync_witness(&self);
@@ -343,11 +343,11 @@ pub trait Medium: Send + Sync + 'static {
     fn remove_file(&self, core: &DiscoveryKey, kind: FileKind) -> Result<()>;
     /// See [`Storage::cores_with_files`].
     fn cores_with_files(&self) -> Result<Vec<(DiscoveryKey, u64)>>;
-    /// See [`Storage::doubt`]; for media that nobody can copy there is none.
-    fn doubt(&self) -> Option<Doubted> {
-        None
+    /// See [`Storage::doubts`]; for media that nobody can copy there are none.
+    fn doubts(&self) -> Doubts {
+        Doubts::default()
     }
-    fn settle_doubt(&self) {}
+    fn settle_doubts(&self) {}
     /// See [`Storage::sync_witness`].
     fn sync_witness(&self) {}
 }

@@ -8,8 +8,8 @@
 use super::redo::{Plan, Redo};
 use super::removal;
 use super::{
-    CoreFiles, Doubted, Durability, FileKind, Medium, Result, Session, Storage, StorageError,
-    Table, Writes,
+    CoreFiles, Doubts, Durability, FileKind, Medium, Result, Session, Storage, StorageError, Table,
+    Writes,
 };
 use crate::codec::{DecodeError, Put, Reader};
 use crate::key::DiscoveryKey;
@@ -289,12 +289,12 @@ impl<M: Medium> Storage for Staged<M> {
         self.session
     }
 
-    fn doubt(&self) -> Option<Doubted> {
-        self.medium.doubt()
+    fn doubts(&self) -> Doubts {
+        self.medium.doubts()
     }
 
-    fn settle_doubt(&self) {
-        self.medium.settle_doubt();
+    fn settle_doubts(&self) {
+        self.medium.settle_doubts();
     }
 
     fn sync_witness(&self) {

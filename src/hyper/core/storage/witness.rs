@@ -48,7 +48,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 /// The note of a store that was left open is ours if it was changed at most so long after the time in it: the longest
 /// that a write may be held up.
@@ -77,8 +77,39 @@ pub enum Doubt {
     Copied,
 }
 
-/// A doubt and its number.
-pub type Doubted = (Doubt, u64);
+/// The doubts of a store, each with the number under which single cores are cleared of it. Who is cleared of one is
+/// so whatever comes later: a machine that stops makes no new copy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Doubts {
+    pub crashed: Option<u64>,
+    pub copied: Option<u64>,
+}
+
+impl Doubts {
+    pub fn gravest(&self) -> Option<Doubt> {
+        let crashed = self.crashed.map(|_| Doubt::Crashed);
+        self.copied.map(|_| Doubt::Copied).or(crashed)
+    }
+
+    /// What is left for who was cleared of these numbers.
+    pub fn but(&self, cleared: &[u64]) -> Self {
+        let left = |doubt: Option<u64>| doubt.filter(|number| !cleared.contains(number));
+        Self { crashed: left(self.crashed), copied: left(self.copied) }
+    }
+
+    pub fn numbers(&self) -> impl Iterator<Item = u64> {
+        self.copied.into_iter().chain(self.crashed)
+    }
+
+    fn and(mut self, news: Doubt) -> Self {
+        let number = Some(u64::from_le_bytes(*sign::random().first_chunk().unwrap_or(&[1; 8])));
+        match news {
+            Doubt::Crashed => self.crashed = number,
+            Doubt::Copied => self.copied = number,
+        }
+        self
+    }
+}
 
 /// See the module.
 pub(super) struct Witness {
@@ -91,7 +122,7 @@ pub(super) struct Witness {
 
 #[derive(Default)]
 struct State {
-    doubt: Option<Doubted>,
+    doubts: Doubts,
     /// What the note said when the store was opened, if there was one, until the database has been looked into.
     /// None of a database that has just been made.
     pending: Option<Option<Note>>,
@@ -119,7 +150,7 @@ struct Found {
 
 struct Note {
     open: bool,
-    doubt: Option<Doubted>,
+    doubts: Doubts,
     boot: [u8; 16],
     found: Found,
     /// When the note was written.
@@ -136,8 +167,8 @@ impl Witness {
         let boot = boot_id();
         let place = place_of(database);
         let found = fs::read(&path).ok().and_then(|bytes| Note::decode(&bytes)).filter(|_| !new);
-        let doubt = match new {
-            true => None,
+        let doubts = match new {
+            true => Doubts::default(),
             false => {
                 let here = Here { boot: &boot, place };
                 judge(found.as_ref(), Found::look(database), Found::look(&path), &here)
@@ -151,12 +182,10 @@ impl Witness {
         }
         let turn = found.as_ref().and_then(|note| note.turn);
         // Opening it changes the file: who ends in the middle of that has left it open.
-        let left = found.as_ref().and_then(|note| note.doubt);
-        let crashed = doubt.is_some_and(|(doubt, _)| doubt == Doubt::Crashed);
-        let was_ours = found.is_some() && (left == doubt || crashed);
+        let was_ours = found.as_ref().is_some_and(|note| note.doubts.copied == doubts.copied);
         let noted_boot = found.as_ref().filter(|note| note.open).map_or(boot, |note| note.boot);
         let pending = (!new).then_some(found);
-        let state = Mutex::new(State { doubt, pending, turn, boot: noted_boot, unsynced: false });
+        let state = Mutex::new(State { doubts, pending, turn, boot: noted_boot, unsynced: false });
         let database = database.to_path_buf();
         let witness = Self { database, note: file.ok(), boot, place, state };
         if was_ours {
@@ -170,22 +199,22 @@ impl Witness {
     pub(super) fn opened(&self, turn: Option<LastTurn>) {
         let known = {
             let mut state = lock(&self.state);
-            let before = state.doubt;
+            let before = state.doubts;
             let known = match state.pending.take() {
                 Some(Some(found)) => {
-                    state.doubt = doubt_by_turn(&found, turn, state.doubt, found.boot == self.boot);
+                    state.doubts = doubts_by_turn(&found, turn, before, found.boot == self.boot);
                     true
                 }
                 // Whoever writes turns writes notes: it came here without.
                 Some(None) if turn.is_some() => {
-                    state.doubt = Some(graver(state.doubt, Doubt::Copied));
+                    state.doubts = before.and(Doubt::Copied);
                     false
                 }
                 Some(None) | None => false,
             };
             state.turn = turn.map(|last| last.turn);
             state.boot = self.boot;
-            known && state.doubt == before
+            known && state.doubts == before
         };
         self.note(true);
         if !known {
@@ -206,13 +235,13 @@ impl Witness {
         self.note(true);
     }
 
-    pub(super) fn doubt(&self) -> Option<Doubted> {
-        lock(&self.state).doubt
+    pub(super) fn doubts(&self) -> Doubts {
+        lock(&self.state).doubts
     }
 
     /// The store may be written: somebody who can tell says so.
     pub(super) fn settle(&self) {
-        lock(&self.state).doubt = None;
+        lock(&self.state).doubts = Doubts::default();
         self.note(true);
     }
 
@@ -250,9 +279,9 @@ impl Witness {
         // Held while it is written, so that an older note never comes after a newer one.
         let mut state = lock(&self.state);
         state.unsynced = true;
-        let (doubt, turn) = (state.doubt, state.turn);
+        let (doubts, turn) = (state.doubts, state.turn);
         let (boot, place) = (state.boot, self.place);
-        let note = Note { open, doubt, boot, found, written, place, turn };
+        let note = Note { open, doubts, boot, found, written, place, turn };
         if let Err(error) = file.write_all_at(&note.encode(), 0) {
             // The next opening is in doubt then, which is right.
             tracing::debug!("the witness of the store cannot be written: {error}");
@@ -284,37 +313,19 @@ impl Here<'_> {
     }
 }
 
-fn number() -> u64 {
-    u64::from_le_bytes(*sign::random().first_chunk().unwrap_or(&[1; 8]))
-}
-
-fn graver(known: Option<Doubted>, news: Doubt) -> Doubted {
-    (known.map_or(news, |(doubt, _)| doubt.max(news)), number())
-}
-
-/// The doubt once it is known what the database holds.
-fn doubt_by_turn(
-    note: &Note,
-    turn: Option<LastTurn>,
-    doubt: Option<Doubted>,
-    runs_on: bool,
-) -> Option<Doubted> {
+/// The doubts once it is known what the database holds.
+fn doubts_by_turn(note: &Note, turn: Option<LastTurn>, doubts: Doubts, runs_on: bool) -> Doubts {
     // An older version of this program has noted none.
-    let Some(noted) = note.turn else { return doubt };
+    let Some(noted) = note.turn else { return doubts };
     match turn.is_some_and(|turn| turn.goes_on_from(&noted, !runs_on)) {
-        true => doubt,
-        false => Some(graver(doubt, Doubt::Copied)),
+        true => doubts,
+        false => doubts.and(Doubt::Copied),
     }
 }
 
 /// `now` is the database as it is found, `noted` the file of the note.
-fn judge(
-    note: Option<&Note>,
-    now: Option<Found>,
-    noted: Option<Found>,
-    here: &Here<'_>,
-) -> Option<Doubted> {
-    let Some((note, now)) = note.zip(now) else { return Some((Doubt::Crashed, number())) };
+fn judge(note: Option<&Note>, now: Option<Found>, noted: Option<Found>, here: &Here<'_>) -> Doubts {
+    let Some((note, now)) = note.zip(now) else { return Doubts::default().and(Doubt::Crashed) };
     let then = &note.found;
     let runs_on = note.boot == *here.boot;
     let left = now.changed == then.changed && now.size == then.size;
@@ -335,8 +346,8 @@ fn judge(
         false => Some(Doubt::Copied),
     };
     match news.max(here.doubt(note)) {
-        None => note.doubt,
-        Some(news) => Some(graver(note.doubt, news)),
+        None => note.doubts,
+        Some(news) => note.doubts.and(news),
     }
 }
 
@@ -388,12 +399,9 @@ impl Note {
 
     fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION, self.open.into()];
-        out.push(match self.doubt {
-            None => 0,
-            Some((Doubt::Crashed, _)) => 1,
-            Some((Doubt::Copied, _)) => 2,
-        });
-        out.put(&self.doubt.map_or(0, |(_, number)| number).to_le_bytes());
+        let Doubts { crashed, copied } = self.doubts;
+        out.push(u8::from(crashed.is_some()) | u8::from(copied.is_some()) << 1);
+        out.put(&copied.unwrap_or_default().to_le_bytes());
         out.put(&self.boot);
         let Found { inode, born, changed, size, modified } = self.found;
         let times = [modified, self.written].into_iter().flat_map(|(s, ns)| [s, ns]);
@@ -407,14 +415,15 @@ impl Note {
         let (count, tag) = self.turn.map_or((0, [0; 16]), |turn| (turn.count, turn.tag));
         out.put(&count.to_le_bytes());
         out.put(&tag);
+        out.put(&crashed.unwrap_or_default().to_le_bytes());
         out
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let mut r = Reader::new(bytes);
-        let [version, open, doubt] = r.fixed().ok()?;
+        let [version, open, which] = r.fixed().ok()?;
         let number = |r: &mut Reader| r.fixed().ok().map(u64::from_le_bytes);
-        let doubt_number = number(&mut r)?;
+        let first = number(&mut r)?;
         let boot = r.fixed().ok()?;
         let mut pair = || Some((number(&mut r)?, number(&mut r)?));
         let ((inode, born_s), (born_ns, changed_s)) = (pair()?, pair()?);
@@ -425,11 +434,6 @@ impl Note {
         };
         let (born, changed) = ((born_s, born_ns), (changed_s, changed_ns));
         let found = Found { inode, born, changed, size, modified };
-        let doubt = match doubt {
-            0 => None,
-            1 => Some((Doubt::Crashed, doubt_number)),
-            _ => Some((Doubt::Copied, doubt_number)),
-        };
         let (mut place, mut turn) = (None, None);
         if version >= 3 {
             place = Some((number(&mut r)?, number(&mut r)?)).filter(|place| *place != (0, 0));
@@ -437,9 +441,15 @@ impl Note {
             let noted = Turn { count: number(&mut r)?, tag: r.fixed().ok()? };
             turn = (has_turn != 0).then_some(noted);
         }
+        // Before version 4 there was room for one of them.
+        let second = if version >= 4 { number(&mut r)? } else { first };
+        let doubts = Doubts {
+            crashed: (which & 1 != 0).then_some(second),
+            copied: (which & 2 != 0).then_some(first),
+        };
         let known = (1..=VERSION).contains(&version);
         let open = open != 0;
-        known.then_some(Self { open, doubt, boot, found, written, place, turn })
+        known.then_some(Self { open, doubts, boot, found, written, place, turn })
     }
 }
 

@@ -78,7 +78,7 @@ impl Place {
     }
 
     fn doubt(&self) -> Option<Doubt> {
-        self.open().doubt().map(|(doubt, _)| doubt)
+        self.open().doubts().gravest()
     }
 
     fn edit(&self, change: impl FnOnce(&mut Note)) {
@@ -247,7 +247,7 @@ fn another_file_system_is_another_store() {
     let (ext, network) = (0xef53, 0x6969);
     let note = |boot, place| Note {
         open: false,
-        doubt: None,
+        doubts: Doubts::default(),
         boot: [boot; 16],
         found: Found::look(Path::new("/")).unwrap(),
         written: (0, 0),
@@ -279,10 +279,18 @@ fn judged(change: impl FnOnce(&mut Note, &mut Found, &mut Found, &mut [u8; 16]))
     let found = Found { inode: 1, born: (1, 0), changed: (1000, 0), size: 9, modified: (1000, 0) };
     let (mut now, mut noted, mut boot) = (found, found, [1; 16]);
     let written = (1000, 0);
-    let mut note = Note { open: false, doubt: None, boot, found, written, place: None, turn: None };
+    let mut note = Note {
+        open: false,
+        doubts: Doubts::default(),
+        boot,
+        found,
+        written,
+        place: None,
+        turn: None,
+    };
     change(&mut note, &mut now, &mut noted, &mut boot);
     let here = Here { boot: &boot, place: None };
-    judge(Some(&note), Some(now), Some(noted), &here).map(|(doubt, _)| doubt)
+    judge(Some(&note), Some(now), Some(noted), &here).gravest()
 }
 
 #[test]
@@ -379,7 +387,7 @@ fn a_note_of_the_first_version_is_read() {
     place.use_it(true);
     let path = place.dir.path().join("witness");
     let mut note = fs::read(&path).unwrap();
-    assert_eq!(note.len(), 148);
+    assert_eq!(note.len(), 156);
     note[0] = 1;
     note.truncate(75);
     note.extend([0; 2]);
@@ -401,10 +409,17 @@ fn a_doubt_stays_until_it_is_settled() {
     fs::write(place.database(), copy).unwrap();
     place.use_it(true);
     place.use_it(true);
-    let (doubt, number) = place.open().doubt().unwrap();
-    assert_eq!(doubt, Doubt::Copied);
+    let doubts = place.open().doubts();
+    assert_eq!(doubts.gravest(), Some(Doubt::Copied));
     place.use_it(true);
-    assert_eq!(place.open().doubt(), Some((doubt, number)));
+    assert_eq!(place.open().doubts(), doubts);
+    // A machine that stops adds to it, and makes no new copy.
+    place.use_it(false);
+    place.edit(|note| note.boot = [1; 16]);
+    let more = place.open().doubts();
+    assert_eq!(more.copied, doubts.copied);
+    assert!(more.crashed.is_some());
+    assert_eq!(more.but(&[doubts.copied.unwrap()]).gravest(), Some(Doubt::Crashed));
     place.open().settle();
     place.use_it(true);
     assert_eq!(place.doubt(), None);
