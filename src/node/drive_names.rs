@@ -1,18 +1,16 @@
 //! Local names of the drives that this store writes, and how a drive gets its key.
 //!
-//! | record | holds |
-//! |---|---|
-//! | `drive/` + name | the key of the drive |
-//! | `forgotten/` + name | how often the name was given up (u64, little endian); not at all if that is 0 |
+//! The record `drive/` + name holds the key of the drive.
 //!
-//! A key pair follows from the name and that number. It must never write a second history: readers of the first would
-//! find their log cut. So a drive is made, and given up, in one transaction with its name and the number; and a key of
-//! which the store has anything, but not with the secret, is passed over.
+//! A key pair must never write a second history: readers of the first would find their log cut. So a drive is made, and
+//! given up, in one transaction with its name, and gets a key that no drive had before, here or in a copy of this store,
+//! which has the same names and the same primary key: chance has a part in it. (Stores hold records `forgotten/` of
+//! the time when it had none.)
 
 use super::{Node, NodeError, chronicle, on_disk};
-use crate::crypto::KeyPair;
+use crate::crypto::{KeyPair, sign};
 use crate::hyper::core::manifest::Manifest;
-use crate::hyper::core::storage::{Durability, Records, Writes};
+use crate::hyper::core::storage::{Records, Writes};
 use crate::hyper::core::{CreateOptions, Secrecy};
 use crate::hyper::drive::fix_key;
 use crate::hyper::session::CoreHandle;
@@ -22,7 +20,6 @@ use crate::lock::lock;
 use std::sync::Arc;
 
 const NAMES: &str = "drive/";
-const GENERATIONS: &str = "forgotten/";
 
 /// Names of the drives of a store, with their keys.
 pub(super) fn names_in(store: &Store) -> Result<Vec<(String, CoreKey)>, NodeError> {
@@ -58,32 +55,22 @@ impl Node {
 
     fn make_drive(&self, name: &str, secret: Option<[u8; 32]>) -> Result<CoreHandle, NodeError> {
         let _names = lock(&self.names);
-        let mut generation = self.generation(name)?;
-        if let Some(key) = self.drive_named(name)? {
-            if let Some(db) = self.written(&key)? {
-                fix_key(&self.store, &db, secret)?;
-                return Ok(db);
-            }
-            // A name without its drive: an older version of this program was killed while it forgot that.
-            generation += 1;
+        // A name may be without its drive: an older version of this program was killed while it forgot that.
+        if let Some(key) = self.drive_named(name)?
+            && let Some(db) = self.written(&key)?
+        {
+            fix_key(&self.store, &db, secret)?;
+            return Ok(db);
         }
         loop {
-            let pair = self.pair(name, generation);
+            let pair = self.new_pair(name);
             let key = Manifest::single(pair.public()).key();
             let mut writes = Writes::default();
-            set_generation(&mut writes, name, generation);
             Records::change(&mut writes, &format!("{NAMES}{name}"), Some(key.0.to_vec()));
-            if let Some(db) = self.written(&key)? {
-                // An older version was killed before it had a name; the log is all that was written with the pair.
-                fix_key(&self.store, &db, secret)?;
-                self.store.storage().commit(writes, &[], Durability::Durable)?;
-                return Ok(db);
-            }
             let made = self.store.create(both_cores(pair, secret), writes)?;
             if let Some(db) = made.and_then(|cores| cores.into_iter().next()) {
                 return Ok(db);
             }
-            generation += 1;
         }
     }
 
@@ -97,25 +84,15 @@ impl Node {
         let names = self.names()?.into_iter().filter(|(_, named)| *named == key);
         let names: Vec<String> = names.map(|(name, _)| name).collect();
         for name in &names {
-            set_generation(writes, name, self.generation(name)? + 1);
             Records::change(writes, &format!("{NAMES}{name}"), None);
         }
         chronicle::forget(&key, writes);
         Ok(names)
     }
 
-    /// How many drives of this name were forgotten.
-    fn generation(&self, name: &str) -> Result<u64, NodeError> {
-        let record = self.store.records().get_record(&format!("{GENERATIONS}{name}"))?;
-        Ok(record.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes))
-    }
-
-    fn pair(&self, name: &str, generation: u64) -> KeyPair {
-        let space = Namespace::ROOT.child(name.as_bytes());
-        let space = match generation {
-            0 => space,
-            generation => space.child(&generation.to_le_bytes()),
-        };
+    /// One that nobody had before.
+    fn new_pair(&self, name: &str) -> KeyPair {
+        let space = Namespace::ROOT.child(name.as_bytes()).child(&sign::random());
         self.store.key_pair(&space, "db")
     }
 
@@ -123,13 +100,6 @@ impl Node {
     fn written(&self, key: &CoreKey) -> Result<Option<CoreHandle>, NodeError> {
         let stored = self.store.stored(&key.discovery_key())?;
         Ok(stored.filter(|db| db.core().key_pair().is_some()))
-    }
-}
-
-fn set_generation(writes: &mut Writes, name: &str, generation: u64) {
-    if generation > 0 {
-        let value = Some(generation.to_le_bytes().to_vec());
-        Records::change(writes, &format!("{GENERATIONS}{name}"), value);
     }
 }
 

@@ -203,6 +203,60 @@ fn a_killed_command_keeps_nobody_from_writing() {
     assert!(!done.stderr.contains("asking"), "{}", done.stderr);
 }
 
+/// As if the machine had been started anew since the store was used.
+fn start_anew(lab: &Lab, store: &str) {
+    let path = lab.path(store).join("witness");
+    let mut note = fs::read(&path).unwrap();
+    note[11..27].fill(7);
+    fs::write(path, note).unwrap();
+}
+
+#[test]
+fn what_peers_said_of_a_copy_holds_after_a_power_cut_and_new_drives_are_in_no_doubt() {
+    let lab = Lab::new();
+    let key = create(&lab, "notes");
+    assert_eq!(put(&lab, &key, "a", &[]).code, 0);
+    let serving = owner(&lab, "alice", &["seed", &key]);
+    let seed = owner(&lab, "bob", &["seed", &key]);
+    let copied = || (lab.run("bob", &["cat", &format!("{key}/a")]).text() == "a").then_some(());
+    eventually("a whole copy at the peer", PATIENCE, copied);
+    stop(serving);
+    copy(&lab.path("alice"), &lab.path("copy"));
+    fs::remove_dir_all(lab.path("alice")).unwrap();
+    fs::rename(lab.path("copy"), lab.path("alice")).unwrap();
+    let cleared = put(&lab, &key, "b", &[]);
+    assert_eq!(cleared.code, 0, "{}", cleared.stderr);
+    assert!(cleared.stderr.contains("is a copy"), "{}", cleared.stderr);
+
+    stop(seed);
+    let mut serving = owner(&lab, "alice", &["seed", &key]);
+    serving.signal(Signal::SIGKILL);
+    serving.wait(SOON);
+    start_anew(&lab, "alice");
+    let done = put(&lab, &key, "c", &[]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(done.stderr.contains("was not closed in order"), "{}", done.stderr);
+    assert!(!put(&lab, &key, "d", &[]).stderr.contains("asking"));
+
+    let started = Instant::now();
+    let fresh = create(&lab, "fresh");
+    let done = put(&lab, &fresh, "a", &[]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(!done.stderr.contains("asking"), "{}", done.stderr);
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+/// Whoever makes a drive of the same name in both has two drives.
+#[test]
+fn a_copy_gives_no_drive_a_key_that_the_other_store_gives() {
+    let lab = Lab::new();
+    create(&lab, "notes");
+    copy(&lab.path("alice"), &lab.path("twin"));
+    let theirs = lab.run("twin", &["create", "fresh"]).text();
+    let ours = create(&lab, "fresh");
+    assert!(!theirs.contains(&ours), "{theirs}");
+}
+
 #[test]
 fn a_wrong_encryption_key_is_an_error_and_changes_nothing() {
     let lab = Lab::new();

@@ -54,7 +54,8 @@ impl Core {
         Ok(core)
     }
 
-    /// Makes cores that the store has no record of, and whatever else is to be written, durably: all or nothing.
+    /// Makes cores that the store has no record of, and whatever else is to be written, durably: all or nothing. Their
+    /// keys are nobody's yet: what the store may lack of other cores is no doubt about these.
     pub fn create_all(
         storage: &Arc<dyn Storage>,
         all: Vec<(CreateOptions, Secrecy)>,
@@ -217,12 +218,9 @@ impl Core {
 /// Of a store that may be an older copy, what lies in the files of a core of ours without a record may be its newest
 /// state.
 fn check_unused(storage: &Arc<dyn Storage>, core: &DiscoveryKey) -> Result<()> {
-    match storage.doubt() {
-        Some((Doubt::Copied, _))
-            if storage.cores_with_files()?.iter().any(|(id, _)| id == core) =>
-        {
-            Err(CoreError::InDoubt(WriterDoubt::Store(Doubt::Copied)))
-        }
-        _ => Ok(()),
+    let copied = storage.doubts().copied.is_some();
+    match copied && storage.cores_with_files()?.iter().any(|(id, _)| id == core) {
+        true => Err(CoreError::InDoubt(WriterDoubt::Store(Doubt::Copied))),
+        false => Ok(()),
     }
 }
