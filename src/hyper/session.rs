@@ -149,9 +149,9 @@ impl CoreHandle {
     }
 
     /// Peers have two histories, both signed. A reader stops: what it has may be of one and
-    /// what it gets of the other.
+    /// what it gets of the other. A writer has one of them and writes it no more.
     pub fn on_two_histories(&self) {
-        if !self.core().writable() {
+        if !self.core().find_two_histories() {
             self.0.ended.send_replace(Some(SourceError::TwoHistories));
         }
     }

@@ -30,8 +30,8 @@ pub use gc::{Garbage, GcError, Keep, StoredDrive, StoredDrives};
 
 use crate::crypto::KeyPair;
 use crate::hyper::cache::BlockCache;
-use crate::hyper::core::CoreError;
 use crate::hyper::core::storage::{self, Storage, StorageError};
+use crate::hyper::core::{Core, CoreError};
 use crate::hyper::drive::{LiveDrive, LiveError};
 use crate::hyper::replication::PeerInfo;
 use crate::hyper::session::Patience;
@@ -112,6 +112,13 @@ pub enum NodeError {
          --trust-store"
     )]
     Unasked { key: CoreKey },
+    #[error(
+        "drive {key}: two different histories of it were published, by this store and by a copy of it, and its readers \
+         can follow only one of them. Nothing was written. Decide which copy of the store goes on: `hdrive forget {key}` \
+         in the other one, and pass --trust-store once in this one; or make a new drive with `hdrive create` and put the \
+         files there"
+    )]
+    TwoHistories { key: CoreKey },
 }
 
 impl From<StorageError> for NodeError {
@@ -166,7 +173,7 @@ impl Node {
     ) -> Result<Arc<Self>, NodeError> {
         let failed = |source| NodeError::Store { path: config.store.clone(), source };
         if config.trust_store {
-            storage.settle_doubts();
+            Core::trust_all(&storage).map_err(failed)?;
         }
         let cache = Arc::new(BlockCache::new(config.cache_memory as usize));
         let (wish, wishes) = mpsc::unbounded_channel();
@@ -205,14 +212,14 @@ impl Node {
         &self.store
     }
 
-    /// Somebody knows that this store is the newest copy, whatever it looks like. What a peer proved stands.
+    /// Somebody knows that this store is the newest copy, whatever it looks like, and that its drives go on from here. What
+    /// peers have more of them is taken all the same.
     pub async fn trust_store(&self) -> Result<(), NodeError> {
         let store = self.store.clone();
         on_disk(move || {
             // Before the cores: one that is opened meanwhile inherits nothing any more.
-            store.storage().settle_doubts();
-            store.handles().iter().for_each(|handle| handle.core().trust_store());
-            Ok(())
+            Core::trust_all(store.storage())?;
+            Ok(store.handles().iter().try_for_each(|handle| handle.core().trust_store())?)
         })
         .await
     }

@@ -10,14 +10,20 @@
 //! | a copy, or restored from one | written | refused once, brought up to date | refused |
 //! | a peer proved a longer log meanwhile | written | refused once, brought up to date | written |
 //!
+//! Whatever the doubt: if a peer proves that two histories of the drive were signed, it is refused, then and later,
+//! until somebody says that this one goes on (`--trust-store`). The names are asked about first, and the contents only
+//! where they agree, so that these never become another history's.
+//!
 //! "Refused once": what the command had in mind was made from an old state. Its next run finds the newest one.
 
 use super::drives::Purpose;
 use super::{Node, NodeError};
 use crate::hyper::core::storage::Doubt;
 use crate::hyper::core::{Core, WriterDoubt};
-use crate::hyper::drive::LiveDrive;
+use crate::hyper::drive::{Leaf, LiveDrive};
 use crate::hyper::session::CoreHandle;
+use crate::hyper::source::BlockSource;
+use crate::path::DrivePath;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -47,6 +53,9 @@ impl Node {
                 "this store was not closed in order: asking peers whether they have more"
             }
             WriterDoubt::Outgrown => "a peer had more of this drive: asking for the newest version",
+            WriterDoubt::TwoHistories => {
+                return Err(NodeError::TwoHistories { key: drive.key() });
+            }
         });
         let before: Vec<_> = cores.iter().map(|core| state(&core.core())).collect();
         // Held while peers are asked: looking for them ends with the last use.
@@ -56,6 +65,9 @@ impl Node {
         let mut asked = true;
         for core in &cores {
             asked &= ask(core, until).await;
+            if gravest(&cores) == Some(WriterDoubt::TwoHistories) {
+                return Err(NodeError::TwoHistories { key: drive.key() });
+            }
         }
         let mut grown = false;
         for (core, before) in cores.iter().zip(before) {
@@ -63,7 +75,7 @@ impl Node {
             grown |= core.take_outgrown() && doubt != WriterDoubt::Outgrown;
             grown |= state(&core) != before;
         }
-        if grown {
+        if grown || lacks_contents(drive).await? {
             return Err(NodeError::Outdated { key: drive.key() });
         }
         if !asked && doubt == WriterDoubt::Store(Doubt::Copied) {
@@ -75,6 +87,22 @@ impl Node {
         cores.iter().try_for_each(|core| core.core().trust())?;
         Ok(())
     }
+}
+
+/// Whether the names speak of contents past the end of those that are here: a machine stopped, or peers went, when only
+/// the names had been brought up to date.
+async fn lacks_contents(drive: &LiveDrive) -> Result<bool, NodeError> {
+    let index = drive.current(PATIENCE).await?;
+    let here = drive.blobs().map_or(0, CoreHandle::length);
+    let mut end = 0;
+    index.for_each_below(&DrivePath::root(), |leaf| {
+        if let Leaf::File(file) = leaf
+            && let Some(blob) = file.blob().filter(|blob| blob.byte_length > 0)
+        {
+            end = blob.block_offset.saturating_add(blob.block_length).max(end);
+        }
+    });
+    Ok(end > here)
 }
 
 fn gravest(cores: &[CoreHandle]) -> Option<WriterDoubt> {

@@ -385,6 +385,45 @@ fn a_full_disk_at_the_first_start_and_later() {
     }
 }
 
+/// Of a copy that once went on by itself, a copy: nothing that anybody says of one of the two histories makes it right to
+/// write the other.
+#[test]
+fn a_copy_of_a_split_drive_is_not_written_whoever_is_online() {
+    let lab = Lab::new();
+    let key = create(&lab, "notes");
+    assert_eq!(put(&lab, &key, "a", &[]).code, 0);
+    copy(&lab.path("alice"), &lab.path("once"));
+    let file = lab.path("other-file-to-put");
+    // The contents are the same in both histories, as far as they go.
+    fs::write(&file, "b").unwrap();
+    let target = format!("{key}/other");
+    let done = lab.run("once", &["put", &target, text(&file), "--trust-store"]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    copy(&lab.path("once"), &lab.path("twice"));
+    for name in ["b", "c"] {
+        assert_eq!(put(&lab, &key, name, &[]).code, 0);
+    }
+    let serving = owner(&lab, "alice", &["seed", &key]);
+    let before = lab.run("twice", &["info", &key]).text();
+    fs::write(&file, "more").unwrap();
+    let refused = |store: &str| {
+        let refused = lab.run(store, &["put", &target, text(&file)]);
+        assert_eq!(refused.code, 1, "{}", refused.stderr);
+        assert!(refused.stderr.contains("two different histories"), "{}", refused.stderr);
+        assert!(!refused.stderr.contains("run the command again"), "{}", refused.stderr);
+    };
+    refused("twice");
+    refused("twice");
+    assert_eq!(lab.run("twice", &["info", &key]).text(), before, "it took nothing");
+    stop(serving);
+    // It is not forgotten either when nobody is there to say it, nor whom it was said of.
+    refused("twice");
+    let vouched = lab.run("twice", &["put", &target, text(&file), "--trust-store"]);
+    assert_eq!(vouched.code, 0, "{}", vouched.stderr);
+    let again = lab.run("twice", &["put", &target, text(&file)]);
+    assert_eq!(again.code, 0, "{}", again.stderr);
+}
+
 #[test]
 fn a_full_disk_is_told_once() {
     let lab = Lab::new();

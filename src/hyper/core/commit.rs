@@ -2,8 +2,9 @@
 
 use super::encryption::BlockCipher;
 use super::record::{encode_head, page_key};
-use super::storage::{CoreFiles, Durability, Storage, StorageError, Table, Writes};
+use super::storage::{CoreFiles, Durability, Records, Storage, StorageError, Table, Writes};
 use super::tree::{Batch, Head, Node};
+use super::writer::histories_record;
 use super::{Core, CoreError, Dirty, MAX_BLOCK_SIZE, Result};
 use crate::crypto::hash;
 use bytes::Bytes;
@@ -146,6 +147,9 @@ impl Core {
             let stamp = self.stamp();
             writes.put(Table::Heads, *core.as_bytes(), encode_head(head, self.session, stamp));
         }
+        if self.dirty.split {
+            Records::change(writes, &histories_record(&core), Some(Vec::new()));
+        }
         let pages = self.bits.take_dirty();
         for &page in &pages {
             match self.bits.encode_page(page) {
@@ -164,15 +168,17 @@ impl Core {
     pub(super) fn unstage(&mut self, staged: Staged) {
         self.dirty.identity |= staged.dirty.identity;
         self.dirty.head |= staged.dirty.head;
+        self.dirty.split |= staged.dirty.split;
         self.bits.mark_dirty(staged.pages);
     }
 
     /// Whether the store does not have everything yet.
     pub fn has_changes(&self) -> bool {
+        let Dirty { identity, head, split } = self.dirty;
         let files = self.nodes.is_dirty()
             || self.files.are_touched()
             || self.soundness.borrow().is_settled();
-        self.dirty.identity || self.dirty.head || self.bits.is_dirty() || files
+        identity || head || split || self.bits.is_dirty() || files
     }
 
     /// Commits what waits in memory: bits and heads that came from peers. Durable, it also makes everything

@@ -22,7 +22,7 @@ impl Core {
         let identity = Identity::decode(&bytes).map_err(|e| damaged(Table::Cores, core, e))?;
         let mut core = Core::new(storage, identity);
         core.load()?;
-        core.doubt = core.inherited_doubt()?;
+        core.set_doubt(core.inherited_doubt()?);
         Ok(Some(core))
     }
 
@@ -43,7 +43,7 @@ impl Core {
                 core
             }
         };
-        core.doubt = core.inherited_doubt()?;
+        core.set_doubt(core.inherited_doubt()?);
         let durability = match core.dirty.identity && core.writable {
             true => Durability::Durable,
             false => Durability::Buffered,
@@ -71,7 +71,7 @@ impl Core {
             core.derive();
             let cleared = Some(writer::cleared_of(storage)).filter(|cleared| !cleared.is_empty());
             Records::change(&mut writes, &writer::trusted_record(&core.discovery_key), cleared);
-            core.dirty = Dirty { identity: true, head: true };
+            core.dirty = Dirty { identity: true, head: true, split: false };
             core.stage_own(&mut writes);
             cores.push(core);
         }
@@ -98,6 +98,7 @@ impl Core {
                 writes.delete(Table::Bits, key);
             }
             Records::change(&mut writes, &writer::trusted_record(core), None);
+            Records::change(&mut writes, &writer::histories_record(core), None);
         }
         Ok(storage.remove_cores(cores, writes)?)
     }
@@ -112,7 +113,7 @@ impl Core {
         storage.remove_files(&key.discovery_key())?;
         let none = Identity { key, verifier: None, key_pair: None, secrecy: Secrecy::Unknown };
         let mut core = Core::new(storage, none);
-        core.dirty = Dirty { identity: true, head: true };
+        core.dirty = Dirty { identity: true, head: true, split: false };
         Ok(core)
     }
 
@@ -138,6 +139,8 @@ impl Core {
             following: false,
             claimed: Arc::default(),
             doubt: None,
+            doubted: Arc::default(),
+            names_doubted: None,
             outgrown: false,
             soundness: RefCell::default(),
             commits: 0,

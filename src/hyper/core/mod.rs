@@ -146,6 +146,10 @@ pub struct Core {
     claimed: Arc<AtomicBool>,
     /// What forbids to write it before peers were asked.
     doubt: Option<WriterDoubt>,
+    /// Whether something does, for the contents that belong to it.
+    doubted: Arc<AtomicBool>,
+    /// The same of the names that it holds the contents of.
+    names_doubted: Option<Arc<AtomicBool>>,
     /// A peer's longer log was taken for a core that we write.
     outgrown: bool,
     soundness: RefCell<Soundness>,
@@ -158,6 +162,8 @@ pub struct Core {
 struct Dirty {
     identity: bool,
     head: bool,
+    /// That two histories of it were signed.
+    split: bool,
 }
 
 /// What a core is and has.

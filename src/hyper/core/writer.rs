@@ -4,12 +4,18 @@
 //! store is [in doubt](super::storage::Doubt) takes no append until somebody has asked the peers and says
 //! [`Core::trust`], and so does one of which a peer proves a longer log than is here: what it was about to append
 //! was made from an old state.
+//!
+//! A core of which a peer proves that its writer signed another history takes none, today and after the next start, until
+//! somebody says which of the two goes on ([`Core::trust_all`]). Who only looks at it goes on with what is here.
+//!
+//! The contents of a drive go with its names: as long as those are in doubt, a longer log of the contents is taken only
+//! where somebody asks for it ([`Core::waits_for_names`]). Else they may be another history's than the names.
 
-use super::storage::{Doubt, Records, Storage, StorageError};
+use super::storage::{Doubt, Durability, Records, Storage, StorageError, Writes};
 use super::{Core, CoreError, Result};
 use crate::key::{DiscoveryKey, hex};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Why a core of ours takes no append. The later is the graver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +24,8 @@ pub enum WriterDoubt {
     Outgrown,
     /// The store may be older than what was published.
     Store(Doubt),
+    /// Two histories of it were signed.
+    TwoHistories,
 }
 
 impl std::fmt::Display for WriterDoubt {
@@ -30,6 +38,10 @@ impl std::fmt::Display for WriterDoubt {
             Self::Store(_) => {
                 "this store may be older than what was published: nothing was written, peers must be asked first"
             }
+            Self::TwoHistories => {
+                "two different histories of the drive were published, by this store and by a copy of it: nothing was \
+                 written"
+            }
         })
     }
 }
@@ -38,6 +50,13 @@ impl std::fmt::Display for WriterDoubt {
 pub(super) fn trusted_record(core: &DiscoveryKey) -> String {
     format!("trusted/{}", hex(core.as_bytes()))
 }
+
+/// The record that two histories of a core were signed; nothing is in it.
+pub(super) fn histories_record(core: &DiscoveryKey) -> String {
+    format!("{HISTORIES}{}", hex(core.as_bytes()))
+}
+
+const HISTORIES: &str = "two-histories/";
 
 /// What is recorded for a core that is cleared of all doubts that there are now.
 pub(super) fn cleared_of(storage: &Arc<dyn Storage>) -> Vec<u8> {
@@ -60,24 +79,88 @@ impl Core {
         if let Some(WriterDoubt::Store(_)) = self.doubt {
             let records = Records::new(self.storage.clone());
             let cleared = cleared_of(&self.storage);
-            records.put_record(&self.trusted_record(), &cleared, super::Durability::Durable)?;
+            records.put_record(&self.trusted_record(), &cleared, Durability::Durable)?;
         }
-        (self.doubt, self.outgrown) = (None, false);
+        self.outgrown = false;
+        self.set_doubt(None);
         Ok(())
     }
 
-    /// Somebody knows that the store is the newest copy: its doubt was settled, and this core takes part in that.
-    pub fn trust_store(&mut self) {
-        self.doubt = None;
+    /// Somebody knows that the store is the newest copy, and that its histories are those that go on. Cores that are open
+    /// have to be told each, afterwards: see [`Core::trust_store`].
+    pub fn trust_all(storage: &Arc<dyn Storage>) -> Result<()> {
+        storage.settle_doubts();
+        let mut writes = Writes::default();
+        for (name, _) in Records::new(storage.clone()).records(HISTORIES)? {
+            Records::change(&mut writes, &name, None);
+        }
+        match writes.is_empty() {
+            true => Ok(()),
+            false => Ok(storage.commit(writes, &[], Durability::Durable)?),
+        }
+    }
+
+    /// The store was settled as a whole, and this core takes part in that.
+    ///
+    /// # Errors
+    /// It stays in doubt.
+    pub fn trust_store(&mut self) -> Result<()> {
+        if self.doubt == Some(WriterDoubt::TwoHistories) {
+            self.dirty.split = false;
+            // What a flush is about to record is not meant any more.
+            self.commits += 1;
+            let mut writes = Writes::default();
+            Records::change(&mut writes, &histories_record(&self.discovery_key), None);
+            self.storage.commit(writes, &[], Durability::Durable)?;
+        }
+        self.set_doubt(None);
+        Ok(())
+    }
+
+    /// A peer has proven that the writer signed another history. Whether it is ours, which is then to be written no
+    /// more; the next flush remembers that.
+    pub fn find_two_histories(&mut self) -> bool {
+        if self.writable && self.doubt != Some(WriterDoubt::TwoHistories) {
+            self.dirty.split = true;
+            self.set_doubt(Some(WriterDoubt::TwoHistories));
+        }
+        self.writable
+    }
+
+    /// Whether it is to take no longer log of a peer by itself: it holds the contents of names that are in doubt.
+    pub fn waits_for_names(&self) -> bool {
+        self.names_doubted.as_ref().is_some_and(|doubted| doubted.load(Ordering::Acquire))
+    }
+
+    /// Whether it is in doubt, for the contents that go with it.
+    pub fn doubted(&self) -> Arc<AtomicBool> {
+        self.doubted.clone()
+    }
+
+    /// It holds the contents of a drive of ours; whether its names are [`Self::doubted`].
+    pub fn goes_with(&mut self, names_doubted: Arc<AtomicBool>) {
+        self.names_doubted = Some(names_doubted);
+    }
+
+    pub(super) fn set_doubt(&mut self, doubt: Option<WriterDoubt>) {
+        self.doubt = doubt;
+        self.doubted.store(doubt.is_some(), Ordering::Release);
     }
 
     /// The doubt of the store, if this core was not cleared of it.
     pub(super) fn inherited_doubt(&self) -> Result<Option<WriterDoubt>> {
-        let doubts = self.storage.doubts();
-        if !self.writable || doubts.gravest().is_none() {
+        let records = Records::new(self.storage.clone());
+        if !self.writable {
             return Ok(None);
         }
-        let cleared = Records::new(self.storage.clone()).get_record(&self.trusted_record())?;
+        if records.get_record(&histories_record(&self.discovery_key))?.is_some() {
+            return Ok(Some(WriterDoubt::TwoHistories));
+        }
+        let doubts = self.storage.doubts();
+        if doubts.gravest().is_none() {
+            return Ok(None);
+        }
+        let cleared = records.get_record(&self.trusted_record())?;
         let cleared = cleared.unwrap_or_default();
         let numbers = cleared.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
         let left = doubts.but(&numbers.collect::<Vec<_>>());

@@ -388,6 +388,10 @@ impl LiveDrive {
             .await
             .map_err(|_| BeeError::from(SourceError::Closed))
             .map_err(DriveError::from)??;
+        if self.db.writable() {
+            let doubted = self.db.core().doubted();
+            blobs.core().goes_with(doubted);
+        }
         (self.introduce)(&blobs);
         blobs.attach(true, false);
         let contents = if blobs.writable() {

@@ -83,7 +83,7 @@ impl Replica {
 
     fn ask_upgrade(&mut self, ctx: &mut Ctx, core: &Core) {
         let head = core.head();
-        if !self.wants_upgrade(head.length) {
+        if !self.wants_upgrade(core) {
             return;
         }
         // The highest fork first, then the longest tree: it spares asking again.

@@ -123,8 +123,9 @@ impl Replica {
     }
 
     /// Whether this core follows its peers at all.
-    pub fn wants_upgrade(&self, length: u64) -> bool {
-        self.options.downloading
+    pub fn wants_upgrade(&self, core: &Core) -> bool {
+        let length = core.length();
+        (self.options.downloading && !core.waits_for_names())
             || self.upgrade_wanted
             || self.blocks.between(length, u64::MAX).next().is_some()
             || self.ranges.values().any(|range| range.end > length)
@@ -138,8 +139,19 @@ impl Replica {
             return;
         }
         let announced = (self.announced.fork, self.announced.length);
-        let settled = self.peers.values().all(|peer| is_settled(ctx, peer, announced));
+        let untaken = core.waits_for_names() && !self.wants_upgrade(core);
+        let settled = self
+            .peers
+            .values()
+            .all(|peer| is_settled(ctx, peer, announced) || (untaken && peer.remote.is_some()));
         if settled && (self.upgrade_wanted || !self.peers.is_empty()) {
+            if core.doubt().is_some() {
+                // Who wants to write it waits for more than lengths: whether all have the same history.
+                self.ask_histories(ctx, core);
+                if self.flights.iter().any(|(_, flight)| flight.history) {
+                    return;
+                }
+            }
             self.synced_told = true;
             self.upgrade_wanted = false;
             ctx.emit(HubEvent::PeersSynced { core: self.id });
