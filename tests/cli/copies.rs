@@ -257,6 +257,122 @@ fn a_copy_gives_no_drive_a_key_that_the_other_store_gives() {
     assert!(!theirs.contains(&ours), "{theirs}");
 }
 
+fn succeeds(command: &mut Command) -> bool {
+    command.output().is_ok_and(|done| done.status.success())
+}
+
+/// As the beginning of many a container does it.
+#[test]
+fn new_rights_for_the_whole_store_at_each_start_are_no_copy() {
+    let lab = Lab::new();
+    let key = create(&lab, "notes");
+    let me = nix::unistd::Uid::current().to_string();
+    for (n, end) in ["closed", "killed", "cut", "closed"].iter().enumerate() {
+        let mut serving = owner(&lab, "alice", &["seed", &key]);
+        assert_eq!(put(&lab, &key, &format!("{n}a"), &[]).code, 0);
+        match *end {
+            "closed" => stop(serving),
+            _ => {
+                serving.signal(Signal::SIGKILL);
+                serving.wait(SOON);
+            }
+        }
+        if *end == "cut" {
+            start_anew(&lab, "alice");
+        }
+        std::thread::sleep(Duration::from_millis(1200));
+        assert!(succeeds(Command::new("chown").arg("-R").arg(&me).arg(lab.path("alice"))));
+        let done = put(&lab, &key, &format!("{n}b"), &[]);
+        assert_eq!(done.code, 0, "{end}: {}", done.stderr);
+        assert_eq!(done.stderr.contains("asking"), *end == "cut", "{end}: {}", done.stderr);
+    }
+    // A backup that is put back over it is one all the same.
+    copy(&lab.path("alice"), &lab.path("backup"));
+    assert_eq!(put(&lab, &key, "more", &[]).code, 0);
+    copy(&lab.path("backup/."), &lab.path("alice"));
+    let refused = put(&lab, &key, "last", &[]);
+    assert!(refused.stderr.contains("--trust-store"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_store_whose_note_cannot_be_written_is_read_and_not_changed() {
+    let lab = Lab::new();
+    let key = create(&lab, "notes");
+    assert_eq!(put(&lab, &key, "a", &[]).code, 0);
+    let note = lab.path("alice").join("witness");
+    if !available("chattr", succeeds(Command::new("chattr").arg("+i").arg(&note))) {
+        return;
+    }
+    let refused = put(&lab, &key, "b", &[]);
+    let listed = lab.run("alice", &["ls", &key]);
+    assert!(succeeds(Command::new("chattr").arg("-i").arg(&note)));
+    assert_eq!(refused.code, 6, "{}", refused.stderr);
+    assert!(refused.stderr.contains("cannot change the store without"), "{}", refused.stderr);
+    assert_eq!((listed.code, listed.text().as_str()), (0, "a\n"), "{}", listed.stderr);
+    let done = put(&lab, &key, "b", &[]);
+    assert_eq!((done.code, done.stderr.contains("asking")), (0, false), "{}", done.stderr);
+}
+
+/// A file system in a file, mounted. It goes with the test's folder.
+struct Image(std::path::PathBuf);
+
+impl Image {
+    fn mount(image: &std::path::Path, at: std::path::PathBuf) -> Option<Self> {
+        let mounted = succeeds(Command::new("mount").args(["-o", "loop"]).arg(image).arg(&at));
+        mounted.then_some(Self(at))
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn the_image_of_a_file_system_is_a_copy_of_the_store_on_it() {
+    let lab = Lab::new();
+    let (first, second) = (lab.path("first.img"), lab.path("second.img"));
+    fs::File::create(&first).unwrap().set_len(64 << 20).unwrap();
+    let made = succeeds(Command::new("mkfs.ext4").arg("-q").arg(&first));
+    let mounted = made.then(|| Image::mount(&first, lab.folder("disk"))).flatten();
+    if !available("a mounted ext4 image", mounted.is_some()) {
+        return;
+    }
+    let on = |disk: &str, args: &[&str]| lab.run(&format!("{disk}/store"), args);
+    let key = on("disk", &["create", "notes"]).text();
+    let key = key.trim_start_matches("key:").trim().to_string();
+    let file = lab.path("file");
+    fs::write(&file, "content").unwrap();
+    let puts = |disk: &str, name: &str| on(disk, &["put", &format!("{key}/{name}"), text(&file)]);
+    assert_eq!(puts("disk", "a").code, 0);
+    // Taken while the store is open, and looked at beside the one that it is of.
+    let serving = owner(&lab, "disk/store", &["seed", &key]);
+    assert_eq!(puts("disk", "b").code, 0);
+    assert!(succeeds(Command::new("sync").arg("-f").arg(lab.path("disk"))));
+    fs::copy(&first, &second).unwrap();
+    stop(serving);
+    let refused = |disk: &str| {
+        let refused = puts(disk, "c");
+        assert_eq!(refused.code, 1, "{disk}: {}", refused.stderr);
+        assert!(refused.stderr.contains("--trust-store"), "{disk}: {}", refused.stderr);
+    };
+    let beside = Image::mount(&second, lab.folder("beside")).unwrap();
+    refused("beside");
+    drop(beside);
+    // The one goes on, and the other takes its place, where nothing but the disk behind the device is another.
+    assert_eq!(puts("disk", "d").code, 0);
+    let serving = owner(&lab, "disk/store", &["seed", &key]);
+    assert_eq!(puts("disk", "e").code, 0);
+    assert!(succeeds(Command::new("sync").arg("-f").arg(lab.path("disk"))));
+    fs::copy(&first, &second).unwrap();
+    stop(serving);
+    drop(mounted);
+    let instead = Image::mount(&second, lab.path("disk")).unwrap();
+    refused("disk");
+    drop(instead);
+}
+
 #[test]
 fn a_wrong_encryption_key_is_an_error_and_changes_nothing() {
     let lab = Lab::new();

@@ -60,7 +60,7 @@ pub struct DiskMedium {
 #[derive(Clone)]
 struct Opened {
     database: Arc<Database>,
-    /// There was no room to open it: changes would stay in memory.
+    /// There was no room to open it, or that could not be noted: changes would stay in memory.
     scratch: bool,
 }
 
@@ -92,10 +92,13 @@ impl DiskMedium {
         }
         *slot = None;
         let path = self.path();
-        let opened = database::open(&path).map_err(|e| named(&path, "open", e));
+        let noted = self.witness.opening().map_err(|e| self.unnoted(e));
+        let unnoted = noted.is_err();
+        let opened =
+            noted.and_then(|()| database::open(&path).map_err(|e| named(&path, "open", e)));
         let opened = match opened {
             Ok(database) => Opened { database: Arc::new(database), scratch: false },
-            Err(full) if full.is_disk_full() && !to_write => {
+            Err(error) if !to_write && (unnoted || error.is_disk_full()) => {
                 let scratch = database::open_scratch(&path);
                 let database = Arc::new(scratch.map_err(|e| named(&path, "open", e))?);
                 Opened { database, scratch: true }
@@ -104,9 +107,15 @@ impl DiskMedium {
         };
         let database = opened.database.clone();
         let turn = read_turn(&database).map_err(|e| named(&path, "read", e))?;
-        self.witness.opened(turn);
+        self.witness.opened(turn, opened.scratch).map_err(|e| self.unnoted(e))?;
         *slot = Some(opened);
         Ok(database)
+    }
+
+    /// What the store is told from a copy by cannot be written.
+    fn unnoted(&self, error: io::Error) -> StorageError {
+        let path = self.witness.path();
+        StorageError::io("change the store without noting it in", path.display().to_string(), error)
     }
 
     /// Runs `act` on the database. redb refuses everything after an I/O error, a full disk among them, so
@@ -159,6 +168,7 @@ impl Medium for DiskMedium {
     }
 
     fn apply(&self, writes: &Writes) -> Result<()> {
+        self.witness.ready().map_err(|e| self.unnoted(e))?;
         let done = self.with("write", true, |database| {
             let transaction = database.begin_write()?;
             let turn = next_turn(&transaction)?;

@@ -9,7 +9,7 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let mut dir = tempfile::tempdir().unwrap();
-        if place_of(dir.path()).is_some_and(|(kind, _)| kind & BORROWED_ID != 0) {
+        if place::Place::of(dir.path()).is_some_and(|at| at.kind & place::BORROWED_ID != 0) {
             // As in many containers: there another boot is always a doubt.
             dir = tempfile::tempdir_in("/dev/shm").unwrap();
         }
@@ -23,7 +23,8 @@ impl Place {
 
     fn open(&self) -> Witness {
         let witness = Witness::open(self.dir.path(), &self.database(), false);
-        witness.opened(self.turn());
+        witness.opening().unwrap();
+        witness.opened(self.turn(), false).unwrap();
         witness
     }
 
@@ -34,12 +35,14 @@ impl Place {
 
     fn new_witness(&self) {
         let witness = Witness::open(self.dir.path(), &self.database(), true);
-        witness.opened(None);
+        witness.opening().unwrap();
+        witness.opened(None, false).unwrap();
     }
 
     /// Opened, changed, and left open or closed.
     fn use_it(&self, close: bool) {
         let witness = self.open();
+        witness.ready().unwrap();
         self.change();
         witness.changed(self.turn().as_ref());
         if close {
@@ -73,12 +76,26 @@ impl Place {
     #[expect(clippy::disallowed_methods, reason = "as above")]
     fn change_rights(&self, mode: u32) {
         use std::os::unix::fs::PermissionsExt;
-        std::thread::sleep(4 * NOTE_TICKS);
+        std::thread::sleep(4 * judge::NOTE_TICKS);
         fs::set_permissions(self.database(), fs::Permissions::from_mode(mode)).unwrap();
     }
 
     fn doubt(&self) -> Option<Doubt> {
         self.open().doubts().gravest()
+    }
+
+    /// Brings the note back as it is now, in its file, as the device may after the machine stopped.
+    fn keep_note(&self) -> impl Fn() {
+        let dir = self.dir.path();
+        let (path, kept) = (dir.join("witness"), dir.join("kept"));
+        let _ = fs::remove_file(&kept);
+        fs::hard_link(&path, &kept).unwrap();
+        let note = fs::read(&path).unwrap();
+        move || {
+            fs::write(&kept, &note).unwrap();
+            fs::remove_file(&path).unwrap();
+            fs::hard_link(&kept, &path).unwrap();
+        }
     }
 
     fn edit(&self, change: impl FnOnce(&mut Note)) {
@@ -176,6 +193,7 @@ fn an_older_database_that_was_written_over_one_left_open_is_a_copy() {
             place.use_it(false);
             let old = fs::read(place.database()).unwrap();
             let witness = place.open();
+            witness.ready().unwrap();
             for n in 0..missing {
                 place.change();
                 if noted || n + 1 < missing {
@@ -188,13 +206,13 @@ fn an_older_database_that_was_written_over_one_left_open_is_a_copy() {
                 place.edit(|note| note.boot = [1; 16]);
             }
             // As `cp backup/store.redb store/` does: the same file, changed by writing to it.
-            let note = fs::read(place.dir.path().join("witness")).unwrap();
+            let bring_back = place.keep_note();
             fs::write(place.database(), &old).unwrap();
             let doubt = place.doubt();
             assert_eq!(doubt, Some(Doubt::Copied), "{missing} missing, noted: {noted}");
             // With what was there it is the one that was left.
             fs::write(place.database(), &whole).unwrap();
-            fs::write(place.dir.path().join("witness"), &note).unwrap();
+            bring_back();
             assert_eq!(place.doubt(), boot.then_some(Doubt::Crashed));
         }
     }
@@ -205,18 +223,18 @@ fn notes_that_were_lost_with_the_machine_make_no_copy() {
     let place = Place::new();
     place.new_witness();
     place.use_it(false);
-    let note = fs::read(place.dir.path().join("witness")).unwrap();
+    let bring_back = place.keep_note();
     (0..3).for_each(|_| place.use_it(false));
-    fs::write(place.dir.path().join("witness"), &note).unwrap();
+    bring_back();
     place.edit(|note| note.boot = [1; 16]);
     assert_eq!(place.doubt(), Some(Doubt::Crashed));
     // On a machine that runs on none are lost.
     let place = Place::new();
     place.new_witness();
     place.use_it(false);
-    let note = fs::read(place.dir.path().join("witness")).unwrap();
+    let bring_back = place.keep_note();
     (0..3).for_each(|_| place.use_it(false));
-    fs::write(place.dir.path().join("witness"), &note).unwrap();
+    bring_back();
     assert_eq!(place.doubt(), Some(Doubt::Copied));
 }
 
@@ -226,7 +244,7 @@ fn an_opening_that_is_killed_before_its_first_transaction_leaves_no_doubt() {
     place.new_witness();
     for close in [true, false] {
         place.use_it(close);
-        drop(Witness::open(place.dir.path(), &place.database(), false));
+        Witness::open(place.dir.path(), &place.database(), false).opening().unwrap();
         // What opening it writes.
         place.touch();
         assert_eq!(place.doubt(), None, "closed before: {close}");
@@ -235,7 +253,7 @@ fn an_opening_that_is_killed_before_its_first_transaction_leaves_no_doubt() {
 
 #[test]
 fn another_file_system_is_another_store() {
-    let other = |place: Option<(u64, u64)>| place.map(|(kind, id)| (kind, id ^ 1));
+    let other = |at: Option<place::Place>| at.map(|at| place::Place { id: at.id ^ 1, ..at });
     for close in [true, false] {
         let place = Place::new();
         place.new_witness();
@@ -244,102 +262,19 @@ fn another_file_system_is_another_store() {
         place.edit(|note| note.place = other(note.place));
         assert_eq!(place.doubt(), Some(Doubt::Copied));
     }
-    let (ext, network) = (0xef53, 0x6969);
-    let note = |boot, place| Note {
-        open: false,
-        doubts: Doubts::default(),
-        boot: [boot; 16],
-        found: Found::look(Path::new("/")).unwrap(),
-        written: (0, 0),
-        place: Some(place),
-        turn: None,
-    };
-    let here = |place| Here { boot: &[1; 16], place: Some(place) };
-    let (copied, crashed) = (Some(Doubt::Copied), Some(Doubt::Crashed));
-    assert_eq!(here((ext, 1)).doubt(&note(1, (network, 1))), copied);
-    assert_eq!(here((ext, 1)).doubt(&note(2, (ext, 2))), copied);
-    assert_eq!(here((ext, 1)).doubt(&note(2, (ext, 1))), None);
-    assert_eq!(here((network, 1)).doubt(&note(1, (network, 2))), crashed, "mounted again");
-    assert_eq!(here((network, 1)).doubt(&note(2, (network, 2))), None, "numbered anew");
-    // Two containers with one layer: the id tells nothing, only the mount.
-    let borrowed = OVERLAY | BORROWED_ID;
-    assert_eq!(here((borrowed, 1)).doubt(&note(1, (borrowed, 1))), None);
-    assert_eq!(here((borrowed, 1)).doubt(&note(1, (borrowed, 2))), crashed);
-    assert_eq!(here((borrowed, 1)).doubt(&note(2, (borrowed, 1))), crashed);
-    assert_eq!(here((borrowed, 1)).doubt(&note(1, (OVERLAY, 1))), crashed);
-    assert_eq!(here((OVERLAY, 1)).doubt(&note(2, (OVERLAY, 1))), None);
-    let mount = |options| format!("36 35 0:50 / / rw,noatime - overlay overlay rw,{options}");
-    assert!(has_own_id(&mount("lowerdir=/a,uuid=on"), rustix::fs::makedev(0, 50)));
-    assert!(!has_own_id(&mount("lowerdir=/a,uuid=on"), rustix::fs::makedev(0, 51)));
-    assert!(!has_own_id(&mount("lowerdir=/a,uuid=null"), rustix::fs::makedev(0, 50)));
-}
-
-/// What [`judge`] makes of a store in which these differ from what was left.
-fn judged(change: impl FnOnce(&mut Note, &mut Found, &mut Found, &mut [u8; 16])) -> Option<Doubt> {
-    let found = Found { inode: 1, born: (1, 0), changed: (1000, 0), size: 9, modified: (1000, 0) };
-    let (mut now, mut noted, mut boot) = (found, found, [1; 16]);
-    let written = (1000, 0);
-    let mut note = Note {
-        open: false,
-        doubts: Doubts::default(),
-        boot,
-        found,
-        written,
-        place: None,
-        turn: None,
-    };
-    change(&mut note, &mut now, &mut noted, &mut boot);
-    let here = Here { boot: &boot, place: None };
-    judge(Some(&note), Some(now), Some(noted), &here).gravest()
-}
-
-#[test]
-fn a_time_of_change_that_was_lost_with_the_machine_makes_no_copy() {
-    let (copied, crashed) = (Some(Doubt::Copied), Some(Doubt::Crashed));
-    let earlier = |now: &mut Found| (now.changed, now.modified) = ((995, 0), (995, 0));
-    for open in [false, true] {
-        let lost = judged(|note, now, _, boot| {
-            (note.open, *boot) = (open, [2; 16]);
-            earlier(now);
-        });
-        assert_eq!(lost, crashed, "open: {open}");
-        let other_file = judged(|note, now, _, boot| {
-            (note.open, *boot, now.inode) = (open, [2; 16], 2);
-            earlier(now);
-        });
-        assert_eq!(other_file, copied, "open: {open}");
-    }
-    assert_eq!(judged(|_, now, _, _| earlier(now)), copied, "on a machine that runs on");
-    let later = judged(|_, now, _, boot| {
-        *boot = [2; 16];
-        (now.changed, now.modified) = ((1001, 0), (1001, 0));
-    });
-    assert_eq!(later, copied, "written over one that was closed");
-}
-
-#[test]
-fn an_old_note_that_was_put_back_with_its_database_is_not_ours_for_long() {
-    for (age, doubt) in [(2, Doubt::Crashed), (60, Doubt::Copied), (600, Doubt::Copied)] {
-        let put_back = judged(|note, now, noted, boot| {
-            (note.open, *boot) = (true, [2; 16]);
-            for file in [now, noted] {
-                (file.changed, file.modified) = ((1000 + age, 0), (1000 + age, 0));
-            }
-        });
-        assert_eq!(put_back, Some(doubt), "after {age} s");
-    }
 }
 
 #[test]
 fn what_was_noted_is_durable_before_the_database_changes_and_at_the_end() {
     let place = Place::new();
     place.new_witness();
-    let unsynced = |witness: &Witness| lock(&witness.state).unsynced;
+    let unsynced = |witness: &Witness| lock(&witness.file).unsynced;
     let note = || Note::decode(&fs::read(place.dir.path().join("witness")).unwrap()).unwrap();
     let witness = Witness::open(place.dir.path(), &place.database(), false);
+    witness.opening().unwrap();
     assert!(note().open && !unsynced(&witness), "that it is open");
     place.touch();
-    witness.opened(place.turn());
+    witness.opened(place.turn(), false).unwrap();
     place.touch();
     witness.close();
     assert!(!unsynced(&witness), "without a transaction");
@@ -351,11 +286,11 @@ fn an_opening_that_is_killed_after_the_machine_stopped_forgets_nothing_of_that()
     let place = Place::new();
     place.new_witness();
     place.use_it(false);
-    let note = fs::read(place.dir.path().join("witness")).unwrap();
+    let bring_back = place.keep_note();
     (0..3).for_each(|_| place.use_it(false));
-    fs::write(place.dir.path().join("witness"), &note).unwrap();
+    bring_back();
     place.edit(|note| note.boot = [1; 16]);
-    drop(Witness::open(place.dir.path(), &place.database(), false));
+    Witness::open(place.dir.path(), &place.database(), false).opening().unwrap();
     place.touch();
     assert_eq!(place.doubt(), Some(Doubt::Crashed));
 }
@@ -372,12 +307,71 @@ fn a_killed_process_and_other_rights_are_no_doubt() {
     place.use_it(true);
     place.change_rights(0o640);
     assert_eq!(place.doubt(), None);
-    // Of both files: nobody can tell that from a copy.
-    place.use_it(true);
-    place.change_rights(0o600);
+    // Of both files, as the beginning of many containers does it, also after a kill or a power cut.
     let note = place.dir.path().join("witness");
-    fs::set_permissions(note, fs::Permissions::from_mode(0o640)).unwrap();
-    assert_eq!(place.doubt(), Some(Doubt::Copied));
+    for (close, boot, doubt) in
+        [(true, false, None), (false, false, None), (false, true, Some(Doubt::Crashed))]
+    {
+        place.use_it(close);
+        if boot {
+            place.edit(|note| note.boot = [1; 16]);
+        }
+        place.change_rights(0o600);
+        fs::set_permissions(&note, fs::Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(place.doubt(), doubt, "closed: {close}");
+    }
+}
+
+#[test]
+fn a_hot_backup_that_was_put_back_in_place_is_a_copy_however_soon() {
+    for (sync, boot) in [(true, false), (false, false), (true, true), (false, true)] {
+        let place = Place::new();
+        place.new_witness();
+        place.use_it(true);
+        let witness = place.open();
+        witness.ready().unwrap();
+        place.change();
+        witness.changed(place.turn().as_ref());
+        let restore = backup(&place);
+        if sync {
+            // Every few seconds.
+            witness.sync();
+        }
+        place.change();
+        witness.changed(place.turn().as_ref());
+        if !sync {
+            witness.close();
+        }
+        drop(witness);
+        if boot {
+            place.edit(|note| note.boot = [1; 16]);
+        }
+        restore();
+        if boot {
+            place.edit(|note| note.boot = [1; 16]);
+        }
+        assert_eq!(place.doubt(), Some(Doubt::Copied), "synced: {sync}, boot: {boot}");
+    }
+}
+
+#[test]
+fn nothing_is_changed_that_cannot_be_noted() {
+    let place = Place::new();
+    place.new_witness();
+    place.use_it(true);
+    let path = place.dir.path().join("witness");
+    let note = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    // Neither a file nor to be replaced by one.
+    fs::create_dir(&path).unwrap();
+    fs::write(path.join("in it"), b"").unwrap();
+    let unknown = Witness::open(place.dir.path(), &place.database(), false);
+    assert!(unknown.opened(place.turn(), true).is_ok(), "it may be read");
+    assert!(unknown.ready().is_err());
+    fs::remove_dir_all(&path).unwrap();
+    fs::write(&path, note).unwrap();
+    // What failed once may go the next time.
+    assert!(unknown.ready().is_ok());
 }
 
 #[test]
@@ -387,7 +381,7 @@ fn a_note_of_the_first_version_is_read() {
     place.use_it(true);
     let path = place.dir.path().join("witness");
     let mut note = fs::read(&path).unwrap();
-    assert_eq!(note.len(), 156);
+    assert_eq!(note.len(), 196);
     note[0] = 1;
     note.truncate(75);
     note.extend([0; 2]);
