@@ -13,6 +13,9 @@ use serde_json::json;
 use std::time::Duration;
 use tokio::time::timeout;
 
+/// How often a drive is looked through at most because somebody came to use one meanwhile.
+const MAX_LOOKS: usize = 5;
+
 /// How long `--dry-run` waits for who writes a drive.
 const MOMENT: Duration = Duration::from_millis(200);
 
@@ -108,12 +111,20 @@ async fn clear(
         ));
     };
     read_names(cx, &stored.db, args)?;
-    let garbage = cx.node.garbage(&stored, keep, survey, turn.as_ref()).await.map_err(failed)?;
-    // Also with nothing to clear: a run that was killed may have left space to free.
-    if let Some((blobs, turn)) = stored.blobs.zip(turn).filter(|_| !dry_run) {
-        cx.node.give_back(blobs, &garbage, turn).await.or_exit(Exit::Store)?;
+    let mut turn = turn;
+    for _ in 0..MAX_LOOKS {
+        let garbage = cx.node.garbage(&stored, keep, survey, turn.as_ref()).await;
+        let garbage = garbage.map_err(failed)?;
+        // Also with nothing to clear: a run that was killed may have left space to free.
+        let Some((blobs, mine)) = stored.blobs.clone().zip(turn).filter(|_| !dry_run) else {
+            return Ok(garbage);
+        };
+        turn = cx.node.give_back(blobs, &garbage, mine).await.or_exit(Exit::Store)?;
+        if turn.is_none() {
+            return Ok(garbage);
+        }
     }
-    Ok(garbage)
+    Err(failed(GcError::Busy))
 }
 
 /// What a drive needs is told by its names, which may be encrypted.

@@ -17,7 +17,7 @@ use crate::hyper::store::Store;
 use crate::key::{CoreKey, Topic};
 use crate::swarm::JoinOptions;
 use crate::swarm::driver::NetworkHandle;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -293,6 +293,18 @@ impl Drives {
         });
     }
 
+    /// What is in use now.
+    pub fn in_use(&self) -> BTreeSet<DriveId> {
+        used(&lock(&self.open)).collect()
+    }
+
+    /// Does it if nothing is in use but these, which stays so meanwhile. None if something is.
+    pub fn if_only<T>(&self, known: &BTreeSet<DriveId>, act: impl FnOnce() -> T) -> Option<T> {
+        let open = lock(&self.open);
+        let only = used(&open).all(|id| known.contains(&id));
+        only.then(act)
+    }
+
     /// Counts openings, ends of uses and closings.
     pub fn uses_ever(&self) -> u64 {
         lock(&self.open).turns
@@ -332,6 +344,10 @@ impl Drives {
             chronicle::note(&self.store, opened.drive.db());
         }
     }
+}
+
+fn used(open: &Open) -> impl Iterator<Item = DriveId> {
+    open.drives.iter().filter(|(_, opened)| opened.uses > 0).map(|(id, _)| *id)
 }
 
 /// Says once that what is newest of a drive cannot be told.

@@ -13,6 +13,7 @@
 use super::chronicle::{self, Seen};
 use super::contents::{Sharers, Survey, header};
 use super::drive_names::names_in;
+use super::drives::DriveId;
 use super::{Clearing, Node, NodeError, on_disk};
 use crate::hyper::bee::BeeError;
 use crate::hyper::blobs::BlobError;
@@ -52,6 +53,8 @@ pub struct Garbage {
     pub newest: u64,
     /// Other drives that have their contents in the same core and keep some of it.
     pub held_by: Vec<CoreKey>,
+    /// What was in use when that was found out.
+    in_use: BTreeSet<DriveId>,
 }
 
 impl Garbage {
@@ -76,6 +79,8 @@ pub enum GcError {
         "something in this store cannot be opened and may be a drive with its contents among these: {0}"
     )]
     Closed(NodeError),
+    #[error("versions of it are being opened all the time: try again later")]
+    Busy,
     #[error(transparent)]
     Drive(DriveError),
     #[error(transparent)]
@@ -169,6 +174,7 @@ impl Node {
         alone: Option<&Clearing>,
     ) -> Result<Garbage, GcError> {
         let Some(blobs) = &stored.blobs else { return Ok(Garbage::default()) };
+        let in_use = self.drives.in_use();
         // What is appended from here on is none of our business.
         let end = blobs.length();
         let Needs { mut blocks, oldest, newest, followed } =
@@ -194,7 +200,7 @@ impl Node {
             let ever = blocks.end();
             unnamed.retain(|run| run.start < ever);
         }
-        let mut garbage = Garbage { oldest, newest, held_by, ..Garbage::default() };
+        let mut garbage = Garbage { oldest, newest, held_by, in_use, ..Garbage::default() };
         let core = blobs.core();
         garbage.bytes_here = bytes(&core, &present(&core, 0..end))?;
         garbage.blocks = unnamed.into_iter().flat_map(|run| present(&core, run)).collect();
@@ -293,7 +299,8 @@ impl Node {
 
     /// Gives the blocks back, and what an earlier run that was killed left; tells peers that they are not here any
     /// more. The turn is had until that is done, whether or not somebody waits for it: else who writes next could
-    /// name what is about to go.
+    /// name what is about to go. It comes back, and nothing has happened, if something has come to be used since the look,
+    /// a fixed version perhaps that needs some of them.
     ///
     /// # Errors
     /// Where the space of some could not be freed all the others are.
@@ -302,14 +309,17 @@ impl Node {
         blobs: CoreHandle,
         garbage: &Garbage,
         turn: Clearing,
-    ) -> Result<u64, CoreError> {
-        let blocks = garbage.blocks.clone();
+    ) -> Result<Option<Clearing>, CoreError> {
+        let (blocks, in_use) = (garbage.blocks.clone(), garbage.in_use.clone());
+        let drives = self.drives.clone();
         let work = move || {
-            let _turn = turn;
-            let cleared = blobs.core().forget_blocks(&blocks)?;
+            match drives.if_only(&in_use, || blobs.core().forget_blocks(&blocks)) {
+                None => return Ok(Some(turn)),
+                Some(forgotten) => forgotten?,
+            };
             // They are gone, whatever becomes of their space.
             blocks.into_iter().for_each(|run| blobs.announce_cleared(run));
-            free(&blobs).map(|()| cleared)
+            free(&blobs).map(|()| None)
         };
         let cleared = tokio::task::spawn_blocking(work).await;
         cleared.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))

@@ -142,6 +142,38 @@ async fn what_is_about_to_be_named_is_no_garbage_while_the_drive_is_in_use() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_comes_to_be_shown_while_the_drive_is_cleared_keeps_its_contents() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path()).await;
+    let key = node.create_drive("mine", None).await.unwrap().key();
+    let path = crate::path::DrivePath::from_user("/file").unwrap();
+    let used = node.drive_offline(key, None, None).await.unwrap();
+    let drive = used.drive().await.unwrap();
+    drive.put(&path, &b"the first"[..], Default::default()).unwrap();
+    let first = drive.version();
+    drive.put(&path, &b"the second"[..], Default::default()).unwrap();
+    drop((drive, used));
+    let stored = node.stored_drive(key).await.unwrap().unwrap();
+    let blobs = stored.blobs.clone().unwrap();
+    let turn = node.turn_to_clear(key).await.unwrap();
+    let mut survey = Survey::default();
+    let garbage = node.garbage(&stored, Keep::Newest(1), &mut survey, Some(&turn)).await.unwrap();
+    assert_eq!(garbage.blocks, std::slice::from_ref(&(0..1)));
+    // Somebody mounts it now.
+    let shown = node.drive_offline(key, None, Some(first)).await.unwrap();
+    let turn = node.give_back(blobs.clone(), &garbage, turn).await.unwrap();
+    let turn = turn.expect("another look is due");
+    assert!(blobs.core().has(0));
+    let garbage = node.garbage(&stored, Keep::Newest(1), &mut survey, Some(&turn)).await.unwrap();
+    assert_eq!(garbage.blocks, []);
+    drop(shown);
+    let garbage = node.garbage(&stored, Keep::Newest(1), &mut survey, Some(&turn)).await.unwrap();
+    assert!(node.give_back(blobs.clone(), &garbage, turn).await.unwrap().is_none());
+    assert!(!blobs.core().has(0) && blobs.core().has(1));
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drive_that_was_used_without_a_network_is_let_go_like_any_other() {
     let dir = tempfile::tempdir().unwrap();
     let node = node(dir.path()).await;
