@@ -18,7 +18,7 @@
 
 use super::drives::Purpose;
 use super::{Node, NodeError};
-use crate::hyper::core::storage::Doubt;
+use crate::hyper::core::storage::{Doubt, Durability};
 use crate::hyper::core::{Core, WriterDoubt};
 use crate::hyper::drive::{Leaf, LiveDrive};
 use crate::hyper::session::CoreHandle;
@@ -66,6 +66,7 @@ impl Node {
         for core in &cores {
             asked &= ask(core, until).await;
             if gravest(&cores) == Some(WriterDoubt::TwoHistories) {
+                core.core().flush(Durability::Durable)?;
                 return Err(NodeError::TwoHistories { key: drive.key() });
             }
         }

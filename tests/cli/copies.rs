@@ -91,6 +91,34 @@ fn a_restored_store_does_not_fork_what_was_published() {
 }
 
 #[test]
+fn a_restored_store_shows_what_peers_have_before_anybody_writes_it() {
+    if !available("FUSE", fs::exists("/dev/fuse").unwrap()) {
+        return;
+    }
+    let lab = Lab::new();
+    let key = create(&lab, "notes");
+    assert_eq!(put(&lab, &key, "a", &[]).code, 0);
+    copy(&lab.path("alice"), &lab.path("backup"));
+    assert_eq!(put(&lab, &key, "b", &[]).code, 0);
+    let serving = owner(&lab, "alice", &["seed", &key]);
+    let seed = owner(&lab, "bob", &["seed", &key]);
+    let copied = || (lab.run("bob", &["cat", &format!("{key}/b")]).text() == "b").then_some(());
+    eventually("a whole copy at the peer", PATIENCE, copied);
+    stop(serving);
+    fs::remove_dir_all(lab.path("alice")).unwrap();
+    copy(&lab.path("backup"), &lab.path("alice"));
+    let at = lab.folder("mnt");
+    let reading = owner(&lab, "alice", &["mount", &key, text(&at)]);
+    let read = || {
+        let done = lab.run("alice", &["cat", &format!("{key}/b")]);
+        (done.code == 0).then(|| done.text())
+    };
+    assert_eq!(eventually("the newer file", PATIENCE, read), "b");
+    stop(reading);
+    stop(seed);
+}
+
+#[test]
 fn a_copy_that_can_ask_nobody_is_not_written_unless_somebody_vouches_for_it() {
     let lab = Lab::new();
     let key = create(&lab, "notes");

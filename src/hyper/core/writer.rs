@@ -75,7 +75,13 @@ impl Core {
     }
 
     /// Peers were asked, or somebody takes the blame: the core may be written. This is remembered.
+    ///
+    /// # Errors
+    /// [`CoreError::InDoubt`] if a peer has just proven another history.
     pub fn trust(&mut self) -> Result<()> {
+        if self.doubt == Some(WriterDoubt::TwoHistories) {
+            return Err(CoreError::InDoubt(WriterDoubt::TwoHistories));
+        }
         if let Some(WriterDoubt::Store(_)) = self.doubt {
             let records = Records::new(self.storage.clone());
             let cleared = cleared_of(&self.storage);

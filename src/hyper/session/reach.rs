@@ -77,6 +77,10 @@ impl CoreHandle {
     /// own upgrade is still on its way; one that names blocks no peer knows of must not wait for long.
     pub(super) async fn reaches(&self, index: u64) -> Result<(), SourceError> {
         let mut versions = self.versions();
+        if self.length() <= index && self.core().waits_for_names() {
+            // It follows nobody by itself; the names that are followed speak of it.
+            self.wish(Wish::Update { core: self.0.discovery_key });
+        }
         tokio::select! {
             biased;
             _ = versions.wait_for(|version| version.length > index) => Ok(()),
