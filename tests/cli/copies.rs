@@ -92,7 +92,7 @@ fn a_restored_store_does_not_fork_what_was_published() {
 
 #[test]
 fn a_restored_store_shows_what_peers_have_before_anybody_writes_it() {
-    if !available("FUSE", fs::exists("/dev/fuse").unwrap()) {
+    if !fuse_available() {
         return;
     }
     let lab = Lab::new();
