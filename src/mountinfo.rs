@@ -15,6 +15,8 @@ pub const SOURCE: &str = "hdrive";
 pub struct MountEntry {
     /// Its number; a later mount may have it again.
     pub id: u64,
+    /// The number of the mount that it was made in.
+    pub parent: u64,
     /// Major and minor number of its device.
     pub device: (u32, u32),
     /// What of the filesystem is seen there.
@@ -76,6 +78,7 @@ fn parse(line: &[u8]) -> Option<MountEntry> {
     let (major, minor) = device.split_once(':')?;
     Some(MountEntry {
         id: text(0)?.parse().ok()?,
+        parent: text(1)?.parse().ok()?,
         device: (major.parse().ok()?, minor.parse().ok()?),
         root: OsString::from_vec(unescaped(fields.get(3)?)).into(),
         path: OsString::from_vec(unescaped(fields.get(4)?)).into(),
@@ -119,7 +122,7 @@ mod tests {
         let mount = parse(line).unwrap();
         assert_eq!(mount.path, Path::new("/mnt/a b"));
         assert_eq!((mount.device, mount.is_ours()), ((0, 45), true));
-        assert_eq!((mount.id, mount.root.as_path()), (36, Path::new("/")));
+        assert_eq!((mount.id, mount.parent, mount.root.as_path()), (36, 35, Path::new("/")));
         assert_eq!(parse(b""), None);
         assert_eq!(parse(b"36 35 0:45 / /mnt rw"), None);
     }

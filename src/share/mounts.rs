@@ -1,10 +1,11 @@
 //! Where other filesystems are mounted below a shared folder.
 //!
 //! A share ends where another filesystem begins: what is mounted there may be a network away, may be gone
-//! tomorrow, or may be a drive that this very program mounted. Bind mounts are mounts as well.
+//! tomorrow, or may be a drive that this very program mounted. Bind mounts are mounts as well. What lies under a later mount
+//! of a folder above it is none: nobody gets there.
 
 use crate::mountinfo::{self, MountEntry};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -18,13 +19,16 @@ impl Mounts {
     /// # Errors
     /// When nobody knows what is mounted: then nothing may be looked at.
     pub fn below(folder: &Path) -> io::Result<Self> {
-        let mut below: BTreeMap<PathBuf, Vec<MountEntry>> = BTreeMap::new();
-        for mount in mountinfo::mounts()? {
-            if mount.path != folder && mount.path.starts_with(folder) {
-                below.entry(mount.path.clone()).or_default().push(mount);
-            }
-        }
-        Ok(Self(below))
+        Ok(Self::of(&mountinfo::mounts()?, folder))
+    }
+
+    fn of(mounts: &[MountEntry], folder: &Path) -> Self {
+        let tree = Tree::new(mounts);
+        let is_below = |mount: &&MountEntry| mount.path != folder && mount.path.starts_with(folder);
+        let points: BTreeSet<&Path> =
+            mounts.iter().filter(is_below).map(|mount| mount.path.as_path()).collect();
+        let seen = points.into_iter().map(|at| (at.to_path_buf(), tree.at(at)));
+        Self(seen.filter(|(_, mounts)| !mounts.is_empty()).collect())
     }
 
     /// What is on top there.
@@ -51,8 +55,49 @@ impl Mounts {
 /// Whether `path` lies on a drive that hdrive mounted.
 pub fn is_on_own_mount(path: &Path) -> io::Result<bool> {
     let mounts = mountinfo::mounts()?;
-    let over = |above: &Path| mounts.iter().rfind(|mount| mount.path == above);
-    Ok(path.ancestors().find_map(over).is_some_and(MountEntry::is_ours))
+    Ok(Tree::new(&mounts).walk(path).0.is_some_and(MountEntry::is_ours))
+}
+
+/// How mounts lie in each other.
+struct Tree<'a> {
+    /// Of each mount point the mount that it is in, none at the top, and the one that was made there.
+    in_it: HashMap<(Option<u64>, &'a Path), &'a MountEntry>,
+}
+
+impl<'a> Tree<'a> {
+    fn new(mounts: &'a [MountEntry]) -> Self {
+        let known: HashMap<u64, &MountEntry> =
+            mounts.iter().map(|mount| (mount.id, mount)).collect();
+        let place = |mount: &'a MountEntry| {
+            // What lies above the root of this process is not listed.
+            let above = known.get(&mount.parent).filter(|above| above.id != mount.id);
+            ((above.map(|above| above.id), mount.path.as_path()), mount)
+        };
+        Self { in_it: mounts.iter().map(place).collect() }
+    }
+
+    /// The mount that one is in at `path`, and those of them that were made just there, from the lowest up.
+    fn walk(&self, path: &Path) -> (Option<&'a MountEntry>, Vec<MountEntry>) {
+        let mut ancestors: Vec<&Path> = path.ancestors().collect();
+        ancestors.reverse();
+        let (mut now, mut here): (Option<&MountEntry>, _) = (None, Vec::new());
+        for at in ancestors {
+            here.clear();
+            while let Some(over) = self.in_it.get(&(now.map(|mount| mount.id), at)) {
+                // Each is stepped into once, whatever the kernel may list.
+                if here.iter().any(|mount: &MountEntry| mount.id == over.id) {
+                    break;
+                }
+                here.push((*over).clone());
+                now = Some(over);
+            }
+        }
+        (now, here)
+    }
+
+    fn at(&self, path: &Path) -> Vec<MountEntry> {
+        self.walk(path).1
+    }
 }
 
 /// Something mounted for a test, until it is dropped.
@@ -97,6 +142,7 @@ mod tests {
     fn what_is_mounted_over_something_or_instead_of_it_is_a_change() {
         let entry = |id, path: &str, root: &str| MountEntry {
             id,
+            parent: 0,
             device: (0, 1),
             root: root.into(),
             path: path.into(),
@@ -118,5 +164,52 @@ mod tests {
         let other = mounts(&[entry(1, "/f/a", "/y"), entry(4, "/f/c", "/")]);
         let all = ["/f/a", "/f/b", "/f/c"].map(Path::new);
         assert_eq!(before.changed(&other), BTreeSet::from(all));
+    }
+
+    #[test]
+    fn a_mount_that_lies_under_a_later_one_is_not_there() {
+        let entry = |id, parent, path: &str| MountEntry {
+            id,
+            parent,
+            device: (0, 1),
+            root: "/".into(),
+            path: path.into(),
+            kind: "ext4".into(),
+            source: "/dev/sda1".into(),
+        };
+        let all = [
+            entry(1, 0, "/"),
+            entry(2, 1, "/f/sub"),
+            entry(3, 1, "/f"),
+            entry(4, 3, "/f/own"),
+            entry(5, 4, "/f/own"),
+            entry(6, 1, "/f/own"),
+        ];
+        let below = |mounts: &[MountEntry]| {
+            let mounts = Mounts::of(mounts, Path::new("/f"));
+            let id = |at: &Path| (at.to_path_buf(), mounts.at(at).unwrap().id);
+            mounts.paths().map(id).collect::<Vec<_>>()
+        };
+        assert_eq!(below(&all), [("/f/own".into(), 5)]);
+        let before = [all[0].clone(), all[1].clone(), all[5].clone()];
+        let both = [("/f/own".into(), 6), ("/f/sub".into(), 2)];
+        assert_eq!(below(&before), both);
+        // The root of a container need be no mount itself.
+        assert_eq!(below(&before[1..]), both);
+    }
+
+    #[test]
+    fn what_the_kernel_lists_is_understood() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().canonicalize().unwrap().join(name);
+        for name in ["f/sub", "over/sub", "other"] {
+            std::fs::create_dir_all(at(name)).unwrap();
+        }
+        let Some(_inner) = Bind::over(&at("other"), &at("f/sub")) else { return };
+        assert!(Mounts::below(&at("f")).unwrap().at(&at("f/sub")).is_some());
+        let _outer = Bind::over(&at("over"), &at("f")).unwrap();
+        assert!(Mounts::below(&at("f")).unwrap().is_empty());
+        let _again = Bind::over(&at("other"), &at("f/sub")).unwrap();
+        assert!(Mounts::below(&at("f")).unwrap().at(&at("f/sub")).is_some());
     }
 }

@@ -93,3 +93,22 @@ fn times_that_some_filesystems_can_hold_do_not_overflow() {
     assert_eq!(milliseconds(i64::MAX, 999_999_999), (1 << 53) - 1);
     assert_eq!(milliseconds(i64::MIN, 0), 1 - (1 << 53));
 }
+
+/// What was mounted in it before lies below, where nobody gets to it: the folder that is there now is a folder of the share.
+#[test]
+fn a_mount_that_lies_under_a_later_one_hides_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().canonicalize().unwrap().join(name);
+    for name in ["shared/sub", "over/sub", "other"] {
+        fs::create_dir_all(at(name)).unwrap();
+    }
+    fs::write(at("over/sub/file"), "x").unwrap();
+    let Some(_inner) = Bind::over(&at("other"), &at("shared/sub")) else { return };
+    let _over = Bind::over(&at("over"), &at("shared")).unwrap();
+    for cross_mounts in [false, true] {
+        let rules = Rules::of_share(&at("shared"), &[], cross_mounts, None).unwrap();
+        let scan = scan_by(&rules, &DrivePath::root());
+        assert_eq!(paths(&scan), ["/sub/file"], "{cross_mounts}");
+        assert!(scan.crossed.is_empty() && scan.unknown.is_empty(), "{scan:?}");
+    }
+}
