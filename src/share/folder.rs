@@ -35,6 +35,8 @@ pub struct Folder {
     root: Root,
     state: State,
     replace: bool,
+    /// It was seen to be moved or deleted, and no look has told yet what came of that.
+    replaced: bool,
 }
 
 /// A look at the folder that may be made.
@@ -48,12 +50,13 @@ impl Folder {
     /// `known` is the folder that was shared before; none at the first time.
     pub fn new(path: &Path, now: Identity, known: Option<Identity>, replace: bool) -> Self {
         let root = Root::new(path.to_path_buf(), known.unwrap_or(now));
-        Self { root, state: State::Starting, replace }
+        Self { root, state: State::Starting, replace, replaced: false }
     }
 
     /// Whether the folder may be looked at, and how far it is believed. `whole` if all of it is looked at, `replaced` if
-    /// it was seen to be moved or deleted. The text is to be told.
+    /// it was seen to be moved or deleted, which counts until a look is taken in. The text is to be told.
     pub fn look(&mut self, whole: bool, replaced: bool) -> (Option<Look>, Option<String>) {
+        self.replaced |= replaced;
         let Some(identity) = self.root.now() else {
             let why = match self.root.standing() {
                 Standing::Missing(why) => why,
@@ -67,7 +70,7 @@ impl Folder {
             Standing::Missing(why) => return (None, self.away(why)),
             _ if self.replace => Trust::Meant,
             _ if judged_before => Trust::Additions,
-            Standing::Same if replaced => Trust::IfHalf,
+            Standing::Same if self.replaced => Trust::IfHalf,
             Standing::Same if self.state == State::Followed => Trust::Full,
             Standing::Same => Trust::IfAny,
             Standing::Replaced => Trust::IfHalf,
@@ -124,6 +127,7 @@ impl Folder {
         if !whole {
             return Ok(None);
         }
+        self.replaced = false;
         if report.kept > 0 {
             let state = State::Additions(look.identity);
             if self.state == state {
@@ -164,9 +168,43 @@ impl Folder {
             "{} cannot be followed ({why}): the drive stays as it is until the folder is back",
             self.root.path().display()
         );
+        // What is there next is judged as at a start.
+        self.replaced = false;
         let state = State::Away(why);
         let new = self.state != state;
         self.state = state;
         new.then_some(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hyper::core::storage::memory;
+    use crate::key::CoreKey;
+    use std::collections::BTreeSet;
+
+    /// It moves again while it is looked at for that: the next look must not believe it any more than this one did.
+    #[test]
+    fn a_folder_that_was_replaced_is_judged_until_a_look_is_taken_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::new(memory(), CoreKey([1; 32]));
+        let mut folder = Folder::new(dir.path(), Identity::of(dir.path()).unwrap(), None, false);
+        let mut look = |whole, replaced, report: &Report| {
+            let look = folder.look(whole, replaced).0;
+            if let Some(look) = &look {
+                folder.looked(look, whole, report, &ledger).unwrap();
+            }
+            look.map(|look| look.trust)
+        };
+        let (done, root) = (Report::default(), DrivePath::root());
+        let moved = Report { refused: true, again: BTreeSet::from([root]), ..Report::default() };
+        assert_eq!(look(true, false, &done), Some(Trust::IfAny));
+        assert_eq!(look(true, false, &done), Some(Trust::Full));
+        assert_eq!(look(true, true, &moved), Some(Trust::IfHalf));
+        assert_eq!(look(false, false, &done), None, "a part of it tells nothing");
+        assert_eq!(look(true, false, &moved), Some(Trust::IfHalf));
+        assert_eq!(look(true, false, &done), Some(Trust::IfHalf));
+        assert_eq!(look(true, false, &done), Some(Trust::Full));
     }
 }
