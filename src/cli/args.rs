@@ -302,6 +302,9 @@ pub struct Put {
     /// Of a folder, leave out what matches, in the words of .gitignore; may be given again
     #[arg(long, value_name = "PATTERN")]
     pub exclude: Vec<String>,
+    /// Of a folder, put what is mounted inside it too
+    #[arg(long)]
+    pub cross_mounts: bool,
     #[command(flatten)]
     pub secret: Secret,
 }

@@ -53,8 +53,9 @@ pub async fn run(args: Put, cx: Context) -> Result {
     let index = live.current(PATIENCE).await.map_err(failed)?;
     let source = cx.cwd.join(&args.source);
     let from_stdin = args.reads_stdin();
-    if !args.exclude.is_empty() && !source.is_dir() {
-        let text = "--exclude is for what is in a folder: this is none";
+    let of_folder = [("--exclude", !args.exclude.is_empty()), ("--cross-mounts", args.cross_mounts)];
+    if let Some((option, _)) = of_folder.iter().find(|(_, given)| *given && !source.is_dir()) {
+        let text = format!("{option} is for what is in a folder: this is none");
         return Err(Failure::new(Exit::Usage, text));
     }
     let job = Arc::new(Job {
@@ -73,7 +74,7 @@ pub async fn run(args: Put, cx: Context) -> Result {
     let working = Arc::clone(&job);
     let mut work = tokio::task::spawn_blocking(move || match from_stdin {
         true => working.stdin(&index),
-        false => working.local(&index, &source, &args.exclude),
+        false => working.local(&index, &source, &args),
     });
     let done = tokio::select! {
         done = &mut work => Some(done),
@@ -178,7 +179,7 @@ impl Job {
     }
 
     /// A file, or everything below a folder.
-    fn local(&self, index: &DriveIndex, source: &Path, exclude: &[String]) -> Result<Done> {
+    fn local(&self, index: &DriveIndex, source: &Path, args: &Put) -> Result<Done> {
         // What a shell passes as a file is one of its own process, not of the store's owner.
         if ["/dev/fd", "/proc/self/fd"].iter().any(|of_process| source.starts_with(of_process)) {
             let text = "a pipe of the shell cannot be put: use `… | hdrive put KEY/path -`";
@@ -186,7 +187,7 @@ impl Job {
         }
         let meta = std::fs::symlink_metadata(source).or_fail(Exit::Failed, source.display())?;
         let (rules, start) = if meta.is_dir() {
-            let rules = Rules::of_put(&straight(source)?, exclude);
+            let rules = Rules::of_put(&straight(source)?, &args.exclude, args.cross_mounts);
             (rules.or_fail(Exit::Usage, "--exclude")?, DrivePath::root())
         } else {
             let parent = source.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf);

@@ -22,7 +22,7 @@ use std::time::Instant;
 const STORE: &str = "this looks like a store of drives: secret keys are never shared";
 const BACKSLASH: &str = "other programs cannot get at a name with a backslash";
 const OWN_MOUNT: &str = "a drive is mounted here: share it by its key, with `hdrive seed`";
-const MOUNT: &str = "another filesystem is mounted here: --cross-mounts shares it too";
+const MOUNT: &str = "another filesystem is mounted here: --cross-mounts takes it too";
 
 const BEFORE: &str = "what it said before is left out until it can be read";
 const UNKNOWN: &str = "nothing new in its folder is shared until it can be read";
@@ -52,7 +52,7 @@ pub enum Verdict {
 }
 
 impl Rules {
-    /// Everything in `folder`, but for stores.
+    /// Everything in `folder`, but for stores: for what is named by itself, wherever it is mounted.
     pub fn all(folder: &Path) -> Self {
         Self {
             folder: folder.to_path_buf(),
@@ -78,13 +78,12 @@ impl Rules {
         Ok(Self { folder: folder.to_path_buf(), excluded, ignore_files, cross_mounts, store })
     }
 
-    /// Everything in `folder` that neither its `.hdriveignore`s nor these patterns leave out, but for stores.
+    /// What `put` takes of `folder`: what `share` would. The store in use is known by what it looks like.
     ///
     /// # Errors
     /// As [`Self::of_share`].
-    pub fn of_put(folder: &Path, exclude: &[String]) -> Result<Self, String> {
-        let excluded = excluded(folder, exclude)?;
-        Ok(Self { excluded, ignore_files: Some(IgnoreFiles::default()), ..Self::all(folder) })
+    pub fn of_put(folder: &Path, exclude: &[String], cross_mounts: bool) -> Result<Self, String> {
+        Self::of_share(folder, exclude, cross_mounts, None)
     }
 
     /// The rules as the folder has them now.

@@ -500,16 +500,16 @@ fn a_drive_has_one_writer_and_a_folder_one_drive() {
     refused(&["put", &key, "/etc/hostname"], text(&moved));
 }
 
-fn mounts_available() -> bool {
+pub fn mounts_available() -> bool {
     let dir = tempfile::tempdir().unwrap();
     available("the right to mount", Tmpfs::try_at(dir.path()).is_some())
 }
 
 /// A filesystem in memory, mounted until it is dropped.
-struct Tmpfs(std::path::PathBuf);
+pub struct Tmpfs(std::path::PathBuf);
 
 impl Tmpfs {
-    fn at(path: &Path) -> Self {
+    pub fn at(path: &Path) -> Self {
         Self::try_at(path).expect("tmpfs can be mounted")
     }
 

@@ -1,6 +1,7 @@
 //! What `put` and `rm` do to a drive: all of it or nothing, whoever dies in the middle, and nothing hidden.
 
 use crate::common::*;
+use crate::following::{Tmpfs, mounts_available};
 use nix::sys::signal::Signal;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -489,9 +490,35 @@ fn what_no_drive_can_hold_is_left_out_of_a_folder_and_told() {
     }
     let file = folder.join("file");
     for args in [["put", "mine/x", "-"], ["put", "mine/x", text(&file)]] {
-        let args = [&args[..], &["--exclude", "x"]].concat();
-        assert_eq!(lab.run("alice", &args).code, 2, "{args:?}");
+        for option in [&["--exclude", "x"][..], &["--cross-mounts"]] {
+            let args = [&args[..], option].concat();
+            assert_eq!(lab.run("alice", &args).code, 2, "{args:?}");
+        }
     }
+}
+
+#[test]
+fn what_is_mounted_in_a_folder_is_put_only_if_that_is_asked_for() {
+    if !mounts_available() {
+        return;
+    }
+    let lab = drive();
+    let folder = lab.folder("folder");
+    fs::write(folder.join("file"), "mine").unwrap();
+    fs::create_dir(folder.join("disk")).unwrap();
+    let _disk = Tmpfs::at(&folder.join("disk"));
+    fs::write(folder.join("disk/far"), "far").unwrap();
+    let done = lab.run("alice", &["put", "mine", text(&folder)]);
+    assert_eq!((done.code, list(&lab)), (1, "file\n".into()), "{}", done.stderr);
+    let told = format!("warning: left out: {}: another filesystem", folder.join("disk").display());
+    assert!(done.stderr.contains(&told), "no '{told}' in {}", done.stderr);
+    assert!(done.stderr.contains("--cross-mounts"), "{}", done.stderr);
+    let done = lab.run("alice", &["put", "mine", text(&folder), "--cross-mounts"]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert_eq!(list(&lab), "disk/\ndisk/far\nfile\n");
+    // What is named is meant.
+    let done = lab.run("alice", &["put", "mine/alone", text(&folder.join("disk/far"))]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
 }
 
 #[test]
