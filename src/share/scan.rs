@@ -413,7 +413,8 @@ fn milliseconds(seconds: i64, nanoseconds: i64) -> i64 {
     seconds.saturating_mul(1000).saturating_add(nanoseconds / 1_000_000).clamp(-most, most)
 }
 
-fn is_gone(error: &io::Error) -> bool {
+/// Nothing is there.
+pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
