@@ -21,6 +21,7 @@ use self::ahead::{Ahead, Ready};
 use self::attempt::{Earlier, Part, Reading};
 use self::reading::{Content, ReadPart, read_small};
 use super::beneath::Beneath;
+use super::errors::is_gone;
 use super::ledger::{Ledger, Seen, head, print, print_in, whole_hashes};
 use super::rules::Rules;
 use super::scan::{Local, LocalKind, Look, scan_in};
@@ -276,7 +277,7 @@ impl Group<'_> {
         let what = if before.size <= BLOCK_SIZE {
             let bytes = read_small(&file, before.size).map_err(input)?;
             if Look::at(&file).map_err(input)? == before {
-                return match is_store_database(&bytes, &file) {
+                return match is_store_database(&bytes, &file).map_err(input)? {
                     true => Ok(Some(Stored::Secret)),
                     false => {
                         let hash = whole_hash(&bytes);
@@ -312,7 +313,7 @@ impl Group<'_> {
         let earlier = reading.earlier.take();
         if let Some(earlier) = earlier.filter(|earlier| earlier.is_confirmed_by(&now)) {
             let id = match earlier.what {
-                Part::Small(bytes) if is_store_database(&bytes, &file) => {
+                Part::Small(bytes) if is_store_database(&bytes, &file).map_err(input)? => {
                     return Ok(Some(Stored::Secret));
                 }
                 Part::Small(bytes) => {
@@ -386,7 +387,7 @@ impl Group<'_> {
     ) -> Result<Taken, BlobError> {
         let ledger = self.contents.ledger;
         let begins = head(file, size).map_err(input)?;
-        if is_store_database(&begins, file) {
+        if is_store_database(&begins, file).map_err(input)? {
             return Ok(Taken::Secret);
         }
         let mut content = Content { group: (self.contents, self.done), file, size, at: 0 };
@@ -479,8 +480,7 @@ pub fn now_ns() -> i64 {
 
 /// Whether what was found is not there any more, or something is mounted over it.
 fn is_moved(error: &io::Error) -> bool {
-    use io::ErrorKind::{CrossesDevices, NotADirectory, NotFound};
-    matches!(error.kind(), NotFound | NotADirectory | CrossesDevices)
+    is_gone(error) || error.kind() == io::ErrorKind::CrossesDevices
 }
 
 fn same(error: &io::Error) -> io::Error {

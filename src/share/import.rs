@@ -18,12 +18,13 @@ pub use changes::{is_below, paths_below, topmost};
 
 use super::beneath::Beneath;
 use super::content::{Contents, SECRET, Stored, UNSTEADY, Wanted, now_ns};
+use super::errors::is_of_the_moment;
 use super::ledger::{Ledger, Seen};
 use super::mounts::Mounts;
 use super::permit::{Allowed, Permit};
 use super::place::{drive_path, locate};
 use super::rules::Rules;
-use super::scan::{Local, LocalKind, Look, is_shortage};
+use super::scan::{Local, LocalKind, Look};
 use crate::hyper::blobs::{BlobError, BlobId};
 use crate::hyper::drive::{Drive, DriveError, DriveIndex, Entry, File, Found, Leaf};
 use crate::path::DrivePath;
@@ -348,7 +349,7 @@ impl Import<'_> {
                     return None;
                 }
                 Stored::Unread(error) => {
-                    if is_shortage(&error) {
+                    if is_of_the_moment(&error) {
                         report.again.insert(local.path.clone());
                     }
                     skip(report, error.to_string());

@@ -6,6 +6,7 @@
 //! | `permit` | whether it is still, when it is read and when it is published |
 //! | `root`, `folder` | whether it is still the folder that was shared |
 //! | `beneath` | the folder held open, so that it stays the same one from the look at it to the last file |
+//! | `errors` | what is tried again when it cannot be looked at or read |
 //! | `content` | reads files, and appends what of them the drive lacks |
 //! | `import`, `ledger` | bring the drive up to that, and remember of each file what a drive does not hold |
 //! | `follow`, `watch`, `pending` | when to look again, and where |
@@ -13,6 +14,7 @@
 
 pub mod beneath;
 pub mod content;
+mod errors;
 pub mod folder;
 pub mod follow;
 pub mod import;

@@ -203,7 +203,8 @@ fn read(file: &Path) -> Result<Option<String>, String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return match std::fs::symlink_metadata(file) {
                 Ok(_) => Err("it is a link that leads nowhere".into()),
-                Err(_) => Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error.to_string()),
             };
         }
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(None),

@@ -5,11 +5,12 @@
 //! is left out with it.
 
 use super::beneath::Beneath;
+use super::errors::is_gone;
 use super::meta::Meta;
 use super::mounts::Mounts;
 use super::patterns::{IGNORE_FILE, IgnoreFiles, Patterns, Said, without_alternates};
 use super::place::locate;
-use super::stores::{FileId, is_store};
+use super::stores::{FileId, looks_like_store};
 use crate::path::DrivePath;
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
@@ -136,22 +137,28 @@ impl Judge<'_> {
     }
 
     /// Whether all folders above `path` are shared.
-    pub fn reaches(&mut self, path: &DrivePath) -> Verdict {
+    ///
+    /// # Errors
+    /// When one cannot be looked at: then nobody knows.
+    pub fn reaches(&mut self, path: &DrivePath) -> io::Result<Verdict> {
         let mut above: Vec<DrivePath> =
             std::iter::successors(path.parent(), DrivePath::parent).collect();
         above.reverse();
         for dir in above.iter().filter(|dir| !dir.is_root()) {
             let full = locate(&self.rules.folder, dir);
             if let Some(hidden) = self.hidden(&full) {
-                return hidden;
+                return Ok(hidden);
             }
-            let Ok(meta) = Meta::at(CWD, &full) else { continue };
-            match self.judge(dir, &full, &meta) {
+            let meta = match Meta::at(CWD, &full) {
+                Err(error) if is_gone(&error) => continue,
+                meta => meta?,
+            };
+            match self.judge(dir, &full, &meta)? {
                 Verdict::Shared => {}
-                other => return other,
+                other => return Ok(other),
             }
         }
-        Verdict::Shared
+        Ok(Verdict::Shared)
     }
 
     /// Whether something is mounted at `full` that is not shared; nobody need look at it to know.
@@ -164,20 +171,23 @@ impl Judge<'_> {
     }
 
     /// What becomes of `path`, whose folder is shared, and where nothing is [`Self::hidden`].
-    pub fn judge(&mut self, path: &DrivePath, full: &Path, meta: &Meta) -> Verdict {
+    ///
+    /// # Errors
+    /// When it cannot be told at the moment whether it is a store.
+    pub fn judge(&mut self, path: &DrivePath, full: &Path, meta: &Meta) -> io::Result<Verdict> {
         if self.is_excluded(path, full, meta.is_dir()) {
-            return Verdict::Excluded;
+            return Ok(Verdict::Excluded);
         }
         if path.name().contains('\\') {
-            return Verdict::Refused(BACKSLASH);
+            return Ok(Verdict::Refused(BACKSLASH));
         }
         if meta.is_dir() {
             let own = self.rules.store.is_some_and(|store| store == meta.file);
-            if own || is_store(full) {
-                return Verdict::Refused(STORE);
+            if own || looks_like_store(full)? {
+                return Ok(Verdict::Refused(STORE));
             }
         }
-        Verdict::Shared
+        Ok(Verdict::Shared)
     }
 
     /// Whether patterns leave `path` out; those of folders above may leave it out with them.
@@ -255,8 +265,9 @@ mod tests {
         let path = DrivePath::from_user(name).unwrap();
         let full = locate(rules.folder(), &path);
         let mut judge = rules.begin().unwrap();
-        judge.reaches(&path) == Verdict::Shared
-            && judge.judge(&path, &full, &Meta::at(CWD, &full).unwrap()) == Verdict::Shared
+        let meta = Meta::at(CWD, &full).unwrap();
+        judge.reaches(&path).unwrap() == Verdict::Shared
+            && judge.judge(&path, &full, &meta).unwrap() == Verdict::Shared
     }
 
     #[test]

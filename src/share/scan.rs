@@ -1,6 +1,7 @@
 //! What is in a local folder now: every name that a drive can hold, with what tells a change.
 
 use super::beneath::Beneath;
+use super::errors::{is_gone, is_link, is_of_the_moment};
 use super::meta::{Meta, is_one_mount};
 use super::place::locate;
 use super::rules::{Judge, Rules, Verdict};
@@ -22,6 +23,7 @@ const OTHERS_READ: u32 = 0o044;
 const OTHERS_ENTER: u32 = 0o011;
 
 const MOVING: &str = "something is being mounted or unmounted here: it is looked at again";
+const BECOMING: &str = "it became something else at this moment: it is looked at again";
 
 /// One file or link of the folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,7 +152,7 @@ impl Scan {
 
     /// What the drive holds there stays.
     fn lose(&mut self, path: DrivePath, full: &Path, error: &io::Error) {
-        if is_shortage(error) {
+        if is_of_the_moment(error) {
             self.again.push(path.clone());
         }
         self.skip(full, error);
@@ -246,12 +248,13 @@ impl<'a> Walk<'a> {
             let meta = *self.held.meta();
             return self.take(None, &meta, start.clone(), meta, false);
         };
-        match self.judge.reaches(start) {
-            Verdict::Shared => {}
-            Verdict::Hidden(_) => return self.scan.unknown.push(start.clone()),
-            Verdict::Excluded | Verdict::Refused(_) => return,
-        }
         let full = locate(self.folder, start);
+        match self.judge.reaches(start) {
+            Ok(Verdict::Shared) => {}
+            Ok(Verdict::Hidden(_)) => return self.scan.unknown.push(start.clone()),
+            Ok(Verdict::Excluded | Verdict::Refused(_)) => return,
+            Err(error) => return self.scan.lose(start.clone(), &full, &error),
+        }
         let above = self.held.hold(&parent).and_then(|fd| Ok((Meta::of(&fd)?, fd)));
         match above {
             Ok((meta, fd)) => self.name(&fd, &meta, start.clone(), false),
@@ -293,8 +296,9 @@ impl<'a> Walk<'a> {
             return self.scan.is_moving(path, &full);
         }
         match self.judge.judge(&path, &full, &meta) {
-            Verdict::Shared => {}
-            verdict => return self.leave(verdict, path, &full),
+            Ok(Verdict::Shared) => {}
+            Ok(verdict) => return self.leave(verdict, path, &full),
+            Err(error) => return self.scan.lose(path, &full, &error),
         }
         if meta.is_dir() {
             if mounted {
@@ -339,8 +343,9 @@ impl<'a> Walk<'a> {
         // Another folder was put in its place.
         if now.file != meta.file {
             match self.judge.judge(&path, &full, &now) {
-                Verdict::Shared => {}
-                verdict => return self.leave(verdict, path, &full),
+                Ok(Verdict::Shared) => {}
+                Ok(verdict) => return self.leave(verdict, path, &full),
+                Err(error) => return self.scan.lose(path, &full, &error),
             }
         }
         let hidden = hidden || !path.is_root() && now.mode & OTHERS_ENTER == 0;
@@ -377,7 +382,9 @@ fn kind(
     match readlinkat(folder, path.name(), Vec::new()).map(|target| target.into_string()) {
         Ok(Ok(target)) => return Some(LocalKind::Symlink { target }),
         Ok(Err(_)) => result.skip(full, "the target of this link is not UTF-8"),
-        Err(error) => result.skip(full, io::Error::from(error)),
+        Err(Errno::NOENT) => {}
+        Err(Errno::INVAL) => result.lose(path.clone(), full, &io::Error::other(BECOMING)),
+        Err(error) => result.lose(path.clone(), full, &error.into()),
     }
     None
 }
@@ -411,22 +418,6 @@ fn without_content(mut folders: Vec<DrivePath>, scan: &Scan) -> Vec<DrivePath> {
 fn milliseconds(seconds: i64, nanoseconds: i64) -> i64 {
     let most = MAX_INT as i64;
     seconds.saturating_mul(1000).saturating_add(nanoseconds / 1_000_000).clamp(-most, most)
-}
-
-/// Nothing is there.
-pub(super) fn is_gone(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-/// It says nothing of the file: the next time it may be there.
-pub fn is_shortage(error: &io::Error) -> bool {
-    let raw = Errno::from_io_error(error);
-    matches!(raw, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
-}
-
-/// A link is on the way to it.
-fn is_link(error: &io::Error) -> bool {
-    Errno::from_io_error(error) == Some(Errno::LOOP)
 }
 
 /// The names in a folder.

@@ -3,8 +3,9 @@
 //! Where it lies says nothing: it may have been copied, renamed, or be reached through a link. A folder is a store
 //! if a database is in it that holds the records of one; such a database is one wherever it lies.
 
-use std::fs::{File, OpenOptions};
-use std::io::Read;
+use super::errors::is_of_the_moment;
+use std::fs::{File, FileType, OpenOptions};
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -32,30 +33,43 @@ impl FileId {
 
 /// Whether a folder holds a store. What cannot be looked at is none.
 pub fn is_store(folder: &Path) -> bool {
-    let database = folder.join(DATABASE_NAME);
-    match std::fs::symlink_metadata(&database) {
-        Ok(meta) if meta.is_file() => begins_as_database(&database) || has_parts(folder),
-        // The database may have gone alone; blocks of drives are nobody else's business either.
-        _ => has_parts(folder),
+    looks_like_store(folder).unwrap_or(false)
+}
+
+/// The same.
+///
+/// # Errors
+/// When that cannot be told at the moment.
+pub fn looks_like_store(folder: &Path) -> io::Result<bool> {
+    let is_file = kind(folder, DATABASE_NAME)?.is_some_and(|kind| kind.is_file());
+    if is_file && begins_as_database(&folder.join(DATABASE_NAME))? {
+        return Ok(true);
+    }
+    // The cores, and the lock, the socket or a database with them: the database may have gone alone; blocks of drives are
+    // nobody else's business either. First what few folders have.
+    Ok(kind(folder, "cores")?.is_some_and(|kind| kind.is_dir())
+        && (kind(folder, "lock")?.is_some_and(|kind| kind.is_file())
+            || kind(folder, "socket")?.is_some_and(|kind| kind.is_socket())
+            || is_file))
+}
+
+fn kind(folder: &Path, name: &str) -> io::Result<Option<FileType>> {
+    known(std::fs::symlink_metadata(folder.join(name)).map(|meta| meta.file_type()))
+}
+
+/// None of what is not there, or can never be had.
+fn known<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if is_of_the_moment(&error) => Err(error),
+        found => Ok(found.ok()),
     }
 }
 
-/// The cores, and the lock, the socket or a database with them.
-fn has_parts(folder: &Path) -> bool {
-    let kind =
-        |name: &str| std::fs::symlink_metadata(folder.join(name)).ok().map(|m| m.file_type());
-    // First what few folders have.
-    kind("cores").is_some_and(|kind| kind.is_dir())
-        && (kind("lock").is_some_and(|kind| kind.is_file())
-            || kind("socket").is_some_and(|kind| kind.is_socket())
-            || kind(DATABASE_NAME).is_some_and(|kind| kind.is_file()))
-}
-
-fn begins_as_database(path: &Path) -> bool {
+fn begins_as_database(path: &Path) -> io::Result<bool> {
     let opened = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
     let mut head = Vec::new();
     let read = opened.and_then(|file| file.take(DATABASE.len() as u64).read_to_end(&mut head));
-    read.is_ok() && head == DATABASE
+    Ok(known(read)?.is_some() && head == DATABASE)
 }
 
 /// Whether what a file begins with is that of a database, of a store or another.
@@ -64,9 +78,12 @@ pub fn may_be_database(head: &[u8]) -> bool {
 }
 
 /// Whether a file is the database of a store, under whatever name. `head` is what it begins with.
-pub fn is_store_database(head: &[u8], file: &File) -> bool {
+///
+/// # Errors
+/// When it cannot be read to its end: then nobody knows.
+pub fn is_store_database(head: &[u8], file: &File) -> io::Result<bool> {
     if !may_be_database(head) {
-        return false;
+        return Ok(false);
     }
     let mut found = [false; PARTS.len()];
     let overlap = PARTS.iter().map(|name| name.len()).max().unwrap_or(0);
@@ -77,16 +94,18 @@ pub fn is_store_database(head: &[u8], file: &File) -> bool {
             *found |= window.windows(name.len()).any(|part| part == name);
         }
         if found.iter().all(|found| *found) {
-            return true;
+            return Ok(true);
         }
         let keep = window.len().saturating_sub(overlap);
         window.drain(..keep);
         match file.read_at(&mut step, offset) {
-            Ok(n @ 1..) => {
+            Ok(0) => return Ok(false),
+            Ok(n) => {
                 window.extend_from_slice(&step[..n]);
                 offset += n as u64;
             }
-            _ => return false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }
@@ -115,7 +134,9 @@ mod tests {
         let copy = dir.path().join("just a copy.bak");
         fs::copy(store.join("store.redb"), &copy).unwrap();
         let head = &fs::read(&copy).unwrap()[..64];
-        assert!(is_store_database(head, &File::open(&copy).unwrap()));
+        assert!(is_store_database(head, &File::open(&copy).unwrap()).unwrap());
+        // One that cannot be read may be a secret.
+        assert!(is_store_database(head, &File::open(dir.path()).unwrap()).is_err());
 
         let other = dir.path().join("other");
         fs::create_dir_all(other.join("cores")).unwrap();
@@ -124,6 +145,6 @@ mod tests {
         fs::write(other.join("lock"), "1").unwrap();
         assert!(is_store(&other), "a store that lost its database");
         let text = File::open(other.join("store.redb.txt")).unwrap();
-        assert!(!is_store_database(b"about sto", &text));
+        assert!(!is_store_database(b"about sto", &text).unwrap());
     }
 }

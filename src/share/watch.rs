@@ -5,13 +5,14 @@
 //! falls between. A folder that is seen at several places, with bind mounts, has one watch, which counts for all of them.
 //!
 //! Source: inotify(7)
+
+use super::errors::is_gone;
 use super::import::is_below;
 use super::meta::Meta;
 use super::patterns::IGNORE_FILE;
 use super::pending::Touch;
 use super::place::{drive_path, locate};
 use super::rules::{Judge, Rules, Verdict};
-use super::scan::is_gone;
 use crate::path::DrivePath;
 use rustix::fs::CWD;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
@@ -120,7 +121,7 @@ impl Watches {
         let full = locate(rules.folder(), path);
         let is_shared = judge.hidden(&full).is_none() && {
             let meta = Meta::at(CWD, &full)?;
-            meta.is_dir() && judge.judge(path, &full, &meta) == Verdict::Shared
+            meta.is_dir() && judge.judge(path, &full, &meta)? == Verdict::Shared
         };
         if !is_shared {
             return Ok(false);

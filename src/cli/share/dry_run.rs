@@ -73,9 +73,10 @@ fn leave_unreadable(rules: &Rules, scan: &mut Scan) {
     scan.found.retain(|local| {
         let LocalKind::File { .. } = local.kind else { return true };
         let at = locate(rules.folder(), &local.path);
-        let why = match begins(&at) {
-            Ok((head, file)) if is_store_database(&head, &file) => SECRET.to_string(),
-            Ok(_) => return true,
+        let is_secret = |(head, file): (Vec<u8>, File)| is_store_database(&head, &file);
+        let why = match begins(&at).and_then(is_secret) {
+            Ok(true) => SECRET.to_string(),
+            Ok(false) => return true,
             Err(error) => error.to_string(),
         };
         skipped.push((at, why));

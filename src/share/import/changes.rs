@@ -96,7 +96,7 @@ impl Import<'_> {
         if additions {
             changes.retain(|change| !matches!(change, Change::Let(path) if !told.contains(path)));
         }
-        self.keep_emptied(&gone, &mut changes);
+        self.keep_emptied(&gone, &mut changes, report);
         // First what goes: its name may be needed.
         changes.splice(0..0, gone.into_iter().map(Change::Remove));
         Ok(changes)
@@ -217,7 +217,7 @@ impl Import<'_> {
     }
 
     /// Folders that are empty now because of what goes.
-    fn keep_emptied(&self, gone: &[DrivePath], changes: &mut Vec<Change>) {
+    fn keep_emptied(&self, gone: &[DrivePath], changes: &mut Vec<Change>, report: &mut Report) {
         let is_let = |change: &Change| match change {
             Change::Let(dir) => Some(dir.clone()),
             _ => None,
@@ -241,8 +241,9 @@ impl Import<'_> {
                 if self.index.list(&dir).is_some_and(|node| has_rest(node, &dir, &removed)) {
                     break;
                 }
-                let empty = scan_in(self.rules, self.held, &dir).empty;
-                if empty.contains(&dir) && !self.is_kept(&dir) {
+                let scan = scan_in(self.rules, self.held, &dir);
+                report.again.extend(scan.again);
+                if scan.empty.contains(&dir) && !self.is_kept(&dir) {
                     kept.push(dir);
                     break;
                 }

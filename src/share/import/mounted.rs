@@ -70,6 +70,11 @@ impl Import<'_> {
                 Some(now) if stood_still && self.is_accepted(path, &at, &scan) => {
                     self.ledger.note_crossed(&at, &now);
                 }
+                // Nobody knows what it is, at this moment.
+                None => {
+                    disbelieve(&mut scan, &at);
+                    scan.again.push(at);
+                }
                 _ => {
                     report.warnings.push((locate(self.rules.folder(), &at), OTHER.into()));
                     disbelieve(&mut scan, &at);

@@ -173,3 +173,20 @@ fn a_file_that_another_was_renamed_over_is_read_in_its_place() {
     assert_eq!(again(&report), ["/gone"]);
     assert_eq!(s.blobs.byte_length(), 2 * LARGE as u64 + 1 + 3);
 }
+
+/// It says "input/output error" as long as something is mounted over it.
+#[test]
+fn a_file_that_cannot_be_read_for_a_moment_is_looked_at_again() {
+    let s = Shared::new_at(true);
+    for name in ["f/small", "f/other"] {
+        fs::write(s.at(name), name).unwrap();
+    }
+    let memory = PathBuf::from("/proc/self/mem");
+    let Some(mount) = Bind::over(&memory, &s.at("f/small")) else { return };
+    let report = s.sync();
+    assert_eq!((s.names(), again(&report)), (vec!["/other".into()], vec!["/small"]), "{report:?}");
+    assert!(report.skipped.iter().any(|(path, _)| path.ends_with("small")));
+    drop(mount);
+    assert!(s.sync_at("/small").again.is_empty());
+    assert_eq!(s.names(), ["/other", "/small"]);
+}
