@@ -53,7 +53,8 @@ pub async fn run(args: Put, cx: Context) -> Result {
     let index = live.current(PATIENCE).await.map_err(failed)?;
     let source = cx.cwd.join(&args.source);
     let from_stdin = args.reads_stdin();
-    let of_folder = [("--exclude", !args.exclude.is_empty()), ("--cross-mounts", args.cross_mounts)];
+    let of_folder =
+        [("--exclude", !args.exclude.is_empty()), ("--cross-mounts", args.cross_mounts)];
     if let Some((option, _)) = of_folder.iter().find(|(_, given)| *given && !source.is_dir()) {
         let text = format!("{option} is for what is in a folder: this is none");
         return Err(Failure::new(Exit::Usage, text));
@@ -229,6 +230,8 @@ impl Job {
         self.progress.set_total(found.found.iter().map(Local::size).sum());
         let (turn, writer) = self.turn()?;
         let taken = self.entries(index, writer, (&rules, &held), places)?;
+        // What nobody knows after the next time costs no more than comparing it once more.
+        self.ledger.write().or_exit(Exit::Store)?;
         let entries = taken.entries;
         if let Some((path, why)) = taken.left_out.first().filter(|_| !meta.is_dir()) {
             return Err(Failure::new(Exit::Failed, format_args!("{}: {why}", path.display())));
@@ -245,8 +248,6 @@ impl Job {
         });
         let done = self.commit(&entries, &empty)?;
         drop(turn);
-        // What nobody knows after the next time costs no more than comparing it once more.
-        self.ledger.write().or_exit(Exit::Store)?;
         Ok(Done { private, left_out, ..done })
     }
 
@@ -264,7 +265,8 @@ impl Job {
         };
         let is_file = |local: &Local| matches!(local.kind, LocalKind::File { .. });
         let files = places.iter().filter(|(_, local)| is_file(local));
-        let wanted: Vec<_> = files.map(|(to, local)| Wanted { local, old: old(to) }).collect();
+        let wanted: Vec<_> =
+            files.map(|(to, local)| Wanted { local, name: to, old: old(to) }).collect();
         let permit = Permit::new(rules);
         let allowed = |path: &DrivePath| permit.ask(path, false) == Allowed::Yes;
         let contents = Contents {
@@ -294,7 +296,7 @@ impl Job {
                 }
                 LocalKind::File { .. } => match stored.next().flatten() {
                     Some(Stored::Blob(id, look, _)) => file_entry(id, &look),
-                    Some(Stored::Unsteady) => {
+                    Some(Stored::Unsteady | Stored::Fresh) => {
                         leave_out(UNSTEADY.into());
                         continue;
                     }

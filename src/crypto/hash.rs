@@ -30,6 +30,25 @@ pub fn hash(parts: &[&[u8]]) -> Hash {
     finish(&state)
 }
 
+/// Hash of parts that come one after the other.
+pub struct Hasher(blake2b_simd::State);
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self(params().to_state())
+    }
+}
+
+impl Hasher {
+    pub fn update(&mut self, part: &[u8]) {
+        self.0.update(part);
+    }
+
+    pub fn finish(&self) -> Hash {
+        finish(&self.0)
+    }
+}
+
 /// Keyed hash; `key` is 1 to 64 bytes.
 pub fn keyed(key: &[u8], parts: &[&[u8]]) -> Hash {
     let mut state = params().key(key).to_state();

@@ -11,18 +11,20 @@
 //! | is that of another file of the same import | nothing |
 //! | is new | all of it |
 //!
-//! A small file is read in one piece, and nothing of it appended before it is known to be whole.
+//! A small file is read in one piece, and nothing of it appended before it is known to be whole. For large ones see
+//! [`large`].
 
 mod ahead;
 mod attempt;
+mod large;
 mod reading;
 
 use self::ahead::{Ahead, Ready};
 use self::attempt::{Earlier, Part, Reading};
-use self::reading::{Content, ReadPart, read_small};
+use self::reading::{ReadPart, is_overwritten, read_small};
 use super::beneath::Beneath;
-use super::errors::is_gone;
-use super::ledger::{Ledger, Seen, head, print, print_in, whole_hashes};
+use super::errors::{is_gone, is_of_the_moment};
+use super::ledger::{Ledger, Seen, print_in, whole_hashes};
 use super::rules::Rules;
 use super::scan::{Local, LocalKind, Look, scan_in};
 use super::stores::is_store_database;
@@ -31,7 +33,6 @@ use crate::hyper::blobs::{BLOCK_SIZE, BlobError, BlobId, Blobs, Writer};
 use crate::path::DrivePath;
 use bytes::Bytes;
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, Cursor, Read, Seek};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -53,7 +54,9 @@ pub const SECRET: &str = "this is the database of a store of drives: secret keys
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
     pub local: &'a Local,
-    /// What the drive has under its name.
+    /// Its name in the drive.
+    pub name: &'a DrivePath,
+    /// What the drive has under that.
     pub old: Option<BlobId>,
 }
 
@@ -66,6 +69,8 @@ pub enum Stored {
     Secret,
     /// See [`UNSTEADY`].
     Unsteady,
+    /// The same, but it rests now, and only has to for longer: see [`large`].
+    Fresh,
     /// It is gone, or lies on another mount than when it was found: what is there now must be looked at first.
     Moved,
     /// It is not allowed any more.
@@ -99,14 +104,6 @@ struct Group<'a> {
     small: HashMap<Hash, BlobId>,
     /// Bytes of the files before the one that is read.
     done: u64,
-}
-
-/// What one reading of a file gave.
-enum Taken {
-    Blob(BlobId),
-    Secret,
-    /// Another file that is not in the drive yet may hold the same.
-    Later,
 }
 
 impl Contents<'_> {
@@ -192,7 +189,7 @@ impl Group<'_> {
                 reading.before = self.look(&files[reading.at], reading).ok().and_then(Result::ok);
             }
         }
-        if let Some(longest) = later.iter().filter_map(|one| one.unrest(&one.before?)).max() {
+        if let Some(longest) = later.iter().filter_map(Reading::pause).max() {
             std::thread::sleep(longest);
         }
     }
@@ -208,9 +205,14 @@ impl Group<'_> {
             let id = self.store_small(bytes, hash, wanted.old)?;
             return Ok(Some(Stored::Blob(id, wanted.local.look(), seen)));
         }
+        reading.hindered = false;
         match self.read(wanted, reading) {
             Err(BlobError::Input(_)) if (self.contents.cancelled)() => Ok(None),
-            Err(BlobError::Input(error)) => Ok(Some(Stored::Unread(same(&error)))),
+            // At once: nothing may tell when it can be read.
+            Err(BlobError::Input(error)) => Ok(match is_of_the_moment(&error) {
+                true => reading.hinder().then(|| Stored::Unread(same(&error))),
+                false => Some(Stored::Unread(same(&error))),
+            }),
             taken => taken,
         }
     }
@@ -265,67 +267,42 @@ impl Group<'_> {
             Err(error) if is_moved(&error) => return Ok(Some(Stored::Moved)),
             Err(error) => return Err(input(error)),
         };
-        let seen = Seen::of(&before.stamp, now_ns());
         if before.size > BLOCK_SIZE {
-            let now = Look::at(&file).map_err(input)?;
             // It is being written over, and not worth a long reading.
-            if now != before && (now.size <= before.size || !now.stamp.is_of(&before.stamp)) {
-                return Ok(reading.failed());
-            }
+            return match is_overwritten(&file, &before).map_err(input)? {
+                true => Ok(reading.failed()),
+                false => self.read_large(wanted, reading, &file, before),
+            };
         }
-        let whole = |id| Ok(Some(Stored::Blob(id, before, seen)));
-        let what = if before.size <= BLOCK_SIZE {
-            let bytes = read_small(&file, before.size).map_err(input)?;
-            if Look::at(&file).map_err(input)? == before {
-                return match is_store_database(&bytes, &file).map_err(input)? {
-                    true => Ok(Some(Stored::Secret)),
-                    false => {
-                        let hash = whole_hash(&bytes);
-                        whole(self.store_small(bytes, hash, wanted.old)?)
-                    }
-                };
-            }
-            Part::Small(bytes)
-        } else {
-            let (old, size) = match reading.earlier.as_deref() {
-                // Of one that grows, once no more than before: then they may agree.
-                Some(Earlier { what: Part::Large(id, size), .. }) => {
-                    (Some(*id), if reading.tries == 2 { *size } else { before.size })
-                }
-                _ => (wanted.old, before.size),
-            };
-            let id = match self.store_large(&file, size, old, !reading.waited)? {
-                Taken::Blob(id) => id,
-                Taken::Secret => return Ok(Some(Stored::Secret)),
-                Taken::Later => {
-                    reading.waited = true;
-                    return Ok(None);
-                }
-            };
-            if size == before.size && Look::at(&file).map_err(input)? == before {
-                return whole(id);
-            }
-            // The next reading is compared with it.
-            self.writer.flush()?;
-            Part::Large(id, size)
-        };
-        let now = Earlier { before, after: Look::at(&file).map_err(input)?, what };
+        let seen = Seen::of(&before.stamp, now_ns());
+        let bytes = read_small(&file, before.size).map_err(input)?;
+        let after = Look::at(&file).map_err(input)?;
+        if after == before {
+            return Ok(Some(match is_store_database(&bytes, &file).map_err(input)? {
+                true => Stored::Secret,
+                false => Stored::Blob(self.store_bytes(bytes, wanted.old)?, before, seen),
+            }));
+        }
+        let now = Earlier { before, after, what: Part::Small(bytes) };
         let earlier = reading.earlier.take();
-        if let Some(earlier) = earlier.filter(|earlier| earlier.is_confirmed_by(&now)) {
-            let id = match earlier.what {
-                Part::Small(bytes) if is_store_database(&bytes, &file).map_err(input)? => {
-                    return Ok(Some(Stored::Secret));
+        if let Some(earlier) = earlier.filter(|earlier| earlier.is_confirmed_by(&now))
+            && let Part::Small(bytes) = earlier.what
+        {
+            return Ok(Some(match is_store_database(&bytes, &file).map_err(input)? {
+                true => Stored::Secret,
+                false => {
+                    let id = self.store_bytes(bytes, wanted.old)?;
+                    Stored::Blob(id, earlier.before, Seen::unsure(&before.stamp))
                 }
-                Part::Small(bytes) => {
-                    let hash = whole_hash(&bytes);
-                    self.store_small(bytes, hash, wanted.old)?
-                }
-                Part::Large(id, _) => id,
-            };
-            return Ok(Some(Stored::Blob(id, earlier.before, Seen::unsure(&before.stamp))));
+            }));
         }
         reading.earlier = Some(Box::new(now));
         Ok(reading.failed())
+    }
+
+    fn store_bytes(&mut self, bytes: Bytes, old: Option<BlobId>) -> Result<BlobId, BlobError> {
+        let hash = whole_hash(&bytes);
+        self.store_small(bytes, hash, old)
     }
 
     /// What is there now, if it is a file that is shared, and in the same mount as before.
@@ -375,50 +352,6 @@ impl Group<'_> {
         self.small.insert(hash, id);
         ledger.note_content(&print, &id);
         Ok(id)
-    }
-
-    /// The blob of the first `size` bytes of a large file.
-    fn store_large(
-        &mut self,
-        file: &File,
-        size: u64,
-        old: Option<BlobId>,
-        may_wait: bool,
-    ) -> Result<Taken, BlobError> {
-        let ledger = self.contents.ledger;
-        let begins = head(file, size).map_err(input)?;
-        if is_store_database(&begins, file).map_err(input)? {
-            return Ok(Taken::Secret);
-        }
-        let mut content = Content { group: (self.contents, self.done), file, size, at: 0 };
-        if let Some(old) = old
-            && let Some(id) = self.update(&old, &mut content)?
-        {
-            if id != old
-                && let Ok(print) = print(file, begins, size)
-            {
-                ledger.note_content(&print, &id);
-            }
-            return Ok(Taken::Blob(id));
-        }
-        // A file that shrinks at this very moment has no print.
-        let print = print(file, begins, size).ok();
-        let alike = print.as_ref().map(|print| ledger.contents(print).unwrap_or_default());
-        let (here, coming): (Vec<_>, Vec<_>) =
-            alike.unwrap_or_default().into_iter().partition(|id| self.is_committed(id));
-        let equal = |id: &&BlobId| self.is_content(id, size, |buf, at| content.read_part(buf, at));
-        if let Some(id) = here.iter().find(equal) {
-            return Ok(Taken::Blob(*id));
-        }
-        if may_wait && !coming.is_empty() {
-            return Ok(Taken::Later);
-        }
-        content.at = 0;
-        let id = self.writer.put(&mut content)?;
-        if let Some(print) = &print {
-            ledger.note_content(print, &id);
-        }
-        Ok(Taken::Blob(id))
     }
 
     /// What the drive says of the old content may be damaged: then it is written anew.

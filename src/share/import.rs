@@ -272,7 +272,11 @@ impl Import<'_> {
             _ => None,
         });
         let mut wanted = Vec::with_capacity(group.len());
-        wanted.extend(files.map(|local| Wanted { local, old: self.old_content(local) }));
+        wanted.extend(files.map(|local| Wanted {
+            local,
+            name: &local.path,
+            old: self.old_content(local),
+        }));
         if wanted.is_empty() {
             return Ok(Vec::new().into_iter());
         }
@@ -345,6 +349,12 @@ impl Import<'_> {
                     return Some(Outcome::Remove);
                 }
                 Stored::Unsteady => {
+                    skip(report, UNSTEADY.into());
+                    return None;
+                }
+                Stored::Fresh => {
+                    // No event tells when it has rested.
+                    report.again.insert(local.path.clone());
                     skip(report, UNSTEADY.into());
                     return None;
                 }

@@ -5,6 +5,7 @@
 //! | `share-root/` + drive key | path and identity of the folder; the drive is written by `share` alone |
 //! | `share/` + drive + `f` + path | inode and change time that the file had when it was imported |
 //! | `share/` + drive + `c` + first block | print of a content that the drive has, and where it is |
+//! | `share/` + drive + `t` + path | how often readings of it were stored that came to nothing, and where the last is |
 //! | `share/` + drive + `m` + path | identity of what was mounted there when it was crossed |
 //! | `share/` + drive + `g` + path | nothing: the name came from another folder than the one that is shared |
 //!
@@ -70,6 +71,14 @@ impl Seen {
     pub fn is(&self, stamp: &Stamp) -> bool {
         self.ctime_ns != 0 && (self.ino, self.ctime_ns) == (stamp.file.ino, stamp.ctime_ns)
     }
+}
+
+/// Readings of a file that were stored, and that nothing names since it changed meanwhile.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Torn {
+    pub times: u64,
+    /// The last that went to the end of the file: what comes next is perhaps not much different.
+    pub last: Option<BlobId>,
 }
 
 /// The folder of a share.
@@ -140,6 +149,12 @@ impl Ledger {
         Self { storage, key, state: Mutex::default() }
     }
 
+    /// The same after a start: only what was written is known.
+    #[cfg(test)]
+    pub(super) fn again(&self) -> Self {
+        Self::new(self.storage.clone(), self.key)
+    }
+
     /// The folder that the drive follows.
     pub fn root(&self) -> Result<Option<SharedRoot>> {
         let record = self.storage.get(Table::Records, &root_key(&self.key))?;
@@ -175,11 +190,16 @@ impl Ledger {
     }
 
     pub fn seen(&self, path: &DrivePath) -> Result<Option<Seen>> {
-        let key = self.record(b'f', path.as_str().as_bytes());
-        if let Some(pending) = self.lock().writes.get(Table::Records, &key) {
-            return Ok(pending.and_then(|value| decode_seen(value)));
+        let value = self.read(&self.record(b'f', path.as_str().as_bytes()))?;
+        Ok(value.and_then(|value| decode_seen(&value)))
+    }
+
+    /// A record as it will be.
+    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        if let Some(pending) = self.lock().writes.get(Table::Records, key) {
+            return Ok(pending.cloned());
         }
-        Ok(self.storage.get(Table::Records, &key)?.and_then(|value| decode_seen(&value)))
+        self.storage.get(Table::Records, key)
     }
 
     /// Remembers a file as it was imported; durable some time after [`Ledger::write`].
@@ -210,7 +230,32 @@ impl Ledger {
     }
 
     pub fn forget(&self, path: &DrivePath) {
-        let key = self.record(b'f', path.as_str().as_bytes());
+        let mut state = self.lock();
+        for kind in [b'f', b't'] {
+            state.writes.delete(Table::Records, self.record(kind, path.as_str().as_bytes()));
+        }
+    }
+
+    /// What became of the readings of a file so far.
+    pub fn torn(&self, path: &DrivePath) -> Result<Torn> {
+        let value = self.read(&self.record(b't', path.as_str().as_bytes()))?;
+        Ok(value.and_then(|value| decode_torn(&value)).unwrap_or_default())
+    }
+
+    pub fn note_torn(&self, path: &DrivePath, torn: &Torn) {
+        let mut value = Vec::new();
+        value.put_uint(torn.times);
+        if let Some(last) = &torn.last {
+            value.put_uint(last.block_offset);
+            put_content(&mut value, last);
+        }
+        let key = self.record(b't', path.as_str().as_bytes());
+        self.lock().writes.put(Table::Records, key, value);
+    }
+
+    /// The file was stored.
+    pub fn forget_torn(&self, path: &DrivePath) {
+        let key = self.record(b't', path.as_str().as_bytes());
         self.lock().writes.delete(Table::Records, key);
     }
 
@@ -242,9 +287,7 @@ impl Ledger {
 
     pub fn note_content(&self, print: &Print, id: &BlobId) {
         let mut value = print.to_vec();
-        for number in [id.byte_offset, id.block_length, id.byte_length, u64::from(id.block_map)] {
-            value.put_uint(number);
-        }
+        put_content(&mut value, id);
         let key = self.record(b'c', &id.block_offset.to_be_bytes());
         let mut state = self.lock();
         state.writes.put(Table::Records, key, value);
@@ -422,15 +465,32 @@ fn decode_seen(value: &[u8]) -> Option<Seen> {
 fn decode_content(block_offset: u64, value: &[u8]) -> Option<(Print, BlobId)> {
     let mut reader = Reader::new(value);
     let print = reader.fixed().ok()?;
+    Some((print, content_at(block_offset, &mut reader)?))
+}
+
+fn content_at(block_offset: u64, reader: &mut Reader<'_>) -> Option<BlobId> {
     let mut next = || reader.uint().ok();
-    let id = BlobId {
+    Some(BlobId {
         block_offset,
         byte_offset: next()?,
         block_length: next()?,
         byte_length: next()?,
         block_map: next()? == 1,
-    };
-    Some((print, id))
+    })
+}
+
+/// All of it but its first block.
+fn put_content(value: &mut Vec<u8>, id: &BlobId) {
+    for number in [id.byte_offset, id.block_length, id.byte_length, u64::from(id.block_map)] {
+        value.put_uint(number);
+    }
+}
+
+fn decode_torn(value: &[u8]) -> Option<Torn> {
+    let mut reader = Reader::new(value);
+    let times = reader.uint().ok()?;
+    let last = reader.uint().ok().and_then(|block| content_at(block, &mut reader));
+    Some(Torn { times, last })
 }
 
 #[cfg(test)]

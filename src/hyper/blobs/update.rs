@@ -11,6 +11,9 @@
 //! | shares half of its bytes or more | blocks that changed, and a block map | the map |
 //! | is another | nothing: it is left to [`Writer::put`] | |
 //!
+//! The comparison appends nothing: whoever reads a content that may change can ask after it, and before [`Writer::apply`],
+//! whether that is what it was.
+//!
 //! A block map costs about 8 bytes a block. Programs older than hyperblobs 2.9 cannot read it.
 
 use super::block_map::{BlockMap, MAX_ENTRIES, MAX_MAP_BLOCKS};
@@ -34,7 +37,7 @@ enum Step {
 
 /// How a content can be made of an older one.
 #[derive(Debug, Default)]
-struct Plan {
+pub struct Plan {
     steps: Vec<Step>,
     /// Bytes to append, without a map.
     appended: u64,
@@ -54,17 +57,29 @@ impl Writer<'_> {
         old: &BlobId,
         content: &mut (impl Read + Seek),
     ) -> Result<Option<BlobId>> {
-        let Some(plan) = self.compare(old, content)? else { return Ok(None) };
+        match self.compare(old, content)? {
+            Some(plan) => self.apply(old, plan, content).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes a content that was compared with the one of `old`: what is new of it is read once more.
+    pub fn apply(
+        &mut self,
+        old: &BlobId,
+        plan: Plan,
+        content: &mut (impl Read + Seek),
+    ) -> Result<BlobId> {
         if plan.whole && plan.tail == 0 {
-            return Ok(Some(*old));
+            return Ok(*old);
         }
         if plan.cut && !old.block_map {
             let kept = plan.steps.iter().map(|step| step.length());
-            return Ok(Some(BlobId {
+            return Ok(BlobId {
                 block_length: plan.steps.len() as u64,
                 byte_length: kept.sum(),
                 ..*old
-            }));
+            });
         }
         let kept = plan.steps.len() - usize::from(plan.tail > 0);
         let short = old.block_length.saturating_sub(old.byte_length.div_ceil(BLOCK_SIZE));
@@ -72,14 +87,14 @@ impl Writer<'_> {
         if grows && kept as u64 == old.block_length && short < MAX_SHORT as u64 {
             content.seek(SeekFrom::Start(old.byte_length)).map_err(input)?;
             if let Some(longer) = self.extend(old, content.take(plan.tail))? {
-                return Ok(Some(longer));
+                return Ok(longer);
             }
         }
-        Ok(Some(self.put_plan(plan.steps, content)?))
+        self.put_plan(plan.steps, content)
     }
 
-    /// None when more than half is new, or the old blocks are not all here.
-    fn compare(&self, old: &BlobId, content: &mut (impl Read + Seek)) -> Result<Option<Plan>> {
+    /// How a content can be made of the one of `old`. None when more than half is new, or the old blocks are not all here.
+    pub fn compare(&self, old: &BlobId, content: &mut (impl Read + Seek)) -> Result<Option<Plan>> {
         let size = content.seek(SeekFrom::End(0)).map_err(input)?;
         content.seek(SeekFrom::Start(0)).map_err(input)?;
         let log = self.log();

@@ -3,7 +3,7 @@
 
 use super::super::scan::{Local, Look};
 use super::{Stored, TICK, now_ns};
-use crate::hyper::blobs::BlobId;
+use crate::crypto::hash::Hash;
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ pub(super) struct Reading {
     /// Readings by now.
     pub tries: u32,
     pub earlier: Option<Box<Earlier>>,
+    /// It could not be read the last time.
+    pub hindered: bool,
     /// It was made to wait, once, for another file that may hold the same.
     pub waited: bool,
 }
@@ -39,13 +41,26 @@ pub(super) struct Earlier {
 #[derive(PartialEq, Eq)]
 pub(super) enum Part {
     Small(Bytes),
-    /// So many bytes, which are this blob.
-    Large(BlobId, u64),
+    /// So many bytes, with this hash.
+    Large(Hash, u64),
 }
 
 impl Reading {
     pub fn new(at: usize, local: &Local) -> Self {
-        Self { at, found: local.look(), before: None, tries: 0, earlier: None, waited: false }
+        let (before, earlier, hindered) = (None, None, false);
+        Self { at, found: local.look(), before, tries: 0, earlier, hindered, waited: false }
+    }
+
+    /// It could not be read for a moment's reason; whether it was tried often enough.
+    pub fn hinder(&mut self) -> bool {
+        self.hindered = true;
+        self.failed().is_some()
+    }
+
+    /// How long it has to be waited for before the next time.
+    pub fn pause(&self) -> Option<Duration> {
+        let rest = self.before.and_then(|before| self.unrest(&before));
+        rest.max(self.hindered.then_some(REST * self.tries))
     }
 
     /// It changed meanwhile; what is to be said of it if it was read often enough.

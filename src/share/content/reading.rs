@@ -1,8 +1,10 @@
 //! Reads local files: small ones whole, others as a stream that can be called off.
 
+use super::super::scan::Look;
 use super::Contents;
 use crate::hyper::blobs::BLOCK_SIZE;
 use bytes::Bytes;
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
@@ -18,13 +20,63 @@ impl ReadPart for [u8] {
     }
 }
 
-/// The first bytes of a file. It tells how far it is, and ends with an error when it is called off.
+/// After so many bytes it is asked again whether a file stays as it is.
+const ASKED: u64 = 1 << 20;
+
+/// The first bytes of a file. It tells how far it is, and ends with an error when it is called off. If somebody writes
+/// over what the file holds it just ends, so that what was stored of it by then can be made use of.
 pub(super) struct Content<'a> {
     /// Whose file it is, and the bytes of the files before it.
     pub group: (&'a Contents<'a>, u64),
     pub file: &'a File,
     pub size: u64,
     pub at: u64,
+    /// What it must stay, and whether it may grow for all that; none if that does not matter.
+    before: Option<(Look, bool)>,
+    unasked: Cell<u64>,
+    torn: Cell<bool>,
+}
+
+impl<'a> Content<'a> {
+    pub fn new(
+        group: (&'a Contents<'a>, u64),
+        file: &'a File,
+        size: u64,
+        before: Option<(Look, bool)>,
+    ) -> Self {
+        Self { group, file, size, at: 0, before, unasked: Cell::new(0), torn: Cell::new(false) }
+    }
+
+    /// From here on the file must stay so.
+    pub fn watch(&mut self, before: Option<(Look, bool)>) {
+        self.before = before;
+        // It is asked before anything else is read.
+        self.unasked.set(ASKED);
+    }
+
+    /// Whether it ended because of that.
+    pub fn is_torn(&self) -> bool {
+        self.torn.get()
+    }
+
+    fn ask(&self, n: u64) -> io::Result<bool> {
+        let Some((before, may_grow)) = &self.before else { return Ok(false) };
+        self.unasked.set(self.unasked.get() + n);
+        if self.unasked.get() >= ASKED && !self.torn.get() {
+            self.unasked.set(0);
+            self.torn.set(match may_grow {
+                true => is_overwritten(self.file, before)?,
+                false => Look::at(self.file)? != *before,
+            });
+        }
+        Ok(self.torn.get())
+    }
+}
+
+/// Whether anything happened to a file since, but that it grew.
+pub(super) fn is_overwritten(file: &File, before: &Look) -> io::Result<bool> {
+    let now = Look::at(file)?;
+    Ok(now != *before && (now.size <= before.size || !now.stamp.is_of(&before.stamp)))
 }
 
 impl ReadPart for Content<'_> {
@@ -34,6 +86,9 @@ impl ReadPart for Content<'_> {
             return Err(io::Error::other("interrupted"));
         }
         let most = self.size.saturating_sub(at).min(buf.len() as u64) as usize;
+        if most == 0 || self.ask(most as u64)? {
+            return Ok(0);
+        }
         let n = read_full_at(self.file, &mut buf[..most], at)?;
         (contents.progress)(done + at + n as u64);
         Ok(n)

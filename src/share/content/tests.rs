@@ -1,5 +1,6 @@
 //! Files that are equal, and files that change while they are read.
 
+use super::super::ledger::Torn;
 use super::super::scan::scan_by;
 use super::*;
 use crate::hyper::core::storage::memory;
@@ -8,7 +9,7 @@ use crate::hyper::source::memory::MemoryLog;
 use crate::key::CoreKey;
 use crate::path::DrivePath;
 use std::cell::Cell;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
@@ -36,15 +37,21 @@ impl Folder {
 
     /// Takes all files, in the order of their names; `reading` is called whenever some of one has been read.
     fn store(&self, reading: &dyn Fn()) -> Vec<Stored> {
+        self.store_while(&|_| reading())
+    }
+
+    /// The same; how far that is, is told.
+    fn store_while(&self, reading: &dyn Fn(u64)) -> Vec<Stored> {
         let found = scan_by(&self.rules, &DrivePath::root()).found;
-        let wanted: Vec<_> = found.iter().map(|local| Wanted { local, old: None }).collect();
+        let wanted: Vec<_> =
+            found.iter().map(|local| Wanted { local, name: &local.path, old: None }).collect();
         let contents = Contents {
             blobs: &self.blobs,
             ledger: &self.ledger,
             rules: &self.rules,
             held: &self.rules.hold().unwrap(),
             allowed: &|_| true,
-            progress: &|_| reading(),
+            progress: reading,
             cancelled: &|| false,
             all_or_nothing: false,
         };
@@ -167,7 +174,8 @@ fn what_is_called_off_appends_nothing_where_it_is_all_or_nothing() {
     fs::write(f.at("a"), "first").unwrap();
     fs::write(f.at("b"), vec![1; 300_000]).unwrap();
     let found = scan_by(&f.rules, &DrivePath::root()).found;
-    let wanted: Vec<_> = found.iter().map(|local| Wanted { local, old: None }).collect();
+    let wanted: Vec<_> =
+        found.iter().map(|local| Wanted { local, name: &local.path, old: None }).collect();
     let (off, begun) = (Cell::new(false), Cell::new(0));
     let store = |all_or_nothing| {
         let contents = Contents {
@@ -235,8 +243,20 @@ fn what_is_written_all_the_time_is_waited_for_together() {
     let busy: Vec<PathBuf> = (0..100).map(|n| f.at(&format!("busy-{n:02}"))).collect();
     busy.iter().for_each(|path| fs::write(path, "0").unwrap());
     fs::write(f.at("calm"), "calm").unwrap();
+    // On a busy machine the writers may have to wait.
+    let unsteady = (0..5).any(|_| {
+        let (stored, took) = store_while_written(&f, &busy);
+        assert_eq!(f.content(&stored[100]), b"calm");
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        stored.iter().any(|stored| matches!(stored, Stored::Unsteady))
+    });
+    assert!(unsteady);
+}
+
+/// Takes all files while these are written, and how long that took.
+fn store_while_written(f: &Folder, busy: &[PathBuf]) -> (Vec<Stored>, Duration) {
     let done = std::sync::atomic::AtomicBool::new(false);
-    let (stored, took) = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         for some in busy.chunks(25) {
             let done = &done;
             scope.spawn(move || {
@@ -251,8 +271,113 @@ fn what_is_written_all_the_time_is_waited_for_together() {
         let stored = f.store(&|| ());
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         (stored, started.elapsed())
+    })
+}
+
+/// A disk of a virtual machine that grows: what is added makes no log of it.
+#[test]
+fn a_file_that_grows_and_is_written_over_costs_one_reading() {
+    let f = Folder::new();
+    let size = 2 << 20;
+    fs::write(f.at("file"), vec![1; size]).unwrap();
+    let n = Cell::new(0);
+    let mut first = 0;
+    for _ in 0..4 {
+        let stored = f.store(&|| {
+            n.set(n.get() + 1);
+            let file = fs::OpenOptions::new().write(true).open(f.at("file")).unwrap();
+            file.write_all_at(&[n.get() as u8], (n.get() * 7919) % size as u64).unwrap();
+            file.write_all_at(b"more", size as u64 + 4 * n.get()).unwrap();
+        });
+        assert!(matches!(stored[0], Stored::Unsteady), "{:?}", stored[0]);
+        if first == 0 {
+            first = f.log.byte_length();
+        }
+        assert_eq!(f.log.byte_length(), first);
+    }
+    assert!(first <= size as u64 + 4, "{first}");
+}
+
+/// Writes a byte in the middle of a file.
+fn scribble(path: &std::path::Path, n: u64) {
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&[n as u8], 65536 * (n * 7 % 60) + n).unwrap();
+}
+
+#[test]
+fn a_large_file_that_never_rests_costs_one_reading_at_the_most() {
+    let f = Folder::new();
+    let size = 4 << 20;
+    fs::write(f.at("file"), vec![1; size]).unwrap();
+    let n = Cell::new(0);
+    let store = |f: &Folder| {
+        let stored = f.store(&|| {
+            n.set(n.get() + 1);
+            scribble(&f.at("file"), n.get());
+        });
+        assert!(matches!(stored[0], Stored::Unsteady), "{:?}", stored[0]);
+        f.log.byte_length()
+    };
+    let first = store(&f);
+    assert!(first <= 2 << 20, "the reading goes on though it is known to be torn: {first}");
+    for _ in 0..3 {
+        assert_eq!(store(&f), first);
+    }
+    // Nor after a start.
+    f.ledger.write().unwrap();
+    let f = Folder { ledger: f.ledger.again(), ..f };
+    assert_eq!(store(&f), first);
+    // When it rests it is stored.
+    std::thread::sleep(Duration::from_secs(1));
+    let stored = f.store(&|| ());
+    assert!(f.content(&stored[0]) == fs::read(f.at("file")).unwrap());
+    assert_eq!(f.log.byte_length(), first + size as u64);
+    assert_eq!(f.ledger.torn(&DrivePath::from_user("/file").unwrap()).unwrap(), Torn::default());
+}
+
+/// A writer who waits just as long as one reading takes.
+#[test]
+fn a_file_that_is_written_whenever_it_was_found_to_rest_must_rest_longer_and_longer() {
+    let f = Folder::new();
+    let size = 4 << 20;
+    fs::write(f.at("file"), vec![0; size]).unwrap();
+    let (n, whole) = (Cell::new(0), Cell::new(true));
+    let (mut torn, mut last) = (0, 0);
+    for _ in 0..12 {
+        let stored = f.store_while(&|at| {
+            // All of it is another, in the middle of the reading after each that went to its end.
+            if at >= size as u64 / 2 && whole.take() {
+                n.set(n.get() + 1);
+                fs::write(f.at("file"), vec![n.get(); size]).unwrap();
+            }
+            whole.set(whole.get() || at == size as u64);
+        });
+        assert!(!matches!(stored[0], Stored::Blob(..)), "{:?}", stored[0]);
+        torn += u32::from(f.log.byte_length() > last);
+        last = f.log.byte_length();
+    }
+    assert!(torn <= 2, "{torn} readings were stored, {last} bytes");
+}
+
+#[test]
+fn what_came_to_nothing_is_what_the_next_reading_is_compared_with() {
+    let f = Folder::new();
+    let content: Vec<u8> = (0..1u32 << 20).flat_map(u32::to_le_bytes).collect();
+    fs::write(f.at("file"), &content).unwrap();
+    // At the very end of the first reading, which is not seen before.
+    let n = Cell::new(0);
+    let stored = f.store_while(&|at| {
+        if at == content.len() as u64 {
+            n.set(n.get() + 1);
+            scribble(&f.at("file"), n.get());
+        }
     });
-    assert_eq!(f.content(&stored[100]), b"calm");
-    assert!(stored.iter().any(|stored| matches!(stored, Stored::Unsteady)), "{stored:?}");
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(matches!(stored[0], Stored::Unsteady), "{:?}", stored[0]);
+    let before = f.log.byte_length();
+    assert_eq!(before, content.len() as u64);
+    std::thread::sleep(Duration::from_secs(1));
+    let stored = f.store(&|| ());
+    assert!(f.content(&stored[0]) == fs::read(f.at("file")).unwrap());
+    let cost = f.log.byte_length() - before;
+    assert!(cost < 65536 * 8 && cost > 0, "{cost}");
 }
