@@ -106,6 +106,8 @@ pub enum MountError {
     Forbidden { path: PathBuf, why: String },
     #[error("{} is a mounted drive already: unmount it first with `hdrive umount`", .0.display())]
     AlreadyMounted(PathBuf),
+    #[error("another mount on {} is under way: try again when it is done", .0.display())]
+    Claimed(PathBuf),
     #[error("{} is a mounted drive whose process does not answer: `hdrive umount --lazy` takes it away", .0.display())]
     Silent(PathBuf),
     #[error("{} is a dead mount of something else ({kind} from {source_name}): unmount it first", path.display())]

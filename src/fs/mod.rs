@@ -8,7 +8,7 @@
 //! | `notify` | tells the kernel what it must no longer believe |
 //! | `panics` | end with the request that met one |
 //! | `pending` | ends the wait of a caller that was killed |
-//! | `mount`, `attach`, `options`, `mount_point`, `place`, `unmount` | a mount's life |
+//! | `mount`, `attach`, `options`, `mount_point`, `claim`, `place`, `unmount` | a mount's life |
 //! | `volume` | what all of it needs from a drive |
 //!
 //! Who waits for whom: FUSE threads answer from memory and local disk only and never wait for a peer; what
@@ -21,6 +21,7 @@
 
 mod attach;
 mod attr;
+mod claim;
 mod dir;
 mod drive;
 mod errno;

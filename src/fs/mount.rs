@@ -41,7 +41,9 @@ pub fn mount(
     runtime: Handle,
 ) -> Result<Mounted, MountError> {
     check_device()?;
-    let point = prepare(mount_point, options.nonempty)?;
+    // Held until the kernel has its answers: who waits for it finds a mount that lives.
+    let claim = prepare(mount_point, options.nonempty)?;
+    let point = claim.point().to_path_buf();
     let fs = Arc::new(Filesystem::new(volume.clone(), options.deadline));
     let pending = Pending::start().map_err(|source| io_error("starting a thread", source))?;
     let owner = Uid::effective().as_raw();
@@ -74,6 +76,7 @@ pub fn mount(
         pending.close();
         let _ = detach(&point, How::Lazy);
     })?;
+    drop(claim);
     tracing::info!(mount_point = %point.display(), "mounted");
     Ok(Mounted { point, entry, fs, volume, pending, events, ended })
 }

@@ -1,11 +1,12 @@
 //! The directory to mount on: found, judged, and freed of what an earlier life left there.
 
+use super::claim::Claim;
 use super::errno::MountError;
 use super::place::{not_there, resolve};
 use super::unmount::{How, detach};
 use crate::mountinfo::{self, MountEntry};
 use nix::errno::Errno;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -14,22 +15,29 @@ const PROBE: Duration = Duration::from_secs(2);
 /// Dead mounts that are cleared one above the other; each kill and remount in between left one.
 const MAX_STACK: usize = 16;
 
-/// Makes `path` ready to mount on and returns it without links in it.
+/// Makes `path` ready to mount on and returns it without links in it. As long as that is held nobody else mounts there.
 ///
 /// A dead mount of ours (its process was killed) is detached first. One that answers is never touched.
 ///
 /// # Errors
 /// [`MountError`], each with what to do.
-pub fn prepare(path: &Path, nonempty: bool) -> Result<PathBuf, MountError> {
-    let point = resolve(path)?;
+pub fn prepare(path: &Path, nonempty: bool) -> Result<Claim, MountError> {
+    let mut claim = Claim::new(resolve(path)?)?;
+    free(claim.point(), nonempty)?;
+    claim.lock();
+    // Whoever had the lock until now may have mounted.
+    free(claim.point(), nonempty)?;
+    Ok(claim)
+}
+
+fn free(point: &Path, nonempty: bool) -> Result<(), MountError> {
     for _ in 0..MAX_STACK {
-        let Some(mount) = top(&point)? else { break };
-        if !clear(&point, &mount)? {
+        let Some(mount) = top(point)? else { break };
+        if !clear(point, &mount)? {
             break;
         }
     }
-    judge(&point, nonempty)?;
-    Ok(point)
+    judge(point, nonempty)
 }
 
 fn top(point: &Path) -> Result<Option<MountEntry>, MountError> {
@@ -124,7 +132,7 @@ mod tests {
         std::os::unix::fs::symlink("real", dir.path().join("link")).unwrap();
         std::os::unix::fs::symlink("loop", dir.path().join("loop")).unwrap();
         let found = prepare(&dir.path().join("link/"), false).unwrap();
-        assert_eq!(found, real.canonicalize().unwrap());
+        assert_eq!(found.point(), real.canonicalize().unwrap());
         assert!(prepare(&dir.path().join("loop"), false).is_err());
     }
 }

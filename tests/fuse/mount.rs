@@ -218,3 +218,54 @@ fn a_mount_whose_parent_was_renamed_is_unmounted_where_it_is() {
     assert_eq!(std::fs::read_dir(after.join("mnt")).unwrap().count(), 0, "no dead mount is left");
     drop(mounted);
 }
+
+/// Between the look at the point and the mount another may come.
+#[test]
+fn of_many_mounts_on_one_point_at_once_one_is_made() {
+    if !fuse_is_here() {
+        return;
+    }
+    for _ in 0..8 {
+        let dir = tempfile::tempdir().unwrap();
+        let at_once = std::sync::Barrier::new(4);
+        let try_one = || {
+            at_once.wait();
+            let handle = runtime().handle().clone();
+            mount(TestVolume::new(), dir.path(), &MountOptions::default(), handle)
+        };
+        let tries: Vec<_> = std::thread::scope(|scope| {
+            let tries: Vec<_> = (0..4).map(|_| scope.spawn(try_one)).collect();
+            tries.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        for failed in tries.iter().filter_map(|one| one.as_ref().err()) {
+            assert!(matches!(failed, MountError::AlreadyMounted(_)), "{failed}");
+        }
+        assert_eq!(tries.iter().filter(|one| one.is_ok()).count(), 1);
+        drop(tries);
+        assert!(matches!(unmount(dir.path(), How::Clean), Err(MountError::NotMounted(_))));
+    }
+}
+
+#[test]
+fn of_many_processes_that_mount_on_one_point_one_does() {
+    if !fuse_is_here() {
+        return;
+    }
+    for _ in 0..3 {
+        let dir = tempfile::tempdir().unwrap();
+        let start = || child_command().env(CHILD, dir.path()).stdout(Stdio::piped()).spawn();
+        let mut children: Vec<_> = (0..4).map(|_| start().unwrap()).collect();
+        let said = |child: &mut Child| {
+            let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            let said = lines.map(Result::unwrap);
+            let mut said = said.filter(|line| line == "mounted" || line.contains("error:"));
+            said.next().unwrap()
+        };
+        let said: Vec<String> = children.iter_mut().map(said).collect();
+        children.into_iter().for_each(kill_9);
+        unmount(dir.path(), How::Clean).unwrap();
+        assert_eq!(said.iter().filter(|said| *said == "mounted").count(), 1, "{said:?}");
+        let others = said.iter().filter(|said| said.contains("is a mounted drive already"));
+        assert_eq!(others.count(), 3, "{said:?}");
+    }
+}
