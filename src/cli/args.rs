@@ -289,6 +289,9 @@ pub struct Get {
     /// Whether the destination was a folder before the first try.
     #[arg(skip)]
     pub into_folder: bool,
+    /// What is taken away from the rights of what is made.
+    #[arg(skip)]
+    pub umask: u32,
     #[command(flatten)]
     pub secret: Secret,
 }
@@ -395,6 +398,22 @@ pub struct Demo {
     pub size: u64,
 }
 
+impl Command {
+    /// Whether something that was typed is a path from the current folder on.
+    pub fn starts_here(&self) -> bool {
+        match self {
+            Self::Mount(args) => args.mountpoint.is_relative(),
+            Self::Share(args) => args.folder.is_relative(),
+            Self::Put(args) => args.source.is_relative() && !args.reads_stdin(),
+            Self::Get(args) => {
+                args.to_stdout().is_none()
+                    && args.destination.as_ref().is_none_or(|to| to.is_relative())
+            }
+            _ => false,
+        }
+    }
+}
+
 impl Get {
     /// What prints it, if the destination is standard output.
     pub fn to_stdout(&self) -> Option<Cat> {
@@ -402,8 +421,10 @@ impl Get {
         is_stdout.then(|| Cat { target: self.target.clone(), secret: self.secret.clone() })
     }
 
-    /// Looks at the destination, once: another try must not take for a folder of the user what the first one made.
-    pub fn look(&mut self, cwd: &Path) {
+    /// Notes what counts where it was typed. Looks at the destination, once: another try must not take for a folder of
+    /// the user what the first one made.
+    pub fn look(&mut self, cwd: &Path, umask: u32) {
+        self.umask = umask;
         let destination = self.destination.as_ref();
         self.into_folder = destination.is_some_and(|destination| cwd.join(destination).is_dir());
     }

@@ -77,6 +77,7 @@ pub async fn run(args: Get, cx: Context) -> Result {
         key: target.key,
         mark,
         force: args.force,
+        umask: args.umask,
         done: AtomicU64::new(0),
         written: AtomicUsize::new(0),
         state: Mutex::new(State {
@@ -132,6 +133,8 @@ struct Job {
     progress: Progress,
     /// Files that differ are replaced.
     force: bool,
+    /// That of whoever asked.
+    umask: u32,
     done: AtomicU64,
     /// Files that are here now.
     written: AtomicUsize,
@@ -176,8 +179,8 @@ impl Job {
             let above = folder.to.parent().is_some_and(|parent| lost.contains(parent));
             let result = match (above, n) {
                 (true, _) => Ok(()),
-                (_, 0) => made.destination(&folder.to, &self.mark),
-                _ => made.one(&folder.to),
+                (_, 0) => made.destination(&folder.to, &self.mark, self.umask),
+                _ => made.one(&folder.to, self.umask),
             };
             if above || result.is_err() {
                 lost.insert(folder.to.clone());
@@ -224,7 +227,7 @@ impl Job {
         {
             return Err(local::differs(&item.to, why));
         }
-        let part = Part::create(item)?;
+        let part = Part::create(item, self.umask)?;
         self.write(item, &reader, &part).await?;
         let (item, replace) = (item.clone(), there != There::Nothing);
         let work = move || part.finish(&item, replace);

@@ -110,13 +110,17 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
         let text = "standard input is closed: pass a file, or something to read";
         return Err(Failure::new(Exit::Failed, text));
     }
-    let cwd = std::env::current_dir().or_fail(Exit::Failed, "cannot tell the current folder")?;
+    let cwd = match std::env::current_dir() {
+        // It was removed, say, and nothing that was typed is in it.
+        Err(_) if !command.starts_here() => PathBuf::from("/"),
+        cwd => cwd.or_fail(Exit::Failed, "cannot tell the current folder")?,
+    };
     let mut command = command;
     if let Command::Get(get) = &mut command {
         match get.to_stdout() {
             // What was printed cannot be taken back, unlike a download.
             Some(cat) => command = Command::Cat(cat),
-            None => get.look(&cwd),
+            None => get.look(&cwd, own_umask()),
         }
     }
     let mut request = Request {
@@ -175,6 +179,14 @@ fn stdin_is_closed() -> bool {
         rustix::fs::fcntl_getfl(&stdin).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDWR);
     let Ok(null) = rustix::fs::stat("/dev/null") else { return false };
     both && rustix::fs::fstat(&stdin).is_ok_and(|stdin| stdin.st_rdev == null.st_rdev)
+}
+
+/// What this process takes away from the rights of files that it makes. To look at it is to set it, which nobody
+/// notices: no other thread runs yet.
+fn own_umask() -> u32 {
+    let umask = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    nix::sys::stat::umask(umask);
+    umask.bits()
 }
 
 /// The directory of the store: `--store`, `HDRIVE_STORE`, or below the user's data directory.

@@ -437,6 +437,16 @@ pub fn run(mut command: Command) -> Done {
     }
 }
 
+/// The same command, as a shell starts it that has run `first`.
+pub fn after(first: &str, hdrive: Command) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{first}; exec \"$0\" \"$@\"")]).arg(hdrive.get_program());
+    command.args(hdrive.get_args());
+    command.envs(hdrive.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(hdrive.get_current_dir().unwrap_or(Path::new("/")));
+    command
+}
+
 pub fn text(path: &(impl AsRef<OsStr> + ?Sized)) -> &str {
     path.as_ref().to_str().unwrap()
 }

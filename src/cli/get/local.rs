@@ -4,14 +4,14 @@
 //! or what was there before. Nothing is written through a link: one that an earlier version of the drive left
 //! would lead wherever its writer likes.
 
-use super::super::exit::{Exit, Fail, Failure, Result};
+use super::super::exit::{Exit, Failure, Result};
 use super::mark::Mark;
 use super::plan::Item;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, OFlags, RenameFlags, getxattr, renameat_with};
 use rustix::io::Errno;
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -136,15 +136,23 @@ fn time(ms: i64) -> Option<SystemTime> {
 pub struct Part {
     at: PathBuf,
     file: fs::File,
+    /// The mode that it gets in the end; none if it has it.
+    mode: Option<u32>,
 }
 
 impl Part {
     /// A new file: whatever has the name, a link above all, is taken away first.
-    pub fn create(item: &Item) -> Result<Self> {
+    pub fn create(item: &Item, umask: u32) -> Result<Self> {
         let at = item.to.with_file_name(&item.part);
         let _ = fs::remove_file(&at);
-        let file = fs::File::create_new(&at).map_err(|error| failed(&item.to, error))?;
-        Ok(Self { at, file })
+        let whole = u32::from(item.file.mode);
+        let (first, mode) = match has_default_acl(&at) {
+            true => (whole, None),
+            false => (0o600, Some(whole & !umask)),
+        };
+        let mut options = fs::OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(first).open(&at);
+        Ok(Self { file: file.map_err(|error| failed(&item.to, error))?, at, mode })
     }
 
     pub fn file(&self) -> &fs::File {
@@ -155,7 +163,9 @@ impl Part {
     /// at is replaced only with `replace`.
     pub fn finish(self, item: &Item, replace: bool) -> Result {
         let finish = || -> io::Result<()> {
-            self.file.set_permissions(fs::Permissions::from_mode(u32::from(item.file.mode)))?;
+            if let Some(mode) = self.mode {
+                self.file.set_permissions(fs::Permissions::from_mode(mode))?;
+            }
             if let Some(time) = item.file.mtime_ms.and_then(time) {
                 self.file.set_modified(time)?;
             }
@@ -176,6 +186,31 @@ impl Drop for Part {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.at);
     }
+}
+
+/// Makes a folder with the rights that one of whoever asked has, whose umask need not be that of this process.
+fn make_folder(folder: &Path, umask: u32) -> io::Result<()> {
+    // It is to be filled, whatever the umask.
+    let wanted = (0o777 & !umask) | 0o700;
+    fs::DirBuilder::new().mode(wanted).create(folder)?;
+    if has_default_acl(folder) {
+        return Ok(());
+    }
+    let flags = (OFlags::NOFOLLOW | OFlags::DIRECTORY).bits() as i32;
+    let made = fs::OpenOptions::new().read(true).custom_flags(flags).open(folder)?;
+    let mode = made.metadata()?.mode() & 0o7777;
+    // The bit that keeps files in their folder's group is inherited.
+    let wanted = (mode & 0o7000) | wanted;
+    if mode != wanted {
+        made.set_permissions(fs::Permissions::from_mode(wanted))?;
+    }
+    Ok(())
+}
+
+/// Whether the folder of `to` says which rights what is made in it has: then the kernel sees to them, and asks no umask.
+fn has_default_acl(to: &Path) -> bool {
+    let none: &mut [u8] = &mut [];
+    to.parent().is_some_and(|folder| getxattr(folder, "system.posix_acl_default", none).is_ok())
 }
 
 /// Renames, but not over something.
@@ -228,21 +263,27 @@ pub struct Made(Vec<PathBuf>);
 
 impl Made {
     /// The destination, with what leads to it; marked as unfinished.
-    pub fn destination(&mut self, folder: &Path, mark: &Mark) -> Result {
+    pub fn destination(&mut self, folder: &Path, mark: &Mark, umask: u32) -> Result {
         if folder.is_dir() {
             return Ok(());
         }
         let missing = folder.ancestors().take_while(|above| !above.exists());
         let missing: Vec<PathBuf> = missing.map(Path::to_path_buf).collect();
-        fs::create_dir_all(folder).or_fail(Exit::Failed, folder.display())?;
-        self.0.extend(missing.into_iter().rev());
+        for above in missing.into_iter().rev() {
+            match make_folder(&above, umask) {
+                Ok(()) => self.0.push(above),
+                // Another came first.
+                Err(error) if above.is_dir() => drop(error),
+                Err(error) => return Err(failed(folder, error)),
+            }
+        }
         mark.set(folder);
         Ok(())
     }
 
     /// A folder in one that is there.
-    pub fn one(&mut self, folder: &Path) -> Result {
-        match fs::create_dir(folder) {
+    pub fn one(&mut self, folder: &Path, umask: u32) -> Result {
+        match make_folder(folder, umask) {
             Ok(()) => self.0.push(folder.to_path_buf()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => refuse_link(folder)?,
             Err(error) => return Err(failed(folder, error)),
