@@ -27,6 +27,16 @@ pub fn is_background() -> bool {
     std::env::var_os(MARK).is_some()
 }
 
+/// What begins the line by which a child says how its own command ended, where it lives on for others. Nothing that a
+/// command prints has it.
+const ENDED: char = '\u{4}';
+
+/// Lets the process that waits for this one go, though others are served here.
+pub fn tell_end(exit: Exit) {
+    // Nobody listens any more once the command was ready.
+    let _ = say(format_args!("{ENDED}{}", exit as u8));
+}
+
 /// How often the log is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -88,7 +98,7 @@ pub fn start(global: &Global, (name, lines): (&str, usize)) -> Result<Exit> {
         .spawn()
         .or_fail(Exit::Failed, "cannot start the background process")?;
     let mut said = child.stdout.take().map(lines_of);
-    let mut seen = 0;
+    let (mut seen, mut ended) = (0, None);
     let interrupted = runtime.block_on(async {
         while let Some(said) = &mut said {
             let line = tokio::select! {
@@ -100,6 +110,10 @@ pub fn start(global: &Global, (name, lines): (&str, usize)) -> Result<Exit> {
                 }
             };
             let Some(line) = line else { break };
+            if let Some(code) = line.strip_prefix(ENDED) {
+                ended = Some(code.parse().map_or(Exit::Failed, Exit::from_code));
+                break;
+            }
             let _ = say(&line);
             seen += usize::from(is_line(&line, name));
             if seen >= lines {
@@ -116,8 +130,13 @@ pub fn start(global: &Global, (name, lines): (&str, usize)) -> Result<Exit> {
         log.repeat();
         return Ok(Exit::Ok);
     }
-    let status = child.wait().or_exit(Exit::Failed)?;
-    let exit = status.code().map_or(Exit::Failed, |code| Exit::from_code(code as u8));
+    let exit = match ended {
+        Some(exit) => exit,
+        None => {
+            let status = child.wait().or_exit(Exit::Failed)?;
+            status.code().map_or(Exit::Failed, |code| Exit::from_code(code as u8))
+        }
+    };
     let exit = if exit == Exit::Ok { Exit::Failed } else { exit };
     log.repeat();
     match log.told_error {

@@ -115,6 +115,10 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
         Err(_) if !command.starts_here() => PathBuf::from("/"),
         cwd => cwd.or_fail(Exit::Failed, "cannot tell the current folder")?,
     };
+    if let Command::Mount(args) = &command {
+        // Whoever can never mount need not own the store first.
+        mount::check(args, &cwd)?;
+    }
     let mut command = command;
     if let Command::Get(get) = &mut command {
         match get.to_stdout() {

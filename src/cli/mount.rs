@@ -11,6 +11,7 @@ use super::target::{PATIENCE, Target, encryption_key, from_live, resolve, tell_v
 use crate::fs::{Access, DriveVolume, How, MountOptions, Mounted, split_options};
 use crate::hyper::drive::{LiveDrive, Past};
 use crate::node::last_until;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,13 @@ const NAMES_COMING: Duration = Duration::from_secs(10);
 const SIZES_COMING: Duration = Duration::from_secs(1);
 /// What a request may wait beyond the drive's own read timeout.
 const MARGIN: Duration = Duration::from_secs(5);
+
+/// Fails for what can be seen to fail before anything is begun.
+pub fn check(args: &Mount, cwd: &Path) -> Result {
+    let options = options(args)?;
+    let point = cwd.join(&args.mountpoint);
+    crate::fs::check_mount_point(&point, options.nonempty).or_exit(Exit::Mount)
+}
 
 pub async fn run(args: Mount, cx: Context) -> Result {
     let options = options(&args)?;
@@ -70,6 +78,9 @@ async fn serve(
     tokio::select! {
         () = async {
             first_look(drive).await;
+            if drive.problem().is_none() {
+                cx.running.note_begun();
+            }
             // Who sees only what comes before the line must not take an empty folder for the drive.
             if cx.background {
                 looking.first_word().await;

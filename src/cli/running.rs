@@ -26,6 +26,8 @@ pub struct Running {
     moves: bool,
     /// Whoever asked does not want it any more.
     ends: AtomicBool,
+    /// It is one that lasts, and nothing that it needed to begin was missing.
+    stays: Arc<AtomicBool>,
     mount: Mutex<Weak<Mounted>>,
     out: Weak<Output>,
 }
@@ -43,6 +45,7 @@ impl Commands {
             words: words(request),
             moves: matches!(request.command, Command::Share(_) | Command::Seed(_)),
             ends: AtomicBool::new(false),
+            stays: Arc::default(),
             mount: Mutex::default(),
             out: Arc::downgrade(out),
         });
@@ -98,6 +101,16 @@ impl Running {
 
     pub fn ends(&self) -> bool {
         self.ends.load(Ordering::SeqCst)
+    }
+
+    /// A command that lasts has begun to: until then it may still fail like one that does not.
+    pub fn note_begun(&self) {
+        self.stays.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it has; true for as long as this is not told otherwise, though the command has ended.
+    pub fn stays(&self) -> Arc<AtomicBool> {
+        self.stays.clone()
     }
 
     pub fn note_mount(&self, mount: &Arc<Mounted>) {

@@ -43,6 +43,7 @@ pub async fn run(args: Seed, cx: Context) -> Result {
     let whole = |text| resolve_whole(&cx.node, text, "a drive is held as a whole");
     let targets =
         args.keys.iter().map(|text| Ok((text, whole(text)?))).collect::<Result<Vec<_>>>()?;
+    cx.running.note_begun();
     let mut drives = JoinSet::new();
     let fetching = Arc::new(Fetching::default());
     let mut keys = Vec::new();

@@ -15,7 +15,9 @@ use super::owner::{
 use super::running::{Commands, Running, lasts, name};
 use super::signals::{End, Signals};
 use super::words::count;
-use super::{bootstrap, cat, create, forget, gc, get, info, log, ls, mount, put, rm, runtime};
+use super::{
+    bootstrap, cat, create, daemon, forget, gc, get, info, log, ls, mount, put, rm, runtime,
+};
 use super::{seed, share, status};
 use crate::node::{Node, NodeConfig};
 use crate::swarm::driver::BootstrapNode;
@@ -24,6 +26,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
@@ -116,14 +119,14 @@ async fn serve(
     let (cancel_own, own_cancelled) = watch::channel(Stop::Not);
     let (cancel_faces, faces_cancelled) = watch::channel(false);
     let out = Arc::new(output(streams, &first));
+    let running = commands.begin(&first, &out);
     let host = Host {
         node: node.clone(),
         place: Arc::new(first.place.clone()),
         commands: commands.clone(),
-        lasts: lasts(&first.command),
+        stays: running.stays(),
     };
-    let brief = !host.lasts;
-    let running = commands.begin(&first, &out);
+    let background = first.background;
     let mut own_running = Some(running.clone());
     let own = run_request(first, out, &host, running, Cancel::new(own_cancelled));
     tokio::pin!(own);
@@ -161,8 +164,13 @@ async fn serve(
             exit = &mut own, if own_exit.is_none() => {
                 own_exit = Some(exit);
                 own_running = None;
-                if may_go(brief, commands, &faces) {
+                if !matches!(exit, Exit::Ok | Exit::Interrupted) {
+                    host.stays.store(false, Ordering::SeqCst);
+                }
+                if may_go(&host, &faces) {
                     stage = Stage::Ending;
+                } else if background && !faces.is_empty() {
+                    daemon::tell_end(exit);
                 } else if !faces.is_empty() && stage == Stage::Serving {
                     let others = count(faces.len() as u64, "other command");
                     complain("note", format_args!("still serving {others} on this store; Ctrl-C ends them too"));
@@ -186,7 +194,7 @@ async fn serve(
                 if !commands.is_lost() && ownership.is_lost() {
                     commands.tell_lost(&lost(&node.config().store));
                 }
-                if own_exit.is_some() && may_go(brief, commands, &faces) {
+                if own_exit.is_some() && may_go(&host, &faces) {
                     stage = Stage::Ending;
                 }
             }
@@ -204,10 +212,11 @@ async fn serve(
     }
 }
 
-/// Whether a process whose command was not one that lasts can leave all others to the next owner.
-fn may_go(brief: bool, commands: &Commands, faces: &JoinSet<()>) -> bool {
+/// Whether a process whose command was not one that lasts, or failed, can leave all others to the next owner.
+fn may_go(host: &Host, faces: &JoinSet<()>) -> bool {
+    let commands = &host.commands;
     // One that is being read is none of the commands yet.
-    brief && commands.all().len() == faces.len() && commands.can_move()
+    !host.stays() && commands.all().len() == faces.len() && commands.can_move()
 }
 
 fn output(streams: [OwnedFd; 3], request: &Request) -> Output {
@@ -237,8 +246,14 @@ struct Host {
     node: Arc<Node>,
     place: Arc<Place>,
     commands: Arc<Commands>,
-    /// Its own command lasts.
-    lasts: bool,
+    /// Its own command is one that lasts, has begun to, and has not failed.
+    stays: Arc<AtomicBool>,
+}
+
+impl Host {
+    fn stays(&self) -> bool {
+        self.stays.load(Ordering::SeqCst)
+    }
 }
 
 /// Serves one face: its request runs here, its hang-up or wish cancels it, its exit code goes back. When the
@@ -272,7 +287,8 @@ async fn serve_face(
         return;
     }
     let request = asked.request();
-    if !host.lasts && request.as_ref().is_ok_and(|asked| lasts(&asked.command) && !asked.insists) {
+    if !host.stays() && request.as_ref().is_ok_and(|asked| lasts(&asked.command) && !asked.insists)
+    {
         let _ = stream.write_all(&[LATER]).await;
         return;
     }

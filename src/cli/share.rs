@@ -92,6 +92,7 @@ pub async fn run(args: Share, cx: Context) -> Result {
     if args.replace {
         ledger.forget_crossed().or_exit(Exit::Store)?;
     }
+    cx.running.note_begun();
     cx.out.once(|out| out.pair("key", key));
 
     // Watched before it is read, so that no change falls between the two.

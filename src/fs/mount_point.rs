@@ -30,6 +30,19 @@ pub fn prepare(path: &Path, nonempty: bool) -> Result<Claim, MountError> {
     Ok(claim)
 }
 
+/// Looks for what makes a mount on `path` fail, and touches nothing. Whether a mount that is there ends in a moment, or
+/// is dead, is not asked.
+///
+/// # Errors
+/// [`MountError`], each with what to do.
+pub fn check(path: &Path, nonempty: bool) -> Result<(), MountError> {
+    let point = resolve(path)?;
+    match top(&point)? {
+        Some(mount) if mount.is_ours() || mount.kind.starts_with("fuse") => Ok(()),
+        _ => judge(&point, nonempty),
+    }
+}
+
 fn free(point: &Path, nonempty: bool) -> Result<(), MountError> {
     for _ in 0..MAX_STACK {
         let Some(mount) = top(point)? else { break };

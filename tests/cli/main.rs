@@ -25,6 +25,7 @@ mod copies;
 mod daemons;
 mod demo;
 mod encrypted;
+mod failing;
 mod following;
 mod gets;
 mod help;
