@@ -64,6 +64,10 @@ pub fn main() -> Exit {
             return if lost { Exit::Failed } else { Exit::Ok };
         }
     };
+    if let Err(short) = crate::descriptors::make_room() {
+        output::complain("error", short);
+        return Exit::Failed;
+    }
     daemon::leave_terminal();
     logging::init(&cli.global, running::name(&cli.command));
     match run(cli) {

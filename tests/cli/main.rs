@@ -32,6 +32,7 @@ mod help;
 mod input;
 mod liar;
 mod lifetimes;
+mod limits;
 mod looking;
 mod memory;
 mod mounts;

@@ -351,7 +351,8 @@ impl RawFile for DiskFile {
         if self.created.swap(false, Ordering::AcqRel) {
             // The file's name, its directory's name and that one's: each lives in the next one up.
             for dir in self.path.ancestors().skip(1).take(3) {
-                File::open(dir).and_then(|dir| dir.sync_all()).inspect_err(|_| {
+                let synced = self.pool.open(|| File::open(dir)).and_then(|dir| dir.sync_all());
+                synced.inspect_err(|_| {
                     self.created.store(true, Ordering::Release);
                 })?;
             }
@@ -476,7 +477,8 @@ mod tests {
     #[test]
     fn open_files_are_bounded() {
         let dir = tempfile::tempdir().unwrap();
-        let medium = DiskMedium::open(dir.path()).unwrap();
+        let mut medium = DiskMedium::open(dir.path()).unwrap();
+        medium.pool = Arc::new(FdPool::with_limit(1024));
         let files: Vec<_> = (0..700u64)
             .map(|i| {
                 let mut key = [0; 32];
@@ -488,7 +490,7 @@ mod tests {
         for (i, file) in files.iter().enumerate() {
             file.write_at(0, &mut [IoSlice::new(&i.to_le_bytes())]).unwrap();
         }
-        assert_eq!(medium.pool.open_files(), 512);
+        assert_eq!(medium.pool.open_files(), 496);
         for (i, file) in files.iter().enumerate() {
             let mut buf = [0; 8];
             assert_eq!(file.read_at(0, &mut buf).unwrap(), 8);
