@@ -2,6 +2,8 @@
 
 CARGO ?= cargo
 PREFIX ?= /usr/local
+# mount(8) looks for helpers here, whatever the prefix.
+MOUNT_HELPERS ?= /sbin
 
 # What scripts/setup put in the user's home and below target/tools, where the system has none or an old one.
 CARGO_BIN := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin
@@ -43,3 +45,6 @@ install: toolchain
 	$(CARGO) build --profile dist
 	install -Dm755 target/dist/hdrive $(DESTDIR)$(PREFIX)/bin/hdrive
 	install -Dm644 man/hdrive.1 $(DESTDIR)$(PREFIX)/share/man/man1/hdrive.1
+	install -d $(DESTDIR)$(MOUNT_HELPERS) && \
+		ln -sf $(PREFIX)/bin/hdrive $(DESTDIR)$(MOUNT_HELPERS)/mount.hdrive || \
+		echo "note: without $(MOUNT_HELPERS)/mount.hdrive, a link to hdrive, fstab and mount(8) do not know it"

@@ -11,6 +11,7 @@ use super::output::{complain_in_lines, say};
 use super::signals::Signals;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
@@ -70,8 +71,8 @@ pub fn ready(command: &Command) -> Option<(&'static str, usize)> {
     }
 }
 
-/// Starts the child and waits until it has printed `lines` lines of `name`.
-pub fn start(global: &Global, (name, lines): (&str, usize)) -> Result<Exit> {
+/// Starts the child, with the same `words`, and waits until it has printed `lines` lines of `name`.
+pub fn start(global: &Global, words: Vec<OsString>, (name, lines): (&str, usize)) -> Result<Exit> {
     let store = super::store_dir(global)?;
     super::owner::make_store(&store)?;
     let log_path = store.join(logging::NAME);
@@ -84,7 +85,7 @@ pub fn start(global: &Global, (name, lines): (&str, usize)) -> Result<Exit> {
     let stderr = stderr.map_err(failed)?;
     let mut log = Log::from_here(&log_path).or_fail(Exit::Store, log_path.display())?;
     let exe = std::env::current_exe().or_fail(Exit::Failed, "cannot find my own program")?;
-    let args = std::env::args_os().skip(1).filter(|arg| arg != "--daemon");
+    let args = words.into_iter().skip(1).filter(|arg| arg != "--daemon");
     let runtime = super::runtime(1)?;
     let _guard = runtime.enter();
     // Before there is a child that they could leave behind.

@@ -15,6 +15,7 @@ mod demo;
 mod dht;
 pub mod exit;
 mod forget;
+mod fstab;
 mod gate;
 mod gc;
 mod get;
@@ -45,15 +46,18 @@ mod words;
 
 use args::{Cli, Command, Global};
 use exit::{Exit, Fail, Failure, Result};
+use fstab::Typed;
 use owner::{Ended, Place, Request, Role};
 use rustix::fs::OFlags;
+use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Parses the command line, runs it, says what went wrong, and returns how it ended.
 pub fn main() -> Exit {
-    let cli = match Cli::typed(std::env::args_os()) {
+    let Typed::Words(words) = fstab::typed(std::env::args_os().collect()) else { return Exit::Ok };
+    let cli = match Cli::typed(words.clone()) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
             output::complain_in_lines(&error.render().to_string());
@@ -70,7 +74,7 @@ pub fn main() -> Exit {
     }
     daemon::leave_terminal();
     logging::init(&cli.global, running::name(&cli.command));
-    match run(cli) {
+    match run(cli, words) {
         Ok(exit) => exit,
         Err(failure) => {
             output::complain("error", &failure);
@@ -79,7 +83,7 @@ pub fn main() -> Exit {
     }
 }
 
-fn run(cli: Cli) -> Result<Exit> {
+fn run(cli: Cli, words: Vec<OsString>) -> Result<Exit> {
     let global = cli.global;
     match cli.command {
         // These need no store.
@@ -91,7 +95,7 @@ fn run(cli: Cli) -> Result<Exit> {
             on_store(Command::Forget(args), &global)
         }
         command => match daemon::ready(&command) {
-            Some(ready) => daemon::start(&global, ready),
+            Some(ready) => daemon::start(&global, words, ready),
             None => on_store(command, &global),
         },
     }
@@ -207,7 +211,10 @@ fn store_dir(global: &Global) -> Result<PathBuf> {
     }
     match std::env::var_os("HOME").filter(|d| !d.is_empty()) {
         Some(home) => Ok(PathBuf::from(home).join(".local/share/hdrive")),
-        None => Err(Failure::new(Exit::Usage, "no HOME to keep drives in: pass --store DIR")),
+        None => Err(Failure::new(
+            Exit::Usage,
+            "no HOME to keep drives in: pass --store DIR, in fstab the option store=DIR",
+        )),
     }
 }
 

@@ -7,7 +7,9 @@ use super::log::clock_note;
 use super::looking::Looking;
 use super::ls::date;
 use super::moment::Moment;
-use super::target::{PATIENCE, Target, encryption_key, from_live, resolve, tell_version};
+use super::target::{
+    PATIENCE, Target, check_link, encryption_key, from_live, resolve, tell_version,
+};
 use crate::fs::{Access, DriveVolume, How, MountOptions, Mounted, split_options};
 use crate::hyper::drive::{LiveDrive, Past};
 use crate::node::last_until;
@@ -26,6 +28,7 @@ const MARGIN: Duration = Duration::from_secs(5);
 
 /// Fails for what can be seen to fail before anything is begun.
 pub fn check(args: &Mount, cwd: &Path) -> Result {
+    check_link(&args.key)?;
     let options = options(args)?;
     let point = cwd.join(&args.mountpoint);
     crate::fs::check_mount_point(&point, options.nonempty).or_exit(Exit::Mount)

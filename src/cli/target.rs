@@ -31,6 +31,14 @@ pub fn resolve(node: &Node, text: &str) -> Result<Target> {
     Ok(Target { key: link.key, version: link.version, path: drive_path(&link.path)? })
 }
 
+/// Fails for a link that is none; what may be a name is looked up later.
+pub fn check_link(text: &str) -> Result {
+    match text.parse::<DriveLink>() {
+        Err(error) if is_link(text) => Err(no_drive(text, error)),
+        _ => Ok(()),
+    }
+}
+
 /// What was typed for a drive and is none. A text that could be a name is that of a drive which is not there.
 fn no_drive(text: &str, error: KeyError) -> Failure {
     let usage = |text| Failure::new(Exit::Usage, text);

@@ -19,6 +19,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+/// `MS_NOSYMFOLLOW` of mount(2); older kernels than 5.10 know nothing of it.
+const NOSYMFOLLOW: MsFlags = MsFlags::from_bits_retain(256);
+
 pub const DEVICE: &str = "/dev/fuse";
 
 /// Mounts on `point` and returns the device through which the kernel asks.
@@ -48,6 +51,7 @@ fn by_system_call(point: &Path, options: &MountOptions) -> io::Result<OwnedFd> {
     let mut flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     flags.set(MsFlags::MS_NOEXEC, options.noexec);
     flags.set(MsFlags::MS_NOATIME, options.noatime);
+    flags.set(NOSYMFOLLOW, options.nosymfollow);
     let source = Some(options.source.as_str());
     nix::mount::mount(source, point, Some("fuse"), flags, Some(data.as_str()))?;
     Ok(device.into())
@@ -86,6 +90,7 @@ fn helper_options(options: &MountOptions) -> String {
         (options.access != Access::Owner, ",allow_other"),
         (options.noexec, ",noexec"),
         (options.noatime, ",noatime"),
+        (options.nosymfollow, ",nosymfollow"),
     ] {
         if on {
             list.push_str(name);

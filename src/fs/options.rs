@@ -28,6 +28,8 @@ pub struct MountOptions {
     pub nonempty: bool,
     pub noexec: bool,
     pub noatime: bool,
+    /// Symbolic links are shown and not followed.
+    pub nosymfollow: bool,
     /// Owner of everything that is shown; the mounting user if none.
     pub uid: Option<u32>,
     pub gid: Option<u32>,
@@ -50,6 +52,7 @@ impl Default for MountOptions {
             nonempty: false,
             noexec: false,
             noatime: false,
+            nosymfollow: false,
             uid: None,
             gid: None,
             threads: processors.clamp(2, MAX_THREADS),
@@ -62,7 +65,7 @@ impl Default for MountOptions {
 
 /// Options of mount(8) and fstab that say nothing to a drive, or nothing that is not so anyway. mount.fuse
 /// passes `dev` and `suid` whether anybody asked for them or not; they stay off.
-const IGNORED: [&str; 35] = [
+const IGNORED: [&str; 36] = [
     "defaults",
     "rw",
     "ro",
@@ -72,6 +75,7 @@ const IGNORED: [&str; 35] = [
     "nosuid",
     "exec",
     "atime",
+    "symfollow",
     "diratime",
     "nodiratime",
     "relatime",
@@ -121,6 +125,7 @@ impl MountOptions {
             ("nonempty", None) => self.nonempty = true,
             ("noexec", None) => self.noexec = true,
             ("noatime", None) => self.noatime = true,
+            ("nosymfollow", None) => self.nosymfollow = true,
             ("default_permissions", None) => {}
             ("uid", Some(value)) => self.uid = Some(number(name, value)?),
             ("gid", Some(value)) => self.gid = Some(number(name, value)?),
@@ -162,12 +167,12 @@ mod tests {
 
     #[test]
     fn what_mount_passes_is_understood() {
-        let text = "rw,noexec,nosuid,nodev,dev,suid,relatime,_netdev,user=ann,x-systemd.automount,\
+        let text = "rw,noexec,nosymfollow,nosuid,nodev,dev,suid,relatime,_netdev,user=ann,x-systemd.automount,\
                     allow_other,default_permissions,uid=7,gid=8,fsname=hyper:x";
         let (options, unknown) = parse(text).unwrap();
         assert!(unknown.is_empty(), "{unknown:?}");
         assert_eq!(options.access, Access::Everybody);
-        assert!(options.noexec);
+        assert!(options.noexec && options.nosymfollow);
         assert_eq!((options.uid, options.gid), (Some(7), Some(8)));
         assert_eq!(options.source, "hyper:x");
         assert_eq!(parse("").unwrap().0, MountOptions::default());

@@ -27,6 +27,7 @@ mod demo;
 mod encrypted;
 mod failing;
 mod following;
+mod fstab;
 mod gets;
 mod help;
 mod input;

@@ -1,0 +1,126 @@
+//! mount(8) and fstab start a mount. The machine's own fstab is not touched.
+
+use crate::common::*;
+use crate::input::NOBODYS;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The program under the name by which mount(8) calls it.
+fn helper(lab: &Lab) -> PathBuf {
+    let helper = lab.path("mount.hdrive");
+    symlink(env!("CARGO_BIN_EXE_hdrive"), &helper).unwrap();
+    helper
+}
+
+/// Runs a program as mount(8) does at a start of the machine: nobody has a home.
+fn start(lab: &Lab, program: &Path, args: &[&str]) -> Done {
+    let mut command = Command::new(program);
+    command.args(args).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.env("HDRIVE_BOOTSTRAP", &lab.bootstrap).env("HDRIVE_LOCAL", "127.0.0.1:0");
+    run(command)
+}
+
+/// The line of a mount, with its flags and source.
+fn entry(at: &Path) -> Option<String> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let at = format!(" {} ", at.display());
+    mounts.lines().find(|line| line.contains(&at)).map(str::to_string)
+}
+
+#[test]
+fn mount_calls_it_by_its_name_or_through_mount_fuse() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), "content").unwrap();
+    let (_share, key) = lab.share("alice", &folder);
+    let (helper, at, store) = (helper(&lab), lab.folder("mnt"), lab.path("bob"));
+    let options = format!("rw,noexec,nosymfollow,_netdev,user=ann,store={}", store.display());
+    let hdrive = Path::new(env!("CARGO_BIN_EXE_hdrive"));
+    for (program, args) in [
+        (helper.as_path(), &[&key, text(&at), "-n", "-o", &options, "-t", "hdrive"][..]),
+        (hdrive, &[&key, text(&at), "-o", &options]),
+    ] {
+        let done = start(&lab, program, args);
+        assert_eq!(done.code, 0, "{args:?}: {}", done.stderr);
+        let content = eventually("the file", PATIENCE, || fs::read_to_string(at.join("file")).ok());
+        assert_eq!(content, "content");
+        let entry = entry(&at).unwrap();
+        let has = |word: &str| entry.split([' ', ',']).any(|part| part == word);
+        assert!(["noexec", "nosymfollow", "ro", key.as_str()].iter().all(|w| has(w)), "{entry}");
+        assert_eq!(
+            run({
+                let mut umount = Command::new("umount");
+                umount.arg(&at);
+                umount
+            })
+            .code,
+            0
+        );
+        let ended = || {
+            fs::read_dir(store.join("socket"))
+                .err()?
+                .kind()
+                .eq(&std::io::ErrorKind::NotFound)
+                .then_some(())
+        };
+        eventually("the end of the process", PATIENCE, ended);
+    }
+}
+
+#[test]
+fn what_mount_cannot_have_is_told() {
+    let lab = Lab::new();
+    let (helper, at) = (helper(&lab), lab.folder("mnt"));
+    let store = format!("store={}", lab.path("bob").display());
+    let done = start(&lab, &helper, &[NOBODYS, text(&at), "-o", &format!("frobnicate,{store}")]);
+    assert_eq!(done.code, 2, "{}", done.stderr);
+    assert!(done.stderr.contains("frobnicate"), "{}", done.stderr);
+    let done = start(&lab, &helper, &[NOBODYS, text(&at), "-o", "rw"]);
+    assert_eq!(done.code, 2, "{}", done.stderr);
+    assert!(done.stderr.contains("store=DIR"), "{}", done.stderr);
+    let done = start(&lab, &helper, &[NOBODYS, text(&at), "-f", "-o", &format!("rw,{store}")]);
+    assert_eq!((done.code, done.stderr.as_str()), (0, ""));
+    assert!(entry(&at).is_none());
+    assert_eq!(start(&lab, &helper, &[NOBODYS]).code, 2);
+}
+
+/// The real mount(8), with an fstab of its own and the helper in a /sbin that only it sees.
+#[test]
+fn a_line_of_fstab_is_mounted_once() {
+    let unshare = || {
+        run({
+            let mut unshare = Command::new("unshare");
+            unshare.args(["-m", "true"]);
+            unshare
+        })
+    };
+    let is_root = nix::unistd::geteuid().is_root();
+    if !fuse_available() || !available("a mount namespace", is_root && unshare().code == 0) {
+        return;
+    }
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), "content").unwrap();
+    let (_share, key) = lab.share("alice", &folder);
+    let (helper, at, store) = (helper(&lab), lab.folder("mnt"), lab.path("bob"));
+    let (fstab, at) = (lab.path("fstab"), text(&at));
+    let line = format!("{key} {at} hdrive store={},_netdev,nofail 0 0\n", store.display());
+    fs::write(&fstab, line).unwrap();
+    let script = format!(
+        "set -e; mount -t tmpfs none /sbin; ln -s {helper} /sbin/mount.hdrive
+         mount -T {fstab} -a; mount -T {fstab} -a
+         n=0; until cat {at}/file; do n=$((n + 1)); test $n -lt 100; sleep 0.1; done
+         grep -c ' {at} ' /proc/self/mountinfo
+         umount {at}; ! grep -q ' {at} ' /proc/self/mountinfo",
+        helper = helper.display(),
+        fstab = fstab.display(),
+    );
+    let done = start(&lab, Path::new("/usr/bin/unshare"), &["-m", "sh", "-c", &script]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(done.text().ends_with("content1\n"), "{}: {}", done.text(), done.stderr);
+}
