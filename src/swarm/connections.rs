@@ -2,7 +2,8 @@
 //!
 //! A connection is *dialling* (HyperDHT is at work), then *waiting* (keys are agreed, the peer's first
 //! packet has to come), then *unproven* (its stream leads somewhere, the peer's header frame has to come),
-//! then *open*. At most one connection per remote key counts; one that we accepted does not count before
+//! then *open*. One that is open is *placed* once its peer has shown that it is where the stream leads to: until then
+//! its host may be anybody's. At most one connection per remote key counts; one that we accepted does not count before
 //! a message came on it, for a handshake costs a stranger one datagram, its source forged or its bytes copied.
 //!
 //! This file holds the state and feeds the received bytes to the right [`Opener`]; what follows from a
@@ -32,12 +33,23 @@ pub const FIRST_PACKET_WAIT: Duration = Duration::from_secs(10);
 /// swarm sends one at once, the reference's when it has been silent for 5 s.
 pub const CONFIRM_WAIT: Duration = Duration::from_secs(15);
 
+/// How long an open connection may last without its peer having shown that it is where the stream leads to. That takes
+/// a round trip, and some more where much gets lost.
+pub const PLACE_WAIT: Duration = Duration::from_secs(60);
+
+/// How long after its first message the peer of an accepted connection is asked. What belongs to that message is
+/// written by then, and the answer is there when there is more to say.
+pub const ASK_WAIT: Duration = Duration::from_millis(2);
+
 /// How long a frame that was begun may stand still while nothing else keeps its peer from going on.
 pub const FRAME_WAIT: Duration = Duration::from_secs(60);
 
-/// Accepted handshakes without a header frame so far; of more, one is forgotten. A flood of as many handshakes
-/// a second as are answered leaves an honest peer two seconds for its first packet.
+/// Accepted connections that have no place so far; of more, one is forgotten. A flood of as many handshakes
+/// a second as are answered leaves an honest peer two seconds to show where it is.
 pub const MAX_WAITING: usize = 224;
+
+/// Of so many waiting ones all are asked at once where they are.
+pub const CROWDED: usize = 32;
 
 /// What an accepted connection may send before it is open: some frames of a peer that speaks at once. It is
 /// read only where the peer is connected already, and until its first whole frame.
@@ -79,6 +91,10 @@ pub struct Connection {
     pub remote_stream: u32,
     pub big_datagrams: bool,
     pub addr: Option<SocketAddrV4>,
+    /// Its peer has shown that it is at this address.
+    pub proven: bool,
+    /// When the peer is asked, if it has not shown that.
+    pub ask_at: Instant,
     /// When it was made; when it became open.
     pub opened_at: Instant,
     pub last_write: Instant,
@@ -117,6 +133,8 @@ impl Connection {
             remote_stream: 0,
             big_datagrams: false,
             addr: None,
+            proven: false,
+            ask_at: now,
             opened_at: now,
             last_write: now,
             last_read: now,
@@ -142,6 +160,11 @@ impl Connection {
     /// Whether it is open and leads to whom it says: we dialled it, or a message of the peer came.
     pub fn is_peer(&self) -> bool {
         self.is_open() && (self.initiator || self.has_read)
+    }
+
+    /// Whether it has one of our places, dialled ones included: it is no stranger who may be anywhere.
+    pub fn is_placed(&self) -> bool {
+        self.initiator || self.is_open() && self.proven
     }
 
     pub fn is_at(&self, host: Ipv4Addr) -> bool {
@@ -203,15 +226,21 @@ impl Connection {
     }
 
     /// When the connection wants attention.
-    fn deadline(&self) -> Instant {
+    pub fn deadline(&self) -> Instant {
         match self.phase {
             Phase::Dialling { until, .. }
             | Phase::Waiting { until }
             | Phase::Unproven { until } => until,
-            Phase::Open if !self.is_peer() => {
-                (self.last_write + KEEP_ALIVE).min(self.opened_at + CONFIRM_WAIT)
+            Phase::Open => {
+                let mut at = self.last_write + KEEP_ALIVE;
+                if !self.is_peer() {
+                    at = at.min(self.opened_at + CONFIRM_WAIT);
+                }
+                if !self.proven {
+                    at = at.min(self.ask_at).min(self.opened_at + PLACE_WAIT);
+                }
+                at
             }
-            Phase::Open => self.last_write + KEEP_ALIVE,
         }
     }
 }
@@ -300,12 +329,12 @@ impl Connections {
 
     /// Connections that take a place, dialled ones included.
     pub fn counted(&self) -> usize {
-        self.streams.values().filter(|c| c.initiator || c.is_open()).count()
+        self.streams.values().filter(|c| c.is_placed()).count()
     }
 
-    /// Accepted connections that are open.
+    /// Accepted connections that have a place.
     pub fn accepted(&self) -> impl Iterator<Item = &Connection> {
-        self.streams.values().filter(|c| !c.initiator && c.is_open())
+        self.streams.values().filter(|c| !c.initiator && c.is_placed())
     }
 
     /// Other connections of `remote` than the one over `stream` that are open or dialled.
@@ -322,16 +351,21 @@ impl Connections {
         self.streams.values().find(leads).map(|c| c.id.stream())
     }
 
-    /// Accepted connections that are not open so far.
+    /// Accepted connections that have no place so far.
     pub fn waiting(&self) -> usize {
-        self.streams.values().filter(|c| !c.initiator && !c.is_open()).count()
+        self.streams.values().filter(|c| !c.is_placed()).count()
+    }
+
+    /// Open connections whose peers have not shown where they are.
+    pub fn nowhere(&self) -> Vec<u32> {
+        self.streams.values().filter(|c| c.is_open() && !c.proven).map(|c| c.id.stream()).collect()
     }
 
     /// The waiting connection that gives way to the next: of the key or host with most of them, so that nobody who
     /// shakes hands again and again displaces others. Of those one without a header frame if there is any, the
     /// oldest first. An address without a header frame behind it may be anybody's and is not counted.
     pub fn next_to_give_way(&self) -> Option<u32> {
-        let waiting = || self.streams.values().filter(|c| !c.initiator && !c.is_open());
+        let waiting = || self.streams.values().filter(|c| !c.is_placed());
         let host = |c: &Connection| c.addr.filter(|_| c.has_header()).map(|addr| *addr.ip());
         let (mut of_key, mut of_host) = (BTreeMap::new(), BTreeMap::new());
         for connection in waiting() {

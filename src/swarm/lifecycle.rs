@@ -7,13 +7,14 @@
 //!                  packet)    frame)    rule)
 //! ```
 //!
-//! Neither side waits for the other's header frame before it sends its own.
+//! Neither side waits for the other's header frame before it sends its own. An open connection is *placed* when its peer
+//! has answered from where it is ([`super::placing`]).
 //!
 //! Source: hyperswarm/index.js:_connect, _handleServerConnection; hyperdht/lib/{connect,server}.js
 
 use super::connections::{
-    CONFIRM_WAIT, Connection, FIRST_PACKET_WAIT, KEEP_ALIVE, MAX_BEFORE_OPEN, MAX_WAITING, Phase,
-    Session,
+    CONFIRM_WAIT, CROWDED, Connection, FIRST_PACKET_WAIT, KEEP_ALIVE, MAX_BEFORE_OPEN, MAX_WAITING,
+    PLACE_WAIT, Phase, Session,
 };
 use super::event::{Closed, SwarmEvent};
 use super::hyperdht::{Agreed, ConnectId, Dial};
@@ -67,11 +68,14 @@ impl Swarm {
         if refused || !replaces && !self.may_have_room(&remote, now) {
             return;
         }
-        if self.connections.waiting() >= MAX_WAITING
+        let waiting = self.connections.waiting();
+        if waiting >= MAX_WAITING
             && let Some(stream) = self.connections.next_to_give_way()
         {
-            self.connections.remove(stream);
-            self.udx.destroy(stream);
+            self.destroy(stream, Closed::Local, now);
+        }
+        if waiting >= CROWDED {
+            self.ask_all(now);
         }
         let Some(stream) = self.udx.open(Some(agreed.local_id)) else { return };
         let id = self.connections.name(stream);
@@ -152,7 +156,7 @@ impl Swarm {
             if !self.wins(stream, remote, now) {
                 return self.give_up(stream, "a duplicate".to_string(), now);
             }
-        } else if !initiator && !host.is_some_and(|host| self.make_room(&remote, host, now)) {
+        } else if !initiator && !host.is_some_and(|host| self.has_room(&remote, host, now)) {
             return self.give_up(stream, "too many connections".to_string(), now);
         }
         self.open(stream, now);
@@ -168,6 +172,7 @@ impl Swarm {
         connection.phase = Phase::Open;
         connection.addr = Some(addr);
         (connection.opened_at, connection.last_used, connection.last_write) = (now, now, now);
+        connection.ask_at = now + KEEP_ALIVE;
         if initiator && let Some(session) = &mut connection.session {
             // A message, so that the other side knows that this is no copy of a handshake.
             let _ = self.udx.write(stream, session.sealer.keep_alive(), now);
@@ -177,6 +182,9 @@ impl Swarm {
         self.connections.note_deadline(now + KEEP_ALIVE);
         if is_peer {
             self.claim(stream, now);
+        }
+        if !initiator && self.connections.waiting() >= CROWDED {
+            self.ask(stream, now);
         }
         let topics = self.peers.get(&remote).map(|peer| peer.topics.iter().copied().collect());
         tracing::debug!(peer = ?remote, to = %addr, initiator, "connected");
@@ -197,9 +205,7 @@ impl Swarm {
     fn claim(&mut self, stream: u32, now: Instant) {
         let Some(connection) = self.connections.by_stream(stream) else { return };
         let (remote, initiator) = (connection.remote, connection.initiator);
-        if let Some(addr) = connection.addr {
-            self.dht.connected(*addr.ip());
-        }
+        self.note_host(stream);
         self.connections.claim_key(stream);
         self.peers.connected(remote, initiator, now);
         for other in self.connections.beside(stream, &remote) {
@@ -266,6 +272,7 @@ impl Swarm {
                     Phase::Unproven { .. } | Phase::Open => {}
                 }
             }
+            UdxEvent::Proven { id } => self.proven(id, now),
             UdxEvent::RemoteEnded { id } => {
                 self.deliver_stream(id, now);
                 if self.is_unproven(id) {
@@ -347,10 +354,12 @@ impl Swarm {
         match connection.phase {
             Phase::Open
                 if connection.stands_still(now)
-                    || !connection.is_peer() && now >= connection.opened_at + CONFIRM_WAIT =>
+                    || !connection.is_peer() && now >= connection.opened_at + CONFIRM_WAIT
+                    || !connection.proven && now >= connection.opened_at + PLACE_WAIT =>
             {
                 self.destroy(stream, Closed::Stream(udx::CloseReason::TimedOut), now);
             }
+            Phase::Open if !connection.proven && now >= connection.ask_at => self.ask(stream, now),
             Phase::Open => self.keep_alive(stream, now),
             Phase::Dialling { connect, .. } => {
                 self.dht.cancel(connect);

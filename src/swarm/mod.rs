@@ -26,6 +26,7 @@ mod lifecycle;
 mod offered;
 mod peer_info;
 mod peers;
+mod placing;
 mod reachability;
 mod retry;
 mod room;
@@ -249,6 +250,7 @@ impl Swarm {
                 let _ = self.udx.write(conn.stream(), bytes, now);
                 let queued = self.udx.queued(conn.stream());
                 connection.told_queued = queued;
+                self.ask_behind(conn.stream(), now);
                 queued
             }
             Err(error) => {

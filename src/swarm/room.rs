@@ -2,7 +2,7 @@
 //! newcomer, and when one that is of no use ends.
 //!
 //! A key costs nothing, so places are not given by key. A host that answers costs something: each has a share of
-//! them. Where all places are taken, one of these gives way to the next who comes, in this order:
+//! them, which its peers take when they have shown that they are there. Where all places are taken, one of these gives way to the next who comes, in this order:
 //!
 //! 1. who has no use for its place, the oldest first;
 //! 2. who has asked for nothing and given nothing for minutes, the longest first;
@@ -32,6 +32,13 @@ const IDLE: Duration = Duration::from_secs(300);
 /// any key; the peer of a drive opens its channels at once.
 pub(super) const MAX_UNUSED: Duration = Duration::from_secs(120);
 
+/// Room for one more connection.
+enum Room {
+    Free,
+    InsteadOf(u32),
+    None,
+}
+
 impl Connection {
     /// Whether the peer has said something, and the owner has not found since that it has no use for it.
     fn is_useful(&self, now: Instant) -> bool {
@@ -52,24 +59,39 @@ impl Swarm {
         room && !self.stopping && !self.peers.is_refused(remote, now)
     }
 
-    /// Whether one more connection may be accepted, from `remote` at `host`. One that gives way to it ends where
-    /// there is no place left.
+    /// Whether `remote` would get a place if it is at `host`.
+    pub(super) fn has_room(&self, remote: &PublicKey, host: Ipv4Addr, now: Instant) -> bool {
+        !self.stopping
+            && !self.peers.is_refused(remote, now)
+            && !matches!(self.room(host, now), Room::None)
+    }
+
+    /// Makes room for one more accepted connection, from `remote` at `host`: one that gives way to it ends where
+    /// there is no place left. False if none does.
     pub(super) fn make_room(&mut self, remote: &PublicKey, host: Ipv4Addr, now: Instant) -> bool {
         if self.stopping || self.peers.is_refused(remote, now) {
             return false;
         }
         loop {
-            let of_host = self.connections.accepted().filter(|c| c.is_at(host)).count();
-            let stream = if of_host >= MAX_PER_HOST {
-                self.gives_way(Some(host), now)
-            } else if self.connections.counted() >= self.limits.max_connections {
-                self.gives_way(None, now).or_else(|| self.has_too_many(Some(host)))
-            } else {
-                return true;
-            };
-            let Some(stream) = stream else { return false };
-            self.destroy(stream, Closed::Local, now);
+            match self.room(host, now) {
+                Room::Free => return true,
+                Room::InsteadOf(stream) => self.destroy(stream, Closed::Local, now),
+                Room::None => return false,
+            }
         }
+    }
+
+    /// What room there is for one more of `host`.
+    fn room(&self, host: Ipv4Addr, now: Instant) -> Room {
+        let of_host = self.connections.accepted().filter(|c| c.is_at(host)).count();
+        let other = if of_host >= MAX_PER_HOST {
+            self.gives_way(Some(host), now)
+        } else if self.connections.counted() >= self.limits.max_connections {
+            self.gives_way(None, now).or_else(|| self.has_too_many(Some(host)))
+        } else {
+            return Room::Free;
+        };
+        other.map_or(Room::None, Room::InsteadOf)
     }
 
     /// Who gives way to any newcomer, of those at `host` if it is given.

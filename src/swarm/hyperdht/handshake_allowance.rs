@@ -3,7 +3,7 @@
 //! Reading one costs a curve multiplication, answering it several more and a place among the connections that
 //! wait. Who sends nonsense, or too much, uses up what is his own: each source has an allowance, and only a
 //! handshake that opens counts against the number of those that are answered. A source can be forged, so there are
-//! totals as well; but nobody can forge having been connected with us, and few know by which relays we are found
+//! totals as well; but nobody can forge having shown that he is at an address, and few know by which relays we are found
 //! *and* can send in their names. So those two have a total of their own each, which a flood from elsewhere does
 //! not touch. Of a total that runs low handshakes are dropped at random, before it is used up: else a flood in
 //! step with it would get all of it.
@@ -36,7 +36,7 @@ const MAX_KNOWN: usize = 1024;
 /// What is to be said for a handshake before it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sort {
-    /// Its host was connected before.
+    /// A peer was connected from its host before, and was there.
     Known,
     /// One of our relays tells of it.
     Relayed,
@@ -87,9 +87,14 @@ impl HandshakeAllowance {
         }
     }
 
-    /// A peer at `host` showed that it is there.
+    /// A peer showed that it is at `host`: no message does, its source may be forged.
     pub fn connected(&mut self, host: Ipv4Addr) {
         self.hosts.put(host, ());
+    }
+
+    #[cfg(test)]
+    pub fn is_known(&self, host: Ipv4Addr) -> bool {
+        self.hosts.contains(&host)
     }
 
     /// As what a handshake is to be read, if it is, that came from `source`, as one of our relays told or as it says

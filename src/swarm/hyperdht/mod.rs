@@ -173,9 +173,15 @@ impl HyperDht {
         self.blocked.add(key, until, now);
     }
 
-    /// A peer at `host` reached us: when it comes again a flood of strangers does not keep it out.
+    /// A peer showed that it is at `host`: when it comes again a flood of strangers does not keep it out.
     pub fn connected(&mut self, host: Ipv4Addr) {
         self.servers.values_mut().for_each(|server| server.connected(host));
+    }
+
+    /// Whether a handshake from `host` is one of a host that was there before.
+    #[cfg(test)]
+    pub fn is_known(&self, host: Ipv4Addr) -> bool {
+        self.servers.values().any(|server| server.is_known(host))
     }
 
     /// Announces a key and answers its handshakes. Does nothing if it is listened on already.

@@ -106,9 +106,14 @@ impl Server {
         answer
     }
 
-    /// A peer at `host` was connected: its next handshakes come from who it says.
+    /// A peer was at `host`: its next handshakes come from who it says.
     pub fn connected(&mut self, host: Ipv4Addr) {
         self.allowance.connected(host);
+    }
+
+    #[cfg(test)]
+    pub fn is_known(&self, host: Ipv4Addr) -> bool {
+        self.allowance.is_known(host)
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {

@@ -64,7 +64,9 @@ fn who_is_silent_makes_room_the_oldest_first() {
     let first = world.connected(1)[1].0;
     world.dial(0);
     world.run(SECOND / 10);
-    assert_eq!(world.connected(0).len(), 1);
+    assert_eq!((world.connected(0).len(), world.closed(1)), (1, vec![]));
+    // When it has shown where it is.
+    world.run(5 * SECOND);
     assert_eq!(world.closed(0), []);
     assert_eq!(world.closed(1), [(first, Closed::Local)]);
     assert_eq!(world.machines[1].swarm.connections.counted(), 6);
@@ -344,4 +346,95 @@ fn strangers_do_not_slow_down_the_search_for_the_first_peer_of_a_drive() {
     let limits = Limits::default();
     assert_eq!(dials_beside(false), limits.max_parallel_first);
     assert_eq!(dials_beside(true), limits.max_parallel);
+}
+
+/// As many strangers as `hosts`, each in the name of another of them. All of them are elsewhere, see nothing that is
+/// sent to these, and say `word`.
+fn blind(world: &mut Network, first: u32, hosts: &[SocketAddrV4]) -> Vec<Stranger> {
+    let own = elsewhere(5000);
+    let shake = |(n, from): (u32, &SocketAddrV4)| {
+        let mut peer = Stranger::shake(world, key(n), n, Some(own), false);
+        let header = peer.sealer.header().to_vec();
+        peer.write(header, world.now);
+        let word = peer.sealer.seal(FrameBuf::from(&b"hi"[..])).unwrap();
+        peer.write(word, world.now);
+        peer.speak(world, *from);
+        world.settle();
+        peer
+    };
+    (first..).zip(hosts).map(shake).collect()
+}
+
+#[test]
+fn who_is_not_where_he_says_takes_no_place_and_does_not_stay() {
+    let mut world = Network::two();
+    let max = world.machines[1].swarm.limits.max_connections as u32;
+    let hosts: Vec<SocketAddrV4> = (0..max).map(elsewhere).collect();
+    let mut held = blind(&mut world, 0, &hosts);
+    for (conn, _) in world.connected(1) {
+        world.on(1, |peer, now| peer.swarm.send(conn, FrameBuf::from(&[1; 400][..]), now));
+    }
+    let open = |w: &Network| w.machines[1].swarm.connections.iter().filter(|c| c.is_open()).count();
+    assert!(open(&world) <= MAX_WAITING && open(&world) > 200);
+    let newcomer = enter(&mut world, key(9000), 9000, elsewhere(9000), Some(b"hi"));
+    assert_eq!(world.machines[1].swarm.connections.counted(), 1);
+    // From his own address he asks, and says something, as often as he likes.
+    for second in 0..70u64 {
+        if second % 4 == 0 {
+            for (n, peer) in held.iter_mut().enumerate() {
+                let now = world.now;
+                let header = udx::packet::Header {
+                    flags: udx::packet::flag::HEARTBEAT,
+                    data_offset: 0,
+                    stream: 0x10_0000 + n as u32,
+                    window: 4 << 20,
+                    seq: 2,
+                    ack: 0,
+                };
+                let own = elsewhere(5000);
+                let bytes = header.encode();
+                world.machines[1].swarm.handle_datagrams(SocketId::MAIN, own, &bytes, 20, now);
+                let word = peer.sealer.seal(FrameBuf::from(&b"hi"[..])).unwrap();
+                peer.write(word, now);
+                peer.speak(&mut world, own);
+            }
+        }
+        world.run(SECOND);
+    }
+    let of_them = |c: &&Connection| (0..max).any(|n| c.remote == key(n));
+    assert_eq!(world.machines[1].swarm.connections.iter().filter(of_them).count(), 0);
+    drop(newcomer);
+}
+
+#[test]
+fn who_speaks_in_the_name_of_a_host_does_not_keep_it_out_and_does_not_make_it_known() {
+    let mut world = Network::two();
+    world.join(1, TOPIC, JoinOptions { server: true, client: false });
+    let ports: Vec<SocketAddrV4> = (0..MAX_PER_HOST as u32 + 10).map(port).collect();
+    let _held = blind(&mut world, 0, &ports);
+    assert!(!world.machines[1].swarm.dht.is_known(*port(0).ip()));
+    let itself = enter(&mut world, key(777), 777, port(900), Some(b"hi"));
+    let is_in = |c: &Connection| c.remote == key(777) && c.is_placed();
+    assert!(world.machines[1].swarm.connections.iter().any(is_in));
+    assert!(world.machines[1].swarm.dht.is_known(*port(0).ip()));
+    drop(itself);
+}
+
+#[test]
+fn a_peer_is_asked_behind_the_first_message_and_has_a_place_a_round_trip_later() {
+    let (mut world, a, b) = Network::pair();
+    let placed =
+        |w: &Network, i: usize| w.machines[i].swarm.connections.iter().filter(|c| c.proven).count();
+    world.run(5 * SECOND);
+    world.run(SECOND / 20);
+    assert_eq!((placed(&world, 0), placed(&world, 1)), (1, 1), "silent ones too");
+    let (mut world, ..) = (Network::two(), a, b);
+    world.dial(0);
+    world.run(SECOND / 50);
+    let b = world.connected(1)[0].0;
+    world.send_frame(1, b, b"what have you got?");
+    let heard = world.run_until(SECOND, |w| !w.frames(0).is_empty()).unwrap();
+    assert!(heard <= Duration::from_millis(6), "{heard:?}");
+    world.run(Duration::from_millis(16));
+    assert_eq!(placed(&world, 1), 1);
 }

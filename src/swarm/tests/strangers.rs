@@ -63,6 +63,21 @@ impl Stranger {
         any
     }
 
+    /// Is asked whether it is at `from`, and answers.
+    pub fn show(&mut self, world: &mut Network, from: SocketAddrV4) {
+        let stream = self.stream - 0x10_0000;
+        world.machines[1].swarm.ask(stream, world.now);
+        for _ in 0..30 {
+            self.listen(world, from);
+            self.speak(world, from);
+            let connection = world.machines[1].swarm.connections.by_stream(stream);
+            if connection.is_none_or(|c| c.proven) {
+                break;
+            }
+        }
+        world.settle();
+    }
+
     /// Takes what swarm 1 sends to anybody, and answers it; tells how many bytes went to `victim`.
     pub fn listen(&mut self, world: &mut Network, victim: SocketAddrV4) -> usize {
         let (now, mut buf, mut bytes) = (world.now, Vec::new(), 0);
@@ -77,7 +92,7 @@ impl Stranger {
     }
 }
 
-/// A stranger who has come in, and has said `word`.
+/// A stranger who has come in, and has said `word`, and is where it says.
 pub(super) fn enter(
     world: &mut Network,
     key: PublicKey,
@@ -93,7 +108,7 @@ pub(super) fn enter(
         peer.write(frame, world.now);
     }
     peer.speak(world, from);
-    world.settle();
+    peer.show(world, from);
     peer
 }
 

@@ -26,14 +26,16 @@ pub(super) struct Allowance {
     first: u64,
     sent: u64,
     received: u64,
-    /// How the peer is asked whether it is there, once it is known to be our peer.
-    pub(super) challenge: Option<Challenge>,
+    /// It is to be asked at the next opportunity, though more might be sent before.
+    pub(super) due: bool,
+    /// What the peer was asked, and the number of its first packet.
+    pub(super) asked: Option<(Challenge, u64)>,
 }
 
 impl Allowance {
     /// `first` bytes may be sent before anything comes.
     pub(super) fn new(first: u64) -> Self {
-        Self { first, sent: 0, received: 0, challenge: None }
+        Self { first, sent: 0, received: 0, due: false, asked: None }
     }
 
     /// Bytes that may be sent now.
@@ -41,9 +43,9 @@ impl Allowance {
         self.first.saturating_add(FACTOR.saturating_mul(self.received)).saturating_sub(self.sent)
     }
 
-    /// Bytes of it for packets of data.
-    pub(super) fn left_for_data(&self) -> u64 {
-        self.left().saturating_sub(if self.challenge.is_some() { KEPT } else { 0 })
+    /// Bytes of it for packets of data to a peer that is `known` or not.
+    pub(super) fn left_for_data(&self, known: bool) -> u64 {
+        self.left().saturating_sub(if known { KEPT } else { 0 })
     }
 
     pub(super) fn on_sent(&mut self, bytes: usize) {
@@ -55,17 +57,21 @@ impl Allowance {
         self.received += bytes as u64;
     }
 
+    /// That of a peer who turned out to be elsewhere: nothing goes there before something comes.
+    pub(super) fn elsewhere(self) -> Self {
+        Self { due: self.due, ..Self::new(0) }
+    }
+
     /// Whether anything came from there.
     pub(super) fn is_answered(&self) -> bool {
         self.received > 0
     }
 }
 
-/// What the peer is asked: which of the packets are sent, and the number of the first once they are.
+/// What the peer is asked: which of the packets are sent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Challenge {
     sent: u32,
-    pub(super) first: Option<u64>,
 }
 
 impl Challenge {
@@ -73,7 +79,7 @@ impl Challenge {
         loop {
             let sent = index::sample(rng, NUMBERS, SENT).into_iter().fold(0, |all, i| all | 1 << i);
             if is_reported(sent) {
-                return Self { sent, first: None };
+                return Self { sent };
             }
         }
     }

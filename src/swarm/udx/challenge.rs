@@ -13,7 +13,7 @@
 //! It costs one round trip, once, and only where more is to be sent than [`super::allowance`] lets pass unproven. What
 //! remains: who reads what goes to the address can answer for it; and of 1.8 million guesses, one is right.
 
-use super::allowance::{Challenge, KEPT, NUMBERS, SENT};
+use super::allowance::{Allowance, Challenge, KEPT, NUMBERS, SENT};
 use super::packet::HEADER;
 use super::stream::Stream;
 use super::timer::Timer;
@@ -22,18 +22,34 @@ use rand::Rng;
 /// Bytes that it sends.
 const COST: u64 = (SENT * (HEADER + 1)) as u64;
 
-/// To be left besides, for packets of it that get lost. It is asked while there is so much, for what is sent before does
-/// not come back where acknowledgements get lost.
-const SPARE: u64 = 350;
+/// To be left besides, for packets of it that get lost. A first message goes before the question, which would delay it
+/// by a round trip; what is needed after that is earned by acknowledgements.
+const SPARE: u64 = 100;
 
 impl Stream {
     /// The peer has the keys. From now on it may be asked whether it is there.
     pub(super) fn peer_known(&mut self, rng: &mut impl Rng) {
-        if let Some(allowance) = &mut self.unproven
-            && allowance.challenge.is_none()
-        {
-            allowance.challenge = Some(Challenge::new(rng));
+        self.known = true;
+        self.prepare_question(rng);
+    }
+
+    /// Each question is another one.
+    pub(super) fn prepare_question(&mut self, rng: &mut impl Rng) {
+        if self.known && self.question.is_none() {
+            self.question = Some(Challenge::new(rng));
         }
+    }
+
+    /// The peer is to be asked with the next bytes that are written.
+    pub(super) fn ask_soon(&mut self) {
+        if let Some(allowance) = &mut self.unproven {
+            allowance.due = true;
+        }
+    }
+
+    /// Whether nobody has shown that the peer is where the stream leads to, and nobody was asked so far.
+    pub(super) fn is_to_be_asked(&self) -> bool {
+        self.unproven.is_some() && !self.waits_for_answer()
     }
 
     /// Whether the peer was asked and has not answered.
@@ -42,8 +58,13 @@ impl Stream {
     }
 
     fn asked(&self) -> Option<(Challenge, u64)> {
-        let challenge = self.unproven?.challenge?;
-        Some((challenge, challenge.first?))
+        self.unproven?.asked
+    }
+
+    /// Whether it is time to ask and too little may be sent for it. What comes next is to be asked with.
+    pub(super) fn waits_to_ask(&self) -> bool {
+        let waits = |a: Allowance| a.due && a.asked.is_none() && a.left() < COST + KEPT;
+        self.known && self.send.unsent() >= NUMBERS && self.unproven.is_some_and(waits)
     }
 
     /// Asks the peer, if that must be done before `size` bytes may follow. Its packets then wait to be sent.
@@ -51,15 +72,14 @@ impl Stream {
         let first = self.sent.next();
         let Some(allowance) = &mut self.unproven else { return false };
         let left = allowance.left();
-        let Some(challenge) = allowance.challenge.as_mut().filter(|_| {
-            left >= COST + KEPT
-                && left < size as u64 + COST + SPARE
-                && self.send.unsent() >= NUMBERS
-        }) else {
+        let is_time = left >= COST + KEPT
+            && (allowance.due || left < size as u64 + COST + SPARE)
+            && self.send.unsent() >= NUMBERS;
+        if !is_time || allowance.asked.is_some() {
             return false;
-        };
-        challenge.first = Some(first);
-        let challenge = *challenge;
+        }
+        let Some(challenge) = self.question.take() else { return false };
+        allowance.asked = Some((challenge, first));
         if self.sent.is_empty() {
             self.bbr.on_restart(now, self.rate.is_app_limited());
         }
@@ -70,6 +90,12 @@ impl Stream {
         true
     }
 
+    /// The peer is elsewhere. What was asked tells nothing any more.
+    pub(super) fn forget_question(&mut self) {
+        let Some((challenge, first)) = self.asked() else { return };
+        challenge.numbers(first).for_each(|(seq, _)| self.sent.release(seq));
+    }
+
     /// Looks whether the peer has reported all that was sent to it: then it is where the stream leads to.
     pub(super) fn look_for_answer(&mut self) {
         let Some((challenge, first)) = self.asked() else { return };
@@ -77,6 +103,7 @@ impl Stream {
         if challenge.numbers(first).all(|(seq, shown)| !shown || sent.is_delivered(seq)) {
             tracing::trace!(stream = self.id, "the peer is there");
             self.unproven = None;
+            self.newly_proven = true;
             self.timers.clear(Timer::Unproven);
             challenge.numbers(first).for_each(|(seq, _)| self.sent.release(seq));
         }

@@ -197,6 +197,23 @@ impl Udx {
         }
     }
 
+    /// The known peer is to be asked with the next bytes that are written, rather than when more is to go there than may
+    /// go to anybody. [`Self::QUESTION`] bytes are enough.
+    pub fn ask(&mut self, id: u32) {
+        if let Some((slot, stream)) = self.streams.get_mut(id) {
+            stream.ask_soon();
+            self.touch(slot);
+        }
+    }
+
+    /// Bytes of a stream that a question takes.
+    pub const QUESTION: usize = allowance::NUMBERS;
+
+    /// Whether [`Self::ask`] would change anything.
+    pub fn is_to_be_asked(&self, id: u32) -> bool {
+        self.streams.get(id).is_some_and(Stream::is_to_be_asked)
+    }
+
     /// Where a connected stream leads to. An unproven one follows the first packet of its peer.
     pub fn remote(&self, id: u32) -> Option<SocketAddrV4> {
         Some(self.streams.get(id)?.remote?.to)
@@ -228,8 +245,8 @@ impl Udx {
         stream.deliver_early(now, &mut self.out, sink);
         // A data offset behind the end of the datagram: ours, but nothing to be done with it.
         if let Some(packet) = Packet::parse(datagram) {
-            stream.note_source(socket, from, datagram.len());
-            stream.handle(&packet, now, &mut self.out, sink);
+            let believed = stream.note_source(socket, from, datagram.len());
+            stream.handle(&packet, believed, now, &mut self.out, sink);
             self.count_held(slot);
             self.touch(slot);
         }
@@ -434,6 +451,7 @@ impl Udx {
             let share = self.shares.of(slot, stream, streams);
             stream.recv.set_share(share);
             stream.settle(self.clock.now, &mut self.out);
+            stream.prepare_question(&mut self.rng);
             if stream.closed.is_some() {
                 self.bury(slot);
                 continue;

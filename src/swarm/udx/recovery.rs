@@ -263,6 +263,8 @@ impl Stream {
             return;
         }
         front.timeouts += 1;
+        // Whoever is dead is so however much may be sent to him.
+        self.unanswered += u8::from(self.unproven.is_some());
         if front.timeouts >= BLACK_HOLE_TIMEOUTS && front.size() > mtu::BASE as u64 {
             // The question is smaller than what was measured, and a little faster. Whatever the peer says then is
             // taken for an answer.

@@ -9,7 +9,7 @@ use std::net::SocketAddrV4;
 
 use bytes::Bytes;
 
-use super::allowance::Allowance;
+use super::allowance::{Allowance, Challenge};
 use super::congestion::{Bbr, RateSampler, bbr::Phase};
 use super::mtu::{self, Mtu};
 use super::pacer::Pacer;
@@ -30,6 +30,9 @@ const MAX_EARLY_BYTES: usize = 256 << 10;
 const MAX_EARLY_PLACES: usize = 8;
 /// Unordered messages waiting to be sent; more push out the oldest, as a network would.
 const MAX_MESSAGES: usize = 64;
+
+/// Questions without an answer after which a peer that speaks from elsewhere is looked for there.
+const MOVED_AFTER: u8 = 2;
 
 /// Where the packets of a stream go.
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +88,12 @@ pub(super) struct Stream {
     pub(super) remote: Option<Remote>,
     /// Until the path is proven: what may be sent.
     pub(super) unproven: Option<Allowance>,
+    /// The peer has the keys.
+    pub(super) known: bool,
+    /// What it is asked next.
+    pub(super) question: Option<Challenge>,
+    /// It was proven since the owner was last told.
+    pub(super) newly_proven: bool,
     early: Early,
     pub(super) recv: Receiver,
     pub(super) send: SendBuffer,
@@ -107,7 +116,7 @@ pub(super) struct Stream {
     window_from: (u64, u64),
     /// The window in the last packet we sent.
     pub(super) advertised: u32,
-    /// Times that a closed window was asked about since the peer's last packet.
+    /// Times that the peer was asked, for room or for leave to send more, since its last packet.
     pub(super) unanswered: u8,
     /// The oldest packet was lost again and again, and the peer was asked for a sign of life: that tells whether it is
     /// gone or gets no packets of this size. None can come before this.
@@ -138,6 +147,9 @@ impl Stream {
             id,
             remote: None,
             unproven: None,
+            known: false,
+            question: None,
+            newly_proven: false,
             early: Early::default(),
             recv: Receiver::new(0),
             send: SendBuffer::default(),
@@ -247,28 +259,40 @@ impl Stream {
         }
         for (socket, from, datagram) in std::mem::take(&mut self.early).datagrams {
             if let Some(packet) = Packet::parse(&datagram) {
-                self.note_source(socket, from, datagram.len());
-                self.handle(&packet, now, out, sink);
+                let believed = self.note_source(socket, from, datagram.len());
+                self.handle(&packet, believed, now, out, sink);
             }
         }
     }
 
-    /// A packet of `len` bytes came from `from`. While the path is unproven it counts for what may be sent; and where
-    /// nothing has come from the address that we were told, the peer is where its first packet comes from, as it is for
-    /// a stream that was told none.
-    pub(super) fn note_source(&mut self, socket: SocketId, from: SocketAddrV4, len: usize) {
+    /// A packet of `len` bytes came from `from`: whether it tells anything of the place that the stream leads to. Of a
+    /// path that is proven every packet does, for an honest peer may have two addresses, or come to have another. While
+    /// it is unproven only one from there does, and counts for what may be sent.
+    ///
+    /// Where nothing has come from the address that we were told, the peer is where its first packet comes from, as it is
+    /// for a stream that was told none. It is elsewhere as well if it speaks from there and has not answered here for a
+    /// while. All begins anew then, so whoever names one victim after the other gains nothing.
+    pub(super) fn note_source(&mut self, socket: SocketId, from: SocketAddrV4, len: usize) -> bool {
         let (Some(allowance), Some(remote)) = (&mut self.unproven, &mut self.remote) else {
-            return;
+            return true;
         };
-        if (remote.socket, remote.to) != (socket, from) {
-            if allowance.is_answered() {
-                return;
+        if remote.to != from {
+            if !allowance.is_answered() {
+                (remote.socket, remote.to) = (socket, from);
+            } else if self.unanswered >= MOVED_AFTER && self.known {
+                (remote.socket, remote.to) = (socket, from);
+                self.forget_question();
+                self.unproven = self.unproven.map(Allowance::elsewhere);
+            } else {
+                return false;
             }
-            (remote.socket, remote.to) = (socket, from);
         }
-        allowance.on_received(len);
+        if let Some(allowance) = &mut self.unproven {
+            allowance.on_received(len);
+        }
         // If that is still too little the next question may follow at once.
         self.timers.clear(Timer::Unproven);
+        true
     }
 
     /// Whether a datagram of `len` bytes may go out.
@@ -278,7 +302,7 @@ impl Stream {
 
     /// Whether a packet of data of `len` bytes may go out.
     pub(super) fn may_send_data(&self, len: usize) -> bool {
-        self.unproven.is_none_or(|allowance| len as u64 <= allowance.left_for_data())
+        self.unproven.is_none_or(|allowance| len as u64 <= allowance.left_for_data(self.known))
     }
 
     /// Whether what was lost may not be sent again yet.
@@ -287,10 +311,12 @@ impl Stream {
         lost.is_some_and(|packet| !self.may_send_data(packet.size() as usize))
     }
 
-    /// Takes a packet of the peer.
+    /// Takes a packet of the peer. If it is not `believed` ([`Self::note_source`]) it brings data, and no news of what
+    /// was sent to another address.
     pub(super) fn handle(
         &mut self,
         packet: &Packet,
+        believed: bool,
         now: u64,
         out: &mut Outbox,
         sink: &mut dyn Sink,
@@ -299,7 +325,9 @@ impl Stream {
         if self.closed.is_some() {
             return;
         }
-        self.unanswered = 0;
+        if believed {
+            self.unanswered = 0;
+        }
         if header.has(flag::HEARTBEAT) {
             self.pending.ack = true;
             return;
@@ -332,7 +360,9 @@ impl Stream {
         if header.has(flag::MESSAGE) {
             out.message(self.id, packet.payload);
         }
-        self.handle_ack(packet, seq, now);
+        if believed {
+            self.handle_ack(packet, seq, now);
+        }
     }
 
     fn handle_ack(&mut self, packet: &Packet, seq: u64, now: u64) {
@@ -415,6 +445,9 @@ impl Stream {
 
     fn report(&mut self, out: &mut Outbox) {
         self.report_writable(out);
+        if std::mem::take(&mut self.newly_proven) {
+            out.events.push_back(UdxEvent::Proven { id: self.id });
+        }
         if self.recv.ended() && !self.ending.reported {
             self.ending.reported = true;
             out.events.push_back(UdxEvent::RemoteEnded { id: self.id });

@@ -225,6 +225,10 @@ impl Stream {
             let seq = if forced { self.sent.last_in_flight()? } else { return None };
             return Some(Next::Again { seq, len: self.sent.get(seq)?.len as usize });
         }
+        if self.waits_to_ask() {
+            self.ask_for_allowance(now);
+            return None;
+        }
         let unsent = self.send.unsent();
         if unsent > 0 || self.end_waits() {
             let full = self.mtu.payload();
@@ -262,8 +266,7 @@ impl Stream {
 
     /// Data waits that may not go to an unproven address: start asking the known peer for anything that allows more.
     fn ask_for_allowance(&mut self, now: u64) {
-        let known = self.unproven.is_some_and(|allowance| allowance.challenge.is_some());
-        if known && self.timers.get(Timer::Unproven).is_none() {
+        if self.known && self.timers.get(Timer::Unproven).is_none() {
             self.pending.heartbeat = true;
             self.timers.set(Timer::Unproven, now + self.rtt.rto());
         }

@@ -83,6 +83,8 @@ pub enum UdxEvent {
     Unconnected { id: u32, socket: SocketId, from: SocketAddrV4 },
     /// The write queue has run below the low-water mark.
     Writable { id: u32 },
+    /// The peer has shown that it is where the stream leads to.
+    Proven { id: u32 },
     /// The peer has ended its half; everything it sent was delivered.
     RemoteEnded { id: u32 },
     /// An unordered message.

@@ -165,3 +165,61 @@ fn a_path_on_which_the_peer_has_spoken_is_not_moved_by_others() {
         assert_eq!(udx.remote(A), Some(first));
     }
 }
+
+/// An acknowledgement of everything below `ack`, or a heartbeat.
+fn says(stream: u32, flags: u8, ack: u32) -> Vec<u8> {
+    Header { flags, data_offset: 0, stream, window: 4 << 20, seq: 1, ack }.encode().to_vec()
+}
+
+#[test]
+fn what_comes_from_elsewhere_tells_nothing_of_an_unproven_address() {
+    let (mut now, mut sink, mut buf) = (epoch(), Hoard { bytes: 0, cost: 0 }, Vec::new());
+    let mut udx = Udx::new(StdRng::seed_from_u64(1), UdxConfig::default());
+    udx.open(Some(A)).unwrap();
+    let options = ConnectOptions { unproven: Some(79), ..ConnectOptions::default() };
+    udx.connect(A, SocketId::MAIN, A, address(2), options, now);
+    udx.handle_datagram(SocketId::MAIN, address(2), &data(A, 0, 10), now, &mut sink);
+    udx.peer_known(A);
+    udx.write(A, payload(0, 5000), now).unwrap();
+    let (start, mut turns, mut moved) = (now, 0, None);
+    while udx.streams.has(A) && now < start + Duration::from_secs(120) {
+        while udx.poll_transmit(now, &mut buf, 1).is_some() {}
+        now = udx.poll_timeout().unwrap();
+        udx.handle_timeout(now);
+        // It acknowledges what went to another, and asks.
+        for (flags, ack) in [(0, 1), (flag::HEARTBEAT, 1)] {
+            let packet = says(A, flags, ack);
+            udx.handle_datagram(SocketId::MAIN, address(3), &packet, now, &mut sink);
+        }
+        udx.end_of_batch(now);
+        turns += 1;
+        if udx.remote(A) == Some(address(3)) {
+            moved = Some(turns);
+            break;
+        }
+        assert_eq!(udx.streams.get(A).unwrap().sent.una(), packet::FIRST_SEQ);
+    }
+    // Who speaks from elsewhere is looked for there in the end, and nothing goes there unasked.
+    assert!(moved.is_some_and(|turns| turns >= 2), "{moved:?}");
+    let allowance = udx.streams.get(A).unwrap().unproven.unwrap();
+    assert!(allowance.left() <= 3 * 40 && allowance.asked.is_none(), "{allowance:?}");
+}
+
+#[test]
+fn acknowledgements_of_a_proven_peer_may_come_from_another_of_its_addresses() {
+    let (mut now, mut sink, mut buf) = (epoch(), Hoard { bytes: 0, cost: 0 }, Vec::new());
+    let mut udx = Udx::new(StdRng::seed_from_u64(1), UdxConfig::default());
+    open(&mut udx, A, now);
+    udx.write(A, payload(0, 100_000), now).unwrap();
+    let mut next = 0;
+    for _ in 0..200 {
+        while udx.poll_transmit(now, &mut buf, 1).is_some() {
+            next = next.max(Packet::parse(&buf).unwrap().header.seq + 1);
+        }
+        now += Duration::from_millis(10);
+        udx.handle_datagram(SocketId::MAIN, address(3), &says(A, 0, next), now, &mut sink);
+        udx.handle_timeout(now);
+    }
+    assert_eq!(udx.remote(A), Some(address(2)));
+    assert!(udx.queued(A) == 0 && udx.streams.get(A).unwrap().sent.is_empty());
+}
