@@ -6,9 +6,10 @@
 
 use super::errno::MountError;
 use crate::lock::lock;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -54,7 +55,9 @@ impl Claim {
     /// Claims it before other processes too. What lies at the point may be another now than when it was looked at.
     pub fn lock(&mut self) {
         // Where it may not be read, or its file system has no locks, the point is checked and no more.
-        let Ok(mut directory) = File::open(&self.point) else { return };
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(OFlag::O_DIRECTORY.bits());
+        let Ok(mut directory) = options.open(&self.point) else { return };
         let give_up = Instant::now() + WAIT_FOR_LOCK;
         loop {
             match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {

@@ -5,7 +5,7 @@
 //! another [`GRACE`], and while somebody is writing it: editors save by renaming, or empty a file before they fill it. That
 //! goes for everything that it said within that time, whatever it says now.
 
-use super::place::locate;
+use super::place::{locate, near};
 use crate::path::DrivePath;
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
@@ -196,6 +196,8 @@ impl IgnoreFiles {
 
 /// The text of a file of patterns; none if there is none.
 fn read(file: &Path) -> Result<Option<String>, String> {
+    let near = near(file);
+    let file = near.path();
     // A pipe of this name has nobody who writes into it.
     let opened = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(file);
     let mut opened = match opened {

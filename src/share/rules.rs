@@ -9,7 +9,7 @@ use super::errors::is_gone;
 use super::meta::Meta;
 use super::mounts::Mounts;
 use super::patterns::{IGNORE_FILE, IgnoreFiles, Patterns, Said, without_alternates};
-use super::place::locate;
+use super::place::{locate, near};
 use super::stores::{FileId, looks_like_store};
 use crate::path::DrivePath;
 use ignore::Match;
@@ -149,7 +149,7 @@ impl Judge<'_> {
             if let Some(hidden) = self.hidden(&full) {
                 return Ok(hidden);
             }
-            let meta = match Meta::at(CWD, &full) {
+            let meta = match Meta::at(CWD, near(&full).path()) {
                 Err(error) if is_gone(&error) => continue,
                 meta => meta?,
             };
@@ -183,7 +183,7 @@ impl Judge<'_> {
         }
         if meta.is_dir() {
             let own = self.rules.store.is_some_and(|store| store == meta.file);
-            if own || looks_like_store(full)? {
+            if own || looks_like_store(near(full).path())? {
                 return Ok(Verdict::Refused(STORE));
             }
         }

@@ -296,6 +296,26 @@ fn files_of_a_folder_that_cannot_be_made_are_counted() {
 }
 
 #[test]
+fn a_destination_that_is_too_long_is_told_and_not_to_be_tried_again() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    let deep = vec!["d".repeat(250); 8].join("/");
+    fs::create_dir_all(folder.join(&deep)).unwrap();
+    fs::write(folder.join(&deep).join("file"), "deep").unwrap();
+    fs::write(folder.join("top"), "top").unwrap();
+    let (_share, key) = lab.share("alice", &folder);
+    let far = lab.path("far").join(vec!["f".repeat(250); 10].join("/"));
+    let done = lab.run("bob", &["get", &key, text(&far)]);
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    assert!(done.stderr.contains("choose a shorter destination"), "{}", done.stderr);
+    assert!(!done.stderr.contains("run it again"), "{}", done.stderr);
+    assert_eq!(read(far.join("top")), "top");
+    let file = format!("{key}/{deep}/file");
+    let done = lab.run("bob", &["get", &file, text(&far.join("f".repeat(256)))]);
+    assert!(done.stderr.contains("choose a shorter destination"), "{}", done.stderr);
+}
+
+#[test]
 fn a_file_goes_to_standard_output_where_that_is_meant() {
     let lab = Lab::new();
     let folder = lab.folder("shared");

@@ -90,6 +90,7 @@ pub fn differs(to: &Path, why: &str) -> Failure {
 /// What helps where something else is in the place, with and without the wish to replace it.
 const REPLACE: &str = ": pass --force to replace it";
 const AWAY: &str = ": move it away first";
+const SHORTER: &str = ": choose a shorter destination";
 
 /// What may help against a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +105,7 @@ impl Help {
     pub fn against(failure: &Failure) -> Self {
         match &failure.text {
             text if text.ends_with(REPLACE) => Self::Force,
-            text if text.ends_with(AWAY) => Self::Told,
+            text if text.ends_with(AWAY) || text.ends_with(SHORTER) => Self::Told,
             _ => Self::Again,
         }
     }
@@ -112,7 +113,8 @@ impl Help {
 
 /// An error of a local file.
 pub fn failed(to: &Path, error: io::Error) -> Failure {
-    Failure::new(Exit::Failed, format_args!("{}: {error}", to.display()))
+    let help = if Errno::from_io_error(&error) == Some(Errno::NAMETOOLONG) { SHORTER } else { "" };
+    Failure::new(Exit::Failed, format_args!("{}: {error}{help}", to.display()))
 }
 
 /// Whether the file system of `to` has no room for more files.

@@ -112,3 +112,43 @@ fn a_mount_that_lies_under_a_later_one_hides_nothing() {
         assert!(scan.crossed.is_empty() && scan.unknown.is_empty(), "{scan:?}");
     }
 }
+
+/// With the path of its folder before it, a path of a drive may be longer than the kernel takes in one call.
+#[test]
+fn what_lies_deeper_than_a_path_reaches_is_found_with_its_patterns() {
+    use super::super::patterns::IGNORE_FILE;
+    use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("f".repeat(200));
+    fs::create_dir(&folder).unwrap();
+    let opened =
+        |at: BorrowedFd<'_>, name: &str, flags| openat(at, name, flags, Mode::RWXU).unwrap();
+    let listed = OFlags::RDONLY | OFlags::DIRECTORY;
+    let mut deepest = openat(CWD, &folder, listed, Mode::empty()).unwrap();
+    let name = "d".repeat(250);
+    for _ in 0..16 {
+        mkdirat(&deepest, &name, Mode::RWXU).unwrap();
+        deepest = opened(deepest.as_fd(), &name, listed);
+    }
+    for (name, content) in [("file", "deep"), ("secret", "mine"), (IGNORE_FILE, "secret\n")] {
+        let file = opened(deepest.as_fd(), name, OFlags::CREATE | OFlags::WRONLY);
+        io::Write::write_all(&mut fs::File::from(file), content.as_bytes()).unwrap();
+    }
+    let rules = Rules::of_share(&folder, &[], false, None).unwrap();
+    let base = format!("/{}", vec![name; 16].join("/"));
+    for start in [DrivePath::root(), DrivePath::from_user(&base).unwrap()] {
+        let scan = scan_by(&rules, &start);
+        let found: Vec<&str> =
+            paths(&scan).iter().map(|path| path.rsplit('/').next().unwrap()).collect();
+        assert_eq!(found, [IGNORE_FILE, "file"]);
+        assert!(scan.warnings.is_empty() && scan.closed.is_empty(), "{:?}", scan.warnings);
+        let held = rules.hold().unwrap();
+        let content = io::read_to_string(held.open(&scan.found[1].path).unwrap()).unwrap();
+        assert_eq!(content, "deep");
+    }
+    let full = locate(&folder, &DrivePath::from_user(&format!("{base}/file")).unwrap());
+    assert!(full.as_os_str().len() > 4096 && fs::metadata(&full).is_err());
+    // tempfile removes by whole paths.
+    let removed = std::process::Command::new("rm").arg("-r").arg(&folder).status().unwrap();
+    assert!(removed.success());
+}
