@@ -459,8 +459,11 @@ impl Shared {
         let warnings: Vec<_> = report.warnings.iter().filter(|what| is_new(what)).collect();
         let new: Vec<_> = report.skipped.iter().filter(|what| is_new(what)).collect();
         drop(told);
-        for (path, why) in warnings {
+        for (path, why) in warnings.iter().take(MAX_TOLD) {
             self.cx.out.warn(format_args!("{}: {why}", path.display()));
+        }
+        if let Some(more) = warnings.len().checked_sub(MAX_TOLD).filter(|n| *n > 0) {
+            self.cx.out.warn(format_args!("not followed either: {more} more"));
         }
         for (path, why) in new.iter().take(MAX_TOLD) {
             self.cx.out.note(format_args!("left out: {}: {why}", path.display()));

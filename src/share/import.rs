@@ -336,6 +336,10 @@ impl Import<'_> {
         let skip = |report: &mut Report, why: String| {
             report.skipped.push((locate(self.rules.folder(), &local.path), why));
         };
+        // What the drive has of it stays.
+        let keep = |report: &mut Report, why: String| {
+            self.tell_unfollowed(report, locate(self.rules.folder(), &local.path), why);
+        };
         let (entry, seen) = match &local.kind {
             LocalKind::Symlink { target } => {
                 let mut entry = Entry::symlink(target.clone());
@@ -349,7 +353,7 @@ impl Import<'_> {
                     return Some(Outcome::Remove);
                 }
                 Stored::Unsteady => {
-                    skip(report, UNSTEADY.into());
+                    keep(report, UNSTEADY.into());
                     return None;
                 }
                 Stored::Fresh => {
@@ -362,7 +366,7 @@ impl Import<'_> {
                     if is_of_the_moment(&error) {
                         report.again.insert(local.path.clone());
                     }
-                    skip(report, error.to_string());
+                    keep(report, error.to_string());
                     return None;
                 }
                 Stored::Moved => {

@@ -57,6 +57,11 @@ fn a_folder_that_cannot_be_read_is_told() {
     let key = share.line("key: ");
     share.line("shared: ");
     assert_eq!(lab.run("bob", &["ls", "-r", &key]).text(), "file\n");
+    // What is public already stays so, and nobody is told otherwise.
+    fs::set_permissions(open.join("file"), fs::Permissions::from_mode(0o000)).unwrap();
+    let told = share.told(text(&open.join("file")));
+    assert!(told.starts_with("warning: ") && told.contains("stays as it was"), "{told}");
+    assert_eq!(lab.run("bob", &["cat", &format!("{key}/file")]).text(), "content");
     share.signal(nix::sys::signal::Signal::SIGINT);
     share.wait(PATIENCE);
     let said = share.errors();

@@ -2,17 +2,22 @@
 
 use super::super::content::now_ns;
 use super::super::ledger::Seen;
+use super::super::place::{drive_path, locate};
 use super::super::scan::{Local, LocalKind, Scan, scan_in};
 use super::{Import, Report, Trust};
 use crate::hyper::core::storage::StorageError;
 use crate::hyper::drive::{Content, Dir, DriveIndex, Found, Leaf, Node};
 use crate::path::DrivePath;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// A file that nothing is remembered of, with a time this recent, is read even if its time and size are those that the
 /// drive has: two writes can fall into one millisecond.
 const RECENT: Duration = Duration::from_secs(2);
+
+/// What is told of a name that is public and cannot be followed.
+const STAYS: &str = "what the drive has of it stays as it was";
 
 /// One change to make.
 pub(super) enum Change {
@@ -78,7 +83,14 @@ impl Import<'_> {
             self.compare(&path, &told, &scan, &mut changes, &mut gone, report)?;
             report.files += scan.found.len() as u64;
             report.bytes += scan.found.iter().map(Local::size).sum::<u64>();
-            report.skipped.extend(scan.skipped);
+            let unknown: HashSet<PathBuf> =
+                scan.unknown.iter().map(|path| locate(self.rules.folder(), path)).collect();
+            for (full, why) in scan.skipped {
+                match unknown.contains(&full) {
+                    true => self.tell_unfollowed(report, full, why),
+                    false => report.skipped.push((full, why)),
+                }
+            }
             report.again.extend(scan.again);
             report.blind = report.blind.take().or(scan.blind);
         }
@@ -100,6 +112,15 @@ impl Import<'_> {
         // First what goes: its name may be needed.
         changes.splice(0..0, gone.into_iter().map(Change::Remove));
         Ok(changes)
+    }
+
+    /// Tells of something that cannot be taken in now: it is left out, unless the drive has some of it, which stays.
+    pub(super) fn tell_unfollowed(&self, report: &mut Report, full: PathBuf, why: String) {
+        let name = drive_path(self.rules.folder(), &full);
+        match name.filter(|name| !name.is_root() && self.index.lookup(name).is_some()) {
+            Some(_) => report.warnings.push((full, format!("{why}: {STAYS}"))),
+            None => report.skipped.push((full, why)),
+        }
     }
 
     /// Whether the drive has a file of this name and size, or a link of this name.
