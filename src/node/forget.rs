@@ -55,9 +55,7 @@ fn is_damage(error: &NodeError) -> bool {
     matches!(
         error,
         NodeError::Core(
-            CoreError::Storage(StorageError::DamagedRecord { .. })
-                | CoreError::MissingBytes(_)
-                | CoreError::MissingNodes(_)
+            CoreError::Storage(StorageError::DamagedRecord { .. }) | CoreError::MissingNodes(_)
         )
     )
 }

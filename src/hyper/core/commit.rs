@@ -142,7 +142,7 @@ impl Core {
         if self.dirty.identity {
             writes.put(Table::Cores, *core.as_bytes(), self.identity.encode());
         }
-        self.dirty.head |= self.files.begin_stamp() | self.soundness.get_mut().take_settled();
+        self.dirty.head |= self.begin_stamp();
         if self.dirty.head {
             let stamp = self.stamp();
             writes.put(Table::Heads, *core.as_bytes(), encode_head(head, self.session, stamp));

@@ -9,11 +9,10 @@ use std::io;
 pub enum CoreError {
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The bitfield has the block, its file ends before it.
-    #[error("the bytes of block {0} are missing from the store: its files are damaged")]
-    MissingBytes(u64),
     /// The bitfield has the block, the tree file lacks a node above it.
-    #[error("checksums of block {0} are missing from the store: its files are damaged")]
+    #[error(
+        "checksums of block {0} are missing from the store: start hdrive again, which looks through its files"
+    )]
     MissingNodes(u64),
     /// The stored block is too short to be an encrypted one: the core is not encrypted, or not so.
     #[error("block {0} cannot be decrypted")]

@@ -30,7 +30,7 @@ impl Core {
 
     fn mend(&mut self, own_files: bool) -> Result<()> {
         let length = self.head.length;
-        let keep_tail = !own_files && self.writable && self.has_tail()?;
+        let keep_tail = !own_files && self.has_foreign_tail()?;
         self.soundness.get_mut().foreign_tail = keep_tail;
         if !keep_tail {
             self.nodes.truncate(length)?;

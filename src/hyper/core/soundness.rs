@@ -14,12 +14,12 @@
 //! A block that is not what it should be is not here any more, and is asked of peers like any other. The same goes for
 //! one whose bytes or nodes turn out to be missing at any other time.
 //!
-//! What lies past the head of a core of ours in such a store is left alone until the core grows: it may be what a newer
-//! copy of the database speaks of.
+//! What lies past the head of a core of ours in a store that may be an older copy is left alone until the core grows: it
+//! may be what a newer copy of the database speaks of.
 
 use super::bitfield::Bitfield;
 use super::place::{self, BlockPlace};
-use super::storage::CoreStamp;
+use super::storage::{CoreStamp, Doubt};
 use super::tree::{self, Node, NodeSource};
 use super::{Core, Result};
 use crate::crypto::{Hash, hash};
@@ -39,6 +39,8 @@ pub(super) struct Soundness {
     claimed: Bitfield,
     /// Somebody was told of that.
     told: bool,
+    /// What the files were when we looked last after a change of ours.
+    stamp: Option<CoreStamp>,
     /// All blocks have been looked at since the record was written last.
     settled: bool,
     /// What lies past the head may be of use to a newer copy of the records.
@@ -61,25 +63,37 @@ impl Soundness {
     pub(super) fn is_settled(&self) -> bool {
         self.settled
     }
-
-    pub(super) fn take_settled(&mut self) -> bool {
-        std::mem::take(&mut self.settled)
-    }
 }
 
 impl Core {
     /// Whether the files are what the record says that they were.
-    pub(super) fn has_own_files(&self, stamp: Option<CoreStamp>) -> bool {
-        self.head.length == 0 || (stamp.is_some() && stamp == self.files.stamp().ok())
+    pub(super) fn has_own_files(&mut self, stamp: Option<CoreStamp>) -> bool {
+        // Of a core of which nothing is known there are none, whoever wrote the record.
+        let stamp = stamp.or((self.head.length == 0).then(CoreStamp::default));
+        let is_own = stamp.is_some() && stamp == self.files.stamp().ok();
+        self.soundness.get_mut().stamp = stamp.filter(|_| is_own);
+        is_own
     }
 
-    /// What the record is to say of the files: nothing as long as something of them is not known.
+    /// Whether the record is to say something else of the files than it does.
+    pub(super) fn begin_stamp(&mut self) -> bool {
+        let (touched, soundness) = (self.files.begin_stamp(), self.soundness.get_mut());
+        let anew = touched | std::mem::take(&mut soundness.settled);
+        if anew {
+            soundness.stamp = None;
+        }
+        anew
+    }
+
+    /// What the record is to say of the files: nothing as long as something of them is not known. What somebody else did
+    /// to them since we changed them last is not vouched for.
     pub(super) fn stamp(&self) -> Option<CoreStamp> {
-        let soundness = self.soundness.borrow();
+        let soundness = &mut *self.soundness.borrow_mut();
         if soundness.unproven.count() > 0 || soundness.foreign_tail {
             return None;
         }
-        self.files.stamp().ok()
+        soundness.stamp = soundness.stamp.or_else(|| self.files.stamp().ok());
+        soundness.stamp
     }
 
     /// From here on every block that is here is hashed before its first use; those without bytes are given up. The tree
@@ -177,8 +191,12 @@ impl Core {
         soundness.prove(blocks);
     }
 
-    /// Whether there is anything past the head.
-    pub(super) fn has_tail(&self) -> Result<bool> {
+    /// Whether there is anything past the head that a newer copy of the records may speak of.
+    pub(super) fn has_foreign_tail(&self) -> Result<bool> {
+        let is_copy = self.storage.doubt().is_some_and(|(doubt, _)| doubt == Doubt::Copied);
+        if !is_copy || !self.writable {
+            return Ok(false);
+        }
         let blocks = self.files.blocks.reaches(self.head.byte_length().saturating_add(1))?;
         Ok(blocks || self.nodes.reach_past(self.head.length)?)
     }

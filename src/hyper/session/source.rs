@@ -35,9 +35,23 @@ impl BlockSource for CoreHandle {
         self.core().has(index)
     }
 
+    /// What was not looked at yet is looked at, so that this is true.
     fn has_all(&self, blocks: Range<u64>) -> bool {
-        let core = self.core();
-        blocks.end <= core.length() && core.next_missing(blocks).is_none()
+        let mut next = Some(blocks.start);
+        loop {
+            {
+                let core = self.core();
+                if blocks.end > core.length() || core.next_missing(blocks.clone()).is_some() {
+                    return false;
+                }
+                next = next.and_then(|from| core.next_unproven(from..blocks.end));
+            }
+            let Some(from) = next else { return true };
+            match self.look_at_some(from..blocks.end) {
+                Ok(more) => next = more,
+                Err(_) => return false,
+            }
+        }
     }
 
     fn try_block(&self, index: u64) -> Result<Option<Bytes>, SourceError> {

@@ -71,6 +71,7 @@ impl RawFile for HangingFile {
 }
 
 /// Else a power cut after a slow sync would look like a copy of the store.
+#[expect(clippy::await_holding_lock, reason = "the device that waits for it is another thread")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_note_of_the_store_does_not_wait_for_files() {
     let (hangs, syncs) = (Arc::default(), Arc::default());

@@ -20,6 +20,7 @@ fn file(dir: &Path, core: &Core, end: &str) -> PathBuf {
 }
 
 /// A writer's store with a core of large blocks, closed in order; its directory and files.
+#[expect(clippy::disallowed_methods, reason = "the clock of the file system must tick")]
 fn written() -> (tempfile::TempDir, PathBuf, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let mut core = writer(&open_disk(dir.path()).unwrap());
@@ -84,20 +85,20 @@ fn a_store_that_was_closed_or_killed_is_believed() {
 
 #[test]
 fn bytes_of_another_time_are_not_read() {
-    let zeros = vec![0; 9000];
-    let punch = |file: &File| {
+    type Case = (&'static str, fn(&File), Range<u64>);
+    fn punch(file: &File) {
         let mode = nix::fcntl::FallocateFlags::FALLOC_FL_PUNCH_HOLE
             | nix::fcntl::FallocateFlags::FALLOC_FL_KEEP_SIZE;
         nix::fcntl::fallocate(file, mode, 50_000, 40_000).unwrap();
-    };
-    let cases: [(&str, &dyn Fn(&File), Range<u64>); 5] = [
-        ("other bytes", &|file| file.write_all_at(&[0xee; 3], 100_000).unwrap(), 12..13),
-        ("zeros", &|file| file.write_all_at(&zeros, 8192).unwrap(), 1..3),
-        ("hole", &punch, 6..11),
-        ("cut", &|file| file.set_len(1_000_000).unwrap(), 122..LENGTH),
+    }
+    let cases: [Case; 5] = [
+        ("other bytes", |file| file.write_all_at(&[0xee; 3], 100_000).unwrap(), 12..13),
+        ("zeros", |file| file.write_all_at(&[0; 9000], 8192).unwrap(), 1..3),
+        ("hole", punch, 6..11),
+        ("cut", |file| file.set_len(1_000_000).unwrap(), 122..LENGTH),
         (
             "grown again",
-            &|file| {
+            |file| {
                 file.set_len(1_000_000).unwrap();
                 file.set_len(LENGTH * 8192).unwrap();
             },
@@ -221,23 +222,43 @@ fn an_older_database_does_not_cut_what_it_does_not_know() {
 /// A reader whose older database was put back holds nodes past its head that nobody has verified.
 #[test]
 fn nothing_past_the_head_counts_once_it_grows() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut source = writer(&memory());
-    source.append(&large(0..20), Durability::Buffered).unwrap();
-    let mut core = reader(&open_disk(dir.path()).unwrap(), &source);
-    upgrade(&mut core, &source);
-    (0..20).for_each(|block| drop(fetch(&mut core, &source, block)));
-    let tree = file(dir.path(), &core, "tree");
-    drop(core);
-    // Nodes of nothing.
-    File::options().write(true).open(&tree).unwrap().write_all_at(&[7; 4000], 40 * 39).unwrap();
-    let mut core = reader(&open_disk(dir.path()).unwrap(), &source);
-    source.append(&large(20..60), Durability::Buffered).unwrap();
-    upgrade(&mut core, &source);
-    (20..60).for_each(|block| assert!(fetch(&mut core, &source, block).new_block));
-    for (i, want) in (0..).zip(large(0..60)) {
-        assert_eq!(core.get(i).unwrap(), Some(want));
+    for length in [0, 20] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut source = writer(&memory());
+        source.append(&large(0..20), Durability::Buffered).unwrap();
+        let mut core = reader(&open_disk(dir.path()).unwrap(), &source);
+        let tree = file(dir.path(), &core, "tree");
+        if length > 0 {
+            upgrade(&mut core, &source);
+            for block in 0..20 {
+                fetch(&mut core, &source, block);
+            }
+        }
+        drop(core);
+        // Nodes of nothing.
+        fs::create_dir_all(tree.parent().unwrap()).unwrap();
+        let tree = File::options().write(true).create(true).truncate(false).open(&tree).unwrap();
+        tree.write_all_at(&[7; 4000], (80 * length).saturating_sub(40)).unwrap();
+        let mut core = reader(&open_disk(dir.path()).unwrap(), &source);
+        source.append(&large(20..60), Durability::Buffered).unwrap();
+        upgrade(&mut core, &source);
+        (length..60).for_each(|block| assert!(fetch(&mut core, &source, block).new_block));
+        for (i, want) in (0..).zip(large(0..60)) {
+            assert_eq!(core.get(i).unwrap(), Some(want));
+        }
     }
+}
+
+#[test]
+fn what_others_do_to_the_files_meanwhile_is_not_vouched_for() {
+    let (dir, blocks, _) = written();
+    let storage = open_disk(dir.path()).unwrap();
+    let core = writer(&storage);
+    File::options().write(true).open(&blocks).unwrap().write_all_at(&[9], 8192 * 5).unwrap();
+    core.get(1).unwrap();
+    drop((core, storage));
+    let mut core = writer(&open_disk(dir.path()).unwrap());
+    assert_eq!(assert_no_wrong_byte(&mut core), [5]);
 }
 
 #[test]
