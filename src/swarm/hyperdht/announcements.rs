@@ -1,10 +1,12 @@
 //! The announcements a persistent node holds: records of topics, and routes to servers.
 //!
-//! What is held is counted in bytes: of one source and of all ([`Ledger`]); and of one topic, in records. Each
+//! What is held is counted in bytes: of one source and of all ([`Ledger`]); and of one topic, in records, where the host
+//! with most of them loses one first. Each
 //! announcement fades [`RECORD_AGE`] after it was last made.
 
 use super::ledger::{Bounds, Held, Ledger};
 use crate::key::{NodeId, PublicKey};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
@@ -85,8 +87,8 @@ impl Announcements {
         let topic = self.topics.entry(target).or_default();
         topic.push((record, held));
         if topic.len() > MAX_PER_TOPIC {
-            let (_, oldest) = topic.remove(0);
-            self.ledger.uncount(&oldest);
+            let (_, one) = topic.remove(first_of_most(topic));
+            self.ledger.uncount(&one);
         }
         self.handle_timeout(now);
         true
@@ -137,6 +139,19 @@ impl Announcements {
             }
         }
     }
+}
+
+/// The oldest record of the host that has most of a topic: keys cost nothing, so the others stay. Our own are of nobody.
+fn first_of_most(topic: &[(Record, Held)]) -> usize {
+    let mut of_host: HashMap<Ipv4Addr, usize> = HashMap::new();
+    for host in topic.iter().filter_map(|(_, held)| held.source()) {
+        *of_host.entry(host).or_default() += 1;
+    }
+    let count = |i: &usize| {
+        let host = topic.get(*i).and_then(|(_, held)| held.source());
+        (host.map_or(0, |host| of_host.get(&host).copied().unwrap_or(0)), Reverse(*i))
+    };
+    (0..topic.len()).max_by_key(count).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -191,6 +206,27 @@ mod tests {
         assert_eq!(all.ledger.held().1, MAX_PER_TOPIC);
         let first = all.of_topic(&target(7)).next().unwrap();
         assert_eq!(first.public_key, record(MAX_PER_TOPIC).public_key);
+    }
+
+    #[test]
+    fn no_host_pushes_the_others_out_of_a_topic() {
+        let (now, mut all) = (epoch(), Announcements::default());
+        all.put(target(7), record(500), None, now);
+        for n in 0..20 {
+            all.put(target(7), record(n), Some(host(n)), now);
+        }
+        for n in 1000..1000 + 3 * MAX_PER_TOPIC {
+            // Two of them take turns.
+            assert!(all.put(target(7), record(n), Some(host(900 + n % 2)), now + SECOND));
+        }
+        let topic = target(7);
+        let mut kept = all.of_topic(&topic).map(|r| r.public_key);
+        assert_eq!(kept.next(), Some(record(500).public_key));
+        assert!(kept.take(20).eq((0..20).map(|n| record(n).public_key)));
+        // An honest one comes in, and they make room.
+        all.put(target(7), record(30), Some(host(30)), now + SECOND);
+        assert_eq!(all.of_topic(&target(7)).count(), MAX_PER_TOPIC);
+        assert_eq!(all.of_topic(&target(7)).last().unwrap().public_key, record(30).public_key);
     }
 
     #[test]

@@ -33,6 +33,13 @@ pub struct Held {
     age: Age,
 }
 
+impl Held {
+    /// Whose it is; none if it is our own.
+    pub fn source(&self) -> Option<Ipv4Addr> {
+        self.source
+    }
+}
+
 /// The account of a store whose entries have names `N`.
 #[derive(Debug)]
 pub struct Ledger<N> {
