@@ -6,15 +6,17 @@
 //! have sent himself. QUIC has the same rule (RFC 9000 §8.1).
 
 use super::packet::HEADER;
+use super::recovery::MAX_SILENT;
 use rand::Rng;
 use rand::seq::index;
 
 /// Bytes that may be sent for each one received.
 const FACTOR: u64 = 3;
 
-/// What data leaves for heartbeats once the peer is known. Where the allowance is too small for what waits, they raise
-/// it, for each answer is worth three of them.
-pub(super) const KEPT: u64 = 3 * HEADER as u64;
+/// What heartbeats, and a farewell, may exceed the allowance by once the peer is known. An outage may use up all of both
+/// sides, and nobody would ever speak again. Each answer is worth three of them; without one the stream ends before they
+/// are used up.
+const TRICKLE: u64 = (MAX_SILENT as u64 + 2) * HEADER as u64;
 
 /// Packets of a challenge, and how many of them are sent: 2.7 million choices, 1.8 of which every peer reports.
 pub(super) const NUMBERS: usize = 24;
@@ -43,9 +45,10 @@ impl Allowance {
         self.first.saturating_add(FACTOR.saturating_mul(self.received)).saturating_sub(self.sent)
     }
 
-    /// Bytes of it for packets of data to a peer that is `known` or not.
-    pub(super) fn left_for_data(&self, known: bool) -> u64 {
-        self.left().saturating_sub(if known { KEPT } else { 0 })
+    /// Whether one more heartbeat may go to a peer that is known.
+    pub(super) fn may_ask(&self) -> bool {
+        let most = self.first.saturating_add(FACTOR.saturating_mul(self.received));
+        self.sent + HEADER as u64 <= most.saturating_add(TRICKLE)
     }
 
     pub(super) fn on_sent(&mut self, bytes: usize) {

@@ -10,10 +10,16 @@
 //! look for what to report only until they passed as many missing numbers as they hold packets. What they would never
 //! report is not asked, see `allowance.rs`.
 //!
-//! It costs one round trip, once, and only where more is to be sent than [`super::allowance`] lets pass unproven. What
-//! remains: who reads what goes to the address can answer for it; and of 1.8 million guesses, one is right.
+//! It costs one round trip, and at first only where more is to be sent than [`super::allowance`] lets pass unproven. Who
+//! reads what goes to the address can answer for it, and so can the victim itself: peers take packets of a stream from
+//! anywhere and report them to where *they* have its other end. So the peer is asked again when as much has gone there as
+//! had before, and then data flows on beside the question: the address is unproven again with an allowance that is ample
+//! for a path that works. Without an answer it comes to an end, and little is sent from then on. So a flow ends soon after
+//! nobody takes it any more, whoever acknowledges it. An idle path is never asked.
+//!
+//! What remains: of 1.8 million guesses, one is right.
 
-use super::allowance::{Allowance, Challenge, KEPT, NUMBERS, SENT};
+use super::allowance::{Allowance, Challenge, NUMBERS, SENT};
 use super::packet::HEADER;
 use super::stream::Stream;
 use super::timer::Timer;
@@ -26,6 +32,23 @@ const COST: u64 = (SENT * (HEADER + 1)) as u64;
 /// by a round trip; what is needed after that is earned by acknowledgements.
 const SPARE: u64 = 100;
 
+/// The first time, and at the latest, the peer is asked again after so many bytes.
+const FIRST_STRETCH: u64 = 64 << 10;
+const LAST_STRETCH: u64 = 32 << 20;
+
+/// What may be sent until the answer to that, in windows of congestion: a window doubles each round trip at first, and a
+/// question that gets lost takes some. And at least so much.
+const WINDOWS: u64 = 8;
+const LEAST: u64 = 128 << 10;
+
+/// When the peer is asked again, by bytes of data that were sent: from when on, if so much waits that nobody notices the
+/// delay; and when, however little waits.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Again {
+    from: u64,
+    by: u64,
+}
+
 impl Stream {
     /// The peer has the keys. From now on it may be asked whether it is there.
     pub(super) fn peer_known(&mut self, rng: &mut impl Rng) {
@@ -37,6 +60,10 @@ impl Stream {
     pub(super) fn prepare_question(&mut self, rng: &mut impl Rng) {
         if self.known && self.question.is_none() {
             self.question = Some(Challenge::new(rng));
+            let stretch = self.data_sent.clamp(FIRST_STRETCH, LAST_STRETCH);
+            // Nobody knows which packets will be those of the question.
+            let from = self.data_sent + stretch * 3 / 4 + rng.random_range(0..stretch / 2);
+            self.again = Again { from, by: from + stretch };
         }
     }
 
@@ -52,9 +79,31 @@ impl Stream {
         self.unproven.is_some() && !self.waits_for_answer()
     }
 
-    /// Whether the peer was asked and has not answered.
+    /// Whether the peer was asked and has not answered, and nothing else may be sent.
     pub(super) fn waits_for_answer(&self) -> bool {
-        self.asked().is_some()
+        self.asked().is_some() && !self.was_proven
+    }
+
+    /// What the peer cannot use before the rest of the question comes: it does not make room for more meanwhile.
+    pub(super) fn waiting_behind_question(&self) -> u64 {
+        let front = self.sent.front_offset().filter(|_| self.sent.una() < self.question_end);
+        front.map_or(0, |front| self.send.next_offset().saturating_sub(front))
+    }
+
+    /// Asks a peer again that has answered before, if it is time to.
+    pub(super) fn doubt(&mut self) {
+        let (unsent, cwnd) = (self.send.unsent(), self.bbr.cwnd());
+        let late = self.data_sent >= self.again.by || unsent as u64 >= cwnd;
+        if self.was_proven
+            && self.unproven.is_none()
+            && self.data_sent >= self.again.from
+            && late
+            && unsent >= NUMBERS
+            && self.question.is_some()
+        {
+            self.unproven = Some(Allowance::new((WINDOWS * cwnd).max(LEAST)));
+            self.ask_soon();
+        }
     }
 
     fn asked(&self) -> Option<(Challenge, u64)> {
@@ -63,7 +112,7 @@ impl Stream {
 
     /// Whether it is time to ask and too little may be sent for it. What comes next is to be asked with.
     pub(super) fn waits_to_ask(&self) -> bool {
-        let waits = |a: Allowance| a.due && a.asked.is_none() && a.left() < COST + KEPT;
+        let waits = |a: Allowance| a.due && a.asked.is_none() && a.left() < COST;
         self.known && self.send.unsent() >= NUMBERS && self.unproven.is_some_and(waits)
     }
 
@@ -72,7 +121,7 @@ impl Stream {
         let first = self.sent.next();
         let Some(allowance) = &mut self.unproven else { return false };
         let left = allowance.left();
-        let is_time = left >= COST + KEPT
+        let is_time = left >= COST
             && (allowance.due || left < size as u64 + COST + SPARE)
             && self.send.unsent() >= NUMBERS;
         if !is_time || allowance.asked.is_some() {
@@ -80,6 +129,7 @@ impl Stream {
         }
         let Some(challenge) = self.question.take() else { return false };
         allowance.asked = Some((challenge, first));
+        self.question_end = first + NUMBERS as u64;
         if self.sent.is_empty() {
             self.bbr.on_restart(now, self.rate.is_app_limited());
         }
@@ -103,7 +153,8 @@ impl Stream {
         if challenge.numbers(first).all(|(seq, shown)| !shown || sent.is_delivered(seq)) {
             tracing::trace!(stream = self.id, "the peer is there");
             self.unproven = None;
-            self.newly_proven = true;
+            self.newly_proven = !self.was_proven;
+            self.was_proven = true;
             self.timers.clear(Timer::Unproven);
             challenge.numbers(first).for_each(|(seq, _)| self.sent.release(seq));
         }

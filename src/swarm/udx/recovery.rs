@@ -12,12 +12,18 @@ use super::timer::Timer;
 /// Retransmissions by timeout of one packet before the peer counts as gone: 13 s with the shortest timeout.
 const MAX_TIMEOUTS: u8 = 6;
 
-/// Questions in a row, for a closed window or for leave to send more, that may stay without any packet of the peer: 15 s with the shortest timeout.
+/// Questions in a row, for a closed window, that may stay without any packet of the peer: 15 s with the shortest timeout.
 /// A peer that answers and leaves its window closed is only slow.
 const MAX_UNANSWERED: u8 = 8;
 
+/// The same for leave to send more, and timeouts before it came to that: 13 s, as long as data may be without an answer.
+pub(super) const MAX_SILENT: u8 = 7;
+
 /// Tail probes in a row, each waiting twice as long; then the retransmission timer takes over.
 const MAX_TAIL_PROBES: u32 = 4;
+
+/// When the first tail probe is due before there is any sample of the round trip, microseconds.
+const FIRST_PROBE: u64 = 300_000;
 
 /// Timeouts of one large packet after which its size is suspected.
 const BLACK_HOLE_TIMEOUTS: u8 = 2;
@@ -42,7 +48,8 @@ impl Stream {
             batch.delivered = true;
             rack.on_delivered(seq, packet, sacked, now, min_rtt);
             rate.on_delivered(now, packet.size(), packet.xmit, packet.time, packet.at_send);
-            if packet.transmissions == 1 {
+            // One that was given up and could not be sent again tells when there was leave to ask, no round trip.
+            if packet.transmissions == 1 && packet.state != State::Lost {
                 let rtt = now.saturating_sub(packet.time).max(1);
                 batch.rtt = Some(batch.rtt.map_or(rtt, |least| least.min(rtt)));
             }
@@ -159,7 +166,9 @@ impl Stream {
         if self.tail_probes >= MAX_TAIL_PROBES || self.phase == Phase::Loss {
             return;
         }
-        let Some(wait) = self.rtt.probe_timeout() else { return };
+        // Before the peer is known there are only so many packets for so many timeouts.
+        let first = if self.known { Some(FIRST_PROBE) } else { None };
+        let Some(wait) = self.rtt.probe_timeout().or(first) else { return };
         let at = now + (wait << self.tail_probes);
         if self.timers.get(Timer::Retransmit).is_some_and(|rto| at < rto) {
             self.timers.set(Timer::TailProbe, at);
@@ -200,7 +209,7 @@ impl Stream {
             self.timers.set(Timer::ZeroWindow, now + 2 * self.rtt.rto());
         }
         if self.timers.take_due(Timer::Unproven, now) {
-            if self.unanswered >= MAX_UNANSWERED {
+            if self.unanswered >= MAX_SILENT {
                 self.closed = Some(CloseReason::TimedOut);
                 return;
             }

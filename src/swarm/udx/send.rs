@@ -46,6 +46,11 @@ impl SendBuffer {
         (self.end - self.next) as usize
     }
 
+    /// Offset of the first of them.
+    pub fn next_offset(&self) -> u64 {
+        self.next
+    }
+
     /// Cuts the next `len` bytes for a packet; returns their offset. `len` must not exceed [`Self::unsent`].
     pub fn cut(&mut self, len: usize) -> u64 {
         let offset = self.next;

@@ -111,6 +111,11 @@ impl SentPackets {
         self.packets.get(self.index(seq)?)
     }
 
+    /// Offset of the oldest byte that is not acknowledged in order.
+    pub fn front_offset(&self) -> Option<u64> {
+        self.packets.front().map(|packet| packet.offset)
+    }
+
     pub fn front_mut(&mut self) -> Option<&mut Sent> {
         self.packets.front_mut()
     }

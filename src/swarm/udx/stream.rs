@@ -10,10 +10,11 @@ use std::net::SocketAddrV4;
 use bytes::Bytes;
 
 use super::allowance::{Allowance, Challenge};
+use super::challenge::Again;
 use super::congestion::{Bbr, RateSampler, bbr::Phase};
 use super::mtu::{self, Mtu};
 use super::pacer::Pacer;
-use super::packet::{FIRST_SEQ, Packet, flag};
+use super::packet::{FIRST_SEQ, HEADER, Packet, flag};
 use super::rack::Rack;
 use super::recv::{MAX_WINDOW, Receiver};
 use super::rtt::Rtt;
@@ -92,6 +93,11 @@ pub(super) struct Stream {
     pub(super) known: bool,
     /// What it is asked next.
     pub(super) question: Option<Challenge>,
+    /// The number behind the last question.
+    pub(super) question_end: u64,
+    /// When it is asked again, once it was proven; and whether it was.
+    pub(super) again: Again,
+    pub(super) was_proven: bool,
     /// It was proven since the owner was last told.
     pub(super) newly_proven: bool,
     early: Early,
@@ -131,6 +137,8 @@ pub(super) struct Stream {
     above_low_water: bool,
     pub(super) closed: Option<CloseReason>,
     pub(super) bytes_sent: u64,
+    /// Of these in packets of data.
+    pub(super) data_sent: u64,
     bytes_received: u64,
     pub(super) retransmits: u64,
     /// Of what the stream holds, how much the multiplexer has counted.
@@ -149,6 +157,9 @@ impl Stream {
             unproven: None,
             known: false,
             question: None,
+            question_end: 0,
+            again: Again::default(),
+            was_proven: false,
             newly_proven: false,
             early: Early::default(),
             recv: Receiver::new(0),
@@ -182,6 +193,7 @@ impl Stream {
             above_low_water: false,
             closed: None,
             bytes_sent: 0,
+            data_sent: 0,
             bytes_received: 0,
             retransmits: 0,
             counted: 0,
@@ -266,8 +278,9 @@ impl Stream {
     }
 
     /// A packet of `len` bytes came from `from`: whether it tells anything of the place that the stream leads to. Of a
-    /// path that is proven every packet does, for an honest peer may have two addresses, or come to have another. While
-    /// it is unproven only one from there does, and counts for what may be sent.
+    /// path that was proven once every packet does, for an honest peer may have two addresses, or come to have another;
+    /// who answers for a victim proves nothing that its reports did not prove. While it is unproven only one from there
+    /// does, and counts for what may be sent.
     ///
     /// Where nothing has come from the address that we were told, the peer is where its first packet comes from, as it is
     /// for a stream that was told none. It is elsewhere as well if it speaks from there and has not answered here for a
@@ -276,7 +289,7 @@ impl Stream {
         let (Some(allowance), Some(remote)) = (&mut self.unproven, &mut self.remote) else {
             return true;
         };
-        if remote.to != from {
+        if remote.to != from && !self.was_proven {
             if !allowance.is_answered() {
                 (remote.socket, remote.to) = (socket, from);
             } else if self.unanswered >= MOVED_AFTER && self.known {
@@ -300,15 +313,15 @@ impl Stream {
         self.unproven.is_none_or(|allowance| len as u64 <= allowance.left())
     }
 
-    /// Whether a packet of data of `len` bytes may go out.
-    pub(super) fn may_send_data(&self, len: usize) -> bool {
-        self.unproven.is_none_or(|allowance| len as u64 <= allowance.left_for_data(self.known))
+    /// Whether a heartbeat, or a farewell, of a header may go out.
+    pub(super) fn may_ask(&self) -> bool {
+        self.may_send(HEADER) || self.known && self.unproven.is_some_and(|a| a.may_ask())
     }
 
     /// Whether what was lost may not be sent again yet.
     pub(super) fn is_held_back(&self) -> bool {
         let lost = self.sent.first_lost().and_then(|seq| self.sent.get(seq));
-        lost.is_some_and(|packet| !self.may_send_data(packet.size() as usize))
+        lost.is_some_and(|packet| !self.may_send(packet.size() as usize))
     }
 
     /// Takes a packet of the peer. If it is not `believed` ([`Self::note_source`]) it brings data, and no news of what
@@ -412,7 +425,7 @@ impl Stream {
     pub(super) fn say_farewell(&mut self, why: CloseReason, out: &mut Outbox) {
         self.closed = Some(why);
         if let Some((remote, bytes)) = self.remote.zip(self.destroy_packet())
-            && self.may_send(bytes.len())
+            && self.may_ask()
         {
             out.datagram(remote.socket, remote.to, bytes);
         }

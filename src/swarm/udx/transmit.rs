@@ -51,7 +51,8 @@ impl Stream {
             .or_else(|| self.ack_packet(&remote, false, buf))
             // Looking for data may have found the window closed, which asks for a heartbeat.
             .or_else(|| self.small_packet(&remote, now, buf))?;
-        if !self.may_send(buf.len()) {
+        let asks = buf.len() == HEADER && buf.get(2) == Some(&flag::HEARTBEAT);
+        if !(self.may_send(buf.len()) || asks && self.may_ask()) {
             // Not data, which was looked at before: whatever this told, the next packet will tell again.
             return None;
         }
@@ -152,15 +153,14 @@ impl Stream {
         self.timers.clear(Timer::Pace);
         let forced = std::mem::take(&mut self.tail_probe_due);
         let mut segment = 0;
-        let max_segments = if self.unproven.is_some() { 1 } else { max_segments.max(1) };
-        for count in 0..max_segments {
+        for count in 0..max_segments.max(1) {
             let forced = forced && count == 0;
             if !forced && !self.pacer.is_open() {
                 self.timers.set(Timer::Pace, self.pacer.opens_at());
                 break;
             }
             let Some(next) = self.next_packet(forced, now) else { break };
-            if !self.may_send_data(next.size()) {
+            if !self.may_send(buf.len() + next.size()) {
                 if count == 0 {
                     self.ask_for_allowance(now);
                 }
@@ -235,9 +235,15 @@ impl Stream {
             let len = unsent.min(full);
             let end = self.end_waits() && len == unsent;
             // A bare END takes no room.
-            let window_open = len == 0 || self.window > 0 && fits(len, self.window);
-            if self.window > NUMBERS as u64 && self.ask_before(HEADER + len, now) {
-                return Some(Next::Again { seq: self.sent.first_lost()?, len: 1 });
+            let window_open = len == 0
+                || self.window > 0
+                    && fits(len, self.window)
+                    && self.waiting_behind_question() + len as u64 <= self.window;
+            if self.window > NUMBERS as u64 {
+                self.doubt();
+                if self.ask_before(HEADER + len, now) {
+                    return Some(Next::Again { seq: self.sent.first_lost()?, len: 1 });
+                }
             }
             if forced && self.window > 0 {
                 return Some(Next::Fresh { len, padding: 0, end });
@@ -307,6 +313,7 @@ impl Stream {
             }
         };
         self.pacer.spend(next.size());
+        self.data_sent += next.size() as u64;
         buf.extend_from_slice(&header.encode());
         buf.resize(buf.len() + usize::from(header.data_offset), 0);
         self.send.copy(offset, len, buf);

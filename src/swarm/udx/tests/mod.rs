@@ -9,6 +9,7 @@ mod hostile;
 mod lifecycle;
 mod loopback;
 mod narrow;
+mod reflection;
 mod scarcity;
 mod vectors;
 
