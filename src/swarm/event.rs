@@ -34,10 +34,15 @@ pub struct SwarmConfig {
 pub struct Limits {
     /// Connections above which we dial nobody any more, but still accept.
     pub max_peers: usize,
-    /// Dials at a time once there is a connection to a peer of a joined topic.
+    /// Dials at a time of peers that were dialled in vain before, once there is a connection to a peer of a joined
+    /// topic.
     pub max_parallel: usize,
-    /// Dials at a time while there is none: stale records must not keep a fresh one waiting.
+    /// The same while there is none; and dials at a time, at any time, of those not dialled before, as far as they are
+    /// no older than [`super::dialling::KNOCK`].
     pub max_parallel_first: usize,
+    /// Dials at a time of peers not dialled before where a topic has few peers or none: records of the dead must not
+    /// keep somebody waiting who is there.
+    pub max_sought: usize,
     /// Connections above which none are accepted.
     pub max_connections: usize,
 }
@@ -45,7 +50,13 @@ pub struct Limits {
 impl Default for Limits {
     /// `max_peers` and `max_parallel` as the reference; it accepts without limit.
     fn default() -> Self {
-        Self { max_peers: 64, max_parallel: 3, max_parallel_first: 8, max_connections: 256 }
+        Self {
+            max_peers: 64,
+            max_parallel: 3,
+            max_parallel_first: 8,
+            max_sought: 48,
+            max_connections: 256,
+        }
     }
 }
 

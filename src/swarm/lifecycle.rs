@@ -418,7 +418,7 @@ impl Swarm {
         self.forget(stream, why, now);
     }
 
-    fn cancel_dial(&mut self, stream: u32) {
+    pub(super) fn cancel_dial(&mut self, stream: u32) {
         let phase = self.connections.by_stream(stream).map(|c| &c.phase);
         if let Some(&Phase::Dialling { connect, .. }) = phase {
             self.dht.cancel(connect);
@@ -442,7 +442,7 @@ impl Swarm {
     }
 
     /// The connection that counted for `remote` is gone: another one may have waited beside it.
-    fn open_candidate(&mut self, remote: &PublicKey, now: Instant) {
+    pub(super) fn open_candidate(&mut self, remote: &PublicKey, now: Instant) {
         if self.connections.by_key(remote).is_some() {
             return;
         }

@@ -19,6 +19,7 @@ mod conn_id;
 mod connections;
 pub mod dht_rpc;
 mod dial_queue;
+mod dialling;
 pub mod driver;
 mod event;
 pub mod hyperdht;
@@ -48,7 +49,7 @@ pub use udx::Transmit;
 use crate::codec::FrameBuf;
 use crate::crypto::KeyPair;
 use crate::key::{PublicKey, Topic};
-use connections::{Connection, Connections, Phase};
+use connections::Connections;
 use hyperdht::{DhtConfig, DhtEvent, HyperDht};
 use peer_info::PeerInfo;
 use peers::Peers;
@@ -57,7 +58,7 @@ use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use topics::Topics;
 use udx::{Udx, UdxConfig};
 
@@ -70,9 +71,6 @@ impl SocketId {
     pub const MAIN: Self = Self(0);
 }
 
-/// A dial that takes longer has got stuck: punching through the worst pair of NATs takes 35 s.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// The whole network of a process, as one machine.
 pub struct Swarm {
     key_pair: Arc<KeyPair>,
@@ -82,6 +80,8 @@ pub struct Swarm {
     dht: HyperDht,
     topics: Topics,
     peers: Peers,
+    /// When a dial has lasted so long that it gives way to who waits.
+    dial_at: Option<Instant>,
     connections: Connections,
     /// Streams that we ended and whose peers have not: when they are destroyed. No longer than the
     /// list of connections of the last [`LINGER`].
@@ -113,6 +113,7 @@ impl Swarm {
             dht,
             topics: Topics::default(),
             peers,
+            dial_at: None,
             connections: Connections::default(),
             closing: BTreeMap::new(),
             events: VecDeque::new(),
@@ -175,6 +176,7 @@ impl Swarm {
             self.dht.poll_timeout(),
             self.topics.poll_timeout().filter(|_| !self.entering),
             self.peers.poll_timeout(),
+            self.dial_at,
             self.connections.poll_timeout(),
             self.closing.values().min().copied(),
         ];
@@ -396,31 +398,6 @@ impl Swarm {
             self.keep_alive(stream, now);
         }
         self.topics.refresh(now);
-    }
-
-    /// Dials the next queued peer if one more may be dialled.
-    fn start_dial(&mut self, now: Instant) -> bool {
-        let limits = self.limits;
-        // A stranger who reached us is no reason to look more slowly for those of our drives.
-        let is_sought = |key: &PublicKey| {
-            self.peers.get(key).is_some_and(|p| p.explicit || !p.topics.is_empty())
-        };
-        let first = !self.connections.iter().any(|c| c.is_peer() && is_sought(&c.remote));
-        let parallel = if first { limits.max_parallel_first } else { limits.max_parallel };
-        if self.stopping || self.entering || self.connections.dialling() >= parallel {
-            return false;
-        }
-        let Some(dial) = self.peers.next_dial(!self.is_within_max_peers(now), now) else {
-            return false;
-        };
-        let Some(stream) = self.udx.open(None) else { return false };
-        tracing::debug!(peer = ?dial.remote, explicit = dial.explicit, "dialling");
-        let connect = self.dht.connect(dial.remote, dial.relay_addresses, stream, now);
-        let id = self.connections.name(stream);
-        let phase = Phase::Dialling { connect, until: now + DIAL_TIMEOUT };
-        self.connections.insert(Connection::new(id, dial.remote, true, phase, now));
-        self.peers.connecting(dial.remote, now);
-        true
     }
 
     fn handle_dht(&mut self, event: DhtEvent, now: Instant) {

@@ -5,6 +5,9 @@
 //! |---|---|---|---|---|---|
 //! | priority | normal | very high | high | low | not queued |
 //!
+//! Who was dialled in vain (`tried`) and never answered comes behind all of them, or records of the dead would keep
+//! the living waiting. The reference has this rule, but sets the flag nowhere.
+//!
 //! Source: hyperswarm/lib/peer-info.js
 
 use super::dial_queue::Slot;
@@ -36,13 +39,18 @@ pub struct PeerInfo {
     pub failure: Option<String>,
     pub(super) attempts: u32,
     pub(super) proven: bool,
+    /// It did not answer when it was dialled last.
+    pub(super) tried: bool,
     /// In the dial queue, under this number.
     pub(super) queued: Option<Slot>,
     /// In the retry timer.
     pub(super) waiting: bool,
     /// Its last connection was dialled by us.
     pub(super) client: bool,
+    /// A connection, or a dial, is under way.
     pub(super) connected: bool,
+    /// A connection is open.
+    pub(super) open: bool,
     pub(super) connected_at: Option<Instant>,
     pub(super) disconnected_at: Option<Instant>,
     pub(super) banned_until: Option<Instant>,
@@ -51,12 +59,19 @@ pub struct PeerInfo {
 impl PeerInfo {
     pub fn priority(&self) -> Priority {
         match self.attempts {
+            _ if self.tried && !self.proven && !self.explicit => Priority::VeryLow,
             0 => Priority::Normal,
             1 => Priority::VeryHigh,
             2 => Priority::High,
             3 => Priority::Low,
             _ => Priority::VeryLow,
         }
+    }
+
+    /// Whether nothing speaks against its being there: it was not dialled in vain so far, or once worked and failed no
+    /// more than twice since.
+    pub fn is_hopeful(&self) -> bool {
+        self.priority() >= Priority::Normal
     }
 
     /// Whether it waits for a free dial.

@@ -5,8 +5,8 @@
 //!
 //! Source: hyperswarm/index.js:_handlePeer, _requeue
 
-use super::dial_queue::{Dial, DialQueue};
-use super::peer_info::{PeerInfo, Priority};
+use super::dial_queue::{Dial, DialQueue, Turn};
+use super::peer_info::PeerInfo;
 use super::retry::{Delay, RetryTimer};
 use crate::key::{PublicKey, Topic};
 use rand::Rng;
@@ -119,7 +119,12 @@ impl Peers {
         let Some(peer) = self.peers.get_mut(&key).filter(|_| !connected) else { return };
         let rested = peer.disconnected_at.is_none_or(|at| now >= at + GIVEN_UP_PAUSE);
         let fresh = !quick || moved || (!peer.waiting && rested);
-        if fresh && (!peer.client || peer.priority() < Priority::Normal) {
+        if fresh && (moved || rested) && std::mem::take(&mut peer.tried) {
+            // It may have come back, and is one of the hopeful again. That it is found under one more topic is no
+            // sign of life.
+            self.queue.remove(peer);
+        }
+        if fresh && (!peer.client || !peer.is_hopeful()) {
             peer.reset();
         } else if peer.waiting {
             return;
@@ -160,8 +165,11 @@ impl Peers {
                 continue;
             }
             self.memberships -= 1;
-            if peer.is_queued() {
-                self.queue.topic_removed(topic);
+            if let Some(slot) = &peer.queued {
+                self.queue.topic_removed(topic, slot);
+            }
+            if peer.open {
+                self.queue.parted(topic);
             }
             if peer.topics.is_empty() && !peer.explicit {
                 self.queue.remove(peer);
@@ -171,11 +179,19 @@ impl Peers {
         unwanted.iter().for_each(|key| self.forget_maybe(key, now));
     }
 
+    /// Whether somebody waits whose turn it may be.
+    pub fn is_due(&self, turn: Turn, only_explicit: bool) -> bool {
+        self.queue.first(turn, only_explicit).is_some()
+    }
+
     /// Takes the next peer to dial off the queue; only an explicit one if `only_explicit`.
-    pub fn next_dial(&mut self, only_explicit: bool, now: Instant) -> Option<Dial> {
+    pub fn next_dial(&mut self, turn: Turn, only_explicit: bool, now: Instant) -> Option<Dial> {
         loop {
-            let key = self.queue.first(only_explicit)?;
+            let key = self.queue.first(turn, only_explicit)?;
             let peer = self.peers.get_mut(&key)?;
+            if turn == Turn::Sought {
+                self.queue.turned();
+            }
             self.queue.remove(peer);
             if !peer.connected && !peer.is_banned(now) {
                 let relay_addresses = peer.relay_addresses.clone();
@@ -197,8 +213,11 @@ impl Peers {
         self.connecting(key, now);
         if let Some(peer) = self.peers.get_mut(&key) {
             (peer.client, peer.failure) = (client, None);
+            if !std::mem::replace(&mut peer.open, true) {
+                peer.topics.iter().for_each(|topic| self.queue.joined(*topic));
+            }
             if client {
-                peer.proven = true;
+                (peer.proven, peer.tried) = (true, false);
                 peer.connected_at = Some(now);
             }
         }
@@ -217,8 +236,12 @@ impl Peers {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.connected = false;
         peer.disconnected_at = Some(now);
+        if std::mem::take(&mut peer.open) {
+            peer.topics.iter().for_each(|topic| self.queue.parted(topic));
+        }
         if client {
             let lasted = peer.connected_at.take().map(|at| now - at);
+            peer.tried |= lasted.is_none();
             if lasted.is_some_and(|time| time >= MIN_CONNECTION_TIME) {
                 peer.attempts = 0;
             }
@@ -234,6 +257,16 @@ impl Peers {
                     peer.waiting = false;
                 }
             }
+        }
+        self.forget_maybe(&key, now);
+    }
+
+    /// Its dial ends for others that wait: it did not answer so far, and is dialled again when they have been.
+    pub fn put_back(&mut self, key: PublicKey, now: Instant, rng: &mut StdRng) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        (peer.connected, peer.tried, peer.disconnected_at) = (false, true, Some(now));
+        if peer.explicit || !peer.topics.is_empty() {
+            self.enqueue(key, now, rng);
         }
         self.forget_maybe(&key, now);
     }
@@ -304,8 +337,11 @@ impl Peers {
         let room = self.memberships < MAX_MEMBERSHIPS || peer.connected;
         if room && peer.topics.len() < MAX_TOPICS && peer.topics.insert(topic) {
             self.memberships += 1;
-            if peer.is_queued() {
-                self.queue.topic_added(topic);
+            if let Some(slot) = peer.queued {
+                self.queue.topic_added(topic, slot, key);
+            }
+            if peer.open {
+                self.queue.joined(topic);
             }
         }
     }
@@ -358,18 +394,22 @@ mod tests {
         (Peers::new(key(0), &mut rng), rng, epoch())
     }
 
+    /// Whoever is dialled next.
+    fn next(peers: &mut Peers, now: Instant) -> Option<Dial> {
+        let turns = [Turn::Sought, Turn::Hopeful, Turn::Again].into_iter();
+        turns.filter_map(|turn| peers.next_dial(turn, false, now)).next()
+    }
+
     #[test]
     fn priorities_of_the_vectors() {
         for case in vectors()["hyperswarm"]["priority"].as_array().unwrap() {
-            if case["tried"].as_bool().unwrap() {
-                continue; // a flag that the reference never sets
-            }
             let (mut peers, mut rng, now) = peers();
+            let [tried, proven] = ["tried", "proven"].map(|flag| case[flag].as_bool().unwrap());
             let attempts = case["attempts"].as_u64().unwrap() as u32;
             peers.upsert(key(1), now).unwrap().attempts = attempts;
             peers.enqueue(key(1), now, &mut rng);
             assert_eq!(peers.queued() == 1, case["enqueues"].as_bool().unwrap(), "{case}");
-            let info = PeerInfo { attempts, ..PeerInfo::default() };
+            let info = PeerInfo { attempts, tried, proven, ..PeerInfo::default() };
             assert_eq!(info.priority() as u64, case["priority"].as_u64().unwrap(), "{case}");
         }
     }
@@ -380,10 +420,10 @@ mod tests {
         peers.found(key(1), vec![], TOPIC, false, now, &mut rng);
         peers.found(key(1), vec![], TOPIC, false, now, &mut rng);
         peers.found(key(0), vec![], TOPIC, false, now, &mut rng);
-        assert_eq!(peers.next_dial(false, now).unwrap().remote, key(1));
+        assert_eq!(next(&mut peers, now).unwrap().remote, key(1));
         peers.connecting(key(1), now);
         peers.found(key(1), vec![], TOPIC, false, now, &mut rng);
-        assert!(peers.next_dial(false, now).is_none());
+        assert!(next(&mut peers, now).is_none());
     }
 
     #[test]
@@ -392,7 +432,7 @@ mod tests {
         peers.found(key(1), vec![], TOPIC, false, start, &mut rng);
         let mut now = start;
         let mut dials = 0;
-        while peers.next_dial(false, now).is_some() {
+        while next(&mut peers, now).is_some() {
             dials += 1;
             peers.connecting(key(1), now);
             peers.disconnected(key(1), true, |_| true, now, &mut rng);
@@ -403,17 +443,17 @@ mod tests {
         assert_eq!(dials, 4);
         assert!(now - start > Duration::from_secs(20), "{:?}", now - start);
         peers.found(key(1), vec![], TOPIC, true, now, &mut rng);
-        assert!(peers.next_dial(false, now).is_none(), "a quick lookup is no news");
+        assert!(next(&mut peers, now).is_none(), "a quick lookup is no news");
         now += GIVEN_UP_PAUSE;
         peers.found(key(1), vec![], TOPIC, true, now, &mut rng);
-        assert!(peers.next_dial(false, now).is_some());
+        assert!(next(&mut peers, now).is_some());
     }
 
     #[test]
     fn nobody_is_retried_once_the_topic_is_left() {
         let (mut peers, mut rng, now) = peers();
         peers.found(key(1), vec![], TOPIC, false, now, &mut rng);
-        peers.next_dial(false, now).unwrap();
+        next(&mut peers, now).unwrap();
         peers.connected(key(1), true, now);
         peers.disconnected(key(1), true, |_| false, now, &mut rng);
         assert_eq!(peers.poll_timeout(), None);
@@ -424,7 +464,7 @@ mod tests {
         let (mut peers, mut rng, mut now) = peers();
         peers.join_explicit(key(1), now, &mut rng);
         for _ in 0..20 {
-            assert!(peers.next_dial(true, now).unwrap().explicit);
+            assert!(next(&mut peers, now).unwrap().explicit);
             peers.connecting(key(1), now);
             peers.disconnected(key(1), true, |_| false, now, &mut rng);
             now = peers.poll_timeout().unwrap();
@@ -438,7 +478,7 @@ mod tests {
         peers.found(key(1), vec![], TOPIC, false, now, &mut rng);
         let until = now + Duration::from_secs(60);
         peers.ban(key(1), until, now);
-        assert!(peers.next_dial(false, now).is_none());
+        assert!(next(&mut peers, now).is_none());
         assert!(peers.is_refused(&key(1), now));
         assert!(!peers.is_refused(&key(1), until));
         assert!(peers.is_refused(&key(0), now), "our own key");

@@ -2,7 +2,8 @@
 //!
 //! One Noise message is sent to every node that may know the server: relays known from before one after the
 //! other, and each node of a FIND_PEER query as soon as it shows a record. The first answer that opens
-//! wins. Then, in this order:
+//! wins. Where there are many peers to try ([`Effort::Sparing`]) the query comes when the known relays have not helped.
+//! Then, in this order:
 //!
 //! | the answer says | path |
 //! |---|---|
@@ -27,7 +28,7 @@ use crate::crypto::hash;
 use crate::key::{NodeId, PublicKey};
 use crate::swarm::SocketId;
 use crate::swarm::dht_rpc::message::error;
-use crate::swarm::dht_rpc::{Ask, QueryId, QuerySpec, Reply, bogon};
+use crate::swarm::dht_rpc::{Ask, QueryId, QuerySpec, RETRIES, Reply, bogon};
 use crate::swarm::secret_stream::noise::SessionKeys;
 use rand::RngCore;
 use std::collections::VecDeque;
@@ -43,6 +44,16 @@ const MAX_ASKED: usize = 32;
 const QUERY_RETRIES: u8 = 3;
 /// PINGs to local addresses, one second each, before the LAN is given up.
 const LAN_TRIES: u8 = 4;
+
+/// How a peer is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effort {
+    /// All that helps, at once.
+    Whole,
+    /// One datagram to each known relay, one after the other, as far as its host has not had its allowance: it costs
+    /// nothing to invent a record, and most may lead nowhere.
+    Sparing,
+}
 
 /// The server's answer, opened.
 #[derive(Debug)]
@@ -87,6 +98,7 @@ pub(super) struct Connect {
     asked: Vec<SocketAddrV4>,
     /// Query rounds left: a first one from given relays is repeated from the table.
     rounds: u8,
+    effort: Effort,
     had_record: bool,
     /// Where the peer is to be looked for next time.
     pub next_relays: Vec<SocketAddrV4>,
@@ -99,6 +111,7 @@ impl Connect {
         remote: PublicKey,
         relays: Vec<SocketAddrV4>,
         local_id: u32,
+        effort: Effort,
         net: &mut Net,
         now: Instant,
     ) -> Result<Self, ConnectError> {
@@ -129,11 +142,18 @@ impl Connect {
             found: VecDeque::new(),
             busy: 0,
             asked: Vec::new(),
-            rounds: if relays.is_empty() { 1 } else { 2 },
+            rounds: if relays.is_empty() || effort == Effort::Sparing { 1 } else { 2 },
+            effort,
             had_record: false,
             next_relays: Vec::new(),
         };
-        connect.find(net, now);
+        if effort == Effort::Sparing && !connect.known.is_empty() {
+            if !connect.known.iter().any(|relay| net.can_knock(relay.ip(), now)) {
+                return Err(ConnectError::RelaysBusy);
+            }
+        } else {
+            connect.find(net, now);
+        }
         connect.advance(net, now);
         Ok(connect)
     }
@@ -211,9 +231,12 @@ impl Connect {
         if !matches!(self.state, State::Finding { .. }) {
             return;
         }
-        if !self.known_busy
+        while !self.known_busy
             && let Some(via) = self.known.pop_front()
         {
+            if self.effort == Effort::Sparing && !net.knock(via.ip(), now) {
+                continue;
+            }
             self.known_busy = true;
             self.shake(via, true, net, now);
         }
@@ -246,6 +269,7 @@ impl Connect {
         let ask = Ask {
             target: Some(self.target),
             value: Some(m.encode()),
+            retries: if known && self.effort == Effort::Sparing { 0 } else { RETRIES },
             ..Ask::new(via, command::PEER_HANDSHAKE)
         };
         self.asked.push(via);

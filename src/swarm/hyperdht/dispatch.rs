@@ -142,9 +142,9 @@ impl HyperDht {
                 connect.on_answer(step, reply, &mut self.net, now);
                 self.finish_connect(id);
             }
-            Owner::Topic(id, _) => {
+            Owner::Topic(id, step) => {
                 if let Some(topic) = self.topics.get_mut(&id) {
-                    topic.on_answer(reply);
+                    topic.on_answer(id, step, reply, &mut self.net);
                 }
                 self.finish_topic(id);
             }
@@ -190,7 +190,7 @@ impl HyperDht {
             }
             Some(Owner::Topic(id, _)) => {
                 if let Some(topic) = self.topics.get_mut(&id) {
-                    topic.on_query_done(closest);
+                    topic.on_query_done(id, closest, &mut self.net, now);
                 }
                 self.finish_topic(id);
             }

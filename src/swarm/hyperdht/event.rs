@@ -70,6 +70,8 @@ pub enum ConnectError {
     PeerNotFound,
     #[error("the peer is announced but did not answer")]
     PeerConnectionFailed,
+    #[error("too many others are announced at the same relays")]
+    RelaysBusy,
     #[error("the peer's answer is garbled")]
     HandshakeInvalid,
     #[error("the peer speaks version {0} of the handshake")]

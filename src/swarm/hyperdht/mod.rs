@@ -40,13 +40,15 @@ mod value_store;
 mod tests;
 
 pub use event::{Agreed, ConnectError, ConnectId, DhtConfig, DhtEvent, Dial};
+#[cfg(test)]
+pub use net::KNOCKS;
 
 use super::SocketId;
 use super::dht_rpc::{Health, NatSampler, QueryId, QuerySpec, Rpc, RpcConfig, RpcEvent, Transmit};
 use crate::crypto::{KeyPair, hash};
 use crate::key::{NodeId, PublicKey, Topic};
 use blocked::Blocked;
-use connect::Connect;
+use connect::{Connect, Effort};
 use known_relays::KnownRelays;
 use leave::Leaving;
 use messages::{PeerRecord, command};
@@ -97,7 +99,7 @@ impl HyperDht {
         rng.fill_bytes(&mut seed);
         let rpc = Rpc::new(rpc_config, StdRng::from_seed(seed), now);
         let mut dht = Self {
-            net: Net::new(rpc, config, rng),
+            net: Net::new(rpc, config, rng, now),
             records: None,
             servers: BTreeMap::new(),
             connects: BTreeMap::new(),
@@ -245,6 +247,30 @@ impl HyperDht {
         local_id: u32,
         now: Instant,
     ) -> ConnectId {
+        self.connect_with(Effort::Whole, remote, relay_addresses, local_id, now)
+    }
+
+    /// The same for one of many keys, most of which may lead nowhere: with one datagram after the other.
+    pub fn knock(
+        &mut self,
+        remote: PublicKey,
+        mut relay_addresses: Vec<SocketAddrV4>,
+        local_id: u32,
+        now: Instant,
+    ) -> ConnectId {
+        // Others each time: some may be gone.
+        relay_addresses.shuffle(&mut self.net.rng);
+        self.connect_with(Effort::Sparing, remote, relay_addresses, local_id, now)
+    }
+
+    fn connect_with(
+        &mut self,
+        effort: Effort,
+        remote: PublicKey,
+        relay_addresses: Vec<SocketAddrV4>,
+        local_id: u32,
+        now: Instant,
+    ) -> ConnectId {
         let id = ConnectId(self.fresh_id());
         let target = target_of(&remote);
         let route = self.records.as_ref().and_then(|r| r.route(&target)).map(|r| r.relay);
@@ -256,7 +282,7 @@ impl HyperDht {
         let connect = if remote == self.public_key() {
             Err(ConnectError::BadKey)
         } else {
-            Connect::start(id, remote, relays, local_id, &mut self.net, now)
+            Connect::start(id, remote, relays, local_id, effort, &mut self.net, now)
         };
         match connect {
             Ok(connect) => {

@@ -5,7 +5,9 @@ use super::messages::Firewall;
 use super::owner::Owner;
 use crate::crypto::KeyPair;
 use crate::key::NodeId;
+use crate::swarm::dht_rpc::bucket::{HostBuckets, Limit};
 use crate::swarm::dht_rpc::{Ask, QueryId, QuerySpec, RequestId, Rpc, bogon};
+use rand::RngCore;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -14,6 +16,13 @@ use std::time::Instant;
 
 /// Local addresses told to a peer.
 const MAX_LOCAL_ADDRESSES: usize = 8;
+
+/// Handshakes sent to one host that records name as a relay, while there are many. The three nodes of a small DHT may
+/// be the relays of all readers of a drive, the dead included; and a record may name anybody. A handshake has
+/// less than 500 bytes.
+pub const KNOCKS: Limit = Limit { burst: 128.0, rate: 20.0 };
+/// Buckets of hosts, 40 bytes each.
+const KNOCK_BUCKETS: usize = 1024;
 
 /// An announcement that some nodes are to forget.
 #[derive(Debug)]
@@ -32,10 +41,13 @@ pub(super) struct Net {
     pub withdrawals: Vec<Withdrawal>,
     requests: BTreeMap<RequestId, Owner>,
     queries: BTreeMap<QueryId, Owner>,
+    knocks: HostBuckets,
 }
 
 impl Net {
-    pub fn new(rpc: Rpc, config: DhtConfig, rng: StdRng) -> Self {
+    pub fn new(rpc: Rpc, config: DhtConfig, mut rng: StdRng, now: Instant) -> Self {
+        let mut key = [0; 32];
+        rng.fill_bytes(&mut key);
         Self {
             rpc,
             config,
@@ -44,6 +56,7 @@ impl Net {
             withdrawals: Vec::new(),
             requests: BTreeMap::new(),
             queries: BTreeMap::new(),
+            knocks: HostBuckets::new(key, KNOCKS, KNOCK_BUCKETS, now),
         }
     }
 
@@ -51,6 +64,16 @@ impl Net {
         let id = self.rpc.request(ask, now);
         self.requests.insert(id, owner);
         id
+    }
+
+    /// Whether one more handshake may go to a host that a record names. This machine has no limit.
+    pub fn can_knock(&mut self, host: &Ipv4Addr, now: Instant) -> bool {
+        host.is_loopback() || self.knocks.of(host).has(1.0, now)
+    }
+
+    /// The same, and counts it.
+    pub fn knock(&mut self, host: &Ipv4Addr, now: Instant) -> bool {
+        host.is_loopback() || self.knocks.of(host).take(1.0, now)
     }
 
     pub fn query(&mut self, spec: QuerySpec, owner: Owner, now: Instant) -> QueryId {

@@ -40,6 +40,8 @@ pub(super) enum ConnectStep {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TopicStep {
     Look,
+    /// A node that showed as many peers as fit is asked for others.
+    More,
     Commit,
 }
 

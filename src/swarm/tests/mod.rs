@@ -1,6 +1,7 @@
 //! Two swarms in virtual time, handed finished handshakes: what they do with streams, frames and each
 //! other. The DHT is not in play here.
 
+mod dead;
 mod idle;
 mod network;
 mod places;
@@ -8,12 +9,14 @@ mod sim;
 mod strangers;
 mod waiting;
 
-use super::connections::{FIRST_PACKET_WAIT, MAX_WAITING};
+use super::connections::{Connection, FIRST_PACKET_WAIT, MAX_WAITING, Phase};
+use super::dialling::DIAL_TIMEOUT;
 use super::hyperdht::{Agreed, ConnectId, Dial};
 use super::secret_stream::noise::SessionKeys;
 use super::*;
 use crate::crypto::KeyPair;
 use sim::Network;
+use std::time::Duration;
 
 /// The outcome of a handshake that `a` started with `b`, who is at `addr`; `n` makes it unlike others.
 pub(super) fn agree(a: &mut Swarm, b: &mut Swarm, addr: SocketAddrV4, n: u8, now: Instant) {

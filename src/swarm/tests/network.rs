@@ -5,6 +5,7 @@ use super::super::*;
 use super::sim::{Network, Peer, addr};
 use crate::sim::LinkConfig;
 use crate::swarm::hyperdht::ConnectError;
+use std::time::Duration;
 
 const TOPIC: Topic = Topic([7; 32]);
 const SERVER: JoinOptions = JoinOptions { server: true, client: false };

@@ -327,13 +327,17 @@ fn who_neither_asks_nor_gives_for_minutes_makes_room() {
     assert_eq!(gets_in(1000, true), [false; 4], "and who was asked for");
 }
 
-/// Dials at a time where somebody is connected already: of our drive, or a stranger.
+/// Dials at a time where a few are connected already: of our drive, or strangers.
 fn dials_beside(sought: bool) -> usize {
     let mut world = Network::two();
-    let _peer = enter(&mut world, key(100), 1, elsewhere(1), Some(b"hi"));
-    found(&mut world, key(if sought { 100 } else { 101 }));
+    let few = 100..103;
+    let _peers: Vec<_> = few
+        .clone()
+        .map(|n| enter(&mut world, key(n), n, elsewhere(n), Some(b"hi")))
+        .collect();
+    few.for_each(|n| found(&mut world, key(if sought { n } else { n + 3 })));
     let (now, swarm) = (world.now, &mut world.machines[1].swarm);
-    for n in 102..120 {
+    for n in 110..200 {
         // By a relay that says nothing.
         swarm.peers.found(key(n), vec![elsewhere(n)], TOPIC, false, now, &mut swarm.rng);
     }
@@ -342,10 +346,10 @@ fn dials_beside(sought: bool) -> usize {
 }
 
 #[test]
-fn strangers_do_not_slow_down_the_search_for_the_first_peer_of_a_drive() {
+fn strangers_do_not_slow_down_the_search_for_the_first_peers_of_a_drive() {
     let limits = Limits::default();
-    assert_eq!(dials_beside(false), limits.max_parallel_first);
-    assert_eq!(dials_beside(true), limits.max_parallel);
+    assert_eq!(dials_beside(false), limits.max_sought);
+    assert_eq!(dials_beside(true), limits.max_parallel_first);
 }
 
 /// As many strangers as `hosts`, each in the name of another of them. All of them are elsewhere, see nothing that is

@@ -5,6 +5,7 @@ use super::agree;
 use crate::crypto::{KeyPair, hash};
 use crate::sim::{Datagram, LinkConfig, Machine, Net};
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 /// A swarm, and what it told its owner.
 pub(super) struct Peer {

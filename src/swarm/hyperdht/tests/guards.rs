@@ -223,7 +223,7 @@ fn a_node_that_invents_peers_is_believed_within_bounds() {
     let rpc =
         RpcConfig { bootstrap: vec![], persistent: false, address: None, allow_bogons: false };
     let rpc = Rpc::new(rpc, StdRng::seed_from_u64(1), epoch());
-    let mut net = Net::new(rpc, DhtConfig::new(pair(1), vec![]), StdRng::seed_from_u64(2));
+    let mut net = Net::new(rpc, DhtConfig::new(pair(1), vec![]), StdRng::seed_from_u64(2), epoch());
     let mut query = TopicQuery::new(NodeId([1; 32]), Aim::Lookup, Arc::new(pair(1)));
     let relay_addresses = vec![other(), outside(), inside(), other(), other(), outside()];
     let own = PublicKey(pair(1).public());
