@@ -5,7 +5,7 @@
 
 use super::output::Output;
 use crate::hyper::drive::LiveDrive;
-use crate::hyper::session::CoreHandle;
+use crate::hyper::session::{CoreHandle, Reach};
 use crate::key::{CoreKey, Topic};
 use crate::node::{DriveUse, Node};
 use crate::swarm::{Reachability, SwarmStatus};
@@ -22,17 +22,21 @@ const LOOK: Duration = Duration::from_millis(250);
 const FIRST_WORD: Duration = Duration::from_secs(1);
 /// A DHT that has not answered for this long is called silent. Its nodes are asked anew within a second or two.
 const SILENCE: Duration = Duration::from_secs(4);
-/// A peer that is connected tells within this whether it has the drive.
+/// A peer that is connected tells within this whether it has the drive, or it never does.
 const HAS_IT: Duration = Duration::from_secs(3);
 /// The last peer has been gone for this long before that is told: many are back at once.
 const GONE: Duration = Duration::from_secs(3);
 
-/// How long there has been no peer.
-#[derive(Debug, Clone, Copy)]
+/// How long there has been no peer that has the drive.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Wait {
     pub waited: Duration,
     /// Rounds of looking that had ended when the last peer went; they tell nothing of now.
     pub rounds_before: u64,
+    /// How long somebody has been connected.
+    pub company: Duration,
+    /// Whoever is connected has said that he does not have it.
+    pub blank: bool,
 }
 
 fn rounds(status: &SwarmStatus, topic: Topic) -> u64 {
@@ -62,7 +66,7 @@ impl Outlook {
     /// The picture after `wait`; `own` if it is a drive of this store, which needs no peer.
     pub fn of(status: Option<&SwarmStatus>, topic: Topic, own: bool, wait: Wait) -> Self {
         let Some(status) = status else { return Self::Looking };
-        let Wait { waited, rounds_before } = wait;
+        let Wait { waited, rounds_before, company, blank } = wait;
         let searched = rounds(status, topic) > rounds_before;
         let none = Reachability::default();
         let reach = status.reachability.get(&topic).unwrap_or(&none);
@@ -75,13 +79,16 @@ impl Outlook {
         }
         match reach {
             _ if own => Self::Found,
-            Reachability { connected: 1.., .. } if waited >= HAS_IT => Self::NotThere,
-            Reachability { connected: 1.., .. } | Reachability { dialling: 1.., .. } => {
-                Self::Looking
-            }
-            Reachability { failed: failed @ 1.., why, .. } => {
+            Reachability { connected: 1.., .. } if company >= HAS_IT => Self::NotThere,
+            Reachability { connected: 1.., dialling: 0, .. } if blank => Self::NotThere,
+            Reachability { connected: 1.., .. } => Self::Looking,
+            // Some are tried again and again.
+            Reachability { failed: failed @ 1.., why, dialling, .. }
+                if *dialling == 0 || waited >= SILENCE =>
+            {
                 Self::Unreachable(*failed, why.clone().unwrap_or_default())
             }
+            Reachability { dialling: 1.., .. } => Self::Looking,
             _ if searched => Self::Nobody,
             _ => Self::Looking,
         }
@@ -125,8 +132,12 @@ struct Voice {
 impl Voice {
     /// The line for `outlook`, if it is news. That a peer is there is none if nothing was said before.
     fn say(&mut self, outlook: &Outlook, own: bool, before: bool) -> Option<String> {
-        if self.told.as_ref() == Some(outlook) || self.told.is_none() && *outlook == Outlook::Found
-        {
+        let same = match (&self.told, outlook) {
+            // How many they are changes all the time.
+            (Some(Outlook::Unreachable(_, told)), Outlook::Unreachable(_, why)) => told == why,
+            (told, outlook) => told.as_ref() == Some(outlook),
+        };
+        if same || self.told.is_none() && *outlook == Outlook::Found {
             return None;
         }
         let line = match outlook {
@@ -194,14 +205,26 @@ async fn look(
     let mut voice = Voice::default();
     let (mut since, mut pause, mut before) = (Instant::now(), FIRST_WORD, false);
     let mut rounds_before = 0;
+    let mut company: Option<Instant> = None;
     loop {
         // With a peer, the network is left alone until it goes.
-        let found = reach.borrow_and_update().peers > 0;
+        let Reach { holders, peers, blank, .. } = *reach.borrow_and_update();
+        let found = holders > 0;
         let status = if found { None } else { node.network_status().await };
         let outlook = match found {
             true => Outlook::Found,
             false => {
-                let wait = Wait { waited: since.elapsed(), rounds_before };
+                let connected = status.as_ref().and_then(|s| s.reachability.get(&topic));
+                company = match connected.is_some_and(|reach| reach.connected > 0) {
+                    true => company.or_else(|| Some(Instant::now())),
+                    false => None,
+                };
+                let wait = Wait {
+                    waited: since.elapsed(),
+                    rounds_before,
+                    company: company.map_or(Duration::ZERO, |since| since.elapsed()),
+                    blank: peers == 0 && blank > 0,
+                };
                 Outlook::of(status.as_ref(), topic, own, wait)
             }
         };
@@ -210,10 +233,10 @@ async fn look(
             judge.send_replace(true);
         }
         if found {
-            if reach.wait_for(|reach| reach.peers == 0).await.is_err() {
+            if reach.wait_for(|reach| reach.holders == 0).await.is_err() {
                 return;
             }
-            (since, pause, before) = (Instant::now(), GONE, true);
+            (since, pause, before, company) = (Instant::now(), GONE, true, None);
             let status = node.network_status().await;
             rounds_before = status.map_or(0, |status| rounds(&status, topic));
         }
@@ -225,7 +248,7 @@ async fn look(
 pub async fn refusal(node: &Node, key: &CoreKey) -> String {
     let status = node.network_status().await;
     let topic = Topic::from(key.discovery_key());
-    let wait = Wait { waited: SILENCE, rounds_before: 0 };
+    let wait = Wait { waited: SILENCE, company: HAS_IT, ..Wait::default() };
     match Outlook::of(status.as_ref(), topic, false, wait) {
         Outlook::Looking | Outlook::Found => format!("drive {key}: no peer has sent it yet"),
         outlook => format!("drive {key}: {outlook}{}", outlook.advice()),
@@ -272,7 +295,8 @@ mod tests {
     }
 
     fn wait(seconds: u64) -> Wait {
-        Wait { waited: Duration::from_secs(seconds), rounds_before: 0 }
+        let waited = Duration::from_secs(seconds);
+        Wait { waited, company: waited, ..Wait::default() }
     }
 
     #[test]
@@ -294,10 +318,19 @@ mod tests {
             Outlook::Unreachable(2, "it is behind a NAT".into())
         );
         let again = Reachability { dialling: 1, ..failed };
-        assert_eq!(after(&status(3, 1, again), 1), Outlook::Looking);
+        let again = status(3, 1, again);
+        assert_eq!(after(&again, 1), Outlook::Looking);
+        assert!(matches!(after(&again, 4), Outlook::Unreachable(2, _)), "they are tried on");
         let strange = status(3, 1, Reachability { connected: 1, ..none() });
         assert_eq!(after(&strange, 1), Outlook::Looking);
         assert_eq!(after(&strange, 3), Outlook::NotThere);
+        let company = Duration::from_secs(1);
+        let just_come = |blank| Wait { company, blank, ..wait(60) };
+        let of = |status, wait| Outlook::of(Some(status), TOPIC, false, wait);
+        assert_eq!(of(&strange, just_come(false)), Outlook::Looking, "it has not said a word");
+        assert_eq!(of(&strange, just_come(true)), Outlook::NotThere);
+        let others = Reachability { connected: 1, dialling: 1, ..none() };
+        assert_eq!(of(&status(3, 1, others), just_come(true)), Outlook::Looking);
         let own = Outlook::of(Some(&status(3, 1, none())), TOPIC, true, wait(9));
         assert_eq!(own, Outlook::Found);
         let again = Wait { rounds_before: 1, ..wait(9) };
@@ -317,6 +350,9 @@ mod tests {
             nobody.contains("nobody announces") && nobody.contains("check the key"),
             "{nobody}"
         );
+        let silent = |n| Outlook::Unreachable(n, "no answer".into());
+        assert!(say(silent(2), false).unwrap().starts_with("2 peers"));
+        assert_eq!(say(silent(3), false), None, "it changes all the time");
         assert_eq!(say(Outlook::Found, false).as_deref(), Some("peer found"));
         assert_eq!(say(Outlook::Found, true), None);
         let gone = say(Outlook::Looking, true).unwrap();

@@ -4,11 +4,11 @@ use super::args::Mount;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::log::clock_note;
-use super::looking::Looking;
+use super::looking::{Looking, Sought};
 use super::ls::date;
 use super::moment::Moment;
 use super::target::{
-    PATIENCE, Target, check_link, encryption_key, from_live, resolve, tell_version,
+    Target, check_link, encryption_key, from_live, newest, resolve, tell_version,
 };
 use crate::fs::{Access, DriveVolume, How, MountOptions, Mounted, split_options};
 use crate::hyper::drive::{LiveDrive, Past};
@@ -153,7 +153,8 @@ async fn version_of_time(
 ) -> Result<u64> {
     let failed = |error| from_live(&target.key, error);
     let drive = cx.node.drive(target.key, secret, None, true).await?;
-    if drive.current(PATIENCE).await.map_err(failed)?.version() == 0 {
+    let drive = Sought::new(&cx.node, &cx.out, drive);
+    if newest(cx, target, &drive).await?.version() == 0 {
         return Err(Failure::new(Exit::NotFound, "--at: nothing was ever put into this drive"));
     }
     let log = drive.drive().await.map_err(failed)?;

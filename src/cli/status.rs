@@ -22,9 +22,12 @@ pub async fn run(_args: Status, cx: Context) -> Result {
         let peers = cx.node.peers(state.drive.db().discovery_key()).await.len();
         let index = state.drive.index().unwrap_or_default();
         let topic = Topic::from(state.drive.db().discovery_key());
-        let wait = Wait { waited: cx.commands.since().elapsed(), rounds_before: 0 };
+        let waited = cx.commands.since().elapsed();
+        let reach = *state.drive.db().reach().borrow();
+        let blank = reach.peers == 0 && reach.blank > 0;
+        let wait = Wait { waited, company: waited, blank, ..Wait::default() };
         let own = state.drive.db().core().writable();
-        let outlook = match peers {
+        let outlook = match reach.holders {
             0 => Outlook::of(network.as_ref(), topic, own, wait),
             _ => Outlook::Found,
         };

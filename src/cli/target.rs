@@ -146,24 +146,7 @@ pub async fn open_target(
     let target = resolve(&cx.node, text)?;
     let drive = cx.node.drive(target.key, secret, target.version, false).await?;
     let drive = Sought::new(&cx.node, &cx.out, drive);
-    let found = drive.current(PATIENCE).await;
-    if target.version.is_none() || found.is_err() {
-        // What is newest cannot be told then.
-        let mut cores = [Some(drive.db()), drive.blobs()].into_iter().flatten();
-        let one = cores.try_for_each(CoreHandle::check_history);
-        one.or_fail(Exit::Failed, format_args!("drive {}", target.key))?;
-    }
-    let index = match found {
-        Ok(index) => index,
-        Err(LiveError::NoPeers) => {
-            return Err(Failure::new(Exit::TimedOut, refusal(&cx.node, &target.key).await));
-        }
-        Err(error) if error.is_loss() => return Err(from_live(&target.key, error)),
-        Err(LiveError::TimedOut(_)) if drive.db().reach().borrow().peers == 0 => {
-            return Err(Failure::new(Exit::TimedOut, refusal(&cx.node, &target.key).await));
-        }
-        Err(error) => return Err(from_live(&target.key, error)),
-    };
+    let index = newest(cx, &target, &drive).await?;
     // Now it can be told whether the key is right.
     drive.offer_key(secret).map_err(|error| from_live(&target.key, error))?;
     tell_version(&drive, cx);
@@ -172,6 +155,28 @@ pub async fn open_target(
         cx.out.note(text);
     }
     Ok((target, drive, index))
+}
+
+/// Waits for the newest index of a drive; the error says why there is none.
+pub async fn newest(cx: &Context, target: &Target, drive: &LiveDrive) -> Result<Arc<DriveIndex>> {
+    let found = drive.current(PATIENCE).await;
+    if target.version.is_none() || found.is_err() {
+        // What is newest cannot be told then.
+        let mut cores = [Some(drive.db()), drive.blobs()].into_iter().flatten();
+        let one = cores.try_for_each(CoreHandle::check_history);
+        one.or_fail(Exit::Failed, format_args!("drive {}", target.key))?;
+    }
+    match found {
+        Ok(index) => Ok(index),
+        Err(LiveError::NoPeers) => {
+            Err(Failure::new(Exit::TimedOut, refusal(&cx.node, &target.key).await))
+        }
+        Err(error) if error.is_loss() => Err(from_live(&target.key, error)),
+        Err(LiveError::TimedOut(_)) if drive.db().reach().borrow().peers == 0 => {
+            Err(Failure::new(Exit::TimedOut, refusal(&cx.node, &target.key).await))
+        }
+        Err(error) => Err(from_live(&target.key, error)),
+    }
 }
 
 /// Says if another version is shown than the one that was asked for.

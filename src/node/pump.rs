@@ -20,8 +20,8 @@ use super::ties::Ties;
 use super::wish_ids::WishIds;
 use crate::hyper::core::SharedCore;
 use crate::hyper::replication::{
-    AttachOptions, ConnId, ConnInfo, CoreId, Fork, Hub, HubEvent, Limits, PeerInfo, RangeId,
-    SeekId, Stored,
+    AttachOptions, Company, ConnId, ConnInfo, CoreId, Fork, Hub, HubEvent, Limits, PeerInfo,
+    RangeId, SeekId, Stored,
 };
 use crate::hyper::session::{CoreHandle, Reach, Wish};
 use crate::hyper::store::Store;
@@ -244,9 +244,12 @@ impl Pump {
                 self.drain();
                 let served = self.hub.core_id(&handle.discovery_key());
                 // Those who opened it while it was only served have been told to nobody.
-                let peers = served.map_or(0, |id| self.hub.open_peers(id));
+                let company = served.map_or_else(Company::default, |id| self.hub.company(id));
                 let id = self.hub.attach(handle.shared(), options, now);
-                handle.set_reach(|reach| (reach.peers, reach.synced) = (peers, false));
+                handle.set_reach(|reach| {
+                    reach.meet(company);
+                    reach.synced = false;
+                });
                 self.ids.insert(handle.discovery_key(), id);
                 self.cores.insert(id, handle);
             }
@@ -338,6 +341,11 @@ impl Pump {
         }
     }
 
+    fn tell_company(&self, core: CoreId) {
+        let company = self.hub.company(core);
+        self.handle(core, |h| h.set_reach(|reach| reach.meet(company)));
+    }
+
     fn on_hub(&mut self, event: HubEvent, now: Instant) {
         match event {
             HubEvent::Arrived { core, index, stored } => {
@@ -361,15 +369,13 @@ impl Pump {
             HubEvent::BlockUnavailable { .. } => {}
             HubEvent::PeerOpened { core, conn } => {
                 self.ties.opened_channel(conn);
-                self.handle(core, |h| {
-                    h.set_reach(|reach| (reach.peers, reach.synced) = (reach.peers + 1, false));
-                });
+                self.handle(core, |h| h.set_reach(|reach| reach.synced = false));
+                self.tell_company(core);
             }
+            HubEvent::PeerTold { core } => self.tell_company(core),
             HubEvent::PeerClosed { core, conn } => {
                 self.ties.closed_channel(conn, now);
-                self.handle(core, |h| {
-                    h.set_reach(|reach| reach.peers = reach.peers.saturating_sub(1));
-                });
+                self.tell_company(core);
             }
             HubEvent::PeersSynced { core } => {
                 self.handle(core, |h| {

@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 use std::fs;
 use std::net::UdpSocket;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 const NOBODY: &str = "no peer has it: nobody announces this drive";
 const SILENT: &str = "no DHT node answers";
@@ -64,6 +65,51 @@ fn a_seed_tells_when_a_peer_comes_and_when_it_goes() {
     share.signal(Signal::SIGTERM);
     let gone = seed.told("the last peer is gone");
     assert!(gone.contains(NOBODY) || seed.told(NOBODY).contains(NOBODY));
+}
+
+#[test]
+fn who_waits_for_a_drive_is_no_peer_to_others_who_wait() {
+    const BLANK: &str = "the peers that announce this drive do not have it";
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), "content").unwrap();
+    let created = lab.run("alice", &["create", text(&folder.canonicalize().unwrap())]);
+    let key = created.text().trim().trim_start_matches("key: ").to_string();
+    let mut bob = lab.spawn("bob", &["seed", &key]);
+    bob.told(NOBODY);
+    let mut carol = lab.spawn("carol", &["seed", &key]);
+    carol.told(BLANK);
+    bob.told(BLANK);
+    for args in [&["ls"][..], &["get"], &["info"], &["log"], &["cat"]] {
+        let target = if args == ["cat"] { format!("{key}/file") } else { key.clone() };
+        let start = Instant::now();
+        let done = lab.run("dave", &[args, &[&target]].concat());
+        assert_eq!(done.code, 4, "{args:?}: {}", done.stderr);
+        let last = done.stderr.lines().last().unwrap_or_default();
+        assert!(last.contains(BLANK), "{args:?}: {}", done.stderr);
+        assert!(start.elapsed() < Duration::from_secs(15), "{args:?}: {:?}", start.elapsed());
+    }
+    let status = lab.run("bob", &["status"]).text();
+    assert!(status.contains(BLANK), "{status}");
+    if fuse_available() {
+        let at = lab.folder("mnt");
+        let mut mount = lab.spawn("erin", &["mount", &key, text(&at)]);
+        mount.line("mounted: ");
+        mount.told(BLANK);
+        let start = Instant::now();
+        assert_eq!(fs::read_dir(&at).unwrap().count(), 0);
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(!mount.errors().contains("peer found"), "{}", mount.errors());
+    }
+    for seed in [&mut bob, &mut carol] {
+        assert!(!seed.errors().contains("peer found"), "{}", seed.errors());
+    }
+    let mut share = lab.spawn("alice", &["share", text(&folder)]);
+    share.line("shared: ");
+    for seed in [&mut bob, &mut carol] {
+        seed.told("peer found");
+        seed.line("complete: ");
+    }
 }
 
 #[test]

@@ -8,7 +8,9 @@ use super::connection::{Conn, Ctx};
 use super::fork::{Fork, Stored};
 use super::replica::Replica;
 use super::violation::Violation;
-use super::{AttachOptions, ConnId, ConnInfo, CoreId, HubEvent, Limits, PeerInfo, RangeId, SeekId};
+use super::{
+    AttachOptions, Company, ConnId, ConnInfo, CoreId, HubEvent, Limits, PeerInfo, RangeId, SeekId,
+};
 use crate::codec::FrameBuf;
 use crate::crypto::hash::Hash;
 use crate::hyper::core::{Core, SharedCore};
@@ -72,7 +74,7 @@ impl Hub {
     }
 
     /// Takes a core in. One that is in already (served for a peer, say) keeps its id and is given the options;
-    /// that its peers are in sync, and what they say is in it, is told anew. [`Hub::open_peers`], asked before, has the rest.
+    /// that its peers are in sync, and what they say is in it, is told anew. [`Hub::company`], asked before, has the rest.
     pub fn attach(&mut self, core: SharedCore, options: AttachOptions, now: Instant) -> CoreId {
         let discovery = *lock(&core).discovery_key();
         let id = match self.by_discovery.get(&discovery) {
@@ -219,9 +221,9 @@ impl Hub {
         self.replicas.get(&id).map_or_else(Vec::new, |replica| replica.info(&self.conns))
     }
 
-    /// How many peers have an open channel for a core.
-    pub fn open_peers(&self, id: CoreId) -> usize {
-        self.replicas.get(&id).map_or(0, |replica| replica.open_conns().len())
+    /// Who has an open channel for a core.
+    pub fn company(&self, id: CoreId) -> Company {
+        self.replicas.get(&id).map_or_else(Company::default, Replica::company)
     }
 
     /// The id of an attached core.

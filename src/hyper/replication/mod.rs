@@ -207,6 +207,11 @@ pub enum HubEvent {
         core: CoreId,
         conn: ConnId,
     },
+    /// A peer has said whether it knows more of the core than its key, for the first time or otherwise than before.
+    /// [`Hub::company`] counts them.
+    PeerTold {
+        core: CoreId,
+    },
     /// Every peer has said how long it is, and whatever it had to offer was applied or refused: the head
     /// is as current as the connected peers know. Told once whenever it becomes true, and once after
     /// each [`Hub::want_upgrade`].
@@ -244,6 +249,17 @@ pub enum HubEvent {
         conn: ConnId,
         why: String,
     },
+}
+
+/// Who has an open channel for a core.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Company {
+    /// Peers that know the core.
+    pub told: usize,
+    /// Peers that have not said so far what they have.
+    pub silent: usize,
+    /// Peers that know no more of it than its key: they wait as others do.
+    pub blank: usize,
 }
 
 /// What is known of one peer of a core.

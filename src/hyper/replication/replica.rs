@@ -9,7 +9,7 @@ use super::peer::Peer;
 use super::violation::Violation;
 use super::wire::{self, Handshake, Message};
 use super::wishes::{BlockWishes, RangeWish};
-use super::{AttachOptions, ConnId, CoreId, HubEvent, PeerInfo, RangeId, SeekId};
+use super::{AttachOptions, Company, ConnId, CoreId, HubEvent, PeerInfo, RangeId, SeekId};
 use crate::crypto::Hash;
 use crate::hyper::core::tree::Roots;
 use crate::hyper::core::{Core, SharedCore};
@@ -299,6 +299,18 @@ impl Replica {
 
     pub fn conns(&self) -> Vec<ConnId> {
         self.peers.keys().copied().collect()
+    }
+
+    pub fn company(&self) -> Company {
+        let mut company = Company::default();
+        for peer in self.peers.values().filter(|peer| peer.open) {
+            match peer.remote.map(|said| said.knows_core()) {
+                Some(true) => company.told += 1,
+                Some(false) => company.blank += 1,
+                None => company.silent += 1,
+            }
+        }
+        company
     }
 
     pub fn open_conns(&self) -> Vec<ConnId> {

@@ -71,6 +71,9 @@ impl Replica {
         peer.remote = Some(sync);
         peer.acked = if sync.fork == fork { sync.remote_length } else { 0 };
         self.hear(ctx, &sync);
+        if before.map(|before| before.knows_core()) != Some(sync.knows_core()) {
+            ctx.emit(HubEvent::PeerTold { core: self.id });
+        }
         if !sync.downloading && !self.is_downloading() {
             return self.close_on(ctx, core, conn);
         }
@@ -88,11 +91,11 @@ impl Replica {
         self.check_synced(ctx, core);
     }
 
-    /// A peer with nothing but the key says "length 0" as well; it knows no more than we do.
+    /// A peer with nothing but the key knows no more than we do.
     fn hear(&mut self, ctx: &mut Ctx, sync: &Sync) {
         let empty = sync.length == 0;
         let news = if empty { self.heard_empty.is_none() } else { self.heard_empty != Some(false) };
-        if news && (sync.has_manifest || !empty) {
+        if news && sync.knows_core() {
             self.heard_empty = Some(empty);
             ctx.emit(HubEvent::Heard { core: self.id, empty });
         }

@@ -102,6 +102,13 @@ pub struct Sync {
     pub allow_push: bool,
 }
 
+impl Sync {
+    /// Whether who says so knows more of the core than its key, from which alone everybody says "length 0".
+    pub fn knows_core(&self) -> bool {
+        self.has_manifest || self.length > 0
+    }
+}
+
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {

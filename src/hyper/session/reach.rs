@@ -3,6 +3,7 @@
 
 use super::CoreHandle;
 use super::wish::Wish;
+use crate::hyper::replication::Company;
 use crate::hyper::source::{BlockSource, SourceError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -13,8 +14,13 @@ const UPGRADE_WAIT: Duration = Duration::from_secs(3);
 /// Who could still send something for a core.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reach {
-    /// Peers with an open channel for it.
+    /// Peers with an open channel for it that may have something: all but those who said that they know no more of it
+    /// than its key. Two who wait for the same writer are no help to each other.
     pub peers: usize,
+    /// Those of them that said that they know it.
+    pub holders: usize,
+    /// Peers with an open channel who know no more than the key.
+    pub blank: usize,
     /// A round of discovery has ended, so that no peer means there is none.
     pub discovered: bool,
     /// Times that all open peers had told their length and what they offered was applied.
@@ -26,6 +32,14 @@ pub struct Reach {
     pub empty: bool,
     /// Peers have other blocks than we, signed by the same writer.
     pub two_histories: bool,
+}
+
+impl Reach {
+    /// Takes who is there now.
+    pub fn meet(&mut self, company: Company) {
+        let Company { told, silent, blank } = company;
+        (self.peers, self.holders, self.blank) = (told + silent, told, blank);
+    }
 }
 
 impl CoreHandle {

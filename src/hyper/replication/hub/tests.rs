@@ -28,6 +28,12 @@ use std::time::Duration;
 const MS: Duration = Duration::from_millis(1);
 const LIVE: AttachOptions = AttachOptions { downloading: true, small_blocks: false };
 
+/// Peers with an open channel for a core.
+fn open(hub: &Hub, id: CoreId) -> usize {
+    let Company { told, silent, blank } = hub.company(id);
+    told + silent + blank
+}
+
 /// A line in one direction.
 struct Line {
     to: (usize, ConnId),

@@ -346,6 +346,36 @@ fn a_peer_that_has_only_the_key_says_nothing_about_the_core() {
 }
 
 #[test]
+fn a_peer_that_has_only_the_key_is_told_from_one_that_knows_the_core() {
+    let mut sim = Sim::new(3);
+    let (w, r) = (writer(0), reader());
+    let core = sim.attach(1, &r);
+    let here = |sim: &Sim| sim.hubs[1].company(core);
+    let wait = sim.attach(2, &reader());
+    let (peer, _) = sim.connect(1, 2, MS);
+    sim.run_until(Duration::from_secs(1), |sim| open(&sim.hubs[1], core) > 0);
+    assert_eq!(here(&sim), Company { silent: 1, ..Company::default() });
+    sim.run(Duration::from_secs(1));
+    assert_eq!(here(&sim), Company { blank: 1, ..Company::default() });
+    assert_eq!(sim.hubs[2].company(wait), here(&sim));
+    // The writer comes, though nothing is in it so far; what both learn from it makes them know the core as well.
+    sim.attach(0, &w);
+    sim.connect(1, 0, MS);
+    sim.run(Duration::from_secs(1));
+    assert_eq!(here(&sim), Company { told: 1, blank: 1, ..Company::default() });
+    append(&mut w.lock().unwrap(), 3);
+    let now = sim.now;
+    let served = sim.hubs[0].core_id(&key().discovery_key()).unwrap();
+    sim.hubs[0].core_changed(served, now);
+    sim.run(Duration::from_secs(1));
+    assert_eq!(here(&sim), Company { told: 2, ..Company::default() });
+    assert!(sim.count(1, |e| matches!(e, HubEvent::PeerTold { .. })) >= 3);
+    let now = sim.now;
+    sim.hubs[1].handle_closed(peer, now);
+    assert_eq!(here(&sim), Company { told: 1, ..Company::default() });
+}
+
+#[test]
 fn a_core_that_was_only_served_knows_its_peers_when_it_is_opened() {
     // A reader that is served by nobody asks a node which has the head of the core, and not the rest, in its store.
     let (mut sim, stored) = (Sim::new(2), reader());
@@ -363,7 +393,7 @@ fn a_core_that_was_only_served_knows_its_peers_when_it_is_opened() {
     sim.run(Duration::from_secs(2));
     sim.events[0].clear();
     let core = sim.attach(0, &stored);
-    assert_eq!(sim.hubs[0].open_peers(core), 1);
+    assert_eq!(open(&sim.hubs[0], core), 1);
     sim.want(0, core, 7);
     sim.run(Duration::from_secs(1));
     for event in [

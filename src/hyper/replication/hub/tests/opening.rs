@@ -27,7 +27,7 @@ fn a_channel_waits_until_its_core_is_found() {
     peer.listen();
     assert!(peer.heard.iter().any(|message| matches!(message, Message::Sync(_))));
     peer.sync(0, 20);
-    assert_eq!(peer.hub.open_peers(peer.hub.core_id(&key().discovery_key()).unwrap()), 1);
+    assert_eq!(open(&peer.hub, peer.hub.core_id(&key().discovery_key()).unwrap()), 1);
     peer.wait(OPENING_PATIENCE * 2);
     assert!(peer.closed.is_empty() && peer.violations().is_empty());
 }
@@ -38,10 +38,10 @@ fn the_core_may_be_attached_meanwhile() {
     let (now, core) = (peer.now, writer(20));
     let id = peer.hub.attach(core.clone(), LIVE, now);
     peer.listen();
-    assert_eq!(peer.hub.open_peers(id), 1);
+    assert_eq!(open(&peer.hub, id), 1);
     peer.hub.handle_core_found(&key().discovery_key(), Some(core), now);
     peer.listen();
-    assert_eq!((peer.hub.open_peers(id), peer.violations().len()), (1, 0));
+    assert_eq!((open(&peer.hub, id), peer.violations().len()), (1, 0));
 }
 
 #[test]
