@@ -18,6 +18,7 @@ pub struct Discovery {
 struct Joined {
     cores: Vec<CoreHandle>,
     settled: bool,
+    alone: bool,
     announced: watch::Sender<bool>,
 }
 
@@ -26,8 +27,9 @@ impl Discovery {
     pub fn watch(&self, topic: Topic, core: CoreHandle) {
         let mut topics = self.lock();
         let joined = topics.entry(topic).or_default();
-        if joined.settled {
-            core.set_reach(|reach| reach.discovered = true);
+        if joined.settled || joined.alone {
+            let Joined { settled, alone, .. } = *joined;
+            core.set_reach(|reach| (reach.discovered, reach.alone) = (settled, alone));
         }
         if !joined.cores.iter().any(|known| known.key() == core.key()) {
             joined.cores.push(core);
@@ -59,7 +61,7 @@ impl Discovery {
         let joined = self.lock().remove(&topic);
         // Of a core that is still open for another drive nothing is known until that drive is looked for.
         for core in joined.into_iter().flat_map(|joined| joined.cores) {
-            core.set_reach(|reach| reach.discovered = false);
+            core.set_reach(|reach| (reach.discovered, reach.alone) = (false, false));
         }
     }
 
@@ -70,6 +72,16 @@ impl Discovery {
         joined.settled = true;
         for core in &joined.cores {
             core.set_reach(|reach| reach.discovered = true);
+        }
+    }
+
+    /// Nobody could be asked just before.
+    pub fn set_alone(&self, topic: Topic) {
+        let mut topics = self.lock();
+        let Some(joined) = topics.get_mut(&topic) else { return };
+        joined.alone = true;
+        for core in &joined.cores {
+            core.set_reach(|reach| reach.alone = true);
         }
     }
 

@@ -228,6 +228,7 @@ impl Pump {
                     tracing::debug!(?topic, connected, "all found peers were tried");
                     self.discovery.set_settled(topic);
                 }
+                SwarmEvent::Alone { topic } => self.discovery.set_alone(topic),
                 SwarmEvent::DialFailed { remote, why } => {
                     tracing::debug!(peer = %crate::key::short(&remote.0), why, "dial failed");
                 }

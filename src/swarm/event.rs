@@ -90,6 +90,9 @@ pub enum SwarmEvent {
     /// Every peer that a round of the topic found is connected or has failed once. Who waits for a first
     /// peer may give up now, as `connected` of them are there; the swarm goes on trying.
     Settled { topic: Topic, connected: usize },
+    /// A topic is looked for where just before nobody could be asked. It is all the same, but who only wants to know
+    /// whether it is worth while to wait need not find that out anew.
+    Alone { topic: Topic },
     /// A peer could not be reached.
     DialFailed { remote: PublicKey, why: String },
 }

@@ -87,6 +87,8 @@ pub struct Swarm {
     /// list of connections of the last [`LINGER`].
     closing: BTreeMap<u32, Instant>,
     events: VecDeque<SwarmEvent>,
+    /// When a round last ended without an answer of anybody.
+    in_vain: Option<Instant>,
     /// Topics with a finished round whose peers are still being dialled.
     unsettled: BTreeSet<Topic>,
     ready: bool,
@@ -117,6 +119,7 @@ impl Swarm {
             connections: Connections::default(),
             closing: BTreeMap::new(),
             events: VecDeque::new(),
+            in_vain: None,
             unsettled: BTreeSet::new(),
             ready: false,
             listening: false,
@@ -217,6 +220,9 @@ impl Swarm {
     /// Joins a topic, or changes the roles in which it is joined.
     pub fn join(&mut self, topic: Topic, options: JoinOptions, now: Instant) {
         self.topics.join(topic, options, now);
+        if self.is_known_alone(now) {
+            self.events.push_back(SwarmEvent::Alone { topic });
+        }
         self.pump(now);
     }
 
@@ -419,7 +425,7 @@ impl Swarm {
                 tracing::debug!(relays, "listening");
                 // Without a relay the record would lead nowhere, and no node would hold it.
                 if relays > 0 {
-                    self.topics.may_announce();
+                    self.topics.may_announce(now);
                 }
             }
             DhtEvent::Outgoing { connect, agreed } => self.dialled(connect, agreed, now),

@@ -6,7 +6,10 @@ use super::topic::Action;
 use super::{Swarm, SwarmEvent};
 use crate::key::Topic;
 use crate::swarm::dht_rpc::QueryId;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// What came to nothing so long ago, for want of anybody to ask, will most likely do so again.
+const IN_VAIN: Duration = Duration::from_secs(30);
 
 impl Swarm {
     /// Starts the next round of a topic that is due.
@@ -38,6 +41,7 @@ impl Swarm {
     }
 
     pub(super) fn round_finished(&mut self, query: QueryId, now: Instant) {
+        self.in_vain = self.is_alone().then_some(now);
         let (connections, peers) = (&self.connections, &self.peers);
         let has_peer = |topic: &Topic| has_peer(connections, peers, topic);
         if let Some(round) = self.topics.finished(query, has_peer, now, &mut self.rng) {
@@ -46,6 +50,11 @@ impl Swarm {
             self.events.push_back(SwarmEvent::Round { topic, found, announced });
             self.unsettled.insert(topic);
         }
+    }
+
+    /// Whether the last round, of whatever topic, found nobody to ask, and that just now.
+    pub(super) fn is_known_alone(&self, now: Instant) -> bool {
+        self.is_alone() && self.in_vain.is_some_and(|at| now < at + IN_VAIN)
     }
 
     /// Tells of topics whose last dial is over.

@@ -5,7 +5,7 @@
 //! soon again if no node stored the announcement. Between them a client without a peer glances at a few of the
 //! nodes it knows after 1 s, 2 s, 4 s … up to [`QUICK_MAX`], so that mounting a drive just before it is shared
 //! does not wait for the next full round. Who is announced needs that only at first: peers that come later find
-//! us.
+//! us. As long as nothing can be announced, for want of relays, who would do both looks.
 //!
 //! Source: hyperswarm/lib/peer-discovery.js (quick rounds are ours)
 
@@ -149,7 +149,7 @@ impl Joined {
     }
 
     pub fn next_at(&self, may_announce: bool) -> Option<Instant> {
-        let held = !may_announce && self.round() == Some(Action::Announce);
+        let held = !may_announce && self.options.server && self.round(may_announce).is_none();
         if self.query.is_some() || held {
             return None;
         }
@@ -158,7 +158,14 @@ impl Joined {
 
     /// Somebody waits for the first round of a reader.
     pub fn is_urgent(&self) -> bool {
-        self.rounds == 0 && self.round() == Some(Action::Lookup)
+        self.rounds == 0 && !self.options.server && self.round(false) == Some(Action::Lookup)
+    }
+
+    /// It can be announced now, and has not been: that is due.
+    pub fn announce_soon(&mut self, now: Instant) {
+        if self.options.server && !self.left && !self.sent {
+            self.refresh_at = now;
+        }
     }
 
     /// Notes what a round came to, and when the next ones are due.
@@ -186,9 +193,10 @@ impl Joined {
         }
     }
 
-    pub fn round(&self) -> Option<Action> {
+    pub fn round(&self, may_announce: bool) -> Option<Action> {
         let JoinOptions { server, client } = self.options;
         match (server && !self.left, client && !self.left, self.sent) {
+            (true, client, _) if !may_announce => client.then_some(Action::Lookup),
             (true, _, _) => Some(Action::Announce),
             (false, _, true) => Some(Action::Unannounce),
             (false, true, false) => Some(Action::Lookup),

@@ -69,8 +69,9 @@ impl Topics {
     }
 
     /// We listen: announcements, held back until now, may name our relays.
-    pub fn may_announce(&mut self) {
+    pub fn may_announce(&mut self, now: Instant) {
         if !std::mem::replace(&mut self.may_announce, true) {
+            self.topics.values_mut().for_each(|joined| joined.announce_soon(now));
             self.schedule_all();
         }
     }
@@ -123,7 +124,7 @@ impl Topics {
                 }
                 joined.skip_glance();
             } else {
-                match joined.round() {
+                match joined.round(self.may_announce) {
                     Some(action) => return Some((topic, action)),
                     None => joined.skip_round(now),
                 }
@@ -183,6 +184,9 @@ impl Topics {
             return None;
         }
         joined.after_round(&round, has_peer(&topic), now, rng);
+        if self.may_announce {
+            joined.announce_soon(now);
+        }
         let announced = joined.announced;
         self.schedule(&topic);
         Some(Round { topic, found: round.found.len(), announced })
@@ -259,6 +263,7 @@ mod tests {
     const TOPIC: Topic = Topic([1; 32]);
     const CLIENT: JoinOptions = JoinOptions { server: false, client: true };
     const SERVER: JoinOptions = JoinOptions { server: true, client: false };
+    const BOTH: JoinOptions = JoinOptions { server: true, client: true };
 
     /// Topics whose queries end at once with `found` peers, in virtual time.
     struct Alone {
@@ -279,7 +284,7 @@ mod tests {
             let now = epoch();
             let rng = StdRng::seed_from_u64(1);
             let (mut topics, log) = (Topics::default(), Vec::new());
-            topics.may_announce();
+            topics.may_announce(now);
             Self { topics, rng, now, start: now, queries: 0, has_peer: false, stored: 20, log }
         }
 
@@ -355,9 +360,42 @@ mod tests {
         alone.topics.join(TOPIC, SERVER, alone.now);
         alone.run(5);
         assert!(alone.log.is_empty() && alone.topics.is_server());
-        alone.topics.may_announce();
+        alone.topics.may_announce(alone.now);
         alone.run(5);
         assert_eq!(alone.log, [(5, Action::Announce)]);
+    }
+
+    #[test]
+    fn who_cannot_announce_yet_looks_meanwhile() {
+        let mut alone = Alone::new();
+        alone.topics = Topics::default();
+        alone.topics.join(TOPIC, BOTH, alone.now);
+        alone.run(5);
+        let looks = [(0, Action::Lookup), (1, Action::Glance), (3, Action::Glance)];
+        assert_eq!(alone.log, looks);
+        // Relays come, while nothing is asked, or while a look is under way.
+        for under_way in [false, true] {
+            let mut alone = Alone::new();
+            alone.topics = Topics::default();
+            alone.topics.join(TOPIC, BOTH, alone.now);
+            if under_way {
+                let (topic, action) = alone.topics.poll(alone.now, |_| false).unwrap();
+                alone.topics.started(topic, action, QueryId(99));
+                alone.topics.may_announce(alone.now);
+                assert_eq!(alone.topics.poll(alone.now, |_| false), None);
+                alone.topics.finished(QueryId(99), |_| true, alone.now, &mut alone.rng).unwrap();
+            } else {
+                alone.run(5);
+                alone.log.clear();
+                alone.topics.may_announce(alone.now);
+            }
+            alone.has_peer = true;
+            alone.round();
+            let at = (alone.now - alone.start).as_secs();
+            assert_eq!(alone.log, [(at, Action::Announce)], "{under_way}");
+            alone.run(500);
+            assert_eq!(alone.log.len(), 1, "{:?}", alone.log);
+        }
     }
 
     #[test]
@@ -419,7 +457,7 @@ mod tests {
         for every in [15, 60] {
             let (mut topics, mut rng, start) =
                 (Topics::default(), StdRng::seed_from_u64(1), epoch());
-            topics.may_announce();
+            topics.may_announce(start);
             for n in 0..1000u32 {
                 topics.join(Topic(crate::crypto::hash::hash(&[&n.to_le_bytes()])), SERVER, start);
             }

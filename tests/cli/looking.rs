@@ -32,6 +32,31 @@ fn a_drive_that_nobody_announces_is_told_from_a_silent_dht() {
 }
 
 #[test]
+fn who_joins_an_owner_without_a_dht_waits_no_longer_than_alone() {
+    let lab = Lab::new();
+    let silent = |args: &[&str]| {
+        let mut command = lab.command("bob", args);
+        command.env("HDRIVE_BOOTSTRAP", NOWHERE);
+        command
+    };
+    let mut seed = Hdrive::spawn(silent(&["seed", NOBODYS]));
+    seed.told(SILENT);
+    let took = |key: &str| {
+        let start = Instant::now();
+        let done = run(silent(&["ls", key]));
+        assert_eq!(done.code, 4, "{}", done.stderr);
+        assert!(done.stderr.contains(SILENT), "{}", done.stderr);
+        start.elapsed()
+    };
+    // Of a drive that is to be announced as well, which it cannot be.
+    let announced = took(NOBODYS);
+    assert!(announced < Duration::from_secs(15), "{announced:?}");
+    // That nobody answers is known by now.
+    let known = took(&"ab".repeat(32));
+    assert!(known < Duration::from_secs(5), "{known:?}");
+}
+
+#[test]
 fn without_a_network_the_system_is_quoted() {
     let mut probe = Command::new("unshare");
     let here = probe.args(["--net", "true"]).output().is_ok_and(|done| done.status.success());

@@ -23,6 +23,9 @@ pub struct Reach {
     pub blank: usize,
     /// A round of discovery has ended, so that no peer means there is none.
     pub discovered: bool,
+    /// Nobody could be asked just before that round began: who only wants to read need not wait for its end. It says
+    /// nothing about who is there, so it is no reason to write.
+    pub alone: bool,
     /// Times that all open peers had told their length and what they offered was applied.
     pub syncs: u64,
     /// That goes for the peers that are open now.
@@ -35,6 +38,11 @@ pub struct Reach {
 }
 
 impl Reach {
+    /// Whether it is worth while to wait for a first peer.
+    fn hopes(&self) -> bool {
+        !self.discovered && !self.alone
+    }
+
     /// Takes who is there now.
     pub fn meet(&mut self, company: Company) {
         let Company { told, silent, blank } = company;
@@ -63,21 +71,21 @@ impl CoreHandle {
                 let before = reach.borrow().syncs;
                 self.wish(Wish::Update { core: self.0.discovery_key });
                 let told = |r: &Reach| r.syncs > before && (r.synced || r.peers == 0);
-                let Reach { peers, discovered, .. } = *reach.wait_for(told).await.ok()?;
-                if peers > 0 || discovered {
-                    return Some(peers > 0);
+                let now = *reach.wait_for(told).await.ok()?;
+                if now.peers > 0 || !now.hopes() {
+                    return Some(now.peers > 0);
                 }
-                reach.wait_for(|r| r.peers > 0 || r.discovered).await.ok()?;
+                reach.wait_for(|r| r.peers > 0 || !r.hopes()).await.ok()?;
             }
         };
         tokio::time::timeout(limit, current).await.ok().flatten().unwrap_or(false)
     }
 
-    /// Resolves when discovery has ended a round and for [`Patience::lonely`] no peer has been there.
+    /// Resolves when discovery has ended a round, or has nobody to ask, and for [`Patience::lonely`] no peer has been there.
     pub async fn deserted(&self) {
         let mut reach = self.reach();
         loop {
-            if reach.wait_for(|r| r.peers == 0 && r.discovered).await.is_err() {
+            if reach.wait_for(|r| r.peers == 0 && !r.hopes()).await.is_err() {
                 return std::future::pending().await;
             }
             let company = reach.wait_for(|r| r.peers > 0);
