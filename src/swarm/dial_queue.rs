@@ -178,9 +178,9 @@ impl DialQueue {
 
 #[cfg(test)]
 mod tests {
+    use super::{ENOUGH, Turn};
     use crate::key::{PublicKey, Topic};
     use crate::sim::epoch;
-    use super::{ENOUGH, Turn};
     use crate::swarm::peers::Peers;
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};

@@ -139,13 +139,7 @@ impl TopicQuery {
     }
 
     /// The query is over. An announcement is then held until [`Self::commit`].
-    pub fn on_query_done(
-        &mut self,
-        id: QueryId,
-        closest: Vec<Reply>,
-        net: &mut Net,
-        now: Instant,
-    ) {
+    pub fn on_query_done(&mut self, id: QueryId, closest: Vec<Reply>, net: &mut Net, now: Instant) {
         let lists = if self.aim == Aim::Glance { LISTS_OF_GLANCE } else { LISTS };
         let full = std::mem::take(&mut self.full);
         for &node in full.iter().cycle().take(lists.saturating_sub(self.lists)) {

@@ -331,10 +331,8 @@ fn who_neither_asks_nor_gives_for_minutes_makes_room() {
 fn dials_beside(sought: bool) -> usize {
     let mut world = Network::two();
     let few = 100..103;
-    let _peers: Vec<_> = few
-        .clone()
-        .map(|n| enter(&mut world, key(n), n, elsewhere(n), Some(b"hi")))
-        .collect();
+    let _peers: Vec<_> =
+        few.clone().map(|n| enter(&mut world, key(n), n, elsewhere(n), Some(b"hi"))).collect();
     few.for_each(|n| found(&mut world, key(if sought { n } else { n + 3 })));
     let (now, swarm) = (world.now, &mut world.machines[1].swarm);
     for n in 110..200 {
