@@ -27,6 +27,10 @@ pub(super) const KNOCK: Duration = Duration::from_secs(1);
 /// Dials, and peers that wait for one, above which each is made with one datagram at a time.
 const MANY: usize = 8;
 
+/// After a host of relays has had its allowance nobody is dialled for so long: then it has one more. Meanwhile who names
+/// it waits with all others, so that nobody is kept from his turn by those who name his relays.
+const HOLD: Duration = Duration::from_millis(50);
+
 /// Why it is no peer of ours, of one that gave way.
 const NO_ANSWER: &str = "it does not answer";
 
@@ -46,8 +50,8 @@ struct Dials {
 impl Swarm {
     /// Dials the next queued peer if one more may be dialled.
     pub(super) fn start_dial(&mut self, now: Instant) -> bool {
-        self.dial_at = None;
-        if self.stopping || self.entering || self.peers.queued() == 0 {
+        self.dial_at = self.hold_dials.filter(|until| *until > now);
+        if self.dial_at.is_some() || self.stopping || self.entering || self.peers.queued() == 0 {
             return false;
         }
         let Some(dial) = self.next_dial(now) else { return false };
@@ -69,20 +73,22 @@ impl Swarm {
     fn next_dial(&mut self, now: Instant) -> Option<Dial> {
         let limits = self.limits;
         let dials = self.dials(now);
-        let mut only_explicit = !self.is_within_max_peers(now);
-        let sought = self.peers.is_due(Turn::Sought, false);
+        let only_explicit = !self.is_within_max_peers(0, now);
+        let gives_way = dials.ripe.is_some() && self.is_within_max_peers(1, now);
+        let sought = self.peers.is_due(Turn::Sought, false) && (!only_explicit || gives_way);
         if sought || self.peers.is_due(Turn::Hopeful, only_explicit) {
             let young = if sought { limits.max_sought } else { limits.max_parallel_first };
             let room = dials.hopeful < limits.max_sought && !(sought && only_explicit);
-            let turn = if sought { Turn::Sought } else { Turn::Hopeful };
+            let (turn, only_explicit) =
+                if sought { (Turn::Sought, false) } else { (Turn::Hopeful, only_explicit) };
             if dials.young < young
                 && (room || dials.ripe.is_some_and(|(_, stream)| self.put_back(stream, now)))
             {
-                only_explicit = !self.is_within_max_peers(now);
                 return self.peers.next_dial(turn, only_explicit, now);
             }
-            self.dial_at = dials.ripe_at;
         }
+        let waits = |turn| self.peers.is_due(turn, false);
+        self.dial_at = dials.ripe_at.filter(|_| waits(Turn::Sought) || waits(Turn::Hopeful));
         let first = || !self.connections.iter().any(|c| c.is_peer() && self.is_sought(c));
         let again = self.peers.is_due(Turn::Again, only_explicit)
             && dials.again < limits.max_parallel_first
@@ -121,6 +127,17 @@ impl Swarm {
             }
         }
         dials
+    }
+
+    /// The host of its relays has had its allowance: its peer waits again.
+    pub(super) fn hold_dial(&mut self, stream: u32, now: Instant) {
+        let Some(dial) = self.connections.remove(stream) else { return };
+        self.udx.destroy(stream);
+        self.hold_dials = Some(now + HOLD);
+        self.open_candidate(&dial.remote, now);
+        if self.connections.by_key(&dial.remote).is_none() {
+            self.peers.defer(dial.remote, now, &mut self.rng);
+        }
     }
 
     /// Ends a dial that has not come about so far; its peer waits for another one. True if that made room.

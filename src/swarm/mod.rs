@@ -50,7 +50,7 @@ use crate::codec::FrameBuf;
 use crate::crypto::KeyPair;
 use crate::key::{PublicKey, Topic};
 use connections::Connections;
-use hyperdht::{DhtConfig, DhtEvent, HyperDht};
+use hyperdht::{ConnectError, DhtConfig, DhtEvent, HyperDht};
 use peer_info::PeerInfo;
 use peers::Peers;
 use rand::SeedableRng;
@@ -82,6 +82,8 @@ pub struct Swarm {
     peers: Peers,
     /// When a dial has lasted so long that it gives way to who waits.
     dial_at: Option<Instant>,
+    /// Nobody is dialled until then.
+    hold_dials: Option<Instant>,
     connections: Connections,
     /// Streams that we ended and whose peers have not: when they are destroyed. No longer than the
     /// list of connections of the last [`LINGER`].
@@ -116,6 +118,7 @@ impl Swarm {
             topics: Topics::default(),
             peers,
             dial_at: None,
+            hold_dials: None,
             connections: Connections::default(),
             closing: BTreeMap::new(),
             events: VecDeque::new(),
@@ -431,7 +434,10 @@ impl Swarm {
             DhtEvent::Outgoing { connect, agreed } => self.dialled(connect, agreed, now),
             DhtEvent::Incoming { agreed, .. } => self.accepted(agreed, now),
             DhtEvent::ConnectFailed { connect, why, .. } => {
-                if let Some(stream) = self.connections.dial(connect) {
+                let Some(stream) = self.connections.dial(connect) else { return };
+                if why == ConnectError::RelaysBusy {
+                    self.hold_dial(stream, now);
+                } else {
                     self.dial_failed(stream, why.to_string(), now);
                 }
             }

@@ -271,6 +271,16 @@ impl Peers {
         self.forget_maybe(&key, now);
     }
 
+    /// It could not be dialled just now, which says nothing about it.
+    pub fn defer(&mut self, key: PublicKey, now: Instant, rng: &mut StdRng) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.connected = false;
+        if peer.explicit || !peer.topics.is_empty() {
+            self.enqueue(key, now, rng);
+        }
+        self.forget_maybe(&key, now);
+    }
+
     /// Is left alone until it is found again: its connection, about to end, was of no use.
     pub fn set_aside(&mut self, key: &PublicKey) {
         if let Some(peer) = self.peers.get_mut(key) {

@@ -132,8 +132,8 @@ impl Swarm {
     }
 
     /// Whether we dial others than explicit peers. The more of those there are, the fewer others. Strangers who
-    /// reached us, and are of use, stand for no more than half of those whom we would dial.
-    pub(super) fn is_within_max_peers(&self, now: Instant) -> bool {
+    /// reached us, and are of use, stand for no more than half of those whom we would dial. With `fewer` dials than there are.
+    pub(super) fn is_within_max_peers(&self, fewer: usize, now: Instant) -> bool {
         let factor = match self.peers.explicit() {
             0 => 1,
             1 => 2,
@@ -141,7 +141,7 @@ impl Swarm {
             _ => 4,
         };
         let max = self.limits.max_peers;
-        let dialled = self.connections.iter().filter(|c| c.initiator).count();
+        let dialled = self.connections.iter().filter(|c| c.initiator).count() - fewer;
         let useful = self.connections.accepted().filter(|c| c.is_useful(now)).count();
         factor * dialled + (factor * useful).min(max / 2) < max
     }

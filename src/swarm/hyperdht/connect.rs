@@ -115,6 +115,11 @@ impl Connect {
         net: &mut Net,
         now: Instant,
     ) -> Result<Self, ConnectError> {
+        let known: VecDeque<_> = relays.iter().copied().filter(|a| net.rpc.is_usable(a)).collect();
+        let busy = !known.iter().any(|relay| net.can_knock(relay.ip(), now));
+        if effort == Effort::Sparing && !known.is_empty() && busy {
+            return Err(ConnectError::RelaysBusy);
+        }
         let mut ephemeral = [0; 32];
         net.rng.fill_bytes(&mut ephemeral);
         let payload = NoisePayload {
@@ -137,7 +142,7 @@ impl Connect {
             target: NodeId(hash::hash(&[&remote.0])),
             local_id,
             state: State::Finding { opening, query: None },
-            known: relays.iter().copied().filter(|a| net.rpc.is_usable(a)).collect(),
+            known,
             known_busy: false,
             found: VecDeque::new(),
             busy: 0,
@@ -147,11 +152,7 @@ impl Connect {
             had_record: false,
             next_relays: Vec::new(),
         };
-        if effort == Effort::Sparing && !connect.known.is_empty() {
-            if !connect.known.iter().any(|relay| net.can_knock(relay.ip(), now)) {
-                return Err(ConnectError::RelaysBusy);
-            }
-        } else {
+        if effort == Effort::Whole || connect.known.is_empty() {
             connect.find(net, now);
         }
         connect.advance(net, now);
