@@ -29,6 +29,10 @@ const QUICK_MAX: Duration = Duration::from_secs(120);
 const RETRY_MIN: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
+/// How long who would announce waits for relays before it looks without: peers that all begin at once find each other
+/// by looking as they announce.
+const RELAYS_COMING: Duration = Duration::from_secs(2);
+
 /// In which roles a topic is joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JoinOptions {
@@ -153,7 +157,9 @@ impl Joined {
         if self.query.is_some() || held {
             return None;
         }
-        Some(self.quick_at.map_or(self.refresh_at, |at| at.min(self.refresh_at)))
+        let waits = !may_announce && self.options.server && self.rounds == 0;
+        let at = if waits { self.refresh_at + RELAYS_COMING } else { self.refresh_at };
+        Some(self.quick_at.map_or(at, |quick| quick.min(at)))
     }
 
     /// Somebody waits for the first round of a reader.

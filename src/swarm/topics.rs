@@ -371,7 +371,7 @@ mod tests {
         alone.topics = Topics::default();
         alone.topics.join(TOPIC, BOTH, alone.now);
         alone.run(5);
-        let looks = [(0, Action::Lookup), (1, Action::Glance), (3, Action::Glance)];
+        let looks = [(2, Action::Lookup), (3, Action::Glance), (5, Action::Glance)];
         assert_eq!(alone.log, looks);
         // Relays come, while nothing is asked, or while a look is under way.
         for under_way in [false, true] {
@@ -379,6 +379,7 @@ mod tests {
             alone.topics = Topics::default();
             alone.topics.join(TOPIC, BOTH, alone.now);
             if under_way {
+                alone.now += Duration::from_secs(2);
                 let (topic, action) = alone.topics.poll(alone.now, |_| false).unwrap();
                 alone.topics.started(topic, action, QueryId(99));
                 alone.topics.may_announce(alone.now);
