@@ -7,9 +7,7 @@ use super::log::clock_note;
 use super::looking::{Looking, Sought};
 use super::ls::date;
 use super::moment::Moment;
-use super::target::{
-    Target, check_link, encryption_key, from_live, newest, resolve, tell_version,
-};
+use super::target::{Target, check_link, encryption_key, from_live, newest, resolve, tell_version};
 use crate::fs::{Access, DriveVolume, How, MountOptions, Mounted, split_options};
 use crate::hyper::drive::{LiveDrive, Past};
 use crate::node::last_until;
