@@ -7,12 +7,13 @@
 //! | top | `cli` | – |
 //! | joints | `node` (hyper + swarm), `share` (folder to drive), `fs` (drive, through `fs::volume`) | `node`: fuser; `fs`: the swarm |
 //! | wings | `hyper` (data, replication) and `swarm` (network) | each other; sockets, except `swarm::driver` |
-//! | ground | `codec`, `crypto`, `descriptors`, `key`, `lock`, `mountinfo`, `path` | time, async; I/O, except `mountinfo` |
+//! | ground | `codec`, `crypto`, `descriptors`, `disk`, `key`, `lock`, `mountinfo`, `path` | time; async, except `disk`; I/O, except `mountinfo` |
 
 pub mod cli;
 pub mod codec;
 pub mod crypto;
 mod descriptors;
+pub mod disk;
 pub mod fs;
 pub mod hyper;
 pub mod key;

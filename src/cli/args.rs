@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::net::SocketAddrV4;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
@@ -286,9 +286,10 @@ pub struct Get {
     /// Replace files that differ
     #[arg(long)]
     pub force: bool,
-    /// Whether the destination was a folder before the first try.
+    /// Whether the destination was a folder before the first try, once somebody has looked: another try must not take for
+    /// a folder of the user what the first one made.
     #[arg(skip)]
-    pub into_folder: bool,
+    pub into_folder: Option<bool>,
     /// What is taken away from the rights of what is made.
     #[arg(skip)]
     pub umask: u32,
@@ -421,12 +422,9 @@ impl Get {
         is_stdout.then(|| Cat { target: self.target.clone(), secret: self.secret.clone() })
     }
 
-    /// Notes what counts where it was typed. Looks at the destination, once: another try must not take for a folder of
-    /// the user what the first one made.
-    pub fn look(&mut self, cwd: &Path, umask: u32) {
+    /// Notes what counts where it was typed.
+    pub fn note(&mut self, umask: u32) {
         self.umask = umask;
-        let destination = self.destination.as_ref();
-        self.into_folder = destination.is_some_and(|destination| cwd.join(destination).is_dir());
     }
 }
 

@@ -5,6 +5,7 @@ use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::get::from_blob;
 use super::target::{content, encryption_key, open_target};
+use crate::disk;
 use std::sync::Arc;
 
 /// Bytes of one read, and how far ahead of it blocks are fetched.
@@ -27,9 +28,9 @@ pub async fn run(args: Cat, cx: Context) -> Result {
             reader.read(offset, STEP as usize).await.map_err(|e| from_blob(&target.path, e))?;
         let (out, length) =
             (Arc::clone(&cx.out), pieces.iter().map(|p| p.len() as u64).sum::<u64>());
-        // A pipe may be full for as long as its reader likes.
+        // A pipe may be full for as long as its reader likes, and a file lie on a disk that hangs.
         let write = move || pieces.iter().try_for_each(|piece| out.write(piece));
-        let written = tokio::task::spawn_blocking(write).await.or_exit(Exit::Failed)?;
+        let written = disk::ask(write).await.or_exit(Exit::Failed)?;
         match written {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),

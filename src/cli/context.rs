@@ -1,12 +1,17 @@
 //! What every command on a store is given: the node, its output, when to stop, and where it was typed.
 
-use super::exit::{Exit, Failure};
+use super::exit::{Exit, Fail, Failure, Result};
 use super::output::Output;
 use super::running::{Commands, Running};
+use crate::disk;
 use crate::node::Node;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+
+/// A command that was called off waits no longer than this for a disk: it is to be gone within a second.
+pub const LAST_WAIT: Duration = Duration::from_millis(700);
 
 /// What a running command has at hand.
 #[derive(Clone)]
@@ -26,6 +31,20 @@ pub struct Context {
 }
 
 impl Context {
+    /// Lets `work` ask the file system of a person, which may hang for ever.
+    ///
+    /// # Errors
+    /// The command was called off first. What the work brings is dropped then.
+    pub async fn ask_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        tokio::select! {
+            done = disk::ask(work) => done.or_exit(Exit::Failed),
+            () = self.cancel.cancelled() => Err(Failure::new(Exit::Interrupted, "interrupted")),
+        }
+    }
+
     /// What is told of a change that was called off before it was made.
     pub fn called_off(&self) -> Failure {
         match self.cancel.is_hand_over() {
@@ -66,6 +85,15 @@ impl Cancel {
         if flag.wait_for(|stop| *stop != Stop::Not).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Resolves when whoever asked wants it no more, and a disk was waited for as long as that allows.
+    pub async fn given_up(&self) {
+        let mut flag = self.0.clone();
+        if flag.wait_for(|stop| *stop == Stop::Asked).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(LAST_WAIT).await;
     }
 
     pub fn is_hand_over(&self) -> bool {

@@ -10,33 +10,39 @@ mod mark;
 mod plan;
 
 use super::args::Get;
-use super::context::Context;
+use super::context::{Context, LAST_WAIT};
 use super::exit::{Exit, Fail, Failure, Result};
 use super::output::Output;
 use super::progress::Progress;
 use super::target::{encryption_key, from_live, open_target};
 use super::words::count;
+use crate::disk::{self, Held};
 use crate::hyper::blobs::BlobError;
 use crate::hyper::drive::{Drive, FileReader, Found, LiveError};
 use crate::hyper::source::SourceError;
 use crate::key::CoreKey;
+use crate::lock::lock;
 use crate::path::DrivePath;
-use local::{Help, Part, There};
+use local::{Help, Made, Part, There};
 use mark::Mark;
-use plan::{Item, Link, Plan};
+use plan::{Folder, Item, Link, Plan};
 use serde_json::json;
 use std::collections::HashSet;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 
 /// Bytes of one read, and how far ahead of it blocks are fetched.
 const STEP: u64 = 4 << 20;
 const AHEAD: u64 = 32 << 20;
 /// Small files fetched side by side.
 const SIDE_BY_SIDE: usize = 256;
+/// And of those, the ones that ask the disk at a time: no more threads hang with it.
+const ASKING: usize = 64;
+/// How often it is looked whether all of a download that was called off has ended.
+const LOOK: Duration = Duration::from_millis(5);
 /// The device is told to begin writing after this many bytes, so that the final sync is short.
 const WRITE_BACK: u64 = 32 << 20;
 /// When files fail because nothing comes, and nothing has come for this long, the rest is not tried: each of
@@ -45,18 +51,37 @@ const GIVE_UP: Duration = Duration::from_secs(60);
 /// What could not be written is told one by one up to this many.
 const MAX_TOLD: usize = 1000;
 
-pub async fn run(args: Get, cx: Context) -> Result {
+/// Downloads. When it is called off, what is unfinished is removed, as far as the disk answers in time.
+pub async fn run(mut args: Get, cx: Context) -> Result {
+    let folders = Arc::new(Folders::default());
+    tokio::select! {
+        done = download(&mut args, &cx, &folders) => return done,
+        () = cx.cancel.cancelled() => {}
+    }
+    let clear = async {
+        // Every task has its share in it, and each unfinished file: folders are empty only after those.
+        while Arc::strong_count(&folders) > 1 {
+            tokio::time::sleep(LOOK).await;
+        }
+        disk::ask(move || lock(&folders.made).clear()).await
+    };
+    let _ = tokio::time::timeout(LAST_WAIT, clear).await;
+    Err(Failure::new(Exit::Interrupted, "interrupted"))
+}
+
+async fn download(args: &mut Get, cx: &Context, folders: &Arc<Folders>) -> Result {
+    destination::look(args, cx).await?;
     let secret = encryption_key(&args.secret)?;
-    let (target, live, index) = open_target(&cx, &args.target, secret).await?;
-    let place = destination::of(&args, &cx, &target)?;
-    let mark = Mark::of(&target);
+    let (target, live, index) = open_target(cx, &args.target, secret).await?;
+    let place = destination::of(args, cx, &target).await?;
+    let mark = Arc::new(Mark::of(&target));
     let mut plan = Plan::default();
     match index.lookup(&target.path) {
         Some(Found::File(file)) => plan.file(target.path.clone(), file, place),
         Some(Found::Link(link)) => plan.link(target.path.clone(), link, place),
         Some(Found::Directory(dir)) => {
             plan.folder(&target.path, dir, place);
-            destination::resume(&args, &cx, &mut plan, &mark)?;
+            destination::resume(args, cx, &mut plan, &mark).await?;
         }
         None => {
             let text = format!("no such file or directory: {}", target.path);
@@ -75,7 +100,9 @@ pub async fn run(args: Get, cx: Context) -> Result {
         progress: cx.out.progress("downloading", plan.bytes),
         drive,
         key: target.key,
-        mark,
+        mark: mark.clone(),
+        folders: folders.clone(),
+        asking: Semaphore::new(ASKING),
         force: args.force,
         umask: args.umask,
         done: AtomicU64::new(0),
@@ -91,11 +118,11 @@ pub async fn run(args: Get, cx: Context) -> Result {
     let (bytes, alone) = (plan.bytes, plan.folders.is_empty());
     let folder = plan.folders.first().map(|folder| folder.to.clone());
     let all = plan.files.len() + plan.links.len();
-    job.clone().run(plan).await;
+    job.clone().run(plan).await?;
     job.progress.clear();
     let missing = std::mem::take(&mut job.lock().missing);
     if let Some(folder) = folder.filter(|_| missing.is_empty()) {
-        job.mark.clear(&folder);
+        job.ask(move || mark.clear(&folder)).await?;
     }
     if cx.out.json && (!alone || missing.is_empty()) {
         let mut got = json!({"files": job.written.load(Ordering::Relaxed), "bytes": bytes});
@@ -106,6 +133,12 @@ pub async fn run(args: Get, cx: Context) -> Result {
         cx.out.object(&json!({ "got": got }));
     }
     job.outcome(missing, all, alone, &cx.out)
+}
+
+/// What goes when the download is called off. Whatever works on it holds it.
+#[derive(Default)]
+struct Folders {
+    made: Mutex<Made>,
 }
 
 /// Something that was not written.
@@ -129,7 +162,9 @@ struct Job {
     /// None for a drive that has no files.
     drive: Option<Drive>,
     key: CoreKey,
-    mark: Mark,
+    mark: Arc<Mark>,
+    folders: Arc<Folders>,
+    asking: Semaphore,
     progress: Progress,
     /// Files that differ are replaced.
     force: bool,
@@ -143,11 +178,22 @@ struct Job {
 
 impl Job {
     fn lock(&self) -> MutexGuard<'_, State> {
-        crate::lock::lock(&self.state)
+        lock(&self.state)
     }
 
-    async fn run(self: Arc<Self>, plan: Plan) {
-        let (made, lost) = self.make_folders(&plan);
+    /// Lets `work` ask the disk.
+    async fn ask<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let _turn = self.asking.acquire().await.or_exit(Exit::Failed)?;
+        let folders = self.folders.clone();
+        let work = move || {
+            let _folders = folders;
+            work()
+        };
+        disk::ask(work).await.or_exit(Exit::Failed)
+    }
+
+    async fn run(self: Arc<Self>, plan: Plan) -> Result {
+        let lost = self.make_folders(plan.folders).await?;
         let here = |to: &Path| !to.ancestors().any(|above| lost.contains(above));
         let of_lost = plan.files.iter().map(|item| &item.to);
         let of_lost = of_lost.chain(plan.links.iter().map(|link| &link.to));
@@ -166,31 +212,36 @@ impl Job {
         for item in large {
             self.clone().file(item).await;
         }
-        for link in plan.links.iter().filter(|link| here(&link.to)) {
-            self.link(link);
-        }
-        made.keep();
+        let links = plan.links.into_iter().filter(|link| here(&link.to));
+        let (links, job) = (links.collect::<Vec<_>>(), self.clone());
+        self.ask(move || links.iter().for_each(|link| job.link(link))).await
     }
 
-    /// Makes the folders, each before those in it; those that could not be made, and what was.
-    fn make_folders(&self, plan: &Plan) -> (local::Made, HashSet<PathBuf>) {
-        let (mut made, mut lost) = (local::Made::default(), HashSet::new());
-        for (n, folder) in plan.folders.iter().enumerate() {
-            let above = folder.to.parent().is_some_and(|parent| lost.contains(parent));
-            let result = match (above, n) {
-                (true, _) => Ok(()),
-                (_, 0) => made.destination(&folder.to, &self.mark, self.umask),
-                _ => made.one(&folder.to, self.umask),
-            };
-            if above || result.is_err() {
-                lost.insert(folder.to.clone());
+    /// Makes the folders, each before those in it; returns those that could not be made.
+    async fn make_folders(self: &Arc<Self>, folders: Vec<Folder>) -> Result<HashSet<PathBuf>> {
+        let job = self.clone();
+        self.ask(move || {
+            let mut lost = HashSet::new();
+            for (n, folder) in folders.iter().enumerate() {
+                let above = folder.to.parent().is_some_and(|parent| lost.contains(parent));
+                let mut made = lock(&job.folders.made);
+                let result = match (above, n) {
+                    (true, _) => Ok(()),
+                    (_, 0) => made.destination(&folder.to, &job.mark, job.umask),
+                    _ => made.one(&folder.to, job.umask),
+                };
+                drop(made);
+                if above || result.is_err() {
+                    lost.insert(folder.to.clone());
+                }
+                if let Err(why) = result {
+                    job.lock().lost += 1;
+                    job.miss(format!("{} and everything in it", folder.path), why);
+                }
             }
-            if let Err(why) = result {
-                self.lock().lost += 1;
-                self.miss(format!("{} and everything in it", folder.path), why);
-            }
-        }
-        (made, lost)
+            lost
+        })
+        .await
     }
 
     async fn file(self: Arc<Self>, item: Item) {
@@ -200,8 +251,9 @@ impl Job {
         match self.try_file(&item).await {
             Ok(()) => drop(self.written.fetch_add(1, Ordering::Relaxed)),
             Err(why) => {
-                let full = local::is_full(&item.to);
-                self.miss(item.path.to_string(), why);
+                let (path, to) = (item.path.to_string(), item.to);
+                let full = self.ask(move || local::is_full(&to)).await.unwrap_or(false);
+                self.miss(path, why);
                 if full {
                     self.lock().fatal.get_or_insert(Exit::Failed);
                 }
@@ -216,9 +268,19 @@ impl Job {
         let reader = drive.open(&item.file).map_err(|error| failed(error.into()))?;
         // Of a file with a block map the names tell only a guess.
         let size = reader.learn_size().await.map_err(|error| from_blob(&item.path, error))?;
-        let item = &Item { size, ..item.clone() };
-        let there = local::look(item)?;
-        if there == There::Same || there == There::Unsure && self.is_content(item, &reader).await? {
+        let item = Arc::new(Item { size, ..item.clone() });
+        let (at, force, umask) = (item.clone(), self.force, self.umask);
+        let look = move || -> Result<(There, Option<Part>)> {
+            let there = local::look(&at)?;
+            Ok(match there {
+                There::Same | There::Unsure => (there, None),
+                There::Different(why) if !force => return Err(local::differs(&at.to, why)),
+                _ => (there, Some(Part::create(&at, umask)?)),
+            })
+        };
+        let (there, mut part) = self.ask(look).await??;
+        if there == There::Same || there == There::Unsure && self.is_content(&item, &reader).await?
+        {
             self.advance(size);
             return Ok(());
         }
@@ -227,54 +289,87 @@ impl Job {
         {
             return Err(local::differs(&item.to, why));
         }
-        let part = Part::create(item, self.umask)?;
-        self.write(item, &reader, &part).await?;
-        let (item, replace) = (item.clone(), there != There::Nothing);
-        let work = move || part.finish(&item, replace);
-        tokio::task::spawn_blocking(work).await.or_exit(Exit::Failed)?
+        if part.is_none() {
+            let (at, umask) = (item.clone(), self.umask);
+            part = Some(self.ask(move || Part::create(&at, umask)).await??);
+        }
+        let part = part.map(|part| self.unfinished(part));
+        self.write(&item, &reader, part, there != There::Nothing).await
     }
 
-    async fn write(&self, item: &Item, reader: &FileReader, part: &Part) -> Result {
+    /// What is not complete, and goes if it never is.
+    fn unfinished(&self, part: Part) -> Unfinished {
+        Held::new((part, self.folders.clone()))
+    }
+
+    /// Fetches a file and puts it in its place.
+    async fn write(
+        &self,
+        item: &Arc<Item>,
+        reader: &FileReader,
+        mut part: Option<Unfinished>,
+        replace: bool,
+    ) -> Result {
         let mut offset = 0;
         let mut fetched = 0;
         let mut flushed = 0;
         let mut write_back: Option<tokio::task::JoinHandle<()>> = None;
-        while offset < item.size {
+        while let Some(unfinished) = part.take() {
             while fetched < item.size && fetched < offset + AHEAD {
                 reader.prefetch(fetched, STEP);
                 fetched += STEP;
             }
-            let pieces = self.read(item, reader, offset).await?;
-            for piece in &pieces {
-                let written = part.file().write_all(piece);
-                written.map_err(|error| local::failed(&item.to, error))?;
-                offset += piece.len() as u64;
-            }
-            self.advance(pieces.iter().map(|piece| piece.len() as u64).sum());
+            let pieces = match offset < item.size {
+                true => self.read(item, reader, offset).await?,
+                false => Vec::new(),
+            };
+            let length: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+            offset += length;
             let idle = write_back.as_ref().is_none_or(|task| task.is_finished());
-            if idle && offset - flushed >= WRITE_BACK && offset < item.size {
-                flushed = offset;
-                let file = part.file().try_clone();
-                let file = file.map_err(|error| local::failed(&item.to, error))?;
-                write_back = Some(tokio::task::spawn_blocking(move || {
-                    let _ = file.sync_data();
-                }));
+            let (last, sync) = (offset >= item.size, idle && offset - flushed >= WRITE_BACK);
+            let at = item.clone();
+            let write = move || -> Result<Option<(Unfinished, Option<std::fs::File>)>> {
+                let Some((mut part, folders)) = unfinished.take() else { return Ok(None) };
+                part.write(&at, &pieces)?;
+                if last {
+                    return part.finish(&at, replace).map(|()| None);
+                }
+                let file = sync.then(|| part.file(&at)).transpose()?;
+                Ok(Some((Held::new((part, folders)), file)))
+            };
+            if let Some((unfinished, file)) = self.ask(write).await?? {
+                part = Some(unfinished);
+                if let Some(file) = file {
+                    flushed = offset;
+                    write_back = Some(disk::begin(move || drop(file.sync_data())));
+                }
             }
+            self.advance(length);
         }
         Ok(())
     }
 
     /// Whether the local file, of the same size, holds what the drive says.
     async fn is_content(&self, item: &Item, reader: &FileReader) -> Result<bool> {
-        let mut local = local::Compared::open(&item.to)?;
+        let to = item.to.clone();
+        let mut local = self.ask(move || local::Compared::open(&to).map(Held::new)).await??;
         let mut offset = 0;
         while offset < item.size {
             reader.prefetch(offset, AHEAD.min(item.size - offset));
-            for piece in self.read(item, reader, offset).await? {
-                offset += piece.len() as u64;
-                if !local.goes_on_with(&piece)? {
-                    return Ok(false);
+            let pieces = self.read(item, reader, offset).await?;
+            offset += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+            let compare = move || -> Result<Option<Held<local::Compared>>> {
+                let Some(mut local) = local.take() else { return Ok(None) };
+                for piece in &pieces {
+                    if !local.goes_on_with(piece)? {
+                        return Ok(None);
+                    }
                 }
+                Ok(Some(Held::new(local)))
+            };
+            match self.ask(compare).await?? {
+                Some(same) => local = same,
+                None => return Ok(false),
             }
         }
         Ok(true)
@@ -355,6 +450,9 @@ impl Job {
         Err(Failure::new(exit, text))
     }
 }
+
+/// A file that is removed when it is dropped, and the folders that are made for the download it belongs to.
+type Unfinished = Held<(Part, Arc<Folders>)>;
 
 fn not_tried() -> Failure {
     Failure::new(Exit::Failed, "not tried, as those before it failed")

@@ -132,7 +132,7 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
         match get.to_stdout() {
             // What was printed cannot be taken back, unlike a download.
             Some(cat) => command = Command::Cat(cat),
-            None => get.look(&cwd, own_umask()),
+            None => get.note(own_umask()),
         }
     }
     let mut request = Request {

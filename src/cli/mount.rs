@@ -8,6 +8,7 @@ use super::looking::{Looking, Sought};
 use super::ls::date;
 use super::moment::Moment;
 use super::target::{Target, check_link, encryption_key, from_live, newest, resolve, tell_version};
+use crate::disk;
 use crate::fs::{Access, DriveVolume, How, MountOptions, Mounted, split_options};
 use crate::hyper::drive::{LiveDrive, Past};
 use crate::node::last_until;
@@ -59,12 +60,21 @@ pub async fn run(args: Mount, cx: Context) -> Result {
     let point = cx.cwd.join(&args.mountpoint);
     let runtime = tokio::runtime::Handle::current();
     let mount = move || crate::fs::mount(volume, &point, &options, runtime);
-    let mounted = tokio::task::spawn_blocking(mount).await.or_exit(Exit::Mount)?;
-    let mounted = Arc::new(mounted.or_exit(Exit::Mount)?);
+    let mounted = match cx.ask_disk(mount).await {
+        // It ends as one that was mounted; if it still comes to that, it is unmounted at once.
+        Err(failure) if failure.exit == Exit::Interrupted => return Ok(()),
+        mounted => mounted?.or_exit(Exit::Mount)?,
+    };
+    let mounted = Arc::new(mounted);
     cx.node.note_mount(mounted.mount_point(), target.key, true);
     cx.running.note_mount(&mounted);
     let result = serve(&mounted, &drive, at, &looking, &cx).await;
     cx.node.note_mount(mounted.mount_point(), target.key, false);
+    let end = disk::begin(move || drop(mounted));
+    tokio::select! {
+        _ = end => {}
+        () = cx.cancel.given_up() => {}
+    }
     result
 }
 
@@ -124,7 +134,16 @@ async fn serve(
         // Files are open: the mount goes when the last is closed; nobody new gets in.
         Err(_) => mount.unmount(How::Lazy).map(|()| true),
     };
-    let done = tokio::task::spawn_blocking(unmount).await.or_exit(Exit::Mount)?;
+    let done = tokio::select! {
+        done = disk::ask(unmount) => done.or_exit(Exit::Mount)?,
+        () = cx.cancel.given_up() => {
+            let point = mounted.mount_point().display();
+            let text = format!(
+                "{point} is not unmounted yet: the file system that it lies on does not answer"
+            );
+            return Err(Failure::new(Exit::Mount, text));
+        }
+    };
     let busy = done.or_exit(Exit::Mount)?;
     if busy {
         let point = mounted.mount_point().display();

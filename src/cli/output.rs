@@ -78,7 +78,14 @@ impl Output {
         }
         print(self);
         if let Some(face) = &self.face {
-            let _ = (&face.stream).write_all(&[face.told]);
+            self.say(face.told);
+        }
+    }
+
+    /// Tells the face something; see `owner.rs`.
+    pub fn say(&self, byte: u8) {
+        if let Some(face) = &self.face {
+            let _ = (&face.stream).write_all(&[byte]);
         }
     }
 

@@ -15,6 +15,7 @@
 //! | owner | [`FULL`] | it runs too many commands to take another |
 //! | owner | [`LATER`] | it ends soon, and the face, which would last, had better own the store itself |
 //! | owner | [`TOLD`] | one more line was printed that another owner need not print again |
+//! | owner | [`INTO`], [`BESIDE`] | the destination of a download is a folder, or not, before anything is made there |
 //! | owner | exit code | it has ended |
 //! | face | [`CANCEL`] | the user does not want it any more, as when the face hangs up |
 //! | face | [`END`] | standard input is complete |
@@ -106,7 +107,7 @@ const MAX_REQUEST: usize = 1 << 20;
 /// The longest wait for an owner that holds the lock but does not listen yet (it is starting or ending).
 const OWNER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What an owner answers as soon as it has read a request: it is alive. No exit code is this large.
+/// What an owner answers as soon as it has read a request: it is alive. No exit code is as large as these.
 pub const ACCEPTED: u8 = 255;
 /// What an owner answers before the first byte that a command prints or reads.
 pub const BEGUN: u8 = 254;
@@ -116,6 +117,9 @@ pub const FULL: u8 = 253;
 pub const LATER: u8 = 252;
 /// What an owner says after each of the lines that are printed once.
 pub const TOLD: u8 = 251;
+/// What an owner says when the destination of a download is a folder of the user, and when it is not.
+pub const INTO: u8 = 250;
+pub const BESIDE: u8 = 249;
 /// What a face says when its user does not want to wait any more.
 pub const CANCEL: u8 = b'c';
 /// What a face says after the last byte of its standard input.
@@ -422,6 +426,12 @@ pub async fn face(
                 }
                 Ok(1) if code[0] == TOLD => {
                     request.told += 1;
+                    continue;
+                }
+                Ok(1) if matches!(code[0], INTO | BESIDE) => {
+                    if let Command::Get(get) = &mut request.command {
+                        get.into_folder = Some(code[0] == INTO);
+                    }
                     continue;
                 }
                 Ok(1) if code[0] == LATER => return Ok(Ended::Later),

@@ -16,6 +16,7 @@ use super::spool::spool;
 use super::target::{PATIENCE, encryption_key, from_live, resolve, tell_unserved, writable};
 use super::waiting::Waiting;
 use super::words::count;
+use crate::disk;
 use crate::hyper::blobs::Writer;
 use crate::hyper::drive::{Drive, DriveIndex, Entry, Found};
 use crate::key::CoreKey;
@@ -53,12 +54,6 @@ pub async fn run(args: Put, cx: Context) -> Result {
     let index = live.current(PATIENCE).await.map_err(failed)?;
     let source = cx.cwd.join(&args.source);
     let from_stdin = args.reads_stdin();
-    let of_folder =
-        [("--exclude", !args.exclude.is_empty()), ("--cross-mounts", args.cross_mounts)];
-    if let Some((option, _)) = of_folder.iter().find(|(_, given)| *given && !source.is_dir()) {
-        let text = format!("{option} is for what is in a folder: this is none");
-        return Err(Failure::new(Exit::Usage, text));
-    }
     let job = Arc::new(Job {
         drive,
         ledger: Ledger::new(cx.node.store().storage().clone(), target.key),
@@ -73,8 +68,8 @@ pub async fn run(args: Put, cx: Context) -> Result {
         name: name_of(&cx, target.key)?,
     });
     let working = Arc::clone(&job);
-    let mut work = tokio::task::spawn_blocking(move || match from_stdin {
-        true => working.stdin(&index),
+    let mut work = disk::begin(move || match from_stdin {
+        true => check_folder(&args, false).and_then(|()| working.stdin(&index)),
         false => working.local(&index, &source, &args),
     });
     let done = tokio::select! {
@@ -186,6 +181,7 @@ impl Job {
             let text = "a pipe of the shell cannot be put: use `… | hdrive put KEY/path -`";
             return Err(Failure::new(Exit::Usage, text));
         }
+        check_folder(args, source.is_dir())?;
         let meta = std::fs::symlink_metadata(source).or_fail(Exit::Failed, source.display())?;
         let (rules, start) = if meta.is_dir() {
             let rules = Rules::of_put(&straight(source)?, &args.exclude, args.cross_mounts);
@@ -383,6 +379,19 @@ impl<R: Read> Read for Stoppable<'_, R> {
         match self.gate.is_shut() {
             true => Err(io::Error::other("interrupted")),
             false => self.input.read(buf),
+        }
+    }
+}
+
+/// Options for what is in a folder make no sense without one.
+fn check_folder(args: &Put, is_dir: bool) -> Result {
+    let of_folder =
+        [("--exclude", !args.exclude.is_empty()), ("--cross-mounts", args.cross_mounts)];
+    match of_folder.iter().find(|(_, given)| *given && !is_dir) {
+        None => Ok(()),
+        Some((option, _)) => {
+            let text = format!("{option} is for what is in a folder: this is none");
+            Err(Failure::new(Exit::Usage, text))
         }
     }
 }

@@ -5,7 +5,7 @@
 //! any more, within a bound. Faces that lose their owner start over by themselves where they can.
 
 use super::args::{Command, Global};
-use super::context::{Cancel, Context, Stop};
+use super::context::{Cancel, Context, LAST_WAIT, Stop};
 use super::exit::{Exit, Fail, Failure, Result};
 use super::logging::Stamp;
 use super::output::{Face, Output, complain};
@@ -19,6 +19,7 @@ use super::{
     bootstrap, cat, create, daemon, forget, gc, get, info, log, ls, mount, put, rm, runtime,
 };
 use super::{seed, share, status};
+use crate::disk;
 use crate::node::{Node, NodeConfig};
 use crate::swarm::driver::BootstrapNode;
 use std::io::Write;
@@ -65,7 +66,8 @@ pub fn run(ownership: Ownership, first: Request, store: &Path, global: &Global) 
             false => exit,
         }
     });
-    // Tasks that are stuck in the kernel must not keep the process.
+    // Tasks that are stuck in the kernel must not keep the process, nor must disks.
+    disk::settle(LAST_WAIT);
     runtime.shutdown_timeout(Duration::from_secs(1));
     exit
 }
@@ -443,6 +445,7 @@ async fn dispatch(command: Command, cx: Context) -> Result {
         Command::Mount(args) => mount::run(args, cx).await,
         Command::Share(args) => share::run(args, cx).await,
         Command::Put(args) => put::run(args, cx).await,
+        Command::Get(args) => get::run(args, cx).await,
         Command::Rm(args) => rm::run(args, cx).await,
         Command::Forget(args) => forget::run(args, cx).await,
         // It ends in no other way.
@@ -462,7 +465,6 @@ async fn run_quick(command: Command, cx: Context) -> Result {
         Command::Create(args) => create::run(args, cx).await,
         Command::Ls(args) => ls::run(args, cx).await,
         Command::Cat(args) => cat::run(args, cx).await,
-        Command::Get(args) => get::run(args, cx).await,
         Command::Info(args) => info::run(args, cx).await,
         Command::Log(args) => log::run(args, cx).await,
         Command::Gc(args) => gc::run(args, cx).await,
@@ -471,6 +473,7 @@ async fn run_quick(command: Command, cx: Context) -> Result {
         | Command::Share(_)
         | Command::Seed(_)
         | Command::Put(_)
+        | Command::Get(_)
         | Command::Rm(_)
         | Command::Forget(_)
         | Command::Umount(_)

@@ -1,8 +1,10 @@
 //! `hdrive share`: a folder as a drive, announced, served and kept up to date.
 
 mod dry_run;
+mod place;
 mod roles;
 
+use self::place::Place;
 use self::roles::{check_roles, is_filled, known_root};
 use super::args::Share;
 use super::context::Context;
@@ -12,22 +14,19 @@ use super::owner::SHARED;
 use super::progress::Progress;
 use super::target::{check_name, encryption_key, from_live};
 use super::words::count;
-use crate::hyper::drive::{Drive, DriveError};
+use crate::disk;
+use crate::hyper::drive::Drive;
 use crate::key::{CoreKey, Topic};
 use crate::node::{DriveUse, Node, Writer, Writing};
 use crate::path::DrivePath;
-use crate::share::folder::{Folder, Look};
+use crate::share::folder::Folder;
 use crate::share::follow::{Follower, Touched};
 use crate::share::import::{Import, Report, is_below};
 use crate::share::ledger::{Ledger, SharedRoot};
-use crate::share::mounts::is_on_own_mount;
 use crate::share::place::locate;
-use crate::share::root::Identity;
 use crate::share::rules::Rules;
-use crate::share::stores::{FileId, is_store};
 use std::collections::{BTreeSet, HashSet};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -44,18 +43,29 @@ const MAX_TOLD: usize = 10;
 const MAX_TOLD_EVER: usize = 10_000;
 
 pub async fn run(args: Share, cx: Context) -> Result {
-    let (folder, store) = place(&args, &cx)?;
+    match share(args, &cx).await {
+        // All of it was in the drive before, and it was not changed since.
+        Err(failure) if failure.exit == Exit::Interrupted && cx.told >= SHARED => Ok(()),
+        done => done,
+    }
+}
+
+async fn share(args: Share, cx: &Context) -> Result {
+    let (at, store) = (cx.cwd.join(&args.folder), cx.node.config().store.clone());
+    let may_miss = !args.dry_run;
+    let place = cx.ask_disk(move || Place::of(&at, may_miss, store)).await??;
+    let Place { folder, store, identity } = place;
     let rules = Rules::of_share(&folder, &args.exclude, args.cross_mounts, store)
         .or_fail(Exit::Usage, "--exclude")?;
     if args.dry_run {
-        return dry_run::tell_only(&rules, &cx).await;
+        return dry_run::tell_only(&rules, cx).await;
     }
     let name = args.name.clone().unwrap_or_else(|| folder.to_string_lossy().into_owned());
     // One that an older version gave goes on.
     if args.name.is_some() && cx.node.drive_named(&name)?.is_none() {
         check_name(&name)?;
     }
-    let identity = match Identity::of(&folder) {
+    let identity = match identity {
         Ok(identity) => identity,
         // What it held is served until it is back.
         Err(error) => match known_root(&cx.node, &name)?.filter(|root| root.path == folder) {
@@ -96,7 +106,8 @@ pub async fn run(args: Share, cx: Context) -> Result {
     cx.out.once(|out| out.pair("key", key));
 
     // Watched before it is read, so that no change falls between the two.
-    let follower = Follower::new(rules.clone());
+    let watched = rules.clone();
+    let follower = cx.ask_disk(move || Follower::new(watched)).await?;
     let live = cx.node.drive(key, secret, None, true).await?;
     // From here on the use of the drive keeps it from being forgotten.
     drop(db);
@@ -130,51 +141,6 @@ pub async fn run(args: Share, cx: Context) -> Result {
             Err(Failure::new(Exit::Interrupted, "interrupted"))
         }
     }
-}
-
-/// The folder to share, without links in its path, and the store, which must lie elsewhere.
-fn place(args: &Share, cx: &Context) -> Result<(PathBuf, Option<FileId>)> {
-    let folder = cx.cwd.join(&args.folder);
-    let folder = match folder.canonicalize() {
-        Ok(folder) => folder,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !args.dry_run => {
-            return Ok((std::path::absolute(&folder).unwrap_or(folder), None));
-        }
-        Err(error) => {
-            return Err(Failure::new(
-                Exit::NotFound,
-                format_args!("{}: {error}", folder.display()),
-            ));
-        }
-    };
-    let usage = |text: String| Err(Failure::new(Exit::Usage, text));
-    let at = folder.display();
-    if !folder.is_dir() {
-        return usage(format!("{at} is not a folder: `hdrive put` takes files"));
-    }
-    std::fs::read_dir(&folder).or_fail(Exit::Failed, folder.display())?;
-    if is_on_own_mount(&folder).unwrap_or(false) {
-        return usage(format!("{at} is a mounted drive: `hdrive seed KEY` keeps and serves it"));
-    }
-    let id = |path: &Path| std::fs::metadata(path).map(|meta| FileId::of(&meta)).ok();
-    // By inode: a bind mount has another path.
-    let is_within = |inner: &Path, outer: &Path| {
-        let outer = id(outer);
-        outer.is_some() && inner.ancestors().any(|above| id(above) == outer)
-    };
-    let store = cx.node.config().store.clone();
-    let store = store.canonicalize().unwrap_or(store);
-    if is_within(&store, &folder) {
-        return usage(format!(
-            "{at} holds the store itself: share another folder, or pass --store elsewhere"
-        ));
-    }
-    if is_within(&folder, &store) || folder.ancestors().any(is_store) {
-        return usage(format!(
-            "{at} is a store of drives, or lies in one: secret keys are never shared"
-        ));
-    }
-    Ok((folder, id(&store)))
 }
 
 /// Keeps a drive from being made to follow a folder while a command changes it; an error if it does already.
@@ -400,7 +366,9 @@ impl Shared {
         progress: Option<Arc<Progress>>,
     ) -> Result<Option<Report>> {
         let whole = paths.iter().any(DrivePath::is_root);
-        let (look, text) = lock(&self.folder).look(whole, replaced);
+        let folder = self.folder.clone();
+        let look = disk::ask(move || lock(&folder).look(whole, replaced)).await;
+        let (look, text) = look.or_exit(Exit::Failed)?;
         self.tell(text);
         let Some(look) = look else { return Ok(None) };
         let failed = |error| from_live(&self.live.key(), error);
@@ -411,18 +379,22 @@ impl Shared {
         let writing = self.writing.clone();
         let in_parts = self.goes_on || self.imported.load(Ordering::Relaxed);
         let paths_again = paths.clone();
-        let work = move || -> std::result::Result<Report, DriveError> {
+        let work = move || -> Result<(Report, Option<String>)> {
             let tell = |done, total| {
                 if let Some(progress) = &progress {
                     progress.set_total(total);
                     progress.set(done);
                 }
             };
+            let looked = |report: Report| {
+                let text = lock(&folder).looked(&look, whole, &report, &ledger);
+                Ok((report, text.or_exit(Exit::Store)?))
+            };
             let held = match rules.hold() {
                 Ok(held) => held,
                 Err(error) => {
                     let blind = Some(error.to_string());
-                    return Ok(Report { refused: true, blind, ..Report::default() });
+                    return looked(Report { refused: true, blind, ..Report::default() });
                 }
             };
             let import = Import {
@@ -439,20 +411,19 @@ impl Shared {
             };
             let done = import.run(&paths);
             drop((writing, turn));
-            done
+            looked(done.or_exit(Exit::Store)?)
         };
-        let report = tokio::task::spawn_blocking(work).await.or_exit(Exit::Failed)?;
-        let mut report = report.or_exit(Exit::Store)?;
+        let done = disk::ask(work).await.or_exit(Exit::Failed)?;
+        let (mut report, text) = done?;
+        self.tell(text);
         if report.blind.is_some() {
             report.again = paths_again.into_iter().collect();
         }
-        self.tell_about(&look, whole, &report)?;
+        self.tell_about(&report);
         Ok(Some(report))
     }
 
-    fn tell_about(&self, look: &Look, whole: bool, report: &Report) -> Result {
-        let text = lock(&self.folder).looked(look, whole, report, &self.ledger);
-        self.tell(text.or_exit(Exit::Store)?);
+    fn tell_about(&self, report: &Report) {
         let mut told = lock(&self.told);
         let mut is_new =
             |what: &(PathBuf, String)| told.len() < MAX_TOLD_EVER && told.insert(what.clone());
@@ -474,7 +445,6 @@ impl Shared {
         if let Some(example) = &report.private_example {
             self.cx.out.note(private_line(report.private, example, ["is now", "are now"]));
         }
-        Ok(())
     }
 
     fn tell(&self, text: Option<String>) {

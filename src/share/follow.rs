@@ -9,10 +9,14 @@ use super::pending::{MAX_PATHS, Pending};
 use super::root::Identity;
 use super::rules::Rules;
 use super::watch::{Event, Watches};
+use crate::disk;
 use crate::path::DrivePath;
 use std::collections::BTreeSet;
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 
 /// Folders without a watch are looked at this often.
 pub const POLL: Duration = Duration::from_secs(10);
@@ -36,12 +40,22 @@ struct Place {
     mounts: Option<Mounts>,
 }
 
+/// What came of a call to the disk, and the watches that it was made with.
+type Asked = (Watches, Vec<Event>);
+
 /// A running watch; it ends when dropped.
+///
+/// Whatever asks the disk does so on a thread that may hang with it, and has the watches meanwhile.
 pub struct Follower {
-    rules: Rules,
+    rules: Arc<Rules>,
     watches: Option<Watches>,
+    asking: Option<JoinHandle<Asked>>,
     pending: Pending,
     place: Place,
+    /// Events were lost.
+    lost: bool,
+    /// It was moved or deleted, which was not told yet, or not to somebody who could judge it.
+    moved: bool,
     replaced: bool,
     /// What could not be taken in, and when it is tried again.
     again: BTreeSet<DrivePath>,
@@ -54,15 +68,17 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Starts to watch the folder of `rules` and everything below that they share.
+    /// Starts to watch the folder of `rules` and everything below that they share. It asks the disk.
     pub fn new(rules: Rules) -> Self {
-        let place = Place::of(rules.folder());
         let now = Instant::now();
         let mut follower = Self {
-            rules,
+            place: Place::of(rules.folder()),
+            rules: Arc::new(rules),
             watches: None,
+            asking: None,
             pending: Pending::default(),
-            place,
+            lost: false,
+            moved: false,
             replaced: false,
             again: BTreeSet::new(),
             next_try: now,
@@ -71,7 +87,8 @@ impl Follower {
             problem: None,
             told: false,
         };
-        follower.watch();
+        let watches = watch(&follower.rules);
+        follower.begin(watches);
         follower
     }
 
@@ -93,22 +110,69 @@ impl Follower {
         ))
     }
 
-    fn watch(&mut self) {
+    fn begin(&mut self, watches: io::Result<Watches>) {
+        match watches {
+            Ok(watches) => self.watches = Some(watches),
+            Err(error) => self.end(&error),
+        }
+    }
+
+    fn end(&mut self, error: &io::Error) {
+        self.problem = Some(format!("inotify: {error}"));
         self.watches = None;
-        match Watches::new() {
-            Ok(mut watches) => {
-                watches.add(&self.rules, &DrivePath::root());
+    }
+
+    /// Waits for a call to the disk that was begun, whoever began it.
+    async fn asked(&mut self) {
+        let Some(asking) = &mut self.asking else { return };
+        let asked = asking.await;
+        self.asking = None;
+        match asked {
+            Ok((watches, events)) => {
                 self.watches = Some(watches);
+                self.take(events);
             }
-            Err(error) => self.problem = Some(format!("inotify: {error}")),
+            Err(error) => self.end(&io::Error::other(error)),
+        }
+    }
+
+    /// Lets the watches ask the disk. When this is dropped, whoever comes next waits for them.
+    async fn ask(&mut self, ask: impl FnOnce(&mut Watches, &Rules) -> Vec<Event> + Send + 'static) {
+        self.asked().await;
+        let Some(mut watches) = self.watches.take() else { return };
+        let rules = self.rules.clone();
+        self.asking = Some(disk::begin(move || {
+            let events = ask(&mut watches, &rules);
+            (watches, events)
+        }));
+        self.asked().await;
+    }
+
+    /// Watches these as well, and all that is in them.
+    async fn add(&mut self, paths: Vec<DrivePath>) {
+        let add = move |watches: &mut Watches, rules: &Rules| {
+            paths.iter().for_each(|path| watches.add(rules, path));
+            Vec::new()
+        };
+        self.ask(add).await;
+    }
+
+    /// Waits for events and takes them in; for ever if there are none to come.
+    async fn listen(&mut self) {
+        self.asked().await;
+        let Some(watches) = &self.watches else { return std::future::pending().await };
+        match watches.read().await {
+            Ok(raw) => self.ask(move |watches, rules| watches.told(rules, raw)).await,
+            Err(error) => self.end(&error),
         }
     }
 
     /// Waits until something is to be looked at.
     pub async fn next(&mut self) -> Touched {
         loop {
-            if self.pending.is_full() {
-                return self.everything();
+            self.asked().await;
+            if self.lost || self.moved || self.pending.is_full() {
+                return self.everything().await;
             }
             let now = Instant::now();
             if let Some(due) = self.pending.next()
@@ -118,34 +182,29 @@ impl Follower {
             }
             let due = self.rules.ignore_files().map(|files| files.take_due(now));
             if let Some(dirs) = due.filter(|dirs| !dirs.is_empty()) {
-                if let Some(watches) = &mut self.watches {
-                    dirs.iter().for_each(|dir| watches.add(&self.rules, dir));
-                }
+                self.add(dirs.clone()).await;
                 return Touched::Paths(dirs);
             }
             if !self.again.is_empty() && now >= self.next_try {
                 if self.again.iter().any(DrivePath::is_root) {
-                    return self.everything();
+                    return self.everything().await;
                 }
                 let again: Vec<DrivePath> = std::mem::take(&mut self.again).into_iter().collect();
                 // What kept them from being taken in may have kept them from being watched.
-                if let Some(watches) = &mut self.watches {
-                    again.iter().take(MAX_PATHS).for_each(|path| watches.add(&self.rules, path));
-                }
+                self.add(again.iter().take(MAX_PATHS).cloned().collect()).await;
                 return Touched::Paths(again);
             }
             if now >= self.next_look {
                 self.next_look = now + LOOK;
-                let folder = self.rules.folder().to_path_buf();
-                // It may take long, if the disk is a network away.
-                let place = tokio::task::spawn_blocking(move || Place::of(&folder)).await;
+                let rules = self.rules.clone();
+                let place = disk::ask(move || Place::of(rules.folder())).await;
                 if place.is_ok_and(|place| place != self.place) {
-                    return self.everything();
+                    return self.everything().await;
                 }
             }
             if now >= self.next_poll {
                 self.next_poll = now + POLL;
-                let polled = self.polled();
+                let polled = self.polled().await;
                 if !polled.is_empty() {
                     return Touched::Paths(polled);
                 }
@@ -156,22 +215,7 @@ impl Follower {
             }
             let settled = self.rules.ignore_files().and_then(|files| files.next());
             let until = self.pending.next().into_iter().chain(settled).fold(until, Instant::min);
-            let Some(watches) = &mut self.watches else {
-                tokio::time::sleep_until(until.into()).await;
-                continue;
-            };
-            match tokio::time::timeout_at(until.into(), watches.next(&self.rules)).await {
-                Err(_elapsed) => {}
-                Ok(Ok(events)) => {
-                    if !self.take(events) {
-                        return self.everything();
-                    }
-                }
-                Ok(Err(error)) => {
-                    self.problem = Some(format!("inotify: {error}"));
-                    self.watches = None;
-                }
-            }
+            let _elapsed = tokio::time::timeout_at(until.into(), self.listen()).await;
         }
     }
 
@@ -199,46 +243,59 @@ impl Follower {
         self.replaced |= replaced;
     }
 
-    /// Takes events; false if everything has to be looked at.
-    fn take(&mut self, events: Vec<Event>) -> bool {
+    fn take(&mut self, events: Vec<Event>) {
         let now = Instant::now();
-        let mut complete = true;
         for event in events {
             match event {
                 Event::Touched(path, touch) => self.pending.touch(path, touch, now),
-                Event::Lost => complete = false,
-                Event::Root => {
-                    self.replaced = true;
-                    complete = false;
-                }
+                Event::Lost => self.lost = true,
+                Event::Root => (self.moved, self.replaced) = (true, true),
             }
         }
-        complete
     }
 
-    fn everything(&mut self) -> Touched {
+    async fn everything(&mut self) -> Touched {
+        self.asked().await;
         self.pending.clear();
         self.again.clear();
-        self.watch();
-        self.place = Place::of(self.rules.folder());
+        (self.lost, self.moved, self.watches) = (false, false, None);
+        let rules = self.rules.clone();
+        // It is watched before it is looked at.
+        let ask = disk::ask(move || (watch(&rules), Place::of(rules.folder()))).await;
+        match ask {
+            Ok((watches, place)) => {
+                self.begin(watches);
+                self.place = place;
+            }
+            Err(error) => self.end(&error),
+        }
         Touched::Everything { replaced: std::mem::take(&mut self.replaced) }
     }
 
     /// Folders without a watch; another try is made to watch them.
-    fn polled(&mut self) -> Vec<DrivePath> {
-        let Some(watches) = &mut self.watches else {
-            self.watch();
+    async fn polled(&mut self) -> Vec<DrivePath> {
+        self.asked().await;
+        let Some(watches) = &self.watches else {
+            let rules = self.rules.clone();
+            match disk::ask(move || watch(&rules)).await {
+                Ok(watches) => self.begin(watches),
+                Err(error) => self.end(&error),
+            }
             return vec![DrivePath::root()];
         };
         let polled = watches.polled();
-        for path in polled.iter().take(MAX_PATHS) {
-            watches.add(&self.rules, path);
-        }
+        self.add(polled.iter().take(MAX_PATHS).cloned().collect()).await;
         match polled.len() {
             0..=MAX_PATHS => polled,
             _ => vec![DrivePath::root()],
         }
     }
+}
+
+fn watch(rules: &Rules) -> io::Result<Watches> {
+    let mut watches = Watches::new()?;
+    watches.add(rules, &DrivePath::root());
+    Ok(watches)
 }
 
 impl Place {

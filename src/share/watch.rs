@@ -185,15 +185,19 @@ impl Watches {
         std::mem::take(&mut self.limited)
     }
 
-    /// Waits for events and tells what they say.
-    pub(super) async fn next(&mut self, rules: &Rules) -> io::Result<Vec<Event>> {
-        let raw = loop {
+    /// Waits for events. None is lost when nobody waits any more.
+    pub(super) async fn read(&self) -> io::Result<Vec<Raw>> {
+        loop {
             let mut ready = self.fd.readable().await?;
             match ready.try_io(|fd| read(fd.get_ref())) {
-                Ok(raw) => break raw?,
+                Ok(raw) => return raw,
                 Err(_would_block) => {}
             }
-        };
+        }
+    }
+
+    /// Tells what events say. Folders that came are looked at for it, on a disk that may hang.
+    pub(super) fn told(&mut self, rules: &Rules, raw: Vec<Raw>) -> Vec<Event> {
         let mut events = Vec::new();
         let mut came = BTreeSet::new();
         for (number, flags, name) in raw {
@@ -218,7 +222,7 @@ impl Watches {
                 self.add(rules, &path);
             }
         }
-        Ok(events)
+        events
     }
 
     fn understand(
@@ -306,7 +310,8 @@ fn folders_in(full: &Path, path: &DrivePath) -> io::Result<Vec<DrivePath>> {
     Ok(below)
 }
 
-type Raw = (i32, ReadFlags, Option<OsString>);
+/// As the kernel says it.
+pub(super) type Raw = (i32, ReadFlags, Option<OsString>);
 
 /// The events that are here.
 fn read(fd: &OwnedFd) -> io::Result<Vec<Raw>> {

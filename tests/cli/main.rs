@@ -30,6 +30,7 @@ mod following;
 mod fstab;
 mod gets;
 mod help;
+mod hung;
 mod input;
 mod liar;
 mod lifetimes;

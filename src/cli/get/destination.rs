@@ -9,15 +9,29 @@
 use super::super::args::Get;
 use super::super::context::Context;
 use super::super::exit::{Exit, Failure, Result};
+use super::super::owner::{BESIDE, INTO};
 use super::super::target::Target;
 use super::folder_name;
 use super::local::refuse_link;
 use super::mark::Mark;
 use super::plan::Plan;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Whether the destination is a folder that somebody else made. Who asked is told, so that another try knows.
+pub async fn look(args: &mut Get, cx: &Context) -> Result {
+    if args.into_folder.is_none() {
+        let given = args.destination.as_ref().map(|given| cx.cwd.join(given));
+        let look = move || given.is_some_and(|given| given.is_dir());
+        let into = cx.ask_disk(look).await?;
+        args.into_folder = Some(into);
+        cx.out.say(if into { INTO } else { BESIDE });
+    }
+    Ok(())
+}
 
 /// The place of what `target` names.
-pub fn of(args: &Get, cx: &Context, target: &Target) -> Result<PathBuf> {
+pub async fn of(args: &Get, cx: &Context, target: &Target) -> Result<PathBuf> {
     let name = match target.path.is_root() {
         true => {
             let names = cx.node.names()?;
@@ -28,10 +42,13 @@ pub fn of(args: &Get, cx: &Context, target: &Target) -> Result<PathBuf> {
     };
     let Some(given) = &args.destination else { return Ok(cx.cwd.join(name)) };
     let place = cx.cwd.join(given);
-    if args.into_folder {
+    if args.into_folder == Some(true) {
         return Ok(place.join(name));
     }
-    if given.as_os_str().as_encoded_bytes().ends_with(b"/") && place.exists() {
+    let is_there = |place: PathBuf| move || place.exists();
+    if given.as_os_str().as_encoded_bytes().ends_with(b"/")
+        && cx.ask_disk(is_there(place.clone())).await?
+    {
         let text = format!("{} is not a folder", given.display());
         return Err(Failure::new(Exit::Failed, text));
     }
@@ -42,14 +59,16 @@ pub fn of(args: &Get, cx: &Context, target: &Target) -> Result<PathBuf> {
 ///
 /// # Errors
 /// Something else than a folder is at the place.
-pub fn resume(args: &Get, cx: &Context, plan: &mut Plan, mark: &Mark) -> Result {
+pub async fn resume(args: &Get, cx: &Context, plan: &mut Plan, mark: &Arc<Mark>) -> Result {
     let Some(place) = plan.folders.first().map(|folder| folder.to.clone()) else { return Ok(()) };
-    let given = args.destination.as_ref().filter(|_| args.into_folder);
-    match given.map(|given| cx.cwd.join(given)) {
-        Some(given) if mark.is_on(&given) => {
-            plan.move_to(&place, &given);
-            Ok(())
-        }
-        _ => refuse_link(&place),
+    let given = args.destination.as_ref().filter(|_| args.into_folder == Some(true));
+    let (given, mark, at) = (given.map(|given| cx.cwd.join(given)), mark.clone(), place.clone());
+    let look = move || match given.filter(|given| mark.is_on(given)) {
+        Some(given) => Ok(Some(given)),
+        None => refuse_link(&at).map(|()| None),
+    };
+    if let Some(given) = cx.ask_disk(look).await?? {
+        plan.move_to(&place, &given);
     }
+    Ok(())
 }

@@ -3,6 +3,8 @@
 //! A file is written beside its place and renamed when it is complete and synced: under its name is the whole file
 //! or what was there before. Nothing is written through a link: one that an earlier version of the drive left
 //! would lead wherever its writer likes.
+//!
+//! Everything here asks a disk, and is for threads that may hang with it.
 
 use super::super::exit::{Exit, Failure, Result};
 use super::mark::Mark;
@@ -10,7 +12,7 @@ use super::plan::Item;
 use rustix::fs::{CWD, OFlags, RenameFlags, getxattr, renameat_with};
 use rustix::io::Errno;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -157,8 +159,14 @@ impl Part {
         Ok(Self { file: file.map_err(|error| failed(&item.to, error))?, at, mode })
     }
 
-    pub fn file(&self) -> &fs::File {
-        &self.file
+    pub fn write(&mut self, item: &Item, pieces: &[bytes::Bytes]) -> Result {
+        let mut written = pieces.iter().map(|piece| self.file.write_all(piece));
+        written.try_for_each(|done| done).map_err(|error| failed(&item.to, error))
+    }
+
+    /// The same file once more, to be synced meanwhile.
+    pub fn file(&self, item: &Item) -> Result<fs::File> {
+        self.file.try_clone().map_err(|error| failed(&item.to, error))
     }
 
     /// Syncs the file, gives it its mode and time, and puts it in its place. What came there since it was looked
@@ -293,15 +301,9 @@ impl Made {
         Ok(())
     }
 
-    /// The download came to its end.
-    pub fn keep(mut self) {
-        self.0.clear();
-    }
-}
-
-impl Drop for Made {
-    fn drop(&mut self) {
-        self.0.iter().rev().for_each(|folder| drop(fs::remove_dir(folder)));
+    /// The download was called off.
+    pub fn clear(&mut self) {
+        self.0.drain(..).rev().for_each(|folder| drop(fs::remove_dir(folder)));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::private_line;
 use crate::cli::context::Context;
-use crate::cli::exit::{Exit, Fail, Failure, Result};
+use crate::cli::exit::{Exit, Failure, Result};
 use crate::cli::words::count;
 use crate::path::DrivePath;
 use crate::share::content::SECRET;
@@ -22,12 +22,12 @@ const HEAD: u64 = 64;
 pub(super) async fn tell_only(rules: &Rules, cx: &Context) -> Result {
     let folder = rules.folder().to_path_buf();
     let rules = rules.clone();
-    let scan = tokio::task::spawn_blocking(move || {
+    let scan = cx.ask_disk(move || {
         let mut scan = scan_by(&rules, &DrivePath::root());
         leave_unreadable(&rules, &mut scan);
         scan
     });
-    let mut scan = scan.await.or_exit(Exit::Failed)?;
+    let mut scan = scan.await?;
     if let Some(why) = scan.blind {
         return Err(Failure::new(Exit::Failed, format_args!("{}: {why}", folder.display())));
     }
