@@ -41,6 +41,7 @@ mod spool;
 mod status;
 mod target;
 mod umount;
+mod view;
 mod waiting;
 mod words;
 
@@ -53,6 +54,7 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use view::View;
 
 /// Parses the command line, runs it, says what went wrong, and returns how it ended.
 pub fn main() -> Exit {
@@ -143,6 +145,7 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
         quiet: global.quiet,
         trust_store: global.trust_store,
         place: Place::of(global),
+        view: View::own(),
         pid: std::process::id(),
         background: daemon::is_background(),
         insists: false,

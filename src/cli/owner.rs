@@ -32,6 +32,7 @@ use super::args::{Command, Global};
 use super::exit::{Exit, Fail, Failure, Result};
 use super::pump::{ended, pump};
 use super::signals::Signals;
+use super::view::View;
 use crate::hyper::core::storage::{StorageError, keep_private};
 use nix::fcntl::{Flock, FlockArg};
 use rustix::net::sockopt::socket_peercred;
@@ -62,6 +63,7 @@ pub struct Request {
     pub quiet: bool,
     pub trust_store: bool,
     pub place: Place,
+    pub view: View,
     /// The process that asks.
     pub pid: u32,
     /// It is one that a `--daemon` left in the background.

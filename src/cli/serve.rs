@@ -14,6 +14,7 @@ use super::owner::{
 };
 use super::running::{Commands, Running, lasts, name};
 use super::signals::{End, Signals};
+use super::view::View;
 use super::words::count;
 use super::{
     bootstrap, cat, create, daemon, forget, gc, get, info, log, ls, mount, put, rm, runtime,
@@ -125,6 +126,7 @@ async fn serve(
     let host = Host {
         node: node.clone(),
         place: Arc::new(first.place.clone()),
+        view: Arc::new(first.view.clone()),
         commands: commands.clone(),
         stays: running.stays(),
     };
@@ -247,6 +249,7 @@ fn refuse(stream: tokio::net::UnixStream) {
 struct Host {
     node: Arc<Node>,
     place: Arc<Place>,
+    view: Arc<View>,
     commands: Arc<Commands>,
     /// Its own command is one that lasts, has begun to, and has not failed.
     stays: Arc<AtomicBool>,
@@ -391,6 +394,10 @@ async fn run_asked(
 ) -> Exit {
     if let Some(lost) = request.place.lost_in(&host.place) {
         out.note(lost);
+    }
+    if let Err(failure) = request.view.check(&request.command, &host.view) {
+        out.error(&failure);
+        return failure.exit;
     }
     if request.trust_store
         && let Err(error) = host.node.trust_store().await

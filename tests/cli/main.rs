@@ -50,4 +50,5 @@ mod store;
 mod targets;
 mod users;
 mod versions;
+mod views;
 mod words;

@@ -1,0 +1,55 @@
+//! A command in a mount namespace of its own: under the names that it passes its user sees other files than the process
+//! that works on the store does.
+
+use crate::common::*;
+use std::fs;
+use std::process::Command;
+
+#[test]
+fn what_the_owner_sees_under_a_name_is_not_taken_for_what_the_user_sees() {
+    let can = Command::new("unshare").args(["--mount", "true"]).status();
+    if !available("unshare --mount", can.is_ok_and(|status| status.success())) {
+        return;
+    }
+    let lab = Lab::new();
+    let (near, names) = (lab.folder("near"), lab.folder("names"));
+    let hidden = lab.folder("hidden");
+    fs::write(near.join("file"), "near").unwrap();
+    fs::write(names.join("file"), "the owner's").unwrap();
+    fs::write(hidden.join("file"), "the user's").unwrap();
+    let (mut owner, key) = lab.share("store", &near);
+    assert_eq!(lab.run("store", &["create", "d"]).code, 0);
+    let elsewhere = |args: &[&str]| {
+        let hdrive = lab.command("store", args);
+        let script = format!("mount --bind {} {} && exec \"$@\"", text(&hidden), text(&names));
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script, "sh"]);
+        command.arg(hdrive.get_program()).args(hdrive.get_args());
+        command.envs(hdrive.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        run(command)
+    };
+    let (file, out, at) = (names.join("file"), names.join("out"), lab.folder("at"));
+    let pid = owner.pid().to_string();
+    for args in [
+        &["put", "d/file", text(&file)][..],
+        &["put", "d", text(&names)],
+        &["share", text(&names)],
+        &["get", &key, text(&out)],
+        &["mount", &key, text(&at)],
+    ] {
+        let done = elsewhere(args);
+        assert_eq!(done.code, 1, "{args:?}: {}", done.stderr);
+        assert!(done.stderr.contains("sees other files"), "{args:?}: {}", done.stderr);
+        assert!(done.stderr.contains(&pid) && done.stderr.contains("--store"), "{}", done.stderr);
+    }
+    assert!(!lab.run("store", &["ls", "d"]).text().contains("file"));
+    assert!(!out.exists() && !hidden.join("out").exists());
+    // What names no file is the same everywhere.
+    assert_eq!(elsewhere(&["cat", &format!("{key}/file")]).text(), "near");
+    // The owner of the store may be anywhere.
+    owner.signal(nix::sys::signal::Signal::SIGINT);
+    owner.wait(PATIENCE);
+    let done = elsewhere(&["put", "d/file", text(&file)]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert_eq!(lab.run("store", &["cat", "d/file"]).text(), "the user's");
+}
