@@ -3,9 +3,11 @@
 mod dry_run;
 mod place;
 mod roles;
+mod waiting;
 
 use self::place::Place;
 use self::roles::{check_roles, is_filled, known_root};
+use self::waiting::{Under, Waiting};
 use super::args::Share;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
@@ -21,7 +23,7 @@ use crate::node::{DriveUse, Node, Writer, Writing};
 use crate::path::DrivePath;
 use crate::share::folder::Folder;
 use crate::share::follow::{Follower, Touched};
-use crate::share::import::{Import, Report, is_below};
+use crate::share::import::{Import, Report};
 use crate::share::ledger::{Ledger, SharedRoot};
 use crate::share::place::locate;
 use crate::share::rules::Rules;
@@ -203,17 +205,21 @@ impl Shared {
         let drive = self.live.drive().await.map_err(failed)?;
         self.cx.node.may_write(&self.live, &|text| self.cx.out.note(text)).await?;
         let progress = Arc::new(self.cx.out.progress("importing", 0));
-        let report = self.import(&drive, vec![DrivePath::root()], false, Some(progress)).await?;
+        let all = vec![DrivePath::root()];
+        let import = self.import(&drive, all, false, BTreeSet::new(), Some(progress));
+        let report = tokio::select! {
+            report = import => report?,
+            never = follower.listen() => match never {},
+        };
         self.imported.store(true, Ordering::Relaxed);
         let mut again = report.as_ref().map(|report| report.again.clone()).unwrap_or_default();
         if report.is_none() || lock(&self.folder).awaits_look() {
             again.insert(DrivePath::root());
         }
-        let (mut waiting, mut told) = (BTreeSet::new(), String::new());
+        let mut waiting = Waiting::default();
         if let Some(report) = report {
-            self.tell_waiting(&report.waiting, &mut told);
-            waiting.extend(report.waiting.into_iter().map(|(path, _)| path));
-            again.extend(waiting.iter().cloned());
+            self.tell_waiting(&report.waiting, &mut waiting);
+            again.extend(report.waiting.into_iter().map(|(path, _)| path));
         }
         follower.again(again, RETRY, false);
         // What is served: it need not be all that the folder holds.
@@ -252,18 +258,12 @@ impl Shared {
             Ok(())
         };
         // Without a network there are readers on this machine, and changes none the less.
-        tokio::try_join!(announced, self.follow(&drive, &mut follower, waiting, told)).map(|_| ())
+        tokio::try_join!(announced, self.follow(&drive, &mut follower, waiting)).map(|_| ())
     }
 
     /// Keeps the drive as the folder is; ends with an error alone. What cannot be taken in waits, and is tried again; the
     /// rest is followed meanwhile.
-    async fn follow(
-        &self,
-        drive: &Drive,
-        follower: &mut Follower,
-        mut waiting: BTreeSet<DrivePath>,
-        mut told: String,
-    ) -> Result {
+    async fn follow(&self, drive: &Drive, follower: &mut Follower, mut waiting: Waiting) -> Result {
         let mut pause = RETRY;
         // All that is to be tried again.
         let mut before: BTreeSet<DrivePath> = BTreeSet::new();
@@ -279,31 +279,41 @@ impl Shared {
             let started = Instant::now();
             let mut again: BTreeSet<DrivePath> = BTreeSet::new();
             let (waited, mut failed, mut looked) = (!waiting.is_empty(), false, true);
-            match self.import(drive, paths.clone(), replaced, None).await {
+            let resting = match is_whole(&paths) && !replaced {
+                true => follower.resting(),
+                false => BTreeSet::new(),
+            };
+            let import = self.import(drive, paths.clone(), replaced, resting, None);
+            let done = tokio::select! {
+                done = import => done,
+                never = follower.listen() => match never {},
+            };
+            let under = Under::these(&paths);
+            match done {
                 Err(failure) if failure.exit == Exit::Interrupted => return Err(failure),
                 Err(failure) => {
                     let problem = failure.to_string();
-                    if problem != told {
+                    if waiting.is_new_problem(&problem) {
                         self.cx.out.warn(format_args!(
                             "what changed in the folder cannot be stored: {problem}; what is there is served, and it is \
                              tried again"
                         ));
-                        told = problem;
                     }
-                    waiting.extend(paths.iter().cloned());
+                    waiting.add(paths.iter());
                     again.extend(paths.iter().cloned());
                     failed = true;
                 }
                 Ok(report) => {
                     let read = report.as_ref().map_or(&[][..], |report| &report.read);
                     follower.looked_at(&paths, read, started.elapsed());
-                    waiting.retain(|path| !paths.iter().any(|above| is_below(path, above)));
+                    let rested = report.as_ref().map_or(&[][..], |report| &report.rested);
+                    waiting.done(&under, rested);
                     looked = report.is_some();
                     if let Some(report) = report {
-                        self.tell_waiting(&report.waiting, &mut told);
+                        self.tell_waiting(&report.waiting, &mut waiting);
                         again.extend(report.waiting.into_iter().map(|(path, _)| path));
-                        waiting.extend(again.iter().cloned());
                         again.extend(report.again);
+                        follower.later(report.rested);
                         if report.written + report.removed > 0 {
                             self.changed.store(true, Ordering::Relaxed);
                             let (written, removed) = (report.written, report.removed);
@@ -312,7 +322,7 @@ impl Shared {
                     }
                     if waited && waiting.is_empty() {
                         self.cx.out.note("the folder is followed again");
-                        told.clear();
+                        waiting = Waiting::default();
                     }
                 }
             }
@@ -320,12 +330,16 @@ impl Shared {
             if !looked || lock(&self.folder).awaits_look() {
                 again.insert(DrivePath::root());
             }
+            // Of more names than are remembered only a look at everything tells that none of them waits any more.
+            if again.is_empty() && waiting.is_whole() {
+                again.insert(DrivePath::root());
+            }
             // What is new among it is not made to wait as long as the rest.
             if !again.is_subset(&before) {
                 pause = RETRY;
             }
             let waited_for = before.len();
-            before.retain(|path| !paths.iter().any(|above| is_below(path, above)));
+            before.retain(|path| !under.has(path));
             let tried = waited_for == 0 || before.len() < waited_for;
             if !again.is_empty() {
                 follower.again(again.iter().cloned(), pause, failed && replaced);
@@ -339,22 +353,19 @@ impl Shared {
         }
     }
 
-    /// What there is no room for; not again as long as the same waits.
-    fn tell_waiting(&self, waiting: &[(DrivePath, String)], told: &mut String) {
-        let Some((path, why)) = waiting.first() else { return };
-        let at = locate(self.rules.folder(), path);
-        let more = match waiting.len() as u64 - 1 {
+    /// What there is no room for: each name once, as long as it waits.
+    fn tell_waiting(&self, names: &[(DrivePath, String)], waiting: &mut Waiting) {
+        let Some(new) = waiting.take_in(names) else { return };
+        let at = locate(self.rules.folder(), new.path);
+        let more = match new.more {
             0 => String::new(),
             n => format!(" (and {n} more)"),
         };
-        let problem = format!(
-            "{}{more} cannot be stored: {why}; it waits until it can, and the rest of the folder is followed",
-            at.display()
-        );
-        if problem != *told {
-            self.cx.out.warn(&problem);
-            *told = problem;
-        }
+        self.cx.out.warn(format_args!(
+            "{}{more} cannot be stored: {}; it waits until it can, and the rest of the folder is followed",
+            at.display(),
+            new.why
+        ));
     }
 
     /// Looks at these paths and brings the drive up to them. None if the folder is not there to be looked at.
@@ -363,9 +374,10 @@ impl Shared {
         drive: &Drive,
         paths: Vec<DrivePath>,
         replaced: bool,
+        resting: BTreeSet<DrivePath>,
         progress: Option<Arc<Progress>>,
     ) -> Result<Option<Report>> {
-        let whole = paths.iter().any(DrivePath::is_root);
+        let whole = is_whole(&paths);
         let folder = self.folder.clone();
         let look = disk::ask(move || lock(&folder).look(whole, replaced)).await;
         let (look, text) = look.or_exit(Exit::Failed)?;
@@ -403,6 +415,7 @@ impl Shared {
                 rules: &rules,
                 ledger: &ledger,
                 trust: look.trust,
+                resting: &resting,
                 held: &held,
                 in_parts,
                 still: &|| lock(&folder).holds(&look, &held),
@@ -452,6 +465,10 @@ impl Shared {
             self.cx.out.warn(text);
         }
     }
+}
+
+fn is_whole(paths: &[DrivePath]) -> bool {
+    paths.iter().any(DrivePath::is_root)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -5,13 +5,14 @@
 //! the word is "everything".
 
 use super::mounts::Mounts;
-use super::pending::{MAX_PATHS, Pending};
+use super::pending::{MAX_PATHS, Pending, Touch};
 use super::root::Identity;
 use super::rules::Rules;
 use super::watch::{Event, Watches};
 use crate::disk;
 use crate::path::DrivePath;
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +23,11 @@ use tokio::task::JoinHandle;
 pub const POLL: Duration = Duration::from_secs(10);
 /// No event tells that something was mounted, or that a missing folder is back: it is looked for this often.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// A look at everything that only lost events ask for comes this often after the last one, as long as that took: a quarter
+/// of the time at most goes into them.
+const REST_FACTOR: u32 = 3;
+const MAX_REST: Duration = Duration::from_secs(60);
 
 /// What to look at again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +60,8 @@ pub struct Follower {
     place: Place,
     /// Events were lost.
     lost: bool,
+    /// Not before this is everything looked at for that.
+    rested: Instant,
     /// It was moved or deleted, which was not told yet, or not to somebody who could judge it.
     moved: bool,
     replaced: bool,
@@ -78,6 +86,7 @@ impl Follower {
             asking: None,
             pending: Pending::default(),
             lost: false,
+            rested: now,
             moved: false,
             replaced: false,
             again: BTreeSet::new(),
@@ -157,8 +166,15 @@ impl Follower {
         self.ask(add).await;
     }
 
+    /// Takes in what happens, for as long as it is waited for: the kernel keeps only so many events.
+    pub async fn listen(&mut self) -> Infallible {
+        loop {
+            self.take_some().await;
+        }
+    }
+
     /// Waits for events and takes them in; for ever if there are none to come.
-    async fn listen(&mut self) {
+    async fn take_some(&mut self) {
         self.asked().await;
         let Some(watches) = &self.watches else { return std::future::pending().await };
         match watches.read().await {
@@ -171,10 +187,10 @@ impl Follower {
     pub async fn next(&mut self) -> Touched {
         loop {
             self.asked().await;
-            if self.lost || self.moved || self.pending.is_full() {
+            let now = Instant::now();
+            if self.moved || self.lost && now >= self.rested {
                 return self.everything().await;
             }
-            let now = Instant::now();
             if let Some(due) = self.pending.next()
                 && due <= now
             {
@@ -185,7 +201,7 @@ impl Follower {
                 self.add(dirs.clone()).await;
                 return Touched::Paths(dirs);
             }
-            if !self.again.is_empty() && now >= self.next_try {
+            if self.next_try().is_some_and(|next| next <= now) {
                 if self.again.iter().any(DrivePath::is_root) {
                     return self.everything().await;
                 }
@@ -210,12 +226,13 @@ impl Follower {
                 }
             }
             let mut until = self.next_look.min(self.next_poll);
-            if !self.again.is_empty() {
-                until = until.min(self.next_try);
+            if self.lost {
+                until = until.min(self.rested);
             }
             let settled = self.rules.ignore_files().and_then(|files| files.next());
-            let until = self.pending.next().into_iter().chain(settled).fold(until, Instant::min);
-            let _elapsed = tokio::time::timeout_at(until.into(), self.listen()).await;
+            let next = [self.pending.next(), settled, self.next_try()];
+            let until = next.into_iter().flatten().fold(until, Instant::min);
+            let _elapsed = tokio::time::timeout_at(until.into(), self.take_some()).await;
         }
     }
 
@@ -224,9 +241,33 @@ impl Follower {
         self.pending.closed()
     }
 
+    /// When something is tried again.
+    fn next_try(&self) -> Option<Instant> {
+        match self.again.iter().any(DrivePath::is_root) {
+            _ if self.again.is_empty() => None,
+            true => Some(self.next_try.max(self.rested)),
+            false => Some(self.next_try),
+        }
+    }
+
     /// These were looked at, and so many bytes of some read, which took some time.
     pub fn looked_at(&mut self, paths: &[DrivePath], read: &[(DrivePath, u64)], took: Duration) {
-        self.pending.rest(paths, read, took, Instant::now());
+        let now = Instant::now();
+        self.pending.rest(paths, read, took, now);
+        if paths.iter().any(DrivePath::is_root) {
+            self.rested = now + (took * REST_FACTOR).min(MAX_REST);
+        }
+    }
+
+    /// Files whose content a look at everything leaves alone: they are dear, and were looked at just now.
+    pub fn resting(&self) -> BTreeSet<DrivePath> {
+        self.pending.resting(Instant::now())
+    }
+
+    /// Those of them that changed are looked at when they have rested.
+    pub fn later(&mut self, paths: Vec<DrivePath>) {
+        let now = Instant::now();
+        paths.into_iter().for_each(|path| self.pending.touch(path, Touch::Written, now));
     }
 
     /// These are told once more after a pause, whatever else happens; `replaced` if the look at them was to judge that.
@@ -240,6 +281,10 @@ impl Follower {
         // What waits already is not put off.
         self.next_try = if self.again.is_empty() { due } else { self.next_try.min(due) };
         self.again.extend(paths);
+        if self.again.len() > MAX_PATHS {
+            // One by one they would cost more than the whole folder does.
+            self.again = BTreeSet::from([DrivePath::root()]);
+        }
         self.replaced |= replaced;
     }
 
@@ -251,6 +296,10 @@ impl Follower {
                 Event::Lost => self.lost = true,
                 Event::Root => (self.moved, self.replaced) = (true, true),
             }
+        }
+        if self.pending.is_full() {
+            self.pending.clear();
+            self.lost = true;
         }
     }
 
@@ -375,6 +424,55 @@ mod tests {
         paths(&mut follower, &["/new", "/moved"]).await;
         fs::write(at("moved/deep/file"), "y").unwrap();
         paths(&mut follower, &["/moved/deep/file"]).await;
+    }
+
+    /// Whole looks for lost events rest by their cost, whatever else goes on meanwhile.
+    #[tokio::test]
+    async fn lost_events_are_made_up_for_when_the_last_look_has_rested() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut follower = follow(dir.path());
+        follower.looked_at(&[DrivePath::root()], &[], Duration::from_millis(700));
+        let looked = Instant::now();
+        follower.take(vec![Event::Lost]);
+        fs::write(dir.path().join("file"), "1").unwrap();
+        paths(&mut follower, &["/file"]).await;
+        assert_eq!(next(&mut follower).await, Touched::Everything { replaced: false });
+        assert!(looked.elapsed() >= Duration::from_secs(2), "{:?}", looked.elapsed());
+        follower.looked_at(&[DrivePath::root()], &[], Duration::from_secs(60));
+        follower.take(vec![Event::Root]);
+        assert_eq!(next(&mut follower).await, Touched::Everything { replaced: true });
+    }
+
+    /// What happens during an import that takes long is not left to the kernel, which keeps only so much.
+    #[tokio::test]
+    async fn events_are_taken_in_while_something_else_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut follower = follow(dir.path());
+        let names: Vec<_> = (0..400).map(|n| dir.path().join(format!("f{n}"))).collect();
+        let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+        let rounds = limit.trim().parse::<usize>().unwrap() / names.len() / 2 + 2;
+        let churn = async {
+            for _ in 0..rounds {
+                for name in &names {
+                    fs::write(name, "x").unwrap();
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::select! {
+            () = churn => {}
+            never = follower.listen() => match never {},
+        }
+        assert!(matches!(next(&mut follower).await, Touched::Paths(_)));
+    }
+
+    #[tokio::test]
+    async fn more_names_than_are_looked_at_one_by_one_are_a_look_at_everything() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut follower = follow(dir.path());
+        let names = (0..=MAX_PATHS).map(|n| DrivePath::from_user(&format!("/f{n}")).unwrap());
+        follower.again(names, Duration::ZERO, false);
+        assert_eq!(next(&mut follower).await, Touched::Everything { replaced: false });
     }
 
     #[tokio::test]

@@ -36,6 +36,9 @@ use std::path::PathBuf;
 const GROUP_ENTRIES: usize = 20_000;
 const GROUP_BYTES: u64 = 1 << 30;
 
+/// Of a look at everything, what reading a file of this size or more costs is noted.
+const DEAR: u64 = 1 << 20;
+
 /// How far the folder is believed when names are missing in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
@@ -77,8 +80,10 @@ pub struct Report {
     pub skipped: Vec<(PathBuf, String)>,
     /// What was not taken because it changed meanwhile: it is to be looked at again soon.
     pub again: BTreeSet<DrivePath>,
-    /// Files that were to be read, and their bytes.
+    /// Files that were to be read, and their bytes; of a look at everything the [`DEAR`] ones.
     pub read: Vec<(DrivePath, u64)>,
+    /// Files that were left as they are, because they rest.
+    pub rested: Vec<DrivePath>,
     /// What the store has no room for, with the reason: it is to be tried again.
     pub waiting: Vec<(DrivePath, String)>,
     /// Why nothing was looked at.
@@ -103,6 +108,8 @@ pub struct Import<'a> {
     pub rules: &'a Rules,
     pub ledger: &'a Ledger,
     pub trust: Trust,
+    /// Files of the drive whose content was taken just now, at some cost: it is not taken again.
+    pub resting: &'a BTreeSet<DrivePath>,
     /// The folder of the rules.
     pub held: &'a Beneath,
     /// Asked whether the held folder is still the one that is shared: before a look, after it, and before anything is
@@ -181,10 +188,9 @@ impl Import<'_> {
                 fits
             });
             let rest = changes.split_off(fits.count());
-            if !whole {
-                let files = changes.iter().filter(|change| change.size() > 0);
-                report.read.extend(files.map(|change| (change.path().clone(), change.size())));
-            }
+            let least = if whole { DEAR } else { 1 };
+            let files = changes.iter().filter(|change| change.size() >= least);
+            report.read.extend(files.map(|change| (change.path().clone(), change.size())));
             let group = std::mem::replace(&mut changes, rest);
             let allowed = |path: &DrivePath| self.is_allowed(&permit, path, false).is_ok();
             let progress = |read| (self.progress)(before + read, total);

@@ -5,7 +5,7 @@
 //! rested, all the longer the more its import cost.
 
 use crate::path::DrivePath;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// A pause this long after the last event makes a path due, and no pause for this long does as well.
@@ -20,6 +20,10 @@ const OPEN_LONGEST: Duration = Duration::from_secs(4);
 const REST: Duration = Duration::from_secs(2);
 const REST_FACTOR: u32 = 10;
 const MAX_REST: Duration = Duration::from_secs(60);
+
+/// No disk is taken for slower than this, in bytes a second, when what a file cost has to be told from the cost of a look at
+/// everything.
+const SLOWEST: f64 = 20e6;
 
 /// More paths than this are looked at as "everything".
 pub(super) const MAX_PATHS: usize = 4096;
@@ -51,7 +55,7 @@ pub(super) struct Pending {
     paths: BTreeMap<DrivePath, Due>,
     /// Those of the last that were due that were closed.
     closed: Vec<DrivePath>,
-    resting: HashMap<DrivePath, Instant>,
+    resting: BTreeMap<DrivePath, Instant>,
 }
 
 impl Pending {
@@ -123,12 +127,28 @@ impl Pending {
         now: Instant,
     ) {
         let all: u64 = read.iter().map(|(_, bytes)| bytes).sum();
-        let read: HashMap<&DrivePath, u64> = read.iter().map(|(path, n)| (path, *n)).collect();
-        for path in paths {
-            let part = read.get(path).map_or(0.0, |bytes| *bytes as f64 / all.max(1) as f64);
-            let rest = (took.mul_f64(part) * REST_FACTOR).clamp(REST, MAX_REST);
-            self.resting.insert(path.clone(), now + rest);
+        let whole = paths.iter().any(DrivePath::is_root);
+        let rest = |bytes: u64| {
+            let mut cost = took.as_secs_f64() * (bytes as f64 / all.max(1) as f64);
+            if whole {
+                cost = cost.min(bytes as f64 / SLOWEST);
+            }
+            let rest = Duration::from_secs_f64(cost * f64::from(REST_FACTOR));
+            now + rest.clamp(REST, MAX_REST)
+        };
+        let read: BTreeMap<&DrivePath, u64> = read.iter().map(|(path, n)| (path, *n)).collect();
+        let told = paths.iter().map(|path| (path, read.get(path).copied().unwrap_or(0)));
+        // In a look at everything none is told by name.
+        let found = read.iter().filter(|_| whole).map(|(path, bytes)| (*path, *bytes));
+        for (path, bytes) in told.chain(found) {
+            self.resting.insert(path.clone(), rest(bytes));
         }
+    }
+
+    /// The paths that rest now.
+    pub(super) fn resting(&self, now: Instant) -> BTreeSet<DrivePath> {
+        let resting = self.resting.iter().filter(|(_, until)| **until > now);
+        resting.map(|(path, _)| path.clone()).collect()
     }
 
     fn due(&self, path: &DrivePath, due: &Due, together: Option<Instant>) -> Instant {
@@ -230,6 +250,30 @@ mod tests {
         assert_eq!(pending.take(start + ms(2000)), [small]);
         assert_eq!(pending.take(start + ms(40_000)), []);
         assert_eq!(pending.take(start + ms(50_000)), [big]);
+    }
+
+    /// Else each loss of events would read it once more.
+    #[test]
+    fn what_a_look_at_everything_read_rests_for_what_it_cost_alone() {
+        let (start, mut pending) = (Instant::now(), Pending::default());
+        let log = path("/log");
+        pending.rest(
+            &[DrivePath::root()],
+            &[(log.clone(), 200_000_000)],
+            Duration::from_secs(1),
+            start,
+        );
+        assert!(pending.resting(start + ms(9_900)).contains(&log));
+        assert!(!pending.resting(start + ms(10_100)).contains(&log));
+        // A long look for a small file.
+        pending.rest(
+            &[DrivePath::root()],
+            &[(log.clone(), 2_000_000)],
+            Duration::from_secs(60),
+            start,
+        );
+        assert!(!pending.resting(start + ms(2_100)).contains(&log));
+        assert!(pending.resting(start + ms(1_900)).contains(&log));
     }
 
     #[test]

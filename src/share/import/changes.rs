@@ -188,7 +188,12 @@ impl Import<'_> {
             if !leaf.is_some_and(|leaf| is_same(local, leaf) && self.has_content(leaf))
                 || !self.is_untouched(local, told.contains(&local.path))?
             {
-                changes.push(Change::Write(local.clone()));
+                match leaf {
+                    Some(Leaf::File(_)) if self.resting.contains(&local.path) => {
+                        report.rested.push(local.path.clone());
+                    }
+                    _ => changes.push(Change::Write(local.clone())),
+                }
             } else if path.is_root() {
                 report.count_private(local);
             }

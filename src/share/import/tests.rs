@@ -1,6 +1,7 @@
 //! Imports of real folders into drives in memory.
 
 mod moving;
+mod resting;
 
 use super::super::scan::Scan;
 use super::changes::leaves_below;
@@ -61,6 +62,7 @@ impl Shared {
             rules: &self.rules,
             ledger: &self.ledger,
             trust,
+            resting: &BTreeSet::new(),
             held: &self.rules.hold().unwrap(),
             in_parts: false,
             still: &|| true,
@@ -164,6 +166,7 @@ fn a_folder_that_cannot_be_read_is_told_and_not_taken_for_deleted() {
         rules: &s.rules,
         ledger: &s.ledger,
         trust: Trust::Full,
+        resting: &BTreeSet::new(),
         held: &s.rules.hold().unwrap(),
         in_parts: false,
         still: &|| true,
@@ -439,6 +442,7 @@ fn a_folder_that_moved_while_it_was_looked_at_changes_nothing() {
         rules: &s.rules,
         ledger: &s.ledger,
         trust: Trust::Full,
+        resting: &BTreeSet::new(),
         held: &s.rules.hold().unwrap(),
         in_parts: false,
         still: &|| false,
