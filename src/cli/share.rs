@@ -45,9 +45,18 @@ const MAX_TOLD: usize = 10;
 const MAX_TOLD_EVER: usize = 10_000;
 
 pub async fn run(args: Share, cx: Context) -> Result {
+    let shares = !args.dry_run;
     match share(args, &cx).await {
         // All of it was in the drive before, and it was not changed since.
         Err(failure) if failure.exit == Exit::Interrupted && cx.told >= SHARED => Ok(()),
+        Err(failure) if failure.exit == Exit::Interrupted => {
+            if shares && !cx.cancel.is_hand_over() {
+                cx.out.note(
+                    "interrupted: not all of the folder is in the drive; share it again to go on",
+                );
+            }
+            Err(failure)
+        }
         done => done,
     }
 }
@@ -136,9 +145,6 @@ async fn share(args: Share, cx: &Context) -> Result {
             shared.cancelled.store(true, Ordering::Relaxed);
             if shared.imported.load(Ordering::Relaxed) {
                 return Ok(());
-            }
-            if !cx.cancel.is_hand_over() {
-                cx.out.note("interrupted: not all of the folder is in the drive; share it again to go on");
             }
             Err(Failure::new(Exit::Interrupted, "interrupted"))
         }
