@@ -309,7 +309,7 @@ impl Node {
         blobs: CoreHandle,
         garbage: &Garbage,
         turn: Clearing,
-    ) -> Result<Option<Clearing>, CoreError> {
+    ) -> Result<Option<Clearing>, NodeError> {
         let (blocks, in_use) = (garbage.blocks.clone(), garbage.in_use.clone());
         let drives = self.drives.clone();
         let work = move || {
@@ -319,10 +319,10 @@ impl Node {
             };
             // They are gone, whatever becomes of their space.
             blocks.into_iter().for_each(|run| blobs.announce_cleared(run));
-            free(&blobs).map(|()| None)
+            free(&blobs)?;
+            Ok(None)
         };
-        let cleared = tokio::task::spawn_blocking(work).await;
-        cleared.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        on_disk(work).await
     }
 }
 

@@ -17,6 +17,7 @@ mod drives;
 mod forget;
 mod gc;
 mod offenders;
+mod online;
 mod pump;
 mod ties;
 mod wish_ids;
@@ -28,7 +29,6 @@ pub use drives::{DriveState, DriveUse, Purpose};
 pub use forget::{ForgetError, Forgotten};
 pub use gc::{Garbage, GcError, Keep, StoredDrive, StoredDrives};
 
-use crate::crypto::KeyPair;
 use crate::hyper::cache::BlockCache;
 use crate::hyper::core::storage::{self, Storage, StorageError};
 use crate::hyper::core::{Core, CoreError};
@@ -38,22 +38,22 @@ use crate::hyper::session::Patience;
 use crate::hyper::store::Store;
 use crate::key::{CoreKey, DiscoveryKey, Topic};
 use crate::lock::lock;
-use crate::swarm::driver::{BootstrapNode, Network, NetworkConfig, NetworkHandle};
-use crate::swarm::{Limits, SwarmStatus};
-use backlog::Gathered;
+use crate::swarm::SwarmStatus;
+use crate::swarm::driver::BootstrapNode;
 use claims::{Claims, Turns};
 pub use claims::{Clearing, Turn, Writer, Writing};
 use cores::Cores;
 use discovery::Discovery;
 use drives::Drives;
-use pump::{Inputs, Pump, Question};
+use online::{Offline, Online};
+use pump::Question;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{OnceCell, mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 /// What is downloaded becomes durable this often; a crash costs at most as much of it to fetch again.
 const FLUSH_EVERY: Duration = Duration::from_secs(2);
@@ -100,6 +100,10 @@ pub enum NodeError {
     Socket { at: SocketAddrV4, source: std::io::Error },
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
+    #[error("{FAULT}")]
+    Fault,
+    #[error("the process that works on the store ends")]
+    Ends,
     #[error(
         "drive {key}: this store is older than what was published: a peer has more of the drive than was here. \
          Nothing was written. The store is being brought up to date from that peer; run the command again"
@@ -121,6 +125,16 @@ pub enum NodeError {
     TwoHistories { key: CoreKey },
 }
 
+/// What is told of a panic, whose own words are for who mends it.
+pub const FAULT: &str = "it met a fault of hdrive itself: please report it";
+
+impl NodeError {
+    /// Work on another thread or task that came to no result.
+    fn of_task(error: JoinError) -> Self {
+        if error.is_panic() { Self::Fault } else { Self::Ends }
+    }
+}
+
 impl From<StorageError> for NodeError {
     fn from(error: StorageError) -> Self {
         Self::Core(error.into())
@@ -135,26 +149,14 @@ pub struct Node {
     drives: Arc<Drives>,
     /// What is wished for before the network starts, taken by it.
     offline: Mutex<Option<Offline>>,
-    online: OnceCell<Online>,
+    /// Nothing in it once the node is shut down.
+    online: OnceCell<Option<Online>>,
     mounts: Mutex<BTreeMap<PathBuf, CoreKey>>,
     /// Held by who looks at names and then changes them.
     names: Mutex<()>,
     claims: Claims,
     turns: Turns,
     flusher: JoinHandle<((), ())>,
-}
-
-/// Gathers wishes until it is told to stop.
-struct Offline {
-    stop: oneshot::Sender<()>,
-    gathers: JoinHandle<Gathered>,
-}
-
-/// The running network.
-struct Online {
-    network: NetworkHandle,
-    questions: mpsc::UnboundedSender<Question>,
-    pump: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
 impl Node {
@@ -186,15 +188,13 @@ impl Node {
         let flusher = tokio::spawn(async {
             tokio::join!(flush_now_and_then(flushed), sync_witness_now_and_then(noted))
         });
-        let (stop, stopped) = oneshot::channel();
-        let offline = Offline { stop, gathers: tokio::spawn(backlog::gather(wishes, stopped)) };
         Ok(Arc::new(Self {
             config,
             store,
             discovery,
             cores,
             drives,
-            offline: Mutex::new(Some(offline)),
+            offline: Mutex::new(Some(Offline::start(wishes))),
             online: OnceCell::new(),
             mounts: Mutex::default(),
             names: Mutex::default(),
@@ -224,57 +224,10 @@ impl Node {
         .await
     }
 
-    async fn online(&self) -> Result<&Online, NodeError> {
-        self.online.get_or_try_init(|| self.go_online()).await
-    }
-
-    async fn go_online(&self) -> Result<Online, NodeError> {
-        let config = NetworkConfig {
-            // A new identity each time: peers need not recognise this one, and nobody can follow it.
-            key_pair: KeyPair::generate(),
-            bind: self.config.local,
-            bootstrap: self.config.bootstrap.clone(),
-            persistent: false,
-            address: None,
-            limits: Limits::default(),
-        };
-        let started = Network::start(config);
-        let (network, events) =
-            started.map_err(|source| NodeError::Socket { at: self.config.local, source })?;
-        let (questions, asked) = mpsc::unbounded_channel();
-        let (discovery, cores) = (self.discovery.clone(), self.cores.clone());
-        let pump = Pump::new(network.clone(), discovery, cores, self.store.clone());
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .map_err(NodeError::Thread)?;
-        let (wishes, backlog) = self.gathered().await?;
-        let before = backlog.into_wishes();
-        let inputs = Inputs { network: events, before, wishes, questions: asked };
-        let thread = std::thread::Builder::new()
-            .name("replication".into())
-            .spawn(move || runtime.block_on(pump.run(inputs)))
-            .map_err(NodeError::Thread)?;
-        self.drives.go_online(network.clone());
-        // What comes from peers changes files from now on. Noted here, nobody waits for that in the middle of it.
-        let storage = self.store.storage().clone();
-        tokio::task::spawn_blocking(move || storage.begin_session());
-        Ok(Online { network, questions, pump: Mutex::new(Some(thread)) })
-    }
-
-    /// What was wished for up to now, and the rest as it comes.
-    async fn gathered(&self) -> Result<Gathered, NodeError> {
-        let offline = lock(&self.offline).take();
-        let ended = || NodeError::Thread(std::io::Error::other("wishes are gathered no more"));
-        let Offline { stop, gathers } = offline.ok_or_else(ended)?;
-        let _ = stop.send(());
-        gathers.await.map_err(|_| ended())
-    }
-
     /// The drive with this key for as long as the answer is held, found among peers; with `serve` it is announced
     /// as well.
     pub async fn drive(
-        &self,
+        self: &Arc<Self>,
         key: CoreKey,
         secret: Option<[u8; 32]>,
         at: Option<u64>,
@@ -363,7 +316,7 @@ impl Node {
 
     /// The peers of a core; none while offline.
     pub async fn peers(&self, core: DiscoveryKey) -> Vec<PeerInfo> {
-        let Some(online) = self.online.get() else { return Vec::new() };
+        let Some(online) = self.running() else { return Vec::new() };
         let (answer, peers) = oneshot::channel();
         let _ = online.questions.send(Question { core, answer });
         peers.await.unwrap_or_default()
@@ -371,7 +324,7 @@ impl Node {
 
     /// The state of the network; none while offline.
     pub async fn network_status(&self) -> Option<SwarmStatus> {
-        self.online.get()?.network.status().await
+        self.running()?.network.status().await
     }
 
     /// Waits until the first announcement of a topic is out, or until `limit` is over.
@@ -383,13 +336,7 @@ impl Node {
     pub async fn shutdown(&self) {
         self.drives.shutdown();
         self.flusher.abort();
-        if let Some(online) = self.online.get() {
-            online.network.stop();
-            // The pump ends when the network's events do; it says good-bye within its own bound.
-            let pump = lock(&online.pump).take();
-            let joined = tokio::task::spawn_blocking(move || pump.map(|pump| pump.join()));
-            let _ = joined.await;
-        }
+        self.go_offline().await;
         let store = self.store.clone();
         let work = move || store.flush().and_then(|()| Ok(store.storage().sync()?));
         let flushed = tokio::task::spawn_blocking(work).await;
@@ -405,8 +352,7 @@ impl Node {
 async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, NodeError> + Send + 'static,
 ) -> Result<T, NodeError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| NodeError::Thread(std::io::Error::other(error)))?
+    tokio::task::spawn_blocking(work).await.map_err(NodeError::of_task)?
 }
 
 /// Tells once what keeps the store from being written, until that changes.

@@ -4,6 +4,7 @@ mod slow_device;
 
 use super::forget::tests::forget;
 use super::*;
+use std::task::Poll;
 use std::time::Instant;
 
 async fn node(dir: &Path) -> Arc<Node> {
@@ -42,7 +43,7 @@ fn resident() -> u64 {
 }
 
 /// A thousand drives, some at a time; each is served, so it closes with its use.
-async fn open_and_close_a_thousand(node: &Node, first: u32) {
+async fn open_and_close_a_thousand(node: &Arc<Node>, first: u32) {
     for group in 0..10 {
         let mut uses = Vec::new();
         for n in 0..100 {
@@ -197,4 +198,49 @@ async fn a_drive_that_was_used_without_a_network_is_let_go_like_any_other() {
     assert!(used.db().reach().borrow().syncs > 0);
     drop((used, serves));
     node.shutdown().await;
+}
+
+/// What a future gives when it is looked at so often, with time for others in between; none if that was not enough.
+async fn looked_at<T>(times: u32, pause: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    for _ in 0..times {
+        let look = std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx)));
+        if let Poll::Ready(done) = look.await {
+            return Some(done);
+        }
+        tokio::time::sleep(pause).await;
+    }
+    None
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_called_off_on_the_way_to_the_network_leaves_it_to_the_next() {
+    // At each of its steps, as far as the threads that it waits for let it be told.
+    let pauses = [0, 200, 1000].map(Duration::from_micros);
+    for (pause, times) in pauses.into_iter().flat_map(|pause| (0..6).map(move |n| (pause, n))) {
+        let dir = tempfile::tempdir().unwrap();
+        let node = node(dir.path()).await;
+        let _ = looked_at(times, pause, node.online()).await;
+        let one = node.drive(key(1), None, None, true);
+        let other = node.drive(key(2), None, None, false);
+        let (one, other) = tokio::join!(one, other);
+        assert!(one.is_ok() && other.is_ok(), "called off after {times} looks, {pause:?} apart");
+        assert_eq!(node.network_status().await.unwrap().topics.len(), 2);
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_that_cannot_start_is_tried_again_and_one_that_is_shut_down_stays_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = NodeConfig::new(dir.path());
+    // No machine has it (RFC 5737).
+    config.local = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 0);
+    let node = Node::start(config).await.unwrap();
+    for _ in 0..2 {
+        let error = node.drive(key(1), None, None, false).await.err();
+        assert!(matches!(error, Some(NodeError::Socket { .. })));
+    }
+    node.shutdown().await;
+    assert!(matches!(node.drive(key(1), None, None, false).await, Err(NodeError::Ends)));
 }

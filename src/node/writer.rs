@@ -24,6 +24,7 @@ use crate::hyper::drive::{Leaf, LiveDrive};
 use crate::hyper::session::CoreHandle;
 use crate::hyper::source::BlockSource;
 use crate::path::DrivePath;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -37,7 +38,7 @@ impl Node {
     /// # Errors
     /// [`NodeError::Outdated`] and [`NodeError::Unasked`] say what to do; nothing has been written.
     pub async fn may_write(
-        &self,
+        self: &Arc<Self>,
         drive: &LiveDrive,
         tell: &(dyn Fn(&str) + Send + Sync),
     ) -> Result<(), NodeError> {
