@@ -5,11 +5,10 @@
 //! needs: were they all kept by a dead network disk, nothing could be stored or closed any more.
 
 use crate::lock::lock;
-use std::io;
 use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 /// Calls that may hang at a time; those beyond them wait for a thread. Each that hangs takes some kilobytes.
 const MAX_THREADS: usize = 1024;
@@ -38,8 +37,10 @@ pub fn begin<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Jo
 ///
 /// # Errors
 /// It panicked.
-pub async fn ask<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    begin(work).await.map_err(io::Error::other)
+pub async fn ask<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    begin(work).await
 }
 
 /// Waits until nothing runs any more, but no longer than this. For a process that ends.

@@ -3,6 +3,7 @@
 use super::args::Cat;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
+use super::fault::joined;
 use super::get::from_blob;
 use super::target::{content, encryption_key, open_target};
 use crate::disk;
@@ -30,7 +31,7 @@ pub async fn run(args: Cat, cx: Context) -> Result {
             (Arc::clone(&cx.out), pieces.iter().map(|p| p.len() as u64).sum::<u64>());
         // A pipe may be full for as long as its reader likes, and a file lie on a disk that hangs.
         let write = move || pieces.iter().try_for_each(|piece| out.write(piece));
-        let written = disk::ask(write).await.or_exit(Exit::Failed)?;
+        let written = joined(disk::ask(write).await)?;
         match written {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),

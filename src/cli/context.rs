@@ -1,5 +1,6 @@
 //! What every command on a store is given: the node, its output, when to stop, and where it was typed.
 
+use super::fault::joined;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::output::Output;
 use super::running::{Commands, Running};
@@ -40,7 +41,7 @@ impl Context {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
         tokio::select! {
-            done = disk::ask(work) => done.or_exit(Exit::Failed),
+            done = disk::ask(work) => joined(done),
             () = self.cancel.cancelled() => Err(Failure::new(Exit::Interrupted, "interrupted")),
         }
     }

@@ -6,6 +6,7 @@
 
 use super::args::{Demo, Global};
 use super::exit::{Exit, Fail, Failure, Result};
+use super::fault::joined;
 use super::signals::Signals;
 use super::words::bytes;
 use crate::fs::How;
@@ -47,7 +48,7 @@ pub fn run(args: &Demo, _global: &Global) -> Result<Exit> {
         loop {
             tokio::select! {
                 done = &mut story => {
-                    let done = done.or_exit(Exit::Failed)?;
+                    let done = joined(done)?;
                     // What went wrong may have gone wrong for that: the terminal interrupts all of them at once.
                     if done.is_err() && tokio::time::timeout(HASTE, signals.next()).await.is_ok() {
                         STOP.store(true, Ordering::Relaxed);

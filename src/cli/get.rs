@@ -12,6 +12,7 @@ mod plan;
 use super::args::Get;
 use super::context::{Context, LAST_WAIT};
 use super::exit::{Exit, Fail, Failure, Result};
+use super::fault::joined;
 use super::output::Output;
 use super::progress::Progress;
 use super::target::{encryption_key, from_live, open_target};
@@ -189,7 +190,7 @@ impl Job {
             let _folders = folders;
             work()
         };
-        disk::ask(work).await.or_exit(Exit::Failed)
+        joined(disk::ask(work).await)
     }
 
     async fn run(self: Arc<Self>, plan: Plan) -> Result {

@@ -14,6 +14,7 @@ mod daemon;
 mod demo;
 mod dht;
 pub mod exit;
+mod fault;
 mod forget;
 mod fstab;
 mod gate;
@@ -76,7 +77,8 @@ pub fn main() -> Exit {
     }
     daemon::leave_terminal();
     logging::init(&cli.global, running::name(&cli.command));
-    match run(cli, words) {
+    fault::tell_faults();
+    match fault::guarded(|| run(cli, words)) {
         Ok(exit) => exit,
         Err(failure) => {
             output::complain("error", &failure);
@@ -103,8 +105,11 @@ fn run(cli: Cli, words: Vec<OsString>) -> Result<Exit> {
     }
 }
 
-/// Between the end of an owner and the search for the next.
+/// Between the end of an owner and the search for the next; the same owner is left alone twice as long each time.
 const RETRY: Duration = Duration::from_millis(10);
+/// An owner that ends may hang up on a command once or twice. One that goes on to do so gets it no more; that is after
+/// some seconds.
+const MAX_HANGUPS: u32 = 9;
 /// A command that lasts waits so long for an owner that will not, to own the store itself: else that could not end
 /// before this does. It looks again this often.
 const YIELD: Duration = Duration::from_secs(2);
@@ -153,12 +158,15 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
     };
     daemon::leave_folder();
     let mut yielding: Option<Instant> = None;
+    let (mut hung_up, mut hangups) = (0, 0);
     loop {
         request.insists = yielding.is_some_and(|since| since.elapsed() > YIELD);
         let stream = match owner::enter(&store)? {
             Role::Owner(ownership) => return serve::run(ownership, request, &store, global),
             Role::Face(stream) => stream,
         };
+        let pid = owner::pid_of(&stream);
+        hangups = if pid == hung_up { hangups } else { 0 };
         let runtime = runtime(1)?;
         // From the moment that the owner may print something, a signal must not just end this process.
         signals::Signals::new().or_exit(Exit::Failed)?;
@@ -174,9 +182,11 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
         match ended? {
             Ended::With(code) => return Ok(Exit::from_code(code)),
             // The owner ended in the middle: the next round finds another one or becomes it.
+            Ended::Again if hangups == MAX_HANGUPS => return Err(owner::hangs_up(pid)),
             Ended::Again => {
                 yielding = None;
-                std::thread::sleep(RETRY);
+                std::thread::sleep(RETRY * (1 << hangups));
+                (hung_up, hangups) = (pid, hangups + 1);
             }
             Ended::Later => {
                 yielding.get_or_insert_with(Instant::now);

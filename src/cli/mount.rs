@@ -3,6 +3,7 @@
 use super::args::Mount;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
+use super::fault::joined;
 use super::log::clock_note;
 use super::looking::{Looking, Sought};
 use super::ls::date;
@@ -135,7 +136,7 @@ async fn serve(
         Err(_) => mount.unmount(How::Lazy).map(|()| true),
     };
     let done = tokio::select! {
-        done = disk::ask(unmount) => done.or_exit(Exit::Mount)?,
+        done = disk::ask(unmount) => joined(done)?,
         () = cx.cancel.given_up() => {
             let point = mounted.mount_point().display();
             let text = format!(

@@ -207,6 +207,20 @@ pub fn enter(store: &Path) -> Result<Role> {
     }
 }
 
+/// The process at the other end.
+pub fn pid_of(owner: &UnixStream) -> i32 {
+    socket_peercred(owner).map_or(0, |peer| peer.pid.as_raw_nonzero().get())
+}
+
+/// The owner goes on, and has no answer to one command.
+pub fn hangs_up(pid: i32) -> Failure {
+    let text = format!(
+        "process {pid}, which works on the store, begins this command and does not end it: see what it says, or \
+         end it and try again"
+    );
+    Failure::new(Exit::Store, text)
+}
+
 /// The owner does not answer: who it is, and what can be done.
 fn silent(store: &Path) -> Failure {
     let pid = fs::read_to_string(store.join("lock")).unwrap_or_default();

@@ -7,6 +7,7 @@
 use super::args::Put;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
+use super::fault::joined;
 use super::gate::Gate;
 use super::get::from_blob;
 use super::output::Output;
@@ -14,7 +15,7 @@ use super::progress::Progress;
 use super::share::{claim_change, private_line, refuse_shared};
 use super::spool::spool;
 use super::target::{PATIENCE, encryption_key, from_live, resolve, tell_unserved, writable};
-use super::waiting::Waiting;
+use super::waiting::{Waiting, wait_until_shut};
 use super::words::count;
 use crate::disk;
 use crate::hyper::blobs::Writer;
@@ -62,7 +63,6 @@ pub async fn run(args: Put, cx: Context) -> Result {
         progress: cx.out.progress("putting", 0),
         done: AtomicU64::new(0),
         gate: Arc::default(),
-        runtime: tokio::runtime::Handle::current(),
         node: Arc::clone(&cx.node),
         out: Arc::clone(&cx.out),
         name: name_of(&cx, target.key)?,
@@ -84,7 +84,7 @@ pub async fn run(args: Put, cx: Context) -> Result {
     let Some(done) = done else {
         return Err(cx.called_off());
     };
-    let put = done.or_exit(Exit::Failed)??;
+    let put = joined(done)??;
     cx.node.note_version(&live);
     if let Some(private) = &put.private {
         cx.out.note(private);
@@ -137,7 +137,6 @@ struct Job {
     progress: Progress,
     done: AtomicU64,
     gate: Arc<Gate>,
-    runtime: tokio::runtime::Handle,
     node: Arc<Node>,
     out: Arc<Output>,
     /// What people call the drive.
@@ -167,7 +166,7 @@ impl Job {
     /// which may go on when nobody waits for it any more, and never while something else is waited for.
     fn turn(&self) -> Result<((Turn, Writing), Writer<'_>)> {
         let _told = Waiting::start(&self.out, &self.name);
-        let turn = self.runtime.block_on(self.node.turn_to_write(self.live.key()));
+        let turn = wait_until_shut(&self.gate, self.node.turn_to_write(self.live.key()))?;
         // It may have been shared while something was waited for.
         let claim = claim_change(&self.node, self.live.key())?;
         let writer = self.drive.blobs().writer().or_exit(Exit::Store)?;
@@ -325,7 +324,7 @@ impl Job {
     fn commit(&self, entries: &[(DrivePath, Entry)], empty: &[DrivePath]) -> Result<Done> {
         // From here on nobody else changes the drive.
         let mut batch = self.drive.batch().or_exit(Exit::Store)?;
-        let current = self.runtime.block_on(self.live.current(PATIENCE));
+        let current = wait_until_shut(&self.gate, self.live.current(PATIENCE))?;
         let index = current.map_err(|error| from_live(&self.live.key(), error))?;
         entries.iter().try_for_each(|(path, _)| refuse_hiding(&index, path))?;
         let mut new = entries.iter().filter(|(path, entry)| !is_entry_of(&index, path, entry));

@@ -3,6 +3,7 @@
 use super::args::Rm;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
+use super::fault::joined;
 use super::gate::Gate;
 use super::share::{claim_change, refuse_shared};
 use super::target::{PATIENCE, encryption_key, from_live, resolve, writable};
@@ -66,7 +67,7 @@ pub async fn run(args: Rm, cx: Context) -> Result {
             false => work.await,
         },
     };
-    let removed = done.or_exit(Exit::Failed)??;
+    let removed = joined(done)??;
     cx.node.note_version(&live);
     if cx.out.json {
         let version = live.db().core().length();

@@ -7,6 +7,7 @@
 use super::args::{Command, Global};
 use super::context::{Cancel, Context, LAST_WAIT, Stop};
 use super::exit::{Exit, Fail, Failure, Result};
+use super::fault::guarded_task;
 use super::logging::Stamp;
 use super::output::{Face, Output, complain};
 use super::owner::{
@@ -432,8 +433,7 @@ async fn run_request(
         background: request.background,
         told: request.told,
     };
-    let running = dispatch(request.command, cx);
-    let done = running.await;
+    let done = guarded_task(dispatch(request.command, cx)).await;
     match done.and_then(|()| out.failure().or_fail(Exit::Failed, "standard output")) {
         Ok(()) => Exit::Ok,
         Err(failure) => {

@@ -11,6 +11,7 @@ use self::waiting::{Under, Waiting};
 use super::args::Share;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
+use super::fault::joined;
 use super::looking::Looking;
 use super::owner::SHARED;
 use super::progress::Progress;
@@ -432,7 +433,7 @@ impl Shared {
             drop((writing, turn));
             looked(done.or_exit(Exit::Store)?)
         };
-        let done = disk::ask(work).await.or_exit(Exit::Failed)?;
+        let done = joined(disk::ask(work).await)?;
         let (mut report, text) = done?;
         self.tell(text);
         if report.blind.is_some() {

@@ -5,7 +5,7 @@ use crate::input::NOBODYS;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -233,4 +233,25 @@ fn a_command_that_is_done_does_not_stay_for_one_that_lasts() {
         assert_eq!(pid_of(&lab, &store), Some(seed.pid()));
         assert_eq!(lab.run(&store, &["ls", "own"]).text(), "new\n");
     }
+}
+
+#[test]
+fn an_owner_that_hangs_up_on_a_command_again_and_again_is_named_and_left() {
+    let lab = Lab::new();
+    let store = lab.folder("alice");
+    let lock = fs::File::create(store.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(store.join("socket")).unwrap();
+    std::thread::spawn(move || {
+        // It accepts and goes away without a word.
+        for face in listener.incoming() {
+            let _ = face.and_then(|mut face| face.write_all(&[255]));
+        }
+    });
+    let started = Instant::now();
+    let done = lab.run("alice", &["status"]);
+    assert_eq!(done.code, 6, "{}", done.stderr);
+    let me = format!("process {}, which works on the store", std::process::id());
+    assert!(done.stderr.contains(&me), "{}", done.stderr);
+    assert!(started.elapsed() < SOON && started.elapsed() > Duration::from_secs(1));
 }

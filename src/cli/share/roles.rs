@@ -1,6 +1,7 @@
 //! Which drive follows which folder, and what keeps one from following another.
 
 use super::super::exit::{Exit, Fail, Failure, Result};
+use crate::cli::fault::joined;
 use crate::key::CoreKey;
 use crate::node::Node;
 use crate::share::ledger::{Ledger, SharedRoot};
@@ -16,7 +17,7 @@ pub(super) async fn check_roles(
 ) -> Result {
     let (node, name, root) = (Arc::clone(node), name.to_owned(), root.clone());
     let check = tokio::task::spawn_blocking(move || roles(&node, &name, &root, replace));
-    check.await.or_exit(Exit::Failed)?
+    joined(check.await)?
 }
 
 fn roles(node: &Node, name: &str, root: &SharedRoot, replace: bool) -> Result {
