@@ -107,7 +107,7 @@ impl Place {
 const MAX_REQUEST: usize = 1 << 20;
 
 /// The longest wait for an owner that holds the lock but does not listen yet (it is starting or ending).
-const OWNER_PATIENCE: Duration = Duration::from_secs(10);
+pub const OWNER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What an owner answers as soon as it has read a request: it is alive. No exit code is as large as these.
 pub const ACCEPTED: u8 = 255;
@@ -309,7 +309,7 @@ impl Request {
     }
 
     /// How it ends when its user wants it no more, and nobody is left to say how far it came.
-    fn exit_when_asked(&self) -> Exit {
+    pub fn exit_when_asked(&self) -> Exit {
         match self.command {
             Command::Mount(_) | Command::Seed(_) => Exit::Ok,
             Command::Share(_) if self.told >= SHARED => Exit::Ok,

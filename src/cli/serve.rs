@@ -11,7 +11,8 @@ use super::fault::guarded_task;
 use super::logging::Stamp;
 use super::output::{Face, Output, complain};
 use super::owner::{
-    ACCEPTED, BEGUN, END, FULL, LATER, Ownership, Place, Request, TOLD, read_request,
+    ACCEPTED, BEGUN, END, FULL, LATER, OWNER_PATIENCE, Ownership, Place, Request, TOLD,
+    read_request,
 };
 use super::running::{Commands, Running, lasts, name};
 use super::signals::{End, Signals};
@@ -45,6 +46,9 @@ pub const MAX_FACES: usize = 128;
 /// After a command that could not be taken (no descriptor is free, say) the next is looked at after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How often it is looked whether the last owner has closed the store.
+const BUSY: Duration = Duration::from_millis(20);
+
 /// A process that was told to end stays so long for open files in the mounts of other commands.
 const OPEN_FILES: Duration = Duration::from_secs(60);
 /// Shorter waits for them are not worth a word: at a shutdown the others are told to end as well.
@@ -59,7 +63,7 @@ pub fn run(ownership: Ownership, first: Request, store: &Path, global: &Global) 
     let runtime = runtime(WORKERS)?;
     let exit = runtime.block_on(async {
         let config = config(&first.command, store, global)?;
-        let node = Node::start(config).await.or_exit(Exit::Store)?;
+        let Some(node) = open(config).await? else { return Ok(first.exit_when_asked()) };
         let commands = Arc::new(Commands::default());
         let exit = serve(&ownership, first, &node, &commands).await;
         node.shutdown().await;
@@ -72,6 +76,32 @@ pub fn run(ownership: Ownership, first: Request, store: &Path, global: &Global) 
     disk::settle(LAST_WAIT);
     runtime.shutdown_timeout(Duration::from_secs(1));
     exit
+}
+
+/// Opens the store; none if it is not wanted any more. Its last owner may be on its way out: the kernel gives its lock
+/// back before its database, and later still where a thread of it waits for the disk.
+async fn open(config: NodeConfig) -> Result<Option<Arc<Node>>> {
+    let mut signals = Signals::new().or_exit(Exit::Failed)?;
+    let give_up = Instant::now() + OWNER_PATIENCE;
+    loop {
+        match Node::start(config.clone()).await {
+            Err(error) if !error.is_busy() => return Err(error).or_exit(Exit::Store),
+            Err(_) if Instant::now() > give_up => {
+                let text = format!(
+                    "the store {} is still open in a process that was its owner, or in another program: end that and \
+                     try again",
+                    config.store.display()
+                );
+                return Err(Failure::new(Exit::Store, text));
+            }
+            Err(_) => {}
+            Ok(node) => return Ok(Some(node)),
+        }
+        tokio::select! {
+            _ = signals.next() => return Ok(None),
+            () = tokio::time::sleep(BUSY) => {}
+        }
+    }
 }
 
 fn config(command: &Command, store: &Path, global: &Global) -> Result<NodeConfig> {

@@ -135,6 +135,14 @@ impl NodeError {
     }
 }
 
+impl NodeError {
+    /// The store is open in another process, be it one that is on its way out.
+    pub fn is_busy(&self) -> bool {
+        let Self::Store { source: CoreError::Storage(error), .. } = self else { return false };
+        error.is_busy()
+    }
+}
+
 impl From<StorageError> for NodeError {
     fn from(error: StorageError) -> Self {
         Self::Core(error.into())

@@ -255,3 +255,37 @@ fn an_owner_that_hangs_up_on_a_command_again_and_again_is_named_and_left() {
     assert!(done.stderr.contains(&me), "{}", done.stderr);
     assert!(started.elapsed() < SOON && started.elapsed() > Duration::from_secs(1));
 }
+
+/// The kernel gives back the lock of a store that a process had before it gives back the database.
+#[test]
+fn an_owner_waits_until_the_one_before_has_closed_the_store() {
+    let lab = Lab::new();
+    assert_eq!(lab.run("alice", &["create", "own"]).code, 0);
+    let database = lab.path("alice").join("store.redb");
+    let held = || {
+        let file = fs::File::open(&database).unwrap();
+        file.lock().unwrap();
+        file
+    };
+    let first = held();
+    let waiting = lab.spawn("alice", &["seed", "own"]);
+    std::thread::sleep(Duration::from_secs(1));
+    drop(first);
+    let mut waiting = waiting;
+    waiting.line("key: ");
+    waiting.signal(Signal::SIGINT);
+    assert_eq!(waiting.wait(SOON).code(), Some(0));
+
+    let held = held();
+    let mut unwanted = lab.spawn("alice", &["ls", "own"]);
+    std::thread::sleep(Duration::from_millis(500));
+    unwanted.signal(Signal::SIGINT);
+    assert_eq!(unwanted.wait(SOON).code(), Some(130));
+    // For ever is too long.
+    let done = lab.run("alice", &["ls", "own"]);
+    assert!(done.code == 6 && done.stderr.contains("still open"), "{}", done.stderr);
+    drop(held);
+    // Nothing was taken for a copy or a crash meanwhile.
+    let put = lab.run("alice", &["put", "own/file", text(&lab.path("alice").join("lock"))]);
+    assert!(put.code == 0 && !put.stderr.contains("this store"), "{}", put.stderr);
+}

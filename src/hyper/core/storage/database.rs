@@ -14,7 +14,7 @@ use redb::{
     TableDefinition, WriteTransaction,
 };
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -60,6 +60,19 @@ pub(super) fn named(path: &Path, op: &'static str, error: redb::Error) -> Storag
             StorageError::io(op, path, io::Error::other(e.to_string()))
         }
         other => StorageError::DamagedDatabase { path, reason: other.to_string() },
+    }
+}
+
+/// Keeps others from opening a database that is closed; none if somebody has it open. redb locks it like this, too.
+pub(super) fn hold(path: &Path) -> Option<io::Result<File>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) => return Some(Err(error)),
+    };
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => None,
+        // On a file system that has no locks nobody can tell.
+        Err(TryLockError::Error(_)) | Ok(()) => Some(Ok(file)),
     }
 }
 

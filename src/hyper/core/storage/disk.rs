@@ -68,6 +68,10 @@ impl DiskMedium {
     pub fn open(dir: &Path) -> Result<Self> {
         keep_private(dir)?;
         let path = database_path(dir);
+        // Before anything is changed: what is noted of a store is its last owner's as long as that has it open.
+        if database::hold(&path).is_none() {
+            return Err(named(&path, "open", redb::Error::DatabaseAlreadyOpen));
+        }
         let new = database::make(&path).map_err(|e| named(&path, "make", e))?;
         let medium = Self {
             dir: dir.to_path_buf(),
@@ -231,7 +235,10 @@ impl Drop for DiskMedium {
     fn drop(&mut self) {
         // Closing it changes the file for the last time.
         if lock(&self.database).take().is_some() {
-            self.witness.close();
+            // From then on another may open it, and note that: where one has, nothing is to be noted of ours.
+            if let Some(_held) = database::hold(&self.path()) {
+                self.witness.close();
+            }
         }
     }
 }

@@ -122,6 +122,11 @@ impl StorageError {
             || matches!(self, Self::Io { source, .. } if source.raw_os_error() == eio)
     }
 
+    /// Somebody else has it open.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::ResourceBusy)
+    }
+
     pub fn is_disk_full(&self) -> bool {
         matches!(self, Self::DiskFull { .. })
     }
