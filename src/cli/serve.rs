@@ -113,8 +113,6 @@ fn config(command: &Command, store: &Path, global: &Global) -> Result<NodeConfig
     }
     config.local = global.local.unwrap_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
     if let Command::Mount(mount) = command {
-        // Each mount ends its reads itself; other commands keep the usual patience.
-        config.patience.read = config.patience.read.max(mount.read_timeout);
         config.cache_memory = mount.cache_memory;
     }
     Ok(config)

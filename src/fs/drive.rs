@@ -8,6 +8,7 @@ use crate::hyper::blobs::BlobError;
 use crate::hyper::drive::{
     Content, DriveError, DriveIndex, FileReader, Found, Leaf, LiveDrive, LiveError,
 };
+use crate::hyper::session::with_patience;
 use crate::hyper::source::SourceError;
 use crate::path::DrivePath;
 use bytes::Bytes;
@@ -181,7 +182,8 @@ impl FileContent for DriveFile {
         let read = self.reader.read(offset, len);
         let patience = self.patience;
         let read = async move {
-            match tokio::time::timeout(patience, read).await {
+            // Whatever other users of the drive have: a mount that joins has its own.
+            match tokio::time::timeout(patience, with_patience(patience, read)).await {
                 Ok(read) => read.map_err(blob_error),
                 Err(_) => {
                     Err(VolumeError::TimedOut(format!("no peer sent it within {patience:?}")))

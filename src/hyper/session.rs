@@ -37,7 +37,7 @@ use tokio::sync::{mpsc, watch};
 use waiters::{Awaited, Waiters};
 
 pub use reach::Reach;
-pub use waiters::Patience;
+pub use waiters::{Patience, with_patience};
 pub use wish::Wish;
 
 /// Length and fork as they change.

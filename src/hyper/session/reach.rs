@@ -108,7 +108,7 @@ impl CoreHandle {
             _ = versions.wait_for(|version| version.length > index) => Ok(()),
             ended = self.ended() => Err(ended),
             () = self.deserted() => Err(SourceError::TimedOut(index)),
-            () = tokio::time::sleep(UPGRADE_WAIT.min(self.0.patience.read)) => {
+            () = tokio::time::sleep(UPGRADE_WAIT.min(self.patience())) => {
                 Err(SourceError::OutOfRange { index, length: self.length() })
             }
         }

@@ -15,9 +15,13 @@ fn handle() -> (CoreHandle, mpsc::UnboundedReceiver<Wish>) {
 }
 
 fn handle_of(core: Core) -> (CoreHandle, mpsc::UnboundedReceiver<Wish>) {
+    handle_with(core, Patience::default())
+}
+
+fn handle_with(core: Core, patience: Patience) -> (CoreHandle, mpsc::UnboundedReceiver<Wish>) {
     let (wish, wishes) = mpsc::unbounded_channel();
     let cache = Arc::new(BlockCache::new(1 << 20));
-    (CoreHandle::new(Arc::new(Mutex::new(core)), cache, wish, Patience::default()), wishes)
+    (CoreHandle::new(Arc::new(Mutex::new(core)), cache, wish, patience), wishes)
 }
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -72,6 +76,10 @@ async fn an_update_with_nobody_there_ends_with_discovery() {
 
 /// A handle of a core of three blocks of which only the head is here, by a copy of the writer's proof.
 fn reader() -> (CoreHandle, mpsc::UnboundedReceiver<Wish>) {
+    reader_with(Patience::default())
+}
+
+fn reader_with(patience: Patience) -> (CoreHandle, mpsc::UnboundedReceiver<Wish>) {
     let mut writer = Core::create(&memory(), CreateOptions::writer(key_pair(0))).unwrap();
     let blocks: Vec<Bytes> = (0..3u8).map(|i| Bytes::from(vec![i; 10])).collect();
     writer.append(&blocks, Durability::Durable).unwrap();
@@ -84,7 +92,7 @@ fn reader() -> (CoreHandle, mpsc::UnboundedReceiver<Wish>) {
     proof.manifest = writer.manifest().cloned();
     let mut core = Core::create(&memory(), CreateOptions::reader(*writer.key())).unwrap();
     core.apply_proof(&proof, None).unwrap();
-    handle_of(core)
+    handle_with(core, patience)
 }
 
 /// What a waiter asked for, and what is wished for once it has gone.
@@ -123,6 +131,20 @@ async fn a_block_that_the_disk_does_not_take_is_handed_to_who_waits() {
     assert_eq!(waits.await.unwrap().unwrap(), [1; 10][..]);
     assert!(wishes.try_recv().is_err(), "the wish is fulfilled");
     assert!(!handle.has(1));
+}
+
+#[tokio::test]
+async fn whoever_has_a_patience_of_his_own_waits_that_long() {
+    let (handle, _wishes) = reader();
+    let (short, long) = (Duration::from_millis(100), Duration::from_millis(400));
+    let (shared, _other) = reader_with(Patience { read: short, ..Patience::default() });
+    for (handle, patience) in [(handle, short), (shared, long)] {
+        let started = std::time::Instant::now();
+        let done = with_patience(patience, handle.block(1)).await;
+        assert!(matches!(done, Err(SourceError::TimedOut(1))));
+        let waited = started.elapsed();
+        assert!(waited >= patience && waited < 20 * long, "{waited:?}");
+    }
 }
 
 #[tokio::test]

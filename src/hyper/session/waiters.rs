@@ -32,6 +32,16 @@ impl Default for Patience {
     }
 }
 
+tokio::task_local! {
+    /// Of whoever waits in this task, in place of [`Patience::read`].
+    static READ: Duration;
+}
+
+/// Runs `work` with a patience of its own: what it waits for of any core may take so long.
+pub async fn with_patience<T>(read: Duration, work: impl Future<Output = T>) -> T {
+    READ.scope(read, work).await
+}
+
 /// Something that comes from a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Awaited {
@@ -112,7 +122,7 @@ impl Waiter<'_> {
 
     /// Waits until it comes, for the deadline, for loneliness or for the end, whichever is first.
     pub async fn wait(&mut self, number: u64) -> Result<Woken, SourceError> {
-        self.wait_within(number, self.handle.0.patience.read).await
+        self.wait_within(number, self.handle.patience()).await
     }
 
     /// The same, with another deadline.
@@ -153,6 +163,11 @@ impl Drop for Waiter<'_> {
 }
 
 impl CoreHandle {
+    /// How long whoever asks waits for a block.
+    pub(super) fn patience(&self) -> Duration {
+        READ.try_with(|read| *read).unwrap_or(self.0.patience.read)
+    }
+
     /// Somebody who waits for `what` from now on.
     pub(super) fn waiter(&self, what: Awaited) -> Waiter<'_> {
         let woken = lock(&self.0.waiters).add(what);
