@@ -195,6 +195,9 @@ impl FromStr for DriveLink {
         };
         let rest = rest.split(['?', '#']).next().unwrap_or(rest);
         let (host, mut path) = rest.split_once('/').unwrap_or((rest, ""));
+        if let Some((key, version)) = host.split_once('+') {
+            return Err(KeyError::Link(format!("a version is written pear://0.{version}.{key}")));
+        }
         let parts: Vec<&str> = host.split('.').collect();
         let number = |s: &str| match s {
             "" => Ok(0),
@@ -324,5 +327,14 @@ mod tests {
     #[test]
     fn a_wrong_length_says_what_is_accepted() {
         assert!(parse_key("abc").unwrap_err().to_string().contains("52 z-base-32 or 64 hex"));
+    }
+
+    #[test]
+    fn a_version_behind_a_plus_is_told_how_it_is_written() {
+        let key = CoreKey([7; 32]);
+        let error = format!("hyper://{key}+2").parse::<DriveLink>().unwrap_err().to_string();
+        assert!(error.contains(&format!("pear://0.2.{key}")), "{error}");
+        let written = format!("pear://0.2.{key}").parse::<DriveLink>().unwrap();
+        assert_eq!((written.key, written.version), (key, Some(2)));
     }
 }

@@ -5,7 +5,7 @@ use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::fault::joined;
 use super::get::from_blob;
-use super::target::{content, encryption_key, open_target};
+use super::target::{behind_links, content, encryption_key, open_target};
 use crate::disk;
 use std::sync::Arc;
 
@@ -16,7 +16,8 @@ const AHEAD: u64 = 16 << 20;
 pub async fn run(args: Cat, cx: Context) -> Result {
     let secret = encryption_key(&args.secret)?;
     let (target, drive, index) = open_target(&cx, &args.target, secret).await?;
-    let reader = content(&drive, &index, &target.path)?;
+    let path = behind_links(&index, &target.path);
+    let reader = content(&drive, &index, &path)?;
     let size = reader.learn_size().await.map_err(|e| from_blob(&target.path, e))?;
     let mut offset = 0;
     let mut fetched = 0;

@@ -57,6 +57,9 @@ pub async fn run(args: Forget, cx: Context) -> Result {
         };
         let hint = match &error {
             ForgetError::InUse => "; `hdrive status` shows what runs",
+            ForgetError::Node(error) if error.is_disk_full() => {
+                "; free some space, or end what runs on this store, and try again"
+            }
             _ => "",
         };
         Failure::new(exit, format_args!("drive {key}: {error}{hint}"))

@@ -67,8 +67,13 @@ pub fn main() -> Exit {
             return Exit::Usage;
         }
         Err(help) => {
-            let lost = help.print().is_err_and(|error| error.kind() != ErrorKind::BrokenPipe);
-            return if lost { Exit::Failed } else { Exit::Ok };
+            return match help.print() {
+                Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                    output::complain("error", format_args!("standard output: {error}"));
+                    Exit::Failed
+                }
+                _ => Exit::Ok,
+            };
         }
     };
     if let Err(short) = crate::descriptors::make_room() {

@@ -67,10 +67,10 @@ pub async fn run(args: Mount, cx: Context) -> Result {
         mounted => mounted?.or_exit(Exit::Mount)?,
     };
     let mounted = Arc::new(mounted);
-    cx.node.note_mount(mounted.mount_point(), target.key, true);
+    cx.node.note_mount(mounted.mount_point(), (target.key, at), true);
     cx.running.note_mount(&mounted);
     let result = serve(&mounted, &drive, at, &looking, &cx).await;
-    cx.node.note_mount(mounted.mount_point(), target.key, false);
+    cx.node.note_mount(mounted.mount_point(), (target.key, at), false);
     let end = disk::begin(move || drop(mounted));
     tokio::select! {
         _ = end => {}

@@ -48,9 +48,11 @@ pub async fn run(_args: Status, cx: Context) -> Result {
             .collect();
         let mounts: Vec<_> = mounts
             .iter()
-            .map(
-                |(at, key)| json!({"mountpoint": at.display().to_string(), "key": key.to_string()}),
-            )
+            .map(|(at, (key, version))| {
+                json!({
+                    "mountpoint": at.display().to_string(), "key": key.to_string(), "at": version,
+                })
+            })
             .collect();
         let network = network.map(|network| {
             let connections: Vec<_> = network
@@ -88,8 +90,9 @@ pub async fn run(_args: Status, cx: Context) -> Result {
     for (name, key) in &names {
         out.line(format_args!("own drive: {key} {name}"));
     }
-    for (at, key) in &mounts {
-        out.line(format_args!("mount: {} {key}", at.display()));
+    let fixed = |version: Option<u64>| version.map_or_else(String::new, |n| format!(" --at {n}"));
+    for (at, (key, version)) in &mounts {
+        out.line(format_args!("mount: {} {key}{}", at.display(), fixed(*version)));
     }
     for (state, peers, index, outlook) in &drives {
         let served = match state.uses {
@@ -104,8 +107,9 @@ pub async fn run(_args: Status, cx: Context) -> Result {
             outlook => format!(": {outlook}"),
         };
         let (key, peers) = (state.drive.key(), count(*peers as u64, "peer"));
+        let at = fixed(state.version);
         out.line(format_args!(
-            "drive: {key} {served}, version {version}, {files}, {size}, {peers}{outlook}"
+            "drive: {key}{at} {served}, version {version}, {files}, {size}, {peers}{outlook}"
         ));
     }
     match network {

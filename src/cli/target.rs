@@ -4,7 +4,7 @@ use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::looking::{Sought, refusal};
 use super::words::printable;
-use crate::hyper::drive::{DriveIndex, FileReader, LiveDrive, LiveError};
+use crate::hyper::drive::{DriveIndex, FileReader, Found, LiveDrive, LiveError};
 use crate::hyper::session::CoreHandle;
 use crate::key::{CoreKey, DriveLink, KeyError, is_link, parse_key};
 use crate::node::{DriveUse, Node, NodeError};
@@ -177,6 +177,41 @@ pub async fn newest(cx: &Context, target: &Target, drive: &LiveDrive) -> Result<
         }
         Err(error) => Err(from_live(&target.key, error)),
     }
+}
+
+/// Links that are followed on the way to one file, as by the kernel.
+const MAX_LINKS: usize = 40;
+
+/// What a path means when the links of the drive are followed, as in a mount. One that goes round in circles stays.
+pub fn behind_links(index: &DriveIndex, path: &DrivePath) -> DrivePath {
+    let mut here = DrivePath::root();
+    let mut links = 0;
+    let mut todo: Vec<String> = path.names().map(String::from).collect();
+    todo.reverse();
+    while let Some(name) = todo.pop() {
+        match name.as_str() {
+            "" | "." => continue,
+            ".." => {
+                here = here.parent().unwrap_or_else(DrivePath::root);
+                continue;
+            }
+            _ => {}
+        }
+        let Ok(next) = here.join(&name) else { return path.clone() };
+        let Some(Found::Link(link)) = index.lookup(&next) else {
+            here = next;
+            continue;
+        };
+        links += 1;
+        if links > MAX_LINKS {
+            return path.clone();
+        }
+        if link.target.starts_with('/') {
+            here = DrivePath::root();
+        }
+        todo.extend(link.target.split('/').rev().map(String::from));
+    }
+    here
 }
 
 /// Says if another version is shown than the one that was asked for.

@@ -92,7 +92,7 @@ fn serve(
     let point = point.to_owned();
     let spawned = thread.spawn(move || {
         if let Err(error) = session.run() {
-            tracing::warn!(%error, "the mount ended");
+            tracing::warn!("the mount ended: {error}");
             // Not by an unmount, so it is still there, and nobody serves it any more.
             let place = entry.and_then(|entry| mountinfo::place_of(&entry).ok().flatten());
             let place = place.unwrap_or(point);
@@ -191,7 +191,7 @@ impl Drop for Mounted {
         let result = clean.or_else(|_| self.unmount(How::Lazy));
         match result {
             Ok(()) => self.settle(),
-            Err(error) => tracing::warn!(%error, "not unmounted"),
+            Err(error) => tracing::warn!("not unmounted: {error}"),
         }
     }
 }

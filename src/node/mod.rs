@@ -25,7 +25,7 @@ mod writer;
 
 pub use chronicle::{Seen, last_until, out_of_order};
 pub use contents::Survey;
-pub use drives::{DriveState, DriveUse, Purpose};
+pub use drives::{DriveId, DriveState, DriveUse, Purpose};
 pub use forget::{ForgetError, Forgotten};
 pub use gc::{Garbage, GcError, Keep, StoredDrive, StoredDrives};
 
@@ -141,6 +141,10 @@ impl NodeError {
         let Self::Store { source: CoreError::Storage(error), .. } = self else { return false };
         error.is_busy()
     }
+
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Core(CoreError::Storage(error)) if error.is_disk_full())
+    }
 }
 
 impl From<StorageError> for NodeError {
@@ -159,7 +163,7 @@ pub struct Node {
     offline: Mutex<Option<Offline>>,
     /// Nothing in it once the node is shut down.
     online: OnceCell<Option<Online>>,
-    mounts: Mutex<BTreeMap<PathBuf, CoreKey>>,
+    mounts: Mutex<BTreeMap<PathBuf, DriveId>>,
     /// Held by who looks at names and then changes them.
     names: Mutex<()>,
     claims: Claims,
@@ -308,18 +312,18 @@ impl Node {
     }
 
     /// Remembers a mount for [`Self::mounts`], or forgets it.
-    pub fn note_mount(&self, at: &Path, key: CoreKey, mounted: bool) {
+    pub fn note_mount(&self, at: &Path, drive: DriveId, mounted: bool) {
         let mut mounts = lock(&self.mounts);
         if mounted {
-            mounts.insert(at.to_path_buf(), key);
+            mounts.insert(at.to_path_buf(), drive);
         } else {
             mounts.remove(at);
         }
     }
 
     /// Mount points and the drives on them.
-    pub fn mounts(&self) -> Vec<(PathBuf, CoreKey)> {
-        lock(&self.mounts).iter().map(|(at, key)| (at.clone(), *key)).collect()
+    pub fn mounts(&self) -> Vec<(PathBuf, DriveId)> {
+        lock(&self.mounts).iter().map(|(at, drive)| (at.clone(), *drive)).collect()
     }
 
     /// The peers of a core; none while offline.

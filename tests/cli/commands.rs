@@ -238,3 +238,13 @@ fn info_and_status_tell_people_and_programs() {
     let quiet = lab.run("bob", &["-q", "get", &format!("{key}/empty"), text(&lab.path("empty"))]);
     assert_eq!((quiet.code, quiet.stderr.as_str()), (0, ""));
 }
+
+#[test]
+fn help_that_cannot_be_written_is_an_error_that_is_told() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hdrive"));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let done = command.arg("--help").stdout(full).output().unwrap();
+    assert_eq!(done.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(said.starts_with("error: standard output: "), "{said}");
+}

@@ -176,3 +176,24 @@ fn writing_to_a_mount_is_refused_as_read_only() {
     assert_eq!(fs::remove_file(mount.path("file")).unwrap_err().raw_os_error(), read_only);
     assert_eq!(fs::create_dir(mount.path("dir")).unwrap_err().raw_os_error(), read_only);
 }
+
+#[test]
+fn status_tells_which_mount_is_of_a_version() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let (_share, key) = shared(&lab);
+    let _live = lab.mount("alice", &key, &[]);
+    let at = lab.folder("second");
+    let mut fixed = lab.spawn("alice", &["mount", &key, text(&at), "--at", "1"]);
+    fixed.line("mounted: ");
+    let status = lab.run("alice", &["status"]).text();
+    for what in ["mount: ", "drive: "] {
+        let of = |fixed: bool| {
+            let lines = status.lines().filter(|line| line.starts_with(what));
+            lines.filter(|line| line.contains(" --at 1") == fixed).count()
+        };
+        assert_eq!((of(true), of(false)), (1, 1), "{status}");
+    }
+}

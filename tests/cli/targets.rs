@@ -112,3 +112,27 @@ fn who_writes_a_drive_is_told_that_nobody_serves_it() {
     let said = put(&[]);
     assert!(!said.contains("not served"), "{said}");
 }
+
+#[test]
+fn the_content_behind_a_link_is_printed_as_a_mount_shows_it() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::create_dir_all(folder.join("a/b")).unwrap();
+    fs::write(folder.join("a/b/file"), "content").unwrap();
+    let links = [("link", "a/b/file"), ("a/up", "../link"), ("dir", "a/b"), ("round", "round")];
+    for (name, target) in links {
+        std::os::unix::fs::symlink(target, folder.join(name)).unwrap();
+    }
+    let (_share, key) = lab.share("alice", &folder);
+    for path in ["link", "a/up", "dir/file"] {
+        assert_eq!(
+            lab.run("alice", &["cat", &format!("{key}/{path}")]).text(),
+            "content",
+            "{path}"
+        );
+        let get = lab.run("alice", &["get", &format!("{key}/{path}"), "-"]);
+        assert_eq!(get.text(), "content", "{path}");
+    }
+    let round = lab.run("alice", &["cat", &format!("{key}/round")]);
+    assert!(round.code == 1 && round.stderr.contains("link"), "{}", round.stderr);
+}

@@ -17,6 +17,9 @@ pub(super) fn kept(text: &str) -> Result<Kept, String> {
     match text.parse() {
         Ok(0) => Err("the current version always stays: 1 is the least".into()),
         Ok(count) => Ok(Kept::Newest(count)),
+        Err(_) if !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit()) => {
+            Err(format!("'{text}' is more versions than a drive can have"))
+        }
         Err(_) => duration(text).map(Kept::Since),
     }
 }
@@ -82,6 +85,8 @@ mod tests {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         assert!(duration("fast").is_err());
+        let many = kept(&"9".repeat(20)).unwrap_err();
+        assert!(many.contains("versions"), "{many}");
         let long = duration(&format!("{}d", "9".repeat(40))).unwrap_err();
         assert!(long.contains("too long a time"), "{long}");
         assert!(some_duration("0").is_err() && some_duration("0.0s").is_err());

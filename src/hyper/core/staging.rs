@@ -110,7 +110,7 @@ impl Drop for Staging {
             && !self.claimed.load(Ordering::Acquire)
             && let Err(error) = self.files.blocks.truncate(self.base_bytes)
         {
-            tracing::warn!(%error, "bytes of an unfinished append stay in the store");
+            tracing::warn!("bytes of an unfinished append stay in the store: {error}");
         }
         self.busy.store(false, Ordering::Release);
     }

@@ -77,7 +77,7 @@ impl DriveIndex {
         self.left_out += 1;
         if self.left_out <= WARNINGS {
             let name: String = name.chars().take(200).collect();
-            tracing::warn!(?name, %error, "name left out");
+            tracing::warn!("the name {name:?} is left out: {error}");
         }
     }
 
