@@ -1,12 +1,12 @@
 //! `--daemon`: starts the same command again in a session of its own and returns when it is ready.
 //!
 //! A second process instead of a fork: threads and locks of this one stay out of it. The child inherits no
-//! terminal and keeps no folder busy; what it has to say goes to `daemon.log` in the store, and this process
-//! repeats it as long as it waits. Until then its end is the child's too.
+//! terminal and keeps no folder busy; what it has to say goes to `daemon.log` in the store, among what others say, and
+//! this process repeats it as long as it waits. Until then its end is the child's too.
 
 use super::args::{Command, Global};
 use super::exit::{Exit, Fail, Failure, Result};
-use super::logging::{self, without_stamp};
+use super::logging::{self, said_by};
 use super::output::{complain_in_lines, say};
 use super::signals::Signals;
 use nix::sys::signal::{Signal, kill};
@@ -98,6 +98,7 @@ pub fn start(global: &Global, words: Vec<OsString>, (name, lines): (&str, usize)
         .stderr(stderr)
         .spawn()
         .or_fail(Exit::Failed, "cannot start the background process")?;
+    log.child = child.id();
     let mut said = child.stdout.take().map(lines_of);
     let (mut seen, mut ended) = (0, None);
     let interrupted = runtime.block_on(async {
@@ -181,6 +182,7 @@ fn end(child: &mut Child) {
 /// What the child has to say.
 struct Log {
     file: File,
+    child: u32,
     /// The beginning of a line.
     rest: String,
     told_error: bool,
@@ -191,10 +193,10 @@ impl Log {
     fn from_here(path: &Path) -> std::io::Result<Self> {
         let mut file = File::open(path)?;
         file.seek(SeekFrom::End(0))?;
-        Ok(Self { file, rest: String::new(), told_error: false })
+        Ok(Self { file, child: 0, rest: String::new(), told_error: false })
     }
 
-    /// Repeats on stderr what is new.
+    /// Repeats on stderr what is new of the child's.
     fn repeat(&mut self) {
         // It was emptied when it was full.
         if self
@@ -206,9 +208,10 @@ impl Log {
         }
         let _ = self.file.read_to_string(&mut self.rest);
         while let Some((line, rest)) = self.rest.split_once('\n') {
-            let said = without_stamp(line);
-            self.told_error |= said.starts_with("error: ");
-            complain_in_lines(said);
+            if let Some(said) = said_by(line, self.child) {
+                self.told_error |= said.starts_with("error: ");
+                complain_in_lines(said);
+            }
             self.rest = rest.to_string();
         }
     }

@@ -48,12 +48,11 @@ impl Stamp {
     }
 }
 
-/// What was said, without when and by whom.
-pub fn without_stamp(line: &str) -> &str {
-    match line.starts_with(|first: char| first.is_ascii_digit()) {
-        true => line.split_once("]: ").map_or(line, |(_, said)| said),
-        false => line,
-    }
+/// What a process said; none if the line is another's.
+pub fn said_by(line: &str, pid: u32) -> Option<&str> {
+    let (stamp, said) = line.split_once("]: ")?;
+    let (_, by) = stamp.rsplit_once('[')?;
+    (by.parse() == Ok(pid)).then_some(said)
 }
 
 /// Adds a line, in one piece.
@@ -164,8 +163,10 @@ mod tests {
     fn a_stamp_is_put_on_and_taken_off() {
         let line = Stamp { command: "seed", pid: 7 }.before("note: [a]: b");
         assert!(line.contains(" UTC seed[7]: note"), "{line}");
-        assert_eq!(without_stamp(&line), "note: [a]: b");
-        assert_eq!(without_stamp("error: [x]: y"), "error: [x]: y");
+        assert_eq!(said_by(&line, 7), Some("note: [a]: b"));
+        for (line, pid) in [(line.as_str(), 77), ("error: [7]", 7), ("[7", 7), ("", 7)] {
+            assert_eq!(said_by(line, pid), None, "{line}");
+        }
     }
 
     #[test]

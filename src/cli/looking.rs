@@ -15,11 +15,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// The network is asked this often while there is no peer.
 const LOOK: Duration = Duration::from_millis(250);
 /// Nothing is said before this: most drives are found sooner.
 const FIRST_WORD: Duration = Duration::from_secs(1);
+/// Who waits for what there is to say waits so long: by then it is known but where a peer is being reached.
+const FIRST_VERDICT: Duration = Duration::from_secs(6);
 /// A DHT that has not answered for this long is called silent. Its nodes are asked anew within a second or two.
 const SILENCE: Duration = Duration::from_secs(4);
 /// A peer that is connected tells within this whether it has the drive, or it never does.
@@ -181,9 +184,10 @@ impl Looking {
         Self { task: tokio::spawn(async move { look(&node, &db, own, tell, judge).await }), judged }
     }
 
-    /// Waits until the first word is said, or clear that there is none to say.
-    pub async fn first_word(&self) {
-        let _ = self.judged.clone().wait_for(|judged| *judged).await;
+    /// Waits until it is said why there is no peer, or clear that there is nothing to say.
+    pub async fn first_verdict(&self) {
+        let mut judged = self.judged.clone();
+        let _ = timeout(FIRST_VERDICT, judged.wait_for(|judged| *judged)).await;
     }
 }
 
@@ -230,7 +234,9 @@ async fn look(
         };
         if found || since.elapsed() >= pause {
             voice.say(&outlook, own, before).into_iter().for_each(&tell);
-            judge.send_replace(true);
+            if outlook != Outlook::Looking {
+                judge.send_replace(true);
+            }
         }
         if found {
             if reach.wait_for(|reach| reach.holders == 0).await.is_err() {

@@ -95,7 +95,7 @@ async fn serve(
             }
             // Who sees only what comes before the line must not take an empty folder for the drive.
             if cx.background {
-                looking.first_word().await;
+                looking.first_verdict().await;
             }
         } => {}
         () = cx.cancel.cancelled() => {}

@@ -18,6 +18,7 @@ use crate::path::DrivePath;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// A download that failed (no peer, say) is tried again after this.
@@ -47,6 +48,7 @@ pub async fn run(args: Seed, cx: Context) -> Result {
     let mut drives = JoinSet::new();
     let fetching = Arc::new(Fetching::default());
     let mut keys = Vec::new();
+    let (name_all, all_named) = watch::channel(false);
     for (text, target) in targets {
         if !cx.background {
             cx.out.once(|out| out.pair("key", target.key));
@@ -60,11 +62,11 @@ pub async fn run(args: Seed, cx: Context) -> Result {
         let name = (args.keys.len() > 1).then_some(text.as_str());
         let looking = Arc::new(Looking::start(&cx.node, &cx.out, &drive, name));
         keys.push((target.key, looking.clone()));
-        let (cx, fetching) = (cx.clone(), fetching.clone());
+        let (cx, fetching, named) = (cx.clone(), fetching.clone(), all_named.clone());
         drives.spawn(async move {
             let _looking = looking;
             let key = drive.key();
-            let failed = hold(drive, cx, &fetching, args.history, secret).await;
+            let failed = hold(drive, cx, &fetching, args.history, secret, named).await;
             fetching.done(key);
             failed
         });
@@ -72,10 +74,11 @@ pub async fn run(args: Seed, cx: Context) -> Result {
     if cx.background {
         // Whoever started it goes its way then, and shall know by then what there is to know.
         for (key, looking) in &keys {
-            looking.first_word().await;
+            looking.first_verdict().await;
             cx.out.once(|out| out.pair("key", key));
         }
     }
+    name_all.send_replace(true);
     drop(keys);
     // Nothing of it ends by itself but what cannot be held; the others are held all the same.
     while let Some(failed) = drives.join_next().await {
@@ -95,6 +98,7 @@ async fn hold(
     fetching: &Fetching,
     history: bool,
     secret: Option<[u8; 32]>,
+    mut all_named: watch::Receiver<bool>,
 ) -> Failure {
     let mut told = None;
     let mut held = None;
@@ -116,7 +120,14 @@ async fn hold(
                 // Who is told so may rely on it: others find it here.
                 let topic = Topic::from(drive.db().discovery_key());
                 cx.node.announced(topic, ANNOUNCE).await;
-                cx.out.pair("complete", drive.key());
+                // Not before its key.
+                let _ = all_named.wait_for(|named| *named).await;
+                let tell = |out: &Output| out.pair("complete", drive.key());
+                match told {
+                    // By whoever held it before it was taken over, maybe.
+                    None => cx.out.once(tell),
+                    Some(_) => tell(&cx.out),
+                }
                 told = Some(version);
                 held = unread.is_none().then(|| Held { version, fork: drive.db().fork() });
             }

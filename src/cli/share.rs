@@ -136,6 +136,7 @@ async fn share(args: Share, cx: &Context) -> Result {
         cx: cx.clone(),
         cancelled: Arc::default(),
         imported: AtomicBool::new(cx.told >= SHARED),
+        goes_on_here: AtomicBool::new(cx.told >= SHARED),
         changed: AtomicBool::new(false),
         writing: Arc::new(writing),
     };
@@ -200,6 +201,8 @@ struct Shared {
     imported: AtomicBool,
     /// The drive was filled from the folder before: what there is no room for now keeps nothing else from being served.
     goes_on: bool,
+    /// Another process has looked at the whole folder, and told what there was to tell; not looked at here yet.
+    goes_on_here: AtomicBool,
     /// The drive changed since.
     changed: AtomicBool,
     /// Held by each import as well: one that was called off may still be at work.
@@ -455,6 +458,9 @@ impl Shared {
         }
         if let Some(more) = warnings.len().checked_sub(MAX_TOLD).filter(|n| *n > 0) {
             self.cx.out.warn(format_args!("not followed either: {more} more"));
+        }
+        if self.goes_on_here.swap(false, Ordering::Relaxed) {
+            return Ok(());
         }
         for (path, why) in new.iter().take(MAX_TOLD) {
             self.cx.out.note(format_args!("left out: {}: {why}", path.display()));

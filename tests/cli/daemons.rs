@@ -122,6 +122,33 @@ fn a_daemon_says_that_nobody_announces_its_drive() {
 }
 
 #[test]
+fn a_daemon_says_that_there_is_no_network_before_it_is_left_alone() {
+    let lab = Lab::new();
+    let mut command = lab.command("bob", &["seed", "--daemon", crate::input::NOBODYS]);
+    command.env("HDRIVE_BOOTSTRAP", NOWHERE);
+    let done = run(command);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(done.stderr.contains("no DHT node answers"), "{}", done.stderr);
+    end(owner(&lab, "bob"));
+}
+
+#[test]
+fn what_other_daemons_say_is_not_told_as_if_it_were_of_the_one_that_is_started() {
+    let lab = Lab::new();
+    let mut command = lab.command("bob", &["seed", "--daemon", crate::input::NOBODYS]);
+    command.env("HDRIVE_BOOTSTRAP", NOWHERE).stderr(std::process::Stdio::piped());
+    let mut start = Hdrive::spawn(command);
+    let log = || fs::OpenOptions::new().append(true).open(lab.path("bob/daemon.log")).ok();
+    let mut log = eventually("the log", SOON, log);
+    let foreign = "2026-01-01 00:00:00 UTC mount[1]: error: of another";
+    std::io::Write::write_all(&mut log, format!("{foreign}\n").as_bytes()).unwrap();
+    assert_eq!(start.wait(SOON).code(), Some(0));
+    let errors = start.errors();
+    assert!(errors.contains("no DHT node answers") && !errors.contains("of another"), "{errors}");
+    end(owner(&lab, "bob"));
+}
+
+#[test]
 fn a_share_goes_to_the_background_without_a_network() {
     let lab = Lab::new();
     let folder = lab.folder("shared");

@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -117,16 +118,34 @@ fn what_goes_on_elsewhere_is_told_once_and_says_why() {
     let (mut first, _) = owner(&lab, "alice");
     let folder = lab.folder("other");
     fs::write(folder.join("file"), "other").unwrap();
+    fs::set_permissions(folder.join("file"), fs::Permissions::from_mode(0o600)).unwrap();
+    nix::unistd::mkfifo(&folder.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let mut second = lab.spawn("alice", &["share", text(&folder)]);
     let key = second.line("key: ");
     second.line("shared: ");
+    let mut third = lab.spawn("alice", &["seed", &key]);
+    third.line("complete: ");
     first.signal(Signal::SIGTERM);
     assert_eq!(first.wait(SOON).code(), Some(0));
     second.told("taken over");
     assert_eq!(lab.run("bob", &["cat", &format!("{key}/file")]).text(), "other");
-    assert_eq!(second.lines_left(), Vec::<String>::new());
-    second.signal(Signal::SIGINT);
-    assert_eq!(second.wait(SOON).code(), Some(0));
+    third.told("taken over");
+    std::thread::sleep(Duration::from_secs(2));
+    for process in [&mut second, &mut third] {
+        assert_eq!(process.lines_left(), Vec::<String>::new());
+    }
+    // The owner last, so that nothing is taken over once more.
+    let owner = pid_of(&lab, "alice").unwrap();
+    let mut processes = [second, third];
+    processes.sort_by_key(|process| process.pid() == owner);
+    let mut errors = String::new();
+    for mut process in processes {
+        process.signal(Signal::SIGINT);
+        assert_eq!(process.wait(SOON).code(), Some(0));
+        errors += &process.errors();
+    }
+    assert_eq!(errors.matches("now public").count(), 1, "{errors}");
+    assert_eq!(errors.matches("left out: ").count(), 1, "{errors}");
 }
 
 #[test]
