@@ -5,6 +5,7 @@
 use super::args::Forget;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
+use super::gc::NO_ROOM;
 use super::target::{refuse_version, resolve};
 use crate::node::ForgetError;
 use crate::share::ledger::Ledger;
@@ -57,9 +58,7 @@ pub async fn run(args: Forget, cx: Context) -> Result {
         };
         let hint = match &error {
             ForgetError::InUse => "; `hdrive status` shows what runs",
-            ForgetError::Node(error) if error.is_disk_full() => {
-                "; free some space, or end what runs on this store, and try again"
-            }
+            ForgetError::Node(error) if error.is_disk_full() => NO_ROOM,
             _ => "",
         };
         Failure::new(exit, format_args!("drive {key}: {error}{hint}"))

@@ -2,7 +2,7 @@
 
 use super::args::{Gc, Kept};
 use super::context::Context;
-use super::exit::{Exit, Fail, Failure, Result};
+use super::exit::{Exit, Failure, Result};
 use super::target::{encryption_key, from_live, resolve_whole};
 use super::words::bytes;
 use crate::hyper::drive::{LiveError, check_readable};
@@ -15,7 +15,8 @@ use tokio::time::timeout;
 
 /// How often a drive is looked through at most because somebody came to use one meanwhile.
 const MAX_LOOKS: usize = 5;
-
+/// What helps where even giving space back has no room: a database that is opened anew needs less.
+pub const NO_ROOM: &str = "; free some space, or end what runs on this store, and try again";
 /// How long `--dry-run` waits for who writes a drive.
 const MOMENT: Duration = Duration::from_millis(200);
 
@@ -119,7 +120,11 @@ async fn clear(
         let Some((blobs, mine)) = stored.blobs.clone().zip(turn).filter(|_| !dry_run) else {
             return Ok(garbage);
         };
-        turn = cx.node.give_back(blobs, &garbage, mine).await.or_exit(Exit::Store)?;
+        let given = cx.node.give_back(blobs, &garbage, mine).await;
+        turn = given.map_err(|error| {
+            let hint = if error.is_disk_full() { NO_ROOM } else { "" };
+            Failure::new(Exit::Store, format_args!("drive {key}: {error}{hint}"))
+        })?;
         if turn.is_none() {
             return Ok(garbage);
         }

@@ -190,11 +190,9 @@ impl Node {
     ) -> Result<(), ForgetError> {
         loop {
             self.store.close_unused();
-            let open = self.store.handles();
-            if !open.iter().any(|handle| cores.contains(&handle.discovery_key())) {
+            if !self.store.are_used(cores) {
                 return Ok(());
             }
-            drop(open);
             if Instant::now() > give_up {
                 return Err(ForgetError::InUse);
             }

@@ -208,6 +208,29 @@ fn a_full_disk_keeps_nothing_of_a_download_and_says_so() {
     assert_eq!(fs::read(lab.path("room")).unwrap(), pattern(2, 20_000_000));
 }
 
+/// What filled it runs on. A transaction of the database may find no room at all then; the reason is that, and not that
+/// somebody uses the drive.
+#[test]
+fn a_full_disk_is_no_reason_to_take_a_drive_for_used() {
+    let lab = Lab::new();
+    let (folder, own) = (lab.folder("shared"), lab.folder("own"));
+    fs::write(folder.join("large"), pattern(2, 20_000_000)).unwrap();
+    (0..6).for_each(|n| fs::write(own.join(n.to_string()), pattern(10 + n, 200_000)).unwrap());
+    let (_share, key) = lab.share("alice", &folder);
+    let script = format!(
+        "\"$@\" create one; for n in 0 1 2 3 4 5; do \"$@\" put one/file {own}/$n; done; \
+         \"$@\" seed {key} >said 2>told & pid=$!; \
+         until grep -q 'no space left' told; do sleep 0.1; done; \
+         dd if=/dev/zero of=\"$STORE/fill\" bs=4096 2>dd || true; sleep 3; \
+         \"$@\" gc one || true; dd if=/dev/zero of=\"$STORE/more\" bs=4096 2>dd || true; sleep 3; \
+         \"$@\" forget -y one 2>why || {{ cat why; grep -q 'no space left.*what runs' why; }}; \
+         kill $pid; wait $pid || true",
+        own = text(&own),
+    );
+    let Some(said) = on_small_disk(&lab, &script) else { return };
+    assert!(!said.contains("in use"), "{said}");
+}
+
 #[test]
 fn a_share_that_follows_outlives_a_full_disk() {
     let lab = Lab::new();

@@ -186,6 +186,12 @@ impl Store {
         });
     }
 
+    /// Whether somebody holds the handle of one of these cores.
+    pub fn are_used(&self, ids: &[DiscoveryKey]) -> bool {
+        let open = self.lock();
+        ids.iter().filter_map(|id| open.get(id)).any(|handle| !handle.is_unused())
+    }
+
     /// Makes cores of which the store has nothing yet, and `writes`: all or nothing, durably. None if it has something
     /// of one.
     pub fn create(
@@ -205,12 +211,17 @@ impl Store {
         Ok(Some(cores.into_iter().map(|core| self.keep(&mut open, core)).collect()))
     }
 
-    /// Deletes cores with their bytes, and makes `writes`: all or nothing, durably. False if one is open.
+    /// Deletes cores with their bytes, and makes `writes`: all or nothing, durably. False if somebody has one open.
+    /// What of them is in memory only is lost, as by an unclean end: on a full disk it could not be written.
     pub fn remove(&self, ids: &[DiscoveryKey], writes: Writes) -> Result<bool, CoreError> {
         // Under the lock, so that nobody opens one meanwhile.
-        let open = self.lock();
-        if ids.iter().any(|id| open.contains_key(id)) {
+        let mut open = self.lock();
+        let used = |id| open.get(id).is_some_and(|handle| !handle.is_unused());
+        if ids.iter().any(used) {
             return Ok(false);
+        }
+        for handle in ids.iter().filter_map(|id| open.remove(id)) {
+            self.cache.remove_core(handle.core().id());
         }
         Core::remove_all(&self.storage, ids, writes).map(|()| true)
     }

@@ -199,6 +199,13 @@ impl Writes {
         self.bytes
     }
 
+    /// Takes back what was put into a table; what is deleted there stays deleted.
+    fn take_back_puts(&mut self, table: Table) {
+        if let Some(records) = self.tables.get_mut(&table) {
+            records.retain(|_, value| value.is_none());
+        }
+    }
+
     /// What this says about a key: nothing, deleted, or its value.
     pub fn get(&self, table: Table, key: &[u8]) -> Option<Option<&Vec<u8>>> {
         self.tables.get(&table)?.get(key).map(Option::as_ref)

@@ -27,7 +27,7 @@ const MAX_PER_FILE: usize = 1 << 20;
 /// Files with copies in the database at a time, which bounds what an opening has to repeat. Others are synced.
 const MAX_FILES: usize = 128;
 
-const KINDS: [FileKind; 2] = [FileKind::Blocks, FileKind::Tree];
+pub(super) const KINDS: [FileKind; 2] = [FileKind::Blocks, FileKind::Tree];
 
 /// Which copies the database holds.
 #[derive(Default)]

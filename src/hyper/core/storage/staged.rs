@@ -5,7 +5,7 @@
 //! order, and a failed durable commit leaves the buffered ones where they were, unless it may be on the medium all the
 //! same: then nothing is taken any more.
 
-use super::redo::{Plan, Redo};
+use super::redo::{KINDS, Plan, Redo};
 use super::removal;
 use super::{
     CoreFiles, Doubts, Durability, FileKind, Medium, Result, Session, Storage, StorageError, Table,
@@ -121,17 +121,37 @@ impl<M: Medium> Staged<M> {
         done
     }
 
+    /// Where there is no room for copies of what was written to files, the files are synced instead, and with them
+    /// those that have copies: the transaction deletes them.
     fn apply_with_files(
         &self,
         redo: &mut Redo,
         mut writes: Writes,
         files: &[&Arc<CoreFiles>],
     ) -> Result<()> {
+        match self.apply_once(redo, &mut writes, files) {
+            Err(full) if full.is_disk_full() => {}
+            done => return done,
+        }
+        writes.take_back_puts(Table::Redo);
+        let synced = files.iter().try_for_each(|files| {
+            KINDS.into_iter().try_for_each(|kind| files.file(kind).sync().map(drop))
+        });
+        self.note_sync(synced.and_then(|()| redo.settle()))?;
+        self.apply_once(redo, &mut writes, files)
+    }
+
+    fn apply_once(
+        &self,
+        redo: &mut Redo,
+        writes: &mut Writes,
+        files: &[&Arc<CoreFiles>],
+    ) -> Result<()> {
         let mut plan = Plan::default();
-        let planned = redo.plan(files, &mut plan, &mut writes);
+        let planned = redo.plan(files, &mut plan, writes);
         let done = self.note_sync(planned).and_then(|()| {
-            redo.prune(&mut writes);
-            if writes.is_empty() { Ok(()) } else { self.apply(&writes) }
+            redo.prune(writes);
+            if writes.is_empty() { Ok(()) } else { self.apply(writes) }
         });
         if done.is_ok() {
             redo.done(plan)
@@ -374,5 +394,52 @@ mod tests {
             }
         }
         panic!("{few:?} and {many:?}");
+    }
+
+    /// A database that has no room for copies of what is written to files.
+    #[derive(Default)]
+    struct Narrow(MemoryMedium);
+
+    impl Medium for Narrow {
+        fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
+            self.0.get(table, key)
+        }
+
+        fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+            self.0.scan(table, prefix)
+        }
+
+        fn apply(&self, writes: &Writes) -> Result<()> {
+            let copies = writes.iter().filter(|(table, _)| *table == Table::Redo);
+            if copies.flat_map(|(_, records)| records.values()).any(Option::is_some) {
+                return Err(StorageError::DiskFull { op: "write", what: "the database".into() });
+            }
+            self.0.apply(writes)
+        }
+
+        fn file(&self, core: &DiscoveryKey, kind: FileKind) -> Box<dyn super::super::RawFile> {
+            self.0.file(core, kind)
+        }
+
+        fn remove_file(&self, core: &DiscoveryKey, kind: FileKind) -> Result<()> {
+            self.0.remove_file(core, kind)
+        }
+
+        fn cores_with_files(&self) -> Result<Vec<(DiscoveryKey, u64)>> {
+            self.0.cores_with_files()
+        }
+    }
+
+    #[test]
+    fn what_has_no_room_with_copies_is_committed_without_them() {
+        let store = Staged::new(Narrow::default()).unwrap();
+        let files = store.files(&DiscoveryKey([1; 32]));
+        for round in 0..3u8 {
+            files.blocks.write_at(u64::from(round), &[round]).unwrap();
+            let mut writes = Writes::default();
+            writes.put(Table::Heads, vec![1], vec![round]);
+            store.commit(writes, &[&files], Durability::Durable).unwrap();
+            assert_eq!(store.medium.get(Table::Heads, &[1]).unwrap(), Some(vec![round]));
+        }
     }
 }
