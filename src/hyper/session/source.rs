@@ -236,9 +236,9 @@ impl CoreHandle {
             }
             waiter.ask(Wish::Block { core: self.discovery_key(), index, urgent: true });
             // Which the local store did not take, but for that nobody has to wait longer.
-            let patience = self.0.patience;
+            let patience = self.patience();
             let lost = self.core().is_lost(index);
-            let limit = if lost { patience.lost.min(patience.read) } else { patience.read };
+            let limit = if lost { self.0.patience.lost.min(patience) } else { patience };
             match waiter.wait_within(index, limit).await {
                 Ok(Some(block)) => return Ok(block),
                 Ok(None) => {}
