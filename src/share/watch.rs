@@ -351,7 +351,8 @@ mod tests {
     async fn told(watches: &mut Watches, rules: &Rules) -> BTreeSet<String> {
         let mut told = BTreeSet::new();
         let pause = Duration::from_millis(200);
-        while let Ok(events) = tokio::time::timeout(pause, watches.next(rules)).await {
+        while let Ok(raw) = tokio::time::timeout(pause, watches.read()).await {
+            let events = raw.map(|raw| watches.told(rules, raw));
             told.extend(events.unwrap().into_iter().map(|event| match event {
                 Event::Touched(path, _) => path.to_string(),
                 other => format!("{other:?}"),
