@@ -1,7 +1,7 @@
 //! What every command on a store is given: the node, its output, when to stop, and where it was typed.
 
+use super::exit::{Exit, Failure, Result};
 use super::fault::joined;
-use super::exit::{Exit, Fail, Failure, Result};
 use super::output::Output;
 use super::running::{Commands, Running};
 use crate::disk;

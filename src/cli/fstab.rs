@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     fn words(text: &str) -> Vec<OsString> {
-        text.split(' ').map(|word| OsString::from(word)).collect()
+        text.split(' ').map(OsString::from).collect()
     }
 
     #[test]

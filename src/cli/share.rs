@@ -390,7 +390,7 @@ impl Shared {
         let whole = is_whole(&paths);
         let folder = self.folder.clone();
         let look = disk::ask(move || lock(&folder).look(whole, replaced)).await;
-        let (look, text) = look.or_exit(Exit::Failed)?;
+        let (look, text) = joined(look)?;
         self.tell(text);
         let Some(look) = look else { return Ok(None) };
         let failed = |error| from_live(&self.live.key(), error);
@@ -460,7 +460,7 @@ impl Shared {
             self.cx.out.warn(format_args!("not followed either: {more} more"));
         }
         if self.goes_on_here.swap(false, Ordering::Relaxed) {
-            return Ok(());
+            return;
         }
         for (path, why) in new.iter().take(MAX_TOLD) {
             self.cx.out.note(format_args!("left out: {}: {why}", path.display()));

@@ -126,7 +126,7 @@ impl Follower {
         }
     }
 
-    fn end(&mut self, error: &io::Error) {
+    fn end(&mut self, error: &dyn std::fmt::Display) {
         self.problem = Some(format!("inotify: {error}"));
         self.watches = None;
     }

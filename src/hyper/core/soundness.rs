@@ -19,7 +19,7 @@
 
 use super::bitfield::Bitfield;
 use super::place::{self, BlockPlace};
-use super::storage::{CoreStamp, Doubt};
+use super::storage::CoreStamp;
 use super::tree::{self, Node, NodeSource};
 use super::{Core, Result};
 use crate::crypto::{Hash, hash};
@@ -193,7 +193,7 @@ impl Core {
 
     /// Whether there is anything past the head that a newer copy of the records may speak of.
     pub(super) fn has_foreign_tail(&self) -> Result<bool> {
-        let is_copy = self.storage.doubt().is_some_and(|(doubt, _)| doubt == Doubt::Copied);
+        let is_copy = self.storage.doubts().copied.is_some();
         if !is_copy || !self.writable {
             return Ok(false);
         }

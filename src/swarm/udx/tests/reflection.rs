@@ -10,7 +10,7 @@ struct Reflection {
     now: Instant,
     us: Udx,
     victim: Udx,
-    to_victim: usize,
+    towards_victim: usize,
     by_attacker: usize,
     written: u64,
 }
@@ -28,7 +28,7 @@ impl Reflection {
         };
         let us = open(A, B, address(2), Some(237), seed);
         let victim = open(B, 0x9999, address(9), None, seed + 1000);
-        let mut all = Self { now, us, victim, to_victim: 0, by_attacker: 0, written: 59 };
+        let mut all = Self { now, us, victim, towards_victim: 0, by_attacker: 0, written: 59 };
         // Our first packet has gone before he speaks.
         while all.us.poll_transmit(now, &mut Vec::new(), 1).is_some() {}
         let hello = |stream, len| {
@@ -42,20 +42,20 @@ impl Reflection {
             };
             [&header.encode()[..], &vec![7; len]].concat()
         };
-        all.to_victim(&hello(B, 59), address(9));
+        all.towards_victim(&hello(B, 59), address(9));
         // In the name of the victim.
-        all.to_us(&hello(A, 259), address(2));
+        all.towards_us(&hello(A, 259), address(2));
         all.us.peer_known(A);
         all
     }
 
-    fn to_victim(&mut self, datagram: &[u8], from: SocketAddrV4) {
+    fn towards_victim(&mut self, datagram: &[u8], from: SocketAddrV4) {
         let sink = &mut Collect::new();
         self.victim.handle_datagram(SocketId::MAIN, from, datagram, self.now, sink);
         self.victim.end_of_batch(self.now);
     }
 
-    fn to_us(&mut self, datagram: &[u8], from: SocketAddrV4) {
+    fn towards_us(&mut self, datagram: &[u8], from: SocketAddrV4) {
         self.by_attacker += datagram.len();
         let sink = &mut Collect::new();
         self.us.handle_datagram(SocketId::MAIN, from, datagram, self.now, sink);
@@ -80,7 +80,7 @@ impl Reflection {
         let (mut buf, mut sent) = (Vec::new(), vec![]);
         while let Some(transmit) = self.us.poll_transmit(self.now, &mut buf, 1) {
             assert_eq!(transmit.to, address(2));
-            self.to_victim += buf.len();
+            self.towards_victim += buf.len();
             sent.push(buf.clone());
         }
         sent
@@ -89,7 +89,7 @@ impl Reflection {
     /// The victim takes what comes, reports it to the attacker, and he passes it on as if from `from`.
     fn reflect(&mut self, from: SocketAddrV4) {
         for datagram in self.sent() {
-            self.to_victim(&datagram, address(1));
+            self.towards_victim(&datagram, address(1));
         }
         let (mut buf, mut reports) = (Vec::new(), vec![]);
         while let Some(transmit) = self.victim.poll_transmit(self.now, &mut buf, 1) {
@@ -100,7 +100,7 @@ impl Reflection {
             let header = Packet::parse(&report).unwrap().header;
             if !header.has(flag::DATA | flag::HEARTBEAT) {
                 report[4..8].copy_from_slice(&A.to_le_bytes());
-                self.to_us(&report, from);
+                self.towards_us(&report, from);
             }
         }
         self.wait();
@@ -122,7 +122,7 @@ fn what_a_victim_reported_makes_us_send_it_nothing_for_long_once_it_has_gone() {
         // Some go on for a while.
         let more = [0, 20, 60][seed as usize % 3];
         (0..more).for_each(|_| all.reflect(address(9)));
-        let before = all.to_victim;
+        let before = all.towards_victim;
         all.victim.destroy(B);
         let (from, mut next) = ([address(2), address(9)][seed as usize % 2], 0);
         let first = all.us.streams.get(A).map_or(0, |stream| stream.sent.una() as u32);
@@ -144,10 +144,10 @@ fn what_a_victim_reported_makes_us_send_it_nothing_for_long_once_it_has_gone() {
                 seq: 1,
                 ack: ack.min(next),
             };
-            all.to_us(&header.encode(), from);
+            all.towards_us(&header.encode(), from);
             all.wait();
         }
-        let after = all.to_victim - before;
+        let after = all.towards_victim - before;
         let allowed = 2 * before + (512 << 10) + 3 * all.by_attacker;
         assert!(after < allowed, "{seed}: {before}, then {after} for {}", all.by_attacker);
     }
@@ -166,6 +166,6 @@ fn a_first_answer_counts_only_from_where_the_stream_leads() {
         }
         // In the end it leads to him.
         assert!(all.us.remote(A).is_none_or(|to| to == address(9)), "{seed}");
-        assert!(all.to_victim < 5000, "{}", all.to_victim);
+        assert!(all.towards_victim < 5000, "{}", all.towards_victim);
     }
 }
