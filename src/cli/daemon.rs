@@ -43,6 +43,11 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// A child that was told to end and has not after this is killed.
 const END: Duration = Duration::from_secs(10);
+/// One that is ending, or was killed, is gone within this, unless a thread of it waits for a disk that hangs: the kernel
+/// lets that go when the disk answers.
+const GONE: Duration = Duration::from_millis(500);
+/// How often it is looked whether it is.
+const SHORT: Duration = Duration::from_millis(10);
 
 /// Leaves the session of the terminal if this process is the child of a `--daemon`.
 pub fn leave_terminal() {
@@ -165,18 +170,34 @@ fn is_line(line: &str, name: &str) -> bool {
             .is_ok_and(|value: serde_json::Value| value.get(name).is_some())
 }
 
-/// Ends a child that is still on its way.
+/// Ends a child that is still on its way. It mounts and prints nothing more when this returns, though a disk that hangs
+/// may keep a thread of it.
 fn end(child: &mut Child) {
     let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
-    let give_up = Instant::now() + END;
-    while let Ok(None) = child.try_wait() {
-        if Instant::now() > give_up {
+    let told = Instant::now();
+    while !is_ending(child) {
+        if told.elapsed() > END {
             let _ = child.kill();
-            let _ = child.wait();
-            return;
+            break;
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(SHORT);
     }
+    let ending = Instant::now();
+    while let Ok(None) = child.try_wait()
+        && ending.elapsed() < GONE
+    {
+        std::thread::sleep(SHORT);
+    }
+}
+
+/// Whether a process runs no more, though threads of it may be left.
+fn is_ending(child: &mut Child) -> bool {
+    if !matches!(child.try_wait(), Ok(None)) {
+        return true;
+    }
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+    // Its name, which may hold anything, is in brackets.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
 }
 
 /// What the child has to say.

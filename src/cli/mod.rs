@@ -136,8 +136,7 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
         cwd => cwd.or_fail(Exit::Failed, "cannot tell the current folder")?,
     };
     if let Command::Mount(args) = &command {
-        // Whoever can never mount need not own the store first.
-        mount::check(args, &cwd)?;
+        mount::check(args)?;
     }
     let mut command = command;
     if let Command::Get(get) = &mut command {

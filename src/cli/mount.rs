@@ -13,7 +13,6 @@ use crate::disk;
 use crate::fs::{Access, DriveVolume, How, MountOptions, Mounted, split_options};
 use crate::hyper::drive::{LiveDrive, Past};
 use crate::node::last_until;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,16 +25,22 @@ const SIZES_COMING: Duration = Duration::from_secs(1);
 /// What a request may wait beyond the drive's own read timeout.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// Fails for what can be seen to fail before anything is begun.
-pub fn check(args: &Mount, cwd: &Path) -> Result {
+/// Fails for what its words alone show to fail: whoever can never mount need not own the store first. The mount point is
+/// not looked at: where its disk hangs, who waits for what another one looks up there cannot be killed.
+pub fn check(args: &Mount) -> Result {
     check_link(&args.key)?;
-    let options = options(args)?;
-    let point = cwd.join(&args.mountpoint);
-    crate::fs::check_mount_point(&point, options.nonempty).or_exit(Exit::Mount)
+    options(args).map(drop)
 }
 
 pub async fn run(args: Mount, cx: Context) -> Result {
     let options = options(&args)?;
+    let point = cx.cwd.join(&args.mountpoint);
+    let (at, nonempty) = (point.clone(), options.nonempty);
+    // Before the drive is looked for, which may take long.
+    match cx.ask_disk(move || crate::fs::check_mount_point(&at, nonempty)).await {
+        Err(failure) if failure.exit == Exit::Interrupted => return Ok(()),
+        looked => looked?.or_exit(Exit::Mount)?,
+    }
     let target = resolve(&cx.node, &args.key)?;
     if !target.path.is_root() {
         let text =
@@ -58,7 +63,6 @@ pub async fn run(args: Mount, cx: Context) -> Result {
     let drive = Arc::new(cx.node.drive(target.key, secret, at, true).await?);
     let looking = Looking::start(&cx.node, &cx.out, &drive, None);
     let volume = Arc::new(DriveVolume::new(drive.clone(), at.is_some(), args.read_timeout));
-    let point = cx.cwd.join(&args.mountpoint);
     let runtime = tokio::runtime::Handle::current();
     let mount = move || crate::fs::mount(volume, &point, &options, runtime);
     let mounted = match cx.ask_disk(mount).await {

@@ -120,6 +120,33 @@ fn commands_on_a_disk_that_hangs_end_when_they_are_told_to_and_keep_nobody() {
     }
 }
 
+/// The thread that looks cannot be killed while another process looks for the same name; whoever asked can.
+#[test]
+fn a_mount_ends_though_what_it_looks_for_is_looked_for_by_another_process() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let disk = Disk::new(&lab);
+    let near = lab.folder("near");
+    fs::write(near.join("file"), "near").unwrap();
+    let (_owner, key) = lab.share("store", &near);
+    let (_other, _) = lab.share("other-store", &near);
+    assert_eq!(lab.run("store", &["create", "put"]).code, 0);
+    disk.stop();
+    let missing = disk.path("missing");
+    // The owner of the other store keeps a thread there.
+    let share = ["share", text(&missing)];
+    interrupt(&mut lab.spawn("other-store", &share), &share);
+    let mount = ["mount", &key, text(&missing)];
+    let daemon = ["mount", "--daemon", &key, text(&missing)];
+    interrupt(&mut lab.spawn("store", &mount), &mount);
+    interrupt(&mut lab.spawn("store", &daemon), &daemon);
+    // It owns its store itself, so that the thread is its own.
+    interrupt(&mut lab.spawn("third-store", &daemon), &daemon);
+    works(&lab, &key, &near);
+}
+
 /// What is read waits for a peer that does not answer, in the middle of an import.
 #[test]
 fn an_import_that_hangs_ends_with_its_command() {
