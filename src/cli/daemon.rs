@@ -15,6 +15,7 @@ use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
@@ -96,6 +97,8 @@ pub fn start(global: &Global, words: Vec<OsString>, (name, lines): (&str, usize)
     // Before there is a child that they could leave behind.
     let mut signals = Signals::new().or_exit(Exit::Failed)?;
     let mut child = std::process::Command::new(exe)
+        // These words are a person's by now, under whatever name mount(8) called this program.
+        .arg0("hdrive")
         .args(args)
         .env(MARK, "1")
         .stdin(Stdio::null())

@@ -215,7 +215,11 @@ pub fn complain(kind: &str, text: impl std::fmt::Display) {
 
 /// Several lines that are complete already.
 pub fn complain_in_lines(text: &str) {
-    let lines = text.lines().map(|line| printable(line) + "\n");
+    let stamp = Stamp::own();
+    let lines = text.lines().map(|line| match &stamp {
+        Some(stamp) => stamp.before(&printable(line)) + "\n",
+        None => printable(line) + "\n",
+    });
     let _ = io::stderr().write_all(lines.collect::<String>().as_bytes());
 }
 

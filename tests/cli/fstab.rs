@@ -39,10 +39,13 @@ fn mount_calls_it_by_its_name_or_through_mount_fuse() {
     fs::write(folder.join("file"), "content").unwrap();
     let (_share, key) = lab.share("alice", &folder);
     let (helper, at, store) = (helper(&lab), lab.folder("mnt"), lab.path("bob"));
+    let copy = lab.folder("copied").join("mount.hdrive");
+    fs::copy(env!("CARGO_BIN_EXE_hdrive"), &copy).unwrap();
     let options = format!("rw,noexec,nosymfollow,_netdev,user=ann,store={}", store.display());
     let hdrive = Path::new(env!("CARGO_BIN_EXE_hdrive"));
     for (program, args) in [
         (helper.as_path(), &[&key, text(&at), "-n", "-o", &options, "-t", "hdrive"][..]),
+        (copy.as_path(), &[&key, text(&at), "-o", &options]),
         (hdrive, &[&key, text(&at), "-o", &options]),
     ] {
         let done = start(&lab, program, args);
@@ -87,6 +90,18 @@ fn what_mount_cannot_have_is_told() {
     assert_eq!((done.code, done.stderr.as_str()), (0, ""));
     assert!(entry(&at).is_none());
     assert_eq!(start(&lab, &helper, &[NOBODYS]).code, 2);
+}
+
+/// Whoever starts something in the background repeats only what is stamped.
+#[test]
+fn words_that_are_wrong_are_told_in_the_background_too() {
+    let lab = Lab::new();
+    let mut command = lab.command("bob", &["mount", "--frobnicate"]);
+    command.env("HDRIVE_DAEMON", "1");
+    let done = run(command);
+    assert_eq!(done.code, 2, "{}", done.stderr);
+    let said = |line: &str| line.contains(" UTC hdrive[");
+    assert!(!done.stderr.is_empty() && done.stderr.lines().all(said), "{}", done.stderr);
 }
 
 /// The real mount(8), with an fstab of its own and the helper in a /sbin that only it sees.
