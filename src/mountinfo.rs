@@ -10,6 +10,9 @@ pub const KIND: &str = "fuse.hdrive";
 /// Source of our mounts, unless the user names another.
 pub const SOURCE: &str = "hdrive";
 
+/// Type of what an automounter watches, to mount there whatever is asked for.
+const AUTOMOUNTER: &str = "autofs";
+
 /// One mount of this process' mount namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountEntry {
@@ -31,6 +34,11 @@ impl MountEntry {
     pub fn is_ours(&self) -> bool {
         self.kind == KIND || (self.kind.starts_with("fuse") && self.source == SOURCE)
     }
+
+    /// Whether whoever touches a path in it waits until an automounter has mounted something there.
+    pub fn is_of_automounter(&self) -> bool {
+        self.kind == AUTOMOUNTER
+    }
 }
 
 /// All mounts, in the order they were made.
@@ -48,6 +56,35 @@ pub fn mounts() -> io::Result<Vec<MountEntry>> {
 /// Those of [`mounts`].
 pub fn top_at(path: &Path) -> io::Result<Option<MountEntry>> {
     Ok(mounts()?.into_iter().rfind(|mount| mount.path == path))
+}
+
+/// The mount that `path`, which holds no links, lies in or is the root of, as a walk from the root finds it.
+///
+/// # Errors
+/// Those of [`mounts`].
+pub fn over(path: &Path) -> io::Result<Option<MountEntry>> {
+    Ok(over_in(&mounts()?, path).cloned())
+}
+
+fn over_in<'a>(mounts: &'a [MountEntry], path: &Path) -> Option<&'a MountEntry> {
+    let is_in = |mount: &MountEntry, outer: &MountEntry| {
+        mount.parent == outer.id && mount.id != mount.parent
+    };
+    let mut over: Option<&MountEntry> = None;
+    // As many steps as there are mounts; more would be a circle, which only a torn list can have.
+    for _ in mounts {
+        let next = mounts.iter().filter(|mount| path.starts_with(&mount.path));
+        let next = next.filter(|mount| match over {
+            Some(outer) => is_in(mount, outer),
+            // Below a root that is no mount, several have parents that cannot be seen.
+            None => !mounts.iter().any(|outer| is_in(mount, outer)),
+        });
+        match next.min_by_key(|mount| mount.path.components().count()) {
+            Some(next) => over = Some(next),
+            None => break,
+        }
+    }
+    over
 }
 
 /// Where a mount is now: the directories above its mount point may have been renamed since it was made. None if it is
@@ -133,6 +170,35 @@ mod tests {
         assert!(!mount.is_ours());
         let mount = parse(b"1 2 0:5 / /m rw - tmpfs hdrive rw").unwrap();
         assert!(!mount.is_ours());
+    }
+
+    #[test]
+    fn a_path_lies_in_the_mount_that_one_sees_there() {
+        let text = "20 30 0:1 / /proc rw - proc proc rw
+            30 1 0:2 / / rw - ext4 disk rw
+            31 30 0:3 / /mnt/a rw - autofs systemd-1 rw,direct
+            32 31 0:4 / /mnt/a rw - fuse.hdrive hdrive ro
+            33 30 0:5 / /net rw - autofs map rw,indirect
+            34 30 0:6 / /hid/den rw - autofs map rw
+            35 30 0:7 / /hid rw - tmpfs none rw
+            36 30 0:8 / /mnt/b rw - autofs systemd-1 rw,direct";
+        let mounts: Vec<_> =
+            text.lines().filter_map(|line| parse(line.trim_start().as_bytes())).collect();
+        for (path, id) in [
+            ("/", 30),
+            ("/proc/self", 20),
+            ("/mnt", 30),
+            ("/mnt/a", 32),
+            ("/mnt/ab", 30),
+            ("/mnt/b", 36),
+            ("/net/some", 33),
+            ("/hid/den", 35),
+        ] {
+            assert_eq!(over_in(&mounts, Path::new(path)).unwrap().id, id, "{path}");
+        }
+        // A root that is no mount of its own shows no mount there.
+        assert_eq!(over_in(&mounts[2..], Path::new("/mnt/b")).unwrap().id, 36);
+        assert_eq!(over_in(&mounts[2..], Path::new("/mnt")), None);
     }
 
     #[test]

@@ -104,6 +104,12 @@ pub enum MountError {
     NotEmpty(PathBuf),
     #[error("mount point {} may not be used by this user: {why}", path.display())]
     Forbidden { path: PathBuf, why: String },
+    #[error(
+        "{} is a place of an automounter, which would wait for this mount, and this mount for it: mount it without one \
+         (in fstab without x-systemd.automount)",
+        .0.display()
+    )]
+    Automounter(PathBuf),
     #[error("{} is a mounted drive already: unmount it first with `hdrive umount`", .0.display())]
     AlreadyMounted(PathBuf),
     #[error("another mount on {} is under way: try again when it is done", .0.display())]

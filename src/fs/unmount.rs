@@ -25,7 +25,13 @@ pub enum How {
 /// # Errors
 /// [`MountError::NotMounted`], [`MountError::NotOurs`], [`MountError::InUse`] with the users that can be seen.
 pub fn unmount(path: &Path, how: How) -> Result<(), MountError> {
-    let point = resolve(path)?;
+    let point = match resolve(path) {
+        Err(MountError::Automounter(path)) => {
+            let (kind, source_name) = ("autofs".into(), "an automounter".into());
+            return Err(MountError::NotOurs { path, kind, source_name });
+        }
+        point => point?,
+    };
     let mount = mountinfo::top_at(&point)
         .map_err(|source| MountError::Io { what: "/proc/self/mountinfo".into(), source })?
         .ok_or_else(|| MountError::NotMounted(point.clone()))?;

@@ -104,6 +104,62 @@ fn words_that_are_wrong_are_told_in_the_background_too() {
     assert!(!done.stderr.is_empty() && done.stderr.lines().all(said), "{}", done.stderr);
 }
 
+/// The place of an automounter, which counts as gone as soon as anybody has asked it for a mount.
+struct Automounted(PathBuf);
+
+impl Automounted {
+    fn at(at: &Path) -> Option<Self> {
+        let (_, requests) = std::io::pipe().unwrap();
+        let group = nix::unistd::getpgrp();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&requests);
+        let options = format!("fd={fd},pgrp={group},minproto=5,maxproto=5,direct");
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("none"), at, Some("autofs"), flags, Some(options.as_str())).ok()?;
+        Some(Self(at.to_path_buf()))
+    }
+
+    fn was_asked(&self) -> bool {
+        entry(&self.0).unwrap().contains(",fd=-1,")
+    }
+}
+
+impl Drop for Automounted {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+/// It would wait for the mount, and the mount for it.
+#[test]
+fn a_place_of_an_automounter_is_refused_and_not_touched() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let (helper, at, store) = (helper(&lab), lab.folder("mnt"), lab.path("bob"));
+    let place = Automounted::at(&at);
+    if !available("an automounter's place", place.is_some()) {
+        return;
+    }
+    let place = place.unwrap();
+    let link = lab.path("link");
+    symlink(&at, &link).unwrap();
+    let options = format!("store={},x-systemd.automount", store.display());
+    let told = "without x-systemd.automount";
+    let mut tries = vec![(start(&lab, &helper, &[NOBODYS, text(&at), "-o", &options]), told)];
+    for point in [&at, &link] {
+        tries.push((lab.run("bob", &["mount", "--daemon", NOBODYS, text(point)]), told));
+        tries.push((lab.run("bob", &["umount", text(point)]), "not a drive but autofs"));
+    }
+    for (done, told) in tries {
+        assert_eq!(done.code, 5, "{}", done.stderr);
+        assert!(done.stderr.contains(told), "{}", done.stderr);
+    }
+    assert!(!place.was_asked());
+    drop(place);
+    assert_eq!(fs::read_dir(&at).unwrap().count(), 0);
+}
+
 /// The real mount(8), with an fstab of its own and the helper in a /sbin that only it sees.
 #[test]
 fn a_line_of_fstab_is_mounted_once() {
