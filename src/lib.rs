@@ -17,6 +17,7 @@ pub mod disk;
 pub mod fs;
 pub mod hyper;
 pub mod key;
+pub mod lease;
 pub mod lock;
 pub mod mountinfo;
 pub mod node;

@@ -5,7 +5,7 @@
 //! folder, what no drive can hold and what cannot be read is left out and told, as by `share`.
 
 use super::args::Put;
-use super::context::Context;
+use super::context::{Context, LAST_WAIT};
 use super::exit::{Exit, Fail, Failure, Result};
 use super::fault::joined;
 use super::gate::Gate;
@@ -18,10 +18,12 @@ use super::target::{PATIENCE, encryption_key, from_live, resolve, tell_unserved,
 use super::waiting::{Waiting, wait_until_shut};
 use super::words::count;
 use crate::disk;
-use crate::hyper::blobs::Writer;
+use crate::hyper::blobs::{BlobError, Writer};
 use crate::hyper::drive::{Drive, DriveIndex, Entry, Found};
 use crate::key::CoreKey;
-use crate::node::{DriveUse, Node, Turn, Writing};
+use crate::lease::Lease;
+use crate::lock::lock;
+use crate::node::{DriveUse, Node};
 use crate::path::DrivePath;
 use crate::share::beneath::Beneath;
 use crate::share::content::{Contents, SECRET, Stored, UNSTEADY, Wanted};
@@ -33,8 +35,8 @@ use crate::share::rules::Rules;
 use crate::share::scan::{Local, LocalKind, scan_in};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Why a file cannot be put.
@@ -55,10 +57,13 @@ pub async fn run(args: Put, cx: Context) -> Result {
     let index = live.current(PATIENCE).await.map_err(failed)?;
     let source = cx.cwd.join(&args.source);
     let from_stdin = args.reads_stdin();
+    let lease = Lease::default();
     let job = Arc::new(Job {
-        drive,
+        drive: drive.under(&lease),
+        lease,
+        key: target.key,
         ledger: Ledger::new(cx.node.store().storage().clone(), target.key),
-        live: Arc::clone(&live),
+        live: Mutex::new(Some(Arc::clone(&live))),
         path: target.path.clone(),
         progress: cx.out.progress("putting", 0),
         done: AtomicU64::new(0),
@@ -68,9 +73,13 @@ pub async fn run(args: Put, cx: Context) -> Result {
         name: name_of(&cx, target.key)?,
     });
     let working = Arc::clone(&job);
-    let mut work = disk::begin(move || match from_stdin {
-        true => check_folder(&args, false).and_then(|()| working.stdin(&index)),
-        false => working.local(&index, &source, &args),
+    let mut work = disk::begin(move || {
+        let done = match from_stdin {
+            true => check_folder(&args, false).and_then(|()| working.stdin(&index)),
+            false => working.local(&index, &source, &args),
+        };
+        working.end();
+        done
     });
     let done = tokio::select! {
         done = &mut work => Some(done),
@@ -82,6 +91,9 @@ pub async fn run(args: Put, cx: Context) -> Result {
     };
     job.progress.clear();
     let Some(done) = done else {
+        // The work may wait for its disk for ever; others go on with the drive.
+        let end = tokio::task::spawn_blocking(move || job.end());
+        let _ = tokio::time::timeout(LAST_WAIT, end).await;
         return Err(cx.called_off());
     };
     let put = joined(done)??;
@@ -130,8 +142,12 @@ type LeftOut = (PathBuf, String);
 
 struct Job {
     drive: Drive,
+    /// All that the work may write with, and what keeps others from it.
+    lease: Lease,
+    key: CoreKey,
     ledger: Ledger,
-    live: Arc<DriveUse>,
+    /// None after the end of the lease.
+    live: Mutex<Option<Arc<DriveUse>>>,
     /// Where in the drive.
     path: DrivePath,
     progress: Progress,
@@ -154,7 +170,7 @@ impl Job {
         let mut entry = Entry::default();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         entry.set_mtime_ms(now.as_millis() as i64);
-        let (_turn, mut writer) = self.turn()?;
+        let mut writer = self.turn()?;
         let id = writer.put(Stoppable { gate: &self.gate, input: spool });
         entry.blob = Some(id.map_err(|error| from_blob("standard input", error))?);
         writer.flush().or_exit(Exit::Store)?;
@@ -162,15 +178,26 @@ impl Job {
         self.commit(&[(self.path.clone(), entry)], &[])
     }
 
-    /// The drive is written by nobody else, nor tidied up, nor made to follow a folder. It is held by the work itself,
-    /// which may go on when nobody waits for it any more, and never while something else is waited for.
-    fn turn(&self) -> Result<((Turn, Writing), Writer<'_>)> {
+    /// The drive is written by nobody else, nor tidied up, nor made to follow a folder. That ends with the
+    /// work, or when it is called off; it never lasts while something else is waited for.
+    fn turn(&self) -> Result<Writer<'_>> {
         let _told = Waiting::start(&self.out, &self.name);
-        let turn = wait_until_shut(&self.gate, self.node.turn_to_write(self.live.key()))?;
+        let turn = wait_until_shut(&self.gate, self.node.turn_to_write(self.key))?;
         // It may have been shared while something was waited for.
-        let claim = claim_change(&self.node, self.live.key())?;
-        let writer = self.drive.blobs().writer().or_exit(Exit::Store)?;
-        Ok(((turn, claim), writer))
+        let claim = claim_change(&self.node, self.key)?;
+        if !self.lease.hold((turn, claim)) {
+            return Err(interrupted());
+        }
+        match self.drive.blobs().writer() {
+            Err(BlobError::CalledOff) => Err(interrupted()),
+            writer => writer.or_exit(Exit::Store),
+        }
+    }
+
+    /// Gives back what keeps others from the drive; nothing is written after that. Waits for what is being written.
+    fn end(&self) {
+        self.lease.end();
+        lock(&self.live).take();
     }
 
     /// A file, or everything below a folder.
@@ -223,10 +250,11 @@ impl Job {
             places.push((to, local));
         }
         self.progress.set_total(found.found.iter().map(Local::size).sum());
-        let (turn, writer) = self.turn()?;
+        let writer = self.turn()?;
         let taken = self.entries(index, writer, (&rules, &held), places)?;
         // What nobody knows after the next time costs no more than comparing it once more.
-        self.ledger.write().or_exit(Exit::Store)?;
+        let noted = self.lease.during(|| self.ledger.write()).ok_or_else(interrupted)?;
+        noted.or_exit(Exit::Store)?;
         let entries = taken.entries;
         if let Some((path, why)) = taken.left_out.first().filter(|_| !meta.is_dir()) {
             return Err(Failure::new(Exit::Failed, format_args!("{}: {why}", path.display())));
@@ -242,7 +270,6 @@ impl Job {
             private_line(private.len() as u64, &example.path, ["is now", "are now"])
         });
         let done = self.commit(&entries, &empty)?;
-        drop(turn);
         Ok(Done { private, left_out, ..done })
     }
 
@@ -309,7 +336,7 @@ impl Job {
                     }
                     Some(Stored::Forbidden) => return Err(forbidden(&full)),
                     None if self.gate.is_shut() => {
-                        return Err(Failure::new(Exit::Interrupted, "interrupted"));
+                        return Err(interrupted());
                     }
                     // It was not come to because of one that follows.
                     None => continue,
@@ -324,8 +351,9 @@ impl Job {
     fn commit(&self, entries: &[(DrivePath, Entry)], empty: &[DrivePath]) -> Result<Done> {
         // From here on nobody else changes the drive.
         let mut batch = self.drive.batch().or_exit(Exit::Store)?;
-        let current = wait_until_shut(&self.gate, self.live.current(PATIENCE))?;
-        let index = current.map_err(|error| from_live(&self.live.key(), error))?;
+        let live = lock(&self.live).clone().ok_or_else(interrupted)?;
+        let current = wait_until_shut(&self.gate, live.current(PATIENCE))?;
+        let index = current.map_err(|error| from_live(&self.key, error))?;
         entries.iter().try_for_each(|(path, _)| refuse_hiding(&index, path))?;
         let mut new = entries.iter().filter(|(path, entry)| !is_entry_of(&index, path, entry));
         let put = new.try_for_each(|(path, entry)| batch.put(path, entry));
@@ -338,7 +366,7 @@ impl Job {
             batch.keep_dir(dir).or_exit(Exit::Store)?;
         }
         if !self.gate.pass() {
-            return Err(Failure::new(Exit::Interrupted, "interrupted"));
+            return Err(interrupted());
         }
         let version = match batch.is_empty() {
             true => index.version(),
@@ -380,6 +408,10 @@ impl<R: Read> Read for Stoppable<'_, R> {
             false => self.input.read(buf),
         }
     }
+}
+
+fn interrupted() -> Failure {
+    Failure::new(Exit::Interrupted, "interrupted")
 }
 
 /// Options for what is in a folder make no sense without one.

@@ -9,7 +9,7 @@ use self::place::Place;
 use self::roles::{check_roles, is_filled, known_root};
 use self::waiting::{Under, Waiting};
 use super::args::Share;
-use super::context::Context;
+use super::context::{Context, LAST_WAIT};
 use super::exit::{Exit, Fail, Failure, Result};
 use super::fault::joined;
 use super::looking::Looking;
@@ -20,6 +20,7 @@ use super::words::count;
 use crate::disk;
 use crate::hyper::drive::Drive;
 use crate::key::{CoreKey, Topic};
+use crate::lease::Lease;
 use crate::node::{DriveUse, Node, Writer, Writing};
 use crate::path::DrivePath;
 use crate::share::folder::Folder;
@@ -138,6 +139,7 @@ async fn share(args: Share, cx: &Context) -> Result {
         imported: AtomicBool::new(cx.told >= SHARED),
         goes_on_here: AtomicBool::new(cx.told >= SHARED),
         changed: AtomicBool::new(false),
+        lease: Mutex::default(),
         writing: Arc::new(writing),
     };
     let work = shared.serve(follower);
@@ -145,6 +147,10 @@ async fn share(args: Share, cx: &Context) -> Result {
         done = work => done,
         () = cx.cancel.cancelled() => {
             shared.cancelled.store(true, Ordering::Relaxed);
+            // An import may wait for its disk for ever; others go on with the drive.
+            let lease = lock(&shared.lease).clone();
+            let end = tokio::task::spawn_blocking(move || lease.end());
+            let _ = tokio::time::timeout(LAST_WAIT, end).await;
             if shared.imported.load(Ordering::Relaxed) {
                 return Ok(());
             }
@@ -205,7 +211,9 @@ struct Shared {
     goes_on_here: AtomicBool,
     /// The drive changed since.
     changed: AtomicBool,
-    /// Held by each import as well: one that was called off may still be at work.
+    /// What the import may write with that is under way.
+    lease: Mutex<Lease>,
+    /// Held by that as well: a write that was begun comes to its end.
     writing: Arc<Writing>,
 }
 
@@ -396,12 +404,16 @@ impl Shared {
         let failed = |error| from_live(&self.live.key(), error);
         let turn = self.cx.node.turn_to_write(self.live.key()).await;
         let index = self.live.current(Duration::from_secs(30)).await.map_err(failed)?;
-        let (drive, rules, ledger) = (drive.clone(), self.rules.clone(), self.ledger.clone());
+        let lease = Lease::default();
+        // A turn that is not given yet, and is dropped at once, keeps nobody.
+        let _ = lease.hold((turn, self.writing.clone()));
+        *lock(&self.lease) = lease.clone();
+        let (drive, rules, ledger) = (drive.under(&lease), self.rules.clone(), self.ledger.clone());
         let (folder, cancelled) = (self.folder.clone(), self.cancelled.clone());
-        let writing = self.writing.clone();
         let in_parts = self.goes_on || self.imported.load(Ordering::Relaxed);
         let paths_again = paths.clone();
         let work = move || -> Result<(Report, Option<String>)> {
+            let interrupted = || Failure::new(Exit::Interrupted, "interrupted");
             let tell = |done, total| {
                 if let Some(progress) = &progress {
                     progress.set_total(total);
@@ -409,7 +421,10 @@ impl Shared {
                 }
             };
             let looked = |report: Report| {
-                let text = lock(&folder).looked(&look, whole, &report, &ledger);
+                let mut folder = lock(&folder);
+                let looked = || folder.looked(&look, whole, &report, &ledger);
+                let text = lease.during(looked).ok_or_else(interrupted)?;
+                lease.end();
                 Ok((report, text.or_exit(Exit::Store)?))
             };
             let held = match rules.hold() {
@@ -433,7 +448,9 @@ impl Shared {
                 cancelled: &|| cancelled.load(Ordering::Relaxed),
             };
             let done = import.run(&paths);
-            drop((writing, turn));
+            if done.is_err() {
+                lease.end();
+            }
             looked(done.or_exit(Exit::Store)?)
         };
         let done = joined(disk::ask(work).await)?;

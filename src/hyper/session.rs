@@ -27,7 +27,7 @@ use super::cache::BlockCache;
 use super::core::{Core, SharedCore};
 use super::source::{BoxFuture, SourceError};
 use crate::key::{CoreKey, DiscoveryKey};
-use crate::lock::lock;
+use crate::lock::{Baton, lock};
 use bytes::Bytes;
 use hints::Hints;
 use std::ops::Range;
@@ -65,7 +65,7 @@ struct Inner {
     waiters: Mutex<Waiters>,
     hints: Mutex<Hints>,
     /// Held by whoever appends.
-    appending: Mutex<()>,
+    appending: Arc<Baton>,
     version: watch::Sender<Version>,
     reach: watch::Sender<Reach>,
     ranges: AtomicU64,
@@ -103,7 +103,7 @@ impl CoreHandle {
             patience,
             waiters: Mutex::default(),
             hints: Mutex::default(),
-            appending: Mutex::default(),
+            appending: Arc::default(),
             version: watch::Sender::new(version),
             reach: watch::Sender::new(Reach::default()),
             ranges: AtomicU64::new(1),

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use std::future::{Future, poll_fn};
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -87,7 +88,7 @@ pub trait BlockLog: BlockSource {
     /// Appends the blocks and returns the index of the first.
     fn append(&self, blocks: Vec<Bytes>) -> Result<u64, SourceError>;
     /// Starts a long append. Waits while another append is under way; others wait until this one is dropped.
-    fn begin(&self) -> Result<Box<dyn Append + '_>, SourceError>;
+    fn begin(self: Arc<Self>) -> Result<Box<dyn Append + Send>, SourceError>;
 }
 
 /// A long append: any number of blocks that nobody sees, and nobody has to hold, before they are committed.

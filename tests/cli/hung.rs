@@ -166,6 +166,13 @@ fn an_import_that_hangs_ends_with_its_command() {
     let folder = disk.path("cold");
     let put = ["put", "hung", text(&folder)];
     interrupt(&mut lab.spawn("store", &put), &put);
+    // Its thread still waits for the disk, and keeps the drive from nobody.
+    is_free(&lab, "hung");
+    let begun = Instant::now();
+    assert_eq!(lab.run("store", &["put", "hung/mine", text(&near.join("file"))]).code, 0);
+    assert_eq!(lab.run("store", &["cat", "hung/mine"]).text(), "near");
+    assert_eq!(lab.run("store", &["ls", "hung"]).text().trim(), "mine");
+    assert!(begun.elapsed() < 2 * SOON, "{:?}", begun.elapsed());
     // Not a mount of hdrive by its name: what lies in it may be shared.
     let over = lab.folder("over");
     let (upper, work) = (lab.folder("upper"), lab.folder("work"));
@@ -176,11 +183,24 @@ fn an_import_that_hangs_ends_with_its_command() {
     if overlay.is_some() {
         let share = ["share", text(&shared)];
         let mut process = lab.spawn("store", &share);
-        process.line("key: ");
+        let key = process.line("key: ");
+        interrupt(&mut process, &share);
+        is_free(&lab, &key);
+        // And it can be shared again, which hangs again.
+        let mut process = lab.spawn("store", &share);
+        assert_eq!(process.line("key: "), key);
         interrupt(&mut process, &share);
     }
     works(&lab, &key, &near);
     interrupt(&mut owner, &["the owner"]);
+}
+
+/// Nobody writes the drive.
+fn is_free(lab: &Lab, drive: &str) {
+    let begun = Instant::now();
+    let gc = lab.run("store", &["gc", drive]);
+    assert_eq!(gc.code, 0, "{}", gc.stderr);
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
 }
 
 /// Shows one folder over another, until it is dropped.

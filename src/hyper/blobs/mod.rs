@@ -24,8 +24,10 @@ pub use writer::{Cutter, Writer};
 use open::OpenReaders;
 
 use super::source::{BlockLog, BlockSource, SourceError};
+use crate::lease::Lease;
+use crate::lock::Baton;
 use std::io::Read;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// Bytes of a block, except the last one of a blob.
 pub const BLOCK_SIZE: u64 = 1 << 16;
@@ -45,6 +47,9 @@ pub enum BlobError {
     Raced,
     #[error("the drive cannot be changed here")]
     ReadOnly,
+    /// The right to write was taken back.
+    #[error("it was called off")]
+    CalledOff,
     /// Reading the new content failed.
     #[error("reading the new content: {0}")]
     Input(Arc<std::io::Error>),
@@ -58,18 +63,19 @@ pub struct Blobs {
     source: Arc<dyn BlockSource>,
     log: Option<Arc<dyn BlockLog>>,
     /// Held by a writer: a blob's blocks must lie in a row.
-    turn: Arc<Mutex<()>>,
+    turn: Arc<Baton>,
+    lease: Option<Lease>,
     open: Arc<OpenReaders>,
 }
 
 impl Blobs {
     pub fn new(source: Arc<dyn BlockSource>) -> Self {
-        Self { source, log: None, turn: Arc::default(), open: Arc::default() }
+        Self { source, log: None, turn: Arc::default(), lease: None, open: Arc::default() }
     }
 
     pub fn writable(log: Arc<dyn BlockLog>) -> Self {
         let source: Arc<dyn BlockSource> = log.clone();
-        Self { source, log: Some(log), turn: Arc::default(), open: Arc::default() }
+        Self { source, log: Some(log), turn: Arc::default(), lease: None, open: Arc::default() }
     }
 
     pub fn source(&self) -> &Arc<dyn BlockSource> {
@@ -123,11 +129,15 @@ impl Blobs {
         maps::load_size_local(&*self.source, id, allowance).await
     }
 
+    /// The same, written with this right alone: its writers fail after the end of that.
+    pub fn under(&self, lease: &Lease) -> Self {
+        Self { lease: Some(lease.clone()), ..self.clone() }
+    }
+
     /// Starts writing. Blocks while another writer is open.
     pub fn writer(&self) -> Result<Writer<'_>> {
         let log = self.log.as_ref().ok_or(BlobError::ReadOnly)?;
-        let turn = crate::lock::lock(&self.turn);
-        Writer::new(log, turn)
+        Writer::new(log, self.turn.take(), self.lease.as_ref())
     }
 
     /// Appends a content.

@@ -7,10 +7,12 @@
 //! Source: hyperblobs/lib/streams.js (BlobWriteStream)
 
 use super::{BLOCK_SIZE, BlobError, BlobId, Result};
-use crate::hyper::source::{Append, BlockLog};
+use crate::hyper::source::{Append, BlockLog, SourceError};
+use crate::lease::Lease;
+use crate::lock::{Taken, lock};
 use bytes::Bytes;
 use std::io::{self, Read};
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 /// Bytes that are handed on at a time: enough for the disk, little enough to be held a few times.
 const PIECE: u64 = 4 << 20;
@@ -22,7 +24,7 @@ const MAX_UNCOMMITTED: u64 = 1 << 30;
 /// See the module.
 pub struct Writer<'a> {
     log: &'a Arc<dyn BlockLog>,
-    append: Box<dyn Append + 'a>,
+    core: Arc<Mutex<Option<Held>>>,
     /// Blocks and bytes of the core once everything is appended.
     length: u64,
     byte_length: u64,
@@ -31,22 +33,49 @@ pub struct Writer<'a> {
     uncommitted_bytes: u64,
     pending: Vec<Bytes>,
     pending_bytes: u64,
-    _turn: MutexGuard<'a, ()>,
+}
+
+/// The core. Whoever ends the right to write takes it away, and with it what is not committed.
+struct Held {
+    append: Box<dyn Append + Send>,
+    _turn: Taken,
+}
+
+/// Takes it away when dropped.
+struct TakesAway(Arc<Mutex<Option<Held>>>);
+
+impl Drop for TakesAway {
+    fn drop(&mut self) {
+        lock(&self.0).take();
+    }
+}
+
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        lock(&self.core).take();
+    }
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(log: &'a Arc<dyn BlockLog>, turn: MutexGuard<'a, ()>) -> Result<Self> {
-        let append = log.begin()?;
+    pub(super) fn new(
+        log: &'a Arc<dyn BlockLog>,
+        turn: Taken,
+        lease: Option<&Lease>,
+    ) -> Result<Self> {
+        let append = Arc::clone(log).begin()?;
+        let core = Arc::new(Mutex::new(Some(Held { append, _turn: turn })));
+        if lease.is_some_and(|lease| !lease.hold(TakesAway(Arc::clone(&core)))) {
+            return Err(BlobError::CalledOff);
+        }
         Ok(Self {
             log,
-            append,
+            core,
             length: log.length(),
             byte_length: log.byte_length(),
             uncommitted: 0,
             uncommitted_bytes: 0,
             pending: Vec::new(),
             pending_bytes: 0,
-            _turn: turn,
         })
     }
 
@@ -91,18 +120,28 @@ impl<'a> Writer<'a> {
         }
         self.hand_on()?;
         let first = self.length - self.uncommitted;
-        if self.append.commit()? != first {
+        if self.with(|append| append.commit())? != first {
             return Err(BlobError::Raced);
         }
         (self.uncommitted, self.uncommitted_bytes) = (0, 0);
         Ok(())
     }
 
+    /// Nobody takes the core away meanwhile.
+    fn with<T>(
+        &self,
+        write: impl FnOnce(&mut (dyn Append + Send)) -> std::result::Result<T, SourceError>,
+    ) -> Result<T> {
+        let mut core = lock(&self.core);
+        let held = core.as_mut().ok_or(BlobError::CalledOff)?;
+        Ok(write(&mut *held.append)?)
+    }
+
     fn hand_on(&mut self) -> Result<()> {
         self.pending_bytes = 0;
         match std::mem::take(&mut self.pending) {
             pending if pending.is_empty() => Ok(()),
-            pending => Ok(self.append.push(pending)?),
+            pending => self.with(|append| append.push(pending)),
         }
     }
 

@@ -6,11 +6,14 @@
 use super::names::{KEPT, kept_key, leaf_key};
 use super::{Entry, Result};
 use crate::hyper::bee;
+use crate::hyper::blobs::BlobError;
+use crate::lease::Lease;
 use crate::path::DrivePath;
 
 /// See [`super::Drive::batch`]. Dropping it forgets the changes.
 pub struct Batch<'a> {
     pub(super) bee: bee::Batch<'a>,
+    pub(super) lease: Option<Lease>,
 }
 
 impl Batch<'_> {
@@ -46,6 +49,8 @@ impl Batch<'_> {
 
     /// Appends all changes and returns the new version.
     pub fn flush(self) -> Result<u64> {
-        Ok(self.bee.flush()?)
+        let Some(lease) = self.lease else { return Ok(self.bee.flush()?) };
+        let flushed = lease.during(|| self.bee.flush()).ok_or(BlobError::CalledOff)?;
+        Ok(flushed?)
     }
 }

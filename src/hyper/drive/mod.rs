@@ -40,6 +40,7 @@ use super::bee::{Bee, BeeError, Metadata};
 use super::blobs::{BlobError, Blobs};
 use super::source::{BlockLog, BlockSource};
 use crate::key::CoreKey;
+use crate::lease::Lease;
 use crate::path::DrivePath;
 use std::io::Read;
 use std::sync::Arc;
@@ -71,11 +72,12 @@ pub type Result<T> = std::result::Result<T, DriveError>;
 pub struct Drive {
     bee: Bee,
     blobs: Blobs,
+    lease: Option<Lease>,
 }
 
 impl Drive {
     pub fn new(bee: Bee, blobs: Blobs) -> Self {
-        Self { bee, blobs }
+        Self { bee, blobs, lease: None }
     }
 
     /// A drive to read.
@@ -95,6 +97,12 @@ impl Drive {
         Self::new(Bee::writable(db, Some(metadata)), Blobs::writable(blobs))
     }
 
+    /// The same, written with this right alone: after the end of that no content is appended and no name written.
+    pub fn under(&self, lease: &Lease) -> Self {
+        let blobs = self.blobs.under(lease);
+        Self { bee: self.bee.clone(), blobs, lease: Some(lease.clone()) }
+    }
+
     pub fn bee(&self) -> &Bee {
         &self.bee
     }
@@ -111,7 +119,7 @@ impl Drive {
     /// The drive as it was at `version`, to be read. See [`Bee::checkout`] and [`Bee::whole_version`].
     pub fn checkout(&self, version: u64) -> Self {
         let blobs = Blobs::new(Arc::clone(self.blobs.source()));
-        Self { bee: self.bee.checkout(version), blobs }
+        Self::new(self.bee.checkout(version), blobs)
     }
 
     /// All names of this version.
@@ -135,7 +143,7 @@ impl Drive {
 
     /// Starts a group of changes. Blocks while another one is open.
     pub fn batch(&self) -> Result<Batch<'_>> {
-        Ok(Batch { bee: self.bee.batch()? })
+        Ok(Batch { bee: self.bee.batch()?, lease: self.lease.clone() })
     }
 
     /// Writes a file: first the content, then an entry like `entry` that names it. Returns the new

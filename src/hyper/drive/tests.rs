@@ -341,3 +341,49 @@ fn futures_are_send(drive: &'static Drive, index: &'static DriveIndex, reader: &
     send(drive.bee().walk(drop));
     send(reader.read(0, 1));
 }
+
+/// Gives so much, then does something, then as much again.
+struct Midway<F: FnMut()>(usize, F);
+
+impl<F: FnMut()> Read for Midway<F> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        if self.0 == 16 << 20 {
+            (self.1)();
+        }
+        let n = buf.len().min(self.0);
+        buf[..n].fill(7);
+        self.0 -= n;
+        Ok(n)
+    }
+}
+
+#[test]
+fn a_right_that_ended_writes_nothing_any_more_whatever_was_begun_with_it() {
+    let (db, contents) = (MemoryLog::new(), MemoryLog::new());
+    let drive = Drive::writable(db.clone(), contents.clone(), None);
+    let lease = Lease::default();
+    let late = drive.under(&lease);
+    let path = |name: &str| DrivePath::root().join(name).unwrap();
+    let mut batch = late.batch().unwrap();
+    batch.put(&path("late"), &Entry::symlink("x".to_string())).unwrap();
+    let mut writer = late.blobs().writer().unwrap();
+    // In the middle of a content somebody else takes over, and is done before that goes on.
+    let mut other = None;
+    let content = Midway(24 << 20, || {
+        if other.is_none() {
+            lease.end();
+            other = Some(drive.blobs().put(&b"other"[..]).unwrap());
+        }
+    });
+    let put = writer.put(content).and_then(|_| writer.flush());
+    assert!(matches!(put, Err(BlobError::CalledOff)), "{put:?}");
+    assert!(matches!(writer.flush(), Err(BlobError::CalledOff)));
+    assert!(matches!(late.blobs().writer().err(), Some(BlobError::CalledOff)));
+    assert!(matches!(batch.flush(), Err(DriveError::Blob(BlobError::CalledOff))));
+    assert_eq!((db.length(), contents.length()), (0, 1));
+    let reader = drive.blobs().reader(other.unwrap(), None);
+    assert_eq!(reader.read_local(0, 10).unwrap().unwrap().concat(), b"other");
+    let mut batch = drive.batch().unwrap();
+    batch.put(&path("mine"), &Entry::symlink("x".to_string())).unwrap();
+    batch.flush().unwrap();
+}

@@ -3,12 +3,12 @@
 //! A long append is hashed by its caller while a thread of its own writes what came before to the disk. Whoever
 //! appends waits for its turn; the core itself is locked only to begin and to commit.
 
-use super::{CoreHandle, lock, storage};
+use super::{CoreHandle, storage};
 use crate::hyper::core::storage::{Durability, StorageError};
 use crate::hyper::core::{Piece, Staging, commit};
 use crate::hyper::source::{Append, SourceError};
+use crate::lock::Taken;
 use bytes::Bytes;
-use std::sync::MutexGuard;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -19,25 +19,25 @@ const WAITING_PIECES: usize = 1;
 const SMALL_PIECE: usize = 1 << 20;
 
 /// See [`crate::hyper::source::BlockLog::begin`].
-pub(super) struct Appending<'a> {
-    handle: &'a CoreHandle,
+pub(super) struct Appending {
+    handle: CoreHandle,
     // Ends before `staging`, which takes back what was written.
     writer: Option<PieceWriter>,
     staging: Staging,
     /// Bytes are missing: nothing of this may be committed any more.
     failed: bool,
-    _turn: MutexGuard<'a, ()>,
+    _turn: Taken,
 }
 
-impl<'a> Appending<'a> {
-    pub(super) fn begin(handle: &'a CoreHandle) -> Result<Self, SourceError> {
-        let turn = lock(&handle.0.appending);
+impl Appending {
+    pub(super) fn begin(handle: CoreHandle) -> Result<Self, SourceError> {
+        let turn = handle.0.appending.take();
         let staging = handle.core().begin_append().map_err(storage)?;
         Ok(Self { handle, writer: None, staging, failed: false, _turn: turn })
     }
 }
 
-impl Append for Appending<'_> {
+impl Append for Appending {
     fn push(&mut self, blocks: Vec<Bytes>) -> Result<(), SourceError> {
         let bytes: usize = blocks.iter().map(Bytes::len).sum();
         let piece = self.staging.push(&blocks).map_err(storage)?;
@@ -75,7 +75,7 @@ impl Append for Appending<'_> {
     }
 }
 
-impl Appending<'_> {
+impl Appending {
     /// Waits until everything pushed is written.
     fn finish_writing(&mut self) -> Result<(), SourceError> {
         self.writer.take().map_or(Ok(()), PieceWriter::finish)

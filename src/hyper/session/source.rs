@@ -10,6 +10,7 @@ use crate::hyper::core::{BlockPlace, Reading};
 use crate::hyper::source::{Append, BlockLog, BlockSource, BoxFuture, SourceError};
 use bytes::Bytes;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Prefetched blocks in a row from which on they are a range; fewer are hints, each for itself. A range costs
 /// the hub a look for every request it makes, so a thousand of one block each would be slow.
@@ -163,18 +164,18 @@ impl BlockLog for CoreHandle {
             return Err(SourceError::ReadOnly);
         }
         let first = {
-            let _turn = lock(&self.0.appending);
+            let _turn = self.0.appending.take();
             self.core().append(&blocks, Durability::Durable).map_err(storage)?
         };
         self.announce_change();
         Ok(first)
     }
 
-    fn begin(&self) -> Result<Box<dyn Append + '_>, SourceError> {
+    fn begin(self: Arc<Self>) -> Result<Box<dyn Append + Send>, SourceError> {
         if !self.writable() {
             return Err(SourceError::ReadOnly);
         }
-        Ok(Box::new(Appending::begin(self)?))
+        Ok(Box::new(Appending::begin((*self).clone())?))
     }
 }
 

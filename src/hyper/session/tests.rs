@@ -181,7 +181,7 @@ fn an_append_whose_bytes_were_not_written_is_never_committed() {
     let cache = Arc::new(BlockCache::new(1 << 20));
     let handle = CoreHandle::new(Arc::new(Mutex::new(core)), cache, wish, Patience::default());
     for size in [100, 3 << 20] {
-        let mut append = handle.begin().unwrap();
+        let mut append = Arc::new(handle.clone()).begin().unwrap();
         append.push(vec![Bytes::from(vec![1; size])]).unwrap();
         medium.set_full(true);
         // A long piece fails behind the caller's back, at the latest when the next is handed on.

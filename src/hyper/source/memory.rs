@@ -206,7 +206,7 @@ impl BlockLog for MemoryLog {
         Ok(first)
     }
 
-    fn begin(&self) -> Result<Box<dyn Append + '_>, SourceError> {
+    fn begin(self: Arc<Self>) -> Result<Box<dyn Append + Send>, SourceError> {
         match self.writable() {
             true => Ok(Box::new(Collected { log: self, blocks: Vec::new() })),
             false => Err(SourceError::ReadOnly),
@@ -215,12 +215,12 @@ impl BlockLog for MemoryLog {
 }
 
 /// A long append that is held until its commit.
-struct Collected<'a> {
-    log: &'a MemoryLog,
+struct Collected {
+    log: Arc<MemoryLog>,
     blocks: Vec<Bytes>,
 }
 
-impl Append for Collected<'_> {
+impl Append for Collected {
     fn push(&mut self, blocks: Vec<Bytes>) -> Result<(), SourceError> {
         self.blocks.extend(blocks);
         Ok(())
