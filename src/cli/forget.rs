@@ -52,14 +52,18 @@ pub async fn run(args: Forget, cx: Context) -> Result {
     let done = cx.node.forget(key, also, cx.cancel.cancelled()).await.map_err(|error| {
         let exit = match &error {
             ForgetError::Unknown => Exit::NotFound,
-            ForgetError::InUse | ForgetError::Contents => Exit::Failed,
+            ForgetError::InUse | ForgetError::Held | ForgetError::Contents => Exit::Failed,
             ForgetError::GivenUp => Exit::Interrupted,
             ForgetError::Node(_) => Exit::Store,
         };
         let hint = match &error {
-            ForgetError::InUse => "; `hdrive status` shows what runs",
-            ForgetError::Node(error) if error.is_disk_full() => NO_ROOM,
-            _ => "",
+            ForgetError::InUse => "; `hdrive status` shows what runs".to_string(),
+            ForgetError::Held => format!(
+                "; `hdrive status` shows what runs, and what hangs ends with process {}",
+                std::process::id()
+            ),
+            ForgetError::Node(error) if error.is_disk_full() => NO_ROOM.to_string(),
+            _ => String::new(),
         };
         Failure::new(exit, format_args!("drive {key}: {error}{hint}"))
     })?;

@@ -421,6 +421,12 @@ impl Shared {
                 }
             };
             let looked = |report: Report| {
+                // Nothing is noted of what was refused, but the disk may be asked once more.
+                if report.refused {
+                    lease.end();
+                    let text = lock(&folder).looked(&look, whole, &report, &ledger);
+                    return Ok((report, text.or_exit(Exit::Store)?));
+                }
                 let mut folder = lock(&folder);
                 let looked = || folder.looked(&look, whole, &report, &ledger);
                 let text = lease.during(looked).ok_or_else(interrupted)?;

@@ -34,6 +34,8 @@ pub enum ForgetError {
     Unknown,
     #[error("it is in use by a command, a mount or a share")]
     InUse,
+    #[error("it is still held, by a command or by one that was called off and waits for its disk")]
+    Held,
     #[error("it holds the contents of another drive of this store: forget that one first")]
     Contents,
     #[error("nothing was removed")]
@@ -194,7 +196,7 @@ impl Node {
                 return Ok(());
             }
             if Instant::now() > give_up {
-                return Err(ForgetError::InUse);
+                return Err(ForgetError::Held);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -173,6 +173,11 @@ fn an_import_that_hangs_ends_with_its_command() {
     assert_eq!(lab.run("store", &["cat", "hung/mine"]).text(), "near");
     assert_eq!(lab.run("store", &["ls", "hung"]).text().trim(), "mine");
     assert!(begun.elapsed() < 2 * SOON, "{:?}", begun.elapsed());
+    // What it has open cannot be removed, and that is said with the way out.
+    let forget = lab.run("store", &["forget", "--yes", "hung"]);
+    assert_eq!(forget.code, 1, "{}", forget.stderr);
+    let end = format!("ends with process {}", owner.pid());
+    assert!(forget.stderr.contains(&end), "{}", forget.stderr);
     // Not a mount of hdrive by its name: what lies in it may be shared.
     let over = lab.folder("over");
     let (upper, work) = (lab.folder("upper"), lab.folder("work"));
