@@ -166,8 +166,11 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
     loop {
         request.insists = yielding.is_some_and(|since| since.elapsed() > YIELD);
         let stream = match owner::enter(&store)? {
-            Role::Owner(ownership) => return serve::run(ownership, request, &store, global),
-            Role::Face(stream) => stream,
+            None => return Ok(request.exit_when_asked()),
+            Some(Role::Owner(ownership)) => {
+                return serve::run(ownership, request, &store, global);
+            }
+            Some(Role::Face(stream)) => stream,
         };
         let pid = owner::pid_of(&stream);
         hangups = if pid == hung_up { hangups } else { 0 };
@@ -177,7 +180,7 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
         let Ok(stdin) = owner::send_request(&stream, &request) else {
             owner::check_room(&stream)?;
             // It ended just now; a pause, so that whatever keeps refusing costs nothing.
-            std::thread::sleep(RETRY);
+            pause(RETRY);
             continue;
         };
         let ended = runtime.block_on(owner::face(stream, &mut request, stdin, &store));
@@ -189,14 +192,22 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
             Ended::Again if hangups == MAX_HANGUPS => return Err(owner::hangs_up(pid)),
             Ended::Again => {
                 yielding = None;
-                std::thread::sleep(RETRY * (1 << hangups));
+                pause(RETRY * (1 << hangups));
                 (hung_up, hangups) = (pid, hangups + 1);
             }
             Ended::Later => {
                 yielding.get_or_insert_with(Instant::now);
-                std::thread::sleep(LOOK);
+                pause(LOOK);
             }
         }
+    }
+}
+
+/// Waits, unless the user wants it no more.
+fn pause(time: Duration) {
+    let end = Instant::now() + time;
+    while Instant::now() < end && !signals::asked() {
+        std::thread::sleep(RETRY);
     }
 }
 

@@ -31,7 +31,7 @@
 use super::args::{Command, Global};
 use super::exit::{Exit, Fail, Failure, Result};
 use super::pump::{ended, pump};
-use super::signals::Signals;
+use super::signals::{self, Signals};
 use super::view::View;
 use crate::hyper::core::storage::{StorageError, keep_private};
 use nix::fcntl::{Flock, FlockArg};
@@ -189,16 +189,20 @@ pub fn not_written(store: &Path, why: impl fmt::Display) -> Failure {
     Failure::new(Exit::Store, format_args!("{why}{next}"))
 }
 
-/// Becomes the owner of `store`, or connects to the one it has.
-pub fn enter(store: &Path) -> Result<Role> {
+/// Becomes the owner of `store`, or connects to the one it has; neither if the user wants it no more.
+pub fn enter(store: &Path) -> Result<Option<Role>> {
     make_store(store)?;
     let give_up = Instant::now() + OWNER_PATIENCE;
     loop {
+        // Between two owners nobody else heeds it.
+        if signals::asked() {
+            return Ok(None);
+        }
         if let Some(ownership) = own(store)? {
-            return Ok(Role::Owner(ownership));
+            return Ok(Some(Role::Owner(ownership)));
         }
         if let Ok(stream) = UnixStream::connect(socket_path(store)) {
-            return Ok(Role::Face(stream));
+            return Ok(Some(Role::Face(stream)));
         }
         if Instant::now() > give_up {
             return Err(silent(store));
@@ -449,6 +453,10 @@ pub async fn face(
                         get.into_folder = Some(code[0] == INTO);
                     }
                     continue;
+                }
+                // Nothing of it was begun, and the user wants it no more.
+                Ok(1) if asked && matches!(code[0], LATER | FULL) => {
+                    return Ok(Ended::With(request.exit_when_asked() as u8));
                 }
                 Ok(1) if code[0] == LATER => return Ok(Ended::Later),
                 Ok(1) if code[0] == FULL => return Err(full()),

@@ -53,6 +53,13 @@ impl Signals {
     }
 }
 
+/// Whether something was asked for that [`Signals::next`] has not given out yet.
+pub fn asked() -> bool {
+    let Some(asked) = ASKED.get().map(|asked| *asked.borrow()) else { return false };
+    let heeded = lock(&HEEDED);
+    asked.process > heeded.process || asked.command > heeded.command
+}
+
 fn heed(asked: Asked) -> Option<End> {
     let mut heeded = lock(&HEEDED);
     if asked.process > heeded.process {

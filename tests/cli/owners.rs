@@ -7,6 +7,8 @@ use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -307,4 +309,67 @@ fn an_owner_waits_until_the_one_before_has_closed_the_store() {
     // Nothing was taken for a copy or a crash meanwhile.
     let put = lab.run("alice", &["put", "own/file", text(&lab.path("alice").join("lock"))]);
     assert!(put.code == 0 && !put.stderr.contains("this store"), "{}", put.stderr);
+}
+
+/// An owner of `store` that does to each command what it is told to; for as long as the lock is kept.
+fn false_owner(store: &Path, answer: impl Fn(UnixStream) + Send + 'static) -> fs::File {
+    let lock = fs::File::create(store.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let listener = UnixListener::bind(store.join("socket")).unwrap();
+    std::thread::spawn(move || listener.incoming().flatten().for_each(answer));
+    lock
+}
+
+/// Reads what a command asks, and further until it is called off.
+fn called_off(face: &mut UnixStream) {
+    let (mut length, mut called_off) = ([0; 4], [0]);
+    face.read_exact(&mut length).unwrap();
+    let mut request = vec![0; u32::from_le_bytes(length) as usize];
+    face.read_exact(&mut request).unwrap();
+    face.read_exact(&mut called_off).unwrap();
+    assert_eq!(called_off, *b"c");
+}
+
+#[test]
+fn a_command_that_was_called_off_does_not_wait_for_another_owner() {
+    const LATER: u8 = 252;
+    const FULL: u8 = 253;
+    let lab = Lab::new();
+    let store = lab.folder("alice");
+    for answer in [LATER, FULL] {
+        let _ = fs::remove_file(store.join("socket"));
+        let _lock = false_owner(&store, move |mut face| {
+            called_off(&mut face);
+            face.write_all(&[answer]).unwrap();
+        });
+        for signal in [Signal::SIGINT, Signal::SIGTERM] {
+            let mut seed = lab.spawn("alice", &["seed", NOBODYS]);
+            std::thread::sleep(Duration::from_millis(500));
+            seed.signal(signal);
+            let begun = Instant::now();
+            assert_eq!(seed.wait(SOON).code(), Some(0), "{answer} {}", seed.errors());
+            assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        }
+    }
+}
+
+#[test]
+fn a_command_is_called_off_between_two_owners() {
+    const ACCEPTED: u8 = 255;
+    let lab = Lab::new();
+    let store = lab.folder("alice");
+    let socket = store.join("socket");
+    let _lock = false_owner(&store, move |mut face| {
+        // It goes away, and the next one is long in coming.
+        fs::remove_file(&socket).unwrap();
+        face.write_all(&[ACCEPTED]).unwrap();
+    });
+    let mut seed = lab.spawn("alice", &["seed", NOBODYS]);
+    let gone = || (!store.join("socket").exists()).then_some(());
+    eventually("the owner gone", SOON, gone);
+    std::thread::sleep(Duration::from_millis(500));
+    seed.signal(Signal::SIGINT);
+    let begun = Instant::now();
+    assert_eq!(seed.wait(SOON).code(), Some(0), "{}", seed.errors());
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
 }
