@@ -29,7 +29,9 @@
 //! | n | JSON of [`Request`] |
 
 use super::args::{Command, Global};
+use super::context::LAST_WAIT;
 use super::exit::{Exit, Fail, Failure, Result};
+use super::output::complain;
 use super::pump::{ended, pump};
 use super::signals::{self, Signals};
 use super::view::View;
@@ -108,6 +110,9 @@ const MAX_REQUEST: usize = 1 << 20;
 
 /// The longest wait for an owner that holds the lock but does not listen yet (it is starting or ending).
 pub const OWNER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// An owner that was told to end a command and has not after this is named.
+const LAST_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What an owner answers as soon as it has read a request: it is alive. No exit code is as large as these.
 pub const ACCEPTED: u8 = 255;
@@ -423,12 +428,13 @@ pub async fn face(
     store: &Path,
 ) -> Result<Ended> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let pid = pid_of(&stream);
     stream.set_nonblocking(true).or_exit(Exit::Failed)?;
     let mut stream = tokio::net::UnixStream::from_std(stream).or_exit(Exit::Failed)?;
     let mut signals = Signals::new().or_exit(Exit::Failed)?;
     let patience = tokio::time::sleep(OWNER_PATIENCE);
     tokio::pin!(patience);
-    let (mut accepted, mut begun, mut asked) = (false, false, false);
+    let (mut accepted, mut begun, mut asked, mut told) = (false, false, false, false);
     let (mut stdin, mut pumped) = (stdin, None);
     loop {
         let mut code = [0];
@@ -481,7 +487,22 @@ pub async fn face(
                 }
                 continue;
             }
-            () = &mut patience, if !accepted => return Err(silent(store)),
+            () = &mut patience, if !accepted || asked && !told => {
+                if !accepted && !asked {
+                    return Err(silent(store));
+                }
+                if !accepted {
+                    // It begins nothing for one who hung up before it took notice.
+                    return Ok(Ended::With(request.exit_when_asked() as u8));
+                }
+                told = true;
+                let text = format!(
+                    "process {pid}, which works on the store, has not ended this command yet: a second signal does not \
+                     wait for it"
+                );
+                complain("note", text);
+                continue;
+            }
             _ = signals.next() => {}
         }
         if asked {
@@ -489,6 +510,8 @@ pub async fn face(
             return Ok(Ended::With(request.exit_when_asked() as u8));
         }
         asked = true;
+        let limit = if accepted { LAST_PATIENCE } else { LAST_WAIT };
+        patience.as_mut().reset(tokio::time::Instant::now() + limit);
         let _ = stream.write_all(&[CANCEL]).await;
     }
 }

@@ -326,7 +326,10 @@ async fn serve_face(
         let _ = stream.write_all(&[LATER]).await;
         return;
     }
-    let _ = stream.write_all(&[ACCEPTED]).await;
+    // Whoever is gone by then was told that nothing was begun.
+    if stream.write_all(&[ACCEPTED]).await.is_err() {
+        return;
+    }
     let (cancel, cancelled) = watch::channel(Stop::Not);
     let (stdin_ends, stdin_ended) = watch::channel(false);
     let face = Face::new(also, [BEGUN, TOLD], stdin_ended);

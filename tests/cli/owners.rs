@@ -373,3 +373,36 @@ fn a_command_is_called_off_between_two_owners() {
     assert_eq!(seed.wait(SOON).code(), Some(0), "{}", seed.errors());
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
 }
+
+#[test]
+fn a_command_is_called_off_at_once_though_its_owner_is_stopped() {
+    let lab = Lab::new();
+    let (mut share, key) = owner(&lab, "alice");
+    assert_eq!(lab.run("alice", &["create", "own"]).code, 0);
+    let mut accepted = lab.spawn("alice", &["seed", &key]);
+    accepted.line("complete: ");
+    share.signal(Signal::SIGSTOP);
+    let file = lab.folder("other").join("file");
+    fs::write(&file, "other").unwrap();
+    let (put, rm) = (["put", "own/new", text(&file)], ["rm", "own/new"]);
+    for (args, code) in [(&put[..], 130), (&["seed", &key], 0), (&["ls", "own"], 130), (&rm, 130)] {
+        let mut process = lab.spawn("alice", args);
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(!process.has_ended(), "{args:?}");
+        process.signal(Signal::SIGINT);
+        let begun = Instant::now();
+        assert_eq!(process.wait(SOON).code(), Some(code), "{args:?} {}", process.errors());
+        assert!(begun.elapsed() < Duration::from_secs(3), "{args:?} {:?}", begun.elapsed());
+    }
+    // Whoever the owner works for is told how to go.
+    accepted.signal(Signal::SIGINT);
+    let told = accepted.told("does not wait");
+    assert!(told.contains(&share.pid().to_string()), "{told}");
+    accepted.signal(Signal::SIGINT);
+    assert_eq!(accepted.wait(SOON).code(), Some(0));
+    share.signal(Signal::SIGCONT);
+    assert_eq!(lab.run("alice", &["status"]).code, 0);
+    assert_eq!(lab.run("alice", &["ls", "own"]).text(), "", "nothing of it was begun");
+    share.signal(Signal::SIGINT);
+    assert_eq!(share.wait(SOON).code(), Some(0));
+}
