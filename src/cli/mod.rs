@@ -164,6 +164,7 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
     let mut yielding: Option<Instant> = None;
     let (mut hung_up, mut hangups) = (0, 0);
     loop {
+        request.view = View::own();
         request.insists = yielding.is_some_and(|since| since.elapsed() > YIELD);
         let stream = match owner::enter(&store)? {
             None => return Ok(request.exit_when_asked()),

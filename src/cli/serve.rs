@@ -16,7 +16,6 @@ use super::owner::{
 };
 use super::running::{Commands, Running, lasts, name};
 use super::signals::{End, Signals};
-use super::view::View;
 use super::words::count;
 use super::{
     bootstrap, cat, create, daemon, forget, gc, get, info, log, ls, mount, put, rm, runtime,
@@ -155,7 +154,6 @@ async fn serve(
     let host = Host {
         node: node.clone(),
         place: Arc::new(first.place.clone()),
-        view: Arc::new(first.view.clone()),
         commands: commands.clone(),
         stays: running.stays(),
     };
@@ -278,7 +276,6 @@ fn refuse(stream: tokio::net::UnixStream) {
 struct Host {
     node: Arc<Node>,
     place: Arc<Place>,
-    view: Arc<View>,
     commands: Arc<Commands>,
     /// Its own command is one that lasts, has begun to, and has not failed.
     stays: Arc<AtomicBool>,
@@ -427,7 +424,7 @@ async fn run_asked(
     if let Some(lost) = request.place.lost_in(&host.place) {
         out.note(lost);
     }
-    if let Err(failure) = request.view.check(&request.command, &host.view) {
+    if let Err(failure) = request.view.check(&request.command) {
         out.error(&failure);
         return failure.exit;
     }

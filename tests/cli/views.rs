@@ -53,3 +53,40 @@ fn what_the_owner_sees_under_a_name_is_not_taken_for_what_the_user_sees() {
     assert_eq!(done.code, 0, "{}", done.stderr);
     assert_eq!(lab.run("store", &["cat", "d/file"]).text(), "the user's");
 }
+
+#[test]
+fn whoever_sees_the_same_files_elsewhere_may_name_them() {
+    let can = Command::new("unshare").args(["--mount", "--pid", "--fork", "true"]).status();
+    if !available("unshare --mount --pid", can.is_ok_and(|status| status.success())) {
+        return;
+    }
+    let lab = Lab::new();
+    let (near, at) = (lab.folder("near"), lab.folder("at"));
+    fs::write(near.join("file"), "near").unwrap();
+    let (_owner, key) = lab.share("store", &near);
+    assert_eq!(lab.run("store", &["create", "d"]).code, 0);
+    for (n, how) in [&["--mount"][..], &["--pid", "--fork", "--mount-proc"]].into_iter().enumerate()
+    {
+        let elsewhere = |args: &[&str]| {
+            let hdrive = lab.command("store", args);
+            let mut command = Command::new("unshare");
+            command.args(how).arg(hdrive.get_program()).args(hdrive.get_args());
+            command.envs(hdrive.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            run(command)
+        };
+        // Another test may mount something at the same moment.
+        let all_of = |args: &[&str]| {
+            eventually(&args.join(" "), PATIENCE, || (elsewhere(args).code == 0).then_some(()));
+        };
+        let name = format!("file-{n}");
+        all_of(&["put", &format!("d/{name}"), text(&near.join("file"))]);
+        let out = lab.path("home").join(&name);
+        fs::create_dir_all(out.parent().unwrap()).unwrap();
+        all_of(&["get", &format!("{key}/file"), text(&out)]);
+        assert_eq!(fs::read_to_string(out).unwrap(), "near");
+        assert_eq!(lab.run("store", &["cat", &format!("d/{name}")]).text(), "near");
+        // Nobody there would see it.
+        let done = elsewhere(&["mount", &key, text(&at)]);
+        assert!(done.code == 1 && done.stderr.contains("sees other files"), "{}", done.stderr);
+    }
+}
