@@ -119,6 +119,8 @@ const MAX_HANGUPS: u32 = 9;
 /// before this does. It looks again this often.
 const YIELD: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(50);
+/// One that ran and cannot go on at an owner that sees other files looks this often whether that has ended; it may take days.
+const LOOK_ELSEWHERE: Duration = Duration::from_millis(500);
 
 /// Runs `command` in the owner of the store, which may be this process.
 fn on_store(command: Command, global: &Global) -> Result<Exit> {
@@ -158,11 +160,13 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
         pid: std::process::id(),
         background: daemon::is_background(),
         insists: false,
+        ran: false,
         told: 0,
     };
     daemon::leave_folder();
     let mut yielding: Option<Instant> = None;
     let (mut hung_up, mut hangups) = (0, 0);
+    let mut elsewhere = None;
     loop {
         request.view = View::own();
         request.insists = yielding.is_some_and(|since| since.elapsed() > YIELD);
@@ -199,6 +203,17 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
             Ended::Later => {
                 yielding.get_or_insert_with(Instant::now);
                 pause(LOOK);
+            }
+            Ended::Elsewhere => {
+                if elsewhere.replace(pid) != Some(pid) && !request.quiet {
+                    let text = format!(
+                        "the process that worked on the store ended, and process {pid}, which goes on, sees other files \
+                         than this command does: it goes on when that ends"
+                    );
+                    output::complain("note", text);
+                }
+                yielding = None;
+                pause(LOOK_ELSEWHERE);
             }
         }
     }

@@ -14,6 +14,7 @@
 //! | owner | [`BEGUN`] | something was printed or read that a second run would print or miss |
 //! | owner | [`FULL`] | it runs too many commands to take another |
 //! | owner | [`LATER`] | it ends soon, and the face, which would last, had better own the store itself |
+//! | owner | [`ELSEWHERE`] | it sees other files than the face, whose command ran at another owner before |
 //! | owner | [`TOLD`] | one more line was printed that another owner need not print again |
 //! | owner | [`INTO`], [`BESIDE`] | the destination of a download is a folder, or not, before anything is made there |
 //! | owner | exit code | it has ended |
@@ -72,6 +73,8 @@ pub struct Request {
     pub background: bool,
     /// It does not want to be told [`LATER`].
     pub insists: bool,
+    /// An owner that has ended ran it: it is to go on, not to fail.
+    pub ran: bool,
     /// How many of the lines that a command prints once ([`TOLD`]) were printed by owners that have ended.
     pub told: u32,
 }
@@ -127,6 +130,8 @@ pub const TOLD: u8 = 251;
 /// What an owner says when the destination of a download is a folder of the user, and when it is not.
 pub const INTO: u8 = 250;
 pub const BESIDE: u8 = 249;
+/// What an owner answers to a command that goes on, and names files that it sees others for.
+pub const ELSEWHERE: u8 = 248;
 /// What a face says when its user does not want to wait any more.
 pub const CANCEL: u8 = b'c';
 /// What a face says after the last byte of its standard input.
@@ -413,6 +418,8 @@ pub enum Ended {
     Again,
     /// The same after a while, so that the owner can go away.
     Later,
+    /// The same when the owner has ended, which sees other files.
+    Elsewhere,
 }
 
 /// Stands in for a command that the owner runs: passes Ctrl-C and standard input on and waits for the exit code. What
@@ -442,6 +449,7 @@ pub async fn face(
             read = stream.read(&mut code) => match read {
                 Ok(1) if code[0] == ACCEPTED => {
                     accepted = true;
+                    request.ran = true;
                     // Not before: as long as nothing was read, another owner may have all of it.
                     pumped = stdin.take().map(pump);
                     continue;
@@ -461,10 +469,11 @@ pub async fn face(
                     continue;
                 }
                 // Nothing of it was begun, and the user wants it no more.
-                Ok(1) if asked && matches!(code[0], LATER | FULL) => {
+                Ok(1) if asked && matches!(code[0], LATER | ELSEWHERE | FULL) => {
                     return Ok(Ended::With(request.exit_when_asked() as u8));
                 }
                 Ok(1) if code[0] == LATER => return Ok(Ended::Later),
+                Ok(1) if code[0] == ELSEWHERE => return Ok(Ended::Elsewhere),
                 Ok(1) if code[0] == FULL => return Err(full()),
                 Ok(1) => return Ok(Ended::With(code[0])),
                 // Nobody is left to do it, and the user wants it no more.

@@ -11,7 +11,7 @@ use super::fault::guarded_task;
 use super::logging::Stamp;
 use super::output::{Face, Output, complain};
 use super::owner::{
-    ACCEPTED, BEGUN, END, FULL, LATER, OWNER_PATIENCE, Ownership, Place, Request, TOLD,
+    ACCEPTED, BEGUN, ELSEWHERE, END, FULL, LATER, OWNER_PATIENCE, Ownership, Place, Request, TOLD,
     read_request,
 };
 use super::running::{Commands, Running, lasts, name};
@@ -321,6 +321,11 @@ async fn serve_face(
     if !host.stays() && request.as_ref().is_ok_and(|asked| lasts(&asked.command) && !asked.insists)
     {
         let _ = stream.write_all(&[LATER]).await;
+        return;
+    }
+    let goes_on = request.as_ref().ok().filter(|asked| asked.ran);
+    if goes_on.is_some_and(|asked| asked.view.check(&asked.command).is_err()) {
+        let _ = stream.write_all(&[ELSEWHERE]).await;
         return;
     }
     // Whoever is gone by then was told that nothing was begun.

@@ -2,8 +2,10 @@
 //! that works on the store does.
 
 use crate::common::*;
+use nix::sys::signal::Signal;
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 #[test]
 fn what_the_owner_sees_under_a_name_is_not_taken_for_what_the_user_sees() {
@@ -47,7 +49,7 @@ fn what_the_owner_sees_under_a_name_is_not_taken_for_what_the_user_sees() {
     // What names no file is the same everywhere.
     assert_eq!(elsewhere(&["cat", &format!("{key}/file")]).text(), "near");
     // The owner of the store may be anywhere.
-    owner.signal(nix::sys::signal::Signal::SIGINT);
+    owner.signal(Signal::SIGINT);
     owner.wait(PATIENCE);
     let done = elsewhere(&["put", "d/file", text(&file)]);
     assert_eq!(done.code, 0, "{}", done.stderr);
@@ -88,5 +90,54 @@ fn whoever_sees_the_same_files_elsewhere_may_name_them() {
         // Nobody there would see it.
         let done = elsewhere(&["mount", &key, text(&at)]);
         assert!(done.code == 1 && done.stderr.contains("sees other files"), "{}", done.stderr);
+    }
+}
+
+#[test]
+fn what_runs_waits_for_the_end_of_an_owner_that_sees_other_files() {
+    let can = Command::new("unshare").args(["--mount", "true"]).status();
+    if !available("unshare --mount", can.is_ok_and(|status| status.success())) || !fuse_available()
+    {
+        return;
+    }
+    let lab = Lab::new();
+    let (near, other, hidden) = (lab.folder("near"), lab.folder("other"), lab.folder("hidden"));
+    fs::write(near.join("file"), "near").unwrap();
+    fs::write(other.join("file"), "other").unwrap();
+    let (mut owner, key) = lab.share("store", &near);
+    let (mut share, _) = lab.share("store", &other);
+    let mut mount = lab.mount("store", &key, &[]);
+    let hdrive = lab.command("store", &["seed", &key]);
+    let script = format!("mount --bind {} {} && exec \"$@\"", text(&hidden), text(&near));
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script, "sh"]);
+    command.arg(hdrive.get_program()).args(hdrive.get_args());
+    command.envs(hdrive.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut seed = Hdrive::spawn(command);
+    seed.line("complete: ");
+    // It is the seed that takes over.
+    [&share, &mount.process].into_iter().for_each(|process| process.signal(Signal::SIGSTOP));
+    owner.signal(Signal::SIGTERM);
+    owner.wait(PATIENCE);
+    seed.told("taken over");
+    [&share, &mount.process].into_iter().for_each(|process| process.signal(Signal::SIGCONT));
+    let pid = format!("process {}", seed.pid());
+    for process in [&mut share, &mut mount.process] {
+        let told = process.told("sees other files");
+        assert!(told.contains(&pid), "{told}");
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(!share.has_ended() && !mount.process.has_ended());
+    seed.signal(Signal::SIGTERM);
+    seed.wait(PATIENCE);
+    mount.process.told("taken over");
+    share.told("taken over");
+    let file = mount.path("file");
+    eventually("the file", PATIENCE, || (fs::read_to_string(&file).ok()? == "near").then_some(()));
+    // Together, so that nothing is taken over once more.
+    [&share, &mount.process].into_iter().for_each(|process| process.signal(Signal::SIGTERM));
+    for process in [&mut share, &mut mount.process] {
+        assert_eq!(process.wait(PATIENCE).code(), Some(0));
+        assert_eq!(process.errors().matches("sees other files").count(), 1, "told once");
     }
 }
