@@ -234,11 +234,13 @@ impl Stream {
             let full = self.mtu.payload();
             let len = unsent.min(full);
             let end = self.end_waits() && len == unsent;
-            // A bare END takes no room.
+            // A bare END takes no room. Into a window that is open one packet goes if nothing is in flight, however
+            // small it is: the answer tells of the room, where nothing else would.
             let window_open = len == 0
                 || self.window > 0
                     && fits(len, self.window)
-                    && self.waiting_behind_question() + len as u64 <= self.window;
+                    && (in_flight == 0
+                        || self.waiting_behind_question() + len as u64 <= self.window);
             if self.window > NUMBERS as u64 {
                 self.doubt();
                 if self.ask_before(HEADER + len, now) {

@@ -151,6 +151,28 @@ fn a_peer_that_has_only_a_share_learns_of_the_room_too() {
 }
 
 #[test]
+fn a_window_smaller_than_the_next_packet_does_not_stop_a_stream_without_a_timer() {
+    for window in [1, 30, 500, 1000] {
+        let now = epoch();
+        let (mut udx, mut sink) =
+            (Udx::new(StdRng::seed_from_u64(1), UdxConfig::default()), Collect::new());
+        open(&mut udx, A, now);
+        let header =
+            Header { flags: flag::DATA, data_offset: 0, stream: A, window, seq: 0, ack: 0 };
+        let word = [&header.encode()[..], &[7; 10]].concat();
+        udx.handle_datagram(SocketId::MAIN, address(2), &word, now, &mut sink);
+        assert!(told(&mut udx, A, now).is_some());
+        // The packet that tells of more room gets lost.
+        udx.write(A, payload(0, 50_000), now).unwrap();
+        let mut buf = Vec::new();
+        let went = udx.poll_transmit(now, &mut buf, 1).is_some();
+        assert!(went, "a window of {window}");
+        assert!(udx.poll_transmit(now, &mut buf, 1).is_none(), "no more than one");
+        assert!(udx.poll_timeout().is_some(), "a window of {window}");
+    }
+}
+
+#[test]
 fn a_path_on_which_the_peer_has_spoken_is_not_moved_by_others() {
     for (first, moves) in [(address(2), false), (address(3), true)] {
         let now = epoch();
