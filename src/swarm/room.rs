@@ -20,9 +20,13 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-/// Accepted connections of one host. A quarter of all places: enough for a household, a school or an office behind
-/// one address, while no single host can keep everybody else out.
+/// Accepted connections of one host where places are scarce, a quarter of all: no single host can keep everybody else
+/// out. While there are more it may have more, for a school or an office may be behind one address; and this machine
+/// always may.
 pub(super) const MAX_PER_HOST: usize = 64;
+
+/// Places are scarce when no more than this part of them is free.
+const SCARCE: usize = 4;
 
 /// Without a message for so long a connection is idle: at least every few seconds somebody who reads asks for
 /// something, and gets it.
@@ -84,9 +88,11 @@ impl Swarm {
     /// What room there is for one more of `host`.
     fn room(&self, host: Ipv4Addr, now: Instant) -> Room {
         let of_host = self.connections.accepted().filter(|c| c.is_at(host)).count();
-        let other = if of_host >= MAX_PER_HOST {
+        let (counted, max) = (self.connections.counted(), self.limits.max_connections);
+        let scarce = counted >= max - max / SCARCE && !host.is_loopback();
+        let other = if scarce && of_host >= MAX_PER_HOST {
             self.gives_way(Some(host), now)
-        } else if self.connections.counted() >= self.limits.max_connections {
+        } else if counted >= max {
             self.gives_way(None, now).or_else(|| self.has_too_many(Some(host)))
         } else {
             return Room::Free;
