@@ -17,7 +17,8 @@ use super::secret_stream::frame::{FRAME_COST, FrameError, Opener, Sealer};
 use super::udx::Sink;
 use crate::key::PublicKey;
 use bytes::Bytes;
-use std::cmp::Reverse;
+use rand::Rng;
+use rand::seq::IteratorRandom;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
@@ -47,6 +48,12 @@ pub const FRAME_WAIT: Duration = Duration::from_secs(60);
 /// Accepted connections that have no place so far; of more, one is forgotten. A flood of as many handshakes
 /// a second as are answered leaves an honest peer two seconds to show where it is.
 pub const MAX_WAITING: usize = 224;
+
+/// How long one that waits stays whoever else comes, if others have waited longer: some round trips of a long path.
+pub const TIME_TO_ANSWER: Duration = Duration::from_secs(2);
+
+/// So many waiting ones of a key are no more than one: a peer may begin anew before it is noticed that the last is gone.
+const FEW: usize = 4;
 
 /// Of so many waiting ones all are asked at once where they are.
 pub const CROWDED: usize = 32;
@@ -361,23 +368,24 @@ impl Connections {
         self.streams.values().filter(|c| c.is_open() && !c.proven).map(|c| c.id.stream()).collect()
     }
 
-    /// The waiting connection that gives way to the next: of the key or host with most of them, so that nobody who
-    /// shakes hands again and again displaces others. Of those one without a header frame if there is any, the
-    /// oldest first. An address without a header frame behind it may be anybody's and is not counted.
-    pub fn next_to_give_way(&self) -> Option<u32> {
+    /// The waiting connection that gives way to the next: of the key with most of them, so that nobody who shakes hands
+    /// again and again displaces others. Of those one that had its [`TIME_TO_ANSWER`], first without a header frame,
+    /// and the oldest first; else any, for who comes in a burst is not to choose whom it displaces.
+    ///
+    /// Where they say they are ranks nobody: it may be a lie, by which an honest peer from there would have to go.
+    pub fn next_to_give_way(&self, rng: &mut impl Rng, now: Instant) -> Option<u32> {
         let waiting = || self.streams.values().filter(|c| !c.is_placed());
-        let host = |c: &Connection| c.addr.filter(|_| c.has_header()).map(|addr| *addr.ip());
-        let (mut of_key, mut of_host) = (BTreeMap::new(), BTreeMap::new());
+        let mut of_key = BTreeMap::new();
         for connection in waiting() {
             *of_key.entry(connection.remote).or_insert(0) += 1;
-            *of_host.entry(host(connection)).or_insert(0) += 1;
         }
-        let rank = |c: &&Connection| {
-            let beside = host(c).and_then(|host| of_host.get(&Some(host)).copied());
-            let most = of_key.get(&c.remote).copied().max(beside);
-            (Reverse(most), c.has_header(), c.opened_at, c.id)
-        };
-        waiting().min_by_key(rank).map(|c| c.id.stream())
+        let count = |c: &Connection| of_key.get(&c.remote).copied().unwrap_or(0).max(FEW);
+        let most = waiting().map(count).max()?;
+        let of_most = || waiting().filter(|c| count(c) == most);
+        let old = of_most().filter(|c| now >= c.opened_at + TIME_TO_ANSWER);
+        let rank = |c: &&Connection| (c.has_header(), c.opened_at, c.id);
+        let chosen = old.min_by_key(rank).or_else(|| of_most().choose(rng));
+        chosen.map(|c| c.id.stream())
     }
 
     /// Accepted connections of `remote` that have its header frame and are not open.

@@ -70,7 +70,7 @@ impl Swarm {
         }
         let waiting = self.connections.waiting();
         if waiting >= MAX_WAITING
-            && let Some(stream) = self.connections.next_to_give_way()
+            && let Some(stream) = self.connections.next_to_give_way(&mut self.rng, now)
         {
             self.destroy(stream, Closed::Local, now);
         }

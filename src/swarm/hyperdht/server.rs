@@ -13,7 +13,7 @@ use super::blocked::Blocked;
 use super::event::{Agreed, DhtEvent, Dial};
 use super::handshake::Answering;
 use super::handshake_allowance::{ANSWERED_BURST, ANSWERED_RATE, HandshakeAllowance};
-use super::messages::{Firewall, HolepunchInfo, NoisePayload, PeerHandshake, UdxInfo};
+use super::messages::{Firewall, HolepunchInfo, Mode, NoisePayload, PeerHandshake, UdxInfo};
 use super::net::Net;
 use crate::crypto::{Hash, KeyPair, hash};
 use crate::key::NodeId;
@@ -78,10 +78,12 @@ impl Server {
         if let Some(answer) = self.answers.get(&id) {
             return answer.clone();
         }
-        // Our relays tell the truth about whom they pass on; any other node speaks for itself.
+        // Our relays tell the truth about whom they pass on; any other node speaks for itself. What it sends may come
+        // from a forged source, so whoever gets the answer pays.
         let ours = self.announcer.relays().iter().any(|r| r.relay == incoming.from);
         let told = m.peer.filter(|_| ours);
-        let source = told.unwrap_or(incoming.from);
+        let answered = m.relay.filter(|_| m.mode == Mode::FromSecondRelay);
+        let source = told.or(answered).unwrap_or(incoming.from);
         let chance = net.rng.random();
         let Some(sort) = self.allowance.read(source.ip(), told.is_some(), chance, now) else {
             tracing::debug!(from = %incoming.from, "too many handshakes, one dropped");

@@ -2,6 +2,7 @@
 
 use super::strangers::{Stranger, elsewhere, enter, key};
 use super::*;
+use crate::swarm::connections::TIME_TO_ANSWER;
 
 const KEYS: u32 = 20;
 const HONEST: u32 = 12;
@@ -99,6 +100,52 @@ fn strangers_who_shake_hands_again_and_again_keep_no_newcomer_out() {
     }
 }
 
+/// Of honest newcomers, `group` at once from one host, how many of `all` are still waited for when they have had a second
+/// to show where they are. Beside them 100 a second shake hands, each under another key, and speak in the name of
+/// others, every `named`th in that of the honest host.
+fn beside_forged(named: u32, group: u32, headers: bool) -> (usize, usize) {
+    let mut world = Network::two();
+    let someone = |n: u32| PublicKey(crate::crypto::hash::hash(&[&n.to_le_bytes()]));
+    let honest = |n: u32| SocketAddrV4::new([77, 0, 0, 1].into(), 4000 + n as u16);
+    let come = |world: &mut Network, n: u32, from, header: bool| {
+        let mut stranger = Stranger::shake(world, someone(n), n, None, false);
+        if header {
+            let header = stranger.sealer.header().to_vec();
+            stranger.write(header, world.now);
+            stranger.speak(world, from);
+        }
+        stranger
+    };
+    let (mut held, mut newcomers, mut all, mut stay) = (vec![], vec![], 0, 0);
+    for n in 0..800u32 {
+        let from = if n % named == 0 { honest(n) } else { elsewhere(n) };
+        held.push(come(&mut world, n, from, headers));
+        if n >= 300 && n % 100 == 0 {
+            newcomers = (0..group).map(|g| 100_000 + n + g).collect();
+            held.extend(newcomers.iter().map(|&n| come(&mut world, n, honest(n), true)));
+            all += newcomers.len();
+        }
+        world.run(Duration::from_millis(10));
+        if n % 100 == 99 {
+            let connections = &mut world.machines[1].swarm.connections;
+            let waits = |n: &&u32| connections.by_stream(0x10_0000 + **n).is_some();
+            stay += newcomers.iter().filter(waits).count();
+        }
+    }
+    assert!(world.machines[1].swarm.connections.waiting() >= MAX_WAITING);
+    (stay, all)
+}
+
+#[test]
+fn who_speaks_in_the_name_of_a_host_does_not_have_its_newcomers_give_way() {
+    for (named, group, headers) in
+        [(2, 1, true), (10, 1, true), (1000, 10, true), (1000, 10, false), (3, 4, false)]
+    {
+        let (stay, all) = beside_forged(named, group, headers);
+        assert_eq!(stay, all, "every {named}th, {group} at once, headers {headers}");
+    }
+}
+
 #[test]
 fn of_those_who_are_alike_the_oldest_without_a_header_frame_gives_way() {
     let mut world = Network::two();
@@ -117,9 +164,10 @@ fn of_those_who_are_alike_the_oldest_without_a_header_frame_gives_way() {
         world.run(Duration::from_millis(10));
         held.push(Stranger::shake(&mut world, key(10 + n), 20 + u32::from(n), None, false));
     }
+    let (mut rng, late) = (StdRng::seed_from_u64(1), world.now + TIME_TO_ANSWER);
     let connections = &mut world.machines[1].swarm.connections;
     let gone: Vec<_> = std::iter::from_fn(|| {
-        let stream = connections.next_to_give_way()?;
+        let stream = connections.next_to_give_way(&mut rng, late)?;
         connections.remove(stream).map(|c| (c.remote, c.has_header()))
     })
     .collect();

@@ -138,6 +138,28 @@ fn a_stranger_who_names_another_client_each_time_still_uses_up_its_own_allowance
 }
 
 #[test]
+fn who_names_another_source_each_time_pays_where_the_answers_go() {
+    let mut dht = node(false, vec![]);
+    let server = pair(2);
+    let (key, target) = (PublicKey(server.public()), NodeId(hash::hash(&[&server.public()])));
+    dht.listen(Arc::new(server), epoch());
+    for n in 1..100 {
+        let noise = opening_for(&key, n);
+        let (mode, peer) = (Mode::FromSecondRelay, Some(addr("8.9.9.9:4000")));
+        let m = PeerHandshake { mode, noise, peer, relay: Some(other()) };
+        handshake_from(&mut dht, SocketAddrV4::new([8, 9, n, 1].into(), 4000), target, &m);
+    }
+    let read = incoming(&mut dht);
+    assert!((32..60).contains(&read), "{read}");
+}
+
+fn opening_for(key: &PublicKey, n: u8) -> Vec<u8> {
+    let mut payload = NoisePayload::empty(NoisePayload::VERSION);
+    payload.udx = Some(UdxInfo { reusable_socket: false, big_datagrams: false, id: 1, seq: 0 });
+    Opening::new(&pair(3), key, &payload, [n; 32]).unwrap().message
+}
+
+#[test]
 fn relays_that_no_node_can_have_are_neither_told_nor_asked() {
     let mut dht = node(false, vec![outside()]);
     goes_to(&mut dht);
