@@ -322,3 +322,28 @@ fn other_bytes_in_a_file_of_the_store() {
     stop(bob);
     get_well(&lab, "alice", "one/a", 1);
 }
+
+/// A hole in a file that an owner has open, or another file in its place: what is put through him afterwards makes
+/// nothing right of it.
+#[test]
+fn files_changed_under_an_owner_that_goes_on() {
+    for renamed in [false, true] {
+        let lab = Lab::new();
+        let key = create(&lab);
+        put_well(&lab, "alice", "one/a", 1, &[]);
+        let serving = owner(&lab, "alice", &["seed", &key]);
+        let path = blocks_file(&lab.path("alice"));
+        if renamed {
+            let beside = path.with_extension("part");
+            fs::write(&beside, vec![7; SIZE]).unwrap();
+            fs::rename(&beside, &path).unwrap();
+        } else {
+            let file = File::options().write(true).open(&path).unwrap();
+            file.write_all_at(&[0; 100_000], 1_000_000).unwrap();
+        }
+        put_well(&lab, "alice", "one/b", 2, &[]);
+        stop(serving);
+        assert_missing(&get(&lab, "alice", "one/a", 1));
+        get(&lab, "alice", "one/b", 2);
+    }
+}

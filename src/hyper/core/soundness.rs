@@ -11,6 +11,10 @@
 //! - every other block is hashed before its first use, be it by a reader or by a peer. Until all have been, the record
 //!   says of the files that they are not known, and the next opening does the same.
 //!
+//! Somebody may do the same while the core is open. So the files are looked at before and after each change of ours
+//! (`storage::file`): where they, or what is at their paths, are not what we left, the record says no more that they are
+//! known, and the next opening looks at everything.
+//!
 //! A block that is not what it should be is not here any more, and is asked of peers like any other. The same goes for
 //! one whose bytes or nodes turn out to be missing at any other time.
 //!
@@ -39,6 +43,8 @@ pub(super) struct Soundness {
     claimed: Bitfield,
     /// Somebody was told of that.
     told: bool,
+    /// Somebody was told that the files were changed while they were open.
+    told_meddling: bool,
     /// What the files were when we looked last after a change of ours.
     stamp: Option<CoreStamp>,
     /// All blocks have been looked at since the record was written last.
@@ -60,6 +66,15 @@ impl Soundness {
         self.settled |= std::mem::take(&mut self.foreign_tail);
     }
 
+    fn tell_meddling(&mut self) {
+        if !std::mem::replace(&mut self.told_meddling, true) {
+            tracing::warn!(
+                "files of the store were changed by somebody else while hdrive had them open; what is in them is \
+                 checked when hdrive is started again"
+            );
+        }
+    }
+
     pub(super) fn is_settled(&self) -> bool {
         self.settled
     }
@@ -70,7 +85,9 @@ impl Core {
     pub(super) fn has_own_files(&mut self, stamp: Option<CoreStamp>) -> bool {
         // Of a core of which nothing is known there are none, whoever wrote the record.
         let stamp = stamp.or((self.head.length == 0).then(CoreStamp::default));
-        let is_own = stamp.is_some() && stamp == self.files.stamp().ok();
+        // Looked at whatever the record says: what is done to them from here on is not what we leave.
+        let found = self.files.stamp().ok();
+        let is_own = stamp.is_some() && stamp == found;
         self.soundness.get_mut().stamp = stamp.filter(|_| is_own);
         is_own
     }
@@ -92,7 +109,14 @@ impl Core {
         if soundness.unproven.count() > 0 || soundness.foreign_tail {
             return None;
         }
-        soundness.stamp = soundness.stamp.or_else(|| self.files.stamp().ok());
+        if soundness.stamp.is_none() {
+            // Tells as well whether they are what we left.
+            let now = self.files.stamp().ok();
+            soundness.stamp = now.filter(|_| !self.files.are_meddled_with());
+            if now.is_some() && soundness.stamp.is_none() {
+                soundness.tell_meddling();
+            }
+        }
         soundness.stamp
     }
 

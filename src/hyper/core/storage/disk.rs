@@ -347,6 +347,11 @@ impl RawFile for DiskFile {
         }
     }
 
+    fn stamp_of_open(&self) -> io::Result<FileStamp> {
+        let Some(file) = self.existing()? else { return Ok(FileStamp::default()) };
+        Ok(FileStamp::of(&file.metadata()?))
+    }
+
     fn truncate(&self, len: u64) -> io::Result<()> {
         let Some(file) = self.existing()? else { return Ok(()) };
         if file.metadata()?.len() > len { file.set_len(len) } else { Ok(()) }

@@ -28,6 +28,7 @@ impl CoreFiles {
             raw: medium.file(core, kind),
             unsynced: Mutex::default(),
             touched: AtomicBool::new(false),
+            watch: Mutex::default(),
         };
         Self {
             core: *core,
@@ -52,6 +53,11 @@ impl CoreFiles {
         Ok(CoreStamp { blocks: self.blocks.stamp()?, tree: self.tree.stamp()? })
     }
 
+    /// Whether somebody else was seen to have changed or replaced either since it was first looked at.
+    pub fn are_meddled_with(&self) -> bool {
+        lock(&self.blocks.watch).meddled || lock(&self.tree.watch).meddled
+    }
+
     pub(super) fn file(&self, kind: FileKind) -> &StoredFile {
         match kind {
             FileKind::Blocks => &self.blocks,
@@ -68,6 +74,28 @@ pub struct StoredFile {
     unsynced: Mutex<Unsynced>,
     /// The file was changed since it was last looked what it is.
     touched: AtomicBool,
+    watch: Mutex<Watch>,
+}
+
+/// Whether the file is what we left, looked at before and after each change of ours, so that what somebody else does in
+/// between is never taken for a part of it.
+#[derive(Default)]
+struct Watch {
+    /// Changes of ours under way; what the file is meanwhile tells nothing.
+    changing: u32,
+    /// What it was when we looked last, or after the last change.
+    seen: Option<FileStamp>,
+    meddled: bool,
+}
+
+impl Watch {
+    /// `now` is what is at the file's path. One that cannot be told is not the one we left.
+    fn look(&mut self, now: Option<FileStamp>) {
+        if self.changing == 0 {
+            self.meddled |= self.seen.is_some() && self.seen != now;
+            self.seen = now;
+        }
+    }
 }
 
 /// What was written since the last sync.
@@ -122,7 +150,7 @@ impl StoredFile {
     /// Writes the slices one after the other from `offset`.
     pub fn write_slices_at(&self, offset: u64, slices: &mut [IoSlice<'_>]) -> Result<()> {
         // The writing consumes its slices, the note is of all of them.
-        let done = self.raw.write_at(offset, &mut slices.to_vec());
+        let done = self.watched(|| self.raw.write_at(offset, &mut slices.to_vec()));
         self.touched.store(true, Ordering::Release);
         // A failed write may have written a part, which is past what any commit speaks of.
         lock(&self.unsynced).note(offset, slices);
@@ -140,7 +168,27 @@ impl StoredFile {
     }
 
     fn stamp(&self) -> Result<FileStamp> {
-        self.raw.stamp().map_err(|e| StorageError::io("read", &self.name, e))
+        let now = self.raw.stamp();
+        lock(&self.watch).look(now.as_ref().ok().copied());
+        now.map_err(|e| StorageError::io("read", &self.name, e))
+    }
+
+    /// Changes the file.
+    fn watched<T>(&self, change: impl FnOnce() -> T) -> T {
+        {
+            let mut watch = lock(&self.watch);
+            watch.look(self.raw.stamp().ok());
+            watch.changing += 1;
+        }
+        let done = change();
+        let mut watch = lock(&self.watch);
+        watch.changing -= 1;
+        if watch.changing == 0 {
+            let left = self.raw.stamp_of_open();
+            watch.meddled |= left.is_err();
+            watch.seen = left.ok();
+        }
+        done
     }
 
     pub fn punch(&self, offset: u64, len: u64) -> Result<()> {
@@ -159,7 +207,7 @@ impl StoredFile {
     /// Freed ranges come back after a crash at worst. But the copies of what was written before must not be
     /// put over what is written there later, so such a file is synced as a whole.
     fn freeing(&self, op: &'static str, act: impl FnOnce() -> std::io::Result<()>) -> Result<()> {
-        let done = act();
+        let done = self.watched(act);
         self.touched.store(true, Ordering::Release);
         *lock(&self.unsynced) = Unsynced::TooMuch;
         done.map_err(|e| StorageError::io(op, &self.name, e))

@@ -340,6 +340,10 @@ pub trait RawFile: Send + Sync {
     fn stamp(&self) -> io::Result<FileStamp> {
         Ok(FileStamp::default())
     }
+    /// The same of the file that is open, wherever its name has gone since.
+    fn stamp_of_open(&self) -> io::Result<FileStamp> {
+        self.stamp()
+    }
     /// Cuts the file at `len` if it is longer.
     fn truncate(&self, len: u64) -> io::Result<()>;
     fn sync(&self) -> io::Result<()>;

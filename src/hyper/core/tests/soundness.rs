@@ -1,5 +1,6 @@
 //! Files that are not the ones that were left: put back, copied, punched, cut, written to.
 
+use super::super::commit::write_blocks;
 use super::super::storage::open_disk;
 use super::*;
 use std::fs::{self, File};
@@ -274,4 +275,55 @@ fn files_without_a_stamp_are_looked_at() {
     let mut core = Core::open(&storage, &key).unwrap().unwrap();
     assert_eq!(all_unproven(&core), LENGTH);
     assert!(assert_no_wrong_byte(&mut core).is_empty());
+}
+
+/// Whatever is done to the files while they are open, and whatever of ours comes after it, or before it in the same
+/// commit: the next opening looks.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the clock of the file system must tick")]
+fn our_next_change_does_not_vouch_for_what_others_did() {
+    type Meddling = (&'static str, fn(&Path, &[u8]));
+    let meddlings: [Meddling; 3] = [
+        ("written in place", |path, old| {
+            let file = File::options().write(true).open(path).unwrap();
+            file.write_all_at(&old[..old.len().min(40_000)], 0).unwrap();
+        }),
+        ("put back by a rename", |path, old| {
+            fs::write(path.with_extension("new"), old).unwrap();
+            fs::rename(path.with_extension("new"), path).unwrap();
+        }),
+        ("gone", |path, _| fs::remove_file(path).unwrap()),
+    ];
+    for (name, meddle) in meddlings {
+        for first in 0..4 {
+            for of_tree in [false, true] {
+                let (dir, blocks, tree) = written();
+                let path = if of_tree { &tree } else { &blocks };
+                let old = vec![7; fs::read(path).unwrap().len()];
+                let storage = open_disk(dir.path()).unwrap();
+                let mut core = writer(&storage);
+                match first {
+                    0 => {}
+                    1 => assert!(core.append(&large(0..3), Durability::Durable).is_ok()),
+                    2 => assert!(core.clear(20..30).is_ok()),
+                    // Not committed yet.
+                    _ => {
+                        let prepared = core.prepare_append(&large(0..3)).unwrap();
+                        write_blocks(&core.files, prepared.offset, &prepared.blocks).unwrap();
+                        core.nodes.put(&prepared.nodes[0]).unwrap();
+                        core.nodes.flush().unwrap();
+                    }
+                }
+                std::thread::sleep(Duration::from_millis(10));
+                meddle(path, &old);
+                for _ in 0..2 {
+                    core.append(&large(0..2), Durability::Durable).unwrap();
+                }
+                drop((core, storage));
+                let mut core = writer(&open_disk(dir.path()).unwrap());
+                let missing = assert_no_wrong_byte(&mut core);
+                assert!(missing.contains(&3), "{name}, {first}, {of_tree}: {missing:?}");
+            }
+        }
+    }
 }
