@@ -333,7 +333,18 @@ fn a_store_whose_note_cannot_be_written_is_read_and_not_changed() {
     }
     let refused = put(&lab, &key, "b", &[]);
     let listed = lab.run("alice", &["ls", &key]);
+    // Its files have to be looked through, which would be noted.
+    let cores = lab.path("alice").join("cores");
+    let anew = succeeds(Command::new("chmod").args(["-R", "u+x"]).arg(cores));
+    let started = Instant::now();
+    let looked = lab.run("alice", &["cat", &format!("{key}/a")]);
+    let took = started.elapsed();
     assert!(succeeds(Command::new("chattr").arg("-i").arg(&note)));
+    assert!(anew && took < SOON, "{took:?}");
+    assert_eq!((looked.code, looked.text().as_str()), (0, "a"), "{}", looked.stderr);
+    let told = looked.stderr.matches("only read: cannot change").count();
+    assert_eq!(told, 1, "{}", looked.stderr);
+    assert!(looked.stderr.contains("/witness: "), "{}", looked.stderr);
     assert_eq!(refused.code, 6, "{}", refused.stderr);
     assert!(refused.stderr.contains("cannot change the store without"), "{}", refused.stderr);
     assert_eq!((listed.code, listed.text().as_str()), (0, "a\n"), "{}", listed.stderr);

@@ -75,6 +75,11 @@ impl CoreError {
     pub fn is_disk_full(&self) -> bool {
         matches!(self, Self::Storage(error) if error.is_disk_full())
     }
+
+    /// See [`StorageError::is_unwritable`].
+    pub(super) fn is_unwritable(&self) -> bool {
+        matches!(self, Self::Storage(error) if error.is_unwritable())
+    }
 }
 
 /// Why a peer's answer was not taken.

@@ -57,14 +57,14 @@ impl NodeStore {
     }
 
     /// While a core is mended after an unclean end its file may be changed before the session is noted, which a full
-    /// disk does not allow: until the core's record says otherwise every opening mends it again.
+    /// disk or a store that is only read does not allow: until the core's record says otherwise every opening mends it again.
     pub(super) fn mending(&self, mending: bool) {
         self.mending.set(mending);
     }
 
     fn begin_session(&self) -> Result<(), StorageError> {
         match self.storage.begin_session() {
-            Err(error) if error.is_disk_full() && self.mending.get() => Ok(()),
+            Err(error) if error.is_unwritable() && self.mending.get() => Ok(()),
             done => done.map(drop),
         }
     }

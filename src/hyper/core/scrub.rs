@@ -14,8 +14,8 @@ use crate::crypto::hash;
 use crate::hyper::flat_tree as flat;
 
 impl Core {
-    /// Erases every node that does not hash up to the roots, and forgets blocks below such nodes. On a full disk
-    /// what has to be written waits in memory, so that the core can be read.
+    /// Erases every node that does not hash up to the roots, and forgets blocks below such nodes. Where nothing can be
+    /// written what has to be waits in memory, so that the core can be read.
     pub(super) fn scrub(&mut self, own_files: bool) -> Result<()> {
         self.nodes.mending(true);
         let mended = self.mend(own_files);
@@ -23,7 +23,7 @@ impl Core {
         self.nodes.mending(false);
         mended?;
         match flushed {
-            Some(Err(error)) if !error.is_disk_full() => Err(error),
+            Some(Err(error)) if !error.is_unwritable() => Err(error),
             _ => Ok(()),
         }
     }

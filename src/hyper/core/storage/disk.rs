@@ -53,6 +53,8 @@ pub struct DiskMedium {
     /// `None` after an error that redb does not go on from, until it could be opened again.
     database: Mutex<Option<Opened>>,
     witness: Witness,
+    /// It was told that the store can only be read.
+    told: AtomicBool,
     pool: Arc<FdPool>,
     direct: Arc<Direct>,
 }
@@ -77,6 +79,7 @@ impl DiskMedium {
             dir: dir.to_path_buf(),
             database: Mutex::new(None),
             witness: Witness::open(dir, &path, new),
+            told: AtomicBool::new(false),
             pool: Arc::new(FdPool::new()),
             direct: Arc::new(Direct::new(dir)),
         };
@@ -103,6 +106,9 @@ impl DiskMedium {
         let opened = match opened {
             Ok(database) => Opened { database: Arc::new(database), scratch: false },
             Err(error) if !to_write && (unnoted || error.is_disk_full()) => {
+                if !error.is_disk_full() && !self.told.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("the store is only read: {error}");
+                }
                 let scratch = database::open_scratch(&path);
                 let database = Arc::new(scratch.map_err(|e| named(&path, "open", e))?);
                 Opened { database, scratch: true }
@@ -118,8 +124,11 @@ impl DiskMedium {
 
     /// What the store is told from a copy by cannot be written.
     fn unnoted(&self, error: io::Error) -> StorageError {
-        let path = self.witness.path();
-        StorageError::io("change the store without noting it in", path.display().to_string(), error)
+        let witness = self.witness.path().display().to_string();
+        match StorageError::io("change the store without noting it in", &witness, error) {
+            StorageError::Io { source, .. } => StorageError::Unnoted { witness, source },
+            error => error,
+        }
     }
 
     /// Runs `act` on the database. redb refuses everything after an I/O error, a full disk among them, so

@@ -57,6 +57,9 @@ pub enum StorageError {
     /// Nothing that was acknowledged is lost; the same call works once there is room.
     #[error("no space left on the device: cannot {op} {what}")]
     DiskFull { op: &'static str, what: String },
+    /// What the store is told from a copy by cannot be written: nothing is changed.
+    #[error("cannot change the store without noting it in {witness}: {source}")]
+    Unnoted { witness: String, source: io::Error },
     /// The byte offset is beyond what the file system can address.
     #[error("{what} would grow beyond what the file system can hold")]
     TooLarge { what: String },
@@ -129,6 +132,11 @@ impl StorageError {
 
     pub fn is_disk_full(&self) -> bool {
         matches!(self, Self::DiskFull { .. })
+    }
+
+    /// The store cannot be changed as it is; what is in it can be read all the same.
+    pub fn is_unwritable(&self) -> bool {
+        self.is_disk_full() || matches!(self, Self::Unnoted { .. })
     }
 }
 

@@ -71,8 +71,8 @@ impl Plan {
 }
 
 impl Redo {
-    /// Repeats what the database holds copies of, and makes that durable. On a full disk the deletion of the copies is
-    /// left to the next transaction, so that the store can be read.
+    /// Repeats what the database holds copies of, and makes that durable. Where nothing can be written the deletion of
+    /// the copies is left to the next transaction, so that the store can be read.
     pub(super) fn replay(medium: &dyn Medium) -> Result<Writes> {
         let found = medium.scan(Table::Redo, &[])?;
         let mut writes = Writes::default();
@@ -105,7 +105,7 @@ impl Redo {
         if let Some((_, file)) = &last {
             file.sync().map_err(|e| StorageError::io("sync", "a file of the store", e))?;
             match medium.apply(&writes) {
-                Err(full) if full.is_disk_full() => return Ok(writes),
+                Err(error) if error.is_unwritable() => return Ok(writes),
                 done => done?,
             }
         }

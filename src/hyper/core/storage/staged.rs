@@ -164,6 +164,9 @@ impl<M: Medium> Staged<M> {
     /// Applies a transaction. One that reports an error may be there all the same, so what landed is read again.
     fn apply(&self, writes: &Writes) -> Result<()> {
         let Err(error) = self.medium.apply(writes) else { return Ok(()) };
+        if matches!(error, StorageError::Unnoted { .. }) {
+            return Err(error); // it was not tried
+        }
         let again = match self.has_landed(writes) {
             Ok(false) => return Err(error),
             Err(_) if error.is_disk_full() => return Err(error),
@@ -327,7 +330,7 @@ impl<M: Medium> Drop for Staged<M> {
         match self.close() {
             Ok(()) => {}
             // Told before, as a full disk was to who flushed it.
-            Err(error) if error.is_echo() || error.cause().is_disk_full() => {
+            Err(error) if error.is_echo() || error.cause().is_unwritable() => {
                 tracing::debug!(%error, "the store was not closed in order");
             }
             Err(error) => {
