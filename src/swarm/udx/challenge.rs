@@ -13,8 +13,8 @@
 //! It costs one round trip, and at first only where more is to be sent than [`super::allowance`] lets pass unproven. Who
 //! reads what goes to the address can answer for it, and so can the victim itself: peers take packets of a stream from
 //! anywhere and report them to where *they* have its other end. So the peer is asked again when as much has gone there as
-//! had before, and then data flows on beside the question: the address is unproven again with an allowance that is ample
-//! for a path that works. Without an answer it comes to an end, and little is sent from then on. So a flow ends soon after
+//! had before, and then data flows on beside the question: the address is unproven again with an allowance of a
+//! window, which lasts about as long as the answer takes on a path that works. Without an answer it comes to an end, and little is sent from then on. So a flow ends soon after
 //! nobody takes it any more, whoever acknowledges it. An idle path is never asked.
 //!
 //! What remains: of 1.8 million guesses, one is right.
@@ -32,14 +32,18 @@ const COST: u64 = (SENT * (HEADER + 1)) as u64;
 /// by a round trip; what is needed after that is earned by acknowledgements.
 const SPARE: u64 = 100;
 
-/// The first time, and at the latest, the peer is asked again after so many bytes.
+/// The first time, and later on, the peer is asked again after about so many bytes, and always after the last.
 const FIRST_STRETCH: u64 = 64 << 10;
-const LAST_STRETCH: u64 = 32 << 20;
+const LAST_STRETCH: u64 = 3 << 20;
+const LONGEST_STRETCH: u64 = 4 << 20;
 
-/// What may be sent until the answer to that, in windows of congestion: a window doubles each round trip at first, and a
-/// question that gets lost takes some. And at least so much.
-const WINDOWS: u64 = 8;
+/// What may be sent until the answer to that: a window of congestion as it was when the peer was last proven, for what
+/// was acknowledged since may have been acknowledged by anybody. At least and at most so much.
 const LEAST: u64 = 128 << 10;
+const MOST: u64 = 1 << 20;
+
+/// The part of it that is kept for what gets lost, the question above all.
+const KEPT: u64 = 4;
 
 /// When the peer is asked again, by bytes of data that were sent: from when on, if so much waits that nobody notices the
 /// delay; and when, however little waits.
@@ -47,6 +51,14 @@ const LEAST: u64 = 128 << 10;
 pub(super) struct Again {
     from: u64,
     by: u64,
+    /// The window of congestion when it was last proven.
+    window: u64,
+}
+
+impl Again {
+    fn allowance(&self) -> u64 {
+        self.window.clamp(LEAST, MOST)
+    }
 }
 
 impl Stream {
@@ -63,7 +75,8 @@ impl Stream {
             let stretch = self.data_sent.clamp(FIRST_STRETCH, LAST_STRETCH);
             // Nobody knows which packets will be those of the question.
             let from = self.data_sent + stretch * 3 / 4 + rng.random_range(0..stretch / 2);
-            self.again = Again { from, by: from + stretch };
+            let by = (from + stretch).min(self.data_sent + LONGEST_STRETCH);
+            self.again = Again { from, by, ..self.again };
         }
     }
 
@@ -84,6 +97,12 @@ impl Stream {
         self.asked().is_some() && !self.was_proven
     }
 
+    /// Whether a peer was asked again, and nothing new may be sent before it has answered.
+    pub(super) fn has_used_up(&self) -> bool {
+        let kept = self.again.allowance() / KEPT;
+        self.was_proven && self.unproven.is_some_and(|a| a.asked.is_some() && a.left() < kept)
+    }
+
     /// What the peer cannot use before the rest of the question comes: it does not make room for more meanwhile.
     pub(super) fn waiting_behind_question(&self) -> u64 {
         let front = self.sent.front_offset().filter(|_| self.sent.una() < self.question_end);
@@ -101,7 +120,7 @@ impl Stream {
             && unsent >= NUMBERS
             && self.question.is_some()
         {
-            self.unproven = Some(Allowance::new((WINDOWS * cwnd).max(LEAST)));
+            self.unproven = Some(Allowance::new(self.again.allowance()));
             self.ask_soon();
         }
     }
@@ -155,6 +174,7 @@ impl Stream {
             self.unproven = None;
             self.newly_proven = !self.was_proven;
             self.was_proven = true;
+            self.again.window = self.bbr.cwnd();
             self.timers.clear(Timer::Unproven);
             challenge.numbers(first).for_each(|(seq, _)| self.sent.release(seq));
         }

@@ -220,7 +220,7 @@ impl Stream {
             let allowed = forced || fits(HEADER + len, self.bbr.cwnd());
             return allowed.then_some(Next::Again { seq, len });
         }
-        if self.waits_for_answer() {
+        if self.waits_for_answer() || self.has_used_up() {
             self.note_app_limited();
             let seq = if forced { self.sent.last_in_flight()? } else { return None };
             return Some(Next::Again { seq, len: self.sent.get(seq)?.len as usize });

@@ -154,6 +154,47 @@ fn what_a_victim_reported_makes_us_send_it_nothing_for_long_once_it_has_gone() {
 }
 
 #[test]
+fn a_victim_that_took_much_gets_no_more_than_a_stretch_once_it_has_gone() {
+    for seed in 0..3 {
+        let mut all = Reflection::new(seed);
+        for _ in 0..200 {
+            all.reflect(address(2));
+            if all.us.streams.get(A).is_some_and(|stream| stream.unproven.is_none()) {
+                break;
+            }
+        }
+        // It takes one long message, and goes when it has just answered.
+        let mut asked = false;
+        for _ in 0..20_000 {
+            all.reflect(address(9));
+            let asks = all.us.streams.get(A).is_some_and(|stream| stream.unproven.is_some());
+            if all.towards_victim > 12 << 20 && asked && !asks {
+                break;
+            }
+            asked = asks;
+        }
+        assert!(all.towards_victim > 12 << 20, "{seed}: {}", all.towards_victim);
+        let (before, paid) = (all.towards_victim, all.by_attacker);
+        all.victim.destroy(B);
+        let mut next = 0;
+        for _ in 0..5000 {
+            for datagram in all.sent() {
+                next = next.max(Packet::parse(&datagram).unwrap().header.seq + 1);
+            }
+            if next > 0 && all.us.streams.get(A).is_some_and(|s| s.sent.in_flight() > 0) {
+                let (flags, window) = (0, 4 << 20);
+                let header = Header { flags, data_offset: 0, stream: A, window, seq: 1, ack: next };
+                all.towards_us(&header.encode(), address(9));
+            }
+            all.wait();
+        }
+        let after = all.towards_victim - before;
+        let allowed = (5 << 20) + (64 << 10) + 3 * (all.by_attacker - paid);
+        assert!(after < allowed, "{seed}: {after} for {}", all.by_attacker - paid);
+    }
+}
+
+#[test]
 fn a_first_answer_counts_only_from_where_the_stream_leads() {
     for seed in 0..20 {
         let mut all = Reflection::new(seed);
