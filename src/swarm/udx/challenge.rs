@@ -38,9 +38,10 @@ const LAST_STRETCH: u64 = 3 << 20;
 const LONGEST_STRETCH: u64 = 4 << 20;
 
 /// What may be sent until the answer to that: a window of congestion as it was when the peer was last proven, for what
-/// was acknowledged since may have been acknowledged by anybody. At least and at most so much.
+/// was acknowledged since may have been acknowledged by anybody. At least and at most so much: a path that holds more stops
+/// for the answer.
 const LEAST: u64 = 128 << 10;
-const MOST: u64 = 1 << 20;
+const MOST: u64 = 4 << 20;
 
 /// The part of it that is kept for what gets lost, the question above all.
 const KEPT: u64 = 4;
