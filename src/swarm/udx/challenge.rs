@@ -13,11 +13,13 @@
 //! It costs one round trip, and at first only where more is to be sent than [`super::allowance`] lets pass unproven. Who
 //! reads what goes to the address can answer for it, and so can the victim itself: peers take packets of a stream from
 //! anywhere and report them to where *they* have its other end. So the peer is asked again when as much has gone there as
-//! had before, and then data flows on beside the question: the address is unproven again with an allowance of a
-//! window, which lasts about as long as the answer takes on a path that works. Without an answer it comes to an end, and little is sent from then on. So a flow ends soon after
-//! nobody takes it any more, whoever acknowledges it. An idle path is never asked.
+//! had before, 4 MiB at the most, and then data flows on beside the question: the address is unproven again with an
+//! allowance of a window, which lasts about as long as the answer takes on a path that works. Without an answer it comes
+//! to an end, and little is sent from then on. So a flow ends soon after nobody takes it any more, whoever acknowledges
+//! it. An idle path is never asked.
 //!
-//! What remains: of 1.8 million guesses, one is right.
+//! What remains: of 1.8 million guesses, one is right. And a victim whose own stream takes our bytes, for the start of a
+//! long frame say, answers for as long as it does; after that it is sent a stretch and a window at the most.
 
 use super::allowance::{Allowance, Challenge, NUMBERS, SENT};
 use super::packet::HEADER;
