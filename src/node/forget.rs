@@ -102,9 +102,12 @@ impl Node {
         key: CoreKey,
         give_up: Instant,
     ) -> Result<Doomed, ForgetError> {
-        if !self.drives.close_unused(key) {
-            return Err(ForgetError::InUse);
-        }
+        // Whoever looked at either core as at a drive lets it linger.
+        let let_go = |key| match self.drives.close_unused(key) {
+            true => Ok(()),
+            false => Err(ForgetError::InUse),
+        };
+        let_go(key)?;
         let db = key.discovery_key();
         let is_named = || Ok::<_, NodeError>(self.names()?.iter().any(|(_, named)| *named == key));
         let stored = match self.stored(db).await {
@@ -131,6 +134,7 @@ impl Node {
             Ok(None) => {}
             Ok(Some(blobs)) => {
                 if self.is_only(key, &blobs.discovery_key(), &mut survey).await? {
+                    let_go(blobs.key())?;
                     cores.push(blobs.discovery_key());
                 }
             }
@@ -140,6 +144,7 @@ impl Node {
                 if let Ok(Some(blobs)) = self.contents_key(&stored).await
                     && self.is_only(key, &blobs.discovery_key(), &mut survey).await?
                 {
+                    let_go(blobs)?;
                     cores.push(blobs.discovery_key());
                 }
             }

@@ -213,6 +213,20 @@ async fn who_gives_up_before_it_begins_has_removed_nothing() {
     node.shutdown().await;
 }
 
+/// As `ls` of either key does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_core_that_somebody_looked_at_as_at_a_drive_is_not_waited_for() {
+    let node = start(&CrashMedium::default()).await.unwrap();
+    let cores = write(&node).await.unwrap();
+    for key in cores {
+        drop(node.drive_offline(key, None, None).await.unwrap());
+    }
+    let looked = Instant::now();
+    forget(&node, cores[0]).await.unwrap();
+    assert!(looked.elapsed() < CLOSING / 2, "{:?}", looked.elapsed());
+    node.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_without_a_core_are_strays() {
     let node = start(&CrashMedium::default()).await.unwrap();
