@@ -14,12 +14,14 @@ mod daemon;
 mod demo;
 mod dht;
 pub mod exit;
+mod face;
 mod fault;
 mod forget;
 mod fstab;
 mod gate;
 mod gc;
 mod get;
+mod host;
 mod info;
 mod log;
 mod logging;
@@ -32,6 +34,7 @@ mod owner;
 mod progress;
 mod pump;
 mod put;
+mod request;
 mod rm;
 mod running;
 mod seed;
@@ -48,8 +51,10 @@ mod words;
 
 use args::{Cli, Command, Global};
 use exit::{Exit, Fail, Failure, Result};
+use face::Ended;
 use fstab::Typed;
-use owner::{Ended, Place, Request, Role};
+use owner::Role;
+use request::{Place, Request};
 use rustix::fs::OFlags;
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -177,24 +182,24 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
             }
             Some(Role::Face(stream)) => stream,
         };
-        let pid = owner::pid_of(&stream);
+        let pid = face::pid_of(&stream);
         hangups = if pid == hung_up { hangups } else { 0 };
         let runtime = runtime(1)?;
         // From the moment that the owner may print something, a signal must not just end this process.
         signals::Signals::new().or_exit(Exit::Failed)?;
-        let Ok(stdin) = owner::send_request(&stream, &request) else {
-            owner::check_room(&stream)?;
+        let Ok(stdin) = request::send(&stream, &request) else {
+            face::check_room(&stream)?;
             // It ended just now; a pause, so that whatever keeps refusing costs nothing.
             pause(RETRY);
             continue;
         };
-        let ended = runtime.block_on(owner::face(stream, &mut request, stdin, &store));
+        let ended = runtime.block_on(face::face(stream, &mut request, stdin, &store));
         // A terminal that is read from keeps its thread until somebody types.
         runtime.shutdown_background();
         match ended? {
             Ended::With(code) => return Ok(Exit::from_code(code)),
             // The owner ended in the middle: the next round finds another one or becomes it.
-            Ended::Again if hangups == MAX_HANGUPS => return Err(owner::hangs_up(pid)),
+            Ended::Again if hangups == MAX_HANGUPS => return Err(face::hangs_up(pid)),
             Ended::Again => {
                 yielding = None;
                 pause(RETRY * (1 << hangups));

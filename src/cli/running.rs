@@ -2,7 +2,7 @@
 
 use super::args::Command;
 use super::output::Output;
-use super::owner::Request;
+use super::request::Request;
 use crate::fs::Mounted;
 use crate::lock::lock;
 use std::path::PathBuf;

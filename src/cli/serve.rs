@@ -5,22 +5,17 @@
 //! any more, within a bound. Faces that lose their owner start over by themselves where they can.
 
 use super::args::{Command, Global};
-use super::context::{Cancel, Context, LAST_WAIT, Stop};
+use super::context::{Cancel, LAST_WAIT, Stop};
 use super::exit::{Exit, Fail, Failure, Result};
-use super::fault::guarded_task;
+use super::host::{Host, run_asked, run_request};
 use super::logging::Stamp;
 use super::output::{Face, Output, complain};
-use super::owner::{
-    ACCEPTED, BEGUN, ELSEWHERE, END, FULL, LATER, OWNER_PATIENCE, Ownership, Place, Request, TOLD,
-    read_request,
-};
-use super::running::{Commands, Running, lasts, name};
+use super::owner::{OWNER_PATIENCE, Ownership};
+use super::request::{self, ACCEPTED, BEGUN, ELSEWHERE, END, FULL, LATER, Request, TOLD};
+use super::running::{Commands, lasts, name};
 use super::signals::{End, Signals};
 use super::words::count;
-use super::{
-    bootstrap, cat, create, daemon, forget, gc, get, info, log, ls, mount, put, rm, runtime,
-};
-use super::{seed, share, status};
+use super::{bootstrap, daemon, runtime};
 use crate::disk;
 use crate::node::{Node, NodeConfig};
 use crate::swarm::driver::BootstrapNode;
@@ -29,7 +24,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
@@ -271,22 +266,6 @@ fn refuse(stream: tokio::net::UnixStream) {
     }
 }
 
-/// What the process has for every command.
-#[derive(Clone)]
-struct Host {
-    node: Arc<Node>,
-    place: Arc<Place>,
-    commands: Arc<Commands>,
-    /// Its own command is one that lasts, has begun to, and has not failed.
-    stays: Arc<AtomicBool>,
-}
-
-impl Host {
-    fn stays(&self) -> bool {
-        self.stays.load(Ordering::SeqCst)
-    }
-}
-
 /// Serves one face: its request runs here, its hang-up or wish cancels it, its exit code goes back. When the
 /// owner ends first the face gets no code and knows what to do.
 async fn serve_face(
@@ -298,7 +277,7 @@ async fn serve_face(
         let stream = stream.into_std()?;
         stream.set_nonblocking(false)?;
         let task = tokio::task::spawn_blocking(move || {
-            let asked = read_request(&stream)?;
+            let asked = request::receive(&stream)?;
             Ok::<_, std::io::Error>((stream, asked))
         });
         task.await.map_err(std::io::Error::other)?
@@ -416,108 +395,4 @@ fn refuse_version(streams: [OwnedFd; 3], version: &str) {
         std::process::id(),
         env!("CARGO_PKG_VERSION"),
     ));
-}
-
-/// Runs the request of a face.
-async fn run_asked(
-    request: Request,
-    out: Arc<Output>,
-    host: &Host,
-    running: Arc<Running>,
-    cancel: Cancel,
-) -> Exit {
-    if let Some(lost) = request.place.lost_in(&host.place) {
-        out.note(lost);
-    }
-    if let Err(failure) = request.view.check(&request.command) {
-        out.error(&failure);
-        return failure.exit;
-    }
-    if request.trust_store
-        && let Err(error) = host.node.trust_store().await
-    {
-        out.error(error);
-        return Exit::Store;
-    }
-    run_request(request, out, host, running, cancel).await
-}
-
-/// Runs one request to its end and tells an error to whoever asked.
-async fn run_request(
-    request: Request,
-    out: Arc<Output>,
-    host: &Host,
-    running: Arc<Running>,
-    cancel: Cancel,
-) -> Exit {
-    if request.told > 0 {
-        let pid = std::process::id();
-        out.note(format_args!(
-            "taken over: the process that worked on the store ended, and process {pid} goes on"
-        ));
-    }
-    let cx = Context {
-        node: host.node.clone(),
-        out: out.clone(),
-        cancel,
-        cwd: request.cwd,
-        commands: host.commands.clone(),
-        running,
-        background: request.background,
-        told: request.told,
-    };
-    let done = guarded_task(dispatch(request.command, cx)).await;
-    match done.and_then(|()| out.failure().or_fail(Exit::Failed, "standard output")) {
-        Ok(()) => Exit::Ok,
-        Err(failure) => {
-            if failure.exit != Exit::Interrupted {
-                out.error(&failure);
-            }
-            failure.exit
-        }
-    }
-}
-
-async fn dispatch(command: Command, cx: Context) -> Result {
-    let cancel = cx.cancel.clone();
-    match command {
-        // These clean up when they are cancelled; the rest may be dropped at any await.
-        Command::Mount(args) => mount::run(args, cx).await,
-        Command::Share(args) => share::run(args, cx).await,
-        Command::Put(args) => put::run(args, cx).await,
-        Command::Get(args) => get::run(args, cx).await,
-        Command::Rm(args) => rm::run(args, cx).await,
-        Command::Forget(args) => forget::run(args, cx).await,
-        // It ends in no other way.
-        Command::Seed(args) => tokio::select! {
-            done = seed::run(args, cx) => done,
-            () = cancel.cancelled() => Ok(()),
-        },
-        command => tokio::select! {
-            done = run_quick(command, cx) => done,
-            () = cancel.cancelled() => Err(Failure::new(Exit::Interrupted, "interrupted")),
-        },
-    }
-}
-
-async fn run_quick(command: Command, cx: Context) -> Result {
-    match command {
-        Command::Create(args) => create::run(args, cx).await,
-        Command::Ls(args) => ls::run(args, cx).await,
-        Command::Cat(args) => cat::run(args, cx).await,
-        Command::Info(args) => info::run(args, cx).await,
-        Command::Log(args) => log::run(args, cx).await,
-        Command::Gc(args) => gc::run(args, cx).await,
-        Command::Status(args) => status::run(args, cx).await,
-        Command::Mount(_)
-        | Command::Share(_)
-        | Command::Seed(_)
-        | Command::Put(_)
-        | Command::Get(_)
-        | Command::Rm(_)
-        | Command::Forget(_)
-        | Command::Umount(_)
-        | Command::Dht(_)
-        | Command::Demo(_) => Err(Failure::new(Exit::Usage, "this command needs no store")),
-    }
 }

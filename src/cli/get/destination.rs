@@ -9,7 +9,7 @@
 use super::super::args::Get;
 use super::super::context::Context;
 use super::super::exit::{Exit, Failure, Result};
-use super::super::owner::{BESIDE, INTO};
+use super::super::request::{BESIDE, INTO};
 use super::super::target::Target;
 use super::folder_name;
 use super::local::refuse_link;

@@ -1,0 +1,133 @@
+//! Runs the request of a command, this process's own or a face's, with what the process has for all of them.
+
+use super::args::Command;
+use super::context::{Cancel, Context};
+use super::exit::{Exit, Fail, Failure, Result};
+use super::fault::guarded_task;
+use super::output::Output;
+use super::request::{Place, Request};
+use super::running::{Commands, Running};
+use super::{cat, create, forget, gc, get, info, log, ls, mount, put, rm, seed, share, status};
+use crate::node::Node;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What the process has for every command.
+#[derive(Clone)]
+pub struct Host {
+    pub node: Arc<Node>,
+    pub place: Arc<Place>,
+    pub commands: Arc<Commands>,
+    /// Its own command is one that lasts, has begun to, and has not failed.
+    pub stays: Arc<AtomicBool>,
+}
+
+impl Host {
+    pub fn stays(&self) -> bool {
+        self.stays.load(Ordering::SeqCst)
+    }
+}
+
+/// Runs the request of a face.
+pub async fn run_asked(
+    request: Request,
+    out: Arc<Output>,
+    host: &Host,
+    running: Arc<Running>,
+    cancel: Cancel,
+) -> Exit {
+    if let Some(lost) = request.place.lost_in(&host.place) {
+        out.note(lost);
+    }
+    if let Err(failure) = request.view.check(&request.command) {
+        out.error(&failure);
+        return failure.exit;
+    }
+    if request.trust_store
+        && let Err(error) = host.node.trust_store().await
+    {
+        out.error(error);
+        return Exit::Store;
+    }
+    run_request(request, out, host, running, cancel).await
+}
+
+/// Runs one request to its end and tells an error to whoever asked.
+pub async fn run_request(
+    request: Request,
+    out: Arc<Output>,
+    host: &Host,
+    running: Arc<Running>,
+    cancel: Cancel,
+) -> Exit {
+    if request.told > 0 {
+        let pid = std::process::id();
+        out.note(format_args!(
+            "taken over: the process that worked on the store ended, and process {pid} goes on"
+        ));
+    }
+    let cx = Context {
+        node: host.node.clone(),
+        out: out.clone(),
+        cancel,
+        cwd: request.cwd,
+        commands: host.commands.clone(),
+        running,
+        background: request.background,
+        told: request.told,
+    };
+    let done = guarded_task(dispatch(request.command, cx)).await;
+    match done.and_then(|()| out.failure().or_fail(Exit::Failed, "standard output")) {
+        Ok(()) => Exit::Ok,
+        Err(failure) => {
+            if failure.exit != Exit::Interrupted {
+                out.error(&failure);
+            }
+            failure.exit
+        }
+    }
+}
+
+async fn dispatch(command: Command, cx: Context) -> Result {
+    let cancel = cx.cancel.clone();
+    match command {
+        // These clean up when they are cancelled; the rest may be dropped at any await.
+        Command::Mount(args) => mount::run(args, cx).await,
+        Command::Share(args) => share::run(args, cx).await,
+        Command::Put(args) => put::run(args, cx).await,
+        Command::Get(args) => get::run(args, cx).await,
+        Command::Rm(args) => rm::run(args, cx).await,
+        Command::Forget(args) => forget::run(args, cx).await,
+        // It ends in no other way.
+        Command::Seed(args) => tokio::select! {
+            done = seed::run(args, cx) => done,
+            () = cancel.cancelled() => Ok(()),
+        },
+        command => tokio::select! {
+            done = run_quick(command, cx) => done,
+            () = cancel.cancelled() => Err(Failure::new(Exit::Interrupted, "interrupted")),
+        },
+    }
+}
+
+async fn run_quick(command: Command, cx: Context) -> Result {
+    match command {
+        Command::Create(args) => create::run(args, cx).await,
+        Command::Ls(args) => ls::run(args, cx).await,
+        Command::Cat(args) => cat::run(args, cx).await,
+        Command::Info(args) => info::run(args, cx).await,
+        Command::Log(args) => log::run(args, cx).await,
+        Command::Gc(args) => gc::run(args, cx).await,
+        Command::Status(args) => status::run(args, cx).await,
+        Command::Mount(_)
+        | Command::Share(_)
+        | Command::Seed(_)
+        | Command::Put(_)
+        | Command::Get(_)
+        | Command::Rm(_)
+        | Command::Forget(_)
+        | Command::Umount(_)
+        | Command::Dht(_)
+        | Command::Demo(_) => Err(Failure::new(Exit::Usage, "this command needs no store")),
+    }
+}

@@ -1,0 +1,229 @@
+//! What a face asks of the owner of a store, and the single bytes that the two say to each other afterwards.
+//!
+//! | bytes | request |
+//! |---|---|
+//! | 4 | length of the JSON, u32 little endian; the three descriptors ride on these bytes |
+//! | n | JSON of [`Request`] |
+//!
+//! From then on single bytes:
+//!
+//! | from | byte | meaning |
+//! |---|---|---|
+//! | owner | [`ACCEPTED`] | it runs, or will at once |
+//! | owner | [`BEGUN`] | something was printed or read that a second run would print or miss |
+//! | owner | [`FULL`] | it runs too many commands to take another |
+//! | owner | [`LATER`] | it ends soon, and the face, which would last, had better own the store itself |
+//! | owner | [`ELSEWHERE`] | it sees other files than the face, whose command ran at another owner before |
+//! | owner | [`TOLD`] | one more line was printed that another owner need not print again |
+//! | owner | [`INTO`], [`BESIDE`] | the destination of a download is a folder, or not, before anything is made there |
+//! | owner | exit code | it has ended |
+//! | face | [`CANCEL`] | the user does not want it any more, as when the face hangs up |
+//! | face | [`END`] | standard input is complete |
+
+use super::args::{Command, Global};
+use super::exit::Exit;
+use super::view::View;
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use serde::{Deserialize, Serialize};
+use std::io::{IoSlice, IoSliceMut, PipeWriter, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::SocketAddrV4;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What a face asks the owner to run.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// Version of the sender; the owner refuses another one.
+    pub version: String,
+    pub command: Command,
+    pub cwd: PathBuf,
+    pub json: bool,
+    pub quiet: bool,
+    pub trust_store: bool,
+    pub place: Place,
+    pub view: View,
+    /// The process that asks.
+    pub pid: u32,
+    /// It is one that a `--daemon` left in the background.
+    pub background: bool,
+    /// It does not want to be told [`LATER`].
+    pub insists: bool,
+    /// An owner that has ended ran it: it is to go on, not to fail.
+    pub ran: bool,
+    /// How many of the lines that a command prints once ([`TOLD`]) were printed by owners that have ended.
+    pub told: u32,
+}
+
+/// Where a process stands in the network; the owner's counts for all commands on a store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    pub bootstrap: Option<Vec<String>>,
+    pub local: Option<SocketAddrV4>,
+}
+
+impl Place {
+    pub fn of(global: &Global) -> Self {
+        Self { bootstrap: global.bootstrap.clone(), local: global.local }
+    }
+
+    /// What this one says and another does not follow, for people.
+    pub fn lost_in(&self, other: &Self) -> Option<String> {
+        let lost = [
+            ("--bootstrap", self.bootstrap.is_some() && self.bootstrap != other.bootstrap),
+            ("--local", self.local.is_some() && self.local != other.local),
+        ];
+        let lost: Vec<&str> = lost.into_iter().filter(|(_, lost)| *lost).map(|(n, _)| n).collect();
+        (!lost.is_empty()).then(|| {
+            let (names, verb) = (lost.join(" and "), if lost.len() == 1 { "counts" } else { "count" });
+            format!(
+                "{names} {verb} for the process that opened the store, {}: this command goes by what that was given",
+                std::process::id()
+            )
+        })
+    }
+}
+
+/// A request larger than this is not one of ours.
+const MAX_REQUEST: usize = 1 << 20;
+
+/// What an owner answers as soon as it has read a request: it is alive. No exit code is as large as these.
+pub const ACCEPTED: u8 = 255;
+/// What an owner answers before the first byte that a command prints or reads.
+pub const BEGUN: u8 = 254;
+/// What an owner answers that runs as many commands as it takes.
+pub const FULL: u8 = 253;
+/// What an owner answers whose own command does not last, to one that does.
+pub const LATER: u8 = 252;
+/// What an owner says after each of the lines that are printed once.
+pub const TOLD: u8 = 251;
+/// What an owner says when the destination of a download is a folder of the user, and when it is not.
+pub const INTO: u8 = 250;
+pub const BESIDE: u8 = 249;
+/// What an owner answers to a command that goes on, and names files that it sees others for.
+pub const ELSEWHERE: u8 = 248;
+/// What a face says when its user does not want to wait any more.
+pub const CANCEL: u8 = b'c';
+/// What a face says after the last byte of its standard input.
+pub const END: u8 = b'e';
+
+/// A share has told so many lines ([`TOLD`]) when all of its folder is in the drive: its key, and what is shared.
+pub const SHARED: u32 = 2;
+
+impl Request {
+    /// Whether it can be run again when nobody knows how far the first try came: it changes no drive, and what
+    /// it makes it finds again.
+    pub fn repeatable(&self) -> bool {
+        let command = &self.command;
+        matches!(
+            command,
+            Command::Mount(_) | Command::Share(_) | Command::Seed(_) | Command::Get(_)
+        )
+    }
+
+    /// Whether it can be run again as long as it has not printed anything.
+    pub fn only_prints(&self) -> bool {
+        let command = &self.command;
+        matches!(
+            command,
+            Command::Ls(_)
+                | Command::Cat(_)
+                | Command::Info(_)
+                | Command::Log(_)
+                | Command::Status(_)
+        )
+    }
+
+    /// How it ends when its user wants it no more, and nobody is left to say how far it came.
+    pub fn exit_when_asked(&self) -> Exit {
+        match self.command {
+            Command::Mount(_) | Command::Seed(_) => Exit::Ok,
+            Command::Share(_) if self.told >= SHARED => Exit::Ok,
+            _ => Exit::Interrupted,
+        }
+    }
+
+    fn reads_stdin(&self) -> bool {
+        matches!(&self.command, Command::Put(put) if put.reads_stdin())
+    }
+}
+
+/// Sends the request with this process's standard streams; what is to be pumped into the first of them if
+/// the command reads it.
+pub fn send(stream: &UnixStream, request: &Request) -> std::io::Result<Option<PipeWriter>> {
+    let body = serde_json::to_vec(request)?;
+    let pipe = request.reads_stdin().then(std::io::pipe).transpose()?;
+    let (pipe, into) = pipe.unzip();
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let stdin = pipe.as_ref().map_or_else(|| stdin.as_fd(), |pipe| pipe.as_fd());
+    let fds = [stdin, stdout.as_fd(), stderr.as_fd()];
+    let head = (body.len() as u32).to_le_bytes();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&fds));
+    sendmsg(stream, &[IoSlice::new(&head)], &mut control, SendFlags::empty())?;
+    (&*stream).write_all(&body)?;
+    Ok(into)
+}
+
+/// A face's words as they came, and its standard streams.
+pub struct Asked {
+    pub body: Vec<u8>,
+    pub streams: [OwnedFd; 3],
+}
+
+impl Asked {
+    /// The request; the version of the sender if it is one that this program does not understand.
+    pub fn request(&self) -> std::result::Result<Request, String> {
+        #[derive(Deserialize)]
+        struct Sender {
+            version: String,
+        }
+        let sender = serde_json::from_slice(&self.body).map(|sender: Sender| sender.version);
+        let sender = sender.map_err(|_| "of another kind".to_string())?;
+        if sender != env!("CARGO_PKG_VERSION") {
+            return Err(sender);
+        }
+        serde_json::from_slice(&self.body).map_err(|_| sender)
+    }
+}
+
+/// Reads what a face asks.
+pub fn receive(stream: &UnixStream) -> std::io::Result<Asked> {
+    let bad = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_string());
+    // The socket is in a directory of ours; should that have been opened to others, they still are nobody here.
+    if socket_peercred(stream)?.uid.as_raw() != nix::unistd::Uid::effective().as_raw() {
+        return Err(bad("a request of another user"));
+    }
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut head = [0; 4];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut io = [IoSliceMut::new(&mut head)];
+    let message = recvmsg(stream, &mut io, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    if message.bytes != 4 {
+        return Err(bad("short request"));
+    }
+    let mut fds: Vec<OwnedFd> = Vec::new();
+    for control in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = control {
+            fds.extend(received);
+        }
+    }
+    let streams: [OwnedFd; 3] = fds.try_into().map_err(|_| bad("a request without its streams"))?;
+    let n = u32::from_le_bytes(head) as usize;
+    if n > MAX_REQUEST {
+        return Err(bad("request too large"));
+    }
+    let mut body = vec![0; n];
+    let mut reader = stream;
+    reader.read_exact(&mut body)?;
+    stream.set_read_timeout(None)?;
+    Ok(Asked { body, streams })
+}
