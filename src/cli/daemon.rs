@@ -5,8 +5,8 @@
 //! this process repeats it as long as it waits. Until then its end is the child's too.
 
 use super::args::{Command, Global};
+use super::daemon_log::{self, MARK, is_background, said_by};
 use super::exit::{Exit, Fail, Failure, Result};
-use super::logging::{self, said_by};
 use super::output::{complain_in_lines, say};
 use super::signals::Signals;
 use nix::sys::signal::{Signal, kill};
@@ -20,14 +20,6 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-
-/// Set in the child, so that it leaves the terminal's session before anything else.
-const MARK: &str = "HDRIVE_DAEMON";
-
-/// Whether this process is the child of a `--daemon`.
-pub fn is_background() -> bool {
-    std::env::var_os(MARK).is_some()
-}
 
 /// What begins the line by which a child says how its own command ended, where it lives on for others. Nothing that a
 /// command prints has it.
@@ -81,7 +73,7 @@ pub fn ready(command: &Command) -> Option<(&'static str, usize)> {
 pub fn start(global: &Global, words: Vec<OsString>, (name, lines): (&str, usize)) -> Result<Exit> {
     let store = super::store_dir(global)?;
     super::owner::make_store(&store)?;
-    let log_path = store.join(logging::NAME);
+    let log_path = store.join(daemon_log::NAME);
     let mut options = OpenOptions::new();
     let stderr = options.create(true).append(true).mode(0o600).open(&log_path);
     let failed = |error| {

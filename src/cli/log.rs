@@ -3,9 +3,8 @@
 use super::args::Log;
 use super::context::Context;
 use super::exit::{Exit, Failure, Result};
-use super::ls::date;
 use super::target::{encryption_key, from_live, open_target};
-use super::words::{bytes, printable};
+use super::words::{bytes, date, printable};
 use crate::hyper::bee::{Bee, BeeError, Step};
 use crate::hyper::drive::{DriveError, Entry};
 use crate::node::{Seen, out_of_order};

@@ -11,6 +11,7 @@ mod cat;
 mod context;
 mod create;
 mod daemon;
+mod daemon_log;
 mod demo;
 mod dht;
 pub mod exit;
@@ -163,7 +164,7 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
         place: Place::of(global),
         view: View::own(),
         pid: std::process::id(),
-        background: daemon::is_background(),
+        background: daemon_log::is_background(),
         insists: false,
         ran: false,
         told: 0,

@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn a_time_as_it_is_shown_includes_what_it_was_shown_for() {
         for ms in [0, 951_782_399_999, 1_700_000_000_123, 4_102_444_800_000] {
-            let shown = super::super::ls::date(ms);
+            let shown = super::super::words::date(ms);
             let Ok(Moment::Time(time)) = shown.parse() else { panic!("{shown}") };
             assert!(ms <= time && time < ms + MINUTE, "{shown}");
         }

@@ -1,8 +1,8 @@
 //! Where a command's words go: the standard streams of the terminal that asked, which may belong to
 //! another process than the one that runs the command (see `owner.rs`).
 
+use super::daemon_log::{Stamp, write_log, write_stamped};
 use super::gate::Gate;
-use super::logging::{Stamp, write_log};
 use super::progress::{Bar, Progress};
 use super::words::{printable, printable_json, without_numbers};
 use crate::lock::lock;
@@ -208,7 +208,7 @@ pub fn told(kind: &str, text: impl std::fmt::Display) -> String {
 pub fn complain(kind: &str, text: impl std::fmt::Display) {
     let line = told(kind, text);
     match Stamp::own() {
-        Some(stamp) => super::logging::write_stamped(&stamp.before(&line)),
+        Some(stamp) => write_stamped(&stamp.before(&line)),
         None => drop(writeln!(io::stderr(), "{line}")),
     }
 }

@@ -6,9 +6,9 @@
 
 use super::args::{Command, Global};
 use super::context::{Cancel, LAST_WAIT, Stop};
+use super::daemon_log::Stamp;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::host::{Host, run_asked, run_request};
-use super::logging::Stamp;
 use super::output::{Face, Output, complain};
 use super::owner::{OWNER_PATIENCE, Ownership};
 use super::request::{self, ACCEPTED, BEGUN, ELSEWHERE, END, FULL, LATER, Request, TOLD};

@@ -203,16 +203,6 @@ pub const fn uint_len(n: u64) -> usize {
     }
 }
 
-/// Zigzag: maps signed to unsigned so that small magnitudes stay small (`int`).
-pub const fn zigzag(n: i64) -> u64 {
-    ((n << 1) ^ (n >> 63)) as u64
-}
-
-/// Inverse of [`zigzag`].
-pub const fn unzigzag(n: u64) -> i64 {
-    ((n >> 1) as i64) ^ -((n & 1) as i64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,11 +217,6 @@ mod tests {
             let mut r = Reader::new(&out);
             prop_assert_eq!(r.uint(), Ok(n));
             prop_assert!(r.is_empty());
-        }
-
-        #[test]
-        fn zigzag_round_trip(n in any::<i64>()) {
-            prop_assert_eq!(unzigzag(zigzag(n)), n);
         }
 
         #[test]

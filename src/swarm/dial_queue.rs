@@ -5,7 +5,8 @@
 //! of each topic. Of topics with few peers the one comes next that had its turn the longest ago, so that who announces
 //! thousands under one of them does not keep the others waiting.
 
-use super::peer_info::{PeerInfo, Priority};
+use super::peer_info::PeerInfo;
+use super::priority::{Priority, Slot};
 use crate::key::{PublicKey, Topic};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,9 +19,6 @@ pub struct Dial {
     pub relay_addresses: Vec<SocketAddrV4>,
     pub explicit: bool,
 }
-
-/// A place in the queue.
-pub(super) type Slot = (Reverse<Priority>, u64);
 
 /// With so many connected peers a topic is in no hurry any more. One or two may be readers who wait as well.
 const ENOUGH: usize = 3;

@@ -28,6 +28,7 @@ mod offered;
 mod peer_info;
 mod peers;
 mod placing;
+mod priority;
 mod reachability;
 mod retry;
 mod room;

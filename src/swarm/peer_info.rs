@@ -10,21 +10,11 @@
 //!
 //! Source: hyperswarm/lib/peer-info.js
 
-use super::dial_queue::Slot;
+use super::priority::{Priority, Slot};
 use crate::key::Topic;
 use std::collections::BTreeSet;
 use std::net::SocketAddrV4;
 use std::time::Instant;
-
-/// Order of dialling; higher first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Priority {
-    VeryLow,
-    Low,
-    Normal,
-    High,
-    VeryHigh,
-}
 
 /// One known peer.
 #[derive(Debug, Default)]

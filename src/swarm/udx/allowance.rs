@@ -6,12 +6,15 @@
 //! have sent himself. QUIC has the same rule (RFC 9000 §8.1).
 
 use super::packet::HEADER;
-use super::recovery::MAX_SILENT;
 use rand::Rng;
 use rand::seq::index;
 
 /// Bytes that may be sent for each one received.
 const FACTOR: u64 = 3;
+
+/// Questions in a row for leave to send more that may stay without any packet of the peer, timeouts before it came to
+/// that included: 13 s, as long as data may be without an answer.
+pub(super) const MAX_SILENT: u8 = 7;
 
 /// What heartbeats, and a farewell, may exceed the allowance by once the peer is known. An outage may use up all of both
 /// sides, and nobody would ever speak again. Each answer is worth three of them; without one the stream ends before they

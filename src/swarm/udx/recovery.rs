@@ -1,6 +1,7 @@
 //! What the sender concludes from acknowledgements and from their absence.
 
 use super::CloseReason;
+use super::allowance::MAX_SILENT;
 use super::congestion::bbr::{Phase, View};
 use super::mtu;
 use super::packet::Packet;
@@ -15,9 +16,6 @@ const MAX_TIMEOUTS: u8 = 6;
 /// Questions in a row, for a closed window, that may stay without any packet of the peer: 15 s with the shortest timeout.
 /// A peer that answers and leaves its window closed is only slow.
 const MAX_UNANSWERED: u8 = 8;
-
-/// The same for leave to send more, and timeouts before it came to that: 13 s, as long as data may be without an answer.
-pub(super) const MAX_SILENT: u8 = 7;
 
 /// Tail probes in a row, each waiting twice as long; then the retransmission timer takes over.
 const MAX_TAIL_PROBES: u32 = 4;

@@ -164,11 +164,6 @@ pub enum Table {
     Redo,
 }
 
-impl Table {
-    pub const ALL: [Self; 6] =
-        [Self::Cores, Self::Heads, Self::Bits, Self::Records, Self::Meta, Self::Redo];
-}
-
 /// Records to put (`Some`) or delete (`None`), the last word per key.
 #[derive(Debug, Clone, Default)]
 pub struct Writes {

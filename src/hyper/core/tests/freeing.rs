@@ -84,7 +84,7 @@ fn a_block_that_came_back_meanwhile_stays() {
 #[expect(clippy::disallowed_methods, reason = "it measures")]
 fn how_long_a_reader_waits_for_freeing() {
     use std::time::{Duration, Instant};
-    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let dir = on_disk();
     let storage = open_disk(dir.path()).unwrap();
     let mut core = writer(&storage);
     let all: Vec<Bytes> = (0..6_000).map(|n| large(n).slice(..4 << 10)).collect();

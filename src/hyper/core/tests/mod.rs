@@ -14,6 +14,12 @@ use super::storage::{Table, Writes, memory};
 use super::tree::testing::{block, bytes, bytes32, key_pair, nodes, vectors};
 use super::*;
 
+/// A folder beside the program of these tests: on the disk, where /tmp may be in memory.
+fn on_disk() -> tempfile::TempDir {
+    let program = std::env::current_exe().unwrap();
+    tempfile::tempdir_in(program.parent().unwrap()).unwrap()
+}
+
 fn blocks(range: Range<u64>) -> Vec<Bytes> {
     range.map(|i| block(i).into()).collect()
 }

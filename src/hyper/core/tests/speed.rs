@@ -50,7 +50,7 @@ fn import(storage: &Arc<dyn Storage>, core: &mut Core, blocks: &[Bytes], batch: 
 #[test]
 #[ignore = "measures"]
 fn speed_of_a_gigabyte() {
-    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let dir = on_disk();
     let storage = open_disk(&dir.path().join("a")).unwrap();
     let there = open_disk(&dir.path().join("b")).unwrap();
     let data = Bytes::from((0..64u64 << 20).map(|i| ((i * i) >> 7) as u8).collect::<Vec<u8>>());
@@ -109,7 +109,7 @@ fn speed_of_a_gigabyte() {
 #[test]
 #[ignore = "measures"]
 fn speed_of_small_appends() {
-    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let dir = on_disk();
     let storage = open_disk(dir.path()).unwrap();
     let mut core = writer(&storage);
     let small: Vec<Bytes> = (0..10_000u32).map(|i| Bytes::from(vec![i as u8; 120])).collect();
