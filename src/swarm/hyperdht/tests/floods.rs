@@ -119,3 +119,63 @@ fn when_nonsense_has_used_up_what_is_read_there_is_something_left_for_some() {
     sim.dht(6).connected(*at(12, 3).ip());
     assert_eq!(shake(&mut sim, target, client(3), at(12, 3), None), 1, "it was here before");
 }
+
+/// One host, which forges nothing, tells our relays that it passes on for our clients, 400 times a second: who of those
+/// gets in meanwhile, and how many of its handshakes were read in 40 s.
+fn beside_one_who_names(named: impl Fn(u32) -> SocketAddrV4) -> (usize, usize) {
+    const RATE: u32 = 400;
+    let mut sim = Sim::network(30, 6, 5);
+    listen(&mut sim, 6);
+    let key = sim.key(6);
+    let target = NodeId(hash::hash(&[&key.0]));
+    let relays = sim.dht(6).relay_addresses(&key);
+    let liar: SocketAddrV4 = "77.1.1.1:5000".parse().unwrap();
+    let mut payload = NoisePayload::empty(NoisePayload::VERSION);
+    payload.udx = Some(UdxInfo { reusable_socket: false, big_datagrams: true, id: 1, seq: 0 });
+    let (mut n, mut read) = (0, 0);
+    for step in 0..20 * 40_u32 {
+        if step % 100 == 80 && step < 400 {
+            let client = 7 + (step / 100) as u16;
+            sim.dht_do(client, |dht, now| dht.connect(key, vec![], 5, now));
+        }
+        for _ in 0..RATE / 20 {
+            n += 1;
+            let mut seed = [0; 32];
+            sim.rng.fill_bytes(&mut seed);
+            let noise = Opening::new(&pair(900), &key, &payload, seed).unwrap().message;
+            let relay = relays[n as usize % relays.len()].ip().octets();
+            let to = u16::from_be_bytes([relay[2], relay[3]]);
+            let peer = Some(named(n));
+            let m = PeerHandshake { mode: Mode::FromRelay, noise, peer, relay: None };
+            let request = Request {
+                tid: n as u16,
+                to: host(to),
+                id: None,
+                token: None,
+                internal: false,
+                command: command::PEER_HANDSHAKE,
+                target: Some(target),
+                value: Some(m.encode()),
+            };
+            sim.dht_do(to, |dht, now| {
+                dht.handle_datagram(SocketId::MAIN, liar, &request.encode(), now);
+            });
+        }
+        sim.run(SECOND / 20);
+        read += sim.events(6).iter().filter_map(incoming).count();
+        sim.take_events(6);
+    }
+    sim.run(20 * SECOND);
+    let connected = |e: &DhtEvent| matches!(outgoing(e), Some(Ok(_)));
+    let inside = (7..11).filter(|&n| sim.events(n).iter().any(connected)).count();
+    (inside, read)
+}
+
+#[test]
+fn who_tells_our_relays_of_others_pays_for_it_and_keeps_nobody_out() {
+    let (inside, _) = beside_one_who_names(|n| host(7 + (n % 4) as u16));
+    assert!(inside >= 3, "{inside} of 4");
+    let any = |n: u32| SocketAddrV4::new([12, (n >> 16) as u8, (n >> 8) as u8, n as u8].into(), 9);
+    let (inside, read) = beside_one_who_names(any);
+    assert!(inside == 4 && read < 1_000, "{inside} of 4, {read} read");
+}
