@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
 /// Torn writes end at a multiple of this.
 const SECTOR: u64 = 512;
@@ -38,9 +38,13 @@ struct Inner {
     full: bool,
     /// Transactions yet to report an error that is none of the stop, and whether they land.
     failing: (u32, bool),
+    /// What the next sync of a file fails with.
+    failing_sync: Option<io::ErrorKind>,
+    held_sync: Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>,
+    full_once: bool,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct CrashFile {
     durable: SparseBytes,
     live: SparseBytes,
@@ -96,6 +100,24 @@ impl CrashMedium {
         lock(&self.0).failing = (count, land);
     }
 
+    /// The next sync of a file fails once, and its changes are lost as by the kernel: no later sync makes them durable,
+    /// while whoever reads still sees them.
+    pub fn fail_sync(&self, error: io::ErrorKind) {
+        lock(&self.0).failing_sync = Some(error);
+    }
+
+    /// The next sync of a file tells that it has begun, and waits to be told to go on.
+    pub fn hold_sync(&self) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
+        let ((begun, is_begun), (go_on, may_go_on)) = (mpsc::channel(), mpsc::channel());
+        lock(&self.0).held_sync = Some((begun, may_go_on));
+        (is_begun, go_on)
+    }
+
+    /// The next transaction finds no room.
+    pub fn set_full_once(&self) {
+        lock(&self.0).full_once = true;
+    }
+
     pub fn operations(&self) -> u64 {
         lock(&self.0).operations
     }
@@ -112,23 +134,18 @@ impl CrashMedium {
                     _ => change.apply(&mut bytes),
                 }
             }
-            bytes
+            CrashFile { durable: bytes.clone(), live: bytes, since_sync: Vec::new() }
         })
     }
 
     /// What is left when the process dies now and the machine does not.
     pub fn after_kill(&self) -> Self {
-        self.restart(|file| file.live.clone())
+        self.restart(CrashFile::clone)
     }
 
-    fn restart(&self, mut survives: impl FnMut(&CrashFile) -> SparseBytes) -> Self {
+    fn restart(&self, mut survives: impl FnMut(&CrashFile) -> CrashFile) -> Self {
         let inner = lock(&self.0);
-        let file = |(name, file): (&FileName, &CrashFile)| {
-            let bytes = survives(file);
-            let file = CrashFile { durable: bytes.clone(), live: bytes, since_sync: Vec::new() };
-            (*name, file)
-        };
-        let files = inner.files.iter().map(file).collect();
+        let files = inner.files.iter().map(|(name, file)| (*name, survives(file))).collect();
         let records = inner.records.clone();
         Self(Arc::new(Mutex::new(Inner { records, files, ..Inner::default() })))
     }
@@ -158,7 +175,7 @@ impl Medium for CrashMedium {
     fn apply(&self, writes: &Writes) -> Result<()> {
         let mut inner = lock(&self.0);
         let running = inner.step();
-        if running && inner.full {
+        if running && (inner.full || std::mem::take(&mut inner.full_once)) {
             let full = io::ErrorKind::StorageFull.into();
             return Err(StorageError::io("write", "the simulated database", full));
         }
@@ -243,13 +260,32 @@ impl RawFile for CrashHandle {
     }
 
     fn sync(&self) -> io::Result<()> {
+        let held = lock(&self.medium.0).held_sync.take();
+        if let Some((begun, go_on)) = held {
+            let _ = begun.send(());
+            let _ = go_on.recv();
+        }
         let mut inner = lock(&self.medium.0);
         if !inner.step() {
             return Err(stopped());
         }
+        let failing = inner.failing_sync.take();
         let file = inner.files.entry(self.name).or_default();
-        file.durable = file.live.clone();
-        file.since_sync.clear();
+        for change in std::mem::take(&mut file.since_sync) {
+            if failing.is_none() {
+                change.apply(&mut file.durable);
+            }
+        }
+        failing.map_or(Ok(()), |kind| Err(kind.into()))
+    }
+
+    fn forget_cached(&self) -> io::Result<()> {
+        let mut inner = lock(&self.medium.0);
+        if let Some(file) =
+            inner.files.get_mut(&self.name).filter(|file| file.since_sync.is_empty())
+        {
+            file.live = file.durable.clone();
+        }
         Ok(())
     }
 }
@@ -346,34 +382,24 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_that_landed_with_an_error_is_a_transaction() {
-        for (count, land) in [(1, false), (1, true), (2, true)] {
+    fn a_transaction_that_landed_with_an_error_is_the_last_until_the_next_start() {
+        for land in [false, true] {
             let medium = CrashMedium::default();
             let store = Staged::new(medium.clone()).unwrap();
             put(&store, 1, Durability::Durable).unwrap();
             put(&store, 2, Durability::Buffered).unwrap();
-            medium.fail_transactions(count, land);
+            medium.fail_transactions(1, land);
             let done = put(&store, 3, Durability::Durable);
             let next = put(&store, 4, Durability::Durable);
-            let keys = |store: &Staged<CrashMedium>| -> Vec<u8> {
-                let found = store.scan(Table::Records, b"").unwrap();
-                found.iter().map(|(key, _)| key[0]).collect()
-            };
-            match (count, land) {
-                (1, true) => assert!(done.is_ok() && next.is_ok()),
-                (1, false) => assert!(done.is_err_and(|e| !e.is_unsure()) && next.is_ok()),
-                _ => {
-                    assert!(done.is_err_and(|e| e.is_unsure()));
-                    assert!(matches!(next, Err(StorageError::SyncFailed)));
-                }
+            assert!(done.is_err_and(|e| e.is_unsure() == land));
+            match land {
+                true => assert!(matches!(next, Err(StorageError::SyncFailed))),
+                false => next.unwrap(),
             }
             let store = Staged::new(medium.after_power_loss(1)).unwrap();
-            let want: &[u8] = match (count, land) {
-                (1, true) => &[1, 2, 3, 4],
-                (1, false) => &[1, 2, 4],
-                _ => &[1, 2, 3],
-            };
-            assert_eq!(keys(&store), want);
+            let found = store.scan(Table::Records, b"").unwrap();
+            let keys: Vec<u8> = found.iter().map(|(key, _)| key[0]).collect();
+            assert_eq!(keys, if land { [1, 2, 3] } else { [1, 2, 4] });
         }
     }
 

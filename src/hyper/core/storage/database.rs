@@ -8,17 +8,20 @@ use super::private::FILE;
 use super::turn::{self, LastTurn};
 use super::{StorageError, Table};
 use crate::lock::lock;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use redb::backends::FileBackend;
 use redb::{
-    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend,
-    TableDefinition, WriteTransaction,
+    BackendError, Builder, Database, DatabaseError, ReadableDatabase, ReadableTable,
+    StorageBackend, TableDefinition, WriteTransaction,
 };
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
+use std::ops::Bound;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// Bytes of database pages kept in memory.
 const DATABASE_CACHE: usize = 16 << 20;
@@ -76,9 +79,82 @@ pub(super) fn hold(path: &Path) -> Option<io::Result<File>> {
     }
 }
 
-/// Opens the database of a store.
-pub(super) fn open(path: &Path) -> Result<Database, redb::Error> {
-    Ok(builder().open(path)?)
+/// Opens the database of a store; `unsynced` is set when the device refuses to sync it.
+pub(super) fn open(path: &Path, unsynced: &Arc<AtomicBool>) -> Result<Database, redb::Error> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    if file.metadata()?.len() == 0 {
+        // It is not to be made here.
+        return Err(io::Error::from(io::ErrorKind::InvalidData).into());
+    }
+    let backend = Watched { file: FileBackend::new(file)?, unsynced: Arc::clone(unsynced) };
+    Ok(builder().create_with_backend(backend)?)
+}
+
+/// Lets what is read next come from the device: what could not be written to it stays in memory, and looks whole.
+pub(super) fn forget_cached(file: &File) {
+    // Where that cannot be asked for there is nothing better.
+    if let Err(error) = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED) {
+        tracing::debug!("what is cached of a file cannot be let go: {error}");
+    }
+}
+
+/// A file that remembers that a sync of it failed. redb's errors do not tell that from a lack of room.
+#[derive(Debug)]
+struct Watched {
+    file: FileBackend,
+    unsynced: Arc<AtomicBool>,
+}
+
+type Bounds = Bound<u64>;
+
+impl StorageBackend for Watched {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data().inspect_err(|_| self.unsynced.store(true, Ordering::Release))
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+
+    fn try_lock_range(&self, start: Bounds, end: Bounds) -> Result<bool, BackendError> {
+        self.file.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bounds, end: Bounds) -> Result<bool, BackendError> {
+        self.file.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bounds, end: Bounds) -> Result<(), BackendError> {
+        self.file.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bounds, end: Bounds) -> Result<(), BackendError> {
+        self.file.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bounds, end: Bounds) -> Result<(), BackendError> {
+        self.file.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bounds, end: Bounds) -> Result<bool, BackendError> {
+        self.file.query_lock_range(start, end)
+    }
 }
 
 /// Opens it without changing the file; what is written is lost.
@@ -280,7 +356,7 @@ mod tests {
         for begun in [vec![], vec![0; 5], vec![0; 100_000]] {
             fs::write(&path, begun).unwrap();
             assert!(make(&path).unwrap());
-            let database = open(&path).unwrap();
+            let database = open(&path, &Arc::default()).unwrap();
             put(&database, b"a", b"1");
             drop(database);
             assert!(!make(&path).unwrap());
@@ -290,7 +366,7 @@ mod tests {
         fs::write(&path, vec![0; 100_000]).unwrap();
         fs::create_dir_all(dir.path().join("cores/aa")).unwrap();
         assert!(!make(&path).unwrap());
-        assert!(open(&path).is_err());
+        assert!(open(&path, &Arc::default()).is_err());
     }
 
     #[test]
@@ -298,7 +374,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("store.redb");
         make(&path).unwrap();
-        let database = open(&path).unwrap();
+        let database = open(&path, &Arc::default()).unwrap();
         (0..200u8).for_each(|i| put(&database, &[i], &[i; 500]));
         let unclean = fs::read(&path).unwrap();
         drop(database);

@@ -55,6 +55,8 @@ pub struct DiskMedium {
     witness: Witness,
     /// It was told that the store can only be read.
     told: AtomicBool,
+    /// A sync of the database failed: it is not changed any more.
+    unsynced: Arc<AtomicBool>,
     pool: Arc<FdPool>,
     direct: Arc<Direct>,
 }
@@ -75,11 +77,18 @@ impl DiskMedium {
             return Err(named(&path, "open", redb::Error::DatabaseAlreadyOpen));
         }
         let new = database::make(&path).map_err(|e| named(&path, "make", e))?;
+        let witness = Witness::open(dir, &path, new);
+        if witness.was_left_open() {
+            // Perhaps because it could not be synced. What is in memory only is not to be built upon.
+            let file = File::open(&path);
+            database::forget_cached(&file.map_err(|e| named(&path, "open", e.into()))?);
+        }
         let medium = Self {
             dir: dir.to_path_buf(),
             database: Mutex::new(None),
-            witness: Witness::open(dir, &path, new),
+            witness,
             told: AtomicBool::new(false),
+            unsynced: Arc::default(),
             pool: Arc::new(FdPool::new()),
             direct: Arc::new(Direct::new(dir)),
         };
@@ -98,37 +107,55 @@ impl DiskMedium {
             return Ok(opened.database.clone());
         }
         *slot = None;
-        let path = self.path();
-        let noted = self.witness.opening().map_err(|e| self.unnoted(e));
-        let unnoted = noted.is_err();
-        let opened =
-            noted.and_then(|()| database::open(&path).map_err(|e| named(&path, "open", e)));
-        let opened = match opened {
-            Ok(database) => Opened { database: Arc::new(database), scratch: false },
-            Err(error) if !to_write && (unnoted || error.is_disk_full()) => {
+        let opened = match self.open_noted() {
+            Err(error) if !to_write && error.leaves_it_readable() => {
                 if !error.is_disk_full() && !self.told.swap(true, Ordering::Relaxed) {
                     tracing::warn!("the store is only read: {error}");
                 }
-                let scratch = database::open_scratch(&path);
-                let database = Arc::new(scratch.map_err(|e| named(&path, "open", e))?);
-                Opened { database, scratch: true }
+                self.open_scratch()?
             }
-            Err(error) => return Err(error),
+            opened => opened?,
         };
-        let database = opened.database.clone();
-        let turn = read_turn(&database).map_err(|e| named(&path, "read", e))?;
-        self.witness.opened(turn, opened.scratch).map_err(|e| self.unnoted(e))?;
-        *slot = Some(opened);
-        Ok(database)
+        Ok(slot.insert(opened).database.clone())
+    }
+
+    /// Opens the file, which changes it, and notes that.
+    fn open_noted(&self) -> Result<Opened> {
+        self.check_synced()?;
+        self.witness.opening().map_err(|e| self.unnoted(e))?;
+        let database = database::open(&self.path(), &self.unsynced);
+        let database = Arc::new(database.map_err(|e| self.failed("open", e))?);
+        let turn = read_turn(&database).map_err(|e| self.failed("read", e))?;
+        self.witness.opened(turn, false).map_err(|e| self.unnoted(e))?;
+        Ok(Opened { database, scratch: false })
+    }
+
+    fn open_scratch(&self) -> Result<Opened> {
+        let database = database::open_scratch(&self.path());
+        let database = Arc::new(database.map_err(|e| self.failed("open", e))?);
+        let turn = read_turn(&database).map_err(|e| self.failed("read", e))?;
+        self.witness.opened(turn, true).map_err(|e| self.unnoted(e))?;
+        Ok(Opened { database, scratch: true })
+    }
+
+    fn check_synced(&self) -> Result<()> {
+        match self.unsynced.load(Ordering::Acquire) {
+            true => Err(StorageError::SyncFailed),
+            false => Ok(()),
+        }
+    }
+
+    fn failed(&self, op: &'static str, error: redb::Error) -> StorageError {
+        let error = named(&self.path(), op, error);
+        match self.unsynced.load(Ordering::Acquire) {
+            true => StorageError::Unsynced(Box::new(error)),
+            false => error,
+        }
     }
 
     /// What the store is told from a copy by cannot be written.
     fn unnoted(&self, error: io::Error) -> StorageError {
-        let witness = self.witness.path().display().to_string();
-        match StorageError::io("change the store without noting it in", &witness, error) {
-            StorageError::Io { source, .. } => StorageError::Unnoted { witness, source },
-            error => error,
-        }
+        StorageError::Unnoted { witness: self.witness.path().display().to_string(), source: error }
     }
 
     /// Runs `act` on the database. redb refuses everything after an I/O error, a full disk among them, so
@@ -142,7 +169,7 @@ impl DiskMedium {
         let database = self.database(to_write)?;
         act(&database).map_err(|error| {
             *lock(&self.database) = None;
-            named(&self.path(), op, error)
+            self.failed(op, error)
         })
     }
 }
@@ -181,6 +208,7 @@ impl Medium for DiskMedium {
     }
 
     fn apply(&self, writes: &Writes) -> Result<()> {
+        self.check_synced()?;
         self.witness.ready().map_err(|e| self.unnoted(e))?;
         let done = self.with("write", true, |database| {
             let transaction = database.begin_write()?;
@@ -243,7 +271,9 @@ impl Medium for DiskMedium {
 impl Drop for DiskMedium {
     fn drop(&mut self) {
         // Closing it changes the file for the last time.
-        if lock(&self.database).take().is_some() {
+        let closed = lock(&self.database).take().is_some();
+        // Of one that could not be synced nobody knows how it is on the device: it was not closed in order.
+        if closed && self.check_synced().is_ok() {
             // From then on another may open it, and note that: where one has, nothing is to be noted of ours.
             if let Some(_held) = database::hold(&self.path()) {
                 self.witness.close();
@@ -380,6 +410,13 @@ impl RawFile for DiskFile {
         }
         Ok(())
     }
+
+    fn forget_cached(&self) -> io::Result<()> {
+        if let Some(file) = self.existing()? {
+            database::forget_cached(&file);
+        }
+        Ok(())
+    }
 }
 
 impl Drop for DiskFile {
@@ -400,125 +437,5 @@ fn call_len(slices: &[IoSlice<'_>]) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Durability;
-    use super::*;
-
-    fn key(n: u8) -> DiscoveryKey {
-        DiscoveryKey([n; 32])
-    }
-
-    #[test]
-    fn records_and_files_survive_reopening() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open_disk(dir.path()).unwrap();
-        let files = store.files(&key(1));
-        let mut slices = [IoSlice::new(b""), IoSlice::new(b"ab"), IoSlice::new(b"cd")];
-        files.blocks.write_slices_at(5, &mut slices).unwrap();
-        let mut writes = Writes::default();
-        writes.put(Table::Records, *b"a", b"1".to_vec());
-        writes.put(Table::Records, *b"b", b"2".to_vec());
-        store.commit(writes, &[&files], Durability::Buffered).unwrap();
-        assert_eq!(store.get(Table::Records, b"a").unwrap(), Some(b"1".to_vec()));
-        drop((store, files));
-
-        let store = open_disk(dir.path()).unwrap();
-        assert_eq!(store.scan(Table::Records, b"").unwrap().len(), 2);
-        let mut buf = [9; 12];
-        assert_eq!(store.files(&key(1)).blocks.read_at(0, &mut buf).unwrap(), 9);
-        assert_eq!(&buf[..9], b"\0\0\0\0\0abcd");
-    }
-
-    #[test]
-    fn punching_keeps_the_rest_and_missing_files_are_empty() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open_disk(dir.path()).unwrap();
-        let file = &store.files(&key(2)).blocks;
-        file.punch(0, 10).unwrap();
-        file.truncate(0).unwrap();
-        assert_eq!(file.read_at(0, &mut [0; 4]).unwrap(), 0);
-        file.write_at(0, &[7; 10_000]).unwrap();
-        file.punch(10, 9_000).unwrap();
-        file.punch(9_990, 50).unwrap();
-        let mut buf = [1; 10_001];
-        assert_eq!(file.read_at(0, &mut buf).unwrap(), 10_000);
-        assert!(buf[..10].iter().chain(&buf[9_010..9_990]).all(|&b| b == 7));
-        assert!(buf[10..9_010].iter().chain(&buf[9_990..10_000]).all(|&b| b == 0));
-        assert!(!dir.path().join("cores/03").exists());
-    }
-
-    #[test]
-    fn a_damaged_database_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("store.redb"), vec![0x5a; 100_000]).unwrap();
-        let error = open_disk(dir.path()).err().unwrap();
-        assert!(matches!(error, StorageError::DamagedDatabase { .. }), "{error}");
-        assert!(error.to_string().contains("store.redb"));
-    }
-
-    #[test]
-    fn any_damaged_page_is_an_error_or_harmless() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("store.redb");
-        let store = open_disk(dir.path()).unwrap();
-        let mut writes = Writes::default();
-        for i in 0..500u32 {
-            writes.put(Table::Bits, i.to_be_bytes(), vec![i as u8; 50]);
-        }
-        store.commit(writes, &[], Durability::Durable).unwrap();
-        drop(store);
-        let good = std::fs::read(&path).unwrap();
-        let used: Vec<usize> = (0..good.len() / 512)
-            .filter(|n| good[n * 512..][..512].iter().any(|&b| b != 0))
-            .collect();
-        for sector in used.iter().step_by(1 + used.len() / 60) {
-            let mut bad = good.clone();
-            bad[sector * 512..][..512].fill(0xa5);
-            std::fs::write(&path, &bad).unwrap();
-            if let Ok(store) = open_disk(dir.path())
-                && let Ok(records) = store.scan(Table::Bits, b"")
-            {
-                assert!(records.iter().all(|(_, value)| value.len() == 50));
-            }
-        }
-    }
-
-    #[test]
-    fn a_second_opener_is_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let _store = open_disk(dir.path()).unwrap();
-        let error = open_disk(dir.path()).err().unwrap();
-        assert!(
-            matches!(error, StorageError::Io { ref source, .. }
-            if source.kind() == io::ErrorKind::ResourceBusy),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn open_files_are_bounded() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut medium = DiskMedium::open(dir.path()).unwrap();
-        medium.pool = Arc::new(FdPool::with_limit(1024));
-        let files: Vec<_> = (0..700u64)
-            .map(|i| {
-                let mut key = [0; 32];
-                key[..8].copy_from_slice(&i.to_be_bytes());
-                medium.file(&DiscoveryKey(key), FileKind::Tree)
-            })
-            .collect();
-        assert_eq!(medium.pool.open_files(), 0);
-        for (i, file) in files.iter().enumerate() {
-            file.write_at(0, &mut [IoSlice::new(&i.to_le_bytes())]).unwrap();
-        }
-        assert_eq!(medium.pool.open_files(), 496);
-        for (i, file) in files.iter().enumerate() {
-            let mut buf = [0; 8];
-            assert_eq!(file.read_at(0, &mut buf).unwrap(), 8);
-            assert_eq!(usize::from_le_bytes(buf), i);
-            file.sync().unwrap();
-        }
-        drop(files);
-        assert_eq!(medium.pool.open_files(), 0);
-    }
-}
+#[path = "disk/tests.rs"]
+mod tests;

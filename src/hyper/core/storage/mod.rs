@@ -54,7 +54,8 @@ pub type Result<T> = std::result::Result<T, StorageError>;
 /// Why the store could not do something.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// Nothing that was acknowledged is lost; the same call works once there is room.
+    /// Nothing that was acknowledged is lost; the same call works once there is room. Never of a sync that failed,
+    /// whatever it said: see [`Self::Unsynced`].
     #[error("no space left on the device: cannot {op} {what}")]
     DiskFull { op: &'static str, what: String },
     /// What the store is told from a copy by cannot be written: nothing is changed.
@@ -78,9 +79,13 @@ pub enum StorageError {
     #[error("the record {key} in table {table:?} of the store is damaged: {reason}")]
     DamagedRecord { table: Table, key: String, reason: String },
     /// A transaction failed and may be on the device all the same, which the next opening finds out.
-    #[error("{0}; hdrive must be started again to find out what has been stored")]
+    #[error("{}; hdrive must be started again to find out what has been stored", .0.cause())]
     Unsure(Box<StorageError>),
-    /// The device refused to sync: what is on it is unknown until the store is opened anew.
+    /// What was written could not be made durable. The kernel may have dropped it, and says that all is well the next
+    /// time it is asked, so nothing is tried again, for want of room neither.
+    #[error("{0}; the store takes no changes until hdrive is started again")]
+    Unsynced(Box<StorageError>),
+    /// It was [`Self::Unsynced`] or [`Self::Unsure`] earlier.
     #[error(
         "an earlier sync to the device failed; the store takes no changes until it is reopened"
     )]
@@ -92,9 +97,7 @@ impl StorageError {
     pub fn io(op: &'static str, what: impl Into<String>, source: io::Error) -> Self {
         let what = what.into();
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Self::DiskFull { op, what }
-            }
+            _ if is_full(&source) => Self::DiskFull { op, what },
             io::ErrorKind::FileTooLarge => Self::TooLarge { what },
             _ => Self::Io { op, what, source },
         }
@@ -113,16 +116,9 @@ impl StorageError {
     /// What went wrong, for who is about to end anyway.
     pub fn cause(&self) -> &Self {
         match self {
-            Self::Unsure(cause) => cause,
+            Self::Unsure(cause) | Self::Unsynced(cause) => cause.cause(),
             error => error,
         }
-    }
-
-    /// The device itself failed: what it says it holds afterwards is not to be relied on.
-    fn is_device(&self) -> bool {
-        let eio = Some(nix::errno::Errno::EIO as i32);
-        self.is_disk_full()
-            || matches!(self, Self::Io { source, .. } if source.raw_os_error() == eio)
     }
 
     /// Somebody else has it open.
@@ -131,13 +127,26 @@ impl StorageError {
     }
 
     pub fn is_disk_full(&self) -> bool {
-        matches!(self, Self::DiskFull { .. })
+        match self {
+            Self::DiskFull { .. } => true,
+            Self::Unnoted { source, .. } => is_full(source),
+            _ => false,
+        }
+    }
+
+    /// The database could not be opened to be changed; what is in it can be read all the same.
+    fn leaves_it_readable(&self) -> bool {
+        self.is_unwritable() || matches!(self, Self::Unsynced(_) | Self::SyncFailed)
     }
 
     /// The store cannot be changed as it is; what is in it can be read all the same.
     pub fn is_unwritable(&self) -> bool {
         self.is_disk_full() || matches!(self, Self::Unnoted { .. })
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// How much a commit promises.
@@ -350,6 +359,11 @@ pub trait RawFile: Send + Sync {
     /// Cuts the file at `len` if it is longer.
     fn truncate(&self, len: u64) -> io::Result<()>;
     fn sync(&self) -> io::Result<()>;
+    /// After a [sync](Self::sync): lets what is read next come from the device, where the medium has one. Pages that an
+    /// earlier sync failed to write may be gone from there, and be whole in memory.
+    fn forget_cached(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What keeps bytes: records that apply all or nothing and durably, and raw files.

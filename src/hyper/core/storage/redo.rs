@@ -14,7 +14,7 @@
 //! none of them may be put over what was written later.
 
 use super::file::Unsynced;
-use super::{CoreFiles, FileKind, Medium, Result, StorageError, Table, Writes};
+use super::{CoreFiles, FileKind, Medium, RawFile, Result, StorageError, Table, Writes};
 use crate::key::{DiscoveryKey, hex};
 use std::collections::BTreeMap;
 use std::io::IoSlice;
@@ -72,44 +72,34 @@ impl Plan {
 
 impl Redo {
     /// Repeats what the database holds copies of, and makes that durable. Where nothing can be written the deletion of
-    /// the copies is left to the next transaction, so that the store can be read.
-    pub(super) fn replay(medium: &dyn Medium) -> Result<Writes> {
+    /// the copies is left to the next transaction, so that the store can be read; copies of this opening get other keys,
+    /// so that they neither replace that deletion nor are taken back with it.
+    pub(super) fn replay(medium: &dyn Medium) -> Result<(Self, Writes)> {
         let found = medium.scan(Table::Redo, &[])?;
+        let mut redo = Self::default();
         let mut writes = Writes::default();
-        let mut last: Option<((DiscoveryKey, FileKind), Box<dyn super::RawFile>)> = None;
-        for (key, value) in found {
-            let damaged = || StorageError::DamagedRecord {
-                table: Table::Redo,
-                key: hex(&key),
-                reason: "not a copy of a write".into(),
-            };
-            let (name, offset, bytes) = parse(&key, &value).ok_or_else(damaged)?;
-            let what = || format!("the file {} of the store", crate::key::short(&name.0.0));
-            if last.as_ref().is_none_or(|(open, _)| *open != name) {
-                if let Some((_, file)) = &last {
-                    file.sync().map_err(|e| StorageError::io("sync", what(), e))?;
+        let mut rest = found.as_slice();
+        while let Some((key, value)) = rest.first() {
+            let (name, ..) = parse(key, value)?;
+            let file = Replayed::new(medium, name)?;
+            while let Some((key, value)) = rest.first() {
+                let (next, _, offset, bytes) = parse(key, value)?;
+                if next != name {
+                    break;
                 }
-                last = Some((name, medium.file(&name.0, name.1)));
+                file.repeat(offset, bytes)?;
+                writes.delete(Table::Redo, key.as_slice());
+                rest = &rest[1..];
             }
-            if let Some((_, file)) = &last {
-                // Where only the process was killed it is there, and needs no room on a full disk.
-                let mut there = vec![0; bytes.len()];
-                let is_there = file.read_at(offset, &mut there).is_ok_and(|n| n == bytes.len());
-                if !is_there || there != bytes {
-                    file.write_at(offset, &mut [IoSlice::new(bytes)])
-                        .map_err(|e| StorageError::io("repeat a write to", what(), e))?;
-                }
-            }
-            writes.delete(Table::Redo, key);
+            file.sync()?;
         }
-        if let Some((_, file)) = &last {
-            file.sync().map_err(|e| StorageError::io("sync", "a file of the store", e))?;
-            match medium.apply(&writes) {
-                Err(error) if error.is_unwritable() => return Ok(writes),
-                done => done?,
-            }
+        if writes.is_empty() {
+            return Ok((redo, writes));
         }
-        Ok(Writes::default())
+        match medium.apply(&writes) {
+            Err(error) if error.is_unwritable() => Ok((redo, writes)),
+            done => done.map(|()| (redo, Writes::default())),
+        }
     }
 
     /// The sequence to give to [`Self::synced`] after a sync that starts now.
@@ -232,9 +222,53 @@ fn redo_key(core: &DiscoveryKey, kind: FileKind, sequence: u64) -> Vec<u8> {
     [core.as_bytes().as_slice(), &[kind], &sequence.to_be_bytes()].concat()
 }
 
-fn parse<'a>(key: &[u8], value: &'a [u8]) -> Option<((DiscoveryKey, FileKind), u64, &'a [u8])> {
-    let (core, rest) = key.split_first_chunk()?;
-    let kind = *KINDS.get(usize::from(*rest.first()?))?;
-    let (offset, bytes) = value.split_first_chunk()?;
-    (rest.len() == 9).then_some(((DiscoveryKey(*core), kind), u64::from_le_bytes(*offset), bytes))
+/// A copy: of which file, its sequence, offset and bytes.
+type Copied<'a> = ((DiscoveryKey, FileKind), u64, u64, &'a [u8]);
+
+fn parse<'a>(key: &[u8], value: &'a [u8]) -> Result<Copied<'a>> {
+    let read = || {
+        let (core, rest) = key.split_first_chunk()?;
+        let (kind, sequence) = rest.split_first()?;
+        let kind = *KINDS.get(usize::from(*kind))?;
+        let sequence = u64::from_be_bytes(sequence.try_into().ok()?);
+        let (offset, bytes) = value.split_first_chunk()?;
+        Some(((DiscoveryKey(*core), kind), sequence, u64::from_le_bytes(*offset), bytes))
+    };
+    read().ok_or_else(|| StorageError::DamagedRecord {
+        table: Table::Redo,
+        key: hex(key),
+        reason: "not a copy of a write".into(),
+    })
+}
+
+/// A file that writes are repeated to.
+struct Replayed {
+    raw: Box<dyn RawFile>,
+    what: String,
+}
+
+impl Replayed {
+    /// Where only the process was killed all of it is there, and needs no room on a full disk. Whether it is must be
+    /// seen on the device: the process may have ended because a sync had failed.
+    fn new(medium: &dyn Medium, (core, kind): (DiscoveryKey, FileKind)) -> Result<Self> {
+        let what = format!("the file {} of the store", crate::key::short(&core.0));
+        let file = Self { raw: medium.file(&core, kind), what };
+        file.sync()?;
+        file.raw.forget_cached().map_err(|e| StorageError::io("read", &file.what, e))?;
+        Ok(file)
+    }
+
+    fn repeat(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let mut there = vec![0; bytes.len()];
+        let read = self.raw.read_at(offset, &mut there);
+        if read.is_ok_and(|n| n == bytes.len()) && there == bytes {
+            return Ok(());
+        }
+        let done = self.raw.write_at(offset, &mut [IoSlice::new(bytes)]);
+        done.map_err(|e| StorageError::io("repeat a write to", &self.what, e))
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.raw.sync().map_err(|e| StorageError::io("sync", &self.what, e))
+    }
 }

@@ -16,7 +16,7 @@ use crate::key::DiscoveryKey;
 use crate::lock::lock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Buffered records kept in memory at most, in bytes; a commit beyond it is made durable.
 const MAX_BUFFERED: usize = 16 << 20;
@@ -30,6 +30,10 @@ pub struct Staged<M: Medium> {
     state: Mutex<State>,
     /// Held through a durable commit; others queue here while `state` stays free.
     redo: Mutex<Redo>,
+    /// Cores whose files are being synced outside a commit, once for each. Added to under `redo`.
+    syncing: Mutex<Vec<DiscoveryKey>>,
+    /// One of them is done.
+    synced: Condvar,
     session: Session,
     /// This opening is noted on the medium, so that the next one can tell how it ended.
     noted: AtomicBool,
@@ -68,7 +72,7 @@ impl<M: Medium> Staged<M> {
     /// # Errors
     /// [`StorageError::DamagedRecord`] if the session record does not decode, and what the medium says.
     pub fn new(medium: M) -> Result<Self> {
-        let buffered = Redo::replay(&medium)?;
+        let (redo, buffered) = Redo::replay(&medium)?;
         removal::finish(&medium)?;
         let session = match medium.get(Table::Meta, SESSION)? {
             None => Session { current: 1, unclean: 0 },
@@ -77,7 +81,9 @@ impl<M: Medium> Staged<M> {
         Ok(Self {
             medium,
             state: Mutex::new(State { buffered, ..State::default() }),
-            redo: Mutex::default(),
+            redo: Mutex::new(redo),
+            syncing: Mutex::default(),
+            synced: Condvar::new(),
             session,
             noted: AtomicBool::new(false),
             sync_failed: AtomicBool::new(false),
@@ -95,9 +101,7 @@ impl<M: Medium> Staged<M> {
 
     fn commit_durable(&self, writes: Writes, files: &[&Arc<CoreFiles>]) -> Result<()> {
         let redo = &mut *self.redo();
-        if self.sync_failed.load(Ordering::Acquire) {
-            return Err(StorageError::SyncFailed);
-        }
+        self.check_synced()?;
         let (earlier, claimed) = {
             let mut state = self.state();
             let earlier = Arc::new(std::mem::take(&mut state.buffered));
@@ -121,8 +125,9 @@ impl<M: Medium> Staged<M> {
         done
     }
 
-    /// Where there is no room for copies of what was written to files, the files are synced instead, and with them
-    /// those that have copies: the transaction deletes them.
+    /// Where the transaction finds no room for copies of what was written to files, the files are synced instead, and
+    /// with them those that have copies: the transaction deletes them. That is tried after nothing else: a sync that
+    /// finds no room is [`StorageError::Unsynced`].
     fn apply_with_files(
         &self,
         redo: &mut Redo,
@@ -130,14 +135,15 @@ impl<M: Medium> Staged<M> {
         files: &[&Arc<CoreFiles>],
     ) -> Result<()> {
         match self.apply_once(redo, &mut writes, files) {
-            Err(full) if full.is_disk_full() => {}
+            Err(StorageError::DiskFull { .. }) => {}
             done => return done,
         }
         writes.take_back_puts(Table::Redo);
         let synced = files.iter().try_for_each(|files| {
             KINDS.into_iter().try_for_each(|kind| files.file(kind).sync().map(drop))
         });
-        self.note_sync(synced.and_then(|()| redo.settle()))?;
+        self.note_sync(synced)?;
+        self.settle(redo)?;
         self.apply_once(redo, &mut writes, files)
     }
 
@@ -148,8 +154,11 @@ impl<M: Medium> Staged<M> {
         files: &[&Arc<CoreFiles>],
     ) -> Result<()> {
         let mut plan = Plan::default();
-        let planned = redo.plan(files, &mut plan, writes);
-        let done = self.note_sync(planned).and_then(|()| {
+        let cores: BTreeSet<_> = files.iter().map(|files| files.core).collect();
+        let planned = self
+            .wait_for_syncs(|core| cores.contains(core))
+            .and_then(|()| self.note_sync(redo.plan(files, &mut plan, writes)));
+        let done = planned.and_then(|()| {
             redo.prune(writes);
             if writes.is_empty() { Ok(()) } else { self.apply(writes) }
         });
@@ -164,17 +173,14 @@ impl<M: Medium> Staged<M> {
     /// Applies a transaction. One that reports an error may be there all the same, so what landed is read again.
     fn apply(&self, writes: &Writes) -> Result<()> {
         let Err(error) = self.medium.apply(writes) else { return Ok(()) };
-        if matches!(error, StorageError::Unnoted { .. }) {
-            return Err(error); // it was not tried
+        match error {
+            StorageError::Unnoted { .. } | StorageError::SyncFailed => Err(error), // it was not tried
+            StorageError::Unsynced(_) => Err(self.unsure(error)),
+            error => match self.has_landed(writes) {
+                Ok(false) => Err(error),
+                Ok(true) | Err(_) => Err(self.unsure(error)),
+            },
         }
-        let again = match self.has_landed(writes) {
-            Ok(false) => return Err(error),
-            Err(_) if error.is_disk_full() => return Err(error),
-            // It changes nothing any more, and vouches for what is there.
-            Ok(true) if !error.is_device() => self.medium.apply(writes),
-            Ok(true) | Err(_) => return Err(self.unsure(error)),
-        };
-        again.map_err(|error| self.unsure(error))
     }
 
     fn unsure(&self, error: StorageError) -> StorageError {
@@ -193,24 +199,67 @@ impl<M: Medium> Staged<M> {
         Ok(true)
     }
 
-    /// After a failed sync the kernel may drop the pages and report success the next time.
+    /// After a failed sync the kernel may drop the pages and report success the next time: whatever the error says, it
+    /// is the last that this store tries.
     fn note_sync<T>(&self, synced: Result<T>) -> Result<T> {
-        self.sync_failed.fetch_or(synced.is_err(), Ordering::AcqRel);
-        synced
+        synced.map_err(|error| {
+            self.sync_failed.store(true, Ordering::Release);
+            StorageError::Unsynced(Box::new(error))
+        })
+    }
+
+    fn check_synced(&self) -> Result<()> {
+        match self.sync_failed.load(Ordering::Acquire) {
+            true => Err(StorageError::SyncFailed),
+            false => Ok(()),
+        }
+    }
+
+    /// Who syncs a file has taken the note of what was written to it, and learns alone that this failed. A commit that
+    /// speaks of the file, or needs it synced, waits for that; none begins meanwhile, since who waits has `redo`.
+    fn wait_for_syncs(&self, of: impl Fn(&DiscoveryKey) -> bool) -> Result<()> {
+        let mut syncing = lock(&self.syncing);
+        while syncing.iter().any(&of) {
+            syncing = self.synced.wait(syncing).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.check_synced()
+    }
+
+    fn settle(&self, redo: &mut Redo) -> Result<()> {
+        self.wait_for_syncs(|_| true)?;
+        self.note_sync(redo.settle())
     }
 
     fn close(&self) -> Result<()> {
-        let settled = self.redo().settle();
-        self.note_sync(settled)?;
+        self.settle(&mut self.redo())?;
         let mut writes = Writes::default();
         if self.noted.load(Ordering::Acquire) {
             writes.put(Table::Meta, SESSION, encode_session(self.session, true));
         }
         self.commit_durable(writes, &[])?;
         // That may have copied the last small writes.
-        let settled = self.redo().settle();
-        self.note_sync(settled)?;
+        self.settle(&mut self.redo())?;
         self.commit_durable(Writes::default(), &[])
+    }
+}
+
+/// While it lives a core's files are being synced.
+struct Syncing<'a, M: Medium>(&'a Staged<M>, DiscoveryKey);
+
+impl<'a, M: Medium> Syncing<'a, M> {
+    fn begin(store: &'a Staged<M>, core: DiscoveryKey) -> Self {
+        lock(&store.syncing).push(core);
+        Self(store, core)
+    }
+}
+
+impl<M: Medium> Drop for Syncing<'_, M> {
+    fn drop(&mut self) {
+        let mut syncing = lock(&self.0.syncing);
+        if let Some(at) = syncing.iter().position(|core| *core == self.1) {
+            syncing.swap_remove(at);
+        }
+        self.0.synced.notify_all();
     }
 }
 
@@ -252,9 +301,7 @@ impl<M: Medium> Storage for Staged<M> {
         durability: Durability,
     ) -> Result<()> {
         if durability == Durability::Buffered {
-            if self.sync_failed.load(Ordering::Acquire) {
-                return Err(StorageError::SyncFailed);
-            }
+            self.check_synced()?;
             let mut state = self.state();
             if state.buffered.bytes() + writes.bytes() <= MAX_BUFFERED {
                 state.buffered.merge(writes);
@@ -273,8 +320,13 @@ impl<M: Medium> Storage for Staged<M> {
 
     fn sync_files(&self, files: &Arc<CoreFiles>) -> Result<()> {
         for kind in [FileKind::Blocks, FileKind::Tree] {
-            let mark = self.redo().mark();
-            if self.note_sync(files.file(kind).sync())? {
+            let (mark, syncing) = {
+                let redo = self.redo();
+                (redo.mark(), Syncing::begin(self, files.core))
+            };
+            let synced = self.note_sync(files.file(kind).sync());
+            drop(syncing);
+            if synced? {
                 self.redo().synced(&files.core, kind, mark);
             }
         }
@@ -291,7 +343,9 @@ impl<M: Medium> Storage for Staged<M> {
     }
 
     fn remove_files(&self, core: &DiscoveryKey) -> Result<()> {
-        removal::remove(&self.medium, &mut self.redo(), &[*core])
+        let redo = &mut self.redo();
+        self.check_synced()?;
+        removal::remove(&self.medium, redo, &[*core])
     }
 
     fn cores_with_files(&self) -> Result<Vec<(DiscoveryKey, u64)>> {
@@ -329,8 +383,7 @@ impl<M: Medium> Drop for Staged<M> {
     fn drop(&mut self) {
         match self.close() {
             Ok(()) => {}
-            // Told before, as a full disk was to who flushed it.
-            Err(error) if error.is_echo() || error.cause().is_unwritable() => {
+            Err(error) if was_told(&error) => {
                 tracing::debug!(%error, "the store was not closed in order");
             }
             Err(error) => {
@@ -338,6 +391,11 @@ impl<M: Medium> Drop for Staged<M> {
             }
         }
     }
+}
+
+/// Who changed something was told, of a full disk too. A sync may fail at the end only, when nobody asks any more.
+fn was_told(error: &StorageError) -> bool {
+    error.is_echo() || error.is_unwritable()
 }
 
 /// uint number, bool closed in order, uint number of the latest one that was not.
@@ -362,87 +420,5 @@ fn next_session(bytes: &[u8]) -> Result<Session> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::memory::MemoryMedium;
-    use super::*;
-    use std::time::{Duration, Instant};
-
-    /// What opening cores after an unclean end does to the storage: a look and a buffered commit each.
-    #[expect(clippy::disallowed_methods, reason = "measures")]
-    fn open_cores(count: u32) -> Duration {
-        let store = Staged::new(MemoryMedium::default()).unwrap();
-        let started = Instant::now();
-        for i in 0..count {
-            let mut key = [0; 32];
-            key[..4].copy_from_slice(&i.to_be_bytes());
-            let files = store.files(&DiscoveryKey(key));
-            assert!(store.scan(Table::Bits, &key).unwrap().is_empty());
-            let mut writes = Writes::default();
-            writes.put(Table::Heads, key, vec![7; 150]);
-            store.commit(writes, &[&files], Durability::Buffered).unwrap();
-        }
-        started.elapsed()
-    }
-
-    #[test]
-    fn four_times_the_cores_take_about_four_times_as_long() {
-        let (mut few, mut many) = (Duration::MAX, Duration::MAX);
-        // Whatever else the machine does makes one of them slower now and then.
-        for _ in 0..8 {
-            few = few.min(open_cores(2_000));
-            many = many.min(open_cores(8_000));
-            println!("2,000 cores: {few:?}, 8,000 cores: {many:?}");
-            if many < 9 * few {
-                return;
-            }
-        }
-        panic!("{few:?} and {many:?}");
-    }
-
-    /// A database that has no room for copies of what is written to files.
-    #[derive(Default)]
-    struct Narrow(MemoryMedium);
-
-    impl Medium for Narrow {
-        fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
-            self.0.get(table, key)
-        }
-
-        fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-            self.0.scan(table, prefix)
-        }
-
-        fn apply(&self, writes: &Writes) -> Result<()> {
-            let copies = writes.iter().filter(|(table, _)| *table == Table::Redo);
-            if copies.flat_map(|(_, records)| records.values()).any(Option::is_some) {
-                return Err(StorageError::DiskFull { op: "write", what: "the database".into() });
-            }
-            self.0.apply(writes)
-        }
-
-        fn file(&self, core: &DiscoveryKey, kind: FileKind) -> Box<dyn super::super::RawFile> {
-            self.0.file(core, kind)
-        }
-
-        fn remove_file(&self, core: &DiscoveryKey, kind: FileKind) -> Result<()> {
-            self.0.remove_file(core, kind)
-        }
-
-        fn cores_with_files(&self) -> Result<Vec<(DiscoveryKey, u64)>> {
-            self.0.cores_with_files()
-        }
-    }
-
-    #[test]
-    fn what_has_no_room_with_copies_is_committed_without_them() {
-        let store = Staged::new(Narrow::default()).unwrap();
-        let files = store.files(&DiscoveryKey([1; 32]));
-        for round in 0..3u8 {
-            files.blocks.write_at(u64::from(round), &[round]).unwrap();
-            let mut writes = Writes::default();
-            writes.put(Table::Heads, vec![1], vec![round]);
-            store.commit(writes, &[&files], Durability::Durable).unwrap();
-            assert_eq!(store.medium.get(Table::Heads, &[1]).unwrap(), Some(vec![round]));
-        }
-    }
-}
+#[path = "staged/tests.rs"]
+mod tests;

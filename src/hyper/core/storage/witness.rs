@@ -179,6 +179,16 @@ impl Witness {
         path_in(&self.dir)
     }
 
+    /// Where a new note is made.
+    fn beside(&self) -> PathBuf {
+        self.dir.join("witness.new")
+    }
+
+    /// Whether who used the store last did not close it in order; to be asked before it is opened.
+    pub(super) fn was_left_open(&self) -> bool {
+        matches!(&lock(&self.state).pending, Some(Some(note)) if note.open)
+    }
+
     /// The database is about to be opened, which changes it: who ends in the middle of that has left it open.
     ///
     /// # Errors
@@ -303,7 +313,7 @@ impl Witness {
     }
 
     fn make_anew(&self, file: &mut NoteFile, open: bool) -> io::Result<()> {
-        let beside = self.dir.join("witness.new");
+        let beside = self.beside();
         let _ = fs::remove_file(&beside);
         let mut options = OpenOptions::new();
         let made = options.write(true).create_new(true).mode(FILE).open(&beside)?;
@@ -326,7 +336,8 @@ impl Witness {
     /// Notes how the database is now; after each change of it, and once it is closed.
     fn write(&self, file: &mut NoteFile, open: bool) -> io::Result<()> {
         let noted = self.describe(file.own, open).and_then(|note| {
-            let written = file.get(&self.path())?.write_all_at(&note.encode(), 0);
+            let path = self.path();
+            let written = file.get(&path)?.write_all_at(&note.encode(), 0);
             file.unsynced = true;
             written
         });

@@ -91,21 +91,19 @@ fn a_commit_that_finds_no_room_leaves_nothing() {
 
 #[test]
 fn a_commit_that_landed_with_an_error_keeps_its_bytes() {
-    for count in [1, 2] {
-        let medium = CrashMedium::default();
-        let storage: Arc<dyn Storage> = Arc::new(Staged::new(medium.clone()).unwrap());
-        let mut core = writer(&storage);
-        append_staged(&mut core, 0..5).unwrap();
-        medium.fail_transactions(count, true);
-        let done = append_staged(&mut core, 5..9);
-        assert_eq!((done.is_ok(), core.length()), if count == 1 { (true, 9) } else { (false, 5) });
-        let again = core.append(&blocks(20..30), Durability::Durable);
-        assert_eq!(again.is_ok(), count == 1);
-        assert_reads(&core, 0..5);
-        for medium in [medium.after_kill(), medium.after_power_loss(7)] {
-            let storage: Arc<dyn Storage> = Arc::new(Staged::new(medium).unwrap());
-            assert_reads(&writer(&storage), 0..9);
-        }
+    let medium = CrashMedium::default();
+    let storage: Arc<dyn Storage> = Arc::new(Staged::new(medium.clone()).unwrap());
+    let mut core = writer(&storage);
+    append_staged(&mut core, 0..5).unwrap();
+    medium.fail_transactions(1, true);
+    assert!(append_staged(&mut core, 5..9).is_err());
+    assert_eq!(core.length(), 5);
+    // It may be there, and nothing is to be put over it.
+    assert!(core.append(&blocks(20..30), Durability::Durable).is_err());
+    assert_reads(&core, 0..5);
+    for medium in [medium.after_kill(), medium.after_power_loss(7)] {
+        let storage: Arc<dyn Storage> = Arc::new(Staged::new(medium).unwrap());
+        assert_reads(&writer(&storage), 0..9);
     }
 }
 
