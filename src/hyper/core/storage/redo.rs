@@ -83,11 +83,12 @@ impl Redo {
             let (name, ..) = parse(key, value)?;
             let file = Replayed::new(medium, name)?;
             while let Some((key, value)) = rest.first() {
-                let (next, _, offset, bytes) = parse(key, value)?;
+                let (next, sequence, offset, bytes) = parse(key, value)?;
                 if next != name {
                     break;
                 }
                 file.repeat(offset, bytes)?;
+                redo.next = redo.next.max(sequence.saturating_add(1));
                 writes.delete(Table::Redo, key.as_slice());
                 rest = &rest[1..];
             }

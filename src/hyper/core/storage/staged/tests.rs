@@ -182,6 +182,30 @@ fn a_commit_waits_for_the_sync_of_what_it_speaks_of() {
 }
 
 #[test]
+fn copies_of_an_earlier_start_never_come_back() {
+    let medium = CrashMedium::default();
+    let store = Staged::new(medium.clone()).unwrap();
+    put(&store, 1, Durability::Durable).unwrap();
+    // On a full disk their deletion waits.
+    let after = medium.after_kill();
+    after.set_full(true);
+    let store = Staged::new(after.clone()).unwrap();
+    after.set_full(false);
+    // It is written over what they speak of, and the first transaction has no room for copies.
+    let files = store.files(&DK);
+    files.tree.write_at(0, &[1; 100]).unwrap();
+    files.blocks.write_at(1000, &[9; 1000]).unwrap();
+    let mut writes = Writes::default();
+    writes.put(Table::Records, [2], vec![2]);
+    after.set_full_once();
+    store.commit(writes, &[&files], Durability::Durable).unwrap();
+    let store = Staged::new(after.after_kill()).unwrap();
+    let mut buf = [0; 1000];
+    store.files(&DK).blocks.read_at(1000, &mut buf).unwrap();
+    assert_eq!(buf, [9; 1000], "an old copy was written over it");
+}
+
+#[test]
 fn a_sync_that_fails_at_the_end_is_told() {
     for kind in SYNC_ERRORS {
         let medium = CrashMedium::default();
