@@ -195,8 +195,8 @@ impl Witness {
     /// That cannot be noted.
     pub(super) fn opening(&self) -> io::Result<()> {
         if matches!(lock(&self.state).pending, Some(None)) {
-            // That there is no note is all that is known of it.
-            return Ok(());
+            // That there is no note is all that is known of it. Whether one can be made later is to be seen now.
+            return self.try_to_make();
         }
         let mut file = lock(&self.file);
         self.write(&mut file, true)?;
@@ -333,12 +333,30 @@ impl Witness {
         File::open(&self.dir)?.sync_all()
     }
 
+    /// Makes a file like a note and takes it away.
+    fn try_to_make(&self) -> io::Result<()> {
+        let beside = self.beside();
+        let _ = fs::remove_file(&beside);
+        let mut options = OpenOptions::new();
+        let made = options.write(true).create_new(true).mode(FILE).open(&beside)?;
+        let like = self.describe(None, true).map(|note| note.encode());
+        let tried =
+            like.and_then(|like| made.write_all_at(&like, 0)).and_then(|()| made.sync_all());
+        fs::remove_file(&beside)?;
+        tried
+    }
+
     /// Notes how the database is now; after each change of it, and once it is closed.
     fn write(&self, file: &mut NoteFile, open: bool) -> io::Result<()> {
         let noted = self.describe(file.own, open).and_then(|note| {
             let path = self.path();
             let written = file.get(&path)?.write_all_at(&note.encode(), 0);
             file.unsynced = true;
+            if written.is_err() && fs::metadata(&path).is_ok_and(|meta| meta.len() == 0) {
+                // There was no note, and no room for one.
+                file.file = None;
+                let _ = fs::remove_file(&path);
+            }
             written
         });
         file.stale = noted.is_err();

@@ -112,6 +112,38 @@ fn a_database_that_could_not_be_synced_is_read_and_not_changed() {
 }
 
 #[test]
+fn a_store_without_a_note_is_read_where_none_can_be_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let medium = DiskMedium::open(dir.path()).unwrap();
+    put(&medium, 1).unwrap();
+    drop(medium);
+    let note = dir.path().join("witness");
+    std::fs::remove_file(&note).unwrap();
+    let before = std::fs::read(database_path(dir.path())).unwrap();
+    // `late`: whether that shows only once the database is open.
+    for late in [false, true] {
+        let in_the_way = if late { &note } else { &dir.path().join("witness.new") };
+        std::fs::create_dir_all(in_the_way.join("in it")).unwrap();
+        let medium = DiskMedium::open(dir.path()).unwrap();
+        assert_eq!(medium.get(Table::Records, &[1]).unwrap(), Some(vec![1]), "{late}");
+        let same = std::fs::read(database_path(dir.path())).unwrap() == before;
+        assert!(late || same, "changed before that could be noted");
+        let done = put(&medium, 2);
+        match late {
+            true => assert!(matches!(done, Err(StorageError::Unnoted { .. })), "{done:?}"),
+            // In place there is a way.
+            false => done.unwrap(),
+        }
+        drop(medium);
+        std::fs::remove_dir_all(in_the_way).unwrap();
+        let _ = std::fs::remove_file(&note);
+    }
+    // What failed once may go the next time.
+    let medium = DiskMedium::open(dir.path()).unwrap();
+    put(&medium, 2).unwrap();
+}
+
+#[test]
 fn a_second_opener_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let _store = open_disk(dir.path()).unwrap();
