@@ -47,6 +47,7 @@ mod puts;
 mod sharing;
 mod space;
 mod store;
+mod swapped;
 mod targets;
 mod users;
 mod versions;

@@ -224,7 +224,8 @@ impl Core {
         flush: Flush,
         synced: std::result::Result<(), StorageError>,
     ) -> Result<()> {
-        let Flush { writes, staged, commits, .. } = flush;
+        let Flush { writes, staged, commits, files, .. } = flush;
+        let synced = synced.and_then(|()| files.check_place());
         if commits != self.commits || synced.is_err() {
             // The store has newer records than this snapshot; the next flush takes a new one.
             self.unstage(staged);

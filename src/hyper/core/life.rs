@@ -16,7 +16,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 impl Core {
-    /// Opens a core that the store has. No file is opened before it is needed.
+    /// Opens a core that the store has.
     pub fn open(storage: &Arc<dyn Storage>, core: &DiscoveryKey) -> Result<Option<Core>> {
         let Some(bytes) = storage.get(Table::Cores, core.as_bytes())? else { return Ok(None) };
         let identity = Identity::decode(&bytes).map_err(|e| damaged(Table::Cores, core, e))?;

@@ -86,7 +86,7 @@ impl Core {
         // Of a core of which nothing is known there are none, whoever wrote the record.
         let stamp = stamp.or((self.head.length == 0).then(CoreStamp::default));
         // Looked at whatever the record says: what is done to them from here on is not what we leave.
-        let found = self.files.stamp().ok();
+        let found = self.files.first_stamp().ok();
         let is_own = stamp.is_some() && stamp == found;
         self.soundness.get_mut().stamp = stamp.filter(|_| is_own);
         is_own

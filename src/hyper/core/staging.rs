@@ -109,6 +109,8 @@ impl Drop for Staging {
         if self.unsettled
             && !self.claimed.load(Ordering::Acquire)
             && let Err(error) = self.files.blocks.truncate(self.base_bytes)
+            // Who wrote them was told that; they are in no file of the store.
+            && !error.is_replaced()
         {
             tracing::warn!("bytes of an unfinished append stay in the store: {error}");
         }

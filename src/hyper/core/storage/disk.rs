@@ -11,8 +11,9 @@
 
 use super::database::{self, definition, named, next_turn, or_empty, read_turn};
 use super::direct::Direct;
-use super::fd_pool::FdPool;
+use super::fd_pool::{FdPool, Handle};
 use super::holes;
+use super::identity::Identity;
 use super::layout;
 use super::private::keep_private;
 use super::witness::{Doubts, Witness};
@@ -52,6 +53,8 @@ pub struct DiskMedium {
     dir: PathBuf,
     /// `None` after an error that redb does not go on from, until it could be opened again.
     database: Mutex<Option<Opened>>,
+    /// Of the database.
+    identity: Identity,
     witness: Witness,
     /// It was told that the store can only be read.
     told: AtomicBool,
@@ -86,6 +89,7 @@ impl DiskMedium {
         let medium = Self {
             dir: dir.to_path_buf(),
             database: Mutex::new(None),
+            identity: Identity::default(),
             witness,
             told: AtomicBool::new(false),
             unsynced: Arc::default(),
@@ -93,7 +97,16 @@ impl DiskMedium {
             direct: Arc::new(Direct::new(dir)),
         };
         medium.database(false)?;
+        let opened = std::fs::metadata(&path).and_then(|meta| medium.identity.admit(dir, &meta));
+        opened.map_err(|e| StorageError::io("open", path.display().to_string(), e))?;
         Ok(medium)
+    }
+
+    /// # Errors
+    /// [`StorageError::Replaced`] if the database is not where it was.
+    fn check_place(&self) -> Result<()> {
+        let found = self.identity.look(&self.dir, &self.path());
+        found.map(drop).map_err(|e| StorageError::io("write", self.path().display().to_string(), e))
     }
 
     fn path(&self) -> PathBuf {
@@ -209,6 +222,7 @@ impl Medium for DiskMedium {
 
     fn apply(&self, writes: &Writes) -> Result<()> {
         self.check_synced()?;
+        self.check_place()?;
         self.witness.ready().map_err(|e| self.unnoted(e))?;
         let done = self.with("write", true, |database| {
             let transaction = database.begin_write()?;
@@ -231,9 +245,7 @@ impl Medium for DiskMedium {
 
     fn file(&self, core: &DiscoveryKey, kind: FileKind) -> Box<dyn RawFile> {
         Box::new(DiskFile {
-            number: self.pool.number(),
-            direct_number: self.pool.number(),
-            path: layout::path(&self.dir, core, kind),
+            handle: self.pool.handle(layout::path(&self.dir, core, kind)),
             pool: self.pool.clone(),
             direct: self.direct.clone(),
             created: AtomicBool::new(false),
@@ -273,7 +285,7 @@ impl Drop for DiskMedium {
         // Closing it changes the file for the last time.
         let closed = lock(&self.database).take().is_some();
         // Of one that could not be synced nobody knows how it is on the device: it was not closed in order.
-        if closed && self.check_synced().is_ok() {
+        if closed && self.check_synced().is_ok() && self.check_place().is_ok() {
             // From then on another may open it, and note that: where one has, nothing is to be noted of ours.
             if let Some(_held) = database::hold(&self.path()) {
                 self.witness.close();
@@ -283,10 +295,7 @@ impl Drop for DiskMedium {
 }
 
 struct DiskFile {
-    number: u64,
-    /// The same for the descriptor that writes past the page cache.
-    direct_number: u64,
-    path: PathBuf,
+    handle: Handle,
     pool: Arc<FdPool>,
     direct: Arc<Direct>,
     /// The directory does not durably know the file yet.
@@ -295,12 +304,11 @@ struct DiskFile {
 
 impl DiskFile {
     fn existing(&self) -> io::Result<Option<Arc<File>>> {
-        Ok(self.pool.get(self.number, &self.path, false)?.map(|(file, _)| file))
+        Ok(self.pool.get(&self.handle, false)?.map(|(file, _)| file))
     }
 
     fn writable(&self) -> io::Result<Arc<File>> {
-        let (file, new) =
-            self.pool.get(self.number, &self.path, true)?.ok_or(io::ErrorKind::NotFound)?;
+        let (file, new) = self.pool.get(&self.handle, true)?.ok_or(io::ErrorKind::NotFound)?;
         if new {
             self.created.store(true, Ordering::Release);
         }
@@ -331,7 +339,7 @@ impl RawFile for DiskFile {
         }
         let file = self.writable()?;
         if self.direct.takes(total)
-            && let Ok(direct) = self.pool.direct(self.direct_number, &self.path)
+            && let Ok(direct) = self.pool.direct(&self.handle)
             && self.direct.write(&direct, &file, offset, bufs)?
         {
             return Ok(());
@@ -379,11 +387,7 @@ impl RawFile for DiskFile {
     }
 
     fn stamp(&self) -> io::Result<FileStamp> {
-        match std::fs::metadata(&self.path) {
-            Ok(meta) => Ok(FileStamp::of(&meta)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(FileStamp::default()),
-            Err(e) => Err(e),
-        }
+        Ok(self.handle.look()?.as_ref().map_or(FileStamp::default(), FileStamp::of))
     }
 
     fn stamp_of_open(&self) -> io::Result<FileStamp> {
@@ -401,7 +405,7 @@ impl RawFile for DiskFile {
         file.sync_data()?;
         if self.created.swap(false, Ordering::AcqRel) {
             // The file's name, its directory's name and that one's: each lives in the next one up.
-            for dir in self.path.ancestors().skip(1).take(3) {
+            for dir in self.handle.path().ancestors().skip(1).take(3) {
                 let synced = self.pool.open(|| File::open(dir)).and_then(|dir| dir.sync_all());
                 synced.inspect_err(|_| {
                     self.created.store(true, Ordering::Release);
@@ -421,8 +425,7 @@ impl RawFile for DiskFile {
 
 impl Drop for DiskFile {
     fn drop(&mut self) {
-        self.pool.close(self.number);
-        self.pool.close(self.direct_number);
+        self.pool.close(&self.handle);
     }
 }
 

@@ -1,14 +1,15 @@
 //! Open files, the most recently used ones: a store has more files than a process may have open.
 
-use super::private;
+use super::identity::Identity;
+use super::{layout, private};
 use crate::descriptors;
 use crate::lock::lock;
 use lru::LruCache;
-use std::fs::{File, OpenOptions};
-use std::io;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -24,7 +25,34 @@ fn share_of(limit: u64) -> NonZeroUsize {
     NonZeroUsize::new(files as usize).unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Hands out open files by number and closes those not used for longest.
+/// What to ask for a file by. However often it is closed and opened again meanwhile, it is the same file.
+pub(super) struct Handle {
+    path: PathBuf,
+    number: u64,
+    /// That of the descriptor which writes past the page cache.
+    direct: u64,
+    identity: Identity,
+}
+
+impl Handle {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is at the path, if anything is.
+    ///
+    /// # Errors
+    /// `Replaced` if that is not the file that was opened.
+    pub(super) fn look(&self) -> io::Result<Option<Metadata>> {
+        self.identity.look(self.store(), &self.path)
+    }
+
+    fn store(&self) -> &Path {
+        layout::store_of(&self.path)
+    }
+}
+
+/// Hands out open files by their handles and closes those not used for longest.
 pub(super) struct FdPool {
     open: Mutex<LruCache<u64, Arc<File>>>,
     next: AtomicU64,
@@ -50,39 +78,50 @@ impl FdPool {
         }
     }
 
-    /// A number to ask for a file by.
-    pub(super) fn number(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
+    pub(super) fn handle(&self, path: PathBuf) -> Handle {
+        let number = self.next.fetch_add(2, Ordering::Relaxed);
+        Handle { path, number, direct: number + 1, identity: Identity::default() }
     }
 
     /// The open file; `None` if it does not exist and `create` is not set. The flag tells that it is new.
+    ///
+    /// # Errors
+    /// `Replaced` if it would have to be opened again, and is another file or none.
     pub(super) fn get(
         &self,
-        number: u64,
-        path: &Path,
+        handle: &Handle,
         create: bool,
     ) -> io::Result<Option<(Arc<File>, bool)>> {
-        if let Some(file) = self.known(number) {
+        if let Some(file) = self.known(handle.number) {
             return Ok(Some((file, false)));
         }
+        let path = &handle.path;
         let existing = || OpenOptions::new().read(true).write(true).open(path);
         let (file, new) = match self.open(existing) {
             Ok(file) => (file, false),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Err(_) if !create => return Ok(None),
-            Err(_) => (self.open(|| create_file(path))?, true),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            Err(_) => {
+                handle.identity.check(handle.store(), None)?;
+                if !create {
+                    return Ok(None);
+                }
+                (self.open(|| create_file(path))?, true)
+            }
         };
-        Ok(Some((self.add(number, file), new)))
+        handle.identity.admit(handle.store(), &file.metadata()?)?;
+        Ok(Some((self.add(handle.number, file), new)))
     }
 
     /// The same file, which must exist, opened for writes past the page cache.
-    pub(super) fn direct(&self, number: u64, path: &Path) -> io::Result<Arc<File>> {
-        if let Some(file) = self.known(number) {
+    pub(super) fn direct(&self, handle: &Handle) -> io::Result<Arc<File>> {
+        if let Some(file) = self.known(handle.direct) {
             return Ok(file);
         }
         let flags = nix::fcntl::OFlag::O_DIRECT.bits();
-        let open = || OpenOptions::new().write(true).custom_flags(flags).open(path);
-        Ok(self.add(number, self.open(open)?))
+        let open = || OpenOptions::new().write(true).custom_flags(flags).open(&handle.path);
+        let file = self.open(open)?;
+        handle.identity.admit(handle.store(), &file.metadata()?)?;
+        Ok(self.add(handle.direct, file))
     }
 
     fn known(&self, number: u64) -> Option<Arc<File>> {
@@ -96,8 +135,10 @@ impl FdPool {
         file
     }
 
-    pub(super) fn close(&self, number: u64) {
-        let _closed = lock(&self.open).pop(&number);
+    pub(super) fn close(&self, handle: &Handle) {
+        for number in [handle.number, handle.direct] {
+            let _closed = lock(&self.open).pop(&number);
+        }
     }
 
     #[cfg(test)]
@@ -121,6 +162,7 @@ fn create_file(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::identity::Replaced;
     use super::*;
     use std::cell::Cell;
 
@@ -134,10 +176,12 @@ mod tests {
     fn the_oldest_files_are_closed_when_no_descriptor_is_free() {
         let pool = FdPool::with_limit(1024);
         let dir = tempfile::tempdir().unwrap();
-        let path = |n: u64| dir.path().join(n.to_string());
-        for n in 0..10 {
-            pool.get(n, &path(n), true).unwrap();
+        let handles: Vec<_> =
+            (0..10).map(|n| pool.handle(dir.path().join(n.to_string()))).collect();
+        for handle in &handles {
+            pool.get(handle, true).unwrap();
         }
+        let is_open = |n: usize| pool.known(handles[n].number).is_some();
         let tries = Cell::new(0);
         let short = |error: nix::errno::Errno, times: u32| {
             tries.set(tries.get() + 1);
@@ -145,7 +189,7 @@ mod tests {
         };
         pool.open(|| short(nix::errno::Errno::EMFILE, 3)).unwrap();
         assert_eq!(pool.open_files(), 7);
-        assert!((0..3).all(|n| pool.known(n).is_none()) && pool.known(9).is_some());
+        assert!(!(0..3).any(is_open) && is_open(9));
         // What else fails is no reason.
         tries.set(0);
         assert!(pool.open(|| short(nix::errno::Errno::EACCES, 1)).is_err());
@@ -153,5 +197,36 @@ mod tests {
         tries.set(0);
         assert!(pool.open(|| short(nix::errno::Errno::ENFILE, 100)).is_err());
         assert_eq!(pool.open_files(), 0);
+    }
+
+    #[test]
+    fn a_file_that_is_opened_again_is_the_same_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let is_replaced = |error: io::Error| error.downcast::<Replaced>().is_ok();
+        let pool = FdPool::with_limit(1024);
+        let handle = pool.handle(path.clone());
+        assert!(pool.get(&handle, false).unwrap().is_none() && handle.look().unwrap().is_none());
+        assert!(pool.get(&handle, true).unwrap().unwrap().1);
+        pool.close(&handle);
+        assert!(!pool.get(&handle, true).unwrap().unwrap().1);
+        std::fs::rename(&path, dir.path().join("away")).unwrap();
+        for is_there in [false, true] {
+            if is_there {
+                std::fs::write(&path, b"another").unwrap();
+            }
+            // An open one goes on to be read, one that was closed is not to be had any more, nor made anew.
+            assert!(pool.get(&handle, false).is_ok());
+            assert!(is_replaced(handle.look().unwrap_err()));
+            pool.close(&handle);
+            assert!(
+                [false, true].iter().all(|&make| is_replaced(pool.get(&handle, make).unwrap_err()))
+            );
+            assert!(pool.direct(&handle).is_err());
+            assert_eq!(path.exists(), is_there);
+            std::fs::rename(dir.path().join("away"), &path).unwrap();
+            assert!(pool.get(&handle, false).is_ok() && handle.look().is_ok());
+            std::fs::rename(&path, dir.path().join("away")).unwrap();
+        }
     }
 }

@@ -48,6 +48,19 @@ impl CoreFiles {
         self.tree.touched.swap(false, Ordering::AcqRel) || blocks
     }
 
+    /// What the files were before they are opened, which they are here if they exist: that alone may change them, as
+    /// where a file system makes a copy of what is opened to be written (overlayfs), and is nobody's meddling.
+    pub fn first_stamp(&self) -> Result<CoreStamp> {
+        Ok(CoreStamp { blocks: self.blocks.first_stamp()?, tree: self.tree.first_stamp()? })
+    }
+
+    /// # Errors
+    /// [`StorageError::Replaced`] if what is at their paths is not what is open: then nothing that was written to them
+    /// may be vouched for.
+    pub fn check_place(&self) -> Result<()> {
+        self.stamp().map(drop)
+    }
+
     /// What the files are now.
     pub fn stamp(&self) -> Result<CoreStamp> {
         Ok(CoreStamp { blocks: self.blocks.stamp()?, tree: self.tree.stamp()? })
@@ -149,12 +162,13 @@ impl StoredFile {
 
     /// Writes the slices one after the other from `offset`.
     pub fn write_slices_at(&self, offset: u64, slices: &mut [IoSlice<'_>]) -> Result<()> {
-        // The writing consumes its slices, the note is of all of them.
-        let done = self.watched(|| self.raw.write_at(offset, &mut slices.to_vec()));
-        self.touched.store(true, Ordering::Release);
-        // A failed write may have written a part, which is past what any commit speaks of.
-        lock(&self.unsynced).note(offset, slices);
-        done.map_err(|e| StorageError::io("write", &self.name, e))
+        self.watched("write", || {
+            // The writing consumes its slices, the note is of all of them.
+            let done = self.raw.write_at(offset, &mut slices.to_vec());
+            // A failed write may have written a part, which is past what any commit speaks of.
+            lock(&self.unsynced).note(offset, slices);
+            done
+        })
     }
 
     /// Whether a hole in this range would give anything back.
@@ -173,14 +187,30 @@ impl StoredFile {
         now.map_err(|e| StorageError::io("read", &self.name, e))
     }
 
-    /// Changes the file.
-    fn watched<T>(&self, change: impl FnOnce() -> T) -> T {
+    fn first_stamp(&self) -> Result<FileStamp> {
+        let found = self.raw.stamp().map_err(|e| StorageError::io("read", &self.name, e))?;
+        // What cannot be opened cannot be changed by us either.
+        let opened = self.raw.stamp_of_open();
+        lock(&self.watch).seen = Some(opened.unwrap_or(found));
+        Ok(found)
+    }
+
+    /// Changes the file, unless another one is where it was, or none: what is in a file without a name is lost.
+    fn watched(
+        &self,
+        op: &'static str,
+        change: impl FnOnce() -> std::io::Result<()>,
+    ) -> Result<()> {
+        let failed = |e| StorageError::io(op, &self.name, e);
         {
             let mut watch = lock(&self.watch);
-            watch.look(self.raw.stamp().ok());
+            let now = self.raw.stamp();
+            watch.look(now.as_ref().ok().copied());
+            now.map_err(failed)?;
             watch.changing += 1;
         }
         let done = change();
+        self.touched.store(true, Ordering::Release);
         let mut watch = lock(&self.watch);
         watch.changing -= 1;
         if watch.changing == 0 {
@@ -188,7 +218,7 @@ impl StoredFile {
             watch.meddled |= left.is_err();
             watch.seen = left.ok();
         }
-        done
+        done.map_err(failed)
     }
 
     pub fn punch(&self, offset: u64, len: u64) -> Result<()> {
@@ -207,10 +237,11 @@ impl StoredFile {
     /// Freed ranges come back after a crash at worst. But the copies of what was written before must not be
     /// put over what is written there later, so such a file is synced as a whole.
     fn freeing(&self, op: &'static str, act: impl FnOnce() -> std::io::Result<()>) -> Result<()> {
-        let done = self.watched(act);
-        self.touched.store(true, Ordering::Release);
-        *lock(&self.unsynced) = Unsynced::TooMuch;
-        done.map_err(|e| StorageError::io(op, &self.name, e))
+        self.watched(op, || {
+            let done = act();
+            *lock(&self.unsynced) = Unsynced::TooMuch;
+            done
+        })
     }
 
     /// Makes everything durable that was written before, if anything was that no commit has seen to. Tells
@@ -222,9 +253,10 @@ impl StoredFile {
         }
     }
 
-    /// [`Self::sync`], whatever the notes say.
+    /// [`Self::sync`], whatever the notes say. Nothing is durable in a file that is not where it was.
     pub(super) fn sync_raw(&self) -> Result<()> {
-        self.raw.sync().map_err(|e| {
+        let synced = self.raw.stamp().and_then(|_| self.raw.sync());
+        synced.and_then(|()| self.raw.stamp()).map(drop).map_err(|e| {
             *lock(&self.unsynced) = Unsynced::TooMuch;
             StorageError::io("sync", &self.name, e)
         })
@@ -246,5 +278,64 @@ impl StoredFile {
                 Unsynced::Copied(copies)
             }
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    /// Is copied when it is opened to be written.
+    #[derive(Default)]
+    struct CopiedUp {
+        is_open: AtomicBool,
+    }
+
+    impl RawFile for CopiedUp {
+        fn read_at(&self, _offset: u64, _buf: &mut [u8]) -> io::Result<usize> {
+            Ok(0)
+        }
+
+        fn write_at(&self, _offset: u64, _bufs: &mut [IoSlice<'_>]) -> io::Result<()> {
+            self.stamp_of_open().map(drop)
+        }
+
+        fn punch(&self, _offset: u64, _len: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn truncate(&self, _len: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn stamp(&self) -> io::Result<FileStamp> {
+            let copy = FileStamp::of(&std::fs::metadata("/")?);
+            Ok(if self.is_open.load(Ordering::Relaxed) { copy } else { FileStamp::default() })
+        }
+
+        fn stamp_of_open(&self) -> io::Result<FileStamp> {
+            self.is_open.store(true, Ordering::Relaxed);
+            self.stamp()
+        }
+    }
+
+    #[test]
+    fn what_opening_a_file_does_to_it_is_nobodys_meddling() {
+        let file = StoredFile {
+            name: "a file".into(),
+            raw: Box::<CopiedUp>::default(),
+            unsynced: Mutex::default(),
+            touched: AtomicBool::new(false),
+            watch: Mutex::default(),
+        };
+        assert_eq!(file.first_stamp().unwrap(), FileStamp::default());
+        file.write_at(0, b"bytes").unwrap();
+        file.stamp().unwrap();
+        assert!(!lock(&file.watch).meddled);
     }
 }

@@ -27,6 +27,11 @@ pub(super) fn path(store: &Path, core: &DiscoveryKey, kind: FileKind) -> PathBuf
     store.join(CORES).join(dir).join(format!("{stem}{}", end(kind)))
 }
 
+/// The store that a file of a core is in.
+pub(super) fn store_of(file: &Path) -> &Path {
+    file.ancestors().nth(3).unwrap_or(file)
+}
+
 /// The cores that have a file, with the bytes that these take.
 pub(super) fn cores(store: &Path) -> io::Result<Vec<(DiscoveryKey, u64)>> {
     let mut found = BTreeMap::<_, u64>::new();
@@ -73,6 +78,7 @@ mod tests {
         let keys = [1, 2].map(|n| DiscoveryKey([n; 32]));
         for (key, kind) in keys.iter().zip([FileKind::Blocks, FileKind::Tree]) {
             let path = path(store.path(), key, kind);
+            assert_eq!(store_of(&path), store.path());
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, [7; 10_000]).unwrap();
         }

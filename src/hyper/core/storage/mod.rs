@@ -23,6 +23,7 @@ pub mod disk;
 mod fd_pool;
 mod file;
 mod holes;
+mod identity;
 mod layout;
 pub mod memory;
 mod private;
@@ -44,6 +45,7 @@ pub use stamp::{CoreStamp, FileStamp};
 pub use witness::{Doubt, Doubts};
 
 use crate::key::DiscoveryKey;
+use identity::Replaced;
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -61,6 +63,12 @@ pub enum StorageError {
     /// What the store is told from a copy by cannot be written: nothing is changed.
     #[error("cannot change the store without noting it in {witness}: {source}")]
     Unnoted { witness: String, source: io::Error },
+    /// Somebody put other files in the place of those that are open, or removed them: nothing is changed.
+    #[error(
+        "files of the store {store} were replaced or removed while hdrive had them open, and nothing was changed: end \
+         what runs on this store (`hdrive status` shows it) and start hdrive again"
+    )]
+    Replaced { store: String },
     /// The byte offset is beyond what the file system can address.
     #[error("{what} would grow beyond what the file system can hold")]
     TooLarge { what: String },
@@ -96,6 +104,10 @@ impl StorageError {
     /// Names an I/O error by what was being done to what.
     pub fn io(op: &'static str, what: impl Into<String>, source: io::Error) -> Self {
         let what = what.into();
+        let source = match source.downcast() {
+            Ok(Replaced { store }) => return Self::Replaced { store },
+            Err(source) => source,
+        };
         match source.kind() {
             _ if is_full(&source) => Self::DiskFull { op, what },
             io::ErrorKind::FileTooLarge => Self::TooLarge { what },
@@ -124,6 +136,11 @@ impl StorageError {
     /// Somebody else has it open.
     pub fn is_busy(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::ResourceBusy)
+    }
+
+    /// See [`Self::Replaced`].
+    pub fn is_replaced(&self) -> bool {
+        matches!(self, Self::Replaced { .. })
     }
 
     pub fn is_disk_full(&self) -> bool {
@@ -348,11 +365,12 @@ pub trait RawFile: Send + Sync {
     fn data_after(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
         Ok(Some(offset..u64::MAX))
     }
-    /// What the file is now. On a medium where nobody else changes files it is always the same.
+    /// What is at the file's path now, which must be the file that is open if one is. On a medium where nobody else
+    /// changes files it is always the same.
     fn stamp(&self) -> io::Result<FileStamp> {
         Ok(FileStamp::default())
     }
-    /// The same of the file that is open, wherever its name has gone since.
+    /// The same of the file that is open, which it is from here on if it is there, wherever its name has gone since.
     fn stamp_of_open(&self) -> io::Result<FileStamp> {
         self.stamp()
     }

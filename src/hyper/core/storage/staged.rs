@@ -111,7 +111,8 @@ impl<M: Medium> Staged<M> {
         let mut all = Writes::clone(&earlier);
         all.merge(writes);
         let files: Vec<_> = claimed.files.iter().chain(files.iter().copied()).collect();
-        let done = self.apply_with_files(redo, all, &files);
+        let in_place = files.iter().try_for_each(|files| files.check_place());
+        let done = in_place.and_then(|()| self.apply_with_files(redo, all, &files));
         let mut state = self.state();
         state.flying = None;
         // What may have landed is on the medium; the records that it replaced must not lie over it.
@@ -174,7 +175,10 @@ impl<M: Medium> Staged<M> {
     fn apply(&self, writes: &Writes) -> Result<()> {
         let Err(error) = self.medium.apply(writes) else { return Ok(()) };
         match error {
-            StorageError::Unnoted { .. } | StorageError::SyncFailed => Err(error), // it was not tried
+            // It was not tried.
+            StorageError::Unnoted { .. }
+            | StorageError::Replaced { .. }
+            | StorageError::SyncFailed => Err(error),
             StorageError::Unsynced(_) => Err(self.unsure(error)),
             error => match self.has_landed(writes) {
                 Ok(false) => Err(error),
@@ -203,6 +207,9 @@ impl<M: Medium> Staged<M> {
     /// is the last that this store tries.
     fn note_sync<T>(&self, synced: Result<T>) -> Result<T> {
         synced.map_err(|error| {
+            if error.is_replaced() {
+                return error; // it was not tried
+            }
             self.sync_failed.store(true, Ordering::Release);
             StorageError::Unsynced(Box::new(error))
         })

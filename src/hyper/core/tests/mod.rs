@@ -5,6 +5,7 @@ mod following;
 mod freeing;
 mod full;
 mod model;
+mod replaced;
 mod soundness;
 mod speed;
 mod staging;

@@ -317,7 +317,8 @@ fn our_next_change_does_not_vouch_for_what_others_did() {
                 std::thread::sleep(Duration::from_millis(10));
                 meddle(path, &old);
                 for _ in 0..2 {
-                    core.append(&large(0..2), Durability::Durable).unwrap();
+                    let done = core.append(&large(0..2), Durability::Durable);
+                    assert_eq!(done.is_err(), name != "written in place", "{name}, {first}");
                 }
                 drop((core, storage));
                 let mut core = writer(&open_disk(dir.path()).unwrap());
