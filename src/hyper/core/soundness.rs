@@ -12,8 +12,8 @@
 //!   says of the files that they are not known, and the next opening does the same.
 //!
 //! Somebody may do the same while the core is open. So the files are looked at before and after each change of ours
-//! (`storage::file`): where they, or what is at their paths, are not what we left, the record says no more that they are
-//! known, and the next opening looks at everything.
+//! (`storage::file`): where they are not what we left, the record says no more that they are known, and the next opening
+//! looks at everything. Where what is at their paths is another file, or none, no change is made (`storage::identity`).
 //!
 //! A block that is not what it should be is not here any more, and is asked of peers like any other. The same goes for
 //! one whose bytes or nodes turn out to be missing at any other time.
@@ -30,7 +30,11 @@ use crate::crypto::{Hash, hash};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Somebody was told that files were changed while they were open. A process has one store, and whoever does something
+/// to its files does it to many.
+static TOLD_MEDDLING: AtomicBool = AtomicBool::new(false);
 
 /// What is known of a core's files besides what its records say.
 #[derive(Default)]
@@ -43,8 +47,6 @@ pub(super) struct Soundness {
     claimed: Bitfield,
     /// Somebody was told of that.
     told: bool,
-    /// Somebody was told that the files were changed while they were open.
-    told_meddling: bool,
     /// What the files were when we looked last after a change of ours.
     stamp: Option<CoreStamp>,
     /// All blocks have been looked at since the record was written last.
@@ -66,8 +68,8 @@ impl Soundness {
         self.settled |= std::mem::take(&mut self.foreign_tail);
     }
 
-    fn tell_meddling(&mut self) {
-        if !std::mem::replace(&mut self.told_meddling, true) {
+    fn tell_meddling() {
+        if !TOLD_MEDDLING.swap(true, Ordering::AcqRel) {
             tracing::warn!(
                 "files of the store were changed by somebody else while hdrive had them open; what is in them is \
                  checked when hdrive is started again"
@@ -114,7 +116,7 @@ impl Core {
             let now = self.files.stamp().ok();
             soundness.stamp = now.filter(|_| !self.files.are_meddled_with());
             if now.is_some() && soundness.stamp.is_none() {
-                soundness.tell_meddling();
+                Soundness::tell_meddling();
             }
         }
         soundness.stamp
