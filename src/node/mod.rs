@@ -352,8 +352,10 @@ impl Node {
         let store = self.store.clone();
         let work = move || store.flush().and_then(|()| Ok(store.storage().sync()?));
         let flushed = tokio::task::spawn_blocking(work).await;
+        // Where a change was refused, who asked for it was told, and a core tells what is lost with it.
         if let Ok(Err(error)) = flushed
             && !error.is_echo()
+            && !error.is_refusal()
         {
             tracing::error!("the store could not be written at the end: {}", error.cause());
         }

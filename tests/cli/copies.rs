@@ -348,6 +348,10 @@ fn a_store_whose_note_cannot_be_written_is_read_and_not_changed() {
     assert_eq!(refused.code, 6, "{}", refused.stderr);
     assert!(refused.stderr.contains("cannot change the store without"), "{}", refused.stderr);
     assert_eq!((listed.code, listed.text().as_str()), (0, "a\n"), "{}", listed.stderr);
+    // Nothing was fetched that could be lost, and who asked for a change was told.
+    for Done { stderr, .. } in [&refused, &listed, &looked] {
+        assert!(!stderr.contains("is lost") && !stderr.contains("at the end"), "{stderr}");
+    }
     let done = put(&lab, &key, "b", &[]);
     assert_eq!((done.code, done.stderr.contains("asking")), (0, false), "{}", done.stderr);
 }

@@ -169,12 +169,13 @@ impl Core {
         self.dirty.identity |= staged.dirty.identity;
         self.dirty.head |= staged.dirty.head;
         self.dirty.split |= staged.dirty.split;
+        self.dirty.fetched |= staged.dirty.fetched;
         self.bits.mark_dirty(staged.pages);
     }
 
     /// Whether the store does not have everything yet.
     pub fn has_changes(&self) -> bool {
-        let Dirty { identity, head, split } = self.dirty;
+        let Dirty { identity, head, split, .. } = self.dirty;
         let files = self.nodes.is_dirty()
             || self.files.are_touched()
             || self.soundness.borrow().is_settled();

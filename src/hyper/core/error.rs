@@ -72,6 +72,11 @@ impl CoreError {
         }
     }
 
+    /// Whoever asked for a change was told why none can be made: nothing was tried.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Storage(StorageError::Unnoted { .. } | StorageError::Replaced { .. }))
+    }
+
     pub fn is_disk_full(&self) -> bool {
         matches!(self, Self::Storage(error) if error.is_disk_full())
     }

@@ -71,7 +71,7 @@ impl Core {
             core.derive();
             let cleared = Some(writer::cleared_of(storage)).filter(|cleared| !cleared.is_empty());
             Records::change(&mut writes, &writer::trusted_record(&core.discovery_key), cleared);
-            core.dirty = Dirty { identity: true, head: true, split: false };
+            core.dirty = Dirty { identity: true, head: true, ..Dirty::default() };
             core.stage_own(&mut writes);
             cores.push(core);
         }
@@ -113,7 +113,7 @@ impl Core {
         storage.remove_files(&key.discovery_key())?;
         let none = Identity { key, verifier: None, key_pair: None, secrecy: Secrecy::Unknown };
         let mut core = Core::new(storage, none);
-        core.dirty = Dirty { identity: true, head: true, split: false };
+        core.dirty = Dirty { identity: true, head: true, ..Dirty::default() };
         Ok(core)
     }
 

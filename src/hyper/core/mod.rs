@@ -164,6 +164,8 @@ struct Dirty {
     head: bool,
     /// That two histories of it were signed.
     split: bool,
+    /// Something that a peer sent is among what waits. The rest is made anew, or was refused to who asked for it.
+    fetched: bool,
 }
 
 /// What a core is and has.
@@ -356,10 +358,11 @@ impl Drop for Core {
             return; // what the store has is newer, or as good
         }
         self.heed();
+        let loses = self.dirty.fetched || self.dirty.split;
         let Err(error) = self.flush(Durability::Buffered) else { return };
         tracing::debug!(core = ?self.discovery_key, %error, "changes are lost");
-        if !error.is_echo() {
-            tracing::error!("what was fetched or changed last is lost: {error}");
+        if loses && !error.is_echo() {
+            tracing::error!("what was fetched last is lost: {error}");
         }
     }
 }

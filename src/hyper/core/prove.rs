@@ -114,6 +114,7 @@ impl Core {
             self.are_known(block..block + 1);
             self.bits.set(block, true);
         }
+        self.dirty.fetched |= applied.new_block || applied.upgraded.is_some();
         applied.block = verified.block.map(|(block, _)| block);
         Ok(applied)
     }
