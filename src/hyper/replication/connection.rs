@@ -13,6 +13,13 @@ use std::time::{Duration, Instant};
 pub(super) const PROTOCOLS: &[Protocol] =
     &[Protocol { name: wire::PROTOCOL, aliases: wire::PROTOCOL_ALIASES }];
 
+/// What may wait of the answers that do not wait for room: channels opened and refused, lengths, "no data", and what we
+/// ask in turn. A peer that opens some thousand cores at once, or is behind with all that we may ask it, stays below.
+const MAX_AT_ONCE: usize = 4 << 20;
+
+/// What a frame costs beside its bytes where it waits.
+const FRAME_COST: usize = 256;
+
 /// Openings that nobody here answers, per [`REFUSAL_SPAN`]. A peer with some thousand cores of which we
 /// have none is honest; each refusal costs a look into the storage.
 const MAX_REFUSALS: u32 = 8192;
@@ -33,6 +40,9 @@ pub(super) struct Conn {
     pub serving: VecDeque<CoreId>,
     /// Bytes below us that were not sent: as last reported, and what was handed down since.
     below: usize,
+    /// What of the backlog was said at once in answer to what it said, with what frames cost; about, for nobody knows in
+    /// what order it goes.
+    at_once: usize,
     strikes: u32,
     last_strike: Instant,
     refusals: (Instant, u32),
@@ -50,6 +60,7 @@ impl Conn {
             channels: HashMap::new(),
             serving: VecDeque::new(),
             below: 0,
+            at_once: 0,
             strikes: 0,
             last_strike: now,
             refusals: (now, 0),
@@ -64,7 +75,22 @@ impl Conn {
     }
 
     pub fn set_below(&mut self, bytes: usize) {
+        let before = self.backlog();
         self.below = bytes;
+        // As large a part of it has gone as of the rest.
+        let now = self.backlog();
+        if now < before {
+            self.at_once = (self.at_once as u64 * now as u64 / before as u64) as usize;
+        }
+    }
+
+    /// Counts what a frame of it made us say at once, where `before` had been queued. False if it is too much of that.
+    pub fn said_at_once(&mut self, before: usize) -> bool {
+        let said = self.mux.queued().saturating_sub(before);
+        if said > 0 {
+            self.at_once += said + FRAME_COST;
+        }
+        self.at_once <= MAX_AT_ONCE
     }
 
     pub fn handed_down(&mut self, bytes: usize) {

@@ -18,6 +18,7 @@
 //! | `allowance`, `challenge` | what may go to an address before the peer is known to be there; asking it |
 //! | `types`, `clock` | what the owner sees; its time in microseconds |
 //! | `slots`, `share`, `outbox` | all streams by id; what each may hold; what they leave for the owner |
+//! | `queued` | how much may wait for peers to take it |
 //! | `graveyard` | ended streams that still answer |
 //!
 //! Source: libudx/src/udx.c, udx-native/lib/stream.js
@@ -31,6 +32,7 @@ mod mtu;
 mod outbox;
 mod pacer;
 pub mod packet;
+mod queued;
 mod rack;
 mod ranges;
 mod recovery;
@@ -61,6 +63,7 @@ use self::graveyard::Graveyard;
 pub use self::mtu::{MAX_DATAGRAM, ORDINARY_MAX};
 use self::outbox::Outbox;
 use self::packet::{Packet, flag};
+use self::queued::Queued;
 pub use self::recv::MAX_WINDOW;
 use self::share::Shares;
 use self::slots::Slots;
@@ -98,6 +101,7 @@ pub struct Udx {
     out: Outbox,
     graveyard: Graveyard,
     shares: Shares,
+    queued: Queued,
 }
 
 impl Udx {
@@ -113,6 +117,7 @@ impl Udx {
             out: Outbox::default(),
             graveyard: Graveyard::default(),
             shares: Shares::default(),
+            queued: Queued::default(),
         }
     }
 
@@ -287,8 +292,12 @@ impl Udx {
         if stream.ending.wanted {
             return Err(WriteError::Ended);
         }
+        if stream.send.kept() == 0 {
+            stream.taken_at = self.clock.now;
+        }
         stream.write(bytes);
         self.touch(slot);
+        self.count_queued(slot);
         Ok(())
     }
 
@@ -451,6 +460,7 @@ impl Udx {
             let share = self.shares.of(slot, stream, streams);
             stream.recv.set_share(share);
             stream.settle(self.clock.now, &mut self.out);
+            self.queued.count(stream);
             stream.prepare_question(&mut self.rng);
             if stream.closed.is_some() {
                 self.bury(slot);
@@ -499,5 +509,6 @@ impl Udx {
             self.deadlines.remove(&(deadline, slot));
         }
         self.shares.uncount(&stream);
+        self.queued.uncount(&stream);
     }
 }

@@ -66,6 +66,7 @@ impl Stream {
         if let Some(offset) = offset {
             self.batch.delivered = true;
             self.send.release(offset);
+            self.taken_at = now;
         }
         if grown {
             self.on_mtu_change();

@@ -7,6 +7,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+/// What a write costs beside its bytes: its buffer's own, its place here, and that of the packet that carries it.
+const WRITE_COST: usize = 256;
+
 #[derive(Debug)]
 struct Chunk {
     start: u64,
@@ -39,6 +42,12 @@ impl SendBuffer {
         let start = self.end;
         self.end += bytes.len() as u64;
         self.chunks.push_back(Chunk { start, bytes });
+    }
+
+    /// What is kept because the peer does not have it, sent or not, with what that costs.
+    pub fn kept(&self) -> usize {
+        let start = self.chunks.front().map_or(self.end, |front| front.start);
+        (self.end - start) as usize + WRITE_COST * self.chunks.len()
     }
 
     /// Bytes that no packet carries yet.
@@ -138,6 +147,7 @@ mod tests {
             }
             buffer.release(model.len() as u64);
             prop_assert!(buffer.chunks.is_empty());
+            prop_assert_eq!(buffer.kept(), 0);
         }
     }
 }

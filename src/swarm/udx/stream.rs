@@ -143,6 +143,9 @@ pub(super) struct Stream {
     pub(super) retransmits: u64,
     /// Of what the stream holds, how much the multiplexer has counted.
     pub(super) counted: usize,
+    /// The same of what is queued for the peer; and when the peer last took some of it, or it began to wait.
+    pub(super) counted_queue: usize,
+    pub(super) taken_at: u64,
     /// In the multiplexer's lists.
     pub(super) touched: bool,
     pub(super) ready: bool,
@@ -197,6 +200,8 @@ impl Stream {
             bytes_received: 0,
             retransmits: 0,
             counted: 0,
+            counted_queue: 0,
+            taken_at: 0,
             touched: false,
             ready: false,
             deadline: None,

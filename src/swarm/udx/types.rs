@@ -73,6 +73,8 @@ pub enum CloseReason {
     Destroyed,
     #[error("it held too much memory")]
     Overfull,
+    #[error("it did not take what was sent to it")]
+    Unread,
     #[error("the peer acknowledged what was never sent")]
     Forged,
 }

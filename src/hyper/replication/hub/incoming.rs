@@ -56,6 +56,7 @@ impl Hub {
         let Some(state) = self.conns.get_mut(&conn).filter(|state| !state.closing) else { return };
         // One decision for all that a frame says: a request may then carry what two would have.
         self.batch = frame.starts_with(&[0, 0]).then(BTreeSet::new);
+        let queued = state.mux.queued();
         if let Err(error) = state.mux.handle_frame(frame) {
             self.strike(conn, error.into(), now);
         }
@@ -67,6 +68,9 @@ impl Hub {
             }
         }
         self.end_batch(now);
+        if self.conns.get_mut(&conn).is_some_and(|state| !state.said_at_once(queued)) {
+            self.strike(conn, Violation::NotReading, now);
+        }
         self.dirty.insert(conn);
         self.serve(conn, now);
         self.finish(now);

@@ -9,6 +9,7 @@ mod hostile;
 mod lifecycle;
 mod loopback;
 mod narrow;
+mod queued;
 mod reflection;
 mod scarcity;
 mod vectors;

@@ -185,6 +185,60 @@ fn connections_that_do_not_read_share_one_backlog() {
     assert!(queued.iter().all(|bytes| *bytes >= 64 << 10), "each has something: {queued:?}");
 }
 
+/// A request for block 1 of a core that has none.
+fn idle_request(id: u64) -> Message {
+    let request = crate::hyper::core::Request {
+        block: Some(crate::hyper::core::message::NodeRequest { index: 1, nodes: 0 }),
+        ..Default::default()
+    };
+    Message::Request(wire::RequestMessage { id, fork: 0, request })
+}
+
+/// Frames of one request each: most answers are "no data", at once. Gives the frames that were answered until the
+/// connection was closed, and the bytes of these answers; `takes` says how much of them is left after each.
+fn ask(flood: &mut Flood, frames: u64, takes: impl Fn(usize) -> usize) -> (bool, usize, usize) {
+    let (conn, now) = (ConnId(0), flood.now);
+    let (mut answers, mut queued) = (0, 0);
+    for id in 1..=frames {
+        let message = idle_request(id);
+        flood.muxes[0].send(1, message.kind(), |out| message.encode(out));
+        while let Some(frame) = flood.muxes[0].poll_transmit() {
+            flood.hub.handle_frame(conn, frame.payload().to_vec().into(), now);
+        }
+        while let Some((_, frame)) = flood.hub.poll_transmit() {
+            (answers, queued) = (answers + 1, queued + frame.len());
+            queued = takes(queued);
+            flood.hub.handle_queued(conn, queued, now);
+        }
+        while let Some(event) = flood.hub.poll_event() {
+            if matches!(event, HubEvent::CloseConnection { .. }) {
+                return (true, answers, queued);
+            }
+        }
+    }
+    (false, answers, queued)
+}
+
+#[test]
+fn answers_at_once_do_not_pile_up_for_who_does_not_read() {
+    let mut flood = Flood::new(1, Limits::default());
+    flood.hub.handle_queued(ConnId(0), 2 << 20, flood.now);
+    let (closed, answers, queued) = ask(&mut flood, 100_000, |queued| queued.max(2 << 20));
+    assert!(closed, "{answers} answers of {queued} bytes");
+    // 20 bytes and the cost of a frame each.
+    assert!((10_000..20_000).contains(&answers), "{answers}");
+}
+
+#[test]
+fn who_reads_what_it_asks_for_may_ask_on() {
+    // At once, or behind several megabytes of blocks that it takes slowly.
+    for takes in [(|_| 0) as fn(usize) -> usize, |_| (8 << 20) - 4096] {
+        let mut flood = Flood::new(1, Limits::default());
+        let (closed, answers, _) = ask(&mut flood, 40_000, takes);
+        assert!(!closed && answers > 10_000, "{closed} after {answers}");
+    }
+}
+
 /// Ten bytes of a peer are not to cost a look at all that is wished for.
 #[test]
 fn a_flood_of_syncs_with_many_wishes_open_is_cheap() {

@@ -1,0 +1,191 @@
+//! What becomes of peers that do not take what is queued for them, and of those that do.
+
+use super::super::queued::{MAX_OF_HOST, MAX_QUEUED};
+use super::bounds::open_at;
+use super::*;
+use crate::swarm::udx::packet::Header;
+use std::collections::BTreeSet;
+
+const MIB: usize = 1 << 20;
+/// What a small answer takes as a message of its own.
+const SMALL: usize = 28;
+/// Peers that read.
+const SLOW: u32 = 1_000_000;
+
+fn host(n: u32, port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + n), port)
+}
+
+struct World {
+    udx: Udx,
+    now: Instant,
+    /// Streams and where they lead to.
+    peers: BTreeMap<u32, SocketAddrV4>,
+    /// The number behind the last packet of each reader that came, and behind the last it took.
+    sent: BTreeMap<u32, u32>,
+    taken: BTreeMap<u32, u32>,
+    gone: Vec<u32>,
+}
+
+impl World {
+    fn new() -> Self {
+        let udx = Udx::new(StdRng::seed_from_u64(1), UdxConfig::default());
+        let (peers, sent, taken) = Default::default();
+        Self { udx, now: epoch(), peers, sent, taken, gone: Vec::new() }
+    }
+
+    fn open(&mut self, id: u32, at: SocketAddrV4) {
+        open_at(&mut self.udx, id, at, self.now);
+        self.peers.insert(id, at);
+        self.acknowledge(id);
+    }
+
+    /// Readers have a small window; others leave theirs closed.
+    fn acknowledge(&mut self, id: u32) {
+        let window = if id >= SLOW { 64 << 10 } else { 0 };
+        let ack = self.taken.get(&id).copied().unwrap_or(0);
+        let header = Header { flags: 0, data_offset: 0, stream: id, window, seq: 0, ack };
+        let (from, mut sink) = (self.peers[&id], Collect::new());
+        self.udx.handle_datagram(SocketId::MAIN, from, &header.encode(), self.now, &mut sink);
+    }
+
+    fn write(&mut self, id: u32, len: usize) {
+        self.udx.write(id, payload(0, len), self.now).unwrap();
+        self.look();
+    }
+
+    /// Who had to go.
+    fn look(&mut self) {
+        while let Some(event) = self.udx.poll_event() {
+            if let UdxEvent::Closed { id, reason } = event {
+                assert_eq!(reason, CloseReason::Unread);
+                self.peers.remove(&id);
+                self.gone.push(id);
+            }
+        }
+    }
+
+    /// A tenth of a second: readers take up to 16 packets.
+    fn step(&mut self) {
+        self.now += Duration::from_millis(100);
+        self.udx.handle_timeout(self.now);
+        let mut buf = Vec::new();
+        while self.udx.poll_transmit(self.now, &mut buf, 1).is_some() {
+            let header = Packet::parse(&buf).unwrap().header;
+            let sent = self.sent.entry(header.stream).or_default();
+            *sent = (*sent).max(header.seq + u32::from(header.has(flag::DATA)));
+        }
+        for id in self.peers.keys().copied().collect::<Vec<_>>() {
+            if id >= SLOW {
+                let (sent, taken) = (self.sent.get(&id), self.taken.entry(id).or_default());
+                *taken = sent.copied().unwrap_or(0).min(*taken + 16);
+            }
+            self.acknowledge(id);
+        }
+        self.udx.end_of_batch(self.now);
+        self.look();
+    }
+}
+
+/// Readers that are behind with much stay, be they at the host of those who fill what they can or elsewhere.
+#[test]
+fn who_takes_nothing_has_to_go_and_who_reads_slowly_stays() {
+    let mut world = World::new();
+    world.open(SLOW, host(1, 1));
+    world.open(SLOW + 1, host(2, 1));
+    for id in [SLOW, SLOW + 1] {
+        // What was queued before, and a block of the greatest length.
+        (0..18 * MIB / 65_536).for_each(|_| world.write(id, 65_536));
+    }
+    (0..30).for_each(|_| world.step());
+    let (mut next, mut attackers) = (1, BTreeSet::new());
+    let mut most = 0;
+    for _ in 0..16 {
+        while attackers.len() < 190 {
+            world.open(next, host(1, next as u16));
+            attackers.insert(next);
+            next += 1;
+        }
+        for id in attackers.clone() {
+            for i in 0..52 {
+                if world.peers.contains_key(&id) {
+                    world.write(id, if i % 26 == 0 { 65_536 } else { SMALL });
+                }
+            }
+        }
+        most = most.max(world.udx.queued.all());
+        attackers.retain(|id| world.peers.contains_key(id));
+        world.step();
+    }
+    assert!(most <= MAX_OF_HOST + 20 * MIB, "{} MiB", most / MIB);
+    assert!(world.gone.len() > 50 && world.gone.iter().all(|id| *id < SLOW), "{:?}", world.gone);
+    assert!(
+        world.taken[&SLOW] > 300 && world.taken[&(SLOW + 1)] > 300,
+        "it went on: {:?}",
+        world.taken
+    );
+    for id in world.peers.into_keys() {
+        world.udx.destroy(id);
+    }
+    assert_eq!(world.udx.queued.all(), 0, "what is gone is not counted");
+}
+
+#[test]
+fn many_hosts_that_take_nothing_share_one_bound() {
+    let mut world = World::new();
+    for reader in 0..4 {
+        world.open(SLOW + reader, host(100 + reader, 1));
+        (0..10 * MIB / 65_536).for_each(|_| world.write(SLOW + reader, 65_536));
+    }
+    world.step();
+    for round in 0..20 {
+        for id in 1..=20 {
+            if !world.peers.contains_key(&id) {
+                world.open(id, host(id, 1));
+            }
+            (0..3 * MIB / 65_536).for_each(|_| {
+                if world.peers.contains_key(&id) {
+                    world.write(id, 65_536);
+                }
+            });
+            assert!(world.udx.queued.all() <= MAX_QUEUED, "round {round}");
+        }
+        world.step();
+    }
+    assert!(!world.gone.is_empty() && world.gone.iter().all(|id| *id < SLOW), "{:?}", world.gone);
+}
+
+#[test]
+fn a_small_message_counts_for_what_it_costs() {
+    let mut world = World::new();
+    world.open(1, host(1, 1));
+    (0..1000).for_each(|_| world.write(1, SMALL));
+    assert!(world.udx.queued.all() >= 1000 * (SMALL + 128), "{}", world.udx.queued.all());
+}
+
+/// Who acknowledges all but the first packet makes us keep everything.
+#[test]
+fn what_was_reported_out_of_order_counts_until_it_is_acknowledged() {
+    let mut world = World::new();
+    world.open(SLOW, host(1, 1));
+    (0..4).for_each(|_| world.write(SLOW, 10_000));
+    let all = world.udx.queued.all();
+    assert!(all > 40_000, "{all}");
+    world.now += Duration::from_millis(100);
+    let (mut buf, mut sent) = (Vec::new(), 0);
+    while world.udx.poll_transmit(world.now, &mut buf, 1).is_some() {
+        sent += u32::from(Packet::parse(&buf).unwrap().header.has(flag::DATA));
+    }
+    assert!(sent > 5 && world.udx.queued(SLOW) < 40_000);
+    let flags = flag::SACK;
+    let header = Header { flags, data_offset: 0, stream: SLOW, window: 64 << 10, seq: 0, ack: 0 };
+    let sack = [&header.encode()[..], &1u32.to_le_bytes(), &sent.to_le_bytes()].concat();
+    let (from, mut sink) = (host(1, 1), Collect::new());
+    world.udx.handle_datagram(SocketId::MAIN, from, &sack, world.now, &mut sink);
+    world.udx.end_of_batch(world.now);
+    assert_eq!(world.udx.queued.all(), all);
+    world.taken.insert(SLOW, sent);
+    world.acknowledge(SLOW);
+    world.udx.end_of_batch(world.now);
+    assert!(world.udx.queued.all() < all, "{}", world.udx.queued.all());
+}
