@@ -2,7 +2,7 @@
 //!
 //! A second process instead of a fork: threads and locks of this one stay out of it. The child inherits no
 //! terminal and keeps no folder busy; what it has to say goes to `daemon.log` in the store, among what others say, and
-//! this process repeats it as long as it waits. Until then its end is the child's too.
+//! this process repeats it as long as it waits. Until then its end is the child's too, and the child's is its own.
 
 use super::args::{Command, Global};
 use super::daemon_log::{self, MARK, is_background, said_by};
@@ -17,7 +17,7 @@ use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -100,7 +100,7 @@ pub fn start(global: &Global, words: Vec<OsString>, (name, lines): (&str, usize)
         .or_fail(Exit::Failed, "cannot start the background process")?;
     log.child = child.id();
     let mut said = child.stdout.take().map(lines_of);
-    let (mut seen, mut ended) = (0, None);
+    let (mut seen, mut ended, mut gone, mut lost) = (0, None, false, None);
     let interrupted = runtime.block_on(async {
         while let Some(said) = &mut said {
             let line = tokio::select! {
@@ -108,6 +108,11 @@ pub fn start(global: &Global, words: Vec<OsString>, (name, lines): (&str, usize)
                 _ = signals.next() => return true,
                 () = tokio::time::sleep(LOOK) => {
                     log.repeat();
+                    // What it had to say is here by then. Its output may never end: the owner of the store holds it too.
+                    if gone {
+                        break;
+                    }
+                    gone = is_ending(&mut child);
                     continue;
                 }
             };
@@ -116,7 +121,9 @@ pub fn start(global: &Global, words: Vec<OsString>, (name, lines): (&str, usize)
                 ended = Some(code.parse().map_or(Exit::Failed, Exit::from_code));
                 break;
             }
-            let _ = say(&line);
+            if let Err(error) = say(&line) {
+                lost.get_or_insert(error);
+            }
             seen += usize::from(is_line(&line, name));
             if seen >= lines {
                 break;
@@ -130,15 +137,20 @@ pub fn start(global: &Global, words: Vec<OsString>, (name, lines): (&str, usize)
     }
     if seen >= lines {
         log.repeat();
-        return Ok(Exit::Ok);
+        return match lost {
+            None => Ok(Exit::Ok),
+            Some(error) => {
+                let pid = child.id();
+                let text =
+                    format!("standard output: {error}; process {pid} goes on in the background");
+                Err(Failure::new(Exit::Failed, text))
+            }
+        };
     }
-    let exit = match ended {
-        Some(exit) => exit,
-        None => {
-            let status = child.wait().or_exit(Exit::Failed)?;
-            status.code().map_or(Exit::Failed, |code| Exit::from_code(code as u8))
-        }
-    };
+    let exit = ended.unwrap_or_else(|| {
+        let code = exit_of(&mut child, if gone { GONE } else { END }).and_then(|end| end.code());
+        code.map_or(Exit::Failed, |code| Exit::from_code(code as u8))
+    });
     let exit = if exit == Exit::Ok { Exit::Failed } else { exit };
     log.repeat();
     match log.told_error {
@@ -177,11 +189,17 @@ fn end(child: &mut Child) {
         }
         std::thread::sleep(SHORT);
     }
-    let ending = Instant::now();
-    while let Ok(None) = child.try_wait()
-        && ending.elapsed() < GONE
-    {
-        std::thread::sleep(SHORT);
+    let _ = exit_of(child, GONE);
+}
+
+/// How a child has ended, if it does within `limit`.
+fn exit_of(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    let begun = Instant::now();
+    loop {
+        match child.try_wait() {
+            Ok(None) if begun.elapsed() < limit => std::thread::sleep(SHORT),
+            end => return end.ok().flatten(),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a command is that another process runs: it sends its request, passes on what its user does, and ends with the
+//! What a command is that another process runs: it sends its request when that process listens, passes on what its user does, and ends with the
 //! code that the owner of the store answers.
 //!
 //! If the owner goes away without a code the face tries again from the start, and may become the owner itself,
@@ -11,14 +11,16 @@ use super::output::complain;
 use super::owner::{OWNER_PATIENCE, silent};
 use super::pump::{ended, pump};
 use super::request::{
-    ACCEPTED, BEGUN, BESIDE, CANCEL, ELSEWHERE, END, FULL, INTO, LATER, Request, TOLD,
+    ACCEPTED, BEGUN, BESIDE, CANCEL, ELSEWHERE, END, FULL, INTO, LATER, LISTENS, Request, TOLD,
+    ask, greet,
 };
 use super::signals::Signals;
 use rustix::net::sockopt::socket_peercred;
-use std::io::{PipeWriter, Read};
+use std::io::PipeWriter;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// An owner that was told to end a command and has not after this is named.
 const LAST_PATIENCE: Duration = Duration::from_secs(3);
@@ -40,27 +42,30 @@ pub enum Ended {
     Elsewhere,
 }
 
-/// Stands in for a command that the owner runs: passes Ctrl-C and standard input on and waits for the exit code. What
-/// was told once is noted in `request`.
+/// Stands in for a command that the owner runs: asks for it, passes Ctrl-C and standard input on and waits for the exit
+/// code. What was told once is noted in `request`.
 ///
 /// # Errors
-/// An owner that does not even accept the request (it is stopped, say) is named after a while. One that went
-/// away when the command may have done something is told.
-pub async fn face(
-    stream: UnixStream,
-    request: &mut Request,
-    stdin: Option<PipeWriter>,
-    store: &Path,
-) -> Result<Ended> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+/// An owner that does not even accept the request (it is stopped, say) is named after a while, and one of another
+/// version at once. One that went away when the command may have done something is told.
+pub async fn face(stream: UnixStream, request: &mut Request, store: &Path) -> Result<Ended> {
     let pid = pid_of(&stream);
     stream.set_nonblocking(true).or_exit(Exit::Failed)?;
     let mut stream = tokio::net::UnixStream::from_std(stream).or_exit(Exit::Failed)?;
     let mut signals = Signals::new().or_exit(Exit::Failed)?;
     let patience = tokio::time::sleep(OWNER_PATIENCE);
     tokio::pin!(patience);
+    let mut stdin = tokio::select! {
+        handed = hand_over(&mut stream, request, pid) => match handed? {
+            Some(stdin) => stdin,
+            None => return Ok(Ended::Again),
+        },
+        () = &mut patience => return Err(silent(store)),
+        // It has not been asked for anything.
+        _ = signals.next() => return Ok(Ended::With(request.exit_when_asked() as u8)),
+    };
     let (mut accepted, mut begun, mut asked, mut told) = (false, false, false, false);
-    let (mut stdin, mut pumped) = (stdin, None);
+    let mut pumped = None;
     loop {
         let mut code = [0];
         tokio::select! {
@@ -143,18 +148,35 @@ pub async fn face(
     }
 }
 
-/// Whether the owner took no notice of a request and said why: it runs too many.
+/// Asks an owner that listens; what is to be pumped into its standard input if the command reads that. None if it went
+/// away first.
 ///
 /// # Errors
-/// That it does.
-pub fn check_room(stream: &UnixStream) -> Result {
+/// It takes no more commands, or does not know what a hello is.
+async fn hand_over(
+    owner: &mut tokio::net::UnixStream,
+    request: &Request,
+    pid: i32,
+) -> Result<Option<Option<PipeWriter>>> {
+    // One that has gone may have said why: that can be read still.
+    let _ = greet(owner).await;
     let mut said = [0];
-    let mut reader = stream;
-    // Its end is closed, so there is nothing to wait for.
-    match reader.read(&mut said) {
-        Ok(1) if said[0] == FULL => Err(full()),
-        _ => Ok(()),
+    match owner.read(&mut said).await {
+        Ok(1) => {}
+        _ => return Ok(None),
     }
+    match said[0] {
+        LISTENS => Ok(ask(owner, request).await.ok()),
+        FULL => Err(full()),
+        _ => Err(other_version(pid)),
+    }
+}
+
+fn other_version(pid: i32) -> Failure {
+    let text = format!(
+        "the store is in use by process {pid} of another version of hdrive: end it, or use the same version"
+    );
+    Failure::new(Exit::Store, text)
 }
 
 fn full() -> Failure {

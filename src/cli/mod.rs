@@ -188,13 +188,7 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
         let runtime = runtime(1)?;
         // From the moment that the owner may print something, a signal must not just end this process.
         signals::Signals::new().or_exit(Exit::Failed)?;
-        let Ok(stdin) = request::send(&stream, &request) else {
-            face::check_room(&stream)?;
-            // It ended just now; a pause, so that whatever keeps refusing costs nothing.
-            pause(RETRY);
-            continue;
-        };
-        let ended = runtime.block_on(face::face(stream, &mut request, stdin, &store));
+        let ended = runtime.block_on(face::face(stream, &mut request, &store));
         // A terminal that is read from keeps its thread until somebody types.
         runtime.shutdown_background();
         match ended? {

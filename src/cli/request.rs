@@ -1,14 +1,19 @@
 //! What a face asks of the owner of a store, and the single bytes that the two say to each other afterwards.
 //!
-//! | bytes | request |
+//! | bytes | what a face sends |
 //! |---|---|
-//! | 4 | length of the JSON, u32 little endian; the three descriptors ride on these bytes |
-//! | n | JSON of [`Request`] |
+//! | 4 | length of what follows, u32 little endian; three descriptors ride on these bytes |
+//! | n | [`HELLO`], and once the owner has said [`LISTENS`] the JSON of [`Request`] |
 //!
-//! From then on single bytes:
+//! Its own streams go with the request only: in the hands of an owner that is stopped they would stay open, for whoever
+//! waits for their end, when the face has long given up. An owner before there was a hello refuses it as a request that
+//! it does not understand; a face from that time asks at once, and is answered.
+//!
+//! The rest is single bytes:
 //!
 //! | from | byte | meaning |
 //! |---|---|---|
+//! | owner | [`LISTENS`] | it has read the hello, and is to be asked |
 //! | owner | [`ACCEPTED`] | it runs, or will at once |
 //! | owner | [`BEGUN`] | something was printed or read that a second run would print or miss |
 //! | owner | [`FULL`] | it runs too many commands to take another |
@@ -29,13 +34,14 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use serde::{Deserialize, Serialize};
-use std::io::{IoSlice, IoSliceMut, PipeWriter, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, PipeWriter, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::SocketAddrV4;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 
 /// What a face asks the owner to run.
 #[derive(Debug, Serialize, Deserialize)]
@@ -93,6 +99,13 @@ impl Place {
 /// A request larger than this is not one of ours.
 const MAX_REQUEST: usize = 1 << 20;
 
+/// A face that says nothing for so long is not listened to any longer.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// What a face says first.
+const HELLO: &[u8] = b"do you listen?";
+/// What an owner answers to that.
+pub const LISTENS: u8 = 247;
 /// What an owner answers as soon as it has read a request: it is alive. No exit code is as large as these.
 pub const ACCEPTED: u8 = 255;
 /// What an owner answers before the first byte that a command prints or reads.
@@ -154,22 +167,44 @@ impl Request {
     }
 }
 
-/// Sends the request with this process's standard streams; what is to be pumped into the first of them if
-/// the command reads it.
-pub fn send(stream: &UnixStream, request: &Request) -> std::io::Result<Option<PipeWriter>> {
+/// Says hello to an owner, with descriptors in the place of a request's that are of no use to anybody.
+pub async fn greet(owner: &mut tokio::net::UnixStream) -> io::Result<()> {
+    let (_, nobodys) = io::pipe()?;
+    send(owner, HELLO, [nobodys.as_fd(); 3]).await
+}
+
+/// Sends the request with this process's standard streams to an owner that listens; what is to be pumped into the first
+/// of them if the command reads it.
+pub async fn ask(
+    owner: &mut tokio::net::UnixStream,
+    request: &Request,
+) -> io::Result<Option<PipeWriter>> {
     let body = serde_json::to_vec(request)?;
-    let pipe = request.reads_stdin().then(std::io::pipe).transpose()?;
+    let pipe = request.reads_stdin().then(io::pipe).transpose()?;
     let (pipe, into) = pipe.unzip();
-    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     let stdin = pipe.as_ref().map_or_else(|| stdin.as_fd(), |pipe| pipe.as_fd());
-    let fds = [stdin, stdout.as_fd(), stderr.as_fd()];
-    let head = (body.len() as u32).to_le_bytes();
+    send(owner, &body, [stdin, stdout.as_fd(), stderr.as_fd()]).await?;
+    Ok(into)
+}
+
+async fn send(
+    owner: &mut tokio::net::UnixStream,
+    body: &[u8],
+    fds: [BorrowedFd<'_>; 3],
+) -> io::Result<()> {
+    send_head(&*owner, body.len() as u32, &fds)?;
+    owner.write_all(body).await
+}
+
+/// There is room for it: the owner has read all that was sent before.
+fn send_head(owner: impl AsFd, length: u32, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    control.push(SendAncillaryMessage::ScmRights(&fds));
-    sendmsg(stream, &[IoSlice::new(&head)], &mut control, SendFlags::empty())?;
-    (&*stream).write_all(&body)?;
-    Ok(into)
+    control.push(SendAncillaryMessage::ScmRights(fds));
+    let head = length.to_le_bytes();
+    sendmsg(owner, &[IoSlice::new(&head)], &mut control, SendFlags::empty())?;
+    Ok(())
 }
 
 /// A face's words as they came, and its standard streams.
@@ -194,19 +229,29 @@ impl Asked {
     }
 }
 
-/// Reads what a face asks.
-pub fn receive(stream: &UnixStream) -> std::io::Result<Asked> {
-    let bad = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_string());
+/// Reads what a face asks, and says before that it may.
+pub fn receive(face: &UnixStream) -> io::Result<Asked> {
     // The socket is in a directory of ours; should that have been opened to others, they still are nobody here.
-    if socket_peercred(stream)?.uid.as_raw() != nix::unistd::Uid::effective().as_raw() {
+    if socket_peercred(face)?.uid.as_raw() != nix::unistd::Uid::effective().as_raw() {
         return Err(bad("a request of another user"));
     }
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    face.set_read_timeout(Some(SILENCE))?;
+    let mut asked = receive_one(face)?;
+    if asked.body == HELLO {
+        let mut answer = face;
+        answer.write_all(&[LISTENS])?;
+        asked = receive_one(face)?;
+    }
+    face.set_read_timeout(None)?;
+    Ok(asked)
+}
+
+fn receive_one(face: &UnixStream) -> io::Result<Asked> {
     let mut head = [0; 4];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut io = [IoSliceMut::new(&mut head)];
-    let message = recvmsg(stream, &mut io, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let message = recvmsg(face, &mut io, &mut control, RecvFlags::CMSG_CLOEXEC)?;
     if message.bytes != 4 {
         return Err(bad("short request"));
     }
@@ -222,8 +267,11 @@ pub fn receive(stream: &UnixStream) -> std::io::Result<Asked> {
         return Err(bad("request too large"));
     }
     let mut body = vec![0; n];
-    let mut reader = stream;
+    let mut reader = face;
     reader.read_exact(&mut body)?;
-    stream.set_read_timeout(None)?;
     Ok(Asked { body, streams })
+}
+
+fn bad(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_string())
 }

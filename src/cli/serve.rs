@@ -390,9 +390,10 @@ impl Known {
 }
 
 fn refuse_version(streams: [OwnedFd; 3], version: &str) {
+    let mine = env!("CARGO_PKG_VERSION");
+    let theirs = if version == mine { "another build of it" } else { version };
     Output::new(streams, false, false).error(format_args!(
-        "the store is in use by process {} of hdrive {}, this is {version}: end it, or use the same version",
+        "the store is in use by process {} of hdrive {mine}, this is {theirs}: end it, or use the same version",
         std::process::id(),
-        env!("CARGO_PKG_VERSION"),
     ));
 }

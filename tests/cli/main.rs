@@ -46,6 +46,7 @@ mod public;
 mod puts;
 mod sharing;
 mod space;
+mod stopped;
 mod store;
 mod swapped;
 mod targets;

@@ -264,9 +264,9 @@ fn an_owner_that_hangs_up_on_a_command_again_and_again_is_named_and_left() {
     lock.lock().unwrap();
     let listener = std::os::unix::net::UnixListener::bind(store.join("socket")).unwrap();
     std::thread::spawn(move || {
-        // It accepts and goes away without a word.
+        // It listens, accepts and goes away without a word.
         for face in listener.incoming() {
-            let _ = face.and_then(|mut face| face.write_all(&[255]));
+            let _ = face.and_then(|mut face| face.write_all(&[LISTENS, 255]));
         }
     });
     let started = Instant::now();
@@ -320,12 +320,24 @@ fn false_owner(store: &Path, answer: impl Fn(UnixStream) + Send + 'static) -> fs
     lock
 }
 
+/// What an owner answers to the first words of a face.
+const LISTENS: u8 = 247;
+
+/// Reads one message of a face; its descriptors are of no interest.
+fn message(face: &mut UnixStream) -> Vec<u8> {
+    let mut length = [0; 4];
+    face.read_exact(&mut length).unwrap();
+    let mut message = vec![0; u32::from_le_bytes(length) as usize];
+    face.read_exact(&mut message).unwrap();
+    message
+}
+
 /// Reads what a command asks, and further until it is called off.
 fn called_off(face: &mut UnixStream) {
-    let (mut length, mut called_off) = ([0; 4], [0]);
-    face.read_exact(&mut length).unwrap();
-    let mut request = vec![0; u32::from_le_bytes(length) as usize];
-    face.read_exact(&mut request).unwrap();
+    let mut called_off = [0];
+    message(face);
+    face.write_all(&[LISTENS]).unwrap();
+    message(face);
     face.read_exact(&mut called_off).unwrap();
     assert_eq!(called_off, *b"c");
 }
@@ -362,7 +374,7 @@ fn a_command_is_called_off_between_two_owners() {
     let _lock = false_owner(&store, move |mut face| {
         // It goes away, and the next one is long in coming.
         fs::remove_file(&socket).unwrap();
-        face.write_all(&[ACCEPTED]).unwrap();
+        face.write_all(&[LISTENS, ACCEPTED]).unwrap();
     });
     let mut seed = lab.spawn("alice", &["seed", NOBODYS]);
     let gone = || (!store.join("socket").exists()).then_some(());
@@ -405,4 +417,20 @@ fn a_command_is_called_off_at_once_though_its_owner_is_stopped() {
     assert_eq!(lab.run("alice", &["ls", "own"]).text(), "", "nothing of it was begun");
     share.signal(Signal::SIGINT);
     assert_eq!(share.wait(SOON).code(), Some(0));
+}
+
+/// From before there was a hello: it takes that for a request, which it does not understand.
+#[test]
+fn an_owner_of_an_older_version_is_told_at_once() {
+    let lab = Lab::new();
+    let store = lab.folder("alice");
+    let _lock = false_owner(&store, |mut face| {
+        message(&mut face);
+        face.write_all(&[255, 6]).unwrap();
+    });
+    let begun = Instant::now();
+    let done = lab.run("alice", &["status"]);
+    assert_eq!(done.code, 6, "{}", done.stderr);
+    assert!(done.stderr.contains("another version of hdrive"), "{}", done.stderr);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }

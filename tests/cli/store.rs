@@ -109,7 +109,6 @@ fn an_owner_that_is_stopped_is_told_and_works_again_later() {
     fs::write(folder.join("file"), "content").unwrap();
     let (share, key) = lab.share("alice", &folder);
     share.signal(Signal::SIGSTOP);
-    // Not to its end of output, which the stopped process has in its hands.
     let mut ls = lab.spawn("alice", &["ls", &key]);
     let status = ls.wait(Duration::from_secs(20));
     share.signal(Signal::SIGCONT);
