@@ -6,10 +6,13 @@
 //! | mount.fuse3(8), for the type `fuse.hdrive` | `hdrive SPEC POINT -o OPTIONS` |
 //!
 //! Flags of hdrive's own that a mount may need are options there: `store=DIR`, for one, as nobody has a home at a start.
+//! mount(8) adds what a person types to what stands in fstab: of an option that is there twice the last counts.
 
 use super::args::Cli;
+use super::mount::REMOUNT;
 use crate::fs::{MountOptions, split_options};
 use clap::CommandFactory;
+use clap::error::{ContextKind, ContextValue};
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -23,6 +26,8 @@ const FLAGS: [&str; 6] = ["store", "at", "read-timeout", "cache-memory", "bootst
 pub enum Typed {
     /// A command line of ours.
     Words(Vec<OsString>),
+    /// The same, made of what mount(8) typed.
+    Made(Vec<OsString>),
     /// Only the attempt was asked for (`mount -f`).
     Nothing,
 }
@@ -32,6 +37,22 @@ pub fn typed(words: Vec<OsString>) -> Typed {
     let name = words.first().map(Path::new).and_then(Path::file_name);
     let is_helper = name.is_some_and(|name| NAMES.iter().any(|known| name == *known));
     if is_helper || is_from_fuse(&words) { Asked::read(words).typed() } else { Typed::Words(words) }
+}
+
+/// What is wrong with a command line that was made here, in the words that were typed.
+pub fn as_option(mut error: clap::Error) -> clap::Error {
+    let flag = match error.get(ContextKind::InvalidArg) {
+        // `--name <VALUE>`
+        Some(ContextValue::String(flag)) => {
+            flag.strip_prefix("--").and_then(|f| f.split(' ').next())
+        }
+        _ => None,
+    };
+    if let Some(name) = flag.filter(|name| FLAGS.contains(name)) {
+        let option = format!("-o {}", name.replace('-', "_"));
+        error.insert(ContextKind::InvalidArg, ContextValue::String(option));
+    }
+    error
 }
 
 /// No person types it so: the command is missing.
@@ -102,30 +123,36 @@ impl Asked {
         {
             rest.push(format!("fsname={drive}"));
         }
+        let mut flags: Vec<(String, String)> = Vec::new();
         for option in self.options {
             match flag(&option) {
-                Some(flag) => words.push(flag.into()),
+                Some((name, value)) => {
+                    flags.retain(|(known, _)| *known != name);
+                    flags.push((name, value));
+                }
                 None if self.sloppy && !is_known(&option) => {}
                 None => rest.push(option),
             }
         }
+        words.extend(flags.iter().map(|(name, value)| format!("--{name}={value}").into()));
         words.push("-o".into());
         words.push(rest.join(",").into());
         words.push("--".into());
         words.extend(self.places);
-        Typed::Words(words)
+        Typed::Made(words)
     }
 }
 
-/// The flag of ours that an option names.
-fn flag(option: &str) -> Option<String> {
+/// The flag of ours that an option names, and its value.
+fn flag(option: &str) -> Option<(String, String)> {
     let (name, value) = option.split_once('=')?;
     let name = name.replace('_', "-");
-    FLAGS.contains(&name.as_str()).then(|| format!("--{name}={value}"))
+    FLAGS.contains(&name.as_str()).then(|| (name, value.to_string()))
 }
 
 fn is_known(option: &str) -> bool {
-    !matches!(MountOptions::default().apply(option), Ok(false))
+    // Without a word it would become a mount of its own.
+    option == REMOUNT || !matches!(MountOptions::default().apply(option), Ok(false))
 }
 
 #[cfg(test)]
@@ -155,12 +182,35 @@ mod tests {
                 "hdrive key /mnt -o rw,dev,suid,at=7",
                 "hdrive mount --daemon --at=7 -o fsname=key,rw,dev,suid -- key /mnt",
             ),
+            (
+                "mount.hdrive key /mnt -o at=7,read_timeout=5s,read-timeout=9s,store=/a,at=8,store=/b",
+                "hdrive mount --daemon --read-timeout=9s --at=8 --store=/b -o fsname=key -- key /mnt",
+            ),
+            (
+                "mount.hdrive key /mnt -s -o remount,frob",
+                "hdrive mount --daemon -o fsname=key,remount -- key /mnt",
+            ),
         ] {
-            let Typed::Words(found) = typed(words(typed_by_mount)) else { panic!() };
+            let Typed::Made(found) = typed(words(typed_by_mount)) else { panic!() };
             assert_eq!(found, words(by_a_person));
             assert!(Cli::typed(found).is_ok());
         }
         assert_eq!(typed(words("mount.hdrive key /mnt -f -o rw")), Typed::Nothing);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_of_the_option() {
+        for (option, told) in [
+            ("read_timeout=soon", "'soon' for '-o read_timeout'"),
+            ("read-timeout=", "'-o read_timeout'"),
+            ("local=here", "'here' for '-o local'"),
+            ("at=x", "'x' for '-o at'"),
+        ] {
+            let typed = typed(words(&format!("mount.hdrive key /mnt -o {option}")));
+            let Typed::Made(made) = typed else { panic!() };
+            let said = as_option(Cli::typed(made).unwrap_err()).render().to_string();
+            assert!(said.contains(told) && !said.contains("--read-timeout"), "{option}: {said}");
+        }
     }
 
     #[test]

@@ -65,10 +65,15 @@ use view::View;
 
 /// Parses the command line, runs it, says what went wrong, and returns how it ended.
 pub fn main() -> Exit {
-    let Typed::Words(words) = fstab::typed(std::env::args_os().collect()) else { return Exit::Ok };
+    let (words, made) = match fstab::typed(std::env::args_os().collect()) {
+        Typed::Words(words) => (words, false),
+        Typed::Made(words) => (words, true),
+        Typed::Nothing => return Exit::Ok,
+    };
     let cli = match Cli::typed(words.clone()) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
+            let error = if made { fstab::as_option(error) } else { error };
             output::complain_in_lines(&error.render().to_string());
             return Exit::Usage;
         }

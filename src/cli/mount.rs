@@ -25,6 +25,9 @@ const SIZES_COMING: Duration = Duration::from_secs(1);
 /// What a request may wait beyond the drive's own read timeout.
 const MARGIN: Duration = Duration::from_secs(5);
 
+/// The option by which mount(8) asks for other options of a mount that is there.
+pub const REMOUNT: &str = "remount";
+
 /// Fails for what its words alone show to fail: whoever can never mount need not own the store first. The mount point is
 /// not looked at: where its disk hangs, who waits for what another one looks up there cannot be killed.
 pub fn check(args: &Mount) -> Result {
@@ -216,6 +219,10 @@ fn options(args: &Mount) -> Result<MountOptions> {
     let mut options = MountOptions { deadline: args.read_timeout + MARGIN, ..Default::default() };
     for text in &args.options {
         for option in split_options(text) {
+            if option == REMOUNT {
+                let text = "-o remount: a mounted drive keeps its options: unmount it, and mount it again with others";
+                return Err(Failure::new(Exit::Usage, text));
+            }
             if !options.apply(option).or_exit(Exit::Usage)? {
                 let text = format!("-o {option}: hdrive knows no such mount option");
                 return Err(Failure::new(Exit::Usage, text));

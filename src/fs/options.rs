@@ -65,7 +65,7 @@ impl Default for MountOptions {
 
 /// Options of mount(8) and fstab that say nothing to a drive, or nothing that is not so anyway. mount.fuse
 /// passes `dev` and `suid` whether anybody asked for them or not; they stay off.
-const IGNORED: [&str; 36] = [
+const IGNORED: [&str; 33] = [
     "defaults",
     "rw",
     "ro",
@@ -73,9 +73,6 @@ const IGNORED: [&str; 36] = [
     "nodev",
     "suid",
     "nosuid",
-    "exec",
-    "atime",
-    "symfollow",
     "diratime",
     "nodiratime",
     "relatime",
@@ -123,9 +120,10 @@ impl MountOptions {
             ("allow_other", None) => self.access = Access::Everybody,
             ("allow_root", None) => self.access = Access::OwnerAndRoot,
             ("nonempty", None) => self.nonempty = true,
-            ("noexec", None) => self.noexec = true,
-            ("noatime", None) => self.noatime = true,
-            ("nosymfollow", None) => self.nosymfollow = true,
+            // One may stand in fstab and the other be typed: the last counts.
+            ("noexec" | "exec", None) => self.noexec = name == "noexec",
+            ("noatime" | "atime", None) => self.noatime = name == "noatime",
+            ("nosymfollow" | "symfollow", None) => self.nosymfollow = name == "nosymfollow",
             ("default_permissions", None) => {}
             ("uid", Some(value)) => self.uid = Some(number(name, value)?),
             ("gid", Some(value)) => self.gid = Some(number(name, value)?),
@@ -176,6 +174,13 @@ mod tests {
         assert_eq!((options.uid, options.gid), (Some(7), Some(8)));
         assert_eq!(options.source, "hyper:x");
         assert_eq!(parse("").unwrap().0, MountOptions::default());
+    }
+
+    #[test]
+    fn the_last_of_two_that_exclude_each_other_counts() {
+        let (options, unknown) = parse("noexec,noatime,symfollow,exec,atime,nosymfollow").unwrap();
+        assert!(unknown.is_empty(), "{unknown:?}");
+        assert!(!options.noexec && !options.noatime && options.nosymfollow);
     }
 
     #[test]

@@ -195,3 +195,22 @@ fn a_line_of_fstab_is_mounted_once() {
     assert_eq!(done.code, 0, "{}", done.stderr);
     assert!(done.text().ends_with("content1\n"), "{}: {}", done.text(), done.stderr);
 }
+
+/// mount(8) adds what is typed to what stands in fstab.
+#[test]
+fn what_is_typed_counts_more_than_what_stands_in_fstab_and_errors_are_of_options() {
+    let lab = Lab::new();
+    let (helper, at, store) = (helper(&lab), lab.folder("mnt"), lab.path("bob"));
+    let options = |more: &str| format!("store={},{more}", store.display());
+    let fail = |more: &str, code: i32, told: &str| {
+        let done = start(&lab, &helper, &[NOBODYS, text(&at), "-o", &options(more)]);
+        assert_eq!(done.code, code, "{more}: {}", done.stderr);
+        let flag = done.stderr.contains("--read-timeout");
+        assert!(done.stderr.contains(told) && !flag, "{more}: {}", done.stderr);
+    };
+    fail("read_timeout=5s,read_timeout=soon", 2, "'soon' for '-o read_timeout'");
+    // The first is one that would fail, as would a mount here.
+    fail("read_timeout=soon,read_timeout=5s,frobnicate", 2, "-o frobnicate");
+    fail("remount,noatime", 2, "-o remount: a mounted drive keeps its options");
+    assert!(entry(&at).is_none());
+}
