@@ -22,6 +22,8 @@ const FIRST_LOOK: Duration = Duration::from_millis(800);
 const NAMES_COMING: Duration = Duration::from_secs(10);
 /// And the sizes of files that only a block map tells.
 const SIZES_COMING: Duration = Duration::from_secs(1);
+/// How often it is looked whether the mount is where it was.
+const LOOK: Duration = Duration::from_secs(2);
 /// What a request may wait beyond the drive's own read timeout.
 const MARGIN: Duration = Duration::from_secs(5);
 
@@ -74,10 +76,9 @@ pub async fn run(args: Mount, cx: Context) -> Result {
         mounted => mounted?.or_exit(Exit::Mount)?,
     };
     let mounted = Arc::new(mounted);
-    cx.node.note_mount(mounted.mount_point(), (target.key, at), true);
-    cx.running.note_mount(&mounted);
+    cx.running.note_mount(&mounted, (target.key, at));
     let result = serve(&mounted, &drive, at, &looking, &cx).await;
-    cx.node.note_mount(mounted.mount_point(), (target.key, at), false);
+    cx.running.forget_mount();
     let end = disk::begin(move || drop(mounted));
     tokio::select! {
         _ = end => {}
@@ -131,6 +132,7 @@ async fn serve(
     };
     tokio::select! {
         () = told => {}
+        () = tell_unmounted(mounted, cx) => {}
         () = mounted.ended() => return Ok(()),
         () = cx.cancel.cancelled() => {}
         // Without the right key, say, it would stay empty for ever.
@@ -166,6 +168,29 @@ async fn serve(
     match failed {
         Some(error) => Err(from_live(&drive.key(), error)),
         None => Ok(()),
+    }
+}
+
+/// Says it once when the mount was taken away from its place, and goes on because somebody has it still. Does not end.
+async fn tell_unmounted(mounted: &Mounted, cx: &Context) {
+    let mut gone = false;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let Ok((own, copies)) = mounted.places() else { continue };
+        // The end may just be on its way here.
+        if !gone || own.is_some() {
+            gone = own.is_none();
+            continue;
+        }
+        let by = match copies.first() {
+            Some(copy) => format!("on {}", copy.display()),
+            None => "by open files or in another mount namespace".into(),
+        };
+        cx.out.note(format_args!(
+            "{} is unmounted, and used still {by}: this command ends when that does, or by a signal",
+            mounted.mount_point().display()
+        ));
+        std::future::pending::<()>().await;
     }
 }
 

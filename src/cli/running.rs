@@ -5,6 +5,7 @@ use super::output::Output;
 use super::request::Request;
 use crate::fs::Mounted;
 use crate::lock::lock;
+use crate::node::DriveId;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -28,7 +29,7 @@ pub struct Running {
     ends: AtomicBool,
     /// It is one that lasts, and nothing that it needed to begin was missing.
     stays: Arc<AtomicBool>,
-    mount: Mutex<Weak<Mounted>>,
+    mount: Mutex<Option<(Weak<Mounted>, DriveId)>>,
     out: Weak<Output>,
 }
 
@@ -69,8 +70,8 @@ impl Commands {
         let mounts =
             self.all().into_iter().filter(|running| !running.ends()).filter_map(|r| r.mount());
         mounts
-            .filter(|mount| mount.has_open_files())
-            .map(|mount| mount.mount_point().into())
+            .filter(|(mount, _)| mount.has_open_files())
+            .map(|(mount, _)| mount.mount_point().into())
             .collect()
     }
 
@@ -113,12 +114,19 @@ impl Running {
         self.stays.clone()
     }
 
-    pub fn note_mount(&self, mount: &Arc<Mounted>) {
-        *lock(&self.mount) = Arc::downgrade(mount);
+    pub fn note_mount(&self, mount: &Arc<Mounted>, drive: DriveId) {
+        *lock(&self.mount) = Some((Arc::downgrade(mount), drive));
     }
 
-    fn mount(&self) -> Option<Arc<Mounted>> {
-        lock(&self.mount).upgrade()
+    /// It is on its way to its end.
+    pub fn forget_mount(&self) {
+        *lock(&self.mount) = None;
+    }
+
+    /// What it has mounted, and of which drive.
+    pub fn mount(&self) -> Option<(Arc<Mounted>, DriveId)> {
+        let mount = lock(&self.mount);
+        mount.as_ref().and_then(|(mount, drive)| Some((mount.upgrade()?, *drive)))
     }
 }
 

@@ -7,15 +7,40 @@ use super::looking::{Outlook, Wait};
 use super::running::Running;
 use super::words::{bytes, count};
 use crate::key::Topic;
+use crate::node::DriveId;
 use serde_json::json;
+use std::path::PathBuf;
 use std::sync::Arc;
+
+/// Where a drive is mounted, or was and somebody has it still.
+struct Place {
+    at: PathBuf,
+    drive: DriveId,
+    mounted: bool,
+}
+
+fn places(running: &Arc<Running>) -> Vec<Place> {
+    let Some((mount, drive)) = running.mount() else { return Vec::new() };
+    let at = mount.mount_point().to_path_buf();
+    let there = match mount.places() {
+        Ok((Some(own), _)) => vec![own],
+        Ok((None, copies)) => copies,
+        // Who cannot tell has heard of no end.
+        Err(_) => vec![at.clone()],
+    };
+    match there.is_empty() {
+        true => vec![Place { at, drive, mounted: false }],
+        false => there.into_iter().map(|at| Place { at, drive, mounted: true }).collect(),
+    }
+}
 
 pub async fn run(_args: Status, cx: Context) -> Result {
     let names = cx.node.names()?;
     let name_of = |key| names.iter().find(|(_, known)| *known == key).map(|(name, _)| name.clone());
     let me = |running: &Arc<Running>| Arc::ptr_eq(running, &cx.running);
     let commands: Vec<_> = cx.commands.all().into_iter().filter(|running| !me(running)).collect();
-    let mounts = cx.node.mounts();
+    let (mounts, unmounted): (Vec<_>, Vec<_>) =
+        commands.iter().flat_map(places).partition(|place| place.mounted);
     let network = cx.node.network_status().await;
     let mut drives = Vec::new();
     for state in cx.node.open_drives() {
@@ -46,14 +71,15 @@ pub async fn run(_args: Status, cx: Context) -> Result {
                 })
             })
             .collect();
-        let mounts: Vec<_> = mounts
-            .iter()
-            .map(|(at, (key, version))| {
+        let list = |places: &[Place]| -> Vec<_> {
+            let one = |Place { at, drive: (key, version), .. }: &Place| {
                 json!({
                     "mountpoint": at.display().to_string(), "key": key.to_string(), "at": version,
                 })
-            })
-            .collect();
+            };
+            places.iter().map(one).collect()
+        };
+        let (mounts, unmounted) = (list(&mounts), list(&unmounted));
         let network = network.map(|network| {
             let connections: Vec<_> = network
                 .connections
@@ -76,7 +102,7 @@ pub async fn run(_args: Status, cx: Context) -> Result {
             .collect();
         let all = json!({
             "pid": std::process::id(), "store": cx.node.config().store.display().to_string(),
-            "commands": commands, "mounts": mounts, "drives": drives, "names": stored, "network": network,
+            "commands": commands, "mounts": mounts, "unmounted": unmounted, "drives": drives, "names": stored, "network": network,
         });
         cx.out.object(&all);
         return Ok(());
@@ -91,8 +117,13 @@ pub async fn run(_args: Status, cx: Context) -> Result {
         out.line(format_args!("own drive: {key} {name}"));
     }
     let fixed = |version: Option<u64>| version.map_or_else(String::new, |n| format!(" --at {n}"));
-    for (at, (key, version)) in &mounts {
+    for Place { at, drive: (key, version), .. } in &mounts {
         out.line(format_args!("mount: {} {key}{}", at.display(), fixed(*version)));
+    }
+    for Place { at, drive: (key, version), .. } in &unmounted {
+        let (at, fixed) = (at.display(), fixed(*version));
+        let why = "in use still, by open files or in another mount namespace";
+        out.line(format_args!("unmounted: {at} {key}{fixed} {why}"));
     }
     for (state, peers, index, outlook) in &drives {
         let served = match state.uses {

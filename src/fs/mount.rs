@@ -132,6 +132,20 @@ impl Mounted {
         !*self.ended.borrow() && (self.fs.has_open() || self.fs.frozen() && is_used(&self.point))
     }
 
+    /// Where it is now, whatever lies above it: in its own place, and copied to others (bind mounts). In neither it may go on
+    /// all the same, for who has files open and in other mount namespaces.
+    ///
+    /// # Errors
+    /// Those of reading `/proc/self/mountinfo`.
+    pub fn places(&self) -> io::Result<(Option<PathBuf>, Vec<PathBuf>)> {
+        let Some(entry) = &self.entry else { return Ok((Some(self.point.clone()), Vec::new())) };
+        let there = mountinfo::mounts()?.into_iter();
+        let there = there.filter(|other| other.device == entry.device && other.kind == entry.kind);
+        let (own, copies): (Vec<_>, Vec<_>) = there.partition(|other| other.id == entry.id);
+        let path = |mount: MountEntry| mount.path;
+        Ok((own.into_iter().next().map(path), copies.into_iter().map(path).collect()))
+    }
+
     /// Returns when the mount is gone, whoever unmounted it.
     pub async fn ended(&self) {
         let _ = self.ended.clone().wait_for(|over| *over).await;

@@ -47,7 +47,6 @@ use discovery::Discovery;
 use drives::Drives;
 use online::{Offline, Online};
 use pump::Question;
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -163,7 +162,6 @@ pub struct Node {
     offline: Mutex<Option<Offline>>,
     /// Nothing in it once the node is shut down.
     online: OnceCell<Option<Online>>,
-    mounts: Mutex<BTreeMap<PathBuf, DriveId>>,
     /// Held by who looks at names and then changes them.
     names: Mutex<()>,
     claims: Claims,
@@ -208,7 +206,6 @@ impl Node {
             drives,
             offline: Mutex::new(Some(Offline::start(wishes))),
             online: OnceCell::new(),
-            mounts: Mutex::default(),
             names: Mutex::default(),
             claims: Claims::default(),
             turns: Turns::default(),
@@ -309,21 +306,6 @@ impl Node {
     /// Drives that are open now.
     pub fn open_drives(&self) -> Vec<DriveState> {
         self.drives.states()
-    }
-
-    /// Remembers a mount for [`Self::mounts`], or forgets it.
-    pub fn note_mount(&self, at: &Path, drive: DriveId, mounted: bool) {
-        let mut mounts = lock(&self.mounts);
-        if mounted {
-            mounts.insert(at.to_path_buf(), drive);
-        } else {
-            mounts.remove(at);
-        }
-    }
-
-    /// Mount points and the drives on them.
-    pub fn mounts(&self) -> Vec<(PathBuf, DriveId)> {
-        lock(&self.mounts).iter().map(|(at, drive)| (at.clone(), *drive)).collect()
     }
 
     /// The peers of a core; none while offline.

@@ -50,6 +50,7 @@ mod stopped;
 mod store;
 mod swapped;
 mod targets;
+mod unmounted;
 mod users;
 mod versions;
 mod views;
