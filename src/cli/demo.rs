@@ -65,20 +65,20 @@ fn story(size: u64) -> Result<Exit> {
     let dir = Scratch::new()?;
     let shared = dir.0.join("shared");
     fill(&shared, size)?;
-    say("a private network on this machine: nothing leaves it");
+    say("a private network on this machine: nothing leaves it")?;
     let mut dht = Process::start(&dir.0, None, "dht", &["dht", "--bind", "127.0.0.1:0"])?;
     let bootstrap = dht.line("listening: ")?;
-    say(&format!("  DHT node at {bootstrap}"));
+    say(&format!("  DHT node at {bootstrap}"))?;
 
     let start = Instant::now();
     let mut share = Process::start(&dir.0, Some(&bootstrap), "alice", &["share", path(&shared)])?;
     let key = share.line("key: ")?;
     let told = share.line("shared: ")?;
-    say(&format!("alice shares a folder: {told}, in {}", seconds(start)));
-    say(&format!("  hdrive share {}\n  key: {key}", path(&shared)));
+    say(&format!("alice shares a folder: {told}, in {}", seconds(start)))?;
+    say(&format!("  hdrive share {}\n  key: {key}", path(&shared)))?;
 
     if File::options().read(true).write(true).open("/dev/fuse").is_err() {
-        say("/dev/fuse cannot be opened here, so bob downloads instead of mounting");
+        say("/dev/fuse cannot be opened here, so bob downloads instead of mounting")?;
         return download(&dir.0, &bootstrap, &key, &shared);
     }
     let mountpoint = dir.0.join(MOUNT);
@@ -87,15 +87,15 @@ fn story(size: u64) -> Result<Exit> {
     let mount = ["mount", &key, path(&mountpoint)];
     let mut bob = Process::start(&dir.0, Some(&bootstrap), "bob", &mount)?;
     bob.line("mounted: ")?;
-    say(&format!("bob mounts it with the key alone, in {}", seconds(start)));
-    say(&format!("  hdrive mount KEY {}", path(&mountpoint)));
+    say(&format!("bob mounts it with the key alone, in {}", seconds(start)))?;
+    say(&format!("  hdrive mount KEY {}", path(&mountpoint)))?;
 
     let start = Instant::now();
     let names = tree(&mountpoint)?;
     go_on()?;
-    say(&format!("bob lists {} names in {}", names.len(), seconds(start)));
+    say(&format!("bob lists {} names in {}", names.len(), seconds(start)))?;
     for name in names.iter().take(5) {
-        say(&format!("  {name}"));
+        say(&format!("  {name}"))?;
     }
     let there = tree(&shared)?;
     go_on()?;
@@ -114,9 +114,9 @@ fn story(size: u64) -> Result<Exit> {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    say(&format!("alice writes a file; bob sees it after {}", seconds(start)));
+    say(&format!("alice writes a file; bob sees it after {}", seconds(start)))?;
     bob.end();
-    say("done; everything of it is removed");
+    say("done; everything of it is removed")?;
     Ok(Exit::Ok)
 }
 
@@ -135,7 +135,7 @@ fn download(dir: &Path, bootstrap: &str, key: &str, shared: &Path) -> Result<Exi
     if !status.success() {
         return Err(Failure::new(Exit::Failed, "bob could not download the drive"));
     }
-    say(&format!("bob downloads it in {}", seconds(start)));
+    say(&format!("bob downloads it in {}", seconds(start)))?;
     compare(shared, &copy, &tree(shared)?)?;
     Ok(Exit::Ok)
 }
@@ -157,7 +157,7 @@ fn compare(left: &Path, right: &Path, names: &[String]) -> Result {
         "bob reads everything, {} in {} ({rate}/s, checksums of both sides included): identical",
         bytes(total),
         seconds(start)
-    ));
+    ))?;
     Ok(())
 }
 
@@ -231,9 +231,9 @@ fn fill(dir: &Path, size: u64) -> Result {
     Ok(())
 }
 
-/// A demonstration that nobody can read, or reads any more, still cleans up.
-fn say(text: &str) {
-    let _ = super::output::say(text);
+/// A demonstration that nobody reads any more goes on; one that nobody can read is none.
+fn say(text: &str) -> Result {
+    super::output::say(text).or_fail(Exit::Failed, "standard output")
 }
 
 fn seconds(start: Instant) -> String {

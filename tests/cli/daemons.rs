@@ -249,3 +249,16 @@ fn a_hangup_that_is_ignored_at_the_start_stays_ignored() {
     owner.signal(Signal::SIGHUP);
     assert_eq!(owner.wait(SOON).code(), Some(0));
 }
+
+#[test]
+fn a_key_that_could_not_be_printed_is_told_of_what_goes_to_the_background() {
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    let mut command = lab.command("alice", &["share", "--daemon", text(&folder)]);
+    command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
+    let done = command.output().unwrap();
+    let (said, pid) = (String::from_utf8_lossy(&done.stderr), owner(&lab, "alice"));
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    assert!(said.contains("error: standard output: No space left on device"), "{said}");
+    end(pid);
+}

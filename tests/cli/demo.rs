@@ -53,3 +53,15 @@ fn an_interrupted_demo_leaves_nothing() {
     assert_eq!(demo.wait(PATIENCE).code(), Some(130));
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn a_demo_that_cannot_be_printed_fails_and_leaves_nothing() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut command = demo(temporary.path(), "1M");
+    command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
+    let done = command.output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    assert_eq!(said, "error: standard output: No space left on device\n");
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
+}
