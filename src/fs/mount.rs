@@ -253,7 +253,9 @@ fn explain(point: &Path, options: &MountOptions, error: io::Error) -> MountError
     if options.access != Access::Owner && said.contains("user_allow_other") {
         return MountError::AllowOther;
     }
-    if said.contains("no write access") || said.contains("Permission denied") {
+    // The last of them in a sticky folder, as /tmp is one.
+    let not_theirs = ["no write access", "Permission denied", "not owned by user"];
+    if not_theirs.iter().any(|words| said.contains(words)) {
         let why = "an ordinary user can mount only on a directory of their own".to_owned();
         return MountError::Forbidden { path: point.into(), why };
     }

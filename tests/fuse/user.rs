@@ -66,6 +66,7 @@ echo "no helper:"; FUSERMOUNT_PATH=/nonexistent start $user env PATH=/nonexisten
 cp "$(command -v fusermount3)" "$node.helper"
 echo "not setuid:"; FUSERMOUNT_PATH=$node.helper start $user "$@"; wait $pid || true
 echo "not mine:"; chown 0:0 "$dir"; chmod 755 "$dir"; start $user "$@"; wait $pid || true
+echo "sticky:"; chmod 1777 "$dir"; start $user "$@"; wait $pid || true; chmod 755 "$dir"
 echo "container:"; start setpriv --bounding-set -sys_admin --inh-caps -sys_admin env FUSERMOUNT_PATH=/nonexistent "$@"; wait $pid || true
 echo "no device:"; mount -t tmpfs none /dev; : >/dev/null; start "$@"; wait $pid || true
 "#;
@@ -124,6 +125,7 @@ fn what_a_user_lacks_is_named_with_the_remedy() {
         "not setuid:\nerror: ",
         "has no setuid bit",
         "not mine:\nerror: mount point ",
+        "sticky:\nerror: mount point ",
         "container:\nerror: mounting on ",
         "no device:\nerror: /dev/fuse does not exist: load it with `modprobe fuse`",
     ] {
