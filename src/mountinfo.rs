@@ -90,6 +90,9 @@ fn over_in<'a>(mounts: &'a [MountEntry], path: &Path) -> Option<&'a MountEntry> 
 /// Where a mount is now: the directories above its mount point may have been renamed since it was made. None if it is
 /// gone, or if another mount lies above it.
 ///
+/// It is known by its device, whose number the kernel gives to the next mount as soon as this one is gone: who cannot tell
+/// that it is not may be told of another one.
+///
 /// # Errors
 /// Those of [`mounts`].
 pub fn place_of(mount: &MountEntry) -> io::Result<Option<PathBuf>> {

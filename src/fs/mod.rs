@@ -8,7 +8,7 @@
 //! | `notify` | tells the kernel what it must no longer believe |
 //! | `panics` | end with the request that met one |
 //! | `pending` | ends the wait of a caller that was killed |
-//! | `mount`, `attach`, `options`, `mount_point`, `claim`, `place`, `unmount` | a mount's life |
+//! | `mount`, `attach`, `own`, `pin`, `options`, `mount_point`, `claim`, `place`, `unmount` | a mount's life |
 //! | `volume` | what all of it needs from a drive |
 //!
 //! Who waits for whom: FUSE threads answer from memory and local disk only and never wait for a peer; what
@@ -34,8 +34,10 @@ mod mount;
 mod mount_point;
 mod notify;
 mod options;
+mod own;
 mod panics;
 mod pending;
+mod pin;
 mod place;
 mod prefetch;
 mod reply;

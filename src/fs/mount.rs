@@ -5,17 +5,18 @@ use super::attr::Look;
 use super::errno::MountError;
 use super::filesystem::Filesystem;
 use super::fuse::Fuse;
-use super::mount_point::{Probe, prepare, probe};
+use super::mount_point::prepare;
 use super::notify::{self, Event};
 use super::options::{Access, MountOptions};
+use super::own::OwnMount;
 use super::pending::Pending;
-use super::unmount::{How, detach, helper, install_hint, is_used};
+use super::unmount::{How, helper, install_hint, is_used};
 use super::volume::Volume;
-use crate::mountinfo::{self, MountEntry};
 use fuser::{Config, Session, SessionACL};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
-use std::io;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,49 +58,50 @@ pub fn mount(
         pending.close();
         explain(&point, options, error)
     })?;
-    let entry = mountinfo::top_at(&point).ok().flatten();
+    // Held by the session alone once it runs: the connection ends with it.
+    let connection = Arc::new(device);
+    let own = OwnMount::made_at(&point, &connection).ok_or_else(|| {
+        pending.close();
+        let why = "it was unmounted, or a folder above it renamed, at the same moment: try again";
+        io_error(&format!("mounting on {}", point.display()), io::Error::other(why))
+    })?;
     let start = || {
         let config = config(options);
-        let session = Session::from_fd(skin, device, config.acl, config)
-            .map_err(|source| io_error(&format!("mounting on {}", point.display()), source))?;
+        let failed = |source| io_error(&format!("mounting on {}", point.display()), source);
+        let device = connection.try_clone().map_err(failed)?;
+        let session = Session::from_fd(skin, device, config.acl, config).map_err(failed)?;
         // The kernel answers from here on.
-        if let Some(entry) = &entry {
-            raise_read_ahead(entry, options.read_ahead_kib);
-        }
+        raise_read_ahead(&own, options.read_ahead_kib);
         let (events, queue) = mpsc::channel();
         notify::start(fs.clone(), queue, session.notifier())
             .map_err(|source| io_error("starting a thread", source))?;
         volume.subscribe(notify::listener(events.clone()));
-        Ok((serve(session, &point, entry.clone())?, events))
+        Ok((serve(session, own.clone(), connection.clone())?, events))
     };
     let (ended, events) = start().inspect_err(|_| {
         pending.close();
-        let _ = detach(&point, How::Lazy);
+        let _ = own.detach(How::Lazy);
     })?;
     drop(claim);
     tracing::info!(mount_point = %point.display(), "mounted");
-    Ok(Mounted { point, entry, fs, volume, pending, events, ended })
+    Ok(Mounted { point, own, fs, volume, pending, events, ended })
 }
 
 /// Runs the session on threads of its own; the receiver turns true when it is over.
 fn serve(
     session: Session<Fuse>,
-    point: &Path,
-    entry: Option<MountEntry>,
+    own: OwnMount,
+    connection: Arc<OwnedFd>,
 ) -> Result<watch::Receiver<bool>, MountError> {
     let (over, ended) = watch::channel(false);
     let thread = std::thread::Builder::new().name("hdrive-session".into());
-    let point = point.to_owned();
     let spawned = thread.spawn(move || {
         if let Err(error) = session.run() {
             tracing::warn!("the mount ended: {error}");
-            // Not by an unmount, so it is still there, and nobody serves it any more.
-            let place = entry.and_then(|entry| mountinfo::place_of(&entry).ok().flatten());
-            let place = place.unwrap_or(point);
-            if probe(&place) == Probe::Dead {
-                let _ = detach(&place, How::Lazy);
-            }
         }
+        // If not by an unmount, it is still there, and nobody serves it any more.
+        own.clear();
+        drop(connection);
         let _ = over.send(true);
     });
     spawned.map(|_| ended).map_err(|source| io_error("starting a thread", source))
@@ -108,7 +110,7 @@ fn serve(
 /// A mounted drive. Dropping it unmounts, lazily if it is in use, wherever its mount point was moved since.
 pub struct Mounted {
     point: PathBuf,
-    entry: Option<MountEntry>,
+    own: OwnMount,
     fs: Arc<Filesystem>,
     volume: Arc<dyn Volume>,
     pending: Arc<Pending>,
@@ -129,7 +131,9 @@ impl Mounted {
 
     /// Whether somebody has a file or a directory of it open. Only links in `/proc` are read for it: it never waits.
     pub fn has_open_files(&self) -> bool {
-        !*self.ended.borrow() && (self.fs.has_open() || self.fs.frozen() && is_used(&self.point))
+        // Under another mount it is where it was.
+        let place = || self.own.place().unwrap_or_else(|| self.point.clone());
+        self.own.lives() && (self.fs.has_open() || self.fs.frozen() && is_used(&place()))
     }
 
     /// Where it is now, whatever lies above it: in its own place, and copied to others (bind mounts). In neither it may go on
@@ -159,24 +163,14 @@ impl Mounted {
     /// # Errors
     /// Those of [`super::unmount()`].
     pub fn unmount(&self, how: How) -> Result<(), MountError> {
-        if let Some(place) = self.place() {
-            if how == How::Lazy {
-                self.close();
-            }
-            detach(&place, how)?;
+        if how == How::Lazy {
+            self.close();
+        }
+        if let Some(place) = self.own.detach(how)? {
             tracing::info!(mount_point = %place.display(), "unmounted");
         }
         self.close();
         Ok(())
-    }
-
-    /// Where this mount is now, if it is not over and nothing lies above it.
-    fn place(&self) -> Option<PathBuf> {
-        match &self.entry {
-            _ if *self.ended.borrow() => None,
-            Some(entry) => mountinfo::place_of(entry).ok().flatten(),
-            None => mountinfo::top_at(&self.point).ok().flatten().map(|_| self.point.clone()),
-        }
     }
 
     fn close(&self) {
@@ -268,10 +262,16 @@ fn explain(point: &Path, options: &MountOptions, error: io::Error) -> MountError
 }
 
 /// The kernel reads ahead 128 KiB by default; only root may change it.
-fn raise_read_ahead(mount: &MountEntry, kib: u32) {
-    let (major, minor) = mount.device;
+fn raise_read_ahead(own: &OwnMount, kib: u32) {
+    let (major, minor) = own.device();
     let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
-    if let Err(error) = std::fs::write(&path, kib.to_string()) {
+    let opened = std::fs::OpenOptions::new().write(true).open(&path);
+    // What is open stays that of the mount which had the number then: this one, if it lives.
+    let written = opened.and_then(|mut file| match own.lives() {
+        true => file.write_all(kib.to_string().as_bytes()),
+        false => Ok(()),
+    });
+    if let Err(error) = written {
         tracing::debug!(%error, path, "the kernel's read-ahead stays at its default");
     }
 }

@@ -2,16 +2,11 @@
 
 use super::claim::Claim;
 use super::errno::MountError;
+use super::pin::{Pin, Probe};
 use super::place::{not_there, resolve};
-use super::unmount::{How, detach};
 use crate::mountinfo::{self, MountEntry};
-use nix::errno::Errno;
 use std::path::Path;
-use std::sync::mpsc;
-use std::time::Duration;
 
-/// How long a mount that is already there may take to answer before it counts as hanging.
-const PROBE: Duration = Duration::from_secs(2);
 /// Dead mounts that are cleared one above the other; each kill and remount in between left one.
 const MAX_STACK: usize = 16;
 
@@ -37,17 +32,27 @@ pub fn prepare(path: &Path, nonempty: bool) -> Result<Claim, MountError> {
 /// [`MountError`], each with what to do.
 pub fn check(path: &Path, nonempty: bool) -> Result<(), MountError> {
     let point = resolve(path)?;
-    match top(&point)? {
-        Some(mount) if mount.is_ours() || mount.kind.starts_with("fuse") => Ok(()),
-        _ => judge(&point, nonempty),
+    let has_fuse = || Ok(top(&point)?.as_ref().is_some_and(is_fuse));
+    if has_fuse()? {
+        return Ok(());
+    }
+    match judge(&point, nonempty) {
+        // Since then.
+        Err(_) if has_fuse()? => Ok(()),
+        judged => judged,
     }
 }
 
 fn free(point: &Path, nonempty: bool) -> Result<(), MountError> {
     for _ in 0..MAX_STACK {
-        let Some(mount) = top(point)? else { break };
-        if !clear(point, &mount)? {
-            break;
+        let looked = top(point)?;
+        if looked.as_ref().is_some_and(is_fuse) && clear(point)? {
+            continue;
+        }
+        let judged = judge(point, nonempty);
+        // What was judged may be a mount that came after the look.
+        if judged.is_ok() || top(point)? == looked {
+            return judged;
         }
     }
     judge(point, nonempty)
@@ -58,54 +63,36 @@ fn top(point: &Path) -> Result<Option<MountEntry>, MountError> {
         .map_err(|source| MountError::Io { what: "/proc/self/mountinfo".into(), source })
 }
 
-/// Takes a dead mount of ours away; false if there is a live filesystem to mount on.
-fn clear(point: &Path, mount: &MountEntry) -> Result<bool, MountError> {
+fn is_fuse(mount: &MountEntry) -> bool {
+    mount.is_ours() || mount.kind.starts_with("fuse")
+}
+
+/// Takes a dead mount of ours away, or finds another than was looked at: then it is to be looked at once more. False if
+/// there is a live filesystem to mount on.
+fn clear(point: &Path) -> Result<bool, MountError> {
+    // Held, for another process may clear it at the same time, and mount.
+    let pin = Pin::at(point).map_err(|source| not_there(point, source))?;
+    let held = pin
+        .mount()
+        .map_err(|source| MountError::Io { what: "/proc/self/mountinfo".into(), source })?;
+    let Some(mount) = held.filter(|held| held.path == point && is_fuse(held)) else {
+        return Ok(true);
+    };
     let ours = mount.is_ours();
-    if !ours && !mount.kind.starts_with("fuse") {
-        return Ok(false);
-    }
-    match probe(point) {
+    match pin.probe() {
         Probe::Alive if ours => Err(MountError::AlreadyMounted(point.into())),
         Probe::Alive => Ok(false),
         Probe::Silent => Err(MountError::Silent(point.into())),
         Probe::Dead if !ours => Err(MountError::ForeignDead {
             path: point.into(),
-            kind: mount.kind.clone(),
-            source_name: mount.source.clone(),
+            kind: mount.kind,
+            source_name: mount.source,
         }),
         Probe::Dead => {
             tracing::info!(mount_point = %point.display(), "clearing a dead mount");
-            detach(point, How::Lazy)?;
+            pin.detach()?;
             Ok(true)
         }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Probe {
-    Alive,
-    /// Its process is gone.
-    Dead,
-    /// Its process does not answer.
-    Silent,
-}
-
-/// Asks the filesystem at `point` whether it lives. `statfs` is never answered from a cache.
-pub fn probe(point: &Path) -> Probe {
-    let (answer, answered) = mpsc::channel();
-    let path = point.to_owned();
-    // On its own thread, for one that hangs cannot be called off.
-    let thread = std::thread::Builder::new().name("hdrive-probe".into());
-    let spawned = thread.spawn(move || {
-        let _ = answer.send(nix::sys::statfs::statfs(&path).err());
-    });
-    if spawned.is_err() {
-        return Probe::Silent;
-    }
-    match answered.recv_timeout(PROBE) {
-        Ok(Some(Errno::ENOTCONN | Errno::ECONNABORTED)) => Probe::Dead,
-        Ok(_) => Probe::Alive,
-        Err(_) => Probe::Silent,
     }
 }
 

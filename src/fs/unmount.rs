@@ -59,7 +59,7 @@ pub(super) fn detach(point: &Path, how: How) -> Result<(), MountError> {
 }
 
 /// Through fusermount3, which may do it for the user who mounted.
-fn detach_as_user(point: &Path, how: How) -> Result<(), MountError> {
+pub(super) fn detach_as_user(point: &Path, how: How) -> Result<(), MountError> {
     let helper = helper().ok_or_else(|| MountError::NoHelper { install: install_hint() })?;
     let mut command = Command::new(helper);
     command.arg("-u");
@@ -83,7 +83,7 @@ fn detach_as_user(point: &Path, how: How) -> Result<(), MountError> {
     }
 }
 
-fn failed(point: &Path, source: io::Error) -> MountError {
+pub(super) fn failed(point: &Path, source: io::Error) -> MountError {
     MountError::Io { what: format!("unmounting {}", point.display()), source }
 }
 

@@ -1,13 +1,20 @@
 //! A mount on a temporary directory that is gone when it is dropped.
 
 use crate::volume::TestVolume;
-use hdrive::fs::{MountOptions, Mounted, mount};
+use hdrive::fs::{MountError, MountOptions, Mounted, mount};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+
+/// How long something that must happen is waited for: longer than any machine is busy. That something happens at once is
+/// asserted by what has not happened meanwhile, never by the time it took.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A deadline of requests that no test lives to see.
+pub const NO_DEADLINE: Duration = Duration::from_secs(3600);
 
 pub struct TestMount {
     // Dropped in this order: the mount before its directory.
@@ -52,8 +59,42 @@ pub fn mounted_with(volume: &Arc<TestVolume>, options: &MountOptions) -> Option<
         return None;
     }
     let dir = tempfile::tempdir().unwrap();
-    let mounted = mount(volume.clone(), dir.path(), options, runtime().handle().clone()).unwrap();
+    let mounted = mounted_at(volume, dir.path(), options);
     Some(TestMount { mounted, dir })
+}
+
+pub fn mounted_at(volume: &Arc<TestVolume>, point: &Path, options: &MountOptions) -> Mounted {
+    mount(volume.clone(), point, options, runtime().handle().clone())
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Until nobody has it open any more: what another test starts has all that is open here for a moment, before it becomes
+/// another program.
+pub fn unmounted_clean(mut unmount: impl FnMut() -> Result<(), MountError>) {
+    soon("a clean unmount", || match unmount() {
+        Err(MountError::InUse { .. }) => false,
+        done => {
+            done.unwrap_or_else(|error| panic!("{error}"));
+            true
+        }
+    });
+}
+
+/// Returns when the mount is over.
+pub fn ended(mounted: &Mounted) {
+    let end = async { tokio::time::timeout(PATIENCE, mounted.ended()).await };
+    runtime().block_on(end).expect("the mount ends");
+}
+
+/// What `work` gives, on a thread of its own: who waits for ever there fails here.
+pub fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (told, answer) = std::sync::mpsc::channel();
+    let worker = std::thread::spawn(move || told.send(work()));
+    match answer.recv_timeout(PATIENCE) {
+        Ok(answer) => answer,
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("not in time: {what}"),
+        Err(_) => panic!("{what}: {:?}", worker.join().map(drop)),
+    }
 }
 
 /// Bytes that differ everywhere.
@@ -65,7 +106,7 @@ pub fn pattern(len: usize) -> Vec<u8> {
 pub fn soon(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
-        assert!(started.elapsed() < Duration::from_secs(5), "not within 5 s: {what}");
+        assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -84,20 +125,31 @@ impl Running {
         Self(child.unwrap())
     }
 
-    /// How long the child still lives after `signal`.
-    pub fn dies_of(&mut self, signal: nix::sys::signal::Signal) -> Duration {
-        let pid = nix::unistd::Pid::from_raw(self.0.id() as i32);
-        let sent = Instant::now();
-        nix::sys::signal::kill(pid, signal).unwrap();
-        self.0.wait().unwrap();
-        sent.elapsed()
+    /// Returns when it has ended.
+    pub fn ends(&mut self) -> ExitStatus {
+        let mut status = None;
+        soon("the end of a child", || {
+            status = self.0.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    pub fn runs(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
-        let _ = self.0.wait();
+        // One that cannot be killed ends with the mount, which may be dropped only after this.
+        let started = Instant::now();
+        while self.0.try_wait().is_ok_and(|status| status.is_none())
+            && started.elapsed() < Duration::from_secs(1)
+        {
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 }
 

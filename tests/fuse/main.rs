@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "real mounts, real time")]
 
 mod change;
+mod child;
 mod common;
 mod drive;
 mod hang;
@@ -13,6 +14,7 @@ mod mount;
 mod panic;
 mod read;
 mod readdir;
+mod reuse;
 mod speed;
 mod statfs;
 mod symlink;

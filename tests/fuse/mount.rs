@@ -1,71 +1,14 @@
 //! Mounting, unmounting, and what is left when a process is killed.
 
-use crate::common::{fuse_is_here, mounted, mounted_with, runtime, soon};
+use crate::child::Mounting;
+use crate::common::{
+    ended, fuse_is_here, in_time, mounted, mounted_at, mounted_with, runtime, soon, unmounted_clean,
+};
 use crate::volume::TestVolume;
 use hdrive::fs::{How, MountError, MountOptions, mount, unmount};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
-/// Directory that a child of this test program mounts on until it is killed.
-const CHILD: &str = "HDRIVE_TEST_MOUNT";
-
-/// Directory that a child of this test program unmounts.
-const CHILD_UNMOUNT: &str = "HDRIVE_TEST_UNMOUNT";
-
-/// Not a test of its own: the body of the child.
-#[test]
-fn child_that_mounts() {
-    let Some(dir) = std::env::var_os(CHILD) else { return };
-    let volume = TestVolume::new();
-    volume.file("/f", "from the child");
-    let options = MountOptions::default();
-    let result = mount(volume, Path::new(&dir), &options, runtime().handle().clone());
-    match result {
-        Ok(mounted) => {
-            println!("\nmounted");
-            let end =
-                async { tokio::time::timeout(Duration::from_secs(60), mounted.ended()).await };
-            let _ = runtime().block_on(end);
-        }
-        Err(error) => println!("\nerror: {error}"),
-    }
-}
-
-/// Not a test of its own: unmounts what a user mounted.
-#[test]
-fn child_that_unmounts() {
-    let Some(dir) = std::env::var_os(CHILD_UNMOUNT) else { return };
-    let how = if std::env::var_os("LAZY").is_some() { How::Lazy } else { How::Clean };
-    match unmount(Path::new(&dir), how) {
-        Ok(()) => println!("\nunmounted"),
-        Err(error) => println!("\nerror: {error}"),
-    }
-}
-
-pub fn child_command() -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "mount::child_that_mounts", "mount::child_that_unmounts"]);
-    command.args(["--nocapture", "--test-threads=1"]);
-    command
-}
-
-fn child_at(dir: &Path) -> Child {
-    let mut child = child_command().env(CHILD, dir).stdout(Stdio::piped()).spawn().unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let said = lines.map(Result::unwrap).find(|line| line == "mounted" || line.contains("error:"));
-    assert_eq!(said.as_deref(), Some("mounted"));
-    child
-}
-
-fn kill_9(mut child: Child) {
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).unwrap();
-    child.wait().unwrap();
-}
+use std::io::Read;
+use std::process::Command;
 
 #[test]
 fn a_dead_mount_heals_itself() {
@@ -74,16 +17,15 @@ fn a_dead_mount_heals_itself() {
     }
     let dir = tempfile::tempdir().unwrap();
     // Killed while in use, twice, and once more on top.
-    let child = child_at(dir.path());
+    let child = Mounting::at(dir.path());
     let held = File::open(dir.path().join("f")).unwrap();
-    kill_9(child);
+    child.kill_9();
     assert!(nix::sys::statvfs::statvfs(dir.path()).is_err());
-    kill_9(child_at(dir.path()));
+    Mounting::at(dir.path()).kill_9();
 
     let volume = TestVolume::new();
     volume.file("/f", "alive");
-    let mounted =
-        mount(volume, dir.path(), &MountOptions::default(), runtime().handle().clone()).unwrap();
+    let mounted = mounted_at(&volume, dir.path(), &MountOptions::default());
     assert_eq!(fs::read(dir.path().join("f")).unwrap(), b"alive");
     drop(mounted);
     drop(held);
@@ -96,8 +38,8 @@ fn a_dead_mount_can_be_unmounted() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    kill_9(child_at(dir.path()));
-    unmount(dir.path(), How::Clean).unwrap();
+    Mounting::at(dir.path()).kill_9();
+    unmounted_clean(|| unmount(dir.path(), How::Clean));
     assert!(matches!(unmount(dir.path(), How::Clean), Err(MountError::NotMounted(_))));
 }
 
@@ -122,17 +64,17 @@ fn a_stopped_mount_is_told_and_can_be_taken_away() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let child = child_at(dir.path());
-    let pid = Pid::from_raw(child.id() as i32);
-    kill(pid, Signal::SIGSTOP).unwrap();
-    let started = Instant::now();
-    let second =
-        mount(TestVolume::new(), dir.path(), &MountOptions::default(), runtime().handle().clone());
+    let child = Mounting::at(dir.path());
+    child.stop();
+    let point = dir.path().to_path_buf();
+    let handle = runtime().handle().clone();
+    let second = in_time("the look at what is there", move || {
+        mount(TestVolume::new(), &point, &MountOptions::default(), handle)
+    });
     assert!(matches!(second.err(), Some(MountError::Silent(_))));
-    unmount(dir.path(), How::Lazy).unwrap();
-    assert!(started.elapsed() < Duration::from_secs(5));
-    kill(pid, Signal::SIGCONT).unwrap();
-    kill_9(child);
+    let point = dir.path().to_path_buf();
+    in_time("the unmount", move || unmount(&point, How::Lazy)).unwrap();
+    child.kill_9();
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
@@ -146,11 +88,10 @@ fn a_mount_point_with_strange_letters_works() {
     fs::create_dir(&point).unwrap();
     let volume = TestVolume::new();
     volume.file("/f", "x");
-    let mounted =
-        mount(volume, &point, &MountOptions::default(), runtime().handle().clone()).unwrap();
+    let mounted = mounted_at(&volume, &point, &MountOptions::default());
     assert_eq!(fs::read(point.join("f")).unwrap(), b"x");
-    unmount(&point, How::Clean).unwrap();
-    runtime().block_on(mounted.ended());
+    unmounted_clean(|| unmount(&point, How::Clean));
+    ended(&mounted);
 }
 
 #[test]
@@ -159,8 +100,7 @@ fn an_unmount_from_outside_is_noticed() {
     let Some(mount) = mounted(&volume) else { return };
     let status = Command::new("umount").arg(mount.dir.path()).status().unwrap();
     assert!(status.success());
-    let ended = async { tokio::time::timeout(Duration::from_secs(2), mount.mounted.ended()).await };
-    runtime().block_on(ended).unwrap();
+    ended(&mount.mounted);
     // A second end is none.
     mount.mounted.unmount(How::Clean).unwrap();
 }
@@ -181,7 +121,7 @@ fn a_mount_in_use_is_left_or_taken_lazily() {
     file.read_to_string(&mut text).unwrap();
     assert_eq!(text, "still here");
     drop(file);
-    runtime().block_on(mount.mounted.ended());
+    ended(&mount.mounted);
 }
 
 #[test]
@@ -210,11 +150,10 @@ fn a_mount_whose_parent_was_renamed_is_unmounted_where_it_is() {
     let point = before.join("mnt");
     std::fs::create_dir_all(&point).unwrap();
     let options = MountOptions::default();
-    let handle = runtime().handle().clone();
-    let mounted = hdrive::fs::mount(volume, &point, &options, handle).unwrap();
+    let mounted = mounted_at(&volume, &point, &options);
     std::fs::rename(&before, &after).unwrap();
     assert_eq!(std::fs::read(after.join("mnt/a")).unwrap(), b"x");
-    mounted.unmount(How::Clean).unwrap();
+    unmounted_clean(|| mounted.unmount(How::Clean));
     assert_eq!(std::fs::read_dir(after.join("mnt")).unwrap().count(), 0, "no dead mount is left");
     drop(mounted);
 }
@@ -251,19 +190,16 @@ fn of_many_processes_that_mount_on_one_point_one_does() {
     if !fuse_is_here() {
         return;
     }
-    for _ in 0..3 {
+    for round in 0..4 {
         let dir = tempfile::tempdir().unwrap();
-        let start = || child_command().env(CHILD, dir.path()).stdout(Stdio::piped()).spawn();
-        let mut children: Vec<_> = (0..4).map(|_| start().unwrap()).collect();
-        let said = |child: &mut Child| {
-            let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-            let said = lines.map(Result::unwrap);
-            let mut said = said.filter(|line| line == "mounted" || line.contains("error:"));
-            said.next().unwrap()
-        };
-        let said: Vec<String> = children.iter_mut().map(said).collect();
-        children.into_iter().for_each(kill_9);
-        unmount(dir.path(), How::Clean).unwrap();
+        // What one takes for dead and takes away may be what another mounted meanwhile.
+        if round % 2 == 1 {
+            Mounting::at(dir.path()).kill_9();
+        }
+        let mut children: Vec<_> = (0..4).map(|_| Mounting::start(dir.path())).collect();
+        let said: Vec<String> = children.iter_mut().map(Mounting::says).collect();
+        children.into_iter().for_each(Mounting::kill_9);
+        unmounted_clean(|| unmount(dir.path(), How::Clean));
         assert_eq!(said.iter().filter(|said| *said == "mounted").count(), 1, "{said:?}");
         let others = said.iter().filter(|said| said.contains("is a mounted drive already"));
         assert_eq!(others.count(), 3, "{said:?}");

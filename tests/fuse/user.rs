@@ -3,8 +3,8 @@
 //! Where only root may open `/dev/fuse`, a mount namespace of the test's own gets a device node that all may
 //! open; nothing of the machine is changed.
 
+use crate::child::child_command;
 use crate::common::{can, fuse_is_here, mounted_with};
-use crate::mount::child_command;
 use crate::volume::TestVolume;
 use hdrive::fs::{Access, MountOptions};
 use std::fs;

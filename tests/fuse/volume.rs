@@ -25,6 +25,10 @@ pub enum Behaviour {
     Missing(Duration),
     /// Never answers at all, not even that it gave up.
     Never,
+    /// Asked for the name, the handler waits itself, and its thread with it, until [`TestVolume::let_go`].
+    Stuck,
+    /// The same when the directory is listed for the first time.
+    StuckList,
     /// The handler panics.
     Panic,
     /// The promise panics.
@@ -56,6 +60,7 @@ pub struct TestVolume {
     listeners: Mutex<Vec<Listener>>,
     frozen: AtomicBool,
     closed: watch::Sender<bool>,
+    gone_on: watch::Sender<bool>,
     counts: Arc<Counts>,
 }
 
@@ -65,6 +70,10 @@ pub struct Counts {
     pub reads: AtomicU64,
     pub lookups: AtomicU64,
     pub lists: AtomicU64,
+    /// Handlers that were stuck, or are.
+    pub stuck: AtomicU64,
+    /// Where the reads began that waited for a peer.
+    pub waits: Mutex<Vec<u64>>,
     /// Farthest byte that a prefetch asked for.
     pub prefetched: AtomicU64,
 }
@@ -88,6 +97,7 @@ impl TestVolume {
             listeners: Mutex::default(),
             frozen: AtomicBool::new(frozen),
             closed: watch::Sender::new(false),
+            gone_on: watch::Sender::new(false),
             counts: Arc::default(),
         };
         volume.put("/", Kind::Directory, Bytes::new(), None);
@@ -193,10 +203,32 @@ impl TestVolume {
         self.tell(paths.iter().map(|at| path(at)).collect());
     }
 
+    /// Lets those that are stuck go on.
+    pub fn let_go(&self) {
+        self.gone_on.send_replace(true);
+    }
+
+    fn stick(&self) {
+        while !*self.gone_on.borrow() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     fn tell(&self, paths: Vec<DrivePath>) {
         for listener in self.listeners.lock().unwrap().iter() {
             listener(Changes { paths: paths.clone() });
         }
+    }
+
+    fn names(&self, dir: &DrivePath) -> Vec<(String, Entry)> {
+        let state = self.state.lock().unwrap();
+        let children = state.items.iter().filter(|(key, _)| key.parent().as_ref() == Some(dir));
+        let mut names: Vec<(String, Entry)> =
+            children.map(|(key, item)| (key.name().to_owned(), item.entry.clone())).collect();
+        if let Some((_, first)) = names.first().cloned() {
+            names.extend(state.impossible.iter().map(|name| (name.clone(), first.clone())));
+        }
+        names
     }
 
     fn item(&self, at: &DrivePath) -> Option<Item> {
@@ -211,7 +243,9 @@ fn behave<T: Send + 'static>(
     value: Result<T>,
 ) -> MaybeLater<T> {
     match behaviour {
-        Behaviour::Here | Behaviour::Partly(..) => MaybeLater::Now(value),
+        Behaviour::Here | Behaviour::Partly(..) | Behaviour::Stuck | Behaviour::StuckList => {
+            MaybeLater::Now(value)
+        }
         Behaviour::Panic => panic!("told to panic"),
         Behaviour::LatePanic => MaybeLater::Later(Box::pin(async { panic!("told to panic late") })),
         Behaviour::Never => MaybeLater::Later(Box::pin(std::future::pending())),
@@ -247,7 +281,12 @@ impl Volume for TestVolume {
 
     fn lookup(&self, at: &DrivePath) -> MaybeLater<Option<Entry>> {
         self.counts.lookups.fetch_add(1, Ordering::Relaxed);
-        match self.item(at) {
+        let item = self.item(at);
+        if item.as_ref().is_some_and(|item| item.looking == Behaviour::Stuck) {
+            self.counts.stuck.fetch_add(1, Ordering::Relaxed);
+            self.stick();
+        }
+        match item {
             Some(item) => behave(item.looking, self.closed.subscribe(), Ok(Some(item.entry))),
             None => MaybeLater::Now(Ok(None)),
         }
@@ -255,14 +294,12 @@ impl Volume for TestVolume {
 
     fn list(&self, dir: &DrivePath) -> MaybeLater<Arc<Vec<(String, Entry)>>> {
         self.counts.lists.fetch_add(1, Ordering::Relaxed);
-        let state = self.state.lock().unwrap();
-        let children = state.items.iter().filter(|(key, _)| key.parent().as_ref() == Some(dir));
-        let mut names: Vec<(String, Entry)> =
-            children.map(|(key, item)| (key.name().to_owned(), item.entry.clone())).collect();
-        if let Some((_, first)) = names.first().cloned() {
-            names.extend(state.impossible.iter().map(|name| (name.clone(), first.clone())));
+        let sticks = self.item(dir).is_some_and(|item| item.looking == Behaviour::StuckList);
+        let listed = self.names(dir);
+        if sticks && self.counts.stuck.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.stick();
         }
-        MaybeLater::Now(Ok(Arc::new(names)))
+        MaybeLater::Now(Ok(Arc::new(listed)))
     }
 
     fn open(&self, at: &DrivePath) -> MaybeLater<Arc<dyn FileContent>> {
@@ -343,6 +380,7 @@ impl FileContent for TestContent {
     }
 
     fn read(&self, offset: u64, len: usize) -> BoxFuture<Result<Vec<Bytes>>> {
+        self.counts.waits.lock().unwrap().push(offset);
         let behaviour = match self.behaviour {
             Behaviour::Partly(_, time) => Behaviour::Missing(time),
             other => other,

@@ -1,0 +1,90 @@
+//! The mount that a session of this process serves, found again wherever it is.
+//!
+//! It is known by the number of its device, which is that of no other mount as long as the session's connection to the
+//! kernel lives: the kernel ends the connection first, then the file system, and then gives the number to the next mount,
+//! of whatever process. So a mount of that number is looked for, and only then the connection is asked.
+
+use super::errno::MountError;
+use super::pin::{Pin, Probe};
+use super::unmount::{How, detach};
+use crate::mountinfo::{self, KIND, MountEntry};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+/// See the module.
+#[derive(Clone)]
+pub struct OwnMount {
+    /// As it was when it was made.
+    entry: MountEntry,
+    /// The session's connection, which ends when nobody holds it any more: only the session does.
+    connection: Weak<OwnedFd>,
+}
+
+impl OwnMount {
+    /// The one that was just made at `point`, where nobody else mounts a drive meanwhile. None if it is not there.
+    pub fn made_at(point: &Path, connection: &Arc<OwnedFd>) -> Option<Self> {
+        let mounts = mountinfo::mounts().ok()?;
+        let entry = mounts.into_iter().rfind(|mount| mount.path == point && mount.kind == KIND)?;
+        Some(Self { entry, connection: Arc::downgrade(connection) })
+    }
+
+    /// Whether the kernel still asks through the connection: then the number of the device is ours, and was all along.
+    pub fn lives(&self) -> bool {
+        let Some(connection) = self.connection.upgrade() else { return false };
+        let mut asked = [PollFd::new(connection.as_fd(), PollFlags::empty())];
+        let told = poll(&mut asked, PollTimeout::ZERO);
+        // Who cannot tell takes nothing away.
+        told.is_ok() && asked[0].revents().is_some_and(|told| !told.contains(PollFlags::POLLERR))
+    }
+
+    /// Major and minor number of its device, which are those of another mount once this one does not live.
+    pub fn device(&self) -> (u32, u32) {
+        self.entry.device
+    }
+
+    /// Where it is, if it lives and nothing lies above it.
+    pub fn place(&self) -> Option<PathBuf> {
+        let place = mountinfo::place_of(&self.entry).ok().flatten()?;
+        self.lives().then_some(place)
+    }
+
+    /// Unmounts it, if it is there, and tells where it was.
+    ///
+    /// # Errors
+    /// Those of [`super::unmount()`].
+    pub fn detach(&self, how: How) -> Result<Option<PathBuf>, MountError> {
+        let Some(place) = self.place() else { return Ok(None) };
+        match how {
+            // By its path: held, it would be in use.
+            How::Clean => detach(&place, how)?,
+            How::Lazy => match self.pinned(&place) {
+                Some(pin) if self.lives() => pin.detach()?,
+                _ => return Ok(None),
+            },
+        }
+        Ok(Some(place))
+    }
+
+    /// Takes it away when nobody serves it any more, though nobody has unmounted it.
+    pub fn clear(&self) {
+        if self.lives() {
+            let _ = self.detach(How::Lazy);
+            return;
+        }
+        // The connection was ended from outside, and the mount is there still, but dead.
+        let place = mountinfo::place_of(&self.entry).ok().flatten();
+        let pin = place.and_then(|place| self.pinned(&place));
+        if let Some(pin) = pin.filter(|pin| pin.probe() == Probe::Dead) {
+            let _ = pin.detach();
+        }
+    }
+
+    /// Holds what is at `place`, if it has the number of this mount.
+    fn pinned(&self, place: &Path) -> Option<Pin> {
+        let pin = Pin::at(place).ok()?;
+        let held = pin.mount().ok().flatten()?;
+        (held.device == self.entry.device && held.kind == self.entry.kind).then_some(pin)
+    }
+}
