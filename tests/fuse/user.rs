@@ -9,9 +9,18 @@ use crate::volume::TestVolume;
 use hdrive::fs::{Access, MountOptions};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
 use std::process::Command;
 
 const NOBODY: u32 = 65534;
+
+/// Where the folder for temporary ones is closed to others, nobody gets to anything in it, whatever is mounted there.
+fn nobody_gets_to(base: &Path) -> bool {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "test", "-x"]);
+    let there = command.arg(base).status().is_ok_and(|status| status.success());
+    can("a temporary folder that every user may enter", there)
+}
 
 /// What the scripts below begin with: `$dir` to mount on, `$node` where a device may be made, `$user` to run
 /// something as nobody; the rest of the arguments is the program that mounts and unmounts.
@@ -23,7 +32,7 @@ start() {
     : >"$dir.log"
     HDRIVE_TEST_MOUNT=$dir "$@" >"$dir.log" 2>&1 &
     pid=$!
-    for i in $(seq 200); do
+    for i in $(seq 1200); do
         if grep -Eq '^(mounted|error:)' "$dir.log"; then break; fi
         sleep 0.05
     done
@@ -81,6 +90,9 @@ fn run(script: &str) -> Option<String> {
     }
     let base = tempfile::tempdir().unwrap();
     fs::set_permissions(base.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    if !nobody_gets_to(base.path()) {
+        return None;
+    }
     let dir = base.path().join("mnt");
     fs::create_dir(&dir).unwrap();
     chown(&dir, Some(NOBODY), Some(NOBODY)).unwrap();
@@ -147,6 +159,9 @@ fn a_mount_for_its_owner_and_root_shows_a_third_user_nothing_that_is_cached() {
     volume.file("/d/secret", "mine");
     let options = MountOptions { access: Access::OwnerAndRoot, ..MountOptions::default() };
     let Some(mount) = mounted_with(&volume, &options) else { return };
+    if !nobody_gets_to(mount.dir.path().parent().unwrap()) {
+        return;
+    }
     // The kernel has all of it now.
     assert_eq!(fs::read(mount.at("d/secret")).unwrap(), b"mine");
     assert_eq!(fs::read_dir(mount.at("d")).unwrap().count(), 1);
