@@ -15,7 +15,7 @@ fn a_replaced_file_shows_its_new_content() {
     assert_eq!(fs::read(mount.at("f")).unwrap(), b"old content");
     let number = fs::metadata(mount.at("f")).unwrap().ino();
     // The kernel tells of a close when it likes; until then the file counts as open and the name moves on.
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    soon("the close", || !mount.mounted.has_open_files());
 
     volume.file("/f", "new");
     volume.changed(&["/f"]);

@@ -1,6 +1,6 @@
 //! A whole drive behind a mount: what its writer keeps is there for programs that read it.
 
-use crate::common::{can, fuse_is_here, runtime};
+use crate::common::{PATIENCE, can, fuse_is_here, runtime};
 use hdrive::fs::{DriveVolume, MountOptions, mount};
 use hdrive::hyper::cache::BlockCache;
 use hdrive::hyper::core::storage;
@@ -12,7 +12,6 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A drive of our own in a new store, kept current.
 fn own_drive(dir: &Path) -> Arc<LiveDrive> {
@@ -81,10 +80,10 @@ fn a_git_repository_clones_from_a_mount() {
     let live = own_drive(&dir.path().join("store"));
     let drive = runtime().block_on(live.drive()).unwrap();
     import(&drive, &source, &DrivePath::root());
-    runtime().block_on(live.current(Duration::from_secs(10))).unwrap();
+    runtime().block_on(live.current(PATIENCE)).unwrap();
     let point = dir.path().join("mnt");
     fs::create_dir(&point).unwrap();
-    let volume = Arc::new(DriveVolume::new(Arc::new(live), false, Duration::from_secs(5)));
+    let volume = Arc::new(DriveVolume::new(Arc::new(live), false, PATIENCE));
     let mounted =
         mount(volume, &point, &MountOptions::default(), runtime().handle().clone()).unwrap();
     assert!(point.join(".git/refs/heads").is_dir());

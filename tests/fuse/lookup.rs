@@ -1,14 +1,14 @@
 //! lookup, getattr, access.
 
-use crate::common::{errno, mounted};
+use crate::common::{NO_DEADLINE, errno, in_time, mounted, mounted_with, soon};
 use crate::volume::{Behaviour, TestVolume};
+use hdrive::fs::{How, MountOptions};
 use nix::errno::Errno;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 #[test]
 fn attributes_are_those_of_the_entry() {
@@ -85,17 +85,18 @@ fn a_lookup_that_waits_holds_up_no_other() {
     let volume = TestVolume::new();
     volume.file("/slow", "x");
     volume.file("/fast", "x");
-    volume.looking("/slow", Behaviour::After(Duration::from_millis(300)));
-    let Some(mount) = mounted(&volume) else { return };
+    volume.looking("/slow", Behaviour::Never);
+    let options = MountOptions { deadline: NO_DEADLINE, ..MountOptions::default() };
+    let Some(mount) = mounted_with(&volume, &options) else { return };
 
-    let slow = mount.at("slow");
-    let waiting = std::thread::spawn(move || fs::metadata(slow).unwrap().len());
-    while mount.mounted.waiting() == 0 {
-        std::thread::yield_now();
-    }
-    assert_eq!(fs::metadata(mount.at("fast")).unwrap().len(), 1);
+    let (slow, fast) = (mount.at("slow"), mount.at("fast"));
+    let waiting = std::thread::spawn(move || errno(fs::metadata(slow)));
+    soon("a lookup that waits", || mount.mounted.waiting() == 1);
+    assert_eq!(in_time("another lookup", move || fs::metadata(fast).unwrap().len()), 1);
     assert_eq!(mount.mounted.waiting(), 1);
-    assert_eq!(waiting.join().unwrap(), 1);
+    assert!(!waiting.is_finished());
+    mount.mounted.unmount(How::Lazy).unwrap();
+    assert_eq!(in_time("its end", move || waiting.join().unwrap()), Errno::ENODEV);
 }
 
 #[test]
