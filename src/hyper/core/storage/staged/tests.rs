@@ -5,7 +5,7 @@ use super::super::memory::MemoryMedium;
 use super::*;
 use std::io;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const DK: DiscoveryKey = DiscoveryKey([1; 32]);
 
@@ -13,11 +13,16 @@ fn put(store: &dyn Storage, n: u8, durability: Durability) -> Result<()> {
     put_bytes(store, n, 1000, durability)
 }
 
+/// Processor time of this thread, whatever else the machine does.
+fn cpu() -> Duration {
+    use nix::time::{ClockId, clock_gettime};
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
+}
+
 /// What opening cores after an unclean end does to the storage: a look and a buffered commit each.
-#[expect(clippy::disallowed_methods, reason = "measures")]
 fn open_cores(count: u32) -> Duration {
     let store = Staged::new(MemoryMedium::default()).unwrap();
-    let started = Instant::now();
+    let started = cpu();
     for i in 0..count {
         let mut key = [0; 32];
         key[..4].copy_from_slice(&i.to_be_bytes());
@@ -27,7 +32,7 @@ fn open_cores(count: u32) -> Duration {
         writes.put(Table::Heads, key, vec![7; 150]);
         store.commit(writes, &[&files], Durability::Buffered).unwrap();
     }
-    started.elapsed()
+    cpu() - started
 }
 
 #[test]
