@@ -247,7 +247,8 @@ fn what_is_written_all_the_time_is_waited_for_together() {
     let unsteady = (0..5).any(|_| {
         let (stored, took) = store_while_written(&f, &busy);
         assert_eq!(f.content(&stored[100]), b"calm");
-        assert!(took < Duration::from_secs(5), "{took:?}");
+        // Half of what they would take one after the other.
+        assert!(took < Duration::from_secs(25), "{took:?}");
         stored.iter().any(|stored| matches!(stored, Stored::Unsteady))
     });
     assert!(unsteady);
