@@ -81,8 +81,8 @@ fn a_second_read_asks_nothing() {
 #[test]
 fn readers_in_order_are_read_ahead_of_and_others_are_not() {
     let volume = TestVolume::new();
-    volume.file("/film", pattern(64 << 20));
-    volume.file("/base", pattern(64 << 20));
+    volume.file("/film", vec![1; 64 << 20]);
+    volume.file("/base", vec![1; 64 << 20]);
     let Some(mount) = mounted(&volume) else { return };
 
     let base = File::open(mount.at("base")).unwrap();
