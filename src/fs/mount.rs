@@ -142,12 +142,7 @@ impl Mounted {
     /// # Errors
     /// Those of reading `/proc/self/mountinfo`.
     pub fn places(&self) -> io::Result<(Option<PathBuf>, Vec<PathBuf>)> {
-        let Some(entry) = &self.entry else { return Ok((Some(self.point.clone()), Vec::new())) };
-        let there = mountinfo::mounts()?.into_iter();
-        let there = there.filter(|other| other.device == entry.device && other.kind == entry.kind);
-        let (own, copies): (Vec<_>, Vec<_>) = there.partition(|other| other.id == entry.id);
-        let path = |mount: MountEntry| mount.path;
-        Ok((own.into_iter().next().map(path), copies.into_iter().map(path).collect()))
+        self.own.places()
     }
 
     /// Returns when the mount is gone, whoever unmounted it.

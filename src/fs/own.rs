@@ -9,6 +9,7 @@ use super::pin::{Pin, Probe};
 use super::unmount::{How, detach};
 use crate::mountinfo::{self, KIND, MountEntry};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -50,6 +51,28 @@ impl OwnMount {
         self.lives().then_some(place)
     }
 
+    /// Where it is if it lives, whatever lies above it: in the place where it was made, and where it was copied to.
+    ///
+    /// # Errors
+    /// Those of [`mountinfo::mounts`].
+    pub fn places(&self) -> io::Result<(Option<PathBuf>, Vec<PathBuf>)> {
+        let mut places = (None, Vec::new());
+        let mounts = mountinfo::mounts()?;
+        if self.lives() {
+            for mount in mounts.into_iter().filter(|mount| self.is_of_this_device(mount)) {
+                match mount.id == self.entry.id {
+                    true => places.0 = Some(mount.path),
+                    false => places.1.push(mount.path),
+                }
+            }
+        }
+        Ok(places)
+    }
+
+    fn is_of_this_device(&self, mount: &MountEntry) -> bool {
+        mount.device == self.entry.device && mount.kind == self.entry.kind
+    }
+
     /// Unmounts it, if it is there, and tells where it was.
     ///
     /// # Errors
@@ -85,6 +108,6 @@ impl OwnMount {
     fn pinned(&self, place: &Path) -> Option<Pin> {
         let pin = Pin::at(place).ok()?;
         let held = pin.mount().ok().flatten()?;
-        (held.device == self.entry.device && held.kind == self.entry.kind).then_some(pin)
+        self.is_of_this_device(&held).then_some(pin)
     }
 }

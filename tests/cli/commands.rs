@@ -7,7 +7,6 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 /// A folder with a bit of everything, shared by alice.
 fn shared(lab: &Lab) -> (Hdrive, String) {
@@ -96,11 +95,9 @@ fn an_interrupted_get_leaves_nothing_and_resumes() {
         lab.run("bob", &["status"]).text().contains(&format!("drive: {key} read")).then_some(())
     });
     get.signal(Signal::SIGINT);
-    let started = Instant::now();
-    let status = get.wait(PATIENCE);
+    let status = get.wait(AT_ONCE);
     share.signal(Signal::SIGCONT);
     assert_eq!(status.code(), Some(130));
-    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     let left = fs::read_dir(&out).into_iter().flatten().map(|entry| entry.unwrap().file_name());
     let left = left.filter(|name| name.to_string_lossy().contains("hdrive-part"));
     assert_eq!(left.count(), 0);

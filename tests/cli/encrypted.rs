@@ -3,7 +3,6 @@
 use crate::common::*;
 use nix::sys::signal::Signal;
 use std::fs;
-use std::time::Duration;
 
 const KEY: &str = "0101010101010101010101010101010101010101010101010101010101010101";
 const WRONG: &str = "0202020202020202020202020202020202020202020202020202020202020202";
@@ -123,11 +122,9 @@ fn an_empty_drive_is_an_empty_folder_at_once() {
     let mut alice = lab.spawn("alice", &["seed", "mine"]);
     alice.line("key: ");
     let out = lab.path("out");
-    let started = std::time::Instant::now();
     let done = lab.run("bob", &["get", &key, text(&out)]);
     assert_eq!(done.code, 0, "{}", done.stderr);
     assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
     let log = lab.run("bob", &["log", &key]);
     assert_eq!((log.code, log.text().as_str()), (0, ""), "{}", log.stderr);
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }

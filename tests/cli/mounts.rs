@@ -6,9 +6,6 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
-
-const SOON: Duration = Duration::from_secs(10);
 
 fn shared(lab: &Lab) -> (Hdrive, String) {
     let folder = lab.folder("shared");
@@ -36,7 +33,7 @@ fn a_mount_left_dead_is_repaired_by_the_next_and_taken_away_by_umount() {
         let mut mount = lab.mount("bob", &key, &[]);
         assert_eq!(content(&mount.at), "content");
         mount.process.signal(Signal::SIGKILL);
-        mount.process.wait(SOON);
+        mount.process.wait(PATIENCE);
         assert!(is_dead(&mount.at));
     }
     let at = lab.path("mnt-bob");
@@ -69,7 +66,7 @@ fn a_mount_ends_quietly_whoever_ends_it() {
         let mut mount = lab.mount("bob", &key, &[]);
         assert_eq!(content(&mount.at), "content");
         end(&lab, &mount);
-        assert_eq!(mount.process.wait(SOON).code(), Some(0), "{name}");
+        assert_eq!(mount.process.wait(PATIENCE).code(), Some(0), "{name}");
         assert_eq!(mount.process.errors(), "", "{name}");
         assert_eq!(fs::read_dir(&mount.at).unwrap().count(), 0, "{name}");
     }
@@ -95,7 +92,7 @@ fn the_late_end_of_a_mount_leaves_the_next_one_there() {
     held.read_to_string(&mut text_of_old).unwrap();
     assert_eq!(text_of_old, "content");
     drop(held);
-    assert_eq!(first.process.wait(SOON).code(), Some(0));
+    assert_eq!(first.process.wait(PATIENCE).code(), Some(0));
     assert_eq!(first.process.errors(), "");
     assert_eq!(fs::read_to_string(first.path("file")).unwrap(), "content");
 }
@@ -121,7 +118,7 @@ fn a_daemon_returns_when_mounted_and_ends_with_umount() {
     let pid = status["pid"].as_u64().unwrap();
     assert_eq!(status["mounts"][0]["mountpoint"], text(&at));
     assert_eq!(lab.run("bob", &["umount", text(&at)]).code, 0);
-    eventually("the end of the daemon", SOON, || {
+    eventually("the end of the daemon", PATIENCE, || {
         // Nobody may collect it here: one that has ended has no command line.
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         line.is_empty().then_some(())

@@ -1,31 +1,11 @@
 //! What is mounted, moved or left out while a folder is being imported.
 
 use crate::common::*;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-
-/// So much takes an import long enough to do something meanwhile.
-const LONG: usize = 96 << 20;
-
-/// Something shown in another place, until it is dropped.
-struct Bind(PathBuf);
-
-impl Bind {
-    fn over(what: &Path, at: &Path) -> Option<Self> {
-        mount(Some(what), at, None::<&str>, MsFlags::MS_BIND, None::<&str>).ok()?;
-        Some(Self(at.to_path_buf()))
-    }
-}
-
-impl Drop for Bind {
-    fn drop(&mut self) {
-        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
-    }
-}
 
 fn names(lab: &Lab, key: &str) -> Vec<String> {
     lab.run("alice", &["ls", "-r", key]).text().lines().map(String::from).collect()
@@ -41,14 +21,16 @@ fn bytes_below(dir: &Path) -> u64 {
     entries.map(size).sum()
 }
 
-/// Starts to share a folder with a long file in it; its import is under way when this returns.
-fn share_long(lab: &Lab, folder: &Path) -> (Hdrive, String) {
-    fs::write(folder.join("a-long-one"), pattern(7, LONG)).unwrap();
+/// Starts to share a folder with a file in it that has no end; its import is under way when this returns, and until that
+/// is cut.
+fn share_long(lab: &Lab, folder: &Path) -> (Hdrive, String, fs::File) {
+    let endless = fs::File::create(folder.join("a-long-one")).unwrap();
+    endless.set_len(3 << 40).unwrap();
     let mut share = lab.spawn("alice", &["share", text(folder)]);
     let key = share.line("key: ");
     let store = lab.path("alice");
-    eventually("the import", PATIENCE, || (bytes_below(&store) > LONG as u64 / 8).then_some(()));
-    (share, key)
+    eventually("the import", PATIENCE, || (bytes_below(&store) > 8 << 20).then_some(()));
+    (share, key, endless)
 }
 
 #[test]
@@ -59,17 +41,18 @@ fn what_is_mounted_over_a_folder_during_its_import_is_not_imported() {
     fs::write(folder.join("sub/file"), "mine").unwrap();
     fs::write(folder.join("top"), "mine").unwrap();
     fs::write(other.join("file"), "hers").unwrap();
-    let can = Bind::over(&other, &folder.join("sub")).is_some();
+    let can = Place::bind(&other, &folder.join("sub")).is_some();
     if !available("the right to mount", can) {
         return;
     }
-    let (mut share, key) = share_long(&lab, &folder);
-    let mount = Bind::over(&other, &folder.join("sub")).unwrap();
+    let (mut share, key, endless) = share_long(&lab, &folder);
+    let mount = Place::bind(&other, &folder.join("sub")).unwrap();
+    endless.set_len(1000).unwrap();
     share.line("shared: ");
     let all = names(&lab, &key);
     assert!(all.contains(&"top".into()) && !all.contains(&"sub/file".into()), "{all:?}");
     drop(mount);
-    eventually("what lies under it", Duration::from_secs(20), || {
+    eventually("what lies under it", PATIENCE, || {
         let got = lab.run("alice", &["cat", &format!("{key}/sub/file")]).text();
         assert_ne!(got, "hers");
         (got == "mine").then_some(())
@@ -85,8 +68,9 @@ fn what_is_to_be_left_out_counts_from_the_moment_that_it_is_said() {
     for name in ["z-secret", "z-open"] {
         fs::write(folder.join(name), name).unwrap();
     }
-    let (mut share, key) = share_long(&lab, &folder);
+    let (mut share, key, endless) = share_long(&lab, &folder);
     fs::write(folder.join(".hdriveignore"), "z-secret\n").unwrap();
+    endless.set_len(1000).unwrap();
     share.line("shared: ");
     assert!(names(&lab, &key).contains(&"z-open".into()));
     let log = lab.run("alice", &["log", &key]).text();
@@ -118,7 +102,7 @@ fn nothing_is_looked_at_where_nobody_knows_what_is_mounted() {
          kill $pid; wait $pid || true"
     );
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", "100", "unshare", "--mount", "sh", "-c", &script, "sh"]);
+    command.args(["--kill-after=5", "55", "unshare", "--mount", "sh", "-c", &script, "sh"]);
     command.arg(env!("CARGO_BIN_EXE_hdrive")).current_dir(lab.dir.path());
     command.env("HDRIVE_STORE", lab.path("alice"));
     command.env("HDRIVE_BOOTSTRAP", &lab.bootstrap).env("HDRIVE_LOCAL", "127.0.0.1:0");
@@ -147,7 +131,7 @@ fn a_folder_that_was_away_for_a_moment_is_followed_again() {
         std::thread::sleep(Duration::from_millis(400));
         fs::rename(&aside, &above).unwrap();
         fs::write(folder.join(format!("later{n}")), "1").unwrap();
-        eventually("what came later", Duration::from_secs(20), || {
+        eventually("what came later", PATIENCE, || {
             names(&lab, &key).contains(&format!("later{n}")).then_some(())
         });
     }
@@ -169,13 +153,11 @@ fn what_waits_for_a_file_of_patterns_is_shared_when_that_can_be_read() {
     fs::write(folder.join("sub/file"), "1").unwrap();
     fs::write(folder.join("sub/secret"), "1").unwrap();
     fs::write(folder.join("other"), "1").unwrap();
-    eventually("the rest", Duration::from_secs(20), || {
-        names(&lab, &key).contains(&"other".into()).then_some(())
-    });
+    eventually("the rest", PATIENCE, || names(&lab, &key).contains(&"other".into()).then_some(()));
     std::thread::sleep(Duration::from_secs(1));
     assert!(!names(&lab, &key).contains(&"sub/file".into()));
     fs::write(&patterns, "secret\n").unwrap();
-    eventually("what waited", Duration::from_secs(20), || {
+    eventually("what waited", PATIENCE, || {
         names(&lab, &key).contains(&"sub/file".into()).then_some(())
     });
     assert!(!names(&lab, &key).contains(&"sub/secret".into()));

@@ -10,9 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
-
-const SOON: Duration = Duration::from_secs(20);
 
 /// A share that owns `store`, and its key.
 fn owner(lab: &Lab, store: &str) -> (Hdrive, String) {
@@ -27,10 +26,6 @@ fn endless_put(lab: &Lab, store: &str) -> Child {
     let mut command = lab.command(store, &["put", "own/new", "-"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().unwrap()
-}
-
-fn pid_of(lab: &Lab, store: &str) -> Option<u32> {
-    fs::read_to_string(lab.path(store).join("lock")).ok()?.trim().parse().ok()
 }
 
 fn commands(lab: &Lab, store: &str) -> Vec<(u64, String)> {
@@ -68,14 +63,14 @@ fn an_ended_owner_stays_for_files_that_are_open_in_the_mounts_of_others() {
         } else {
             drop(open);
         }
-        assert_eq!(share.wait(SOON).code(), Some(0));
+        assert_eq!(share.wait(PATIENCE).code(), Some(0));
         // The mount is there again, and says why.
         mount.process.told("taken over");
         eventually("the file", PATIENCE, || {
             (fs::read_to_string(&at).ok()? == "content").then_some(())
         });
         mount.process.signal(Signal::SIGTERM);
-        assert_eq!(mount.process.wait(SOON).code(), Some(0));
+        assert_eq!(mount.process.wait(PATIENCE).code(), Some(0));
         let errors = mount.process.errors();
         assert_eq!(errors.contains("was in use"), by_signal, "{errors}");
     }
@@ -92,8 +87,8 @@ fn nothing_is_waited_for_when_everything_ends() {
     let _open = fs::File::open(mount.path("file")).unwrap();
     share.signal(Signal::SIGTERM);
     mount.process.signal(Signal::SIGTERM);
-    assert_eq!(share.wait(SOON).code(), Some(0));
-    assert_eq!(mount.process.wait(SOON).code(), Some(0));
+    assert_eq!(share.wait(PATIENCE).code(), Some(0));
+    assert_eq!(mount.process.wait(PATIENCE).code(), Some(0));
     let errors = share.errors();
     assert!(!errors.contains("still open"), "{errors}");
 }
@@ -107,8 +102,8 @@ fn commands_that_end_with_their_owner_end_well() {
         seed.line("key: ");
         share.signal(Signal::SIGTERM);
         seed.signal(Signal::SIGINT);
-        assert_eq!(seed.wait(SOON).code(), Some(0));
-        assert_eq!(share.wait(SOON).code(), Some(0));
+        assert_eq!(seed.wait(PATIENCE).code(), Some(0));
+        assert_eq!(share.wait(PATIENCE).code(), Some(0));
         let errors = share.errors();
         assert!(!errors.contains("Ctrl-C"), "{errors}");
     }
@@ -128,22 +123,22 @@ fn what_goes_on_elsewhere_is_told_once_and_says_why() {
     let mut third = lab.spawn("alice", &["seed", &key]);
     third.line("complete: ");
     first.signal(Signal::SIGTERM);
-    assert_eq!(first.wait(SOON).code(), Some(0));
+    assert_eq!(first.wait(PATIENCE).code(), Some(0));
     second.told("taken over");
     assert_eq!(lab.run("bob", &["cat", &format!("{key}/file")]).text(), "other");
     third.told("taken over");
     std::thread::sleep(Duration::from_secs(2));
     for process in [&mut second, &mut third] {
-        assert_eq!(process.lines_left(), Vec::<String>::new());
+        assert_eq!(process.rest(), Vec::<String>::new());
     }
     // The owner last, so that nothing is taken over once more.
-    let owner = pid_of(&lab, "alice").unwrap();
+    let owner = lab.owner_pid("alice").unwrap();
     let mut processes = [second, third];
     processes.sort_by_key(|process| process.pid() == owner);
     let mut errors = String::new();
     for mut process in processes {
         process.signal(Signal::SIGINT);
-        assert_eq!(process.wait(SOON).code(), Some(0));
+        assert_eq!(process.wait(PATIENCE).code(), Some(0));
         errors += &process.errors();
     }
     assert_eq!(errors.matches("now public").count(), 1, "{errors}");
@@ -154,12 +149,13 @@ fn what_goes_on_elsewhere_is_told_once_and_says_why() {
 fn a_put_whose_owner_ends_says_one_thing() {
     let lab = Lab::new();
     let (mut share, _) = owner(&lab, "alice");
-    let put = endless_put(&lab, "alice");
+    let mut put = endless_put(&lab, "alice");
     let runs =
         || commands(&lab, "alice").iter().any(|(_, words)| words.starts_with("put")).then_some(());
-    eventually("the put", SOON, runs);
+    eventually("the put", PATIENCE, runs);
     share.signal(Signal::SIGTERM);
-    share.wait(SOON);
+    share.wait(PATIENCE);
+    end_of(&mut put);
     let done = put.wait_with_output().unwrap();
     let errors = String::from_utf8(done.stderr).unwrap();
     assert_eq!(errors.lines().count(), 1, "{errors}");
@@ -176,10 +172,10 @@ fn a_share_that_goes_on_with_its_import_is_not_told_to_be_begun_again() {
     let mut share = lab.spawn("alice", &["share", text(&folder)]);
     share.line("key: ");
     owner.signal(Signal::SIGTERM);
-    owner.wait(SOON);
+    owner.wait(PATIENCE);
     share.told("taken over");
     share.signal(Signal::SIGINT);
-    assert_eq!(share.wait(SOON).code(), Some(130));
+    assert_eq!(share.wait(PATIENCE).code(), Some(130));
     let errors = share.errors();
     assert_eq!(errors.matches("share it again").count(), 1, "{errors}");
 }
@@ -202,8 +198,8 @@ fn status_lists_what_runs_and_whom_to_end() {
     let line = format!("command: process {} seed {key}", seed.pid());
     assert!(text.lines().any(|told| told == line), "{text}");
     seed.signal(Signal::SIGTERM);
-    assert_eq!(seed.wait(SOON).code(), Some(0));
-    eventually("one less", SOON, || (commands(&lab, "alice").len() == 1).then_some(()));
+    assert_eq!(seed.wait(PATIENCE).code(), Some(0));
+    eventually("one less", PATIENCE, || (commands(&lab, "alice").len() == 1).then_some(()));
     assert!(!share.has_ended());
 }
 
@@ -220,11 +216,11 @@ fn a_store_that_is_taken_away_is_told_at_once() {
     let mut other = lab.spawn("alice", &["seed", NOBODYS]);
     other.line("key: ");
     seed.signal(Signal::SIGINT);
-    assert_eq!(seed.wait(SOON).code(), Some(6));
+    assert_eq!(seed.wait(PATIENCE).code(), Some(6));
     share.signal(Signal::SIGTERM);
-    assert_eq!(share.wait(SOON).code(), Some(6));
+    assert_eq!(share.wait(PATIENCE).code(), Some(6));
     assert_eq!(lab.run("alice", &["status"]).code, 0);
-    assert_eq!(pid_of(&lab, "alice"), Some(other.pid()));
+    assert_eq!(lab.owner_pid("alice"), Some(other.pid()));
     assert_eq!(commands(&lab, "alice").len(), 1, "it is reached through its own socket");
 }
 
@@ -236,22 +232,22 @@ fn a_command_that_is_done_does_not_stay_for_one_that_lasts() {
     for (longer, waits) in [(Duration::ZERO, true), (Duration::from_secs(5), false)] {
         let store = format!("store-{waits}");
         let mut put = endless_put(&lab, &store);
-        eventually("the owner", SOON, || (pid_of(&lab, &store) == Some(put.id())).then_some(()));
+        eventually("the owner", PATIENCE, || {
+            (lab.owner_pid(&store) == Some(put.id())).then_some(())
+        });
         let mut seed = lab.spawn(&store, &["seed", NOBODYS]);
         if !waits {
             seed.line("key: ");
             std::thread::sleep(longer);
         }
         drop(put.stdin.take());
-        let start = Instant::now();
-        let done = put.wait_with_output().unwrap();
-        assert!(done.status.success() && start.elapsed() < SOON);
+        assert!(end_of(&mut put).success());
         if waits {
             seed.line("key: ");
         } else {
             seed.told("taken over");
         }
-        assert_eq!(pid_of(&lab, &store), Some(seed.pid()));
+        assert_eq!(lab.owner_pid(&store), Some(seed.pid()));
         assert_eq!(lab.run(&store, &["ls", "own"]).text(), "new\n");
     }
 }
@@ -274,7 +270,7 @@ fn an_owner_that_hangs_up_on_a_command_again_and_again_is_named_and_left() {
     assert_eq!(done.code, 6, "{}", done.stderr);
     let me = format!("process {}, which works on the store", std::process::id());
     assert!(done.stderr.contains(&me), "{}", done.stderr);
-    assert!(started.elapsed() < SOON && started.elapsed() > Duration::from_secs(1));
+    assert!(started.elapsed() > Duration::from_secs(1), "{:?}", started.elapsed());
 }
 
 /// The kernel gives back the lock of a store that a process had before it gives back the database.
@@ -295,13 +291,15 @@ fn an_owner_waits_until_the_one_before_has_closed_the_store() {
     let mut waiting = waiting;
     waiting.line("key: ");
     waiting.signal(Signal::SIGINT);
-    assert_eq!(waiting.wait(SOON).code(), Some(0));
+    assert_eq!(waiting.wait(PATIENCE).code(), Some(0));
 
     let held = held();
     let mut unwanted = lab.spawn("alice", &["ls", "own"]);
+    unwanted.catches(Signal::SIGINT);
+    // It has come to the database by then, or is on its way.
     std::thread::sleep(Duration::from_millis(500));
     unwanted.signal(Signal::SIGINT);
-    assert_eq!(unwanted.wait(SOON).code(), Some(130));
+    assert_eq!(unwanted.wait(PATIENCE).code(), Some(130));
     // For ever is too long.
     let done = lab.run("alice", &["ls", "own"]);
     assert!(done.code == 6 && done.stderr.contains("still open"), "{}", done.stderr);
@@ -332,12 +330,13 @@ fn message(face: &mut UnixStream) -> Vec<u8> {
     message
 }
 
-/// Reads what a command asks, and further until it is called off.
-fn called_off(face: &mut UnixStream) {
+/// Reads what a command asks, tells that, and reads further until it is called off.
+fn called_off(face: &mut UnixStream, asked: &Sender<()>) {
     let mut called_off = [0];
     message(face);
     face.write_all(&[LISTENS]).unwrap();
     message(face);
+    asked.send(()).unwrap();
     face.read_exact(&mut called_off).unwrap();
     assert_eq!(called_off, *b"c");
 }
@@ -350,17 +349,17 @@ fn a_command_that_was_called_off_does_not_wait_for_another_owner() {
     let store = lab.folder("alice");
     for answer in [LATER, FULL] {
         let _ = fs::remove_file(store.join("socket"));
+        let (tell, asked) = channel();
         let _lock = false_owner(&store, move |mut face| {
-            called_off(&mut face);
+            called_off(&mut face, &tell);
             face.write_all(&[answer]).unwrap();
         });
         for signal in [Signal::SIGINT, Signal::SIGTERM] {
             let mut seed = lab.spawn("alice", &["seed", NOBODYS]);
-            std::thread::sleep(Duration::from_millis(500));
+            asked.recv_timeout(PATIENCE).unwrap();
+            seed.catches(signal);
             seed.signal(signal);
-            let begun = Instant::now();
-            assert_eq!(seed.wait(SOON).code(), Some(0), "{answer} {}", seed.errors());
-            assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+            assert_eq!(seed.wait(AT_ONCE).code(), Some(0), "{answer} {}", seed.errors());
         }
     }
 }
@@ -378,12 +377,19 @@ fn a_command_is_called_off_between_two_owners() {
     });
     let mut seed = lab.spawn("alice", &["seed", NOBODYS]);
     let gone = || (!store.join("socket").exists()).then_some(());
-    eventually("the owner gone", SOON, gone);
+    eventually("the owner gone", PATIENCE, gone);
+    seed.catches(Signal::SIGINT);
+    // It looks for another by then.
     std::thread::sleep(Duration::from_millis(500));
     seed.signal(Signal::SIGINT);
-    let begun = Instant::now();
-    assert_eq!(seed.wait(SOON).code(), Some(0), "{}", seed.errors());
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert_eq!(seed.wait(AT_ONCE).code(), Some(0), "{}", seed.errors());
+}
+
+/// Sockets of a store, and connections that were made to them.
+fn connections(lab: &Lab, store: &str) -> usize {
+    let sockets = fs::read_to_string("/proc/net/unix").unwrap();
+    let path = lab.path(store).join("socket");
+    sockets.lines().filter(|line| line.ends_with(text(&path))).count()
 }
 
 #[test]
@@ -398,25 +404,26 @@ fn a_command_is_called_off_at_once_though_its_owner_is_stopped() {
     fs::write(&file, "other").unwrap();
     let (put, rm) = (["put", "own/new", text(&file)], ["rm", "own/new"]);
     for (args, code) in [(&put[..], 130), (&["seed", &key], 0), (&["ls", "own"], 130), (&rm, 130)] {
+        let before = connections(&lab, "alice");
         let mut process = lab.spawn("alice", args);
-        std::thread::sleep(Duration::from_millis(500));
+        let asks = || (connections(&lab, "alice") > before).then_some(());
+        eventually("the command at its owner", PATIENCE, asks);
+        process.catches(Signal::SIGINT);
         assert!(!process.has_ended(), "{args:?}");
         process.signal(Signal::SIGINT);
-        let begun = Instant::now();
-        assert_eq!(process.wait(SOON).code(), Some(code), "{args:?} {}", process.errors());
-        assert!(begun.elapsed() < Duration::from_secs(3), "{args:?} {:?}", begun.elapsed());
+        assert_eq!(process.wait(AT_ONCE).code(), Some(code), "{args:?} {}", process.errors());
     }
     // Whoever the owner works for is told how to go.
     accepted.signal(Signal::SIGINT);
     let told = accepted.told("does not wait");
     assert!(told.contains(&share.pid().to_string()), "{told}");
     accepted.signal(Signal::SIGINT);
-    assert_eq!(accepted.wait(SOON).code(), Some(0));
+    assert_eq!(accepted.wait(PATIENCE).code(), Some(0));
     share.signal(Signal::SIGCONT);
     assert_eq!(lab.run("alice", &["status"]).code, 0);
     assert_eq!(lab.run("alice", &["ls", "own"]).text(), "", "nothing of it was begun");
     share.signal(Signal::SIGINT);
-    assert_eq!(share.wait(SOON).code(), Some(0));
+    assert_eq!(share.wait(PATIENCE).code(), Some(0));
 }
 
 /// From before there was a hello: it takes that for a request, which it does not understand.

@@ -4,7 +4,6 @@
 use crate::common::{Hdrive, PATIENCE, available, eventually};
 use nix::sys::signal::Signal;
 use std::process::Command;
-use std::time::Duration;
 
 /// Where nothing answers: the only way out of the network, and its resolver.
 const RESOLVER: &str = "192.0.2.53";
@@ -109,9 +108,9 @@ fn without_bootstrap_nodes_the_public_ones_are_asked_by_address_and_then_by_name
     let mut share = Hdrive::spawn(command);
     for node in ["node0", "node1", "node2"] {
         let asked = || (nowhere.counted(node) > 0).then_some(());
-        eventually(node, Duration::from_secs(20), asked);
+        eventually(node, PATIENCE, asked);
     }
-    eventually("names", Duration::from_secs(30), || (nowhere.counted("names") > 0).then_some(()));
+    eventually("names", PATIENCE, || (nowhere.counted("names") > 0).then_some(()));
     // Nobody else: whatever has left went to them or to the resolver.
     let known = || (0..3).map(|i| nowhere.counted(&format!("node{i}"))).sum::<u64>();
     let same = || {
@@ -119,7 +118,7 @@ fn without_bootstrap_nodes_the_public_ones_are_asked_by_address_and_then_by_name
         let of_them = known() + nowhere.counted("names");
         (of_them >= before).then_some(())
     };
-    eventually("nothing else leaves", Duration::from_secs(5), same);
+    eventually("nothing else leaves", PATIENCE, same);
     share.signal(Signal::SIGINT);
     assert!(share.wait(PATIENCE).success());
 }
@@ -135,7 +134,7 @@ fn named_nodes_are_asked_and_nobody_else_even_if_their_names_do_not_resolve() {
     command.env("HDRIVE_BOOTSTRAP", "dht.example.org:49737");
     let mut share = Hdrive::spawn(command);
     // A machine without a resolver is no reason to give up.
-    eventually("names", Duration::from_secs(20), || (nowhere.counted("names") > 0).then_some(()));
+    eventually("names", PATIENCE, || (nowhere.counted("names") > 0).then_some(()));
     // By then all there is to ask has been asked.
     share.told("no DHT node answers");
     for node in ["node0", "node1", "node2"] {

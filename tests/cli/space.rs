@@ -7,9 +7,7 @@ use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(10);
 const MIB: u64 = 1 << 20;
 
 /// Bytes of a store's files on the disk.
@@ -100,7 +98,7 @@ fn a_mounted_version_and_an_open_file_keep_their_bytes() {
     let live = lab.folder("live");
     let mut second = lab.spawn("alice", &["mount", "photos", text(&live)]);
     second.line("mounted: ");
-    eventually("the names", SOON, || fs::metadata(live.join("file")).ok());
+    eventually("the names", PATIENCE, || fs::metadata(live.join("file")).ok());
     let open = fs::File::open(live.join("file")).unwrap();
     let source = lab.path("source");
     fs::write(&source, pattern(8, 4 * MIB as usize)).unwrap();
@@ -112,12 +110,14 @@ fn a_mounted_version_and_an_open_file_keep_their_bytes() {
     let mut old = old;
     old.process.signal(Signal::SIGINT);
     // It owned the store and goes on for the other mount.
-    eventually("the unmount", SOON, || (fs::read_dir(&old.at).ok()?.count() == 0).then_some(()));
+    eventually("the unmount", PATIENCE, || {
+        (fs::read_dir(&old.at).ok()?.count() == 0).then_some(())
+    });
     let freed = || {
         let done = json(&lab.run("alice", &["gc", "photos", "--json"]));
         (done["bytes"] == 4 * MIB).then_some(())
     };
-    eventually("the first content is free", SOON, freed);
+    eventually("the first content is free", PATIENCE, freed);
     let mut bytes = vec![0; 4 * MIB as usize];
     std::os::unix::fs::FileExt::read_exact_at(&open, &mut bytes, 0).unwrap();
     assert!(bytes == pattern(3, 4 * MIB as usize), "the open file");
@@ -128,7 +128,7 @@ fn a_mounted_version_and_an_open_file_keep_their_bytes() {
     drop(open);
     second.signal(Signal::SIGTERM);
     old.process.signal(Signal::SIGTERM);
-    old.process.wait(SOON);
+    old.process.wait(PATIENCE);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_share_that_runs_can_be_cleared_and_its_readers_go_on() {
     }
     // A command that read the drive may still want what it saw; it has ended by now, or does in a moment.
     let mut freed = 0;
-    eventually("the superseded contents are free", 2 * SOON, || {
+    eventually("the superseded contents are free", PATIENCE, || {
         freed += json(&lab.run("alice", &["gc", &key, "--json"]))["bytes"].as_u64()?;
         (freed >= 12 * MIB).then_some(())
     });
@@ -189,13 +189,13 @@ fn a_seed_fetches_what_the_current_version_names() {
         let mut seed = lab.spawn(store, &[&["seed", &key][..], more].concat());
         seed.line("complete: ");
         seed.signal(Signal::SIGINT);
-        seed.wait(SOON);
+        seed.wait(PATIENCE);
         let held = space(&lab.path(store));
         println!("seed {more:?}: {held} bytes");
         assert!((least..most).contains(&held), "{store}: {held}");
     }
     owner.signal(Signal::SIGINT);
-    owner.wait(SOON);
+    owner.wait(PATIENCE);
     // What it holds is enough to serve the drive.
     let mut seed = lab.spawn("bob", &["seed", &key]);
     seed.line("complete: ");
@@ -211,7 +211,7 @@ fn a_forgotten_drive_is_gone_and_its_key_does_not_come_back() {
     owner.line("complete: ");
     seed.line("complete: ");
     owner.signal(Signal::SIGINT);
-    owner.wait(SOON);
+    owner.wait(PATIENCE);
     let asked = lab.run("alice", &["forget", "photos"]);
     assert_eq!(asked.code, 2, "{}", asked.stderr);
     assert!(asked.stderr.contains("--yes"), "{}", asked.stderr);
@@ -330,7 +330,7 @@ fn what_nothing_names_at_the_end_is_given_back_while_the_folder_is_shared() {
     fs::write(folder.join("second"), pattern(2, 4 * MIB as usize)).unwrap();
     let (_share, key) = lab.share("alice", &folder);
     fs::remove_file(folder.join("second")).unwrap();
-    eventually("the file to go", SOON, || {
+    eventually("the file to go", PATIENCE, || {
         (lab.run("alice", &["ls", &key]).text() == "first\n").then_some(())
     });
     let freed = json(&lab.run("alice", &["gc", &key, "--json"]));
@@ -339,7 +339,7 @@ fn what_nothing_names_at_the_end_is_given_back_while_the_folder_is_shared() {
     assert_eq!(cat(&lab, "alice", &format!("{key}/first")), pattern(1, MIB as usize));
     // And it comes back as a whole.
     fs::write(folder.join("again"), pattern(2, 4 * MIB as usize)).unwrap();
-    eventually("the file to come", SOON, || {
+    eventually("the file to come", PATIENCE, || {
         let done = lab.run("alice", &["cat", &format!("{key}/again")]);
         (done.stdout == pattern(2, 4 * MIB as usize)).then_some(())
     });

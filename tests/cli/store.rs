@@ -8,9 +8,7 @@ use serde_json::Value;
 use std::fs;
 use std::io::Write;
 use std::process::Command;
-use std::time::{Duration, Instant};
-
-const SOON: Duration = Duration::from_secs(10);
+use std::time::Duration;
 
 fn json(text: &str) -> Vec<Value> {
     text.lines()
@@ -43,7 +41,7 @@ fn commands_on_one_store_work_side_by_side_and_end_alone() {
     assert!(lab.run("bob", &["status"]).text().contains(text(&at)));
 
     face.signal(Signal::SIGINT);
-    assert_eq!(face.wait(SOON).code(), Some(0));
+    assert_eq!(face.wait(PATIENCE).code(), Some(0));
     assert_eq!(fs::read_dir(&at).unwrap().count(), 0, "the face's mount is gone");
     assert_eq!(fs::read(owner.path("file")).unwrap(), pattern(3, 300_000), "the other stays");
 }
@@ -63,7 +61,7 @@ fn when_the_owner_is_ended_another_command_takes_over() {
     face.line("mounted: ");
 
     owner.process.signal(Signal::SIGTERM);
-    owner.process.wait(SOON);
+    owner.process.wait(PATIENCE);
     // What it printed stands.
     face.told("taken over");
     let read = || fs::read_to_string(at.join("file")).ok();
@@ -75,16 +73,16 @@ fn when_the_owner_is_ended_another_command_takes_over() {
     let mut third = lab.spawn("bob", &["seed", &key]);
     third.line("complete: ");
     face.signal(Signal::SIGINT);
-    eventually("the unmount", SOON, || (fs::read_dir(&at).ok()?.count() == 0).then_some(()));
+    eventually("the unmount", PATIENCE, || (fs::read_dir(&at).ok()?.count() == 0).then_some(()));
     let status = &json(&lab.run("bob", &["status", "--json"]).text())[0];
     assert_eq!(status["pid"], face.pid());
     face.signal(Signal::SIGKILL);
-    face.wait(SOON);
+    face.wait(PATIENCE);
     let owner = || {
         let status = lab.run("bob", &["status", "--json"]).text();
         json(&status)[0]["pid"].as_u64().filter(|pid| *pid == u64::from(third.pid()))
     };
-    eventually("the third's turn", SOON, owner);
+    eventually("the third's turn", PATIENCE, owner);
 }
 
 #[test]
@@ -94,12 +92,10 @@ fn a_locked_store_is_told_with_the_process_that_holds_it() {
     let mut file = fs::File::create(store.join("lock")).unwrap();
     write!(file, "{}", std::process::id()).unwrap();
     let _lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| e).unwrap();
-    let started = Instant::now();
     let done = lab.run("bob", &["ls", NOBODYS]);
     assert_eq!(done.code, 6, "{}", done.stderr);
     let wanted = format!("locked by process {}", std::process::id());
     assert!(done.stderr.contains(&wanted) && done.stderr.contains(text(&store)), "{}", done.stderr);
-    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
 }
 
 #[test]
@@ -110,7 +106,7 @@ fn an_owner_that_is_stopped_is_told_and_works_again_later() {
     let (share, key) = lab.share("alice", &folder);
     share.signal(Signal::SIGSTOP);
     let mut ls = lab.spawn("alice", &["ls", &key]);
-    let status = ls.wait(Duration::from_secs(20));
+    let status = ls.wait(PATIENCE);
     share.signal(Signal::SIGCONT);
     let said = ls.errors();
     assert_eq!(status.code(), Some(6), "{said}");
@@ -172,7 +168,7 @@ fn on_small_disk(lab: &Lab, script: &str) -> Option<String> {
     let store = lab.folder("disk");
     let head = "set -eu; mount -t tmpfs -o size=6m none \"$STORE\"; ";
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", "120", "unshare", "--mount"]);
+    command.args(["--kill-after=5", "55", "unshare", "--mount"]);
     command.args(["sh", "-c", &format!("{head}{script}"), "sh"]);
     command.arg(env!("CARGO_BIN_EXE_hdrive")).current_dir(lab.dir.path());
     command.env("STORE", &store).env("HDRIVE_STORE", &store);
@@ -330,7 +326,7 @@ fn a_face_that_is_ended_while_its_owner_ends_ends_too() {
         owner.signal(Signal::SIGTERM);
         std::thread::sleep(Duration::from_millis(delay));
         face.signal(Signal::SIGTERM);
-        face.wait(SOON);
-        owner.wait(SOON);
+        face.wait(PATIENCE);
+        owner.wait(PATIENCE);
     }
 }

@@ -39,10 +39,7 @@ fn versions_are_mounted_by_number_and_by_time_and_fill_when_they_are_found() {
     assert!(!two.path("later").exists());
 
     let mut inside = lab.mount_alone("dave", &key, &["--at", "4"]);
-    eventually("the note", PATIENCE, || {
-        inside.process.errors().contains("no version 4").then_some(())
-    });
-    let said = inside.process.errors();
+    let said = inside.process.told("no version 4");
     assert!(said.contains("the nearest before it is shown, 1"), "{said}");
     assert!(names(&inside.at).is_empty());
 
@@ -104,25 +101,21 @@ fn a_version_of_the_future_of_one_s_own_drive_is_the_nearest_at_once() {
     let file = lab.path("file-to-put");
     fs::write(&file, "content").unwrap();
     assert_eq!(lab.run("alice", &["put", "mine/a", text(&file)]).code, 0);
-    let started = std::time::Instant::now();
     let ls = lab.run("alice", &["ls", &format!("hyper://0.99.{key}/")]);
     assert_eq!((ls.code, ls.text().as_str()), (0, "a\n"), "{}", ls.stderr);
     assert!(ls.stderr.contains("there is no version 99: the nearest"), "{}", ls.stderr);
     assert!(!ls.stderr.contains("cannot be reached"), "{}", ls.stderr);
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     if !fuse_available() {
         return;
     }
     // The parent passes on what its child says of it.
     let at = lab.folder("mnt");
-    let started = std::time::Instant::now();
     let done = lab.run("alice", &["mount", "--daemon", "--at", "99", "mine", text(&at)]);
-    let took = started.elapsed();
     let listed = names(&at);
     assert_eq!(lab.run("alice", &["umount", text(&at)]).code, 0);
     assert_eq!((done.code, listed), (0, vec!["a".to_string()]), "{}", done.stderr);
     assert!(done.stderr.contains("there is no version 99: the nearest"), "{}", done.stderr);
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(!done.stderr.contains("cannot be reached"), "{}", done.stderr);
 }
 
 #[test]
@@ -134,6 +127,6 @@ fn a_version_of_a_drive_that_is_empty_is_told_to_be_missing() {
     assert!(ls.code == 0 && ls.stderr.contains("there is no version 1"), "{}", ls.stderr);
     if fuse_available() {
         let mut mount = lab.mount_alone("alice", "mine", &["--at", "1"]);
-        assert!(mount.process.errors().contains("version 1 is not here yet"));
+        mount.process.told("version 1 is not here yet");
     }
 }

@@ -1,6 +1,7 @@
 //! What people read: one form of errors, nothing that steers their terminal, and nobody there to read it.
 
 use crate::common::*;
+use nix::sys::signal::Signal;
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
@@ -127,10 +128,13 @@ fn whoever_reads_no_more_is_no_reason_to_panic() {
     // A DHT node goes on, and ends as always.
     let mut command = lab.command("alice", &["dht", "--bind", "127.0.0.1:0"]);
     let mut dht = command.stdout(closed()).stderr(Stdio::piped()).spawn().unwrap();
+    catches(dht.id(), Signal::SIGTERM);
+    // By now or soon it has said that it listens.
     std::thread::sleep(std::time::Duration::from_millis(500));
     assert!(dht.try_wait().unwrap().is_none());
     let pid = nix::unistd::Pid::from_raw(dht.id() as i32);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+    end_of(&mut dht);
     let output = dht.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 

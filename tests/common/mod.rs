@@ -1,10 +1,14 @@
 //! What the whole-program tests share: hdrive processes, JavaScript peers, private networks, deadlines.
 //!
 //! Everything talks over loopback. Every wait has a deadline, and dropping a process ends it.
-#![allow(dead_code, reason = "each test program uses its own part of this")]
+#![allow(dead_code, unused_imports, reason = "each test program uses its own part of this")]
 
+mod place;
 mod reference;
 
+pub use place::{Place, mounts_available};
+
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::fs;
@@ -15,8 +19,16 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Longest wait for anything that should happen at once but runs on a busy machine.
+/// Longest wait for anything that should happen at once but runs on a busy machine. That nothing was waited for is shown by
+/// a word that is not said, by a count, or by a wait that would be longer than this.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The same where what is wrong would be right within [`PATIENCE`]: a read that no peer answers ends after half a minute,
+/// and the kernel asks again after a minute what it knows.
+pub const AT_ONCE: Duration = Duration::from_secs(25);
+
+/// What a mount is told where nothing may end because a read was given up.
+pub const NEVER: &str = "10m";
 
 /// A bootstrap node that does not answer: a test without a network of its own must not meet the public one.
 pub const NOWHERE: &str = "127.0.0.1:9";
@@ -68,6 +80,41 @@ pub fn eventually<T>(what: &str, limit: Duration, mut check: impl FnMut() -> Opt
         assert!(Instant::now() < give_up, "{what}: not within {limit:?}");
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Does what may hang, within the usual patience.
+pub fn within<T: Send + 'static>(what: &str, act: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, result) = channel();
+    thread::spawn(move || done.send(act()));
+    result.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("{what}: {e:?} within {PATIENCE:?}"))
+}
+
+/// Waits until a process catches a signal: before that it would die of it, as any program does.
+pub fn catches(pid: u32, signal: Signal) {
+    let bit = 1 << (signal as u32 - 1);
+    let caught = || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+        (u64::from_str_radix(mask.trim(), 16).unwrap() & bit != 0).then_some(())
+    };
+    eventually(&format!("process {pid} catches {signal}"), PATIENCE, caught);
+}
+
+/// Waits for the end of a process.
+pub fn end_of(child: &mut Child) -> ExitStatus {
+    eventually("the end of a process", PATIENCE, || child.try_wait().unwrap())
+}
+
+/// Ends an owner, or whoever works on its store.
+pub fn stop(mut process: Hdrive) {
+    process.signal(Signal::SIGINT);
+    process.wait(PATIENCE);
+}
+
+/// Copies a store, or a part of it, as a backup does.
+pub fn copy(from: &Path, to: &Path) {
+    let done = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(done.success());
 }
 
 /// Lines of a pipe, read by a thread so that a wait can have a deadline.
@@ -202,11 +249,7 @@ impl Hdrive {
 
     /// What follows `prefix` on the first line of stdout that starts with it.
     pub fn line(&mut self, prefix: &str) -> String {
-        self.line_within(prefix, PATIENCE)
-    }
-
-    pub fn line_within(&mut self, prefix: &str, limit: Duration) -> String {
-        let give_up = Instant::now() + limit;
+        let give_up = Instant::now() + PATIENCE;
         loop {
             let left = give_up.saturating_duration_since(Instant::now());
             match self.stdout.next(left) {
@@ -222,9 +265,14 @@ impl Hdrive {
         }
     }
 
-    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+    pub fn signal(&self, signal: Signal) {
         let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
         nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    /// Waits until it catches a signal.
+    pub fn catches(&self, signal: Signal) {
+        catches(self.pid(), signal);
     }
 
     pub fn has_ended(&mut self) -> bool {
@@ -234,11 +282,6 @@ impl Hdrive {
     /// Waits for the end.
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         eventually("the end of hdrive", limit, || self.child.try_wait().unwrap())
-    }
-
-    /// The lines of stdout that nobody looked at.
-    pub fn rest(&mut self) -> Vec<String> {
-        std::iter::from_fn(|| self.stdout.next(Duration::from_secs(1)).ok()).collect()
     }
 
     /// Waits for a line on stderr that holds `text`; tells that line.
@@ -253,18 +296,21 @@ impl Hdrive {
         }
     }
 
-    /// What is still to be read on stdout, as far as it is here.
-    pub fn lines_left(&mut self) -> Vec<String> {
-        let mut left = Vec::new();
-        while let Ok(line) = self.stdout.next(Duration::from_millis(500)) {
-            left.push(line);
-        }
-        left
+    /// How long a next line may be in coming: of who has ended all is read, of others what is here.
+    fn pause(&mut self) -> Duration {
+        if self.has_ended() { PATIENCE } else { Duration::from_millis(500) }
     }
 
-    /// What is left on stderr after the end.
+    /// The lines of stdout that nobody looked at.
+    pub fn rest(&mut self) -> Vec<String> {
+        let pause = self.pause();
+        std::iter::from_fn(|| self.stdout.next(pause).ok()).collect()
+    }
+
+    /// What was said on stderr.
     pub fn errors(&mut self) -> String {
-        while self.stderr.next(Duration::from_millis(500)).is_ok() {}
+        let pause = self.pause();
+        while self.stderr.next(pause).is_ok() {}
         self.stderr.seen.join("\n")
     }
 
@@ -277,7 +323,7 @@ impl Hdrive {
 impl Drop for Hdrive {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
-            self.signal(nix::sys::signal::Signal::SIGTERM);
+            self.signal(Signal::SIGTERM);
             let give_up = Instant::now() + Duration::from_secs(5);
             while let Ok(None) = self.child.try_wait() {
                 if Instant::now() > give_up {
@@ -349,6 +395,19 @@ impl Lab {
 
     pub fn spawn(&self, store: &str, args: &[&str]) -> Hdrive {
         Hdrive::spawn(self.command(store, args))
+    }
+
+    /// A command that owns its store before this returns.
+    pub fn owner(&self, store: &str, args: &[&str]) -> Hdrive {
+        let process = self.spawn(store, args);
+        let owns = || (self.owner_pid(store) == Some(process.pid())).then_some(());
+        eventually("the owner of the store", PATIENCE, owns);
+        process
+    }
+
+    /// Who owns the store, or did so last.
+    pub fn owner_pid(&self, store: &str) -> Option<u32> {
+        fs::read_to_string(self.path(store).join("lock")).ok()?.trim().parse().ok()
     }
 
     /// Runs a command to its end, within the usual patience.

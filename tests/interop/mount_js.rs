@@ -98,7 +98,7 @@ fn a_mount_shows_every_name_byte_link_and_mode_of_a_javascript_drive() {
 }
 
 #[test]
-fn what_javascript_puts_while_mounted_appears_within_a_second() {
+fn what_javascript_puts_while_mounted_appears_at_once() {
     if !js_available() || !fuse_available() {
         return;
     }
@@ -112,14 +112,13 @@ fn what_javascript_puts_while_mounted_appears_within_a_second() {
     assert!(fs::metadata(mount.path("new")).is_err(), "a miss is cached by the kernel");
 
     js.call("put", json!({"key": key, "path": "/new", "text": "appeared"}));
-    let second = Duration::from_secs(1);
-    eventually("the new file", second, || fs::read_to_string(mount.path("new")).ok());
+    eventually("the new file", AT_ONCE, || fs::read_to_string(mount.path("new")).ok());
     js.call("put", json!({"key": key, "path": "/a", "text": "two!"}));
-    eventually("the new content", second, || {
+    eventually("the new content", AT_ONCE, || {
         fs::read_to_string(mount.path("a")).ok().filter(|text| text == "two!")
     });
     js.call("del", json!({"key": key, "path": "/a"}));
-    eventually("the deletion", second, || (!mount.path("a").exists()).then_some(()));
+    eventually("the deletion", AT_ONCE, || (!mount.path("a").exists()).then_some(()));
 }
 
 #[test]
@@ -216,7 +215,7 @@ fn a_version_is_mounted_frozen_and_a_truncated_drive_is_followed() {
     assert_eq!(fs::read_to_string(live.path("a")).unwrap(), "second");
     js.call("truncate", json!({"key": key, "version": version}));
     js.call("put", json!({"key": key, "path": "/c", "text": "on a new fork"}));
-    eventually("the new fork", Duration::from_secs(5), || fs::read_to_string(live.path("c")).ok());
+    eventually("the new fork", PATIENCE, || fs::read_to_string(live.path("c")).ok());
     assert_eq!(fs::read_to_string(live.path("a")).unwrap(), "first");
     assert!(!live.path("b").exists());
 }

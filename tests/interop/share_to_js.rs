@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::time::Duration;
 
 fn fill(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
@@ -63,7 +62,7 @@ fn javascript_reads_a_shared_folder_byte_for_byte_and_sees_its_changes() {
     fs::write(folder.join("live.txt"), "just now").unwrap();
     fs::remove_file(folder.join("empty")).unwrap();
     fs::rename(folder.join("edges"), folder.join("moved")).unwrap();
-    eventually("the changes", Duration::from_secs(5), || {
+    eventually("the changes", PATIENCE, || {
         let there = list(&mut js, &hex);
         let right = there.contains_key("/live.txt")
             && !there.contains_key("/empty")
@@ -130,7 +129,7 @@ fn javascript_reads_what_was_changed_in_place() {
         let hex = hdrive::key::hex(&hdrive::key::parse_key(&key).unwrap());
         js.call("open", json!({"key": hex, "encryptionKey": secret}));
         let mut check = |what: &str, files: &BTreeMap<&str, Vec<u8>>| {
-            eventually(what, Duration::from_secs(20), || {
+            eventually(what, PATIENCE, || {
                 let there = list(&mut js, &hex);
                 let right = |(name, bytes): (&&str, &Vec<u8>)| {
                     there.get(&format!("/{name}")).is_some_and(|e| e["sha256"] == sha256(bytes))

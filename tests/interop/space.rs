@@ -3,7 +3,6 @@
 use crate::common::*;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use std::time::Duration;
 
 #[test]
 fn a_file_with_a_block_map_survives_gc_and_is_served() {
@@ -40,7 +39,7 @@ fn a_file_with_a_block_map_survives_gc_and_is_served() {
         // The blocks of both deleted files, and the map of the first.
         (freed > 550_000 && freed < 551_000).then_some(())
     };
-    eventually("the deleted files' blocks are free", Duration::from_secs(20), freed);
+    eventually("the deleted files' blocks are free", PATIENCE, freed);
 
     let whole: Vec<u8> = (1..7).flat_map(|seed| pattern(seed, 50_000)).collect();
     let mut reader = lab.js();

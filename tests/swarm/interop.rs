@@ -2,7 +2,7 @@
 //!
 //! Skipped with a printed reason where it is not installed.
 
-use crate::common::Peer;
+use crate::common::{PATIENCE, Peer};
 use hdrive::key::{Topic, hex};
 use hdrive::swarm::{ConnId, JoinOptions, SwarmEvent};
 use serde_json::{Value, json};
@@ -13,7 +13,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 const TOPIC: Topic = Topic([42; 32]);
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A node process that runs `tests/interop/js/swarm.js`.
 struct Js {

