@@ -6,14 +6,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
-
-const SOON: Duration = Duration::from_secs(20);
 
 /// The process that owns a store.
 fn owner(lab: &Lab, store: &str) -> Pid {
-    let pid = fs::read_to_string(lab.path(store).join("lock")).unwrap();
-    Pid::from_raw(pid.trim().parse().unwrap())
+    Pid::from_raw(lab.owner_pid(store).unwrap() as i32)
 }
 
 /// Nobody may collect a daemon here: one that has ended has no command line.
@@ -35,7 +31,7 @@ fn ignores_hangups(pid: u32) -> bool {
 
 fn end(pid: Pid) {
     kill(pid, Signal::SIGTERM).unwrap();
-    eventually("the end of the daemon", SOON, || has_ended(pid).then_some(()));
+    eventually("the end of the daemon", PATIENCE, || has_ended(pid).then_some(()));
 }
 
 #[test]
@@ -93,7 +89,7 @@ fn what_a_daemon_waits_for_is_told_meanwhile() {
     let (_, said) = told.split_once("]: ").unwrap();
     start.told(said);
     start.signal(Signal::SIGINT);
-    start.wait(SOON);
+    start.wait(PATIENCE);
 }
 
 /// Who starts something in the background sees no more of it: what is wrong is told before that.
@@ -139,10 +135,14 @@ fn what_other_daemons_say_is_not_told_as_if_it_were_of_the_one_that_is_started()
     command.env("HDRIVE_BOOTSTRAP", NOWHERE).stderr(std::process::Stdio::piped());
     let mut start = Hdrive::spawn(command);
     let log = || fs::OpenOptions::new().append(true).open(lab.path("bob/daemon.log")).ok();
-    let mut log = eventually("the log", SOON, log);
+    let mut log = eventually("the log", PATIENCE, log);
     let foreign = "2026-01-01 00:00:00 UTC mount[1]: error: of another";
-    std::io::Write::write_all(&mut log, format!("{foreign}\n").as_bytes()).unwrap();
-    assert_eq!(start.wait(SOON).code(), Some(0));
+    // All the time, so that some of it comes while the log is read.
+    let status = eventually("the end of the start", PATIENCE, || {
+        std::io::Write::write_all(&mut log, format!("{foreign}\n").as_bytes()).unwrap();
+        start.has_ended().then(|| start.wait(PATIENCE))
+    });
+    assert_eq!(status.code(), Some(0));
     let errors = start.errors();
     assert!(errors.contains("no DHT node answers") && !errors.contains("of another"), "{errors}");
     end(owner(&lab, "bob"));
@@ -193,7 +193,7 @@ fn a_daemon_does_not_come_up_when_its_start_was_interrupted() {
         start.line("key: ");
         let pid = owner(&lab, "alice");
         start.signal(signal);
-        assert_eq!(start.wait(SOON).code(), Some(130), "{signal}");
+        assert_eq!(start.wait(PATIENCE).code(), Some(130), "{signal}");
         assert!(has_ended(pid), "{signal}");
     }
 
@@ -203,11 +203,12 @@ fn a_daemon_does_not_come_up_when_its_start_was_interrupted() {
     let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| e).unwrap();
     let at = lab.folder("mnt");
     let mut start = lab.spawn("bob", &["mount", "--daemon", crate::input::NOBODYS, text(&at)]);
-    let daemon = eventually("the process that goes to the background", SOON, || child(start.pid()));
+    let daemon =
+        eventually("the process that goes to the background", PATIENCE, || child(start.pid()));
     start.signal(Signal::SIGINT);
-    assert_eq!(start.wait(SOON).code(), Some(130));
+    assert_eq!(start.wait(PATIENCE).code(), Some(130));
     drop(lock);
-    eventually("its end", SOON, || has_ended(daemon).then_some(()));
+    eventually("its end", PATIENCE, || has_ended(daemon).then_some(()));
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(text(&at)), "{mounts}");
 }
@@ -240,14 +241,14 @@ fn a_hangup_that_is_ignored_at_the_start_stays_ignored() {
     }
     assert_eq!(lab.run("bob", &["cat", &format!("{key}/file")]).text(), "content");
     face.signal(Signal::SIGTERM);
-    assert_eq!(face.wait(SOON).code(), Some(0));
+    assert_eq!(face.wait(PATIENCE).code(), Some(0));
     owner.signal(Signal::SIGTERM);
-    assert_eq!(owner.wait(SOON).code(), Some(0));
+    assert_eq!(owner.wait(PATIENCE).code(), Some(0));
 
     let mut owner = spawn(false, &share);
     owner.line("shared: ");
     owner.signal(Signal::SIGHUP);
-    assert_eq!(owner.wait(SOON).code(), Some(0));
+    assert_eq!(owner.wait(PATIENCE).code(), Some(0));
 }
 
 #[test]
