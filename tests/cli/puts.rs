@@ -50,9 +50,10 @@ fn signal(child: &Child, signal: Signal) {
 
 /// Exit code and what was said.
 fn end(mut child: Child) -> (Option<i32>, String) {
+    let code = end_of(&mut child).code();
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    (end_of(&mut child).code(), said)
+    (code, said)
 }
 
 #[test]
