@@ -17,6 +17,12 @@ fn mounted(lab: &Lab) -> (Hdrive, Mounted) {
     (share, mount)
 }
 
+/// A process that another test starts at this moment has what is open here until it runs: the mount is in use for that.
+fn unmount(lab: &Lab, at: &str) {
+    let unmounted = || (lab.run("bob", &["umount", at]).code == 0).then_some(());
+    eventually("the unmount", SOON, unmounted);
+}
+
 /// The places of mounts and of former ones.
 fn status(lab: &Lab) -> [Vec<String>; 2] {
     let status = lab.run("bob", &["status", "--json"]).text();
@@ -42,7 +48,7 @@ fn a_mount_that_another_namespace_holds_is_told_and_named_no_more() {
     holder.args(["-m", "--propagation", "private", "sh", "-c", "echo here; exec sleep 300"]);
     let mut holder = Hdrive::spawn(holder);
     holder.line("here");
-    assert_eq!(lab.run("bob", &["umount", &at]).code, 0);
+    unmount(&lab, &at);
     mount.process.told("is unmounted, and used still by open files or in another mount namespace");
     assert_eq!(status(&lab), [vec![], vec![at.clone()]]);
     let told = lab.run("bob", &["status"]).text();
@@ -63,7 +69,7 @@ fn a_copy_of_a_mount_is_named_in_its_place_and_the_command_can_be_ended() {
     let none = None::<&str>;
     nix::mount::mount(Some(&mount.at), &copy, none, nix::mount::MsFlags::MS_BIND, none).unwrap();
     assert_eq!(status(&lab), [vec![text(&mount.at).to_string()], vec![]]);
-    assert_eq!(lab.run("bob", &["umount", text(&mount.at)]).code, 0);
+    unmount(&lab, text(&mount.at));
     mount.process.told(&format!("is unmounted, and used still on {}", copy.display()));
     assert_eq!(status(&lab), [vec![text(&copy).to_string()], vec![]]);
     assert_eq!(fs::read_to_string(copy.join("file")).unwrap(), "content");

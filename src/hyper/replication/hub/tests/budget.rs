@@ -232,7 +232,8 @@ fn answers_at_once_do_not_pile_up_for_who_does_not_read() {
 #[test]
 fn who_reads_what_it_asks_for_may_ask_on() {
     // At once, or behind several megabytes of blocks that it takes slowly.
-    for takes in [(|_| 0) as fn(usize) -> usize, |_| (8 << 20) - 4096] {
+    let slowly = |queued| if queued < 4 * MIB { 8 * MIB } else { queued - 4096 };
+    for takes in [(|_| 0) as fn(usize) -> usize, slowly] {
         let mut flood = Flood::new(1, Limits::default());
         let (closed, answers, _) = ask(&mut flood, 40_000, takes);
         assert!(!closed && answers > 10_000, "{closed} after {answers}");
