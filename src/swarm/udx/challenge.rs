@@ -14,15 +14,17 @@
 //! reads what goes to the address can answer for it, and so can the victim itself: peers take packets of a stream from
 //! anywhere and report them to where *they* have its other end. So the peer is asked again when as much has gone there as
 //! had before, 4 MiB at the most, and then data flows on beside the question: the address is unproven again with an
-//! allowance of a window, which lasts about as long as the answer takes on a path that works. Without an answer it comes
-//! to an end, and little is sent from then on. So a flow ends soon after nobody takes it any more, whoever acknowledges
-//! it. An idle path is never asked.
+//! allowance that lasts longer than the answer takes on a path that works. Without an answer it comes to an end, and
+//! little is sent from then on. So a flow ends soon after nobody takes it any more, whoever acknowledges it. An idle path
+//! is never asked.
 //!
 //! What remains: of 1.8 million guesses, one is right. And a victim whose own stream takes our bytes, for the start of a
-//! long frame say, answers for as long as it does; after that it is sent a stretch and a window at the most.
+//! long frame say, answers for as long as it does; after that it is sent a stretch and an allowance, 4 and 5 MiB, at the
+//! most.
 
 use super::allowance::{Allowance, Challenge, NUMBERS, SENT};
 use super::packet::HEADER;
+use super::recv::MAX_WINDOW;
 use super::stream::Stream;
 use super::timer::Timer;
 use rand::Rng;
@@ -39,13 +41,13 @@ const FIRST_STRETCH: u64 = 64 << 10;
 const LAST_STRETCH: u64 = 3 << 20;
 const LONGEST_STRETCH: u64 = 4 << 20;
 
-/// What may be sent until the answer to that: a window of congestion as it was when the peer was last proven, for what
-/// was acknowledged since may have been acknowledged by anybody. At least and at most so much: a path that holds more stops
-/// for the answer.
+/// What may be sent until the answer to that: two windows of congestion as they were when the peer was last proven, for
+/// what was acknowledged since may have been acknowledged by anybody, and at its start a window doubles each round trip.
+/// At least so much, and at most what is ever in flight.
 const LEAST: u64 = 128 << 10;
-const MOST: u64 = 4 << 20;
+const MOST: u64 = MAX_WINDOW as u64;
 
-/// The part of it that is kept for what gets lost, the question above all.
+/// A part of it more is kept for what gets lost, the question above all.
 const KEPT: u64 = 4;
 
 /// When the peer is asked again, by bytes of data that were sent: from when on, if so much waits that nobody notices the
@@ -56,11 +58,15 @@ pub(super) struct Again {
     by: u64,
     /// The window of congestion when it was last proven.
     window: u64,
+    /// The bytes of data that had been sent when the peer last offered all the room there is.
+    roomy: Option<u64>,
 }
 
 impl Again {
-    fn allowance(&self) -> u64 {
-        self.window.clamp(LEAST, MOST)
+    /// What may go beside the question, and what is kept for losses besides.
+    fn allowance(&self) -> (u64, u64) {
+        let beside = self.window.saturating_mul(2).clamp(LEAST, MOST);
+        (beside, beside / KEPT)
     }
 }
 
@@ -102,14 +108,27 @@ impl Stream {
 
     /// Whether a peer was asked again, and nothing new may be sent before it has answered.
     pub(super) fn has_used_up(&self) -> bool {
-        let kept = self.again.allowance() / KEPT;
+        let (_, kept) = self.again.allowance();
         self.was_proven && self.unproven.is_some_and(|a| a.asked.is_some() && a.left() < kept)
     }
 
-    /// What the peer cannot use before the rest of the question comes: it does not make room for more meanwhile.
-    pub(super) fn waiting_behind_question(&self) -> u64 {
+    /// Notes how much room the peer offers.
+    pub(super) fn note_window(&mut self) {
+        if self.window >= MAX_WINDOW as u64 {
+            self.again.roomy = Some(self.data_sent);
+        }
+    }
+
+    /// Whether the peer has room for `len` bytes more behind a question that it has not got the rest of. That takes two
+    /// round trips, in which it can use nothing and makes no more room; a window is for one of them. A peer that holds two
+    /// has lately offered all of one, except for what its owner had not taken yet. Of others many want memory: they hold
+    /// no more than they offer, and would have to be sent the rest again ([`super::recv`]).
+    pub(super) fn has_room_behind_question(&self, len: u64) -> bool {
         let front = self.sent.front_offset().filter(|_| self.sent.una() < self.question_end);
-        front.map_or(0, |front| self.send.next_offset().saturating_sub(front))
+        let waiting = front.map_or(0, |front| self.send.next_offset().saturating_sub(front));
+        let most = MAX_WINDOW as u64;
+        let roomy = self.again.roomy.is_some_and(|at| self.data_sent <= at + most);
+        waiting + len <= self.window.saturating_add(if roomy { most } else { 0 })
     }
 
     /// Asks a peer again that has answered before, if it is time to.
@@ -123,7 +142,8 @@ impl Stream {
             && unsent >= NUMBERS
             && self.question.is_some()
         {
-            self.unproven = Some(Allowance::new(self.again.allowance()));
+            let (beside, kept) = self.again.allowance();
+            self.unproven = Some(Allowance::new(beside + kept));
             self.ask_soon();
         }
     }

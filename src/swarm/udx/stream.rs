@@ -393,6 +393,7 @@ impl Stream {
             seq > self.window_from.0 || seq == self.window_from.0 && ack >= self.window_from.1;
         if ack >= self.sent.una() && newer {
             self.window = packet.header.window.into();
+            self.note_window();
             self.window_from = (seq, ack);
             if self.window > 0 {
                 self.timers.clear(Timer::ZeroWindow);

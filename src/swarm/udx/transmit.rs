@@ -239,8 +239,7 @@ impl Stream {
             let window_open = len == 0
                 || self.window > 0
                     && fits(len, self.window)
-                    && (in_flight == 0
-                        || self.waiting_behind_question() + len as u64 <= self.window);
+                    && (in_flight == 0 || self.has_room_behind_question(len as u64));
             if self.window > NUMBERS as u64 {
                 self.doubt();
                 if self.ask_before(HEADER + len, now) {

@@ -2,6 +2,7 @@
 
 use super::super::share::{MAX_HELD, MIN_SHARE};
 use super::bounds::{data, open_at, told};
+use super::challenge::unproven;
 use super::flow::path;
 use super::*;
 
@@ -180,4 +181,25 @@ fn a_transfer_with_losses_goes_on_while_others_hold_much() {
         println!("{rate} Mbit/s: {took:?}");
         assert!(took.is_some() && pair.machines[1].sink.intact, "{rate}: {got}, {closed:?}");
     }
+}
+
+#[test]
+fn a_peer_that_may_hold_little_is_sent_no_more_behind_a_question() {
+    let mut pair = unproven(&path(100, 100, 100, 0.03).0, 1);
+    let now = pair.now;
+    for id in 100..120 {
+        open_at(&mut pair.machines[1].udx, id, host(1), now);
+        pair.machines[1].udx.set_partial(id, 3500 << 10);
+    }
+    pair.run(Duration::from_secs(1));
+    pair.machines[0].udx.peer_known(A);
+    pair.machines[0].total = 30 << 20;
+    let all = |p: &Pair| p.machines[1].sink.bytes == 30 << 20;
+    let took = pair.run_until(Duration::from_secs(60), all);
+    let side = &mut pair.machines[0];
+    let (stats, window) = (side.udx.stats(A).unwrap(), side.udx.streams.get(A).unwrap().window);
+    assert!(took.is_some() && pair.machines[1].sink.intact);
+    // A question that gets lost takes longer. What came behind it meanwhile and was not held would be sent again.
+    let packets = stats.bytes_sent / 1472;
+    assert!(window < 2 << 20 && stats.retransmits < packets / 8, "{window}: {stats:?}");
 }
