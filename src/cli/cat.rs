@@ -3,11 +3,8 @@
 use super::args::Cat;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
-use super::fault::joined;
 use super::get::from_blob;
 use super::target::{behind_links, content, encryption_key, open_target};
-use crate::disk;
-use std::sync::Arc;
 
 /// Bytes of one read, and how far ahead of it blocks are fetched.
 const STEP: u64 = 1 << 20;
@@ -28,15 +25,14 @@ pub async fn run(args: Cat, cx: Context) -> Result {
         }
         let pieces =
             reader.read(offset, STEP as usize).await.map_err(|e| from_blob(&target.path, e))?;
-        let (out, length) =
-            (Arc::clone(&cx.out), pieces.iter().map(|p| p.len() as u64).sum::<u64>());
-        // A pipe may be full for as long as its reader likes, and a file lie on a disk that hangs.
-        let write = move || pieces.iter().try_for_each(|piece| out.write(piece));
-        let written = joined(disk::ask(write).await)?;
-        match written {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-            Err(error) => return Err(error).or_fail(Exit::Failed, "standard output"),
+        let length = pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        for piece in pieces {
+            // A pipe may be full for as long as its reader likes, and a file lie on a disk that hangs.
+            match cx.out.write(piece).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(error) => return Err(error).or_fail(Exit::Failed, "standard output"),
+            }
         }
         if length == 0 {
             let text = format!("{} ends at {offset} of {size} bytes", target.path);

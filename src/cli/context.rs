@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// A command that was called off waits no longer than this for a disk: it is to be gone within a second.
+/// A command that was called off waits no longer than this for a disk, or a terminal: it is to be gone within a second.
 pub const LAST_WAIT: Duration = Duration::from_millis(700);
 
 /// What a running command has at hand.
@@ -42,6 +42,18 @@ impl Context {
     ) -> Result<T> {
         tokio::select! {
             done = disk::ask(work) => joined(done),
+            () = self.cancel.cancelled() => Err(Failure::new(Exit::Interrupted, "interrupted")),
+        }
+    }
+
+    /// Waits until there is room for more lines.
+    ///
+    /// # Errors
+    /// The command was called off, and there is none.
+    pub async fn room(&self) -> Result {
+        tokio::select! {
+            biased;
+            () = self.out.room() => Ok(()),
             () = self.cancel.cancelled() => Err(Failure::new(Exit::Interrupted, "interrupted")),
         }
     }
@@ -94,6 +106,12 @@ impl Cancel {
         if flag.wait_for(|stop| *stop == Stop::Asked).await.is_err() {
             std::future::pending::<()>().await;
         }
+        tokio::time::sleep(LAST_WAIT).await;
+    }
+
+    /// Resolves when the command is called off, for whatever reason, and something was waited for as long as that allows.
+    pub async fn overdue(&self) {
+        self.cancelled().await;
         tokio::time::sleep(LAST_WAIT).await;
     }
 

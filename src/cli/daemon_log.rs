@@ -6,7 +6,7 @@
 use super::words::date;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -26,6 +26,7 @@ pub fn is_background() -> bool {
 }
 
 /// Who says a line.
+#[derive(Clone, Copy)]
 pub struct Stamp {
     pub command: &'static str,
     pub pid: u32,
@@ -57,13 +58,6 @@ pub fn said_by(line: &str, pid: u32) -> Option<&str> {
 pub fn write_log(file: &mut File, line: &str) -> io::Result<()> {
     let _ = bound(file);
     file.write_all(format!("{line}\n").as_bytes())
-}
-
-/// The same on stderr of this process.
-pub fn write_stamped(line: &str) {
-    if let Ok(fd) = io::stderr().as_fd().try_clone_to_owned() {
-        let _ = write_log(&mut fd.into(), line);
-    }
 }
 
 /// Makes room in a file that is full. It is emptied, not renamed: others have it open, and go on at its end.

@@ -3,13 +3,13 @@
 use super::args::{Dht, Global};
 use super::bootstrap;
 use super::exit::{Exit, Fail, Failure, Result};
-use super::output::{complain, say};
+use super::output::{complain, say, written};
+use super::signals::Signals;
 use crate::crypto::KeyPair;
 use crate::swarm::driver::{Network, NetworkConfig, NetworkHandle};
 use crate::swarm::{Limits, SwarmEvent};
 use std::net::SocketAddrV4;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// How often it is looked whether there are other nodes. One that is silent was asked four times by the first look.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -31,9 +31,12 @@ pub fn run(args: &Dht, global: &Global) -> Result<Exit> {
             let text = format!("UDP port {} is taken: pass --bind with another", args.bind.port());
             return Err(Failure::new(Exit::Failed, text));
         }
+        let mut signals = Signals::new().or_exit(Exit::Failed)?;
         tell(bound, global)?;
-        let mut interrupt = signal(SignalKind::interrupt()).or_exit(Exit::Failed)?;
-        let mut terminate = signal(SignalKind::terminate()).or_exit(Exit::Failed)?;
+        tokio::select! {
+            told = written() => told.or_fail(Exit::Failed, "standard output")?,
+            _ = signals.next() => return Ok(Exit::Ok),
+        }
         let mut company = Company::new(args, global);
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.tick().await;
@@ -49,8 +52,7 @@ pub fn run(args: &Dht, global: &Global) -> Result<Exit> {
                     None => return Err(Failure::new(Exit::Failed, "the network stopped")),
                 },
                 _ = look.tick() => company.look(&network).await,
-                _ = interrupt.recv() => return Ok(Exit::Ok),
-                _ = terminate.recv() => return Ok(Exit::Ok),
+                _ = signals.next() => return Ok(Exit::Ok),
             }
         }
     })

@@ -3,8 +3,9 @@
 //! Its words are for whoever mends it: one line names the place, and people are told what they can do.
 
 use super::exit::{Exit, Failure, Result};
-use super::output::complain;
+use super::output::{complain, complain_in_lines};
 use crate::node::{FAULT, NodeError};
+use std::backtrace::Backtrace;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
@@ -12,7 +13,6 @@ use tokio::task::JoinError;
 
 /// From here on a panic is told in a line like any other; with `RUST_BACKTRACE` in its own words as well.
 pub fn tell_faults() {
-    let usual = std::panic::take_hook();
     let wordy = std::env::var_os("RUST_BACKTRACE").is_some();
     std::panic::set_hook(Box::new(move |panic: &PanicHookInfo<'_>| {
         let said = panic.payload_as_str().unwrap_or("it has no words for it");
@@ -22,7 +22,7 @@ pub fn tell_faults() {
             format_args!("a fault of hdrive itself, please report it: {said}{place}"),
         );
         if wordy {
-            usual(panic);
+            complain_in_lines(&format!("{panic}\n{}", Backtrace::force_capture()));
         }
     }));
 }

@@ -34,6 +34,7 @@ pub async fn run(args: Gc, cx: Context) -> Result {
     if all {
         let stored = cx.node.stored_drives().await?;
         for error in &stored.closed {
+            cx.out.room().await;
             cx.out.warn(format_args!(
                 "something in this store cannot be opened and stays as it is: {error}"
             ));
@@ -42,6 +43,7 @@ pub async fn run(args: Gc, cx: Context) -> Result {
     }
     let mut survey = Survey::default();
     for key in keys {
+        cx.out.room().await;
         match clear(&cx, key, keep, &args, &mut survey).await {
             Ok(garbage) => {
                 freed += garbage.bytes;

@@ -13,7 +13,6 @@ use super::args::Get;
 use super::context::{Context, LAST_WAIT};
 use super::exit::{Exit, Fail, Failure, Result};
 use super::fault::joined;
-use super::output::Output;
 use super::progress::Progress;
 use super::target::{encryption_key, from_live, open_target};
 use super::words::count;
@@ -90,6 +89,7 @@ async fn download(args: &mut Get, cx: &Context, folders: &Arc<Folders>) -> Resul
         }
     }
     for (path, name) in &plan.renamed {
+        cx.room().await?;
         cx.out.note(format_args!("{path} is a file and a folder: the file is written as '{name}'"));
     }
     // One that is empty has no contents to be opened.
@@ -133,7 +133,7 @@ async fn download(args: &mut Get, cx: &Context, folders: &Arc<Folders>) -> Resul
         }
         cx.out.object(&json!({ "got": got }));
     }
-    job.outcome(missing, all, alone, &cx.out)
+    job.outcome(missing, all, alone, cx).await
 }
 
 /// What goes when the download is called off. Whatever works on it holds it.
@@ -418,7 +418,13 @@ impl Job {
     }
 
     /// Tells what is missing.
-    fn outcome(&self, mut missing: Vec<Missing>, all: usize, alone: bool, out: &Output) -> Result {
+    async fn outcome(
+        &self,
+        mut missing: Vec<Missing>,
+        all: usize,
+        alone: bool,
+        cx: &Context,
+    ) -> Result {
         if alone && let Some(one) = missing.pop() {
             return Err(one.why);
         }
@@ -428,7 +434,8 @@ impl Job {
         for one in missing.iter().take(MAX_TOLD) {
             let path =
                 if one.why.text.starts_with(&one.path) { "" } else { &format!("{}: ", one.path) };
-            out.warn(format_args!("not written: {path}{}", one.why));
+            cx.room().await?;
+            cx.out.warn(format_args!("not written: {path}{}", one.why));
         }
         let (exit, lost, of_lost) = {
             let state = self.lock();

@@ -6,7 +6,7 @@ use super::exit::{Exit, Fail, Failure, Result};
 use super::fault::guarded_task;
 use super::output::Output;
 use super::request::{Place, Request};
-use super::running::{Commands, Running};
+use super::running::{Commands, Running, lasts};
 use super::{cat, create, forget, gc, get, info, log, ls, mount, put, rm, seed, share, status};
 use crate::node::Node;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Host {
     }
 }
 
-/// Runs the request of a face.
+/// Runs the request of a face, and lets go of its streams.
 pub async fn run_asked(
     request: Request,
     out: Arc<Output>,
@@ -39,20 +39,32 @@ pub async fn run_asked(
     if let Some(lost) = request.place.lost_in(&host.place) {
         out.note(lost);
     }
-    if let Err(failure) = request.view.check(&request.command) {
-        out.error(&failure);
-        return failure.exit;
-    }
-    if request.trust_store
-        && let Err(error) = host.node.trust_store().await
-    {
-        out.error(error);
-        return Exit::Store;
-    }
-    run_request(request, out, host, running, cancel).await
+    let refused = refusal(&request, host).await;
+    let exit = match refused {
+        Some(failure) => {
+            out.error(&failure);
+            is_written(&out, &cancel).await;
+            failure.exit
+        }
+        None => run_request(request, out.clone(), host, running, cancel).await,
+    };
+    out.close();
+    exit
 }
 
-/// Runs one request to its end and tells an error to whoever asked.
+/// Why a request of a face is not even begun.
+async fn refusal(request: &Request, host: &Host) -> Option<Failure> {
+    if let Err(failure) = request.view.check(&request.command) {
+        return Some(failure);
+    }
+    match request.trust_store {
+        true => host.node.trust_store().await.or_exit(Exit::Store).err(),
+        false => None,
+    }
+}
+
+/// Runs one request to its end and tells an error to whoever asked. What is said is written by then, unless that takes
+/// long after the command was called off.
 pub async fn run_request(
     request: Request,
     out: Arc<Output>,
@@ -66,10 +78,11 @@ pub async fn run_request(
             "taken over: the process that worked on the store ended, and process {pid} goes on"
         ));
     }
+    let lasting = lasts(&request.command);
     let cx = Context {
         node: host.node.clone(),
         out: out.clone(),
-        cancel,
+        cancel: cancel.clone(),
         cwd: request.cwd,
         commands: host.commands.clone(),
         running,
@@ -77,14 +90,28 @@ pub async fn run_request(
         told: request.told,
     };
     let done = guarded_task(dispatch(request.command, cx)).await;
+    let written = is_written(&out, &cancel).await;
     match done.and_then(|()| out.failure().or_fail(Exit::Failed, "standard output")) {
+        // Nobody has seen what came of it.
+        Ok(()) if !lasting && !written && out.owes() => Exit::Interrupted,
         Ok(()) => Exit::Ok,
         Err(failure) => {
             if failure.exit != Exit::Interrupted {
                 out.error(&failure);
+                // After a wait in vain there is none.
+                let _ = written && is_written(&out, &cancel).await;
             }
             failure.exit
         }
+    }
+}
+
+/// Waits until all that was said is written; not for ever if the command was called off.
+async fn is_written(out: &Output, cancel: &Cancel) -> bool {
+    tokio::select! {
+        biased;
+        () = out.written() => true,
+        () = cancel.overdue() => false,
     }
 }
 

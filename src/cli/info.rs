@@ -60,6 +60,7 @@ pub async fn run(args: Info, cx: Context) -> Result {
     );
     out.pair("peers", peers.len());
     for peer in peers {
+        out.room().await;
         out.line(format_args!("  {} has {} of its blocks", peer.remote, peer.contiguous));
     }
     Ok(())

@@ -67,7 +67,10 @@ pub async fn run(args: Log, cx: Context) -> Result {
     while let Some(step) = versions.next().await.map_err(failed)? {
         found.push(version(&bee, step, &seen).await.map_err(failed)?);
     }
-    found.iter().rev().for_each(|version| tell(&cx, version));
+    for version in found.iter().rev() {
+        cx.out.room().await;
+        tell(&cx, version);
+    }
     if let Some(note) = clock_note(&seen) {
         cx.out.note(note);
     }

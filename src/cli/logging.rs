@@ -3,11 +3,12 @@
 use super::args::Global;
 use super::daemon_log::{self, Stamp};
 use super::output::{complain, told};
+use super::writer::{Piece, Writer};
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::format;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -16,17 +17,15 @@ struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        match Stamp::own() {
-            Some(stamp) => {
-                daemon_log::write_stamped(&stamp.before(String::from_utf8_lossy(event).trim_end()));
-                Ok(event.len())
-            }
-            None => io::stderr().write(event),
-        }
+        Writer::own().push(match Stamp::own() {
+            Some(stamp) => Piece::Log(stamp.before(String::from_utf8_lossy(event).trim_end())),
+            None => Piece::Said(event.to_vec()),
+        });
+        Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }
 
@@ -75,11 +74,11 @@ where
     fn format_event(
         &self,
         cx: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
+        mut writer: format::Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
         let mut text = String::new();
-        cx.format_fields(Writer::new(&mut text), event)?;
+        cx.format_fields(format::Writer::new(&mut text), event)?;
         writeln!(writer, "{}", told("warning", text))
     }
 }

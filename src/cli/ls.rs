@@ -21,7 +21,7 @@ pub async fn run(args: Ls, cx: Context) -> Result {
         index = drive.index().unwrap_or(index);
     }
     match index.lookup(&target.path) {
-        Some(Found::Directory(dir)) => list(&args, &cx, dir, ""),
+        Some(Found::Directory(dir)) => list(&args, &cx, dir).await,
         Some(Found::File(_) | Found::Link(_)) => {
             let parent = target.path.parent().unwrap_or_else(DrivePath::root);
             let node = index.list(&parent).and_then(|dir| dir.get(target.path.name()));
@@ -37,14 +37,22 @@ pub async fn run(args: Ls, cx: Context) -> Result {
     Ok(())
 }
 
-/// Prints the names of a directory; `prefix` is what stands before them.
-fn list(args: &Ls, cx: &Context, dir: &Dir, prefix: &str) {
-    for (name, node) in dir.iter() {
-        print(args, cx, &format!("{prefix}{name}"), node);
+/// Prints the names of a directory.
+async fn list(args: &Ls, cx: &Context, dir: &Dir) {
+    // Folders that are being listed, and what stands before their names.
+    let mut listed = vec![(dir.iter(), String::new())];
+    while let Some((nodes, prefix)) = listed.last_mut() {
+        let Some((name, node)) = nodes.next() else {
+            listed.pop();
+            continue;
+        };
+        let name = format!("{prefix}{name}");
+        cx.out.room().await;
+        print(args, cx, &name, node);
         if args.recursive
             && let Found::Directory(below) = node.shown()
         {
-            list(args, cx, below, &format!("{prefix}{name}/"));
+            listed.push((below.iter(), name + "/"));
         }
     }
 }

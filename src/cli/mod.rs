@@ -49,6 +49,7 @@ mod umount;
 mod view;
 mod waiting;
 mod words;
+mod writer;
 
 use args::{Cli, Command, Global};
 use exit::{Exit, Fail, Failure, Result};
@@ -65,6 +66,18 @@ use view::View;
 
 /// Parses the command line, runs it, says what went wrong, and returns how it ended.
 pub fn main() -> Exit {
+    let exit = parse_and_run();
+    match output::settle() {
+        Err(error) if exit == Exit::Ok => {
+            output::complain("error", format_args!("standard output: {error}"));
+            let _ = output::settle();
+            Exit::Failed
+        }
+        _ => exit,
+    }
+}
+
+fn parse_and_run() -> Exit {
     let (words, made) = match fstab::typed(std::env::args_os().collect()) {
         Typed::Words(words) => (words, false),
         Typed::Made(words) => (words, true),

@@ -1,69 +1,69 @@
 //! Where a command's words go: the standard streams of the terminal that asked, which may belong to
 //! another process than the one that runs the command (see `owner.rs`).
 
-use super::daemon_log::{Stamp, write_log, write_stamped};
+use super::daemon_log::Stamp;
 use super::gate::Gate;
-use super::progress::{Bar, Progress};
+use super::progress::Progress;
 use super::words::{printable, printable_json, without_numbers};
-use crate::lock::lock;
+use super::writer::{Piece, Writer};
+use bytes::Bytes;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, Once, OnceLock};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// How often a wait for standard input looks whether it is still wanted.
 const LOOK_MS: u16 = 100;
 
-/// The three standard streams of whoever asked, and how they want to be talked to.
+/// The three standard streams of whoever asked, and how they want to be talked to. What is said is queued; see `writer.rs`.
 pub struct Output {
     stdin: File,
-    stdout: Mutex<File>,
-    stderr: Mutex<File>,
-    /// The first line that could not be written.
-    lost: OnceLock<io::Error>,
-    face: Option<Face>,
+    writer: Arc<Writer>,
+    face: Option<Arc<Face>>,
     /// What stands before each line of one who is in the background.
     stamp: Option<Stamp>,
     /// Lines that are printed once: how many came, and how many of them another process has printed already.
     once: AtomicU32,
     once_before: u32,
-    /// The progress that is shown now, on the same terminal.
-    bar: Mutex<Option<Bar>>,
     pub json: bool,
     pub quiet: bool,
 }
 
 impl Output {
-    /// Takes over stdin, stdout and stderr, in that order.
-    pub fn new([stdin, stdout, stderr]: [OwnedFd; 3], json: bool, quiet: bool) -> Self {
-        Self {
-            stdin: stdin.into(),
-            stdout: Mutex::new(stdout.into()),
-            stderr: Mutex::new(stderr.into()),
-            lost: OnceLock::new(),
-            face: None,
-            stamp: None,
-            once: AtomicU32::new(0),
-            once_before: 0,
-            bar: Mutex::default(),
-            json,
-            quiet,
-        }
+    /// Of this process. `stamp` is that of one in the background.
+    pub fn own(stamp: Option<Stamp>, json: bool, quiet: bool) -> io::Result<Self> {
+        let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+        Ok(Self::on(stdin, Arc::clone(Writer::own()), None, stamp, json, quiet))
     }
 
-    /// The streams are those of another process.
-    pub fn with_face(self, face: Face) -> Self {
-        Self { face: Some(face), ..self }
+    /// Takes over stdin, stdout and stderr of another process, in that order.
+    pub fn of(
+        [stdin, stdout, stderr]: [OwnedFd; 3],
+        face: Option<Face>,
+        stamp: Option<Stamp>,
+        json: bool,
+        quiet: bool,
+    ) -> Self {
+        let face = face.map(Arc::new);
+        let writer = Writer::new([Box::new(stdout), Box::new(stderr)], stamp, face.clone());
+        Self::on(stdin, writer, face, stamp, json, quiet)
     }
 
-    /// Those of a process in the background.
-    pub fn with_stamp(self, stamp: Option<Stamp>) -> Self {
-        Self { stamp, ..self }
+    fn on(
+        stdin: OwnedFd,
+        writer: Arc<Writer>,
+        face: Option<Arc<Face>>,
+        stamp: Option<Stamp>,
+        json: bool,
+        quiet: bool,
+    ) -> Self {
+        let (stdin, once) = (stdin.into(), AtomicU32::new(0));
+        Self { stdin, writer, face, stamp, once, once_before: 0, json, quiet }
     }
 
     /// So many of the lines that are printed once are printed.
@@ -78,36 +78,50 @@ impl Output {
         }
         print(self);
         if let Some(face) = &self.face {
-            self.say(face.told);
+            self.writer.push(Piece::Mark(face.told));
         }
     }
 
     /// Tells the face something; see `owner.rs`.
     pub fn say(&self, byte: u8) {
-        if let Some(face) = &self.face {
-            let _ = (&face.stream).write_all(&[byte]);
-        }
+        self.face.iter().for_each(|face| face.say(byte));
     }
 
-    /// One line on stdout, flushed. A reader that has gone is no error of ours; see [`Self::failure`].
+    /// One line on stdout. A reader that has gone is no error of ours; see [`Self::failure`].
     pub fn line(&self, text: impl std::fmt::Display) {
         self.put_line(&printable(&text.to_string()));
     }
 
     fn put_line(&self, line: &str) {
-        match self.beside_bar(|| self.write(format!("{line}\n").as_bytes())) {
-            // Whoever started it has gone its way; the log has it.
-            Err(_) if self.stamp.is_some() => self.log(line),
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                let _ = self.lost.set(error);
-            }
-            _ => {}
-        }
+        let log = self.stamp.map(|stamp| stamp.before(line));
+        self.writer.push(Piece::Result { bytes: format!("{line}\n").into(), log });
     }
 
     /// An error if a line is lost.
     pub fn failure(&self) -> Result<(), &io::Error> {
-        self.lost.get().map_or(Ok(()), Err)
+        self.writer.failure()
+    }
+
+    /// Resolves when there is room for more. Whoever prints many lines awaits it between them.
+    pub async fn room(&self) {
+        self.writer.room().await;
+    }
+
+    /// Resolves when all that was said is written.
+    pub async fn written(&self) {
+        self.writer.written().await;
+    }
+
+    /// Whether a part of what was printed on stdout is not written yet.
+    pub fn owes(&self) -> bool {
+        self.writer.owes()
+    }
+
+    /// Lets go of the streams of another process, and of what it has not taken.
+    pub fn close(&self) {
+        if !Arc::ptr_eq(&self.writer, Writer::own()) {
+            self.writer.close();
+        }
     }
 
     /// One JSON object as a line.
@@ -124,12 +138,12 @@ impl Output {
         }
     }
 
-    /// Raw bytes on stdout (`cat`).
-    pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        self.begin();
-        let mut out = lock(&self.stdout);
-        out.write_all(bytes)?;
-        out.flush()
+    /// Raw bytes on stdout (`cat`), when there is room. False if nobody reads them any more.
+    pub async fn write(&self, bytes: Bytes) -> Result<bool, &io::Error> {
+        self.room().await;
+        self.failure()?;
+        self.writer.push(Piece::Result { bytes, log: None });
+        Ok(!self.writer.is_gone())
     }
 
     /// One line on stderr that is neither result nor error; silent with `--quiet`.
@@ -146,56 +160,37 @@ impl Output {
 
     /// One line on stderr that says why the command failed.
     pub fn error(&self, text: impl std::fmt::Display) {
-        self.tell("error", text);
+        self.tell(ERROR, text);
     }
 
     fn tell(&self, kind: &str, text: impl std::fmt::Display) {
-        self.beside_bar(|| {
-            let line = told(kind, text);
-            match self.stamp {
-                Some(_) => self.log(&line),
-                None => drop(writeln!(lock(&self.stderr), "{line}")),
-            }
-        });
-    }
-
-    fn log(&self, line: &str) {
-        if let Some(stamp) = &self.stamp {
-            let _ = write_log(&mut lock(&self.stderr), &stamp.before(line));
-        }
-    }
-
-    /// Prints without a progress bar in the way.
-    fn beside_bar<T>(&self, print: impl FnOnce() -> T) -> T {
-        let bar = lock(&self.bar).clone();
-        match bar {
-            Some(bar) => bar.aside(print),
-            None => print(),
-        }
+        self.writer.push(piece(kind, &told(kind, text), self.stamp));
     }
 
     /// Standard input, for `put KEY/path -`. It ends with an error when `gate` is shut.
     pub fn stdin(&self, gate: Arc<Gate>) -> Input<'_> {
-        self.begin();
-        Input { file: &self.stdin, gate, face: self.face.as_ref() }
-    }
-
-    /// Lets the face know that it cannot start over from here on.
-    fn begin(&self) {
-        if let Some(face) = &self.face {
-            face.begun.call_once(|| drop((&face.stream).write_all(&[face.mark])));
-        }
+        self.face.iter().for_each(|face| face.begin());
+        Input { file: &self.stdin, gate, face: self.face.as_deref() }
     }
 
     /// See [`Progress`].
     pub fn progress(&self, what: &str, total: u64) -> Progress {
-        let stderr = lock(&self.stderr).try_clone();
-        let progress = match stderr {
-            Ok(file) if !self.quiet && !self.json => Progress::on(file, what, total),
-            _ => Progress::silent(),
-        };
-        *lock(&self.bar) = progress.bar();
-        progress
+        match self.quiet || self.json {
+            true => Progress::silent(),
+            false => Progress::on(&self.writer, what, total),
+        }
+    }
+}
+
+/// What is said of an end that is not the wanted one.
+const ERROR: &str = "error";
+
+/// A complete line on stderr, or in the log.
+fn piece(kind: &str, line: &str, stamp: Option<Stamp>) -> Piece {
+    match stamp {
+        Some(stamp) => Piece::Log(stamp.before(line)),
+        None if kind == ERROR => Piece::Error(format!("{line}\n").into()),
+        None => Piece::Said(format!("{line}\n").into()),
     }
 }
 
@@ -206,30 +201,41 @@ pub fn told(kind: &str, text: impl std::fmt::Display) -> String {
 
 /// The same where there is no [`Output`]. Whoever has closed stderr does not want to know.
 pub fn complain(kind: &str, text: impl std::fmt::Display) {
-    let line = told(kind, text);
-    match Stamp::own() {
-        Some(stamp) => write_stamped(&stamp.before(&line)),
-        None => drop(writeln!(io::stderr(), "{line}")),
-    }
+    Writer::own().push(piece(kind, &told(kind, text), Stamp::own()));
 }
 
 /// Several lines that are complete already.
 pub fn complain_in_lines(text: &str) {
     let stamp = Stamp::own();
-    let lines = text.lines().map(|line| match &stamp {
-        Some(stamp) => stamp.before(&printable(line)) + "\n",
-        None => printable(line) + "\n",
-    });
-    let _ = io::stderr().write_all(lines.collect::<String>().as_bytes());
+    text.lines().for_each(|line| Writer::own().push(piece(ERROR, &printable(line), stamp)));
 }
 
 /// One line on stdout where there is no [`Output`]; a reader that has gone is no error.
-pub fn say(text: impl std::fmt::Display) -> io::Result<()> {
-    let mut out = io::stdout();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-        _ => Ok(()),
-    }
+///
+/// # Errors
+/// One that was said before is lost; of the last of all [`settle`] tells.
+pub fn say(text: impl std::fmt::Display) -> Result<(), &'static io::Error> {
+    let writer = Writer::own();
+    writer.push(Piece::Result { bytes: format!("{text}\n").into(), log: None });
+    writer.failure()
+}
+
+/// Waits until all of that is written.
+///
+/// # Errors
+/// A line on stdout is lost.
+pub async fn written() -> Result<(), &'static io::Error> {
+    Writer::own().written().await;
+    Writer::own().failure()
+}
+
+/// The end of the process: all that was said is written, unless it was told to end.
+///
+/// # Errors
+/// A line on stdout is lost.
+pub fn settle() -> Result<(), &'static io::Error> {
+    Writer::own().settle();
+    Writer::own().failure()
 }
 
 /// The other process behind the streams; see `owner.rs`.
@@ -247,6 +253,16 @@ pub struct Face {
 impl Face {
     pub fn new(stream: UnixStream, [mark, told]: [u8; 2], ended: watch::Receiver<bool>) -> Self {
         Self { begun: Once::new(), mark, told, stream, ended }
+    }
+
+    /// Lets it know that it cannot start over from here on.
+    pub fn begin(&self) {
+        self.begun.call_once(|| self.say(self.mark));
+    }
+
+    /// It does not wait: the stream is not one that blocks.
+    pub fn say(&self, byte: u8) {
+        let _ = (&self.stream).write_all(&[byte]);
     }
 }
 

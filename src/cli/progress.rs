@@ -4,8 +4,9 @@
 //! itself (`^C`) goes away with it.
 
 use super::words::bytes;
-use std::fs::File;
-use std::io::{IsTerminal, Write};
+use super::writer::{Piece, Writer};
+use rustix::termios::{isatty, tcgetwinsize};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -19,24 +20,19 @@ const PACE: f64 = 3.0;
 const USUAL_WIDTH: usize = 80;
 /// Columns of the bar itself.
 const BAR: usize = 30;
-/// To the beginning of the line, and nothing in it.
-const ERASE: &[u8] = b"\r\x1b[K";
 
 /// A running progress display; gone when dropped.
 pub struct Progress(Kind);
 
 enum Kind {
     Silent,
-    Bar(Bar),
+    Bar(Mutex<Drawn>),
     Lines(Mutex<Lines>),
 }
 
-/// A bar on a terminal. Clones are one.
-#[derive(Clone)]
-pub struct Bar(Arc<Mutex<Drawn>>);
-
+/// A bar on a terminal.
 struct Drawn {
-    file: File,
+    writer: Arc<Writer>,
     what: String,
     total: u64,
     done: u64,
@@ -49,7 +45,7 @@ struct Drawn {
 }
 
 struct Lines {
-    file: File,
+    writer: Arc<Writer>,
     what: String,
     total: u64,
     done: u64,
@@ -61,22 +57,17 @@ impl Progress {
         Self(Kind::Silent)
     }
 
-    /// Shows on `file` how far `what` is. A total of 0 means that nobody knows it yet.
-    pub fn on(file: File, what: &str, total: u64) -> Self {
-        if !file.is_terminal() {
+    /// Shows on stderr how far `what` is. A total of 0 means that nobody knows it yet.
+    pub fn on(writer: &Arc<Writer>, what: &str, total: u64) -> Self {
+        let (writer, what) = (Arc::clone(writer), what.into());
+        if !isatty(writer.stderr().as_fd()) {
             let next = Instant::now() + LINE_EVERY;
-            return Self(Kind::Lines(Mutex::new(Lines {
-                file,
-                what: what.into(),
-                total,
-                done: 0,
-                next,
-            })));
+            return Self(Kind::Lines(Mutex::new(Lines { writer, what, total, done: 0, next })));
         }
-        let (what, drawn) = (what.into(), (Instant::now(), 0));
+        let drawn = (Instant::now(), 0);
         let drawn =
-            Drawn { file, what, total, done: 0, drawn, pace: None, shown: false, over: false };
-        Self(Kind::Bar(Bar(Arc::new(Mutex::new(drawn)))))
+            Drawn { writer, what, total, done: 0, drawn, pace: None, shown: false, over: false };
+        Self(Kind::Bar(Mutex::new(drawn)))
     }
 
     /// `done` of the total so far, in bytes.
@@ -84,7 +75,7 @@ impl Progress {
         match &self.0 {
             Kind::Silent => {}
             Kind::Bar(bar) => {
-                let mut bar = lock(&bar.0);
+                let mut bar = lock(bar);
                 bar.done = done;
                 bar.draw_when_due();
             }
@@ -100,16 +91,8 @@ impl Progress {
     pub fn resume(&self, done: u64) {
         self.set(done);
         if let Kind::Bar(bar) = &self.0 {
-            let mut bar = lock(&bar.0);
+            let mut bar = lock(bar);
             (bar.drawn, bar.pace) = ((Instant::now(), done), None);
-        }
-    }
-
-    /// What must be out of the way when something else is printed.
-    pub fn bar(&self) -> Option<Bar> {
-        match &self.0 {
-            Kind::Bar(bar) => Some(bar.clone()),
-            _ => None,
         }
     }
 
@@ -117,7 +100,7 @@ impl Progress {
     pub fn set_total(&self, total: u64) {
         match &self.0 {
             Kind::Silent => {}
-            Kind::Bar(bar) => lock(&bar.0).total = total,
+            Kind::Bar(bar) => lock(bar).total = total,
             Kind::Lines(lines) => lock(lines).total = total,
         }
     }
@@ -125,25 +108,11 @@ impl Progress {
     /// Takes the display away.
     pub fn clear(&self) {
         if let Kind::Bar(bar) = &self.0 {
-            let mut bar = lock(&bar.0);
+            let mut bar = lock(bar);
             bar.erase();
             // A worker that has not heard yet that its work is over must not draw it once more.
             bar.over = true;
         }
-    }
-}
-
-impl Bar {
-    /// Prints without the bar in the way.
-    pub fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
-        let mut bar = lock(&self.0);
-        let shown = bar.shown;
-        bar.erase();
-        let printed = print();
-        if shown {
-            bar.draw();
-        }
-        printed
     }
 }
 
@@ -163,17 +132,18 @@ impl Drawn {
     }
 
     fn draw(&mut self) {
-        let width = rustix::termios::tcgetwinsize(&self.file).map_or(0, |size| size.ws_col);
+        let size = tcgetwinsize(self.writer.stderr().as_fd());
+        let width = size.map_or(0, |size| size.ws_col);
         let width = if width == 0 { USUAL_WIDTH } else { usize::from(width) };
         let total = Some(self.total).filter(|total| *total > 0);
         let line = line(&self.what, self.done, total, self.pace.unwrap_or(0.0) as u64, width);
-        let _ = self.file.write_all(&[ERASE, line.as_bytes()].concat());
+        self.writer.draw(line);
         self.shown = true;
     }
 
     fn erase(&mut self) {
         if std::mem::take(&mut self.shown) {
-            let _ = self.file.write_all(ERASE);
+            self.writer.clear();
         }
     }
 }
@@ -186,13 +156,14 @@ impl Lines {
         }
         self.next = now + LINE_EVERY;
         let (what, done) = (&self.what, bytes(self.done));
-        let _ = match self.total {
-            0 => writeln!(self.file, "{what}: {done}"),
+        let line = match self.total {
+            0 => format!("{what}: {done}\n"),
             total => {
                 let percent = percent(self.done, total);
-                writeln!(self.file, "{what}: {done} of {} ({percent} %)", bytes(total))
+                format!("{what}: {done} of {} ({percent} %)\n", bytes(total))
             }
         };
+        self.writer.push(Piece::Said(line.into()));
     }
 }
 

@@ -110,6 +110,9 @@ pub async fn run(args: Put, cx: Context) -> Result {
     }
     tell_unserved(&cx, target.key, &job.name);
     for (path, why) in put.left_out.iter().take(MAX_TOLD) {
+        if cx.room().await.is_err() {
+            break;
+        }
         cx.out.warn(format_args!("left out: {}: {why}", path.display()));
     }
     if let Some(more) = put.left_out.len().checked_sub(MAX_TOLD).filter(|more| *more > 0) {

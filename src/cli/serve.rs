@@ -21,7 +21,7 @@ use crate::node::{Node, NodeConfig};
 use crate::swarm::driver::BootstrapNode;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -137,14 +137,14 @@ async fn serve(
     node: &Arc<Node>,
     commands: &Arc<Commands>,
 ) -> Result<Exit> {
-    let streams = own_streams().or_fail(Exit::Failed, "standard streams")?;
     let listener = ownership.listener.try_clone().or_exit(Exit::Store)?;
     listener.set_nonblocking(true).or_exit(Exit::Store)?;
     let listener = tokio::net::UnixListener::from_std(listener).or_exit(Exit::Store)?;
 
     let (cancel_own, own_cancelled) = watch::channel(Stop::Not);
     let (cancel_faces, faces_cancelled) = watch::channel(false);
-    let out = Arc::new(output(streams, &first));
+    let out = Output::own(stamp(&first), first.json, first.quiet);
+    let out = Arc::new(out.or_fail(Exit::Failed, "standard streams")?.after(first.told));
     let running = commands.begin(&first, &out);
     let host = Host {
         node: node.clone(),
@@ -245,18 +245,9 @@ fn may_go(host: &Host, faces: &JoinSet<()>) -> bool {
     !host.stays() && commands.all().len() == faces.len() && commands.can_move()
 }
 
-fn output(streams: [OwnedFd; 3], request: &Request) -> Output {
+fn stamp(request: &Request) -> Option<Stamp> {
     let stamp = Stamp { command: name(&request.command), pid: request.pid };
-    let out = Output::new(streams, request.json, request.quiet);
-    out.with_stamp(request.background.then_some(stamp)).after(request.told)
-}
-
-fn own_streams() -> std::io::Result<[OwnedFd; 3]> {
-    Ok([
-        std::io::stdin().as_fd().try_clone_to_owned()?,
-        std::io::stdout().as_fd().try_clone_to_owned()?,
-        std::io::stderr().as_fd().try_clone_to_owned()?,
-    ])
+    request.background.then_some(stamp)
 }
 
 /// Tells a face that it is one too many. What it asks is not read; one byte always has room.
@@ -317,13 +308,15 @@ async fn serve_face(
     let request = match request {
         Ok(request) => request,
         Err(version) => {
-            refuse_version(asked.streams, &version);
+            refuse_version(asked.streams, &version).await;
             let _ = stream.write_all(&[Exit::Store as u8]).await;
             return;
         }
     };
     let (end, lasting) = (Known::of(&request), lasts(&request.command));
-    let out = Arc::new(output(asked.streams, &request).with_face(face));
+    let (stamp, json, quiet) = (stamp(&request), request.json, request.quiet);
+    let out = Output::of(asked.streams, Some(face), stamp, json, quiet).after(request.told);
+    let out = Arc::new(out);
     let running = host.commands.begin(&request, &out);
     let command = run_asked(request, out, &host, running.clone(), Cancel::new(cancelled));
     tokio::pin!(command);
@@ -359,6 +352,8 @@ async fn serve_face(
     if !owner_ended || asked_to_end || host.commands.is_lost() || end.is_known(exit) {
         let _ = stream.write_all(&[exit as u8]).await;
     }
+    // Something that hangs in writing may hold it open.
+    let _ = stream.shutdown().await;
 }
 
 /// When the end of a command that its owner called off tells all there is to tell.
@@ -389,11 +384,14 @@ impl Known {
     }
 }
 
-fn refuse_version(streams: [OwnedFd; 3], version: &str) {
+async fn refuse_version(streams: [OwnedFd; 3], version: &str) {
     let mine = env!("CARGO_PKG_VERSION");
     let theirs = if version == mine { "another build of it" } else { version };
-    Output::new(streams, false, false).error(format_args!(
+    let out = Output::of(streams, None, None, false, false);
+    out.error(format_args!(
         "the store is in use by process {} of hdrive {mine}, this is {theirs}: end it, or use the same version",
         std::process::id(),
     ));
+    let _ = tokio::time::timeout(LAST_WAIT, out.written()).await;
+    out.close();
 }

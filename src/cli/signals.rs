@@ -60,6 +60,14 @@ pub fn asked() -> bool {
     asked.process > heeded.process || asked.command > heeded.command
 }
 
+/// Whether anything was ever asked for.
+pub fn came() -> bool {
+    ASKED.get().is_some_and(|asked| {
+        let asked = *asked.borrow();
+        asked.process + asked.command > 0
+    })
+}
+
 fn heed(asked: Asked) -> Option<End> {
     let mut heeded = lock(&HEEDED);
     if asked.process > heeded.process {

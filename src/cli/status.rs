@@ -111,16 +111,20 @@ pub async fn run(_args: Status, cx: Context) -> Result {
     out.line(format_args!("store: {}", cx.node.config().store.display()));
     out.line(format_args!("owner: process {}", std::process::id()));
     for running in &commands {
+        out.room().await;
         out.line(format_args!("command: process {} {}", running.pid, running.words));
     }
     for (name, key) in &names {
+        out.room().await;
         out.line(format_args!("own drive: {key} {name}"));
     }
     let fixed = |version: Option<u64>| version.map_or_else(String::new, |n| format!(" --at {n}"));
     for Place { at, drive: (key, version), .. } in &mounts {
+        out.room().await;
         out.line(format_args!("mount: {} {key}{}", at.display(), fixed(*version)));
     }
     for Place { at, drive: (key, version), .. } in &unmounted {
+        out.room().await;
         let (at, fixed) = (at.display(), fixed(*version));
         let why = "in use still, by open files or in another mount namespace";
         out.line(format_args!("unmounted: {at} {key}{fixed} {why}"));
@@ -139,6 +143,7 @@ pub async fn run(_args: Status, cx: Context) -> Result {
         };
         let (key, peers) = (state.drive.key(), count(*peers as u64, "peer"));
         let at = fixed(state.version);
+        out.room().await;
         out.line(format_args!(
             "drive: {key}{at} {served}, version {version}, {files}, {size}, {peers}{outlook}"
         ));
@@ -158,6 +163,7 @@ pub async fn run(_args: Status, cx: Context) -> Result {
                     .rtt
                     .map_or_else(|| "-".into(), |r| format!("{:.1} ms", r.as_secs_f64() * 1e3));
                 let (down, up) = (bytes(peer.received), bytes(peer.sent));
+                out.room().await;
                 out.line(format_args!("peer: {} {addr} {down} in, {up} out, {rtt}", peer.remote));
             }
         }

@@ -44,6 +44,7 @@ mod paths;
 mod peers;
 mod public;
 mod puts;
+mod readers;
 mod sharing;
 mod space;
 mod stopped;

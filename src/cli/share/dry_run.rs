@@ -32,6 +32,7 @@ pub(super) async fn tell_only(rules: &Rules, cx: &Context) -> Result {
         return Err(Failure::new(Exit::Failed, format_args!("{}: {why}", folder.display())));
     }
     for (path, why) in &scan.warnings {
+        cx.room().await?;
         cx.out.warn(format_args!("{}: {why}", path.display()));
     }
     let closed = std::mem::take(&mut scan.closed);
@@ -53,12 +54,14 @@ pub(super) async fn tell_only(rules: &Rules, cx: &Context) -> Result {
         }));
     } else {
         for name in names {
+            cx.room().await?;
             cx.out.line(name);
         }
         let (files, bytes) = (count(files as u64, "file"), count(bytes, "byte"));
         cx.out.pair("would share", format_args!("{files}, {bytes}"));
     }
     for (path, why) in &scan.skipped {
+        cx.room().await?;
         cx.out.note(format_args!("left out: {}: {why}", path.display()));
     }
     if let Some(example) = example {

@@ -1,0 +1,404 @@
+//! Writes what a command says, on a thread of its own: a terminal may be paused (Ctrl-S), and what reads a pipe may take
+//! its time. Whoever says something never waits for that, and no signal does.
+//!
+//! Both streams have one queue, so that what is said stays in its order. A command that says much awaits room in it; what
+//! comes while it is full is left out, and the number of such lines told when there is room again.
+
+use super::context::LAST_WAIT;
+use super::daemon_log::{Stamp, write_log};
+use super::output::{Face, told};
+use super::signals;
+use super::words::count;
+use crate::lock::lock;
+use bytes::Bytes;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Who awaits room has it while less than so many bytes are queued: two blocks of a file.
+const ROOM: usize = 128 << 10;
+/// With so many bytes nothing more is queued. That is more than room: a line beside what is awaited finds its place.
+const FULL: usize = 256 << 10;
+/// A thread without work ends after this: a mount says one line in months.
+const IDLE: Duration = Duration::from_secs(1);
+/// How often a wait for a reader looks whether it is still wanted.
+const LOOK_MS: u16 = 100;
+/// How often the end of the process looks whether it is to wait on.
+const LOOK: Duration = Duration::from_millis(50);
+/// To the beginning of the line, and nothing in it.
+const ERASE: &[u8] = b"\r\x1b[K";
+
+/// A standard stream, of this process or passed to it by another.
+pub type Stream = Box<dyn AsFd + Send + Sync>;
+
+/// Something to be written.
+pub enum Piece {
+    /// On stdout; if that fails, in the log where there is one.
+    Result { bytes: Bytes, log: Option<String> },
+    /// On stderr.
+    Said(Vec<u8>),
+    /// The same, of an end in error: it is never left out.
+    Error(Vec<u8>),
+    /// A line for `daemon.log`, which stderr is.
+    Log(String),
+    /// What the other process behind the streams is told when all before it is written.
+    Mark(u8),
+    /// The bar is taken away.
+    Clear,
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        match self {
+            Self::Result { bytes, .. } => bytes.len(),
+            Self::Said(bytes) | Self::Error(bytes) => bytes.len(),
+            Self::Log(line) => line.len(),
+            Self::Mark(_) | Self::Clear => 0,
+        }
+    }
+
+    /// Of a result it is told by how it ends whether all of it was written.
+    fn is_result(&self) -> bool {
+        matches!(self, Self::Result { .. })
+    }
+
+    fn may_be_left_out(&self) -> bool {
+        matches!(self, Self::Result { .. } | Self::Said(_) | Self::Log(_))
+    }
+}
+
+/// See the module.
+pub struct Writer {
+    stdout: Stream,
+    stderr: Stream,
+    /// What stands before each line of one who is in the background.
+    stamp: Option<Stamp>,
+    face: Option<Arc<Face>>,
+    queue: Mutex<Queue>,
+    /// The queue changed: for threads, and for tasks.
+    changed: Condvar,
+    room: Notify,
+    /// The bar on the terminal.
+    bar: Mutex<Option<Vec<u8>>>,
+    /// The first line that could not be written.
+    lost: OnceLock<io::Error>,
+    /// Whoever read stdout does not any more.
+    gone: AtomicBool,
+}
+
+#[derive(Default)]
+struct Queue {
+    pieces: VecDeque<Piece>,
+    /// A bar that is to be drawn when there is nothing else to do: only the newest counts.
+    bar: Option<Vec<u8>>,
+    /// What is queued or being written: in all, and pieces of a result among it.
+    bytes: usize,
+    results: usize,
+    /// Pieces that ever came, and those that are written.
+    came: u64,
+    done: u64,
+    /// What found no room.
+    left_out: u64,
+    /// There is a thread.
+    running: bool,
+    /// Nobody wants it any more.
+    closed: bool,
+}
+
+impl Queue {
+    fn add(&mut self, piece: &Piece) {
+        self.bytes += piece.len();
+        self.results += usize::from(piece.is_result());
+        self.came += 1;
+    }
+
+    fn take_off(&mut self, piece: &Piece) {
+        self.bytes = self.bytes.saturating_sub(piece.len());
+        self.results = self.results.saturating_sub(piece.is_result().into());
+        self.done += 1;
+    }
+
+    /// How many must be written until what is said so far is, with the word about what is left out.
+    fn said(&self) -> u64 {
+        self.came + u64::from(self.left_out > 0)
+    }
+
+    fn has_written(&self, said: u64) -> bool {
+        self.closed || self.done >= said
+    }
+}
+
+impl Writer {
+    pub fn new(
+        [stdout, stderr]: [Stream; 2],
+        stamp: Option<Stamp>,
+        face: Option<Arc<Face>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            stdout,
+            stderr,
+            stamp,
+            face,
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            room: Notify::new(),
+            bar: Mutex::default(),
+            lost: OnceLock::new(),
+            gone: AtomicBool::new(false),
+        })
+    }
+
+    /// That of this process, which its own command and all that has no command share.
+    pub fn own() -> &'static Arc<Self> {
+        static OWN: OnceLock<Arc<Writer>> = OnceLock::new();
+        let streams = || -> [Stream; 2] { [Box::new(io::stdout()), Box::new(io::stderr())] };
+        OWN.get_or_init(|| Self::new(streams(), Stamp::own(), None))
+    }
+
+    /// Queues `piece`, or leaves it out.
+    pub fn push(self: &Arc<Self>, piece: Piece) {
+        let mut queue = lock(&self.queue);
+        if queue.closed {
+            return;
+        }
+        if piece.may_be_left_out() && (queue.left_out > 0 || queue.bytes >= FULL) {
+            queue.left_out += 1;
+            return;
+        }
+        queue.add(&piece);
+        queue.pieces.push_back(piece);
+        self.wake(queue);
+    }
+
+    /// Draws a bar in place of the one before.
+    pub fn draw(self: &Arc<Self>, bar: String) {
+        let mut queue = lock(&self.queue);
+        if !queue.closed {
+            queue.bar = Some(bar.into_bytes());
+            self.wake(queue);
+        }
+    }
+
+    /// Takes the bar away, and one that is not drawn yet.
+    pub fn clear(self: &Arc<Self>) {
+        lock(&self.queue).bar = None;
+        self.push(Piece::Clear);
+    }
+
+    /// What tells the width of the terminal.
+    pub fn stderr(&self) -> &Stream {
+        &self.stderr
+    }
+
+    /// Resolves when there is room for more, or nobody wants it.
+    pub async fn room(&self) {
+        self.until(|queue| queue.closed || queue.bytes < ROOM).await;
+    }
+
+    /// Resolves when all that is said by now is written.
+    pub async fn written(&self) {
+        let said = lock(&self.queue).said();
+        self.until(|queue| queue.has_written(said)).await;
+    }
+
+    async fn until(&self, is_so: impl Fn(&Queue) -> bool) {
+        loop {
+            // Before the look, so that no change is missed.
+            let changed = self.room.notified();
+            if is_so(&lock(&self.queue)) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until all that is said by now is written, unless this process is told to end. For a process that ends.
+    pub fn settle(&self) {
+        let mut told: Option<Instant> = None;
+        let mut queue = lock(&self.queue);
+        let said = queue.said();
+        while !queue.has_written(said) {
+            let since = signals::came().then(|| *told.get_or_insert_with(Instant::now));
+            if since.is_some_and(|since| since.elapsed() >= LAST_WAIT) {
+                return;
+            }
+            queue = self.wait(queue, LOOK);
+        }
+    }
+
+    /// Whether a part of the result is not written yet.
+    pub fn owes(&self) -> bool {
+        lock(&self.queue).results > 0
+    }
+
+    /// An error if a line is lost.
+    pub fn failure(&self) -> Result<(), &io::Error> {
+        self.lost.get().map_or(Ok(()), Err)
+    }
+
+    /// Whether nobody reads stdout any more.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::SeqCst)
+    }
+
+    /// Nobody wants the rest. A thread that waits for a reader ends.
+    pub fn close(&self) {
+        let mut queue = lock(&self.queue);
+        *queue = Queue { closed: true, running: queue.running, ..Queue::default() };
+        drop(queue);
+        self.tell_change();
+    }
+
+    fn tell_change(&self) {
+        self.changed.notify_all();
+        self.room.notify_waiters();
+    }
+
+    fn wait<'a>(&self, queue: MutexGuard<'a, Queue>, limit: Duration) -> MutexGuard<'a, Queue> {
+        let waited = self.changed.wait_timeout(queue, limit);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn wake(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>) {
+        self.changed.notify_all();
+        if std::mem::replace(&mut queue.running, true) {
+            return;
+        }
+        drop(queue);
+        let writer = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("hdrive-writer".into());
+        if thread.spawn(move || writer.run(IDLE)).is_err() {
+            // There is nobody else to say so.
+            self.run(Duration::ZERO);
+        }
+    }
+
+    /// Writes what comes until nothing has for so long.
+    fn run(&self, idle: Duration) {
+        let mut queue = lock(&self.queue);
+        let mut since = Instant::now();
+        loop {
+            let work = self.next(&mut queue);
+            let Some((piece, bar)) = work else {
+                if queue.closed || since.elapsed() >= idle {
+                    break;
+                }
+                queue = self.wait(queue, idle);
+                continue;
+            };
+            drop(queue);
+            if let Some(piece) = &piece {
+                self.write_piece(piece);
+            }
+            if let Some(bar) = bar {
+                self.show(bar);
+            }
+            since = Instant::now();
+            queue = lock(&self.queue);
+            piece.iter().for_each(|piece| queue.take_off(piece));
+            self.tell_change();
+        }
+        queue.running = false;
+    }
+
+    /// What is to be written next: a piece, or a bar.
+    fn next(&self, queue: &mut Queue) -> Option<(Option<Piece>, Option<Vec<u8>>)> {
+        if let Some(piece) = queue.pieces.pop_front() {
+            return Some((Some(piece), None));
+        }
+        if queue.left_out > 0 {
+            let lines = count(std::mem::take(&mut queue.left_out), "line");
+            let line = format!("{lines} left out here: what was said before was not read");
+            let line = told("warning", line);
+            let piece = match &self.stamp {
+                Some(stamp) => Piece::Log(stamp.before(&line)),
+                None => Piece::Said((line + "\n").into_bytes()),
+            };
+            queue.add(&piece);
+            return Some((Some(piece), None));
+        }
+        queue.bar.take().map(|bar| (None, Some(bar)))
+    }
+
+    fn write_piece(&self, piece: &Piece) {
+        let mut bar = lock(&self.bar);
+        if bar.is_some() && !matches!(piece, Piece::Mark(_)) {
+            let _ = self.write(&self.stderr, ERASE);
+        }
+        match piece {
+            Piece::Result { bytes, log } => self.write_result(bytes, log.as_deref()),
+            Piece::Said(bytes) | Piece::Error(bytes) => drop(self.write(&self.stderr, bytes)),
+            Piece::Log(line) => self.write_to_log(line),
+            Piece::Mark(byte) => self.face.iter().for_each(|face| face.say(*byte)),
+            Piece::Clear => *bar = None,
+        }
+        if let Some(bar) = bar.as_ref().filter(|_| !matches!(piece, Piece::Mark(_))) {
+            let _ = self.write(&self.stderr, bar);
+        }
+    }
+
+    fn show(&self, line: Vec<u8>) {
+        let _ = self.write(&self.stderr, &[ERASE, &line].concat());
+        *lock(&self.bar) = Some(line);
+    }
+
+    fn write_result(&self, bytes: &[u8], log: Option<&str>) {
+        let written = self.await_reader(&self.stdout).and_then(|()| {
+            self.face.iter().for_each(|face| face.begin());
+            self.write(&self.stdout, bytes)
+        });
+        match (written, log) {
+            (Ok(()), _) => {}
+            (Err(_), _) if lock(&self.queue).closed => {}
+            // Whoever started it has gone its way; the log has it.
+            (Err(_), Some(line)) => self.write_to_log(line),
+            (Err(error), None) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.gone.store(true, Ordering::SeqCst);
+            }
+            (Err(error), None) => drop(self.lost.set(error)),
+        }
+    }
+
+    fn write_to_log(&self, line: &str) {
+        if let Ok(file) = self.stderr.as_fd().try_clone_to_owned() {
+            let _ = write_log(&mut file.into(), line);
+        }
+    }
+
+    fn write(&self, to: &Stream, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            self.await_reader(to)?;
+            match rustix::io::write(to.as_fd(), bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => bytes = &bytes[n..],
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until something can be written. A long piece may hang nevertheless, and this thread with it; nobody waits for
+    /// that.
+    fn await_reader(&self, to: &Stream) -> io::Result<()> {
+        loop {
+            if lock(&self.queue).closed {
+                return Err(io::Error::other("interrupted"));
+            }
+            let mut fds = [PollFd::new(to.as_fd(), PollFlags::POLLOUT)];
+            match poll(&mut fds, PollTimeout::from(LOOK_MS)) {
+                Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+                // What is wrong is told by the attempt.
+                _ => return Ok(()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! Tests of the writer: a pipe takes what both streams say.
+
+use super::*;
+use std::io::{PipeReader, Read};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Both streams go into one pipe.
+fn writer() -> (Arc<Writer>, PipeReader) {
+    let (reader, pipe) = std::io::pipe().unwrap();
+    let also = pipe.try_clone().unwrap();
+    (Writer::new([Box::new(pipe), Box::new(also)], None, None), reader)
+}
+
+fn result(text: &str) -> Piece {
+    Piece::Result { bytes: Bytes::copy_from_slice(text.as_bytes()), log: None }
+}
+
+fn said(text: &str) -> Piece {
+    Piece::Said(text.into())
+}
+
+fn all(mut reader: PipeReader, writer: Arc<Writer>) -> String {
+    writer.settle();
+    drop(writer);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn lines_of_both_streams_stay_in_order_and_a_bar_is_not_in_their_way() {
+    let (writer, reader) = writer();
+    writer.push(result("1\n"));
+    writer.push(said("2\n"));
+    writer.settle();
+    writer.draw("bar".into());
+    while lock(&writer.bar).is_none() {
+        std::thread::sleep(LOOK);
+    }
+    writer.push(result("3\n"));
+    writer.clear();
+    writer.push(said("4\n"));
+    let erase = str::from_utf8(ERASE).unwrap();
+    let wanted = format!("1\n2\n{erase}bar{erase}3\nbar{erase}4\n");
+    assert_eq!(all(reader, writer), wanted);
+}
+
+#[test]
+fn a_bar_that_nobody_sees_is_drawn_once_in_its_last_state() {
+    let (writer, mut reader) = writer();
+    writer.push(result(&"x".repeat(200 << 10)));
+    (0..1000).for_each(|n| writer.draw(format!("bar {n}")));
+    let shown = std::thread::spawn(move || {
+        let mut text = String::new();
+        reader.read_to_string(&mut text).map(|_| text.trim_start_matches('x').to_string())
+    });
+    while lock(&writer.bar).is_none() {
+        std::thread::sleep(LOOK);
+    }
+    writer.clear();
+    writer.settle();
+    drop(writer);
+    let erase = str::from_utf8(ERASE).unwrap();
+    assert_eq!(shown.join().unwrap().unwrap(), format!("{erase}bar 999{erase}"));
+}
+
+#[tokio::test]
+async fn what_nobody_reads_is_bounded_and_the_rest_is_counted() {
+    let (writer, mut reader) = writer();
+    let line = format!("{}\n", "x".repeat(999));
+    (0..1000).for_each(|_| writer.push(said(&line)));
+    writer.push(Piece::Error(b"error\n".to_vec()));
+    assert!(tokio::time::timeout(LIMIT / 100, writer.room()).await.is_err());
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        reader.read_to_string(&mut text).map(|_| text)
+    });
+    tokio::time::timeout(LIMIT, writer.written()).await.unwrap();
+    writer.push(said("after\n"));
+    writer.settle();
+    drop(writer);
+    let text = reader.join().unwrap().unwrap();
+    let kept = text.lines().filter(|line| line.starts_with('x')).count();
+    assert!(kept * 1000 >= FULL && kept * 1000 <= FULL + (100 << 10), "{kept}");
+    let rest: Vec<&str> = text.lines().filter(|line| !line.starts_with('x')).collect();
+    let left_out =
+        format!("warning: {} lines left out here: what was said before was not read", 1000 - kept);
+    assert_eq!(rest, ["error", left_out.as_str(), "after"]);
+}
+
+#[tokio::test]
+async fn a_result_that_nobody_reads_is_owed_until_it_is_given_up_and_its_thread_ends() {
+    let (writer, reader) = writer();
+    let line = "x".repeat(1000);
+    (0..100).for_each(|_| writer.push(result(&line)));
+    assert!(tokio::time::timeout(LIMIT / 100, writer.written()).await.is_err());
+    assert!(writer.owes());
+    writer.close();
+    writer.push(result("more"));
+    tokio::time::timeout(LIMIT, writer.written()).await.unwrap();
+    assert!(!writer.owes() && writer.failure().is_ok());
+    let ended = Instant::now();
+    while lock(&writer.queue).running {
+        assert!(ended.elapsed() < LIMIT, "it waits on");
+        std::thread::sleep(LOOK);
+    }
+    drop(reader);
+}
+
+#[test]
+fn errors_of_stdout_are_kept_apart() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let (_, pipe) = std::io::pipe().unwrap();
+    for (stdout, is_lost) in [(Box::new(full) as Stream, true), (Box::new(pipe), false)] {
+        let writer = Writer::new([stdout, Box::new(io::stderr())], None, None);
+        writer.push(result("x\n"));
+        writer.settle();
+        assert_eq!((writer.failure().is_err(), writer.is_gone()), (is_lost, !is_lost));
+    }
+}
