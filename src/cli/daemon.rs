@@ -121,7 +121,12 @@ pub fn start(global: &Global, words: Vec<OsString>, (name, lines): (&str, usize)
                 ended = Some(code.parse().map_or(Exit::Failed, Exit::from_code));
                 break;
             }
-            if let Err(error) = say(&line) {
+            let _ = say(&line);
+            let written = tokio::select! {
+                written = written() => written,
+                _ = signals.next() => return true,
+            };
+            if let Err(error) = written {
                 lost.get_or_insert(error);
             }
             seen += usize::from(is_line(&line, name));
