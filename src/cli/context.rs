@@ -4,15 +4,12 @@ use super::exit::{Exit, Failure, Result};
 use super::fault::joined;
 use super::output::Output;
 use super::running::{Commands, Running};
+use super::signals::LAST_WAIT;
 use crate::disk;
 use crate::node::Node;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
-
-/// A command that was called off waits no longer than this for a disk, or a terminal: it is to be gone within a second.
-pub const LAST_WAIT: Duration = Duration::from_millis(700);
 
 /// What a running command has at hand.
 #[derive(Clone)]

@@ -7,7 +7,7 @@
 use super::args::{Command, Global};
 use super::daemon_log::{self, MARK, is_background, said_by};
 use super::exit::{Exit, Fail, Failure, Result};
-use super::output::{complain_in_lines, say};
+use super::output::{complain_in_lines, say, written};
 use super::signals::Signals;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -5,7 +5,6 @@
 //! unless the first try may have left something: then it says so and fails.
 
 use super::args::Command;
-use super::context::LAST_WAIT;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::output::complain;
 use super::owner::{OWNER_PATIENCE, silent};
@@ -14,7 +13,7 @@ use super::request::{
     ACCEPTED, BEGUN, BESIDE, CANCEL, ELSEWHERE, END, FULL, INTO, LATER, LISTENS, Request, TOLD,
     ask, greet,
 };
-use super::signals::Signals;
+use super::signals::{LAST_WAIT, Signals};
 use rustix::net::sockopt::socket_peercred;
 use std::io::PipeWriter;
 use std::os::unix::net::UnixStream;

@@ -10,10 +10,11 @@ mod mark;
 mod plan;
 
 use super::args::Get;
-use super::context::{Context, LAST_WAIT};
+use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::fault::joined;
 use super::progress::Progress;
+use super::signals::LAST_WAIT;
 use super::target::{encryption_key, from_live, open_target};
 use super::words::count;
 use crate::disk::{self, Held};

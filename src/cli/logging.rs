@@ -2,7 +2,8 @@
 
 use super::args::Global;
 use super::daemon_log::{self, Stamp};
-use super::output::{complain, told};
+use super::output::complain;
+use super::words::told;
 use super::writer::{Piece, Writer};
 use std::fmt;
 use std::io::{self, IsTerminal, Write};

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "people and processes are waited for in real time")]
 
 pub mod args;
+mod asker;
 mod bootstrap;
 mod cat;
 mod context;

@@ -1,21 +1,20 @@
 //! Where a command's words go: the standard streams of the terminal that asked, which may belong to
 //! another process than the one that runs the command (see `owner.rs`).
 
+use super::asker::Face;
 use super::daemon_log::Stamp;
 use super::gate::Gate;
 use super::progress::Progress;
-use super::words::{printable, printable_json, without_numbers};
+use super::words::{printable, printable_json, told};
 use super::writer::{Piece, Writer};
 use bytes::Bytes;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Once};
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// How often a wait for standard input looks whether it is still wanted.
 const LOOK_MS: u16 = 100;
@@ -194,12 +193,7 @@ fn piece(kind: &str, line: &str, stamp: Option<Stamp>) -> Piece {
     }
 }
 
-/// One line for people, as everything says it that is not a result: `error: …`, `warning: …`, `note: …`.
-pub fn told(kind: &str, text: impl std::fmt::Display) -> String {
-    format!("{kind}: {}", printable(&without_numbers(&text.to_string())))
-}
-
-/// The same where there is no [`Output`]. Whoever has closed stderr does not want to know.
+/// A [line for people](told) where there is no [`Output`]. Whoever has closed stderr does not want to know.
 pub fn complain(kind: &str, text: impl std::fmt::Display) {
     Writer::own().push(piece(kind, &told(kind, text), Stamp::own()));
 }
@@ -236,34 +230,6 @@ pub async fn written() -> Result<(), &'static io::Error> {
 pub fn settle() -> Result<(), &'static io::Error> {
     Writer::own().settle();
     Writer::own().failure()
-}
-
-/// The other process behind the streams; see `owner.rs`.
-pub struct Face {
-    begun: Once,
-    /// The byte that says "begun", and where it goes.
-    mark: u8,
-    /// And the one that says that a line was told once.
-    told: u8,
-    stream: UnixStream,
-    /// Becomes true when it has sent all of its standard input.
-    ended: watch::Receiver<bool>,
-}
-
-impl Face {
-    pub fn new(stream: UnixStream, [mark, told]: [u8; 2], ended: watch::Receiver<bool>) -> Self {
-        Self { begun: Once::new(), mark, told, stream, ended }
-    }
-
-    /// Lets it know that it cannot start over from here on.
-    pub fn begin(&self) {
-        self.begun.call_once(|| self.say(self.mark));
-    }
-
-    /// It does not wait: the stream is not one that blocks.
-    pub fn say(&self, byte: u8) {
-        let _ = (&self.stream).write_all(&[byte]);
-    }
 }
 
 /// Standard input of whoever asked. See [`Output::stdin`].

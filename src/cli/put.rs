@@ -5,7 +5,7 @@
 //! folder, what no drive can hold and what cannot be read is left out and told, as by `share`.
 
 use super::args::Put;
-use super::context::{Context, LAST_WAIT};
+use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::fault::joined;
 use super::gate::Gate;
@@ -13,6 +13,7 @@ use super::get::from_blob;
 use super::output::Output;
 use super::progress::Progress;
 use super::share::{claim_change, private_line, refuse_shared};
+use super::signals::LAST_WAIT;
 use super::spool::spool;
 use super::target::{PATIENCE, encryption_key, from_live, resolve, tell_unserved, writable};
 use super::waiting::{Waiting, wait_until_shut};

@@ -5,15 +5,16 @@
 //! any more, within a bound. Faces that lose their owner start over by themselves where they can.
 
 use super::args::{Command, Global};
-use super::context::{Cancel, LAST_WAIT, Stop};
+use super::asker::Face;
+use super::context::{Cancel, Stop};
 use super::daemon_log::Stamp;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::host::{Host, run_asked, run_request};
-use super::output::{Face, Output, complain};
+use super::output::{Output, complain};
 use super::owner::{OWNER_PATIENCE, Ownership};
 use super::request::{self, ACCEPTED, BEGUN, ELSEWHERE, END, FULL, LATER, Request, TOLD};
 use super::running::{Commands, lasts, name};
-use super::signals::{End, Signals};
+use super::signals::{End, LAST_WAIT, Signals};
 use super::words::count;
 use super::{bootstrap, daemon, runtime};
 use crate::disk;

@@ -3,8 +3,12 @@
 use crate::lock::lock;
 use std::io;
 use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+
+/// A command that was called off waits no longer than this for a disk, or a terminal: it is to be gone within a second.
+pub const LAST_WAIT: Duration = Duration::from_millis(700);
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -38,6 +38,11 @@ pub fn date(ms: i64) -> String {
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", rest / 3600, rest / 60 % 60)
 }
 
+/// One line for people, as everything says it that is not a result: `error: …`, `warning: …`, `note: …`.
+pub fn told(kind: &str, text: impl std::fmt::Display) -> String {
+    format!("{kind}: {}", printable(&without_numbers(&text.to_string())))
+}
+
 /// A text as it may be shown: names come from whoever writes a drive, and what steers a terminal, begins a line
 /// or turns the direction of writing is escaped.
 pub fn printable(text: &str) -> String {

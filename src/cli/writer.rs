@@ -4,11 +4,10 @@
 //! Both streams have one queue, so that what is said stays in its order. A command that says much awaits room in it; what
 //! comes while it is full is left out, and the number of such lines told when there is room again.
 
-use super::context::LAST_WAIT;
+use super::asker::Face;
 use super::daemon_log::{Stamp, write_log};
-use super::output::{Face, told};
-use super::signals;
-use super::words::count;
+use super::signals::{self, LAST_WAIT};
+use super::words::{count, told};
 use crate::lock::lock;
 use bytes::Bytes;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
