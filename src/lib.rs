@@ -1,13 +1,6 @@
 //! hdrive: a peer-to-peer drive as a POSIX filesystem.
 //!
-//! Imports point down these floors, and sideways only inside a wing:
-//!
-//! | floor | modules | knows nothing of |
-//! |---|---|---|
-//! | top | `cli` | – |
-//! | joints | `node` (hyper + swarm), `share` (folder to drive), `fs` (drive, through `fs::volume`) | `node`: fuser; `fs`: the swarm |
-//! | wings | `hyper` (data, replication) and `swarm` (network) | each other; sockets, except `swarm::driver` |
-//! | ground | `codec`, `crypto`, `descriptors`, `disk`, `key`, `lock`, `mountinfo`, `path` | time; async, except `disk`; I/O, except `mountinfo` |
+//! Its floors, which imports point down, are told in `ARCHITECTURE.md`.
 
 pub mod cli;
 pub mod codec;
