@@ -296,7 +296,7 @@ fn other_bytes_in_a_file_of_the_store() {
 }
 
 /// A hole in a file that an owner has open, or another file in its place: what is put through him afterwards makes
-/// nothing right of it.
+/// nothing right of it, and is there, or was refused.
 #[test]
 fn files_changed_under_an_owner_that_goes_on() {
     for renamed in [false, true] {
@@ -313,9 +313,15 @@ fn files_changed_under_an_owner_that_goes_on() {
             let file = File::options().write(true).open(&path).unwrap();
             file.write_all_at(&[0; 100_000], 1_000_000).unwrap();
         }
-        put_well(&lab, "alice", "one/b", 2, &[]);
+        let done = put(&lab, "alice", "one/b", 2, &[]);
         stop(serving);
         assert_missing(&get(&lab, "alice", "one/a", 1));
+        // Had he opened the one that is gone, what is written to it would be lost.
+        if done.code != 0 {
+            assert!(renamed && done.code == 6, "{}", done.stderr);
+            assert!(done.stderr.contains("were replaced or removed"), "{}", done.stderr);
+            put_well(&lab, "alice", "one/b", 2, &[]);
+        }
         get(&lab, "alice", "one/b", 2);
     }
 }
