@@ -135,6 +135,12 @@ fn a_place_of_an_automounter_is_refused_and_not_touched() {
         assert_eq!(done.code, 5, "{}", done.stderr);
         assert!(done.stderr.contains(told), "{}", done.stderr);
     }
+    // What leads out of it again does not lead into it.
+    let done = lab.run("bob", &["mount", NOBODYS, text(&at.join(".."))]);
+    assert_eq!(done.code, 5, "{}", done.stderr);
+    assert!(done.stderr.contains(&format!("{} is not empty", lab.dir.path().display())));
+    let done = lab.run("bob", &["umount", text(&at.join("../mnt"))]);
+    assert!(done.stderr.contains("not a drive but autofs"), "{}", done.stderr);
     assert!(!was_asked(&at));
     drop(place);
     assert_eq!(fs::read_dir(&at).unwrap().count(), 0);
