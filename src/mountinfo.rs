@@ -50,12 +50,13 @@ pub fn mounts() -> io::Result<Vec<MountEntry>> {
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
 
-/// The mount that one sees at `path`: the last one made there.
+/// The mount whose root one sees at `path`, which holds no links. Another may have been made later for the same path, and
+/// lie in what is covered.
 ///
 /// # Errors
 /// Those of [`mounts`].
 pub fn top_at(path: &Path) -> io::Result<Option<MountEntry>> {
-    Ok(mounts()?.into_iter().rfind(|mount| mount.path == path))
+    Ok(over(path)?.filter(|mount| mount.path == path))
 }
 
 /// The mount that `path`, which holds no links, lies in or is the root of, as a walk from the root finds it.
@@ -66,16 +67,19 @@ pub fn over(path: &Path) -> io::Result<Option<MountEntry>> {
     Ok(over_in(&mounts()?, path).cloned())
 }
 
-fn over_in<'a>(mounts: &'a [MountEntry], path: &Path) -> Option<&'a MountEntry> {
+/// [`over`], in a list of [`mounts`].
+pub fn over_in<'a>(mounts: &'a [MountEntry], path: &Path) -> Option<&'a MountEntry> {
     let is_in = |mount: &MountEntry, outer: &MountEntry| {
         mount.parent == outer.id && mount.id != mount.parent
     };
+    // A walk begins in the root, whatever was mounted over that since.
+    let is_walked_into = |mount: &MountEntry| mount.path != Path::new("/");
     let mut over: Option<&MountEntry> = None;
     // As many steps as there are mounts; more would be a circle, which only a torn list can have.
     for _ in mounts {
         let next = mounts.iter().filter(|mount| path.starts_with(&mount.path));
         let next = next.filter(|mount| match over {
-            Some(outer) => is_in(mount, outer),
+            Some(outer) => is_in(mount, outer) && is_walked_into(mount),
             // Below a root that is no mount, several have parents that cannot be seen.
             None => !mounts.iter().any(|outer| is_in(mount, outer)),
         });
@@ -85,26 +89,6 @@ fn over_in<'a>(mounts: &'a [MountEntry], path: &Path) -> Option<&'a MountEntry> 
         }
     }
     over
-}
-
-/// Where a mount is now: the directories above its mount point may have been renamed since it was made. None if it is
-/// gone, or if another mount lies above it.
-///
-/// It is known by its device, whose number the kernel gives to the next mount as soon as this one is gone: who cannot tell
-/// that it is not may be told of another one.
-///
-/// # Errors
-/// Those of [`mounts`].
-pub fn place_of(mount: &MountEntry) -> io::Result<Option<PathBuf>> {
-    let mounts = mounts()?;
-    let is_it = |other: &&MountEntry| other.device == mount.device && other.kind == mount.kind;
-    // With bind mounts it may be in several places; the one where it was made goes first.
-    let there = mounts.iter().filter(is_it);
-    let place =
-        there.clone().find(|other| other.path == mount.path).or_else(|| there.clone().next());
-    let Some(place) = place else { return Ok(None) };
-    let top = mounts.iter().rfind(|other| other.path == place.path);
-    Ok(top.filter(is_it).map(|top| top.path.clone()))
 }
 
 /// `36 35 98:0 /root /mnt rw,noatime master:1 - ext3 /dev/root rw`; any number of fields before the dash.
@@ -184,7 +168,8 @@ mod tests {
             33 30 0:5 / /net rw - autofs map rw,indirect
             34 30 0:6 / /hid/den rw - autofs map rw
             35 30 0:7 / /hid rw - tmpfs none rw
-            36 30 0:8 / /mnt/b rw - autofs systemd-1 rw,direct";
+            36 30 0:8 / /mnt/b rw - autofs systemd-1 rw,direct
+            37 30 0:9 / / rw - tmpfs over-the-root rw";
         let mounts: Vec<_> =
             text.lines().filter_map(|line| parse(line.trim_start().as_bytes())).collect();
         for (path, id) in [
@@ -200,8 +185,9 @@ mod tests {
             assert_eq!(over_in(&mounts, Path::new(path)).unwrap().id, id, "{path}");
         }
         // A root that is no mount of its own shows no mount there.
-        assert_eq!(over_in(&mounts[2..], Path::new("/mnt/b")).unwrap().id, 36);
-        assert_eq!(over_in(&mounts[2..], Path::new("/mnt")), None);
+        let below = &mounts[2..8];
+        assert_eq!(over_in(below, Path::new("/mnt/b")).unwrap().id, 36);
+        assert_eq!(over_in(below, Path::new("/mnt")), None);
     }
 
     #[test]

@@ -124,6 +124,12 @@ pub enum MountError {
     NotMounted(PathBuf),
     #[error("{} is not a drive but {kind} from {source_name}", path.display())]
     NotOurs { path: PathBuf, kind: String, source_name: String },
+    #[error(
+        "the drive mounted on {} is covered by another mount ({kind} from {source_name} on {}), so it cannot be unmounted: \
+         unmount that one first",
+        path.display(), cover.display()
+    )]
+    Covered { path: PathBuf, cover: PathBuf, kind: String, source_name: String },
     #[error("{} is in use{}: close what uses it, or use --lazy", path.display(), users(by))]
     InUse { path: PathBuf, by: Vec<String> },
     #[error("{what}: {source}")]

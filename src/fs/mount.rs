@@ -20,6 +20,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -62,7 +63,7 @@ pub fn mount(
     let connection = Arc::new(device);
     let own = OwnMount::made_at(&point, &connection).ok_or_else(|| {
         pending.close();
-        let why = "it was unmounted, or a folder above it renamed, at the same moment: try again";
+        let why = "it was unmounted or covered, or a folder above it renamed, at the same moment: try again";
         io_error(&format!("mounting on {}", point.display()), io::Error::other(why))
     })?;
     let start = || {
@@ -84,7 +85,7 @@ pub fn mount(
     })?;
     drop(claim);
     tracing::info!(mount_point = %point.display(), "mounted");
-    Ok(Mounted { point, own, fs, volume, pending, events, ended })
+    Ok(Mounted { point, own, fs, volume, pending, events, ended, refused: AtomicBool::new(false) })
 }
 
 /// Runs the session on threads of its own; the receiver turns true when it is over.
@@ -116,6 +117,8 @@ pub struct Mounted {
     pending: Arc<Pending>,
     events: Sender<Event>,
     ended: watch::Receiver<bool>,
+    /// Whether somebody was told already that it cannot be unmounted.
+    refused: AtomicBool,
 }
 
 impl Mounted {
@@ -152,8 +155,9 @@ impl Mounted {
 
     /// Unmounts. Blocks for a moment: not to be called from a task.
     ///
-    /// Clean, it fails with [`MountError::InUse`] and the mount goes on as before. Lazy, it always succeeds:
-    /// waiting requests end with ENODEV, and who has files open keeps what needs no peer until this process ends.
+    /// Clean, it fails with [`MountError::InUse`] and the mount goes on as before. Lazy, it succeeds unless another mount
+    /// lies over it: waiting requests end with ENODEV, and who has files open keeps what needs no peer until this process
+    /// ends.
     ///
     /// # Errors
     /// Those of [`super::unmount()`].
@@ -161,7 +165,9 @@ impl Mounted {
         if how == How::Lazy {
             self.close();
         }
-        if let Some(place) = self.own.detach(how)? {
+        let done = self.own.detach(how);
+        self.refused.store(done.is_err() && how == How::Lazy, Ordering::Relaxed);
+        if let Some(place) = done? {
             tracing::info!(mount_point = %place.display(), "unmounted");
         }
         self.close();
@@ -186,6 +192,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
+        let told = self.refused.load(Ordering::Relaxed);
         let clean = self.unmount(How::Clean);
         if let Err(MountError::InUse { .. }) = &clean {
             // Perhaps only by those who wait: let them go first.
@@ -194,6 +201,7 @@ impl Drop for Mounted {
         let result = clean.or_else(|_| self.unmount(How::Lazy));
         match result {
             Ok(()) => self.settle(),
+            Err(error) if told => tracing::debug!("not unmounted: {error}"),
             Err(error) => tracing::warn!("not unmounted: {error}"),
         }
     }

@@ -3,7 +3,7 @@
 use super::claim::Claim;
 use super::errno::MountError;
 use super::pin::{Pin, Probe};
-use super::place::{not_there, resolve};
+use super::place::{not_there, resolve, unlisted};
 use crate::mountinfo::{self, MountEntry};
 use std::path::Path;
 
@@ -59,8 +59,7 @@ fn free(point: &Path, nonempty: bool) -> Result<(), MountError> {
 }
 
 fn top(point: &Path) -> Result<Option<MountEntry>, MountError> {
-    mountinfo::top_at(point)
-        .map_err(|source| MountError::Io { what: "/proc/self/mountinfo".into(), source })
+    mountinfo::top_at(point).map_err(unlisted)
 }
 
 fn is_fuse(mount: &MountEntry) -> bool {
@@ -72,9 +71,7 @@ fn is_fuse(mount: &MountEntry) -> bool {
 fn clear(point: &Path) -> Result<bool, MountError> {
     // Held, for another process may clear it at the same time, and mount.
     let pin = Pin::at(point).map_err(|source| not_there(point, source))?;
-    let held = pin
-        .mount()
-        .map_err(|source| MountError::Io { what: "/proc/self/mountinfo".into(), source })?;
+    let held = pin.mount().map_err(unlisted)?;
     let Some(mount) = held.filter(|held| held.path == point && is_fuse(held)) else {
         return Ok(true);
     };

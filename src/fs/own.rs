@@ -6,13 +6,17 @@
 
 use super::errno::MountError;
 use super::pin::{Pin, Probe};
-use super::unmount::{How, detach};
-use crate::mountinfo::{self, KIND, MountEntry};
+use super::place::unlisted;
+use super::unmount::{How, covered, detach_clean};
+use crate::mountinfo::{self, KIND, MountEntry, over_in};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
+
+/// Copies of one mount that are taken away with it, so that there is an end if somebody makes more all the time.
+const MAX_COPIES: usize = 1000;
 
 /// See the module.
 #[derive(Clone)]
@@ -26,8 +30,7 @@ pub struct OwnMount {
 impl OwnMount {
     /// The one that was just made at `point`, where nobody else mounts a drive meanwhile. None if it is not there.
     pub fn made_at(point: &Path, connection: &Arc<OwnedFd>) -> Option<Self> {
-        let mounts = mountinfo::mounts().ok()?;
-        let entry = mounts.into_iter().rfind(|mount| mount.path == point && mount.kind == KIND)?;
+        let entry = mountinfo::top_at(point).ok().flatten().filter(|seen| seen.kind == KIND)?;
         Some(Self { entry, connection: Arc::downgrade(connection) })
     }
 
@@ -47,8 +50,8 @@ impl OwnMount {
 
     /// Where it is, if it lives and nothing lies above it.
     pub fn place(&self) -> Option<PathBuf> {
-        let place = mountinfo::place_of(&self.entry).ok().flatten()?;
-        self.lives().then_some(place)
+        let seen = self.seen().ok().flatten()?;
+        self.lives().then_some(seen.path)
     }
 
     /// Where it is if it lives, whatever lies above it: in the place where it was made, and where it was copied to.
@@ -69,25 +72,55 @@ impl OwnMount {
         Ok(places)
     }
 
+    /// What there is to unmount: it, or a copy of it where it was unmounted itself. Of one that does not live any more it may
+    /// be another's that has its number now.
+    fn seen(&self) -> Result<Option<MountEntry>, MountError> {
+        let mounts = mountinfo::mounts().map_err(unlisted)?;
+        let is_it = |mount: &&MountEntry| self.is_of_this_device(mount);
+        let own = mounts.iter().filter(is_it).find(|mount| mount.id == self.entry.id);
+        let mut cover = None;
+        // What a copy covers is taken away after the copy.
+        for mount in own.into_iter().chain(mounts.iter().filter(is_it)) {
+            let Some(over) = over_in(&mounts, &mount.path) else { continue };
+            if is_it(&over) {
+                return Ok(Some(over.clone()));
+            }
+            cover = cover.or(Some(covered(&mount.path, over)));
+            if own.is_some() {
+                break;
+            }
+        }
+        cover.map_or(Ok(None), Err)
+    }
+
     fn is_of_this_device(&self, mount: &MountEntry) -> bool {
         mount.device == self.entry.device && mount.kind == self.entry.kind
     }
 
-    /// Unmounts it, if it is there, and tells where it was.
+    /// Unmounts it, if it is there, and its copies, which would be dead without this process. Tells where it was.
     ///
     /// # Errors
-    /// Those of [`super::unmount()`].
+    /// [`MountError::Covered`], and those of [`super::unmount()`].
     pub fn detach(&self, how: How) -> Result<Option<PathBuf>, MountError> {
-        let Some(place) = self.place() else { return Ok(None) };
-        match how {
-            // By its path: held, it would be in use.
-            How::Clean => detach(&place, how)?,
-            How::Lazy => match self.pinned(&place) {
-                Some(pin) if self.lives() => pin.detach()?,
-                _ => return Ok(None),
-            },
+        let mut was = None;
+        for _ in 0..MAX_COPIES {
+            let seen = self.seen();
+            // What was seen has its number, and it is its own if it lives still.
+            if !self.lives() {
+                break;
+            }
+            let Some(seen) = seen? else { break };
+            match how {
+                // By its path: held, it would be in use.
+                How::Clean => detach_clean(&seen)?,
+                How::Lazy => match self.pinned(&seen.path) {
+                    Some(pin) if self.lives() => pin.detach()?,
+                    _ => break,
+                },
+            }
+            was.get_or_insert(seen.path);
         }
-        Ok(Some(place))
+        Ok(was)
     }
 
     /// Takes it away when nobody serves it any more, though nobody has unmounted it.
@@ -97,8 +130,8 @@ impl OwnMount {
             return;
         }
         // The connection was ended from outside, and the mount is there still, but dead.
-        let place = mountinfo::place_of(&self.entry).ok().flatten();
-        let pin = place.and_then(|place| self.pinned(&place));
+        let seen = self.seen().ok().flatten();
+        let pin = seen.and_then(|seen| self.pinned(&seen.path));
         if let Some(pin) = pin.filter(|pin| pin.probe() == Probe::Dead) {
             let _ = pin.detach();
         }

@@ -6,6 +6,7 @@
 //! counts as in use meanwhile, so this is for those that are taken away lazily.
 
 use super::errno::MountError;
+use super::place::unlisted;
 use super::unmount::{How, detach_as_user, failed};
 use crate::mountinfo::{self, MountEntry};
 use nix::errno::Errno;
@@ -91,15 +92,9 @@ impl Pin {
         }
     }
 
-    /// fusermount3 knows mounts by their paths only, so what is there is looked at just before.
     fn detach_as_user(self) -> Result<(), MountError> {
-        let listed = |source| MountError::Io { what: "/proc/self/mountinfo".into(), source };
-        let Some(mount) = self.mount().map_err(listed)? else { return Ok(()) };
-        let top = mountinfo::top_at(&mount.path).map_err(listed)?;
-        if top.is_none_or(|top| top.id != mount.id) {
-            return Err(failed(&mount.path, io::Error::other("something else is mounted over it")));
-        }
-        detach_as_user(&mount.path, How::Lazy)
+        let Some(mount) = self.mount().map_err(unlisted)? else { return Ok(()) };
+        detach_as_user(&mount, How::Lazy)
     }
 }
 

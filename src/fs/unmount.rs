@@ -1,8 +1,9 @@
 //! Taking a mount away: `hdrive umount [--lazy]`, and the end of a mount of this process.
 
 use super::errno::MountError;
-use super::place::resolve;
-use crate::mountinfo;
+use super::pin::Pin;
+use super::place::{resolve, unlisted};
+use crate::mountinfo::{self, MountEntry, over_in};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use std::io;
@@ -11,6 +12,9 @@ use std::process::Command;
 
 /// Programs that are named when a mount is in use.
 const MAX_USERS: usize = 5;
+
+/// How often a mount is marked that somebody looks at each time.
+const MAX_MARKS: usize = 200;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
@@ -23,43 +27,104 @@ pub enum How {
 /// Unmounts the drive at `path`, alive or dead.
 ///
 /// # Errors
-/// [`MountError::NotMounted`], [`MountError::NotOurs`], [`MountError::InUse`] with the users that can be seen.
+/// [`MountError::NotMounted`], [`MountError::NotOurs`], [`MountError::Covered`], [`MountError::InUse`] with the users that
+/// can be seen.
 pub fn unmount(path: &Path, how: How) -> Result<(), MountError> {
-    let point = match resolve(path) {
+    let (point, missing) = match resolve(path) {
         Err(MountError::Automounter(path)) => {
             let (kind, source_name) = ("autofs".into(), "an automounter".into());
             return Err(MountError::NotOurs { path, kind, source_name });
         }
-        point => point?,
+        // Perhaps since what covers a mount there has no such folder.
+        Err(MountError::Missing(path)) => (path, true),
+        point => (point?, false),
     };
-    let mount = mountinfo::top_at(&point)
-        .map_err(|source| MountError::Io { what: "/proc/self/mountinfo".into(), source })?
-        .ok_or_else(|| MountError::NotMounted(point.clone()))?;
-    if !mount.is_ours() {
-        return Err(MountError::NotOurs {
-            path: point,
-            kind: mount.kind,
-            source_name: mount.source,
-        });
+    let mounts = mountinfo::mounts().map_err(unlisted)?;
+    let over = over_in(&mounts, &point);
+    let top = over.filter(|over| over.path == point && !missing);
+    if let Some(mount) = top.filter(|top| top.is_ours()) {
+        return match how {
+            How::Clean => detach_clean(mount),
+            How::Lazy => detach_lazily(mount),
+        };
     }
-    detach(&point, how)
+    let is_covered = mounts.iter().any(|mount| mount.path == point && mount.is_ours());
+    if let Some(over) = over.filter(|_| is_covered) {
+        return Err(covered(&point, over));
+    }
+    let Some(MountEntry { kind, source, .. }) = top.cloned() else {
+        return Err(if missing {
+            MountError::Missing(point)
+        } else {
+            MountError::NotMounted(point)
+        });
+    };
+    Err(MountError::NotOurs { path: point, kind, source_name: source })
 }
 
-/// Unmounts whatever is on top at `point`, which holds no links.
-pub(super) fn detach(point: &Path, how: How) -> Result<(), MountError> {
-    let mut flags = MntFlags::UMOUNT_NOFOLLOW;
-    flags.set(MntFlags::MNT_DETACH, how == How::Lazy);
-    match umount2(point, flags) {
-        Ok(()) => Ok(()),
-        Err(Errno::EPERM) => detach_as_user(point, how),
-        Err(Errno::EBUSY) => Err(in_use(point)),
-        Err(Errno::EINVAL) => Err(MountError::NotMounted(point.into())),
-        Err(errno) => Err(failed(point, errno.into())),
+/// The drive on `path` is not seen there, but `over`.
+pub(super) fn covered(path: &Path, over: &MountEntry) -> MountError {
+    MountError::Covered {
+        path: path.into(),
+        cover: over.path.clone(),
+        kind: over.kind.clone(),
+        source_name: over.source.clone(),
     }
+}
+
+/// Unmounts `mount` if it is what one sees at its path, and nobody uses it.
+///
+/// By its path, for a mount that is held is in use. Another may come there at any moment, so the kernel is told to mark
+/// what is there first, which it takes away only when it is told once more; and between the two it is looked at.
+pub(super) fn detach_clean(mount: &MountEntry) -> Result<(), MountError> {
+    let point = &mount.path;
+    for _ in 0..MAX_MARKS {
+        check_seen(mount)?;
+        match umount2(point, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_EXPIRE) {
+            Ok(()) => return Ok(()),
+            // Marked now; the mark of before is lost if somebody has looked at it.
+            Err(Errno::EAGAIN) => {}
+            Err(Errno::EPERM) => return detach_as_user(mount, How::Clean),
+            Err(Errno::EBUSY) => return Err(in_use(point)),
+            Err(Errno::EINVAL) => return Err(MountError::NotMounted(point.into())),
+            Err(errno) => return Err(failed(point, errno.into())),
+        }
+    }
+    Err(in_use(point))
+}
+
+fn detach_lazily(mount: &MountEntry) -> Result<(), MountError> {
+    let pin = Pin::at(&mount.path).map_err(|error| failed(&mount.path, error))?;
+    let held = pin.mount().map_err(unlisted)?;
+    match held.is_some_and(|held| is_same(&held, mount)) {
+        true => pin.detach(),
+        // Another came there just now.
+        false => check_seen(mount).and(Err(MountError::NotMounted(mount.path.clone()))),
+    }
+}
+
+/// Fails if one sees another at its path, or nothing.
+fn check_seen(mount: &MountEntry) -> Result<(), MountError> {
+    let mounts = mountinfo::mounts().map_err(unlisted)?;
+    match over_in(&mounts, &mount.path) {
+        Some(over) if is_same(over, mount) => Ok(()),
+        Some(over) if mounts.iter().any(|other| is_same(other, mount)) => {
+            Err(covered(&mount.path, over))
+        }
+        _ => Err(MountError::NotMounted(mount.path.clone())),
+    }
+}
+
+fn is_same(one: &MountEntry, other: &MountEntry) -> bool {
+    (one.id, one.device, &one.path) == (other.id, other.device, &other.path)
 }
 
 /// Through fusermount3, which may do it for the user who mounted.
-pub(super) fn detach_as_user(point: &Path, how: How) -> Result<(), MountError> {
+///
+/// It knows mounts by their paths only, so what is there is looked at just before.
+pub(super) fn detach_as_user(mount: &MountEntry, how: How) -> Result<(), MountError> {
+    check_seen(mount)?;
+    let point = &mount.path;
     let helper = helper().ok_or_else(|| MountError::NoHelper { install: install_hint() })?;
     let mut command = Command::new(helper);
     command.arg("-u");

@@ -22,6 +22,7 @@ mod backups;
 mod callers;
 mod commands;
 mod copies;
+mod covered;
 mod daemons;
 mod demo;
 mod encrypted;

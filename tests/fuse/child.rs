@@ -121,6 +121,12 @@ impl Mounting {
         });
     }
 
+    /// The same once it has mounted.
+    pub fn kill_9_mounted(mut self) {
+        assert_eq!(self.says(), "mounted");
+        self.kill_9();
+    }
+
     /// Leaves a dead mount behind.
     pub fn kill_9(mut self) {
         self.leaves = true;

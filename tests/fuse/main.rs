@@ -6,6 +6,7 @@
 mod change;
 mod child;
 mod common;
+mod covered;
 mod drive;
 mod hang;
 mod lookup;
