@@ -257,11 +257,16 @@ impl Medium for DiskMedium {
     }
 
     fn settle_doubts(&self) {
-        self.witness.settle();
+        if self.check_place().is_ok() {
+            self.witness.settle();
+        }
     }
 
     fn sync_witness(&self) {
-        self.witness.sync();
+        // The note at the path of a store that was moved away is another store's.
+        if self.check_place().is_ok() {
+            self.witness.sync();
+        }
     }
 
     fn remove_file(&self, core: &DiscoveryKey, kind: FileKind) -> Result<()> {

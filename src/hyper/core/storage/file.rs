@@ -29,6 +29,7 @@ impl CoreFiles {
             unsynced: Mutex::default(),
             touched: AtomicBool::new(false),
             watch: Mutex::default(),
+            opened: AtomicBool::new(false),
         };
         Self {
             core: *core,
@@ -48,8 +49,7 @@ impl CoreFiles {
         self.tree.touched.swap(false, Ordering::AcqRel) || blocks
     }
 
-    /// What the files were before they are opened, which they are here if they exist: that alone may change them, as
-    /// where a file system makes a copy of what is opened to be written (overlayfs), and is nobody's meddling.
+    /// What the files are before any is opened.
     pub fn first_stamp(&self) -> Result<CoreStamp> {
         Ok(CoreStamp { blocks: self.blocks.first_stamp()?, tree: self.tree.first_stamp()? })
     }
@@ -88,6 +88,8 @@ pub struct StoredFile {
     /// The file was changed since it was last looked what it is.
     touched: AtomicBool,
     watch: Mutex<Watch>,
+    /// It was looked at when it was opened: see [`Self::open`].
+    opened: AtomicBool,
 }
 
 /// Whether the file is what we left, looked at before and after each change of ours, so that what somebody else does in
@@ -102,11 +104,11 @@ struct Watch {
 }
 
 impl Watch {
-    /// `now` is what is at the file's path. One that cannot be told is not the one we left.
-    fn look(&mut self, now: Option<FileStamp>) {
+    /// `now` is what is at the file's path.
+    fn look(&mut self, now: FileStamp) {
         if self.changing == 0 {
-            self.meddled |= self.seen.is_some() && self.seen != now;
-            self.seen = now;
+            self.meddled |= self.seen.is_some_and(|seen| seen != now);
+            self.seen = Some(now);
         }
     }
 }
@@ -145,6 +147,7 @@ impl Unsynced {
 impl StoredFile {
     /// Fills as much of `buf` as the file has from `offset`; returns how much that was.
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        self.open();
         self.raw.read_at(offset, buf).map_err(|e| StorageError::io("read", &self.name, e))
     }
 
@@ -173,26 +176,46 @@ impl StoredFile {
 
     /// Whether a hole in this range would give anything back.
     pub fn holds(&self, offset: u64, len: u64) -> Result<bool> {
+        self.open();
         self.raw.holds(offset, len).map_err(|e| StorageError::io("read", &self.name, e))
     }
 
     /// The next run of bytes at or after `offset` that is no hole; none up to the end.
     pub fn data_after(&self, offset: u64) -> Result<Option<Range<u64>>> {
+        self.open();
         self.raw.data_after(offset).map_err(|e| StorageError::io("read", &self.name, e))
     }
 
     fn stamp(&self) -> Result<FileStamp> {
-        let now = self.raw.stamp();
-        lock(&self.watch).look(now.as_ref().ok().copied());
-        now.map_err(|e| StorageError::io("read", &self.name, e))
+        let now = self.raw.stamp().map_err(|e| StorageError::io("read", &self.name, e))?;
+        lock(&self.watch).look(now);
+        Ok(now)
     }
 
     fn first_stamp(&self) -> Result<FileStamp> {
         let found = self.raw.stamp().map_err(|e| StorageError::io("read", &self.name, e))?;
-        // What cannot be opened cannot be changed by us either.
-        let opened = self.raw.stamp_of_open();
-        lock(&self.watch).seen = Some(opened.unwrap_or(found));
+        lock(&self.watch).seen = Some(found);
         Ok(found)
+    }
+
+    /// Before its first use: opening alone may change the file, where a file system copies what is opened to be written
+    /// (overlayfs), and that is nobody's meddling. Nor is it done before it is needed: it may copy a hundred gigabytes.
+    fn open(&self) {
+        if self.opened.load(Ordering::Acquire) {
+            return;
+        }
+        let mut watch = lock(&self.watch);
+        if self.opened.load(Ordering::Acquire) {
+            return;
+        }
+        if let Ok(found) = self.raw.stamp() {
+            watch.look(found);
+        }
+        // What cannot be opened fails where it is used.
+        if let Ok(opened) = self.raw.stamp_of_open() {
+            watch.seen = Some(opened);
+            self.opened.store(true, Ordering::Release);
+        }
     }
 
     /// Changes the file, unless another one is where it was, or none: what is in a file without a name is lost.
@@ -202,11 +225,10 @@ impl StoredFile {
         change: impl FnOnce() -> std::io::Result<()>,
     ) -> Result<()> {
         let failed = |e| StorageError::io(op, &self.name, e);
+        self.open();
         {
             let mut watch = lock(&self.watch);
-            let now = self.raw.stamp();
-            watch.look(now.as_ref().ok().copied());
-            now.map_err(failed)?;
+            watch.look(self.raw.stamp().map_err(failed)?);
             watch.changing += 1;
         }
         let done = change();
@@ -332,6 +354,7 @@ mod tests {
             unsynced: Mutex::default(),
             touched: AtomicBool::new(false),
             watch: Mutex::default(),
+            opened: AtomicBool::new(false),
         };
         assert_eq!(file.first_stamp().unwrap(), FileStamp::default());
         file.write_at(0, b"bytes").unwrap();

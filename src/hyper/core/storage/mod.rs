@@ -152,7 +152,7 @@ impl StorageError {
     }
 
     /// The database could not be opened to be changed; what is in it can be read all the same.
-    fn leaves_it_readable(&self) -> bool {
+    pub(super) fn leaves_it_readable(&self) -> bool {
         self.is_unwritable() || matches!(self, Self::Unsynced(_) | Self::SyncFailed)
     }
 

@@ -98,7 +98,7 @@ impl Redo {
             return Ok((redo, writes));
         }
         match medium.apply(&writes) {
-            Err(error) if error.is_unwritable() => Ok((redo, writes)),
+            Err(error) if error.leaves_it_readable() => Ok((redo, writes)),
             done => done.map(|()| (redo, Writes::default())),
         }
     }
