@@ -1,8 +1,8 @@
 //! Writes what a command says, on a thread of its own: a terminal may be paused (Ctrl-S), and what reads a pipe may take
 //! its time. Whoever says something never waits for that, and no signal does.
 //!
-//! Both streams have one queue, so that what is said stays in its order. A command that says much awaits room in it; what
-//! comes while it is full is left out, and the number of such lines told when there is room again.
+//! Both streams have one queue, so that what is said stays in its order. A command with much of a result awaits room in it.
+//! Of what else is said, that which comes while it is full is left out, and the number of such lines told afterwards.
 
 use super::asker::Face;
 use super::daemon_log::{Stamp, write_log};
@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 
 /// Who awaits room has it while less than so many bytes are queued: two blocks of a file.
 const ROOM: usize = 128 << 10;
-/// With so many bytes nothing more is queued. That is more than room: a line beside what is awaited finds its place.
+/// With so many bytes no more lines about it are queued. That is more than room: one beside what is awaited finds its place.
 const FULL: usize = 256 << 10;
 /// A thread without work ends after this: a mount says one line in months.
 const IDLE: Duration = Duration::from_secs(1);
@@ -66,8 +66,9 @@ impl Piece {
         matches!(self, Self::Result { .. })
     }
 
+    /// A part of a result never is: whoever has much of it awaits room.
     fn may_be_left_out(&self) -> bool {
-        matches!(self, Self::Result { .. } | Self::Said(_) | Self::Log(_))
+        matches!(self, Self::Said(_) | Self::Log(_))
     }
 }
 

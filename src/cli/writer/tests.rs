@@ -119,3 +119,27 @@ fn errors_of_stdout_are_kept_apart() {
         assert_eq!((writer.failure().is_err(), writer.is_gone()), (is_lost, !is_lost));
     }
 }
+
+/// Lines about it are left out while nobody reads; of the result itself no byte is.
+#[tokio::test]
+async fn a_result_has_no_hole_where_other_lines_are_left_out() {
+    let (writer, mut reader) = writer();
+    let line = format!("{}\n", "x".repeat(999));
+    (0..1000).for_each(|_| writer.push(said(&line)));
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        reader.read_to_string(&mut text).map(|_| text)
+    });
+    for n in 0..100 {
+        tokio::time::timeout(LIMIT, writer.room()).await.unwrap();
+        writer.push(result(&format!("{n}{}\n", "y".repeat(9_999))));
+        writer.push(said(&line));
+    }
+    writer.settle();
+    drop(writer);
+    let text = reader.join().unwrap().unwrap();
+    let results: Vec<&str> = text.lines().filter(|line| line.ends_with('y')).collect();
+    let starts = |(n, line): (usize, &&str)| line.starts_with(&format!("{n}y"));
+    assert!(results.len() == 100 && results.iter().enumerate().all(starts), "{}", results.len());
+    assert!(text.contains("left out here"));
+}
