@@ -6,7 +6,8 @@
 //! | mount.fuse3(8), for the type `fuse.hdrive` | `hdrive SPEC POINT -o OPTIONS` |
 //!
 //! Flags of hdrive's own that a mount may need are options there: `store=DIR`, for one, as nobody has a home at a start.
-//! mount(8) adds what a person types to what stands in fstab: of an option that is there twice the last counts.
+//! mount(8) adds what a person types to what stands in fstab: of an option that is there twice the last counts. Only of
+//! nodes to ask (`bootstrap=`) there may be several, since a comma parts options.
 
 use super::args::Cli;
 use super::mount::REMOUNT;
@@ -127,7 +128,8 @@ impl Asked {
         for option in self.options {
             match flag(&option) {
                 Some((name, value)) => {
-                    flags.retain(|(known, _)| *known != name);
+                    // The last counts, but a comma parts options, so that several nodes are as many options.
+                    flags.retain(|(known, _)| *known != name || name == "bootstrap");
                     flags.push((name, value));
                 }
                 None if self.sloppy && !is_known(&option) => {}
@@ -185,6 +187,10 @@ mod tests {
             (
                 "mount.hdrive key /mnt -o at=7,read_timeout=5s,read-timeout=9s,store=/a,at=8,store=/b",
                 "hdrive mount --daemon --read-timeout=9s --at=8 --store=/b -o fsname=key -- key /mnt",
+            ),
+            (
+                "mount.hdrive key /mnt -o bootstrap=10.0.0.1:1,at=7,bootstrap=10.0.0.2:1",
+                "hdrive mount --daemon --bootstrap=10.0.0.1:1 --at=7 --bootstrap=10.0.0.2:1 -o fsname=key -- key /mnt",
             ),
             (
                 "mount.hdrive key /mnt -s -o remount,frob",
