@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 pub(super) const PROTOCOLS: &[Protocol] =
     &[Protocol { name: wire::PROTOCOL, aliases: wire::PROTOCOL_ALIASES }];
 
-/// What may wait of the answers that do not wait for room: channels opened and refused, lengths, "no data", and what we
-/// ask in turn. A peer that opens some thousand cores at once, or is behind with all that we may ask it, stays below.
+/// What may wait of the answers that do not wait for room: channels opened and refused, lengths, "no data". A peer that
+/// opens some thousand cores at once stays below. What we ask it in turn is no fault of its own, and bounded elsewhere.
 const MAX_AT_ONCE: usize = 4 << 20;
 
 /// What a frame costs beside its bytes where it waits.
@@ -43,6 +43,8 @@ pub(super) struct Conn {
     /// What of the backlog was said at once in answer to what it said, with what frames cost; about, for nobody knows in
     /// what order it goes.
     at_once: usize,
+    /// What was queued of requests of ours.
+    asked: usize,
     strikes: u32,
     last_strike: Instant,
     refusals: (Instant, u32),
@@ -61,6 +63,7 @@ impl Conn {
             serving: VecDeque::new(),
             below: 0,
             at_once: 0,
+            asked: 0,
             strikes: 0,
             last_strike: now,
             refusals: (now, 0),
@@ -84,9 +87,15 @@ impl Conn {
         }
     }
 
+    /// What is queued before a frame of it is read.
+    pub fn begin_frame(&mut self) -> usize {
+        self.asked = 0;
+        self.mux.queued()
+    }
+
     /// Counts what a frame of it made us say at once, where `before` had been queued. False if it is too much of that.
     pub fn said_at_once(&mut self, before: usize) -> bool {
-        let said = self.mux.queued().saturating_sub(before);
+        let said = self.mux.queued().saturating_sub(before).saturating_sub(self.asked);
         if said > 0 {
             self.at_once += said + FRAME_COST;
         }
@@ -140,8 +149,11 @@ impl Ctx<'_> {
     pub fn send(&mut self, id: ConnId, channel: u64, message: &Message) -> usize {
         let limit = self.limits.max_backlog;
         let Some(conn) = self.writing(id) else { return 0 };
-        let len = message.size_hint();
+        let (len, before) = (message.size_hint(), conn.mux.queued());
         conn.mux.send_sized(channel, message.kind(), len, |out| message.encode(out));
+        if matches!(message, Message::Request(_) | Message::Cancel { .. }) {
+            conn.asked += conn.mux.queued().saturating_sub(before);
+        }
         if conn.backlog() > limit {
             self.strike(id, None, Violation::NotReading);
         }

@@ -2,8 +2,9 @@
 //!
 //! The owner of a stream writes no more than so much to a peer that does not read, but a host can make as many streams as
 //! it likes, and acknowledge what it likes. So all that is kept for peers counts together, to the acknowledgement in order,
-//! also what goes to one whose end was asked for. Where it is too much whoever holds most of it ends, host by host. What
-//! nobody takes weighs the more the longer it waits: who reads slowly stays for as long as others do not read at all.
+//! also what goes to one whose end was asked for. Where it is too much whoever holds most of it ends, host by host, of
+//! those who have taken nothing for a while; the longer the more it weighs. Who reads stays, however slowly: readers of
+//! large blocks may together have more queued than this, as much as goes to each in any case.
 //!
 //! What the owner has not written yet does not count. It is answers to messages that came, which are bounded as such, and
 //! it is written when the thread that does so has its next turn.
@@ -20,9 +21,10 @@ pub const MAX_QUEUED: usize = 384 << 20;
 /// And for those of one host. Behind one address there may be as many honest readers as there are places.
 pub const MAX_OF_HOST: usize = 256 << 20;
 
-/// What waits counts for so long at least, and for no longer than that, microseconds. The acknowledgements of who reads
-/// follow close upon each other; one that is away for long is not to go before others that hold much more.
-const LEAST_WAIT: u64 = 10_000;
+/// Who has taken something within this reads, microseconds. The acknowledgements of a reader follow close upon each other.
+const READS: u64 = 2_000_000;
+
+/// What waits counts for no longer than this: one that is away for long is not to go before others that hold much more.
 const MOST_WAIT: u64 = 10_000_000;
 
 /// What is queued for all peers.
@@ -85,14 +87,17 @@ impl Udx {
                 continue;
             };
             let wait = self.clock.now.saturating_sub(stream.taken_at);
-            let weight = stream.counted_queue as u64 * wait.clamp(LEAST_WAIT, MOST_WAIT);
             let host = hosts.entry(stream.remote.map(|r| *r.to.ip())).or_default();
             host.bytes += stream.counted_queue;
-            host.weight += weight;
-            host.first = host.first.max((weight, slot));
+            if wait >= READS {
+                let weight = stream.counted_queue as u64 * wait.min(MOST_WAIT);
+                host.weight += weight;
+                host.first = host.first.max((weight, slot));
+            }
         }
         let all = self.queued.all > MAX_QUEUED;
-        let over = hosts.into_values().filter(|host| all || host.bytes > MAX_OF_HOST);
+        let over = hosts.into_values();
+        let over = over.filter(|host| host.weight > 0 && (all || host.bytes > MAX_OF_HOST));
         over.max_by_key(|host| host.weight).map(|host| host.first.1)
     }
 }

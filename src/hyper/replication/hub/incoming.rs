@@ -56,7 +56,7 @@ impl Hub {
         let Some(state) = self.conns.get_mut(&conn).filter(|state| !state.closing) else { return };
         // One decision for all that a frame says: a request may then carry what two would have.
         self.batch = frame.starts_with(&[0, 0]).then(BTreeSet::new);
-        let queued = state.mux.queued();
+        let queued = state.begin_frame();
         if let Err(error) = state.mux.handle_frame(frame) {
             self.strike(conn, error.into(), now);
         }

@@ -100,16 +100,16 @@ fn who_takes_nothing_has_to_go_and_who_reads_slowly_stays() {
     (0..30).for_each(|_| world.step());
     let (mut next, mut attackers) = (1, BTreeSet::new());
     let mut most = 0;
-    for _ in 0..16 {
+    for _ in 0..130 {
         while attackers.len() < 190 {
             world.open(next, host(1, next as u16));
             attackers.insert(next);
             next += 1;
         }
         for id in attackers.clone() {
-            for i in 0..52 {
+            for i in 0..5 {
                 if world.peers.contains_key(&id) {
-                    world.write(id, if i % 26 == 0 { 65_536 } else { SMALL });
+                    world.write(id, if i == 0 { 16_384 } else { SMALL });
                 }
             }
         }
@@ -117,7 +117,8 @@ fn who_takes_nothing_has_to_go_and_who_reads_slowly_stays() {
         attackers.retain(|id| world.peers.contains_key(id));
         world.step();
     }
-    assert!(most <= MAX_OF_HOST + 20 * MIB, "{} MiB", most / MIB);
+    // Two readers, and what comes until it shows that nobody takes it.
+    assert!(most <= MAX_OF_HOST + 100 * MIB, "{} MiB", most / MIB);
     assert!(world.gone.len() > 50 && world.gone.iter().all(|id| *id < SLOW), "{:?}", world.gone);
     assert!(
         world.taken[&SLOW] > 300 && world.taken[&(SLOW + 1)] > 300,
@@ -138,21 +139,40 @@ fn many_hosts_that_take_nothing_share_one_bound() {
         (0..10 * MIB / 65_536).for_each(|_| world.write(SLOW + reader, 65_536));
     }
     world.step();
-    for round in 0..20 {
+    for round in 0..200 {
         for id in 1..=20 {
             if !world.peers.contains_key(&id) {
                 world.open(id, host(id, 1));
             }
-            (0..3 * MIB / 65_536).for_each(|_| {
+            for _ in 0..2 {
                 if world.peers.contains_key(&id) {
                     world.write(id, 65_536);
                 }
-            });
-            assert!(world.udx.queued.all() <= MAX_QUEUED, "round {round}");
+            }
+            assert!(world.udx.queued.all() <= MAX_QUEUED + 64 * MIB, "round {round}");
         }
         world.step();
     }
     assert!(!world.gone.is_empty() && world.gone.iter().all(|id| *id < SLOW), "{:?}", world.gone);
+}
+
+/// Each has one large block queued, and takes a part of it now and then.
+#[test]
+fn readers_of_large_blocks_stay_though_they_are_many() {
+    let mut world = World::new();
+    for reader in 0..60 {
+        world.open(SLOW + reader, host(reader % 2, 1 + reader as u16));
+        (0..8 * MIB / 65_536).for_each(|_| world.write(SLOW + reader, 65_536));
+    }
+    assert!(world.udx.queued.all() > MAX_QUEUED);
+    for round in 0..60 {
+        world.step();
+        // One comes and one has all: what is queued for the others is not what has to go.
+        let id = SLOW + 100 + round;
+        world.open(id, host(1, 1000 + round as u16));
+        world.write(id, 65_536);
+    }
+    assert!(world.gone.is_empty(), "{:?}", world.gone);
 }
 
 #[test]
