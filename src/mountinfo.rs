@@ -27,8 +27,6 @@ pub struct MountEntry {
     pub path: PathBuf,
     pub kind: String,
     pub source: String,
-    /// User and group of whom alone a FUSE file system answers.
-    pub answers: Option<(u32, u32)>,
 }
 
 impl MountEntry {
@@ -110,16 +108,7 @@ fn parse(line: &[u8]) -> Option<MountEntry> {
         path: OsString::from_vec(unescaped(fields.get(4)?)).into(),
         kind: text(dash + 1)?,
         source: text(dash + 2)?,
-        answers: text(dash + 3).as_deref().and_then(answers),
     })
-}
-
-/// `rw,user_id=0,group_id=0,default_permissions`, and `allow_other` where it answers all.
-fn answers(options: &str) -> Option<(u32, u32)> {
-    let value = |name: &str| options.split(',').find_map(|option| option.strip_prefix(name));
-    let id = |name| value(name)?.parse().ok();
-    let of = (id("user_id=")?, id("group_id=")?);
-    value("allow_other").is_none().then_some(of)
 }
 
 /// Space, tab, newline and backslash come as `\` and three octal digits.
@@ -160,17 +149,6 @@ mod tests {
         assert_eq!((mount.id, mount.parent, mount.root.as_path()), (36, 35, Path::new("/")));
         assert_eq!(parse(b""), None);
         assert_eq!(parse(b"36 35 0:45 / /mnt rw"), None);
-    }
-
-    #[test]
-    fn whom_a_mount_answers_is_read() {
-        let of = |options: &str| {
-            let line = format!("36 35 0:45 / /m ro - fuse.hdrive hdrive {options}");
-            parse(line.as_bytes()).unwrap().answers
-        };
-        assert_eq!(of("ro,user_id=1,group_id=2,default_permissions"), Some((1, 2)));
-        assert_eq!(of("ro,user_id=1,group_id=2,default_permissions,allow_other"), None);
-        assert_eq!(of("rw"), None);
     }
 
     #[test]

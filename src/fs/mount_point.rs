@@ -76,7 +76,7 @@ fn clear(point: &Path) -> Result<bool, MountError> {
         return Ok(true);
     };
     let ours = mount.is_ours();
-    match pin.probe(&mount) {
+    match pin.probe() {
         Probe::Alive if ours => Err(MountError::AlreadyMounted(point.into())),
         Probe::Alive => Ok(false),
         Probe::Silent => Err(MountError::Silent(point.into())),

@@ -132,7 +132,7 @@ impl OwnMount {
         // The connection was ended from outside, and the mount is there still, but dead.
         let seen = self.seen().ok().flatten();
         let pin = seen.and_then(|seen| self.pinned(&seen.path));
-        if let Some(pin) = pin.filter(|pin| pin.probe(&self.entry) == Probe::Dead) {
+        if let Some(pin) = pin.filter(|pin| pin.probe() == Probe::Dead) {
             let _ = pin.detach();
         }
     }

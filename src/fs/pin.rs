@@ -12,27 +12,16 @@ use crate::mountinfo::{self, MountEntry};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, umount2};
-use nix::unistd::{getegid, geteuid};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 /// How long a mount that is already there may take to answer before it counts as hanging.
 const PROBE: Duration = Duration::from_secs(2);
-
-/// ENOTCONN and ECONNABORTED in the words of glibc and of musl.
-const GONE: [&str; 4] = [
-    "Transport endpoint is not connected",
-    "Socket not connected",
-    "Software caused connection abort",
-    "Connection aborted",
-];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probe {
@@ -68,19 +57,14 @@ impl Pin {
         Ok(mountinfo::mounts()?.into_iter().find(|mount| mount.id == id))
     }
 
-    /// Asks the filesystem, which is `mount`, whether it lives. `statfs` is never answered from a cache.
-    pub fn probe(&self, mount: &MountEntry) -> Probe {
+    /// Asks the filesystem whether it lives. `statfs` is never answered from a cache.
+    pub fn probe(&self) -> Probe {
         let (answer, answered) = mpsc::channel();
         let held = self.0.clone();
-        let me = (geteuid().as_raw(), getegid().as_raw());
-        let other = mount.answers.filter(|of| *of != me && geteuid().is_root());
         // On its own thread, for one that hangs cannot be called off.
         let thread = std::thread::Builder::new().name("hdrive-probe".into());
         let spawned = thread.spawn(move || {
-            let error = match other {
-                Some(user) => ask_as(user, &held),
-                None => nix::sys::statfs::fstatfs(&*held).err(),
-            };
+            let error = nix::sys::statfs::fstatfs(&*held).err();
             drop(held);
             let _ = answer.send(error);
         });
@@ -114,18 +98,6 @@ impl Pin {
     }
 }
 
-/// The kernel asks a filesystem nothing for who is not its user, root included: another program asks as that user. Not a
-/// thread, for the user could kill it, and the process with it.
-fn ask_as((user, group): (u32, u32), held: &File) -> Option<Errno> {
-    let mut stat = Command::new("stat");
-    stat.args(["-f", "/proc/self/fd/0"]).uid(user).gid(group).current_dir("/");
-    stat.env("LC_ALL", "C").stdin(held.try_clone().ok()?);
-    let output = stat.output().ok()?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    let is_gone = GONE.iter().any(|words| said.trim_end().ends_with(words));
-    is_gone.then_some(Errno::ENOTCONN)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,7 +121,7 @@ mod tests {
         let first = Pin::at(&at).unwrap();
         let listed = first.mount().unwrap().unwrap();
         assert_eq!((listed.path.as_path(), listed.kind.as_str()), (at.as_path(), "tmpfs"));
-        assert_eq!(first.probe(&listed), Probe::Alive);
+        assert_eq!(first.probe(), Probe::Alive);
         umount2(&at, MntFlags::MNT_DETACH).unwrap();
         assert_eq!(first.mount().unwrap(), None);
 

@@ -148,7 +148,6 @@ mod tests {
             path: path.into(),
             kind: "ext4".into(),
             source: "/dev/sda1".into(),
-            answers: None,
         };
         let mounts = |entries: &[MountEntry]| {
             let mut below: BTreeMap<PathBuf, Vec<MountEntry>> = BTreeMap::new();
@@ -177,7 +176,6 @@ mod tests {
             path: path.into(),
             kind: "ext4".into(),
             source: "/dev/sda1".into(),
-            answers: None,
         };
         let all = [
             entry(1, 0, "/"),

@@ -63,19 +63,6 @@ HDRIVE_TEST_UNMOUNT=$dir $user "$@" | grep -E '^(unmounted|error)'
 wait $pid 2>/dev/null || true
 "#;
 
-/// A mount of nobody's, alive and dead, that root mounts over.
-const LEFT: &str = r#"
-open_device
-start $user "$@"
-killed=$pid
-echo "alive:"; start "$@"
-kill -9 $killed
-wait $killed 2>/dev/null || true
-echo "dead:"; start "$@"
-cat "$dir/f"
-kill -9 $pid
-"#;
-
 /// What each thing that is lacking is told as.
 const FAULTS: &str = r#"
 mknod "$node.private" c 10 229
@@ -139,14 +126,6 @@ fn an_ordinary_user_mounts_and_unmounts() {
     ] {
         assert!(said.contains(wanted), "{wanted:?} is missing in:\n{said}");
     }
-}
-
-#[test]
-fn root_mends_what_the_mount_of_a_user_left() {
-    let Some(said) = run(LEFT) else { return };
-    assert!(said.contains("alive:\nerror: "), "{said}");
-    assert!(said.contains("is a mounted drive already"), "{said}");
-    assert!(said.contains("dead:\nmounted\nfrom the child"), "{said}");
 }
 
 #[test]
