@@ -15,6 +15,8 @@ const MAX_USERS: usize = 5;
 
 /// How often a mount is marked that somebody looks at each time.
 const MAX_MARKS: usize = 200;
+/// It is in use as often while nobody has anything of it open.
+const MAX_LOOKS: u32 = 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
@@ -77,7 +79,7 @@ pub(super) fn covered(path: &Path, over: &MountEntry) -> MountError {
 /// By its path, for a mount that is held is in use. Another may come there at any moment, so the kernel is told to mark
 /// what is there first, which it takes away only when it is told once more; and between the two it is looked at.
 pub(super) fn detach_clean(mount: &MountEntry) -> Result<(), MountError> {
-    let point = &mount.path;
+    let (point, mut looks) = (&mount.path, 0);
     for _ in 0..MAX_MARKS {
         check_seen(mount)?;
         match umount2(point, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_EXPIRE) {
@@ -85,6 +87,8 @@ pub(super) fn detach_clean(mount: &MountEntry) -> Result<(), MountError> {
             // Marked now; the mark of before is lost if somebody has looked at it.
             Err(Errno::EAGAIN) => {}
             Err(Errno::EPERM) => return detach_as_user(mount, How::Clean),
+            // Somebody may only look at it just now.
+            Err(Errno::EBUSY) if looks < MAX_LOOKS && !is_used(point) => looks += 1,
             Err(Errno::EBUSY) => return Err(in_use(point)),
             Err(Errno::EINVAL) => return Err(MountError::NotMounted(point.into())),
             Err(errno) => return Err(failed(point, errno.into())),
