@@ -21,6 +21,9 @@ pub const MAX_QUEUED: usize = 384 << 20;
 /// And for those of one host. Behind one address there may be as many honest readers as there are places.
 pub const MAX_OF_HOST: usize = 256 << 20;
 
+/// With so much in all nobody is spared, whatever he takes: sixty readers of blocks of 8 MiB stay below.
+const CEILING: usize = 2 * MAX_QUEUED;
+
 /// Who has taken something within this reads, microseconds. The acknowledgements of a reader follow close upon each other.
 const READS: u64 = 2_000_000;
 
@@ -81,6 +84,8 @@ impl Udx {
         if self.queued.all <= MAX_OF_HOST {
             return None;
         }
+        // A peer may take a packet now and then, and hold back the acknowledgement of all others.
+        let far_too_much = self.queued.all > CEILING;
         let mut hosts: BTreeMap<Option<Ipv4Addr>, Host> = BTreeMap::new();
         for slot in 0..self.streams.slots() {
             let Some(stream) = self.streams.at(slot).filter(|s| s.counted_queue > 0) else {
@@ -89,8 +94,8 @@ impl Udx {
             let wait = self.clock.now.saturating_sub(stream.taken_at);
             let host = hosts.entry(stream.remote.map(|r| *r.to.ip())).or_default();
             host.bytes += stream.counted_queue;
-            if wait >= READS {
-                let weight = stream.counted_queue as u64 * wait.min(MOST_WAIT);
+            if wait >= READS || far_too_much {
+                let weight = stream.counted_queue as u64 * wait.clamp(1, MOST_WAIT);
                 host.weight += weight;
                 host.first = host.first.max((weight, slot));
             }
