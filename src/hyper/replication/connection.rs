@@ -14,7 +14,8 @@ pub(super) const PROTOCOLS: &[Protocol] =
     &[Protocol { name: wire::PROTOCOL, aliases: wire::PROTOCOL_ALIASES }];
 
 /// What may wait of the answers that do not wait for room: channels opened and refused, lengths, "no data". A peer that
-/// opens some thousand cores at once stays below. What we ask it in turn is no fault of its own, and bounded elsewhere.
+/// opens some thousand cores at once stays below. What we ask it in turn is no fault of its own; that ends at
+/// `max_backlog`, and at what UDX keeps for all peers.
 const MAX_AT_ONCE: usize = 4 << 20;
 
 /// What a frame costs beside its bytes where it waits.

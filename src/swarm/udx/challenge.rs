@@ -124,8 +124,7 @@ impl Stream {
     /// has lately offered all of one, except for what its owner had not taken yet. Of others many want memory: they hold
     /// no more than they offer, and would have to be sent the rest again ([`super::recv`]).
     pub(super) fn has_room_behind_question(&self, len: u64) -> bool {
-        let front = self.sent.front_offset().filter(|_| self.sent.una() < self.question_end);
-        let waiting = front.map_or(0, |front| self.send.next_offset().saturating_sub(front));
+        let waiting = if self.sent.una() < self.question_end { self.waiting() } else { 0 };
         let most = MAX_WINDOW as u64;
         let roomy = self.again.roomy.is_some_and(|at| self.data_sent <= at + most);
         waiting + len <= self.window.saturating_add(if roomy { most } else { 0 })

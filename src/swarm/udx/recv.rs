@@ -26,7 +26,7 @@ const HELD_COST: usize = 128;
 
 /// Bytes held ahead of a gap. Senders count only what is in flight against the window, not what was SACKed, so a
 /// gap that takes two round trips to repair can be followed by two windows of data.
-const MAX_HELD_BYTES: usize = 2 * MAX_WINDOW;
+pub(super) const MAX_HELD_BYTES: usize = 2 * MAX_WINDOW;
 
 /// Packets ahead of the next expected one that are held: four windows of 1152-byte packets.
 /// Bounds the bookkeeping for tiny packets.

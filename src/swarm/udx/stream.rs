@@ -392,7 +392,8 @@ impl Stream {
         let newer =
             seq > self.window_from.0 || seq == self.window_from.0 && ack >= self.window_from.1;
         if ack >= self.sent.una() && newer {
-            self.window = packet.header.window.into();
+            // No peer of the network offers more, and what it can make us keep follows from it.
+            self.window = u64::from(packet.header.window).min(MAX_WINDOW as u64);
             self.note_window();
             self.window_from = (seq, ack);
             if self.window > 0 {

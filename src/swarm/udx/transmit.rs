@@ -7,10 +7,15 @@
 use super::allowance::NUMBERS;
 use super::congestion::bbr::Phase;
 use super::packet::{HEADER, Header, flag};
+use super::recv::MAX_HELD_BYTES;
 use super::sent::State;
 use super::stream::{Remote, Stream};
 use super::timer::Timer;
 use super::{MAX_BURST, Transmit};
+
+/// Behind a packet that is not acknowledged no more is sent than a peer of ours holds ahead of a gap: what was reported
+/// out of order counts in no window, and all of it is kept.
+const MOST_WAITING: u64 = MAX_HELD_BYTES as u64;
 
 /// The next data packet a stream would send.
 #[derive(Debug, Clone, Copy)]
@@ -200,6 +205,11 @@ impl Stream {
             || self.sent.first_lost().is_some()
     }
 
+    /// Bytes from the oldest that is not acknowledged in order to the newest that was sent.
+    pub(super) fn waiting(&self) -> u64 {
+        self.sent.front_offset().map_or(0, |front| self.send.next_offset().saturating_sub(front))
+    }
+
     /// The END flag was asked for and is in no packet yet.
     fn end_waits(&self) -> bool {
         self.ending.wanted && self.ending.seq.is_none()
@@ -234,19 +244,21 @@ impl Stream {
             let full = self.mtu.payload();
             let len = unsent.min(full);
             let end = self.end_waits() && len == unsent;
+            let is_near = self.waiting() + len as u64 <= MOST_WAITING;
             // A bare END takes no room. Into a window that is open one packet goes if nothing is in flight, however
             // small it is: the answer tells of the room, where nothing else would.
             let window_open = len == 0
                 || self.window > 0
                     && fits(len, self.window)
-                    && (in_flight == 0 || self.has_room_behind_question(len as u64));
+                    && (in_flight == 0 || self.has_room_behind_question(len as u64))
+                    && is_near;
             if self.window > NUMBERS as u64 {
                 self.doubt();
                 if self.ask_before(HEADER + len, now) {
                     return Some(Next::Again { seq: self.sent.first_lost()?, len: 1 });
                 }
             }
-            if forced && self.window > 0 {
+            if forced && self.window > 0 && is_near {
                 return Some(Next::Fresh { len, padding: 0, end });
             }
             if window_open && fits(HEADER + len, self.bbr.cwnd()) {

@@ -209,3 +209,39 @@ fn what_was_reported_out_of_order_counts_until_it_is_acknowledged() {
     world.udx.end_of_batch(world.now);
     assert!(world.udx.queued.all() < all, "{}", world.udx.queued.all());
 }
+
+/// Who reports everything but the first packet, acknowledges one a second and offers a window without an end makes us
+/// keep no more than what we send behind a gap, and what waits above that.
+#[test]
+fn who_holds_back_the_first_acknowledgement_gets_no_more_than_two_windows() {
+    const AHEAD: usize = 128 << 10;
+    let mut world = World::new();
+    world.open(SLOW, host(1, 1));
+    let (mut buf, mut sent, mut most) = (Vec::new(), 0, 0);
+    for step in 0..15_000u32 {
+        while world.udx.queued(SLOW) < AHEAD {
+            world.write(SLOW, 65_536);
+        }
+        world.now += Duration::from_millis(10);
+        world.udx.handle_timeout(world.now);
+        while world.udx.poll_transmit(world.now, &mut buf, 1).is_some() {
+            let header = Packet::parse(&buf).unwrap().header;
+            sent = sent.max(header.seq + u32::from(header.has(flag::DATA)));
+        }
+        let ack = (step / 100).min(sent.saturating_sub(2));
+        let (flags, window) = (flag::SACK, u32::MAX);
+        let header = Header { flags, data_offset: 0, stream: SLOW, window, seq: 0, ack };
+        let sack =
+            [&header.encode()[..], &(ack + 1).to_le_bytes(), &sent.max(ack + 2).to_le_bytes()];
+        let (from, mut sink) = (host(1, 1), Collect::new());
+        let now = world.now;
+        world.udx.handle_datagram(SocketId::MAIN, from, &sack.concat(), now, &mut sink);
+        world.udx.end_of_batch(world.now);
+        world.look();
+        most = most.max(world.udx.queued.all());
+    }
+    assert!(world.gone.is_empty(), "{:?}", world.gone);
+    assert!(most > 4 * MIB, "{} MiB: it was sent something", most / MIB);
+    // With what each packet costs beside its bytes.
+    assert!(most < 12 * MIB, "{} MiB", most / MIB);
+}
