@@ -1,12 +1,14 @@
 //! `hdrive get`: a file or a folder of a drive, as local files.
 //!
-//! `plan.rs` says what goes where, `local.rs` puts it there, `destination.rs` finds out where to begin. Blocks go
+//! `plan.rs` says what goes where, `local.rs` puts it there, `destination.rs` finds out where to begin, `missing.rs` tells what
+//! could not be written. Blocks go
 //! through the store, so what is here already is not fetched again and a second call resumes. Whatever cannot
 //! be written is told at the end; everything else arrives.
 
 mod destination;
 mod local;
 mod mark;
+mod missing;
 mod plan;
 
 use super::args::Get;
@@ -16,7 +18,6 @@ use super::fault::joined;
 use super::progress::Progress;
 use super::signals::LAST_WAIT;
 use super::target::{encryption_key, from_live, open_target};
-use super::words::count;
 use crate::disk::{self, Held};
 use crate::hyper::blobs::BlobError;
 use crate::hyper::drive::{Drive, FileReader, Found, LiveError};
@@ -24,15 +25,16 @@ use crate::hyper::source::SourceError;
 use crate::key::CoreKey;
 use crate::lock::lock;
 use crate::path::DrivePath;
-use local::{Help, Made, Part, There};
+use local::{Made, Part, There};
 use mark::Mark;
+use missing::Missing;
 use plan::{Folder, Item, Link, Plan};
 use serde_json::json;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// Bytes of one read, and how far ahead of it blocks are fetched.
@@ -46,12 +48,6 @@ const ASKING: usize = 64;
 const LOOK: Duration = Duration::from_millis(5);
 /// The device is told to begin writing after this many bytes, so that the final sync is short.
 const WRITE_BACK: u64 = 32 << 20;
-/// When files fail because nothing comes, and nothing has come for this long, the rest is not tried: each of
-/// them would wait as long.
-const GIVE_UP: Duration = Duration::from_secs(60);
-/// What could not be written is told one by one up to this many.
-const MAX_TOLD: usize = 1000;
-
 /// Downloads. When it is called off, what is unfinished is removed, as far as the disk answers in time.
 pub async fn run(mut args: Get, cx: Context) -> Result {
     let folders = Arc::new(Folders::default());
@@ -109,55 +105,31 @@ async fn download(args: &mut Get, cx: &Context, folders: &Arc<Folders>) -> Resul
         umask: args.umask,
         done: AtomicU64::new(0),
         written: AtomicUsize::new(0),
-        state: Mutex::new(State {
-            missing: Vec::new(),
-            lost: 0,
-            of_lost: 0,
-            fatal: None,
-            arrived: Instant::now(),
-        }),
+        missing: Missing::default(),
     });
     let (bytes, alone) = (plan.bytes, plan.folders.is_empty());
     let folder = plan.folders.first().map(|folder| folder.to.clone());
     let all = plan.files.len() + plan.links.len();
     job.clone().run(plan).await?;
     job.progress.clear();
-    let missing = std::mem::take(&mut job.lock().missing);
+    let missing = &job.missing;
     if let Some(folder) = folder.filter(|_| missing.is_empty()) {
         job.ask(move || mark.clear(&folder)).await?;
     }
     if cx.out.json && (!alone || missing.is_empty()) {
         let mut got = json!({"files": job.written.load(Ordering::Relaxed), "bytes": bytes});
         if !missing.is_empty() {
-            let list = missing.iter().map(|one| json!({"path": one.path, "why": one.why.text}));
-            got["missing"] = list.collect();
+            got["missing"] = missing.json();
         }
         cx.out.object(&json!({ "got": got }));
     }
-    job.outcome(missing, all, alone, cx).await
+    missing.outcome(all, alone, cx).await
 }
 
 /// What goes when the download is called off. Whatever works on it holds it.
 #[derive(Default)]
 struct Folders {
     made: Mutex<Made>,
-}
-
-/// Something that was not written.
-struct Missing {
-    path: String,
-    why: Failure,
-}
-
-struct State {
-    missing: Vec<Missing>,
-    /// Folders among those, and files in them, which are not told one by one.
-    lost: usize,
-    of_lost: usize,
-    /// Why the rest is not even tried.
-    fatal: Option<Exit>,
-    /// When something came from a peer or the store.
-    arrived: Instant,
 }
 
 struct Job {
@@ -175,14 +147,10 @@ struct Job {
     done: AtomicU64,
     /// Files that are here now.
     written: AtomicUsize,
-    state: Mutex<State>,
+    missing: Missing,
 }
 
 impl Job {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
-
     /// Lets `work` ask the disk.
     async fn ask<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let _turn = self.asking.acquire().await.or_exit(Exit::Failed)?;
@@ -200,7 +168,7 @@ impl Job {
         let of_lost = plan.files.iter().map(|item| &item.to);
         let of_lost = of_lost.chain(plan.links.iter().map(|link| &link.to));
         let of_lost = of_lost.filter(|to| !here(to)).count();
-        self.lock().of_lost = of_lost;
+        self.missing.note_of_lost(of_lost);
         let files = plan.files.into_iter().filter(|item| here(&item.to));
         let (small, large): (Vec<_>, Vec<_>) = files.partition(|item| item.size <= STEP);
         let mut tasks = tokio::task::JoinSet::new();
@@ -237,8 +205,7 @@ impl Job {
                     lost.insert(folder.to.clone());
                 }
                 if let Err(why) = result {
-                    job.lock().lost += 1;
-                    job.miss(format!("{} and everything in it", folder.path), why);
+                    job.missing.folder(&folder.path, why);
                 }
             }
             lost
@@ -247,17 +214,17 @@ impl Job {
     }
 
     async fn file(self: Arc<Self>, item: Item) {
-        if self.lock().fatal.is_some() {
-            return self.miss(item.path.to_string(), not_tried());
+        if self.missing.ends_it() {
+            return self.missing.not_tried(item.path.to_string());
         }
         match self.try_file(&item).await {
             Ok(()) => drop(self.written.fetch_add(1, Ordering::Relaxed)),
             Err(why) => {
                 let (path, to) = (item.path.to_string(), item.to);
                 let full = self.ask(move || local::is_full(&to)).await.unwrap_or(false);
-                self.miss(path, why);
+                self.missing.add(path, why);
                 if full {
-                    self.lock().fatal.get_or_insert(Exit::Failed);
+                    self.missing.end_it(Exit::Failed);
                 }
             }
         }
@@ -390,7 +357,7 @@ impl Job {
             let text = format!("{path} ends at {offset} of {size} bytes");
             return Err(Failure::new(Exit::Failed, text));
         }
-        self.lock().arrived = Instant::now();
+        self.missing.something_came();
         Ok(pieces)
     }
 
@@ -400,7 +367,7 @@ impl Job {
             Err(why) => Err(Failure::new(Exit::Failed, why)),
         };
         if let Err(why) = linked {
-            self.miss(link.path.to_string(), why);
+            self.missing.add(link.path.to_string(), why);
         }
     }
 
@@ -408,64 +375,10 @@ impl Job {
         let before = self.done.fetch_add(bytes, Ordering::Relaxed);
         self.progress.set(before + bytes);
     }
-
-    fn miss(&self, path: String, why: Failure) {
-        let mut state = self.lock();
-        let nothing_comes = why.exit == Exit::TimedOut && state.arrived.elapsed() > GIVE_UP;
-        if nothing_comes || why.exit == Exit::Store {
-            state.fatal.get_or_insert(why.exit);
-        }
-        state.missing.push(Missing { path, why });
-    }
-
-    /// Tells what is missing.
-    async fn outcome(
-        &self,
-        mut missing: Vec<Missing>,
-        all: usize,
-        alone: bool,
-        cx: &Context,
-    ) -> Result {
-        if alone && let Some(one) = missing.pop() {
-            return Err(one.why);
-        }
-        if missing.is_empty() {
-            return Ok(());
-        }
-        for one in missing.iter().take(MAX_TOLD) {
-            let path =
-                if one.why.text.starts_with(&one.path) { "" } else { &format!("{}: ", one.path) };
-            cx.room().await?;
-            cx.out.warn(format_args!("not written: {path}{}", one.why));
-        }
-        let (exit, lost, of_lost) = {
-            let state = self.lock();
-            (state.fatal.unwrap_or(Exit::Failed), state.lost, state.of_lost)
-        };
-        let what = match missing.len() - lost + of_lost {
-            0 => count(lost as u64, "folder"),
-            n => format!("{n} of {}", count(all as u64, "file")),
-        };
-        let more = missing.len().saturating_sub(MAX_TOLD);
-        let untold = if more > 0 { format!(" ({more} of them not listed)") } else { String::new() };
-        let may_help = |help| missing.iter().any(|one| Help::against(&one.why) == help);
-        let advice = match (may_help(Help::Again), may_help(Help::Force)) {
-            (true, true) => ": run it again to try once more, with --force to replace what differs",
-            (true, false) => ": run it again to try once more",
-            (false, true) => ": pass --force to replace what differs",
-            (false, false) => "",
-        };
-        let text = format!("{what} not written{untold}{advice}");
-        Err(Failure::new(exit, text))
-    }
 }
 
 /// A file that is removed when it is dropped, and the folders that are made for the download it belongs to.
 type Unfinished = Held<(Part, Arc<Folders>)>;
-
-fn not_tried() -> Failure {
-    Failure::new(Exit::Failed, "not tried, as those before it failed")
-}
 
 /// An error of a file's content, with its exit code.
 pub fn from_blob(path: impl std::fmt::Display, error: BlobError) -> Failure {

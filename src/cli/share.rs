@@ -3,10 +3,13 @@
 mod dry_run;
 mod place;
 mod roles;
+mod told;
 mod waiting;
 
 use self::place::Place;
 use self::roles::{check_roles, is_filled, known_root};
+use self::told::Told;
+pub use self::told::private_line;
 use self::waiting::{Under, Waiting};
 use super::args::Share;
 use super::context::Context;
@@ -28,10 +31,8 @@ use crate::share::folder::Folder;
 use crate::share::follow::{Follower, Touched};
 use crate::share::import::{Import, Report};
 use crate::share::ledger::{Ledger, SharedRoot};
-use crate::share::place::locate;
 use crate::share::rules::Rules;
-use std::collections::{BTreeSet, HashSet};
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -43,9 +44,6 @@ const BACKGROUND: Duration = Duration::from_secs(10);
 /// What could not be taken in is tried again after this, then after twice as long, up to the second.
 const RETRY: Duration = Duration::from_secs(1);
 const MAX_RETRY: Duration = Duration::from_secs(60);
-/// Names left out that are told one by one, at a time and in total.
-const MAX_TOLD: usize = 10;
-const MAX_TOLD_EVER: usize = 10_000;
 
 pub async fn run(args: Share, cx: Context) -> Result {
     let shares = !args.dry_run;
@@ -134,11 +132,10 @@ async fn share(args: Share, cx: &Context) -> Result {
         rules: Arc::new(rules),
         ledger: Arc::new(ledger),
         folder: Arc::new(Mutex::new(Folder::new(&folder, identity, known, args.replace))),
-        told: Mutex::default(),
+        told: Told::new(cx.told >= SHARED),
         cx: cx.clone(),
         cancelled: Arc::default(),
         imported: AtomicBool::new(cx.told >= SHARED),
-        goes_on_here: AtomicBool::new(cx.told >= SHARED),
         changed: AtomicBool::new(false),
         lease: Mutex::default(),
         writing: Arc::new(writing),
@@ -185,31 +182,18 @@ pub fn refuse_shared(node: &Node, key: CoreKey) -> Result {
     }
 }
 
-/// `are` for one file, and for several.
-pub fn private_line(n: u64, example: &DrivePath, are: [&str; 2]) -> String {
-    let are = are[usize::from(n != 1)];
-    format!(
-        "{} that only the owner could read {are} public to whoever has the key ({example}, for one): --exclude or a \
-         .hdriveignore leaves files out",
-        count(n, "file")
-    )
-}
-
 struct Shared {
     live: DriveUse,
     rules: Arc<Rules>,
     ledger: Arc<Ledger>,
     folder: Arc<Mutex<Folder>>,
-    /// What was told to be left out.
-    told: Mutex<HashSet<(PathBuf, String)>>,
+    told: Told,
     cx: Context,
     cancelled: Arc<AtomicBool>,
     /// The whole folder was looked at.
     imported: AtomicBool,
     /// The drive was filled from the folder before: what there is no room for now keeps nothing else from being served.
     goes_on: bool,
-    /// Another process has looked at the whole folder, and told what there was to tell; not looked at here yet.
-    goes_on_here: AtomicBool,
     /// The drive changed since.
     changed: AtomicBool,
     /// What the import may write with that is under way.
@@ -237,7 +221,7 @@ impl Shared {
         }
         let mut waiting = Waiting::default();
         if let Some(report) = report {
-            self.tell_waiting(&report.waiting, &mut waiting);
+            told::waiting(&report.waiting, &mut waiting, &self.rules, &self.cx.out);
             again.extend(report.waiting.into_iter().map(|(path, _)| path));
         }
         follower.again(again, RETRY, false);
@@ -329,7 +313,7 @@ impl Shared {
                     waiting.done(&under, rested);
                     looked = report.is_some();
                     if let Some(report) = report {
-                        self.tell_waiting(&report.waiting, &mut waiting);
+                        told::waiting(&report.waiting, &mut waiting, &self.rules, &self.cx.out);
                         again.extend(report.waiting.into_iter().map(|(path, _)| path));
                         again.extend(report.again);
                         follower.later(report.rested);
@@ -370,21 +354,6 @@ impl Shared {
             }
             before.extend(again);
         }
-    }
-
-    /// What there is no room for: each name once, as long as it waits.
-    fn tell_waiting(&self, names: &[(DrivePath, String)], waiting: &mut Waiting) {
-        let Some(new) = waiting.take_in(names) else { return };
-        let at = locate(self.rules.folder(), new.path);
-        let more = match new.more {
-            0 => String::new(),
-            n => format!(" (and {n} more)"),
-        };
-        self.cx.out.warn(format_args!(
-            "{}{more} cannot be stored: {}; it waits until it can, and the rest of the folder is followed",
-            at.display(),
-            new.why
-        ));
     }
 
     /// Looks at these paths and brings the drive up to them. None if the folder is not there to be looked at.
@@ -466,35 +435,8 @@ impl Shared {
         if report.blind.is_some() {
             report.again = paths_again.into_iter().collect();
         }
-        self.tell_about(&report);
+        self.told.tell(&report, &self.cx.out);
         Ok(Some(report))
-    }
-
-    fn tell_about(&self, report: &Report) {
-        let mut told = lock(&self.told);
-        let mut is_new =
-            |what: &(PathBuf, String)| told.len() < MAX_TOLD_EVER && told.insert(what.clone());
-        let warnings: Vec<_> = report.warnings.iter().filter(|what| is_new(what)).collect();
-        let new: Vec<_> = report.skipped.iter().filter(|what| is_new(what)).collect();
-        drop(told);
-        for (path, why) in warnings.iter().take(MAX_TOLD) {
-            self.cx.out.warn(format_args!("{}: {why}", path.display()));
-        }
-        if let Some(more) = warnings.len().checked_sub(MAX_TOLD).filter(|n| *n > 0) {
-            self.cx.out.warn(format_args!("not followed either: {more} more"));
-        }
-        if self.goes_on_here.swap(false, Ordering::Relaxed) {
-            return;
-        }
-        for (path, why) in new.iter().take(MAX_TOLD) {
-            self.cx.out.note(format_args!("left out: {}: {why}", path.display()));
-        }
-        if let Some(more) = new.len().checked_sub(MAX_TOLD).filter(|n| *n > 0) {
-            self.cx.out.note(format_args!("left out: {more} more"));
-        }
-        if let Some(example) = &report.private_example {
-            self.cx.out.note(private_line(report.private, example, ["is now", "are now"]));
-        }
     }
 
     fn tell(&self, text: Option<String>) {

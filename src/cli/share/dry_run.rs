@@ -1,6 +1,6 @@
 //! `hdrive share --dry-run`: the names that would be shared.
 
-use super::private_line;
+use super::told::private_line;
 use crate::cli::context::Context;
 use crate::cli::exit::{Exit, Failure, Result};
 use crate::cli::words::count;

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::packet::{HEADER, Packet, flag};
+
 /// How long a grave is kept: the reference gives up after 13 s, a second or so of delay on top. Microseconds.
 const KEPT: u64 = 16_000_000;
 
@@ -18,14 +20,14 @@ pub(super) struct Graveyard {
 }
 
 #[derive(Debug)]
-pub(super) struct Grave {
-    pub(super) ack: [u8; super::packet::HEADER],
+struct Grave {
+    ack: [u8; HEADER],
     until: u64,
 }
 
 impl Graveyard {
     /// Remembers that stream `id` answers with `ack`.
-    pub(super) fn bury(&mut self, id: u32, ack: [u8; super::packet::HEADER], now: u64) {
+    pub(super) fn bury(&mut self, id: u32, ack: [u8; HEADER], now: u64) {
         self.expire(now);
         if self.order.len() >= MAX_GRAVES {
             self.remove_oldest();
@@ -35,8 +37,26 @@ impl Graveyard {
         self.graves.insert(id, Grave { ack, until });
     }
 
-    pub(super) fn get(&self, id: u32) -> Option<&Grave> {
-        self.graves.get(&id)
+    pub(super) fn has(&self, id: u32) -> bool {
+        self.graves.contains_key(&id)
+    }
+
+    /// Answers a datagram for an ended stream if it asks for it; false if no such stream is remembered.
+    pub(super) fn answer(
+        &mut self,
+        id: u32,
+        datagram: &[u8],
+        now: u64,
+        send: impl FnOnce(Vec<u8>),
+    ) -> bool {
+        self.expire(now);
+        let Some(grave) = self.graves.get(&id) else { return false };
+        let asks = Packet::parse(datagram)
+            .is_some_and(|packet| packet.header.has(flag::DATA | flag::END | flag::HEARTBEAT));
+        if asks {
+            send(grave.ack.to_vec());
+        }
+        true
     }
 
     /// Forgets what is old enough.
@@ -70,7 +90,7 @@ mod tests {
         for id in 0..2000 {
             yard.bury(id, [0; 20], 5);
         }
-        assert!(yard.get(0).is_none() && yard.get(1999).is_some());
+        assert!(!yard.has(0) && yard.has(1999));
         assert_eq!(yard.graves.len(), MAX_GRAVES);
         yard.expire(5 + KEPT);
         assert!(yard.graves.is_empty() && yard.order.is_empty());

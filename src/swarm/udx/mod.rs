@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `packet` | the bytes of a packet |
 //! | `stream`, `recovery`, `transmit` | one stream: state and input; acknowledgements and timers; output |
+//! | `early` | what comes in before a stream is connected |
 //! | `recv`, `send`, `sent`, `ranges` | gaps and window; bytes to send; packets on the way; sets of numbers |
 //! | `rtt`, `rack`, `timer`, `pacer`, `mtu` | round trips; losses; deadlines; spacing; datagram size |
 //! | `congestion` | BBR |
@@ -27,6 +28,7 @@ mod allowance;
 mod challenge;
 mod clock;
 mod congestion;
+mod early;
 mod graveyard;
 mod mtu;
 mod outbox;
@@ -62,7 +64,7 @@ use self::clock::Clock;
 use self::graveyard::Graveyard;
 pub use self::mtu::{MAX_DATAGRAM, ORDINARY_MAX};
 use self::outbox::Outbox;
-use self::packet::{Packet, flag};
+use self::packet::Packet;
 use self::queued::Queued;
 pub use self::recv::MAX_WINDOW;
 use self::share::Shares;
@@ -136,7 +138,7 @@ impl Udx {
     fn random_id(&mut self) -> u32 {
         loop {
             let id = self.rng.random();
-            if !self.streams.has(id) && self.graveyard.get(id).is_none() {
+            if !self.streams.has(id) && !self.graveyard.has(id) {
                 return id;
             }
         }
@@ -236,7 +238,9 @@ impl Udx {
         let Some(id) = packet::stream_id(datagram) else { return false };
         let now = self.clock.set(now);
         let Some(slot) = self.streams.slot(id) else {
-            return self.answer_from_grave(id, socket, from, datagram, now);
+            return self
+                .graveyard
+                .answer(id, datagram, now, |ack| self.out.answer(socket, from, ack));
         };
         let share = self.shares.of_each(self.streams.len());
         let Some(stream) = self.streams.at(slot) else { return false };
@@ -254,24 +258,6 @@ impl Udx {
             stream.handle(&packet, believed, now, &mut self.out, sink);
             self.count_held(slot);
             self.touch(slot);
-        }
-        true
-    }
-
-    fn answer_from_grave(
-        &mut self,
-        id: u32,
-        socket: SocketId,
-        from: SocketAddrV4,
-        datagram: &[u8],
-        now: u64,
-    ) -> bool {
-        self.graveyard.expire(now);
-        let Some(grave) = self.graveyard.get(id) else { return false };
-        let asks = Packet::parse(datagram)
-            .is_some_and(|p| p.header.has(flag::DATA | flag::END | flag::HEARTBEAT));
-        if asks {
-            self.out.answer(socket, from, grave.ack.to_vec());
         }
         true
     }

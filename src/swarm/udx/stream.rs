@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::allowance::{Allowance, Challenge};
 use super::challenge::Again;
 use super::congestion::{Bbr, RateSampler, bbr::Phase};
+use super::early::Early;
 use super::mtu::{self, Mtu};
 use super::pacer::Pacer;
 use super::packet::{FIRST_SEQ, HEADER, Packet, flag};
@@ -24,11 +25,6 @@ use super::timer::{Timer, Timers};
 use super::{CloseReason, ConnectOptions, Outbox, Sink, Stats, UdxEvent, WriteError};
 use crate::swarm::SocketId;
 
-/// Datagrams kept for a stream that is not connected yet: a little more than the first flight of a peer.
-const MAX_EARLY_DATAGRAMS: usize = 64;
-const MAX_EARLY_BYTES: usize = 256 << 10;
-/// Different places an unconnected stream reports packets from.
-const MAX_EARLY_PLACES: usize = 8;
 /// Unordered messages waiting to be sent; more push out the oldest, as a network would.
 const MAX_MESSAGES: usize = 64;
 
@@ -42,14 +38,6 @@ pub(super) struct Remote {
     pub(super) to: SocketAddrV4,
     /// The peer's stream id.
     pub(super) id: u32,
-}
-
-/// Datagrams that came before the stream was connected.
-#[derive(Debug, Default)]
-struct Early {
-    datagrams: Vec<(SocketId, SocketAddrV4, Bytes)>,
-    bytes: usize,
-    places: Vec<(SocketId, SocketAddrV4)>,
 }
 
 /// What of the two halves has ended.
@@ -210,7 +198,7 @@ impl Stream {
 
     /// What is held for the stream: what came too early, out of order, or waits above.
     pub(super) fn held(&self) -> usize {
-        self.early.bytes + self.recv.held()
+        self.early.bytes() + self.recv.held()
     }
 
     pub(super) fn connect(
@@ -256,25 +244,17 @@ impl Stream {
         datagram: &[u8],
         out: &mut Outbox,
     ) {
-        let early = &mut self.early;
-        if early.places.len() < MAX_EARLY_PLACES && !early.places.contains(&(socket, from)) {
-            early.places.push((socket, from));
+        if self.early.hold(socket, from, datagram) {
             out.events.push_back(UdxEvent::Unconnected { id: self.id, socket, from });
-        }
-        let fits = early.datagrams.len() < MAX_EARLY_DATAGRAMS
-            && early.bytes + datagram.len() <= MAX_EARLY_BYTES;
-        if fits {
-            early.bytes += datagram.len();
-            early.datagrams.push((socket, from, Bytes::copy_from_slice(datagram)));
         }
     }
 
     /// Works off what came before the stream was connected.
     pub(super) fn deliver_early(&mut self, now: u64, out: &mut Outbox, sink: &mut dyn Sink) {
-        if self.early.datagrams.is_empty() || self.remote.is_none() {
+        if self.remote.is_none() {
             return;
         }
-        for (socket, from, datagram) in std::mem::take(&mut self.early).datagrams {
+        for (socket, from, datagram) in self.early.take() {
             if let Some(packet) = Packet::parse(&datagram) {
                 let believed = self.note_source(socket, from, datagram.len());
                 self.handle(&packet, believed, now, out, sink);

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 
+use super::packet::flag;
 use super::*;
 use crate::sim::{Datagram, LinkConfig, Machine, Net, epoch};
 
