@@ -6,7 +6,7 @@ use std::sync::Once;
 use tokio::sync::watch;
 
 /// The other process behind the streams; see `request.rs`.
-pub struct Face {
+pub struct Asker {
     begun: Once,
     /// The byte that says "begun", and where it goes.
     mark: u8,
@@ -17,7 +17,7 @@ pub struct Face {
     pub ended: watch::Receiver<bool>,
 }
 
-impl Face {
+impl Asker {
     pub fn new(stream: UnixStream, [mark, told]: [u8; 2], ended: watch::Receiver<bool>) -> Self {
         Self { begun: Once::new(), mark, told, stream, ended }
     }

@@ -1,5 +1,5 @@
-//! What a command is that another process runs: it sends its request when that process listens, passes on what its user does, and ends with the
-//! code that the owner of the store answers.
+//! What a command is that another process runs: it sends its request when that process listens, passes on what its
+//! user does, and ends with the code that the owner of the store answers.
 //!
 //! If the owner goes away without a code the face tries again from the start, and may become the owner itself,
 //! unless the first try may have left something: then it says so and fails.

@@ -1,7 +1,7 @@
 //! Where a command's words go: the standard streams of the terminal that asked, which may belong to
-//! another process than the one that runs the command (see `owner.rs`).
+//! another process than the one that runs the command (see `request.rs`).
 
-use super::asker::Face;
+use super::asker::Asker;
 use super::daemon_log::Stamp;
 use super::gate::Gate;
 use super::progress::Progress;
@@ -23,7 +23,7 @@ const LOOK_MS: u16 = 100;
 pub struct Output {
     stdin: File,
     writer: Arc<Writer>,
-    face: Option<Arc<Face>>,
+    face: Option<Arc<Asker>>,
     /// What stands before each line of one who is in the background.
     stamp: Option<Stamp>,
     /// Lines that are printed once: how many came, and how many of them another process has printed already.
@@ -43,7 +43,7 @@ impl Output {
     /// Takes over stdin, stdout and stderr of another process, in that order.
     pub fn of(
         [stdin, stdout, stderr]: [OwnedFd; 3],
-        face: Option<Face>,
+        face: Option<Asker>,
         stamp: Option<Stamp>,
         json: bool,
         quiet: bool,
@@ -56,7 +56,7 @@ impl Output {
     fn on(
         stdin: OwnedFd,
         writer: Arc<Writer>,
-        face: Option<Arc<Face>>,
+        face: Option<Arc<Asker>>,
         stamp: Option<Stamp>,
         json: bool,
         quiet: bool,
@@ -81,7 +81,7 @@ impl Output {
         }
     }
 
-    /// Tells the face something; see `owner.rs`.
+    /// Tells the face something; see `request.rs`.
     pub fn say(&self, byte: u8) {
         self.face.iter().for_each(|face| face.say(byte));
     }
@@ -236,7 +236,7 @@ pub fn settle() -> Result<(), &'static io::Error> {
 pub struct Input<'a> {
     file: &'a File,
     gate: Arc<Gate>,
-    face: Option<&'a Face>,
+    face: Option<&'a Asker>,
 }
 
 impl Input<'_> {

@@ -5,9 +5,10 @@
 
 use super::words::bytes;
 use super::writer::{Piece, Writer};
+use crate::lock::lock;
 use rustix::termios::{isatty, tcgetwinsize};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A line of progress is printed this often where stderr is not a terminal.
@@ -201,10 +202,6 @@ fn line(what: &str, done: u64, total: Option<u64>, pace: u64, width: usize) -> S
 fn percent(done: u64, total: u64) -> u64 {
     let percent = u128::from(done) * 100 / u128::from(total.max(1));
     percent.min(100) as u64
-}
-
-fn lock<T>(display: &Mutex<T>) -> MutexGuard<'_, T> {
-    crate::lock::lock(display)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! any more, within a bound. Faces that lose their owner start over by themselves where they can.
 
 use super::args::{Command, Global};
-use super::asker::Face;
+use super::asker::Asker;
 use super::context::{Cancel, Stop};
 use super::daemon_log::Stamp;
 use super::exit::{Exit, Fail, Failure, Result};
@@ -305,7 +305,7 @@ async fn serve_face(
     }
     let (cancel, cancelled) = watch::channel(Stop::Not);
     let (stdin_ends, stdin_ended) = watch::channel(false);
-    let face = Face::new(also, [BEGUN, TOLD], stdin_ended);
+    let face = Asker::new(also, [BEGUN, TOLD], stdin_ended);
     let request = match request {
         Ok(request) => request,
         Err(version) => {

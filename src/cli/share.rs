@@ -25,6 +25,7 @@ use crate::disk;
 use crate::hyper::drive::Drive;
 use crate::key::{CoreKey, Topic};
 use crate::lease::Lease;
+use crate::lock::lock;
 use crate::node::{DriveUse, Node, Writer, Writing};
 use crate::path::DrivePath;
 use crate::share::folder::Folder;
@@ -448,8 +449,4 @@ impl Shared {
 
 fn is_whole(paths: &[DrivePath]) -> bool {
     paths.iter().any(DrivePath::is_root)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    crate::lock::lock(mutex)
 }

@@ -4,7 +4,7 @@
 //! Both streams have one queue, so that what is said stays in its order. A command with much of a result awaits room in it.
 //! Of what else is said, that which comes while it is full is left out, and the number of such lines told afterwards.
 
-use super::asker::Face;
+use super::asker::Asker;
 use super::daemon_log::{Stamp, write_log};
 use super::signals::{self, LAST_WAIT};
 use super::words::{count, told};
@@ -78,7 +78,7 @@ pub struct Writer {
     stderr: Stream,
     /// What stands before each line of one who is in the background.
     stamp: Option<Stamp>,
-    face: Option<Arc<Face>>,
+    face: Option<Arc<Asker>>,
     queue: Mutex<Queue>,
     /// The queue changed: for threads, and for tasks.
     changed: Condvar,
@@ -137,7 +137,7 @@ impl Writer {
     pub fn new(
         [stdout, stderr]: [Stream; 2],
         stamp: Option<Stamp>,
-        face: Option<Arc<Face>>,
+        face: Option<Arc<Asker>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             stdout,

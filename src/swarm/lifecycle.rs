@@ -339,7 +339,7 @@ impl Swarm {
     /// Tells the owner of queues that changed much: it decides by them how much to send.
     pub(super) fn tell_queues(&mut self) {
         for connection in self.connections.iter_mut().filter(|c| c.told_queued > 0) {
-            let queued = self.udx.queued(connection.id.stream());
+            let queued = self.udx.unsent(connection.id.stream());
             let fell = queued == 0 || queued + QUEUE_STEP <= connection.told_queued;
             if fell {
                 connection.told_queued = queued;

@@ -34,6 +34,7 @@ mod retry;
 mod room;
 mod rounds;
 pub mod secret_stream;
+pub mod socket;
 #[cfg(test)]
 mod tests;
 mod topic;
@@ -56,21 +57,13 @@ use peer_info::PeerInfo;
 use peers::Peers;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+pub use socket::SocketId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Instant;
 use topics::Topics;
 use udx::{Udx, UdxConfig};
-
-/// One UDP socket of the driver, by number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SocketId(pub u8);
-
-impl SocketId {
-    /// The socket that announces, answers and carries streams.
-    pub const MAIN: Self = Self(0);
-}
 
 /// The whole network of a process, as one machine.
 pub struct Swarm {
@@ -260,7 +253,7 @@ impl Swarm {
                 connection.has_written = true;
                 connection.sent += len;
                 let _ = self.udx.write(conn.stream(), bytes, now);
-                let queued = self.udx.queued(conn.stream());
+                let queued = self.udx.unsent(conn.stream());
                 connection.told_queued = queued;
                 self.ask_behind(conn.stream(), now);
                 queued
@@ -274,7 +267,7 @@ impl Swarm {
 
     /// Bytes queued for a connection.
     pub fn queued(&self, conn: ConnId) -> usize {
-        self.udx.queued(conn.stream())
+        self.udx.unsent(conn.stream())
     }
 
     /// The owner is done with `bytes` of the frames it got: the peer may send as many more.
@@ -370,7 +363,7 @@ impl Swarm {
             addr: c.addr,
             received: c.received,
             sent: c.sent,
-            queued: self.udx.queued(c.id.stream()),
+            queued: self.udx.unsent(c.id.stream()),
             rtt: self.udx.stats(c.id.stream()).and_then(|stats| stats.rtt),
         });
         let topics = self.topics.status();

@@ -35,7 +35,7 @@ impl Swarm {
             return;
         }
         // What to ask it with: empty frames, which the peer takes for signs of life.
-        let mut written = self.udx.queued(stream);
+        let mut written = self.udx.unsent(stream);
         while written < Udx::QUESTION
             && let Some(session) = &mut connection.session
         {

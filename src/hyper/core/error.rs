@@ -1,6 +1,6 @@
 //! What can go wrong with a core: our own trouble ([`CoreError`]), and a peer's answers ([`ApplyError`]).
 
-use super::storage::StorageError;
+use super::storage::{Doubt, StorageError};
 use super::tree::VerifyError;
 use std::io;
 
@@ -40,12 +40,41 @@ pub enum CoreError {
     Stale,
     /// Peers must be asked first.
     #[error("{0}")]
-    InDoubt(super::WriterDoubt),
+    InDoubt(WriterDoubt),
     /// A core takes one append at a time.
     #[error("something else is writing to it: try again")]
     Busy,
     #[error("cannot cut it to {to} blocks at fork {fork}: it has {length} at fork {at}")]
     BadTruncate { to: u64, fork: u64, length: u64, at: u64 },
+}
+
+/// Why a core of ours takes no append. The later is the graver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WriterDoubt {
+    /// A peer had more of it than we had.
+    Outgrown,
+    /// The store may be older than what was published.
+    Store(Doubt),
+    /// Two histories of it were signed.
+    TwoHistories,
+}
+
+impl std::fmt::Display for WriterDoubt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Outgrown => {
+                "this store is older than what was published: a peer had more of the drive, which has been \
+                 brought up to date; nothing was written, run the command again"
+            }
+            Self::Store(_) => {
+                "this store may be older than what was published: nothing was written, peers must be asked first"
+            }
+            Self::TwoHistories => {
+                "two different histories of the drive were published, by this store and by a copy of it: nothing was \
+                 written"
+            }
+        })
+    }
 }
 
 impl From<io::Error> for CoreError {

@@ -54,7 +54,7 @@ mod tests;
 
 pub use change::FreeStep;
 pub use commit::{Flush, Prepared, commit};
-pub use error::{ApplyError, CoreError};
+pub use error::{ApplyError, CoreError, WriterDoubt};
 pub use follow::Following;
 pub use message::{Proof, Request};
 pub use place::{BlockPlace, Reading};
@@ -62,7 +62,6 @@ pub use prove::{Applied, Provable};
 pub use secrecy::Secrecy;
 pub use staging::{Piece, Staging};
 pub use storage::{Durability, Storage};
-pub use writer::WriterDoubt;
 
 use crate::crypto::KeyPair;
 use crate::key::{CoreKey, DiscoveryKey};

@@ -11,40 +11,11 @@
 //! The contents of a drive go with its names: as long as those are in doubt, a longer log of the contents is taken only
 //! where somebody asks for it ([`Core::waits_for_names`]). Else they may be another history's than the names.
 
-use super::storage::{Doubt, Durability, Records, Storage, StorageError, Writes};
-use super::{Core, CoreError, Result};
+use super::storage::{Durability, Records, Storage, StorageError, Writes};
+use super::{Core, CoreError, Result, WriterDoubt};
 use crate::key::{DiscoveryKey, hex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Why a core of ours takes no append. The later is the graver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum WriterDoubt {
-    /// A peer had more of it than we had.
-    Outgrown,
-    /// The store may be older than what was published.
-    Store(Doubt),
-    /// Two histories of it were signed.
-    TwoHistories,
-}
-
-impl std::fmt::Display for WriterDoubt {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Outgrown => {
-                "this store is older than what was published: a peer had more of the drive, which has been \
-                 brought up to date; nothing was written, run the command again"
-            }
-            Self::Store(_) => {
-                "this store may be older than what was published: nothing was written, peers must be asked first"
-            }
-            Self::TwoHistories => {
-                "two different histories of the drive were published, by this store and by a copy of it: nothing was \
-                 written"
-            }
-        })
-    }
-}
 
 /// The record of which doubts of the store a core was cleared: their numbers.
 pub(super) fn trusted_record(core: &DiscoveryKey) -> String {

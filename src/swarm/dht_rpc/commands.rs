@@ -6,7 +6,7 @@ use super::message::{Request, error, internal};
 use super::requests::Purpose;
 use super::{Account, Ask, Extras, Incoming, Rpc, RpcEvent, node_id};
 use crate::codec::{Reader, net};
-use crate::swarm::SocketId;
+use crate::swarm::socket::SocketId;
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};

@@ -1,10 +1,13 @@
 //! What the owner decides about a node and asks of it, and what the node tells its owner.
 
 use super::message::{self, Request, Token, error};
-use super::{QueryId, RETRIES, Reply};
+use super::{QueryId, Reply};
 use crate::key::NodeId;
-use crate::swarm::SocketId;
+use crate::swarm::socket::SocketId;
 use std::net::SocketAddrV4;
+
+/// Retries of an ordinary request: four datagrams in all.
+pub const RETRIES: u8 = 3;
 
 /// A datagram to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]

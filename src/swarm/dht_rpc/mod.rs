@@ -33,16 +33,16 @@ pub(crate) mod testing;
 mod tests;
 
 pub use budget::Account;
-pub use event::{Ask, Extras, Incoming, RequestId, RpcConfig, RpcEvent, Transmit};
+pub use event::{Ask, Extras, Incoming, RETRIES, RequestId, RpcConfig, RpcEvent, Transmit};
 pub use health::Health;
 pub use message::{Request, Response, Token};
 pub use nat_sampler::NatSampler;
 pub use query::{CONCURRENCY, QueryId, QuerySpec, Reply};
-pub use requests::{MAX_INFLIGHT, RETRIES};
+pub use requests::MAX_INFLIGHT;
 pub use table::{Node, Table, node_id};
 
 use crate::key::NodeId;
-use crate::swarm::SocketId;
+use crate::swarm::socket::SocketId;
 use budget::Budget;
 use message::{Message, error};
 use query::Query;

@@ -11,7 +11,7 @@ use super::query::QueryId;
 use super::table::Node;
 use super::{RequestId, Transmit};
 use crate::key::NodeId;
-use crate::swarm::SocketId;
+use crate::swarm::socket::SocketId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
@@ -22,8 +22,6 @@ const WINDOW: usize = 80;
 const DRAIN: Duration = Duration::from_millis(750);
 /// Time an attempt is given.
 const ATTEMPT: Duration = Duration::from_millis(1000);
-/// Retries of an ordinary request: four datagrams in all.
-pub const RETRIES: u8 = 3;
 /// Requests in flight or waiting. Only our own doings make requests (a stranger causes at most a dozen
 /// pings), so this is a backstop well below the 65 536 tids.
 pub const MAX_INFLIGHT: usize = 4096;
@@ -285,6 +283,7 @@ impl Requests {
 
 #[cfg(test)]
 mod tests {
+    use super::super::event::RETRIES;
     use super::*;
     use crate::sim::epoch;
     use crate::swarm::dht_rpc::message::internal;

@@ -2,9 +2,9 @@
 
 use crate::crypto::KeyPair;
 use crate::key::{NodeId, PublicKey, Topic};
-use crate::swarm::SocketId;
 use crate::swarm::dht_rpc::{QueryId, bogon};
 use crate::swarm::secret_stream::noise::SessionKeys;
+use crate::swarm::socket::SocketId;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 

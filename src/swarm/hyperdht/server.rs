@@ -17,8 +17,8 @@ use super::messages::{Firewall, HolepunchInfo, Mode, NoisePayload, PeerHandshake
 use super::net::Net;
 use crate::crypto::{Hash, KeyPair, hash};
 use crate::key::NodeId;
-use crate::swarm::SocketId;
 use crate::swarm::dht_rpc::{Account, Incoming};
+use crate::swarm::socket::SocketId;
 use rand::{Rng, RngCore};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};

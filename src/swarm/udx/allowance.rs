@@ -6,6 +6,7 @@
 //! have sent himself. QUIC has the same rule (RFC 9000 §8.1).
 
 use super::packet::HEADER;
+use super::recv::MAX_WINDOW;
 use rand::Rng;
 use rand::seq::index;
 
@@ -24,6 +25,15 @@ const TRICKLE: u64 = (MAX_SILENT as u64 + 2) * HEADER as u64;
 /// Packets of a challenge, and how many of them are sent: 2.7 million choices, 1.8 of which every peer reports.
 pub(super) const NUMBERS: usize = 24;
 pub(super) const SENT: usize = NUMBERS / 2;
+
+/// What may be sent until the answer of a peer that is asked again: two windows of congestion as they were when the peer was last proven, for
+/// what was acknowledged since may have been acknowledged by anybody, and at its start a window doubles each round trip.
+/// At least so much, and at most what is ever in flight.
+const LEAST: u64 = 128 << 10;
+const MOST: u64 = MAX_WINDOW as u64;
+
+/// A part of it more is kept for what gets lost, the question above all.
+const KEPT: u64 = 4;
 
 /// The account of one unproven path, bytes of UDP payload.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +81,26 @@ impl Allowance {
     /// Whether anything came from there.
     pub(super) fn is_answered(&self) -> bool {
         self.received > 0
+    }
+}
+
+/// When the peer is asked again, by bytes of data that were sent: from when on, if so much waits that nobody notices the
+/// delay; and when, however little waits.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Again {
+    pub(super) from: u64,
+    pub(super) by: u64,
+    /// The window of congestion when it was last proven.
+    pub(super) window: u64,
+    /// The bytes of data that had been sent when the peer last offered all the room there is.
+    pub(super) roomy: Option<u64>,
+}
+
+impl Again {
+    /// What may go beside the question, and what is kept for losses besides.
+    pub(super) fn allowance(&self) -> (u64, u64) {
+        let beside = self.window.saturating_mul(2).clamp(LEAST, MOST);
+        (beside, beside / KEPT)
     }
 }
 

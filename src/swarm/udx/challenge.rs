@@ -22,7 +22,7 @@
 //! long frame say, answers for as long as it does; after that it is sent a stretch and an allowance, 4 and 5 MiB, at the
 //! most.
 
-use super::allowance::{Allowance, Challenge, NUMBERS, SENT};
+use super::allowance::{Again, Allowance, Challenge, NUMBERS, SENT};
 use super::packet::HEADER;
 use super::recv::MAX_WINDOW;
 use super::stream::Stream;
@@ -40,35 +40,6 @@ const SPARE: u64 = 100;
 const FIRST_STRETCH: u64 = 64 << 10;
 const LAST_STRETCH: u64 = 3 << 20;
 const LONGEST_STRETCH: u64 = 4 << 20;
-
-/// What may be sent until the answer to that: two windows of congestion as they were when the peer was last proven, for
-/// what was acknowledged since may have been acknowledged by anybody, and at its start a window doubles each round trip.
-/// At least so much, and at most what is ever in flight.
-const LEAST: u64 = 128 << 10;
-const MOST: u64 = MAX_WINDOW as u64;
-
-/// A part of it more is kept for what gets lost, the question above all.
-const KEPT: u64 = 4;
-
-/// When the peer is asked again, by bytes of data that were sent: from when on, if so much waits that nobody notices the
-/// delay; and when, however little waits.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Again {
-    from: u64,
-    by: u64,
-    /// The window of congestion when it was last proven.
-    window: u64,
-    /// The bytes of data that had been sent when the peer last offered all the room there is.
-    roomy: Option<u64>,
-}
-
-impl Again {
-    /// What may go beside the question, and what is kept for losses besides.
-    fn allowance(&self) -> (u64, u64) {
-        let beside = self.window.saturating_mul(2).clamp(LEAST, MOST);
-        (beside, beside / KEPT)
-    }
-}
 
 impl Stream {
     /// The peer has the keys. From now on it may be asked whether it is there.

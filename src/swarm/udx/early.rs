@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 
 use bytes::Bytes;
 
-use crate::swarm::SocketId;
+use crate::swarm::socket::SocketId;
 
 /// Datagrams kept for a stream that is not connected yet: a little more than the first flight of a peer.
 const MAX_DATAGRAMS: usize = 64;

@@ -73,7 +73,7 @@ use self::stream::{Remote, Stream};
 pub use self::types::{
     CloseReason, ConnectOptions, Stats, Transmit, UdxConfig, UdxEvent, WriteError,
 };
-use crate::swarm::SocketId;
+use crate::swarm::socket::SocketId;
 
 /// Most bytes that one [`Udx::poll_transmit`] lays out: what one segmented send can take.
 pub const MAX_BURST: usize = MAX_DATAGRAM;
@@ -300,11 +300,11 @@ impl Udx {
     }
 
     /// Bytes written that were not sent for the first time yet.
-    pub fn queued(&self, id: u32) -> usize {
+    pub fn unsent(&self, id: u32) -> usize {
         self.streams.get(id).map_or(0, |stream| stream.send.unsent())
     }
 
-    /// Tells how many delivered bytes wait above: the window offered to the peer is 4 MiB less this.
+    /// Tells how many delivered bytes wait above: the window offered to the peer is its share (`share`) less this.
     pub fn set_backlog(&mut self, id: u32, bytes: usize) {
         let streams = self.streams.len();
         if let Some((slot, stream)) = self.streams.get_mut(id) {

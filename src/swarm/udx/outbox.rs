@@ -1,7 +1,7 @@
 //! What streams leave for the owner: events, and datagrams that no stream stands behind any more.
 
 use super::types::{Transmit, UdxEvent};
-use crate::swarm::SocketId;
+use crate::swarm::socket::SocketId;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;

@@ -3,26 +3,27 @@
 //! The owner of a stream writes no more than so much to a peer that does not read, but a host can make as many streams as
 //! it likes, and acknowledge what it likes. So all that is kept for peers counts together, to the acknowledgement in order,
 //! also what goes to one whose end was asked for. Where it is too much whoever holds most of it ends, host by host, of
-//! those who have taken nothing for a while; the longer the more it weighs. Who reads stays, however slowly: readers of
-//! large blocks may together have more queued than this, as much as goes to each in any case.
+//! those who have taken nothing for a while; the longer the more it weighs. Who reads stays, however slowly, up to
+//! [`CEILING`] in all: readers of large blocks may together have more queued than [`MAX_QUEUED`], as much as goes to each in
+//! any case.
 //!
-//! What the owner has not written yet does not count. It is answers to messages that came, which are bounded as such, and
-//! it is written when the thread that does so has its next turn.
+//! What the owner has not written yet does not count. It is answers to messages that came and requests of our own, which
+//! are bounded as such, and it is written when the thread that does so has its next turn.
 
 use super::stream::Stream;
 use super::{CloseReason, Udx};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-/// What may be queued for all peers together. Half is what blocks are read for, with what one host may add to it and the
+/// What may be queued for all peers together before those that take nothing go. Half is what blocks are read for, with what one host may add to it and the
 /// little that goes to each in any case (see the limits of replication).
 pub const MAX_QUEUED: usize = 384 << 20;
 
 /// And for those of one host. Behind one address there may be as many honest readers as there are places.
-pub const MAX_OF_HOST: usize = 256 << 20;
+pub const MAX_QUEUED_OF_HOST: usize = 256 << 20;
 
 /// With so much in all nobody is spared, whatever he takes: sixty readers of blocks of 8 MiB stay below.
-const CEILING: usize = 2 * MAX_QUEUED;
+pub const CEILING: usize = 2 * MAX_QUEUED;
 
 /// Who has taken something within this reads, microseconds. The acknowledgements of a reader follow close upon each other.
 const READS: u64 = 2_000_000;
@@ -81,7 +82,7 @@ impl Udx {
 
     /// The slot of the stream that has to go, if it is too much.
     fn weightiest(&mut self) -> Option<usize> {
-        if self.queued.all <= MAX_OF_HOST {
+        if self.queued.all <= MAX_QUEUED_OF_HOST {
             return None;
         }
         // A peer may take a packet now and then, and hold back the acknowledgement of all others.
@@ -102,7 +103,7 @@ impl Udx {
         }
         let all = self.queued.all > MAX_QUEUED;
         let over = hosts.into_values();
-        let over = over.filter(|host| host.weight > 0 && (all || host.bytes > MAX_OF_HOST));
+        let over = over.filter(|host| host.weight > 0 && (all || host.bytes > MAX_QUEUED_OF_HOST));
         over.max_by_key(|host| host.weight).map(|host| host.first.1)
     }
 }

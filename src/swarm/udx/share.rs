@@ -16,9 +16,9 @@ use std::net::Ipv4Addr;
 pub const MAX_HELD: usize = 128 << 20;
 
 /// From here on the longest messages are to become whole before others grow long, and no host holds more than
-/// [`MAX_OF_HOST`].
+/// [`MAX_HELD_OF_HOST`].
 const TIGHT: usize = MAX_HELD / 4 * 3;
-const MAX_OF_HOST: usize = MAX_HELD / 2;
+const MAX_HELD_OF_HOST: usize = MAX_HELD / 2;
 
 /// What each stream may hold, however many there are: a window that lets a round trip be used.
 pub const MIN_SHARE: usize = 64 << 10;
@@ -104,7 +104,7 @@ impl Shares {
             *most = (*most).max((stream.counted, slot));
         }
         let (all, (_, slot)) = hosts.into_values().max()?;
-        (all > MAX_OF_HOST || self.held > MAX_HELD).then_some(slot)
+        (all > MAX_HELD_OF_HOST || self.held > MAX_HELD).then_some(slot)
     }
 
     /// Finds out whose turn it is: of the messages that come in the longest, which is the nearest to leaving.

@@ -9,8 +9,7 @@ use std::net::SocketAddrV4;
 
 use bytes::Bytes;
 
-use super::allowance::{Allowance, Challenge};
-use super::challenge::Again;
+use super::allowance::{Again, Allowance, Challenge};
 use super::congestion::{Bbr, RateSampler, bbr::Phase};
 use super::early::Early;
 use super::mtu::{self, Mtu};
@@ -23,7 +22,7 @@ use super::send::SendBuffer;
 use super::sent::SentPackets;
 use super::timer::{Timer, Timers};
 use super::{CloseReason, ConnectOptions, Outbox, Sink, Stats, UdxEvent, WriteError};
-use crate::swarm::SocketId;
+use crate::swarm::socket::SocketId;
 
 /// Unordered messages waiting to be sent; more push out the oldest, as a network would.
 const MAX_MESSAGES: usize = 64;

@@ -221,7 +221,7 @@ impl Stream {
         }
     }
 
-    /// What to send next if the windows allow it; `forced` ignores them.
+    /// What to send next if the windows allow it; `forced` ignores that of congestion.
     fn next_packet(&mut self, forced: bool, now: u64) -> Option<Next> {
         let in_flight = self.sent.in_flight();
         let fits = |size: usize, limit: u64| in_flight == 0 || in_flight + size as u64 <= limit;

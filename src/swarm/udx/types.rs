@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::ORDINARY_MAX;
-use crate::swarm::SocketId;
+use crate::swarm::socket::SocketId;
 
 #[derive(Debug, Clone)]
 pub struct UdxConfig {

@@ -3,7 +3,6 @@
 use super::sim::{Sim, host, pair, pattern};
 use crate::crypto::{KeyPair, hash};
 use crate::key::{NodeId, PublicKey, Topic};
-use crate::swarm::SocketId;
 use crate::swarm::dht_rpc::Request;
 use crate::swarm::dht_rpc::message::Message;
 use crate::swarm::hyperdht::handshake::Opening;
@@ -12,6 +11,7 @@ use crate::swarm::hyperdht::messages::{
 };
 use crate::swarm::hyperdht::signatures::sign_mutable;
 use crate::swarm::hyperdht::{Agreed, ConnectError, DhtConfig, DhtEvent};
+use crate::swarm::socket::SocketId;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,7 +4,6 @@ use super::sim::pair;
 use crate::crypto::{KeyPair, hash};
 use crate::key::{NodeId, PublicKey, Topic};
 use crate::sim::epoch;
-use crate::swarm::SocketId;
 use crate::swarm::dht_rpc::message::Message;
 use crate::swarm::dht_rpc::{QueryId, Request, Response, Rpc, RpcConfig, node_id};
 use crate::swarm::hyperdht::handshake::Opening;
@@ -14,6 +13,7 @@ use crate::swarm::hyperdht::messages::{
 use crate::swarm::hyperdht::net::Net;
 use crate::swarm::hyperdht::topics::{Aim, TopicQuery};
 use crate::swarm::hyperdht::{DhtConfig, DhtEvent, HyperDht};
+use crate::swarm::socket::SocketId;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::net::SocketAddrV4;

@@ -9,8 +9,8 @@ mod reference;
 
 use super::sim::pair;
 use crate::key::{PublicKey, Topic, hex, unhex};
-use crate::swarm::SocketId;
 use crate::swarm::hyperdht::{ConnectError, DhtConfig, DhtEvent, HyperDht};
+use crate::swarm::socket::SocketId;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};

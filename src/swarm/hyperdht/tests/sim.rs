@@ -3,8 +3,8 @@
 use crate::crypto::KeyPair;
 use crate::key::PublicKey;
 use crate::sim::{Datagram, LinkConfig, Machine, Net};
-use crate::swarm::SocketId;
 use crate::swarm::hyperdht::{DhtConfig, DhtEvent, HyperDht};
+use crate::swarm::socket::SocketId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::net::SocketAddrV4;

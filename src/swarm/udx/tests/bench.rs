@@ -39,7 +39,7 @@ fn in_memory(total: u64, opts: &ConnectOptions, packets_per_ack: usize) -> f64 {
     let (mut buf, mut back, mut sink) = (Vec::new(), Vec::new(), Count(0));
     let mut written = 0;
     while sink.0 < total {
-        while written < total && a.queued(A) < 512 << 10 {
+        while written < total && a.unsent(A) < 512 << 10 {
             a.write(A, chunk.clone(), Instant::now()).unwrap();
             written += chunk.len() as u64;
         }

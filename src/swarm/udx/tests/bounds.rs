@@ -243,5 +243,5 @@ fn acknowledgements_of_a_proven_peer_may_come_from_another_of_its_addresses() {
         udx.handle_timeout(now);
     }
     assert_eq!(udx.remote(A), Some(address(2)));
-    assert!(udx.queued(A) == 0 && udx.streams.get(A).unwrap().sent.is_empty());
+    assert!(udx.unsent(A) == 0 && udx.streams.get(A).unwrap().sent.is_empty());
 }

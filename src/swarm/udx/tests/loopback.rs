@@ -139,7 +139,7 @@ impl Node {
             self.udx.end(self.id);
         }
         while self.closed.is_none() {
-            while written < total && self.udx.queued(self.id) < 512 << 10 {
+            while written < total && self.udx.unsent(self.id) < 512 << 10 {
                 let len = (total - written).min(65_536) as usize;
                 self.udx.write(self.id, payload(written, len), Instant::now()).unwrap();
                 written += len as u64;

@@ -133,7 +133,7 @@ impl Side {
 
     /// Keeps the write queue filled until the total is written.
     fn feed(&mut self, now: Instant) {
-        while self.written < self.total && self.udx.queued(self.id) < 1 << 20 {
+        while self.written < self.total && self.udx.unsent(self.id) < 1 << 20 {
             let len = (self.total - self.written).min(65_536) as usize;
             if self.udx.write(self.id, payload(self.written, len), now).is_err() {
                 return;

@@ -1,6 +1,6 @@
 //! What becomes of peers that do not take what is queued for them, and of those that do.
 
-use super::super::queued::{MAX_OF_HOST, MAX_QUEUED};
+use super::super::queued::{CEILING, MAX_QUEUED, MAX_QUEUED_OF_HOST};
 use super::bounds::open_at;
 use super::*;
 use crate::swarm::udx::packet::Header;
@@ -118,7 +118,7 @@ fn who_takes_nothing_has_to_go_and_who_reads_slowly_stays() {
         world.step();
     }
     // Two readers, and what comes until it shows that nobody takes it.
-    assert!(most <= MAX_OF_HOST + 100 * MIB, "{} MiB", most / MIB);
+    assert!(most <= MAX_QUEUED_OF_HOST + 100 * MIB, "{} MiB", most / MIB);
     assert!(world.gone.len() > 50 && world.gone.iter().all(|id| *id < SLOW), "{:?}", world.gone);
     assert!(
         world.taken[&SLOW] > 300 && world.taken[&(SLOW + 1)] > 300,
@@ -176,6 +176,34 @@ fn readers_of_large_blocks_stay_though_they_are_many() {
 }
 
 #[test]
+fn above_the_ceiling_those_who_read_go_too() {
+    let mut world = World::new();
+    let bytes = payload(0, MIB);
+    for reader in 0..110 {
+        world.open(SLOW + reader, host(reader, 1));
+        for _ in 0..8 {
+            if world.peers.contains_key(&(SLOW + reader)) {
+                world.udx.write(SLOW + reader, bytes.clone(), world.now).unwrap();
+                world.look();
+            }
+            assert!(world.udx.queued.all() <= CEILING);
+        }
+    }
+    assert!(world.udx.queued.all() > CEILING - 16 * MIB && !world.gone.is_empty());
+}
+
+#[test]
+fn a_peer_is_believed_no_larger_window_than_ours() {
+    let mut world = World::new();
+    world.open(SLOW, host(1, 1));
+    let header =
+        Header { flags: 0, data_offset: 0, stream: SLOW, window: u32::MAX, seq: 0, ack: 0 };
+    let mut sink = Collect::new();
+    world.udx.handle_datagram(SocketId::MAIN, host(1, 1), &header.encode(), world.now, &mut sink);
+    assert_eq!(world.udx.streams.get(SLOW).unwrap().window, MAX_WINDOW as u64);
+}
+
+#[test]
 fn a_small_message_counts_for_what_it_costs() {
     let mut world = World::new();
     world.open(1, host(1, 1));
@@ -196,7 +224,7 @@ fn what_was_reported_out_of_order_counts_until_it_is_acknowledged() {
     while world.udx.poll_transmit(world.now, &mut buf, 1).is_some() {
         sent += u32::from(Packet::parse(&buf).unwrap().header.has(flag::DATA));
     }
-    assert!(sent > 5 && world.udx.queued(SLOW) < 40_000);
+    assert!(sent > 5 && world.udx.unsent(SLOW) < 40_000);
     let flags = flag::SACK;
     let header = Header { flags, data_offset: 0, stream: SLOW, window: 64 << 10, seq: 0, ack: 0 };
     let sack = [&header.encode()[..], &1u32.to_le_bytes(), &sent.to_le_bytes()].concat();
@@ -219,7 +247,7 @@ fn who_holds_back_the_first_acknowledgement_gets_no_more_than_two_windows() {
     world.open(SLOW, host(1, 1));
     let (mut buf, mut sent, mut most) = (Vec::new(), 0, 0);
     for step in 0..15_000u32 {
-        while world.udx.queued(SLOW) < AHEAD {
+        while world.udx.unsent(SLOW) < AHEAD {
             world.write(SLOW, 65_536);
         }
         world.now += Duration::from_millis(10);

@@ -73,7 +73,7 @@ impl Reflection {
 
     /// What we send, all of it to the victim. He has asked for more than he can be sent.
     fn sent(&mut self) -> Vec<Vec<u8>> {
-        while self.us.streams.has(A) && self.us.queued(A) < 1 << 20 {
+        while self.us.streams.has(A) && self.us.unsent(A) < 1 << 20 {
             self.us.write(A, payload(self.written, 65_536), self.now).unwrap();
             self.written += 65_536;
         }
