@@ -162,7 +162,11 @@ impl Core {
             let read = self.bits.decode_page(number, &page);
             read.map_err(|e| damaged(Table::Bits, &core, e))?;
         }
-        let own_files = self.has_own_files(stamp);
+        let own_files = self.has_own_files(stamp) && self.storage.is_repeated(&core);
+        // Of a store that is away nothing is to be taken for lost.
+        if !own_files {
+            self.storage.check_place()?;
+        }
         if !own_files || self.session <= self.storage.session().unclean {
             self.scrub(own_files)?;
         }

@@ -11,7 +11,7 @@
 
 use super::database::{self, definition, named, next_turn, or_empty, read_turn};
 use super::direct::Direct;
-use super::fd_pool::{FdPool, Handle};
+use super::fd_pool::{Access, FdPool, Handle};
 use super::holes;
 use super::identity::Identity;
 use super::layout;
@@ -100,13 +100,6 @@ impl DiskMedium {
         let opened = std::fs::metadata(&path).and_then(|meta| medium.identity.admit(dir, &meta));
         opened.map_err(|e| StorageError::io("open", path.display().to_string(), e))?;
         Ok(medium)
-    }
-
-    /// # Errors
-    /// [`StorageError::Replaced`] if the database is not where it was.
-    fn check_place(&self) -> Result<()> {
-        let found = self.identity.look(&self.dir, &self.path());
-        found.map(drop).map_err(|e| StorageError::io("write", self.path().display().to_string(), e))
     }
 
     fn path(&self) -> PathBuf {
@@ -252,6 +245,11 @@ impl Medium for DiskMedium {
         })
     }
 
+    fn check_place(&self) -> Result<()> {
+        let found = self.identity.look(&self.dir, &self.path());
+        found.map(drop).map_err(|e| StorageError::io("write", self.path().display().to_string(), e))
+    }
+
     fn doubts(&self) -> Doubts {
         self.witness.doubts()
     }
@@ -309,11 +307,16 @@ struct DiskFile {
 
 impl DiskFile {
     fn existing(&self) -> io::Result<Option<Arc<File>>> {
-        Ok(self.pool.get(&self.handle, false)?.map(|(file, _)| file))
+        Ok(self.pool.get(&self.handle, Access::Read)?.map(|(file, _)| file))
+    }
+
+    fn changeable(&self) -> io::Result<Option<Arc<File>>> {
+        Ok(self.pool.get(&self.handle, Access::Change)?.map(|(file, _)| file))
     }
 
     fn writable(&self) -> io::Result<Arc<File>> {
-        let (file, new) = self.pool.get(&self.handle, true)?.ok_or(io::ErrorKind::NotFound)?;
+        let found = self.pool.get(&self.handle, Access::Create)?;
+        let (file, new) = found.ok_or(io::ErrorKind::NotFound)?;
         if new {
             self.created.store(true, Ordering::Release);
         }
@@ -373,7 +376,7 @@ impl RawFile for DiskFile {
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        let Some(file) = self.existing()? else { return Ok(()) };
+        let Some(file) = self.changeable()? else { return Ok(()) };
         let end = file.metadata()?.len().min(offset.saturating_add(len));
         if offset >= end {
             return Ok(());
@@ -395,13 +398,17 @@ impl RawFile for DiskFile {
         Ok(self.handle.look()?.as_ref().map_or(FileStamp::default(), FileStamp::of))
     }
 
+    fn open_to_change(&self) -> io::Result<()> {
+        self.changeable().map(drop)
+    }
+
     fn stamp_of_open(&self) -> io::Result<FileStamp> {
         let Some(file) = self.existing()? else { return Ok(FileStamp::default()) };
         Ok(FileStamp::of(&file.metadata()?))
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
-        let Some(file) = self.existing()? else { return Ok(()) };
+        let Some(file) = self.changeable()? else { return Ok(()) };
         if file.metadata()?.len() > len { file.set_len(len) } else { Ok(()) }
     }
 

@@ -5,12 +5,13 @@ use super::{layout, private};
 use crate::descriptors;
 use crate::lock::lock;
 use lru::LruCache;
+use rustix::fs::fstatfs;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::num::NonZeroUsize;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Descriptors of a process that serves nobody yet: its database, sockets, threads that wait.
@@ -18,6 +19,9 @@ const OTHERS: u64 = 32;
 /// Fewer are of no use; more cost memory of the kernel for files that are hardly looked at.
 const MIN_OPEN: u64 = 4;
 const MAX_OPEN: u64 = 4096;
+
+/// The type of a file system of layers, which copies a file when it is opened to be changed.
+const OVERLAYFS: i64 = 0x794c_7630;
 
 /// Files open at a time where a process may have `limit`: half of what is left. Commands, mounts and peers share the rest.
 fn share_of(limit: u64) -> NonZeroUsize {
@@ -32,6 +36,17 @@ pub(super) struct Handle {
     /// That of the descriptor which writes past the page cache.
     direct: u64,
     identity: Identity,
+    /// It is opened to be changed, and not only to be read, for something was to be changed in it.
+    changes: AtomicBool,
+}
+
+/// What a file is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Change,
+    /// And made where there is none.
+    Create,
 }
 
 impl Handle {
@@ -42,13 +57,28 @@ impl Handle {
     /// What is at the path, if anything is.
     ///
     /// # Errors
-    /// `Replaced` if that is not the file that was opened.
+    /// `Replaced` if that is not the file that was there at the first look.
     pub(super) fn look(&self) -> io::Result<Option<Metadata>> {
         self.identity.look(self.store(), &self.path)
     }
 
     fn store(&self) -> &Path {
         layout::store_of(&self.path)
+    }
+
+    /// The file was opened to be changed for the first time; `before` is what it was. A file system of layers copies it
+    /// then, perhaps under another number.
+    fn admit_copied(&self, file: &File, before: Option<&Metadata>) -> io::Result<()> {
+        let meta = file.metadata()?;
+        let is_copy = before.is_some_and(|before| {
+            (before.dev(), before.ino()) != (meta.dev(), meta.ino())
+                && (before.len(), before.mtime(), before.mtime_nsec())
+                    == (meta.len(), meta.mtime(), meta.mtime_nsec())
+        });
+        if is_copy && fstatfs(file)?.f_type == OVERLAYFS {
+            self.identity.was_copied(&meta);
+        }
+        self.identity.admit(self.store(), &meta)
     }
 }
 
@@ -80,35 +110,46 @@ impl FdPool {
 
     pub(super) fn handle(&self, path: PathBuf) -> Handle {
         let number = self.next.fetch_add(2, Ordering::Relaxed);
-        Handle { path, number, direct: number + 1, identity: Identity::default() }
+        let (direct, identity) = (number + 1, Identity::default());
+        Handle { path, number, direct, identity, changes: AtomicBool::new(false) }
     }
 
-    /// The open file; `None` if it does not exist and `create` is not set. The flag tells that it is new.
+    /// The open file; `None` if it does not exist and is not to be made. The flag tells that it is new.
+    ///
+    /// It is opened to be changed only when it is to be: opening alone makes a file system of layers (overlayfs) copy the
+    /// file, which may hold a hundred gigabytes.
     ///
     /// # Errors
-    /// `Replaced` if it would have to be opened again, and is another file or none.
+    /// `Replaced` if it is not the file that was there at the first look, or there is none any more.
     pub(super) fn get(
         &self,
         handle: &Handle,
-        create: bool,
+        access: Access,
     ) -> io::Result<Option<(Arc<File>, bool)>> {
-        if let Some(file) = self.known(handle.number) {
+        let did_change = handle.changes.load(Ordering::Acquire);
+        let changes = did_change || access != Access::Read;
+        if let Some(file) = self.known(handle.number).filter(|_| changes == did_change) {
             return Ok(Some((file, false)));
         }
         let path = &handle.path;
-        let existing = || OpenOptions::new().read(true).write(true).open(path);
+        let before = handle.look()?;
+        let existing = || OpenOptions::new().read(true).write(changes).open(path);
         let (file, new) = match self.open(existing) {
             Ok(file) => (file, false),
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             Err(_) => {
                 handle.identity.check(handle.store(), None)?;
-                if !create {
+                if access != Access::Create {
                     return Ok(None);
                 }
                 (self.open(|| create_file(path))?, true)
             }
         };
-        handle.identity.admit(handle.store(), &file.metadata()?)?;
+        match changes != did_change {
+            true => handle.admit_copied(&file, before.as_ref())?,
+            false => handle.identity.admit(handle.store(), &file.metadata()?)?,
+        }
+        handle.changes.fetch_or(changes, Ordering::AcqRel);
         Ok(Some((self.add(handle.number, file), new)))
     }
 
@@ -179,7 +220,7 @@ mod tests {
         let handles: Vec<_> =
             (0..10).map(|n| pool.handle(dir.path().join(n.to_string()))).collect();
         for handle in &handles {
-            pool.get(handle, true).unwrap();
+            pool.get(handle, Access::Create).unwrap();
         }
         let is_open = |n: usize| pool.known(handles[n].number).is_some();
         let tries = Cell::new(0);
@@ -206,27 +247,67 @@ mod tests {
         let is_replaced = |error: io::Error| error.downcast::<Replaced>().is_ok();
         let pool = FdPool::with_limit(1024);
         let handle = pool.handle(path.clone());
-        assert!(pool.get(&handle, false).unwrap().is_none() && handle.look().unwrap().is_none());
-        assert!(pool.get(&handle, true).unwrap().unwrap().1);
+        assert!(
+            pool.get(&handle, Access::Read).unwrap().is_none() && handle.look().unwrap().is_none()
+        );
+        assert!(pool.get(&handle, Access::Create).unwrap().unwrap().1);
         pool.close(&handle);
-        assert!(!pool.get(&handle, true).unwrap().unwrap().1);
+        assert!(!pool.get(&handle, Access::Create).unwrap().unwrap().1);
         std::fs::rename(&path, dir.path().join("away")).unwrap();
         for is_there in [false, true] {
             if is_there {
                 std::fs::write(&path, b"another").unwrap();
             }
             // An open one goes on to be read, one that was closed is not to be had any more, nor made anew.
-            assert!(pool.get(&handle, false).is_ok());
+            assert!(pool.get(&handle, Access::Read).is_ok());
             assert!(is_replaced(handle.look().unwrap_err()));
             pool.close(&handle);
-            assert!(
-                [false, true].iter().all(|&make| is_replaced(pool.get(&handle, make).unwrap_err()))
-            );
+            for access in [Access::Read, Access::Change, Access::Create] {
+                assert!(is_replaced(pool.get(&handle, access).unwrap_err()));
+            }
             assert!(pool.direct(&handle).is_err());
             assert_eq!(path.exists(), is_there);
             std::fs::rename(dir.path().join("away"), &path).unwrap();
-            assert!(pool.get(&handle, false).is_ok() && handle.look().is_ok());
+            assert!(pool.get(&handle, Access::Read).is_ok() && handle.look().is_ok());
             std::fs::rename(&path, dir.path().join("away")).unwrap();
         }
+    }
+
+    #[test]
+    fn a_file_that_was_only_looked_at_is_known_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, b"ours").unwrap();
+        let is_replaced = |error: io::Error| error.downcast::<Replaced>().is_ok();
+        let (pool, of) = (FdPool::with_limit(1024), |path: &Path| path.with_extension("away"));
+        let handle = pool.handle(path.clone());
+        assert!(handle.look().unwrap().is_some());
+        std::fs::rename(&path, of(&path)).unwrap();
+        for is_there in [false, true] {
+            if is_there {
+                std::fs::write(&path, b"another").unwrap();
+            }
+            for access in [Access::Read, Access::Change, Access::Create] {
+                assert!(is_replaced(pool.get(&handle, access).unwrap_err()), "{access:?}");
+                assert_eq!(path.exists(), is_there);
+            }
+        }
+        std::fs::rename(of(&path), &path).unwrap();
+        assert!(pool.get(&handle, Access::Read).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_file_is_opened_to_be_changed_when_it_is_to_be() {
+        use std::os::unix::fs::FileExt;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), b"ours").unwrap();
+        let pool = FdPool::with_limit(1024);
+        let handle = pool.handle(dir.path().join("file"));
+        let get = |access| pool.get(&handle, access).unwrap().unwrap().0;
+        assert!(get(Access::Read).write_all_at(b"not", 0).is_err());
+        get(Access::Change).write_all_at(b"now", 0).unwrap();
+        pool.close(&handle);
+        // Whoever reads next takes the descriptor that was opened to change it, and so does the next change.
+        get(Access::Read).write_all_at(b"too", 0).unwrap();
     }
 }

@@ -88,7 +88,7 @@ pub struct StoredFile {
     /// The file was changed since it was last looked what it is.
     touched: AtomicBool,
     watch: Mutex<Watch>,
-    /// It was looked at when it was opened: see [`Self::open`].
+    /// It was looked at when it was opened to be changed: see [`Self::open_to_change`].
     opened: AtomicBool,
 }
 
@@ -147,7 +147,6 @@ impl Unsynced {
 impl StoredFile {
     /// Fills as much of `buf` as the file has from `offset`; returns how much that was.
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        self.open();
         self.raw.read_at(offset, buf).map_err(|e| StorageError::io("read", &self.name, e))
     }
 
@@ -176,13 +175,11 @@ impl StoredFile {
 
     /// Whether a hole in this range would give anything back.
     pub fn holds(&self, offset: u64, len: u64) -> Result<bool> {
-        self.open();
         self.raw.holds(offset, len).map_err(|e| StorageError::io("read", &self.name, e))
     }
 
     /// The next run of bytes at or after `offset` that is no hole; none up to the end.
     pub fn data_after(&self, offset: u64) -> Result<Option<Range<u64>>> {
-        self.open();
         self.raw.data_after(offset).map_err(|e| StorageError::io("read", &self.name, e))
     }
 
@@ -198,24 +195,20 @@ impl StoredFile {
         Ok(found)
     }
 
-    /// Before its first use: opening alone may change the file, where a file system copies what is opened to be written
-    /// (overlayfs), and that is nobody's meddling. Nor is it done before it is needed: it may copy a hundred gigabytes.
-    fn open(&self) {
+    /// Before its first change: opening alone may change the file, where a file system copies what is opened to be
+    /// changed (overlayfs), and that is nobody's meddling.
+    fn open_to_change(&self) -> std::io::Result<()> {
         if self.opened.load(Ordering::Acquire) {
-            return;
+            return Ok(());
         }
         let mut watch = lock(&self.watch);
-        if self.opened.load(Ordering::Acquire) {
-            return;
-        }
-        if let Ok(found) = self.raw.stamp() {
-            watch.look(found);
-        }
-        // What cannot be opened fails where it is used.
-        if let Ok(opened) = self.raw.stamp_of_open() {
-            watch.seen = Some(opened);
+        if !self.opened.load(Ordering::Acquire) {
+            watch.look(self.raw.stamp()?);
+            self.raw.open_to_change()?;
+            watch.seen = Some(self.raw.stamp_of_open()?);
             self.opened.store(true, Ordering::Release);
         }
+        Ok(())
     }
 
     /// Changes the file, unless another one is where it was, or none: what is in a file without a name is lost.
@@ -225,7 +218,7 @@ impl StoredFile {
         change: impl FnOnce() -> std::io::Result<()>,
     ) -> Result<()> {
         let failed = |e| StorageError::io(op, &self.name, e);
-        self.open();
+        self.open_to_change().map_err(failed)?;
         {
             let mut watch = lock(&self.watch);
             watch.look(self.raw.stamp().map_err(failed)?);
@@ -320,7 +313,7 @@ mod tests {
         }
 
         fn write_at(&self, _offset: u64, _bufs: &mut [IoSlice<'_>]) -> io::Result<()> {
-            self.stamp_of_open().map(drop)
+            self.open_to_change()
         }
 
         fn punch(&self, _offset: u64, _len: u64) -> io::Result<()> {
@@ -340,9 +333,9 @@ mod tests {
             Ok(if self.is_open.load(Ordering::Relaxed) { copy } else { FileStamp::default() })
         }
 
-        fn stamp_of_open(&self) -> io::Result<FileStamp> {
+        fn open_to_change(&self) -> io::Result<()> {
             self.is_open.store(true, Ordering::Relaxed);
-            self.stamp()
+            Ok(())
         }
     }
 
@@ -357,6 +350,12 @@ mod tests {
             opened: AtomicBool::new(false),
         };
         assert_eq!(file.first_stamp().unwrap(), FileStamp::default());
+        file.read_at(0, &mut [0]).unwrap();
+        assert_eq!(
+            file.stamp().unwrap(),
+            FileStamp::default(),
+            "to read it is no reason to copy it"
+        );
         file.write_at(0, b"bytes").unwrap();
         file.stamp().unwrap();
         assert!(!lock(&file.watch).meddled);

@@ -325,6 +325,14 @@ pub trait Storage: Send + Sync {
 
     fn session(&self) -> Session;
 
+    /// Whether the files of a core hold all that was committed: after an unclean end some of it may have to be written
+    /// again, which may fail.
+    fn is_repeated(&self, core: &DiscoveryKey) -> bool;
+
+    /// # Errors
+    /// [`StorageError::Replaced`] if the store is not where it was: then what is not there says nothing of its files.
+    fn check_place(&self) -> Result<()>;
+
     /// Why this store may be older than what was published from it.
     fn doubts(&self) -> Doubts;
 
@@ -365,10 +373,14 @@ pub trait RawFile: Send + Sync {
     fn data_after(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
         Ok(Some(offset..u64::MAX))
     }
-    /// What is at the file's path now, which must be the file that is open if one is. On a medium where nobody else
+    /// What is at the file's path now, which must be what was there at the first look. On a medium where nobody else
     /// changes files it is always the same.
     fn stamp(&self) -> io::Result<FileStamp> {
         Ok(FileStamp::default())
+    }
+    /// Opens it for changes, if it exists, which may change what it is; see [`Self::stamp`].
+    fn open_to_change(&self) -> io::Result<()> {
+        Ok(())
     }
     /// The same of the file that is open, which it is from here on if it is there, wherever its name has gone since.
     fn stamp_of_open(&self) -> io::Result<FileStamp> {
@@ -394,6 +406,10 @@ pub trait Medium: Send + Sync + 'static {
     fn remove_file(&self, core: &DiscoveryKey, kind: FileKind) -> Result<()>;
     /// See [`Storage::cores_with_files`].
     fn cores_with_files(&self) -> Result<Vec<(DiscoveryKey, u64)>>;
+    /// See [`Storage::check_place`]; what nobody can move is always there.
+    fn check_place(&self) -> Result<()> {
+        Ok(())
+    }
     /// See [`Storage::doubts`]; for media that nobody can copy there are none.
     fn doubts(&self) -> Doubts {
         Doubts::default()

@@ -16,7 +16,7 @@
 use super::file::Unsynced;
 use super::{CoreFiles, FileKind, Medium, RawFile, Result, StorageError, Table, Writes};
 use crate::key::{DiscoveryKey, hex};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IoSlice;
 use std::ops::Range;
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub(super) const KINDS: [FileKind; 2] = [FileKind::Blocks, FileKind::Tree];
 pub(super) struct Redo {
     logs: BTreeMap<(DiscoveryKey, FileKind), Log>,
     next: u64,
+    /// Cores with copies that could not be repeated: what their files hold is to be proven first.
+    pub(super) unrepeated: BTreeSet<DiscoveryKey>,
 }
 
 struct Log {
@@ -73,7 +75,8 @@ impl Plan {
 impl Redo {
     /// Repeats what the database holds copies of, and makes that durable. Where nothing can be written the deletion of
     /// the copies is left to the next transaction, so that the store can be read; copies of this opening get other keys,
-    /// so that they neither replace that deletion nor are taken back with it.
+    /// so that they neither replace that deletion nor are taken back with it. Where a file cannot be written or synced its
+    /// copies stay, and nothing may be committed ([`Self::unrepeated`]).
     pub(super) fn replay(medium: &dyn Medium) -> Result<(Self, Writes)> {
         let found = medium.scan(Table::Redo, &[])?;
         let mut redo = Self::default();
@@ -81,20 +84,28 @@ impl Redo {
         let mut rest = found.as_slice();
         while let Some((key, value)) = rest.first() {
             let (name, ..) = parse(key, value)?;
-            let file = Replayed::new(medium, name)?;
+            let file = Replayed::new(medium, name);
+            let mut done = file.look_at_device();
+            let mut copies = Vec::new();
             while let Some((key, value)) = rest.first() {
                 let (next, sequence, offset, bytes) = parse(key, value)?;
                 if next != name {
                     break;
                 }
-                file.repeat(offset, bytes)?;
+                done = done.and_then(|()| file.repeat(offset, bytes));
                 redo.next = redo.next.max(sequence.saturating_add(1));
-                writes.delete(Table::Redo, key.as_slice());
+                copies.push(key.as_slice());
                 rest = &rest[1..];
             }
-            file.sync()?;
+            match done.and_then(|()| file.sync()) {
+                Ok(()) => copies.into_iter().for_each(|key| writes.delete(Table::Redo, key)),
+                Err(error) => {
+                    tracing::warn!("the store is only read: {error}");
+                    redo.unrepeated.insert(name.0);
+                }
+            }
         }
-        if writes.is_empty() {
+        if writes.is_empty() || !redo.unrepeated.is_empty() {
             return Ok((redo, writes));
         }
         match medium.apply(&writes) {
@@ -249,14 +260,16 @@ struct Replayed {
 }
 
 impl Replayed {
+    fn new(medium: &dyn Medium, (core, kind): (DiscoveryKey, FileKind)) -> Self {
+        let what = format!("the file {} of the store", crate::key::short(&core.0));
+        Self { raw: medium.file(&core, kind), what }
+    }
+
     /// Where only the process was killed all of it is there, and needs no room on a full disk. Whether it is must be
     /// seen on the device: the process may have ended because a sync had failed.
-    fn new(medium: &dyn Medium, (core, kind): (DiscoveryKey, FileKind)) -> Result<Self> {
-        let what = format!("the file {} of the store", crate::key::short(&core.0));
-        let file = Self { raw: medium.file(&core, kind), what };
-        file.sync()?;
-        file.raw.forget_cached().map_err(|e| StorageError::io("read", &file.what, e))?;
-        Ok(file)
+    fn look_at_device(&self) -> Result<()> {
+        self.sync()?;
+        self.raw.forget_cached().map_err(|e| StorageError::io("read", &self.what, e))
     }
 
     fn repeat(&self, offset: u64, bytes: &[u8]) -> Result<()> {

@@ -38,6 +38,8 @@ pub struct Staged<M: Medium> {
     /// This opening is noted on the medium, so that the next one can tell how it ended.
     noted: AtomicBool,
     sync_failed: AtomicBool,
+    /// See [`Redo::unrepeated`].
+    unrepeated: BTreeSet<DiscoveryKey>,
 }
 
 /// Files in the order in which they were claimed first, which is that of their writes where two instances of one
@@ -72,7 +74,8 @@ impl<M: Medium> Staged<M> {
     /// # Errors
     /// [`StorageError::DamagedRecord`] if the session record does not decode, and what the medium says.
     pub fn new(medium: M) -> Result<Self> {
-        let (redo, buffered) = Redo::replay(&medium)?;
+        let (mut redo, buffered) = Redo::replay(&medium)?;
+        let unrepeated = std::mem::take(&mut redo.unrepeated);
         removal::finish(&medium)?;
         let session = match medium.get(Table::Meta, SESSION)? {
             None => Session { current: 1, unclean: 0 },
@@ -86,7 +89,8 @@ impl<M: Medium> Staged<M> {
             synced: Condvar::new(),
             session,
             noted: AtomicBool::new(false),
-            sync_failed: AtomicBool::new(false),
+            sync_failed: AtomicBool::new(!unrepeated.is_empty()),
+            unrepeated,
         })
     }
 
@@ -371,6 +375,14 @@ impl<M: Medium> Storage for Staged<M> {
 
     fn session(&self) -> Session {
         self.session
+    }
+
+    fn is_repeated(&self, core: &DiscoveryKey) -> bool {
+        !self.unrepeated.contains(core)
+    }
+
+    fn check_place(&self) -> Result<()> {
+        self.medium.check_place()
     }
 
     fn doubts(&self) -> Doubts {

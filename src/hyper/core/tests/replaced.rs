@@ -175,3 +175,53 @@ fn small_writes_outlive_their_file() {
     let core = writer(&open_disk(dir.path()).unwrap());
     assert_eq!(core.get(2).unwrap().as_ref(), small.first());
 }
+
+/// What was not opened before is not taken for missing, nor is what stands in its place taken for it.
+#[test]
+fn a_store_that_is_away_for_a_while_loses_nothing() {
+    let above = tempfile::tempdir().unwrap();
+    let (dir, away) = (above.path().join("store"), above.path().join("away"));
+    let mut core = writer(&open_disk(&dir).unwrap());
+    core.append(&large(0..LENGTH), Durability::Durable).unwrap();
+    drop(core);
+    for other in [false, true] {
+        let storage = open_disk(&dir).unwrap();
+        let mut core = writer(&storage);
+        fs::rename(&dir, &away).unwrap();
+        if other {
+            drop(writer(&open_disk(&dir).unwrap()));
+        }
+        for block in 0..3 {
+            assert_replaced("read", &dir, core.get(block));
+        }
+        let done = Core::open(&storage, core.discovery_key());
+        assert_replaced("opened", &dir, done.map(drop));
+        assert!(core.heed().is_empty());
+        if other {
+            fs::remove_dir_all(&dir).unwrap();
+        }
+        fs::rename(&away, &dir).unwrap();
+        assert_eq!(core.get(5).unwrap().as_ref(), large(5..6).first());
+        core.append(&large(0..1), Durability::Durable).unwrap();
+        drop((core, storage));
+        let core = writer(&open_disk(&dir).unwrap());
+        assert_eq!(core.blocks_here(), core.length(), "{other}");
+    }
+}
+
+#[test]
+fn a_file_that_was_replaced_before_its_first_use_is_not_used() {
+    for (name, swap) in SWAPS {
+        let dir = tempfile::tempdir().unwrap();
+        let mut core = writer(&open_disk(dir.path()).unwrap());
+        core.append(&large(0..LENGTH), Durability::Durable).unwrap();
+        drop(core);
+        let storage = open_disk(dir.path()).unwrap();
+        let mut core = writer(&storage);
+        swap(dir.path());
+        if name != "tree" {
+            assert_replaced(name, dir.path(), core.get(5));
+        }
+        assert_replaced(name, dir.path(), core.append(&large(0..2), Durability::Durable));
+    }
+}

@@ -223,6 +223,29 @@ fn a_sync_that_fails_at_the_end_is_told() {
 }
 
 #[test]
+fn what_cannot_be_repeated_is_read_and_not_changed() {
+    for kind in SYNC_ERRORS {
+        let medium = CrashMedium::default();
+        let store = Staged::new(medium.clone()).unwrap();
+        put(&store, 1, Durability::Durable).unwrap();
+        std::mem::forget(store);
+        let copies = medium.scan(Table::Redo, b"").unwrap().len();
+        assert!(copies > 0);
+        medium.fail_sync(kind);
+        let store = Staged::new(medium.clone()).unwrap();
+        assert!(!store.is_repeated(&DK) && store.is_repeated(&DiscoveryKey([2; 32])), "{kind}");
+        assert_eq!(store.scan(Table::Records, b"").unwrap().len(), 1, "{kind}");
+        let next = put(&store, 3, Durability::Durable);
+        assert!(matches!(next, Err(StorageError::SyncFailed)), "{kind}: {next:?}");
+        std::mem::forget(store);
+        assert_eq!(medium.scan(Table::Redo, b"").unwrap().len(), copies, "{kind}");
+        // It is repeated when that is possible.
+        let store = Staged::new(medium.clone()).unwrap();
+        assert!(store.is_repeated(&DK) && put(&store, 3, Durability::Durable).is_ok(), "{kind}");
+    }
+}
+
+#[test]
 fn what_a_failed_sync_lost_is_written_again_by_the_next_start() {
     let medium = CrashMedium::default();
     let store = Staged::new(medium.clone()).unwrap();
