@@ -15,6 +15,9 @@ pub mod lock;
 pub mod mountinfo;
 pub mod node;
 pub mod path;
+#[cfg(test)]
+#[path = "../tests/common/required.rs"]
+mod required;
 pub mod share;
 #[cfg(test)]
 pub mod sim;

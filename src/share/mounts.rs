@@ -106,16 +106,12 @@ pub(super) struct Bind(PathBuf);
 
 #[cfg(test)]
 impl Bind {
-    /// Shows `folder` at `at` as well. None, and told, where that is not allowed.
+    /// Shows `folder` at `at` as well. None, and told, where that is not allowed and a test may be left out.
     pub(super) fn over(folder: &Path, at: &Path) -> Option<Self> {
         let (flags, none) = (nix::mount::MsFlags::MS_BIND, None::<&str>);
-        match nix::mount::mount(Some(folder), at, none, flags, none) {
-            Ok(()) => Some(Self(at.to_path_buf())),
-            Err(error) => {
-                eprintln!("left out: nothing can be mounted here: {error}");
-                None
-            }
-        }
+        let done = nix::mount::mount(Some(folder), at, none, flags, none);
+        let mounted = crate::required::available("the right to mount", done.is_ok());
+        mounted.then(|| Self(at.to_path_buf()))
     }
 }
 

@@ -5,8 +5,10 @@
 
 mod place;
 mod reference;
+mod required;
 
 pub use place::{Place, mounts_available};
+pub use required::available;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -59,15 +61,6 @@ pub fn fuse_available() -> bool {
 /// Whether Node.js and the reference's packages are here.
 pub fn js_available() -> bool {
     reference::node().is_some()
-}
-
-pub fn available(what: &str, here: bool) -> bool {
-    if !here {
-        let required = std::env::var_os("HDRIVE_REQUIRE_ALL").is_some();
-        assert!(!required, "{what} is missing, and HDRIVE_REQUIRE_ALL is set");
-        eprintln!("SKIPPED: {what} is missing; `make setup` installs what can be installed");
-    }
-    here
 }
 
 /// Tries `check` until it gives a value or the deadline is over.

@@ -1,5 +1,6 @@
 //! A mount on a temporary directory that is gone when it is dropped.
 
+use crate::required::available;
 use crate::volume::TestVolume;
 use hdrive::fs::{MountError, MountOptions, Mounted, mount};
 use std::path::{Path, PathBuf};
@@ -35,19 +36,9 @@ pub fn runtime() -> &'static Runtime {
     })
 }
 
-/// Whether a test that needs `why` may run; says so if not.
-pub fn can(why: &str, possible: bool) -> bool {
-    if !possible {
-        let required = std::env::var_os("HDRIVE_REQUIRE_FUSE").is_some_and(|value| value == "1");
-        assert!(!required, "HDRIVE_REQUIRE_FUSE=1 but {why} is not to be had");
-        eprintln!("SKIPPED: {why} is not to be had");
-    }
-    possible
-}
-
 pub fn fuse_is_here() -> bool {
     let device = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
-    can("/dev/fuse", device.is_ok())
+    available("/dev/fuse", device.is_ok())
 }
 
 pub fn mounted(volume: &Arc<TestVolume>) -> Option<TestMount> {

@@ -2,7 +2,8 @@
 //! what was last mounted there.
 
 use crate::child::Mounting;
-use crate::common::{can, fuse_is_here, mounted_at, unmounted_clean};
+use crate::common::{fuse_is_here, mounted_at, unmounted_clean};
+use crate::required::available;
 use crate::volume::TestVolume;
 use hdrive::fs::{How, MountError, MountOptions, Mounted, unmount};
 use nix::mount::{MntFlags, MsFlags, umount2};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 fn of_root() -> bool {
-    fuse_is_here() && can("root", nix::unistd::geteuid().is_root())
+    fuse_is_here() && available("root", nix::unistd::geteuid().is_root())
 }
 
 /// A tmpfs that is gone when it is dropped, with all that is mounted in it.

@@ -1,6 +1,7 @@
 //! A whole drive behind a mount: what its writer keeps is there for programs that read it.
 
-use crate::common::{PATIENCE, can, fuse_is_here, runtime};
+use crate::common::{PATIENCE, fuse_is_here, runtime};
+use crate::required::available;
 use hdrive::fs::{DriveVolume, MountOptions, mount};
 use hdrive::hyper::cache::BlockCache;
 use hdrive::hyper::core::storage;
@@ -65,7 +66,7 @@ fn git(dir: &Path, args: &[&str]) -> bool {
 
 #[test]
 fn a_git_repository_clones_from_a_mount() {
-    if !fuse_is_here() || !can("git", Command::new("git").arg("--version").output().is_ok()) {
+    if !fuse_is_here() || !available("git", Command::new("git").arg("--version").output().is_ok()) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
 //! Mounts on temporary directories over a volume in memory, one file per operation.
 //!
-//! Without `/dev/fuse` each test says so and passes; with `HDRIVE_REQUIRE_FUSE=1` it fails instead.
+//! Without `/dev/fuse` each test says so and passes; with `HDRIVE_REQUIRE_ALL=1` it fails instead.
 #![allow(clippy::disallowed_methods, reason = "real mounts, real time")]
 
 mod change;
@@ -15,6 +15,8 @@ mod mount;
 mod panic;
 mod read;
 mod readdir;
+#[path = "../common/required.rs"]
+mod required;
 mod reuse;
 mod speed;
 mod statfs;

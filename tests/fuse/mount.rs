@@ -4,6 +4,7 @@ use crate::child::Mounting;
 use crate::common::{
     ended, fuse_is_here, in_time, mounted, mounted_at, mounted_with, runtime, soon, unmounted_clean,
 };
+use crate::required::available;
 use crate::volume::TestVolume;
 use hdrive::fs::{How, MountError, MountOptions, mount, unmount};
 use std::fs::{self, File};
@@ -126,7 +127,7 @@ fn a_mount_in_use_is_left_or_taken_lazily() {
 
 #[test]
 fn root_gets_a_wider_read_ahead() {
-    if !nix::unistd::geteuid().is_root() {
+    if !available("root", nix::unistd::geteuid().is_root()) {
         return;
     }
     let volume = TestVolume::new();

@@ -2,8 +2,9 @@
 
 use crate::child::Mounting;
 use crate::common::{
-    Running, TestMount, can, ended, fuse_is_here, in_time, mounted, mounted_at, runtime, soon,
+    Running, TestMount, ended, fuse_is_here, in_time, mounted, mounted_at, runtime, soon,
 };
+use crate::required::available;
 use crate::volume::{Behaviour, TestVolume};
 use hdrive::fs::{How, MountError, MountOptions, Mounted, mount};
 use nix::mount::{MntFlags, MsFlags, umount2};
@@ -28,7 +29,7 @@ fn mounted_as(point: &Path, device: u64) -> Mounted {
 #[test]
 fn a_mount_that_is_gone_takes_no_other_of_the_same_number_with_it() {
     let root = nix::unistd::geteuid().is_root();
-    if !can("root", root) {
+    if !available("root", root) {
         return;
     }
     let volume = TestVolume::new();
@@ -65,7 +66,7 @@ fn a_mount_whose_connection_was_ended_is_taken_away() {
     let none = None::<&str>;
     let shown =
         nix::mount::mount(none, connections.path(), Some("fusectl"), MsFlags::empty(), none);
-    if !can("the connections of FUSE", shown.is_ok()) {
+    if !available("the connections of FUSE", shown.is_ok()) {
         return;
     }
     let told = fs::write(connections.path().join(format!("{minor}/abort")), "1");
@@ -79,7 +80,7 @@ fn a_mount_whose_connection_was_ended_is_taken_away() {
 #[test]
 fn who_finds_a_mount_point_full_since_another_mounted_there_meanwhile_says_so() {
     let root = nix::unistd::geteuid().is_root();
-    if !fuse_is_here() || !can("root", root) {
+    if !fuse_is_here() || !available("root", root) {
         return;
     }
     let volume = TestVolume::new();

@@ -4,7 +4,8 @@
 //! open; nothing of the machine is changed.
 
 use crate::child::child_command;
-use crate::common::{can, fuse_is_here, mounted_with};
+use crate::common::{fuse_is_here, mounted_with};
+use crate::required::available;
 use crate::volume::TestVolume;
 use hdrive::fs::{Access, MountOptions};
 use std::fs;
@@ -19,7 +20,7 @@ fn nobody_gets_to(base: &Path) -> bool {
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "test", "-x"]);
     let there = command.arg(base).status().is_ok_and(|status| status.success());
-    can("a temporary folder that every user may enter", there)
+    available("a temporary folder that every user may enter", there)
 }
 
 /// What the scripts below begin with: `$dir` to mount on, `$node` where a device may be made, `$user` to run
@@ -85,7 +86,7 @@ fn run(script: &str) -> Option<String> {
     let tools = ["unshare", "setpriv", "fusermount3"].iter().all(|tool| {
         Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success())
     });
-    if !fuse_is_here() || !can("root with unshare, setpriv and fusermount3", root && tools) {
+    if !fuse_is_here() || !available("root with unshare, setpriv and fusermount3", root && tools) {
         return None;
     }
     let base = tempfile::tempdir().unwrap();
@@ -111,7 +112,7 @@ fn run(script: &str) -> Option<String> {
     let said = String::from_utf8_lossy(&said).into_owned();
     eprintln!("{said}");
     let able = !said.lines().any(|line| line == "unable");
-    can("a device node that an ordinary user may open", able).then_some(said)
+    available("a device node that an ordinary user may open", able).then_some(said)
 }
 
 #[test]
@@ -152,7 +153,7 @@ fn a_mount_for_its_owner_and_root_shows_a_third_user_nothing_that_is_cached() {
         .arg("--version")
         .output()
         .is_ok_and(|output| output.status.success());
-    if !can("root with setpriv", root && tool) {
+    if !available("root with setpriv", root && tool) {
         return;
     }
     let volume = TestVolume::frozen();
