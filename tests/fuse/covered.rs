@@ -9,7 +9,7 @@ use hdrive::fs::{How, MountError, MountOptions, Mounted, unmount};
 use nix::mount::{MntFlags, MsFlags, umount2};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tempfile::TempDir;
 
 fn of_root() -> bool {
@@ -145,35 +145,51 @@ fn a_drive_is_unmounted_with_its_copies_also_under_one() {
     }
 }
 
-/// The look at a path and the unmount are two things.
+/// The look at a path and the unmount are two things. What comes in between comes a little sooner after each time that it was
+/// too late, and a little later after each time that it was too early: so it comes all around that moment.
 #[test]
 fn what_comes_between_the_look_and_the_unmount_is_left() {
     if !of_root() {
         return;
     }
+    /// Microseconds.
+    const STEP: i64 = 5;
     let (_dir, base) = base();
     let point = base.join("m");
+    let (mut pause, mut late, mut early) = (0_i64, 0, 0);
+    // A sleep would be too long.
+    let pauses = |micros: i64| {
+        let begun = Instant::now();
+        while (begun.elapsed().as_micros() as i64) < micros {}
+    };
     for round in 0..200 {
         let drive = drive_at(&point);
         let at_once = std::sync::Barrier::new(2);
-        let cover = std::thread::scope(|scope| {
+        let (done, cover) = std::thread::scope(|scope| {
             let cover = scope.spawn(|| {
                 at_once.wait();
-                let begun = Instant::now();
-                // A sleep would be too long.
-                while begun.elapsed() < Duration::from_micros(round * 4) {}
+                pauses(pause);
                 Cover::on(point.clone())
             });
             at_once.wait();
+            pauses(-pause);
             // As if it were somebody else's.
-            let _ = unmount(&point, How::Clean);
-            cover.join().unwrap()
+            let done = unmount(&point, How::Clean);
+            (done, cover.join().unwrap())
         });
         assert!(cover.is_there(), "taken away in round {round}");
+        match done {
+            Ok(()) => (late, pause) = (late + 1, pause - STEP),
+            Err(MountError::Covered { .. }) => (early, pause) = (early + 1, pause + STEP),
+            // Another test has it open for a moment.
+            Err(MountError::InUse { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
         drop(cover);
         drop(drive);
         assert_eq!(fs::read_dir(&point).unwrap().count(), 0);
     }
+    assert!(late > 0 && early > 0, "{late} came after the unmount, {early} before");
 }
 
 #[test]
