@@ -10,6 +10,8 @@ use hdrive::fs::{How, MountError, MountOptions, mount, unmount};
 use std::fs::{self, File};
 use std::io::Read;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 
 #[test]
 fn a_dead_mount_heals_itself() {
@@ -123,6 +125,29 @@ fn a_mount_in_use_is_left_or_taken_lazily() {
     assert_eq!(text, "still here");
     drop(file);
     ended(&mount.mounted);
+}
+
+/// A look is a use at just that moment, and takes the mark of the unmount away.
+#[test]
+fn a_mount_that_somebody_only_looks_at_is_unmounted_clean() {
+    let volume = TestVolume::new();
+    volume.file("/f", "x");
+    for round in 0..20 {
+        let Some(mount) = mounted(&volume) else { return };
+        let (file, looks, over) = (mount.at("f"), AtomicU64::new(0), AtomicBool::new(false));
+        let done = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    looks.fetch_add(fs::metadata(&file).is_ok().into(), Ordering::Relaxed);
+                }
+            });
+            soon("a look", || looks.load(Ordering::Relaxed) > 100);
+            let done = mount.mounted.unmount(How::Clean);
+            over.store(true, Ordering::Relaxed);
+            done
+        });
+        done.unwrap_or_else(|error| panic!("round {round}: {error}"));
+    }
 }
 
 #[test]
