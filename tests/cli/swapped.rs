@@ -6,32 +6,13 @@ use nix::sys::signal::Signal;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
-
-/// Long enough for an owner to end.
-const SOON: Duration = Duration::from_secs(10);
-
-fn stop(mut process: Hdrive) {
-    process.signal(Signal::SIGINT);
-    process.wait(SOON);
-}
-
-/// A command that owns its store before this returns.
-fn owner(lab: &Lab, store: &str, args: &[&str]) -> Hdrive {
-    let process = lab.spawn(store, args);
-    let (pid, lock) = (process.pid().to_string(), lab.path(store).join("lock"));
-    let owns = || fs::read_to_string(&lock).ok().filter(|text| *text == pid);
-    eventually("the owner of the store", SOON, owns);
-    process
-}
 
 /// Puts a copy of the files of a store in their place.
 fn swap(store: &Path) {
-    let (cores, copy) = (store.join("cores"), store.join("copy"));
-    let done = Command::new("cp").arg("-a").args([&cores, &copy]).status().unwrap();
-    assert!(done.success());
+    let (cores, copied) = (store.join("cores"), store.join("copy"));
+    copy(&cores, &copied);
     fs::remove_dir_all(&cores).unwrap();
-    fs::rename(&copy, &cores).unwrap();
+    fs::rename(&copied, &cores).unwrap();
 }
 
 fn put(lab: &Lab, target: &str, number: u32) -> Done {
@@ -57,7 +38,7 @@ fn no_change_goes_into_files_that_were_replaced() {
         for (name, number) in [("one/a", 1), ("one/b", 2), ("one/b", 3)] {
             assert_eq!(put(&lab, name, number).code, 0);
         }
-        let seed = owner(&lab, "alice", &["seed", key]);
+        let seed = lab.owner("alice", &["seed", key]);
         assert_eq!(put(&lab, "one/c", 4).code, 0);
         if gone {
             fs::remove_dir_all(store.join("cores")).unwrap()
@@ -96,14 +77,14 @@ fn that_files_were_changed_is_told_once() {
     let key = lab.run("alice", &["create", "one"]).text();
     let key = key.trim_start_matches("key:").trim();
     assert_eq!(put(&lab, "one/a", 1).code, 0);
-    let mut seed = owner(&lab, "alice", &["seed", key]);
+    let mut seed = lab.owner("alice", &["seed", key]);
     assert_eq!(put(&lab, "one/b", 2).code, 0);
     let cores = lab.path("alice").join("cores");
     assert!(Command::new("chmod").args(["-R", "u+x", text(&cores)]).status().unwrap().success());
     let changed = put(&lab, "one/c", 3);
     assert_eq!(changed.code, 0, "{}", changed.stderr);
     seed.signal(Signal::SIGINT);
-    seed.wait(SOON);
+    seed.wait(PATIENCE);
     let told = seed.errors() + &changed.stderr;
     assert_eq!(told.matches("were changed by somebody else").count(), 1, "{told}");
 }
@@ -117,7 +98,7 @@ fn no_download_goes_into_files_that_were_replaced() {
     let key = lab.run("alice", &["create", "one"]).text();
     let key = key.trim_start_matches("key:").trim();
     assert_eq!(put(&lab, "one/a", 1).code, 0);
-    let serving = owner(&lab, "alice", &["seed", key]);
+    let serving = lab.owner("alice", &["seed", key]);
     let store = lab.path("bob");
     let (target, out) = (format!("{key}/a"), lab.path("out"));
     let mut mounted = lab.mount("bob", key, &[]);
@@ -126,7 +107,7 @@ fn no_download_goes_into_files_that_were_replaced() {
     swap(&store);
     assert_told(&lab.run("bob", &["get", &target, text(&out)]), &store);
     mounted.process.signal(Signal::SIGINT);
-    mounted.process.wait(SOON);
+    mounted.process.wait(PATIENCE);
     let got = lab.run("bob", &["get", &target, text(&out)]);
     assert_eq!(got.code, 0, "{}", got.stderr);
     assert!(fs::read(&out).unwrap() == pattern(1, 7_000_000));
