@@ -5,9 +5,6 @@ use crate::input::NOBODYS;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 use std::fs;
-use std::time::Duration;
-
-const SOON: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_mount_below_another_is_told_as_covered() {
@@ -26,12 +23,12 @@ fn a_mount_below_another_is_told_as_covered() {
         assert!(done.stderr.contains(&told), "{}", done.stderr);
     }
     process.signal(Signal::SIGINT);
-    assert_eq!(process.wait(SOON).code(), Some(5));
+    assert_eq!(process.wait(PATIENCE).code(), Some(5));
     let errors = process.errors();
     assert_eq!(errors.matches(&told).count(), 1, "{errors}");
     umount2(&outer, MntFlags::MNT_DETACH).unwrap();
     let unmounted = || (lab.run("bob", &["umount", text(&at)]).code == 0).then_some(());
-    eventually("the unmount", SOON, unmounted);
+    eventually("the unmount", PATIENCE, unmounted);
     assert_eq!(fs::read_dir(&at).unwrap().count(), 0);
 }
 
@@ -47,6 +44,6 @@ fn a_mount_on_the_folder_above_ends_with_its_command() {
     let mut process = Hdrive::spawn(command);
     assert_eq!(process.line("mounted: "), text(&at));
     process.signal(Signal::SIGINT);
-    assert_eq!(process.wait(SOON).code(), Some(0));
+    assert_eq!(process.wait(PATIENCE).code(), Some(0));
     assert!(fs::exists(&inner).unwrap());
 }

@@ -2,20 +2,30 @@
 //! waits or goes on, its process serves all others, and signals end it.
 
 use crate::common::*;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread::sleep;
-use std::time::Duration;
 
-/// A command that was told to end is gone by then; a second, and what a busy machine takes.
-const SOON: Duration = Duration::from_secs(4);
-/// What is asked of a store on which nobody waits has its answer by then.
-const ANSWER: Duration = Duration::from_secs(8);
+/// Whether what is written into it is taken now, of a terminal or of a pipe.
+fn takes(end: impl AsFd) -> bool {
+    let mut ends = [PollFd::new(end.as_fd(), PollFlags::POLLOUT)];
+    poll(&mut ends, PollTimeout::ZERO).unwrap() > 0
+}
+
+/// Waits until the process has so many threads that write. One that gets on ends when there is nothing more to write.
+fn lines_that_hang(process: u32, wanted: usize) {
+    let threads = format!("/proc/{process}/task");
+    let writes = |thread: &fs::DirEntry| {
+        fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name == "hdrive-writer\n")
+    };
+    let count = || fs::read_dir(&threads).unwrap().flatten().filter(writes).count();
+    eventually("lines that hang", PATIENCE, || (count() == wanted).then_some(()));
+}
 
 /// A process whose output goes where nobody need read it.
 struct Unread(Child);
@@ -29,9 +39,16 @@ impl Unread {
         self.0.try_wait().unwrap().is_some()
     }
 
-    fn ends(&mut self, signal: Signal, limit: Duration) -> ExitStatus {
+    fn ends(&mut self, signal: Signal) -> ExitStatus {
         kill(self.pid(), signal).unwrap();
-        eventually("the end", limit, || self.0.try_wait().unwrap())
+        end_of(&mut self.0)
+    }
+
+    /// Waits until nothing more goes into its output.
+    fn hangs(&self) {
+        let pipe = self.0.stdout.as_ref().unwrap().as_raw_fd();
+        let end = File::options().write(true).open(format!("/proc/self/fd/{pipe}")).unwrap();
+        eventually("output that hangs", PATIENCE, || (!takes(&end)).then_some(()));
     }
 }
 
@@ -48,6 +65,7 @@ impl Drop for Unread {
 struct Terminal {
     process: Unread,
     keys: File,
+    line: OwnedFd,
     shown: Arc<Mutex<String>>,
 }
 
@@ -70,7 +88,7 @@ impl Terminal {
                 also.lock().unwrap().push_str(&String::from_utf8_lossy(&buf[..n]));
             }
         });
-        Self { process, keys, shown }
+        Self { process, keys, line: pty.slave, shown }
     }
 
     fn shows(&self, text: &str) -> bool {
@@ -81,11 +99,14 @@ impl Terminal {
         eventually(text, PATIENCE, || self.shows(text).then_some(()));
     }
 
-    /// Ctrl-S and Ctrl-Q.
-    fn pause(&mut self) {
+    /// Ctrl-S, when all that was said is shown.
+    fn pause(&mut self, owner: u32) {
+        lines_that_hang(owner, 0);
         self.keys.write_all(b"\x13").unwrap();
+        eventually("a paused terminal", PATIENCE, || (!takes(&self.line)).then_some(()));
     }
 
+    /// Ctrl-Q.
     fn go_on(&mut self) {
         self.keys.write_all(b"\x11").unwrap();
     }
@@ -109,7 +130,7 @@ fn printed(lab: &Lab, store: &str, args: &[&str]) -> String {
     command.stdin(Stdio::null()).stdout(File::create(&at).unwrap());
     command.stderr(File::create(lab.path("errors")).unwrap());
     let mut process = Unread(command.spawn().unwrap());
-    let status = eventually("an answer of the store", ANSWER, || process.0.try_wait().unwrap());
+    let status = eventually("an answer of the store", PATIENCE, || process.0.try_wait().unwrap());
     assert!(status.success(), "{}", fs::read_to_string(lab.path("errors")).unwrap());
     fs::read_to_string(at).unwrap()
 }
@@ -125,20 +146,22 @@ fn a_share_in_a_paused_terminal_goes_on_and_says_it_all_later() {
     fs::write(folder.join("first"), "1").unwrap();
     let mut share = Terminal::run(&lab, "store", &["share", text(&folder)]);
     share.wait_for("shared: ");
-    share.pause();
+    let owner = share.process.0.id();
+    share.pause(owner);
     pipe(&folder, "pipe");
+    lines_that_hang(owner, 1);
     fs::write(folder.join("second"), "2").unwrap();
     let key = share.shown.lock().unwrap().split("key: ").nth(1).unwrap()[..52].to_string();
     let second = || printed(&lab, "store", &["ls", &key]).contains("second").then_some(());
-    eventually("what is shared by a paused terminal", ANSWER, second);
+    eventually("what is shared by a paused terminal", PATIENCE, second);
     answers(&lab, "store");
     assert!(!share.shows("left out"), "it is paused");
     share.go_on();
     share.wait_for("left out: ");
-    share.pause();
+    share.pause(owner);
     pipe(&folder, "pipe2");
-    sleep(Duration::from_secs(2));
-    let status = share.process.ends(Signal::SIGTERM, SOON);
+    lines_that_hang(owner, 1);
+    let status = share.process.ends(Signal::SIGTERM);
     assert_eq!(status.code(), Some(0), "{}", share.shown.lock().unwrap());
     assert!(!share.shows("pipe2"));
 }
@@ -161,23 +184,23 @@ fn paused_terminals_of_others_hang_no_mount_and_no_end() {
             (share, folder)
         })
         .collect();
-    for (share, folder) in &mut shares {
-        share.pause();
-        pipe(folder, "pipe");
-    }
-    sleep(Duration::from_secs(2));
+    let owner = mount.process.pid();
+    shares.iter_mut().for_each(|(share, _)| share.pause(owner));
+    shares.iter().for_each(|(_, folder)| pipe(folder, "pipe"));
+    lines_that_hang(owner, 3);
     assert!(answers(&lab, "store").contains("share2"));
     let cold = mount.path("cold");
     let (to, read) = std::sync::mpsc::channel();
     std::thread::spawn(move || to.send(fs::read(cold).map(|bytes| bytes.len())));
-    assert_eq!(read.recv_timeout(ANSWER).unwrap().unwrap(), 3_000_000);
+    assert_eq!(read.recv_timeout(PATIENCE).unwrap().unwrap(), 3_000_000);
     let (mut first, _) = shares.pop().unwrap();
-    first.process.ends(Signal::SIGTERM, SOON);
+    first.process.ends(Signal::SIGTERM);
     assert!(answers(&lab, "store").contains("share0"));
     mount.process.signal(Signal::SIGTERM);
-    sleep(Duration::from_millis(200));
+    let unmounted = || fs::read_dir(&mount.at).ok()?.next().is_none().then_some(());
+    eventually("the unmount", PATIENCE, unmounted);
     mount.process.signal(Signal::SIGTERM);
-    assert_eq!(mount.process.wait(SOON).code(), Some(0));
+    assert_eq!(mount.process.wait(PATIENCE).code(), Some(0));
 }
 
 #[test]
@@ -193,28 +216,28 @@ fn output_that_nobody_reads_waits_whole_and_keeps_nobody() {
         [&["--json", "log", &key], &["ls", &key], &["ls", "-l", &key], &["cat", &cat]];
     let mut hung: Vec<Unread> =
         commands.iter().chain(&commands).map(|args| unread(&lab, "store", args)).collect();
-    sleep(Duration::from_secs(1));
+    hung.iter().for_each(Unread::hangs);
     answers(&lab, "store");
     for process in &mut hung {
         assert!(!process.has_ended());
-        assert_eq!(process.ends(Signal::SIGINT, SOON).code(), Some(130));
+        assert_eq!(process.ends(Signal::SIGINT).code(), Some(130));
     }
     let mut late = unread(&lab, "store", &["ls", &key]);
-    sleep(Duration::from_secs(1));
+    late.hangs();
     let mut names = String::new();
     late.0.stdout.take().unwrap().read_to_string(&mut names).unwrap();
-    assert_eq!(eventually("the end", SOON, || late.0.try_wait().unwrap()).code(), Some(0));
+    assert_eq!(end_of(&mut late.0).code(), Some(0));
     assert_eq!(names.lines().count(), 6001);
     assert!((0..6000).all(|n| names.lines().nth(n) == Some(&*name(n))));
-    let _hung = unread(&lab, "store", &["ls", &key]);
-    sleep(Duration::from_secs(1));
+    let hung = unread(&lab, "store", &["ls", &key]);
+    hung.hangs();
     owner.signal(Signal::SIGTERM);
-    owner.wait(SOON);
+    owner.wait(PATIENCE);
     // And one that owns the store itself.
     let mut alone = unread(&lab, "store", &["ls", &key]);
-    sleep(Duration::from_secs(2));
+    alone.hangs();
     answers(&lab, "store");
-    assert_eq!(alone.ends(Signal::SIGTERM, SOON).code(), Some(130));
+    assert_eq!(alone.ends(Signal::SIGTERM).code(), Some(130));
 }
 
 #[test]

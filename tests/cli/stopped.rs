@@ -5,9 +5,6 @@ use crate::input::NOBODYS;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
-use std::time::Duration;
-
-const SOON: Duration = Duration::from_secs(20);
 
 /// `x=$(hdrive status)`, and what mount(8) waits for: the end of the output, not only of the process.
 #[test]
@@ -29,7 +26,7 @@ fn output_ends_though_the_owner_is_stopped() {
         std::thread::spawn(move || tell.send(run(command)));
         done
     });
-    let done = running.map(|done| done.recv_timeout(2 * SOON));
+    let done = running.map(|done| done.recv_timeout(PATIENCE));
     share.signal(Signal::SIGCONT);
     let told = format!("error: the store {} is locked by process", lab.path("alice").display());
     for (done, args) in done.into_iter().zip(commands) {
@@ -52,7 +49,7 @@ fn who_starts_something_in_the_background_ends_with_it_whoever_has_its_output() 
     let children = format!("/proc/{0}/task/{0}/children", start.pid());
     let daemon = fs::read_to_string(children).unwrap().trim().parse().unwrap();
     kill(Pid::from_raw(daemon), Signal::SIGKILL).unwrap();
-    let status = start.wait(SOON);
+    let status = start.wait(PATIENCE);
     share.signal(Signal::SIGCONT);
     assert_eq!(status.code(), Some(1));
     start.told("error: the background process ended before it was ready");

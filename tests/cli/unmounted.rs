@@ -5,9 +5,6 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
-
-const SOON: Duration = Duration::from_secs(20);
 
 fn mounted(lab: &Lab) -> (Hdrive, Mounted) {
     let folder = lab.folder("shared");
@@ -20,7 +17,7 @@ fn mounted(lab: &Lab) -> (Hdrive, Mounted) {
 /// A process that another test starts at this moment has what is open here until it runs: the mount is in use for that.
 fn unmount(lab: &Lab, at: &str) {
     let unmounted = || (lab.run("bob", &["umount", at]).code == 0).then_some(());
-    eventually("the unmount", SOON, unmounted);
+    eventually("the unmount", PATIENCE, unmounted);
 }
 
 /// The places of mounts and of former ones.
@@ -55,7 +52,7 @@ fn a_mount_that_another_namespace_holds_is_told_and_named_no_more() {
     assert!(!told.contains("\nmount: ") && told.contains(&format!("\nunmounted: {at} ")), "{told}");
     // It is served until the last one is gone.
     drop(holder);
-    assert_eq!(mount.process.wait(SOON).code(), Some(0));
+    assert_eq!(mount.process.wait(PATIENCE).code(), Some(0));
 }
 
 #[test]
@@ -74,6 +71,6 @@ fn a_copy_of_a_mount_is_named_in_its_place_and_the_command_can_be_ended() {
     assert_eq!(status(&lab), [vec![text(&copy).to_string()], vec![]]);
     assert_eq!(fs::read_to_string(copy.join("file")).unwrap(), "content");
     mount.process.signal(Signal::SIGINT);
-    assert_eq!(mount.process.wait(SOON).code(), Some(0));
+    assert_eq!(mount.process.wait(PATIENCE).code(), Some(0));
     assert_eq!(fs::read_dir(&copy).unwrap().count(), 0);
 }
