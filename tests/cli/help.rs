@@ -128,6 +128,50 @@ fn the_manual_page_gives_each_command_its_own_flags() {
     }
 }
 
+/// As it is shown: what must be given has no brackets, what may be left out has its own.
+#[test]
+fn the_manual_page_shows_what_each_command_takes() {
+    if !mandoc_available() {
+        return;
+    }
+    let shown = mandoc(&["-T", "ascii"]).stdout;
+    // A letter in bold is the letter, a step back and the letter again.
+    let shown = String::from_utf8(shown).unwrap().chars().fold(String::new(), |mut page, c| {
+        if c == '\u{8}' {
+            page.pop();
+        } else {
+            page.push(c);
+        }
+        page
+    });
+    let start = shown.find("The subcommands are:").unwrap();
+    let list = &shown[start..][..shown[start..].find("The options are:").unwrap()];
+    let mut cli = Cli::command();
+    cli.build();
+    // What help takes clap does not tell.
+    for command in cli.get_subcommands().filter(|command| command.get_name() != "help") {
+        let name = command.get_name();
+        let heads = list.lines().filter_map(|line| line.strip_prefix("     "));
+        // Behind one that is short its description begins.
+        let heads = heads.map(|line| line.split("  ").next().unwrap_or_default());
+        let takes = |head: &str| Some(head.strip_prefix(name)?.trim_start().replace(" ...", "..."));
+        let named = |head: &&str| head.split(' ').next() == Some(name);
+        let taken = heads.filter(named).find_map(takes).unwrap_or_else(|| panic!("{name}"));
+        let closes = |word: &str| word.matches('[').count() == word.matches(']').count();
+        assert!(taken.split_whitespace().all(closes), "{name} {taken}: brackets around two things");
+        let told: Vec<_> = taken
+            .split_whitespace()
+            .map(|word| (!word.starts_with('['), word.contains("...")))
+            .collect();
+        let takes: Vec<_> = command
+            .get_positionals()
+            .map(|one| (one.is_required_set(), one.get_num_args().unwrap().max_values() > 1))
+            .collect();
+        assert_eq!(told, takes, "{name} {taken}: must it be given, and may more be given");
+    }
+    assert!(shown.contains("`?' and `#'"), "what ends the path of a link");
+}
+
 /// What looks like a key where people copy from is one.
 #[test]
 fn sample_keys_are_keys() {
@@ -147,15 +191,21 @@ fn sample_keys_are_keys() {
     assert!(found >= 4, "samples are looked at");
 }
 
+fn mandoc(args: &[&str]) -> std::process::Output {
+    let page = root().join("man/hdrive.1");
+    Command::new("mandoc").args(args).arg(page).output().unwrap()
+}
+
+fn mandoc_available() -> bool {
+    available("mandoc", Command::new("mandoc").args(["-T", "lint", "/dev/null"]).output().is_ok())
+}
+
 #[test]
 fn the_manual_page_is_clean() {
-    let here = Command::new("mandoc").arg("-T").arg("lint").arg("/dev/null").output().is_ok();
-    if !available("mandoc", here) {
+    if !mandoc_available() {
         return;
     }
-    let page = root().join("man/hdrive.1");
-    let lint = Command::new("mandoc").args(["-T", "lint", "-W", "warning"]).arg(page).output();
-    let lint = lint.unwrap();
+    let lint = mandoc(&["-T", "lint", "-W", "warning"]);
     assert!(lint.status.success(), "{}", String::from_utf8_lossy(&lint.stdout));
 }
 
