@@ -4,6 +4,7 @@ use super::claim::Claim;
 use super::errno::MountError;
 use super::pin::{Pin, Probe};
 use super::place::{not_there, resolve, unlisted};
+use super::unmount::detach_held;
 use crate::mountinfo::{self, MountEntry};
 use std::path::Path;
 
@@ -87,7 +88,7 @@ fn clear(point: &Path) -> Result<bool, MountError> {
         }),
         Probe::Dead => {
             tracing::info!(mount_point = %point.display(), "clearing a dead mount");
-            pin.detach()?;
+            detach_held(pin)?;
             Ok(true)
         }
     }

@@ -7,7 +7,7 @@
 use super::errno::MountError;
 use super::pin::{Pin, Probe};
 use super::place::unlisted;
-use super::unmount::{How, covered, detach_clean};
+use super::unmount::{How, covered, detach_clean, detach_held};
 use crate::mountinfo::{self, KIND, MountEntry, over_in};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
@@ -114,7 +114,7 @@ impl OwnMount {
                 // By its path: held, it would be in use.
                 How::Clean => detach_clean(&seen)?,
                 How::Lazy => match self.pinned(&seen.path) {
-                    Some(pin) if self.lives() => pin.detach()?,
+                    Some(pin) if self.lives() => detach_held(pin)?,
                     _ => break,
                 },
             }
@@ -133,7 +133,7 @@ impl OwnMount {
         let seen = self.seen().ok().flatten();
         let pin = seen.and_then(|seen| self.pinned(&seen.path));
         if let Some(pin) = pin.filter(|pin| pin.probe() == Probe::Dead) {
-            let _ = pin.detach();
+            let _ = detach_held(pin);
         }
     }
 

@@ -5,13 +5,9 @@
 //! keeps its number, and by it nothing else is unmounted. Nothing is asked of the file system when it is opened. The mount
 //! counts as in use meanwhile, so this is for those that are taken away lazily.
 
-use super::errno::MountError;
-use super::place::unlisted;
-use super::unmount::{How, detach_as_user, failed};
 use crate::mountinfo::{self, MountEntry};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::mount::{MntFlags, umount2};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -78,59 +74,8 @@ impl Pin {
         }
     }
 
-    /// Unmounts what is held, lazily, if it is mounted still.
-    ///
-    /// # Errors
-    /// Those of [`super::unmount()`].
-    pub fn detach(self) -> Result<(), MountError> {
-        let path = PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()));
-        match umount2(&path, MntFlags::MNT_DETACH) {
-            // It is mounted no more.
-            Ok(()) | Err(Errno::EINVAL) => Ok(()),
-            Err(Errno::EPERM) => self.detach_as_user(),
-            Err(errno) => Err(failed(&path, errno.into())),
-        }
-    }
-
-    fn detach_as_user(self) -> Result<(), MountError> {
-        let Some(mount) = self.mount().map_err(unlisted)? else { return Ok(()) };
-        detach_as_user(&mount, How::Lazy)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::required::available;
-    use nix::mount::{MsFlags, mount};
-
-    fn tmpfs(at: &Path) -> bool {
-        let mounted = mount(Some("test"), at, Some("tmpfs"), MsFlags::empty(), None::<&str>);
-        available("the right to mount", mounted.is_ok())
-    }
-
-    #[test]
-    fn only_what_is_held_is_taken_away_though_another_has_its_place_and_number() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = dir.path().canonicalize().unwrap();
-        if !tmpfs(&at) {
-            return;
-        }
-        let first = Pin::at(&at).unwrap();
-        let listed = first.mount().unwrap().unwrap();
-        assert_eq!((listed.path.as_path(), listed.kind.as_str()), (at.as_path(), "tmpfs"));
-        assert_eq!(first.probe(), Probe::Alive);
-        umount2(&at, MntFlags::MNT_DETACH).unwrap();
-        assert_eq!(first.mount().unwrap(), None);
-
-        assert!(tmpfs(&at));
-        std::fs::write(at.join("second"), "x").unwrap();
-        first.detach().unwrap();
-        assert!(at.join("second").exists(), "another mount was taken away");
-        Pin::at(&at).unwrap().detach().unwrap();
-        assert!(!at.join("second").exists());
-        // A folder that is no mount is nothing to take away.
-        Pin::at(&at).unwrap().detach().unwrap();
-        assert!(mountinfo::top_at(&at).unwrap().is_none());
+    /// A path that leads to it as long as it is held, whatever lies at its own.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
     }
 }

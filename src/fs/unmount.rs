@@ -101,9 +101,26 @@ fn detach_lazily(mount: &MountEntry) -> Result<(), MountError> {
     let pin = Pin::at(&mount.path).map_err(|error| failed(&mount.path, error))?;
     let held = pin.mount().map_err(unlisted)?;
     match held.is_some_and(|held| is_same(&held, mount)) {
-        true => pin.detach(),
+        true => detach_held(pin),
         // Another came there just now.
         false => check_seen(mount).and(Err(MountError::NotMounted(mount.path.clone()))),
+    }
+}
+
+/// Unmounts what is held, lazily, if it is mounted still.
+///
+/// # Errors
+/// Those of [`unmount`].
+pub(super) fn detach_held(pin: Pin) -> Result<(), MountError> {
+    let path = pin.path();
+    match umount2(&path, MntFlags::MNT_DETACH) {
+        // It is mounted no more.
+        Ok(()) | Err(Errno::EINVAL) => Ok(()),
+        Err(Errno::EPERM) => match pin.mount().map_err(unlisted)? {
+            Some(mount) => detach_as_user(&mount, How::Lazy),
+            None => Ok(()),
+        },
+        Err(errno) => Err(failed(&path, errno.into())),
     }
 }
 
@@ -126,7 +143,7 @@ fn is_same(one: &MountEntry, other: &MountEntry) -> bool {
 /// Through fusermount3, which may do it for the user who mounted.
 ///
 /// It knows mounts by their paths only, so what is there is looked at just before.
-pub(super) fn detach_as_user(mount: &MountEntry, how: How) -> Result<(), MountError> {
+fn detach_as_user(mount: &MountEntry, how: How) -> Result<(), MountError> {
     check_seen(mount)?;
     let point = &mount.path;
     let helper = helper().ok_or_else(|| MountError::NoHelper { install: install_hint() })?;
@@ -152,7 +169,7 @@ pub(super) fn detach_as_user(mount: &MountEntry, how: How) -> Result<(), MountEr
     }
 }
 
-pub(super) fn failed(point: &Path, source: io::Error) -> MountError {
+fn failed(point: &Path, source: io::Error) -> MountError {
     MountError::Io { what: format!("unmounting {}", point.display()), source }
 }
 
@@ -232,7 +249,10 @@ fn uses(process: &Path, point: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pin::Probe;
     use super::*;
+    use crate::required::available;
+    use nix::mount::{MsFlags, mount};
 
     #[test]
     fn the_package_is_named_for_the_system_at_hand() {
@@ -256,5 +276,34 @@ mod tests {
         let _open = std::fs::File::open(dir.path()).unwrap();
         let own = format!("({})", std::process::id());
         assert!(users(dir.path()).iter().any(|user| user.ends_with(&own)));
+    }
+    fn tmpfs(at: &Path) -> bool {
+        let mounted = mount(Some("test"), at, Some("tmpfs"), MsFlags::empty(), None::<&str>);
+        available("the right to mount", mounted.is_ok())
+    }
+
+    #[test]
+    fn only_what_is_held_is_taken_away_though_another_has_its_place_and_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().canonicalize().unwrap();
+        if !tmpfs(&at) {
+            return;
+        }
+        let first = Pin::at(&at).unwrap();
+        let listed = first.mount().unwrap().unwrap();
+        assert_eq!((listed.path.as_path(), listed.kind.as_str()), (at.as_path(), "tmpfs"));
+        assert_eq!(first.probe(), Probe::Alive);
+        umount2(&at, MntFlags::MNT_DETACH).unwrap();
+        assert_eq!(first.mount().unwrap(), None);
+
+        assert!(tmpfs(&at));
+        std::fs::write(at.join("second"), "x").unwrap();
+        detach_held(first).unwrap();
+        assert!(at.join("second").exists(), "another mount was taken away");
+        detach_held(Pin::at(&at).unwrap()).unwrap();
+        assert!(!at.join("second").exists());
+        // A folder that is no mount is nothing to take away.
+        detach_held(Pin::at(&at).unwrap()).unwrap();
+        assert!(mountinfo::top_at(&at).unwrap().is_none());
     }
 }
