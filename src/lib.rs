@@ -16,6 +16,9 @@ pub mod mountinfo;
 pub mod node;
 pub mod path;
 #[cfg(test)]
+#[path = "../tests/common/reference.rs"]
+mod reference;
+#[cfg(test)]
 #[path = "../tests/common/required.rs"]
 mod required;
 pub mod share;

@@ -1,6 +1,6 @@
 // The other end of the UDX loopback tests: udx.js <send|receive> <port of the other side> <bytes>
-// Prints its own port, then a line with what it saw. HDRIVE_REFERENCE = a directory with node_modules/udx-native.
-const UDX = require(process.env.HDRIVE_REFERENCE + '/node_modules/udx-native')
+// Prints its own port, then a line with what it saw.
+const UDX = require('udx-native')
 
 const [mode, port, bytes] = [process.argv[2], Number(process.argv[3]), Number(process.argv[4])]
 const PERIOD = 1 << 24

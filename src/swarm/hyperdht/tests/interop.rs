@@ -4,11 +4,9 @@
 //! There is no UDX here: a first packet by hand is enough for the reference to call a stream connected.
 #![allow(clippy::disallowed_methods, reason = "real sockets, real time")]
 
-#[path = "../../../../tests/common/reference.rs"]
-mod reference;
-
 use super::sim::pair;
 use crate::key::{PublicKey, Topic, hex, unhex};
+use crate::reference;
 use crate::swarm::hyperdht::{ConnectError, DhtConfig, DhtEvent, HyperDht};
 use crate::swarm::socket::SocketId;
 use rand::SeedableRng;

@@ -1,14 +1,14 @@
 //! Real sockets on the loopback interface: two of ours, and ours with the reference.
 //!
-//! `cargo test --release udx::tests::loopback -- --ignored --nocapture --test-threads=1`; the tests with the reference need
-//! node and `HDRIVE_REFERENCE`, a directory with `node_modules/udx-native`.
+//! `cargo test --release udx::tests::loopback -- --ignored --nocapture --test-threads=1`; `make test-long` runs those with
+//! the reference.
 
 #![allow(clippy::disallowed_methods, reason = "real sockets, real time")]
 
 use std::io::{BufRead, BufReader, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
@@ -16,6 +16,7 @@ use nix::sys::time::TimeSpec;
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 
 use super::*;
+use crate::reference;
 
 /// One socket, one machine, one stream.
 struct Node {
@@ -200,21 +201,22 @@ fn ours_with_ours() {
     }
 }
 
-fn reference(mode: &str, port: u16, total: u64) -> (Child, impl Iterator<Item = String>) {
+/// None, and told, where the reference is not here.
+fn reference(mode: &str, port: u16, total: u64) -> Option<(Child, impl Iterator<Item = String>)> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/udx.js");
-    let mut child = Command::new("node")
+    let mut child = reference::node()?
         .args([script, mode, &port.to_string(), &total.to_string()])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    (child, lines)
+    Some((child, lines))
 }
 
-/// Runs against the reference; returns its last line.
-fn with_reference(mode: &str, total: u64) -> String {
+/// Runs against the reference, if it is here, which saw what `wanted` says.
+fn with_reference(mode: &str, total: u64, wanted: &str) {
     let mut node = Node::new(1, false);
-    let (mut child, mut lines) = reference(mode, node.port(), total);
+    let Some((mut child, mut lines)) = reference(mode, node.port(), total) else { return };
     let port: u16 = lines.next().unwrap().strip_prefix("port ").unwrap().parse().unwrap();
     node.connect(2, port, ORDINARY_MAX);
     let start = Instant::now();
@@ -231,21 +233,21 @@ fn with_reference(mode: &str, total: u64) -> String {
     if mode == "send" {
         assert_eq!(node.check.bytes, total);
     }
-    result
+    assert!(result.starts_with(wanted), "{result}");
 }
 
 #[test]
-#[ignore = "needs node and the reference"]
+#[ignore = "long: make test-long"]
 fn the_reference_receives() {
     for _ in 0..3 {
-        assert!(with_reference("receive", 64 << 20).starts_with("seen 67108864 true mtu"));
+        with_reference("receive", 64 << 20, "seen 67108864 true mtu");
     }
 }
 
 #[test]
-#[ignore = "needs node and the reference"]
+#[ignore = "long: make test-long"]
 fn the_reference_sends() {
     for _ in 0..3 {
-        assert!(with_reference("send", 64 << 20).starts_with("seen 0 true mtu"));
+        with_reference("send", 64 << 20, "seen 0 true mtu");
     }
 }
