@@ -1,8 +1,18 @@
 //! The command line: what was typed becomes a [`Request`] that the owner of the store runs.
 //!
-//! `args.rs` parses, `owner.rs` finds or becomes the owner, `serve.rs` runs requests in the owner, and
-//! each subcommand is one file with a `run`. Words go through [`output::Output`], ends through
-//! [`exit::Exit`].
+//! Words go through [`output::Output`], ends through [`exit::Exit`].
+//!
+//! | file | holds |
+//! |---|---|
+//! | `args`, `fstab`, `bootstrap`, `moment`, `target` | what can be typed, also to mount(8) and in fstab |
+//! | `owner`, `request`, `view` | who owns the store; what another process asks of that, and whether both see the same files |
+//! | `face`, `pump` | a command that the owner runs: its signals, its standard input, its end |
+//! | `serve`, `host`, `asker`, `running`, `context` | the owner: requests of all processes, what runs, what each is given |
+//! | `gate`, `waiting`, `signals`, `fault`, `exit` | when a change is made or called off; how commands wait and end |
+//! | `output`, `writer`, `progress`, `words`, `looking` | what people read, and whoever does not read it |
+//! | `daemon`, `daemon_log`, `logging` | commands in the background, and the logs |
+//! | `spool` | standard input on its way into a drive |
+//! | all others | the subcommand of their name, with a `run` |
 #![allow(clippy::disallowed_methods, reason = "people and processes are waited for in real time")]
 
 pub mod args;

@@ -20,6 +20,18 @@
 //! costs fetching them again. What destroys (truncation, clearing, [following a fork](follow)) first commits durably that
 //! the bytes are gone, then frees them.
 //!
+//! | file | holds |
+//! |---|---|
+//! | `tree`, `node`, `nodes`, `head` | the Merkle tree: what is added to it and proven, a node, nodes on disk, what is signed |
+//! | `bitfield`, `place`, `record` | which blocks are here and where; what the store keeps of that |
+//! | `commit`, `staging`, `change`, `follow` | appends and blocks of peers; appends in pieces; what takes away; another fork |
+//! | `message`, `prove`, `history` | what peers ask and answer, and whether it is of this core's history |
+//! | `manifest`, `multisig`, `verifier` | who may sign, and how it is checked |
+//! | `life`, `writer`, `secrecy`, `encryption` | how a core comes and goes; who may write and who may read it |
+//! | `scrub`, `soundness` | whether the files hold what was verified, and what is done if not |
+//! | `error` | what can go wrong |
+//! | `storage` | where all of it lies |
+//!
 //! After an unclean end the tree file may hold less or more than the records say. [`scrub`] puts that right when
 //! the core is opened next. Files that are not the ones we left are not believed: see [`soundness`].
 

@@ -14,6 +14,15 @@
 //! the files durable that any commit since the last durable one spoke of: it syncs them, or, where only a little
 //! was written, puts a copy of that into the same transaction ([`redo`]). [`staged`] keeps the order, over a
 //! [`Medium`]: [`memory`], [`disk`], or the crash simulator of the tests.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `staged`, `redo` | the order behind the promise; small durable writes |
+//! | `disk`, `database`, `layout`, `removal` | a store in a directory: its database, where files are, how they go |
+//! | `file`, `fd_pool`, `holes`, `direct` | the files of a core: few open at once, space given back, long writes |
+//! | `private`, `identity`, `stamp`, `turn`, `witness` | that it is its owner's alone, and the one that was left here |
+//! | `records` | keys and whatever else is small |
+//! | `memory`, `crash` | stores for tests |
 
 #[cfg(test)]
 pub mod crash;
