@@ -1,5 +1,6 @@
 //! Writes what a command says, on a thread of its own: a terminal may be paused (Ctrl-S), and what reads a pipe may take
-//! its time. Whoever says something never waits for that, and no signal does.
+//! its time. Whoever says something never waits for that, and no signal does. Where no thread can be made what is said stays
+//! in the queue until one can, or until the process ends.
 //!
 //! Both streams have one queue, so that what is said stays in its order. A command with much of a result awaits room in it.
 //! Of what else is said, that which comes while it is full is left out, and the number of such lines told afterwards.
@@ -27,7 +28,7 @@ const FULL: usize = 256 << 10;
 const IDLE: Duration = Duration::from_secs(1);
 /// How often a wait for a reader looks whether it is still wanted.
 const LOOK_MS: u16 = 100;
-/// How often the end of the process looks whether it is to wait on.
+/// How often the end of the process looks whether it is to wait on, and who waits whether there is a thread.
 const LOOK: Duration = Duration::from_millis(50);
 /// To the beginning of the line, and nothing in it.
 const ERASE: &[u8] = b"\r\x1b[K";
@@ -89,6 +90,9 @@ pub struct Writer {
     lost: OnceLock<io::Error>,
     /// Whoever read stdout does not any more.
     gone: AtomicBool,
+    /// As if the system had no threads left.
+    #[cfg(test)]
+    no_threads: AtomicBool,
 }
 
 #[derive(Default)]
@@ -104,7 +108,7 @@ struct Queue {
     done: u64,
     /// What found no room.
     left_out: u64,
-    /// There is a thread.
+    /// There is a thread that writes.
     running: bool,
     /// Nobody wants it any more.
     closed: bool,
@@ -150,6 +154,8 @@ impl Writer {
             bar: Mutex::default(),
             lost: OnceLock::new(),
             gone: AtomicBool::new(false),
+            #[cfg(test)]
+            no_threads: AtomicBool::new(false),
         })
     }
 
@@ -172,7 +178,7 @@ impl Writer {
         }
         queue.add(&piece);
         queue.pieces.push_back(piece);
-        self.wake(queue);
+        self.wake(&mut queue);
     }
 
     /// Draws a bar in place of the one before.
@@ -180,7 +186,7 @@ impl Writer {
         let mut queue = lock(&self.queue);
         if !queue.closed {
             queue.bar = Some(bar.into_bytes());
-            self.wake(queue);
+            self.wake(&mut queue);
         }
     }
 
@@ -196,29 +202,34 @@ impl Writer {
     }
 
     /// Resolves when there is room for more, or nobody wants it.
-    pub async fn room(&self) {
+    pub async fn room(self: &Arc<Self>) {
         self.until(|queue| queue.closed || queue.bytes < ROOM).await;
     }
 
     /// Resolves when all that is said by now is written.
-    pub async fn written(&self) {
+    pub async fn written(self: &Arc<Self>) {
         let said = lock(&self.queue).said();
         self.until(|queue| queue.has_written(said)).await;
     }
 
-    async fn until(&self, is_so: impl Fn(&Queue) -> bool) {
+    async fn until(self: &Arc<Self>, is_so: impl Fn(&Queue) -> bool) {
         loop {
             // Before the look, so that no change is missed.
             let changed = self.room.notified();
             if is_so(&lock(&self.queue)) {
                 return;
             }
-            changed.await;
+            if self.has_thread(&mut lock(&self.queue)) {
+                changed.await;
+            } else {
+                let _ = tokio::time::timeout(LOOK, changed).await;
+            }
         }
     }
 
-    /// Waits until all that is said by now is written, unless this process is told to end. For a process that ends.
-    pub fn settle(&self) {
+    /// Waits until all that is said by now is written, unless this process is told to end. For a process that ends: where
+    /// there is no thread it writes that itself.
+    pub fn settle(self: &Arc<Self>) {
         let mut told: Option<Instant> = None;
         let mut queue = lock(&self.queue);
         let said = queue.said();
@@ -227,7 +238,14 @@ impl Writer {
             if since.is_some_and(|since| since.elapsed() >= LAST_WAIT) {
                 return;
             }
-            queue = self.wait(queue, LOOK);
+            if self.has_thread(&mut queue) {
+                queue = self.wait(queue, LOOK);
+            } else {
+                queue.running = true;
+                drop(queue);
+                self.run(Duration::ZERO);
+                queue = lock(&self.queue);
+            }
         }
     }
 
@@ -264,18 +282,26 @@ impl Writer {
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    fn wake(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>) {
+    fn wake(self: &Arc<Self>, queue: &mut Queue) {
         self.changed.notify_all();
-        if std::mem::replace(&mut queue.running, true) {
-            return;
+        // If there is none, who says more or waits tries again.
+        let _ = self.has_thread(queue);
+    }
+
+    /// Whether there is a thread that writes, perhaps since this moment.
+    fn has_thread(self: &Arc<Self>, queue: &mut Queue) -> bool {
+        queue.running = queue.running || self.start().is_ok();
+        queue.running
+    }
+
+    fn start(self: &Arc<Self>) -> io::Result<()> {
+        #[cfg(test)]
+        if self.no_threads.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::WouldBlock.into());
         }
-        drop(queue);
         let writer = Arc::clone(self);
         let thread = std::thread::Builder::new().name("hdrive-writer".into());
-        if thread.spawn(move || writer.run(IDLE)).is_err() {
-            // There is nobody else to say so.
-            self.run(Duration::ZERO);
-        }
+        thread.spawn(move || writer.run(IDLE)).map(drop)
     }
 
     /// Writes what comes until nothing has for so long.

@@ -108,6 +108,42 @@ async fn a_result_that_nobody_reads_is_owed_until_it_is_given_up_and_its_thread_
     drop(reader);
 }
 
+/// The pipe takes a part of it only, and nobody reads.
+#[test]
+fn where_no_thread_can_be_made_nobody_waits_and_nothing_is_lost() {
+    let (writer, mut reader) = writer();
+    writer.no_threads.store(true, Ordering::SeqCst);
+    let saying = Arc::clone(&writer);
+    let said = std::thread::spawn(move || {
+        (0..100).for_each(|n| saying.push(result(&format!("{n}{}\n", "x".repeat(999)))));
+    });
+    let begun = Instant::now();
+    while !said.is_finished() {
+        assert!(begun.elapsed() < LIMIT, "it waits for a reader");
+        std::thread::sleep(LOOK);
+    }
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        reader.read_to_string(&mut text).map(|_| text)
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        assert!(tokio::time::timeout(LOOK * 3, writer.written()).await.is_err());
+        writer.no_threads.store(false, Ordering::SeqCst);
+        tokio::time::timeout(LIMIT, writer.written()).await.unwrap();
+    });
+    while lock(&writer.queue).running {
+        std::thread::sleep(LOOK);
+    }
+    writer.no_threads.store(true, Ordering::SeqCst);
+    writer.push(result("the end\n"));
+    writer.settle();
+    drop(writer);
+    let text = reader.join().unwrap().unwrap();
+    assert!((0..100).all(|n| text.lines().nth(n).unwrap().starts_with(&format!("{n}x"))));
+    assert_eq!(text.lines().nth(100), Some("the end"));
+}
+
 #[test]
 fn errors_of_stdout_are_kept_apart() {
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
