@@ -134,7 +134,7 @@ pub struct Global {
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 
-    /// Tells only errors on stderr
+    /// Tells only errors and warnings on stderr
     #[arg(short, long, global = true)]
     pub quiet: bool,
 }

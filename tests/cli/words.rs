@@ -157,3 +157,26 @@ fn a_full_disk_behind_standard_output_is_told() {
         assert_eq!(status.code(), Some(1), "{args:?}");
     }
 }
+
+/// Of every command that takes files in: what it does not take is not as it was asked for.
+#[test]
+fn what_is_left_out_is_a_warning_also_with_quiet() {
+    let lab = Lab::new();
+    let folder = lab.folder("folder");
+    fs::write(folder.join("file"), "x").unwrap();
+    let pipe = folder.join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let told = format!("warning: left out: {}: ", pipe.display());
+    let said = |args: &[&str]| lab.run("alice", args).stderr;
+    assert_eq!(said(&["-q", "create", "mine"]), "");
+    for args in
+        [&["-q", "put", "mine", text(&folder)], &["-q", "share", "--dry-run", text(&folder)]]
+    {
+        let said = said(args);
+        let lines = said.lines().filter(|line| !line.starts_with("error: "));
+        assert!(lines.clone().count() == 1 && said.starts_with(&told), "{args:?}: {said}");
+    }
+    let mut share = lab.spawn("alice", &["-q", "share", text(&folder)]);
+    let line = share.told("left out");
+    assert!(line.starts_with(&told), "{line}");
+}

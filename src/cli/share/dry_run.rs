@@ -62,7 +62,7 @@ pub(super) async fn tell_only(rules: &Rules, cx: &Context) -> Result {
     }
     for (path, why) in &scan.skipped {
         cx.room().await?;
-        cx.out.note(format_args!("left out: {}: {why}", path.display()));
+        cx.out.warn(format_args!("left out: {}: {why}", path.display()));
     }
     if let Some(example) = example {
         cx.out.note(private_line(private as u64, &example.path, ["would be"; 2]));

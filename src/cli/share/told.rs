@@ -46,10 +46,10 @@ impl Told {
             return;
         }
         for (path, why) in new.iter().take(MAX_TOLD) {
-            out.note(format_args!("left out: {}: {why}", path.display()));
+            out.warn(format_args!("left out: {}: {why}", path.display()));
         }
         if let Some(more) = new.len().checked_sub(MAX_TOLD).filter(|n| *n > 0) {
-            out.note(format_args!("left out: {more} more"));
+            out.warn(format_args!("left out: {more} more"));
         }
         if let Some(example) = &report.private_example {
             out.note(private_line(report.private, example, ["is now", "are now"]));
