@@ -1,6 +1,6 @@
 //! `hdrive get`: a file or a folder of a drive, as local files.
 //!
-//! `plan.rs` says what goes where, `local.rs` puts it there, `destination.rs` finds out where to begin, `missing.rs` tells what
+//! `plan.rs` says what goes where, `local.rs` and `part.rs` put it there, `destination.rs` finds out where to begin, `missing.rs` tells what
 //! could not be written. Blocks go
 //! through the store, so what is here already is not fetched again and a second call resumes. Whatever cannot
 //! be written is told at the end; everything else arrives.
@@ -9,6 +9,7 @@ mod destination;
 mod local;
 mod mark;
 mod missing;
+mod part;
 mod plan;
 
 use super::args::Get;
@@ -20,14 +21,15 @@ use super::signals::LAST_WAIT;
 use super::target::{encryption_key, from_live, open_target};
 use crate::disk::{self, Held};
 use crate::hyper::blobs::BlobError;
-use crate::hyper::drive::{Drive, FileReader, Found, LiveError};
+use crate::hyper::drive::{Drive, DriveIndex, FileReader, Found, LiveError};
 use crate::hyper::source::SourceError;
 use crate::key::CoreKey;
 use crate::lock::lock;
 use crate::path::DrivePath;
-use local::{Made, Part, There};
+use local::{Made, There};
 use mark::Mark;
 use missing::Missing;
+use part::Part;
 use plan::{Folder, Item, Link, Plan};
 use serde_json::json;
 use std::collections::HashSet;
@@ -97,6 +99,7 @@ async fn download(args: &mut Get, cx: &Context, folders: &Arc<Folders>) -> Resul
     let job = Arc::new(Job {
         progress: cx.out.progress("downloading", plan.bytes),
         drive,
+        index,
         key: target.key,
         mark: mark.clone(),
         folders: folders.clone(),
@@ -135,6 +138,7 @@ struct Folders {
 struct Job {
     /// None for a drive that has no files.
     drive: Option<Drive>,
+    index: Arc<DriveIndex>,
     key: CoreKey,
     mark: Arc<Mark>,
     folders: Arc<Folders>,
@@ -238,13 +242,13 @@ impl Job {
         // Of a file with a block map the names tell only a guess.
         let size = reader.learn_size().await.map_err(|error| from_blob(&item.path, error))?;
         let item = Arc::new(Item { size, ..item.clone() });
-        let (at, force, umask) = (item.clone(), self.force, self.umask);
+        let (at, force, begin) = (item.clone(), self.force, self.part(&item));
         let look = move || -> Result<(There, Option<Part>)> {
             let there = local::look(&at)?;
             Ok(match there {
                 There::Same | There::Unsure => (there, None),
                 There::Different(why) if !force => return Err(local::differs(&at.to, why)),
-                _ => (there, Some(Part::create(&at, umask)?)),
+                _ => (there, Some(begin()?)),
             })
         };
         let (there, mut part) = self.ask(look).await??;
@@ -259,11 +263,21 @@ impl Job {
             return Err(local::differs(&item.to, why));
         }
         if part.is_none() {
-            let (at, umask) = (item.clone(), self.umask);
-            part = Some(self.ask(move || Part::create(&at, umask)).await??);
+            part = Some(self.ask(self.part(&item)).await??);
         }
         let part = part.map(|part| self.unfinished(part));
         self.write(&item, &reader, part, there != There::Nothing).await
+    }
+
+    /// Begins a file, for a thread that may hang with the disk.
+    fn part(&self, item: &Arc<Item>) -> impl FnOnce() -> Result<Part> + Send + 'static {
+        let (item, umask, index) = (item.clone(), self.umask, self.index.clone());
+        move || {
+            // The drive may have files of such names in the same folder.
+            let beside = |name: &str| item.path.parent()?.join(name).ok();
+            let taken = |name: &str| beside(name).is_some_and(|path| index.lookup(&path).is_some());
+            Part::create(&item, umask, taken)
+        }
     }
 
     /// What is not complete, and goes if it never is.

@@ -41,6 +41,7 @@ mod memory;
 mod mounts;
 mod moving;
 mod owners;
+mod parallel;
 mod paths;
 mod peers;
 mod public;

@@ -1,7 +1,7 @@
 //! The local side of a download: what is there, and how something gets there.
 //!
-//! A file is written beside its place and renamed when it is complete and synced: under its name is the whole file
-//! or what was there before. Nothing is written through a link: one that an earlier version of the drive left
+//! A file is written beside its place and renamed when it is complete and synced (`part.rs`): under its name is the
+//! whole file or what was there before. Nothing is written through a link: one that an earlier version of the drive left
 //! would lead wherever its writer likes.
 //!
 //! Everything here asks a disk, and is for threads that may hang with it.
@@ -9,10 +9,10 @@
 use super::super::exit::{Exit, Failure, Result};
 use super::mark::Mark;
 use super::plan::Item;
-use rustix::fs::{CWD, OFlags, RenameFlags, getxattr, renameat_with};
+use rustix::fs::{OFlags, getxattr};
 use rustix::io::Errno;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -131,71 +131,9 @@ pub fn milliseconds(meta: &fs::Metadata) -> i64 {
 }
 
 /// The other way round; none where this machine has no such time.
-fn time(ms: i64) -> Option<SystemTime> {
+pub fn time(ms: i64) -> Option<SystemTime> {
     let away = Duration::from_millis(ms.unsigned_abs());
     if ms < 0 { UNIX_EPOCH.checked_sub(away) } else { UNIX_EPOCH.checked_add(away) }
-}
-
-/// An unfinished file; removed when dropped, unless it was finished.
-pub struct Part {
-    at: PathBuf,
-    file: fs::File,
-    /// The mode that it gets in the end; none if it has it.
-    mode: Option<u32>,
-}
-
-impl Part {
-    /// A new file: whatever has the name, a link above all, is taken away first.
-    pub fn create(item: &Item, umask: u32) -> Result<Self> {
-        let at = item.to.with_file_name(&item.part);
-        let _ = fs::remove_file(&at);
-        let whole = u32::from(item.file.mode);
-        let (first, mode) = match has_default_acl(&at) {
-            true => (whole, None),
-            false => (0o600, Some(whole & !umask)),
-        };
-        let mut options = fs::OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(first).open(&at);
-        Ok(Self { file: file.map_err(|error| failed(&item.to, error))?, at, mode })
-    }
-
-    pub fn write(&mut self, item: &Item, pieces: &[bytes::Bytes]) -> Result {
-        let mut written = pieces.iter().map(|piece| self.file.write_all(piece));
-        written.try_for_each(|done| done).map_err(|error| failed(&item.to, error))
-    }
-
-    /// The same file once more, to be synced meanwhile.
-    pub fn file(&self, item: &Item) -> Result<fs::File> {
-        self.file.try_clone().map_err(|error| failed(&item.to, error))
-    }
-
-    /// Syncs the file, gives it its mode and time, and puts it in its place. What came there since it was looked
-    /// at is replaced only with `replace`.
-    pub fn finish(self, item: &Item, replace: bool) -> Result {
-        let finish = || -> io::Result<()> {
-            if let Some(mode) = self.mode {
-                self.file.set_permissions(fs::Permissions::from_mode(mode))?;
-            }
-            if let Some(time) = item.file.mtime_ms.and_then(time) {
-                self.file.set_modified(time)?;
-            }
-            self.file.sync_all()?;
-            match replace {
-                true => fs::rename(&self.at, &item.to),
-                false => rename_to_new(&self.at, &item.to),
-            }
-        };
-        finish().map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => differs(&item.to, "came there just now"),
-            _ => failed(&item.to, error),
-        })
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.at);
-    }
 }
 
 /// Makes a folder with the rights that one of whoever asked has, whose umask need not be that of this process.
@@ -218,30 +156,20 @@ fn make_folder(folder: &Path, umask: u32) -> io::Result<()> {
 }
 
 /// Whether the folder of `to` says which rights what is made in it has: then the kernel sees to them, and asks no umask.
-fn has_default_acl(to: &Path) -> bool {
+pub fn has_default_acl(to: &Path) -> bool {
     let none: &mut [u8] = &mut [];
     to.parent().is_some_and(|folder| getxattr(folder, "system.posix_acl_default", none).is_ok())
-}
-
-/// Renames, but not over something.
-fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // File systems that cannot tell.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => fs::rename(from, to),
-        renamed => Ok(renamed?),
-    }
 }
 
 /// Makes a link, or leaves one that is there and leads to the same.
 pub fn link(target: &str, to: &Path, replace: bool) -> Result {
     let meta = match fs::symlink_metadata(to) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let linked = std::os::unix::fs::symlink(target, to);
-            return linked.map_err(|error| failed(to, error));
+            return make_link(target, to).map_err(|error| failed(to, error));
         }
         meta => meta.map_err(|error| failed(to, error))?,
     };
-    if fs::read_link(to).is_ok_and(|there| there.as_os_str() == target) {
+    if leads_to(to, target) {
         return Ok(());
     }
     refuse_device(to, &meta)?;
@@ -253,8 +181,18 @@ pub fn link(target: &str, to: &Path, replace: bool) -> Result {
         let why = if meta.is_symlink() { "leads elsewhere" } else { "is no link" };
         return Err(differs(to, why));
     }
-    let linked = fs::remove_file(to).and_then(|()| std::os::unix::fs::symlink(target, to));
+    let linked = fs::remove_file(to).and_then(|()| make_link(target, to));
     linked.map_err(|error| failed(to, error))
+}
+
+/// Makes a link. That another download of the same is faster is no error.
+fn make_link(target: &str, to: &Path) -> io::Result<()> {
+    let made = std::os::unix::fs::symlink(target, to);
+    made.or_else(|error| if leads_to(to, target) { Ok(()) } else { Err(error) })
+}
+
+fn leads_to(link: &Path, target: &str) -> bool {
+    fs::read_link(link).is_ok_and(|there| there.as_os_str() == target)
 }
 
 /// Fails if there is something else than a folder.

@@ -28,8 +28,6 @@ pub struct Item {
     /// As far as it is known.
     pub size: u64,
     pub to: PathBuf,
-    /// The name under which it grows, beside its place.
-    pub part: String,
 }
 
 pub struct Link {
@@ -41,15 +39,10 @@ pub struct Link {
 
 impl Plan {
     pub fn file(&mut self, path: DrivePath, file: &File, to: PathBuf) {
-        let part = part_name(path.name(), |_| false);
-        self.item(path, file, to, part);
-    }
-
-    fn item(&mut self, path: DrivePath, file: &File, to: PathBuf, part: String) {
         // What a drive says its files hold may be more than a number can.
         self.bytes = self.bytes.saturating_add(file.size());
         let size = file.size();
-        self.files.push(Item { path, file: file.clone(), size, to, part });
+        self.files.push(Item { path, file: file.clone(), size, to });
     }
 
     /// A link alone, without the folder it lies in.
@@ -74,12 +67,12 @@ impl Plan {
                     if let Some(leaf) = node.leaf() {
                         let other = other_name(name, |name| dir.get(name).is_some());
                         self.renamed.push((path.clone(), other.clone()));
-                        self.leaf(base, path, leaf, dir, to.join(other));
+                        self.leaf(base, path, leaf, to.join(other));
                     }
                 }
                 _ => {
                     if let Some(leaf) = node.leaf() {
-                        self.leaf(base, path, leaf, dir, to.join(name));
+                        self.leaf(base, path, leaf, to.join(name));
                     }
                 }
             }
@@ -101,12 +94,9 @@ impl Plan {
         }
     }
 
-    fn leaf(&mut self, base: &DrivePath, path: DrivePath, leaf: &Leaf, dir: &Dir, to: PathBuf) {
+    fn leaf(&mut self, base: &DrivePath, path: DrivePath, leaf: &Leaf, to: PathBuf) {
         match leaf {
-            Leaf::File(file) => {
-                let part = part_name(path.name(), |name| dir.get(name).is_some());
-                self.item(path, file, to, part);
-            }
+            Leaf::File(file) => self.file(path, file, to),
             Leaf::Link(link) => {
                 let target = written_target(base, &path, &link.target);
                 self.links.push(Link { path, target, to });
@@ -160,17 +150,6 @@ fn other_name(name: &str, taken: impl Fn(&str) -> bool) -> String {
     names.into_iter().find(|name| !taken(name)).unwrap_or_default()
 }
 
-/// A name for an unfinished file, the same each time and short enough for any file system: what an earlier
-/// download left is found and replaced.
-fn part_name(name: &str, taken: impl Fn(&str) -> bool) -> String {
-    let names = (0u64..).map(|n| {
-        let mut state = blake2b_simd::Params::new().hash_length(8).to_state();
-        state.update(&n.to_le_bytes()).update(name.as_bytes());
-        format!(".{}.hdrive-part", state.finalize().to_hex())
-    });
-    names.into_iter().find(|name| !taken(name)).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,10 +197,6 @@ mod tests {
         let long = "ü".repeat(127);
         for name in [&long, "n", &"n".repeat(255)] {
             assert!(other_name(name, |_| false).len() <= MAX_NAME);
-            assert!(part_name(name, |_| false).len() < 40);
         }
-        let first = part_name("x", |_| false);
-        assert_ne!(part_name("x", |name| name == first), first);
-        assert_ne!(part_name("y", |_| false), first);
     }
 }
