@@ -1,9 +1,8 @@
 //! `hdrive get`: a file or a folder of a drive, as local files.
 //!
-//! `plan.rs` says what goes where, `local.rs` and `part.rs` put it there, `destination.rs` finds out where to begin, `missing.rs` tells what
-//! could not be written. Blocks go
-//! through the store, so what is here already is not fetched again and a second call resumes. Whatever cannot
-//! be written is told at the end; everything else arrives.
+//! `plan.rs` says what goes where, `local.rs` and `part.rs` put it there, `destination.rs` finds out where to begin,
+//! `missing.rs` tells what could not be written. Blocks go through the store, so what is here already is not fetched
+//! again and a second call resumes. Whatever cannot be written is told at the end; everything else arrives.
 
 mod destination;
 mod local;

@@ -56,7 +56,7 @@ fn files_of_one_name_go_into_one_folder_at_once() {
     let get = |n: usize| {
         let to = out.join(format!("r{n}.pdf"));
         // Some of them in the process of the owner, some in their own.
-        let store = if n % 2 == 0 { "bob" } else { "carol" };
+        let store = ["bob", "carol"][n % 2];
         lab.spawn(store, &["get", &format!("{key}/{n}/report.pdf"), text(&to)])
     };
     let gets: Vec<_> = (0..6).map(get).collect();
