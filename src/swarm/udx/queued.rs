@@ -22,7 +22,8 @@ pub const MAX_QUEUED: usize = 384 << 20;
 /// And for those of one host. Behind one address there may be as many honest readers as there are places.
 pub const MAX_QUEUED_OF_HOST: usize = 256 << 20;
 
-/// With so much in all nobody is spared, whatever he takes: sixty readers of blocks of 8 MiB stay below.
+/// With so much in all nobody is spared, whatever he takes. A reader of blocks of 8 MiB may have two of them queued, so
+/// some forty of those stay below.
 pub const CEILING: usize = 2 * MAX_QUEUED;
 
 /// Who has taken something within this reads, microseconds. The acknowledgements of a reader follow close upon each other.

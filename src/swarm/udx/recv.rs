@@ -30,7 +30,7 @@ pub(super) const MAX_HELD_BYTES: usize = 2 * MAX_WINDOW;
 
 /// Packets ahead of the next expected one that are held: four windows of 1152-byte packets.
 /// Bounds the bookkeeping for tiny packets.
-const MAX_AHEAD: u64 = 16_384;
+pub(super) const MAX_AHEAD: u64 = 16_384;
 
 /// Of the ranges reported, how many are the lowest ones if there are too many.
 const LOWEST_BLOCKS: usize = 20;

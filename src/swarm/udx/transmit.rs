@@ -7,15 +7,16 @@
 use super::allowance::NUMBERS;
 use super::congestion::bbr::Phase;
 use super::packet::{HEADER, Header, flag};
-use super::recv::MAX_HELD_BYTES;
+use super::recv::{MAX_AHEAD, MAX_HELD_BYTES};
 use super::sent::State;
 use super::stream::{Remote, Stream};
 use super::timer::Timer;
 use super::{MAX_BURST, Transmit};
 
-/// Behind a packet that is not acknowledged no more is sent than a peer of ours holds ahead of a gap: what was reported
-/// out of order counts in no window, and all of it is kept.
-const MOST_WAITING: u64 = MAX_HELD_BYTES as u64;
+/// Behind a packet that is not acknowledged no more is sent than this, for what was reported out of order counts in no
+/// window, and all of it is kept. A peer of ours holds half of it ahead of a gap, others hold what comes: where a packet is
+/// lost twice on a long fast path two windows are not enough.
+const MOST_WAITING: u64 = 2 * MAX_HELD_BYTES as u64;
 
 /// The next data packet a stream would send.
 #[derive(Debug, Clone, Copy)]
@@ -244,7 +245,9 @@ impl Stream {
             let full = self.mtu.payload();
             let len = unsent.min(full);
             let end = self.end_waits() && len == unsent;
-            let is_near = self.waiting() + len as u64 <= MOST_WAITING;
+            // A peer of ours holds no more packets ahead, however small they are.
+            let is_near = self.waiting() + len as u64 <= MOST_WAITING
+                && self.sent.next() - self.sent.una() < MAX_AHEAD;
             // A bare END takes no room. Into a window that is open one packet goes if nothing is in flight, however
             // small it is: the answer tells of the room, where nothing else would.
             let window_open = len == 0

@@ -229,6 +229,24 @@ fn answers_at_once_do_not_pile_up_for_who_does_not_read() {
     assert!((10_000..20_000).contains(&answers), "{answers}");
 }
 
+/// However much it makes us ask, that is not what it made us say.
+#[test]
+fn what_we_ask_counts_against_no_peer() {
+    let no_data = Message::NoData { request: 1, reason: wire::Reason::NotAvailable };
+    for (message, is_ours) in [(idle_request(1), true), (no_data, false)] {
+        let mut flood = Flood::new(1, Limits::default());
+        let conn = ConnId(0);
+        let mut is_fair = true;
+        for _ in 0..20_000 {
+            let (_, mut cx) = flood.hub.parts(flood.now);
+            let before = cx.conn(conn).unwrap().begin_frame();
+            cx.send(conn, 1, &message);
+            is_fair &= cx.conn(conn).unwrap().said_at_once(before);
+        }
+        assert_eq!(is_fair, is_ours, "{message:?}");
+    }
+}
+
 #[test]
 fn who_reads_what_it_asks_for_may_ask_on() {
     // At once, or behind several megabytes of blocks that it takes slowly.
