@@ -112,7 +112,7 @@ fn parse(line: &[u8]) -> Option<MountEntry> {
 }
 
 /// Space, tab, newline and backslash come as `\` and three octal digits.
-fn unescaped(field: &[u8]) -> Vec<u8> {
+pub fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&byte, after)) = rest.split_first() {

@@ -10,7 +10,7 @@ use super::moment::Moment;
 use super::target::{Target, check_link, encryption_key, from_live, newest, resolve, tell_version};
 use super::words::date;
 use crate::disk;
-use crate::fs::{Access, DriveVolume, How, MountOptions, Mounted, split_options};
+use crate::fs::{Access, DriveVolume, MountOptions, Mounted, split_options};
 use crate::hyper::drive::{LiveDrive, Past};
 use crate::node::last_until;
 use std::sync::Arc;
@@ -139,13 +139,8 @@ async fn serve(
         error = drive.failed() => failed = Some(error),
     }
     let mount = mounted.clone();
-    let unmount = move || match mount.unmount(How::Clean) {
-        Ok(()) => Ok(false),
-        // Files are open: the mount goes when the last is closed; nobody new gets in.
-        Err(_) => mount.unmount(How::Lazy).map(|()| true),
-    };
     let done = tokio::select! {
-        done = disk::ask(unmount) => joined(done)?,
+        done = disk::ask(move || mount.end()) => joined(done)?,
         () = cx.cancel.given_up() => {
             let point = mounted.mount_point().display();
             let text = format!(

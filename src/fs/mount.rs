@@ -10,7 +10,7 @@ use super::notify::{self, Event};
 use super::options::{Access, MountOptions};
 use super::own::OwnMount;
 use super::pending::Pending;
-use super::unmount::{How, helper, install_hint, is_used};
+use super::unmount::{How, helper, install_hint, is_used, with_users};
 use super::volume::Volume;
 use fuser::{Config, Session, SessionACL};
 use nix::errno::Errno;
@@ -162,6 +162,22 @@ impl Mounted {
     /// # Errors
     /// Those of [`super::unmount()`].
     pub fn unmount(&self, how: How) -> Result<(), MountError> {
+        self.detach(how).map_err(with_users)
+    }
+
+    /// Unmounts, lazily if it is in use; whether it was is told. It takes no longer where there are many processes.
+    ///
+    /// # Errors
+    /// Those of [`super::unmount()`].
+    pub fn end(&self) -> Result<bool, MountError> {
+        match self.detach(How::Clean) {
+            Ok(()) => Ok(false),
+            // Files are open: the mount goes when the last is closed; nobody new gets in.
+            Err(_) => self.detach(How::Lazy).map(|()| true),
+        }
+    }
+
+    fn detach(&self, how: How) -> Result<(), MountError> {
         if how == How::Lazy {
             self.close();
         }
@@ -193,14 +209,8 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         let told = self.refused.load(Ordering::Relaxed);
-        let clean = self.unmount(How::Clean);
-        if let Err(MountError::InUse { .. }) = &clean {
-            // Perhaps only by those who wait: let them go first.
-            self.close();
-        }
-        let result = clean.or_else(|_| self.unmount(How::Lazy));
-        match result {
-            Ok(()) => self.settle(),
+        match self.end() {
+            Ok(_) => self.settle(),
             Err(error) if told => tracing::debug!("not unmounted: {error}"),
             Err(error) => tracing::warn!("not unmounted: {error}"),
         }

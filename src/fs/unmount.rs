@@ -3,20 +3,25 @@
 use super::errno::MountError;
 use super::pin::Pin;
 use super::place::{resolve, unlisted};
-use crate::mountinfo::{self, MountEntry, over_in};
+use crate::mountinfo::{self, MountEntry, over_in, unescaped};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// Programs that are named when a mount is in use.
 const MAX_USERS: usize = 5;
 
-/// How often a mount is marked that somebody looks at each time.
-const MAX_MARKS: usize = 200;
-/// It is in use as often while nobody has anything of it open.
-const MAX_LOOKS: u32 = 20;
+/// A mount that somebody only looks at is tried again for so long: whoever ends has more to do within a second.
+const LOOKS: Duration = Duration::from_millis(100);
+/// And so often at least, however busy the machine is: the first time only marks it.
+const MIN_TRIES: u32 = 10;
+/// Whoever looks is let go on meanwhile.
+const PAUSE: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
@@ -46,7 +51,7 @@ pub fn unmount(path: &Path, how: How) -> Result<(), MountError> {
     let top = over.filter(|over| over.path == point && !missing);
     if let Some(mount) = top.filter(|top| top.is_ours()) {
         return match how {
-            How::Clean => detach_clean(mount),
+            How::Clean => detach_clean(mount).map_err(with_users),
             How::Lazy => detach_lazily(mount),
         };
     }
@@ -74,27 +79,29 @@ pub(super) fn covered(path: &Path, over: &MountEntry) -> MountError {
     }
 }
 
-/// Unmounts `mount` if it is what one sees at its path, and nobody uses it.
+/// Unmounts `mount` if it is what one sees at its path, and nobody uses it. Who does is not looked for, which may take long.
 ///
 /// By its path, for a mount that is held is in use. Another may come there at any moment, so the kernel is told to mark
 /// what is there first, which it takes away only when it is told once more; and between the two it is looked at.
 pub(super) fn detach_clean(mount: &MountEntry) -> Result<(), MountError> {
-    let (point, mut looks) = (&mount.path, 0);
-    for _ in 0..MAX_MARKS {
+    let (point, begun, mut tries) = (&mount.path, Instant::now(), 0);
+    loop {
         check_seen(mount)?;
         match umount2(point, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_EXPIRE) {
             Ok(()) => return Ok(()),
             // Marked now; the mark of before is lost if somebody has looked at it.
             Err(Errno::EAGAIN) => {}
-            Err(Errno::EPERM) => return detach_as_user(mount, How::Clean),
             // Somebody may only look at it just now.
-            Err(Errno::EBUSY) if looks < MAX_LOOKS && !is_used(point) => looks += 1,
-            Err(Errno::EBUSY) => return Err(in_use(point)),
+            Err(Errno::EBUSY) => std::thread::sleep(PAUSE),
+            Err(Errno::EPERM) => return detach_as_user(mount, How::Clean),
             Err(Errno::EINVAL) => return Err(MountError::NotMounted(point.into())),
             Err(errno) => return Err(failed(point, errno.into())),
         }
+        tries += 1;
+        if tries >= MIN_TRIES && begun.elapsed() >= LOOKS {
+            return Err(in_use(point));
+        }
     }
-    Err(in_use(point))
 }
 
 fn detach_lazily(mount: &MountEntry) -> Result<(), MountError> {
@@ -174,7 +181,26 @@ fn failed(point: &Path, source: io::Error) -> MountError {
 }
 
 fn in_use(point: &Path) -> MountError {
-    MountError::InUse { path: point.into(), by: users(point) }
+    MountError::InUse { path: point.into(), by: Vec::new() }
+}
+
+/// Names who uses what is in use, as far as this user may see.
+pub(super) fn with_users(error: MountError) -> MountError {
+    let MountError::InUse { path, .. } = error else { return error };
+    let mut by = inner_mounts(&path);
+    by.extend(users(&path));
+    MountError::InUse { path, by }
+}
+
+/// Mounts that lie in the one at `point`.
+fn inner_mounts(point: &Path) -> Vec<String> {
+    let mounts = mountinfo::mounts().unwrap_or_default();
+    let Some(outer) = over_in(&mounts, point).map(|outer| outer.id) else { return Vec::new() };
+    let inner = mounts.iter().filter(|inner| inner.parent == outer && inner.id != outer);
+    let named = inner.map(|MountEntry { path, kind, source, .. }| {
+        format!("the mount on {} ({kind} from {source})", path.display())
+    });
+    named.take(MAX_USERS).collect()
 }
 
 /// The fusermount that an ordinary user mounts with.
@@ -218,14 +244,20 @@ fn install_command(os_release: &str) -> &'static str {
     "installing the package fuse3"
 }
 
-/// Whether a process that can be seen has something below `point` open, or stands there.
+/// Whether a process that can be seen has something below `point` open or mapped, or stands there.
 pub(super) fn is_used(point: &Path) -> bool {
     !users(point).is_empty()
 }
 
-/// Names of processes that have something below `point` open, as far as this user may see. Only links in
-/// `/proc` are read: the mount itself is not touched.
+/// Names of processes that use something below `point`, as far as this user may see. Only `/proc` is read: the mount itself
+/// is not touched.
 fn users(point: &Path) -> Vec<String> {
+    let found = processes(point, has_open);
+    // Who only maps a file is looked for last: that takes longer, and waits for a process that is stuck in its memory.
+    if found.is_empty() { processes(point, maps) } else { found }
+}
+
+fn processes(point: &Path, uses: fn(&Path, &Path) -> bool) -> Vec<String> {
     let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
     processes
         .flatten()
@@ -239,12 +271,23 @@ fn users(point: &Path) -> Vec<String> {
         .collect()
 }
 
-fn uses(process: &Path, point: &Path) -> bool {
+fn has_open(process: &Path, point: &Path) -> bool {
     let inside =
         |link: PathBuf| std::fs::read_link(link).is_ok_and(|target| target.starts_with(point));
     ["cwd", "root", "exe"].into_iter().any(|link| inside(process.join(link)))
         || std::fs::read_dir(process.join("fd"))
             .is_ok_and(|fds| fds.flatten().any(|fd| inside(fd.path())))
+}
+
+fn maps(process: &Path, point: &Path) -> bool {
+    let maps = std::fs::read(process.join("maps")).unwrap_or_default();
+    maps.split(|byte| *byte == b'\n').filter_map(mapped).any(|file| file.starts_with(point))
+}
+
+/// `7f00-7f01 r-xp 00000000 00:2d 5    /mnt/a b`; a newline in a name comes as `\012`.
+fn mapped(line: &[u8]) -> Option<PathBuf> {
+    let at = line.iter().position(|byte| *byte == b'/')?;
+    Some(OsString::from_vec(unescaped(line.get(at..)?)).into())
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! A mount that was taken away and goes on, because somebody has it still: what is told, and how it ends.
 
 use crate::common::*;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
-use std::process::Command;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 
 fn mounted(lab: &Lab) -> (Hdrive, Mounted) {
     let folder = lab.folder("shared");
@@ -73,4 +76,34 @@ fn a_copy_of_a_mount_is_named_in_its_place_and_the_command_can_be_ended() {
     mount.process.signal(Signal::SIGINT);
     assert_eq!(mount.process.wait(PATIENCE).code(), Some(0));
     assert_eq!(fs::read_dir(&copy).unwrap().count(), 0);
+}
+
+/// Nobody waits at the end of a mount until it is known who of many processes uses it.
+#[test]
+fn a_mount_in_use_ends_at_once_however_many_processes_there_are() {
+    if !fuse_available() || !mounts_available() {
+        return;
+    }
+    let lab = Lab::new();
+    fs::create_dir_all(lab.path("shared/inner")).unwrap();
+    let (_share, mut mount) = mounted(&lab);
+    let mut crowd = Command::new("sh");
+    let script = "for i in $(seq 1000); do sleep 60 & done; echo here; wait";
+    let crowd = crowd.args(["-c", script]).process_group(0);
+    let mut crowd = crowd.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut here = [0; 5];
+    crowd.stdout.take().unwrap().read_exact(&mut here).unwrap();
+    let inner = Place::tmpfs(&mount.path("inner")).unwrap();
+    let done = lab.run("bob", &["umount", text(&mount.at)]);
+    mount.process.signal(Signal::SIGTERM);
+    let status = mount.process.wait(PATIENCE);
+    kill(Pid::from_raw(-(crowd.id() as i32)), Signal::SIGKILL).unwrap();
+    end_of(&mut crowd);
+    drop(inner);
+    let said = mount.process.errors();
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(said.contains("was in use; it is unmounted lazily"), "{said}");
+    assert_eq!(done.code, 5, "{}", done.stderr);
+    let named = format!("is in use by the mount on {} (tmpfs from ", mount.path("inner").display());
+    assert!(done.stderr.contains(&named), "{}", done.stderr);
 }
