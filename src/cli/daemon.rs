@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::fd::RawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -47,6 +48,21 @@ pub fn leave_terminal() {
     if is_background() {
         // Fails only for a process that leads a group already, which has no terminal to leave.
         let _ = nix::unistd::setsid();
+    }
+}
+
+/// Closes what the child of a `--daemon` was given beyond its standard streams: a lock of whoever started it, or a pipe that
+/// is waited on, would be held as long as it lives. Before this process opens anything itself.
+pub fn close_inherited() {
+    if !is_background() {
+        return;
+    }
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
+    let open: Vec<RawFd> =
+        open.flatten().filter_map(|fd| fd.file_name().to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2) {
+        // That of the list itself is closed already.
+        let _ = nix::unistd::close(fd);
     }
 }
 

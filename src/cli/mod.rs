@@ -89,6 +89,7 @@ pub fn main() -> Exit {
 }
 
 fn parse_and_run() -> Exit {
+    daemon::close_inherited();
     let (words, made) = match fstab::typed(std::env::args_os().collect()) {
         Typed::Words(words) => (words, false),
         Typed::Made(words) => (words, true),

@@ -263,3 +263,22 @@ fn a_key_that_could_not_be_printed_is_told_of_what_goes_to_the_background() {
     assert!(said.contains("error: standard output: No space left on device"), "{said}");
     end(pid);
 }
+
+/// A lock that a script holds, or a pipe that it reads, is not held by what it left in the background.
+#[test]
+fn a_daemon_keeps_no_descriptor_of_whoever_started_it() {
+    let lab = Lab::new();
+    let held = lab.path("held");
+    fs::write(&held, "").unwrap();
+    let folder = lab.folder("shared");
+    let start = lab.command("alice", &["share", "--daemon", text(&folder)]);
+    let start = after(&format!("exec 7<{0} 9<{0}", text(&held)), start);
+    let done = run(start);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let pid = owner(&lab, "alice");
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let kept = open.flatten().filter(|fd| fs::read_link(fd.path()).is_ok_and(|at| at == held));
+    let kept = kept.count();
+    end(pid);
+    assert_eq!(kept, 0);
+}
