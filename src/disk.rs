@@ -5,7 +5,9 @@
 //! needs: were they all kept by a dead network disk, nothing could be stored or closed any more.
 
 use crate::lock::lock;
+use std::pin::Pin;
 use std::sync::{Condvar, Mutex, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::{JoinError, JoinHandle};
@@ -17,19 +19,44 @@ const MAX_THREADS: usize = 1024;
 static RUNNING: Mutex<usize> = Mutex::new(0);
 static ENDED: Condvar = Condvar::new();
 
-/// Begins `work`, which may take for ever. Dropping the handle leaves it alone; what it brings is dropped by its thread then.
-pub fn begin<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+/// Begins `work`, which may take for ever. Dropping what is returned leaves it alone; what it brings is dropped by its thread
+/// then.
+pub fn begin<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Begun<T> {
     let running = Counted::new();
     let runtime = Handle::try_current();
     let work = move || {
         // What it starts, or waits for, is of the runtime that asked.
         let _inside = runtime.as_ref().ok().map(Handle::enter);
-        let _running = running;
-        work()
+        // Moved in: who panics has ended too.
+        let running = running;
+        Brought { what: work(), _running: running }
     };
-    match threads() {
+    Begun(match threads() {
         Some(threads) => threads.spawn_blocking(work),
         None => tokio::task::spawn_blocking(work),
+    })
+}
+
+/// Work that was begun, to be waited for.
+pub struct Begun<T>(JoinHandle<Brought<T>>);
+
+/// Its call has ended once nobody wants the rest: when it was taken, or dropped, which may ask a disk as well. In this order.
+struct Brought<T> {
+    what: T,
+    _running: Counted,
+}
+
+impl<T> Begun<T> {
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
+impl<T> Future for Begun<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|done| done.map(|brought| brought.what))
     }
 }
 
@@ -157,5 +184,21 @@ mod tests {
         let (taken, from) = told();
         drop(Held::new(taken).take());
         assert_eq!(from.recv_timeout(limit).unwrap(), here);
+    }
+
+    /// A mount that nobody waits for any more is taken away when it is dropped, say.
+    #[test]
+    fn what_nobody_waits_for_counts_until_it_is_dropped() {
+        struct Slow(Sender<()>);
+        impl Drop for Slow {
+            fn drop(&mut self) {
+                std::thread::sleep(Duration::from_millis(100));
+                let _ = self.0.send(());
+            }
+        }
+        let (to, from) = channel();
+        drop(begin(move || Slow(to)));
+        settle(Duration::from_secs(20));
+        assert!(from.try_recv().is_ok(), "it is dropped still");
     }
 }

@@ -295,7 +295,7 @@ impl Job {
         let mut offset = 0;
         let mut fetched = 0;
         let mut flushed = 0;
-        let mut write_back: Option<tokio::task::JoinHandle<()>> = None;
+        let mut write_back: Option<disk::Begun<()>> = None;
         while let Some(unfinished) = part.take() {
             while fetched < item.size && fetched < offset + AHEAD {
                 reader.prefetch(fetched, STEP);

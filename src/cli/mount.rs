@@ -69,11 +69,26 @@ pub async fn run(args: Mount, cx: Context) -> Result {
     let looking = Looking::start(&cx.node, &cx.out, &drive, None);
     let volume = Arc::new(DriveVolume::new(drive.clone(), at.is_some(), args.read_timeout));
     let runtime = tokio::runtime::Handle::current();
+    let place = point.clone();
     let mount = move || crate::fs::mount(volume, &point, &options, runtime);
-    let mounted = match cx.ask_disk(mount).await {
-        // It ends as one that was mounted; if it still comes to that, it is unmounted at once.
-        Err(failure) if failure.exit == Exit::Interrupted => return Ok(()),
-        mounted => mounted?.or_exit(Exit::Mount)?,
+    let mut mounting = disk::begin(mount);
+    let mounted = tokio::select! {
+        mounted = &mut mounting => joined(mounted)?.or_exit(Exit::Mount)?,
+        () = cx.cancel.cancelled() => tokio::select! {
+            // It ends as one that was mounted.
+            mounted = mounting => {
+                let end = disk::begin(move || drop(mounted));
+                tokio::select! { _ = end => {}, () = cx.cancel.overdue() => {} }
+                return Ok(());
+            }
+            () = cx.cancel.overdue() => {
+                let text = format!(
+                    "the mount on {} is still being made: if it is there in a moment, `hdrive umount` takes it away",
+                    place.display()
+                );
+                return Err(Failure::new(Exit::Mount, text));
+            }
+        },
     };
     let mounted = Arc::new(mounted);
     cx.running.note_mount(&mounted, (target.key, at));

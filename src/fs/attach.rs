@@ -16,6 +16,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -70,6 +71,8 @@ fn by_helper(point: &Path, options: &MountOptions) -> io::Result<OwnedFd> {
         .stdin(OwnedFd::from(theirs))
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
+        // A Ctrl-C that ends a command does not end it half-way.
+        .process_group(0)
         .spawn()?;
     let device = receive(&ours);
     let output = child.wait_with_output()?;

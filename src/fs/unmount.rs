@@ -9,6 +9,7 @@ use nix::mount::{MntFlags, umount2};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -155,7 +156,8 @@ fn detach_as_user(mount: &MountEntry, how: How) -> Result<(), MountError> {
     let point = &mount.path;
     let helper = helper().ok_or_else(|| MountError::NoHelper { install: install_hint() })?;
     let mut command = Command::new(helper);
-    command.arg("-u");
+    // A Ctrl-C that ends a command does not end it half-way.
+    command.process_group(0).arg("-u");
     if how == How::Lazy {
         command.arg("-z");
     }

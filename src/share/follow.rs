@@ -17,7 +17,6 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::task::JoinHandle;
 
 /// Folders without a watch are looked at this often.
 pub const POLL: Duration = Duration::from_secs(10);
@@ -55,7 +54,7 @@ type Asked = (Watches, Vec<Event>);
 pub struct Follower {
     rules: Arc<Rules>,
     watches: Option<Watches>,
-    asking: Option<JoinHandle<Asked>>,
+    asking: Option<disk::Begun<Asked>>,
     pending: Pending,
     place: Place,
     /// Events were lost.
