@@ -7,7 +7,7 @@
 use super::errno::MountError;
 use super::pin::{Pin, Probe};
 use super::place::unlisted;
-use super::unmount::{How, covered, detach_clean, detach_held};
+use super::unmount::{How, covered, detach_clean, detach_held, failed};
 use crate::mountinfo::{self, KIND, MountEntry, over_in};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
@@ -114,8 +114,11 @@ impl OwnMount {
                 // By its path: held, it would be in use.
                 How::Clean => detach_clean(&seen)?,
                 How::Lazy => match self.pinned(&seen.path) {
-                    Some(pin) if self.lives() => detach_held(pin)?,
-                    _ => break,
+                    Ok(Some(pin)) if self.lives() => detach_held(pin)?,
+                    // It is somewhere else by now, or ended.
+                    Ok(_) => continue,
+                    Err(_) if !self.lives() => break,
+                    Err(error) => return Err(failed(&seen.path, error)),
                 },
             }
             was.get_or_insert(seen.path);
@@ -131,16 +134,16 @@ impl OwnMount {
         }
         // The connection was ended from outside, and the mount is there still, but dead.
         let seen = self.seen().ok().flatten();
-        let pin = seen.and_then(|seen| self.pinned(&seen.path));
+        let pin = seen.and_then(|seen| self.pinned(&seen.path).ok().flatten());
         if let Some(pin) = pin.filter(|pin| pin.probe() == Probe::Dead) {
             let _ = detach_held(pin);
         }
     }
 
     /// Holds what is at `place`, if it has the number of this mount.
-    fn pinned(&self, place: &Path) -> Option<Pin> {
-        let pin = Pin::at(place).ok()?;
-        let held = pin.mount().ok().flatten()?;
-        self.is_of_this_device(&held).then_some(pin)
+    fn pinned(&self, place: &Path) -> io::Result<Option<Pin>> {
+        let pin = Pin::at(place)?;
+        let held = pin.mount()?;
+        Ok(held.is_some_and(|held| self.is_of_this_device(&held)).then_some(pin))
     }
 }

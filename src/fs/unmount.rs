@@ -178,7 +178,7 @@ fn detach_as_user(mount: &MountEntry, how: How) -> Result<(), MountError> {
     }
 }
 
-fn failed(point: &Path, source: io::Error) -> MountError {
+pub(super) fn failed(point: &Path, source: io::Error) -> MountError {
     MountError::Io { what: format!("unmounting {}", point.display()), source }
 }
 

@@ -4,7 +4,7 @@ use crate::common::*;
 use crate::input::NOBODYS;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const NOBODY: u32 = 65534;
@@ -110,4 +110,53 @@ fn the_mount_of_another_user_stays_and_that_is_told() {
     let done = run(as_nobody(&lab, &program, "true", &["umount", text(&mount.at)]));
     assert_eq!(done.code, 5, "{}", done.stderr);
     assert!(done.stderr.contains("only the user who mounted it"), "{}", done.stderr);
+}
+
+/// A mount as nobody at `at`, in a mount namespace of its own where nobody may open the device.
+fn mount_as_nobody(lab: &Lab, program: &PathBuf, at: &Path) -> Command {
+    let node = lab.path("node");
+    let prepare =
+        format!("mknod {0} c 10 229; chmod 666 {0}; mount --bind {0} /dev/fuse", text(&node));
+    as_nobody(lab, program, &prepare, &["mount", NOBODYS, text(at)])
+}
+
+#[test]
+fn a_mount_whose_place_cannot_be_entered_any_more_is_not_told_as_unmounted() {
+    let Some((lab, program)) = lab_for_nobody() else { return };
+    if !fuse_available() {
+        return;
+    }
+    let at = lab.folder("closed/mnt");
+    chown(&at, Some(NOBODY), Some(NOBODY)).unwrap();
+    let mut mount = Hdrive::spawn(mount_as_nobody(&lab, &program, &at));
+    mount.line("mounted: ");
+    fs::set_permissions(lab.path("closed"), fs::Permissions::from_mode(0o000)).unwrap();
+    mount.signal(nix::sys::signal::Signal::SIGINT);
+    let status = mount.wait(PATIENCE);
+    fs::set_permissions(lab.path("closed"), fs::Permissions::from_mode(0o755)).unwrap();
+    let said = mount.errors();
+    assert_eq!(status.code(), Some(5), "{said}");
+    assert!(said.contains("Permission denied") && !said.contains("unmounted lazily"), "{said}");
+}
+
+#[test]
+fn a_signal_while_a_mount_is_being_made_is_told_where_that_cannot_be_waited_for() {
+    let Some((lab, program)) = lab_for_nobody() else { return };
+    if !fuse_available() {
+        return;
+    }
+    let (at, helper, begun) =
+        (lab.folder("mnt"), lab.path("store/helper"), lab.path("store/begun"));
+    chown(&at, Some(NOBODY), Some(NOBODY)).unwrap();
+    fs::write(&helper, format!("#!/bin/sh\n: >{}; exec sleep 5\n", text(&begun))).unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = mount_as_nobody(&lab, &program, &at);
+    command.env("FUSERMOUNT_PATH", &helper);
+    let mut mount = Hdrive::spawn(command);
+    eventually("the helper", PATIENCE, || begun.exists().then_some(()));
+    mount.signal(nix::sys::signal::Signal::SIGINT);
+    let status = mount.wait(PATIENCE);
+    let said = mount.errors();
+    assert_eq!(status.code(), Some(5), "{said}");
+    assert!(said.contains("is still being made"), "{said}");
 }
