@@ -130,6 +130,8 @@ pub enum MountError {
         path.display(), cover.display()
     )]
     Covered { path: PathBuf, cover: PathBuf, kind: String, source_name: String },
+    #[error("{} was mounted outside of this user namespace, and can be unmounted only there", .0.display())]
+    Locked(PathBuf),
     #[error("{} is in use{}: close what uses it, or use --lazy", path.display(), users(by))]
     InUse { path: PathBuf, by: Vec<String> },
     #[error("{what}: {source}")]

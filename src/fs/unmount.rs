@@ -35,8 +35,8 @@ pub enum How {
 /// Unmounts the drive at `path`, alive or dead.
 ///
 /// # Errors
-/// [`MountError::NotMounted`], [`MountError::NotOurs`], [`MountError::Covered`], [`MountError::InUse`] with the users that
-/// can be seen.
+/// [`MountError::NotMounted`], [`MountError::NotOurs`], [`MountError::Covered`], [`MountError::Locked`],
+/// [`MountError::InUse`] with the users that can be seen.
 pub fn unmount(path: &Path, how: How) -> Result<(), MountError> {
     let (point, missing) = match resolve(path) {
         Err(MountError::Automounter(path)) => {
@@ -95,7 +95,8 @@ pub(super) fn detach_clean(mount: &MountEntry) -> Result<(), MountError> {
             // Somebody may only look at it just now.
             Err(Errno::EBUSY) => std::thread::sleep(PAUSE),
             Err(Errno::EPERM) => return detach_as_user(mount, How::Clean),
-            Err(Errno::EINVAL) => return Err(MountError::NotMounted(point.into())),
+            // It is there still: nothing but who made it keeps it.
+            Err(Errno::EINVAL) => return check_seen(mount).and(Err(locked(point))),
             Err(errno) => return Err(failed(point, errno.into())),
         }
         tries += 1;
@@ -122,8 +123,14 @@ fn detach_lazily(mount: &MountEntry) -> Result<(), MountError> {
 pub(super) fn detach_held(pin: Pin) -> Result<(), MountError> {
     let path = pin.path();
     match umount2(&path, MntFlags::MNT_DETACH) {
-        // It is mounted no more.
-        Ok(()) | Err(Errno::EINVAL) => Ok(()),
+        Ok(()) => Ok(()),
+        Err(Errno::EINVAL) => match pin.mount().map_err(unlisted)? {
+            Some(mount) if std::fs::read_link(&path).is_ok_and(|held| held == mount.path) => {
+                Err(locked(&mount.path))
+            }
+            // It is mounted no more, or what is held is only a folder.
+            _ => Ok(()),
+        },
         Err(Errno::EPERM) => match pin.mount().map_err(unlisted)? {
             Some(mount) => detach_as_user(&mount, How::Lazy),
             None => Ok(()),
@@ -180,6 +187,10 @@ fn detach_as_user(mount: &MountEntry, how: How) -> Result<(), MountError> {
 
 pub(super) fn failed(point: &Path, source: io::Error) -> MountError {
     MountError::Io { what: format!("unmounting {}", point.display()), source }
+}
+
+fn locked(point: &Path) -> MountError {
+    MountError::Locked(point.into())
 }
 
 fn in_use(point: &Path) -> MountError {

@@ -160,3 +160,23 @@ fn a_signal_while_a_mount_is_being_made_is_told_where_that_cannot_be_waited_for(
     assert_eq!(status.code(), Some(5), "{said}");
     assert!(said.contains("is still being made"), "{said}");
 }
+
+#[test]
+fn a_mount_from_outside_of_a_user_namespace_stays_and_that_is_told() {
+    let can = Command::new("unshare").args(["-Urm", "true"]).status();
+    if !fuse_available() || !available("a user namespace", can.is_ok_and(|status| status.success()))
+    {
+        return;
+    }
+    let lab = Lab::new();
+    let mount = lab.mount_alone("bob", NOBODYS, &[]);
+    for more in [&[][..], &["--lazy"]] {
+        let args = [&["umount"][..], more, &[text(&mount.at)]].concat();
+        let umount = lab.command("bob", &args);
+        let mut command = Command::new("unshare");
+        command.arg("-Urm").arg(umount.get_program()).args(umount.get_args());
+        let done = run(command);
+        assert_eq!(done.code, 5, "{more:?}: {}", done.stderr);
+        assert!(done.stderr.contains("outside of this user namespace"), "{}", done.stderr);
+    }
+}
