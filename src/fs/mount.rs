@@ -263,7 +263,12 @@ fn explain(point: &Path, options: &MountOptions, error: io::Error) -> MountError
     // The last of them in a sticky folder, as /tmp is one.
     let not_theirs = ["no write access", "Permission denied", "not owned by user"];
     if not_theirs.iter().any(|words| said.contains(words)) {
-        let why = "an ordinary user can mount only on a directory of their own".to_owned();
+        let own = std::fs::metadata(point).is_ok_and(|at| at.uid() == Uid::effective().as_raw());
+        let why = match own {
+            true => "an ordinary user can mount only where they may write: `chmod u+w` allows it",
+            false => "an ordinary user can mount only on a directory of their own",
+        };
+        let why = why.to_owned();
         return MountError::Forbidden { path: point.into(), why };
     }
     let setuid = std::fs::metadata(&helper)

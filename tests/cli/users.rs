@@ -140,6 +140,20 @@ fn a_mount_whose_place_cannot_be_entered_any_more_is_not_told_as_unmounted() {
 }
 
 #[test]
+fn an_own_mount_point_that_may_not_be_written_is_told_as_that() {
+    let Some((lab, program)) = lab_for_nobody() else { return };
+    if !fuse_available() {
+        return;
+    }
+    let at = lab.folder("mnt");
+    chown(&at, Some(NOBODY), Some(NOBODY)).unwrap();
+    fs::set_permissions(&at, fs::Permissions::from_mode(0o500)).unwrap();
+    let done = run(mount_as_nobody(&lab, &program, &at));
+    assert_eq!(done.code, 5, "{}", done.stderr);
+    assert!(done.stderr.contains("`chmod u+w` allows it"), "{}", done.stderr);
+}
+
+#[test]
 fn a_signal_while_a_mount_is_being_made_is_told_where_that_cannot_be_waited_for() {
     let Some((lab, program)) = lab_for_nobody() else { return };
     if !fuse_available() {
