@@ -192,7 +192,8 @@ mod tests {
         struct Slow(Sender<()>);
         impl Drop for Slow {
             fn drop(&mut self) {
-                std::thread::sleep(Duration::from_millis(100));
+                let (_kept, never) = channel::<()>();
+                let _ = never.recv_timeout(Duration::from_millis(100));
                 let _ = self.0.send(());
             }
         }

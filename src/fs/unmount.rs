@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 /// Programs that are named when a mount is in use.
@@ -23,6 +24,9 @@ const LOOKS: Duration = Duration::from_millis(100);
 const MIN_TRIES: u32 = 10;
 /// Whoever looks is let go on meanwhile.
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// How long the memory of processes is looked at for files of a mount.
+const MAPS: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
@@ -266,8 +270,15 @@ pub(super) fn is_used(point: &Path) -> bool {
 /// is not touched.
 fn users(point: &Path) -> Vec<String> {
     let found = processes(point, has_open);
+    if !found.is_empty() {
+        return found;
+    }
     // Who only maps a file is looked for last: that takes longer, and waits for a process that is stuck in its memory.
-    if found.is_empty() { processes(point, maps) } else { found }
+    let (told, named) = channel();
+    let at = point.to_path_buf();
+    let look = move || drop(told.send(processes(&at, maps)));
+    let looks = std::thread::Builder::new().name("hdrive-maps".into()).spawn(look);
+    looks.ok().and_then(|_| named.recv_timeout(MAPS).ok()).unwrap_or_default()
 }
 
 fn processes(point: &Path, uses: fn(&Path, &Path) -> bool) -> Vec<String> {
