@@ -110,9 +110,9 @@ impl CoreError {
         matches!(self, Self::Storage(error) if error.is_disk_full())
     }
 
-    /// See [`StorageError::is_unwritable`].
-    pub(super) fn is_unwritable(&self) -> bool {
-        matches!(self, Self::Storage(error) if error.is_unwritable())
+    /// See [`StorageError::leaves_it_readable`].
+    pub(super) fn leaves_it_readable(&self) -> bool {
+        matches!(self, Self::Storage(error) if error.leaves_it_readable())
     }
 }
 

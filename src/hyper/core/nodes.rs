@@ -64,7 +64,7 @@ impl NodeStore {
 
     fn begin_session(&self) -> Result<(), StorageError> {
         match self.storage.begin_session() {
-            Err(error) if error.is_unwritable() && self.mending.get() => Ok(()),
+            Err(error) if error.leaves_it_readable() && self.mending.get() => Ok(()),
             done => done.map(drop),
         }
     }

@@ -23,7 +23,7 @@ impl Core {
         self.nodes.mending(false);
         mended?;
         match flushed {
-            Some(Err(error)) if !error.is_unwritable() => Err(error),
+            Some(Err(error)) if !error.leaves_it_readable() => Err(error),
             _ => Ok(()),
         }
     }

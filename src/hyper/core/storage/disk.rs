@@ -11,9 +11,8 @@
 
 use super::database::{self, definition, named, next_turn, or_empty, read_turn};
 use super::direct::Direct;
-use super::fd_pool::{Access, FdPool, Handle};
+use super::fd_pool::{Access, FdPool, Handle, Home};
 use super::holes;
-use super::identity::Identity;
 use super::layout;
 use super::private::keep_private;
 use super::witness::{Doubts, Witness};
@@ -53,8 +52,7 @@ pub struct DiskMedium {
     dir: PathBuf,
     /// `None` after an error that redb does not go on from, until it could be opened again.
     database: Mutex<Option<Opened>>,
-    /// Of the database.
-    identity: Identity,
+    home: Arc<Home>,
     witness: Witness,
     /// It was told that the store can only be read.
     told: AtomicBool,
@@ -86,10 +84,12 @@ impl DiskMedium {
             let file = File::open(&path);
             database::forget_cached(&file.map_err(|e| named(&path, "open", e.into()))?);
         }
+        let home = Home::of(path.clone());
+        let home = home.map_err(|e| StorageError::io("open", path.display().to_string(), e))?;
         let medium = Self {
             dir: dir.to_path_buf(),
             database: Mutex::new(None),
-            identity: Identity::default(),
+            home: Arc::new(home),
             witness,
             told: AtomicBool::new(false),
             unsynced: Arc::default(),
@@ -97,8 +97,6 @@ impl DiskMedium {
             direct: Arc::new(Direct::new(dir)),
         };
         medium.database(false)?;
-        let opened = std::fs::metadata(&path).and_then(|meta| medium.identity.admit(dir, &meta));
-        opened.map_err(|e| StorageError::io("open", path.display().to_string(), e))?;
         Ok(medium)
     }
 
@@ -238,7 +236,7 @@ impl Medium for DiskMedium {
 
     fn file(&self, core: &DiscoveryKey, kind: FileKind) -> Box<dyn RawFile> {
         Box::new(DiskFile {
-            handle: self.pool.handle(layout::path(&self.dir, core, kind)),
+            handle: self.pool.handle(layout::path(&self.dir, core, kind), self.home.clone()),
             pool: self.pool.clone(),
             direct: self.direct.clone(),
             created: AtomicBool::new(false),
@@ -246,8 +244,8 @@ impl Medium for DiskMedium {
     }
 
     fn check_place(&self) -> Result<()> {
-        let found = self.identity.look(&self.dir, &self.path());
-        found.map(drop).map_err(|e| StorageError::io("write", self.path().display().to_string(), e))
+        let found = self.home.check();
+        found.map_err(|e| StorageError::io("write", self.path().display().to_string(), e))
     }
 
     fn doubts(&self) -> Doubts {

@@ -32,10 +32,14 @@ fn share_of(limit: u64) -> NonZeroUsize {
 /// What to ask for a file by. However often it is closed and opened again meanwhile, it is the same file.
 pub(super) struct Handle {
     path: PathBuf,
+    /// That of the descriptor which only reads.
     number: u64,
-    /// That of the descriptor which writes past the page cache.
+    /// That of the one which changes the file too, and of the one which writes past the page cache.
+    change: u64,
     direct: u64,
     identity: Identity,
+    /// Whether the store is where it was.
+    home: Arc<Home>,
     /// It is opened to be changed, and not only to be read, for something was to be changed in it.
     changes: AtomicBool,
 }
@@ -67,18 +71,41 @@ impl Handle {
     }
 
     /// The file was opened to be changed for the first time; `before` is what it was. A file system of layers copies it
-    /// then, perhaps under another number.
+    /// then, perhaps under another number, and perhaps to one that knows only seconds.
     fn admit_copied(&self, file: &File, before: Option<&Metadata>) -> io::Result<()> {
         let meta = file.metadata()?;
         let is_copy = before.is_some_and(|before| {
             (before.dev(), before.ino()) != (meta.dev(), meta.ino())
-                && (before.len(), before.mtime(), before.mtime_nsec())
-                    == (meta.len(), meta.mtime(), meta.mtime_nsec())
+                && (before.len(), before.mtime()) == (meta.len(), meta.mtime())
+                && [0, before.mtime_nsec()].contains(&meta.mtime_nsec())
         });
         if is_copy && fstatfs(file)?.f_type == OVERLAYFS {
             self.identity.was_copied(&meta);
         }
         self.identity.admit(self.store(), &meta)
+    }
+}
+
+/// Where the files of a store are.
+pub(super) struct Home {
+    /// Its database.
+    path: PathBuf,
+    identity: Identity,
+}
+
+impl Home {
+    /// That of the store whose database is at `path`, which must exist.
+    pub(super) fn of(path: PathBuf) -> io::Result<Self> {
+        let identity = Identity::default();
+        identity.admit(&path, &std::fs::metadata(&path)?)?;
+        Ok(Self { path, identity })
+    }
+
+    /// # Errors
+    /// `Replaced` if the database is not where it was.
+    pub(super) fn check(&self) -> io::Result<()> {
+        let store = self.path.parent().unwrap_or(&self.path);
+        self.identity.look(store, &self.path).map(drop)
     }
 }
 
@@ -108,10 +135,10 @@ impl FdPool {
         }
     }
 
-    pub(super) fn handle(&self, path: PathBuf) -> Handle {
-        let number = self.next.fetch_add(2, Ordering::Relaxed);
-        let (direct, identity) = (number + 1, Identity::default());
-        Handle { path, number, direct, identity, changes: AtomicBool::new(false) }
+    pub(super) fn handle(&self, path: PathBuf, home: Arc<Home>) -> Handle {
+        let number = self.next.fetch_add(3, Ordering::Relaxed);
+        let (identity, changes) = (Identity::default(), AtomicBool::new(false));
+        Handle { path, number, change: number + 1, direct: number + 2, identity, home, changes }
     }
 
     /// The open file; `None` if it does not exist and is not to be made. The flag tells that it is new.
@@ -128,7 +155,9 @@ impl FdPool {
     ) -> io::Result<Option<(Arc<File>, bool)>> {
         let did_change = handle.changes.load(Ordering::Acquire);
         let changes = did_change || access != Access::Read;
-        if let Some(file) = self.known(handle.number).filter(|_| changes == did_change) {
+        // Under numbers of their own: who opens it to read meanwhile puts nothing in the way of a change.
+        let number = if changes { handle.change } else { handle.number };
+        if let Some(file) = self.known(number) {
             return Ok(Some((file, false)));
         }
         let path = &handle.path;
@@ -142,6 +171,8 @@ impl FdPool {
                 if access != Access::Create {
                     return Ok(None);
                 }
+                // Not in whatever lies below the place of a store that is away.
+                handle.home.check()?;
                 (self.open(|| create_file(path))?, true)
             }
         };
@@ -149,8 +180,10 @@ impl FdPool {
             true => handle.admit_copied(&file, before.as_ref())?,
             false => handle.identity.admit(handle.store(), &file.metadata()?)?,
         }
-        handle.changes.fetch_or(changes, Ordering::AcqRel);
-        Ok(Some((self.add(handle.number, file), new)))
+        if changes && !handle.changes.swap(true, Ordering::AcqRel) {
+            let _closed = lock(&self.open).pop(&handle.number);
+        }
+        Ok(Some((self.add(number, file), new)))
     }
 
     /// The same file, which must exist, opened for writes past the page cache.
@@ -177,7 +210,7 @@ impl FdPool {
     }
 
     pub(super) fn close(&self, handle: &Handle) {
-        for number in [handle.number, handle.direct] {
+        for number in [handle.number, handle.change, handle.direct] {
             let _closed = lock(&self.open).pop(&number);
         }
     }
@@ -207,6 +240,12 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
+    fn home(dir: &Path) -> Arc<Home> {
+        let database = dir.join("database");
+        std::fs::write(&database, b"").unwrap();
+        Arc::new(Home::of(database).unwrap())
+    }
+
     #[test]
     fn files_share_what_a_process_may_have() {
         let sizes = [0, 32, 48, 256, 1024, 1 << 20, u64::MAX].map(|limit| share_of(limit).get());
@@ -217,12 +256,13 @@ mod tests {
     fn the_oldest_files_are_closed_when_no_descriptor_is_free() {
         let pool = FdPool::with_limit(1024);
         let dir = tempfile::tempdir().unwrap();
-        let handles: Vec<_> =
-            (0..10).map(|n| pool.handle(dir.path().join(n.to_string()))).collect();
+        let handles: Vec<_> = (0..10)
+            .map(|n| pool.handle(dir.path().join(n.to_string()), home(dir.path())))
+            .collect();
         for handle in &handles {
             pool.get(handle, Access::Create).unwrap();
         }
-        let is_open = |n: usize| pool.known(handles[n].number).is_some();
+        let is_open = |n: usize| pool.known(handles[n].change).is_some();
         let tries = Cell::new(0);
         let short = |error: nix::errno::Errno, times: u32| {
             tries.set(tries.get() + 1);
@@ -246,7 +286,7 @@ mod tests {
         let path = dir.path().join("file");
         let is_replaced = |error: io::Error| error.downcast::<Replaced>().is_ok();
         let pool = FdPool::with_limit(1024);
-        let handle = pool.handle(path.clone());
+        let handle = pool.handle(path.clone(), home(dir.path()));
         assert!(
             pool.get(&handle, Access::Read).unwrap().is_none() && handle.look().unwrap().is_none()
         );
@@ -280,7 +320,7 @@ mod tests {
         std::fs::write(&path, b"ours").unwrap();
         let is_replaced = |error: io::Error| error.downcast::<Replaced>().is_ok();
         let (pool, of) = (FdPool::with_limit(1024), |path: &Path| path.with_extension("away"));
-        let handle = pool.handle(path.clone());
+        let handle = pool.handle(path.clone(), home(dir.path()));
         assert!(handle.look().unwrap().is_some());
         std::fs::rename(&path, of(&path)).unwrap();
         for is_there in [false, true] {
@@ -302,12 +342,36 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("file"), b"ours").unwrap();
         let pool = FdPool::with_limit(1024);
-        let handle = pool.handle(dir.path().join("file"));
+        let handle = pool.handle(dir.path().join("file"), home(dir.path()));
         let get = |access| pool.get(&handle, access).unwrap().unwrap().0;
         assert!(get(Access::Read).write_all_at(b"not", 0).is_err());
         get(Access::Change).write_all_at(b"now", 0).unwrap();
         pool.close(&handle);
         // Whoever reads next takes the descriptor that was opened to change it, and so does the next change.
         get(Access::Read).write_all_at(b"too", 0).unwrap();
+    }
+
+    #[test]
+    fn a_reader_that_comes_late_puts_nothing_in_the_way_of_a_change() {
+        use std::os::unix::fs::FileExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, b"ours").unwrap();
+        let pool = FdPool::with_limit(1024);
+        let handle = pool.handle(path.clone(), home(dir.path()));
+        let late = File::open(&path).unwrap();
+        let changes = || pool.get(&handle, Access::Change).unwrap().unwrap().0;
+        changes().write_all_at(b"now", 0).unwrap();
+        pool.add(handle.number, late);
+        changes().write_all_at(b"too", 0).unwrap();
+    }
+
+    #[test]
+    fn nothing_is_made_where_the_store_is_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, pool) = (dir.path().join("cores/file"), FdPool::with_limit(1024));
+        let handle = pool.handle(path.clone(), home(dir.path()));
+        std::fs::remove_file(dir.path().join("database")).unwrap();
+        assert!(pool.get(&handle, Access::Create).is_err() && !path.parent().unwrap().exists());
     }
 }

@@ -11,9 +11,25 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Mutex;
 
-/// Device and inode of the file that was there at the first look, or was made since; none where there was none so far.
+/// The file that was there at the first look, or was made since; none where there was none so far.
 #[derive(Default)]
-pub(super) struct Identity(Mutex<Option<(u64, u64)>>);
+pub(super) struct Identity(Mutex<Option<First>>);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct First {
+    /// Device and inode.
+    number: (u64, u64),
+    /// What it was when it was looked at. Of a file that nobody has opened some file systems forget the inode, and give it
+    /// another: the same file is what was changed and written last at the same moment, which nobody can set.
+    was: (u64, [i64; 4]),
+}
+
+impl First {
+    fn of(meta: &Metadata) -> Self {
+        let times = [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()];
+        Self { number: (meta.dev(), meta.ino()), was: (meta.size(), times) }
+    }
+}
 
 /// What an [`io::Error`] holds where another file, or none, is at the path of an opened one.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +56,13 @@ impl Identity {
     }
 
     pub(super) fn check(&self, store: &Path, found: Option<&Metadata>) -> io::Result<()> {
-        let found = found.map(|meta| (meta.dev(), meta.ino()));
-        match *lock(&self.0) {
-            Some(first) if found != Some(first) => {
+        let found = found.map(First::of);
+        let is_same = |first: &First, found: &First| {
+            found.number == first.number
+                || found.number.0 == first.number.0 && found.was == first.was
+        };
+        match &*lock(&self.0) {
+            Some(first) if !found.is_some_and(|found| is_same(first, &found)) => {
                 Err(io::Error::other(Replaced { store: store.display().to_string() }))
             }
             _ => Ok(()),
@@ -51,12 +71,40 @@ impl Identity {
 
     /// The same of a file that is there, which the others are to be if it is the first.
     pub(super) fn admit(&self, store: &Path, found: &Metadata) -> io::Result<()> {
-        lock(&self.0).get_or_insert((found.dev(), found.ino()));
-        self.check(store, Some(found))
+        lock(&self.0).get_or_insert(First::of(found));
+        self.check(store, Some(found))?;
+        if let Some(first) = &mut *lock(&self.0) {
+            first.number = First::of(found).number;
+        }
+        Ok(())
     }
 
     /// Takes a copy for the file that it is a copy of.
     pub(super) fn was_copied(&self, copy: &Metadata) {
-        *lock(&self.0) = Some((copy.dev(), copy.ino()));
+        *lock(&self.0) = Some(First::of(copy));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_file_with_another_number_is_the_same_if_nothing_else_of_it_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, b"ours").unwrap();
+        let identity = Identity::default();
+        let meta = identity.look(dir.path(), &path).unwrap().unwrap();
+        // As if the file system had given it another one since.
+        let forget = || lock(&identity.0).as_mut().unwrap().number.1 += 1;
+        forget();
+        identity.admit(dir.path(), &meta).unwrap();
+        assert_eq!(lock(&identity.0).unwrap().number.1, meta.ino());
+        fs::write(&path, b"theirs").unwrap();
+        identity.look(dir.path(), &path).unwrap();
+        forget();
+        assert!(identity.look(dir.path(), &path).is_err());
     }
 }

@@ -160,8 +160,8 @@ impl StorageError {
         }
     }
 
-    /// The database could not be opened to be changed; what is in it can be read all the same.
-    pub(super) fn leaves_it_readable(&self) -> bool {
+    /// The store could not be opened to be changed; what is in it can be read all the same.
+    pub fn leaves_it_readable(&self) -> bool {
         self.is_unwritable() || matches!(self, Self::Unsynced(_) | Self::SyncFailed)
     }
 

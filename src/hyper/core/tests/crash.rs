@@ -283,3 +283,31 @@ fn damaged_files_are_named_and_can_be_cleared_up() {
     let error = Core::open(&storage, &key).err().unwrap().to_string();
     assert!(error.contains("Heads") && error.contains("damaged"), "{error}");
 }
+
+/// A device that refuses to sync, after an end in the middle: what was committed is read, and nothing is changed.
+#[test]
+fn what_cannot_be_repeated_after_an_unclean_end_is_read() {
+    for kind in [std::io::ErrorKind::StorageFull, std::io::ErrorKind::Other] {
+        let medium = CrashMedium::default();
+        let open = || -> Arc<dyn Storage> { Arc::new(Staged::new(medium.clone()).unwrap()) };
+        let storage = open();
+        let mut core = writer(&storage);
+        core.append(&blocks(0..3), Durability::Durable).unwrap();
+        std::mem::forget((core, storage));
+        medium.fail_sync(kind);
+        let storage = open();
+        let mut core = writer(&storage);
+        for block in 0..3 {
+            assert_eq!(
+                core.get(block).unwrap().as_ref(),
+                blocks(block..block + 1).first(),
+                "{kind}"
+            );
+        }
+        assert!(core.append(&blocks(0..1), Durability::Durable).is_err(), "{kind}");
+        std::mem::forget((core, storage));
+        let mut core = writer(&open());
+        assert_eq!((core.length(), core.blocks_here()), (3, 3), "{kind}");
+        core.append(&blocks(0..1), Durability::Durable).unwrap();
+    }
+}
