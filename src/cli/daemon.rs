@@ -153,8 +153,11 @@ pub fn start(global: &Global, words: Vec<OsString>, (name, lines): (&str, usize)
         false
     });
     if interrupted {
-        end(&mut child);
-        return Ok(Exit::Interrupted);
+        let status = end(&mut child);
+        log.repeat();
+        // A mount that it could not take away any more.
+        let stays = status.and_then(|status| status.code()) == Some(Exit::Mount as i32);
+        return Ok(if stays { Exit::Mount } else { Exit::Interrupted });
     }
     if seen >= lines {
         log.repeat();
@@ -200,7 +203,7 @@ fn is_line(line: &str, name: &str) -> bool {
 
 /// Ends a child that is still on its way. It mounts and prints nothing more when this returns, though a disk that hangs
 /// may keep a thread of it.
-fn end(child: &mut Child) {
+fn end(child: &mut Child) -> Option<ExitStatus> {
     let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
     let told = Instant::now();
     while !is_ending(child) {
@@ -210,7 +213,7 @@ fn end(child: &mut Child) {
         }
         std::thread::sleep(SHORT);
     }
-    let _ = exit_of(child, GONE);
+    exit_of(child, GONE)
 }
 
 /// How a child has ended, if it does within `limit`.

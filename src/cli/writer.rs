@@ -1,6 +1,6 @@
 //! Writes what a command says, on a thread of its own: a terminal may be paused (Ctrl-S), and what reads a pipe may take
 //! its time. Whoever says something never waits for that, and no signal does. Where no thread can be made what is said stays
-//! in the queue until one can, or until the process ends.
+//! in the queue until one can, or until somebody waits for it, who then writes it himself.
 //!
 //! Both streams have one queue, so that what is said stays in its order. A command with much of a result awaits room in it.
 //! Of what else is said, that which comes while it is full is left out, and the number of such lines told afterwards.
@@ -30,6 +30,8 @@ const IDLE: Duration = Duration::from_secs(1);
 const LOOK_MS: u16 = 100;
 /// How often the end of the process looks whether it is to wait on, and who waits whether there is a thread.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long who waits for something to be written hopes for a thread that does it.
+const ALONE: Duration = Duration::from_millis(100);
 /// To the beginning of the line, and nothing in it.
 const ERASE: &[u8] = b"\r\x1b[K";
 
@@ -212,16 +214,30 @@ impl Writer {
         self.until(|queue| queue.has_written(said)).await;
     }
 
+    /// Who waits for it writes it himself where no thread can be made for a while: else nothing would ever end.
     async fn until(self: &Arc<Self>, is_so: impl Fn(&Queue) -> bool) {
+        let mut alone: Option<Instant> = None;
         loop {
             // Before the look, so that no change is missed.
             let changed = self.room.notified();
             if is_so(&lock(&self.queue)) {
                 return;
             }
-            if self.has_thread(&mut lock(&self.queue)) {
+            let is_late = alone.is_some_and(|since| since.elapsed() >= ALONE);
+            let has_thread = {
+                let mut queue = lock(&self.queue);
+                let has_thread = self.has_thread(&mut queue);
+                queue.running |= is_late;
+                has_thread
+            };
+            if !has_thread && is_late {
+                self.run(Duration::ZERO);
+                continue;
+            }
+            if has_thread {
                 changed.await;
             } else {
+                alone.get_or_insert_with(Instant::now);
                 let _ = tokio::time::timeout(LOOK, changed).await;
             }
         }

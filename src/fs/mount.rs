@@ -10,7 +10,7 @@ use super::notify::{self, Event};
 use super::options::{Access, MountOptions};
 use super::own::OwnMount;
 use super::pending::Pending;
-use super::unmount::{How, helper, install_hint, is_used, with_users};
+use super::unmount::{How, helper, install_hint, is_open, with_users};
 use super::volume::Volume;
 use fuser::{Config, Session, SessionACL};
 use nix::errno::Errno;
@@ -136,7 +136,7 @@ impl Mounted {
     pub fn has_open_files(&self) -> bool {
         // Under another mount it is where it was.
         let place = || self.own.place().unwrap_or_else(|| self.point.clone());
-        self.own.lives() && (self.fs.has_open() || self.fs.frozen() && is_used(&place()))
+        self.own.lives() && (self.fs.has_open() || self.fs.frozen() && is_open(&place()))
     }
 
     /// Where it is now, whatever lies above it: in its own place, and copied to others (bind mounts). In neither it may go on
@@ -173,7 +173,9 @@ impl Mounted {
         match self.detach(How::Clean) {
             Ok(()) => Ok(false),
             // Files are open: the mount goes when the last is closed; nobody new gets in.
-            Err(_) => self.detach(How::Lazy).map(|()| true),
+            Err(MountError::InUse { .. }) => self.detach(How::Lazy).map(|()| true),
+            // Somebody else may have unmounted it at this moment.
+            Err(_) => self.detach(How::Lazy).map(|()| false),
         }
     }
 

@@ -7,7 +7,7 @@
 use super::errno::MountError;
 use super::pin::{Pin, Probe};
 use super::place::unlisted;
-use super::unmount::{How, covered, detach_clean, detach_held, failed};
+use super::unmount::{How, LOOKS, covered, detach_clean, detach_held, failed};
 use crate::mountinfo::{self, KIND, MountEntry, over_in};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
@@ -112,7 +112,7 @@ impl OwnMount {
             let Some(seen) = seen? else { break };
             match how {
                 // By its path: held, it would be in use.
-                How::Clean => detach_clean(&seen)?,
+                How::Clean => detach_clean(&seen, LOOKS)?,
                 How::Lazy => match self.pinned(&seen.path) {
                     Ok(Some(pin)) if self.lives() => detach_held(pin)?,
                     // It is somewhere else by now, or ended.

@@ -19,7 +19,9 @@ use std::time::{Duration, Instant};
 const MAX_USERS: usize = 5;
 
 /// A mount that somebody only looks at is tried again for so long: whoever ends has more to do within a second.
-const LOOKS: Duration = Duration::from_millis(100);
+pub(super) const LOOKS: Duration = Duration::from_millis(100);
+/// And by who has nothing else to do.
+const PATIENT: Duration = Duration::from_secs(1);
 /// And so often at least, however busy the machine is: the first time only marks it.
 const MIN_TRIES: u32 = 10;
 /// Whoever looks is let go on meanwhile.
@@ -56,7 +58,13 @@ pub fn unmount(path: &Path, how: How) -> Result<(), MountError> {
     let top = over.filter(|over| over.path == point && !missing);
     if let Some(mount) = top.filter(|top| top.is_ours()) {
         return match how {
-            How::Clean => detach_clean(mount).map_err(with_users),
+            How::Clean => match detach_clean(mount, LOOKS).map_err(with_users) {
+                // Nobody who could be told to stop: it is only looked at.
+                Err(MountError::InUse { by, .. }) if by.is_empty() => {
+                    detach_clean(mount, PATIENT).map_err(with_users)
+                }
+                done => done,
+            },
             How::Lazy => detach_lazily(mount),
         };
     }
@@ -88,7 +96,7 @@ pub(super) fn covered(path: &Path, over: &MountEntry) -> MountError {
 ///
 /// By its path, for a mount that is held is in use. Another may come there at any moment, so the kernel is told to mark
 /// what is there first, which it takes away only when it is told once more; and between the two it is looked at.
-pub(super) fn detach_clean(mount: &MountEntry) -> Result<(), MountError> {
+pub(super) fn detach_clean(mount: &MountEntry, patience: Duration) -> Result<(), MountError> {
     let (point, begun, mut tries) = (&mount.path, Instant::now(), 0);
     loop {
         check_seen(mount)?;
@@ -104,7 +112,7 @@ pub(super) fn detach_clean(mount: &MountEntry) -> Result<(), MountError> {
             Err(errno) => return Err(failed(point, errno.into())),
         }
         tries += 1;
-        if tries >= MIN_TRIES && begun.elapsed() >= LOOKS {
+        if tries >= MIN_TRIES && begun.elapsed() >= patience {
             return Err(in_use(point));
         }
     }
@@ -261,9 +269,9 @@ fn install_command(os_release: &str) -> &'static str {
     "installing the package fuse3"
 }
 
-/// Whether a process that can be seen has something below `point` open or mapped, or stands there.
-pub(super) fn is_used(point: &Path) -> bool {
-    !users(point).is_empty()
+/// Whether a process that can be seen has something below `point` open, or stands there. Only links in `/proc` are read.
+pub(super) fn is_open(point: &Path) -> bool {
+    !processes(point, has_open).is_empty()
 }
 
 /// Names of processes that use something below `point`, as far as this user may see. Only `/proc` is read: the mount itself
