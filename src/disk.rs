@@ -29,7 +29,7 @@ pub fn begin<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Be
         let _inside = runtime.as_ref().ok().map(Handle::enter);
         // Moved in: who panics has ended too.
         let running = running;
-        Brought { what: work(), _running: running }
+        Brought { what: Held::new(work()), _running: running }
     };
     Begun(match threads() {
         Some(threads) => threads.spawn_blocking(work),
@@ -38,25 +38,26 @@ pub fn begin<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Be
 }
 
 /// Work that was begun, to be waited for.
-pub struct Begun<T>(JoinHandle<Brought<T>>);
+pub struct Begun<T: Send + 'static>(JoinHandle<Brought<T>>);
 
-/// Its call has ended once nobody wants the rest: when it was taken, or dropped, which may ask a disk as well. In this order.
-struct Brought<T> {
-    what: T,
+/// Its call has ended once nobody wants the rest: when it was taken, or dropped, which may ask a disk as well and is nobody's
+/// who only stopped waiting. In this order.
+struct Brought<T: Send + 'static> {
+    what: Held<T>,
     _running: Counted,
 }
 
-impl<T> Begun<T> {
+impl<T: Send + 'static> Begun<T> {
     pub fn is_finished(&self) -> bool {
         self.0.is_finished()
     }
 }
 
-impl<T> Future for Begun<T> {
+impl<T: Send + 'static> Future for Begun<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|done| done.map(|brought| brought.what))
+        Pin::new(&mut self.0).poll(cx).map(|done| done.map(|brought| brought.what.into_inner()))
     }
 }
 
@@ -108,6 +109,12 @@ pub struct Held<T: Send + 'static>(Option<T>);
 impl<T: Send + 'static> Held<T> {
     pub fn new(held: T) -> Self {
         Self(Some(held))
+    }
+
+    /// What it was made of.
+    fn into_inner(mut self) -> T {
+        let Some(held) = self.0.take() else { unreachable!("only this takes it, and once") };
+        held
     }
 
     /// To be dropped by the caller, who may wait for a disk.

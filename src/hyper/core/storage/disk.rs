@@ -84,12 +84,10 @@ impl DiskMedium {
             let file = File::open(&path);
             database::forget_cached(&file.map_err(|e| named(&path, "open", e.into()))?);
         }
-        let home = Home::of(path.clone());
-        let home = home.map_err(|e| StorageError::io("open", path.display().to_string(), e))?;
         let medium = Self {
             dir: dir.to_path_buf(),
             database: Mutex::new(None),
-            home: Arc::new(home),
+            home: Arc::new(Home::at(path)),
             witness,
             told: AtomicBool::new(false),
             unsynced: Arc::default(),
@@ -97,6 +95,8 @@ impl DiskMedium {
             direct: Arc::new(Direct::new(dir)),
         };
         medium.database(false)?;
+        // Not before it is open: opening alone may make it another file.
+        medium.check_place()?;
         Ok(medium)
     }
 
@@ -402,7 +402,9 @@ impl RawFile for DiskFile {
 
     fn stamp_of_open(&self) -> io::Result<FileStamp> {
         let Some(file) = self.existing()? else { return Ok(FileStamp::default()) };
-        Ok(FileStamp::of(&file.metadata()?))
+        let open = file.metadata()?;
+        self.handle.was_changed(&open);
+        Ok(FileStamp::of(&open))
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {

@@ -66,6 +66,11 @@ impl Handle {
         self.identity.look(self.store(), &self.path)
     }
 
+    /// What the open file is after a change of ours.
+    pub(super) fn was_changed(&self, open: &Metadata) {
+        self.identity.was_changed(open);
+    }
+
     fn store(&self) -> &Path {
         layout::store_of(&self.path)
     }
@@ -94,15 +99,13 @@ pub(super) struct Home {
 }
 
 impl Home {
-    /// That of the store whose database is at `path`, which must exist.
-    pub(super) fn of(path: PathBuf) -> io::Result<Self> {
-        let identity = Identity::default();
-        identity.admit(&path, &std::fs::metadata(&path)?)?;
-        Ok(Self { path, identity })
+    /// That of the store whose database is at `path`.
+    pub(super) fn at(path: PathBuf) -> Self {
+        Self { path, identity: Identity::default() }
     }
 
     /// # Errors
-    /// `Replaced` if the database is not where it was.
+    /// `Replaced` if the database is not the one that was there the first time.
     pub(super) fn check(&self) -> io::Result<()> {
         let store = self.path.parent().unwrap_or(&self.path);
         self.identity.look(store, &self.path).map(drop)
@@ -243,7 +246,9 @@ mod tests {
     fn home(dir: &Path) -> Arc<Home> {
         let database = dir.join("database");
         std::fs::write(&database, b"").unwrap();
-        Arc::new(Home::of(database).unwrap())
+        let home = Home::at(database);
+        home.check().unwrap();
+        Arc::new(home)
     }
 
     #[test]

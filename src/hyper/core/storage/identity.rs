@@ -29,6 +29,10 @@ impl First {
         let times = [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()];
         Self { number: (meta.dev(), meta.ino()), was: (meta.size(), times) }
     }
+
+    fn is(&self, found: &Self) -> bool {
+        found.number == self.number || found.number.0 == self.number.0 && found.was == self.was
+    }
 }
 
 /// What an [`io::Error`] holds where another file, or none, is at the path of an opened one.
@@ -56,27 +60,29 @@ impl Identity {
     }
 
     pub(super) fn check(&self, store: &Path, found: Option<&Metadata>) -> io::Result<()> {
-        let found = found.map(First::of);
-        let is_same = |first: &First, found: &First| {
-            found.number == first.number
-                || found.number.0 == first.number.0 && found.was == first.was
-        };
-        match &*lock(&self.0) {
-            Some(first) if !found.is_some_and(|found| is_same(first, &found)) => {
-                Err(io::Error::other(Replaced { store: store.display().to_string() }))
+        let mut first = lock(&self.0);
+        match (&mut *first, found.map(First::of)) {
+            (None, _) => Ok(()),
+            (Some(first), Some(found)) if first.is(&found) => {
+                first.number = found.number;
+                Ok(())
             }
-            _ => Ok(()),
+            _ => Err(io::Error::other(Replaced { store: store.display().to_string() })),
         }
     }
 
     /// The same of a file that is there, which the others are to be if it is the first.
     pub(super) fn admit(&self, store: &Path, found: &Metadata) -> io::Result<()> {
         lock(&self.0).get_or_insert(First::of(found));
-        self.check(store, Some(found))?;
-        if let Some(first) = &mut *lock(&self.0) {
-            first.number = First::of(found).number;
+        self.check(store, Some(found))
+    }
+
+    /// What the open file is after a change of ours.
+    pub(super) fn was_changed(&self, open: &Metadata) {
+        let open = First::of(open);
+        if let Some(first) = lock(&self.0).as_mut().filter(|first| first.number == open.number) {
+            *first = open;
         }
-        Ok(())
     }
 
     /// Takes a copy for the file that it is a copy of.
@@ -102,6 +108,10 @@ mod tests {
         forget();
         identity.admit(dir.path(), &meta).unwrap();
         assert_eq!(lock(&identity.0).unwrap().number.1, meta.ino());
+        fs::write(&path, b"ours, changed").unwrap();
+        identity.was_changed(&fs::metadata(&path).unwrap());
+        forget();
+        identity.look(dir.path(), &path).unwrap();
         fs::write(&path, b"theirs").unwrap();
         identity.look(dir.path(), &path).unwrap();
         forget();

@@ -100,7 +100,9 @@ impl Redo {
             match done.and_then(|()| file.sync()) {
                 Ok(()) => copies.into_iter().for_each(|key| writes.delete(Table::Redo, key)),
                 Err(error) => {
-                    tracing::warn!("the store is only read: {error}");
+                    if redo.unrepeated.is_empty() {
+                        tracing::warn!("the store is only read: {error}");
+                    }
                     redo.unrepeated.insert(name.0);
                 }
             }
