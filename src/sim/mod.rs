@@ -1,17 +1,23 @@
 //! A virtual network for tests: machines at addresses, links that delay, lose, reorder and queue, one clock that jumps
 //! to the next thing that happens, and all of it replayed from a seed.
 //!
-//! [`Net`] is the network, [`Machine`] what a test puts into it. What is joined by frames and not by datagrams (the hubs
+//! [`Net`] is the network, [`Machine`] what a test puts into it, on the Internet or behind boxes ([`Nat`]). What is joined by frames and not by datagrams (the hubs
 //! of the replication) has lines of its own, and shares only the [`Agenda`].
 
 mod agenda;
+mod kind;
 mod link;
+mod nat;
 mod net;
 mod tests;
+mod topology;
 
 pub use agenda::Agenda;
+pub use kind::Kind;
 pub use link::{Link, LinkConfig, LinkStats};
-pub use net::{Datagram, Machine, Net};
+pub use nat::{Filter, Nat, NatConfig, Ports};
+pub use net::{Datagram, Machine, Net, Outgoing};
+pub use topology::{CORE_HOPS, Realm};
 
 use proptest::test_runner::Config;
 use std::time::Instant;

@@ -1,14 +1,19 @@
 //! Machines at addresses, and the datagrams between them.
 //!
-//! Between any two addresses there is a link in each direction, made at the first datagram by the pattern of the network
-//! ([`Net::every_link`]); a test may change one of them ([`Net::link`]). Time only passes in [`Net::run`] and its kin.
+//! Between any two machines there is a link in each direction, made at the first datagram by the pattern of the network
+//! ([`Net::every_link`]); a test may change one of them ([`Net::link`]). Machines behind one box share its links to the
+//! Internet, and have links of their own between them. Time only passes in [`Net::run`] and its kin.
 
-use super::{Agenda, Link, LinkConfig, epoch};
+use super::topology::{Flight, Home, Topology};
+use super::{Agenda, Link, LinkConfig, Nat, NatConfig, Realm, epoch};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
+
+/// The number of a machine's main socket.
+const MAIN: u16 = 0;
 
 /// What a socket keeps for a process that does not read; 212,992 bytes by Linux' default, counted as whole
 /// pages for small datagrams.
@@ -17,7 +22,8 @@ const SOCKET_QUEUE: usize = 250;
 /// More steps than this at one moment: a machine wants to be woken at once for ever.
 const MAX_STEPS_AT_ONCE: u32 = 100_000;
 
-/// A machine without socket, clock and thread, which owns one address.
+/// A machine without socket, clock and thread. Its main socket has the address at which it was added, the others get a
+/// random port of the same host when it first sends from them.
 pub trait Machine {
     /// Datagrams that came for it since it last read its socket, in their order. There is at least one.
     fn receive(&mut self, datagrams: &[Datagram], now: Instant);
@@ -25,14 +31,42 @@ pub trait Machine {
     fn poll_timeout(&mut self) -> Option<Instant>;
     /// Tells whatever it sends, and to whom. It comes after everything that happens to the machine, so this is also
     /// the moment to put its events aside.
-    fn transmit(&mut self, now: Instant, out: &mut Vec<(SocketAddrV4, Vec<u8>)>);
+    fn transmit(&mut self, now: Instant, out: &mut Vec<Outgoing>);
+}
+
+/// What a machine sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// From which of its sockets; 0 is the main one.
+    pub socket: u16,
+    pub to: SocketAddrV4,
+    pub bytes: Vec<u8>,
+    pub ttl: Option<u8>,
+}
+
+impl Outgoing {
+    /// From the main socket, with the usual TTL.
+    pub fn new(to: SocketAddrV4, bytes: Vec<u8>) -> Self {
+        Self { socket: MAIN, to, bytes, ttl: None }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Datagram {
+    /// As who sees the datagram knows its sender.
     pub from: SocketAddrV4,
+    /// Once it has arrived: the address of the receiver as that knows it itself.
     pub to: SocketAddrV4,
     pub bytes: Vec<u8>,
+    /// Of the machine that sees it: of the sender as it leaves, of the receiver once it has arrived.
+    pub socket: u16,
+    pub ttl: Option<u8>,
+}
+
+impl Datagram {
+    pub fn new(from: SocketAddrV4, to: SocketAddrV4, bytes: Vec<u8>) -> Self {
+        Self { from, to, bytes, socket: MAIN, ttl: None }
+    }
 }
 
 /// Sees each datagram as it leaves, and may change it; it is lost where the answer is false.
@@ -49,7 +83,9 @@ enum State {
 }
 
 struct Host {
-    addr: SocketAddrV4,
+    realm: Realm,
+    /// Addresses by the number of the socket; the main one is always among them.
+    sockets: BTreeMap<u16, SocketAddrV4>,
     state: State,
     /// Under which time it stands among the timers.
     timer: Option<Instant>,
@@ -68,10 +104,8 @@ pub struct Net<M> {
     /// Datagrams that left a machine.
     pub datagrams: u64,
     hosts: Vec<Host>,
-    homes: BTreeMap<SocketAddrV4, usize>,
-    pattern: LinkConfig,
-    links: BTreeMap<(SocketAddrV4, SocketAddrV4), Link>,
-    air: Agenda<Datagram>,
+    topology: Topology,
+    air: Agenda<Flight>,
     timers: BTreeSet<(Instant, usize)>,
     steps_at_once: u32,
 }
@@ -89,32 +123,70 @@ impl<M: Machine> Net<M> {
             tap: None,
             datagrams: 0,
             hosts: Vec::new(),
-            homes: BTreeMap::new(),
-            pattern,
-            links: BTreeMap::new(),
+            topology: Topology::new(pattern),
             air: Agenda::default(),
             timers: BTreeSet::new(),
             steps_at_once: 0,
         }
     }
 
-    /// Puts a machine at an address that nobody has. Answers its number.
+    /// Puts a machine on the Internet, at an address that nobody has. Answers its number.
     pub fn add(&mut self, addr: SocketAddrV4, machine: M) -> usize {
+        self.add_in(Realm::INTERNET, addr, machine)
+    }
+
+    /// Puts a machine behind a box (or on the Internet).
+    pub fn add_in(&mut self, realm: Realm, addr: SocketAddrV4, machine: M) -> usize {
         let i = self.machines.len();
-        assert!(self.homes.insert(addr, i).is_none(), "{addr} is taken");
+        self.topology.settle(realm, addr, Home { machine: i, socket: MAIN, main: addr });
         self.machines.push(machine);
-        self.hosts.push(Host { addr, state: State::Up, timer: None, datagrams: 0 });
+        let sockets = BTreeMap::from([(MAIN, addr)]);
+        self.hosts.push(Host { realm, sockets, state: State::Up, timer: None, datagrams: 0 });
         self.settle_one(i);
         i
     }
 
-    /// The number of the machine at an address.
-    pub fn at(&self, addr: SocketAddrV4) -> usize {
-        *self.homes.get(&addr).unwrap_or_else(|| panic!("nobody is at {addr}"))
+    /// Puts a box on the Internet, or behind another box. Answers the realm behind it.
+    pub fn add_nat(&mut self, outside: Realm, external: Ipv4Addr, cfg: NatConfig) -> Realm {
+        self.topology.add_nat(outside, Nat::new(external, cfg))
     }
 
+    /// The box in front of a realm.
+    pub fn nat(&mut self, realm: Realm) -> &mut Nat {
+        self.topology.nat(realm).expect("there is a box in front of all but the Internet").1
+    }
+
+    /// Machine `i` finds itself in another network, with other addresses. The ports of its sockets stay, but for the main
+    /// one's, which is told. What is under way to its old addresses is lost.
+    pub fn move_to(&mut self, i: usize, realm: Realm, addr: SocketAddrV4) {
+        self.topology.leave(i);
+        let host = &mut self.hosts[i];
+        host.realm = realm;
+        for (&socket, at) in &mut host.sockets {
+            *at = if socket == MAIN { addr } else { SocketAddrV4::new(*addr.ip(), at.port()) };
+            self.topology.settle(realm, *at, Home { machine: i, socket, main: addr });
+        }
+    }
+
+    /// The number of the machine at an address; on the Internet if anybody is there, else behind the oldest box.
+    pub fn at(&self, addr: SocketAddrV4) -> usize {
+        let found = self.topology.at(addr);
+        found.unwrap_or_else(|| panic!("nobody is at {addr}")).1.machine
+    }
+
+    /// The address of its main socket, as machine `i` knows it itself.
     pub fn addr(&self, i: usize) -> SocketAddrV4 {
-        self.hosts[i].addr
+        self.hosts[i].sockets[&MAIN]
+    }
+
+    /// What links behind boxes are like that are yet to come.
+    pub fn lan(&mut self) -> &mut LinkConfig {
+        &mut self.topology.lan
+    }
+
+    /// Datagrams that died of their TTL.
+    pub fn expired(&self) -> u64 {
+        self.topology.expired
     }
 
     /// Datagrams from and to machine `i` so far.
@@ -160,40 +232,42 @@ impl<M: Machine> Net<M> {
         self.set_timer(i, Some(until));
     }
 
-    /// The link from machine `from` to machine `to`.
+    /// The link from machine `from` to machine `to`, which all share that are behind the same boxes.
     pub fn link(&mut self, from: usize, to: usize) -> &mut Link {
-        self.link_between(self.hosts[from].addr, self.hosts[to].addr)
+        let place = |i: usize| (self.hosts[i].realm, self.addr(i));
+        let (from, to) = (place(from), place(to));
+        self.topology.link_between(from, to, &mut self.rng)
     }
 
     /// Changes all links, those to come included.
     pub fn every_link(&mut self, change: impl Fn(&mut LinkConfig)) {
-        change(&mut self.pattern);
-        self.links.values_mut().for_each(|link| change(&mut link.cfg));
+        self.topology.every_link(change);
     }
 
-    /// Datagrams under way from machine `from` to machine `to`.
+    /// Datagrams under way from machine `from` to machine `to`; those only that boxes would let in if they came now.
     pub fn under_way(&self, from: usize, to: usize) -> usize {
-        let (from, to) = (self.hosts[from].addr, self.hosts[to].addr);
-        self.air.iter().filter(|datagram| (datagram.from, datagram.to) == (from, to)).count()
+        let is_one = |flight: &&Flight| {
+            flight.sender == Some(from) && self.topology.goal(flight, self.now) == Some(to)
+        };
+        self.air.iter().filter(is_one).count()
     }
 
-    /// Puts a datagram on its way as if a machine had sent it.
-    pub fn send(&mut self, mut datagram: Datagram) {
+    /// Puts a datagram on its way as if the machine at its address had sent it.
+    pub fn send(&mut self, datagram: Datagram) {
+        self.launch(self.topology.at(datagram.from), datagram);
+    }
+
+    fn launch(&mut self, from: Option<(Realm, Home)>, mut datagram: Datagram) {
         self.datagrams += 1;
-        if let Some(&i) = self.homes.get(&datagram.from) {
-            self.hosts[i].datagrams += 1;
+        if let Some((_, home)) = from {
+            self.hosts[home.machine].datagrams += 1;
         }
         if self.tap.as_mut().is_some_and(|tap| !tap(&mut datagram)) {
             return;
         }
-        if !self.homes.contains_key(&datagram.to) {
-            return;
-        }
-        let (now, size) = (self.now, datagram.bytes.len());
-        for at in
-            self.link_between(datagram.from, datagram.to).send(now, size).into_iter().flatten()
-        {
-            self.air.put(at, datagram.clone());
+        let sent = self.topology.send(datagram, from, self.now, &mut self.rng);
+        if let Some((flight, arrivals)) = sent {
+            arrivals.into_iter().flatten().for_each(|at| self.air.put(at, flight.clone()));
         }
     }
 
@@ -249,8 +323,8 @@ impl<M: Machine> Net<M> {
                 self.hosts[i].state = State::Up;
             }
         }
-        while let Some(datagram) = self.air.pop(now) {
-            let Some(&i) = self.homes.get(&datagram.to) else { continue };
+        while let Some(flight) = self.air.pop(now) {
+            let Some((i, datagram)) = self.topology.deliver(flight, now) else { continue };
             let host = &mut self.hosts[i];
             match &mut host.state {
                 State::Down => continue,
@@ -283,10 +357,24 @@ impl<M: Machine> Net<M> {
         }
         let mut out = Vec::new();
         self.machines[i].transmit(self.now, &mut out);
-        let from = self.hosts[i].addr;
-        out.into_iter().for_each(|(to, bytes)| self.send(Datagram { from, to, bytes }));
+        let (realm, main) = (self.hosts[i].realm, self.addr(i));
+        for Outgoing { socket, to, bytes, ttl } in out {
+            let home = Home { machine: i, socket, main };
+            let from = self.address_of(realm, home);
+            self.launch(Some((realm, home)), Datagram { from, to, bytes, socket, ttl });
+        }
         let timer = self.machines[i].poll_timeout();
         self.set_timer(i, timer);
+    }
+
+    /// The address of a socket, which gets one when it is first used.
+    fn address_of(&mut self, realm: Realm, home: Home) -> SocketAddrV4 {
+        let sockets = &mut self.hosts[home.machine].sockets;
+        *sockets.entry(home.socket).or_insert_with(|| {
+            let addr = self.topology.free_address(realm, *home.main.ip(), &mut self.rng);
+            self.topology.settle(realm, addr, home);
+            addr
+        })
     }
 
     fn set_timer(&mut self, i: usize, at: Option<Instant>) {
@@ -297,11 +385,5 @@ impl<M: Machine> Net<M> {
                 self.timers.remove(&(before, i));
             }
         }
-    }
-
-    fn link_between(&mut self, from: SocketAddrV4, to: SocketAddrV4) -> &mut Link {
-        let (pattern, rng) = (&self.pattern, &mut self.rng);
-        let link = || Link::new(pattern.clone(), rng.random());
-        self.links.entry((from, to)).or_insert_with(link)
     }
 }

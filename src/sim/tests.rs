@@ -1,5 +1,7 @@
 //! The virtual network itself, with machines that only echo and count.
 
+mod nat;
+
 use super::*;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
@@ -37,8 +39,8 @@ impl Machine for Echo {
         self.plan.next()
     }
 
-    fn transmit(&mut self, _: Instant, out: &mut Vec<(SocketAddrV4, Vec<u8>)>) {
-        out.append(&mut self.out);
+    fn transmit(&mut self, _: Instant, out: &mut Vec<Outgoing>) {
+        out.extend(self.out.drain(..).map(|(to, bytes)| Outgoing::new(to, bytes)));
     }
 }
 

@@ -276,8 +276,7 @@ impl Rpc {
         self.send_unasked(incoming.socket, to, request.encode(), account, now);
     }
 
-    /// Sends bytes that are not dht-rpc (a punch), within the host's budget.
-    pub fn send_unasked(
+    fn send_unasked(
         &mut self,
         socket: SocketId,
         to: SocketAddrV4,
@@ -285,11 +284,24 @@ impl Rpc {
         account: Account,
         now: Instant,
     ) {
+        self.send_raw(socket, to, bytes, None, account, now);
+    }
+
+    /// Sends bytes, which need not be dht-rpc (a punch), within the host's budget.
+    pub fn send_raw(
+        &mut self,
+        socket: SocketId,
+        to: SocketAddrV4,
+        bytes: Vec<u8>,
+        ttl: Option<u8>,
+        account: Account,
+        now: Instant,
+    ) {
         if to.port() == 0 || !self.budget.take(to.ip(), bytes.len(), account, now) {
             tracing::trace!(%to, len = bytes.len(), "host is over its budget, nothing sent");
             return;
         }
-        self.out.push_back(Transmit { socket, to, bytes, ttl: None });
+        self.out.push_back(Transmit { socket, to, bytes, ttl });
     }
 
     pub fn poll_event(&mut self) -> Option<RpcEvent> {
@@ -343,7 +355,9 @@ impl Rpc {
     fn on_response(&mut self, from: SocketAddrV4, response: Response, now: Instant) {
         let Some(answered) = self.requests.answer(response.tid, from, now) else { return };
         let id = response.id.filter(|id| *id == node_id(from));
-        self.note_node(from, id, Some(response.to), now);
+        // How others see a socket for punches says nothing of the one that we are found at.
+        let sample = (answered.socket == SocketId::MAIN).then_some(response.to);
+        self.note_node(from, id, sample, now);
         let reply = Reply {
             from,
             id,

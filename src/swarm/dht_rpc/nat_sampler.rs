@@ -49,6 +49,11 @@ impl NatSampler {
         self.host.filter(|_| self.port != 0).map(|host| SocketAddrV4::new(host, self.port))
     }
 
+    /// Samples that count.
+    pub fn samples(&self) -> usize {
+        self.slots.len() / 2
+    }
+
     /// Enters one sample.
     pub fn add(&mut self, seen: SocketAddrV4) {
         let full = self.bump(*seen.ip(), seen.port(), 2);

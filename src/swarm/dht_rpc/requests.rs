@@ -80,6 +80,8 @@ pub(super) enum Overdue {
 #[derive(Debug)]
 pub(super) struct Answered {
     pub purpose: Purpose,
+    /// The socket that it was sent from.
+    pub socket: SocketId,
     pub rtt: Duration,
     /// How often [`Overdue::Slow`] was told before.
     pub late: u8,
@@ -178,7 +180,7 @@ impl Requests {
         self.window.answered();
         self.responses += 1;
         let rtt = now.saturating_duration_since(entry.sent_at);
-        Some(Answered { purpose: entry.purpose, rtt, late: entry.late })
+        Some(Answered { purpose: entry.purpose, socket: entry.how.socket, rtt, late: entry.late })
     }
 
     /// Forgets the requests made for `purpose`.

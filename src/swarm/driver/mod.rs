@@ -22,6 +22,7 @@ mod handle;
 mod inbox;
 mod interfaces;
 mod socket;
+mod sockets;
 mod ways;
 
 pub use bootstrap::{BootstrapError, BootstrapNode};
@@ -38,6 +39,7 @@ use nix::sys::time::TimeSpec;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use socket::{Sent, Socket};
+use sockets::Sockets;
 use std::io;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
@@ -113,8 +115,7 @@ fn unix_ms() -> u64 {
 
 struct Driver {
     swarm: Swarm,
-    /// By [`SocketId`].
-    sockets: Vec<Socket>,
+    sockets: Sockets,
     inbox: Arc<Inbox>,
     commands: Vec<Command>,
     events: mpsc::UnboundedSender<Vec<SwarmEvent>>,
@@ -171,7 +172,7 @@ impl Driver {
         }
         Self {
             swarm,
-            sockets: vec![socket],
+            sockets: Sockets::new(socket),
             inbox,
             commands: Vec::new(),
             events,
@@ -214,6 +215,9 @@ impl Driver {
             }
             self.look_up_names(now);
             let sending = self.transmit(now);
+            while let Some(socket) = self.swarm.poll_closed_socket() {
+                self.sockets.close(socket);
+            }
             if !self.hand_over_events() || self.is_over(now) {
                 break;
             }
@@ -270,22 +274,17 @@ impl Driver {
     /// Takes what the sockets hold, within reason. Answers whether anything came.
     fn receive(&mut self, now: Instant) -> bool {
         let mut any = false;
-        for (i, socket) in self.sockets.iter_mut().enumerate() {
-            for _ in 0..RECEIVES_PER_TURN {
-                let more = socket.receive();
-                for (from, to, bytes, stride) in socket.datagrams() {
-                    any = true;
-                    to.into_iter().for_each(|to| self.ways.note(from, to));
-                    self.traffic.no_way = None;
-                    self.traffic.received += 1;
-                    self.traffic.received_bytes += bytes.len() as u64;
-                    self.swarm.handle_datagrams(SocketId(i as u8), from, bytes, stride, now);
-                }
-                if !more {
-                    break;
-                }
+        let Self { sockets, swarm, ways, traffic, .. } = self;
+        sockets.receive(RECEIVES_PER_TURN, |socket, received| {
+            for (from, to, bytes, stride) in received.datagrams() {
+                any = true;
+                to.into_iter().for_each(|to| ways.note(from, to));
+                traffic.no_way = None;
+                traffic.received += 1;
+                traffic.received_bytes += bytes.len() as u64;
+                swarm.handle_datagrams(socket, from, bytes, stride, now);
             }
-        }
+        });
         if any {
             self.swarm.end_of_batch(now);
         }
@@ -296,8 +295,7 @@ impl Driver {
     fn transmit(&mut self, now: Instant) -> bool {
         for _ in 0..SENDS_PER_TURN {
             if self.blocked.is_none() {
-                let segments = self.sockets.first().map_or(1, Socket::max_segments);
-                let segments = segments.min(MAX_SEGMENTS);
+                let segments = self.sockets.main().max_segments().min(MAX_SEGMENTS);
                 let Some(transmit) = self.swarm.poll_transmit(now, &mut self.buf, segments) else {
                     return false;
                 };
@@ -331,8 +329,8 @@ impl Driver {
         true
     }
 
-    fn allow_parts(&self, socket: SocketId, parts: bool) {
-        if let Some(socket) = self.sockets.get(usize::from(socket.0)) {
+    fn allow_parts(&mut self, socket: SocketId, parts: bool) {
+        if let Some(socket) = self.sockets.get(socket) {
             socket.allow_parts(parts);
         }
     }
@@ -345,7 +343,7 @@ impl Driver {
         segment: Option<usize>,
         ttl: Option<u8>,
     ) -> Sent {
-        let Some(socket) = self.sockets.get(usize::from(socket.0)) else { return Sent::Done };
+        let Some(socket) = self.sockets.get(socket) else { return Sent::Done };
         if let Some(source) = self.ways.source(&to) {
             match socket.send_from(source, to, &self.buf, segment, ttl) {
                 Some(sent) => return sent,
@@ -385,13 +383,8 @@ impl Driver {
         let deadline = [self.swarm.poll_timeout(), Some(self.interfaces_at), self.stop_by, names];
         let deadline = deadline.into_iter().flatten().min().unwrap_or(self.interfaces_at);
         let timeout = TimeSpec::from(deadline.saturating_duration_since(now));
-        let blocked = self.blocked.map(|blocked| usize::from(blocked.socket.0));
         let mut fds = vec![PollFd::new(self.inbox.fd(), PollFlags::POLLIN)];
-        for (i, socket) in self.sockets.iter().enumerate() {
-            let mut flags = PollFlags::POLLIN;
-            flags.set(PollFlags::POLLOUT, blocked == Some(i));
-            fds.push(PollFd::new(socket.fd(), flags));
-        }
+        self.sockets.poll_fds(self.blocked.map(|blocked| blocked.socket), &mut fds);
         let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|r| !r.is_empty());
         if ppoll(&mut fds, Some(timeout), None).is_err() {
             return true;
@@ -407,7 +400,7 @@ impl Driver {
 
     fn look_at_interfaces(&mut self, now: Instant) {
         self.interfaces_at = now + INTERFACES_EVERY;
-        let Some(Ok(bound)) = self.sockets.first().map(Socket::local_addr) else { return };
+        let Ok(bound) = self.sockets.local_addr() else { return };
         let found = local_addresses(bound);
         if found != self.local_addresses {
             tracing::info!(addresses = ?found, "the network changed");

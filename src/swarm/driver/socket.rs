@@ -1,4 +1,4 @@
-//! One UDP socket, sent and received in batches.
+//! A UDP socket, sent and received in batches.
 //!
 //! One system call sends up to 64 datagrams of equal size (GSO) and receives up to [`BATCH`] runs of
 //! them (`recvmmsg`, GRO). Path MTU discovery is on (`IP_PMTUDISC_PROBE`): a datagram that is too large
@@ -27,17 +27,22 @@ const SEND_BUFFER: usize = 4 << 20;
 /// TTL of everything but hole punches.
 const DEFAULT_TTL: u32 = 64;
 
-/// One socket and its buffers.
+/// One socket.
 pub struct Socket {
     io: UdpSocket,
     state: UdpSocketState,
     /// Bound to all addresses of the machine.
     any_address: bool,
+}
+
+/// What was received at once from one socket; all of them share it.
+pub struct Received {
     /// [`BATCH`] buffers of [`RUN`] bytes.
     buffers: Vec<u8>,
     meta: [RecvMeta; BATCH],
-    /// Taken by the last call and not handed out yet.
-    received: usize,
+    /// Taken by the last call.
+    count: usize,
+    any_address: bool,
 }
 
 /// What became of a send.
@@ -63,16 +68,7 @@ impl Socket {
         })?;
         let state = UdpSocketState::new((&io).into())?;
         enlarge_buffers(&io);
-        let buffers = vec![0; BATCH * RUN];
-        let any_address = addr.ip().is_unspecified();
-        Ok(Self {
-            io,
-            state,
-            any_address,
-            buffers,
-            meta: [RecvMeta::default(); BATCH],
-            received: 0,
-        })
+        Ok(Self { io, state, any_address: addr.ip().is_unspecified() })
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddrV4> {
@@ -92,14 +88,14 @@ impl Socket {
     }
 
     /// Takes what is waiting. Answers whether there may be more.
-    pub fn receive(&mut self) -> bool {
-        self.received = 0;
-        let mut slices = self.buffers.chunks_exact_mut(RUN).map(IoSliceMut::new);
+    pub fn receive(&self, into: &mut Received) -> bool {
+        (into.count, into.any_address) = (0, self.any_address);
+        let mut slices = into.buffers.chunks_exact_mut(RUN).map(IoSliceMut::new);
         let mut bufs: [IoSliceMut<'_>; BATCH] =
             std::array::from_fn(|_| slices.next().unwrap_or(IoSliceMut::new(&mut [])));
-        match self.state.recv((&self.io).into(), &mut bufs, &mut self.meta) {
+        match self.state.recv((&self.io).into(), &mut bufs, &mut into.meta) {
             Ok(n) => {
-                self.received = n;
+                into.count = n;
                 n == BATCH
             }
             Err(error) => {
@@ -109,23 +105,6 @@ impl Socket {
                 false
             }
         }
-    }
-
-    /// What the last [`Self::receive`] took: sender, our address that was written to if we are bound to several,
-    /// bytes, size of each datagram in them.
-    pub fn datagrams(
-        &self,
-    ) -> impl Iterator<Item = (SocketAddrV4, Option<Ipv4Addr>, &[u8], usize)> {
-        let any = self.any_address;
-        let runs = self.buffers.chunks_exact(RUN).zip(&self.meta).take(self.received);
-        runs.filter_map(move |(buffer, meta)| {
-            let SocketAddr::V4(from) = meta.addr else { return None };
-            let to = match meta.dst_ip {
-                Some(IpAddr::V4(to)) if any => Some(to),
-                _ => None,
-            };
-            Some((from, to, buffer.get(..meta.len)?, meta.stride))
-        })
     }
 
     /// Whether what is sent from now on may travel in parts, as fragments of IP.
@@ -232,6 +211,30 @@ impl Socket {
     }
 }
 
+impl Received {
+    pub fn new() -> Self {
+        let (buffers, meta) = (vec![0; BATCH * RUN], [RecvMeta::default(); BATCH]);
+        Self { buffers, meta, count: 0, any_address: false }
+    }
+
+    /// What the last [`Socket::receive`] took: sender, our address that was written to if the socket is bound to several,
+    /// bytes, size of each datagram in them.
+    pub fn datagrams(
+        &self,
+    ) -> impl Iterator<Item = (SocketAddrV4, Option<Ipv4Addr>, &[u8], usize)> {
+        let any = self.any_address;
+        let runs = self.buffers.chunks_exact(RUN).zip(&self.meta).take(self.count);
+        runs.filter_map(move |(buffer, meta)| {
+            let SocketAddr::V4(from) = meta.addr else { return None };
+            let to = match meta.dst_ip {
+                Some(IpAddr::V4(to)) if any => Some(to),
+                _ => None,
+            };
+            Some((from, to, buffer.get(..meta.len)?, meta.stride))
+        })
+    }
+}
+
 /// Whether it is the network that is missing, or forbidden.
 fn has_no_way(error: &io::Error) -> bool {
     let kinds = [
@@ -261,30 +264,31 @@ mod tests {
         Socket::bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap()
     }
 
-    fn received(socket: &mut Socket) -> Vec<Vec<u8>> {
+    fn received(socket: &Socket) -> Vec<Vec<u8>> {
+        let mut received = Received::new();
         // On loopback a datagram is there when its send returns.
-        socket.receive();
-        let runs = socket.datagrams().flat_map(|(_, _, run, stride)| run.chunks(stride.max(1)));
+        socket.receive(&mut received);
+        let runs = received.datagrams().flat_map(|(_, _, run, stride)| run.chunks(stride.max(1)));
         runs.map(<[u8]>::to_vec).collect()
     }
 
     #[test]
     fn a_run_arrives_as_its_datagrams() {
-        let (a, mut b) = (socket(), socket());
+        let (a, b) = (socket(), socket());
         let to = b.local_addr().unwrap();
         let bytes: Vec<u8> = (0..3500u32).map(|i| i as u8).collect();
         assert_eq!(a.send(to, &bytes, Some(1000), None), Sent::Done);
         let parts: Vec<_> = bytes.chunks(1000).map(<[u8]>::to_vec).collect();
-        assert_eq!(received(&mut b), parts);
+        assert_eq!(received(&b), parts);
     }
 
     #[test]
     fn the_largest_datagram_passes_and_a_larger_one_is_told() {
-        let (a, mut b) = (socket(), socket());
+        let (a, b) = (socket(), socket());
         let to = b.local_addr().unwrap();
         assert_eq!(a.send(to, &[1; 65_508], None, None), Sent::TooLarge(65_508));
         assert_eq!(a.send(to, &[2; 65_507], Some(65_507), Some(5)), Sent::Done);
-        assert_eq!(received(&mut b), [vec![2; 65_507]]);
+        assert_eq!(received(&b), [vec![2; 65_507]]);
     }
 
     #[test]
@@ -301,13 +305,14 @@ mod tests {
 
     #[test]
     fn what_goes_back_leaves_from_the_address_that_was_written_to() {
-        let mut any = Socket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let any = Socket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         let port = any.local_addr().unwrap().port();
         let asker = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let second = Ipv4Addr::new(127, 0, 0, 2);
         asker.send_to(b"where are you?", (second, port)).unwrap();
-        any.receive();
-        let (from, to, ..) = any.datagrams().next().unwrap();
+        let mut received = Received::new();
+        any.receive(&mut received);
+        let (from, to, ..) = received.datagrams().next().unwrap();
         assert_eq!(to, Some(second));
         let bytes = [7; 2500];
         for (size, segment) in [(10, None), (2500, Some(1000))] {

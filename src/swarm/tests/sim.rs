@@ -3,7 +3,7 @@
 use super::super::*;
 use super::agree;
 use crate::crypto::{KeyPair, hash};
-use crate::sim::{Datagram, LinkConfig, Machine, Net};
+use crate::sim::{Datagram, LinkConfig, Machine, Net, Outgoing};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -19,8 +19,9 @@ pub(super) type Network = Net<Peer>;
 
 impl Machine for Peer {
     fn receive(&mut self, datagrams: &[Datagram], now: Instant) {
-        for Datagram { from, bytes, .. } in datagrams {
-            self.swarm.handle_datagrams(SocketId::MAIN, *from, bytes, bytes.len(), now);
+        for Datagram { socket, from, bytes, .. } in datagrams {
+            let socket = SocketId(u32::from(*socket));
+            self.swarm.handle_datagrams(socket, *from, bytes, bytes.len(), now);
         }
         self.swarm.end_of_batch(now);
     }
@@ -33,11 +34,14 @@ impl Machine for Peer {
         self.swarm.poll_timeout()
     }
 
-    fn transmit(&mut self, now: Instant, out: &mut Vec<(SocketAddrV4, Vec<u8>)>) {
+    fn transmit(&mut self, now: Instant, out: &mut Vec<Outgoing>) {
         let mut buf = Vec::new();
         while let Some(transmit) = self.swarm.poll_transmit(now, &mut buf, 10) {
             let size = transmit.segment_size.unwrap_or(buf.len());
-            out.extend(buf.chunks(size.max(1)).map(|bytes| (transmit.to, bytes.to_vec())));
+            let Transmit { socket, to, ttl, .. } = transmit;
+            let socket = u16::try_from(socket.0).expect("few sockets");
+            let one = |bytes: &[u8]| Outgoing { socket, to, bytes: bytes.to_vec(), ttl };
+            out.extend(buf.chunks(size.max(1)).map(one));
         }
         self.events.extend(std::iter::from_fn(|| self.swarm.poll_event()));
     }

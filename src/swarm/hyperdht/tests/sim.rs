@@ -2,7 +2,7 @@
 
 use crate::crypto::KeyPair;
 use crate::key::PublicKey;
-use crate::sim::{Datagram, LinkConfig, Machine, Net};
+use crate::sim::{Datagram, LinkConfig, Machine, Net, Outgoing};
 use crate::swarm::hyperdht::{DhtConfig, DhtEvent, HyperDht};
 use crate::swarm::socket::SocketId;
 use rand::rngs::StdRng;
@@ -32,10 +32,11 @@ impl Node {
 
 impl Machine for Node {
     fn receive(&mut self, datagrams: &[Datagram], now: Instant) {
-        for Datagram { from, bytes, .. } in datagrams {
+        for Datagram { socket, from, bytes, .. } in datagrams {
             match self {
                 Self::Honest { dht, .. } => {
-                    dht.handle_datagram(SocketId::MAIN, *from, bytes, now);
+                    let socket = SocketId(u32::from(*socket));
+                    dht.handle_datagram(socket, *from, bytes, now);
                 }
                 Self::Scripted { script, rng, answers } => {
                     answers.extend(script(*from, bytes, rng));
@@ -55,16 +56,19 @@ impl Machine for Node {
         }
     }
 
-    fn transmit(&mut self, _: Instant, out: &mut Vec<(SocketAddrV4, Vec<u8>)>) {
+    fn transmit(&mut self, _: Instant, out: &mut Vec<Outgoing>) {
         match self {
             Self::Honest { dht, events, .. } => {
                 while let Some(t) = dht.poll_transmit() {
                     assert!(t.bytes.len() <= 1400, "a datagram of {} bytes", t.bytes.len());
-                    out.push((t.to, t.bytes));
+                    let socket = u16::try_from(t.socket.0).expect("few sockets");
+                    out.push(Outgoing { socket, to: t.to, bytes: t.bytes, ttl: t.ttl });
                 }
                 events.extend(std::iter::from_fn(|| dht.poll_event()));
             }
-            Self::Scripted { answers, .. } => out.append(answers),
+            Self::Scripted { answers, .. } => {
+                out.extend(answers.drain(..).map(|(to, bytes)| Outgoing::new(to, bytes)));
+            }
         }
     }
 }

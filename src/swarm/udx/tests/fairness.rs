@@ -164,14 +164,14 @@ impl Machine for Host {
         self.ours.poll_timeout().into_iter().chain(self.deadline()).min()
     }
 
-    fn transmit(&mut self, now: Instant, out: &mut Vec<(SocketAddrV4, Vec<u8>)>) {
+    fn transmit(&mut self, now: Instant, out: &mut Vec<Outgoing>) {
         self.ours.transmit(now, out);
         if let Some(tcp) = self.tcp.as_mut().filter(|_| now >= self.from) {
             while tcp.may_send() {
-                out.push((address(2), segment(tcp.send(now), SEGMENT)));
+                out.push(Outgoing::new(address(2), segment(tcp.send(now), SEGMENT)));
             }
         }
-        out.extend(self.acks.drain(..).map(|ack| (address(1), ack)));
+        out.extend(self.acks.drain(..).map(|ack| Outgoing::new(address(1), ack)));
     }
 }
 

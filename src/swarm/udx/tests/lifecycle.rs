@@ -200,7 +200,7 @@ fn a_moved_stream_goes_on_at_the_new_place() {
     let mut buf = Vec::new();
     while let Some(transmit) = pair.machines[0].udx.poll_transmit(pair.now, &mut buf, 1) {
         assert_eq!((transmit.socket, transmit.to), (SocketId(1), address(9)));
-        pair.send(Datagram { from: address(1), to: transmit.to, bytes: buf.clone() });
+        pair.send(Datagram::new(address(1), transmit.to, buf.clone()));
     }
     assert!(
         pair.run_until(Duration::from_secs(10), |p| p.machines[1].sink.bytes == 3 << 20).is_some()

@@ -22,7 +22,7 @@ use rand::SeedableRng;
 
 use super::packet::flag;
 use super::*;
-use crate::sim::{Datagram, LinkConfig, Machine, Net, epoch};
+use crate::sim::{Datagram, LinkConfig, Machine, Net, Outgoing, epoch};
 
 const A: u32 = 0x1111;
 const B: u32 = 0x2222;
@@ -158,10 +158,11 @@ type Pair = Net<Side>;
 
 impl Machine for Side {
     fn receive(&mut self, datagrams: &[Datagram], now: Instant) {
-        for Datagram { from, bytes, .. } in datagrams {
+        for Datagram { socket, from, bytes, .. } in datagrams {
+            let socket = SocketId(u32::from(*socket));
             let joined = if bytes.first() == Some(&FRAGMENT) { self.join(bytes) } else { None };
             let bytes = joined.as_ref().unwrap_or(bytes);
-            self.udx.handle_datagram(SocketId::MAIN, *from, bytes, now, &mut self.sink);
+            self.udx.handle_datagram(socket, *from, bytes, now, &mut self.sink);
         }
         self.udx.end_of_batch(now);
     }
@@ -174,18 +175,20 @@ impl Machine for Side {
         self.udx.poll_timeout()
     }
 
-    fn transmit(&mut self, now: Instant, out: &mut Vec<(SocketAddrV4, Vec<u8>)>) {
+    fn transmit(&mut self, now: Instant, out: &mut Vec<Outgoing>) {
         self.feed(now);
         let (mut buf, most) = (Vec::new(), self.max_segments);
         while let Some(transmit) = self.udx.poll_transmit(now, &mut buf, most) {
             let size = transmit.segment_size.unwrap_or(buf.len());
             assert!(!buf.is_empty() && buf.len() <= MAX_BURST && buf.len().div_ceil(size) <= most);
+            let Transmit { socket, to, ttl, .. } = transmit;
+            let one = |bytes| Outgoing { socket: socket.0 as u16, to, bytes, ttl };
             if transmit.in_parts {
                 assert_eq!(size, buf.len());
-                out.extend(self.cut(&buf).into_iter().map(|part| (transmit.to, part)));
+                out.extend(self.cut(&buf).into_iter().map(one));
                 continue;
             }
-            out.extend(buf.chunks(size).map(|datagram| (transmit.to, datagram.to_vec())));
+            out.extend(buf.chunks(size).map(|datagram| one(datagram.to_vec())));
         }
         self.events.extend(std::iter::from_fn(|| self.udx.poll_event()));
     }
