@@ -17,7 +17,7 @@ use super::connections::{
     PLACE_WAIT, Phase, Session,
 };
 use super::event::{Closed, SwarmEvent};
-use super::hyperdht::{Agreed, ConnectId, Dial};
+use super::hyperdht::{Agreed, ConnectId, Dial, PUNCH_WAIT};
 use super::rounds::has_peer;
 use super::secret_stream::frame::{HEADER_FRAME_LEN, Opener, Sealer};
 use super::udx::{self, ConnectOptions, UdxEvent};
@@ -85,6 +85,14 @@ impl Swarm {
         self.set_session(stream, agreed);
         if let Some(Dial { socket, to }) = dial {
             self.reach(stream, socket, to, now);
+        }
+    }
+
+    /// A way to the peer of an accepted connection is being opened, which takes time.
+    pub(super) fn await_punch(&mut self, stream: u32, now: Instant) {
+        let Some(connection) = self.connections.by_stream(stream) else { return };
+        if let Phase::Waiting { until } = &mut connection.phase {
+            *until = now + PUNCH_WAIT;
         }
     }
 
@@ -267,7 +275,10 @@ impl Swarm {
             UdxEvent::Unconnected { id, socket, from } => {
                 let Some(connection) = self.connections.by_stream(id) else { return };
                 match connection.phase {
-                    Phase::Waiting { .. } => self.reach(id, socket, from, now),
+                    Phase::Waiting { .. } => {
+                        self.dht.reached(id);
+                        self.reach(id, socket, from, now);
+                    }
                     Phase::Dialling { .. } => connection.early_from = Some((socket, from)),
                     Phase::Unproven { .. } | Phase::Open => {}
                 }

@@ -61,9 +61,13 @@ pub use socket::SocketId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use topics::Topics;
 use udx::{Udx, UdxConfig};
+
+/// How often it is looked whether a stream still goes through a socket that was opened for it: what is under way to it when
+/// nothing else needs it has come by then.
+const SOCKET_LINGER: Duration = Duration::from_secs(3);
 
 /// The whole network of a process, as one machine.
 pub struct Swarm {
@@ -82,6 +86,9 @@ pub struct Swarm {
     /// Streams that we ended and whose peers have not: when they are destroyed. No longer than the
     /// list of connections of the last [`LINGER`].
     closing: BTreeMap<u32, Instant>,
+    /// Sockets beside the main one that only streams may use any more: when that is looked at.
+    retired: BTreeMap<SocketId, Instant>,
+    closed_sockets: VecDeque<SocketId>,
     events: VecDeque<SwarmEvent>,
     /// When a round last ended without an answer of anybody.
     in_vain: Option<Instant>,
@@ -115,6 +122,8 @@ impl Swarm {
             hold_dials: None,
             connections: Connections::default(),
             closing: BTreeMap::new(),
+            retired: BTreeMap::new(),
+            closed_sockets: VecDeque::new(),
             events: VecDeque::new(),
             in_vain: None,
             unsettled: BTreeSet::new(),
@@ -179,12 +188,34 @@ impl Swarm {
             self.dial_at,
             self.connections.poll_timeout(),
             self.closing.values().min().copied(),
+            self.retired.values().min().copied(),
         ];
         deadlines.into_iter().flatten().min()
     }
 
     pub fn poll_event(&mut self) -> Option<SwarmEvent> {
         self.events.pop_front()
+    }
+
+    /// The next socket to close.
+    pub fn poll_closed_socket(&mut self) -> Option<SocketId> {
+        self.closed_sockets.pop_front()
+    }
+
+    /// Closes sockets that were opened to punch, and that no stream goes through.
+    fn close_sockets(&mut self, now: Instant) {
+        for socket in self.dht.take_retired() {
+            self.retired.insert(socket, now + SOCKET_LINGER);
+        }
+        let due = self.retired.iter().filter(|(_, at)| **at <= now).map(|(socket, _)| *socket);
+        for socket in due.collect::<Vec<_>>() {
+            if self.udx.uses(socket) {
+                self.retired.insert(socket, now + SOCKET_LINGER);
+            } else {
+                self.retired.remove(&socket);
+                self.closed_sockets.push_back(socket);
+            }
+        }
     }
 
     /// Fills `buf` with the next datagrams for one address, at most `max_segments` of them.
@@ -393,6 +424,7 @@ impl Swarm {
             }
         }
         self.settle();
+        self.close_sockets(now);
     }
 
     /// Finds out which connections still live, and which peers there are.
@@ -443,6 +475,7 @@ impl Swarm {
                 }
                 self.online = online;
             }
+            DhtEvent::Punching { local_id } => self.await_punch(local_id, now),
             DhtEvent::Persistent { .. } | DhtEvent::Unlistened { .. } => {}
         }
     }

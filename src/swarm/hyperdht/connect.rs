@@ -11,16 +11,20 @@
 //! | server is open, or cannot be punched to | dial its first public address, else the one its relay sees |
 //! | we are open | wait for the server to dial us |
 //! | same public host | PING its local addresses; dial the one that answers |
-//! | else | a hole must be punched: see `Connect::punch` |
+//! | else | a hole is punched: see `punching` |
 //!
 //! Source: hyperdht/lib/connect.js
 
+mod punching;
 #[cfg(test)]
 mod tests;
 
+use self::punching::Punch;
 use super::event::{Agreed, ConnectError, ConnectId, DhtEvent, Dial};
 use super::handshake::{Answer, Opening};
-use super::messages::{Firewall, Mode, NoisePayload, PeerHandshake, PeerRecord, UdxInfo, command};
+use super::messages::{
+    Firewall, HolepunchInfo, Mode, NoisePayload, PeerHandshake, PeerRecord, UdxInfo, command,
+};
 use super::nat::{first_public, match_address};
 use super::net::Net;
 use super::owner::{ConnectStep as Step, Owner};
@@ -61,8 +65,6 @@ struct Link {
     keys: SessionKeys,
     remote_id: u32,
     big_datagrams: bool,
-    /// The server can be punched to through relays of its own.
-    holepunchable: bool,
 }
 
 #[derive(Debug)]
@@ -77,8 +79,18 @@ enum State {
         link: Box<Link>,
         candidates: VecDeque<SocketAddrV4>,
         tries: u8,
+        then: Option<ToPunch>,
     },
+    Punching(Box<Punch>),
     Over,
+}
+
+/// How the server can be punched to: its word on that, and where the relay of the handshake sees it, and the relay.
+#[derive(Debug)]
+struct ToPunch {
+    info: HolepunchInfo,
+    server: SocketAddrV4,
+    via: SocketAddrV4,
 }
 
 /// One connection attempt.
@@ -203,6 +215,13 @@ impl Connect {
                 self.advance(net, now);
             }
             Step::Lan(addr) => self.on_lan(addr, reply.is_some(), net, now),
+            Step::Punch => {
+                if let State::Punching(punch) = &mut self.state
+                    && let Err(why) = punch.on_answer(reply, net, now)
+                {
+                    self.fail(why, net);
+                }
+            }
         }
     }
 
@@ -210,7 +229,9 @@ impl Connect {
     pub fn stop(&mut self, net: &mut Net) {
         let id = self.id;
         net.cancel_owner(|o| matches!(o, Owner::Connect(c, _) if *c == id));
-        self.state = State::Over;
+        if let State::Punching(punch) = std::mem::replace(&mut self.state, State::Over) {
+            punch.end(net);
+        }
     }
 
     fn find(&mut self, net: &mut Net, now: Instant) {
@@ -335,13 +356,15 @@ impl Connect {
             return self.fail(ConnectError::ServerError(payload.error), net);
         }
         self.next_relays = payload.relay_addresses.clone().unwrap_or_else(|| self.asked.clone());
-        let holepunchable = payload.holepunch.as_ref().is_some_and(|h| !h.relays.is_empty());
         let big_datagrams = udx.big_datagrams && net.config.big_datagrams;
-        let link = Box::new(Link { keys, remote_id: udx.id, big_datagrams, holepunchable });
+        let link = Box::new(Link { keys, remote_id: udx.id, big_datagrams });
         let Some(server) = seen_at else {
             return self.succeed(&link, Some(via), net);
         };
         let relayed = server != via;
+        let info = payload.holepunch.clone().filter(|info| !info.relays.is_empty());
+        let holepunchable = info.is_some();
+        let then = info.map(|info| ToPunch { info, server, via });
         if payload.firewall == Firewall::Open || (relayed && !holepunchable) {
             return match first_public(&payload.addresses4, server) {
                 to if to.port() != 0 => self.succeed(&link, Some(to), net),
@@ -356,10 +379,10 @@ impl Connect {
         let host = net.rpc.nat().host().filter(|_| !net.is_here(server.ip()));
         let same_host = own.ip() == server.ip() && host.is_none_or(|host| host == *server.ip());
         if relayed && same_host && !candidates.is_empty() {
-            self.state = State::Lan { link, candidates, tries: LAN_TRIES };
+            self.state = State::Lan { link, candidates, tries: LAN_TRIES, then };
             return self.ping_lan(net, now);
         }
-        self.punch(net);
+        self.punch(link, then, net, now);
     }
 
     /// The server's local addresses, the most likely first.
@@ -393,29 +416,60 @@ impl Connect {
         if !answered && *tries > 0 {
             return self.ping_lan(net, now);
         }
-        let State::Lan { link, .. } = std::mem::replace(&mut self.state, State::Over) else {
+        let State::Lan { link, then, .. } = std::mem::replace(&mut self.state, State::Over) else {
             return;
         };
-        if answered {
-            self.succeed(&link, Some(addr), net);
-        } else if link.holepunchable {
-            self.punch(net);
-        } else {
-            self.fail(ConnectError::LanUnreachable, net);
+        match then {
+            _ if answered => self.succeed(&link, Some(addr), net),
+            None => self.fail(ConnectError::LanUnreachable, net),
+            then => self.punch(link, then, net, now),
         }
     }
 
-    /// The place of the hole puncher (hyperdht/lib/holepuncher.js).
-    ///
-    /// What it will need is here already: the message codecs and sealed payloads ([`super::messages`],
-    /// [`super::secure_payload`]), the verdict on a NAT ([`super::nat`]), the routing of PEER_HOLEPUNCH
-    /// ([`super::router`]). Until the probe and punch rounds exist, an attempt ends here with a named error,
-    /// and a server does not answer PEER_HOLEPUNCH: an error would end a client's race on the local network.
-    fn punch(&mut self, net: &mut Net) {
-        self.fail(ConnectError::CannotHolepunch, net);
+    fn punch(&mut self, link: Box<Link>, how: Option<ToPunch>, net: &mut Net, now: Instant) {
+        let punch = how.and_then(|ToPunch { info, server, via }| {
+            Punch::start(self.id, self.target, link, info, (server, via), net, now)
+        });
+        match punch {
+            Some(punch) => self.state = State::Punching(Box::new(punch)),
+            None => self.fail(ConnectError::HolepunchFailed, net),
+        }
+    }
+
+    /// A punch came: whether it was for us.
+    pub fn on_punch(&mut self, socket: SocketId, from: SocketAddrV4, net: &mut Net) -> bool {
+        if !matches!(&self.state, State::Punching(punch) if punch.is_at(&from)) {
+            return false;
+        }
+        let State::Punching(punch) = std::mem::replace(&mut self.state, State::Over) else {
+            return false;
+        };
+        self.stop(net);
+        let link = punch.end(net);
+        self.succeed_from(&link, Some(Dial { socket, to: from }), net);
+        true
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match &self.state {
+            State::Punching(punch) => punch.poll_timeout(),
+            _ => None,
+        }
+    }
+
+    pub fn handle_timeout(&mut self, net: &mut Net, now: Instant) {
+        if let State::Punching(punch) = &mut self.state
+            && let Err(why) = punch.handle_timeout(net, now)
+        {
+            self.fail(why, net);
+        }
     }
 
     fn succeed(&mut self, link: &Link, dial: Option<SocketAddrV4>, net: &mut Net) {
+        self.succeed_from(link, dial.map(|to| Dial { socket: SocketId::MAIN, to }), net);
+    }
+
+    fn succeed_from(&mut self, link: &Link, dial: Option<Dial>, net: &mut Net) {
         self.state = State::Over;
         net.events.push_back(DhtEvent::Outgoing {
             connect: self.id,
@@ -423,7 +477,7 @@ impl Connect {
                 keys: link.keys.clone(),
                 local_id: self.local_id,
                 remote_id: link.remote_id,
-                dial: dial.map(|to| Dial { socket: SocketId::MAIN, to }),
+                dial,
                 big_datagrams: link.big_datagrams,
             },
         });

@@ -14,6 +14,7 @@ use super::router::{self, Hop};
 use super::signatures::Place;
 use crate::key::{NodeId, Topic};
 use crate::swarm::dht_rpc::{Account, Extras, Incoming, QueryId, Reply};
+use crate::swarm::socket::SocketId;
 use std::net::SocketAddrV4;
 use std::time::Instant;
 
@@ -51,12 +52,36 @@ impl HyperDht {
         let Some(m) = request.value.as_deref().and_then(|v| PeerHolepunch::decode(v).ok()) else {
             return;
         };
-        // Our servers do not punch yet; silence leaves the client its other ways.
-        if request.target.is_some_and(|target| self.servers.contains_key(&target)) {
-            return;
-        }
-        let hop = router::relay_holepunch(m, incoming.from, self.route(request.target));
+        let server = request.target.and_then(|target| self.servers.get_mut(&target));
+        let hop = match server {
+            Some(server) => {
+                let trusted = server.announcer.relays().iter().any(|r| r.relay == incoming.from);
+                match server.sessions.on_message(&m, trusted, &mut self.net, now) {
+                    Some(payload) => router::answer_holepunch(&m, payload, incoming.from),
+                    None => Hop::Drop,
+                }
+            }
+            None => router::relay_holepunch(m, incoming.from, self.route(request.target)),
+        };
         self.hop(incoming, hop, now);
+    }
+
+    /// A punch came from there.
+    pub(super) fn on_punch(&mut self, socket: SocketId, from: SocketAddrV4, now: Instant) {
+        // One that we asked for is the way to its sender.
+        let net = &mut self.net;
+        let found = self
+            .connects
+            .iter_mut()
+            .find_map(|(id, c)| c.on_punch(socket, from, net).then_some(*id));
+        match found {
+            Some(id) => self.finish_connect(id),
+            None => {
+                self.servers
+                    .values_mut()
+                    .any(|server| server.sessions.on_punch(socket, from, net, now));
+            }
+        }
     }
 
     fn hop(&mut self, incoming: &Incoming, hop: Hop, now: Instant) {
@@ -225,7 +250,7 @@ impl HyperDht {
         }
     }
 
-    fn finish_connect(&mut self, id: super::event::ConnectId) {
+    pub(super) fn finish_connect(&mut self, id: super::event::ConnectId) {
         if self.connects.get(&id).is_some_and(super::Connect::is_over)
             && let Some(connect) = self.connects.remove(&id)
         {

@@ -80,8 +80,13 @@ pub enum ConnectError {
     ServerError(u64),
     #[error("the peer is behind the same router but cannot be reached on the local network")]
     LanUnreachable,
-    #[error("the peer is behind a NAT and has to be punched to, which is not supported yet")]
+    #[error(
+        "this machine and the peer are both behind routers that give each destination another port: there is no way \
+         between them yet"
+    )]
     CannotHolepunch,
+    #[error("no way through the routers of both sides was found")]
+    HolepunchFailed,
     #[error("this is no public key, or our own")]
     BadKey,
 }
@@ -105,6 +110,8 @@ pub struct Agreed {
     /// Both sides take datagrams up to the UDP limit.
     pub big_datagrams: bool,
 }
+
+pub use super::punch::LONGEST as PUNCH_WAIT;
 
 #[derive(Debug, Clone)]
 pub enum DhtEvent {
@@ -164,6 +171,11 @@ pub enum DhtEvent {
         /// The key that was asked for.
         local: Arc<KeyPair>,
         agreed: Agreed,
+    },
+    /// The client of such a stream, of which [`DhtEvent::Incoming`] told, is being punched to: its first packet may take
+    /// [`PUNCH_WAIT`].
+    Punching {
+        local_id: u32,
     },
     ConnectFailed {
         connect: ConnectId,

@@ -28,10 +28,12 @@ pub mod messages;
 pub mod nat;
 mod net;
 mod owner;
+mod punch;
 mod records;
 mod router;
 pub mod secure_payload;
 mod server;
+mod sessions;
 pub mod signatures;
 mod topics;
 mod value_store;
@@ -39,7 +41,7 @@ mod value_store;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Agreed, ConnectError, ConnectId, DhtConfig, DhtEvent, Dial};
+pub use event::{Agreed, ConnectError, ConnectId, DhtConfig, DhtEvent, Dial, PUNCH_WAIT};
 #[cfg(test)]
 pub use net::KNOCKS;
 
@@ -198,7 +200,8 @@ impl HyperDht {
 
     /// Stops listening on a key and tells its relays; [`DhtEvent::Unlistened`] when that is done.
     pub fn unlisten(&mut self, key: &PublicKey, now: Instant) {
-        if let Some(server) = self.servers.remove(&target_of(key)) {
+        if let Some(mut server) = self.servers.remove(&target_of(key)) {
+            server.sessions.end_all(&mut self.net);
             let withdrawal = server.announcer.stop(&mut self.net);
             self.leave(withdrawal, Some(*key), now);
         }
@@ -317,6 +320,10 @@ impl HyperDht {
         data: &[u8],
         now: Instant,
     ) -> bool {
+        if punch::is_punch(data) {
+            self.on_punch(socket, from, now);
+            return true;
+        }
         let ours = self.net.rpc.handle_datagram(socket, from, data, now);
         if ours {
             self.pump(now);
@@ -335,7 +342,8 @@ impl HyperDht {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let servers = self.servers.values().filter_map(Server::poll_timeout);
         let records = self.records.iter().filter_map(Records::poll_timeout);
-        servers.chain(records).chain(self.net.rpc.poll_timeout()).min()
+        let connects = self.connects.values().filter_map(Connect::poll_timeout);
+        servers.chain(records).chain(connects).chain(self.net.rpc.poll_timeout()).min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
@@ -347,7 +355,26 @@ impl HyperDht {
         for server in self.servers.values_mut() {
             server.handle_timeout(&mut self.net, now);
         }
+        let due =
+            self.connects.iter().filter(|(_, c)| c.poll_timeout().is_some_and(|at| at <= now));
+        for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
+            if let Some(connect) = self.connects.get_mut(&id) {
+                connect.handle_timeout(&mut self.net, now);
+            }
+            self.finish_connect(id);
+        }
         self.pump(now);
+    }
+
+    /// The client of an incoming stream is there: nothing needs to be punched any more.
+    pub fn reached(&mut self, stream: u32) {
+        let net = &mut self.net;
+        self.servers.values_mut().for_each(|server| server.sessions.end(stream, net));
+    }
+
+    /// Sockets that nothing here needs any more. A stream may still use one of them.
+    pub fn take_retired(&mut self) -> Vec<SocketId> {
+        std::mem::take(&mut self.net.retired)
     }
 
     fn refresh_announcers(&mut self, now: Instant) {

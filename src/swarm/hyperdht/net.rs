@@ -7,6 +7,7 @@ use crate::crypto::KeyPair;
 use crate::key::NodeId;
 use crate::swarm::dht_rpc::bucket::{HostBuckets, Limit};
 use crate::swarm::dht_rpc::{Ask, QueryId, QuerySpec, RequestId, Rpc, bogon};
+use crate::swarm::socket::SocketId;
 use rand::RngCore;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, VecDeque};
@@ -16,6 +17,9 @@ use std::time::Instant;
 
 /// Local addresses told to a peer.
 const MAX_LOCAL_ADDRESSES: usize = 8;
+
+/// Nodes that have to see other ports of ours before we believe that every node does.
+const MIN_SAMPLES: usize = 3;
 
 /// Handshakes sent to one host that records name as a relay, while there are many. The three nodes of a small DHT may
 /// be the relays of all readers of a drive, the dead included; and a record may name anybody. A handshake has
@@ -39,6 +43,10 @@ pub(super) struct Net {
     pub events: VecDeque<DhtEvent>,
     /// Announcements to withdraw, not begun yet.
     pub withdrawals: Vec<Withdrawal>,
+    /// Sockets that nothing here needs any more.
+    pub retired: Vec<SocketId>,
+    /// The number of the next one.
+    next_socket: u32,
     requests: BTreeMap<RequestId, Owner>,
     queries: BTreeMap<QueryId, Owner>,
     knocks: HostBuckets,
@@ -54,6 +62,8 @@ impl Net {
             rng,
             events: VecDeque::new(),
             withdrawals: Vec::new(),
+            retired: Vec::new(),
+            next_socket: SocketId::MAIN.0 + 1,
             requests: BTreeMap::new(),
             queries: BTreeMap::new(),
             knocks: HostBuckets::new(key, KNOCKS, KNOCK_BUCKETS, now),
@@ -64,6 +74,14 @@ impl Net {
         let id = self.rpc.request(ask, now);
         self.requests.insert(id, owner);
         id
+    }
+
+    /// A socket beside the main one. It is there once something is sent from it.
+    pub fn open_socket(&mut self) -> SocketId {
+        let socket = SocketId(self.next_socket);
+        // After four thousand million of them the first are long closed.
+        self.next_socket = self.next_socket.checked_add(1).unwrap_or(SocketId::MAIN.0 + 1);
+        socket
     }
 
     /// Whether one more handshake may go to a host that a record names. This machine has no limit.
@@ -126,6 +144,22 @@ impl Net {
 
     pub fn firewall(&self) -> Firewall {
         if self.open_address().is_some() { Firewall::Open } else { Firewall::Unknown }
+    }
+
+    /// What our NAT does to the main socket, as far as the nodes tell that have answered us, and the addresses to tell a
+    /// peer who punches.
+    pub fn nat_verdict(&self) -> (Firewall, Vec<SocketAddrV4>) {
+        if let Some(open) = self.open_address() {
+            return (Firewall::Open, vec![open]);
+        }
+        let nat = self.rpc.nat();
+        match (nat.address(), nat.host()) {
+            (Some(address), _) => (Firewall::Consistent, vec![address]),
+            (None, Some(host)) if nat.samples() >= MIN_SAMPLES => {
+                (Firewall::Random, vec![SocketAddrV4::new(host, 0)])
+            }
+            _ => (Firewall::Unknown, Vec::new()),
+        }
     }
 
     /// Whether a host is this machine.

@@ -34,6 +34,7 @@ pub(super) enum ConnectStep {
         known: bool,
     },
     Lan(SocketAddrV4),
+    Punch,
 }
 
 /// What a lookup, announcement or withdrawal of a topic asked for.

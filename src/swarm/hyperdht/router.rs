@@ -75,6 +75,16 @@ pub fn answer_handshake(m: &PeerHandshake, noise: Vec<u8>, from: SocketAddrV4) -
     }
 }
 
+/// How the server's answer to a hole punch message goes back.
+pub fn answer_holepunch(m: &PeerHolepunch, payload: Vec<u8>, from: SocketAddrV4) -> Hop {
+    let answer = |mode, peer| PeerHolepunch { mode, id: m.id, payload, peer }.encode();
+    match m.mode {
+        Mode::FromClient => Hop::Response { to: from, value: answer(Mode::Reply, None) },
+        Mode::FromRelay => Hop::Request { to: from, value: answer(Mode::FromServer, m.peer) },
+        _ => Hop::Drop,
+    }
+}
+
 /// A relay's part of a hole punch message.
 pub fn relay_holepunch(m: PeerHolepunch, from: SocketAddrV4, route: Option<SocketAddrV4>) -> Hop {
     let PeerHolepunch { id, payload, .. } = m;

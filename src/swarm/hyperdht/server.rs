@@ -1,10 +1,10 @@
 //! The listening side: one key, its announcement, and the handshakes that reach it.
 //!
 //! A client's handshake may arrive through several relays at once; it is known by its bytes and gets the
-//! same answer each time, so it makes one stream. Until there is a hole puncher the answer offers what works
-//! without: an open address if we have one; else, to a client behind the same public host, our addresses
-//! on the local networks (and our relays, without which it would not try those); else, and to a client on
-//! this machine, the address that the relay sees, while we open our own NAT towards the client.
+//! same answer each time, so it makes one stream. The answer offers an open address if we have one; else, to a client behind
+//! the same public host, our addresses on the local networks (and our relays, without which it would not try those);
+//! else to punch (`sessions`), if our NAT shows everybody the same address; else, and to a client on this machine, the
+//! address that the relay sees, while we open our own NAT towards the client.
 //!
 //! Source: hyperdht/lib/server.js
 
@@ -15,10 +15,11 @@ use super::handshake::Answering;
 use super::handshake_allowance::{ANSWERED_BURST, ANSWERED_RATE, HandshakeAllowance};
 use super::messages::{Firewall, HolepunchInfo, Mode, NoisePayload, PeerHandshake, UdxInfo};
 use super::net::Net;
+use super::punch;
+use super::sessions::Sessions;
 use crate::crypto::{Hash, KeyPair, hash};
 use crate::key::NodeId;
-use crate::swarm::dht_rpc::{Account, Incoming};
-use crate::swarm::socket::SocketId;
+use crate::swarm::dht_rpc::Incoming;
 use rand::{Rng, RngCore};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -49,7 +50,7 @@ pub(super) struct Server {
     by_age: VecDeque<(Instant, Hash)>,
     openings: VecDeque<(Instant, SocketAddrV4)>,
     allowance: HandshakeAllowance,
-    next_id: u64,
+    pub sessions: Sessions,
 }
 
 impl Server {
@@ -61,7 +62,7 @@ impl Server {
             by_age: VecDeque::new(),
             openings: VecDeque::new(),
             allowance: HandshakeAllowance::new(net.rng.random(), now),
-            next_id: 0,
+            sessions: Sessions::default(),
         }
     }
 
@@ -121,7 +122,8 @@ impl Server {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let openings = self.openings.iter().map(|(at, _)| *at).min();
         let oldest = self.by_age.front().map(|(at, _)| *at);
-        [self.announcer.poll_timeout(), openings, oldest].into_iter().flatten().min()
+        let sessions = self.sessions.poll_timeout();
+        [self.announcer.poll_timeout(), openings, oldest, sessions].into_iter().flatten().min()
     }
 
     pub fn handle_timeout(&mut self, net: &mut Net, now: Instant) {
@@ -132,9 +134,10 @@ impl Server {
             self.answers.remove(id);
             self.by_age.pop_front();
         }
+        self.sessions.handle_timeout(net, now);
         self.openings.retain(|(at, to)| {
             if *at <= now {
-                net.rpc.send_unasked(SocketId::MAIN, *to, vec![0], Account::Handshakes, now);
+                punch::punch(*to, net, now);
             }
             *at > now
         });
@@ -163,13 +166,17 @@ impl Server {
         let same_host = from.ip() == incoming.request.to.ip();
         let local_id = net.rng.random_range(1..=u32::MAX);
         // A client on this very machine needs no way around a router.
-        let lan = same_host && !net.is_here(from.ip());
-        let payload = self.payload(&theirs, local_id, lan, net);
+        let lan = same_host && !net.is_here(from.ip()) && net.has_lan_address();
+        let punch =
+            !direct && !same_host && theirs.firewall != Firewall::Open && self.can_punch(net);
+        let payload = self.payload(&theirs, local_id, lan || punch, net);
         let (answer, keys) = client.reply(&payload)?;
         let Some(udx) = udx else { return Some(answer) };
         let dial = (direct || theirs.firewall == Firewall::Open)
             .then_some(Dial { socket: incoming.socket, to: from });
-        if dial.is_none() && !same_host && payload.firewall != Firewall::Open {
+        if punch {
+            self.sessions.begin(&keys.hash, local_id, theirs.firewall, net, now);
+        } else if dial.is_none() && !same_host && payload.firewall != Firewall::Open {
             self.open_towards(from, now);
         }
         net.events.push_back(DhtEvent::Incoming {
@@ -189,7 +196,7 @@ impl Server {
         &mut self,
         theirs: &NoisePayload,
         local_id: u32,
-        lan: bool,
+        punch: bool,
         net: &Net,
     ) -> NoisePayload {
         let error = match (theirs.version, &theirs.udx) {
@@ -199,11 +206,9 @@ impl Server {
         };
         let firewall = net.firewall();
         let relays = self.announcer.relays();
-        // To be punched to is what makes the reference try our local addresses; without one that it would try
-        // it would punch, which we do not answer yet.
-        let lan = lan && firewall != Firewall::Open && net.has_lan_address() && !relays.is_empty();
-        self.next_id = (self.next_id + 1) % 0x1_0000;
-        let holepunch = lan.then(|| HolepunchInfo { id: self.next_id, relays: relays.to_vec() });
+        let punch = punch && firewall != Firewall::Open && !relays.is_empty();
+        let id = self.sessions.next_id();
+        let holepunch = punch.then(|| HolepunchInfo { id, relays: relays.to_vec() });
         let relay_addresses = self.announcer.relay_addresses(net);
         NoisePayload {
             error,
@@ -220,6 +225,12 @@ impl Server {
             relay_addresses: (!relay_addresses.is_empty()).then_some(relay_addresses),
             ..NoisePayload::empty(NoisePayload::VERSION)
         }
+    }
+
+    /// Whether we know of our NAT what a client who punches must be told.
+    fn can_punch(&self, net: &Net) -> bool {
+        let known = matches!(net.nat_verdict().0, Firewall::Consistent | Firewall::Random);
+        known && !self.announcer.relays().is_empty()
     }
 
     /// The client dials the address its relay knows: our NAT must have seen us write to the client's.

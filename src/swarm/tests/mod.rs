@@ -5,6 +5,7 @@ mod dead;
 mod idle;
 mod network;
 mod places;
+mod punching;
 mod sim;
 mod strangers;
 mod waiting;

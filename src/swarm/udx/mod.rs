@@ -226,6 +226,14 @@ impl Udx {
         Some(self.streams.get(id)?.remote?.to)
     }
 
+    /// Whether a stream goes through a socket.
+    pub fn uses(&mut self, socket: SocketId) -> bool {
+        (0..self.streams.slots()).any(|slot| {
+            let stream = self.streams.at(slot);
+            stream.and_then(|stream| stream.remote).is_some_and(|remote| remote.socket == socket)
+        })
+    }
+
     /// Takes a datagram; false if it is no packet of a stream we know.
     pub fn handle_datagram(
         &mut self,

@@ -162,6 +162,7 @@ impl NoisePayload {
     pub const ERROR_NONE: u64 = 0;
     pub const ERROR_ABORTED: u64 = 1;
     pub const ERROR_VERSION: u64 = 2;
+    pub const ERROR_TRY_LATER: u64 = 3;
 
     /// A payload that says nothing.
     pub fn empty(version: u64) -> Self {
@@ -263,6 +264,21 @@ pub struct HolepunchPayload {
 }
 
 impl HolepunchPayload {
+    /// With a verdict on our own NAT, and nothing else.
+    pub fn said(firewall: Firewall) -> Self {
+        Self {
+            error: NoisePayload::ERROR_NONE,
+            firewall,
+            round: 0,
+            connected: false,
+            punching: false,
+            addresses: None,
+            remote_address: None,
+            token: None,
+            remote_token: None,
+        }
+    }
+
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut r = Reader::new(bytes);
         let flags = r.uint()?;

@@ -1,0 +1,253 @@
+//! The client's side of a hole punch: what it asks the server through relays, and in which order.
+//!
+//! ```text
+//! probe   via a relay of the server: who are you, and here am I   ─▶ its NAT, its addresses, a token
+//! ask     via the relay of the handshake, with that token         ─▶ it punches; we do
+//! ```
+//!
+//! A punch may arrive at any time from the first message on: a server with a consistent NAT sends one as soon as it hears
+//! that we opened our side towards it.
+//!
+//! Source: hyperdht/lib/connect.js:holepunch, probeRound, roundPunch
+
+use super::Link;
+use crate::key::NodeId;
+use crate::swarm::dht_rpc::{Ask, Reply};
+use crate::swarm::hyperdht::event::{ConnectError, ConnectId};
+use crate::swarm::hyperdht::handshake::holepunch_secret;
+use crate::swarm::hyperdht::messages::{
+    Firewall, HolepunchInfo, HolepunchPayload, Mode, NoisePayload, PeerHolepunch, RelayInfo,
+    command,
+};
+use crate::swarm::hyperdht::net::Net;
+use crate::swarm::hyperdht::owner::{ConnectStep, Owner};
+use crate::swarm::hyperdht::punch::{self, Punching, Remote};
+use crate::swarm::hyperdht::secure_payload::SecurePayload;
+use rand::RngCore;
+use std::collections::VecDeque;
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+
+/// What a server that does not know its NAT yet gets to find out, as in the reference.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Probes in all.
+const PROBES: u32 = 4;
+/// How long punches may take beyond the last of ours.
+const LAST: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+enum Stage {
+    Probing,
+    /// Until the next probe.
+    Pausing(Instant),
+    Asking,
+    Punching(Punching),
+}
+
+/// One attempt.
+pub(super) struct Punch {
+    connect: ConnectId,
+    target: NodeId,
+    pub link: Box<Link>,
+    secure: SecurePayload,
+    /// The server's number for the attempt.
+    id: u64,
+    /// Where the relay of the handshake sees the server.
+    server: SocketAddrV4,
+    via: SocketAddrV4,
+    /// Relays of the server, the one to ask first.
+    relays: VecDeque<RelayInfo>,
+    remote: Remote,
+    round: u64,
+    probes: u32,
+    token: Option<[u8; 32]>,
+    stage: Stage,
+}
+
+impl std::fmt::Debug for Punch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Punch").field("server", &self.server).field("stage", &self.stage).finish()
+    }
+}
+
+impl Punch {
+    /// Opens our side, and asks. None if the server named no relay.
+    pub fn start(
+        connect: ConnectId,
+        target: NodeId,
+        link: Box<Link>,
+        info: HolepunchInfo,
+        (server, via): (SocketAddrV4, SocketAddrV4),
+        net: &mut Net,
+        now: Instant,
+    ) -> Option<Self> {
+        let mut relays: VecDeque<_> = info.relays.into();
+        relays.retain(|info| net.rpc.is_usable(&info.relay) && net.rpc.is_usable(&info.peer));
+        if let Some(same) = relays.iter().position(|info| info.relay == via) {
+            relays.swap(0, same);
+        }
+        if relays.is_empty() {
+            return None;
+        }
+        let mut local = [0; 32];
+        net.rng.fill_bytes(&mut local);
+        let secure = SecurePayload::new(holepunch_secret(&link.keys.hash), local);
+        punch::open_towards(server, net, now);
+        let mut punch = Self {
+            connect,
+            target,
+            secure,
+            id: info.id,
+            server,
+            via,
+            relays,
+            remote: Remote::new(Firewall::Unknown),
+            round: 0,
+            probes: 0,
+            token: None,
+            stage: Stage::Probing,
+            link,
+        };
+        punch.probe(net, now);
+        Some(punch)
+    }
+
+    fn probe(&mut self, net: &mut Net, now: Instant) {
+        let Some(relay) = self.relays.front().copied() else { return };
+        self.probes += 1;
+        self.stage = Stage::Probing;
+        let payload = HolepunchPayload { remote_address: Some(self.server), ..self.said(net) };
+        self.say(payload, relay.relay, relay.peer, net, now);
+    }
+
+    fn ask(&mut self, net: &mut Net, now: Instant) {
+        self.stage = Stage::Asking;
+        let payload = HolepunchPayload {
+            punching: true,
+            token: Some(self.secure.token(self.server.ip())),
+            remote_token: self.token,
+            ..self.said(net)
+        };
+        self.say(payload, self.via, self.server, net, now);
+    }
+
+    fn said(&mut self, net: &Net) -> HolepunchPayload {
+        let (firewall, addresses) = net.nat_verdict();
+        let round = self.round;
+        self.round += 1;
+        let addresses = (!addresses.is_empty()).then_some(addresses);
+        HolepunchPayload { round, addresses, ..HolepunchPayload::said(firewall) }
+    }
+
+    fn say(
+        &self,
+        payload: HolepunchPayload,
+        relay: SocketAddrV4,
+        peer: SocketAddrV4,
+        net: &mut Net,
+        now: Instant,
+    ) {
+        let mut nonce = [0; 24];
+        net.rng.fill_bytes(&mut nonce);
+        let payload = self.secure.seal(&payload, nonce);
+        let m = PeerHolepunch { mode: Mode::FromClient, id: self.id, payload, peer: Some(peer) };
+        let ask = Ask {
+            target: Some(self.target),
+            value: Some(m.encode()),
+            ..Ask::new(relay, command::PEER_HOLEPUNCH)
+        };
+        net.ask(ask, Owner::Connect(self.connect, ConnectStep::Punch), now);
+    }
+
+    /// The server answered, or did not (`None`).
+    pub fn on_answer(
+        &mut self,
+        reply: Option<&Reply>,
+        net: &mut Net,
+        now: Instant,
+    ) -> Result<(), ConnectError> {
+        let told = reply.and_then(|reply| {
+            let m = PeerHolepunch::decode(reply.value.as_deref()?).ok()?;
+            self.secure.open(&m.payload).filter(|_| m.mode == Mode::Reply)
+        });
+        let Some(told) = told else {
+            // Another relay of the server may reach it.
+            self.relays.pop_front();
+            if self.relays.is_empty() || !matches!(self.stage, Stage::Probing) {
+                return Err(ConnectError::HolepunchFailed);
+            }
+            self.probe(net, now);
+            return Ok(());
+        };
+        if told.error != NoisePayload::ERROR_NONE {
+            return Err(ConnectError::ServerError(told.error));
+        }
+        let asked = matches!(self.stage, Stage::Asking);
+        let echoed = asked && told.remote_token == Some(self.secure.token(self.server.ip()));
+        self.remote.update(&told, echoed.then_some(*self.server.ip()));
+        let (ours, _) = net.nat_verdict();
+        match self.stage {
+            Stage::Probing => {
+                self.token = told.token.or(self.token);
+                let unsure = [ours, told.firewall].contains(&Firewall::Unknown);
+                if unsure || self.token.is_none() {
+                    if self.probes >= PROBES {
+                        return Err(ConnectError::HolepunchFailed);
+                    }
+                    self.stage = Stage::Pausing(if unsure { now + PAUSE } else { now });
+                } else if [ours, told.firewall] == [Firewall::Random; 2] {
+                    return Err(ConnectError::CannotHolepunch);
+                } else {
+                    self.ask(net, now);
+                }
+            }
+            Stage::Asking => {
+                let punching = match told.punching {
+                    true => Punching::start(true, ours, &self.remote, net, now),
+                    false => None,
+                };
+                self.stage = Stage::Punching(punching.ok_or(ConnectError::HolepunchFailed)?);
+                self.handle_timeout(net, now)?;
+            }
+            Stage::Pausing(_) | Stage::Punching(_) => {}
+        }
+        Ok(())
+    }
+
+    /// It is over, with a way or without.
+    pub fn end(self, net: &mut Net) -> Box<Link> {
+        if let Stage::Punching(punching) = self.stage {
+            punching.end(net);
+        }
+        self.link
+    }
+
+    /// Whether a punch from there is the server's.
+    pub fn is_at(&self, from: &SocketAddrV4) -> bool {
+        *from == self.server || self.remote.is_at(from)
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Pausing(until) => Some(*until),
+            Stage::Punching(punching) => {
+                Some(punching.poll_timeout().unwrap_or(punching.next() + LAST))
+            }
+            Stage::Probing | Stage::Asking => None,
+        }
+    }
+
+    pub fn handle_timeout(&mut self, net: &mut Net, now: Instant) -> Result<(), ConnectError> {
+        match &mut self.stage {
+            Stage::Pausing(until) if *until <= now => self.probe(net, now),
+            Stage::Punching(punching) => {
+                if punching.poll_timeout().is_none() && punching.next() + LAST <= now {
+                    return Err(ConnectError::HolepunchFailed);
+                }
+                punching.handle_timeout(&self.remote, net, now);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
