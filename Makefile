@@ -11,7 +11,7 @@ NODE_BIN := $(CURDIR)/target/tools/node_modules/node/bin
 export PATH := $(CARGO_BIN):$(PATH)
 WITH_NODE := PATH="$(NODE_BIN):$$PATH"
 
-.PHONY: demo test test-long bench setup toolchain check man-lint install
+.PHONY: demo test test-long natlab bench setup toolchain check man-lint install
 
 demo: toolchain
 	$(CARGO) run --release --quiet -- demo
@@ -40,6 +40,12 @@ bench: setup
 	$(CARGO) build --release
 	$(CARGO) test --release --lib --no-run
 	$(WITH_NODE) benches/table
+
+# Every pair of NATs, with hdrive on both sides and JavaScript on either: TRIES of each. As root.
+TRIES ?= 1
+natlab: setup
+	$(CARGO) build --release
+	$(WITH_NODE) scripts/natlab $(TRIES)
 
 install: toolchain
 	$(CARGO) build --profile dist

@@ -1,0 +1,76 @@
+//! Peers behind real NATs, in network namespaces of the laboratory (`natlab/`), with JavaScript on either side. A few cells
+//! of the table that `make natlab` prints.
+#![allow(clippy::disallowed_methods, reason = "real time")]
+
+#[path = "../common/reference.rs"]
+mod reference;
+
+use std::process::{Command, Output};
+use std::sync::{Mutex, OnceLock};
+
+const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/natlab/natlab");
+
+/// None without the reference.
+fn lab(args: &[&str]) -> Option<Output> {
+    // One at a time: each measures.
+    static BUSY: Mutex<()> = Mutex::new(());
+    let _busy = BUSY.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let node = reference::node()?;
+    let mut command = Command::new("python3");
+    command.arg(LAB).args(args).env("HDRIVE", env!("CARGO_BIN_EXE_hdrive"));
+    command.envs(node.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.output().ok()
+}
+
+/// Whether there can be a laboratory. That takes root, network namespaces and nftables, which not every machine gives, so a
+/// test is left out aloud where it does not.
+fn is_possible() -> bool {
+    static POSSIBLE: OnceLock<bool> = OnceLock::new();
+    *POSSIBLE.get_or_init(|| {
+        let tried = lab(&["run", "--a", "port", "--b", "sym", "--", "true"]);
+        let possible = tried.is_some_and(|tried| tried.status.success());
+        if !possible {
+            eprintln!("SKIPPED: no laboratory here; it takes root, network namespaces, nftables and the reference");
+        }
+        possible
+    })
+}
+
+/// A megabyte gets from `a` to `b`.
+fn read(scenario: &str, a: &str, b: &str) {
+    if !is_possible() {
+        return;
+    }
+    let file = format!("{}/natlab/scenarios/{scenario}.json", env!("CARGO_MANIFEST_DIR"));
+    let out = lab(&["run", "--a", a, "--b", b, &file]).expect("it was possible");
+    let text = String::from_utf8_lossy(&out.stdout);
+    let got = text.lines().find_map(|line| line.split_once("RESULT ").map(|(_, json)| json));
+    let got: serde_json::Value =
+        got.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+    let errors = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(got["ok"], true, "{scenario} {a} {b}: {text}\n{errors}");
+    println!("{scenario}, {a} to {b}: {got}");
+}
+
+#[test]
+fn hdrive_reads_what_hdrive_shares() {
+    for (a, b) in
+        [("port", "port"), ("cgnat", "addr"), ("port", "sym"), ("sym", "port"), ("port", "lan")]
+    {
+        read("hdrive-hdrive", a, b);
+    }
+}
+
+#[test]
+fn hdrive_reads_what_javascript_shares() {
+    for (a, b) in [("port", "port"), ("port", "sym"), ("sym", "port")] {
+        read("js-hdrive", a, b);
+    }
+}
+
+#[test]
+fn javascript_reads_what_hdrive_shares() {
+    for (a, b) in [("port", "port"), ("port", "sym"), ("sym", "port")] {
+        read("hdrive-js", a, b);
+    }
+}
