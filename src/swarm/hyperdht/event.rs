@@ -7,6 +7,7 @@ use crate::swarm::secret_stream::noise::SessionKeys;
 use crate::swarm::socket::SocketId;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What the owner decides about the node.
 #[derive(Debug, Clone)]
@@ -111,7 +112,8 @@ pub struct Agreed {
     pub big_datagrams: bool,
 }
 
-pub use super::punch::LONGEST as PUNCH_WAIT;
+/// How long a side that is found at random ports may take until a punch arrives.
+pub const PUNCH_WAIT: Duration = Duration::from_secs(40);
 
 #[derive(Debug, Clone)]
 pub enum DhtEvent {

@@ -36,6 +36,7 @@ mod server;
 mod sessions;
 pub mod signatures;
 mod topics;
+mod turns;
 mod value_store;
 
 #[cfg(test)]

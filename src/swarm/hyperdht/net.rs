@@ -3,6 +3,7 @@
 use super::event::{DhtConfig, DhtEvent};
 use super::messages::Firewall;
 use super::owner::Owner;
+use super::turns::Turns;
 use crate::crypto::KeyPair;
 use crate::key::NodeId;
 use crate::swarm::dht_rpc::bucket::{HostBuckets, Limit};
@@ -43,6 +44,7 @@ pub(super) struct Net {
     pub events: VecDeque<DhtEvent>,
     /// Announcements to withdraw, not begun yet.
     pub withdrawals: Vec<Withdrawal>,
+    pub punching: Turns,
     /// Sockets that nothing here needs any more.
     pub retired: Vec<SocketId>,
     /// The number of the next one.
@@ -62,6 +64,7 @@ impl Net {
             rng,
             events: VecDeque::new(),
             withdrawals: Vec::new(),
+            punching: Turns::default(),
             retired: Vec::new(),
             next_socket: SocketId::MAIN.0 + 1,
             requests: BTreeMap::new(),

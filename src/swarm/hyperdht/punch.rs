@@ -49,9 +49,6 @@ const SOCKETS: u32 = 256;
 const SOCKET_EVERY: Duration = Duration::from_millis(20);
 const SOCKET_ROUNDS: u32 = 1750;
 
-/// How long a side that is found at random ports may take until a punch arrives.
-pub const LONGEST: Duration = Duration::from_secs(40);
-
 /// Whether a datagram is a punch.
 pub fn is_punch(data: &[u8]) -> bool {
     data == [PUNCH]
@@ -162,6 +159,8 @@ impl Punching {
             Aim::FromMany(_) => (0..SOCKETS).map(|_| net.open_socket()).collect(),
             _ => Vec::new(),
         };
+        net.punching.trying += usize::from(matches!(aim, Aim::PortsOf(_)));
+        net.punching.from_many += usize::from(matches!(aim, Aim::FromMany(_)));
         // All of them open our side at once, and the other side only then begins to try ports.
         if let Aim::FromMany(to) = aim {
             sockets.iter().for_each(|socket| send(*socket, to, Some(SHORT), net, now));
@@ -169,17 +168,11 @@ impl Punching {
         Some(Self { aim, sockets, next, round: 0 })
     }
 
-    pub fn tries_ports(&self) -> bool {
-        matches!(self.aim, Aim::PortsOf(_))
-    }
-
-    pub fn is_from_many(&self) -> bool {
-        matches!(self.aim, Aim::FromMany(_))
-    }
-
     /// What it opened is of no further use, but for a stream that found its way.
     pub fn end(self, net: &mut Net) {
         net.retired.extend(self.sockets);
+        net.punching.trying -= usize::from(matches!(self.aim, Aim::PortsOf(_)));
+        net.punching.from_many -= usize::from(matches!(self.aim, Aim::FromMany(_)));
     }
 
     /// When [`Self::handle_timeout`] is to be called; none when all was tried.

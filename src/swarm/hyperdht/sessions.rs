@@ -7,11 +7,11 @@
 //!
 //! Source: hyperdht/lib/server.js:_onpeerholepunch
 
-use super::event::DhtEvent;
+use super::event::{DhtEvent, PUNCH_WAIT};
 use super::handshake::holepunch_secret;
 use super::messages::{Firewall, HolepunchPayload, NoisePayload, PeerHolepunch};
 use super::net::Net;
-use super::punch::{self, LONGEST, Punching, Remote};
+use super::punch::{self, Punching, Remote};
 use super::secure_payload::SecurePayload;
 use crate::swarm::socket::SocketId;
 use rand::RngCore;
@@ -23,11 +23,6 @@ use std::time::{Duration, Instant};
 const WAIT: Duration = Duration::from_secs(10);
 /// Clients at a time; of more the one that waits longest is forgotten.
 const MAX_SESSIONS: usize = 256;
-/// Of those, at a time for whom ports are tried at random: 200 datagrams a second each, for some seconds; and for whom many
-/// sockets are open.
-const MAX_RANDOM: usize = 8;
-const MAX_FROM_MANY: usize = 2;
-
 struct Session {
     /// The stream that was made for it.
     stream: u32,
@@ -95,7 +90,6 @@ impl Sessions {
         now: Instant,
     ) -> Option<Vec<u8>> {
         let peer = m.peer?;
-        let (random, from_many) = self.busy();
         let session = self.by_id.get_mut(&m.id)?;
         let told = session.secure.open(&m.payload)?;
         let mut nonce = [0; 24];
@@ -118,17 +112,20 @@ impl Sessions {
             punch::punch(peer, net, now);
         }
         if session.remote.punching && session.punching.is_none() {
-            let theirs = session.remote.firewall;
-            if theirs == Firewall::Random && random >= MAX_RANDOM
-                || ours == Firewall::Random && from_many >= MAX_FROM_MANY
-            {
-                return self.abort(m.id, NoisePayload::ERROR_TRY_LATER, nonce, net);
+            if net.punching.is_full(ours, session.remote.firewall) {
+                // It asks again, and has its turn then.
+                let answer = HolepunchPayload {
+                    error: NoisePayload::ERROR_TRY_LATER,
+                    round: session.round,
+                    ..HolepunchPayload::said(ours)
+                };
+                return Some(session.secure.seal(&answer, nonce));
             }
             session.punching = Punching::start(false, ours, &session.remote, net, now);
             if session.punching.is_none() {
                 return self.abort(m.id, NoisePayload::ERROR_ABORTED, nonce, net);
             }
-            session.until = now + LONGEST;
+            session.until = now + PUNCH_WAIT;
             net.events.push_back(DhtEvent::Punching { local_id: session.stream });
         }
         let answer = HolepunchPayload {
@@ -152,15 +149,6 @@ impl Sessions {
         let sealed = session.secure.seal(&answer, nonce);
         session.end(net);
         Some(sealed)
-    }
-
-    /// Those whose ports are tried, and those for whom many sockets are open.
-    fn busy(&self) -> (usize, usize) {
-        let punching = || self.by_id.values().filter_map(|session| session.punching.as_ref());
-        (
-            punching().filter(|p| p.tries_ports()).count(),
-            punching().filter(|p| p.is_from_many()).count(),
-        )
     }
 
     /// A punch came to `socket`: whether it is one of theirs, who gets one back.
@@ -210,5 +198,143 @@ impl Sessions {
                 punching.handle_timeout(&session.remote, net, now);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::KeyPair;
+    use crate::sim::epoch;
+    use crate::swarm::dht_rpc::{Rpc, RpcConfig};
+    use crate::swarm::hyperdht::event::DhtConfig;
+    use crate::swarm::hyperdht::messages::Mode;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    const HASH: [u8; 64] = [5; 64];
+
+    fn at(host: u8, port: u16) -> SocketAddrV4 {
+        SocketAddrV4::new([20, 0, 0, host].into(), port)
+    }
+
+    /// Behind a NAT that shows everybody the same address.
+    fn net(now: Instant) -> Net {
+        let config = RpcConfig {
+            bootstrap: vec![at(1, 1)],
+            persistent: false,
+            address: Some(at(9, 9)),
+            allow_bogons: false,
+        };
+        let rpc = Rpc::new(config, StdRng::seed_from_u64(1), now);
+        let config = DhtConfig::new(KeyPair::from_seed(&[1; 32]), vec![at(1, 1)]);
+        let mut net = Net::new(rpc, config, StdRng::seed_from_u64(2), now);
+        assert_eq!(net.nat_verdict().0, Firewall::Consistent);
+        sent(&mut net);
+        net
+    }
+
+    /// Where something was sent.
+    fn sent(net: &mut Net) -> Vec<SocketAddrV4> {
+        std::iter::from_fn(|| net.rpc.poll_transmit()).map(|transmit| transmit.to).collect()
+    }
+
+    /// What a client says whom the relay sees at `peer`, and the answer.
+    fn say(
+        sessions: &mut Sessions,
+        payload: &HolepunchPayload,
+        trusted: bool,
+        (net, now): (&mut Net, Instant),
+    ) -> Option<HolepunchPayload> {
+        let secure = SecurePayload::new(holepunch_secret(&HASH), [7; 32]);
+        let payload = secure.seal(payload, [1; 24]);
+        let m = PeerHolepunch { mode: Mode::FromRelay, id: 0, payload, peer: Some(at(3, 3)) };
+        sessions.on_message(&m, trusted, net, now).map(|sealed| secure.open(&sealed).unwrap())
+    }
+
+    fn begun(net: &mut Net, now: Instant) -> Sessions {
+        let mut sessions = Sessions::default();
+        sessions.begin(&HASH, 1, Firewall::Unknown, net, now);
+        sessions
+    }
+
+    fn told(firewall: Firewall, addresses: &[SocketAddrV4]) -> HolepunchPayload {
+        HolepunchPayload { addresses: Some(addresses.to_vec()), ..HolepunchPayload::said(firewall) }
+    }
+
+    /// Datagrams to each host until all is over.
+    fn run(sessions: &mut Sessions, net: &mut Net) -> BTreeMap<std::net::Ipv4Addr, usize> {
+        let mut hosts = BTreeMap::new();
+        while let Some(at) = sessions.poll_timeout() {
+            sessions.handle_timeout(net, at);
+            sent(net).into_iter().for_each(|to| *hosts.entry(*to.ip()).or_default() += 1);
+        }
+        hosts
+    }
+
+    #[test]
+    fn clients_at_a_time_are_bounded() {
+        let now = epoch();
+        let (mut net, mut sessions) = (net(now), Sessions::default());
+        for stream in 0..1000 {
+            sessions.begin(&HASH, stream, Firewall::Unknown, &mut net, now);
+        }
+        assert_eq!(sessions.by_id.len(), MAX_SESSIONS);
+        run(&mut sessions, &mut net);
+        assert!(sessions.by_id.is_empty(), "they end without a word of anybody");
+    }
+
+    #[test]
+    fn who_has_not_the_key_of_the_handshake_is_not_answered() {
+        let now = epoch();
+        let mut net = net(now);
+        let mut sessions = Sessions::default();
+        sessions.begin(&[6; 64], 1, Firewall::Unknown, &mut net, now);
+        let payload = told(Firewall::Consistent, &[at(4, 4)]);
+        assert_eq!(say(&mut sessions, &payload, true, (&mut net, now)), None);
+        assert_eq!(sent(&mut net), []);
+    }
+
+    /// Whoever names addresses of others makes us send each of them hardly anything.
+    #[test]
+    fn named_addresses_get_a_few_punches() {
+        let now = epoch();
+        let mut net = net(now);
+        let mut sessions = begun(&mut net, now);
+        let victims: Vec<_> = (10..200).map(|host| at(host, 4)).collect();
+        let payload = HolepunchPayload { punching: true, ..told(Firewall::Consistent, &victims) };
+        let answer = say(&mut sessions, &payload, true, (&mut net, now)).unwrap();
+        assert!(answer.punching);
+        let hosts = run(&mut sessions, &mut net);
+        assert_eq!((hosts.len(), hosts.values().max()), (8, Some(&2)), "{hosts:?}");
+    }
+
+    /// Ports are tried only at a host that has shown, through a relay of ours, that it receives there.
+    #[test]
+    fn ports_are_tried_of_a_host_that_has_echoed_our_token() {
+        let now = epoch();
+        for (trusted, echoes) in [(true, true), (true, false), (false, true)] {
+            let mut net = net(now);
+            let mut sessions = begun(&mut net, now);
+            let hello = told(Firewall::Random, &[at(3, 0)]);
+            let answer = say(&mut sessions, &hello, true, (&mut net, now)).unwrap();
+            let remote_token = answer.token.filter(|_| echoes);
+            let ask = HolepunchPayload { punching: true, round: 1, remote_token, ..hello };
+            let answer = say(&mut sessions, &ask, trusted, (&mut net, now)).unwrap();
+            let proven = trusted && echoes;
+            assert_eq!(answer.error == NoisePayload::ERROR_NONE, proven);
+            let hosts = run(&mut sessions, &mut net);
+            // And not without an end.
+            assert_eq!(hosts.get(at(3, 0).ip()).copied(), proven.then_some(1750), "{hosts:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_given_through_our_relays_only() {
+        let now = epoch();
+        let mut net = net(now);
+        let mut sessions = begun(&mut net, now);
+        let hello = told(Firewall::Consistent, &[at(3, 3)]);
+        assert_eq!(say(&mut sessions, &hello, false, (&mut net, now)).unwrap().token, None);
     }
 }

@@ -82,3 +82,19 @@ fn one_side_with_random_ports_is_found_by_trying() {
 fn two_sides_with_random_ports_are_told() {
     assert_eq!(connect(Kind::Sym, Kind::Sym, 1, 0.0, Duration::from_secs(20)), None);
 }
+
+/// More at once than have a turn: nobody is turned away.
+#[test]
+fn clients_with_random_ports_that_come_at_once_all_get_in() {
+    let ms = Duration::from_millis;
+    let pattern = LinkConfig { latency: ms(20), jitter: ms(5), ..LinkConfig::default() };
+    let mut network = Network::of_nodes(8, 3, pattern, Duration::from_secs(5));
+    let server = behind(&mut network, Kind::Port, 1);
+    network.join(server, TOPIC, SERVER);
+    network.run(Duration::from_secs(10));
+    let clients: Vec<_> = (2..14).map(|n| behind(&mut network, Kind::Sym, n)).collect();
+    clients.iter().for_each(|client| network.join(*client, TOPIC, CLIENT));
+    let all = |n: &Network| clients.iter().all(|client| n.open(*client).len() == 1);
+    let took = network.run_until(Duration::from_secs(60), all);
+    assert!(took.is_some_and(|took| took < Duration::from_secs(30)), "{took:?}");
+}

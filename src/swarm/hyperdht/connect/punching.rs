@@ -30,6 +30,11 @@ use std::time::{Duration, Instant};
 
 /// What a server that does not know its NAT yet gets to find out, as in the reference.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often it is looked whether it is our turn.
+const QUEUE: Duration = Duration::from_millis(100);
+/// The same of a server that has no turn for us, and how long it may take to have one.
+const TRY_LATER: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Probes in all.
 const PROBES: u32 = 4;
 /// How long punches may take beyond the last of ours.
@@ -40,6 +45,8 @@ enum Stage {
     Probing,
     /// Until the next probe.
     Pausing(Instant),
+    /// Others are punching with as many ports or sockets as may be: until it is looked again.
+    Queueing(Instant),
     Asking,
     Punching(Punching),
 }
@@ -61,6 +68,8 @@ pub(super) struct Punch {
     round: u64,
     probes: u32,
     token: Option<[u8; 32]>,
+    /// Until when a server may have no turn for us.
+    patience: Instant,
     stage: Stage,
 }
 
@@ -105,6 +114,7 @@ impl Punch {
             round: 0,
             probes: 0,
             token: None,
+            patience: now + PATIENCE,
             stage: Stage::Probing,
             link,
         };
@@ -121,6 +131,10 @@ impl Punch {
     }
 
     fn ask(&mut self, net: &mut Net, now: Instant) {
+        if net.punching.is_full(net.nat_verdict().0, self.remote.firewall) {
+            self.stage = Stage::Queueing(now + QUEUE);
+            return;
+        }
         self.stage = Stage::Asking;
         let payload = HolepunchPayload {
             punching: true,
@@ -179,6 +193,10 @@ impl Punch {
             self.probe(net, now);
             return Ok(());
         };
+        if told.error == NoisePayload::ERROR_TRY_LATER && now < self.patience {
+            self.stage = Stage::Queueing(now + TRY_LATER);
+            return Ok(());
+        }
         if told.error != NoisePayload::ERROR_NONE {
             return Err(ConnectError::ServerError(told.error));
         }
@@ -201,6 +219,9 @@ impl Punch {
                     self.ask(net, now);
                 }
             }
+            Stage::Asking if net.punching.is_full(ours, self.remote.firewall) => {
+                self.stage = Stage::Queueing(now + QUEUE);
+            }
             Stage::Asking => {
                 let punching = match told.punching {
                     true => Punching::start(true, ours, &self.remote, net, now),
@@ -209,7 +230,7 @@ impl Punch {
                 self.stage = Stage::Punching(punching.ok_or(ConnectError::HolepunchFailed)?);
                 self.handle_timeout(net, now)?;
             }
-            Stage::Pausing(_) | Stage::Punching(_) => {}
+            Stage::Pausing(_) | Stage::Queueing(_) | Stage::Punching(_) => {}
         }
         Ok(())
     }
@@ -229,7 +250,7 @@ impl Punch {
 
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.stage {
-            Stage::Pausing(until) => Some(*until),
+            Stage::Pausing(until) | Stage::Queueing(until) => Some(*until),
             Stage::Punching(punching) => {
                 Some(punching.poll_timeout().unwrap_or(punching.next() + LAST))
             }
@@ -240,6 +261,7 @@ impl Punch {
     pub fn handle_timeout(&mut self, net: &mut Net, now: Instant) -> Result<(), ConnectError> {
         match &mut self.stage {
             Stage::Pausing(until) if *until <= now => self.probe(net, now),
+            Stage::Queueing(until) if *until <= now => self.ask(net, now),
             Stage::Punching(punching) => {
                 if punching.poll_timeout().is_none() && punching.next() + LAST <= now {
                     return Err(ConnectError::HolepunchFailed);
