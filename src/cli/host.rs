@@ -110,7 +110,7 @@ pub async fn run_request(
 async fn is_written(out: &Output, cancel: &Cancel) -> bool {
     tokio::select! {
         biased;
-        () = out.written() => true,
+        written = out.written() => written,
         () = cancel.overdue() => false,
     }
 }

@@ -1,6 +1,6 @@
 //! Writes what a command says, on a thread of its own: a terminal may be paused (Ctrl-S), and what reads a pipe may take
 //! its time. Whoever says something never waits for that, and no signal does. Where no thread can be made what is said stays
-//! in the queue until one can, or until somebody waits for it, who then writes it himself.
+//! in the queue until one can, or until the process ends.
 //!
 //! Both streams have one queue, so that what is said stays in its order. A command with much of a result awaits room in it.
 //! Of what else is said, that which comes while it is full is left out, and the number of such lines told afterwards.
@@ -205,41 +205,39 @@ impl Writer {
 
     /// Resolves when there is room for more, or nobody wants it.
     pub async fn room(self: &Arc<Self>) {
-        self.until(|queue| queue.closed || queue.bytes < ROOM).await;
+        self.until(|queue| queue.closed || queue.bytes < ROOM, None).await;
     }
 
-    /// Resolves when all that is said by now is written.
-    pub async fn written(self: &Arc<Self>) {
+    /// Resolves when all that is said by now is written. False where no thread can be made for a while: a process that ends
+    /// then [writes it itself](Self::settle).
+    pub async fn written(self: &Arc<Self>) -> bool {
         let said = lock(&self.queue).said();
-        self.until(|queue| queue.has_written(said)).await;
+        self.until(|queue| queue.has_written(said), Some(ALONE)).await
     }
 
-    /// Who waits for it writes it himself where no thread can be made for a while: else nothing would ever end.
-    async fn until(self: &Arc<Self>, is_so: impl Fn(&Queue) -> bool) {
+    /// Whether it came to be so, before there was no thread for so long.
+    async fn until(
+        self: &Arc<Self>,
+        is_so: impl Fn(&Queue) -> bool,
+        limit: Option<Duration>,
+    ) -> bool {
         let mut alone: Option<Instant> = None;
         loop {
             // Before the look, so that no change is missed.
             let changed = self.room.notified();
             if is_so(&lock(&self.queue)) {
-                return;
+                return true;
             }
-            let is_late = alone.is_some_and(|since| since.elapsed() >= ALONE);
-            let has_thread = {
-                let mut queue = lock(&self.queue);
-                let has_thread = self.has_thread(&mut queue);
-                queue.running |= is_late;
-                has_thread
-            };
-            if !has_thread && is_late {
-                self.run(Duration::ZERO);
+            if self.has_thread(&mut lock(&self.queue)) {
+                alone = None;
+                changed.await;
                 continue;
             }
-            if has_thread {
-                changed.await;
-            } else {
-                alone.get_or_insert_with(Instant::now);
-                let _ = tokio::time::timeout(LOOK, changed).await;
+            let since = *alone.get_or_insert_with(Instant::now);
+            if limit.is_some_and(|limit| since.elapsed() >= limit) {
+                return false;
             }
+            let _ = tokio::time::timeout(LOOK, changed).await;
         }
     }
 

@@ -52,7 +52,7 @@ fn get(lab: &Lab, store: &str, target: &str, number: u32) -> Done {
     }
     // What is printed goes out as it comes.
     let printed = lab.run(store, &["cat", target]);
-    assert_eq!(printed.code == 0, done.code == 0, "{target}: {}", printed.stderr);
+    assert_eq!(printed.code == 0, done.code == 0, "{target}: {} {}", done.stderr, printed.stderr);
     assert!(contents(number).starts_with(&printed.stdout), "{target}: wrong bytes");
     done
 }
@@ -159,8 +159,10 @@ fn a_hot_copy_of_a_writer() {
     let info = lab.run("copy", &["info", "one"]).text();
     assert!(info.contains("contents here: 154 of 231 blocks"), "{info}");
 
-    // Who has it sends it, to its writer too.
+    // Who has it sends it, to its writer too; where the machine is busy not at the first try.
     let serving = lab.owner("alice", &["seed", &key]);
+    let fetched = || (lab.run("copy", &["cat", "one/big"]).code == 0).then_some(());
+    eventually("a peer that sends it", PATIENCE, fetched);
     get_well(&lab, "copy", "one/big", 2);
     stop(serving);
     get_well(&lab, "copy", "one/big", 2);

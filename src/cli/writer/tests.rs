@@ -128,9 +128,14 @@ fn where_no_thread_can_be_made_nobody_waits_and_nothing_is_lost() {
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
-        // Who waits for it writes it.
-        tokio::time::timeout(LIMIT, writer.written()).await.unwrap();
+        assert!(!writer.written().await, "nobody is there to do it");
+        writer.no_threads.store(false, Ordering::SeqCst);
+        assert!(tokio::time::timeout(LIMIT, writer.written()).await.unwrap());
     });
+    while lock(&writer.queue).running {
+        std::thread::sleep(LOOK);
+    }
+    writer.no_threads.store(true, Ordering::SeqCst);
     writer.push(result("the end\n"));
     writer.settle();
     drop(writer);
