@@ -98,7 +98,11 @@ fn serve(
     let thread = std::thread::Builder::new().name("hdrive-session".into());
     let spawned = thread.spawn(move || {
         if let Err(error) = session.run() {
-            tracing::warn!("the mount ended: {error}");
+            // However the kernel says it: one that was unmounted has ended as it should.
+            match own.seen() {
+                Ok(None) => tracing::debug!("the mount ended: {error}"),
+                _ => tracing::warn!("the mount ended: {error}"),
+            }
         }
         // If not by an unmount, it is still there, and nobody serves it any more.
         own.clear();

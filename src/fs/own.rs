@@ -74,7 +74,7 @@ impl OwnMount {
 
     /// What there is to unmount: it, or a copy of it where it was unmounted itself. Of one that does not live any more it may
     /// be another's that has its number now.
-    fn seen(&self) -> Result<Option<MountEntry>, MountError> {
+    pub(super) fn seen(&self) -> Result<Option<MountEntry>, MountError> {
         let mounts = mountinfo::mounts().map_err(unlisted)?;
         let is_it = |mount: &&MountEntry| self.is_of_this_device(mount);
         let own = mounts.iter().filter(is_it).find(|mount| mount.id == self.entry.id);
