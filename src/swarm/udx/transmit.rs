@@ -13,10 +13,10 @@ use super::stream::{Remote, Stream};
 use super::timer::Timer;
 use super::{MAX_BURST, Transmit};
 
-/// Behind a packet that is not acknowledged no more is sent than this, for what was reported out of order counts in no
-/// window, and all of it is kept. A peer of ours holds half of it ahead of a gap, others hold what comes: where a packet is
-/// lost twice on a long fast path two windows are not enough.
-const MOST_WAITING: u64 = 2 * MAX_HELD_BYTES as u64;
+/// Behind a packet that is not acknowledged no more is sent than a peer of ours holds ahead of a gap, for what was reported
+/// out of order counts in no window, and all of it is kept. Four windows cost 15 MB for one JavaScript reader, and help only
+/// where a packet is lost twice on a long fast path.
+const MOST_WAITING: u64 = MAX_HELD_BYTES as u64;
 
 /// The next data packet a stream would send.
 #[derive(Debug, Clone, Copy)]
