@@ -124,6 +124,12 @@ impl Rpc {
         &self.nat
     }
 
+    /// Somebody saw us at this address.
+    #[cfg(test)]
+    pub fn sample(&mut self, seen: SocketAddrV4) {
+        self.nat.add(seen);
+    }
+
     /// Our public address: what the owner said, else what the majority of nodes sees.
     pub fn address(&self) -> Option<SocketAddrV4> {
         self.config.address.or_else(|| self.nat.address())

@@ -4,6 +4,8 @@
 //! connects to keys; as a *server* it announces keys and answers handshakes; as a *persistent node* it
 //! stores announcements for others and passes their handshakes on, and can be the first node of a network.
 //!
+//! Where neither side can be reached as it is, both open their NATs towards each other at the same time (`punch`).
+//!
 //! It knows no UDX: it is given stream ids, and says what to connect where ([`DhtEvent::Outgoing`],
 //! [`DhtEvent::Incoming`]). Both end in a [`Dial`], or in waiting for the first
 //! packet to the local stream id, whose source then is the peer.
@@ -25,7 +27,7 @@ mod known_relays;
 mod leave;
 mod ledger;
 pub mod messages;
-pub mod nat;
+mod nat;
 mod net;
 mod owner;
 mod punch;

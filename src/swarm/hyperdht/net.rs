@@ -7,7 +7,7 @@ use super::turns::Turns;
 use crate::crypto::KeyPair;
 use crate::key::NodeId;
 use crate::swarm::dht_rpc::bucket::{HostBuckets, Limit};
-use crate::swarm::dht_rpc::{Ask, QueryId, QuerySpec, RequestId, Rpc, bogon};
+use crate::swarm::dht_rpc::{Ask, NatSampler, QueryId, QuerySpec, RequestId, Rpc, bogon};
 use crate::swarm::socket::SocketId;
 use rand::RngCore;
 use rand::rngs::StdRng;
@@ -19,7 +19,8 @@ use std::time::Instant;
 /// Local addresses told to a peer.
 const MAX_LOCAL_ADDRESSES: usize = 8;
 
-/// Nodes that have to see other ports of ours before we believe that every node does.
+/// Nodes that have to be asked before anything is said of our NAT, as in the reference: one alone sees one port whatever
+/// the NAT does.
 const MIN_SAMPLES: usize = 3;
 
 /// Handshakes sent to one host that records name as a relay, while there are many. The three nodes of a small DHT may
@@ -155,14 +156,7 @@ impl Net {
         if let Some(open) = self.open_address() {
             return (Firewall::Open, vec![open]);
         }
-        let nat = self.rpc.nat();
-        match (nat.address(), nat.host()) {
-            (Some(address), _) => (Firewall::Consistent, vec![address]),
-            (None, Some(host)) if nat.samples() >= MIN_SAMPLES => {
-                (Firewall::Random, vec![SocketAddrV4::new(host, 0)])
-            }
-            _ => (Firewall::Unknown, Vec::new()),
-        }
+        verdict(self.rpc.nat())
     }
 
     /// Whether a host is this machine.
@@ -183,5 +177,34 @@ impl Net {
         let local = self.config.local_addresses.iter().take(MAX_LOCAL_ADDRESSES);
         list.extend(local.filter(|a| Some(**a) != self.open_address()));
         list
+    }
+}
+
+fn verdict(nat: &NatSampler) -> (Firewall, Vec<SocketAddrV4>) {
+    match (nat.address(), nat.host()) {
+        _ if nat.samples() < MIN_SAMPLES => (Firewall::Unknown, Vec::new()),
+        (Some(address), _) => (Firewall::Consistent, vec![address]),
+        (None, Some(host)) => (Firewall::Random, vec![SocketAddrV4::new(host, 0)]),
+        (None, None) => (Firewall::Unknown, Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_nat_nothing_is_said_before_three_nodes_were_asked() {
+        let said = |ports: &[u16]| {
+            let mut nat = NatSampler::default();
+            ports.iter().for_each(|port| nat.add(SocketAddrV4::new([20, 0, 0, 1].into(), *port)));
+            verdict(&nat).0
+        };
+        for few in [&[][..], &[5], &[5, 5], &[5, 6]] {
+            assert_eq!(said(few), Firewall::Unknown, "{few:?}");
+        }
+        assert_eq!(said(&[5, 5, 5]), Firewall::Consistent);
+        assert_eq!(said(&[5, 6, 7]), Firewall::Random);
+        assert_eq!(said(&[5, 6, 5, 7]), Firewall::Random);
     }
 }

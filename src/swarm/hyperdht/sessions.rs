@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 const WAIT: Duration = Duration::from_secs(10);
 /// Clients at a time; of more the one that waits longest is forgotten.
 const MAX_SESSIONS: usize = 256;
+
+/// One client.
 struct Session {
     /// The stream that was made for it.
     stream: u32,
@@ -77,7 +79,9 @@ impl Sessions {
             punching: None,
             until: now + WAIT,
         };
-        self.by_id.insert(self.next_id, session);
+        // Numbers come round again.
+        let older = self.by_id.insert(self.next_id, session);
+        older.into_iter().for_each(|session| session.end(net));
         self.next_id = (self.next_id + 1) % 0x1_0000;
     }
 
@@ -95,7 +99,7 @@ impl Sessions {
         let mut nonce = [0; 24];
         net.rng.fill_bytes(&mut nonce);
         if told.error != NoisePayload::ERROR_NONE {
-            return self.abort(m.id, NoisePayload::ERROR_ABORTED, nonce, net);
+            return self.abort(m.id, nonce, net);
         }
         let (ours, addresses) = net.nat_verdict();
         let token = session.secure.token(peer.ip());
@@ -123,7 +127,7 @@ impl Sessions {
             }
             session.punching = Punching::start(false, ours, &session.remote, net, now);
             if session.punching.is_none() {
-                return self.abort(m.id, NoisePayload::ERROR_ABORTED, nonce, net);
+                return self.abort(m.id, nonce, net);
             }
             session.until = now + PUNCH_WAIT;
             net.events.push_back(DhtEvent::Punching { local_id: session.stream });
@@ -139,10 +143,10 @@ impl Sessions {
         Some(session.secure.seal(&answer, nonce))
     }
 
-    fn abort(&mut self, id: u64, error: u64, nonce: [u8; 24], net: &mut Net) -> Option<Vec<u8>> {
+    fn abort(&mut self, id: u64, nonce: [u8; 24], net: &mut Net) -> Option<Vec<u8>> {
         let session = self.by_id.remove(&id)?;
         let answer = HolepunchPayload {
-            error,
+            error: NoisePayload::ERROR_ABORTED,
             round: session.round,
             ..HolepunchPayload::said(Firewall::Unknown)
         };
@@ -229,6 +233,7 @@ mod tests {
         let rpc = Rpc::new(config, StdRng::seed_from_u64(1), now);
         let config = DhtConfig::new(KeyPair::from_seed(&[1; 32]), vec![at(1, 1)]);
         let mut net = Net::new(rpc, config, StdRng::seed_from_u64(2), now);
+        (0..2).for_each(|_| net.rpc.sample(at(9, 9)));
         assert_eq!(net.nat_verdict().0, Firewall::Consistent);
         sent(&mut net);
         net

@@ -65,6 +65,29 @@ impl World {
         }
     }
 
+    /// Takes what the only stream sends now: the number behind the last packet.
+    fn take(&mut self) -> u32 {
+        self.udx.handle_timeout(self.now);
+        let (mut buf, mut sent) = (Vec::new(), 0);
+        while self.udx.poll_transmit(self.now, &mut buf, 1).is_some() {
+            let header = Packet::parse(&buf).unwrap().header;
+            sent = sent.max(header.seq + u32::from(header.has(flag::DATA)));
+        }
+        sent
+    }
+
+    /// The first reader acknowledges up to `ack`, and reports everything behind the next packet, up to `sent`.
+    fn report(&mut self, window: u32, ack: u32, sent: u32) {
+        let header =
+            Header { flags: flag::SACK, data_offset: 0, stream: SLOW, window, seq: 0, ack };
+        let range = [(ack + 1).to_le_bytes(), sent.max(ack + 2).to_le_bytes()].concat();
+        let sack = [&header.encode()[..], &range].concat();
+        let mut sink = Collect::new();
+        self.udx.handle_datagram(SocketId::MAIN, host(1, 1), &sack, self.now, &mut sink);
+        self.udx.end_of_batch(self.now);
+        self.look();
+    }
+
     /// A tenth of a second: readers take up to 16 packets.
     fn step(&mut self) {
         self.now += Duration::from_millis(100);
@@ -245,27 +268,15 @@ fn who_holds_back_the_first_acknowledgement_gets_no_more_than_two_windows() {
     const AHEAD: usize = 128 << 10;
     let mut world = World::new();
     world.open(SLOW, host(1, 1));
-    let (mut buf, mut sent, mut most) = (Vec::new(), 0, 0);
+    let (mut sent, mut most) = (0, 0);
     for step in 0..15_000u32 {
         while world.udx.unsent(SLOW) < AHEAD {
             world.write(SLOW, 65_536);
         }
         world.now += Duration::from_millis(10);
-        world.udx.handle_timeout(world.now);
-        while world.udx.poll_transmit(world.now, &mut buf, 1).is_some() {
-            let header = Packet::parse(&buf).unwrap().header;
-            sent = sent.max(header.seq + u32::from(header.has(flag::DATA)));
-        }
+        sent = sent.max(world.take());
         let ack = (step / 100).min(sent.saturating_sub(2));
-        let (flags, window) = (flag::SACK, u32::MAX);
-        let header = Header { flags, data_offset: 0, stream: SLOW, window, seq: 0, ack };
-        let sack =
-            [&header.encode()[..], &(ack + 1).to_le_bytes(), &sent.max(ack + 2).to_le_bytes()];
-        let (from, mut sink) = (host(1, 1), Collect::new());
-        let now = world.now;
-        world.udx.handle_datagram(SocketId::MAIN, from, &sack.concat(), now, &mut sink);
-        world.udx.end_of_batch(world.now);
-        world.look();
+        world.report(u32::MAX, ack, sent);
         most = most.max(world.udx.queued.all());
     }
     assert!(world.gone.is_empty(), "{:?}", world.gone);
@@ -279,25 +290,13 @@ fn who_holds_back_the_first_acknowledgement_gets_no_more_than_two_windows() {
 fn who_holds_back_the_first_acknowledgement_gets_no_more_packets_than_a_peer_holds() {
     let mut world = World::new();
     world.open(SLOW, host(1, 1));
-    let (mut buf, mut sent) = (Vec::new(), 0);
+    let mut sent = 0;
     for step in 0..30_000u32 {
         world.write(SLOW, SMALL);
         world.now += Duration::from_millis(1);
-        world.udx.handle_timeout(world.now);
-        while world.udx.poll_transmit(world.now, &mut buf, 1).is_some() {
-            let header = Packet::parse(&buf).unwrap().header;
-            sent = sent.max(header.seq + u32::from(header.has(flag::DATA)));
-        }
+        sent = sent.max(world.take());
         let ack = (step / 1000).min(sent.saturating_sub(2));
-        let (flags, window) = (flag::SACK, MAX_WINDOW as u32);
-        let header = Header { flags, data_offset: 0, stream: SLOW, window, seq: 0, ack };
-        let sack =
-            [&header.encode()[..], &(ack + 1).to_le_bytes(), &sent.max(ack + 2).to_le_bytes()];
-        let (from, mut sink) = (host(1, 1), Collect::new());
-        let now = world.now;
-        world.udx.handle_datagram(SocketId::MAIN, from, &sack.concat(), now, &mut sink);
-        world.udx.end_of_batch(world.now);
-        world.look();
+        world.report(MAX_WINDOW as u32, ack, sent);
         assert!(sent - ack <= 16_384 + 1, "{sent} sent, {ack} acknowledged");
     }
     assert!(sent > 16_000, "{sent}");
