@@ -217,6 +217,8 @@ impl Driver {
             let sending = self.transmit(now);
             while let Some(socket) = self.swarm.poll_closed_socket() {
                 self.sockets.close(socket);
+                // What waits to be sent from it would bind it anew.
+                self.blocked.take_if(|blocked| blocked.socket == socket);
             }
             if !self.hand_over_events() || self.is_over(now) {
                 break;
