@@ -10,11 +10,11 @@ use hdrive::swarm::udx::{ConnectOptions, Sink, Udx, UdxConfig};
 use libfuzzer_sys::fuzz_target;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 const LOCAL: u32 = 7;
-const PEER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1000);
+const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1000);
 /// Datagrams taken from the machine after each step.
 const BURSTS: usize = 64;
 

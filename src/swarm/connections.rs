@@ -14,13 +14,14 @@ use super::conn_id::ConnId;
 use super::hyperdht::ConnectId;
 use super::offered::Offered;
 use super::secret_stream::frame::{FRAME_COST, FrameError, Opener, Sealer};
+use super::socket::host_of;
 use super::udx::Sink;
 use crate::key::PublicKey;
 use bytes::Bytes;
 use rand::Rng;
 use rand::seq::IteratorRandom;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// Silence on our side after which an empty frame is sent. The peer's UDX acknowledges it, or the
@@ -97,7 +98,7 @@ pub struct Connection {
     pub handshake_hash: [u8; 64],
     pub remote_stream: u32,
     pub big_datagrams: bool,
-    pub addr: Option<SocketAddrV4>,
+    pub addr: Option<SocketAddr>,
     /// Its peer has shown that it is at this address.
     pub proven: bool,
     /// When the peer is asked, if it has not shown that.
@@ -124,7 +125,7 @@ pub struct Connection {
     /// Bytes queued when the owner was last told.
     pub told_queued: usize,
     /// Where the first packet came from, if it came before the keys.
-    pub early_from: Option<(SocketId, SocketAddrV4)>,
+    pub early_from: Option<(SocketId, SocketAddr)>,
     touched: bool,
 }
 
@@ -174,8 +175,8 @@ impl Connection {
         self.initiator || self.is_open() && self.proven
     }
 
-    pub fn is_at(&self, host: Ipv4Addr) -> bool {
-        self.addr.is_some_and(|addr| *addr.ip() == host)
+    pub fn is_at(&self, host: IpAddr) -> bool {
+        self.addr.is_some_and(|addr| host_of(&addr) == host)
     }
 
     pub fn is_unproven(&self) -> bool {

@@ -8,7 +8,7 @@ use crate::crypto::KeyPair;
 use crate::key::{PublicKey, Topic};
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 /// How a swarm is set up.
@@ -75,7 +75,7 @@ pub enum SwarmEvent {
         handshake_hash: [u8; 64],
         /// We dialled.
         initiator: bool,
-        addr: SocketAddrV4,
+        addr: SocketAddr,
         /// Joined topics under which the peer was found; none for a stranger who dialled us.
         topics: Vec<Topic>,
     },
@@ -121,7 +121,7 @@ pub struct ConnectionStatus {
     pub remote: PublicKey,
     pub initiator: bool,
     pub open: bool,
-    pub addr: Option<SocketAddrV4>,
+    pub addr: Option<SocketAddr>,
     /// Bytes of messages.
     pub received: u64,
     pub sent: u64,

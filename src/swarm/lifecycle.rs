@@ -20,11 +20,12 @@ use super::event::{Closed, SwarmEvent};
 use super::hyperdht::{Agreed, ConnectId, Dial, PUNCH_WAIT};
 use super::rounds::has_peer;
 use super::secret_stream::frame::{HEADER_FRAME_LEN, Opener, Sealer};
+use super::socket::host_of;
 use super::udx::{self, ConnectOptions, UdxEvent};
 use super::{SocketId, Swarm};
 use crate::key::{PublicKey, Topic};
 use rand::Rng;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// How long a stream that we ended waits for the peer to end it too.
@@ -107,7 +108,7 @@ impl Swarm {
     }
 
     /// The address is known: the stream leads there, and our header frame goes out.
-    fn reach(&mut self, stream: u32, socket: SocketId, to: SocketAddrV4, now: Instant) {
+    fn reach(&mut self, stream: u32, socket: SocketId, to: SocketAddr, now: Instant) {
         let Some(connection) = self.connections.by_stream(stream) else { return };
         let Some(header) = connection.session.as_ref().map(|s| s.sealer.header()) else { return };
         let until = now + FIRST_PACKET_WAIT;
@@ -150,7 +151,7 @@ impl Swarm {
             return;
         }
         self.udx.peer_known(stream);
-        let host = self.udx.remote(stream).map(|addr| *addr.ip());
+        let host = self.udx.remote(stream).map(|addr| host_of(&addr));
         if !initiator && !self.connections.beside(stream, &remote).is_empty() {
             if !confirmed {
                 if partial > MAX_BEFORE_OPEN {

@@ -59,7 +59,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 pub use socket::SocketId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use topics::Topics;
@@ -140,13 +140,15 @@ impl Swarm {
     pub fn handle_datagrams(
         &mut self,
         socket: SocketId,
-        from: SocketAddrV4,
+        from: SocketAddr,
         data: &[u8],
         stride: usize,
         now: Instant,
     ) {
         for datagram in data.chunks(stride.max(1)) {
-            if !self.udx.handle_datagram(socket, from, datagram, now, &mut self.connections) {
+            if !self.udx.handle_datagram(socket, from, datagram, now, &mut self.connections)
+                && let SocketAddr::V4(from) = from
+            {
                 self.dht.handle_datagram(socket, from, datagram, now);
             }
         }
@@ -229,7 +231,13 @@ impl Swarm {
             buf.clear();
             buf.extend_from_slice(&transmit.bytes);
             let dht_rpc::Transmit { socket, to, ttl, .. } = transmit;
-            return Some(Transmit { socket, to, segment_size: None, ttl, in_parts: false });
+            return Some(Transmit {
+                socket,
+                to: to.into(),
+                segment_size: None,
+                ttl,
+                in_parts: false,
+            });
         }
         self.udx.poll_transmit(now, buf, max_segments)
     }
@@ -238,7 +246,7 @@ impl Swarm {
     pub fn handle_send_error(
         &mut self,
         socket: SocketId,
-        to: SocketAddrV4,
+        to: SocketAddr,
         size: usize,
         now: Instant,
     ) {

@@ -11,7 +11,9 @@
 use super::Swarm;
 use super::connections::{ASK_WAIT, KEEP_ALIVE};
 use super::event::Closed;
+use super::socket::host_of;
 use super::udx::Udx;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 impl Swarm {
@@ -62,7 +64,7 @@ impl Swarm {
         let Some(connection) = self.connections.by_stream(stream) else { return };
         let (remote, initiator) = (connection.remote, connection.initiator);
         connection.addr = addr;
-        let host = addr.map(|addr| *addr.ip());
+        let host = addr.map(|addr| host_of(&addr));
         if !initiator && !host.is_some_and(|host| self.make_room(&remote, host, now)) {
             return self.destroy(stream, Closed::Local, now);
         }
@@ -76,7 +78,7 @@ impl Swarm {
     pub(super) fn note_host(&mut self, stream: u32) {
         let connection = self.connections.by_stream(stream);
         let Some(connection) = connection.filter(|c| c.proven && c.is_peer()) else { return };
-        if let Some(addr) = connection.addr {
+        if let Some(SocketAddr::V4(addr)) = connection.addr {
             self.dht.connected(*addr.ip());
         }
     }

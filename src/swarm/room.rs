@@ -13,11 +13,12 @@
 use super::conn_id::ConnId;
 use super::connections::Connection;
 use super::event::Closed;
+use super::socket::host_of;
 use super::{PeerInfo, Swarm};
 use crate::key::{PublicKey, Topic};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Accepted connections of one host where places are scarce, a quarter of all: no single host can keep everybody else
@@ -64,7 +65,7 @@ impl Swarm {
     }
 
     /// Whether `remote` would get a place if it is at `host`.
-    pub(super) fn has_room(&self, remote: &PublicKey, host: Ipv4Addr, now: Instant) -> bool {
+    pub(super) fn has_room(&self, remote: &PublicKey, host: IpAddr, now: Instant) -> bool {
         !self.stopping
             && !self.peers.is_refused(remote, now)
             && !matches!(self.room(host, now), Room::None)
@@ -72,7 +73,7 @@ impl Swarm {
 
     /// Makes room for one more accepted connection, from `remote` at `host`: one that gives way to it ends where
     /// there is no place left. False if none does.
-    pub(super) fn make_room(&mut self, remote: &PublicKey, host: Ipv4Addr, now: Instant) -> bool {
+    pub(super) fn make_room(&mut self, remote: &PublicKey, host: IpAddr, now: Instant) -> bool {
         if self.stopping || self.peers.is_refused(remote, now) {
             return false;
         }
@@ -86,7 +87,7 @@ impl Swarm {
     }
 
     /// What room there is for one more of `host`.
-    fn room(&self, host: Ipv4Addr, now: Instant) -> Room {
+    fn room(&self, host: IpAddr, now: Instant) -> Room {
         let of_host = self.connections.accepted().filter(|c| c.is_at(host)).count();
         let (counted, max) = (self.connections.counted(), self.limits.max_connections);
         let scarce = counted >= max - max / SCARCE && !host.is_loopback();
@@ -101,7 +102,7 @@ impl Swarm {
     }
 
     /// Who gives way to any newcomer, of those at `host` if it is given.
-    fn gives_way(&self, host: Option<Ipv4Addr>, now: Instant) -> Option<u32> {
+    fn gives_way(&self, host: Option<IpAddr>, now: Instant) -> Option<u32> {
         let places = self.places();
         let at_host = self.movable().filter(|c| host.is_none_or(|h| c.is_at(h)));
         let idle = at_host.filter(|c| !c.is_useful(now) || c.is_idle(now));
@@ -114,7 +115,7 @@ impl Swarm {
     }
 
     /// Who gives way to one of `newcomer`, a host that would have fewer places even then; or of any host.
-    fn has_too_many(&self, newcomer: Option<Ipv4Addr>) -> Option<u32> {
+    fn has_too_many(&self, newcomer: Option<IpAddr>) -> Option<u32> {
         let places = self.places();
         let own = newcomer.and_then(|host| places.get(&host).copied()).unwrap_or(0);
         let movable = self.movable().filter(|c| places_of(&places, c) > own + 1);
@@ -129,10 +130,10 @@ impl Swarm {
     }
 
     /// Accepted connections of each host.
-    fn places(&self) -> BTreeMap<Ipv4Addr, usize> {
+    fn places(&self) -> BTreeMap<IpAddr, usize> {
         let mut places = BTreeMap::new();
         for addr in self.connections.accepted().filter_map(|c| c.addr) {
-            *places.entry(*addr.ip()).or_insert(0) += 1;
+            *places.entry(host_of(&addr)).or_insert(0) += 1;
         }
         places
     }
@@ -167,6 +168,6 @@ impl Swarm {
     }
 }
 
-fn places_of(places: &BTreeMap<Ipv4Addr, usize>, connection: &Connection) -> usize {
-    connection.addr.and_then(|addr| places.get(addr.ip()).copied()).unwrap_or(0)
+fn places_of(places: &BTreeMap<IpAddr, usize>, connection: &Connection) -> usize {
+    connection.addr.and_then(|addr| places.get(&host_of(&addr)).copied()).unwrap_or(0)
 }

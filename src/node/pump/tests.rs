@@ -57,7 +57,7 @@ fn a_peer_counts_once_whenever_it_opened_the_core() {
             remote: PublicKey([1; 32]),
             handshake_hash,
             initiator: false,
-            addr: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9),
+            addr: (Ipv4Addr::LOCALHOST, 9).into(),
             topics: Vec::new(),
         }]);
         while let Some((_, frame)) = remote.poll_transmit() {

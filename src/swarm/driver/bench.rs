@@ -23,8 +23,8 @@ fn driver() -> (Driver, NetworkHandle, Events) {
         address: None,
         limits: Limits::default(),
     };
-    let socket = Socket::bind(bind).unwrap();
-    let local_addr = socket.local_addr().unwrap();
+    let socket = Socket::bind(bind.into()).unwrap();
+    let local_addr = main_addr(socket.local_addr().unwrap()).unwrap();
     let inbox = Arc::new(Inbox::new().unwrap());
     let public_key = PublicKey(config.key_pair.public());
     let (events, receiver) = mpsc::unbounded_channel();

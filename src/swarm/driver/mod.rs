@@ -39,9 +39,9 @@ use nix::sys::time::TimeSpec;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use socket::{Sent, Socket};
-use sockets::Sockets;
+use sockets::{Sockets, main_addr};
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
@@ -71,8 +71,8 @@ impl Network {
     pub fn start(
         config: NetworkConfig,
     ) -> io::Result<(NetworkHandle, mpsc::UnboundedReceiver<Vec<SwarmEvent>>)> {
-        let socket = Socket::bind(config.bind)?;
-        let bound = socket.local_addr()?;
+        let socket = Socket::bind(config.bind.into())?;
+        let bound = socket.local_addr().and_then(main_addr)?;
         let follows = follows_address(&config, bound);
         let config = NetworkConfig { address: own_address(&config, bound), ..config };
         let local_addr = config.address.unwrap_or(bound);
@@ -341,7 +341,7 @@ impl Driver {
     fn send(
         &mut self,
         socket: SocketId,
-        to: SocketAddrV4,
+        to: SocketAddr,
         segment: Option<usize>,
         ttl: Option<u8>,
     ) -> Sent {

@@ -4,13 +4,20 @@
 //! them (`recvmmsg`, GRO). Path MTU discovery is on (`IP_PMTUDISC_PROBE`): a datagram that is too large
 //! fails instead of being cut, which is what UDX's own search for the MTU wants. Where it wants the contrary it says so.
 
+use crate::swarm::socket::plain;
 use nix::errno::Errno;
-use nix::libc::{in_addr, in_pktinfo};
-use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg, setsockopt, sockopt};
+use nix::libc::{in_addr, in_pktinfo, in6_pktinfo};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, SockaddrIn, SockaddrIn6,
+    SockaddrStorage, bind, sendmsg, setsockopt, socket, sockopt,
+};
 use quinn_udp::{RecvMeta, UdpSocketState};
-use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
+use rustix::net::sockopt::{
+    Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
+    set_ipv6_unicast_hops,
+};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// Runs of datagrams taken by one call. More would push the rest of the work out of the cache: each
@@ -25,7 +32,7 @@ const RECEIVE_BUFFER: usize = 16 << 20;
 const SEND_BUFFER: usize = 4 << 20;
 
 /// TTL of everything but hole punches.
-const DEFAULT_TTL: u32 = 64;
+const DEFAULT_TTL: u8 = 64;
 
 /// One socket.
 pub struct Socket {
@@ -33,6 +40,7 @@ pub struct Socket {
     state: UdpSocketState,
     /// Bound to all addresses of the machine.
     any_address: bool,
+    ipv4: bool,
 }
 
 /// What was received at once from one socket; all of them share it.
@@ -60,22 +68,22 @@ pub enum Sent {
 
 impl Socket {
     /// Binds to `addr`; a port that is taken is replaced by a free one.
-    pub fn bind(addr: SocketAddrV4) -> io::Result<Self> {
-        let any_port = || UdpSocket::bind(SocketAddrV4::new(*addr.ip(), 0));
-        let io = UdpSocket::bind(addr).or_else(|error| match error.kind() {
-            ErrorKind::AddrInUse if addr.port() != 0 => any_port(),
+    pub fn bind(addr: SocketAddr) -> io::Result<Self> {
+        let at = |addr: SocketAddr| match addr {
+            SocketAddr::V4(_) => UdpSocket::bind(addr),
+            SocketAddr::V6(addr) => bind_ipv6(addr),
+        };
+        let io = at(addr).or_else(|error| match error.kind() {
+            ErrorKind::AddrInUse if addr.port() != 0 => at(SocketAddr::new(addr.ip(), 0)),
             _ => Err(error),
         })?;
         let state = UdpSocketState::new((&io).into())?;
         enlarge_buffers(&io);
-        Ok(Self { io, state, any_address: addr.ip().is_unspecified() })
+        Ok(Self { io, state, any_address: addr.ip().is_unspecified(), ipv4: addr.is_ipv4() })
     }
 
-    pub fn local_addr(&self) -> io::Result<SocketAddrV4> {
-        match self.io.local_addr()? {
-            SocketAddr::V4(addr) => Ok(addr),
-            SocketAddr::V6(_) => Err(ErrorKind::Unsupported.into()),
-        }
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {
@@ -109,11 +117,13 @@ impl Socket {
 
     /// Whether what is sent from now on may travel in parts, as fragments of IP.
     pub fn allow_parts(&self, parts: bool) {
-        let mode = match parts {
-            true => Ipv4PathMtuDiscovery::DONT,
-            false => Ipv4PathMtuDiscovery::PROBE,
+        let set = match (self.ipv4, parts) {
+            (true, true) => set_ip_mtu_discover(&self.io, Ipv4PathMtuDiscovery::DONT),
+            (true, false) => set_ip_mtu_discover(&self.io, Ipv4PathMtuDiscovery::PROBE),
+            (false, true) => set_ipv6_mtu_discover(&self.io, Ipv6PathMtuDiscovery::DONT),
+            (false, false) => set_ipv6_mtu_discover(&self.io, Ipv6PathMtuDiscovery::PROBE),
         };
-        if let Err(error) = set_ip_mtu_discover(&self.io, mode) {
+        if let Err(error) = set {
             tracing::debug!(%error, parts, "fragments");
         }
     }
@@ -121,27 +131,34 @@ impl Socket {
     /// Sends the datagrams in `bytes`, each `segment` long but the last, to `to`.
     pub fn send(
         &self,
-        to: SocketAddrV4,
+        to: SocketAddr,
         bytes: &[u8],
         segment: Option<usize>,
         ttl: Option<u8>,
     ) -> Sent {
         if let Some(ttl) = ttl {
-            let _ = self.io.set_ttl(ttl.into());
+            self.set_ttl(ttl);
         }
         let sent = self.send_run(to, bytes, segment);
         if ttl.is_some() {
-            let _ = self.io.set_ttl(DEFAULT_TTL);
+            self.set_ttl(DEFAULT_TTL);
         }
         sent
+    }
+
+    fn set_ttl(&self, ttl: u8) {
+        let _ = match self.ipv4 {
+            true => self.io.set_ttl(ttl.into()),
+            false => set_ipv6_unicast_hops(&self.io, Some(ttl)).map_err(io::Error::from),
+        };
     }
 
     /// The same from the address `source` of this machine. None if it is not one of them, or the system wants the
     /// run in parts: then [`Self::send`] does it.
     pub fn send_from(
         &self,
-        source: Ipv4Addr,
-        to: SocketAddrV4,
+        source: IpAddr,
+        to: SocketAddr,
         bytes: &[u8],
         segment: Option<usize>,
         ttl: Option<u8>,
@@ -149,16 +166,28 @@ impl Socket {
         if ttl.is_some() {
             return None; // a punch, which goes to who has not written yet
         }
-        let info = in_pktinfo {
-            ipi_ifindex: 0,
-            ipi_spec_dst: SockaddrIn::from(SocketAddrV4::new(source, 0)).as_ref().sin_addr,
-            ipi_addr: in_addr { s_addr: 0 },
+        let (info4, info6);
+        let info = match source {
+            IpAddr::V4(source) => {
+                info4 = in_pktinfo {
+                    ipi_ifindex: 0,
+                    ipi_spec_dst: SockaddrIn::from(SocketAddrV4::new(source, 0)).as_ref().sin_addr,
+                    ipi_addr: in_addr { s_addr: 0 },
+                };
+                ControlMessage::Ipv4PacketInfo(&info4)
+            }
+            IpAddr::V6(source) => {
+                let source = SockaddrIn6::from(SocketAddrV6::new(source, 0, 0, 0));
+                // The interface is that of the destination's scope.
+                info6 = in6_pktinfo { ipi6_addr: source.as_ref().sin6_addr, ipi6_ifindex: 0 };
+                ControlMessage::Ipv6PacketInfo(&info6)
+            }
         };
         let size = segment.filter(|&size| size < bytes.len()).and_then(|s| u16::try_from(s).ok());
-        let mut control = vec![ControlMessage::Ipv4PacketInfo(&info)];
+        let mut control = vec![info];
         control.extend(size.as_ref().map(ControlMessage::UdpGsoSegments));
         let parts = [IoSlice::new(bytes)];
-        let (fd, flags, to) = (self.io.as_raw_fd(), MsgFlags::empty(), SockaddrIn::from(to));
+        let (fd, flags, to) = (self.io.as_raw_fd(), MsgFlags::empty(), SockaddrStorage::from(to));
         match sendmsg(fd, &parts, &control, flags, Some(&to)) {
             Ok(_) => Some(Sent::Done),
             Err(Errno::EAGAIN) => Some(Sent::Blocked),
@@ -169,7 +198,7 @@ impl Socket {
         }
     }
 
-    fn send_run(&self, to: SocketAddrV4, bytes: &[u8], segment: Option<usize>) -> Sent {
+    fn send_run(&self, to: SocketAddr, bytes: &[u8], segment: Option<usize>) -> Sent {
         match self.try_send(to, bytes, segment) {
             Ok(()) => Sent::Done,
             Err(error) if error.kind() == ErrorKind::WouldBlock => Sent::Blocked,
@@ -194,14 +223,14 @@ impl Socket {
         }
     }
 
-    fn try_send(&self, to: SocketAddrV4, bytes: &[u8], segment: Option<usize>) -> io::Result<()> {
+    fn try_send(&self, to: SocketAddr, bytes: &[u8], segment: Option<usize>) -> io::Result<()> {
         let Some(segment) = segment.filter(|&size| size < bytes.len()) else {
             // Not through `UdpSocketState`: it takes EINVAL for a driver without segmentation and never
             // tries that again, but any stranger can give us an address that cannot be sent to.
             return self.io.send_to(bytes, to).map(|_| ());
         };
         let transmit = quinn_udp::Transmit {
-            destination: to.into(),
+            destination: to,
             ecn: None,
             contents: bytes,
             segment_size: Some(segment),
@@ -219,18 +248,12 @@ impl Received {
 
     /// What the last [`Socket::receive`] took: sender, our address that was written to if the socket is bound to several,
     /// bytes, size of each datagram in them.
-    pub fn datagrams(
-        &self,
-    ) -> impl Iterator<Item = (SocketAddrV4, Option<Ipv4Addr>, &[u8], usize)> {
+    pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, Option<IpAddr>, &[u8], usize)> {
         let any = self.any_address;
         let runs = self.buffers.chunks_exact(RUN).zip(&self.meta).take(self.count);
         runs.filter_map(move |(buffer, meta)| {
-            let SocketAddr::V4(from) = meta.addr else { return None };
-            let to = match meta.dst_ip {
-                Some(IpAddr::V4(to)) if any => Some(to),
-                _ => None,
-            };
-            Some((from, to, buffer.get(..meta.len)?, meta.stride))
+            let to = meta.dst_ip.filter(|_| any);
+            Some((plain(meta.addr), to, buffer.get(..meta.len)?, meta.stride))
         })
     }
 }
@@ -246,6 +269,14 @@ fn has_no_way(error: &io::Error) -> bool {
     kinds.contains(&error.kind())
 }
 
+/// Of IPv6 only, so that the port stays free for the socket of IPv4.
+fn bind_ipv6(addr: SocketAddrV6) -> io::Result<UdpSocket> {
+    let io = socket(AddressFamily::Inet6, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&io, sockopt::Ipv6V6Only, &true)?;
+    bind(io.as_raw_fd(), &SockaddrIn6::from(addr))?;
+    Ok(io.into())
+}
+
 /// Asks for large buffers: past the system's limit where we may, else up to it.
 fn enlarge_buffers(io: &UdpSocket) {
     if setsockopt(io, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
@@ -259,9 +290,10 @@ fn enlarge_buffers(io: &UdpSocket) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     fn socket() -> Socket {
-        Socket::bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap()
+        Socket::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap()
     }
 
     fn received(socket: &Socket) -> Vec<Vec<u8>> {
@@ -296,7 +328,7 @@ mod tests {
         let a = socket();
         let segments = a.max_segments();
         // Refused here, with EINVAL, before a way there is looked for.
-        let nowhere = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+        let nowhere = (Ipv4Addr::LOCALHOST, 0).into();
         let refused = a.io.send_to(&[1; 100], nowhere).unwrap_err();
         assert_eq!(refused.raw_os_error(), Some(Errno::EINVAL as i32));
         assert_eq!(a.send(nowhere, &[1; 100], None, None), Sent::Done);
@@ -305,7 +337,7 @@ mod tests {
 
     #[test]
     fn what_goes_back_leaves_from_the_address_that_was_written_to() {
-        let any = Socket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let any = Socket::bind((Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
         let port = any.local_addr().unwrap().port();
         let asker = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let second = Ipv4Addr::new(127, 0, 0, 2);
@@ -313,10 +345,10 @@ mod tests {
         let mut received = Received::new();
         any.receive(&mut received);
         let (from, to, ..) = received.datagrams().next().unwrap();
-        assert_eq!(to, Some(second));
+        assert_eq!(to, Some(second.into()));
         let bytes = [7; 2500];
         for (size, segment) in [(10, None), (2500, Some(1000))] {
-            let sent = any.send_from(second, from, &bytes[..size], segment, None);
+            let sent = any.send_from(second.into(), from, &bytes[..size], segment, None);
             assert_eq!(sent, Some(Sent::Done));
         }
         let mut buf = [0; 3000];
@@ -326,7 +358,7 @@ mod tests {
         }
         // Not ours: to be sent as the routes have it.
         let foreign = Ipv4Addr::new(192, 0, 2, 77);
-        assert_eq!(any.send_from(foreign, from, &bytes[..10], None, None), None);
+        assert_eq!(any.send_from(foreign.into(), from, &bytes[..10], None, None), None);
     }
 
     #[test]
@@ -334,5 +366,38 @@ mod tests {
         let a = socket();
         let b = Socket::bind(a.local_addr().unwrap()).unwrap();
         assert_ne!(a.local_addr().unwrap(), b.local_addr().unwrap());
+    }
+
+    /// Says so aloud where this machine has none.
+    fn ipv6(ip: Ipv6Addr, port: u16) -> Option<Socket> {
+        let socket = Socket::bind((ip, port).into());
+        socket.inspect_err(|error| eprintln!("no IPv6 here, nothing tested: {error}")).ok()
+    }
+
+    #[test]
+    fn ipv6_carries_runs_and_answers_from_where_it_was_written_to() {
+        let Some(any) = ipv6(Ipv6Addr::UNSPECIFIED, 0) else { return };
+        let Some(asker) = ipv6(Ipv6Addr::LOCALHOST, 0) else { return };
+        let to = SocketAddr::from((Ipv6Addr::LOCALHOST, any.local_addr().unwrap().port()));
+        let bytes: Vec<u8> = (0..2500u32).map(|i| i as u8).collect();
+        let parts: Vec<_> = bytes.chunks(1000).map(<[u8]>::to_vec).collect();
+        assert_eq!(asker.send(to, &bytes, Some(1000), Some(3)), Sent::Done);
+        let mut into = Received::new();
+        any.receive(&mut into);
+        let (from, to, ..) = into.datagrams().next().unwrap();
+        assert_eq!((from, to), (asker.local_addr().unwrap(), Some(Ipv6Addr::LOCALHOST.into())));
+        let sent = any.send_from(to.unwrap(), from, &bytes, Some(1000), None);
+        assert_eq!(sent, Some(Sent::Done));
+        assert_eq!(received(&asker), parts);
+        any.allow_parts(true);
+        any.allow_parts(false);
+    }
+
+    #[test]
+    fn the_port_of_ipv4_is_free_for_ipv6() {
+        let a = Socket::bind((Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
+        let port = a.local_addr().unwrap().port();
+        let Some(b) = ipv6(Ipv6Addr::UNSPECIFIED, port) else { return };
+        assert_eq!(b.local_addr().unwrap().port(), port);
     }
 }

@@ -1,11 +1,13 @@
-//! The sockets of the network: the main one, and those that the machine asks for by sending from them.
+//! The sockets of the network: the main one, its companion for IPv6 where there is IPv6, and those that the machine asks
+//! for by sending from them.
 
 use super::SocketId;
 use super::socket::{Received, Socket};
+use crate::swarm::socket::ipv4;
 use nix::poll::{PollFd, PollFlags};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV4};
 
 /// All sockets, and the buffers that they receive into.
 pub struct Sockets {
@@ -19,7 +21,10 @@ pub struct Sockets {
 impl Sockets {
     pub fn new(main: Socket) -> Self {
         let (others, refused) = Default::default();
-        Self { main, others, refused, received: Received::new() }
+        let mut sockets = Self { main, others, refused, received: Received::new() };
+        // Others may write to it first.
+        sockets.get(SocketId::IPV6);
+        sockets
     }
 
     pub fn main(&self) -> &Socket {
@@ -27,7 +32,7 @@ impl Sockets {
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddrV4> {
-        self.main.local_addr()
+        self.main.local_addr().and_then(main_addr)
     }
 
     /// The socket of this number, which is bound if it is not yet, beside the main one. None if the system has no more.
@@ -36,8 +41,7 @@ impl Sockets {
             return Some(&self.main);
         }
         if !self.others.contains_key(&id) && !self.refused.contains(&id) {
-            let at = self.main.local_addr().map(|main| SocketAddrV4::new(*main.ip(), 0));
-            match at.and_then(Socket::bind) {
+            match self.place(id).and_then(Socket::bind) {
                 Ok(socket) => {
                     self.others.insert(id, socket);
                 }
@@ -48,6 +52,20 @@ impl Sockets {
             }
         }
         self.others.get(&id)
+    }
+
+    /// Where a socket is to be bound: beside the main one, the companion at its port.
+    fn place(&self, id: SocketId) -> io::Result<SocketAddr> {
+        let main = self.local_addr()?;
+        Ok(match id {
+            SocketId::IPV6 if main.ip().is_unspecified() => {
+                (Ipv6Addr::UNSPECIFIED, main.port()).into()
+            }
+            SocketId::IPV6 if main.ip().is_loopback() => (Ipv6Addr::LOCALHOST, main.port()).into(),
+            // Whoever binds to one address wants to be at no other.
+            SocketId::IPV6 => return Err(io::ErrorKind::AddrNotAvailable.into()),
+            _ => (*main.ip(), 0).into(),
+        })
     }
 
     pub fn close(&mut self, id: SocketId) {
@@ -80,6 +98,11 @@ impl Sockets {
     }
 }
 
+/// The main socket is one of IPv4.
+pub fn main_addr(addr: SocketAddr) -> io::Result<SocketAddrV4> {
+    ipv4(addr).ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,9 +110,13 @@ mod tests {
 
     #[test]
     fn a_socket_is_bound_when_it_is_first_used_and_closed_when_it_is_not() {
-        let at = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+        let at = (Ipv4Addr::LOCALHOST, 0).into();
         let mut sockets = Sockets::new(Socket::bind(at).unwrap());
-        let main = sockets.local_addr().unwrap();
+        let main = SocketAddr::from(sockets.local_addr().unwrap());
+        let mut fds = Vec::new();
+        sockets.poll_fds(None, &mut fds);
+        let always = fds.len();
+        drop(fds);
         let other = sockets.get(SocketId(7)).unwrap().local_addr().unwrap();
         assert_eq!((other.ip(), other.port() != main.port()), (main.ip(), true));
         assert_eq!(sockets.get(SocketId(7)).unwrap().local_addr().unwrap(), other);
@@ -102,6 +129,6 @@ mod tests {
         sockets.close(SocketId(7));
         let mut fds = Vec::new();
         sockets.poll_fds(None, &mut fds);
-        assert_eq!(fds.len(), 1);
+        assert_eq!(fds.len(), always);
     }
 }

@@ -4,14 +4,14 @@
 //! NAT in front of it, would not know the answer for its own.
 
 use lru::LruCache;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 
 /// Remotes remembered; of more, those not heard from for longest are forgotten.
 const MAX_WAYS: usize = 4096;
 
 /// Our address by remote.
-pub struct Ways(LruCache<SocketAddrV4, Ipv4Addr>);
+pub struct Ways(LruCache<SocketAddr, IpAddr>);
 
 impl Default for Ways {
     fn default() -> Self {
@@ -21,20 +21,21 @@ impl Default for Ways {
 
 impl Ways {
     /// `remote` wrote to our address `to`.
-    pub fn note(&mut self, remote: SocketAddrV4, to: Ipv4Addr) {
+    pub fn note(&mut self, remote: SocketAddr, to: IpAddr) {
         // What everybody hears can be no source.
-        if !(to.is_broadcast() || to.is_multicast() || to.is_unspecified()) {
+        let broadcast = matches!(to, IpAddr::V4(to) if to.is_broadcast());
+        if !(broadcast || to.is_multicast() || to.is_unspecified()) {
             self.0.put(remote, to);
         }
     }
 
     /// The address that `remote` writes to, if it does.
-    pub fn source(&self, remote: &SocketAddrV4) -> Option<Ipv4Addr> {
+    pub fn source(&self, remote: &SocketAddr) -> Option<IpAddr> {
         self.0.peek(remote).copied()
     }
 
     /// That address is not ours, or not any more.
-    pub fn forget(&mut self, remote: &SocketAddrV4) {
+    pub fn forget(&mut self, remote: &SocketAddr) {
         self.0.pop(remote);
     }
 

@@ -446,7 +446,7 @@ impl Connect {
         };
         self.stop(net);
         let link = punch.end(net);
-        self.succeed_from(&link, Some(Dial { socket, to: from }), net);
+        self.succeed_from(&link, Some(Dial { socket, to: from.into() }), net);
         true
     }
 
@@ -466,7 +466,7 @@ impl Connect {
     }
 
     fn succeed(&mut self, link: &Link, dial: Option<SocketAddrV4>, net: &mut Net) {
-        self.succeed_from(link, dial.map(|to| Dial { socket: SocketId::MAIN, to }), net);
+        self.succeed_from(link, dial.map(|to| Dial { socket: SocketId::MAIN, to: to.into() }), net);
     }
 
     fn succeed_from(&mut self, link: &Link, dial: Option<Dial>, net: &mut Net) {

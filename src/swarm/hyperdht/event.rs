@@ -5,7 +5,7 @@ use crate::key::{NodeId, PublicKey, Topic};
 use crate::swarm::dht_rpc::{QueryId, bogon};
 use crate::swarm::secret_stream::noise::SessionKeys;
 use crate::swarm::socket::SocketId;
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ pub enum ConnectError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dial {
     pub socket: SocketId,
-    pub to: SocketAddrV4,
+    pub to: SocketAddr,
 }
 
 /// What a handshake inside the DHT came to.

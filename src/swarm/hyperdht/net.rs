@@ -67,7 +67,7 @@ impl Net {
             withdrawals: Vec::new(),
             punching: Turns::default(),
             retired: Vec::new(),
-            next_socket: SocketId::MAIN.0 + 1,
+            next_socket: SocketId::FIRST_OTHER.0,
             requests: BTreeMap::new(),
             queries: BTreeMap::new(),
             knocks: HostBuckets::new(key, KNOCKS, KNOCK_BUCKETS, now),
@@ -84,7 +84,7 @@ impl Net {
     pub fn open_socket(&mut self) -> SocketId {
         let socket = SocketId(self.next_socket);
         // After four thousand million of them the first are long closed.
-        self.next_socket = self.next_socket.checked_add(1).unwrap_or(SocketId::MAIN.0 + 1);
+        self.next_socket = self.next_socket.checked_add(1).unwrap_or(SocketId::FIRST_OTHER.0);
         socket
     }
 

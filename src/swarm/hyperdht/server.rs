@@ -173,7 +173,7 @@ impl Server {
         let (answer, keys) = client.reply(&payload)?;
         let Some(udx) = udx else { return Some(answer) };
         let dial = (direct || theirs.firewall == Firewall::Open)
-            .then_some(Dial { socket: incoming.socket, to: from });
+            .then_some(Dial { socket: incoming.socket, to: from.into() });
         if punch {
             self.sessions.begin(&keys.hash, local_id, theirs.firewall, net, now);
         } else if dial.is_none() && !same_host && payload.firewall != Firewall::Open {

@@ -35,7 +35,7 @@ pub(super) fn agree(a: &mut Swarm, b: &mut Swarm, addr: SocketAddrV4, n: u8, now
         Agreed { keys, local_id, remote_id, dial, big_datagrams: true }
     };
     b.accepted(session(key(a), remote, local, [2; 32], [1; 32], None), now);
-    let dial = Some(Dial { socket: SocketId::MAIN, to: addr });
+    let dial = Some(Dial { socket: SocketId::MAIN, to: addr.into() });
     a.dialled(connect, session(key(b), local, remote, [1; 32], [2; 32], dial), now);
 }
 

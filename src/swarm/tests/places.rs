@@ -260,6 +260,7 @@ fn a_few_hosts_do_not_hold_all_places() {
         (0..max).map(|n| enter(&mut world, key(n), n, at(n), Some(b"hi"))).collect();
     assert_eq!(world.closed(1), []);
     let of = |world: &Network, host: Ipv4Addr| {
+        let host = host.into();
         world.machines[1].swarm.connections.accepted().filter(|c| c.is_at(host)).count()
     };
     // They cannot come instead of each other, newcomers come instead of them.
@@ -410,7 +411,13 @@ fn who_is_not_where_he_says_takes_no_place_and_does_not_stay() {
                 };
                 let own = elsewhere(5000);
                 let bytes = header.encode();
-                world.machines[1].swarm.handle_datagrams(SocketId::MAIN, own, &bytes, 20, now);
+                world.machines[1].swarm.handle_datagrams(
+                    SocketId::MAIN,
+                    own.into(),
+                    &bytes,
+                    20,
+                    now,
+                );
                 let word = peer.sealer.seal(FrameBuf::from(&b"hi"[..])).unwrap();
                 peer.write(word, now);
                 peer.speak(&mut world, own);

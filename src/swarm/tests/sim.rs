@@ -4,7 +4,8 @@ use super::super::*;
 use super::agree;
 use crate::crypto::{KeyPair, hash};
 use crate::sim::{Datagram, LinkConfig, Machine, Net, Outgoing};
-use std::net::Ipv4Addr;
+use crate::swarm::socket::ipv4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 /// A swarm, and what it told its owner.
@@ -21,7 +22,7 @@ impl Machine for Peer {
     fn receive(&mut self, datagrams: &[Datagram], now: Instant) {
         for Datagram { socket, from, bytes, .. } in datagrams {
             let socket = SocketId(u32::from(*socket));
-            self.swarm.handle_datagrams(socket, *from, bytes, bytes.len(), now);
+            self.swarm.handle_datagrams(socket, (*from).into(), bytes, bytes.len(), now);
         }
         self.swarm.end_of_batch(now);
     }
@@ -39,6 +40,7 @@ impl Machine for Peer {
         while let Some(transmit) = self.swarm.poll_transmit(now, &mut buf, 10) {
             let size = transmit.segment_size.unwrap_or(buf.len());
             let Transmit { socket, to, ttl, .. } = transmit;
+            let to = ipv4(to).expect("no IPv6 there");
             let socket = u16::try_from(socket.0).expect("few sockets");
             let one = |bytes: &[u8]| Outgoing { socket, to, bytes: bytes.to_vec(), ttl };
             out.extend(buf.chunks(size.max(1)).map(one));

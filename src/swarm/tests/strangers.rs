@@ -36,14 +36,14 @@ impl Stranger {
         let (local_id, stream) = (0x10_0000 + n, 0x20_0000 + n);
         let (tx, rx) = if copy { ([5; 32], [6; 32]) } else { ([3; 32], [4; 32]) };
         let keys = SessionKeys { tx: rx, rx: tx, hash, remote, initiator: false };
-        let dial = dial.map(|to| Dial { socket: SocketId::MAIN, to });
+        let dial = dial.map(|to| Dial { socket: SocketId::MAIN, to: to.into() });
         let agreed = Agreed { keys, local_id, remote_id: stream, dial, big_datagrams: false };
         world.machines[1].swarm.accepted(agreed, world.now);
         let keys = SessionKeys { tx: [3; 32], rx: [4; 32], hash, remote, initiator: true };
         let mut udx = Udx::new(StdRng::seed_from_u64(n.into()), UdxConfig::default());
         udx.open(Some(stream)).unwrap();
         let options = ConnectOptions::default();
-        udx.connect(stream, SocketId::MAIN, local_id, sim::port(1), options, world.now);
+        udx.connect(stream, SocketId::MAIN, local_id, sim::port(1).into(), options, world.now);
         Self { udx, sealer: Sealer::new(&keys, [n as u8; 24]), stream }
     }
 
@@ -56,7 +56,7 @@ impl Stranger {
         let (now, mut buf, mut any) = (world.now, Vec::new(), false);
         while self.udx.poll_transmit(now, &mut buf, 1).is_some() {
             let len = buf.len();
-            world.machines[1].swarm.handle_datagrams(SocketId::MAIN, from, &buf, len, now);
+            world.machines[1].swarm.handle_datagrams(SocketId::MAIN, from.into(), &buf, len, now);
             any = true;
         }
         world.machines[1].swarm.end_of_batch(now);
@@ -82,9 +82,15 @@ impl Stranger {
     pub fn listen(&mut self, world: &mut Network, victim: SocketAddrV4) -> usize {
         let (now, mut buf, mut bytes) = (world.now, Vec::new(), 0);
         while let Some(transmit) = world.machines[1].swarm.poll_transmit(now, &mut buf, 10) {
-            bytes += if transmit.to == victim { buf.len() } else { 0 };
+            bytes += if transmit.to == victim.into() { buf.len() } else { 0 };
             for datagram in buf.chunks(transmit.segment_size.unwrap_or(buf.len())) {
-                self.udx.handle_datagram(SocketId::MAIN, sim::port(1), datagram, now, &mut Ignore);
+                self.udx.handle_datagram(
+                    SocketId::MAIN,
+                    sim::port(1).into(),
+                    datagram,
+                    now,
+                    &mut Ignore,
+                );
             }
             self.udx.end_of_batch(now);
         }
@@ -126,7 +132,7 @@ fn bytes_to(world: &mut Network, victim: SocketAddrV4, time: Duration) -> usize 
     loop {
         let mut buf = Vec::new();
         while let Some(transmit) = world.machines[1].swarm.poll_transmit(world.now, &mut buf, 10) {
-            bytes += if transmit.to == victim { buf.len() } else { 0 };
+            bytes += if transmit.to == victim.into() { buf.len() } else { 0 };
         }
         let next = world.machines[1].swarm.poll_timeout().filter(|at| *at <= end);
         let Some(at) = next else { return bytes };
@@ -185,7 +191,7 @@ fn packets_from_a_forged_source_are_answered_with_three_times_their_bytes_at_mos
         for _ in 0..5 {
             sent += buf.len();
             let (len, now) = (buf.len(), world.now);
-            world.machines[1].swarm.handle_datagrams(SocketId::MAIN, victim, &buf, len, now);
+            world.machines[1].swarm.handle_datagrams(SocketId::MAIN, victim.into(), &buf, len, now);
             world.machines[1].swarm.end_of_batch(now);
         }
     }
@@ -336,7 +342,7 @@ fn taken_of(len: usize, total: usize) -> (usize, bool) {
         };
         let packet = [&header.encode()[..], payload].concat();
         let (len, now) = (packet.len(), world.now);
-        world.machines[1].swarm.handle_datagrams(SocketId::MAIN, from, &packet, len, now);
+        world.machines[1].swarm.handle_datagrams(SocketId::MAIN, from.into(), &packet, len, now);
         if seq % 40 == 39 {
             world.machines[1].swarm.end_of_batch(now);
         }
@@ -372,7 +378,7 @@ fn a_peer_that_reached_us_does_not_wait_for_our_own_dial_to_it() {
             let keys =
                 SessionKeys { tx: [8; 32], rx: [9; 32], hash: [8; 64], remote, initiator: true };
             // To where nobody is.
-            let dial = Some(Dial { socket: SocketId::MAIN, to: elsewhere(1) });
+            let dial = Some(Dial { socket: SocketId::MAIN, to: elsewhere(1).into() });
             let agreed =
                 Agreed { keys, local_id: stream, remote_id: 1, dial, big_datagrams: false };
             swarm.dialled(ConnectId(77), agreed, now);
@@ -408,7 +414,7 @@ fn who_acknowledges_in_the_name_of_a_victim_makes_us_send_it_hardly_anything() {
                 swarm.send(conn, FrameBuf::from(&[1; 1 << 20][..]), now);
             }
             while let Some(transmit) = swarm.poll_transmit(now, &mut buf, 10) {
-                sent += if transmit.to == victim { buf.len() } else { 0 };
+                sent += if transmit.to == victim.into() { buf.len() } else { 0 };
             }
             let ack = tick * tick / 4000;
             let stream = 0x10_0000 + n;
@@ -416,7 +422,7 @@ fn who_acknowledges_in_the_name_of_a_victim_makes_us_send_it_hardly_anything() {
             let ack = udx::packet::Header { flags: 0, data_offset: 0, stream, window, seq: 3, ack };
             let packet = ack.encode();
             came += packet.len();
-            swarm.handle_datagrams(SocketId::MAIN, victim, &packet, packet.len(), now);
+            swarm.handle_datagrams(SocketId::MAIN, victim.into(), &packet, packet.len(), now);
             swarm.end_of_batch(now);
             world.now += Duration::from_millis(10);
             if swarm.poll_timeout().is_some_and(|at| at <= world.now) {
@@ -454,7 +460,7 @@ fn long_messages_of_honest_peers_arrive_while_a_host_leaves_many_unfinished() {
                 let packet = [&header.encode()[..], payload].concat();
                 let (len, now) = (packet.len(), world.now);
                 let swarm = &mut world.machines[1].swarm;
-                swarm.handle_datagrams(SocketId::MAIN, from, &packet, len, now);
+                swarm.handle_datagrams(SocketId::MAIN, from.into(), &packet, len, now);
             }
             let now = world.now;
             world.machines[1].swarm.end_of_batch(now);

@@ -68,7 +68,7 @@ fn honest(members: Vec<(PublicKey, SocketAddrV4)>, headers: bool, rate: u32, rtt
         let theirs = agreed(us, remote_id, local, [2; 32], [1; 32], None);
         world.machines[1].swarm.accepted(theirs, now);
         crowd.shake(&mut world, rate, Duration::from_millis(rtt));
-        let dial = Some(Dial { socket: SocketId::MAIN, to: sim::port(1) });
+        let dial = Some(Dial { socket: SocketId::MAIN, to: sim::port(1).into() });
         let ours = agreed(them, local, remote_id, [1; 32], [2; 32], dial);
         let now = world.now;
         world.machines[0].swarm.dialled(connect, ours, now);

@@ -1,6 +1,6 @@
 //! Datagrams that came for a stream before it was connected: its owner learns where from, and works them off later.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 
@@ -15,9 +15,9 @@ const MAX_PLACES: usize = 8;
 /// What came too early for one stream.
 #[derive(Debug, Default)]
 pub(super) struct Early {
-    datagrams: Vec<(SocketId, SocketAddrV4, Bytes)>,
+    datagrams: Vec<(SocketId, SocketAddr, Bytes)>,
     bytes: usize,
-    places: Vec<(SocketId, SocketAddrV4)>,
+    places: Vec<(SocketId, SocketAddr)>,
 }
 
 impl Early {
@@ -26,7 +26,7 @@ impl Early {
     }
 
     /// Keeps a datagram, as long as there is room. Whether it came from a place that is to be reported.
-    pub(super) fn hold(&mut self, socket: SocketId, from: SocketAddrV4, datagram: &[u8]) -> bool {
+    pub(super) fn hold(&mut self, socket: SocketId, from: SocketAddr, datagram: &[u8]) -> bool {
         let fits = self.datagrams.len() < MAX_DATAGRAMS && self.bytes + datagram.len() <= MAX_BYTES;
         if fits {
             self.bytes += datagram.len();
@@ -40,7 +40,7 @@ impl Early {
     }
 
     /// All of it, in the order it came in.
-    pub(super) fn take(&mut self) -> Vec<(SocketId, SocketAddrV4, Bytes)> {
+    pub(super) fn take(&mut self) -> Vec<(SocketId, SocketAddr, Bytes)> {
         std::mem::take(self).datagrams
     }
 }

@@ -53,7 +53,7 @@ mod types;
 mod tests;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -151,7 +151,7 @@ impl Udx {
         id: u32,
         socket: SocketId,
         remote_id: u32,
-        to: SocketAddrV4,
+        to: SocketAddr,
         opts: ConnectOptions,
         now: Instant,
     ) {
@@ -182,7 +182,7 @@ impl Udx {
         id: u32,
         socket: SocketId,
         remote_id: u32,
-        to: SocketAddrV4,
+        to: SocketAddr,
         max_datagram: usize,
         now: Instant,
     ) {
@@ -222,7 +222,7 @@ impl Udx {
     }
 
     /// Where a connected stream leads to. An unproven one follows the first packet of its peer.
-    pub fn remote(&self, id: u32) -> Option<SocketAddrV4> {
+    pub fn remote(&self, id: u32) -> Option<SocketAddr> {
         Some(self.streams.get(id)?.remote?.to)
     }
 
@@ -238,7 +238,7 @@ impl Udx {
     pub fn handle_datagram(
         &mut self,
         socket: SocketId,
-        from: SocketAddrV4,
+        from: SocketAddr,
         datagram: &[u8],
         now: Instant,
         sink: &mut dyn Sink,
@@ -354,7 +354,7 @@ impl Udx {
     pub fn handle_send_error(
         &mut self,
         socket: SocketId,
-        to: SocketAddrV4,
+        to: SocketAddr,
         size: usize,
         now: Instant,
     ) {

@@ -4,7 +4,7 @@ use super::types::{Transmit, UdxEvent};
 use crate::swarm::socket::SocketId;
 use bytes::Bytes;
 use std::collections::VecDeque;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 /// Unordered messages waiting for the owner, over all streams; they are unreliable, so more are dropped.
 const MAX_MESSAGE_EVENTS: usize = 256;
@@ -31,13 +31,13 @@ impl Outbox {
     }
 
     /// A single datagram of a stream that goes.
-    pub fn datagram(&mut self, socket: SocketId, to: SocketAddrV4, bytes: Vec<u8>) {
+    pub fn datagram(&mut self, socket: SocketId, to: SocketAddr, bytes: Vec<u8>) {
         let transmit = Transmit { socket, to, segment_size: None, ttl: None, in_parts: false };
         self.datagrams.push_back((transmit, bytes));
     }
 
     /// The same, if not too many wait.
-    pub fn answer(&mut self, socket: SocketId, to: SocketAddrV4, bytes: Vec<u8>) {
+    pub fn answer(&mut self, socket: SocketId, to: SocketAddr, bytes: Vec<u8>) {
         if self.datagrams.len() < MAX_LOOSE_DATAGRAMS {
             self.datagram(socket, to, bytes);
         }

@@ -12,8 +12,9 @@
 
 use super::stream::Stream;
 use super::{CloseReason, Udx};
+use crate::swarm::socket::host_of;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// What may be queued for all peers together before those that take nothing go. Half is what blocks are read for, with what one host may add to it and the
 /// little that goes to each in any case (see the limits of replication).
@@ -88,13 +89,13 @@ impl Udx {
         }
         // A peer may take a packet now and then, and hold back the acknowledgement of all others.
         let far_too_much = self.queued.all > CEILING;
-        let mut hosts: BTreeMap<Option<Ipv4Addr>, Host> = BTreeMap::new();
+        let mut hosts: BTreeMap<Option<IpAddr>, Host> = BTreeMap::new();
         for slot in 0..self.streams.slots() {
             let Some(stream) = self.streams.at(slot).filter(|s| s.counted_queue > 0) else {
                 continue;
             };
             let wait = self.clock.now.saturating_sub(stream.taken_at);
-            let host = hosts.entry(stream.remote.map(|r| *r.to.ip())).or_default();
+            let host = hosts.entry(stream.remote.map(|r| host_of(&r.to))).or_default();
             host.bytes += stream.counted_queue;
             if wait >= READS || far_too_much {
                 let weight = stream.counted_queue as u64 * wait.clamp(1, MOST_WAIT);

@@ -8,8 +8,9 @@ use super::recv::MAX_WINDOW;
 use super::slots::Slots;
 use super::stream::Stream;
 use super::{CloseReason, Udx};
+use crate::swarm::socket::host_of;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// What all streams together may hold for their owner, ahead of gaps, and before they are connected. From half of it on
 /// what is left is shared out: windows shrink, and each stream has only its share for what is ahead of a gap.
@@ -94,12 +95,12 @@ impl Shares {
         if self.held < TIGHT {
             return None;
         }
-        let mut hosts: BTreeMap<Option<Ipv4Addr>, (usize, (usize, usize))> = BTreeMap::new();
+        let mut hosts: BTreeMap<Option<IpAddr>, (usize, (usize, usize))> = BTreeMap::new();
         for slot in 0..streams.slots() {
             let Some(stream) = streams.at(slot).filter(|stream| stream.counted > 0) else {
                 continue;
             };
-            let (all, most) = hosts.entry(stream.remote.map(|r| *r.to.ip())).or_default();
+            let (all, most) = hosts.entry(stream.remote.map(|r| host_of(&r.to))).or_default();
             *all += stream.counted;
             *most = (*most).max((stream.counted, slot));
         }

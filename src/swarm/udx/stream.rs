@@ -5,7 +5,7 @@
 //! are worked off once per batch in [`Stream::settle`], which the multiplexer calls before anything is sent.
 
 use std::collections::VecDeque;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 
@@ -34,7 +34,7 @@ const MOVED_AFTER: u8 = 2;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Remote {
     pub(super) socket: SocketId,
-    pub(super) to: SocketAddrV4,
+    pub(super) to: SocketAddr,
     /// The peer's stream id.
     pub(super) id: u32,
 }
@@ -239,7 +239,7 @@ impl Stream {
     pub(super) fn hold(
         &mut self,
         socket: SocketId,
-        from: SocketAddrV4,
+        from: SocketAddr,
         datagram: &[u8],
         out: &mut Outbox,
     ) {
@@ -269,7 +269,7 @@ impl Stream {
     /// Where nothing has come from the address that we were told, the peer is where its first packet comes from, as it is
     /// for a stream that was told none. It is elsewhere as well if it speaks from there and has not answered here for a
     /// while. All begins anew then, so whoever names one victim after the other gains nothing.
-    pub(super) fn note_source(&mut self, socket: SocketId, from: SocketAddrV4, len: usize) -> bool {
+    pub(super) fn note_source(&mut self, socket: SocketId, from: SocketAddr, len: usize) -> bool {
         let (Some(allowance), Some(remote)) = (&mut self.unproven, &mut self.remote) else {
             return true;
         };

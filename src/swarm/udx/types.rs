@@ -1,6 +1,6 @@
 //! What the owner of a [`super::Udx`] gives and gets.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -53,7 +53,7 @@ impl Default for ConnectOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transmit {
     pub socket: SocketId,
-    pub to: SocketAddrV4,
+    pub to: SocketAddr,
     /// The buffer holds several datagrams of this size, the last may be shorter; `None`: one datagram.
     pub segment_size: Option<usize>,
     pub ttl: Option<u8>,
@@ -82,7 +82,7 @@ pub enum CloseReason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UdxEvent {
     /// A packet came for a stream without a peer (once per place); the owner may connect it.
-    Unconnected { id: u32, socket: SocketId, from: SocketAddrV4 },
+    Unconnected { id: u32, socket: SocketId, from: SocketAddr },
     /// The write queue has run below the low-water mark.
     Writable { id: u32 },
     /// The peer has shown that it is where the stream leads to.

@@ -7,6 +7,7 @@ use crate::swarm::dht_rpc::{Rpc, RpcConfig};
 use crate::swarm::hyperdht::event::DhtConfig;
 use crate::swarm::hyperdht::handshake::Answering;
 use crate::swarm::hyperdht::messages::{HolepunchInfo, RelayInfo};
+use crate::swarm::socket::ipv4;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::BTreeSet;
@@ -72,7 +73,7 @@ fn led_to(peer: [u8; 4], own: [u8; 4], lan: bool) -> Vec<SocketAddrV4> {
     let step = Step::Handshake { via: at(RELAY), known: true };
     connect.on_answer(step, Some(&reply), &mut net, now);
     let dialled = net.events.iter().filter_map(|event| match event {
-        DhtEvent::Outgoing { agreed, .. } => agreed.dial.map(|dial| dial.to),
+        DhtEvent::Outgoing { agreed, .. } => agreed.dial.and_then(|dial| ipv4(dial.to)),
         _ => None,
     });
     let mut led: Vec<_> = dialled.collect();

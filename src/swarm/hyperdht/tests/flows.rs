@@ -65,7 +65,7 @@ fn one_node_is_a_network() {
     let (client, server) = connect(&mut sim, 2, 1).unwrap();
     assert_same_link(&client, &server);
     assert_eq!(server.keys.remote, sim.key(2));
-    assert_eq!(client.dial.unwrap().to, host(1));
+    assert_eq!(client.dial.unwrap().to, host(1).into());
     assert_eq!(server.dial, None, "the client dials");
 }
 
@@ -226,7 +226,7 @@ fn an_open_server_is_dialled_at_its_own_address() {
     listen(&mut sim, 3);
     let (client, server) = connect(&mut sim, 8, 3).unwrap();
     assert_same_link(&client, &server);
-    assert_eq!(client.dial.unwrap().to, host(3));
+    assert_eq!(client.dial.unwrap().to, host(3).into());
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn an_open_client_is_dialled_by_the_server() {
     listen(&mut sim, 8);
     let (client, server) = connect(&mut sim, 3, 8).unwrap();
     assert_same_link(&client, &server);
-    assert_eq!(server.dial.unwrap().to, host(3));
+    assert_eq!(server.dial.unwrap().to, host(3).into());
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn peers_on_one_host_meet_at_their_local_addresses() {
     let client = sim.wait_at(b, 10 * SECOND, outgoing).unwrap().unwrap();
     let server = sim.wait_at(a, SECOND, incoming).unwrap();
     assert_same_link(&client, &server);
-    assert_eq!((client.dial.unwrap().to, server.dial), (a, None));
+    assert_eq!((client.dial.unwrap().to, server.dial), (a.into(), None));
 }
 
 #[test]
@@ -421,7 +421,7 @@ fn told_beside(local: &[SocketAddrV4], server: SocketAddrV4, client: SocketAddrV
     sim.begin(client, 61, |_| {});
     sim.dht_at(client, |dht, now| dht.connect(PublicKey(pair(60).public()), vec![], 5, now));
     let result = sim.wait_at(client, 10 * SECOND, outgoing).unwrap();
-    result.is_ok_and(|agreed| agreed.dial.is_some_and(|dial| dial.to == server))
+    result.is_ok_and(|agreed| agreed.dial.is_some_and(|dial| dial.to == server.into()))
 }
 
 #[test]

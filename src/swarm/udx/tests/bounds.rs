@@ -24,7 +24,7 @@ pub(super) fn open(udx: &mut Udx, id: u32, now: Instant) {
     open_at(udx, id, address(2), now);
 }
 
-pub(super) fn open_at(udx: &mut Udx, id: u32, to: SocketAddrV4, now: Instant) {
+pub(super) fn open_at(udx: &mut Udx, id: u32, to: SocketAddr, now: Instant) {
     udx.open(Some(id)).unwrap();
     udx.connect(id, SocketId::MAIN, id, to, ConnectOptions::default(), now);
 }

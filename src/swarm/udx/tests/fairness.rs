@@ -168,10 +168,10 @@ impl Machine for Host {
         self.ours.transmit(now, out);
         if let Some(tcp) = self.tcp.as_mut().filter(|_| now >= self.from) {
             while tcp.may_send() {
-                out.push(Outgoing::new(address(2), segment(tcp.send(now), SEGMENT)));
+                out.push(Outgoing::new(home(2), segment(tcp.send(now), SEGMENT)));
             }
         }
-        out.extend(self.acks.drain(..).map(|ack| Outgoing::new(address(1), ack)));
+        out.extend(self.acks.drain(..).map(|ack| Outgoing::new(home(1), ack)));
     }
 }
 
@@ -192,8 +192,8 @@ impl Beside {
         a.connect(B, address(2), opts.clone(), now);
         b.connect(A, address(1), opts, now);
         let from = now + after;
-        this.add(address(1), Host::new(a, Some(Cubic::new(now)), from));
-        this.add(address(2), Host::new(b, None, from));
+        this.add(home(1), Host::new(a, Some(Cubic::new(now)), from));
+        this.add(home(2), Host::new(b, None, from));
         this.link(0, 1).cfg = there;
         this.machines[0].ours.total = u64::MAX / 2;
         this

@@ -190,8 +190,8 @@ fn a_moved_stream_goes_on_at_the_new_place() {
     pair.run(Duration::from_millis(100));
     // The new place is that of machine 1, too.
     pair.tap = Some(Box::new(|datagram| {
-        if datagram.to == address(9) {
-            datagram.to = address(2);
+        if datagram.to == home(9) {
+            datagram.to = home(2);
         }
         true
     }));
@@ -200,7 +200,7 @@ fn a_moved_stream_goes_on_at_the_new_place() {
     let mut buf = Vec::new();
     while let Some(transmit) = pair.machines[0].udx.poll_transmit(pair.now, &mut buf, 1) {
         assert_eq!((transmit.socket, transmit.to), (SocketId(1), address(9)));
-        pair.send(Datagram::new(address(1), transmit.to, buf.clone()));
+        pair.send(Datagram::new(home(1), home(9), buf.clone()));
     }
     assert!(
         pair.run_until(Duration::from_secs(10), |p| p.machines[1].sink.bytes == 3 << 20).is_some()
@@ -237,7 +237,7 @@ fn writable_comes_once_per_crossing() {
 fn peers_on_this_machine_are_offered_what_the_socket_buffer_takes() {
     let now = epoch();
     for (to, expected) in
-        [(address(2), 200_000), (SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 2), MAX_WINDOW)]
+        [(address(2), 200_000), (SocketAddr::new(Ipv4Addr::new(10, 0, 0, 1).into(), 2), MAX_WINDOW)]
     {
         let cfg = UdxConfig { receive_buffer: 400_000, ..UdxConfig::default() };
         let mut udx = Udx::new(StdRng::seed_from_u64(1), cfg);

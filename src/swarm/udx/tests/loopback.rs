@@ -6,7 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "real sockets, real time")]
 
 use std::io::{BufRead, BufReader, IoSliceMut};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::process::{Child, Stdio};
 
@@ -86,7 +86,7 @@ impl Node {
         };
         let now = Instant::now();
         for (meta, slice) in metas.iter().zip(&slices).take(count) {
-            let SocketAddr::V4(from) = meta.addr else { continue };
+            let from = meta.addr;
             for datagram in slice[..meta.len].chunks(meta.stride.max(1)) {
                 self.datagrams += 1;
                 self.udx.handle_datagram(SocketId::MAIN, from, datagram, now, &mut self.check);
@@ -102,7 +102,7 @@ impl Node {
             self.udx.poll_transmit(Instant::now(), &mut self.buf, self.state.max_gso_segments())
         {
             let datagram = quinn_udp::Transmit {
-                destination: SocketAddr::V4(transmit.to),
+                destination: transmit.to,
                 ecn: None,
                 contents: &self.buf,
                 segment_size: transmit.segment_size,

@@ -14,8 +14,9 @@ mod reflection;
 mod scarcity;
 mod vectors;
 
+use crate::swarm::socket::ipv4;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use rand::SeedableRng;
@@ -66,7 +67,12 @@ impl Sink for Collect {
     }
 }
 
-fn address(port: u16) -> SocketAddrV4 {
+fn address(port: u16) -> SocketAddr {
+    home(port).into()
+}
+
+/// The same, as the virtual network knows it.
+fn home(port: u16) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)
 }
 
@@ -126,7 +132,7 @@ impl Side {
         whole.then(|| self.parts.remove(&number).unwrap().into_values().flatten().collect())
     }
 
-    fn connect(&mut self, remote: u32, to: SocketAddrV4, opts: ConnectOptions, now: Instant) {
+    fn connect(&mut self, remote: u32, to: SocketAddr, opts: ConnectOptions, now: Instant) {
         self.udx.open(Some(self.id)).unwrap();
         self.udx.connect(self.id, SocketId::MAIN, remote, to, opts, now);
     }
@@ -162,7 +168,7 @@ impl Machine for Side {
             let socket = SocketId(u32::from(*socket));
             let joined = if bytes.first() == Some(&FRAGMENT) { self.join(bytes) } else { None };
             let bytes = joined.as_ref().unwrap_or(bytes);
-            self.udx.handle_datagram(socket, *from, bytes, now, &mut self.sink);
+            self.udx.handle_datagram(socket, (*from).into(), bytes, now, &mut self.sink);
         }
         self.udx.end_of_batch(now);
     }
@@ -181,7 +187,8 @@ impl Machine for Side {
         while let Some(transmit) = self.udx.poll_transmit(now, &mut buf, most) {
             let size = transmit.segment_size.unwrap_or(buf.len());
             assert!(!buf.is_empty() && buf.len() <= MAX_BURST && buf.len().div_ceil(size) <= most);
-            let Transmit { socket, to, ttl, .. } = transmit;
+            let Transmit { socket, ttl, .. } = transmit;
+            let to = ipv4(transmit.to).expect("no IPv6 there");
             let one = |bytes| Outgoing { socket: socket.0 as u16, to, bytes, ttl };
             if transmit.in_parts {
                 assert_eq!(size, buf.len());
@@ -197,8 +204,8 @@ impl Machine for Side {
 impl Pair {
     fn of_links(ab: LinkConfig, ba: LinkConfig, seed: u64) -> Self {
         let mut pair = Self::new(ab, seed);
-        pair.add(address(1), Side::new(A, seed));
-        pair.add(address(2), Side::new(B, seed ^ 0xffff));
+        pair.add(home(1), Side::new(A, seed));
+        pair.add(home(2), Side::new(B, seed ^ 0xffff));
         pair.link(1, 0).cfg = ba;
         pair
     }

@@ -12,15 +12,15 @@ const SMALL: usize = 28;
 /// Peers that read.
 const SLOW: u32 = 1_000_000;
 
-fn host(n: u32, port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + n), port)
+fn host(n: u32, port: u16) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::from(0x0a00_0000 + n).into(), port)
 }
 
 struct World {
     udx: Udx,
     now: Instant,
     /// Streams and where they lead to.
-    peers: BTreeMap<u32, SocketAddrV4>,
+    peers: BTreeMap<u32, SocketAddr>,
     /// The number behind the last packet of each reader that came, and behind the last it took.
     sent: BTreeMap<u32, u32>,
     taken: BTreeMap<u32, u32>,
@@ -34,7 +34,7 @@ impl World {
         Self { udx, now: epoch(), peers, sent, taken, gone: Vec::new() }
     }
 
-    fn open(&mut self, id: u32, at: SocketAddrV4) {
+    fn open(&mut self, id: u32, at: SocketAddr) {
         open_at(&mut self.udx, id, at, self.now);
         self.peers.insert(id, at);
         self.acknowledge(id);

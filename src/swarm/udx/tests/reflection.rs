@@ -49,13 +49,13 @@ impl Reflection {
         all
     }
 
-    fn towards_victim(&mut self, datagram: &[u8], from: SocketAddrV4) {
+    fn towards_victim(&mut self, datagram: &[u8], from: SocketAddr) {
         let sink = &mut Collect::new();
         self.victim.handle_datagram(SocketId::MAIN, from, datagram, self.now, sink);
         self.victim.end_of_batch(self.now);
     }
 
-    fn towards_us(&mut self, datagram: &[u8], from: SocketAddrV4) {
+    fn towards_us(&mut self, datagram: &[u8], from: SocketAddr) {
         self.by_attacker += datagram.len();
         let sink = &mut Collect::new();
         self.us.handle_datagram(SocketId::MAIN, from, datagram, self.now, sink);
@@ -87,7 +87,7 @@ impl Reflection {
     }
 
     /// The victim takes what comes, reports it to the attacker, and he passes it on as if from `from`.
-    fn reflect(&mut self, from: SocketAddrV4) {
+    fn reflect(&mut self, from: SocketAddr) {
         for datagram in self.sent() {
             self.towards_victim(&datagram, address(1));
         }

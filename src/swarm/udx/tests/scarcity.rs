@@ -9,8 +9,8 @@ use super::*;
 /// Bytes of the longest message that the reference sends.
 const MESSAGE: usize = 8 << 20;
 
-fn host(n: u32) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + n), 4000)
+fn host(n: u32) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::from(0x0a00_0000 + n).into(), 4000)
 }
 
 fn machine() -> Udx {
