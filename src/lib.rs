@@ -13,6 +13,7 @@ pub mod key;
 pub mod lease;
 pub mod lock;
 pub mod mountinfo;
+pub mod mux;
 pub mod node;
 pub mod path;
 #[cfg(test)]

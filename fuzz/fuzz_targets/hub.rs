@@ -9,7 +9,7 @@ use hdrive::hyper::core::manifest::Manifest;
 use hdrive::hyper::core::storage::memory;
 use hdrive::hyper::core::tree::make_proof;
 use hdrive::hyper::core::{Core, CreateOptions, Durability};
-use hdrive::hyper::mux::{Mux, MuxEvent, Protocol};
+use hdrive::mux::{Mux, MuxEvent, Protocol};
 use hdrive::hyper::replication::wire::{
     self, Handshake, Message, Reason, RequestMessage, Sync, Want, capability,
 };

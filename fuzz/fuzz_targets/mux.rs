@@ -4,7 +4,7 @@
 
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
-use hdrive::hyper::mux::{Mux, MuxEvent, Protocol};
+use hdrive::mux::{Mux, MuxEvent, Protocol};
 use libfuzzer_sys::fuzz_target;
 
 static PROTOCOLS: &[Protocol] = &[Protocol { name: "p", aliases: &["q"] }];

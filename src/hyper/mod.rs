@@ -6,7 +6,6 @@ pub mod cache;
 pub mod core;
 pub mod drive;
 pub mod flat_tree;
-pub mod mux;
 pub mod replication;
 #[expect(clippy::disallowed_methods, reason = "its waits are those of callers, in real time")]
 pub mod session;

@@ -5,7 +5,7 @@ use super::held::Held;
 use super::violation::{MAX_STRIKES, Violation};
 use super::wire::{self, Message};
 use super::{ConnId, ConnInfo, CoreId, HubEvent, Limits};
-use crate::hyper::mux::{Mux, Protocol};
+use crate::mux::{Mux, Protocol};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};

@@ -2,7 +2,7 @@
 
 use super::wire;
 use crate::codec::DecodeError;
-use crate::hyper::mux::MuxError;
+use crate::mux::MuxError;
 
 /// A broken rule of the protocol. It is counted against the connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

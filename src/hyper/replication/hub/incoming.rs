@@ -3,12 +3,12 @@
 use super::Hub;
 use crate::crypto::hash::{self, Hash};
 use crate::hyper::core::{Core, Proof};
-use crate::hyper::mux::{self, MuxEvent};
 use crate::hyper::replication::connection::Ctx;
 use crate::hyper::replication::replica::Replica;
 use crate::hyper::replication::violation::Violation;
 use crate::hyper::replication::wire::{self, Message};
 use crate::hyper::replication::{ConnId, CoreId};
+use crate::mux::{self, MuxEvent};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::time::Instant;
