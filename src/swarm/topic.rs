@@ -4,8 +4,9 @@
 //! looks up on its way, so one round of a topic is one query. A full round comes every 10 to 12 minutes, and
 //! soon again if no node stored the announcement. Between them a client without a peer glances at a few of the
 //! nodes it knows after 1 s, 2 s, 4 s … up to [`QUICK_MAX`], so that mounting a drive just before it is shared
-//! does not wait for the next full round. Who is announced needs that only at first: peers that come later find
-//! us. As long as nothing can be announced, for want of relays, who would do both looks.
+//! does not wait for the next full round. Who is announced needs that only at first, and once whoever is connected:
+//! others may have announced themselves at the same moment, and peers that come later find us. As long as nothing can be
+//! announced, for want of relays, who would do both looks: that is how a mount begins.
 //!
 //! Source: hyperswarm/lib/peer-discovery.js (quick rounds are ours)
 
@@ -28,10 +29,6 @@ const QUICK_MAX: Duration = Duration::from_secs(120);
 /// First and longest wait after an announcement that no node stored; doubles in between.
 const RETRY_MIN: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(60);
-
-/// How long who would announce waits for relays before it looks without: peers that all begin at once find each other
-/// by looking as they announce.
-const RELAYS_COMING: Duration = Duration::from_secs(2);
 
 /// In which roles a topic is joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +86,8 @@ pub(super) struct Joined {
     pub refresh_at: Instant,
     /// When the next quick one is, while there is no peer.
     pub quick_at: Option<Instant>,
+    /// The next quick one is made whoever is connected: others may have announced themselves while we did.
+    pub once_more: bool,
     pub quick_wait: Duration,
     pub retry_wait: Duration,
     pub found: usize,
@@ -113,6 +112,7 @@ impl Joined {
             query: None,
             refresh_at: now,
             quick_at: None,
+            once_more: false,
             quick_wait: QUICK_MIN,
             retry_wait: RETRY_MIN,
             found: 0,
@@ -157,9 +157,7 @@ impl Joined {
         if self.query.is_some() || held {
             return None;
         }
-        let waits = !may_announce && self.options.server && self.rounds == 0;
-        let at = if waits { self.refresh_at + RELAYS_COMING } else { self.refresh_at };
-        Some(self.quick_at.map_or(at, |quick| quick.min(at)))
+        Some(self.quick_at.map_or(self.refresh_at, |quick| quick.min(self.refresh_at)))
     }
 
     /// Somebody waits for the first round of a reader.
@@ -178,6 +176,7 @@ impl Joined {
     pub fn after_round(&mut self, round: &Query, has_peer: bool, now: Instant, rng: &mut StdRng) {
         (self.found, self.rounds) = (round.found.len(), self.rounds + 1);
         if round.action == Action::Announce {
+            self.once_more = self.options.client && !self.announced && round.stored > 0;
             self.announced = round.stored > 0;
         }
         if round.action != Action::Glance {
@@ -193,7 +192,10 @@ impl Joined {
         }
         // Who comes later than we do finds our record.
         let findable = self.options.server && self.announced && self.quick_wait >= QUICK_MAX;
-        if self.options.client && !has_peer && !findable {
+        if self.once_more {
+            self.quick_wait = QUICK_MIN;
+        }
+        if self.once_more || self.options.client && !has_peer && !findable {
             self.quick_at = Some(now + self.quick_wait);
             self.quick_wait = (self.quick_wait * 2).min(QUICK_MAX);
         }

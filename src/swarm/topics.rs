@@ -119,7 +119,7 @@ impl Topics {
             let joined = self.topics.get_mut(&topic)?;
             if joined.refresh_at > now {
                 joined.quick_at = None;
-                if !has_peer(&topic) {
+                if std::mem::take(&mut joined.once_more) || !has_peer(&topic) {
                     return Some((topic, Action::Glance));
                 }
                 joined.skip_glance();
@@ -371,7 +371,7 @@ mod tests {
         alone.topics = Topics::default();
         alone.topics.join(TOPIC, BOTH, alone.now);
         alone.run(5);
-        let looks = [(2, Action::Lookup), (3, Action::Glance), (5, Action::Glance)];
+        let looks = [(0, Action::Lookup), (1, Action::Glance), (3, Action::Glance)];
         assert_eq!(alone.log, looks);
         // Relays come, while nothing is asked, or while a look is under way.
         for under_way in [false, true] {
@@ -395,7 +395,8 @@ mod tests {
             let at = (alone.now - alone.start).as_secs();
             assert_eq!(alone.log, [(at, Action::Announce)], "{under_way}");
             alone.run(500);
-            assert_eq!(alone.log.len(), 1, "{:?}", alone.log);
+            // One look for those who announced themselves at the same moment, and no more.
+            assert_eq!(alone.log[1..], [(at + 1, Action::Glance)], "{under_way}");
         }
     }
 
