@@ -339,4 +339,6 @@ fn is_stale(flight: &Flight, core: &Core) -> bool {
     flight.fork != head.fork
         || (flight.request.upgrade.is_some() && flight.own_length != head.length)
         || flight.own_length > head.length
+        // The upgrade that it was asked for behind has not come.
+        || flight.block().is_some_and(|block| block >= head.length)
 }

@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// Blocks past our length looked at for one to come with an upgrade.
 const MAX_LOOKS: usize = 1024;
+/// New blocks of a tree of names, all of which are asked for with the upgrade: a few kilobytes.
+const MAX_BEHIND: u64 = 32;
 /// Steps through one range for one peer in one go; the next tick goes on from there. A step jumps over a
 /// run of blocks that are here or that the peer does not have.
 const MAX_STEPS: usize = 16_384;
@@ -105,7 +107,40 @@ impl Replica {
         if let Some(block) = request.block {
             self.blocks.unqueue(block.index);
         }
+        let (with, priority) = (request.block.map(|block| block.index), request.priority);
         self.upgrade = self.take_off(ctx, core, conn, request, remote.fork, None);
+        if self.upgrade.is_some() && remote.fork == head.fork && self.options.small_blocks {
+            self.ask_behind(ctx, core, conn, (with, priority), remote.length);
+        }
+    }
+
+    /// Asks for blocks that most likely are the next to be read, behind the upgrade that makes room for them: of names, the
+    /// last block, from which all others are found, and all that are new where they are few; the first one has the header.
+    fn ask_behind(
+        &mut self,
+        ctx: &mut Ctx,
+        core: &Core,
+        conn: ConnId,
+        (with, priority): (Option<u64>, u64),
+        length: u64,
+    ) {
+        if self.backoff.is_active() {
+            return;
+        }
+        let own = core.length();
+        let few = if length - own <= MAX_BEHIND { own..length } else { length - 1..length };
+        let header = (own == 0 && few.start > 0).then_some(0);
+        for index in header.into_iter().chain(few).filter(|index| Some(*index) != with) {
+            let has = self.peers.get(&conn).is_some_and(|peer| peer.has(index));
+            if !has || !self.flights.may_ask(index, conn) {
+                continue;
+            }
+            self.blocks.unqueue(index);
+            let block = NodeRequest { index, nodes: max_missing_nodes(index, length) };
+            // Of the same rank: it must not overtake the upgrade.
+            let request = Request { block: Some(block), priority, ..Request::default() };
+            self.take_off(ctx, core, conn, request, core.head().fork, None);
+        }
     }
 
     /// A waited-for block past our length that can come with the upgrade and save a round trip.

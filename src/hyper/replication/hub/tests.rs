@@ -7,6 +7,7 @@ mod full;
 mod histories;
 mod hostile;
 mod many;
+mod names;
 mod opening;
 mod patience;
 mod speed;
