@@ -186,13 +186,14 @@ impl Pump {
             match event {
                 SwarmEvent::Ready => tracing::info!("the DHT answers"),
                 SwarmEvent::Moved { address } => tracing::info!(%address, "the address changed"),
+                SwarmEvent::Reaching { conn, remote, handshake_hash } => {
+                    let info = ConnInfo { handshake_hash, initiator: true, remote };
+                    self.on_connected(ConnId(conn.0), info, now);
+                }
                 SwarmEvent::Connected { conn, remote, handshake_hash, initiator, addr, .. } => {
                     tracing::info!(%addr, peer = %crate::key::short(&remote.0), "connected");
-                    let conn = ConnId(conn.0);
-                    self.remotes.insert(conn, remote);
-                    self.ties.connected(conn, now);
                     let info = ConnInfo { handshake_hash, initiator, remote };
-                    self.hub.handle_connected(conn, info, now);
+                    self.on_connected(ConnId(conn.0), info, now);
                 }
                 SwarmEvent::Frame { conn, data } => {
                     let mut frames = vec![data];
@@ -233,6 +234,14 @@ impl Pump {
                     tracing::debug!(peer = %crate::key::short(&remote.0), why, "dial failed");
                 }
             }
+        }
+    }
+
+    /// A connection may be written to, or is open; it may be both, one after the other.
+    fn on_connected(&mut self, conn: ConnId, info: ConnInfo, now: Instant) {
+        if self.remotes.insert(conn, info.remote).is_none() {
+            self.ties.connected(conn, now);
+            self.hub.handle_connected(conn, info, now);
         }
     }
 

@@ -11,6 +11,7 @@
 
 use super::SocketId;
 use super::conn_id::ConnId;
+use super::early::Early;
 use super::hyperdht::ConnectId;
 use super::offered::Offered;
 use super::secret_stream::frame::{FRAME_COST, FrameError, Opener, Sealer};
@@ -124,6 +125,10 @@ pub struct Connection {
     consumed: usize,
     /// Bytes queued when the owner was last told.
     pub told_queued: usize,
+    /// The owner knows of it.
+    pub told: bool,
+    /// What it wants sent once the peer has shown itself.
+    pub early: Early,
     /// Where the first packet came from, if it came before the keys.
     pub early_from: Option<(SocketId, SocketAddr)>,
     touched: bool,
@@ -156,6 +161,8 @@ impl Connection {
             given: VecDeque::new(),
             consumed: 0,
             told_queued: 0,
+            told: false,
+            early: Early::default(),
             early_from: None,
             touched: false,
         }

@@ -15,6 +15,7 @@
 use super::Swarm;
 use super::connections::{Connection, Phase};
 use super::dial_queue::{Dial, Turn};
+use super::event::Closed;
 use std::time::{Duration, Instant};
 
 /// A dial that takes longer has got stuck: punching through the worst pair of NATs takes 35 s.
@@ -146,6 +147,7 @@ impl Swarm {
         let Some(dial) = self.connections.remove(stream) else { return false };
         tracing::debug!(peer = ?dial.remote, "no answer, others wait");
         self.udx.destroy(stream);
+        self.tell_gone(&dial, Closed::Unreached);
         self.peers.failed(&dial.remote, NO_ANSWER);
         self.open_candidate(&dial.remote, now);
         if self.connections.by_key(&dial.remote).is_none() {

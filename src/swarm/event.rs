@@ -67,6 +67,9 @@ pub enum SwarmEvent {
     Ready,
     /// Our public address, as a full node, is another one.
     Moved { address: SocketAddrV4 },
+    /// A peer that we dialled is being written to, and most likely there: what is sent now need not wait for its first
+    /// word. [`Self::Connected`] or [`Self::Closed`] follows.
+    Reaching { conn: ConnId, remote: PublicKey, handshake_hash: [u8; 64] },
     /// A connection is open; frames may be sent.
     Connected {
         conn: ConnId,
@@ -102,6 +105,8 @@ pub enum SwarmEvent {
 pub enum Closed {
     /// We closed it.
     Local,
+    /// We wrote to its peer, who was not there.
+    Unreached,
     /// The peer ended the stream in good order.
     RemoteEnded,
     /// The peer is connected twice; the other connection stays.

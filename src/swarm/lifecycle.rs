@@ -16,10 +16,11 @@ use super::connections::{
     CONFIRM_WAIT, CROWDED, Connection, FIRST_PACKET_WAIT, KEEP_ALIVE, MAX_BEFORE_OPEN, MAX_WAITING,
     PLACE_WAIT, Phase, Session,
 };
+use super::early::MAX_EARLY;
 use super::event::{Closed, SwarmEvent};
 use super::hyperdht::{Agreed, ConnectId, Dial, PUNCH_WAIT};
 use super::rounds::has_peer;
-use super::secret_stream::frame::{HEADER_FRAME_LEN, Opener, Sealer};
+use super::secret_stream::frame::{FRAME_OVERHEAD, HEADER_FRAME_LEN, Opener, Sealer};
 use super::socket::host_of;
 use super::udx::{self, ConnectOptions, UdxEvent};
 use super::{SocketId, Swarm};
@@ -33,9 +34,11 @@ const LINGER: Duration = Duration::from_secs(5);
 
 /// Bytes that may go to an address from which nothing has come: the packet with our header frame, 79 bytes, so
 /// often. To one that a stranger's handshake named, three times; together with the answer to the handshake this
-/// is less than three times the handshake. To one that we asked for, at each of its timeouts while we wait.
+/// is less than three times the handshake. To one that we asked for, at each of its timeouts while we wait, and the packet
+/// with our first words as often.
 const FIRST_BYTES_ACCEPTED: u64 = 3 * FIRST_PACKET;
-const FIRST_BYTES_DIALLED: u64 = 6 * FIRST_PACKET;
+const FIRST_BYTES_DIALLED: u64 = 6 * (FIRST_PACKET + EARLY_PACKET);
+const EARLY_PACKET: u64 = (udx::packet::HEADER + FRAME_OVERHEAD + MAX_EARLY) as u64;
 const FIRST_PACKET: u64 = (udx::packet::HEADER + HEADER_FRAME_LEN) as u64;
 
 /// How long our own dial may take to come about once the peer's dial has come to us.
@@ -126,8 +129,28 @@ impl Swarm {
         self.connections.note_deadline(until);
         self.udx.connect(stream, socket, remote_stream, to, options, now);
         let _ = self.udx.write(stream, header.to_vec().into(), now);
+        self.tell_early(stream);
         self.udx.deliver_early(stream, now, &mut self.connections);
         self.deliver_stream(stream, now);
+    }
+
+    /// Lets the owner speak to a peer that we dialled before it has shown itself.
+    fn tell_early(&mut self, stream: u32) {
+        let Some(connection) = self.connections.by_stream(stream) else { return };
+        if !connection.initiator || std::mem::replace(&mut connection.told, true) {
+            return;
+        }
+        let Connection { id: conn, remote, handshake_hash, .. } = *connection;
+        self.events.push_back(SwarmEvent::Reaching { conn, remote, handshake_hash });
+    }
+
+    /// What waited for an early peer to be there goes out.
+    fn send_rest(&mut self, stream: u32, now: Instant) {
+        let Some(connection) = self.connections.by_stream(stream) else { return };
+        let (conn, rest) = (connection.id, connection.early.take());
+        for frame in rest {
+            self.send(conn, frame, now);
+        }
     }
 
     /// Looks whether the peer of an unproven connection has shown itself, and opens the connection if it is not one
@@ -179,10 +202,14 @@ impl Swarm {
         let (id, remote, initiator) = (connection.id, connection.remote, connection.initiator);
         let handshake_hash = connection.handshake_hash;
         connection.phase = Phase::Open;
+        connection.told = true;
         connection.addr = Some(addr);
         (connection.opened_at, connection.last_used, connection.last_write) = (now, now, now);
         connection.ask_at = now + KEEP_ALIVE;
-        if initiator && let Some(session) = &mut connection.session {
+        if initiator
+            && !connection.early.is_sent()
+            && let Some(session) = &mut connection.session
+        {
             // A message, so that the other side knows that this is no copy of a handshake.
             let _ = self.udx.write(stream, session.sealer.keep_alive(), now);
         }
@@ -205,6 +232,7 @@ impl Swarm {
             addr,
             topics: topics.unwrap_or_default(),
         });
+        self.send_rest(stream, now);
         for other in self.connections.candidates(&remote) {
             self.prove(other, now);
         }
@@ -403,6 +431,7 @@ impl Swarm {
         let Some(connection) = self.connections.remove(stream) else { return };
         tracing::debug!(peer = ?connection.remote, why, "dial failed");
         self.udx.destroy(stream);
+        self.tell_gone(&connection, Closed::Unreached);
         let remote = connection.remote;
         self.peers.failed(&remote, &why);
         self.open_candidate(&remote, now);
@@ -440,16 +469,20 @@ impl Swarm {
     /// The stream is no connection any more.
     fn forget(&mut self, stream: u32, why: Closed, now: Instant) {
         let Some(connection) = self.connections.remove(stream) else { return };
-        let conn = connection.id;
-        if connection.is_open() {
-            tracing::debug!(peer = ?connection.remote, ?why, "closed");
-            self.events.push_back(SwarmEvent::Closed { conn, why });
-        }
+        self.tell_gone(&connection, why);
         if connection.is_open() || connection.initiator {
             self.open_candidate(&connection.remote, now);
         }
         if connection.is_peer() || connection.initiator {
             self.peer_lost(&connection, now);
+        }
+    }
+
+    /// Tells the owner, if it knows of the connection.
+    pub(super) fn tell_gone(&mut self, connection: &Connection, why: Closed) {
+        if connection.told {
+            tracing::debug!(peer = ?connection.remote, ?why, "closed");
+            self.events.push_back(SwarmEvent::Closed { conn: connection.id, why });
         }
     }
 

@@ -21,6 +21,7 @@ pub mod dht_rpc;
 mod dial_queue;
 mod dialling;
 pub mod driver;
+mod early;
 mod event;
 pub mod hyperdht;
 mod lifecycle;
@@ -283,7 +284,9 @@ impl Swarm {
 
     /// Encrypts and queues one message. Answers the bytes queued now; 0 if the connection is gone.
     pub fn send(&mut self, conn: ConnId, frame: FrameBuf, now: Instant) -> usize {
-        let Some(connection) = self.connections.get(conn).filter(|c| c.is_open()) else { return 0 };
+        let Some(connection) = self.connections.get(conn).filter(|c| c.told) else { return 0 };
+        let frame = if connection.is_open() { Some(frame) } else { connection.early.pass(frame) };
+        let Some(frame) = frame else { return connection.early.bytes() };
         let Some(session) = &mut connection.session else { return 0 };
         let len = frame.len() as u64;
         match session.sealer.seal(frame) {

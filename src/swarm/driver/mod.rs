@@ -360,7 +360,9 @@ impl Driver {
         let mut list = Vec::new();
         while let Some(mut event) = self.swarm.poll_event() {
             match &mut event {
-                SwarmEvent::Connected { conn, .. } => self.inbox.open(*conn),
+                SwarmEvent::Reaching { conn, .. } | SwarmEvent::Connected { conn, .. } => {
+                    self.inbox.open(*conn)
+                }
                 SwarmEvent::Closed { conn, .. } => self.inbox.close(*conn),
                 SwarmEvent::Queued { conn, bytes } => *bytes = self.inbox.set_queued(*conn, *bytes),
                 _ => {}

@@ -28,6 +28,9 @@ pub const MAX_PLAINTEXT: usize = MAX_FRAME - OVERHEAD;
 /// above it: a peer's claim alone costs us no more. It covers every frame that carries a normal block.
 const TRUSTED_FRAME: usize = 256 * 1024;
 
+/// What a frame has beside its plaintext.
+pub const FRAME_OVERHEAD: usize = 3 + OVERHEAD;
+
 /// What a message costs beside its bytes: its buffer's own, and its place in the queues above.
 pub const FRAME_COST: usize = 256;
 

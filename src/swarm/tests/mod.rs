@@ -2,6 +2,7 @@
 //! other. The DHT is not in play here.
 
 mod dead;
+mod early;
 mod idle;
 mod network;
 mod places;
