@@ -30,6 +30,7 @@ fn network(bootstrap: Vec<SocketAddrV4>, persistent: bool) -> (NetworkHandle, Ev
         persistent,
         address: None,
         limits: Limits::default(),
+        relays: Vec::new(),
     };
     Network::start(config).unwrap()
 }

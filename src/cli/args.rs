@@ -5,6 +5,8 @@ mod amounts;
 pub use amounts::Kept;
 
 use super::moment::Moment;
+use crate::key::PublicKey;
+use crate::swarm::RelayLimits;
 use amounts::{kept, size, some_duration, some_size};
 use clap::builder::{OsStringValueParser, Resettable, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -122,6 +124,17 @@ pub struct Global {
     )]
     pub local: Option<SocketAddrV4>,
 
+    /// Relay to go through where there is no direct way; may be given again
+    #[arg(
+        long,
+        global = true,
+        env = "HDRIVE_RELAY",
+        value_name = "KEY",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub relay: Vec<PublicKey>,
+
     /// Adds to drives although the store looks like an older copy of itself
     #[arg(long, global = true)]
     pub trust_store: bool,
@@ -173,6 +186,8 @@ pub enum Command {
     Status(Status),
     /// Runs a DHT node for a private network
     Dht(Dht),
+    /// Passes on packets of peers that have no direct way to each other
+    Relay(Relay),
     /// Shows the whole story on this machine, with no network
     Demo(Demo),
 }
@@ -346,6 +361,11 @@ pub struct Seed {
     /// Return as soon as they are followed
     #[arg(long)]
     pub daemon: bool,
+    /// Pass on no packets of peers that have no direct way to each other
+    #[arg(long)]
+    pub no_relay: bool,
+    #[command(flatten)]
+    pub relaying: RelayRates,
     #[command(flatten)]
     pub secret: Secret,
 }
@@ -390,6 +410,28 @@ pub struct Dht {
     /// Address and UDP port other nodes reach this one at
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:49737")]
     pub bind: SocketAddrV4,
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct Relay {
+    #[command(flatten)]
+    pub limits: RelayRates,
+}
+
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
+pub struct RelayRates {
+    /// Bytes a second passed on for one peer
+    #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = some_size)]
+    pub relay_rate: u64,
+    /// Bytes a second passed on for all of them
+    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = some_size)]
+    pub relay_total: u64,
+}
+
+impl RelayRates {
+    pub fn limits(&self) -> RelayLimits {
+        RelayLimits { customer: self.relay_rate, total: self.relay_total }
+    }
 }
 
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]

@@ -23,6 +23,7 @@ pub fn run(args: &Dht, global: &Global) -> Result<Exit> {
             persistent: true,
             address: None,
             limits: Limits::default(),
+            relays: Vec::new(),
         };
         let (network, mut events) =
             Network::start(config).or_fail(Exit::Failed, format_args!("UDP {}", args.bind))?;

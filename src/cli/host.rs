@@ -155,6 +155,7 @@ async fn run_quick(command: Command, cx: Context) -> Result {
         | Command::Forget(_)
         | Command::Umount(_)
         | Command::Dht(_)
+        | Command::Relay(_)
         | Command::Demo(_) => Err(Failure::new(Exit::Usage, "this command needs no store")),
     }
 }

@@ -46,6 +46,7 @@ mod owner;
 mod progress;
 mod pump;
 mod put;
+mod relay;
 mod request;
 mod rm;
 mod running;
@@ -134,6 +135,7 @@ fn run(cli: Cli, words: Vec<OsString>) -> Result<Exit> {
         // These need no store.
         Command::Umount(args) => umount::run(&args).map(|()| Exit::Ok),
         Command::Dht(args) => dht::run(&args, &global),
+        Command::Relay(args) => relay::run(&args, &global),
         Command::Demo(args) => demo::run(&args, &global),
         Command::Forget(args) => {
             forget::confirm(&args)?;

@@ -72,11 +72,16 @@ pub struct Request {
 pub struct Place {
     pub bootstrap: Option<Vec<String>>,
     pub local: Option<SocketAddrV4>,
+    pub relay: Vec<String>,
 }
 
 impl Place {
     pub fn of(global: &Global) -> Self {
-        Self { bootstrap: global.bootstrap.clone(), local: global.local }
+        Self {
+            bootstrap: global.bootstrap.clone(),
+            local: global.local,
+            relay: global.relay.iter().map(ToString::to_string).collect(),
+        }
     }
 
     /// What this one says and another does not follow, for people.
@@ -84,6 +89,7 @@ impl Place {
         let lost = [
             ("--bootstrap", self.bootstrap.is_some() && self.bootstrap != other.bootstrap),
             ("--local", self.local.is_some() && self.local != other.local),
+            ("--relay", !self.relay.is_empty() && self.relay != other.relay),
         ];
         let lost: Vec<&str> = lost.into_iter().filter(|(_, lost)| *lost).map(|(n, _)| n).collect();
         (!lost.is_empty()).then(|| {

@@ -154,6 +154,7 @@ pub fn name(command: &Command) -> &'static str {
         Command::Forget(_) => "forget",
         Command::Status(_) => "status",
         Command::Dht(_) => "dht",
+        Command::Relay(_) => "relay",
         Command::Demo(_) => "demo",
     }
 }

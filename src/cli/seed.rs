@@ -45,6 +45,10 @@ pub async fn run(args: Seed, cx: Context) -> Result {
     let targets =
         args.keys.iter().map(|text| Ok((text, whole(text)?))).collect::<Result<Vec<_>>>()?;
     cx.running.note_begun();
+    let _relaying = match args.no_relay {
+        true => None,
+        false => Some(cx.node.relay(args.relaying.limits()).await?),
+    };
     let mut drives = JoinSet::new();
     let fetching = Arc::new(Fetching::default());
     let mut keys = Vec::new();

@@ -28,6 +28,7 @@ pub use contents::Survey;
 pub use drives::{DriveId, DriveState, DriveUse, Purpose};
 pub use forget::{ForgetError, Forgotten};
 pub use gc::{Garbage, GcError, Keep, StoredDrive, StoredDrives};
+pub use online::Relaying;
 
 use crate::hyper::cache::BlockCache;
 use crate::hyper::core::storage::{self, Storage, StorageError};
@@ -36,7 +37,7 @@ use crate::hyper::drive::{LiveDrive, LiveError};
 use crate::hyper::replication::PeerInfo;
 use crate::hyper::session::Patience;
 use crate::hyper::store::Store;
-use crate::key::{CoreKey, DiscoveryKey, Topic};
+use crate::key::{CoreKey, DiscoveryKey, PublicKey, Topic};
 use crate::lock::lock;
 use crate::swarm::SwarmStatus;
 use crate::swarm::driver::BootstrapNode;
@@ -69,6 +70,8 @@ pub struct NodeConfig {
     /// Bytes of verified blocks kept in memory.
     pub cache_memory: u64,
     pub patience: Patience,
+    /// Relays to go through where there is no direct way.
+    pub relays: Vec<PublicKey>,
     /// Somebody knows that this store is the newest copy, whatever it looks like.
     pub trust_store: bool,
 }
@@ -81,6 +84,7 @@ impl NodeConfig {
             local: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
             cache_memory: 64 << 20,
             patience: Patience::default(),
+            relays: Vec::new(),
             trust_store: false,
         }
     }
@@ -167,6 +171,8 @@ pub struct Node {
     claims: Claims,
     turns: Turns,
     flusher: JoinHandle<((), ())>,
+    /// By how many it is asked to be a relay.
+    relaying: Mutex<usize>,
 }
 
 impl Node {
@@ -210,6 +216,7 @@ impl Node {
             claims: Claims::default(),
             turns: Turns::default(),
             flusher,
+            relaying: Mutex::new(0),
         }))
     }
 

@@ -10,8 +10,8 @@ use super::{Node, NodeError};
 use crate::crypto::KeyPair;
 use crate::hyper::session::Wish;
 use crate::lock::lock;
-use crate::swarm::Limits;
 use crate::swarm::driver::{Network, NetworkConfig, NetworkHandle};
+use crate::swarm::{Limits, RelayLimits};
 use std::io;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, oneshot};
@@ -39,6 +39,8 @@ impl Offline {
 /// The running network.
 pub(super) struct Online {
     pub(super) network: NetworkHandle,
+    /// Of the relay that it may be; another one each time, as the peer's own.
+    relay_key: Arc<KeyPair>,
     pub(super) questions: mpsc::UnboundedSender<Question>,
     pump: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
@@ -51,6 +53,21 @@ impl Online {
         let pump = lock(&self.pump).take();
         let joined = tokio::task::spawn_blocking(move || pump.map(|pump| pump.join()));
         let _ = joined.await;
+    }
+}
+
+/// Keeps a node being a relay.
+pub struct Relaying {
+    node: Arc<Node>,
+}
+
+impl Drop for Relaying {
+    fn drop(&mut self) {
+        let mut users = lock(&self.node.relaying);
+        *users -= 1;
+        if let Some(online) = self.node.running().filter(|_| *users == 0) {
+            online.network.set_relay(None);
+        }
     }
 }
 
@@ -89,6 +106,7 @@ impl Node {
             persistent: false,
             address: None,
             limits: Limits::default(),
+            relays: self.config.relays.clone(),
         };
         let started = Network::start(config);
         let (network, events) =
@@ -108,7 +126,19 @@ impl Node {
         // What comes from peers changes files from now on. Noted here, nobody waits for that in the middle of it.
         let storage = self.store.storage().clone();
         tokio::task::spawn_blocking(move || storage.begin_session());
-        Ok(Online { network, questions, pump: Mutex::new(Some(thread)) })
+        let relay_key = Arc::new(KeyPair::generate());
+        Ok(Online { network, relay_key, questions, pump: Mutex::new(Some(thread)) })
+    }
+
+    /// Is a relay for others, until all that is answered here was dropped. Who asks last sets the limits.
+    pub async fn relay(self: &Arc<Self>, limits: RelayLimits) -> Result<Relaying, NodeError> {
+        self.online().await?;
+        *lock(&self.relaying) += 1;
+        let relaying = Relaying { node: self.clone() };
+        if let Some(online) = self.running() {
+            online.network.set_relay(Some((online.relay_key.clone(), limits)));
+        }
+        Ok(relaying)
     }
 
     async fn gathered(&self) -> Result<Gathered, NodeError> {

@@ -229,6 +229,9 @@ impl Pump {
                     tracing::debug!(?topic, connected, "all found peers were tried");
                     self.discovery.set_settled(topic);
                 }
+                SwarmEvent::RelayListens { relays } => {
+                    tracing::debug!(relays, "the relay can be found");
+                }
                 SwarmEvent::Alone { topic } => self.discovery.set_alone(topic),
                 SwarmEvent::DialFailed { remote, why } => {
                     tracing::debug!(peer = %crate::key::short(&remote.0), why, "dial failed");

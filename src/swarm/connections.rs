@@ -129,6 +129,8 @@ pub struct Connection {
     pub told: bool,
     /// What it wants sent once the peer has shown itself.
     pub early: Early,
+    /// The relay that the peer is for others.
+    pub offers: Option<PublicKey>,
     /// Where the first packet came from, if it came before the keys.
     pub early_from: Option<(SocketId, SocketAddr)>,
     touched: bool,
@@ -163,6 +165,7 @@ impl Connection {
             told_queued: 0,
             told: false,
             early: Early::default(),
+            offers: None,
             early_from: None,
             touched: false,
         }
@@ -233,6 +236,12 @@ impl Connection {
     /// What is set aside for the message that is coming in.
     pub fn partial(&self) -> usize {
         self.session.as_ref().map_or(0, |session| session.opener.partial().1)
+    }
+
+    /// Whether it is open, and its peer has not shown in time who or where it is.
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        !self.is_peer() && now >= self.opened_at + CONFIRM_WAIT
+            || !self.proven && now >= self.opened_at + PLACE_WAIT
     }
 
     /// Whether the peer began a frame and left it at that.
@@ -306,6 +315,10 @@ impl Connections {
 
     pub fn get(&mut self, id: ConnId) -> Option<&mut Connection> {
         self.streams.get_mut(&id.stream()).filter(|connection| connection.id == id)
+    }
+
+    pub fn has(&self, stream: u32) -> bool {
+        self.streams.contains_key(&stream)
     }
 
     pub fn by_stream(&mut self, stream: u32) -> Option<&mut Connection> {
@@ -440,6 +453,23 @@ impl Connections {
 
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.next_deadline
+    }
+}
+
+/// Two tables of which one has the stream.
+pub struct Both<'a>(pub &'a mut Connections, pub &'a mut Connections);
+
+impl Sink for Both<'_> {
+    fn data(&mut self, stream: u32, payload: &[u8]) {
+        if self.0.has(stream) {
+            self.0.data(stream, payload);
+        } else {
+            self.1.data(stream, payload);
+        }
+    }
+
+    fn held(&self, stream: u32) -> Option<usize> {
+        self.0.held(stream).or_else(|| self.1.held(stream))
     }
 }
 

@@ -60,9 +60,10 @@ impl Swarm {
         let many = self.peers.queued() + self.connections.dialling() >= MANY;
         let Dial { remote, relay_addresses, explicit } = dial;
         tracing::debug!(peer = ?remote, explicit, many, "dialling");
+        let relay = self.relay_for(&remote);
         let connect = match many {
-            true => self.dht.knock(remote, relay_addresses, stream, now),
-            false => self.dht.connect(remote, relay_addresses, stream, now),
+            true => self.dht.knock(relay, remote, relay_addresses, stream, now),
+            false => self.dht.connect_through(relay, remote, relay_addresses, stream, now),
         };
         let id = self.connections.name(stream);
         let phase = Phase::Dialling { connect, until: now + DIAL_TIMEOUT };

@@ -27,6 +27,8 @@ pub struct SwarmConfig {
     /// The wall clock at the start, in milliseconds since 1970.
     pub unix_ms: u64,
     pub limits: Limits,
+    /// Relays to go through where there is no direct way.
+    pub relays: Vec<PublicKey>,
 }
 
 /// How much of everything.
@@ -93,6 +95,8 @@ pub enum SwarmEvent {
     /// Every peer that a round of the topic found is connected or has failed once. Who waits for a first
     /// peer may give up now, as `connected` of them are there; the swarm goes on trying.
     Settled { topic: Topic, connected: usize },
+    /// The announcement of our relay was renewed at so many nodes.
+    RelayListens { relays: usize },
     /// A topic is looked for where just before nobody could be asked. It is all the same, but who only wants to know
     /// whether it is worth while to wait need not find that out anew.
     Alone { topic: Topic },
@@ -127,6 +131,8 @@ pub struct ConnectionStatus {
     pub initiator: bool,
     pub open: bool,
     pub addr: Option<SocketAddr>,
+    /// The relay that it goes through.
+    pub relay: Option<PublicKey>,
     /// Bytes of messages.
     pub received: u64,
     pub sent: u64,

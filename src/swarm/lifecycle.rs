@@ -13,8 +13,8 @@
 //! Source: hyperswarm/index.js:_connect, _handleServerConnection; hyperdht/lib/{connect,server}.js
 
 use super::connections::{
-    CONFIRM_WAIT, CROWDED, Connection, FIRST_PACKET_WAIT, KEEP_ALIVE, MAX_BEFORE_OPEN, MAX_WAITING,
-    PLACE_WAIT, Phase, Session,
+    Both, CONFIRM_WAIT, CROWDED, Connection, Connections, FIRST_PACKET_WAIT, KEEP_ALIVE,
+    MAX_BEFORE_OPEN, MAX_WAITING, PLACE_WAIT, Phase, Session,
 };
 use super::early::MAX_EARLY;
 use super::event::{Closed, SwarmEvent};
@@ -30,7 +30,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// How long a stream that we ended waits for the peer to end it too.
-const LINGER: Duration = Duration::from_secs(5);
+pub(super) const LINGER: Duration = Duration::from_secs(5);
 
 /// Bytes that may go to an address from which nothing has come: the packet with our header frame, 79 bytes, so
 /// often. To one that a stranger's handshake named, three times; together with the answer to the handshake this
@@ -47,12 +47,34 @@ const DIAL_GRACE: Duration = Duration::from_secs(1);
 /// Changes of a queue smaller than this are not told.
 const QUEUE_STEP: usize = 64 * 1024;
 
+/// The connection over a stream, be it one to a relay or of a customer.
+pub(super) fn either<'a>(
+    connections: &'a mut Connections,
+    controls: &'a mut Connections,
+    stream: u32,
+) -> Option<&'a mut Connection> {
+    match connections.has(stream) {
+        true => connections.by_stream(stream),
+        false => controls.by_stream(stream),
+    }
+}
+
 impl Swarm {
     /// The handshake of a dial is done.
     pub(super) fn dialled(&mut self, connect: ConnectId, agreed: Agreed, now: Instant) {
-        let Some(stream) = self.connections.dial(connect) else { return };
+        let Some(stream) = self.stream_of(connect) else { return };
         let dial = agreed.dial.map(|Dial { socket, to }| (socket, to));
-        self.set_session(stream, agreed);
+        if let Some(relayed) = self.relayed.get_mut(&stream) {
+            relayed.connect = None;
+        }
+        let Some(connection) = self.connections.by_stream(stream) else { return };
+        if connection.session.is_none() {
+            self.set_session(stream, agreed);
+        }
+        if self.udx.remote(stream).is_some() {
+            // It has a way through a relay already.
+            return dial.into_iter().for_each(|way| self.direct_found(stream, way, now));
+        }
         let Some(connection) = self.connections.by_stream(stream) else { return };
         match dial.or(connection.early_from) {
             Some((socket, to)) => self.reach(stream, socket, to, now),
@@ -61,6 +83,16 @@ impl Swarm {
                 connection.phase = Phase::Waiting { until };
                 self.connections.note_deadline(until);
             }
+        }
+    }
+
+    /// The handshake of a dial is done, and names a relay. A direct way is still looked for.
+    pub(super) fn answered(&mut self, connect: ConnectId, agreed: Agreed, now: Instant) {
+        let Some(stream) = self.connections.dial(connect) else { return };
+        let ask = agreed.relays.ask;
+        self.set_session(stream, agreed);
+        if let Some(ask) = ask {
+            self.begin_relay(stream, ask, Some(connect), self.head_start(), now);
         }
     }
 
@@ -85,10 +117,12 @@ impl Swarm {
         let id = self.connections.name(stream);
         let phase = Phase::Waiting { until: now + FIRST_PACKET_WAIT };
         self.connections.insert(Connection::new(id, agreed.keys.remote, false, phase, now));
-        let dial = agreed.dial;
+        let (dial, ask) = (agreed.dial, agreed.relays.ask);
         self.set_session(stream, agreed);
         if let Some(Dial { socket, to }) = dial {
             self.reach(stream, socket, to, now);
+        } else if let Some(ask) = ask {
+            self.begin_relay(stream, ask, None, self.head_start(), now);
         }
     }
 
@@ -100,9 +134,13 @@ impl Swarm {
         }
     }
 
-    fn set_session(&mut self, stream: u32, agreed: Agreed) {
-        let Some(connection) = self.connections.by_stream(stream) else { return };
-        let Agreed { keys, remote_id, big_datagrams, .. } = agreed;
+    pub(super) fn set_session(&mut self, stream: u32, agreed: Agreed) {
+        let Some(connection) = either(&mut self.connections, &mut self.controls.table, stream)
+        else {
+            return;
+        };
+        let Agreed { keys, remote_id, big_datagrams, relays, .. } = agreed;
+        connection.offers = relays.offered;
         let sealer = Sealer::new(&keys, self.rng.random());
         connection.session = Some(Session { sealer, opener: Opener::new(&keys) });
         connection.handshake_hash = keys.hash;
@@ -111,27 +149,50 @@ impl Swarm {
     }
 
     /// The address is known: the stream leads there, and our header frame goes out.
-    fn reach(&mut self, stream: u32, socket: SocketId, to: SocketAddr, now: Instant) {
-        let Some(connection) = self.connections.by_stream(stream) else { return };
+    pub(super) fn reach(&mut self, stream: u32, socket: SocketId, to: SocketAddr, now: Instant) {
+        self.reach_by(stream, (socket, to), None, now);
+    }
+
+    /// The same through a leg of a relay.
+    pub(super) fn reach_through(&mut self, stream: u32, way: udx::Way, leg: u32, now: Instant) {
+        self.reach_by(stream, way, Some(leg), now);
+    }
+
+    fn reach_by(&mut self, stream: u32, way: udx::Way, leg: Option<u32>, now: Instant) {
+        let (socket, to) = way;
+        let Some(connection) = either(&mut self.connections, &mut self.controls.table, stream)
+        else {
+            return;
+        };
         let Some(header) = connection.session.as_ref().map(|s| s.sealer.header()) else { return };
         let until = now + FIRST_PACKET_WAIT;
         connection.phase = Phase::Unproven { until };
         connection.addr = Some(to);
         // Elsewhere than on loopback the path carries no more than an Ethernet frame.
-        let big = connection.big_datagrams && to.ip().is_loopback();
-        let first = if connection.initiator { FIRST_BYTES_DIALLED } else { FIRST_BYTES_ACCEPTED };
+        let big = connection.big_datagrams && to.ip().is_loopback() && leg.is_none();
+        // That the relay is where it is it has shown itself.
+        let first = if connection.initiator || leg.is_some() {
+            FIRST_BYTES_DIALLED
+        } else {
+            FIRST_BYTES_ACCEPTED
+        };
         let options = ConnectOptions {
             max_datagram: if big { udx::MAX_DATAGRAM } else { udx::ORDINARY_MAX },
             unproven: Some(first),
             ..ConnectOptions::default()
         };
-        let remote_stream = connection.remote_stream;
+        let remote_stream = leg.unwrap_or(connection.remote_stream);
         self.connections.note_deadline(until);
+        self.controls.table.note_deadline(until);
         self.udx.connect(stream, socket, remote_stream, to, options, now);
         let _ = self.udx.write(stream, header.to_vec().into(), now);
         self.tell_early(stream);
-        self.udx.deliver_early(stream, now, &mut self.connections);
-        self.deliver_stream(stream, now);
+        let mut sink = Both(&mut self.connections, &mut self.controls.table);
+        self.udx.deliver_early(stream, now, &mut sink);
+        match self.controls.has(stream) {
+            true => self.deliver_control(stream, now),
+            false => self.deliver_stream(stream, now),
+        }
     }
 
     /// Lets the owner speak to a peer that we dialled before it has shown itself.
@@ -236,6 +297,7 @@ impl Swarm {
         for other in self.connections.candidates(&remote) {
             self.prove(other, now);
         }
+        self.relayed_open(stream, now);
     }
 
     /// The connection leads to its peer: it is the one that counts, and others of the peer end.
@@ -300,7 +362,14 @@ impl Swarm {
     }
 
     pub(super) fn handle_udx(&mut self, event: UdxEvent, now: Instant) {
+        if let Some(stream) = event.stream().filter(|stream| self.controls.has(*stream)) {
+            return self.handle_control_udx(stream, &event, now);
+        }
         match event {
+            UdxEvent::LegEnded { leg } => self.leg_ended(leg),
+            UdxEvent::Elsewhere { id, socket, from } => {
+                self.direct_found(id, (socket, from), now);
+            }
             UdxEvent::Unconnected { id, socket, from } => {
                 let Some(connection) = self.connections.by_stream(id) else { return };
                 match connection.phase {
@@ -415,7 +484,10 @@ impl Swarm {
     }
 
     pub(super) fn keep_alive(&mut self, stream: u32, now: Instant) {
-        let Some(connection) = self.connections.by_stream(stream) else { return };
+        let Some(connection) = either(&mut self.connections, &mut self.controls.table, stream)
+        else {
+            return;
+        };
         let Some(session) =
             connection.session.as_mut().filter(|_| matches!(connection.phase, Phase::Open))
         else {
@@ -425,6 +497,12 @@ impl Swarm {
         (connection.last_write, connection.has_written) = (now, true);
         let _ = self.udx.write(stream, bytes, now);
         self.connections.note_deadline(now + KEEP_ALIVE);
+        self.controls.table.note_deadline(now + KEEP_ALIVE);
+    }
+
+    /// The only way to the peer is gone: a new one is looked for at once.
+    pub(super) fn path_lost(&mut self, stream: u32, now: Instant) {
+        self.destroy(stream, Closed::Stream(udx::CloseReason::TimedOut), now);
     }
 
     pub(super) fn dial_failed(&mut self, stream: u32, why: String, now: Instant) {

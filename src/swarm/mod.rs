@@ -17,6 +17,8 @@
 
 mod conn_id;
 mod connections;
+mod control;
+mod customers;
 pub mod dht_rpc;
 mod dial_queue;
 mod dialling;
@@ -31,6 +33,8 @@ mod peers;
 mod placing;
 mod priority;
 mod reachability;
+pub mod relay;
+mod relaying;
 mod retry;
 mod room;
 mod rounds;
@@ -43,6 +47,7 @@ mod topics;
 pub mod udx;
 
 pub use conn_id::ConnId;
+pub use customers::RelayLimits;
 pub use event::{
     Closed, ConnectionStatus, Limits, Reachability, SwarmConfig, SwarmEvent, SwarmStatus, Traffic,
 };
@@ -52,12 +57,15 @@ pub use udx::Transmit;
 use crate::codec::FrameBuf;
 use crate::crypto::KeyPair;
 use crate::key::{PublicKey, Topic};
-use connections::Connections;
+use connections::{Both, Connections};
+use customers::Relay;
 use hyperdht::{ConnectError, DhtConfig, DhtEvent, HyperDht};
 use peer_info::PeerInfo;
 use peers::Peers;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use relay::controls::Controls;
+use relaying::Relayed;
 pub use socket::SocketId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{SocketAddr, SocketAddrV4};
@@ -84,6 +92,13 @@ pub struct Swarm {
     /// Nobody is dialled until then.
     hold_dials: Option<Instant>,
     connections: Connections,
+    controls: Controls,
+    /// Streams that may go through a relay.
+    relayed: BTreeMap<u32, Relayed>,
+    /// Relays that we were told of, to be named where a peer may need one.
+    relays: Vec<PublicKey>,
+    /// We are one for others.
+    relay: Option<Relay>,
     /// Streams that we ended and whose peers have not: when they are destroyed. No longer than the
     /// list of connections of the last [`LINGER`].
     closing: BTreeMap<u32, Instant>,
@@ -107,6 +122,7 @@ impl Swarm {
     pub fn new(config: SwarmConfig, mut rng: StdRng, now: Instant) -> Self {
         let SwarmConfig { key_pair, limits, .. } = &config;
         let (key_pair, limits) = (Arc::new(key_pair.clone()), *limits);
+        let relays = config.relays.clone();
         let mut child = || StdRng::from_rng(&mut rng);
         let udx = Udx::new(child(), UdxConfig::default());
         let dht = HyperDht::new(dht_config(config, key_pair.clone()), child(), now);
@@ -122,6 +138,10 @@ impl Swarm {
             dial_at: None,
             hold_dials: None,
             connections: Connections::default(),
+            controls: Controls::default(),
+            relayed: BTreeMap::new(),
+            relays,
+            relay: None,
             closing: BTreeMap::new(),
             retired: BTreeMap::new(),
             closed_sockets: VecDeque::new(),
@@ -147,7 +167,8 @@ impl Swarm {
         now: Instant,
     ) {
         for datagram in data.chunks(stride.max(1)) {
-            if !self.udx.handle_datagram(socket, from, datagram, now, &mut self.connections)
+            let mut sink = Both(&mut self.connections, &mut self.controls.table);
+            if !self.udx.handle_datagram(socket, from, datagram, now, &mut sink)
                 && let SocketAddr::V4(from) = from
             {
                 self.dht.handle_datagram(socket, from, datagram, now);
@@ -158,6 +179,7 @@ impl Swarm {
     /// Everything that was waiting in the sockets has been handled: acknowledges, decides, tells.
     pub fn end_of_batch(&mut self, now: Instant) {
         self.deliver(now);
+        self.deliver_controls(now);
         self.udx.end_of_batch(now);
         self.pump(now);
         self.tell_queues();
@@ -170,6 +192,11 @@ impl Swarm {
         for stream in self.connections.due(now) {
             self.connection_due(stream, now);
         }
+        for stream in self.controls.table.due(now) {
+            self.control_due(stream, now);
+        }
+        self.handle_relayed(now);
+        self.relay_due(now);
         let udx = &mut self.udx;
         self.closing.retain(|&stream, &mut until| {
             let waits = until > now;
@@ -190,6 +217,9 @@ impl Swarm {
             self.peers.poll_timeout(),
             self.dial_at,
             self.connections.poll_timeout(),
+            self.controls.table.poll_timeout(),
+            self.relayed_timeout(),
+            self.relay_timeout(),
             self.closing.values().min().copied(),
             self.retired.values().min().copied(),
         ];
@@ -384,6 +414,10 @@ impl Swarm {
         for stream in self.connections.streams() {
             self.end(stream, Closed::Local, now);
         }
+        self.set_relay(None, now);
+        for stream in self.controls.table.streams() {
+            self.end_control(stream, "we stop", now);
+        }
         if self.listening {
             self.listening = false;
             self.dht.unlisten(&PublicKey(self.key_pair.public()), now);
@@ -406,6 +440,7 @@ impl Swarm {
             received: c.received,
             sent: c.sent,
             queued: self.udx.unsent(c.id.stream()),
+            relay: self.relay_of(c.id.stream()),
             rtt: self.udx.stats(c.id.stream()).and_then(|stats| stats.rtt),
         });
         let topics = self.topics.status();
@@ -434,6 +469,7 @@ impl Swarm {
                 break;
             }
         }
+        self.tidy_relayed(now);
         self.settle();
         self.close_sockets(now);
     }
@@ -461,6 +497,9 @@ impl Swarm {
             }
             DhtEvent::Announced { query, nodes, .. } => self.topics.stored(query, nodes),
             DhtEvent::QueryDone { query, .. } => self.round_finished(query, now),
+            DhtEvent::Listening { relays, public_key } if self.is_own_relay(&public_key) => {
+                self.events.push_back(SwarmEvent::RelayListens { relays });
+            }
             DhtEvent::Listening { relays, .. } => {
                 tracing::debug!(relays, "listening");
                 // Without a relay the record would lead nowhere, and no node would hold it.
@@ -468,11 +507,25 @@ impl Swarm {
                     self.topics.may_announce(now);
                 }
             }
-            DhtEvent::Outgoing { connect, agreed } => self.dialled(connect, agreed, now),
-            DhtEvent::Incoming { agreed, .. } => self.accepted(agreed, now),
+            DhtEvent::Answered { connect, agreed } => self.answered(connect, agreed, now),
+            DhtEvent::Outgoing { connect, agreed } => match self.controls.table.dial(connect) {
+                Some(stream) => self.control_dialled(stream, agreed, now),
+                None => self.dialled(connect, agreed, now),
+            },
+            DhtEvent::Incoming { local, agreed } => {
+                match self.is_own_relay(&PublicKey(local.public())) {
+                    true => self.accept_customer(agreed, now),
+                    false => self.accepted(agreed, now),
+                }
+            }
             DhtEvent::ConnectFailed { connect, why, .. } => {
-                let Some(stream) = self.connections.dial(connect) else { return };
-                if why == ConnectError::RelaysBusy {
+                if let Some(stream) = self.controls.table.dial(connect) {
+                    return self.end_control(stream, &why.to_string(), now);
+                }
+                let Some(stream) = self.stream_of(connect) else { return };
+                if self.goes_on_by_relay(stream, now) {
+                    tracing::debug!(%why, "no direct way so far");
+                } else if why == ConnectError::RelaysBusy {
                     self.hold_dial(stream, now);
                 } else {
                     self.dial_failed(stream, why.to_string(), now);
@@ -493,11 +546,12 @@ impl Swarm {
 }
 
 fn dht_config(config: SwarmConfig, key_pair: Arc<KeyPair>) -> DhtConfig {
-    let SwarmConfig { bootstrap, persistent, address, local_addresses, unix_ms, .. } = config;
+    let SwarmConfig { bootstrap, persistent, address, local_addresses, unix_ms, relays, .. } =
+        config;
     let bogon = address.is_some_and(|a| dht_rpc::bogon::is_bogon(a.ip()));
     let mut dht = DhtConfig::new((*key_pair).clone(), bootstrap);
     dht.allow_bogons |= bogon;
     (dht.persistent, dht.address, dht.local_addresses) = (persistent, address, local_addresses);
-    (dht.big_datagrams, dht.unix_ms) = (true, unix_ms);
+    (dht.big_datagrams, dht.unix_ms, dht.relays) = (true, unix_ms, relays);
     dht
 }

@@ -11,6 +11,7 @@
 use super::Swarm;
 use super::connections::{ASK_WAIT, KEEP_ALIVE};
 use super::event::Closed;
+use super::lifecycle::either;
 use super::socket::host_of;
 use super::udx::Udx;
 use std::net::SocketAddr;
@@ -28,11 +29,14 @@ impl Swarm {
 
     /// Asks the peer whether it is there, if it has not shown it and was not asked.
     pub(super) fn ask(&mut self, stream: u32, now: Instant) {
-        let Some(connection) = self.connections.by_stream(stream) else { return };
+        let (connections, controls) = (&mut self.connections, &mut self.controls.table);
+        let Some(connection) = either(connections, controls, stream) else { return };
         connection.ask_at = now + KEEP_ALIVE;
         let at = connection.deadline();
         self.connections.note_deadline(at);
-        let Some(connection) = self.connections.by_stream(stream) else { return };
+        self.controls.table.note_deadline(at);
+        let (connections, controls) = (&mut self.connections, &mut self.controls.table);
+        let Some(connection) = either(connections, controls, stream) else { return };
         if !self.udx.is_to_be_asked(stream) {
             return;
         }

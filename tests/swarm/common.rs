@@ -28,6 +28,7 @@ impl Peer {
             persistent,
             address: None,
             limits: Limits::default(),
+            relays: Vec::new(),
         };
         let (net, receiver) = Network::start(config).unwrap();
         Self { net, receiver, events: VecDeque::new() }

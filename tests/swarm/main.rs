@@ -131,6 +131,7 @@ fn an_answer_leaves_from_the_address_that_was_asked() {
         persistent: true,
         address: None,
         limits: hdrive::swarm::Limits::default(),
+        relays: Vec::new(),
     };
     let (net, _events) = hdrive::swarm::driver::Network::start(config).unwrap();
     let asker = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

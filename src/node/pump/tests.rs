@@ -28,6 +28,7 @@ fn pump(store: Arc<Store>) -> Pump {
         persistent: false,
         address: None,
         limits: swarm::Limits::default(),
+        relays: Vec::new(),
     };
     let (network, _) = Network::start(config).unwrap();
     let (wishes, _) = mpsc::unbounded_channel();

@@ -22,6 +22,7 @@ fn driver() -> (Driver, NetworkHandle, Events) {
         persistent: false,
         address: None,
         limits: Limits::default(),
+        relays: Vec::new(),
     };
     let socket = Socket::bind(bind.into()).unwrap();
     let local_addr = main_addr(socket.local_addr().unwrap()).unwrap();

@@ -5,7 +5,7 @@ use super::inbox::{Command, Inbox};
 use crate::codec::FrameBuf;
 use crate::crypto::KeyPair;
 use crate::key::{PublicKey, Topic};
-use crate::swarm::{ConnId, JoinOptions, Limits, SwarmStatus};
+use crate::swarm::{ConnId, JoinOptions, Limits, RelayLimits, SwarmStatus};
 #[cfg(doc)]
 use crate::swarm::{Swarm, SwarmEvent};
 use std::net::SocketAddrV4;
@@ -27,6 +27,8 @@ pub struct NetworkConfig {
     /// nobody can tell its address, takes this machine's first.
     pub address: Option<SocketAddrV4>,
     pub limits: Limits,
+    /// Relays to go through where there is no direct way.
+    pub relays: Vec<PublicKey>,
 }
 
 /// Talks to a running network, from any thread. The last one to be dropped stops it.
@@ -95,6 +97,11 @@ impl NetworkHandle {
     /// See [`Swarm::ban`].
     pub fn ban(&self, key: PublicKey, until: Instant) {
         self.push(Command::Ban(key, until));
+    }
+
+    /// See [`Swarm::set_relay`].
+    pub fn set_relay(&self, relay: Option<(Arc<KeyPair>, RelayLimits)>) {
+        self.push(Command::SetRelay(relay));
     }
 
     /// The state of everything; `None` once the network has stopped.

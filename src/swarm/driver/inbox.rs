@@ -6,14 +6,15 @@
 
 use super::bootstrap::LookUp;
 use crate::codec::FrameBuf;
+use crate::crypto::KeyPair;
 use crate::key::{PublicKey, Topic};
-use crate::swarm::{ConnId, JoinOptions, SwarmStatus};
+use crate::swarm::{ConnId, JoinOptions, RelayLimits, SwarmStatus};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -26,6 +27,7 @@ pub enum Command {
     Close(ConnId),
     Release(ConnId),
     Ban(PublicKey, Instant),
+    SetRelay(Option<(Arc<KeyPair>, RelayLimits)>),
     /// A name of a bootstrap node was looked up.
     Found(LookUp, io::Result<Vec<Ipv4Addr>>),
     Status(oneshot::Sender<SwarmStatus>),

@@ -152,7 +152,7 @@ impl Driver {
         inbox: Arc<Inbox>,
         events: mpsc::UnboundedSender<Vec<SwarmEvent>>,
     ) -> Self {
-        let NetworkConfig { key_pair, bootstrap, persistent, address, limits, .. } = config;
+        let NetworkConfig { key_pair, bootstrap, persistent, address, limits, relays, .. } = config;
         let local_addresses = local_addresses(bound);
         let mut clock = Clock::new();
         let now = clock.now();
@@ -165,6 +165,7 @@ impl Driver {
             local_addresses: local_addresses.clone(),
             unix_ms: unix_ms(),
             limits,
+            relays,
         };
         let mut swarm = Swarm::new(config, StdRng::from_os_rng(), now);
         if bootstrap.is_pending() {
@@ -254,6 +255,7 @@ impl Driver {
                 let until = self.clock.at(until);
                 self.swarm.ban(key, until, now);
             }
+            Command::SetRelay(relay) => self.swarm.set_relay(relay, now),
             Command::Found(name, found) => {
                 let changed = self.bootstrap.found(&name, found);
                 if changed || !self.bootstrap.is_pending() {

@@ -20,10 +20,11 @@ mod punching;
 mod tests;
 
 use self::punching::Punch;
-use super::event::{Agreed, ConnectError, ConnectId, DhtEvent, Dial};
+use super::event::{Agreed, ConnectError, ConnectId, DhtEvent, Dial, Relays};
 use super::handshake::{Answer, Opening};
 use super::messages::{
-    Firewall, HolepunchInfo, Mode, NoisePayload, PeerHandshake, PeerRecord, UdxInfo, command,
+    Firewall, HolepunchInfo, Mode, NoisePayload, PeerHandshake, PeerRecord, RelayThrough, UdxInfo,
+    command,
 };
 use super::nat::{first_public, match_address};
 use super::net::Net;
@@ -65,6 +66,7 @@ struct Link {
     keys: SessionKeys,
     remote_id: u32,
     big_datagrams: bool,
+    relays: Relays,
 }
 
 #[derive(Debug)]
@@ -112,6 +114,8 @@ pub(super) struct Connect {
     rounds: u8,
     effort: Effort,
     had_record: bool,
+    /// The relay that we named.
+    relay_through: Option<RelayThrough>,
     /// Where the peer is to be looked for next time.
     pub next_relays: Vec<SocketAddrV4>,
 }
@@ -123,7 +127,7 @@ impl Connect {
         remote: PublicKey,
         relays: Vec<SocketAddrV4>,
         local_id: u32,
-        effort: Effort,
+        (effort, relay): (Effort, Option<PublicKey>),
         net: &mut Net,
         now: Instant,
     ) -> Result<Self, ConnectError> {
@@ -134,6 +138,7 @@ impl Connect {
         }
         let mut ephemeral = [0; 32];
         net.rng.fill_bytes(&mut ephemeral);
+        let relay_through = relay.map(|relay| net.relay_through(relay));
         let payload = NoisePayload {
             firewall: net.firewall(),
             addresses4: net.addresses(),
@@ -144,6 +149,8 @@ impl Connect {
                 seq: 0,
             }),
             secret_stream: true,
+            relay_through,
+            relay: net.config.relay,
             ..NoisePayload::empty(NoisePayload::VERSION)
         };
         let opening = Opening::new(&net.config.key_pair, &remote, &payload, ephemeral);
@@ -162,6 +169,7 @@ impl Connect {
             rounds: if relays.is_empty() || effort == Effort::Sparing { 1 } else { 2 },
             effort,
             had_record: false,
+            relay_through,
             next_relays: Vec::new(),
         };
         if effort == Effort::Whole || connect.known.is_empty() {
@@ -357,7 +365,15 @@ impl Connect {
         }
         self.next_relays = payload.relay_addresses.clone().unwrap_or_else(|| self.asked.clone());
         let big_datagrams = udx.big_datagrams && net.config.big_datagrams;
-        let link = Box::new(Link { keys, remote_id: udx.id, big_datagrams });
+        let relays = Relays {
+            ask: Net::relay_ask(payload.relay_through, self.relay_through),
+            offered: payload.relay,
+        };
+        let link = Box::new(Link { keys, remote_id: udx.id, big_datagrams, relays });
+        if relays.ask.is_some() {
+            let agreed = self.agreed(&link, None);
+            net.events.push_back(DhtEvent::Answered { connect: id, agreed });
+        }
         let Some(server) = seen_at else {
             return self.succeed(&link, Some(via), net);
         };
@@ -471,16 +487,19 @@ impl Connect {
 
     fn succeed_from(&mut self, link: &Link, dial: Option<Dial>, net: &mut Net) {
         self.state = State::Over;
-        net.events.push_back(DhtEvent::Outgoing {
-            connect: self.id,
-            agreed: Agreed {
-                keys: link.keys.clone(),
-                local_id: self.local_id,
-                remote_id: link.remote_id,
-                dial,
-                big_datagrams: link.big_datagrams,
-            },
-        });
+        let agreed = self.agreed(link, dial);
+        net.events.push_back(DhtEvent::Outgoing { connect: self.id, agreed });
+    }
+
+    fn agreed(&self, link: &Link, dial: Option<Dial>) -> Agreed {
+        Agreed {
+            keys: link.keys.clone(),
+            local_id: self.local_id,
+            remote_id: link.remote_id,
+            dial,
+            big_datagrams: link.big_datagrams,
+            relays: link.relays,
+        }
     }
 
     fn fail(&mut self, why: ConnectError, net: &mut Net) {

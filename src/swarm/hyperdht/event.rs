@@ -29,6 +29,10 @@ pub struct DhtConfig {
     pub big_datagrams: bool,
     /// The wall clock when the machine is made, in milliseconds since 1970.
     pub unix_ms: u64,
+    /// Relays that peers who come to us are to go through, where they cannot otherwise.
+    pub relays: Vec<PublicKey>,
+    /// Our own relay, which others may go through.
+    pub relay: Option<PublicKey>,
 }
 
 impl DhtConfig {
@@ -43,6 +47,8 @@ impl DhtConfig {
             local_addresses: Vec::new(),
             big_datagrams: false,
             unix_ms: 0,
+            relays: Vec::new(),
+            relay: None,
         }
     }
 
@@ -99,6 +105,24 @@ pub struct Dial {
     pub to: SocketAddr,
 }
 
+/// A relay that a handshake names: both sides may go through it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayAsk {
+    pub relay: PublicKey,
+    pub token: [u8; 32],
+    /// We named it.
+    pub initiator: bool,
+}
+
+/// What a handshake says of relays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Relays {
+    /// The one for this connection.
+    pub ask: Option<RelayAsk>,
+    /// That of the peer, which it offers for other connections.
+    pub offered: Option<PublicKey>,
+}
+
 /// What a handshake inside the DHT came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agreed {
@@ -110,6 +134,7 @@ pub struct Agreed {
     pub dial: Option<Dial>,
     /// Both sides take datagrams up to the UDP limit.
     pub big_datagrams: bool,
+    pub relays: Relays,
 }
 
 /// How long a side that is found at random ports may take until a punch arrives.
@@ -162,6 +187,11 @@ pub enum DhtEvent {
     /// The relays of a key that is no longer listened on were told.
     Unlistened {
         public_key: PublicKey,
+    },
+    /// A connection attempt has its keys, and may go through a relay; a path of its own is still looked for.
+    Answered {
+        connect: ConnectId,
+        agreed: Agreed,
     },
     /// A connection attempt has its keys and path.
     Outgoing {

@@ -44,7 +44,9 @@ mod value_store;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Agreed, ConnectError, ConnectId, DhtConfig, DhtEvent, Dial, PUNCH_WAIT};
+pub use event::{
+    Agreed, ConnectError, ConnectId, DhtConfig, DhtEvent, Dial, PUNCH_WAIT, RelayAsk, Relays,
+};
 #[cfg(test)]
 pub use net::KNOCKS;
 
@@ -133,6 +135,11 @@ impl HyperDht {
         self.net.rpc.nat()
     }
 
+    /// Whether our NAT has another port for each destination, as far as is known.
+    pub fn has_random_ports(&self) -> bool {
+        self.net.nat_verdict().0 == messages::Firewall::Random
+    }
+
     pub fn health(&self) -> &Health {
         self.net.rpc.health()
     }
@@ -173,6 +180,11 @@ impl HyperDht {
         let news = self.net.rpc.set_bootstrap(nodes, now);
         self.pump(now);
         news
+    }
+
+    /// Peers are told from now on that this is the key of a relay of ours, or that there is none.
+    pub fn offer_relay(&mut self, key: Option<PublicKey>) {
+        self.net.config.relay = key;
     }
 
     /// Handshakes of `key` get no answer until `until`.
@@ -253,12 +265,26 @@ impl HyperDht {
         local_id: u32,
         now: Instant,
     ) -> ConnectId {
-        self.connect_with(Effort::Whole, remote, relay_addresses, local_id, now)
+        self.connect_through(None, remote, relay_addresses, local_id, now)
+    }
+
+    /// The same, and names a relay that both sides may go through. Where one of them names any there may be a
+    /// [`DhtEvent::Answered`] before.
+    pub fn connect_through(
+        &mut self,
+        relay: Option<PublicKey>,
+        remote: PublicKey,
+        relay_addresses: Vec<SocketAddrV4>,
+        local_id: u32,
+        now: Instant,
+    ) -> ConnectId {
+        self.connect_with((Effort::Whole, relay), remote, relay_addresses, local_id, now)
     }
 
     /// The same for one of many keys, most of which may lead nowhere: with one datagram after the other.
     pub fn knock(
         &mut self,
+        relay: Option<PublicKey>,
         remote: PublicKey,
         mut relay_addresses: Vec<SocketAddrV4>,
         local_id: u32,
@@ -266,12 +292,12 @@ impl HyperDht {
     ) -> ConnectId {
         // Others each time: some may be gone.
         relay_addresses.shuffle(&mut self.net.rng);
-        self.connect_with(Effort::Sparing, remote, relay_addresses, local_id, now)
+        self.connect_with((Effort::Sparing, relay), remote, relay_addresses, local_id, now)
     }
 
     fn connect_with(
         &mut self,
-        effort: Effort,
+        (effort, relay): (Effort, Option<PublicKey>),
         remote: PublicKey,
         relay_addresses: Vec<SocketAddrV4>,
         local_id: u32,
@@ -288,7 +314,7 @@ impl HyperDht {
         let connect = if remote == self.public_key() {
             Err(ConnectError::BadKey)
         } else {
-            Connect::start(id, remote, relays, local_id, effort, &mut self.net, now)
+            Connect::start(id, remote, relays, local_id, (effort, relay), &mut self.net, now)
         };
         match connect {
             Ok(connect) => {

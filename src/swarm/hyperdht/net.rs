@@ -1,11 +1,11 @@
 //! The dht-rpc node as the parts of [`super::HyperDht`] share it: who asked what, and what to tell the owner.
 
-use super::event::{DhtConfig, DhtEvent};
-use super::messages::Firewall;
+use super::event::{DhtConfig, DhtEvent, RelayAsk};
+use super::messages::{Firewall, RelayThrough};
 use super::owner::Owner;
 use super::turns::Turns;
 use crate::crypto::KeyPair;
-use crate::key::NodeId;
+use crate::key::{NodeId, PublicKey};
 use crate::swarm::dht_rpc::bucket::{HostBuckets, Limit};
 use crate::swarm::dht_rpc::{Ask, NatSampler, QueryId, QuerySpec, RequestId, Rpc, bogon};
 use crate::swarm::socket::SocketId;
@@ -86,6 +86,23 @@ impl Net {
         // After four thousand million of them the first are long closed.
         self.next_socket = self.next_socket.checked_add(1).unwrap_or(SocketId::FIRST_OTHER.0);
         socket
+    }
+
+    /// Names a relay, with a token of its own.
+    pub fn relay_through(&mut self, public_key: PublicKey) -> RelayThrough {
+        let mut token = [0; 32];
+        self.rng.fill_bytes(&mut token);
+        RelayThrough { public_key, token }
+    }
+
+    /// What relay a connection may go through: that of the server, if both name one.
+    pub fn relay_ask(theirs: Option<RelayThrough>, ours: Option<RelayThrough>) -> Option<RelayAsk> {
+        let ask = |relay: RelayThrough, initiator| RelayAsk {
+            relay: relay.public_key,
+            token: relay.token,
+            initiator,
+        };
+        theirs.map(|relay| ask(relay, false)).or(ours.map(|relay| ask(relay, true)))
     }
 
     /// Whether one more handshake may go to a host that a record names. This machine has no limit.

@@ -10,7 +10,7 @@
 
 use super::announcer::Announcer;
 use super::blocked::Blocked;
-use super::event::{Agreed, DhtEvent, Dial};
+use super::event::{Agreed, DhtEvent, Dial, Relays};
 use super::handshake::Answering;
 use super::handshake_allowance::{ANSWERED_BURST, ANSWERED_RATE, HandshakeAllowance};
 use super::messages::{Firewall, HolepunchInfo, Mode, NoisePayload, PeerHandshake, UdxInfo};
@@ -18,8 +18,9 @@ use super::net::Net;
 use super::punch;
 use super::sessions::Sessions;
 use crate::crypto::{Hash, KeyPair, hash};
-use crate::key::NodeId;
+use crate::key::{NodeId, PublicKey};
 use crate::swarm::dht_rpc::Incoming;
+use rand::seq::IndexedRandom;
 use rand::{Rng, RngCore};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -169,7 +170,15 @@ impl Server {
         let lan = same_host && !net.is_here(from.ip()) && net.has_lan_address();
         let punch =
             !direct && !same_host && theirs.firewall != Firewall::Open && self.can_punch(net);
-        let payload = self.payload(&theirs, local_id, lan || punch, net);
+        let relay = self.names_relay(net).map(|relay| net.relay_through(relay));
+        let mut payload = self.payload(&theirs, local_id, lan || punch, net);
+        payload.relay_through = relay;
+        payload.relay = net.config.relay;
+        // Ours, if both name one.
+        let ask = match relay {
+            Some(relay) => Net::relay_ask(None, Some(relay)),
+            None => Net::relay_ask(theirs.relay_through, None),
+        };
         let (answer, keys) = client.reply(&payload)?;
         let Some(udx) = udx else { return Some(answer) };
         let dial = (direct || theirs.firewall == Firewall::Open)
@@ -187,6 +196,7 @@ impl Server {
                 remote_id: udx.id,
                 dial,
                 big_datagrams: udx.big_datagrams && net.config.big_datagrams,
+                relays: Relays { ask, offered: theirs.relay },
             },
         });
         Some(answer)
@@ -225,6 +235,12 @@ impl Server {
             relay_addresses: (!relay_addresses.is_empty()).then_some(relay_addresses),
             ..NoisePayload::empty(NoisePayload::VERSION)
         }
+    }
+
+    /// The relay that clients are to go through. Nobody goes to a relay through another.
+    fn names_relay(&self, net: &mut Net) -> Option<PublicKey> {
+        let is_relay = net.config.relay.is_some_and(|key| key.0 == self.key_pair.public());
+        net.config.relays.choose(&mut net.rng).copied().filter(|_| !is_relay)
     }
 
     /// Whether we know of our NAT what a client who punches must be told.

@@ -7,13 +7,14 @@ mod idle;
 mod network;
 mod places;
 mod punching;
+mod relaying;
 mod sim;
 mod strangers;
 mod waiting;
 
 use super::connections::{Connection, FIRST_PACKET_WAIT, MAX_WAITING, Phase};
 use super::dialling::DIAL_TIMEOUT;
-use super::hyperdht::{Agreed, ConnectId, Dial};
+use super::hyperdht::{Agreed, ConnectId, Dial, Relays};
 use super::secret_stream::noise::SessionKeys;
 use super::*;
 use crate::crypto::KeyPair;
@@ -33,7 +34,7 @@ pub(super) fn agree(a: &mut Swarm, b: &mut Swarm, addr: SocketAddrV4, n: u8, now
     let session = |remote, local_id, remote_id, tx, rx, dial: Option<Dial>| {
         let initiator = dial.is_some();
         let keys = SessionKeys { tx, rx, hash: [n; 64], remote, initiator };
-        Agreed { keys, local_id, remote_id, dial, big_datagrams: true }
+        Agreed { keys, local_id, remote_id, dial, big_datagrams: true, relays: Relays::default() }
     };
     b.accepted(session(key(a), remote, local, [2; 32], [1; 32], None), now);
     let dial = Some(Dial { socket: SocketId::MAIN, to: addr.into() });

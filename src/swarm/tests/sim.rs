@@ -96,6 +96,7 @@ impl Network {
             local_addresses: vec![addr(i)],
             unix_ms: 0,
             limits: Limits::default(),
+            relays: vec![],
         }
     }
 

@@ -37,7 +37,14 @@ impl Stranger {
         let (tx, rx) = if copy { ([5; 32], [6; 32]) } else { ([3; 32], [4; 32]) };
         let keys = SessionKeys { tx: rx, rx: tx, hash, remote, initiator: false };
         let dial = dial.map(|to| Dial { socket: SocketId::MAIN, to: to.into() });
-        let agreed = Agreed { keys, local_id, remote_id: stream, dial, big_datagrams: false };
+        let agreed = Agreed {
+            keys,
+            local_id,
+            remote_id: stream,
+            dial,
+            big_datagrams: false,
+            relays: Relays::default(),
+        };
         world.machines[1].swarm.accepted(agreed, world.now);
         let keys = SessionKeys { tx: [3; 32], rx: [4; 32], hash, remote, initiator: true };
         let mut udx = Udx::new(StdRng::seed_from_u64(n.into()), UdxConfig::default());
@@ -379,8 +386,14 @@ fn a_peer_that_reached_us_does_not_wait_for_our_own_dial_to_it() {
                 SessionKeys { tx: [8; 32], rx: [9; 32], hash: [8; 64], remote, initiator: true };
             // To where nobody is.
             let dial = Some(Dial { socket: SocketId::MAIN, to: elsewhere(1).into() });
-            let agreed =
-                Agreed { keys, local_id: stream, remote_id: 1, dial, big_datagrams: false };
+            let agreed = Agreed {
+                keys,
+                local_id: stream,
+                remote_id: 1,
+                dial,
+                big_datagrams: false,
+                relays: Relays::default(),
+            };
             swarm.dialled(ConnectId(77), agreed, now);
         }
         world.dial(dialler);

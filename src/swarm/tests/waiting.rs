@@ -63,7 +63,14 @@ fn honest(members: Vec<(PublicKey, SocketAddrV4)>, headers: bool, rate: u32, rtt
         let agreed = |remote, local_id, remote_id, tx, rx, dial: Option<Dial>| {
             let (hash, initiator) = ([100 + n as u8; 64], dial.is_some());
             let keys = SessionKeys { tx, rx, hash, remote, initiator };
-            Agreed { keys, local_id, remote_id, dial, big_datagrams: false }
+            Agreed {
+                keys,
+                local_id,
+                remote_id,
+                dial,
+                big_datagrams: false,
+                relays: Relays::default(),
+            }
         };
         let theirs = agreed(us, remote_id, local, [2; 32], [1; 32], None);
         world.machines[1].swarm.accepted(theirs, now);

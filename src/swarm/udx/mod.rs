@@ -21,6 +21,7 @@
 //! | `slots`, `share`, `outbox` | all streams by id; what each may hold; what they leave for the owner |
 //! | `queued` | how much may wait for peers to take it |
 //! | `graveyard` | ended streams that still answer |
+//! | `legs`, `detour` | streams of others, passed on as a relay does; the way of a stream of ours through one |
 //!
 //! Source: libudx/src/udx.c, udx-native/lib/stream.js
 
@@ -28,8 +29,10 @@ mod allowance;
 mod challenge;
 mod clock;
 mod congestion;
+mod detour;
 mod early;
 mod graveyard;
+mod legs;
 mod mtu;
 mod outbox;
 mod pacer;
@@ -61,7 +64,10 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use self::clock::Clock;
+pub use self::detour::{Heard, Way};
 use self::graveyard::Graveyard;
+use self::legs::Legs;
+pub use self::legs::{LegEnd, LegRates};
 pub use self::mtu::{MAX_DATAGRAM, ORDINARY_MAX};
 use self::outbox::Outbox;
 use self::packet::Packet;
@@ -104,6 +110,7 @@ pub struct Udx {
     graveyard: Graveyard,
     shares: Shares,
     queued: Queued,
+    legs: Legs,
 }
 
 impl Udx {
@@ -120,6 +127,7 @@ impl Udx {
             graveyard: Graveyard::default(),
             shares: Shares::default(),
             queued: Queued::default(),
+            legs: Legs::default(),
         }
     }
 
@@ -138,7 +146,7 @@ impl Udx {
     fn random_id(&mut self) -> u32 {
         loop {
             let id = self.rng.random();
-            if !self.streams.has(id) && !self.graveyard.has(id) {
+            if !self.streams.has(id) && !self.graveyard.has(id) && !self.legs.has(id) {
                 return id;
             }
         }
@@ -244,8 +252,12 @@ impl Udx {
         sink: &mut dyn Sink,
     ) -> bool {
         let Some(id) = packet::stream_id(datagram) else { return false };
+        let at = now;
         let now = self.clock.set(now);
         let Some(slot) = self.streams.slot(id) else {
+            if self.legs.handle(id, (socket, from), datagram, at, &mut self.out) {
+                return true;
+            }
             return self
                 .graveyard
                 .answer(id, datagram, now, |ack| self.out.answer(socket, from, ack));
@@ -262,6 +274,7 @@ impl Udx {
         stream.deliver_early(now, &mut self.out, sink);
         // A data offset behind the end of the datagram: ours, but nothing to be done with it.
         if let Some(packet) = Packet::parse(datagram) {
+            stream.note_way(socket, from, now, &mut self.out);
             let believed = stream.note_source(socket, from, datagram.len());
             stream.handle(&packet, believed, now, &mut self.out, sink);
             self.count_held(slot);
@@ -378,7 +391,7 @@ impl Udx {
     ) -> Option<Transmit> {
         let now = self.clock.set(now);
         self.settle();
-        if let Some((transmit, bytes)) = self.out.poll_datagram() {
+        if let Some((transmit, bytes)) = self.out.poll_datagram(max_segments) {
             buf.clear();
             buf.extend_from_slice(&bytes);
             return Some(transmit);

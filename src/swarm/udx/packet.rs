@@ -104,6 +104,13 @@ pub fn stream_id(datagram: &[u8]) -> Option<u32> {
     }
 }
 
+/// Makes it a datagram for another stream.
+pub fn set_stream_id(datagram: &mut [u8], stream: u32) {
+    if let Some(id) = datagram.get_mut(4..8) {
+        id.copy_from_slice(&stream.to_le_bytes());
+    }
+}
+
 /// A parsed datagram.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<'a> {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::allowance::{Again, Allowance, Challenge};
 use super::congestion::{Bbr, RateSampler, bbr::Phase};
+use super::detour::Detour;
 use super::early::Early;
 use super::mtu::{self, Mtu};
 use super::pacer::Pacer;
@@ -88,6 +89,8 @@ pub(super) struct Stream {
     /// It was proven since the owner was last told.
     pub(super) newly_proven: bool,
     early: Early,
+    /// The way through a relay, if there is one.
+    pub(super) detour: Option<Detour>,
     pub(super) recv: Receiver,
     pub(super) send: SendBuffer,
     pub(super) sent: SentPackets,
@@ -152,6 +155,7 @@ impl Stream {
             was_proven: false,
             newly_proven: false,
             early: Early::default(),
+            detour: None,
             recv: Receiver::new(0),
             send: SendBuffer::default(),
             sent: SentPackets::new(0),
@@ -255,6 +259,7 @@ impl Stream {
         }
         for (socket, from, datagram) in self.early.take() {
             if let Some(packet) = Packet::parse(&datagram) {
+                self.note_way(socket, from, now, out);
                 let believed = self.note_source(socket, from, datagram.len());
                 self.handle(&packet, believed, now, out, sink);
             }
@@ -270,14 +275,15 @@ impl Stream {
     /// for a stream that was told none. It is elsewhere as well if it speaks from there and has not answered here for a
     /// while. All begins anew then, so whoever names one victim after the other gains nothing.
     pub(super) fn note_source(&mut self, socket: SocketId, from: SocketAddr, len: usize) -> bool {
+        let there = self.remote_at(socket, from);
         let (Some(allowance), Some(remote)) = (&mut self.unproven, &mut self.remote) else {
             return true;
         };
         if remote.to != from && !self.was_proven {
             if !allowance.is_answered() {
-                (remote.socket, remote.to) = (socket, from);
+                *remote = there.unwrap_or(*remote);
             } else if self.unanswered >= MOVED_AFTER && self.known {
-                (remote.socket, remote.to) = (socket, from);
+                *remote = there.unwrap_or(*remote);
                 self.forget_question();
                 self.unproven = self.unproven.map(Allowance::elsewhere);
             } else {

@@ -93,6 +93,27 @@ pub enum UdxEvent {
     Message { id: u32, payload: Bytes },
     /// The stream is gone and its id free.
     Closed { id: u32, reason: CloseReason },
+    /// A packet came from somewhere else than where the stream leads to and than its leg, for the first time since it has
+    /// one.
+    Elsewhere { id: u32, socket: SocketId, from: SocketAddr },
+    /// The peer of a leg has ended its stream at once: the leg is gone.
+    LegEnded { leg: u32 },
+}
+
+impl UdxEvent {
+    /// The stream of ours that it is about.
+    pub fn stream(&self) -> Option<u32> {
+        match self {
+            Self::Unconnected { id, .. }
+            | Self::Writable { id }
+            | Self::Proven { id }
+            | Self::RemoteEnded { id }
+            | Self::Message { id, .. }
+            | Self::Closed { id, .. }
+            | Self::Elsewhere { id, .. } => Some(*id),
+            Self::LegEnded { .. } => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

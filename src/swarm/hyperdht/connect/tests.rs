@@ -38,8 +38,8 @@ fn begun(now: Instant) -> (Connect, Net) {
     let config = DhtConfig::new(us, vec![at(RELAY)]);
     let mut net = Net::new(rpc, config, StdRng::seed_from_u64(2), now);
     let (id, key) = (ConnectId(1), PublicKey(server().public()));
-    let connect =
-        Connect::start(id, key, vec![at(RELAY)], 5, Effort::Whole, &mut net, now).expect("a key");
+    let connect = Connect::start(id, key, vec![at(RELAY)], 5, (Effort::Whole, None), &mut net, now)
+        .expect("a key");
     (connect, net)
 }
 

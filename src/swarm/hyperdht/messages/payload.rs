@@ -154,6 +154,9 @@ pub struct NoisePayload {
     pub relay_through: Option<RelayThrough>,
     /// Where to find this server next time.
     pub relay_addresses: Option<Vec<SocketAddrV4>>,
+    /// The key of a relay that the sender is for others. Only we say this, behind everything else, where the reference
+    /// does not read.
+    pub relay: Option<PublicKey>,
 }
 
 impl NoisePayload {
@@ -177,6 +180,7 @@ impl NoisePayload {
             secret_stream: false,
             relay_through: None,
             relay_addresses: None,
+            relay: None,
         }
     }
 
@@ -198,6 +202,7 @@ impl NoisePayload {
             secret_stream: flagged(flags, 16, || r.uint())?.is_some(),
             relay_through: flagged(flags, 32, || RelayThrough::decode(&mut r))?,
             relay_addresses: flagged(flags, 64, || addresses(&mut r))?,
+            relay: relay_offer(r.rest()),
         })
     }
 
@@ -237,8 +242,20 @@ impl NoisePayload {
         if let Some(relays) = &self.relay_addresses {
             net::put_ipv4_list(&mut out, relays);
         }
+        if let Some(relay) = &self.relay {
+            out.put(RELAY_MARK);
+            out.put(&relay.0);
+        }
         out
     }
+}
+
+/// Marks the key of the sender's relay, the last thing in a payload.
+const RELAY_MARK: &[u8; 8] = b"hdrv-rly";
+
+fn relay_offer(rest: &[u8]) -> Option<PublicKey> {
+    let (before, key) = rest.split_last_chunk::<32>()?;
+    before.ends_with(RELAY_MARK).then_some(PublicKey(*key))
 }
 
 fn addresses6(r: &mut Reader<'_>) -> Result<Vec<SocketAddrV6>> {

@@ -62,6 +62,7 @@ fn noise_payload(v: &Value) -> NoisePayload {
             token: bytes32(&r["token"]).unwrap(),
         }),
         relay_addresses: list(&v["relayAddresses"]),
+        relay: None,
     }
 }
 

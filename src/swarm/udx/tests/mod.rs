@@ -6,6 +6,7 @@ mod challenge;
 mod fairness;
 mod flow;
 mod hostile;
+mod legs;
 mod lifecycle;
 mod loopback;
 mod narrow;

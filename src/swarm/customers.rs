@@ -1,0 +1,196 @@
+//! The customers of a relay: peers who come to have their streams passed on.
+//!
+//! Their handshakes come to a key of its own, on which we listen while we relay. A customer costs a control connection,
+//! tokens, legs and bytes; of each there is a bound, for one host and for all.
+
+use super::Swarm;
+use super::connections::{Connection, Connections, FIRST_PACKET_WAIT, Phase};
+use super::hyperdht::{Agreed, Dial};
+use super::relay::messages::{Pair, Token};
+use super::relay::server::{Joiner, Server, SessionId};
+use super::socket::host_of;
+use super::udx::{LegEnd, LegRates, Udx};
+use crate::crypto::KeyPair;
+use crate::key::PublicKey;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Customers at a time, and of one host. A household or an office behind one address has fewer that need a relay.
+const MAX_CUSTOMERS: usize = 256;
+const MAX_PER_HOST: usize = 32;
+
+/// Customers who have not shown where they are; of more the oldest goes.
+const MAX_WAITING: usize = 64;
+
+/// What a relay gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayLimits {
+    /// Bytes a second of one customer, by its host.
+    pub customer: u64,
+    /// Bytes a second of all together.
+    pub total: u64,
+}
+
+impl Default for RelayLimits {
+    /// A good film for each customer, and half of what a home's fast line sends for all.
+    fn default() -> Self {
+        Self { customer: 4 << 20, total: 16 << 20 }
+    }
+}
+
+/// A relay, while it is one.
+pub(super) struct Relay {
+    key_pair: Arc<KeyPair>,
+    server: Server,
+}
+
+/// Makes legs for a server.
+struct Legs<'a> {
+    udx: &'a mut Udx,
+    table: &'a mut Connections,
+    now: Instant,
+}
+
+impl Joiner for Legs<'_> {
+    fn join(&mut self, ends: [(SessionId, u32); 2]) -> [u32; 2] {
+        let ends = ends.map(|(session, remote_id)| {
+            let customer = self.table.by_stream(session);
+            let host = customer.as_ref().and_then(|c| c.addr).map(|addr| host_of(&addr));
+            LegEnd { remote_id, host, proven: customer.is_some_and(|c| c.proven) }
+        });
+        self.udx.join_legs(ends, self.now)
+    }
+
+    fn remove(&mut self, leg: u32) {
+        self.udx.remove_leg(leg);
+    }
+
+    fn used(&self, leg: u32) -> Option<Instant> {
+        self.udx.leg_used(leg)
+    }
+}
+
+impl Swarm {
+    /// Is a relay for whoever comes to this key, or none any more.
+    pub fn set_relay(&mut self, relay: Option<(Arc<KeyPair>, RelayLimits)>, now: Instant) {
+        let old = self.relay.as_ref().map(|relay| relay.key_pair.clone());
+        let new = relay.as_ref().map(|(key_pair, _)| key_pair.public());
+        if let Some(old) = old.filter(|old| Some(old.public()) != new) {
+            self.dht.unlisten(&PublicKey(old.public()), now);
+            self.dht.offer_relay(None);
+            let customers = self.controls.customers().map(|c| c.id.stream());
+            for stream in customers.collect::<Vec<_>>() {
+                self.end_control(stream, "we relay no more", now);
+            }
+            self.relay = None;
+        }
+        if let Some((key_pair, limits)) = relay {
+            self.udx.limit_legs(LegRates { host: limits.customer, total: limits.total }, now);
+            self.dht.offer_relay(Some(PublicKey(key_pair.public())));
+            self.dht.listen(key_pair.clone(), now);
+            self.relay.get_or_insert_with(|| Relay { key_pair, server: Server::default() });
+        }
+        self.pump(now);
+    }
+
+    /// Whether a key is that of our own relay.
+    pub(super) fn is_own_relay(&self, key: &PublicKey) -> bool {
+        self.relay.as_ref().is_some_and(|relay| relay.key_pair.public() == key.0)
+    }
+
+    /// Somebody shook hands with our relay.
+    pub(super) fn accept_customer(&mut self, agreed: Agreed, now: Instant) {
+        let remote = agreed.keys.remote;
+        if self.relay.is_none() || self.stopping || self.peers.is_refused(&remote, now) {
+            return;
+        }
+        let waiting = || self.controls.customers().filter(|c| !c.proven);
+        if waiting().count() >= MAX_WAITING
+            && let Some(oldest) = waiting().min_by_key(|c| (c.opened_at, c.id))
+        {
+            let stream = oldest.id.stream();
+            self.end_control(stream, "others come", now);
+        }
+        let Some(stream) = self.udx.open(Some(agreed.local_id)) else { return };
+        let id = self.connections.name(stream);
+        let phase = Phase::Waiting { until: now + FIRST_PACKET_WAIT };
+        self.controls.insert(Connection::new(id, remote, false, phase, now));
+        let dial = agreed.dial;
+        self.set_session(stream, agreed);
+        if let Some(Dial { socket, to }) = dial {
+            self.reach(stream, socket, to, now);
+        }
+    }
+
+    /// The header frame of a customer has come. False if there is no room for one more.
+    pub(super) fn customer_open(&mut self, stream: u32) -> bool {
+        let Some(Connection { addr: Some(addr), .. }) = self.controls.table.by_stream(stream)
+        else {
+            return false;
+        };
+        let host = host_of(addr);
+        let open = || self.controls.customers().filter(|c| c.is_open());
+        let of_host = open().filter(|c| c.is_at(host)).count();
+        let room =
+            open().count() <= MAX_CUSTOMERS && (of_host <= MAX_PER_HOST || host.is_loopback());
+        if let Some(relay) = self.relay.as_mut().filter(|_| room) {
+            relay.server.open(stream);
+        }
+        room
+    }
+
+    /// A customer is where it says: its legs are no danger to anybody.
+    pub(super) fn customer_proven(&mut self, stream: u32) {
+        let addr = self.udx.remote(stream);
+        let Some(customer) = self.controls.table.by_stream(stream) else { return };
+        (customer.proven, customer.addr) = (true, addr);
+        let Some(relay) = &self.relay else { return };
+        for leg in relay.server.legs(stream) {
+            self.udx.prove_leg(leg);
+        }
+    }
+
+    pub(super) fn customer_pairs(&mut self, stream: u32, pair: Pair, now: Instant) {
+        let Some(relay) = &mut self.relay else { return };
+        let mut legs = Legs { udx: &mut self.udx, table: &mut self.controls.table, now };
+        let answers = relay.server.pair(stream, pair, &mut legs, now);
+        for (session, answer) in answers {
+            if let Some(control) = self.controls.get(session) {
+                control.say_pair(&answer);
+            }
+            self.flush_control(session, now);
+        }
+    }
+
+    pub(super) fn customer_unpairs(&mut self, stream: u32, token: &Token, now: Instant) {
+        let Some(relay) = &mut self.relay else { return };
+        let mut legs = Legs { udx: &mut self.udx, table: &mut self.controls.table, now };
+        relay.server.unpair(stream, token, &mut legs);
+    }
+
+    pub(super) fn is_idle_customer(&self, stream: u32) -> bool {
+        self.relay.as_ref().is_none_or(|relay| relay.server.is_idle(stream))
+    }
+
+    pub(super) fn customer_gone(&mut self, stream: u32, now: Instant) {
+        let Some(relay) = &mut self.relay else { return };
+        let mut legs = Legs { udx: &mut self.udx, table: &mut self.controls.table, now };
+        relay.server.close(stream, &mut legs);
+    }
+
+    pub(super) fn leg_ended(&mut self, leg: u32) {
+        if let Some(relay) = &mut self.relay {
+            relay.server.end_leg(leg);
+        }
+    }
+
+    pub(super) fn relay_timeout(&self) -> Option<Instant> {
+        self.relay.as_ref()?.server.poll_timeout()
+    }
+
+    pub(super) fn relay_due(&mut self, now: Instant) {
+        let Some(relay) = &mut self.relay else { return };
+        let mut legs = Legs { udx: &mut self.udx, table: &mut self.controls.table, now };
+        relay.server.handle_timeout(&mut legs, now);
+    }
+}

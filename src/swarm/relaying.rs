@@ -1,0 +1,444 @@
+//! Our connections that may go through a relay: asking for a leg, going through it, and leaving it for the direct way.
+//!
+//! ```text
+//!   handshake names a relay ─▶ (a moment) ─▶ asked ─▶ paired ─▶ the stream goes through its leg
+//!                       └─▶ meanwhile the direct way is looked for ─▶ found ─▶ tried ─▶ the relay is left
+//! ```
+//!
+//! Of the two ways the first that is there is taken. A stream that takes the direct one and hears nothing changes over to
+//! the leg; one that is open through the relay moves to the direct way as soon as there is one, and back if nothing comes
+//! of it. The relay is left only when something came from the peer over the direct way after we had moved, for until then
+//! the peer may need it. So neither way being dead, whatever the order of things, leaves the two waiting.
+//!
+//! Source: hyperdht/lib/connect.js:relayConnection, relay-connection.js
+
+use super::Swarm;
+use super::connections::{Connection, Phase};
+use super::hyperdht::{ConnectId, RelayAsk};
+use super::relay::messages::Pair;
+use super::socket::ipv4;
+use super::udx;
+use crate::key::PublicKey;
+use bytes::Bytes;
+use rand::seq::IndexedRandom;
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+
+/// What the direct way has, before the relay is asked, where it may well be found: a punch of two friendly NATs takes about
+/// so long.
+pub(super) const HEAD_START: Duration = Duration::from_millis(200);
+
+/// How long a relay may take, as in the reference.
+const PAIR_WAIT: Duration = Duration::from_secs(15);
+
+/// How long a stream that takes the direct way may hear nothing before it changes over to a leg that is there.
+const SILENCE: Duration = Duration::from_millis(300);
+
+/// When the first packet through a relay is sent again while nothing is heard: a relay of the reference loses what comes
+/// before the peer has sent something.
+const AGAIN: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(150)];
+
+/// How long a direct way is tried before it is looked what came of it; at least some times the way there and back.
+const TRIAL: Duration = Duration::from_secs(1);
+
+/// After a direct way came to nothing it is tried again, each time later, and no more than so often.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+const MAX_TRIES: u32 = 4;
+
+/// Between the peer's first sign over the direct way and the end of the relay: what is under way through it arrives.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// After so long on the direct way the relay is left even if the peer, which hears us, is never heard there.
+const LONG: Duration = Duration::from_secs(30);
+const QUIET: Duration = Duration::from_secs(10);
+
+/// A stream that moved to the direct way, and still has its leg.
+#[derive(Debug, Clone, Copy)]
+struct Moved {
+    at: Instant,
+    /// The peer has been heard there: the relay is left then.
+    leave_at: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    /// The direct way has its head start.
+    Waiting,
+    /// The relay was asked, over this control connection.
+    Asked {
+        control: u32,
+    },
+    Paired {
+        control: u32,
+        since: Instant,
+        again: usize,
+        moved: Option<Moved>,
+    },
+}
+
+/// One stream.
+#[derive(Debug)]
+pub(super) struct Relayed {
+    ask: RelayAsk,
+    /// Where the relay may be.
+    hint: Vec<SocketAddrV4>,
+    /// The attempt that goes on looking for a direct way.
+    pub connect: Option<ConnectId>,
+    /// The direct way, if it is known and not taken.
+    direct: Option<udx::Way>,
+    tries: u32,
+    stage: Stage,
+    /// When something is to be done.
+    at: Instant,
+}
+
+impl Swarm {
+    /// The handshake of `stream` names a relay.
+    pub(super) fn begin_relay(
+        &mut self,
+        stream: u32,
+        ask: RelayAsk,
+        connect: Option<ConnectId>,
+        delay: Duration,
+        now: Instant,
+    ) {
+        let hint = self.relay_hint(&ask.relay);
+        let at = now + delay;
+        let relayed =
+            Relayed { ask, hint, connect, direct: None, tries: 0, stage: Stage::Waiting, at };
+        self.relayed.insert(stream, relayed);
+        if delay.is_zero() {
+            self.relayed_due(stream, now);
+        }
+    }
+
+    /// The relay to name to a peer.
+    pub(super) fn relay_for(&mut self, _remote: &PublicKey) -> Option<PublicKey> {
+        self.relays.choose(&mut self.rng).copied()
+    }
+
+    /// Where a relay may be.
+    fn relay_hint(&self, relay: &PublicKey) -> Vec<SocketAddrV4> {
+        let offers = |c: &&Connection| c.is_open() && c.offers == Some(*relay);
+        self.connections.iter().filter(offers).filter_map(|c| ipv4(c.addr?)).take(1).collect()
+    }
+
+    /// How long the direct way is looked for before the relay is asked.
+    pub(super) fn head_start(&self) -> Duration {
+        if self.dht.has_random_ports() { Duration::ZERO } else { HEAD_START }
+    }
+
+    /// Whether a stream whose direct way was not found goes on because it has a relay, or may come to.
+    pub(super) fn goes_on_by_relay(&mut self, stream: u32, now: Instant) -> bool {
+        let Some(relayed) = self.relayed.get_mut(&stream) else { return false };
+        relayed.connect = None;
+        if matches!(relayed.stage, Stage::Waiting) {
+            // Nothing is gained by waiting.
+            self.relayed_due(stream, now);
+        }
+        self.relayed.contains_key(&stream)
+    }
+
+    /// The stream that an attempt to connect is for.
+    pub(super) fn stream_of(&self, connect: ConnectId) -> Option<u32> {
+        let relayed = self.relayed.iter().find(|(_, r)| r.connect == Some(connect));
+        relayed.map(|(stream, _)| *stream).or_else(|| self.connections.dial(connect))
+    }
+
+    pub(super) fn relayed_timeout(&self) -> Option<Instant> {
+        self.relayed.values().map(|relayed| relayed.at).min()
+    }
+
+    pub(super) fn handle_relayed(&mut self, now: Instant) {
+        let due = self.relayed.iter().filter(|(_, r)| r.at <= now).map(|(stream, _)| *stream);
+        for stream in due.collect::<Vec<_>>() {
+            self.relayed_due(stream, now);
+        }
+    }
+
+    /// Whether streams go through a control connection, or wait to.
+    pub(super) fn needs_control(&self, control: u32) -> bool {
+        self.relayed.values().any(|relayed| match relayed.stage {
+            Stage::Waiting => false,
+            Stage::Asked { control: of } | Stage::Paired { control: of, .. } => of == control,
+        })
+    }
+
+    /// The relay that a stream goes through now.
+    pub(super) fn relay_of(&self, stream: u32) -> Option<PublicKey> {
+        let relayed = self.relayed.get(&stream).filter(|_| self.udx.is_on_leg(stream))?;
+        Some(relayed.ask.relay)
+    }
+
+    fn relayed_due(&mut self, stream: u32, now: Instant) {
+        let Some(relayed) = self.relayed.get_mut(&stream) else { return };
+        relayed.at = now + PAIR_WAIT;
+        match relayed.stage {
+            Stage::Waiting => self.ask_relay(stream, now),
+            Stage::Asked { .. } => self.relay_failed(stream, "the relay did not answer", now),
+            Stage::Paired { since, again, moved: None, .. } => {
+                self.look_around_leg(stream, since, again, now);
+            }
+            Stage::Paired { moved: Some(moved), .. } => self.look_at_trial(stream, moved, now),
+        }
+    }
+
+    fn ask_relay(&mut self, stream: u32, now: Instant) {
+        let Some(relayed) = self.relayed.get(&stream) else { return };
+        let (relay, hint) = (relayed.ask.relay, relayed.hint.clone());
+        let Some(control) = self.control_to(relay, hint, now) else {
+            return self.relay_failed(stream, "there is no way to the relay", now);
+        };
+        if let Some(relayed) = self.relayed.get_mut(&stream) {
+            relayed.stage = Stage::Asked { control };
+        }
+        if self.controls.table.by_stream(control).is_some_and(|control| control.is_open()) {
+            self.say_pair(stream, control);
+            self.flush_control(control, now);
+        }
+    }
+
+    fn say_pair(&mut self, stream: u32, control: u32) {
+        let (Some(relayed), Some(control)) =
+            (self.relayed.get(&stream), self.controls.get(control))
+        else {
+            return;
+        };
+        let RelayAsk { token, initiator, .. } = relayed.ask;
+        control.say_pair(&Pair { initiator, token, id: stream, seq: 0 });
+    }
+
+    /// A control connection is there: asks for all that wait for it.
+    pub(super) fn relay_open(&mut self, control: u32) {
+        let waits = |stage: Stage| matches!(stage, Stage::Asked { control: of } if of == control);
+        let streams = self.relayed.iter().filter(|(_, r)| waits(r.stage)).map(|(s, _)| *s);
+        for stream in streams.collect::<Vec<_>>() {
+            self.say_pair(stream, control);
+        }
+    }
+
+    /// The relay says that both halves are there.
+    pub(super) fn paired(&mut self, control: u32, pair: &Pair, now: Instant) {
+        let Some(way) = self.udx.way(control) else { return };
+        let asked = |stage| matches!(stage, Stage::Asked { control: of } if of == control);
+        let wanted = self.relayed.iter_mut().find(|(_, r)| {
+            r.ask.token == pair.token && r.ask.initiator == pair.initiator && asked(r.stage)
+        });
+        let Some((&stream, relayed)) = wanted else { return };
+        relayed.stage = Stage::Paired { control, since: now, again: 0, moved: None };
+        let Some(connection) = self.connections.by_stream(stream) else { return };
+        let peer_id = connection.remote_stream;
+        tracing::debug!(peer = ?connection.remote, relay = ?relayed.ask.relay, "paired");
+        self.udx.set_leg(stream, way, pair.id, peer_id);
+        if self.udx.remote(stream).is_none() {
+            self.reach_through(stream, way, pair.id, now);
+        } else {
+            self.udx.show_leg(stream);
+        }
+        if let Some(relayed) = self.relayed.get_mut(&stream) {
+            relayed.at = now + AGAIN[0];
+        }
+    }
+
+    /// A stream that has a leg and did not move: looks whether it hears its peer where it is.
+    fn look_around_leg(&mut self, stream: u32, since: Instant, again: usize, now: Instant) {
+        let on_leg = self.udx.is_on_leg(stream);
+        let heard = self.udx.heard(stream);
+        let open = self.connections.by_stream(stream).is_some_and(|c| c.is_open());
+        let Some(relayed) = self.relayed.get_mut(&stream) else { return };
+        if on_leg && open && relayed.direct.is_some() {
+            return self.try_direct(stream, now);
+        }
+        if let Some(after) = AGAIN.get(again)
+            && now >= since + *after
+            && let Stage::Paired { again, .. } = &mut relayed.stage
+        {
+            *again += 1;
+            if on_leg && heard.by_leg.is_none() {
+                self.udx.repeat(stream);
+            }
+        }
+        let next = AGAIN.get(again + 1).map(|after| since + *after);
+        relayed.at = next.filter(|at| *at > now).unwrap_or(now + SILENCE);
+        if on_leg {
+            return;
+        }
+        // It took the direct way: either the peer is heard there and hears us, or the leg is tried.
+        if heard.direct.is_some() && self.udx.is_heard(stream) {
+            let moved = Some(Moved { at: since, leave_at: Some(now + FAREWELL) });
+            if let Stage::Paired { moved: stage, .. } = &mut relayed.stage {
+                *stage = moved;
+            }
+            relayed.at = now + FAREWELL;
+        } else if now >= since + SILENCE {
+            relayed.direct = relayed.direct.or(self.udx.way(stream));
+            self.take_leg(stream, now);
+        }
+    }
+
+    /// The direct way of a stream is known.
+    pub(super) fn direct_found(&mut self, stream: u32, way: udx::Way, now: Instant) {
+        let open = self.connections.by_stream(stream).is_some_and(|c| c.is_open());
+        let on_leg = self.udx.is_on_leg(stream);
+        let Some(relayed) = self.relayed.get_mut(&stream) else { return };
+        relayed.direct = Some(way);
+        if open && on_leg {
+            self.try_direct(stream, now);
+        }
+    }
+
+    /// A stream is open: if through a relay, it moves to a direct way that is known.
+    pub(super) fn relayed_open(&mut self, stream: u32, now: Instant) {
+        let Some(relayed) = self.relayed.get_mut(&stream) else { return };
+        if relayed.direct.is_some() && self.udx.is_on_leg(stream) {
+            self.try_direct(stream, now);
+        }
+    }
+
+    fn try_direct(&mut self, stream: u32, now: Instant) {
+        let Some(relayed) = self.relayed.get_mut(&stream) else { return };
+        let Some(way) = relayed.direct else { return };
+        if relayed.tries >= MAX_TRIES {
+            relayed.at = now + LONG;
+            return;
+        }
+        relayed.tries += 1;
+        let Stage::Paired { moved, .. } = &mut relayed.stage else { return };
+        *moved = Some(Moved { at: now, leave_at: None });
+        relayed.at = now + TRIAL / 4;
+        tracing::debug!(stream, to = %way.1, "trying the direct way");
+        self.move_to(stream, way, None, now);
+        self.sound(stream);
+    }
+
+    /// Makes the peer notice where we are, and answer.
+    fn sound(&mut self, stream: u32) {
+        // A peer of the reference takes an empty message for a sign of the direct way, and answers heartbeats.
+        let _ = self.udx.send_message(stream, Bytes::new());
+        self.udx.beat(stream);
+    }
+
+    /// Back to the relay, or to it for the first time.
+    fn take_leg(&mut self, stream: u32, now: Instant) {
+        let Some((way, leg)) = self.udx.leg(stream) else { return };
+        tracing::debug!(stream, "through the relay");
+        self.move_to(stream, way, Some(leg), now);
+        self.udx.repeat(stream);
+        let Some(relayed) = self.relayed.get_mut(&stream) else { return };
+        if let Stage::Paired { moved, since, .. } = &mut relayed.stage {
+            (*moved, *since) = (None, now);
+        }
+        relayed.at = now + TRY_AGAIN * relayed.tries.max(1);
+    }
+
+    fn move_to(&mut self, stream: u32, way: udx::Way, leg: Option<u32>, now: Instant) {
+        let Some(connection) = self.connections.by_stream(stream) else { return };
+        let id = leg.unwrap_or(connection.remote_stream);
+        let big = connection.big_datagrams && way.1.ip().is_loopback() && leg.is_none();
+        let max = if big { udx::MAX_DATAGRAM } else { udx::ORDINARY_MAX };
+        if connection.is_open() {
+            connection.addr = Some(way.1);
+        }
+        self.udx.change_remote(stream, way.0, id, way.1, max, now);
+    }
+
+    fn look_at_trial(&mut self, stream: u32, moved: Moved, now: Instant) {
+        if moved.leave_at.is_some_and(|at| at <= now) {
+            tracing::debug!(stream, "the direct way works: the relay is left");
+            return self.leave_relay(stream, now);
+        }
+        let heard = self.udx.heard(stream);
+        let Some(relayed) = self.relayed.get_mut(&stream) else { return };
+        let Stage::Paired { moved: Some(state), .. } = &mut relayed.stage else { return };
+        if heard.direct.is_some_and(|at| at > moved.at) {
+            state.leave_at = Some(now + FAREWELL);
+            relayed.at = now + FAREWELL;
+            // What of the peer's own look at us got lost comes once more.
+            let _ = self.udx.send_message(stream, Bytes::new());
+            return;
+        }
+        if now < moved.at + TRIAL {
+            relayed.at = now + TRIAL / 4;
+            return self.sound(stream);
+        }
+        let answers = heard.by_leg.is_some_and(|at| at + TRIAL / 2 > now);
+        let quiet = heard.by_leg.is_none_or(|at| now >= at + QUIET);
+        if answers || now >= moved.at + LONG {
+            // It hears us there, and itself still comes through the relay.
+            relayed.at = now + TRIAL;
+            if now >= moved.at + LONG && quiet {
+                return self.leave_relay(stream, now);
+            }
+            return self.sound(stream);
+        }
+        self.take_leg(stream, now);
+    }
+
+    /// Nothing of a stream goes through its relay any more.
+    fn leave_relay(&mut self, stream: u32, now: Instant) {
+        let Some(relayed) = self.relayed.remove(&stream) else { return };
+        self.udx.forget_leg(stream);
+        if let Some(connect) = relayed.connect {
+            self.dht.cancel(connect);
+        }
+        self.take_back(&relayed, now);
+    }
+
+    fn take_back(&mut self, relayed: &Relayed, now: Instant) {
+        let (Stage::Asked { control } | Stage::Paired { control, .. }) = relayed.stage else {
+            return;
+        };
+        if let Some(state) = self.controls.get(control) {
+            state.say_unpair(&relayed.ask.token);
+            self.flush_control(control, now);
+        }
+        if let Some(control) = self.controls.table.by_stream(control) {
+            control.last_used = now;
+        }
+    }
+
+    /// No way through the relay came about.
+    fn relay_failed(&mut self, stream: u32, why: &str, now: Instant) {
+        let Some(relayed) = self.relayed.remove(&stream) else { return };
+        tracing::debug!(stream, why, "not relayed");
+        self.take_back(&relayed, now);
+        // The direct way may still come about, unless that has failed.
+        let waits = self.connections.by_stream(stream).map(|c| (c.initiator, &c.phase));
+        if let Some((true, Phase::Dialling { .. })) = waits
+            && relayed.connect.is_none()
+        {
+            self.dial_failed(stream, why.to_string(), now);
+        }
+    }
+
+    /// The control connection is gone, and the leg with it.
+    pub(super) fn relay_lost(&mut self, control: u32, now: Instant) {
+        let of = |stage: Stage| match stage {
+            Stage::Waiting => false,
+            Stage::Asked { control: of } | Stage::Paired { control: of, .. } => of == control,
+        };
+        let streams = self.relayed.iter().filter(|(_, r)| of(r.stage)).map(|(s, _)| *s);
+        for stream in streams.collect::<Vec<_>>() {
+            let Some(relayed) = self.relayed.get(&stream) else { continue };
+            let direct = relayed.direct;
+            if matches!(relayed.stage, Stage::Asked { .. }) {
+                self.relay_failed(stream, "the relay is gone", now);
+            } else if !self.udx.is_on_leg(stream) {
+                self.leave_relay(stream, now);
+            } else if let Some(way) = direct {
+                self.move_to(stream, way, None, now);
+                self.leave_relay(stream, now);
+            } else {
+                self.leave_relay(stream, now);
+                self.path_lost(stream, now);
+            }
+        }
+    }
+
+    /// Takes back what was asked of relays for streams that are gone.
+    pub(super) fn tidy_relayed(&mut self, now: Instant) {
+        let gone = |stream: &&u32| !self.connections.has(**stream);
+        let gone: Vec<u32> = self.relayed.keys().filter(gone).copied().collect();
+        gone.into_iter().for_each(|stream| self.leave_relay(stream, now));
+    }
+}

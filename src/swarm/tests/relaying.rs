@@ -1,0 +1,97 @@
+//! Peers that need a relay, and those that only think so.
+
+use super::super::*;
+use super::sim::{Network, Peer};
+use crate::sim::{Kind, LinkConfig};
+use std::time::Duration;
+
+const TOPIC: Topic = Topic([7; 32]);
+const SERVER: JoinOptions = JoinOptions { server: true, client: false };
+const CLIENT: JoinOptions = JoinOptions { server: false, client: true };
+
+/// Some nodes of a DHT with ways of 20 ms, and a relay.
+struct Lab {
+    network: Network,
+    relay: usize,
+    key: PublicKey,
+}
+
+/// A swarm behind NATs of a kind.
+fn behind(network: &mut Network, kind: Kind, n: u8, relays: Vec<PublicKey>) -> usize {
+    let i = network.machines.len();
+    let (realm, ip) = network.place(kind, n);
+    let inner = SocketAddrV4::new(ip, 4000);
+    let config = SwarmConfig { local_addresses: vec![inner], relays, ..network.config(i, false) };
+    let peer = Peer::new(config, network.seed << 8 | i as u64, network.now);
+    network.add_in(realm, inner, peer)
+}
+
+impl Lab {
+    fn new(seed: u64, loss: f64) -> Self {
+        let ms = Duration::from_millis;
+        let pattern = LinkConfig { loss, latency: ms(20), jitter: ms(5), ..LinkConfig::default() };
+        let mut network = Network::of_nodes(8, seed, pattern, Duration::from_secs(5));
+        let relay = behind(&mut network, Kind::Open, 100, vec![]);
+        let pair = Arc::new(KeyPair::from_seed(&[seed as u8; 32]));
+        let key = PublicKey(pair.public());
+        network.on(relay, |peer, now| {
+            peer.swarm.set_relay(Some((pair, RelayLimits::default())), now);
+        });
+        network.run(Duration::from_secs(10));
+        Self { network, relay, key }
+    }
+
+    /// Who shares, settled.
+    fn sharer(&mut self, kind: Kind, relays: Vec<PublicKey>) -> usize {
+        let sharer = behind(&mut self.network, kind, 1, relays);
+        self.network.join(sharer, TOPIC, SERVER);
+        self.network.run(Duration::from_secs(10));
+        sharer
+    }
+
+    fn reader(&mut self, kind: Kind, relays: Vec<PublicKey>) -> usize {
+        let reader = behind(&mut self.network, kind, 2, relays);
+        self.network.join(reader, TOPIC, CLIENT);
+        reader
+    }
+
+    /// How long it takes until both are connected.
+    fn connected(&mut self, a: usize, b: usize, within: Duration) -> Option<Duration> {
+        self.network.run_until(within, |n| n.open(b).len() == 1 && n.open(a).len() == 1)
+    }
+
+    /// Whether the connection of `i` goes through a relay.
+    fn is_relayed(&self, i: usize) -> bool {
+        let status = self.network.machines[i].swarm.status();
+        status.connections.iter().any(|c| c.relay == Some(self.key))
+    }
+
+    /// Sends from `a` to `b` and back what takes many packets, and looks whether it comes.
+    fn carries(&mut self, a: usize, b: usize) -> bool {
+        for (from, to) in [(a, b), (b, a)] {
+            let before = self.network.frames(to).len();
+            let conn = self.network.open(from)[0];
+            self.network.send_frame(from, conn, &[7; 300_000]);
+            let heard = |n: &Network| n.frames(to).len() > before;
+            if self.network.run_until(Duration::from_secs(20), heard).is_none() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+#[test]
+fn random_ports_on_both_sides_connect_through_a_relay() {
+    for seed in 1..6 {
+        let mut lab = Lab::new(seed, 0.0);
+        let a = lab.sharer(Kind::Sym, vec![]);
+        let b = lab.reader(Kind::Sym, vec![lab.key]);
+        let took = lab.connected(a, b, Duration::from_secs(20));
+        assert!(took.is_some_and(|took| took < Duration::from_millis(1500)), "{seed}: {took:?}");
+        assert!(lab.is_relayed(a) && lab.is_relayed(b));
+        assert!(lab.carries(a, b));
+        assert!(lab.network.machines[lab.relay].swarm.udx.passed_on() > 600_000);
+        println!("{took:?}");
+    }
+}

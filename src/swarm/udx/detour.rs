@@ -1,0 +1,183 @@
+//! The way of a stream through a relay, beside the direct one.
+//!
+//! A stream that may go through a relay has a *leg* there, with an id of its own: packets to the relay carry that instead
+//! of the peer's stream id. So whichever of the two ways a stream takes, and whichever it follows its peer to, the id goes
+//! with it. It is noted when something last came each way, by which the owner knows what of both works.
+
+use super::Udx;
+use super::outbox::Outbox;
+use super::packet::Header;
+use super::stream::{Remote, Stream};
+use super::types::UdxEvent;
+use crate::swarm::socket::SocketId;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Detour {
+    leg: Remote,
+    /// The peer's own stream.
+    peer_id: u32,
+    /// When something last came through the relay, and from elsewhere.
+    by_leg: Option<u64>,
+    direct: Option<u64>,
+    /// The owner was told of the second.
+    told: bool,
+}
+
+/// A socket of ours, and an address.
+pub type Way = (SocketId, SocketAddr);
+
+/// When something last came for a stream.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Heard {
+    pub by_leg: Option<Instant>,
+    pub direct: Option<Instant>,
+}
+
+impl Stream {
+    /// What a packet to there is addressed with.
+    pub(super) fn remote_at(&self, socket: SocketId, to: SocketAddr) -> Option<Remote> {
+        let remote = self.remote?;
+        Some(match &self.detour {
+            Some(detour) if detour.leg.socket == socket && detour.leg.to == to => detour.leg,
+            Some(detour) => Remote { socket, to, id: detour.peer_id },
+            None => Remote { socket, to, id: remote.id },
+        })
+    }
+
+    /// Notes which way a packet came.
+    pub(super) fn note_way(
+        &mut self,
+        socket: SocketId,
+        from: SocketAddr,
+        now: u64,
+        out: &mut Outbox,
+    ) {
+        let here = self.remote.is_some_and(|remote| remote.to == from);
+        let Some(detour) = &mut self.detour else { return };
+        if (detour.leg.socket, detour.leg.to) == (socket, from) {
+            detour.by_leg = Some(now);
+            return;
+        }
+        detour.direct = Some(now);
+        if !here && !std::mem::replace(&mut detour.told, true) {
+            out.events.push_back(UdxEvent::Elsewhere { id: self.id, socket, from });
+        }
+    }
+}
+
+impl Udx {
+    /// The peer of a stream, which has the stream `peer_id`, may be reached through leg `leg` of a relay as well. What comes
+    /// from a third place is told from now on.
+    pub fn set_leg(&mut self, id: u32, (socket, to): Way, leg: u32, peer_id: u32) {
+        if let Some((_, stream)) = self.streams.get_mut(id) {
+            let leg = Remote { socket, to, id: leg };
+            stream.detour = Some(Detour { leg, peer_id, by_leg: None, direct: None, told: false });
+        }
+    }
+
+    /// The leg is gone.
+    pub fn forget_leg(&mut self, id: u32) {
+        if let Some((_, stream)) = self.streams.get_mut(id) {
+            stream.detour = None;
+        }
+    }
+
+    /// Sends a bare acknowledgement through the leg, which tells the relay where we are and the peer nothing.
+    pub fn show_leg(&mut self, id: u32) {
+        let Some((_, stream)) = self.streams.get_mut(id) else { return };
+        let Some(Detour { leg, .. }) = stream.detour else { return };
+        let (seq, ack) = (stream.sent.next() as u32, stream.recv.next() as u32);
+        let window = stream.recv.window();
+        let header = Header { flags: 0, data_offset: 0, stream: leg.id, window, seq, ack };
+        self.out.datagram(leg.socket, leg.to, header.encode().to_vec());
+    }
+
+    /// Whether a stream leads to its leg.
+    pub fn is_on_leg(&self, id: u32) -> bool {
+        let stream = self.streams.get(id);
+        stream.is_some_and(|s| {
+            s.detour.zip(s.remote).is_some_and(|(d, r)| d.leg.to == r.to && d.leg.id == r.id)
+        })
+    }
+
+    /// Where a stream leads to, and through which socket.
+    pub fn way(&self, id: u32) -> Option<Way> {
+        let remote = self.streams.get(id)?.remote?;
+        Some((remote.socket, remote.to))
+    }
+
+    /// The way to the leg of a stream, and its id.
+    pub fn leg(&self, id: u32) -> Option<(Way, u32)> {
+        let leg = self.streams.get(id)?.detour?.leg;
+        Some(((leg.socket, leg.to), leg.id))
+    }
+
+    /// Whether the peer has acknowledged anything.
+    pub fn is_heard(&self, id: u32) -> bool {
+        self.streams.get(id).is_some_and(|stream| stream.sent.una() > super::packet::FIRST_SEQ)
+    }
+
+    /// Sends what was sent last once more, if it is not acknowledged.
+    pub fn repeat(&mut self, id: u32) {
+        if let Some((slot, stream)) = self.streams.get_mut(id) {
+            stream.tail_probe_due = stream.sent.last_in_flight().is_some();
+            self.touch(slot);
+        }
+    }
+
+    /// When something last came for a stream that has a leg.
+    pub fn heard(&self, id: u32) -> Heard {
+        let Some(detour) = self.streams.get(id).and_then(|stream| stream.detour) else {
+            return Heard::default();
+        };
+        let at = |micros: Option<u64>| micros.and_then(|at| self.clock.instant(at));
+        Heard { by_leg: at(detour.by_leg), direct: at(detour.direct) }
+    }
+
+    /// Asks the peer of a stream for a sign of life.
+    pub fn beat(&mut self, id: u32) {
+        if let Some((slot, stream)) = self.streams.get_mut(id) {
+            stream.pending.heartbeat = true;
+            self.touch(slot);
+        }
+    }
+
+    /// Limits what legs pass on.
+    pub fn limit_legs(&mut self, rates: super::LegRates, now: Instant) {
+        self.legs.limit(rates, now);
+    }
+
+    /// Joins two streams of others; gives the ids of the legs that their peers send to.
+    pub fn join_legs(&mut self, ends: [super::LegEnd; 2], now: Instant) -> [u32; 2] {
+        let first = self.random_id();
+        let second = loop {
+            let id = self.random_id();
+            if id != first {
+                break id;
+            }
+        };
+        self.legs.join([first, second], ends, now);
+        [first, second]
+    }
+
+    pub fn remove_leg(&mut self, leg: u32) {
+        self.legs.remove(leg);
+    }
+
+    /// The peer of a leg has shown that it is where it said.
+    pub fn prove_leg(&mut self, leg: u32) {
+        self.legs.prove(leg);
+    }
+
+    /// When something last came for a leg; `None` if it is gone.
+    pub fn leg_used(&self, leg: u32) -> Option<Instant> {
+        self.legs.used(leg)
+    }
+
+    /// Bytes that legs have passed on.
+    pub fn passed_on(&self) -> u64 {
+        self.legs.passed()
+    }
+}

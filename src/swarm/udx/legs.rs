@@ -1,0 +1,221 @@
+//! Legs: the ends of streams of others that are joined here, as a relay does.
+//!
+//! Whatever comes for one leg of a pair goes out to the peer of the other as it is, but for the stream id. Nothing is
+//! acknowledged, ordered or repeated here. A leg learns where its peer is from the peer's first packet, which has to come
+//! from the host that its owner names; until then a few packets for the peer are kept, for a stream that has sent nothing
+//! yet is only a timeout away from its next try.
+//!
+//! Each host has an allowance of bytes a second, and all have one together; what is beyond them is lost, as on a slow
+//! link. A host that has not shown that it is there gets no more than three times what came from it.
+//!
+//! Source: libudx/src/udx.c:udx_stream_relay_to
+
+use super::outbox::Outbox;
+use super::packet::{Packet, flag};
+use super::types::UdxEvent;
+use crate::swarm::dht_rpc::bucket::{Bucket, Limit};
+use crate::swarm::socket::{SocketId, host_of};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+/// Packets for a peer that has not been heard yet, and their bytes: a header frame and some repetitions of it.
+const MAX_KEPT: usize = 4;
+const MAX_KEPT_BYTES: usize = 6 << 10;
+
+/// Bytes to a host that has not shown that it is there, for each that came from it.
+const FACTOR: u64 = 3;
+
+/// An allowance lasts for so many seconds at once: less than that and a stream that starts is cut off again and again.
+const BURST_SECONDS: f64 = 0.5;
+
+/// Bytes a second that are passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LegRates {
+    /// Of what comes from one host.
+    pub host: u64,
+    pub total: u64,
+}
+
+/// One end of a pair, as its owner describes it.
+#[derive(Debug, Clone, Copy)]
+pub struct LegEnd {
+    /// The stream of its peer.
+    pub remote_id: u32,
+    /// Where its peer has to be; anywhere, if none is given.
+    pub host: Option<IpAddr>,
+    /// The peer has shown that it is there.
+    pub proven: bool,
+}
+
+#[derive(Debug)]
+struct Leg {
+    end: LegEnd,
+    /// The other one of its pair. It may be gone.
+    other: u32,
+    at: Option<(SocketId, SocketAddr)>,
+    kept: Vec<Vec<u8>>,
+    received: u64,
+    sent: u64,
+    /// When something last came for it.
+    used: Instant,
+}
+
+/// What one host has.
+#[derive(Debug)]
+struct Account {
+    allowance: Bucket,
+    legs: usize,
+}
+
+#[derive(Debug)]
+struct Book {
+    rates: LegRates,
+    total: Bucket,
+    /// Of hosts that have legs.
+    hosts: BTreeMap<IpAddr, Account>,
+}
+
+/// All legs.
+#[derive(Debug, Default)]
+pub(super) struct Legs {
+    legs: BTreeMap<u32, Leg>,
+    book: Option<Book>,
+    passed: u64,
+}
+
+fn bucket(rate: u64, now: Instant) -> Bucket {
+    let rate = rate as f64;
+    Bucket::full(Limit { burst: rate * BURST_SECONDS, rate }, now)
+}
+
+impl Book {
+    fn pays(&mut self, host: IpAddr, bytes: f64, now: Instant) -> bool {
+        let account = self.hosts.get_mut(&host);
+        account.is_none_or(|a| a.allowance.has(bytes, now))
+            && self.total.take(bytes, now)
+            && self.hosts.get_mut(&host).is_none_or(|a| a.allowance.take(bytes, now))
+    }
+}
+
+impl Legs {
+    /// From now on it passes on no more than this.
+    pub(super) fn limit(&mut self, rates: LegRates, now: Instant) {
+        if self.book.as_ref().is_none_or(|book| book.rates != rates) {
+            let total = bucket(rates.total, now);
+            self.book = Some(Book { rates, total, hosts: BTreeMap::new() });
+        }
+    }
+
+    pub(super) fn has(&self, id: u32) -> bool {
+        self.legs.contains_key(&id)
+    }
+
+    /// Joins two legs, whose ids nobody has.
+    pub(super) fn join(&mut self, ids: [u32; 2], ends: [LegEnd; 2], now: Instant) {
+        for (i, end) in ends.into_iter().enumerate() {
+            if let (Some(book), Some(host)) = (&mut self.book, end.host) {
+                let rate = book.rates.host;
+                let new = || Account { allowance: bucket(rate, now), legs: 0 };
+                book.hosts.entry(host).or_insert_with(new).legs += 1;
+            }
+            let (other, at, kept) = (ids[1 - i], None, Vec::new());
+            let leg = Leg { end, other, at, kept, received: 0, sent: 0, used: now };
+            self.legs.insert(ids[i], leg);
+        }
+    }
+
+    /// Takes a leg away. Nobody is told.
+    pub(super) fn remove(&mut self, id: u32) -> bool {
+        let Some(leg) = self.legs.remove(&id) else { return false };
+        if let (Some(book), Some(host)) = (&mut self.book, leg.end.host)
+            && let Some(account) = book.hosts.get_mut(&host)
+        {
+            account.legs = account.legs.saturating_sub(1);
+            // Who leaves and comes again at once has a new allowance; to come again takes longer than to wait for it.
+            if account.legs == 0 {
+                book.hosts.remove(&host);
+            }
+        }
+        true
+    }
+
+    /// The peer of a leg has shown that it is where it said.
+    pub(super) fn prove(&mut self, id: u32) {
+        if let Some(leg) = self.legs.get_mut(&id) {
+            leg.end.proven = true;
+        }
+    }
+
+    /// When something last came for a leg.
+    pub(super) fn used(&self, id: u32) -> Option<Instant> {
+        self.legs.get(&id).map(|leg| leg.used)
+    }
+
+    /// Bytes passed on.
+    pub(super) fn passed(&self) -> u64 {
+        self.passed
+    }
+
+    /// Whether a datagram is for a leg; passes it on.
+    pub(super) fn handle(
+        &mut self,
+        id: u32,
+        (socket, from): (SocketId, SocketAddr),
+        datagram: &[u8],
+        now: Instant,
+        out: &mut Outbox,
+    ) -> bool {
+        let Some(leg) = self.legs.get_mut(&id) else { return false };
+        if leg.end.host.is_some_and(|host| host != host_of(&from)) {
+            return true;
+        }
+        leg.used = now;
+        leg.received += datagram.len() as u64;
+        if leg.at.is_none() {
+            leg.at = Some((socket, from));
+            for datagram in std::mem::take(&mut leg.kept) {
+                self.send(id, &datagram, out);
+            }
+        }
+        let Some(leg) = self.legs.get(&id) else { return true };
+        let other = leg.other;
+        self.pass(id, other, datagram, now, out);
+        // It is the last one of this side: what the other still says has nobody to go to.
+        if Packet::parse(datagram).is_some_and(|packet| packet.header.has(flag::DESTROY)) {
+            self.remove(id);
+            out.events.push_back(UdxEvent::LegEnded { leg: id });
+        }
+        true
+    }
+
+    fn pass(&mut self, from: u32, to: u32, datagram: &[u8], now: Instant, out: &mut Outbox) {
+        let host = self.legs.get(&from).and_then(|leg| leg.end.host);
+        if let (Some(book), Some(host)) = (&mut self.book, host)
+            && !book.pays(host, datagram.len() as f64, now)
+        {
+            return;
+        }
+        let Some(leg) = self.legs.get_mut(&to) else { return };
+        if leg.at.is_some() {
+            self.send(to, datagram, out);
+        } else if leg.kept.len() < MAX_KEPT
+            && leg.kept.iter().map(Vec::len).sum::<usize>() + datagram.len() <= MAX_KEPT_BYTES
+        {
+            leg.kept.push(datagram.to_vec());
+        }
+    }
+
+    /// To the peer of a leg.
+    fn send(&mut self, id: u32, datagram: &[u8], out: &mut Outbox) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let Some((socket, to)) = leg.at else { return };
+        let sent = leg.sent + datagram.len() as u64;
+        if !leg.end.proven && sent > FACTOR * leg.received {
+            return;
+        }
+        leg.sent = sent;
+        self.passed += datagram.len() as u64;
+        out.pass_on(socket, to, datagram, leg.end.remote_id);
+    }
+}

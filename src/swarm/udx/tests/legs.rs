@@ -1,0 +1,174 @@
+//! Legs of a relay: packet by packet as in the reference, and what is not passed on.
+
+use super::super::legs::{LegEnd, LegRates, Legs};
+use super::super::outbox::Outbox;
+use super::super::packet::{Header, flag};
+use super::super::types::{Transmit, UdxEvent};
+use crate::key::{hex, unhex};
+use crate::sim::epoch;
+use crate::swarm::relay::vectors;
+use crate::swarm::socket::SocketId;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+const RATES: LegRates = LegRates { host: 1 << 20, total: 4 << 20 };
+
+fn at(host: u8) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::new(20, 0, 0, host).into(), 5000)
+}
+
+fn end(remote_id: u32, host: Option<u8>, proven: bool) -> LegEnd {
+    LegEnd { remote_id, host: host.map(|host| at(host).ip()), proven }
+}
+
+fn sent(out: &mut Outbox) -> Vec<(SocketAddr, Vec<u8>)> {
+    let mut all = Vec::new();
+    while let Some((Transmit { to, segment_size, .. }, bytes)) = out.poll_datagram(44) {
+        let size = segment_size.unwrap_or(bytes.len());
+        all.extend(bytes.chunks(size).map(|bytes| (to, bytes.to_vec())));
+    }
+    all
+}
+
+#[test]
+fn packets_are_passed_on_as_the_reference_does() {
+    let now = epoch();
+    let vectors = &vectors()["relay_to"];
+    let (mut legs, mut out) = (Legs::default(), Outbox::default());
+    legs.join([7001, 7002], [end(1001, None, true), end(2002, None, true)], now);
+    let mut kept = Vec::new();
+    for step in vectors["packets"].as_array().unwrap() {
+        let (host, leg) = match step["from"].as_str().unwrap() {
+            "A" => (1, 7001),
+            "B" => (2, 7002),
+            _ => (9, 7001),
+        };
+        let text = step["sent"].as_str().unwrap();
+        let mut packet = unhex(text.trim_end_matches('.')).unwrap();
+        let long = text.ends_with('.');
+        if long {
+            packet.resize(1472, b'a');
+        }
+        assert!(
+            legs.handle(leg, (SocketId::MAIN, at(host)), &packet, now, &mut out) || leg == 7001
+        );
+        let mut got = sent(&mut out);
+        if step["name"].as_str().unwrap().starts_with("B: attaches") {
+            // What the reference lost is kept here, and follows.
+            kept = got.iter().filter(|(to, _)| *to == at(2)).cloned().collect();
+            got.retain(|(to, _)| *to == at(1));
+        }
+        for (name, to) in [("toA", at(1)), ("toB", at(2))] {
+            let want = step[name].as_array().unwrap();
+            let mine = got.iter().filter(|(at, _)| *at == to).map(|(_, bytes)| hex(bytes));
+            let mine: Vec<String> = mine.collect();
+            assert_eq!(mine.len(), want.len(), "{}", step["name"]);
+            for (mine, want) in mine.iter().zip(want) {
+                let want = want.as_str().unwrap();
+                let start = want.split("..").next().unwrap();
+                assert!(mine.starts_with(start) && (long || mine == want), "{}", step["name"]);
+            }
+        }
+    }
+    assert_eq!(kept.len(), 1);
+    assert!(!legs.has(7001) && legs.has(7002));
+    assert_eq!(out.poll_event(), Some(UdxEvent::LegEnded { leg: 7001 }));
+}
+
+fn packet(stream: u32, size: usize) -> Vec<u8> {
+    let header = Header { flags: flag::DATA, data_offset: 0, stream, window: 1, seq: 0, ack: 0 };
+    let mut bytes = header.encode().to_vec();
+    bytes.resize(size, 1);
+    bytes
+}
+
+/// A pair of legs between hosts 1 and 2.
+fn pair(proven: bool) -> (Legs, Outbox) {
+    let mut legs = Legs::default();
+    legs.limit(RATES, epoch());
+    legs.join([1, 2], [end(11, Some(1), true), end(22, Some(2), proven)], epoch());
+    (legs, Outbox::default())
+}
+
+#[test]
+fn nobody_else_attaches_to_a_leg() {
+    let (mut legs, mut out) = pair(true);
+    let now = epoch();
+    legs.handle(2, (SocketId::MAIN, at(66)), &packet(2, 100), now, &mut out);
+    legs.handle(1, (SocketId::MAIN, at(1)), &packet(1, 100), now, &mut out);
+    assert_eq!(sent(&mut out), [], "it is not known where the other is");
+    legs.handle(2, (SocketId::MAIN, at(2)), &packet(2, 100), now, &mut out);
+    let hosts: Vec<_> = sent(&mut out).into_iter().map(|(to, _)| to).collect();
+    assert_eq!(hosts, [at(2), at(1)]);
+}
+
+#[test]
+fn a_few_packets_wait_for_a_peer_and_no_more() {
+    let (mut legs, mut out) = pair(true);
+    let now = epoch();
+    for _ in 0..1000 {
+        legs.handle(1, (SocketId::MAIN, at(1)), &packet(1, 1400), now, &mut out);
+    }
+    legs.handle(2, (SocketId::MAIN, at(2)), &packet(2, 100), now, &mut out);
+    let to_2 = sent(&mut out).into_iter().filter(|(to, _)| *to == at(2)).count();
+    assert_eq!(to_2, 4);
+}
+
+/// Who names somebody else as his own address makes us send him no more than three times what comes from there.
+#[test]
+fn a_host_that_did_not_show_itself_is_not_flooded() {
+    let (mut legs, mut out) = pair(false);
+    let now = epoch();
+    legs.handle(2, (SocketId::MAIN, at(2)), &packet(2, 100), now, &mut out);
+    for _ in 0..1000 {
+        legs.handle(1, (SocketId::MAIN, at(1)), &packet(1, 100), now, &mut out);
+    }
+    let count = |out: &mut Outbox| sent(out).into_iter().filter(|(to, _)| *to == at(2)).count();
+    assert_eq!(count(&mut out), 3);
+    legs.prove(2);
+    legs.handle(1, (SocketId::MAIN, at(1)), &packet(1, 100), now, &mut out);
+    assert_eq!(count(&mut out), 1);
+}
+
+#[test]
+fn bytes_beyond_the_allowance_of_a_host_are_lost_and_those_of_others_are_not() {
+    let (mut legs, mut out) = pair(true);
+    legs.join([3, 4], [end(33, Some(3), true), end(44, Some(4), true)], epoch());
+    let mut now = epoch();
+    for (leg, host) in [(2, 2), (4, 4)] {
+        legs.handle(leg, (SocketId::MAIN, at(host)), &packet(leg, 20), now, &mut out);
+    }
+    let mut passed = [0; 2];
+    for _ in 0..10_000 {
+        now += Duration::from_millis(1);
+        for _ in 0..4 {
+            legs.handle(1, (SocketId::MAIN, at(1)), &packet(1, 1400), now, &mut out);
+        }
+        legs.handle(3, (SocketId::MAIN, at(3)), &packet(3, 700), now, &mut out);
+        for (to, bytes) in sent(&mut out) {
+            match to {
+                to if to == at(2) => passed[0] += bytes.len(),
+                to if to == at(4) => passed[1] += bytes.len(),
+                _ => {}
+            }
+        }
+    }
+    let rate = RATES.host as usize;
+    assert!((rate * 10..rate * 11).contains(&passed[0]), "{passed:?}");
+    assert_eq!(passed[1], 7_000_000);
+}
+
+#[test]
+fn what_goes_the_same_way_leaves_in_one_send() {
+    let (mut legs, mut out) = pair(true);
+    let now = epoch();
+    legs.handle(2, (SocketId::MAIN, at(2)), &packet(2, 20), now, &mut out);
+    sent(&mut out);
+    for size in [1000, 1000, 1000, 400, 1000] {
+        legs.handle(1, (SocketId::MAIN, at(1)), &packet(1, size), now, &mut out);
+    }
+    let runs: Vec<_> = std::iter::from_fn(|| out.poll_datagram(2))
+        .map(|(t, b)| (t.segment_size, b.len()))
+        .collect();
+    assert_eq!(runs, [(None, 20), (Some(1000), 2000), (Some(1000), 1400), (None, 1000)]);
+}
