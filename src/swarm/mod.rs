@@ -539,6 +539,7 @@ impl Swarm {
                 }
                 self.online = online;
             }
+            DhtEvent::Late { connect } => tracing::debug!(?connect, "a direct path is late"),
             DhtEvent::Punching { local_id } => self.await_punch(local_id, now),
             DhtEvent::Persistent { .. } | DhtEvent::Unlistened { .. } => {}
         }

@@ -10,15 +10,17 @@
 //! | it came from the server itself | dial that address |
 //! | server is open, or cannot be punched to | dial its first public address, else the one its relay sees |
 //! | we are open | wait for the server to dial us |
-//! | same public host | PING its local addresses; dial the one that answers |
 //! | else | a hole is punched: see `punching` |
+//! | and same public host | beside that its local addresses are asked (`lan`); the first that is proven wins |
 //!
 //! Source: hyperdht/lib/connect.js
 
+mod lan;
 mod punching;
 #[cfg(test)]
 mod tests;
 
+use self::lan::Lan;
 use self::punching::Punch;
 use super::event::{Agreed, ConnectError, ConnectId, DhtEvent, Dial, Relays};
 use super::handshake::{Answer, Opening};
@@ -26,19 +28,19 @@ use super::messages::{
     Firewall, HolepunchInfo, Mode, NoisePayload, PeerHandshake, PeerRecord, RelayThrough, UdxInfo,
     command,
 };
-use super::nat::{first_public, match_address};
+use super::nat::first_public;
 use super::net::Net;
 use super::owner::{ConnectStep as Step, Owner};
 use crate::crypto::hash;
 use crate::key::{NodeId, PublicKey};
 use crate::swarm::dht_rpc::message::error;
-use crate::swarm::dht_rpc::{Ask, QueryId, QuerySpec, RETRIES, Reply, bogon};
+use crate::swarm::dht_rpc::{Ask, QueryId, QuerySpec, RETRIES, Reply};
 use crate::swarm::secret_stream::noise::SessionKeys;
 use crate::swarm::socket::SocketId;
 use rand::RngCore;
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Handshakes under way at a time through nodes of the query. The server's three relays fit in; the
 /// reference uses two.
@@ -47,8 +49,11 @@ const SLOTS: usize = 4;
 const MAX_ASKED: usize = 32;
 /// Resends to a node of the query.
 const QUERY_RETRIES: u8 = 3;
-/// PINGs to local addresses, one second each, before the LAN is given up.
-const LAN_TRIES: u8 = 4;
+/// A direct way that has not come by then is late: where both sides have ordinary routers, a round trip to the relay and
+/// one between the peers bring it.
+const LATE: Duration = Duration::from_millis(500);
+/// How long a server behind our own router is tried.
+const BESIDE: Duration = Duration::from_secs(3);
 
 /// How a peer is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,14 +81,15 @@ enum State {
         opening: Box<Opening>,
         query: Option<QueryId>,
     },
-    /// Trying the server's local addresses.
-    Lan {
+    /// The server does not lie open: ways to it are tried.
+    Trying {
         link: Box<Link>,
-        candidates: VecDeque<SocketAddrV4>,
-        tries: u8,
-        then: Option<ToPunch>,
+        lan: Option<Lan>,
+        punch: Option<Box<Punch>>,
+        /// When a direct way is late, until that is told; and when none will come.
+        late: Option<Instant>,
+        end: Option<Instant>,
     },
-    Punching(Box<Punch>),
     Over,
 }
 
@@ -224,11 +230,12 @@ impl Connect {
             }
             Step::Lan(addr) => self.on_lan(addr, reply.is_some(), net, now),
             Step::Punch => {
-                if let State::Punching(punch) = &mut self.state
+                if let State::Trying { punch: Some(punch), .. } = &mut self.state
                     && let Err(why) = punch.on_answer(reply, net, now)
                 {
-                    self.fail(why, net);
+                    self.on_punch_failed(why, net);
                 }
+                self.tell_if_late(net, now);
             }
         }
     }
@@ -237,7 +244,9 @@ impl Connect {
     pub fn stop(&mut self, net: &mut Net) {
         let id = self.id;
         net.cancel_owner(|o| matches!(o, Owner::Connect(c, _) if *c == id));
-        if let State::Punching(punch) = std::mem::replace(&mut self.state, State::Over) {
+        if let State::Trying { punch: Some(punch), .. } =
+            std::mem::replace(&mut self.state, State::Over)
+        {
             punch.end(net);
         }
     }
@@ -390,94 +399,88 @@ impl Connect {
         if net.firewall() == Firewall::Open {
             return self.succeed(&link, None, net);
         }
-        let candidates = self.lan_candidates(&payload, net);
+        let candidates = lan::candidates(&payload, net);
         // Where most nodes see us is known better than from this one relay.
         let host = net.rpc.nat().host().filter(|_| !net.is_here(server.ip()));
         let same_host = own.ip() == server.ip() && host.is_none_or(|host| host == *server.ip());
-        if relayed && same_host && !candidates.is_empty() {
-            self.state = State::Lan { link, candidates, tries: LAN_TRIES, then };
-            return self.ping_lan(net, now);
-        }
-        self.punch(link, then, net, now);
+        let beside = relayed && same_host && !candidates.is_empty();
+        self.begin_trying((link, beside.then(|| Lan::new(candidates)), then), net, now);
     }
 
-    /// The server's local addresses, the most likely first.
-    fn lan_candidates(&self, payload: &NoisePayload, net: &Net) -> VecDeque<SocketAddrV4> {
-        let local = &net.config.local_addresses;
-        let mut list: Vec<_> = payload
-            .addresses4
-            .iter()
-            .copied()
-            .filter(|a| a.port() != 0 && !bogon::is_reserved(a.ip()) && !local.contains(a))
-            .collect();
-        let ours: Vec<_> = local.iter().map(|a| *a.ip()).collect();
-        if let Some(best) = match_address(&ours, &list) {
-            list.retain(|a| *a != best);
-            list.insert(0, best);
-        }
-        list.into()
-    }
-
-    fn ping_lan(&mut self, net: &mut Net, now: Instant) {
-        let State::Lan { candidates, tries, .. } = &mut self.state else { return };
-        let Some(to) = candidates.front().copied().filter(|_| *tries > 0) else { return };
-        *tries -= 1;
-        candidates.rotate_left(1);
-        let ask = Ask { retries: 0, ..Ask::ping(to) };
-        net.ask(ask, Owner::Connect(self.id, Step::Lan(to)), now);
-    }
-
-    fn on_lan(&mut self, addr: SocketAddrV4, answered: bool, net: &mut Net, now: Instant) {
-        let State::Lan { tries, .. } = &self.state else { return };
-        if !answered && *tries > 0 {
-            return self.ping_lan(net, now);
-        }
-        let State::Lan { link, then, .. } = std::mem::replace(&mut self.state, State::Over) else {
-            return;
-        };
-        match then {
-            _ if answered => self.succeed(&link, Some(addr), net),
-            None => self.fail(ConnectError::LanUnreachable, net),
-            then => self.punch(link, then, net, now),
-        }
-    }
-
-    fn punch(&mut self, link: Box<Link>, how: Option<ToPunch>, net: &mut Net, now: Instant) {
+    /// Tries the ways to a server that does not lie open, the local network and a hole beside each other.
+    fn begin_trying(
+        &mut self,
+        (link, lan, how): (Box<Link>, Option<Lan>, Option<ToPunch>),
+        net: &mut Net,
+        now: Instant,
+    ) {
         let punch = how.and_then(|ToPunch { info, server, via }| {
-            Punch::start(self.id, self.target, link, info, (server, via), net, now)
+            Punch::start(self.id, self.target, &link.keys.hash, info, (server, via), net, now)
         });
-        match punch {
-            Some(punch) => self.state = State::Punching(Box::new(punch)),
-            None => self.fail(ConnectError::HolepunchFailed, net),
+        if lan.is_none() && punch.is_none() {
+            return self.fail(ConnectError::HolepunchFailed, net);
         }
+        // Behind one router there is no hole but where it turns around what is for its own address.
+        let end = lan.is_some().then_some(now + BESIDE);
+        let punch = punch.map(Box::new);
+        self.state = State::Trying { link, lan, punch, late: Some(now + LATE), end };
+        self.ping_lan(net, now);
+    }
+
+    /// One way came to nothing.
+    fn on_punch_failed(&mut self, why: ConnectError, net: &mut Net) {
+        let State::Trying { lan, punch, .. } = &mut self.state else { return };
+        if lan.is_none() {
+            return self.fail(why, net);
+        }
+        punch.take().into_iter().for_each(|punch| punch.end(net));
     }
 
     /// A punch came: whether it was for us.
     pub fn on_punch(&mut self, socket: SocketId, from: SocketAddrV4, net: &mut Net) -> bool {
-        if !matches!(&self.state, State::Punching(punch) if punch.is_at(&from)) {
-            return false;
+        let ours = matches!(&self.state, State::Trying { punch: Some(p), .. } if p.is_at(&from));
+        if ours {
+            self.arrive(Dial { socket, to: from.into() }, net);
         }
-        let State::Punching(punch) = std::mem::replace(&mut self.state, State::Over) else {
-            return false;
+        ours
+    }
+
+    /// One of the ways leads to the server: the others are not needed any more.
+    fn arrive(&mut self, dial: Dial, net: &mut Net) {
+        let State::Trying { link, punch, .. } = std::mem::replace(&mut self.state, State::Over)
+        else {
+            return;
         };
+        punch.into_iter().for_each(|punch| punch.end(net));
         self.stop(net);
-        let link = punch.end(net);
-        self.succeed_from(&link, Some(Dial { socket, to: from.into() }), net);
-        true
+        self.succeed_from(&link, Some(dial), net);
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        match &self.state {
-            State::Punching(punch) => punch.poll_timeout(),
-            _ => None,
-        }
+        let State::Trying { punch, late, end, .. } = &self.state else { return None };
+        let punch = punch.as_ref().and_then(|punch| punch.poll_timeout());
+        [punch, *late, *end].into_iter().flatten().min()
     }
 
     pub fn handle_timeout(&mut self, net: &mut Net, now: Instant) {
-        if let State::Punching(punch) = &mut self.state
+        let State::Trying { punch, end, .. } = &mut self.state else { return };
+        if end.is_some_and(|end| end <= now) {
+            return self.fail(ConnectError::LanUnreachable, net);
+        }
+        if let Some(punch) = punch
             && let Err(why) = punch.handle_timeout(net, now)
         {
-            self.fail(why, net);
+            self.on_punch_failed(why, net);
+        }
+        self.tell_if_late(net, now);
+    }
+
+    /// Says once that a direct way is late, or will hardly be found soon.
+    fn tell_if_late(&mut self, net: &mut Net, now: Instant) {
+        let State::Trying { punch, late, .. } = &mut self.state else { return };
+        let slow = punch.as_ref().is_some_and(|punch| punch.is_slow(net));
+        if late.take_if(|at| slow || *at <= now).is_some() {
+            net.events.push_back(DhtEvent::Late { connect: self.id });
         }
     }
 

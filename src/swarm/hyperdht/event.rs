@@ -198,6 +198,11 @@ pub enum DhtEvent {
         connect: ConnectId,
         agreed: Agreed,
     },
+    /// No direct path has come so far, and it may take long or come to nothing: time to begin with another way. `Outgoing`
+    /// or `ConnectFailed` of the same attempt follows.
+    Late {
+        connect: ConnectId,
+    },
     /// A client shook hands with a key we listen on.
     Incoming {
         /// The key that was asked for.

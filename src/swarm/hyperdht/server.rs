@@ -168,8 +168,8 @@ impl Server {
         let local_id = net.rng.random_range(1..=u32::MAX);
         // A client on this very machine needs no way around a router.
         let lan = same_host && !net.is_here(from.ip()) && net.has_lan_address();
-        let punch =
-            !direct && !same_host && theirs.firewall != Firewall::Open && self.can_punch(net);
+        let here = net.is_here(from.ip());
+        let punch = !direct && !here && theirs.firewall != Firewall::Open && self.can_punch(net);
         let relay = self.names_relay(net).map(|relay| net.relay_through(relay));
         let mut payload = self.payload(&theirs, local_id, lan || punch, net);
         payload.relay_through = relay;

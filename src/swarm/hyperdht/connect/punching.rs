@@ -10,7 +10,6 @@
 //!
 //! Source: hyperdht/lib/connect.js:holepunch, probeRound, roundPunch
 
-use super::Link;
 use crate::key::NodeId;
 use crate::swarm::dht_rpc::{Ask, Reply};
 use crate::swarm::hyperdht::event::{ConnectError, ConnectId};
@@ -55,7 +54,6 @@ enum Stage {
 pub(super) struct Punch {
     connect: ConnectId,
     target: NodeId,
-    pub link: Box<Link>,
     secure: SecurePayload,
     /// The server's number for the attempt.
     id: u64,
@@ -84,7 +82,7 @@ impl Punch {
     pub fn start(
         connect: ConnectId,
         target: NodeId,
-        link: Box<Link>,
+        handshake: &[u8; 64],
         info: HolepunchInfo,
         (server, via): (SocketAddrV4, SocketAddrV4),
         net: &mut Net,
@@ -100,7 +98,7 @@ impl Punch {
         }
         let mut local = [0; 32];
         net.rng.fill_bytes(&mut local);
-        let secure = SecurePayload::new(holepunch_secret(&link.keys.hash), local);
+        let secure = SecurePayload::new(holepunch_secret(handshake), local);
         punch::open_towards(server, net, now);
         let mut punch = Self {
             connect,
@@ -116,7 +114,6 @@ impl Punch {
             token: None,
             patience: now + PATIENCE,
             stage: Stage::Probing,
-            link,
         };
         punch.probe(net, now);
         Some(punch)
@@ -204,6 +201,7 @@ impl Punch {
         let echoed = asked && told.remote_token == Some(self.secure.token(self.server.ip()));
         self.remote.update(&told, echoed.then_some(*self.server.ip()));
         let (ours, _) = net.nat_verdict();
+        tracing::debug!(server = %self.server, ?ours, theirs = ?told.firewall, round = self.round, "punching");
         match self.stage {
             Stage::Probing => {
                 self.token = told.token.or(self.token);
@@ -236,11 +234,16 @@ impl Punch {
     }
 
     /// It is over, with a way or without.
-    pub fn end(self, net: &mut Net) -> Box<Link> {
+    pub fn end(self, net: &mut Net) {
         if let Stage::Punching(punching) = self.stage {
             punching.end(net);
         }
-        self.link
+    }
+
+    /// Whether it takes seconds rather than round trips: ports are tried, or there is no turn yet.
+    pub fn is_slow(&self, net: &Net) -> bool {
+        let queues = matches!(self.stage, Stage::Queueing(_) | Stage::Pausing(_));
+        queues || [net.nat_verdict().0, self.remote.firewall].contains(&Firewall::Random)
     }
 
     /// Whether a punch from there is the server's.

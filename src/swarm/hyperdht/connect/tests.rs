@@ -46,6 +46,19 @@ fn begun(now: Instant) -> (Connect, Net) {
 /// Where we dial, or whom we ping on the local network, when a relay on the public network says that the server
 /// is at `peer` and we at `own`.
 fn led_to(peer: [u8; 4], own: [u8; 4], lan: bool) -> Vec<SocketAddrV4> {
+    let (_, mut net) = answered(peer, own, lan);
+    let dialled = net.events.iter().filter_map(|event| match event {
+        DhtEvent::Outgoing { agreed, .. } => agreed.dial.and_then(|dial| ipv4(dial.to)),
+        _ => None,
+    });
+    let mut led: Vec<_> = dialled.collect();
+    led.extend(std::iter::from_fn(|| net.rpc.poll_transmit()).map(|t| t.to));
+    led.retain(|to| *to != at(RELAY));
+    led
+}
+
+/// The same, as the answer leaves it.
+fn answered(peer: [u8; 4], own: [u8; 4], lan: bool) -> (Connect, Net) {
     let (now, server) = (epoch(), server());
     let (mut connect, mut net) = begun(now);
     let State::Finding { opening, .. } = &connect.state else { panic!("over at once") };
@@ -72,14 +85,18 @@ fn led_to(peer: [u8; 4], own: [u8; 4], lan: bool) -> Vec<SocketAddrV4> {
     while net.rpc.poll_transmit().is_some() {}
     let step = Step::Handshake { via: at(RELAY), known: true };
     connect.on_answer(step, Some(&reply), &mut net, now);
-    let dialled = net.events.iter().filter_map(|event| match event {
-        DhtEvent::Outgoing { agreed, .. } => agreed.dial.and_then(|dial| ipv4(dial.to)),
-        _ => None,
-    });
-    let mut led: Vec<_> = dialled.collect();
-    led.extend(std::iter::from_fn(|| net.rpc.poll_transmit()).map(|t| t.to));
-    led.retain(|to| *to != at(RELAY));
-    led
+    (connect, net)
+}
+
+#[test]
+fn a_direct_way_that_is_late_is_told_once() {
+    let (mut connect, mut net) = answered([40, 0, 0, 1], OWN, true);
+    let mut told = Vec::new();
+    while let Some(at) = connect.poll_timeout() {
+        connect.handle_timeout(&mut net, at);
+        told.extend(net.events.drain(..));
+    }
+    assert!(matches!(told[..], [DhtEvent::Late { .. }]), "{told:?}");
 }
 
 #[test]
@@ -97,17 +114,17 @@ fn a_relay_does_not_lead_us_into_our_local_network() {
         [at([40, 0, 0, 1])],
         "no local address of another host"
     );
-    assert_eq!(led_to(OWN, OWN, true), [at(LAN)], "behind the same router");
+    assert_eq!(led_to(OWN, OWN, true), [at(OWN), at(LAN)], "behind the same router");
 }
 
 #[test]
 fn only_addresses_that_a_host_can_have_are_tried_on_the_local_network() {
-    let (connect, net) = begun(epoch());
+    let (_, net) = begun(epoch());
     let mut addresses4: Vec<_> =
         [[224, 0, 0, 1], LAN, [0; 4], [240, 0, 0, 1], [255; 4]].map(at).to_vec();
     addresses4.push(SocketAddrV4::new(LAN.into(), 0));
     let payload = NoisePayload { addresses4, ..NoisePayload::empty(NoisePayload::VERSION) };
-    assert_eq!(connect.lan_candidates(&payload, &net), [at(LAN)]);
+    assert_eq!(lan::candidates(&payload, &net), [at(LAN)]);
 }
 
 #[test]
