@@ -37,10 +37,15 @@ const ROUND: Duration = Duration::from_secs(1);
 /// Addresses of a host that may be anybody's get a punch in one of so many rounds.
 const UNVERIFIED_EACH: u32 = 4;
 
-/// Random ports that are tried, and the distance: of all that the other side has opened one is hit after some 250 of
-/// them. The reference tries one each 20 ms.
+/// Random ports that are tried, and the distance, which is less for the first: of all that the other side has opened one is
+/// hit after some 250 of them, within the first 500 in six of seven cases. Tries are datagrams of one byte, and as many
+/// entries in the tables of our own router; the reference makes as many, one each 20 ms.
 const PORTS: u32 = 1750;
 const PORT_EVERY: Duration = Duration::from_millis(5);
+const FIRST_PORTS: u32 = 500;
+const FIRST_PORT_EVERY: Duration = Duration::from_micros(2500);
+/// What is made up for at once when we come late.
+const LAG: Duration = Duration::from_millis(50);
 /// Ports below are given by hand.
 const FIRST_PORT: u16 = 1000;
 
@@ -203,7 +208,9 @@ impl Punching {
                     }
                 }
                 Aim::PortsOf(host) => {
-                    self.next = now + PORT_EVERY;
+                    let every =
+                        if self.round <= FIRST_PORTS { FIRST_PORT_EVERY } else { PORT_EVERY };
+                    self.next = (self.next + every).max(now.checked_sub(LAG).unwrap_or(now));
                     let port = net.rng.random_range(FIRST_PORT..=u16::MAX);
                     punch(SocketAddrV4::new(host, port), net, now);
                 }
