@@ -1,7 +1,11 @@
 //! What is sent to a peer before it has shown itself: the first words of our side go out with the header frame, which
 //! saves a round trip. To an address that may be anybody's no more goes than one small frame; the rest waits here.
 
+use super::Swarm;
+use super::connections::Connection;
+use super::event::{Closed, SwarmEvent};
 use crate::codec::FrameBuf;
+use std::time::Instant;
 
 /// The longest frame that goes out ahead: the openings of two channels.
 pub const MAX_EARLY: usize = 256;
@@ -40,6 +44,35 @@ impl Early {
     pub fn take(&mut self) -> Vec<FrameBuf> {
         self.bytes = 0;
         std::mem::take(&mut self.waiting)
+    }
+}
+
+impl Swarm {
+    /// Lets the owner speak to a peer that we dialled before it has shown itself.
+    pub(super) fn tell_early(&mut self, stream: u32) {
+        let Some(connection) = self.connections.by_stream(stream) else { return };
+        if !connection.initiator || std::mem::replace(&mut connection.told, true) {
+            return;
+        }
+        let Connection { id: conn, remote, handshake_hash, .. } = *connection;
+        self.events.push_back(SwarmEvent::Reaching { conn, remote, handshake_hash });
+    }
+
+    /// What waited for an early peer to be there goes out.
+    pub(super) fn send_rest(&mut self, stream: u32, now: Instant) {
+        let Some(connection) = self.connections.by_stream(stream) else { return };
+        let (conn, rest) = (connection.id, connection.early.take());
+        for frame in rest {
+            self.send(conn, frame, now);
+        }
+    }
+
+    /// Tells the owner, if it knows of the connection.
+    pub(super) fn tell_gone(&mut self, connection: &Connection, why: Closed) {
+        if connection.told {
+            tracing::debug!(peer = ?connection.remote, ?why, "closed");
+            self.events.push_back(SwarmEvent::Closed { conn: connection.id, why });
+        }
     }
 }
 

@@ -195,25 +195,6 @@ impl Swarm {
         }
     }
 
-    /// Lets the owner speak to a peer that we dialled before it has shown itself.
-    fn tell_early(&mut self, stream: u32) {
-        let Some(connection) = self.connections.by_stream(stream) else { return };
-        if !connection.initiator || std::mem::replace(&mut connection.told, true) {
-            return;
-        }
-        let Connection { id: conn, remote, handshake_hash, .. } = *connection;
-        self.events.push_back(SwarmEvent::Reaching { conn, remote, handshake_hash });
-    }
-
-    /// What waited for an early peer to be there goes out.
-    fn send_rest(&mut self, stream: u32, now: Instant) {
-        let Some(connection) = self.connections.by_stream(stream) else { return };
-        let (conn, rest) = (connection.id, connection.early.take());
-        for frame in rest {
-            self.send(conn, frame, now);
-        }
-    }
-
     /// Looks whether the peer of an unproven connection has shown itself, and opens the connection if it is not one
     /// too many.
     ///
@@ -553,14 +534,6 @@ impl Swarm {
         }
         if connection.is_peer() || connection.initiator {
             self.peer_lost(&connection, now);
-        }
-    }
-
-    /// Tells the owner, if it knows of the connection.
-    pub(super) fn tell_gone(&mut self, connection: &Connection, why: Closed) {
-        if connection.told {
-            tracing::debug!(peer = ?connection.remote, ?why, "closed");
-            self.events.push_back(SwarmEvent::Closed { conn: connection.id, why });
         }
     }
 
