@@ -45,6 +45,8 @@ pub struct Ask {
     pub token: Option<Token>,
     pub value: Option<Vec<u8>>,
     pub retries: u8,
+    /// Somebody waits for the answer: it is asked once more, soon.
+    pub hasty: bool,
     pub socket: SocketId,
 }
 
@@ -58,6 +60,7 @@ impl Ask {
             token: None,
             value: None,
             retries: RETRIES,
+            hasty: false,
             socket: SocketId::MAIN,
         }
     }

@@ -493,7 +493,8 @@ impl Rpc {
             target: ask.target,
             value: ask.value,
         };
-        let how = Sending { socket: ask.socket, retries: ask.retries, ttl: None, force, extra };
+        let (retries, hasty) = (ask.retries + u8::from(ask.hasty), ask.hasty);
+        let how = Sending { socket: ask.socket, retries, ttl: None, force, extra, hasty };
         self.requests.send(request, how, purpose, now, &mut self.out)
     }
 

@@ -22,6 +22,9 @@ const WINDOW: usize = 80;
 const DRAIN: Duration = Duration::from_millis(750);
 /// Time an attempt is given.
 const ATTEMPT: Duration = Duration::from_millis(1000);
+/// The same of the first attempt where somebody waits: through a relay there and back takes less on most ways, and who
+/// gets it twice answers twice the same.
+const FIRST_HASTY: Duration = Duration::from_millis(400);
 /// Requests in flight or waiting. Only our own doings make requests (a stranger causes at most a dozen
 /// pings), so this is a backstop well below the 65 536 tids.
 pub const MAX_INFLIGHT: usize = 4096;
@@ -53,6 +56,8 @@ pub(super) struct Sending {
     pub force: bool,
     /// Time for the first attempt beyond [`ATTEMPT`].
     pub extra: Duration,
+    /// The first attempt is given [`FIRST_HASTY`] only.
+    pub hasty: bool,
 }
 
 #[derive(Debug)]
@@ -259,7 +264,8 @@ impl Requests {
         let Some(entry) = self.inflight.get_mut(&tid) else { return };
         entry.sent += 1;
         entry.sent_at = now;
-        let deadline = now + ATTEMPT + entry.how.extra;
+        let attempt = if entry.how.hasty && entry.sent == 1 { FIRST_HASTY } else { ATTEMPT };
+        let deadline = now + attempt + entry.how.extra;
         entry.deadline = Some(deadline);
         self.deadlines.insert((deadline, tid));
         self.window.sent();
@@ -306,7 +312,14 @@ mod tests {
     }
 
     fn how(retries: u8) -> Sending {
-        Sending { socket: SocketId::MAIN, retries, ttl: None, force: false, extra: Duration::ZERO }
+        Sending {
+            socket: SocketId::MAIN,
+            retries,
+            ttl: None,
+            force: false,
+            extra: Duration::ZERO,
+            hasty: false,
+        }
     }
 
     #[test]
@@ -325,6 +338,18 @@ mod tests {
         let lost = Overdue::Lost { purpose: Purpose::Hint, to: NODE, late: 3 };
         assert_eq!(overdue[3], (start + ATTEMPT * 4, lost));
         assert_eq!(requests.len(), 0);
+    }
+
+    #[test]
+    fn what_somebody_waits_for_is_asked_once_more_and_soon() {
+        let start = epoch();
+        let (mut requests, mut out) = (Requests::new(1, start), VecDeque::new());
+        let how = Sending { hasty: true, ..how(RETRIES) };
+        requests.send(ping(NODE), how, Purpose::Hint, start, &mut out);
+        assert_eq!(requests.poll_timeout(), Some(start + FIRST_HASTY));
+        requests.handle_timeout(start + FIRST_HASTY, &mut out);
+        assert_eq!(out.len(), 2);
+        assert_eq!(requests.poll_timeout(), Some(start + FIRST_HASTY + ATTEMPT));
     }
 
     #[test]

@@ -309,6 +309,7 @@ impl Connect {
             target: Some(self.target),
             value: Some(m.encode()),
             retries: if known && self.effort == Effort::Sparing { 0 } else { RETRIES },
+            hasty: self.effort == Effort::Whole,
             ..Ask::new(via, command::PEER_HANDSHAKE)
         };
         self.asked.push(via);

@@ -165,6 +165,7 @@ impl Punch {
         let ask = Ask {
             target: Some(self.target),
             value: Some(m.encode()),
+            hasty: true,
             ..Ask::new(relay, command::PEER_HOLEPUNCH)
         };
         net.ask(ask, Owner::Connect(self.connect, ConnectStep::Punch), now);
