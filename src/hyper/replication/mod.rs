@@ -207,8 +207,8 @@ pub enum HubEvent {
         core: CoreId,
         conn: ConnId,
     },
-    /// A peer has said whether it knows more of the core than its key, for the first time or otherwise than before.
-    /// [`Hub::company`] counts them.
+    /// A peer has said whether it knows more of the core than its key, for the first time or otherwise than before; or it
+    /// is asked to open a channel, or has refused. [`Hub::company`] counts them.
     PeerTold {
         core: CoreId,
     },
@@ -260,6 +260,8 @@ pub struct Company {
     pub silent: usize,
     /// Peers that know no more of it than its key: they wait as others do.
     pub blank: usize,
+    /// Peers that have not answered our opening of its channel so far.
+    pub coming: usize,
 }
 
 /// What is known of one peer of a core.

@@ -180,6 +180,7 @@ impl Replica {
             self.peers.insert(conn, Peer::new(conn, channel, now));
             self.count_held(ctx, conn);
             self.synced_told = false;
+            ctx.emit(HubEvent::PeerTold { core: id });
         }
     }
 
@@ -257,9 +258,10 @@ impl Replica {
         }
         self.ranges.values_mut().for_each(|range| range.forget(conn));
         self.seeks_due = true;
-        if peer.open {
-            ctx.emit(HubEvent::PeerClosed { core: self.id, conn });
-        }
+        ctx.emit(match peer.open {
+            true => HubEvent::PeerClosed { core: self.id, conn },
+            false => HubEvent::PeerTold { core: self.id },
+        });
         self.synced_told = false;
         self.pump(ctx, core);
         self.check_synced(ctx, core);
@@ -302,7 +304,8 @@ impl Replica {
     }
 
     pub fn company(&self) -> Company {
-        let mut company = Company::default();
+        let coming = self.peers.values().filter(|peer| !peer.open).count();
+        let mut company = Company { coming, ..Company::default() };
         for peer in self.peers.values().filter(|peer| peer.open) {
             match peer.remote.map(|said| said.knows_core()) {
                 Some(true) => company.told += 1,

@@ -11,6 +11,9 @@ use tokio::sync::watch;
 /// The longest wait for a proof that a block exists at all.
 const UPGRADE_WAIT: Duration = Duration::from_secs(3);
 
+/// How long a peer that is connected may take to answer whether it has the core: what it says may get lost some times.
+const COMING: Duration = Duration::from_secs(5);
+
 /// Who could still send something for a core.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reach {
@@ -21,6 +24,8 @@ pub struct Reach {
     pub holders: usize,
     /// Peers with an open channel who know no more than the key.
     pub blank: usize,
+    /// Peers that are connected and have not answered whether they open a channel for it.
+    pub coming: usize,
     /// A round of discovery has ended, so that no peer means there is none.
     pub discovered: bool,
     /// Nobody could be asked just before that round began: who only wants to read need not wait for its end. It says
@@ -45,8 +50,9 @@ impl Reach {
 
     /// Takes who is there now.
     pub fn meet(&mut self, company: Company) {
-        let Company { told, silent, blank } = company;
+        let Company { told, silent, blank, coming } = company;
         (self.peers, self.holders, self.blank) = (told + silent, told, blank);
+        self.coming = coming;
     }
 }
 
@@ -81,7 +87,8 @@ impl CoreHandle {
         tokio::time::timeout(limit, current).await.ok().flatten().unwrap_or(false)
     }
 
-    /// Resolves when discovery has ended a round, or has nobody to ask, and for [`Patience::lonely`] no peer has been there.
+    /// Resolves when discovery has ended a round, or has nobody to ask, and for [`Patience::lonely`] no peer has been there,
+    /// nor one that may answer yet.
     pub async fn deserted(&self) {
         let mut reach = self.reach();
         loop {
@@ -89,7 +96,12 @@ impl CoreHandle {
                 return std::future::pending().await;
             }
             let company = reach.wait_for(|r| r.peers > 0);
-            if tokio::time::timeout(self.0.patience.lonely, company).await.is_err() {
+            if tokio::time::timeout(self.0.patience.lonely, company).await.is_ok() {
+                continue;
+            }
+            let answered = reach.wait_for(|r| r.peers > 0 || r.coming == 0);
+            let _ = tokio::time::timeout(COMING, answered).await;
+            if reach.borrow().peers == 0 {
                 return;
             }
         }

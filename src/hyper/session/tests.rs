@@ -44,6 +44,20 @@ fn synced(reach: &mut Reach) {
 }
 
 #[tokio::test]
+async fn nobody_is_there_only_once_those_connected_have_answered() {
+    let lonely = Duration::from_millis(5);
+    let (handle, _wishes) = reader_with(Patience { lonely, ..Patience::default() });
+    handle.set_reach(|reach| (reach.discovered, reach.coming) = (true, 1));
+    let waiting = handle.clone();
+    let task = tokio::spawn(async move { waiting.deserted().await });
+    tokio::time::sleep(lonely * 20).await;
+    assert!(!task.is_finished());
+    // It has not got the core.
+    handle.set_reach(|reach| reach.coming = 0);
+    task.await.unwrap();
+}
+
+#[tokio::test]
 async fn an_update_waits_for_channels_that_are_being_opened() {
     let (handle, mut wishes) = handle();
     // Discovery is long over: somebody else uses the connection.

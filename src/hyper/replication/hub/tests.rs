@@ -31,7 +31,7 @@ const LIVE: AttachOptions = AttachOptions { downloading: true, small_blocks: fal
 
 /// Peers with an open channel for a core.
 fn open(hub: &Hub, id: CoreId) -> usize {
-    let Company { told, silent, blank } = hub.company(id);
+    let Company { told, silent, blank, .. } = hub.company(id);
     told + silent + blank
 }
 

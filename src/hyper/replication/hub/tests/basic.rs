@@ -353,6 +353,7 @@ fn a_peer_that_has_only_the_key_is_told_from_one_that_knows_the_core() {
     let here = |sim: &Sim| sim.hubs[1].company(core);
     let wait = sim.attach(2, &reader());
     let (peer, _) = sim.connect(1, 2, MS);
+    assert_eq!(here(&sim), Company { coming: 1, ..Company::default() });
     sim.run_until(Duration::from_secs(1), |sim| open(&sim.hubs[1], core) > 0);
     assert_eq!(here(&sim), Company { silent: 1, ..Company::default() });
     sim.run(Duration::from_secs(1));
