@@ -36,7 +36,7 @@ fn is_possible() -> bool {
     })
 }
 
-/// A megabyte gets from `a` to `b`.
+/// What a scenario reads gets from `a` to `b`.
 fn read(scenario: &str, a: &str, b: &str) {
     if !is_possible() {
         return;
@@ -73,4 +73,15 @@ fn javascript_reads_what_hdrive_shares() {
     for (a, b) in [("port", "port"), ("port", "sym"), ("sym", "port")] {
         read("hdrive-js", a, b);
     }
+}
+
+#[test]
+fn a_mount_has_its_first_byte() {
+    read("hdrive-mount", "port", "port");
+    read("js-mount", "port", "port");
+}
+
+#[test]
+fn four_with_random_ports_are_served_at_once() {
+    read("hdrive-at-once", "port", "sym");
 }
