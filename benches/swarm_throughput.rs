@@ -31,6 +31,7 @@ fn network(bootstrap: Vec<SocketAddrV4>, persistent: bool) -> (NetworkHandle, Ev
         address: None,
         limits: Limits::default(),
         relays: Vec::new(),
+        lan: false,
     };
     Network::start(config).unwrap()
 }

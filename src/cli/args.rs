@@ -135,6 +135,16 @@ pub struct Global {
     )]
     pub relay: Vec<PublicKey>,
 
+    /// Does not look for peers on the local networks, nor answer them
+    #[arg(
+        long,
+        global = true,
+        env = "HDRIVE_NO_LAN",
+        hide_env_values = true,
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
+    pub no_lan: bool,
+
     /// Adds to drives although the store looks like an older copy of itself
     #[arg(long, global = true)]
     pub trust_store: bool,

@@ -24,6 +24,7 @@ pub fn run(args: &Dht, global: &Global) -> Result<Exit> {
             address: None,
             limits: Limits::default(),
             relays: Vec::new(),
+            lan: false,
         };
         let (network, mut events) =
             Network::start(config).or_fail(Exit::Failed, format_args!("UDP {}", args.bind))?;

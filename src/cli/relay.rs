@@ -33,6 +33,7 @@ pub fn run(args: &Relay, global: &Global) -> Result<Exit> {
             persistent: false,
             address: None,
             limits: Limits::default(),
+            lan: false,
             relays: Vec::new(),
         };
         let (network, mut events) =

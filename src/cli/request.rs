@@ -73,6 +73,7 @@ pub struct Place {
     pub bootstrap: Option<Vec<String>>,
     pub local: Option<SocketAddrV4>,
     pub relay: Vec<String>,
+    pub no_lan: bool,
 }
 
 impl Place {
@@ -80,6 +81,7 @@ impl Place {
         Self {
             bootstrap: global.bootstrap.clone(),
             local: global.local,
+            no_lan: global.no_lan,
             relay: global.relay.iter().map(ToString::to_string).collect(),
         }
     }
@@ -90,6 +92,7 @@ impl Place {
             ("--bootstrap", self.bootstrap.is_some() && self.bootstrap != other.bootstrap),
             ("--local", self.local.is_some() && self.local != other.local),
             ("--relay", !self.relay.is_empty() && self.relay != other.relay),
+            ("--no-lan", self.no_lan && !other.no_lan),
         ];
         let lost: Vec<&str> = lost.into_iter().filter(|(_, lost)| *lost).map(|(n, _)| n).collect();
         (!lost.is_empty()).then(|| {

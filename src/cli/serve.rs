@@ -107,6 +107,7 @@ fn config(command: &Command, store: &Path, global: &Global) -> Result<NodeConfig
         config.bootstrap = BootstrapNode::public();
     }
     config.relays.clone_from(&global.relay);
+    config.lan = !global.no_lan;
     config.local = global.local.unwrap_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
     if let Command::Mount(mount) = command {
         config.cache_memory = mount.cache_memory;

@@ -72,6 +72,8 @@ pub struct NodeConfig {
     pub patience: Patience,
     /// Relays to go through where there is no direct way.
     pub relays: Vec<PublicKey>,
+    /// Look for peers on the local networks as well.
+    pub lan: bool,
     /// Somebody knows that this store is the newest copy, whatever it looks like.
     pub trust_store: bool,
 }
@@ -85,6 +87,7 @@ impl NodeConfig {
             cache_memory: 64 << 20,
             patience: Patience::default(),
             relays: Vec::new(),
+            lan: true,
             trust_store: false,
         }
     }

@@ -107,6 +107,7 @@ impl Node {
             address: None,
             limits: Limits::default(),
             relays: self.config.relays.clone(),
+            lan: self.config.lan,
         };
         let started = Network::start(config);
         let (network, events) =

@@ -258,6 +258,9 @@ impl<M: Machine> Net<M> {
     }
 
     fn launch(&mut self, from: Option<(Realm, Home)>, mut datagram: Datagram) {
+        if datagram.to.ip().is_multicast() {
+            return self.spread(from, &datagram);
+        }
         self.datagrams += 1;
         if let Some((_, home)) = from {
             self.hosts[home.machine].datagrams += 1;
@@ -268,6 +271,19 @@ impl<M: Machine> Net<M> {
         let sent = self.topology.send(datagram, from, self.now, &mut self.rng);
         if let Some((flight, arrivals)) = sent {
             arrivals.into_iter().flatten().for_each(|at| self.air.put(at, flight.clone()));
+        }
+    }
+
+    /// What is sent to a group comes to the main sockets of all others in the realm. On the Internet nobody passes it on.
+    fn spread(&mut self, from: Option<(Realm, Home)>, datagram: &Datagram) {
+        let Some((realm, home)) = from.filter(|(realm, _)| *realm != Realm::INTERNET) else {
+            return;
+        };
+        for i in 0..self.hosts.len() {
+            if i != home.machine && self.hosts[i].realm == realm {
+                let to = self.addr(i);
+                self.launch(from, Datagram { to, ..datagram.clone() });
+            }
         }
     }
 

@@ -17,6 +17,8 @@ use std::net::SocketAddrV4;
 pub struct Dial {
     pub remote: PublicKey,
     pub relay_addresses: Vec<SocketAddrV4>,
+    /// Where it is on a local network.
+    pub near: Option<SocketAddrV4>,
     pub explicit: bool,
 }
 

@@ -16,6 +16,7 @@ use super::Swarm;
 use super::connections::{Connection, Phase};
 use super::dial_queue::{Dial, Turn};
 use super::event::Closed;
+use super::hyperdht::Whereabouts;
 use std::time::{Duration, Instant};
 
 /// A dial that takes longer has got stuck: punching through the worst pair of NATs takes 35 s.
@@ -52,18 +53,19 @@ impl Swarm {
     /// Dials the next queued peer if one more may be dialled.
     pub(super) fn start_dial(&mut self, now: Instant) -> bool {
         self.dial_at = self.hold_dials.filter(|until| *until > now);
-        if self.dial_at.is_some() || self.stopping || self.entering || self.peers.queued() == 0 {
+        if self.dial_at.is_some() || self.stopping || self.peers.queued() == 0 {
             return false;
         }
         let Some(dial) = self.next_dial(now) else { return false };
         let Some(stream) = self.udx.open(None) else { return false };
         let many = self.peers.queued() + self.connections.dialling() >= MANY;
-        let Dial { remote, relay_addresses, explicit } = dial;
+        let Dial { remote, relay_addresses: relays, near, explicit } = dial;
+        let whereabouts = Whereabouts { relays, direct: near.into_iter().collect() };
         tracing::debug!(peer = ?remote, explicit, many, "dialling");
         let relay = self.relay_for(&remote);
         let connect = match many {
-            true => self.dht.knock(relay, remote, relay_addresses, stream, now),
-            false => self.dht.connect_through(relay, remote, relay_addresses, stream, now),
+            true => self.dht.knock(relay, remote, whereabouts, stream, now),
+            false => self.dht.connect_through(relay, remote, whereabouts, stream, now),
         };
         let id = self.connections.name(stream);
         let phase = Phase::Dialling { connect, until: now + DIAL_TIMEOUT };

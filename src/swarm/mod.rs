@@ -26,7 +26,9 @@ pub mod driver;
 mod early;
 mod event;
 pub mod hyperdht;
+pub mod lan;
 mod lifecycle;
+mod neighbours;
 mod offered;
 mod peer_info;
 mod peers;
@@ -60,6 +62,7 @@ use crate::key::{PublicKey, Topic};
 use connections::{Both, Connections};
 use customers::Relay;
 use hyperdht::{ConnectError, DhtConfig, DhtEvent, HyperDht};
+use lan::Lan;
 use peer_info::PeerInfo;
 use peers::Peers;
 use rand::SeedableRng;
@@ -85,6 +88,7 @@ pub struct Swarm {
     rng: StdRng,
     udx: Udx,
     dht: HyperDht,
+    lan: Lan,
     topics: Topics,
     peers: Peers,
     /// When a dial has lasted so long that it gives way to who waits.
@@ -126,6 +130,7 @@ impl Swarm {
         let mut child = || StdRng::from_rng(&mut rng);
         let udx = Udx::new(child(), UdxConfig::default());
         let dht = HyperDht::new(dht_config(config, key_pair.clone()), child(), now);
+        let lan = Lan::new(key_pair.clone(), child(), now);
         let peers = Peers::new(PublicKey(key_pair.public()), &mut rng);
         Self {
             key_pair,
@@ -133,6 +138,7 @@ impl Swarm {
             rng,
             udx,
             dht,
+            lan,
             topics: Topics::default(),
             peers,
             dial_at: None,
@@ -170,6 +176,7 @@ impl Swarm {
             let mut sink = Both(&mut self.connections, &mut self.controls.table);
             if !self.udx.handle_datagram(socket, from, datagram, now, &mut sink)
                 && let SocketAddr::V4(from) = from
+                && !self.lan.handle_datagram(from, datagram, now)
             {
                 self.dht.handle_datagram(socket, from, datagram, now);
             }
@@ -188,6 +195,7 @@ impl Swarm {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.udx.handle_timeout(now);
         self.dht.handle_timeout(now);
+        self.lan.handle_timeout(now);
         self.peers.handle_timeout(now, &mut self.rng);
         for stream in self.connections.due(now) {
             self.connection_due(stream, now);
@@ -213,6 +221,7 @@ impl Swarm {
         let deadlines = [
             self.udx.poll_timeout(),
             self.dht.poll_timeout(),
+            self.lan.poll_timeout(),
             self.topics.poll_timeout().filter(|_| !self.entering),
             self.peers.poll_timeout(),
             self.dial_at,
@@ -287,6 +296,7 @@ impl Swarm {
     /// Joins a topic, or changes the roles in which it is joined.
     pub fn join(&mut self, topic: Topic, options: JoinOptions, now: Instant) {
         self.topics.join(topic, options, now);
+        self.lan.join(topic, options, now);
         if self.is_known_alone(now) {
             self.events.push_back(SwarmEvent::Alone { topic });
         }
@@ -296,6 +306,7 @@ impl Swarm {
     /// Leaves a topic. Connections found through it stay until they are [released](Self::release).
     pub fn leave(&mut self, topic: &Topic, now: Instant) {
         self.topics.leave(topic, now);
+        self.lan.leave(topic);
         self.peers.leave_topic(topic, now);
         self.unsettled.remove(topic);
         self.pump(now);
@@ -391,6 +402,9 @@ impl Swarm {
             self.dht.refresh(now);
             self.look_around(now);
         }
+        if entered && self.listening {
+            self.dht.refresh(now);
+        }
         self.pump(now);
     }
 
@@ -409,6 +423,7 @@ impl Swarm {
     /// Leaves everything. [`Self::is_stopped`] tells when all has been said.
     pub fn stop(&mut self, now: Instant) {
         self.stopping = true;
+        self.lan.set_links(Vec::new(), now);
         self.peers.stop();
         self.topics.leave_all(now);
         for stream in self.connections.streams() {
@@ -463,6 +478,8 @@ impl Swarm {
         loop {
             if let Some(event) = self.dht.poll_event() {
                 self.handle_dht(event, now);
+            } else if let Some(neighbour) = self.lan.poll_found() {
+                self.neighbour_found(&neighbour, now);
             } else if let Some(event) = self.udx.poll_event() {
                 self.handle_udx(event, now);
             } else if !self.start_round(now) && !self.start_dial(now) {

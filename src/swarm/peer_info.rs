@@ -21,6 +21,8 @@ use std::time::Instant;
 pub struct PeerInfo {
     /// Nodes that can pass a handshake on to it, as the latest lookup gave them.
     pub relay_addresses: Vec<SocketAddrV4>,
+    /// Where it is on a local network.
+    pub near: Option<SocketAddrV4>,
     /// Joined topics under which it was found.
     pub topics: BTreeSet<Topic>,
     /// Asked for by key rather than found.

@@ -112,10 +112,42 @@ impl Peers {
         rng: &mut StdRng,
     ) {
         let Some(peer) = self.upsert(key, now) else { return };
-        let connected = peer.connected;
         let moved = peer.relay_addresses != relay_addresses;
         peer.relay_addresses = relay_addresses;
+        self.consider(key, topic, quick, moved, now, rng);
+    }
+
+    /// It is at `addr` on a local network, and has `topic`.
+    pub fn found_near(
+        &mut self,
+        key: PublicKey,
+        addr: SocketAddrV4,
+        topic: Topic,
+        now: Instant,
+        rng: &mut StdRng,
+    ) {
+        let Some(peer) = self.upsert(key, now) else { return };
+        let moved = peer.near.replace(addr) != Some(addr);
+        self.consider(key, topic, true, moved, now, rng);
+    }
+
+    /// The local networks changed.
+    pub fn forget_neighbours(&mut self) {
+        self.peers.values_mut().for_each(|peer| peer.near = None);
+    }
+
+    /// It was found under `topic`: dials it, unless there is a reason not to.
+    fn consider(
+        &mut self,
+        key: PublicKey,
+        topic: Topic,
+        quick: bool,
+        moved: bool,
+        now: Instant,
+        rng: &mut StdRng,
+    ) {
         self.note_membership(key, topic);
+        let connected = self.peers.get(&key).is_some_and(|peer| peer.connected);
         let Some(peer) = self.peers.get_mut(&key).filter(|_| !connected) else { return };
         let rested = peer.disconnected_at.is_none_or(|at| now >= at + GIVEN_UP_PAUSE);
         let fresh = !quick || moved || (!peer.waiting && rested);
@@ -194,8 +226,8 @@ impl Peers {
             }
             self.queue.remove(peer);
             if !peer.connected && !peer.is_banned(now) {
-                let relay_addresses = peer.relay_addresses.clone();
-                return Some(Dial { remote: key, relay_addresses, explicit: peer.explicit });
+                let (relay_addresses, near) = (peer.relay_addresses.clone(), peer.near);
+                return Some(Dial { remote: key, relay_addresses, near, explicit: peer.explicit });
             }
         }
     }

@@ -14,7 +14,8 @@ const IN_VAIN: Duration = Duration::from_secs(30);
 impl Swarm {
     /// Starts the next round of a topic that is due.
     pub(super) fn start_round(&mut self, now: Instant) -> bool {
-        if self.entering {
+        // Neighbours find us whatever becomes of the DHT.
+        if self.entering && !self.lan.is_on() {
             return false;
         }
         if !self.listening && self.topics.is_server() {
@@ -22,6 +23,9 @@ impl Swarm {
             self.listening = true;
             self.dht.listen(self.key_pair.clone(), now);
             return true;
+        }
+        if self.entering {
+            return false;
         }
         let (connections, peers) = (&self.connections, &self.peers);
         let due = self.topics.poll(now, |topic| has_peer(connections, peers, topic));

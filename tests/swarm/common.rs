@@ -29,6 +29,7 @@ impl Peer {
             address: None,
             limits: Limits::default(),
             relays: Vec::new(),
+            lan: false,
         };
         let (net, receiver) = Network::start(config).unwrap();
         Self { net, receiver, events: VecDeque::new() }

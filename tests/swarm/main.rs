@@ -132,6 +132,7 @@ fn an_answer_leaves_from_the_address_that_was_asked() {
         address: None,
         limits: hdrive::swarm::Limits::default(),
         relays: Vec::new(),
+        lan: false,
     };
     let (net, _events) = hdrive::swarm::driver::Network::start(config).unwrap();
     let asker = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

@@ -29,6 +29,7 @@ fn pump(store: Arc<Store>) -> Pump {
         address: None,
         limits: swarm::Limits::default(),
         relays: Vec::new(),
+        lan: false,
     };
     let (network, _) = Network::start(config).unwrap();
     let (wishes, _) = mpsc::unbounded_channel();

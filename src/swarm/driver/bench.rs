@@ -23,6 +23,7 @@ fn driver() -> (Driver, NetworkHandle, Events) {
         address: None,
         limits: Limits::default(),
         relays: Vec::new(),
+        lan: false,
     };
     let socket = Socket::bind(bind.into()).unwrap();
     let local_addr = main_addr(socket.local_addr().unwrap()).unwrap();

@@ -29,6 +29,8 @@ pub struct NetworkConfig {
     pub limits: Limits,
     /// Relays to go through where there is no direct way.
     pub relays: Vec<PublicKey>,
+    /// Call to neighbours on the local networks, and hear them.
+    pub lan: bool,
 }
 
 /// Talks to a running network, from any thread. The last one to be dropped stops it.

@@ -21,6 +21,7 @@ mod clock;
 mod handle;
 mod inbox;
 mod interfaces;
+mod neighbours;
 mod socket;
 mod sockets;
 mod ways;
@@ -28,12 +29,14 @@ mod ways;
 pub use bootstrap::{BootstrapError, BootstrapNode};
 pub use handle::{NetworkConfig, NetworkHandle};
 
+use super::lan::LanTransmit;
 use super::{SocketId, Swarm, SwarmConfig, SwarmEvent, SwarmStatus, Traffic, Transmit};
 use crate::key::PublicKey;
 use bootstrap::{Bootstrap, LookUp, look_up};
 use clock::Clock;
 use inbox::{Command, Inbox};
 use interfaces::local_addresses;
+use neighbours::Neighbours;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use rand::SeedableRng;
@@ -49,6 +52,9 @@ use ways::Ways;
 
 /// Batches received in one turn before the machine may decide and send.
 const RECEIVES_PER_TURN: usize = 4;
+
+/// Calls of neighbours heard in one turn.
+const CALLS_PER_TURN: usize = 64;
 
 /// Sends in one turn before what has arrived meanwhile is looked at: about a megabyte.
 const SENDS_PER_TURN: usize = 16;
@@ -134,6 +140,8 @@ struct Driver {
     address: Option<SocketAddrV4>,
     local_addresses: Vec<SocketAddrV4>,
     interfaces_at: Instant,
+    /// None where they are not to be called.
+    neighbours: Option<Neighbours>,
     /// We are to stop, by then at the latest.
     stop_by: Option<Instant>,
 }
@@ -152,7 +160,8 @@ impl Driver {
         inbox: Arc<Inbox>,
         events: mpsc::UnboundedSender<Vec<SwarmEvent>>,
     ) -> Self {
-        let NetworkConfig { key_pair, bootstrap, persistent, address, limits, relays, .. } = config;
+        let NetworkConfig { key_pair, bootstrap, persistent, address, limits, relays, lan, .. } =
+            config;
         let local_addresses = local_addresses(bound);
         let mut clock = Clock::new();
         let now = clock.now();
@@ -171,6 +180,10 @@ impl Driver {
         if bootstrap.is_pending() {
             swarm.await_bootstrap();
         }
+        let mut neighbours = lan.then(Neighbours::default);
+        if let Some(links) = neighbours.as_mut().and_then(|known| known.look(bound)) {
+            swarm.set_links(links, now);
+        }
         Self {
             swarm,
             sockets: Sockets::new(socket),
@@ -188,6 +201,7 @@ impl Driver {
             address,
             local_addresses,
             interfaces_at: now + INTERFACES_EVERY,
+            neighbours,
             stop_by: None,
         }
     }
@@ -278,7 +292,11 @@ impl Driver {
     /// Takes what the sockets hold, within reason. Answers whether anything came.
     fn receive(&mut self, now: Instant) -> bool {
         let mut any = false;
-        let Self { sockets, swarm, ways, traffic, .. } = self;
+        let Self { sockets, swarm, ways, traffic, neighbours, .. } = self;
+        if let Some(neighbours) = neighbours {
+            any = neighbours
+                .receive(CALLS_PER_TURN, |from, bytes| swarm.handle_call(from, bytes, now));
+        }
         sockets.receive(RECEIVES_PER_TURN, |socket, received| {
             for (from, to, bytes, stride) in received.datagrams() {
                 any = true;
@@ -297,6 +315,9 @@ impl Driver {
 
     /// Sends what there is, within reason. Answers whether there may be more to send at once.
     fn transmit(&mut self, now: Instant) -> bool {
+        while let Some(LanTransmit { link, to, bytes }) = self.swarm.poll_lan_transmit() {
+            self.sockets.main().send_over(&link, to, &bytes);
+        }
         for _ in 0..SENDS_PER_TURN {
             if self.blocked.is_none() {
                 let segments = self.sockets.main().max_segments().min(MAX_SEGMENTS);
@@ -391,6 +412,7 @@ impl Driver {
         let timeout = TimeSpec::from(deadline.saturating_duration_since(now));
         let mut fds = vec![PollFd::new(self.inbox.fd(), PollFlags::POLLIN)];
         self.sockets.poll_fds(self.blocked.map(|blocked| blocked.socket), &mut fds);
+        fds.extend(self.neighbours.as_ref().and_then(Neighbours::poll_fd));
         let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|r| !r.is_empty());
         if ppoll(&mut fds, Some(timeout), None).is_err() {
             return true;
@@ -408,6 +430,9 @@ impl Driver {
         self.interfaces_at = now + INTERFACES_EVERY;
         let Ok(bound) = self.sockets.local_addr() else { return };
         let found = local_addresses(bound);
+        if let Some(links) = self.neighbours.as_mut().and_then(|known| known.look(bound)) {
+            self.swarm.set_links(links, now);
+        }
         if found != self.local_addresses {
             tracing::info!(addresses = ?found, "the network changed");
             self.ways.clear();

@@ -4,6 +4,7 @@
 //! them (`recvmmsg`, GRO). Path MTU discovery is on (`IP_PMTUDISC_PROBE`): a datagram that is too large
 //! fails instead of being cut, which is what UDX's own search for the MTU wants. Where it wants the contrary it says so.
 
+use crate::swarm::lan::Link;
 use crate::swarm::socket::plain;
 use nix::errno::Errno;
 use nix::libc::{in_addr, in_pktinfo, in6_pktinfo};
@@ -17,7 +18,7 @@ use rustix::net::sockopt::{
     set_ipv6_unicast_hops,
 };
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
-use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// Runs of datagrams taken by one call. More would push the rest of the work out of the cache: each
@@ -169,11 +170,7 @@ impl Socket {
         let (info4, info6);
         let info = match source {
             IpAddr::V4(source) => {
-                info4 = in_pktinfo {
-                    ipi_ifindex: 0,
-                    ipi_spec_dst: SockaddrIn::from(SocketAddrV4::new(source, 0)).as_ref().sin_addr,
-                    ipi_addr: in_addr { s_addr: 0 },
-                };
+                info4 = packet_info(0, source);
                 ControlMessage::Ipv4PacketInfo(&info4)
             }
             IpAddr::V6(source) => {
@@ -195,6 +192,16 @@ impl Socket {
                 Some(Sent::TooLarge(segment.unwrap_or(bytes.len()).min(bytes.len())))
             }
             Err(_) => None,
+        }
+    }
+
+    /// Sends a datagram over one interface, whatever the routes are, be it to a group: that with a TTL of 1. It may be lost.
+    pub fn send_over(&self, link: &Link, to: SocketAddrV4, bytes: &[u8]) {
+        let info = packet_info(link.interface.cast_signed(), *link.addr.ip());
+        let (fd, flags, to) = (self.io.as_raw_fd(), MsgFlags::empty(), SockaddrIn::from(to));
+        let control = [ControlMessage::Ipv4PacketInfo(&info)];
+        if let Err(error) = sendmsg(fd, &[IoSlice::new(bytes)], &control, flags, Some(&to)) {
+            tracing::trace!(%error, %to, ?link, "sending over a link failed");
         }
     }
 
@@ -255,6 +262,15 @@ impl Received {
             let to = meta.dst_ip.filter(|_| any);
             Some((plain(meta.addr), to, buffer.get(..meta.len)?, meta.stride))
         })
+    }
+}
+
+/// What has a datagram leave from an address of ours, over an interface if that is not 0.
+fn packet_info(interface: i32, source: Ipv4Addr) -> in_pktinfo {
+    in_pktinfo {
+        ipi_ifindex: interface,
+        ipi_spec_dst: SockaddrIn::from(SocketAddrV4::new(source, 0)).as_ref().sin_addr,
+        ipi_addr: in_addr { s_addr: 0 },
     }
 }
 

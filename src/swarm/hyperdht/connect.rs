@@ -30,7 +30,7 @@ use super::messages::{
 };
 use super::nat::first_public;
 use super::net::Net;
-use super::owner::{ConnectStep as Step, Owner};
+use super::owner::{ConnectStep as Step, Owner, Road};
 use crate::crypto::hash;
 use crate::key::{NodeId, PublicKey};
 use crate::swarm::dht_rpc::message::error;
@@ -63,6 +63,22 @@ pub(super) enum Effort {
     /// One datagram to each known relay, one after the other, as far as its host has not had its allowance: it costs
     /// nothing to invent a record, and most may lead nowhere.
     Sparing,
+}
+
+/// Where a peer is looked for, beside where the DHT says.
+#[derive(Debug, Clone, Default)]
+pub struct Whereabouts {
+    /// Nodes that can pass a handshake on to it.
+    pub relays: Vec<SocketAddrV4>,
+    /// Where it may be itself, on a local network of ours or wherever somebody says who is believed: no address is too
+    /// private for that.
+    pub direct: Vec<SocketAddrV4>,
+}
+
+impl From<Vec<SocketAddrV4>> for Whereabouts {
+    fn from(relays: Vec<SocketAddrV4>) -> Self {
+        Self { relays, direct: Vec::new() }
+    }
 }
 
 /// The server's answer, opened.
@@ -115,6 +131,8 @@ pub(super) struct Connect {
     /// Nodes with a record, not asked yet.
     found: VecDeque<SocketAddrV4>,
     busy: usize,
+    /// Handshakes under way to where the peer itself may be.
+    direct: usize,
     asked: Vec<SocketAddrV4>,
     /// Query rounds left: a first one from given relays is repeated from the table.
     rounds: u8,
@@ -127,11 +145,11 @@ pub(super) struct Connect {
 }
 
 impl Connect {
-    /// Begins; `relays` are asked first and the query starts from them.
+    /// Begins; `relays` are asked first and the query starts from them. Meanwhile the peer is asked where it may be itself.
     pub fn start(
         id: ConnectId,
         remote: PublicKey,
-        relays: Vec<SocketAddrV4>,
+        Whereabouts { relays, direct }: Whereabouts,
         local_id: u32,
         (effort, relay): (Effort, Option<PublicKey>),
         net: &mut Net,
@@ -139,7 +157,7 @@ impl Connect {
     ) -> Result<Self, ConnectError> {
         let known: VecDeque<_> = relays.iter().copied().filter(|a| net.rpc.is_usable(a)).collect();
         let busy = !known.iter().any(|relay| net.can_knock(relay.ip(), now));
-        if effort == Effort::Sparing && !known.is_empty() && busy {
+        if effort == Effort::Sparing && !known.is_empty() && busy && direct.is_empty() {
             return Err(ConnectError::RelaysBusy);
         }
         let mut ephemeral = [0; 32];
@@ -171,6 +189,7 @@ impl Connect {
             known_busy: false,
             found: VecDeque::new(),
             busy: 0,
+            direct: direct.len(),
             asked: Vec::new(),
             rounds: if relays.is_empty() || effort == Effort::Sparing { 1 } else { 2 },
             effort,
@@ -178,6 +197,9 @@ impl Connect {
             relay_through,
             next_relays: Vec::new(),
         };
+        for addr in direct {
+            connect.shake(addr, Road::Direct, net, now);
+        }
         if effort == Effort::Whole || connect.known.is_empty() {
             connect.find(net, now);
         }
@@ -217,11 +239,11 @@ impl Connect {
     pub fn on_answer(&mut self, step: Step, reply: Option<&Reply>, net: &mut Net, now: Instant) {
         match step {
             Step::Find => {}
-            Step::Handshake { via, known } => {
-                if known {
-                    self.known_busy = false;
-                } else {
-                    self.busy -= 1;
+            Step::Handshake { via, road } => {
+                match road {
+                    Road::Direct => self.direct -= 1,
+                    Road::Known => self.known_busy = false,
+                    Road::Found => self.busy -= 1,
                 }
                 if let Some(reply) = reply {
                     self.on_handshake_reply(via, reply, net, now);
@@ -277,16 +299,16 @@ impl Connect {
                 continue;
             }
             self.known_busy = true;
-            self.shake(via, true, net, now);
+            self.shake(via, Road::Known, net, now);
         }
         while self.busy < SLOTS
             && let Some(via) = self.found.pop_front()
         {
             self.busy += 1;
-            self.shake(via, false, net, now);
+            self.shake(via, Road::Found, net, now);
         }
         let State::Finding { query, .. } = &self.state else { return };
-        if query.is_some() || self.busy > 0 || self.known_busy {
+        if query.is_some() || self.busy + self.direct > 0 || self.known_busy {
             return;
         }
         if self.rounds > 0 {
@@ -301,19 +323,22 @@ impl Connect {
         }
     }
 
-    fn shake(&mut self, via: SocketAddrV4, known: bool, net: &mut Net, now: Instant) {
+    fn shake(&mut self, via: SocketAddrV4, road: Road, net: &mut Net, now: Instant) {
         let State::Finding { opening, .. } = &self.state else { return };
         let noise = opening.message.clone();
         let m = PeerHandshake { mode: Mode::FromClient, noise, peer: None, relay: None };
         let ask = Ask {
             target: Some(self.target),
             value: Some(m.encode()),
-            retries: if known && self.effort == Effort::Sparing { 0 } else { RETRIES },
+            retries: match (road, self.effort) {
+                (Road::Known, Effort::Sparing) => 0,
+                _ => RETRIES,
+            },
             hasty: self.effort == Effort::Whole,
             ..Ask::new(via, command::PEER_HANDSHAKE)
         };
         self.asked.push(via);
-        net.ask(ask, Owner::Connect(self.id, Step::Handshake { via, known }), now);
+        net.ask(ask, Owner::Connect(self.id, Step::Handshake { via, road }), now);
     }
 
     fn on_handshake_reply(

@@ -89,10 +89,12 @@ impl HyperDht {
         let relays = self.records.is_some();
         let own = incoming.request.target.is_some_and(|t| self.servers.contains_key(&t));
         // Nobody outside makes us write into our local networks.
-        if let Hop::Request { to, .. } | Hop::Response { to, .. } = &hop
-            && !self.net.rpc.is_usable(to)
-        {
-            return;
+        match &hop {
+            Hop::Request { to, .. } | Hop::Response { to, .. } if self.net.rpc.is_usable(to) => {}
+            // A neighbour gets its own answer.
+            Hop::Response { to, .. } if *to == incoming.from && self.net.is_near(to) => {}
+            Hop::Request { .. } | Hop::Response { .. } => return,
+            Hop::Closer | Hop::Drop => {}
         }
         let account = if own { Account::Handshakes } else { Account::Others };
         match hop {

@@ -52,9 +52,11 @@ pub use net::KNOCKS;
 
 use super::SocketId;
 use super::dht_rpc::{Health, NatSampler, QueryId, QuerySpec, Rpc, RpcConfig, RpcEvent, Transmit};
+use super::lan::Link;
 use crate::crypto::{KeyPair, hash};
 use crate::key::{NodeId, PublicKey, Topic};
 use blocked::Blocked;
+pub use connect::Whereabouts;
 use connect::{Connect, Effort};
 use known_relays::KnownRelays;
 use leave::Leaving;
@@ -169,6 +171,11 @@ impl HyperDht {
         }
     }
 
+    /// We are on these local networks: hosts there may shake hands with us directly, whatever their addresses.
+    pub fn set_neighbourhood(&mut self, links: Vec<Link>) {
+        self.net.links = links;
+    }
+
     /// Our public address, which we were told, is another one.
     pub fn set_address(&mut self, address: SocketAddrV4, now: Instant) {
         self.net.rpc.set_address(address, now);
@@ -256,16 +263,16 @@ impl HyperDht {
         }
     }
 
-    /// Connects to a key. `relay_addresses` come from its record and may be empty; `local_id` is the stream
+    /// Connects to a key. What is known of its `whereabouts` may be nothing; `local_id` is the stream
     /// the owner has ready. Ends in [`DhtEvent::Outgoing`] or [`DhtEvent::ConnectFailed`].
     pub fn connect(
         &mut self,
         remote: PublicKey,
-        relay_addresses: Vec<SocketAddrV4>,
+        whereabouts: impl Into<Whereabouts>,
         local_id: u32,
         now: Instant,
     ) -> ConnectId {
-        self.connect_through(None, remote, relay_addresses, local_id, now)
+        self.connect_through(None, remote, whereabouts.into(), local_id, now)
     }
 
     /// The same, and names a relay that both sides may go through. Where one of them names any there may be a
@@ -274,11 +281,11 @@ impl HyperDht {
         &mut self,
         relay: Option<PublicKey>,
         remote: PublicKey,
-        relay_addresses: Vec<SocketAddrV4>,
+        whereabouts: impl Into<Whereabouts>,
         local_id: u32,
         now: Instant,
     ) -> ConnectId {
-        self.connect_with((Effort::Whole, relay), remote, relay_addresses, local_id, now)
+        self.connect_with((Effort::Whole, relay), remote, whereabouts.into(), local_id, now)
     }
 
     /// The same for one of many keys, most of which may lead nowhere: with one datagram after the other.
@@ -286,20 +293,21 @@ impl HyperDht {
         &mut self,
         relay: Option<PublicKey>,
         remote: PublicKey,
-        mut relay_addresses: Vec<SocketAddrV4>,
+        whereabouts: impl Into<Whereabouts>,
         local_id: u32,
         now: Instant,
     ) -> ConnectId {
+        let mut whereabouts = whereabouts.into();
         // Others each time: some may be gone.
-        relay_addresses.shuffle(&mut self.net.rng);
-        self.connect_with((Effort::Sparing, relay), remote, relay_addresses, local_id, now)
+        whereabouts.relays.shuffle(&mut self.net.rng);
+        self.connect_with((Effort::Sparing, relay), remote, whereabouts, local_id, now)
     }
 
     fn connect_with(
         &mut self,
         (effort, relay): (Effort, Option<PublicKey>),
         remote: PublicKey,
-        relay_addresses: Vec<SocketAddrV4>,
+        Whereabouts { relays, direct }: Whereabouts,
         local_id: u32,
         now: Instant,
     ) -> ConnectId {
@@ -308,13 +316,14 @@ impl HyperDht {
         let route = self.records.as_ref().and_then(|r| r.route(&target)).map(|r| r.relay);
         let relays = match route {
             Some(relay) => vec![relay],
-            None if !relay_addresses.is_empty() => relay_addresses,
+            None if !relays.is_empty() => relays,
             None => self.known_relays.of(&remote),
         };
         let connect = if remote == self.public_key() {
             Err(ConnectError::BadKey)
         } else {
-            Connect::start(id, remote, relays, local_id, (effort, relay), &mut self.net, now)
+            let whereabouts = Whereabouts { relays, direct };
+            Connect::start(id, remote, whereabouts, local_id, (effort, relay), &mut self.net, now)
         };
         match connect {
             Ok(connect) => {

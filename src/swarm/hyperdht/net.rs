@@ -8,6 +8,7 @@ use crate::crypto::KeyPair;
 use crate::key::{NodeId, PublicKey};
 use crate::swarm::dht_rpc::bucket::{HostBuckets, Limit};
 use crate::swarm::dht_rpc::{Ask, NatSampler, QueryId, QuerySpec, RequestId, Rpc, bogon};
+use crate::swarm::lan::Link;
 use crate::swarm::socket::SocketId;
 use rand::RngCore;
 use rand::rngs::StdRng;
@@ -48,6 +49,8 @@ pub(super) struct Net {
     pub punching: Turns,
     /// Sockets that nothing here needs any more.
     pub retired: Vec<SocketId>,
+    /// The local networks that we are on.
+    pub links: Vec<Link>,
     /// The number of the next one.
     next_socket: u32,
     requests: BTreeMap<RequestId, Owner>,
@@ -67,6 +70,7 @@ impl Net {
             withdrawals: Vec::new(),
             punching: Turns::default(),
             retired: Vec::new(),
+            links: Vec::new(),
             next_socket: SocketId::FIRST_OTHER.0,
             requests: BTreeMap::new(),
             queries: BTreeMap::new(),
@@ -174,6 +178,11 @@ impl Net {
             return (Firewall::Open, vec![open]);
         }
         verdict(self.rpc.nat())
+    }
+
+    /// Whether an address is one of our neighbours on a local network.
+    pub fn is_near(&self, addr: &SocketAddrV4) -> bool {
+        addr.port() != 0 && self.links.iter().any(|link| link.holds(addr.ip()))
     }
 
     /// Whether a host is this machine.

@@ -28,13 +28,20 @@ pub(super) enum AnnouncerStep {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ConnectStep {
     Find,
-    /// A handshake; `known` if the relay was known from before.
-    Handshake {
-        via: SocketAddrV4,
-        known: bool,
-    },
+    Handshake { via: SocketAddrV4, road: Road },
     Lan(SocketAddrV4),
     Punch,
+}
+
+/// Which way a handshake went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Road {
+    /// To where the peer itself is said to be.
+    Direct,
+    /// Through a relay known from before.
+    Known,
+    /// Through a node of the query.
+    Found,
 }
 
 /// What a lookup, announcement or withdrawal of a topic asked for.

@@ -4,6 +4,7 @@
 mod dead;
 mod early;
 mod idle;
+mod lan;
 mod network;
 mod places;
 mod punching;

@@ -1,5 +1,6 @@
 //! Swarms on a virtual network.
 
+use super::super::lan::LanTransmit;
 use super::super::*;
 use super::agree;
 use crate::crypto::{KeyPair, hash};
@@ -44,6 +45,9 @@ impl Machine for Peer {
             let socket = u16::try_from(socket.0).expect("few sockets");
             let one = |bytes: &[u8]| Outgoing { socket, to, bytes: bytes.to_vec(), ttl };
             out.extend(buf.chunks(size.max(1)).map(one));
+        }
+        while let Some(LanTransmit { to, bytes, .. }) = self.swarm.poll_lan_transmit() {
+            out.push(Outgoing::new(to, bytes));
         }
         self.events.extend(std::iter::from_fn(|| self.swarm.poll_event()));
     }

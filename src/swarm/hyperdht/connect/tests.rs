@@ -38,8 +38,9 @@ fn begun(now: Instant) -> (Connect, Net) {
     let config = DhtConfig::new(us, vec![at(RELAY)]);
     let mut net = Net::new(rpc, config, StdRng::seed_from_u64(2), now);
     let (id, key) = (ConnectId(1), PublicKey(server().public()));
-    let connect = Connect::start(id, key, vec![at(RELAY)], 5, (Effort::Whole, None), &mut net, now)
-        .expect("a key");
+    let connect =
+        Connect::start(id, key, vec![at(RELAY)].into(), 5, (Effort::Whole, None), &mut net, now)
+            .expect("a key");
     (connect, net)
 }
 
@@ -83,7 +84,7 @@ fn answered(peer: [u8; 4], own: [u8; 4], lan: bool) -> (Connect, Net) {
         rtt: Duration::ZERO,
     };
     while net.rpc.poll_transmit().is_some() {}
-    let step = Step::Handshake { via: at(RELAY), known: true };
+    let step = Step::Handshake { via: at(RELAY), road: Road::Known };
     connect.on_answer(step, Some(&reply), &mut net, now);
     (connect, net)
 }
@@ -153,7 +154,12 @@ fn a_hundred_nodes_that_claim_to_know_the_server_are_not_all_asked() {
     while let Some(via) = connect.asked.iter().find(|a| !asked.contains(*a)).copied() {
         asked.insert(via);
         let known = via == at(RELAY);
-        connect.on_answer(Step::Handshake { via, known }, None, &mut net, now);
+        connect.on_answer(
+            Step::Handshake { via, road: if known { Road::Known } else { Road::Found } },
+            None,
+            &mut net,
+            now,
+        );
     }
     assert_eq!(asked.len(), MAX_ASKED);
     assert!(asked.iter().all(|via| via.ip().octets()[0] != 51));

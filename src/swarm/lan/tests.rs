@@ -1,0 +1,250 @@
+//! What a hostile host of the local network can do, and what it cannot.
+
+use super::*;
+use crate::sim::epoch;
+use rand::SeedableRng;
+
+const SERVER: JoinOptions = JoinOptions { server: true, client: false };
+const CLIENT: JoinOptions = JoinOptions { server: false, client: true };
+const TOPIC: Topic = Topic([7; 32]);
+
+fn addr(n: u8) -> SocketAddrV4 {
+    SocketAddrV4::new([192, 168, 1, n].into(), 4000)
+}
+
+fn link(n: u8) -> Link {
+    Link { interface: 3, addr: addr(n), prefix: 24 }
+}
+
+/// The machine at [`addr`] `n`.
+fn lan(n: u8, now: Instant) -> Lan {
+    let rng = StdRng::seed_from_u64(n.into());
+    let mut lan = Lan::new(Arc::new(KeyPair::from_seed(&[n; 32])), rng, now);
+    lan.set_links(vec![link(n)], now);
+    lan
+}
+
+fn key(n: u8) -> PublicKey {
+    PublicKey(KeyPair::from_seed(&[n; 32]).public())
+}
+
+fn sent(lan: &mut Lan) -> Vec<LanTransmit> {
+    std::iter::from_fn(|| lan.poll_transmit()).collect()
+}
+
+/// What it calls to all when it is time.
+fn calls(lan: &mut Lan, now: Instant) -> Vec<Vec<u8>> {
+    lan.handle_timeout(now + GATHER);
+    let sent = sent(lan);
+    assert!(sent.iter().all(|transmit| transmit.to == GROUP));
+    sent.into_iter().map(|transmit| transmit.bytes).collect()
+}
+
+/// A reader (1) that called, a sharer (2) of the same, and the call.
+fn reader_and_sharer(now: Instant) -> (Lan, Lan, Vec<u8>) {
+    let (mut reader, mut sharer) = (lan(1, now), lan(2, now));
+    reader.join(TOPIC, CLIENT, now);
+    sharer.join(TOPIC, SERVER, now);
+    calls(&mut sharer, now);
+    let call = calls(&mut reader, now).remove(0);
+    (reader, sharer, call)
+}
+
+fn answer_to(sharer: &mut Lan, call: &[u8], from: SocketAddrV4, now: Instant) -> Option<Vec<u8>> {
+    assert!(sharer.handle_datagram(from, call, now));
+    let mut sent = sent(sharer);
+    assert!(sent.len() <= 1 && sent.iter().all(|transmit| transmit.to == from));
+    Some(sent.pop()?.bytes)
+}
+
+#[test]
+fn a_call_is_answered_by_who_has_what_it_is_for() {
+    let now = epoch();
+    let (mut reader, mut sharer, call) = reader_and_sharer(now);
+    let answer = answer_to(&mut sharer, &call, addr(1), now).unwrap();
+    reader.handle_datagram(addr(2), &answer, now);
+    let found = Neighbour { key: key(2), addr: addr(2), topics: vec![TOPIC] };
+    assert_eq!(reader.poll_found(), Some(found));
+    // Neither the topic nor who they are can be read.
+    for secret in [&TOPIC.0[..8], &key(1).0[..8], &key(2).0[..8]] {
+        assert!(![&call, &answer].iter().any(|b| b.windows(8).any(|bytes| bytes == secret)));
+    }
+}
+
+#[test]
+fn a_call_that_another_host_sends_again_gets_no_answer() {
+    let now = epoch();
+    let (_, mut sharer, call) = reader_and_sharer(now);
+    assert_eq!(answer_to(&mut sharer, &call, addr(3), now), None);
+    let other_port = SocketAddrV4::new(*addr(1).ip(), 4001);
+    assert_eq!(answer_to(&mut sharer, &call, other_port, now), None);
+}
+
+#[test]
+fn no_answer_counts_in_anothers_place_or_twice_or_late() {
+    let now = epoch();
+    let (mut reader, mut sharer, call) = reader_and_sharer(now);
+    let answer = answer_to(&mut sharer, &call, addr(1), now).unwrap();
+    // From where it was not given, and for whom it was not.
+    reader.handle_datagram(addr(3), &answer, now);
+    let mut other = lan(4, now);
+    other.join(TOPIC, CLIENT, now);
+    calls(&mut other, now);
+    other.handle_datagram(addr(2), &answer, now);
+    assert!(reader.poll_found().is_none() && other.poll_found().is_none());
+    let late = now + ANSWER_WAIT + GATHER;
+    reader.handle_timeout(late);
+    reader.handle_datagram(addr(2), &answer, late);
+    assert!(reader.poll_found().is_none());
+}
+
+#[test]
+fn who_knows_the_topic_cannot_say_that_another_key_is_where_he_is() {
+    let now = epoch();
+    let (mut reader, _, call) = reader_and_sharer(now);
+    let Some(Message::Call(call)) = Message::decode(&call) else { panic!() };
+    // He has an answer of the other for himself.
+    let mut rng = StdRng::seed_from_u64(9);
+    let own = Ends { caller: addr(3), answerer: addr(2) };
+    let of = (call.nonce, call.part);
+    let got = Answer::new(&KeyPair::from_seed(&[2; 32]), of, &[(0, TOPIC)], own, &mut rng).unwrap();
+    reader.handle_datagram(addr(3), &got.encode(), now);
+    reader.handle_datagram(addr(2), &got.encode(), now);
+    assert!(reader.poll_found().is_none());
+}
+
+#[test]
+fn who_is_no_neighbour_is_not_heard() {
+    let now = epoch();
+    let (_, mut sharer, _) = reader_and_sharer(now);
+    for from in [[8, 8, 8, 8], [192, 168, 2, 1], [127, 0, 0, 1]] {
+        let from = SocketAddrV4::new(from.into(), 4000);
+        let mut far = lan(1, now);
+        far.set_links(vec![Link { addr: from, ..link(1) }], now);
+        far.topics.insert(TOPIC, Joined { options: CLIENT, at: None, called: 0 });
+        far.call(
+            (true, false),
+            ([1; 16], 0),
+            vec![TOPIC],
+            Link { addr: from, ..link(1) },
+            GROUP,
+            now,
+        );
+        let call = sent(&mut far).pop().unwrap().bytes;
+        assert_eq!(answer_to(&mut sharer, &call, from, now), None, "{from}");
+    }
+    // Nor are we heard where our own address is public.
+    let mut public = lan(1, now);
+    let addr = SocketAddrV4::new([8, 8, 8, 9].into(), 4000);
+    public.set_links(vec![Link { interface: 1, addr, prefix: 24 }], now);
+    public.join(TOPIC, CLIENT, now);
+    assert!(public.poll_timeout().is_none() && calls(&mut public, now).is_empty());
+}
+
+#[test]
+fn nobody_gets_more_than_one_and_a_half_times_what_he_sent() {
+    let now = epoch();
+    let (mut reader, mut sharer) = (lan(1, now), lan(2, now));
+    for n in 0..200u8 {
+        reader.join(Topic([n; 32]), CLIENT, now);
+        sharer.join(Topic([n; 32]), SERVER, now);
+    }
+    calls(&mut sharer, now);
+    let calls = calls(&mut reader, now);
+    assert_eq!(calls.len(), 4);
+    for call in &calls {
+        let answer = answer_to(&mut sharer, call, addr(1), now).unwrap();
+        assert!(2 * answer.len() <= 3 * call.len(), "{} {}", answer.len(), call.len());
+        reader.handle_datagram(addr(2), &answer, now);
+    }
+    let found = std::iter::from_fn(|| reader.poll_found()).map(|found| found.topics.len());
+    assert_eq!(found.sum::<usize>(), 200);
+}
+
+/// Calls that hit, from one host or from many, for `seconds`. Answers how many were answered.
+fn flood(sharer: &mut Lan, hosts: u8, each_second: u32, seconds: u32, start: Instant) -> u32 {
+    let mut answered = 0;
+    for n in 0..each_second * seconds {
+        let now = start + Duration::from_secs(1) * n / each_second;
+        let from = addr(10 + (n % u32::from(hosts)) as u8);
+        let mut nonce = [0; 16];
+        nonce[..4].copy_from_slice(&n.to_le_bytes());
+        let tags = vec![Tagger::new(nonce, from).tag(&TOPIC)];
+        let call = Call { seek: true, have: true, part: 0, nonce, tags };
+        sharer.handle_datagram(from, &call.encode(&mut StdRng::seed_from_u64(1)), now);
+        answered += sent(sharer).len() as u32;
+    }
+    answered
+}
+
+#[test]
+fn floods_have_bounds_for_each_host_and_in_all_and_leave_room_for_others() {
+    let start = epoch();
+    let (_, mut sharer, _) = reader_and_sharer(start);
+    let one = flood(&mut sharer, 1, 1000, 10, start);
+    assert!(one <= 96 + 8 * 10 + 1, "{one} of one host");
+    let (_, mut sharer, _) = reader_and_sharer(start);
+    let all = flood(&mut sharer, 200, 5000, 10, start);
+    assert!(all <= 256 + 64 * 10 + 1, "{all} of all");
+    assert!(sharer.heard.len() <= MAX_HEARD && sharer.called.len() <= MAX_CALLED);
+    // While it goes on, an honest one that calls again and again is heard.
+    let mut after = start + Duration::from_secs(10);
+    let heard = (0..40u8).any(|n| {
+        flood(&mut sharer, 200, 5000, 1, after);
+        after += Duration::from_secs(1);
+        let mut reader = lan(1, after);
+        reader.rng = StdRng::seed_from_u64(100 + u64::from(n));
+        reader.join(TOPIC, CLIENT, after);
+        let call = calls(&mut reader, after).remove(0);
+        answer_to(&mut sharer, &call, addr(1), after).is_some()
+    });
+    assert!(heard);
+}
+
+#[test]
+fn what_strangers_send_fills_nothing() {
+    let now = epoch();
+    let (mut reader, mut sharer, call) = reader_and_sharer(now);
+    let Some(Message::Call(call)) = Message::decode(&call) else { panic!() };
+    let mut rng = StdRng::seed_from_u64(1);
+    for n in 0..20_000u32 {
+        let from = SocketAddrV4::new([192, 168, 1, (n % 250) as u8].into(), n as u16 | 1);
+        let pair = KeyPair::from_seed(&[(n % 40) as u8 + 50; 32]);
+        let ends = Ends { caller: addr(1), answerer: from };
+        let of = (call.nonce, call.part);
+        let answer = Answer::new(&pair, of, &[(0, TOPIC)], ends, &mut rng).unwrap();
+        reader.handle_datagram(from, &answer.encode(), now);
+        let mut junk = vec![0; rng.random_range(0..800)];
+        rng.fill_bytes(&mut junk);
+        junk.splice(0..0, b"HDL1".iter().copied());
+        reader.handle_datagram(from, &junk, now);
+        sharer.handle_datagram(from, &junk, now);
+    }
+    let found = std::iter::from_fn(|| reader.poll_found()).count();
+    assert!((1..=512).contains(&found), "{found}");
+    assert!(sent(&mut sharer).is_empty());
+}
+
+#[test]
+fn of_very_many_topics_all_are_called_in_time() {
+    let now = epoch();
+    let (mut reader, mut sharer) = (lan(1, now), lan(2, now));
+    let topic = |n: u32| Topic(crate::crypto::hash::hash(&[&n.to_le_bytes()]));
+    for n in 0..5000 {
+        reader.join(topic(n), CLIENT, now);
+    }
+    sharer.join(topic(4321), SERVER, now);
+    sharer.join(topic(17), SERVER, now);
+    let (mut at, mut answered) = (now, 0);
+    while at < now + Duration::from_secs(3) {
+        at = reader.poll_timeout().unwrap();
+        reader.handle_timeout(at);
+        let calls = sent(&mut reader);
+        assert!(calls.len() <= MAX_PARTS, "{}", calls.len());
+        for call in calls {
+            sharer.handle_datagram(addr(1), &call.bytes, at);
+            answered += sent(&mut sharer).iter().filter(|t| t.to == addr(1)).count();
+        }
+    }
+    assert!(answered >= 2, "{answered}");
+}

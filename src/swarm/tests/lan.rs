@@ -1,0 +1,218 @@
+//! Peers of one local network, with and without a DHT.
+
+use super::super::lan::Link;
+use super::super::*;
+use super::sim::{Network, Peer};
+use crate::sim::{Kind, LinkConfig, NatConfig, Realm};
+use std::time::Duration;
+
+const TOPIC: Topic = Topic([7; 32]);
+const SERVER: JoinOptions = JoinOptions { server: true, client: false };
+const CLIENT: JoinOptions = JoinOptions { server: false, client: true };
+const BOTH: JoinOptions = JoinOptions { server: true, client: true };
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn inner(n: u8) -> SocketAddrV4 {
+    SocketAddrV4::new([192, 168, 1, n].into(), 4000 + u16::from(n))
+}
+
+fn links(n: u8) -> Vec<Link> {
+    vec![Link { interface: 1, addr: inner(n), prefix: 24 }]
+}
+
+/// A swarm on a local network, its calls on or off.
+fn neighbour(network: &mut Network, realm: Realm, n: u8, bootstrap: Vec<SocketAddrV4>) -> usize {
+    let i = network.machines.len();
+    let local_addresses = vec![inner(n)];
+    let config = SwarmConfig { local_addresses, bootstrap, ..network.config(i, false) };
+    let mut peer = Peer::new(config, network.seed << 8 | i as u64, network.now);
+    peer.swarm.set_links(links(n), network.now);
+    network.add_in(realm, inner(n), peer)
+}
+
+/// Two swarms on a local network, and nobody else anywhere.
+fn two(seed: u64, loss: f64) -> Network {
+    let mut network = Network::new(LinkConfig::default(), seed);
+    let realm = network.add_nat(Realm::INTERNET, [20, 0, 0, 1].into(), NatConfig::full());
+    network.lan().loss = loss;
+    neighbour(&mut network, realm, 1, vec![]);
+    neighbour(&mut network, realm, 2, vec![]);
+    network
+}
+
+fn meet(network: &mut Network, within: Duration) -> Option<Duration> {
+    network.run_until(within, |n| n.open(0).len() == 1 && n.open(1).len() == 1)
+}
+
+/// Datagrams that pass in `time`.
+fn datagrams(network: &mut Network, time: Duration) -> u64 {
+    let before = network.datagrams;
+    network.run(time);
+    network.datagrams - before
+}
+
+#[test]
+fn neighbours_meet_without_anybody_else_whoever_comes_first() {
+    for (first, second) in [(SERVER, CLIENT), (CLIENT, SERVER), (BOTH, BOTH), (BOTH, CLIENT)] {
+        for wait in [0, 10, 3600, 86_400] {
+            let mut network = two(1, 0.0);
+            network.join(0, TOPIC, first);
+            network.run(secs(wait));
+            network.join(1, TOPIC, second);
+            let took = meet(&mut network, secs(2));
+            assert!(took.is_some_and(|t| t < ms(50)), "{first:?} {second:?} {wait}: {took:?}");
+            assert_eq!(
+                network.machines[0].swarm.status().connections[0].addr,
+                Some(inner(2).into())
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_lost_on_the_air_costs_little() {
+    let mut times: Vec<Duration> = (0..100)
+        .map(|seed| {
+            let mut network = two(seed, 0.2);
+            let [first, second] = if seed % 2 == 0 { [SERVER, CLIENT] } else { [CLIENT, SERVER] };
+            network.join(0, TOPIC, first);
+            network.run(secs(20));
+            network.join(1, TOPIC, second);
+            meet(&mut network, secs(400)).unwrap_or_else(|| panic!("seed {seed}"))
+        })
+        .collect();
+    times.sort();
+    assert!(times[50] < ms(500) && times[90] < secs(3), "{:?} {:?}", times[50], times[90]);
+}
+
+#[test]
+fn who_does_not_know_the_topic_is_left_alone() {
+    let mut network = two(1, 0.0);
+    network.join(0, TOPIC, BOTH);
+    network.join(1, Topic([8; 32]), BOTH);
+    network.run(secs(3600));
+    assert!(network.open(0).is_empty() && network.open(1).is_empty());
+    assert_eq!(network.machines[0].swarm.status().peers_known, 0);
+}
+
+#[test]
+fn where_it_is_off_not_a_datagram_is_sent_nor_answered() {
+    let mut network = two(1, 0.0);
+    network.on(1, |peer, now| peer.swarm.set_links(vec![], now));
+    network.join(1, TOPIC, BOTH);
+    let own = network.datagrams_of(1);
+    assert_eq!((datagrams(&mut network, secs(100)), own), (0, 0));
+    network.join(0, TOPIC, BOTH);
+    let called = datagrams(&mut network, secs(100));
+    assert!(called > 0);
+    assert_eq!(network.datagrams_of(1), called, "all of it came to who is deaf");
+    assert!(network.open(0).is_empty());
+}
+
+#[test]
+fn neighbours_meet_again_in_another_network() {
+    let mut network = two(1, 0.0);
+    network.join(0, TOPIC, SERVER);
+    network.join(1, TOPIC, CLIENT);
+    assert!(meet(&mut network, secs(1)).is_some());
+    let cafe = network.add_nat(Realm::INTERNET, [20, 0, 0, 9].into(), NatConfig::full());
+    for i in 0..2 {
+        let n = 40 + i as u8;
+        network.move_to(i, cafe, inner(n));
+        network.on(i, |peer, now| {
+            peer.swarm.set_links(links(n), now);
+            peer.swarm.network_changed(vec![inner(n)], now);
+        });
+    }
+    let moved = |n: &Network| {
+        let there = |i: usize, at: u8| {
+            let status = n.machines[i].swarm.status();
+            status.connections.iter().any(|c| c.open && c.addr == Some(inner(at).into()))
+        };
+        there(0, 41) && there(1, 40)
+    };
+    let took = network.run_until(secs(60), moved);
+    assert!(took.is_some_and(|t| t < secs(20)), "{took:?}");
+}
+
+/// Where the reader is connected to, of two on a local network behind a box with the DHT beyond it.
+fn beside_the_dht(calls: bool, seed: u64) -> (Duration, Option<SocketAddr>) {
+    let pattern = LinkConfig { latency: ms(20), jitter: ms(5), ..LinkConfig::default() };
+    let mut network = Network::of_nodes(8, seed, pattern, secs(5));
+    let (realm, _) = network.place(Kind::Full, 1);
+    let boot = vec![network.addr(0)];
+    let a = neighbour(&mut network, realm, 1, boot.clone());
+    network.join(a, TOPIC, SERVER);
+    network.run(secs(10));
+    let b = neighbour(&mut network, realm, 2, boot);
+    if !calls {
+        network.on(b, |peer, now| peer.swarm.set_links(vec![], now));
+    }
+    network.join(b, TOPIC, CLIENT);
+    let took = network.run_until(secs(60), |n| n.open(b).len() == 1 && n.open(a).len() == 1);
+    (took.unwrap(), network.machines[b].swarm.status().connections[0].addr)
+}
+
+#[test]
+fn the_local_way_wins_over_all_others() {
+    for seed in 0..10 {
+        let (took, addr) = beside_the_dht(true, seed);
+        assert!(took < ms(50) && addr == Some(inner(1).into()), "seed {seed}: {took:?} {addr:?}");
+    }
+    let (took, _) = beside_the_dht(false, 0);
+    assert!(took > ms(100), "{took:?}: it takes longer without");
+}
+
+#[test]
+fn an_address_where_nobody_is_any_more_keeps_nobody_from_the_other_ways() {
+    let pattern = LinkConfig { latency: ms(20), ..LinkConfig::default() };
+    let mut network = Network::of_nodes(8, 1, pattern, secs(5));
+    let (home, _) = network.place(Kind::Full, 1);
+    let boot = vec![network.addr(0)];
+    let a = neighbour(&mut network, home, 1, boot.clone());
+    network.join(a, TOPIC, SERVER);
+    network.run(secs(10));
+    let b = neighbour(&mut network, home, 2, boot);
+    let key = network.key(a);
+    network.on(b, |peer, now| {
+        let topics = vec![TOPIC];
+        peer.swarm.join(TOPIC, CLIENT, now);
+        let gone = super::super::lan::Neighbour { key, addr: inner(77), topics };
+        peer.swarm.neighbour_found(&gone, now);
+        peer.swarm.set_links(vec![Link { interface: 1, addr: inner(2), prefix: 32 }], now);
+        peer.swarm.neighbour_found(&gone, now);
+        peer.swarm.handle_timeout(now);
+    });
+    let took = network.run_until(secs(60), |n| n.open(b).len() == 1 && n.open(a).len() == 1);
+    assert!(took.is_some_and(|t| t < secs(2)), "{took:?}");
+}
+
+#[test]
+fn many_drives_are_few_datagrams() {
+    for (drives, first, later) in [(1u32, 8, 20), (100, 16, 40), (1000, 120, 250)] {
+        let mut network = two(1, 0.0);
+        for n in 0..drives {
+            let topic = Topic(crate::crypto::hash::hash(&[&n.to_le_bytes()]));
+            network.join(0, topic, BOTH);
+        }
+        let begun = datagrams(&mut network, secs(60));
+        let idle = datagrams(&mut network, secs(3600));
+        println!("{drives} drives: {begun} datagrams in the first minute, then {idle} an hour");
+        assert!(begun <= first && idle <= later, "{drives}: {begun}, {idle}");
+        // Who only shares is silent after the first second.
+        let mut network = two(1, 0.0);
+        for n in 0..drives {
+            let topic = Topic(crate::crypto::hash::hash(&[&n.to_le_bytes()]));
+            network.join(0, topic, SERVER);
+        }
+        network.run(secs(60));
+        assert_eq!(datagrams(&mut network, secs(3600)), 0);
+    }
+}
