@@ -129,6 +129,10 @@ pub struct Connection {
     pub told: bool,
     /// What it wants sent once the peer has shown itself.
     pub early: Early,
+    /// A relay was named to the peer, whom we dial.
+    pub names_relay: bool,
+    /// The peer answered the handshake, though there may be no way to it.
+    pub is_there: bool,
     /// The relay that the peer is for others.
     pub offers: Option<PublicKey>,
     /// Where the first packet came from, if it came before the keys.
@@ -165,6 +169,8 @@ impl Connection {
             told_queued: 0,
             told: false,
             early: Early::default(),
+            names_relay: false,
+            is_there: false,
             offers: None,
             early_from: None,
             touched: false,

@@ -69,7 +69,9 @@ impl Swarm {
         };
         let id = self.connections.name(stream);
         let phase = Phase::Dialling { connect, until: now + DIAL_TIMEOUT };
-        self.connections.insert(Connection::new(id, remote, true, phase, now));
+        let mut dial = Connection::new(id, remote, true, phase, now);
+        dial.names_relay = relay.is_some();
+        self.connections.insert(dial);
         self.peers.connecting(remote, now);
         true
     }

@@ -279,6 +279,9 @@ impl Swarm {
             self.prove(other, now);
         }
         self.relayed_open(stream, now);
+        if self.connections.by_stream(stream).is_some_and(|c| c.offers.is_some()) {
+            self.relay_offered(&remote, now);
+        }
     }
 
     /// The connection leads to its peer: it is the one that counts, and others of the peer end.
@@ -483,7 +486,12 @@ impl Swarm {
 
     /// The only way to the peer is gone: a new one is looked for at once.
     pub(super) fn path_lost(&mut self, stream: u32, now: Instant) {
+        let Some(connection) = self.connections.by_stream(stream) else { return };
+        let (remote, initiator) = (connection.remote, connection.initiator);
         self.destroy(stream, Closed::Stream(udx::CloseReason::TimedOut), now);
+        if initiator {
+            self.peers.hurry(&remote, now, &mut self.rng);
+        }
     }
 
     pub(super) fn dial_failed(&mut self, stream: u32, why: String, now: Instant) {
@@ -495,6 +503,9 @@ impl Swarm {
         self.peers.failed(&remote, &why);
         self.open_candidate(&remote, now);
         self.peer_lost(&connection, now);
+        if connection.is_there || connection.session.is_some() {
+            self.retry_by_relay(&connection, now);
+        }
         self.events.push_back(SwarmEvent::DialFailed { remote, why });
     }
 

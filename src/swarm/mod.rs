@@ -103,6 +103,8 @@ pub struct Swarm {
     relays: Vec<PublicKey>,
     /// We are one for others.
     relay: Option<Relay>,
+    /// When it is looked whether dials begin anew with a relay.
+    redial_at: Option<Instant>,
     /// Streams that we ended and whose peers have not: when they are destroyed. No longer than the
     /// list of connections of the last [`LINGER`].
     closing: BTreeMap<u32, Instant>,
@@ -148,6 +150,7 @@ impl Swarm {
             relayed: BTreeMap::new(),
             relays,
             relay: None,
+            redial_at: None,
             closing: BTreeMap::new(),
             retired: BTreeMap::new(),
             closed_sockets: VecDeque::new(),
@@ -204,6 +207,7 @@ impl Swarm {
             self.control_due(stream, now);
         }
         self.handle_relayed(now);
+        self.redial(now);
         self.relay_due(now);
         let udx = &mut self.udx;
         self.closing.retain(|&stream, &mut until| {
@@ -228,6 +232,7 @@ impl Swarm {
             self.connections.poll_timeout(),
             self.controls.table.poll_timeout(),
             self.relayed_timeout(),
+            self.redial_at,
             self.relay_timeout(),
             self.closing.values().min().copied(),
             self.retired.values().min().copied(),
@@ -430,9 +435,6 @@ impl Swarm {
             self.end(stream, Closed::Local, now);
         }
         self.set_relay(None, now);
-        for stream in self.controls.table.streams() {
-            self.end_control(stream, "we stop", now);
-        }
         if self.listening {
             self.listening = false;
             self.dht.unlisten(&PublicKey(self.key_pair.public()), now);
@@ -545,6 +547,9 @@ impl Swarm {
                 } else if why == ConnectError::RelaysBusy {
                     self.hold_dial(stream, now);
                 } else {
+                    if let Some(dial) = self.connections.by_stream(stream) {
+                        dial.is_there = why.is_of_path();
+                    }
                     self.dial_failed(stream, why.to_string(), now);
                 }
             }

@@ -31,6 +31,8 @@ pub struct PeerInfo {
     pub failure: Option<String>,
     pub(super) attempts: u32,
     pub(super) proven: bool,
+    /// It answered when it was dialled last, but there was no way to it.
+    pub(super) unreachable: bool,
     /// It did not answer when it was dialled last.
     pub(super) tried: bool,
     /// In the dial queue, under this number.

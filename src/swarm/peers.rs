@@ -244,7 +244,7 @@ impl Peers {
     pub fn connected(&mut self, key: PublicKey, client: bool, now: Instant) {
         self.connecting(key, now);
         if let Some(peer) = self.peers.get_mut(&key) {
-            (peer.client, peer.failure) = (client, None);
+            (peer.client, peer.failure, peer.unreachable) = (client, None, false);
             if !std::mem::replace(&mut peer.open, true) {
                 peer.topics.iter().for_each(|topic| self.queue.joined(*topic));
             }
@@ -291,6 +291,32 @@ impl Peers {
             }
         }
         self.forget_maybe(&key, now);
+    }
+
+    /// It answered, but there was no way to it.
+    pub fn set_unreachable(&mut self, key: &PublicKey) {
+        if let Some(peer) = self.peers.get_mut(key) {
+            peer.unreachable = true;
+        }
+    }
+
+    /// Those that share a topic with `key`, are there, and could not be reached.
+    pub fn unreachable_beside(&self, key: &PublicKey) -> Vec<PublicKey> {
+        let Some(topics) = self.peers.get(key).map(|peer| &peer.topics) else { return Vec::new() };
+        let waits = |peer: &PeerInfo| {
+            peer.unreachable && !peer.connected && !peer.topics.is_disjoint(topics)
+        };
+        self.peers.iter().filter(|(_, peer)| waits(peer)).map(|(key, _)| *key).collect()
+    }
+
+    /// There is a new way to try: it is dialled again at once, as if it had not failed.
+    pub fn hurry(&mut self, key: &PublicKey, now: Instant, rng: &mut StdRng) {
+        let Some(peer) = self.peers.get_mut(key).filter(|peer| !peer.connected) else { return };
+        if peer.explicit || !peer.topics.is_empty() {
+            self.queue.remove(peer);
+            (peer.attempts, peer.tried) = (0, false);
+            self.enqueue(*key, now, rng);
+        }
     }
 
     /// Its dial ends for others that wait: it did not answer so far, and is dialled again when they have been.

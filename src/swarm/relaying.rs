@@ -45,6 +45,9 @@ const TRIAL: Duration = Duration::from_secs(1);
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 const MAX_TRIES: u32 = 4;
 
+/// A dial without a relay that lasts so long begins anew when there is one: two friendly NATs are passed by then.
+const LASTS: Duration = Duration::from_millis(500);
+
 /// Between the peer's first sign over the direct way and the end of the relay: what is under way through it arrives.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -112,9 +115,69 @@ impl Swarm {
         }
     }
 
-    /// The relay to name to a peer.
-    pub(super) fn relay_for(&mut self, _remote: &PublicKey) -> Option<PublicKey> {
-        self.relays.choose(&mut self.rng).copied()
+    /// The relay to name to a peer: one that we were told of; else the nearest of those that peers are who share a topic
+    /// with this one. Whoever holds a drive and can be reached helps those of its readers who cannot reach each other.
+    pub(super) fn relay_for(&mut self, remote: &PublicKey) -> Option<PublicKey> {
+        if let Some(relay) = self.relays.choose(&mut self.rng) {
+            return Some(*relay);
+        }
+        let topics = &self.peers.get(remote)?.topics;
+        let shares = |key: &PublicKey| {
+            self.peers.get(key).is_some_and(|peer| !peer.topics.is_disjoint(topics))
+        };
+        let offers = self.connections.iter().filter(|c| c.is_peer() && c.remote != *remote);
+        let offers = offers.filter(|c| c.offers.is_some() && shares(&c.remote));
+        let rtt = |c: &Connection| self.udx.stats(c.id.stream()).and_then(|stats| stats.rtt);
+        offers.min_by_key(|c| (rtt(c).unwrap_or(Duration::MAX), c.id)).and_then(|c| c.offers)
+    }
+
+    /// A dial came to nothing though the peer is there: through a relay, if there is one, it is tried again at once.
+    pub(super) fn retry_by_relay(&mut self, dial: &Connection, now: Instant) {
+        let remote = dial.remote;
+        self.peers.set_unreachable(&remote);
+        if !dial.names_relay && self.relay_for(&remote).is_some() {
+            tracing::debug!(peer = ?remote, "tried again through a relay");
+            self.peers.hurry(&remote, now, &mut self.rng);
+        }
+    }
+
+    /// A peer is connected that is a relay for others: those of its topics who could not be reached can, maybe, and so can
+    /// those whom it takes long to reach.
+    pub(super) fn relay_offered(&mut self, by: &PublicKey, now: Instant) {
+        for key in self.peers.unreachable_beside(by) {
+            self.peers.hurry(&key, now, &mut self.rng);
+        }
+        self.redial_at = Some(now);
+        self.redial(now);
+    }
+
+    /// Dials that began before there was a relay to be named, and last, begin anew with one: what is named in a handshake
+    /// cannot be named later.
+    pub(super) fn redial(&mut self, now: Instant) {
+        if self.redial_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.redial_at = None;
+        let lasts = |c: &&Connection| matches!(c.phase, Phase::Dialling { .. }) && !c.names_relay;
+        let dials = self.connections.iter().filter(lasts);
+        let dials: Vec<_> = dials.map(|c| (c.id.stream(), c.remote, c.opened_at + LASTS)).collect();
+        for (stream, remote, at) in dials {
+            if self.relay_for(&remote).is_none() {
+                continue;
+            }
+            if at > now {
+                self.redial_at = Some(self.redial_at.map_or(at, |next| next.min(at)));
+                continue;
+            }
+            tracing::debug!(peer = ?remote, "dialled again, through a relay");
+            self.cancel_dial(stream);
+            self.connections.remove(stream);
+            self.udx.destroy(stream);
+            self.open_candidate(&remote, now);
+            if self.connections.by_key(&remote).is_none() {
+                self.peers.defer(remote, now, &mut self.rng);
+            }
+        }
     }
 
     /// Where a relay may be.
@@ -437,8 +500,15 @@ impl Swarm {
 
     /// Takes back what was asked of relays for streams that are gone.
     pub(super) fn tidy_relayed(&mut self, now: Instant) {
-        let gone = |stream: &&u32| !self.connections.has(**stream);
+        // What we ended still has to be said to the peer.
+        let gone =
+            |stream: &&u32| !self.connections.has(**stream) && !self.closing.contains_key(*stream);
         let gone: Vec<u32> = self.relayed.keys().filter(gone).copied().collect();
         gone.into_iter().for_each(|stream| self.leave_relay(stream, now));
+        if self.stopping && self.relayed.is_empty() {
+            for stream in self.controls.table.streams() {
+                self.end_control(stream, "we stop", now);
+            }
+        }
     }
 }

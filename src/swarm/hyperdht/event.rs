@@ -1,5 +1,6 @@
 //! What the owner decides about a node, and what the node tells its owner.
 
+use super::messages::NoisePayload;
 use crate::crypto::KeyPair;
 use crate::key::{NodeId, PublicKey, Topic};
 use crate::swarm::dht_rpc::{QueryId, bogon};
@@ -96,6 +97,17 @@ pub enum ConnectError {
     HolepunchFailed,
     #[error("this is no public key, or our own")]
     BadKey,
+}
+
+impl ConnectError {
+    /// Whether the peer is there, and only no way to it was found.
+    pub fn is_of_path(&self) -> bool {
+        match self {
+            Self::LanUnreachable | Self::CannotHolepunch | Self::HolepunchFailed => true,
+            Self::ServerError(code) => *code == NoisePayload::ERROR_ABORTED,
+            _ => false,
+        }
+    }
 }
 
 /// Where to send a stream's packets, and from which socket.

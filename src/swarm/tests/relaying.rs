@@ -95,3 +95,67 @@ fn random_ports_on_both_sides_connect_through_a_relay() {
         println!("{took:?}");
     }
 }
+
+/// Nothing is configured: whoever holds the drive and can be reached is the relay.
+#[test]
+fn a_seeder_of_the_topic_is_the_relay_of_those_who_cannot_reach_each_other() {
+    for (seed, kinds) in (1..).zip([(Kind::Sym, Kind::Sym), (Kind::CgnatSym, Kind::Port)]) {
+        let mut lab = Lab::new(seed, 0.0);
+        lab.network.join(lab.relay, TOPIC, SERVER);
+        lab.network.run(Duration::from_secs(5));
+        let a = lab.sharer(kinds.0, vec![]);
+        let b = lab.reader(kinds.1, vec![]);
+        let keys = [a, b].map(|i| lab.network.key(i));
+        let meet = |n: &Network| {
+            let sees = |i: usize, key| {
+                let status = n.machines[i].swarm.status();
+                status.connections.iter().any(|c| c.open && c.remote == key)
+            };
+            sees(a, keys[1]) && sees(b, keys[0])
+        };
+        let took = lab.network.run_until(Duration::from_secs(20), meet);
+        println!("{kinds:?}: {took:?}");
+        assert!(took.is_some_and(|took| took < Duration::from_millis(1500)), "{kinds:?}: {took:?}");
+    }
+}
+
+/// Both ways are there at about the same time, in whatever order: always one of them is taken, and in the end the direct
+/// one alone.
+#[test]
+fn a_race_of_relay_and_punch_never_hangs() {
+    let kinds = [Kind::Open, Kind::Full, Kind::Addr, Kind::Port, Kind::Cgnat];
+    let mut longest = Duration::ZERO;
+    for seed in 0..crate::sim::cases(25).cases as u64 {
+        let mut lab = Lab::new(seed, 0.02);
+        let [a, b] = [3, 7].map(|step| kinds[(seed as usize * step + 1) % kinds.len()]);
+        let named = |side: u64| if (seed >> side) & 1 == 0 { vec![lab.key] } else { vec![] };
+        let (for_a, for_b) = (named(0), if seed & 3 == 3 { vec![lab.key] } else { named(1) });
+        let a = lab.sharer(a, for_a);
+        let b = lab.reader(b, for_b);
+        let took = lab.connected(a, b, Duration::from_secs(10));
+        longest = longest.max(took.unwrap_or_else(|| panic!("seed {seed} hangs")));
+        assert!(lab.carries(a, b), "seed {seed}");
+        lab.network.run(Duration::from_secs(45));
+        assert!(lab.carries(a, b), "seed {seed}");
+        for i in [a, b] {
+            let swarm = &lab.network.machines[i].swarm;
+            assert!(!lab.is_relayed(i), "seed {seed}");
+            assert_eq!((swarm.relayed.len(), swarm.controls.ours()), (0, 0), "seed {seed}");
+        }
+        assert_eq!(lab.network.closed(a).len() + lab.network.closed(b).len(), 0, "seed {seed}");
+    }
+    println!("{longest:?}");
+}
+
+/// A stream through a relay is cut off from it: it is noticed at once, and the peers meet again by another way.
+#[test]
+fn the_end_of_the_relay_is_noticed_at_once() {
+    let mut lab = Lab::new(9, 0.0);
+    let a = lab.sharer(Kind::Sym, vec![]);
+    let b = lab.reader(Kind::Sym, vec![lab.key]);
+    lab.connected(a, b, Duration::from_secs(5)).unwrap();
+    lab.network.on(lab.relay, |peer, now| peer.swarm.set_relay(None, now));
+    let lost = |n: &Network| n.closed(b).len() == 1;
+    let took = lab.network.run_until(Duration::from_secs(20), lost);
+    assert!(took.is_some_and(|took| took < Duration::from_secs(1)), "{took:?}");
+}
