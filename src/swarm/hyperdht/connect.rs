@@ -19,6 +19,7 @@ mod lan;
 mod punching;
 #[cfg(test)]
 mod tests;
+mod trying;
 
 use self::lan::Lan;
 use self::punching::Punch;
@@ -40,7 +41,7 @@ use crate::swarm::socket::SocketId;
 use rand::RngCore;
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Handshakes under way at a time through nodes of the query. The server's three relays fit in; the
 /// reference uses two.
@@ -49,11 +50,6 @@ const SLOTS: usize = 4;
 const MAX_ASKED: usize = 32;
 /// Resends to a node of the query.
 const QUERY_RETRIES: u8 = 3;
-/// A direct way that has not come by then is late: where both sides have ordinary routers, a round trip to the relay and
-/// one between the peers bring it.
-const LATE: Duration = Duration::from_millis(500);
-/// How long a server behind our own router is tried.
-const BESIDE: Duration = Duration::from_secs(3);
 
 /// How a peer is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -431,83 +427,6 @@ impl Connect {
         let same_host = own.ip() == server.ip() && host.is_none_or(|host| host == *server.ip());
         let beside = relayed && same_host && !candidates.is_empty();
         self.begin_trying((link, beside.then(|| Lan::new(candidates)), then), net, now);
-    }
-
-    /// Tries the ways to a server that does not lie open, the local network and a hole beside each other.
-    fn begin_trying(
-        &mut self,
-        (link, lan, how): (Box<Link>, Option<Lan>, Option<ToPunch>),
-        net: &mut Net,
-        now: Instant,
-    ) {
-        let punch = how.and_then(|ToPunch { info, server, via }| {
-            Punch::start(self.id, self.target, &link.keys.hash, info, (server, via), net, now)
-        });
-        if lan.is_none() && punch.is_none() {
-            return self.fail(ConnectError::HolepunchFailed, net);
-        }
-        // Behind one router there is no hole but where it turns around what is for its own address.
-        let end = lan.is_some().then_some(now + BESIDE);
-        let punch = punch.map(Box::new);
-        self.state = State::Trying { link, lan, punch, late: Some(now + LATE), end };
-        self.ping_lan(net, now);
-    }
-
-    /// One way came to nothing.
-    fn on_punch_failed(&mut self, why: ConnectError, net: &mut Net) {
-        let State::Trying { lan, punch, .. } = &mut self.state else { return };
-        if lan.is_none() {
-            return self.fail(why, net);
-        }
-        punch.take().into_iter().for_each(|punch| punch.end(net));
-    }
-
-    /// A punch came: whether it was for us.
-    pub fn on_punch(&mut self, socket: SocketId, from: SocketAddrV4, net: &mut Net) -> bool {
-        let ours = matches!(&self.state, State::Trying { punch: Some(p), .. } if p.is_at(&from));
-        if ours {
-            self.arrive(Dial { socket, to: from.into() }, net);
-        }
-        ours
-    }
-
-    /// One of the ways leads to the server: the others are not needed any more.
-    fn arrive(&mut self, dial: Dial, net: &mut Net) {
-        let State::Trying { link, punch, .. } = std::mem::replace(&mut self.state, State::Over)
-        else {
-            return;
-        };
-        punch.into_iter().for_each(|punch| punch.end(net));
-        self.stop(net);
-        self.succeed_from(&link, Some(dial), net);
-    }
-
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let State::Trying { punch, late, end, .. } = &self.state else { return None };
-        let punch = punch.as_ref().and_then(|punch| punch.poll_timeout());
-        [punch, *late, *end].into_iter().flatten().min()
-    }
-
-    pub fn handle_timeout(&mut self, net: &mut Net, now: Instant) {
-        let State::Trying { punch, end, .. } = &mut self.state else { return };
-        if end.is_some_and(|end| end <= now) {
-            return self.fail(ConnectError::LanUnreachable, net);
-        }
-        if let Some(punch) = punch
-            && let Err(why) = punch.handle_timeout(net, now)
-        {
-            self.on_punch_failed(why, net);
-        }
-        self.tell_if_late(net, now);
-    }
-
-    /// Says once that a direct way is late, or will hardly be found soon.
-    fn tell_if_late(&mut self, net: &mut Net, now: Instant) {
-        let State::Trying { punch, late, .. } = &mut self.state else { return };
-        let slow = punch.as_ref().is_some_and(|punch| punch.is_slow(net));
-        if late.take_if(|at| slow || *at <= now).is_some() {
-            net.events.push_back(DhtEvent::Late { connect: self.id });
-        }
     }
 
     fn succeed(&mut self, link: &Link, dial: Option<SocketAddrV4>, net: &mut Net) {

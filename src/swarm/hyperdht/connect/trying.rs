@@ -1,0 +1,95 @@
+//! The ways to a server that does not lie open, beside each other: through a hole (`punching`), and on the local network
+//! (`lan`). The first that is proven ends the others.
+
+use super::lan::Lan;
+use super::punching::Punch;
+use super::{Connect, ConnectError, DhtEvent, Dial, Link, State, ToPunch};
+use crate::swarm::hyperdht::net::Net;
+use crate::swarm::socket::SocketId;
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+
+/// A direct way that has not come by then is late: where both sides have ordinary routers, a round trip to the relay and
+/// one between the peers bring it.
+const LATE: Duration = Duration::from_millis(500);
+/// How long a server behind our own router is tried.
+const BESIDE: Duration = Duration::from_secs(3);
+
+impl Connect {
+    /// Tries the ways to a server that does not lie open, the local network and a hole beside each other.
+    pub(super) fn begin_trying(
+        &mut self,
+        (link, lan, how): (Box<Link>, Option<Lan>, Option<ToPunch>),
+        net: &mut Net,
+        now: Instant,
+    ) {
+        let punch = how.and_then(|ToPunch { info, server, via }| {
+            Punch::start(self.id, self.target, &link.keys.hash, info, (server, via), net, now)
+        });
+        if lan.is_none() && punch.is_none() {
+            return self.fail(ConnectError::HolepunchFailed, net);
+        }
+        // Behind one router there is no hole but where it turns around what is for its own address.
+        let end = lan.is_some().then_some(now + BESIDE);
+        let punch = punch.map(Box::new);
+        self.state = State::Trying { link, lan, punch, late: Some(now + LATE), end };
+        self.ping_lan(net, now);
+    }
+
+    /// One way came to nothing.
+    pub(super) fn on_punch_failed(&mut self, why: ConnectError, net: &mut Net) {
+        let State::Trying { lan, punch, .. } = &mut self.state else { return };
+        if lan.is_none() {
+            return self.fail(why, net);
+        }
+        punch.take().into_iter().for_each(|punch| punch.end(net));
+    }
+
+    /// A punch came: whether it was for us.
+    pub fn on_punch(&mut self, socket: SocketId, from: SocketAddrV4, net: &mut Net) -> bool {
+        let ours = matches!(&self.state, State::Trying { punch: Some(p), .. } if p.is_at(&from));
+        if ours {
+            self.arrive(Dial { socket, to: from.into() }, net);
+        }
+        ours
+    }
+
+    /// One of the ways leads to the server: the others are not needed any more.
+    pub(super) fn arrive(&mut self, dial: Dial, net: &mut Net) {
+        let State::Trying { link, punch, .. } = std::mem::replace(&mut self.state, State::Over)
+        else {
+            return;
+        };
+        punch.into_iter().for_each(|punch| punch.end(net));
+        self.stop(net);
+        self.succeed_from(&link, Some(dial), net);
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let State::Trying { punch, late, end, .. } = &self.state else { return None };
+        let punch = punch.as_ref().and_then(|punch| punch.poll_timeout());
+        [punch, *late, *end].into_iter().flatten().min()
+    }
+
+    pub fn handle_timeout(&mut self, net: &mut Net, now: Instant) {
+        let State::Trying { punch, end, .. } = &mut self.state else { return };
+        if end.is_some_and(|end| end <= now) {
+            return self.fail(ConnectError::LanUnreachable, net);
+        }
+        if let Some(punch) = punch
+            && let Err(why) = punch.handle_timeout(net, now)
+        {
+            self.on_punch_failed(why, net);
+        }
+        self.tell_if_late(net, now);
+    }
+
+    /// Says once that a direct way is late, or will hardly be found soon.
+    pub(super) fn tell_if_late(&mut self, net: &mut Net, now: Instant) {
+        let State::Trying { punch, late, .. } = &mut self.state else { return };
+        let slow = punch.as_ref().is_some_and(|punch| punch.is_slow(net));
+        if late.take_if(|at| slow || *at <= now).is_some() {
+            net.events.push_back(DhtEvent::Late { connect: self.id });
+        }
+    }
+}
