@@ -561,7 +561,7 @@ impl Swarm {
                 }
                 self.online = online;
             }
-            DhtEvent::Late { connect } => tracing::debug!(?connect, "a direct path is late"),
+            DhtEvent::Late { connect } => self.direct_is_late(connect, now),
             DhtEvent::Punching { local_id } => self.await_punch(local_id, now),
             DhtEvent::Persistent { .. } | DhtEvent::Unlistened { .. } => {}
         }

@@ -186,6 +186,17 @@ impl Swarm {
         self.connections.iter().filter(offers).filter_map(|c| ipv4(c.addr?)).take(1).collect()
     }
 
+    /// No direct way will come soon: the relay is not kept waiting for one.
+    pub(super) fn direct_is_late(&mut self, connect: ConnectId, now: Instant) {
+        let waits = |(_, relayed): &(&u32, &Relayed)| {
+            relayed.connect == Some(connect) && matches!(relayed.stage, Stage::Waiting)
+        };
+        let Some(stream) = self.relayed.iter().find(waits).map(|(stream, _)| *stream) else {
+            return;
+        };
+        self.relayed_due(stream, now);
+    }
+
     /// How long the direct way is looked for before the relay is asked.
     pub(super) fn head_start(&self) -> Duration {
         if self.dht.has_random_ports() { Duration::ZERO } else { HEAD_START }
