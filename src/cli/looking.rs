@@ -134,7 +134,8 @@ struct Voice {
 
 impl Voice {
     /// The line for `outlook`, if it is news. That a peer is there is none if nothing was said before.
-    fn say(&mut self, outlook: &Outlook, own: bool, before: bool) -> Option<String> {
+    /// `findable` if it is a drive of our own, which others can find.
+    fn say(&mut self, outlook: &Outlook, findable: bool, before: bool) -> Option<String> {
         let same = match (&self.told, outlook) {
             // How many they are changes all the time.
             (Some(Outlook::Unreachable(_, told)), Outlook::Unreachable(_, why)) => told == why,
@@ -144,7 +145,7 @@ impl Voice {
             return None;
         }
         let line = match outlook {
-            Outlook::Found if own => "the DHT answers: others can find the drive".to_string(),
+            Outlook::Found if findable => "the DHT answers: others can find the drive".to_string(),
             Outlook::Found => outlook.to_string(),
             Outlook::Nobody | Outlook::Unreachable(..) => {
                 format!("{outlook}{}; looking on…", outlook.advice())
@@ -232,8 +233,9 @@ async fn look(
                 Outlook::of(status.as_ref(), topic, own, wait)
             }
         };
+        let findable = own && status.as_ref().is_some_and(|status| status.nodes > 0);
         if found || since.elapsed() >= pause {
-            voice.say(&outlook, own, before).into_iter().for_each(&tell);
+            voice.say(&outlook, findable, before).into_iter().for_each(&tell);
             if outlook != Outlook::Looking {
                 judge.send_replace(true);
             }

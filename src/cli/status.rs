@@ -9,7 +9,7 @@ use super::running::Running;
 use super::words::{bytes, count};
 use crate::key::{CoreKey, Topic};
 use crate::node::{DriveId, DriveState};
-use crate::swarm::SwarmStatus;
+use crate::swarm::{ConnectionStatus, SwarmStatus};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -190,13 +190,22 @@ fn fixed(version: Option<u64>) -> String {
     version.map_or_else(String::new, |n| format!(" --at {n}"))
 }
 
+/// How a peer is connected.
+fn path(peer: &ConnectionStatus) -> &'static str {
+    match (peer.relay, peer.near) {
+        (Some(_), _) => "relay",
+        (None, true) => "lan",
+        (None, false) => "direct",
+    }
+}
+
 fn network_json(network: &SwarmStatus) -> Value {
     let connections: Vec<_> = network
         .connections
         .iter()
         .map(|c| {
             json!({
-                "key": c.remote.to_string(), "address": c.addr.map(|a| a.to_string()),
+                "key": c.remote.to_string(), "address": c.addr.map(|a| a.to_string()), "path": path(c),
                 "open": c.open, "received": c.received, "sent": c.sent,
                 "rttMs": c.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
             })
@@ -221,6 +230,7 @@ async fn print_network(network: &SwarmStatus, out: &Output) {
             peer.rtt.map_or_else(|| "-".into(), |r| format!("{:.1} ms", r.as_secs_f64() * 1e3));
         let (down, up) = (bytes(peer.received), bytes(peer.sent));
         out.room().await;
-        out.line(format_args!("peer: {} {addr} {down} in, {up} out, {rtt}", peer.remote));
+        let path = path(peer);
+        out.line(format_args!("peer: {} {addr} {path}, {down} in, {up} out, {rtt}", peer.remote));
     }
 }

@@ -131,6 +131,8 @@ pub struct ConnectionStatus {
     pub initiator: bool,
     pub open: bool,
     pub addr: Option<SocketAddr>,
+    /// Its peer is on a local network of ours.
+    pub near: bool,
     /// The relay that it goes through.
     pub relay: Option<PublicKey>,
     /// Bytes of messages.

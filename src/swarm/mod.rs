@@ -116,6 +116,8 @@ pub struct Swarm {
     in_vain: Option<Instant>,
     /// Topics with a finished round whose peers are still being dialled.
     unsettled: BTreeSet<Topic>,
+    /// Topics that were joined where nobody could be asked just before, until neighbours had time to answer.
+    alone: BTreeSet<Topic>,
     ready: bool,
     listening: bool,
     online: bool,
@@ -157,6 +159,7 @@ impl Swarm {
             events: VecDeque::new(),
             in_vain: None,
             unsettled: BTreeSet::new(),
+            alone: BTreeSet::new(),
             ready: false,
             listening: false,
             online: true,
@@ -303,7 +306,7 @@ impl Swarm {
         self.topics.join(topic, options, now);
         self.lan.join(topic, options, now);
         if self.is_known_alone(now) {
-            self.events.push_back(SwarmEvent::Alone { topic });
+            self.alone.insert(topic);
         }
         self.pump(now);
     }
@@ -314,6 +317,7 @@ impl Swarm {
         self.lan.leave(topic);
         self.peers.leave_topic(topic, now);
         self.unsettled.remove(topic);
+        self.alone.remove(topic);
         self.pump(now);
     }
 
@@ -457,6 +461,7 @@ impl Swarm {
             received: c.received,
             sent: c.sent,
             queued: self.udx.unsent(c.id.stream()),
+            near: c.addr.is_some_and(|addr| self.is_near(&addr)),
             relay: self.relay_of(c.id.stream()),
             rtt: self.udx.stats(c.id.stream()).and_then(|stats| stats.rtt),
         });

@@ -4,8 +4,10 @@
 //! change.
 
 use super::Swarm;
+use super::connections::Phase;
 use super::lan::{LanTransmit, Link, Neighbour};
-use std::net::SocketAddrV4;
+use crate::key::PublicKey;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Instant;
 
 impl Swarm {
@@ -28,8 +30,33 @@ impl Swarm {
 
     pub(super) fn neighbour_found(&mut self, neighbour: &Neighbour, now: Instant) {
         let Neighbour { key, addr, topics } = neighbour;
+        let known = self.peers.get(key).and_then(|peer| peer.near);
         for topic in topics {
             self.peers.found_near(*key, *addr, *topic, now, &mut self.rng);
         }
+        if known != Some(*addr) {
+            self.redial(key, now);
+        }
+    }
+
+    /// A dial that is under way knows nothing of the peer's new address, and may take its time: another one does not.
+    fn redial(&mut self, key: &PublicKey, now: Instant) {
+        let Some(dial) = self.connections.by_key(key) else { return };
+        if !matches!(dial.phase, Phase::Dialling { .. }) {
+            return;
+        }
+        let stream = dial.id.stream();
+        self.cancel_dial(stream);
+        self.connections.remove(stream);
+        self.udx.destroy(stream);
+        self.open_candidate(key, now);
+        if self.connections.by_key(key).is_none() {
+            self.peers.defer(*key, now, &mut self.rng);
+        }
+    }
+
+    /// Whether somebody there is on a local network of ours.
+    pub(super) fn is_near(&self, addr: &SocketAddr) -> bool {
+        matches!(addr, SocketAddr::V4(addr) if self.lan.link_of(addr.ip()).is_some())
     }
 }

@@ -5,7 +5,7 @@
 //! |---|---|---|---|---|---|
 //! | priority | normal | very high | high | low | not queued |
 //!
-//! Who was dialled in vain (`tried`) and never answered comes behind all of them, or records of the dead would keep
+//! Who is new and on a local network of ours comes first. Who was dialled in vain (`tried`) and never answered comes behind all of them, or records of the dead would keep
 //! the living waiting. The reference has this rule, but sets the flag nowhere.
 //!
 //! Source: hyperswarm/lib/peer-info.js
@@ -54,6 +54,7 @@ impl PeerInfo {
     pub fn priority(&self) -> Priority {
         match self.attempts {
             _ if self.tried && !self.proven && !self.explicit => Priority::VeryLow,
+            0 if self.near.is_some() => Priority::VeryHigh,
             0 => Priority::Normal,
             1 => Priority::VeryHigh,
             2 => Priority::High,

@@ -63,17 +63,27 @@ impl Swarm {
 
     /// Tells of topics whose last dial is over.
     pub(super) fn settle(&mut self) {
-        if self.unsettled.is_empty() {
+        if self.unsettled.is_empty() && self.alone.is_empty() {
             return;
         }
-        let (connections, peers) = (&self.connections, &self.peers);
+        let (connections, peers, lan) = (&self.connections, &self.peers, &self.lan);
         let events = &mut self.events;
         let dials = connections.iter().filter(|c| c.initiator && !c.is_open());
         let dialled: Vec<_> = dials.filter_map(|c| peers.get(&c.remote)).collect();
+        let waits = |topic: &Topic| {
+            let dialling = dialled.iter().any(|peer| peer.topics.contains(topic));
+            dialling || peers.is_queued(topic) || lan.is_asking(topic)
+        };
+        self.alone.retain(|&topic| {
+            let waits = waits(&topic);
+            if !waits && !has_peer(connections, peers, &topic) {
+                events.push_back(SwarmEvent::Alone { topic });
+            }
+            waits
+        });
         self.unsettled.retain(|&topic| {
             let of_topic = |c: &&Connection| shares(peers, c, &topic);
-            let dialling = dialled.iter().any(|peer| peer.topics.contains(&topic));
-            let unsettled = dialling || peers.is_queued(&topic);
+            let unsettled = waits(&topic);
             if !unsettled {
                 let connected = connections.iter().filter(of_topic).filter(|c| c.is_peer()).count();
                 events.push_back(SwarmEvent::Settled { topic, connected });

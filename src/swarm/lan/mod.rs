@@ -57,8 +57,10 @@ const PAUSES: [Duration; 8] = [
     Duration::from_secs(30),
     Duration::from_secs(60),
 ];
+/// Calls after which who waits for an answer may give up.
+const ASKED: usize = 3;
 /// So many of them are for who only has something, and does not look.
-const HAVE_PAUSES: usize = 2;
+const HAVE_PAUSES: usize = 4;
 /// The pause of those who look after that, and by how much it may differ.
 const REPEAT: Duration = Duration::from_secs(300);
 const JITTER: f64 = 0.1;
@@ -174,6 +176,12 @@ impl Lan {
     /// Whether anybody can be called at all.
     pub fn is_on(&self) -> bool {
         !self.links.is_empty()
+    }
+
+    /// Whether neighbours may answer soon who has the topic: it was called just now for the first times.
+    pub fn is_asking(&self, topic: &Topic) -> bool {
+        let asks = |joined: &Joined| joined.options.client && joined.called < ASKED;
+        self.is_on() && self.topics.get(topic).is_some_and(asks)
     }
 
     /// The link on which a host would be.

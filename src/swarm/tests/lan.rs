@@ -85,7 +85,9 @@ fn what_is_lost_on_the_air_costs_little() {
             network.join(0, TOPIC, first);
             network.run(secs(20));
             network.join(1, TOPIC, second);
-            meet(&mut network, secs(400)).unwrap_or_else(|| panic!("seed {seed}"))
+            let met = meet(&mut network, secs(1000));
+            let told = || network.machines.iter().map(|peer| &peer.events).collect::<Vec<_>>();
+            met.unwrap_or_else(|| panic!("seed {seed}: {:?}", told()))
         })
         .collect();
     times.sort();
@@ -215,4 +217,42 @@ fn many_drives_are_few_datagrams() {
         network.run(secs(60));
         assert_eq!(datagrams(&mut network, secs(3600)), 0);
     }
+}
+
+#[test]
+fn a_dial_under_way_gives_way_to_the_local_one() {
+    let mut network = two(1, 0.0);
+    network.join(0, TOPIC, SERVER);
+    network.on(1, |peer, now| peer.swarm.set_links(vec![], now));
+    network.join(1, TOPIC, CLIENT);
+    let key = network.key(0);
+    // Its relay is silent: this takes seconds to fail.
+    network.on(1, |peer, now| {
+        let (relay, swarm) = (SocketAddrV4::new([20, 0, 0, 77].into(), 1), &mut peer.swarm);
+        swarm.peers.found(key, vec![relay], TOPIC, false, now, &mut swarm.rng);
+        swarm.handle_timeout(now);
+    });
+    network.run(ms(500));
+    assert_eq!(network.machines[1].swarm.connections.dialling(), 1);
+    network.on(1, |peer, now| peer.swarm.set_links(links(2), now));
+    let took = meet(&mut network, secs(2));
+    assert!(took.is_some_and(|t| t < ms(50)), "{took:?}");
+}
+
+#[test]
+fn nobody_gives_up_before_neighbours_could_answer() {
+    let mut network = two(1, 0.0);
+    network.join(1, TOPIC, CLIENT);
+    let settled = |n: &Network| {
+        n.machines[1].events.iter().any(|event| matches!(event, SwarmEvent::Settled { .. }))
+    };
+    let alone = |n: &Network| {
+        n.machines[1].events.iter().any(|event| matches!(event, SwarmEvent::Alone { .. }))
+    };
+    let took = network.run_until(secs(9), settled).unwrap();
+    assert!(took >= secs(1) && took < ms(1200), "{took:?}");
+    network.on(1, |peer, now| peer.swarm.leave(&TOPIC, now));
+    network.join(1, Topic([8; 32]), CLIENT);
+    let took = network.run_until(secs(9), alone).unwrap();
+    assert!(took >= secs(1) && took < ms(1200), "{took:?}");
 }
