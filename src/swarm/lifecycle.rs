@@ -89,10 +89,10 @@ impl Swarm {
     /// The handshake of a dial is done, and names a relay. A direct way is still looked for.
     pub(super) fn answered(&mut self, connect: ConnectId, agreed: Agreed, now: Instant) {
         let Some(stream) = self.connections.dial(connect) else { return };
-        let ask = agreed.relays.ask;
+        let (ask, delay) = (agreed.relays.ask, self.head_start(&agreed.keys.remote));
         self.set_session(stream, agreed);
         if let Some(ask) = ask {
-            self.begin_relay(stream, ask, Some(connect), self.head_start(), now);
+            self.begin_relay(stream, ask, Some(connect), delay, now);
         }
     }
 
@@ -122,7 +122,7 @@ impl Swarm {
         if let Some(Dial { socket, to }) = dial {
             self.reach(stream, socket, to, now);
         } else if let Some(ask) = ask {
-            self.begin_relay(stream, ask, None, self.head_start(), now);
+            self.begin_relay(stream, ask, None, self.head_start(&remote), now);
         }
     }
 

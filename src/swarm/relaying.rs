@@ -46,7 +46,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(5);
 const MAX_TRIES: u32 = 4;
 
 /// A dial without a relay that lasts so long begins anew when there is one: two friendly NATs are passed by then.
-const LASTS: Duration = Duration::from_millis(500);
+const LASTS: Duration = Duration::from_millis(400);
 
 /// Between the peer's first sign over the direct way and the end of the relay: what is under way through it arrives.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -170,6 +170,7 @@ impl Swarm {
                 continue;
             }
             tracing::debug!(peer = ?remote, "dialled again, through a relay");
+            self.peers.set_unreachable(&remote);
             self.cancel_dial(stream);
             self.connections.remove(stream);
             self.udx.destroy(stream);
@@ -198,8 +199,9 @@ impl Swarm {
     }
 
     /// How long the direct way is looked for before the relay is asked.
-    pub(super) fn head_start(&self) -> Duration {
-        if self.dht.has_random_ports() { Duration::ZERO } else { HEAD_START }
+    pub(super) fn head_start(&self, remote: &PublicKey) -> Duration {
+        let hard = self.peers.get(remote).is_some_and(|peer| peer.unreachable);
+        if hard || self.dht.has_random_ports() { Duration::ZERO } else { HEAD_START }
     }
 
     /// Whether a stream whose direct way was not found goes on because it has a relay, or may come to.

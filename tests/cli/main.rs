@@ -47,6 +47,7 @@ mod peers;
 mod public;
 mod puts;
 mod readers;
+mod relay;
 mod sharing;
 mod space;
 mod stopped;

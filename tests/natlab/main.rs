@@ -11,13 +11,14 @@ use std::sync::{Mutex, OnceLock};
 const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/natlab/natlab");
 
 /// None without the reference.
-fn lab(args: &[&str]) -> Option<Output> {
+fn lab(variables: &[(&str, &str)], args: &[&str]) -> Option<Output> {
     // One at a time: each measures.
     static BUSY: Mutex<()> = Mutex::new(());
     let _busy = BUSY.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let node = reference::node()?;
     let mut command = Command::new("python3");
     command.arg(LAB).args(args).env("HDRIVE", env!("CARGO_BIN_EXE_hdrive"));
+    command.envs(variables.iter().copied());
     command.envs(node.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.output().ok()
 }
@@ -27,7 +28,7 @@ fn lab(args: &[&str]) -> Option<Output> {
 fn is_possible() -> bool {
     static POSSIBLE: OnceLock<bool> = OnceLock::new();
     *POSSIBLE.get_or_init(|| {
-        let tried = lab(&["run", "--a", "port", "--b", "sym", "--", "true"]);
+        let tried = lab(&[], &["run", "--a", "port", "--b", "sym", "--", "true"]);
         let possible = tried.is_some_and(|tried| tried.status.success());
         if !possible {
             eprintln!("SKIPPED: no laboratory here; it takes root, network namespaces, nftables and the reference");
@@ -38,18 +39,23 @@ fn is_possible() -> bool {
 
 /// What a scenario reads gets from `a` to `b`.
 fn read(scenario: &str, a: &str, b: &str) {
+    read_with(&[], scenario, a, b);
+}
+
+/// The same with variables for the scenario.
+fn read_with(variables: &[(&str, &str)], scenario: &str, a: &str, b: &str) {
     if !is_possible() {
         return;
     }
     let file = format!("{}/natlab/scenarios/{scenario}.json", env!("CARGO_MANIFEST_DIR"));
-    let out = lab(&["run", "--a", a, "--b", b, &file]).expect("it was possible");
+    let out = lab(variables, &["run", "--a", a, "--b", b, &file]).expect("it was possible");
     let text = String::from_utf8_lossy(&out.stdout);
     let got = text.lines().find_map(|line| line.split_once("RESULT ").map(|(_, json)| json));
     let got: serde_json::Value =
         got.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
     let errors = String::from_utf8_lossy(&out.stderr);
     assert_eq!(got["ok"], true, "{scenario} {a} {b}: {text}\n{errors}");
-    println!("{scenario}, {a} to {b}: {got}");
+    println!("{scenario} {variables:?}, {a} to {b}: {got}");
 }
 
 #[test]
@@ -84,4 +90,30 @@ fn a_mount_has_its_first_byte() {
 #[test]
 fn four_with_random_ports_are_served_at_once() {
     read("hdrive-at-once", "port", "sym");
+}
+
+/// No hole can be punched between these: a relay is named by both, by one, is that of the reference, or serves its peers.
+#[test]
+fn two_sides_with_random_ports_meet_at_a_relay() {
+    for with in [
+        &[][..],
+        &[("RELAY_AT", "a")],
+        &[("RELAY_AT", "b"), ("RELAY_BY", "js")],
+        &[("RELAY_BY", "js"), ("SHARE_BY", "js"), ("RELAY_AT", "a")],
+        &[("RELAY_BY", "js"), ("READ_BY", "js"), ("RELAY_AT", "a")],
+        &[("SHARE_BY", "js"), ("READ_BY", "js")],
+    ] {
+        read_with(with, "hdrive-relay", "sym", "sym");
+    }
+}
+
+/// One carrier, which does not turn back what its customers send each other.
+#[test]
+fn two_customers_of_one_carrier_meet_at_a_relay() {
+    read("hdrive-relay", "cgnat", "port+a");
+}
+
+#[test]
+fn nothing_is_configured_and_the_seed_of_the_drive_is_the_relay() {
+    read("hdrive-seeded", "sym", "sym");
 }

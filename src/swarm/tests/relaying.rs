@@ -1,5 +1,7 @@
 //! Peers that need a relay, and those that only think so.
 
+use super::super::hyperdht::{Agreed, Relays};
+use super::super::secret_stream::noise::SessionKeys;
 use super::super::*;
 use super::sim::{Network, Peer};
 use crate::sim::{Kind, LinkConfig};
@@ -158,4 +160,25 @@ fn the_end_of_the_relay_is_noticed_at_once() {
     let lost = |n: &Network| n.closed(b).len() == 1;
     let took = lab.network.run_until(Duration::from_secs(20), lost);
     assert!(took.is_some_and(|took| took < Duration::from_secs(1)), "{took:?}");
+}
+
+/// Who shakes hands with a relay again and again, in whoever's name, displaces others who have not shown themselves either,
+/// and is forgotten.
+#[test]
+fn customers_who_never_come_are_bounded() {
+    let mut lab = Lab::new(1, 0.0);
+    let customers = |lab: &Lab| lab.network.machines[lab.relay].swarm.controls.customers().count();
+    lab.network.on(lab.relay, |peer, now| {
+        for n in 0..1000u32 {
+            let (remote, hash) = (PublicKey([n as u8; 32]), [n as u8; 64]);
+            let keys = SessionKeys { tx: [1; 32], rx: [2; 32], hash, remote, initiator: false };
+            let (local_id, remote_id, relays) = (n + 1, 1, Relays::default());
+            let agreed =
+                Agreed { keys, local_id, remote_id, dial: None, big_datagrams: false, relays };
+            peer.swarm.accept_customer(agreed, now);
+        }
+    });
+    assert_eq!(customers(&lab), 64);
+    lab.network.run(Duration::from_secs(11));
+    assert_eq!(customers(&lab), 0);
 }
