@@ -35,12 +35,12 @@ impl Swarm {
             self.peers.found_near(*key, *addr, *topic, now, &mut self.rng);
         }
         if known != Some(*addr) {
-            self.redial(key, now);
+            self.dial_neighbour(key, now);
         }
     }
 
     /// A dial that is under way knows nothing of the peer's new address, and may take its time: another one does not.
-    fn redial(&mut self, key: &PublicKey, now: Instant) {
+    fn dial_neighbour(&mut self, key: &PublicKey, now: Instant) {
         let Some(dial) = self.connections.by_key(key) else { return };
         if !matches!(dial.phase, Phase::Dialling { .. }) {
             return;
