@@ -36,6 +36,7 @@ mod placing;
 mod priority;
 mod reachability;
 pub mod relay;
+mod relay_choice;
 mod relaying;
 mod retry;
 mod room;

@@ -13,20 +13,14 @@
 //! Source: hyperdht/lib/connect.js:relayConnection, relay-connection.js
 
 use super::Swarm;
-use super::connections::{Connection, Phase};
+use super::connections::Phase;
 use super::hyperdht::{ConnectId, RelayAsk};
 use super::relay::messages::Pair;
-use super::socket::ipv4;
 use super::udx;
 use crate::key::PublicKey;
 use bytes::Bytes;
-use rand::seq::IndexedRandom;
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
-
-/// What the direct way has, before the relay is asked, where it may well be found: a punch of two friendly NATs takes about
-/// so long.
-pub(super) const HEAD_START: Duration = Duration::from_millis(200);
 
 /// How long a relay may take, as in the reference.
 const PAIR_WAIT: Duration = Duration::from_secs(15);
@@ -44,9 +38,6 @@ const TRIAL: Duration = Duration::from_secs(1);
 /// After a direct way came to nothing it is tried again, each time later, and no more than so often.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 const MAX_TRIES: u32 = 4;
-
-/// A dial without a relay that lasts so long begins anew when there is one: two friendly NATs are passed by then.
-const LASTS: Duration = Duration::from_millis(400);
 
 /// Between the peer's first sign over the direct way and the end of the relay: what is under way through it arrives.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -115,78 +106,6 @@ impl Swarm {
         }
     }
 
-    /// The relay to name to a peer: one that we were told of; else the nearest of those that peers are who share a topic
-    /// with this one. Whoever holds a drive and can be reached helps those of its readers who cannot reach each other.
-    pub(super) fn relay_for(&mut self, remote: &PublicKey) -> Option<PublicKey> {
-        if let Some(relay) = self.relays.choose(&mut self.rng) {
-            return Some(*relay);
-        }
-        let topics = &self.peers.get(remote)?.topics;
-        let shares = |key: &PublicKey| {
-            self.peers.get(key).is_some_and(|peer| !peer.topics.is_disjoint(topics))
-        };
-        let offers = self.connections.iter().filter(|c| c.is_peer() && c.remote != *remote);
-        let offers = offers.filter(|c| c.offers.is_some() && shares(&c.remote));
-        let rtt = |c: &Connection| self.udx.stats(c.id.stream()).and_then(|stats| stats.rtt);
-        offers.min_by_key(|c| (rtt(c).unwrap_or(Duration::MAX), c.id)).and_then(|c| c.offers)
-    }
-
-    /// A dial came to nothing though the peer is there: through a relay, if there is one, it is tried again at once.
-    pub(super) fn retry_by_relay(&mut self, dial: &Connection, now: Instant) {
-        let remote = dial.remote;
-        self.peers.set_unreachable(&remote);
-        if !dial.names_relay && self.relay_for(&remote).is_some() {
-            tracing::debug!(peer = ?remote, "tried again through a relay");
-            self.peers.hurry(&remote, now, &mut self.rng);
-        }
-    }
-
-    /// A peer is connected that is a relay for others: those of its topics who could not be reached can, maybe, and so can
-    /// those whom it takes long to reach.
-    pub(super) fn relay_offered(&mut self, by: &PublicKey, now: Instant) {
-        for key in self.peers.unreachable_beside(by) {
-            self.peers.hurry(&key, now, &mut self.rng);
-        }
-        self.redial_at = Some(now);
-        self.redial(now);
-    }
-
-    /// Dials that began before there was a relay to be named, and last, begin anew with one: what is named in a handshake
-    /// cannot be named later.
-    pub(super) fn redial(&mut self, now: Instant) {
-        if self.redial_at.is_none_or(|at| at > now) {
-            return;
-        }
-        self.redial_at = None;
-        let lasts = |c: &&Connection| matches!(c.phase, Phase::Dialling { .. }) && !c.names_relay;
-        let dials = self.connections.iter().filter(lasts);
-        let dials: Vec<_> = dials.map(|c| (c.id.stream(), c.remote, c.opened_at + LASTS)).collect();
-        for (stream, remote, at) in dials {
-            if self.relay_for(&remote).is_none() {
-                continue;
-            }
-            if at > now {
-                self.redial_at = Some(self.redial_at.map_or(at, |next| next.min(at)));
-                continue;
-            }
-            tracing::debug!(peer = ?remote, "dialled again, through a relay");
-            self.peers.set_unreachable(&remote);
-            self.cancel_dial(stream);
-            self.connections.remove(stream);
-            self.udx.destroy(stream);
-            self.open_candidate(&remote, now);
-            if self.connections.by_key(&remote).is_none() {
-                self.peers.defer(remote, now, &mut self.rng);
-            }
-        }
-    }
-
-    /// Where a relay may be.
-    fn relay_hint(&self, relay: &PublicKey) -> Vec<SocketAddrV4> {
-        let offers = |c: &&Connection| c.is_open() && c.offers == Some(*relay);
-        self.connections.iter().filter(offers).filter_map(|c| ipv4(c.addr?)).take(1).collect()
-    }
-
     /// No direct way will come soon: the relay is not kept waiting for one.
     pub(super) fn direct_is_late(&mut self, connect: ConnectId, now: Instant) {
         let waits = |(_, relayed): &(&u32, &Relayed)| {
@@ -196,12 +115,6 @@ impl Swarm {
             return;
         };
         self.relayed_due(stream, now);
-    }
-
-    /// How long the direct way is looked for before the relay is asked.
-    pub(super) fn head_start(&self, remote: &PublicKey) -> Duration {
-        let hard = self.peers.get(remote).is_some_and(|peer| peer.unreachable);
-        if hard || self.dht.has_random_ports() { Duration::ZERO } else { HEAD_START }
     }
 
     /// Whether a stream whose direct way was not found goes on because it has a relay, or may come to.
