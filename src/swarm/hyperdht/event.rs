@@ -89,8 +89,8 @@ pub enum ConnectError {
     #[error("the peer is behind the same router but cannot be reached on the local network")]
     LanUnreachable,
     #[error(
-        "this machine and the peer are both behind routers that give each destination another port: there is no way \
-         between them yet"
+        "this machine and the peer are both behind routers that give each destination another port: they need a \
+         relay that both can reach"
     )]
     CannotHolepunch,
     #[error("no way through the routers of both sides was found")]
