@@ -40,6 +40,7 @@ mod looking;
 mod memory;
 mod mounts;
 mod moving;
+mod neighbours;
 mod owners;
 mod parallel;
 mod paths;

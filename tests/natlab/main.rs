@@ -117,3 +117,25 @@ fn two_customers_of_one_carrier_meet_at_a_relay() {
 fn nothing_is_configured_and_the_seed_of_the_drive_is_the_relay() {
     read("hdrive-seeded", "sym", "sym");
 }
+
+#[test]
+fn two_hosts_on_one_switch_need_nobody_else_whoever_comes_first() {
+    if !is_possible() {
+        return;
+    }
+    for first in ["sharer", "reader"] {
+        let mut command = Command::new("timeout");
+        command
+            .args(["120", "sh"])
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/natlab/switch.sh"))
+            .arg(first);
+        let out = command.env("HDRIVE", env!("CARGO_BIN_EXE_hdrive")).output().expect("a shell");
+        let text = String::from_utf8_lossy(&out.stdout);
+        let got = text.lines().find_map(|line| line.strip_prefix("RESULT "));
+        let got: serde_json::Value =
+            got.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+        let errors = String::from_utf8_lossy(&out.stderr);
+        assert_eq!((&got["ok"], &got["path"]), (&true.into(), &"lan".into()), "{text}\n{errors}");
+        println!("{first} first: {got}");
+    }
+}
