@@ -87,7 +87,7 @@ impl NodeConfig {
             cache_memory: 64 << 20,
             patience: Patience::default(),
             relays: Vec::new(),
-            lan: true,
+            lan: false,
             trust_store: false,
         }
     }

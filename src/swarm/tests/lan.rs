@@ -256,3 +256,23 @@ fn nobody_gives_up_before_neighbours_could_answer() {
     let took = network.run_until(secs(9), alone).unwrap();
     assert!(took >= secs(1) && took < ms(1200), "{took:?}");
 }
+
+#[test]
+fn a_handshake_from_a_private_address_is_answered_to_neighbours_alone() {
+    for hears in [true, false] {
+        let mut network = two(1, 0.0);
+        if !hears {
+            network.on(0, |peer, now| peer.swarm.set_links(vec![], now));
+        }
+        network.join(0, TOPIC, SERVER);
+        network.run(secs(10));
+        let (key, addr) = (network.key(0), inner(1));
+        network.on(1, |peer, now| {
+            let found = super::super::lan::Neighbour { key, addr, topics: vec![TOPIC] };
+            peer.swarm.neighbour_found(&found, now);
+            peer.swarm.handle_timeout(now);
+        });
+        let met = meet(&mut network, secs(10));
+        assert_eq!(met.is_some(), hears, "{met:?}");
+    }
+}
