@@ -6,8 +6,13 @@
 //!
 //! Source: hypercore-id-encoding, z32, pear-link
 
+mod address;
+
+pub use address::Address;
+
 use crate::crypto::hash;
 use std::fmt;
+use std::net::SocketAddrV4;
 use std::str::FromStr;
 
 /// Eight hex digits, enough to tell keys apart in a log.
@@ -93,7 +98,12 @@ const ALPHABET: &[u8; 32] = b"ybndrfg8ejkmcpqxot1uwisza345h769";
 
 /// The z-base-32 form: 52 characters, big-endian groups of five bits.
 pub fn z32(bytes: &[u8; 32]) -> String {
-    let mut out = String::with_capacity(52);
+    z32_of(bytes)
+}
+
+/// The same of any number of bytes; the bits that fill the last character up are zero.
+fn z32_of(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len() * 8 / 5 + 1);
     let (mut acc, mut bits) = (0u32, 0);
     for &b in bytes {
         acc = acc << 8 | u32::from(b);
@@ -103,14 +113,33 @@ pub fn z32(bytes: &[u8; 32]) -> String {
             out.push(ALPHABET[(acc >> bits & 31) as usize] as char);
         }
     }
-    out.push(ALPHABET[(acc << (5 - bits) & 31) as usize] as char);
+    if bits > 0 {
+        out.push(ALPHABET[(acc << (5 - bits) & 31) as usize] as char);
+    }
     out
+}
+
+/// The bytes of such a text.
+fn unz32(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len() * 5 / 8);
+    let (mut acc, mut bits) = (0u32, 0);
+    for c in text.chars() {
+        let value = ALPHABET.iter().position(|&a| a as char == c)?;
+        acc = (acc << 5 | value as u32) & 0xfff;
+        bits += 5;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push((acc >> bits) as u8);
+        }
+    }
+    // Less than a character may be left, of zeros.
+    (bits < 5 && acc & ((1 << bits) - 1) == 0).then_some(bytes)
 }
 
 /// Why a text is not a key. Each message says what is accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    #[error("a key has 52 z-base-32 or 64 hex characters, this has {0}")]
+    #[error("a key has 52 z-base-32 or 64 hex characters, or more with hints; this has {0}")]
     Length(usize),
     #[error("character {position} of the key is '{found}': a {form} key is made of {alphabet}")]
     Character { position: usize, found: char, form: &'static str, alphabet: &'static str },
@@ -174,6 +203,8 @@ impl FromStr for PublicKey {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DriveLink {
     pub key: CoreKey,
+    /// Where somebody may be found who has it, as the key itself says.
+    pub nodes: Vec<SocketAddrV4>,
     /// The core fork a `pear://` link names.
     pub fork: Option<u64>,
     /// The version (core length) a link names; 0 means "latest" and is read as none.
@@ -191,7 +222,8 @@ impl FromStr for DriveLink {
         let Some(rest) = link_body(text) else {
             let (key, path) = text.split_once('/').unwrap_or((text, ""));
             let path = path.trim_matches('/').to_string();
-            return Ok(Self { key: key.parse()?, fork: None, version: None, path });
+            let Address { key, nodes } = key.parse()?;
+            return Ok(Self { key, nodes, fork: None, version: None, path });
         };
         let rest = rest.split(['?', '#']).next().unwrap_or(rest);
         let (host, mut path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -215,8 +247,10 @@ impl FromStr for DriveLink {
             length = number(n)?;
             path = behind;
         }
+        let Address { key, nodes } = key.parse()?;
         Ok(Self {
-            key: key.parse()?,
+            key,
+            nodes,
             fork,
             version: (length > 0).then_some(length),
             path: percent_decoded(path.trim_matches('/'))?,
