@@ -7,6 +7,7 @@ pub use amounts::Kept;
 use super::moment::Moment;
 use crate::key::PublicKey;
 use crate::swarm::RelayLimits;
+use crate::swarm::driver::PeerAddress;
 use amounts::{kept, size, some_duration, some_size};
 use clap::builder::{OsStringValueParser, Resettable, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -145,6 +146,29 @@ pub struct Global {
     )]
     pub no_lan: bool,
 
+    /// UDP port of this peer, one that a router forwards [default: any free one]
+    #[arg(
+        long,
+        global = true,
+        env = "HDRIVE_PORT",
+        value_name = "PORT",
+        hide_env_values = true,
+        conflicts_with = "local",
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    pub port: Option<u16>,
+
+    /// Where somebody may be who has the drive: asked there as well, without the DHT; may be given again
+    #[arg(
+        long = "peer",
+        global = true,
+        env = "HDRIVE_PEER",
+        value_name = "HOST:PORT",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub peers: Vec<PeerAddress>,
+
     /// Adds to drives although the store looks like an older copy of itself
     #[arg(long, global = true)]
     pub trust_store: bool,
@@ -251,6 +275,9 @@ pub struct Share {
     /// Share what is mounted inside the folder too
     #[arg(long)]
     pub cross_mounts: bool,
+    /// Print the key with hints where this peer can be found
+    #[arg(long)]
+    pub hint: bool,
     /// Take the folder as it is, though another was shared before or nothing is in it
     #[arg(long)]
     pub replace: bool,

@@ -79,6 +79,7 @@ pub async fn run_request(
         ));
     }
     let lasting = lasts(&request.command);
+    host.node.tell(request.peers);
     let cx = Context {
         node: host.node.clone(),
         out: out.clone(),

@@ -235,7 +235,11 @@ async fn look(
         };
         let findable = own && status.as_ref().is_some_and(|status| status.nodes > 0);
         if found || since.elapsed() >= pause {
-            voice.say(&outlook, findable, before).into_iter().for_each(&tell);
+            if let Some(line) = voice.say(&outlook, findable, before) {
+                let (said, told) =
+                    (outlook.to_string(), nor_where_told(status.as_ref(), topic, &outlook));
+                tell(line.replacen(&said, &format!("{said}{told}"), 1));
+            }
             if outlook != Outlook::Looking {
                 judge.send_replace(true);
             }
@@ -259,8 +263,27 @@ pub async fn refusal(node: &Node, key: &CoreKey) -> String {
     let wait = Wait { waited: SILENCE, company: HAS_IT, ..Wait::default() };
     match Outlook::of(status.as_ref(), topic, false, wait) {
         Outlook::Looking | Outlook::Found => format!("drive {key}: no peer has sent it yet"),
-        outlook => format!("drive {key}: {outlook}{}", outlook.advice()),
+        outlook => {
+            let told = nor_where_told(status.as_ref(), topic, &outlook);
+            format!("drive {key}: {outlook}{told}{}", outlook.advice())
+        }
     }
+}
+
+/// That nobody is where we were told either, if that is so.
+fn nor_where_told(status: Option<&SwarmStatus>, topic: Topic, outlook: &Outlook) -> String {
+    let silent =
+        status.and_then(|status| status.reachability.get(&topic)).map(|reach| &reach.silent);
+    let Some([first, more @ ..]) = silent.map(Vec::as_slice) else { return String::new() };
+    match outlook {
+        Outlook::NoNetwork(_) | Outlook::NoDht | Outlook::Nobody | Outlook::Unreachable(..) => {}
+        Outlook::Looking | Outlook::NotThere | Outlook::Found => return String::new(),
+    }
+    let more = match more.len() {
+        0 => String::new(),
+        n => format!(", nor at {n} more addresses"),
+    };
+    format!(", and nobody who has it answers at {first}{more}")
 }
 
 /// A drive that a command uses, with the word about its peers.

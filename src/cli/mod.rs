@@ -194,6 +194,7 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
         quiet: global.quiet,
         trust_store: global.trust_store,
         place: Place::of(global),
+        peers: global.peers.clone(),
         view: View::own(),
         pid: std::process::id(),
         background: daemon_log::is_background(),

@@ -28,6 +28,7 @@
 use super::args::{Command, Global};
 use super::exit::Exit;
 use super::view::View;
+use crate::swarm::driver::PeerAddress;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -54,6 +55,8 @@ pub struct Request {
     pub quiet: bool,
     pub trust_store: bool,
     pub place: Place,
+    /// Where peers may be.
+    pub peers: Vec<PeerAddress>,
     pub view: View,
     /// The process that asks.
     pub pid: u32,
@@ -74,6 +77,7 @@ pub struct Place {
     pub local: Option<SocketAddrV4>,
     pub relay: Vec<String>,
     pub no_lan: bool,
+    pub port: Option<u16>,
 }
 
 impl Place {
@@ -83,6 +87,7 @@ impl Place {
             local: global.local,
             no_lan: global.no_lan,
             relay: global.relay.iter().map(ToString::to_string).collect(),
+            port: global.port,
         }
     }
 
@@ -93,6 +98,7 @@ impl Place {
             ("--local", self.local.is_some() && self.local != other.local),
             ("--relay", !self.relay.is_empty() && self.relay != other.relay),
             ("--no-lan", self.no_lan && !other.no_lan),
+            ("--port", self.port.is_some() && self.port != other.port),
         ];
         let lost: Vec<&str> = lost.into_iter().filter(|(_, lost)| *lost).map(|(n, _)| n).collect();
         (!lost.is_empty()).then(|| {

@@ -108,7 +108,8 @@ fn config(command: &Command, store: &Path, global: &Global) -> Result<NodeConfig
     }
     config.relays.clone_from(&global.relay);
     config.lan = !global.no_lan;
-    config.local = global.local.unwrap_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+    let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, global.port.unwrap_or(0));
+    config.local = global.local.unwrap_or(any);
     if let Command::Mount(mount) = command {
         config.cache_memory = mount.cache_memory;
     }

@@ -129,6 +129,7 @@ async fn share(args: Share, cx: &Context) -> Result {
     let goes_on = known.is_some() && is_filled(&cx.node, key)?;
     let shared = Shared {
         live,
+        hint: args.hint,
         goes_on,
         rules: Arc::new(rules),
         ledger: Arc::new(ledger),
@@ -185,6 +186,8 @@ pub fn refuse_shared(node: &Node, key: CoreKey) -> Result {
 
 struct Shared {
     live: DriveUse,
+    /// A key with hints is to be told.
+    hint: bool,
     rules: Arc<Rules>,
     ledger: Arc<Ledger>,
     folder: Arc<Mutex<Folder>>,
@@ -262,7 +265,22 @@ impl Shared {
             Ok(())
         };
         // Without a network there are readers on this machine, and changes none the less.
-        tokio::try_join!(announced, self.follow(&drive, &mut follower, waiting)).map(|_| ())
+        let follow = self.follow(&drive, &mut follower, waiting);
+        tokio::try_join!(announced, self.tell_hint(), follow).map(|_| ())
+    }
+
+    /// Tells where others may look for this drive, when that is known.
+    async fn tell_hint(&self) -> Result {
+        if self.hint {
+            let topic = Topic::from(self.live.db().discovery_key());
+            self.cx.node.announced(topic, BACKGROUND).await;
+            let address = self.cx.node.address_of(self.live.key()).await;
+            if address.nodes.is_empty() {
+                self.cx.out.note("no address of this peer is known: there is nothing to hint at");
+            }
+            self.cx.out.once(|out| out.pair("hint", &address));
+        }
+        Ok(())
     }
 
     /// Keeps the drive as the folder is; ends with an error alone. What cannot be taken in waits, and is tried again; the

@@ -28,6 +28,7 @@ pub fn resolve(node: &Node, text: &str) -> Result<Target> {
         return Ok(Target { key, version: None, path: drive_path(path)? });
     }
     let link: DriveLink = text.parse().map_err(|error| no_drive(text, error))?;
+    node.hint(link.key, link.nodes);
     Ok(Target { key: link.key, version: link.version, path: drive_path(&link.path)? })
 }
 

@@ -78,6 +78,7 @@ impl FromStr for Address {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
     use crate::key::{hex, unhex};

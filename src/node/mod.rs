@@ -20,6 +20,7 @@ mod offenders;
 mod online;
 mod pump;
 mod ties;
+mod told;
 mod wish_ids;
 mod writer;
 
@@ -169,6 +170,8 @@ pub struct Node {
     offline: Mutex<Option<Offline>>,
     /// Nothing in it once the node is shut down.
     online: OnceCell<Option<Online>>,
+    /// Where peers may be, told before the network runs.
+    told: Mutex<told::Told>,
     /// Held by who looks at names and then changes them.
     names: Mutex<()>,
     claims: Claims,
@@ -215,6 +218,7 @@ impl Node {
             drives,
             offline: Mutex::new(Some(Offline::start(wishes))),
             online: OnceCell::new(),
+            told: Mutex::default(),
             names: Mutex::default(),
             claims: Claims::default(),
             turns: Turns::default(),

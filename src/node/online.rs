@@ -82,7 +82,10 @@ impl Node {
             };
             tokio::spawn(start).await.map_err(NodeError::of_task)??;
         }
-        self.running().ok_or(NodeError::Ends)
+        let online = self.running().ok_or(NodeError::Ends)?;
+        // What came while it was being started.
+        lock(&self.told).hand_over(&online.network);
+        Ok(online)
     }
 
     /// The network, if it runs.
@@ -123,6 +126,14 @@ impl Node {
         let (questions, asked) = mpsc::unbounded_channel();
         let before = backlog.into_wishes();
         let _ = begin.send(Inputs { network: events, before, wishes, questions: asked });
+        if self.config.local.port() != 0 && self.config.local.port() != network.local_addr().port()
+        {
+            let (wanted, got) = (self.config.local.port(), network.local_addr().port());
+            tracing::warn!(
+                "UDP port {wanted} is taken, {got} is used: what a router forwards does not arrive"
+            );
+        }
+        lock(&self.told).hand_over(&network);
         self.drives.go_online(network.clone());
         // What comes from peers changes files from now on. Noted here, nobody waits for that in the middle of it.
         let storage = self.store.storage().clone();

@@ -342,6 +342,11 @@ impl Connections {
         self.streams.get_mut(stream)
     }
 
+    /// Whether a connection, dialled or accepted, counts for `remote`.
+    pub fn has_key(&self, remote: &PublicKey) -> bool {
+        self.by_key.contains_key(remote)
+    }
+
     /// The connection that HyperDHT works on as `connect`.
     pub fn dial(&self, connect: ConnectId) -> Option<u32> {
         let wanted = |c: &Connection| matches!(c.phase, Phase::Dialling { connect: id, .. } if id == connect);

@@ -10,7 +10,7 @@ use super::priority::{Priority, Slot};
 use crate::key::{PublicKey, Topic};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 
 /// Whom to dial.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub struct Dial {
     pub relay_addresses: Vec<SocketAddrV4>,
     /// Where it is on a local network.
     pub near: Option<SocketAddrV4>,
+    /// Where it says that it is itself.
+    pub told: Vec<SocketAddr>,
     pub explicit: bool,
 }
 

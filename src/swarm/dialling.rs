@@ -59,8 +59,8 @@ impl Swarm {
         let Some(dial) = self.next_dial(now) else { return false };
         let Some(stream) = self.udx.open(None) else { return false };
         let many = self.peers.queued() + self.connections.dialling() >= MANY;
-        let Dial { remote, relay_addresses: relays, near, explicit } = dial;
-        let whereabouts = Whereabouts { relays, direct: near.into_iter().collect() };
+        let Dial { remote, relay_addresses: relays, near, told, explicit } = dial;
+        let whereabouts = Whereabouts { relays, direct: near.into_iter().collect(), told };
         tracing::debug!(peer = ?remote, explicit, many, "dialling");
         let relay = self.relay_for(&remote);
         let connect = match many {

@@ -155,6 +155,8 @@ pub struct Reachability {
     pub failed: usize,
     /// Why the last of those could not be reached.
     pub why: Option<String>,
+    /// Where we were told that somebody is, and nobody who has it answers.
+    pub silent: Vec<SocketAddr>,
 }
 
 /// What the driver did since it started.

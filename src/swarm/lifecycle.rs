@@ -582,6 +582,7 @@ impl Swarm {
         let shared = self.peers.get(&remote).map(|peer| peer.topics.clone()).unwrap_or_default();
         let topics = &self.topics;
         let joined = |topic: &Topic| topics.is_joined(topic);
+        self.told.lost(&remote, now);
         self.peers.disconnected(remote, connection.initiator, joined, now, &mut self.rng);
         if connection.is_open() {
             for topic in shared.iter().filter(|t| !has_peer(&self.connections, &self.peers, t)) {

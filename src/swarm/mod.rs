@@ -26,6 +26,7 @@ pub mod driver;
 mod early;
 mod event;
 pub mod hyperdht;
+pub mod inquiry;
 pub mod lan;
 mod lifecycle;
 mod neighbours;
@@ -46,6 +47,7 @@ pub mod secret_stream;
 pub mod socket;
 #[cfg(test)]
 mod tests;
+mod told;
 mod topic;
 mod topics;
 pub mod udx;
@@ -76,6 +78,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use told::Told;
 use topics::Topics;
 use udx::{Udx, UdxConfig};
 
@@ -93,6 +96,8 @@ pub struct Swarm {
     lan: Lan,
     topics: Topics,
     peers: Peers,
+    /// Where else they may be.
+    told: Told,
     /// When a dial has lasted so long that it gives way to who waits.
     dial_at: Option<Instant>,
     /// Nobody is dialled until then.
@@ -137,6 +142,7 @@ impl Swarm {
         let udx = Udx::new(child(), UdxConfig::default());
         let dht = HyperDht::new(dht_config(config, key_pair.clone()), child(), now);
         let lan = Lan::new(key_pair.clone(), child(), now);
+        let told = Told::new(PublicKey(key_pair.public()), child(), now);
         let peers = Peers::new(PublicKey(key_pair.public()), &mut rng);
         Self {
             key_pair,
@@ -147,6 +153,7 @@ impl Swarm {
             lan,
             topics: Topics::default(),
             peers,
+            told,
             dial_at: None,
             hold_dials: None,
             connections: Connections::default(),
@@ -182,8 +189,12 @@ impl Swarm {
     ) {
         for datagram in data.chunks(stride.max(1)) {
             let mut sink = Both(&mut self.connections, &mut self.controls.table);
-            if !self.udx.handle_datagram(socket, from, datagram, now, &mut sink)
-                && let SocketAddr::V4(from) = from
+            if self.udx.handle_datagram(socket, from, datagram, now, &mut sink) {
+                continue;
+            }
+            if inquiry::is_ours(datagram) {
+                self.handle_inquiry(from, datagram, now);
+            } else if let SocketAddr::V4(from) = from
                 && !self.lan.handle_datagram(from, datagram, now)
             {
                 self.dht.handle_datagram(socket, from, datagram, now);
@@ -204,6 +215,7 @@ impl Swarm {
         self.udx.handle_timeout(now);
         self.dht.handle_timeout(now);
         self.lan.handle_timeout(now);
+        self.ask_told(now);
         self.peers.handle_timeout(now, &mut self.rng);
         for stream in self.connections.due(now) {
             self.connection_due(stream, now);
@@ -233,6 +245,7 @@ impl Swarm {
             self.lan.poll_timeout(),
             self.topics.poll_timeout().filter(|_| !self.entering),
             self.peers.poll_timeout(),
+            self.told.poll_timeout(),
             self.dial_at,
             self.connections.poll_timeout(),
             self.controls.table.poll_timeout(),
@@ -289,6 +302,12 @@ impl Swarm {
                 in_parts: false,
             });
         }
+        if let Some((to, bytes)) = self.told.poll_transmit().or_else(|| self.dht.poll_direct()) {
+            buf.clear();
+            buf.extend_from_slice(&bytes);
+            let socket = SocketId::towards(&to);
+            return Some(Transmit { socket, to, segment_size: None, ttl: None, in_parts: false });
+        }
         self.udx.poll_transmit(now, buf, max_segments)
     }
 
@@ -307,6 +326,7 @@ impl Swarm {
     pub fn join(&mut self, topic: Topic, options: JoinOptions, now: Instant) {
         self.topics.join(topic, options, now);
         self.lan.join(topic, options, now);
+        self.told.join(topic, options, now);
         if self.is_known_alone(now) {
             self.alone.insert(topic);
         }
@@ -317,6 +337,7 @@ impl Swarm {
     pub fn leave(&mut self, topic: &Topic, now: Instant) {
         self.topics.leave(topic, now);
         self.lan.leave(topic);
+        self.told.leave(topic);
         self.peers.leave_topic(topic, now);
         self.unsettled.remove(topic);
         self.alone.remove(topic);
@@ -438,6 +459,7 @@ impl Swarm {
         self.stopping = true;
         self.lan.set_links(Vec::new(), now);
         self.peers.stop();
+        self.told.stop();
         self.topics.leave_all(now);
         for stream in self.connections.streams() {
             self.end(stream, Closed::Local, now);
@@ -471,7 +493,12 @@ impl Swarm {
         });
         let topics = self.topics.status();
         SwarmStatus {
-            reachability: reachability::of_topics(&topics, &self.peers, &self.connections),
+            reachability: reachability::of_topics(
+                &topics,
+                &self.peers,
+                &self.connections,
+                &self.told,
+            ),
             ready: self.ready,
             listening: self.listening,
             nodes: self.dht.nodes(),
@@ -493,12 +520,14 @@ impl Swarm {
                 self.neighbour_found(&neighbour, now);
             } else if let Some(event) = self.udx.poll_event() {
                 self.handle_udx(event, now);
+            } else if let Some(found) = self.told.poll_found() {
+                self.peers.found_at(found.key, found.addr, found.topic, now, &mut self.rng);
             } else if !self.start_round(now) && !self.start_dial(now) {
                 break;
             }
         }
         self.tidy_relayed(now);
-        self.settle();
+        self.settle(now);
         self.close_sockets(now);
     }
 
@@ -507,6 +536,7 @@ impl Swarm {
         for stream in self.connections.streams() {
             self.keep_alive(stream, now);
         }
+        self.told.hurry(now);
         self.topics.refresh(now);
     }
 

@@ -13,7 +13,7 @@
 use super::priority::{Priority, Slot};
 use crate::key::Topic;
 use std::collections::BTreeSet;
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Instant;
 
 /// One known peer.
@@ -23,6 +23,8 @@ pub struct PeerInfo {
     pub relay_addresses: Vec<SocketAddrV4>,
     /// Where it is on a local network.
     pub near: Option<SocketAddrV4>,
+    /// Where it says that it is itself, the latest first.
+    pub told: Vec<SocketAddr>,
     /// Joined topics under which it was found.
     pub topics: BTreeSet<Topic>,
     /// Asked for by key rather than found.

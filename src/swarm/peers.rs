@@ -12,7 +12,7 @@ use crate::key::{PublicKey, Topic};
 use rand::Rng;
 use rand::rngs::StdRng;
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 /// Records kept. One round of one topic brings up to 1024, all of which a stranger may have invented. When
@@ -34,6 +34,9 @@ const MAX_ATTEMPTS: u32 = 3;
 
 /// The same for an explicit peer, dialled again at shorter intervals meanwhile.
 const MAX_EXPLICIT_ATTEMPTS: u32 = 5;
+
+/// Addresses of one peer that are remembered.
+const MAX_TOLD: usize = 4;
 
 /// A peer that was given up may be tried again this long after its last failure if a quick lookup,
 /// which repeats within seconds, still finds it.
@@ -164,6 +167,27 @@ impl Peers {
         self.enqueue(key, now, rng);
     }
 
+    /// `key` says that it has `topic` and is at `addr`, where we were told to ask. Who says so is there: he is dialled as if
+    /// he never was.
+    pub fn found_at(
+        &mut self,
+        key: PublicKey,
+        addr: SocketAddr,
+        topic: Topic,
+        now: Instant,
+        rng: &mut StdRng,
+    ) {
+        let Some(peer) = self.upsert(key, now) else { return };
+        peer.told.retain(|known| *known != addr);
+        peer.told.insert(0, addr);
+        peer.told.truncate(MAX_TOLD);
+        self.note_membership(key, topic);
+        let Some(peer) = self.peers.get_mut(&key).filter(|peer| !peer.connected) else { return };
+        self.queue.remove(peer);
+        (peer.tried, peer.attempts) = (false, 0);
+        self.enqueue(key, now, rng);
+    }
+
     /// Keeps a connection to `key` until [`Self::leave_explicit`].
     pub fn join_explicit(&mut self, key: PublicKey, now: Instant, rng: &mut StdRng) {
         if let Some(peer) = self.upsert(key, now) {
@@ -227,7 +251,8 @@ impl Peers {
             self.queue.remove(peer);
             if !peer.connected && !peer.is_banned(now) {
                 let (relay_addresses, near) = (peer.relay_addresses.clone(), peer.near);
-                return Some(Dial { remote: key, relay_addresses, near, explicit: peer.explicit });
+                let (told, explicit) = (peer.told.clone(), peer.explicit);
+                return Some(Dial { remote: key, relay_addresses, near, told, explicit });
             }
         }
     }

@@ -14,7 +14,6 @@ use super::event::Closed;
 use super::lifecycle::either;
 use super::socket::host_of;
 use super::udx::Udx;
-use std::net::SocketAddr;
 use std::time::Instant;
 
 impl Swarm {
@@ -82,8 +81,8 @@ impl Swarm {
     pub(super) fn note_host(&mut self, stream: u32) {
         let connection = self.connections.by_stream(stream);
         let Some(connection) = connection.filter(|c| c.proven && c.is_peer()) else { return };
-        if let Some(SocketAddr::V4(addr)) = connection.addr {
-            self.dht.connected(*addr.ip());
+        if let Some(addr) = connection.addr {
+            self.dht.connected(host_of(&addr));
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::connections::Connections;
 use super::event::Reachability;
 use super::peers::Peers;
+use super::told::Told;
 use super::topic::TopicStatus;
 use crate::key::Topic;
 use std::collections::BTreeMap;
@@ -12,9 +13,10 @@ pub fn of_topics(
     topics: &[TopicStatus],
     peers: &Peers,
     connections: &Connections,
+    told: &Told,
 ) -> BTreeMap<Topic, Reachability> {
     let mut found: BTreeMap<Topic, Reachability> =
-        topics.iter().map(|topic| (topic.topic, Reachability::default())).collect();
+        topics.iter().map(|topic| (topic.topic, silent(told, &topic.topic))).collect();
     for connection in connections.iter() {
         let Some(peer) = peers.get(&connection.remote) else { continue };
         for topic in &peer.topics {
@@ -36,4 +38,8 @@ pub fn of_topics(
         }
     }
     found
+}
+
+fn silent(told: &Told, topic: &Topic) -> Reachability {
+    Reachability { silent: told.silent(topic), ..Reachability::default() }
 }

@@ -62,17 +62,18 @@ impl Swarm {
     }
 
     /// Tells of topics whose last dial is over.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn settle(&mut self, now: Instant) {
         if self.unsettled.is_empty() && self.alone.is_empty() {
             return;
         }
         let (connections, peers, lan) = (&self.connections, &self.peers, &self.lan);
-        let events = &mut self.events;
+        let (events, told) = (&mut self.events, &self.told);
         let dials = connections.iter().filter(|c| c.initiator && !c.is_open());
         let dialled: Vec<_> = dials.filter_map(|c| peers.get(&c.remote)).collect();
         let waits = |topic: &Topic| {
             let dialling = dialled.iter().any(|peer| peer.topics.contains(topic));
-            dialling || peers.is_queued(topic) || lan.is_asking(topic)
+            let asking = lan.is_asking(topic) || told.may_answer(topic, now);
+            dialling || asking || peers.is_queued(topic)
         };
         self.alone.retain(|&topic| {
             let waits = waits(&topic);

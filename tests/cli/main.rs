@@ -55,6 +55,7 @@ mod stopped;
 mod store;
 mod swapped;
 mod targets;
+mod told;
 mod unmounted;
 mod users;
 mod versions;

@@ -4,7 +4,7 @@
 #![allow(dead_code, unused_imports, reason = "each test program uses its own part of this")]
 
 mod place;
-mod reference;
+pub mod reference;
 mod required;
 
 pub use place::{Place, mounts_available};

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod hints;
 mod lacking;
 mod mount_js;
 mod network;

@@ -4,7 +4,7 @@
 //! filled up, and nobody knows with whom it shares.
 
 use crate::crypto::hash;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Instant;
 
 /// How much at once after a quiet time, and how much a second.
@@ -62,8 +62,11 @@ impl HostBuckets {
         Self { key, buckets: vec![Bucket::full(limit, now); count] }
     }
 
-    pub fn of(&mut self, host: &Ipv4Addr) -> &mut Bucket {
-        let digest = hash::keyed(&self.key, &[&host.octets()]);
+    pub fn of(&mut self, host: &(impl Copy + Into<IpAddr>)) -> &mut Bucket {
+        let digest = match (*host).into() {
+            IpAddr::V4(host) => hash::keyed(&self.key, &[&host.octets()]),
+            IpAddr::V6(host) => hash::keyed(&self.key, &[&host.octets()]),
+        };
         let i = usize::from(u16::from_le_bytes([digest[0], digest[1]])) % self.buckets.len();
         &mut self.buckets[i]
     }

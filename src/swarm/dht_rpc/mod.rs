@@ -161,6 +161,11 @@ impl Rpc {
         true
     }
 
+    /// The nodes to start from.
+    pub fn bootstrap(&self) -> &[SocketAddrV4] {
+        &self.config.bootstrap
+    }
+
     /// Requests in flight.
     pub fn inflight(&self) -> usize {
         self.requests.len()

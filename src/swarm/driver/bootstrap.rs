@@ -80,7 +80,7 @@ impl FromStr for BootstrapNode {
 }
 
 /// Whether a resolver may be asked for this.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     let letter =
         |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || !c.is_ascii();
     !text.is_empty() && text.len() <= 253 && text.chars().all(letter)

@@ -2,6 +2,7 @@
 
 use super::bootstrap::BootstrapNode;
 use super::inbox::{Command, Inbox};
+use super::peer_address::PeerAddress;
 use crate::codec::FrameBuf;
 use crate::crypto::KeyPair;
 use crate::key::{PublicKey, Topic};
@@ -70,6 +71,16 @@ impl NetworkHandle {
         self.push(Command::Join(topic, options));
     }
 
+    /// See [`Swarm::tell`]; names are looked up.
+    pub fn tell(&self, addresses: Vec<PeerAddress>) {
+        self.push(Command::Tell(addresses));
+    }
+
+    /// See [`Swarm::hint`].
+    pub fn hint(&self, topic: Topic, nodes: Vec<SocketAddrV4>) {
+        self.push(Command::Hint(topic, nodes));
+    }
+
     /// See [`Swarm::leave`].
     pub fn leave(&self, topic: Topic) {
         self.push(Command::Leave(topic));
@@ -104,6 +115,13 @@ impl NetworkHandle {
     /// See [`Swarm::set_relay`].
     pub fn set_relay(&self, relay: Option<(Arc<KeyPair>, RelayLimits)>) {
         self.push(Command::SetRelay(relay));
+    }
+
+    /// See [`Swarm::hints`]; `None` once the network has stopped.
+    pub async fn hints(&self, topic: Topic) -> Option<Vec<SocketAddrV4>> {
+        let (answer, hints) = oneshot::channel();
+        self.push(Command::Hints(topic, answer));
+        hints.await.ok()
     }
 
     /// The state of everything; `None` once the network has stopped.

@@ -5,13 +5,14 @@
 //! for it and for its UDP sockets in one call.
 
 use super::bootstrap::LookUp;
+use super::peer_address::PeerAddress;
 use crate::codec::FrameBuf;
 use crate::crypto::KeyPair;
 use crate::key::{PublicKey, Topic};
 use crate::swarm::{ConnId, JoinOptions, RelayLimits, SwarmStatus};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
@@ -30,6 +31,13 @@ pub enum Command {
     SetRelay(Option<(Arc<KeyPair>, RelayLimits)>),
     /// A name of a bootstrap node was looked up.
     Found(LookUp, io::Result<Vec<Ipv4Addr>>),
+    /// Peers may be there.
+    Tell(Vec<PeerAddress>),
+    /// A name of a peer was looked up.
+    Reached(PeerAddress, io::Result<Vec<SocketAddr>>),
+    /// A key says so much about where peers of a topic are.
+    Hint(Topic, Vec<SocketAddrV4>),
+    Hints(Topic, oneshot::Sender<Vec<SocketAddrV4>>),
     Status(oneshot::Sender<SwarmStatus>),
     Stop,
 }

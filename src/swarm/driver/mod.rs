@@ -23,12 +23,14 @@ mod inbox;
 mod interfaces;
 mod neighbours;
 mod news;
+mod peer_address;
 mod socket;
 mod sockets;
 mod ways;
 
 pub use bootstrap::{BootstrapError, BootstrapNode};
 pub use handle::{NetworkConfig, NetworkHandle};
+pub use peer_address::{PeerAddress, PeerAddressError};
 
 use super::lan::LanTransmit;
 use super::{SocketId, Swarm, SwarmConfig, SwarmEvent, SwarmStatus, Traffic, Transmit};
@@ -41,6 +43,7 @@ use neighbours::Neighbours;
 use news::News;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
+use peer_address::PeerNames;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use socket::{Sent, Socket};
@@ -136,6 +139,7 @@ struct Driver {
     blocked: Option<Transmit>,
     traffic: Traffic,
     bootstrap: Bootstrap,
+    peer_names: PeerNames,
     clock: Clock,
     /// When the turn began.
     turn_at: Instant,
@@ -200,6 +204,7 @@ impl Driver {
             blocked: None,
             traffic: Traffic::default(),
             bootstrap,
+            peer_names: PeerNames::default(),
             clock,
             turn_at: now,
             ways: Ways::default(),
@@ -282,6 +287,18 @@ impl Driver {
                 if changed || !self.bootstrap.is_pending() {
                     self.swarm.set_bootstrap(self.bootstrap.addresses(), now);
                 }
+            }
+            Command::Tell(addresses) => {
+                let known = self.peer_names.tell(addresses, now);
+                self.swarm.tell(known, now);
+            }
+            Command::Reached(name, found) => {
+                let found = self.peer_names.found(&name, found, now);
+                self.swarm.tell(found, now);
+            }
+            Command::Hint(topic, nodes) => self.swarm.hint(topic, nodes, now),
+            Command::Hints(topic, answer) => {
+                let _ = answer.send(self.swarm.hints(&topic));
             }
             Command::Status(answer) => {
                 let traffic = self.traffic;
@@ -414,7 +431,9 @@ impl Driver {
         self.traffic.waits += 1;
         let now = self.clock.now();
         let names = self.bootstrap.poll_timeout(self.swarm.is_alone());
-        let deadline = [self.swarm.poll_timeout(), Some(self.interfaces_at), self.stop_by, names];
+        let peers = self.peer_names.poll_timeout();
+        let deadline =
+            [self.swarm.poll_timeout(), Some(self.interfaces_at), self.stop_by, names, peers];
         let deadline = deadline.into_iter().flatten().min().unwrap_or(self.interfaces_at);
         let timeout = TimeSpec::from(deadline.saturating_duration_since(now));
         let mut fds = vec![PollFd::new(self.inbox.fd(), PollFlags::POLLIN)];
@@ -458,11 +477,19 @@ impl Driver {
             }
             self.swarm.network_changed(found, now);
             self.bootstrap.hurry(now);
+            self.peer_names.hurry(now);
         }
     }
 
-    /// Looks names of bootstrap nodes up, each on a thread of its own: a resolver may hang.
+    /// Looks names of bootstrap nodes and peers up, each on a thread of its own: a resolver may hang.
     fn look_up_names(&mut self, now: Instant) {
+        for address in self.peer_names.due(now) {
+            let (inbox, name) = (self.inbox.clone(), address.clone());
+            let run = move || inbox.push(Command::Reached(name.clone(), name.look_up()));
+            if let Err(error) = std::thread::Builder::new().name("names".into()).spawn(run) {
+                self.peer_names.found(&address, Err(error), now);
+            }
+        }
         let pending = self.bootstrap.is_pending();
         for name in self.bootstrap.due(self.swarm.is_alone(), now) {
             let inbox = self.inbox.clone();

@@ -15,12 +15,14 @@
 //!
 //! Source: hyperdht/lib/connect.js
 
+mod direct;
 mod lan;
 mod punching;
 #[cfg(test)]
 mod tests;
 mod trying;
 
+use self::direct::Direct;
 use self::lan::Lan;
 use self::punching::Punch;
 use super::event::{Agreed, ConnectError, ConnectId, DhtEvent, Dial, Relays};
@@ -40,7 +42,7 @@ use crate::swarm::secret_stream::noise::SessionKeys;
 use crate::swarm::socket::SocketId;
 use rand::RngCore;
 use std::collections::VecDeque;
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Instant;
 
 /// Handshakes under way at a time through nodes of the query. The server's three relays fit in; the
@@ -69,11 +71,13 @@ pub struct Whereabouts {
     /// Where it may be itself, on a local network of ours or wherever somebody says who is believed: no address is too
     /// private for that.
     pub direct: Vec<SocketAddrV4>,
+    /// The same, where it says so itself when it is asked there: see `direct`.
+    pub told: Vec<SocketAddr>,
 }
 
 impl From<Vec<SocketAddrV4>> for Whereabouts {
     fn from(relays: Vec<SocketAddrV4>) -> Self {
-        Self { relays, direct: Vec::new() }
+        Self { relays, ..Self::default() }
     }
 }
 
@@ -129,6 +133,7 @@ pub(super) struct Connect {
     busy: usize,
     /// Handshakes under way to where the peer itself may be.
     direct: usize,
+    told: Direct,
     asked: Vec<SocketAddrV4>,
     /// Query rounds left: a first one from given relays is repeated from the table.
     rounds: u8,
@@ -145,7 +150,7 @@ impl Connect {
     pub fn start(
         id: ConnectId,
         remote: PublicKey,
-        Whereabouts { relays, direct }: Whereabouts,
+        Whereabouts { relays, direct, told }: Whereabouts,
         local_id: u32,
         (effort, relay): (Effort, Option<PublicKey>),
         net: &mut Net,
@@ -153,7 +158,12 @@ impl Connect {
     ) -> Result<Self, ConnectError> {
         let known: VecDeque<_> = relays.iter().copied().filter(|a| net.rpc.is_usable(a)).collect();
         let busy = !known.iter().any(|relay| net.can_knock(relay.ip(), now));
-        if effort == Effort::Sparing && !known.is_empty() && busy && direct.is_empty() {
+        if effort == Effort::Sparing
+            && !known.is_empty()
+            && busy
+            && direct.is_empty()
+            && told.is_empty()
+        {
             return Err(ConnectError::RelaysBusy);
         }
         let mut ephemeral = [0; 32];
@@ -186,6 +196,7 @@ impl Connect {
             found: VecDeque::new(),
             busy: 0,
             direct: direct.len(),
+            told: Direct::new(&remote, told, net, now),
             asked: Vec::new(),
             rounds: if relays.is_empty() || effort == Effort::Sparing { 1 } else { 2 },
             effort,
@@ -288,6 +299,9 @@ impl Connect {
         if !matches!(self.state, State::Finding { .. }) {
             return;
         }
+        if let State::Finding { opening, .. } = &self.state {
+            self.told.handle_timeout(&opening.message, net, now);
+        }
         while !self.known_busy
             && let Some(via) = self.known.pop_front()
         {
@@ -309,8 +323,9 @@ impl Connect {
         }
         if self.rounds > 0 {
             self.find(net, now);
-        } else {
-            let why = if self.had_record || !self.asked.is_empty() {
+        } else if !self.told.is_under_way() {
+            let tried = !self.asked.is_empty() || self.told.was_tried();
+            let why = if self.had_record || tried {
                 ConnectError::PeerConnectionFailed
             } else {
                 ConnectError::PeerNotFound
@@ -379,31 +394,10 @@ impl Connect {
         net: &mut Net,
         now: Instant,
     ) {
-        let id = self.id;
-        net.cancel_owner(|o| matches!(o, Owner::Connect(c, _) if *c == id));
-        let State::Finding { opening, .. } = std::mem::replace(&mut self.state, State::Over) else {
-            return;
-        };
-        let (Some(keys), Some(udx)) = (opening.finish(), payload.udx) else {
-            let why = match payload.version {
-                NoisePayload::VERSION => ConnectError::ServerError(payload.error),
-                other => ConnectError::ServerIncompatible(other),
-            };
-            return self.fail(why, net);
-        };
-        if payload.error != NoisePayload::ERROR_NONE {
-            return self.fail(ConnectError::ServerError(payload.error), net);
-        }
-        self.next_relays = payload.relay_addresses.clone().unwrap_or_else(|| self.asked.clone());
-        let big_datagrams = udx.big_datagrams && net.config.big_datagrams;
-        let relays = Relays {
-            ask: Net::relay_ask(payload.relay_through, self.relay_through),
-            offered: payload.relay,
-        };
-        let link = Box::new(Link { keys, remote_id: udx.id, big_datagrams, relays });
-        if relays.ask.is_some() {
+        let Some(link) = self.open(&payload, net) else { return };
+        if link.relays.ask.is_some() {
             let agreed = self.agreed(&link, None);
-            net.events.push_back(DhtEvent::Answered { connect: id, agreed });
+            net.events.push_back(DhtEvent::Answered { connect: self.id, agreed });
         }
         let Some(server) = seen_at else {
             return self.succeed(&link, Some(via), net);
@@ -427,6 +421,34 @@ impl Connect {
         let same_host = own.ip() == server.ip() && host.is_none_or(|host| host == *server.ip());
         let beside = relayed && same_host && !candidates.is_empty();
         self.begin_trying((link, beside.then(|| Lan::new(candidates)), then), net, now);
+    }
+
+    /// What was agreed on; none if that was nothing, which is told.
+    fn open(&mut self, payload: &NoisePayload, net: &mut Net) -> Option<Box<Link>> {
+        let id = self.id;
+        net.cancel_owner(|o| matches!(o, Owner::Connect(c, _) if *c == id));
+        let State::Finding { opening, .. } = std::mem::replace(&mut self.state, State::Over) else {
+            return None;
+        };
+        let (Some(keys), Some(udx)) = (opening.finish(), &payload.udx) else {
+            let why = match payload.version {
+                NoisePayload::VERSION => ConnectError::ServerError(payload.error),
+                other => ConnectError::ServerIncompatible(other),
+            };
+            self.fail(why, net);
+            return None;
+        };
+        if payload.error != NoisePayload::ERROR_NONE {
+            self.fail(ConnectError::ServerError(payload.error), net);
+            return None;
+        }
+        self.next_relays = payload.relay_addresses.clone().unwrap_or_else(|| self.asked.clone());
+        let big_datagrams = udx.big_datagrams && net.config.big_datagrams;
+        let relays = Relays {
+            ask: Net::relay_ask(payload.relay_through, self.relay_through),
+            offered: payload.relay,
+        };
+        Some(Box::new(Link { keys, remote_id: udx.id, big_datagrams, relays }))
     }
 
     fn succeed(&mut self, link: &Link, dial: Option<SocketAddrV4>, net: &mut Net) {

@@ -9,7 +9,7 @@
 //! step with it would get all of it.
 
 use crate::swarm::dht_rpc::bucket::{Bucket, HostBuckets, Limit};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
@@ -56,7 +56,7 @@ impl Total {
         Self { sources, read: Bucket::full(read, now), answered: Bucket::full(answered, now) }
     }
 
-    fn read(&mut self, source: &Ipv4Addr, chance: f64, now: Instant) -> bool {
+    fn read(&mut self, source: &IpAddr, chance: f64, now: Instant) -> bool {
         let own = source.is_loopback() || self.sources.of(source).take(1.0, now);
         own && take(&mut self.read, chance, now)
     }
@@ -73,7 +73,7 @@ pub(super) struct HandshakeAllowance {
     relayed: Total,
     others: Total,
     /// Hosts that were connected.
-    hosts: lru::LruCache<Ipv4Addr, ()>,
+    hosts: lru::LruCache<IpAddr, ()>,
 }
 
 impl HandshakeAllowance {
@@ -88,12 +88,12 @@ impl HandshakeAllowance {
     }
 
     /// A peer showed that it is at `host`: no message does, its source may be forged.
-    pub fn connected(&mut self, host: Ipv4Addr) {
+    pub fn connected(&mut self, host: IpAddr) {
         self.hosts.put(host, ());
     }
 
     #[cfg(test)]
-    pub fn is_known(&self, host: Ipv4Addr) -> bool {
+    pub fn is_known(&self, host: IpAddr) -> bool {
         self.hosts.contains(&host)
     }
 
@@ -101,7 +101,7 @@ impl HandshakeAllowance {
     /// itself. `chance` is a random number below 1. This machine has no limit of its own.
     pub fn read(
         &mut self,
-        source: &Ipv4Addr,
+        source: &IpAddr,
         relayed: bool,
         chance: f64,
         now: Instant,
@@ -134,6 +134,7 @@ mod tests {
     use crate::sim::epoch;
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
+    use std::net::Ipv4Addr;
     use std::time::Duration;
 
     #[test]
@@ -141,7 +142,7 @@ mod tests {
         let now = epoch();
         let mut allowance = HandshakeAllowance::new([1; 32], now);
         let (loud, quiet) = (Ipv4Addr::new(9, 9, 9, 9), Ipv4Addr::new(8, 8, 8, 8));
-        let mut read = |host, now| allowance.read(&host, false, 0.0, now).is_some();
+        let mut read = |host, now| allowance.read(&IpAddr::V4(host), false, 0.0, now).is_some();
         assert_eq!((0..500).filter(|_| read(loud, now)).count(), SOURCE.burst as usize);
         assert!(read(quiet, now));
         let later = now + Duration::from_secs(1);
@@ -153,7 +154,8 @@ mod tests {
         let now = epoch();
         let mut allowance = HandshakeAllowance::new([1; 32], now);
         let sources = (0..5000).map(|n| Ipv4Addr::from(0x0900_0000 + n));
-        let read = sources.filter(|s| allowance.read(s, false, 0.0, now).is_some()).count();
+        let read =
+            sources.filter(|s| allowance.read(&IpAddr::V4(*s), false, 0.0, now).is_some()).count();
         assert_eq!(read, OTHERS.burst as usize);
         let mut answered = |sort| (0..5000).filter(|_| allowance.answer(sort, 0.0, now)).count();
         let all = [Sort::Others, Sort::Relayed, Sort::Known].map(&mut answered);
@@ -171,7 +173,7 @@ mod tests {
     ) -> usize {
         let (start, mut rng) = (epoch(), StdRng::seed_from_u64(1));
         let mut allowance = HandshakeAllowance::new([1; 32], start);
-        let host = |n: u64| Ipv4Addr::from(0x0800_0000 + (n % 200) as u32);
+        let host = |n: u64| IpAddr::from(Ipv4Addr::from(0x0800_0000 + (n % 200) as u32));
         if known {
             (0..200).for_each(|n| allowance.connected(host(n)));
         }
@@ -179,7 +181,7 @@ mod tests {
         let gap = 1_000_000 / rate;
         for n in 0..60 * rate {
             let now = start + Duration::from_micros(n * gap);
-            let forged = Ipv4Addr::from(rng.random::<u32>() | 0x8000_0000);
+            let forged = IpAddr::from(Ipv4Addr::from(rng.random::<u32>() | 0x8000_0000));
             let sort = allowance.read(&forged, forged_relay, rng.random(), now);
             if let Some(sort) = sort.filter(|_| open) {
                 allowance.answer(sort, rng.random(), now);

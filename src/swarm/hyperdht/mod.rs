@@ -69,7 +69,7 @@ use rand::{RngCore, SeedableRng};
 use records::Records;
 use server::Server;
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Instant;
 use topics::{Aim, TopicQuery};
@@ -80,6 +80,10 @@ const MAX_REMEMBERED: usize = 512;
 const MAX_TOPICS: usize = 4096;
 /// Nodes asked by a glance: each of the 20 nearest holds what was announced.
 const GLANCE: usize = 3;
+
+/// Nodes taken from one hint, and nodes to enter by with which no more are taken from any.
+const MAX_HINTS: usize = 16;
+const MAX_ENTRIES: usize = 64;
 
 /// A HyperDHT node.
 pub struct HyperDht {
@@ -194,19 +198,49 @@ impl HyperDht {
         self.net.config.relay = key;
     }
 
+    /// Nodes near a topic, as a key says. Until others are known it is looked for from there, and the network is entered
+    /// there where nobody else is known.
+    pub fn hint(&mut self, topic: Topic, nodes: &[SocketAddrV4], now: Instant) {
+        let usable = nodes.iter().copied().filter(|node| self.net.rpc.is_usable(node));
+        let usable: Vec<_> = usable.take(MAX_HINTS).collect();
+        if usable.is_empty() {
+            return;
+        }
+        let target = NodeId(topic.0);
+        if !self.closest.contains(&target) {
+            self.closest.put(target, usable.clone());
+        }
+        let mut bootstrap = self.net.rpc.bootstrap().to_vec();
+        if bootstrap.len() < MAX_ENTRIES {
+            bootstrap.extend(usable);
+            bootstrap.dedup();
+            self.set_bootstrap(bootstrap, now);
+        }
+    }
+
+    /// The nodes nearest to a topic, as far as they are known.
+    pub fn nearest(&self, topic: &Topic) -> &[SocketAddrV4] {
+        self.closest.peek(&NodeId(topic.0)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Our addresses on the local networks.
+    pub fn local_addresses(&self) -> &[SocketAddrV4] {
+        &self.net.config.local_addresses
+    }
+
     /// Handshakes of `key` get no answer until `until`.
     pub fn block(&mut self, key: PublicKey, until: Instant, now: Instant) {
         self.blocked.add(key, until, now);
     }
 
     /// A peer showed that it is at `host`: when it comes again a flood of strangers does not keep it out.
-    pub fn connected(&mut self, host: Ipv4Addr) {
+    pub fn connected(&mut self, host: IpAddr) {
         self.servers.values_mut().for_each(|server| server.connected(host));
     }
 
     /// Whether a handshake from `host` is one of a host that was there before.
     #[cfg(test)]
-    pub fn is_known(&self, host: Ipv4Addr) -> bool {
+    pub fn is_known(&self, host: IpAddr) -> bool {
         self.servers.values().any(|server| server.is_known(host))
     }
 
@@ -272,7 +306,7 @@ impl HyperDht {
         local_id: u32,
         now: Instant,
     ) -> ConnectId {
-        self.connect_through(None, remote, whereabouts.into(), local_id, now)
+        self.connect_through(None, remote, whereabouts, local_id, now)
     }
 
     /// The same, and names a relay that both sides may go through. Where one of them names any there may be a
@@ -307,7 +341,7 @@ impl HyperDht {
         &mut self,
         (effort, relay): (Effort, Option<PublicKey>),
         remote: PublicKey,
-        Whereabouts { relays, direct }: Whereabouts,
+        Whereabouts { relays, direct, told }: Whereabouts,
         local_id: u32,
         now: Instant,
     ) -> ConnectId {
@@ -322,8 +356,8 @@ impl HyperDht {
         let connect = if remote == self.public_key() {
             Err(ConnectError::BadKey)
         } else {
-            let whereabouts = Whereabouts { relays, direct };
-            Connect::start(id, remote, whereabouts, local_id, (effort, relay), &mut self.net, now)
+            let (whereabouts, how) = (Whereabouts { relays, direct, told }, (effort, relay));
+            Connect::start(id, remote, whereabouts, local_id, how, &mut self.net, now)
         };
         match connect {
             Ok(connect) => {

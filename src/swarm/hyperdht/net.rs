@@ -13,7 +13,7 @@ use crate::swarm::socket::SocketId;
 use rand::RngCore;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -51,6 +51,8 @@ pub(super) struct Net {
     pub retired: Vec<SocketId>,
     /// The local networks that we are on.
     pub links: Vec<Link>,
+    /// Datagrams that do not go through the DHT.
+    pub direct: VecDeque<(SocketAddr, Vec<u8>)>,
     /// The number of the next one.
     next_socket: u32,
     requests: BTreeMap<RequestId, Owner>,
@@ -71,6 +73,7 @@ impl Net {
             punching: Turns::default(),
             retired: Vec::new(),
             links: Vec::new(),
+            direct: VecDeque::new(),
             next_socket: SocketId::FIRST_OTHER.0,
             requests: BTreeMap::new(),
             queries: BTreeMap::new(),

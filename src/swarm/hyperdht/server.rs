@@ -13,17 +13,21 @@ use super::blocked::Blocked;
 use super::event::{Agreed, DhtEvent, Dial, Relays};
 use super::handshake::Answering;
 use super::handshake_allowance::{ANSWERED_BURST, ANSWERED_RATE, HandshakeAllowance};
-use super::messages::{Firewall, HolepunchInfo, Mode, NoisePayload, PeerHandshake, UdxInfo};
+use super::messages::{
+    Firewall, HolepunchInfo, Mode, NoisePayload, PeerHandshake, RelayThrough, UdxInfo,
+};
 use super::net::Net;
 use super::punch;
 use super::sessions::Sessions;
 use crate::crypto::{Hash, KeyPair, hash};
 use crate::key::{NodeId, PublicKey};
+use crate::swarm::SocketId;
 use crate::swarm::dht_rpc::Incoming;
+use crate::swarm::socket::host_of;
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngCore};
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,6 +45,15 @@ const OPENINGS: [Duration; 4] = [
 ];
 /// Openings waiting for their time.
 const MAX_OPENINGS: usize = 256;
+
+/// What a client is answered.
+struct Given {
+    answer: Vec<u8>,
+    /// What it says of our NAT.
+    firewall: Firewall,
+    /// The number of the stream that was agreed on, and the hash of the handshake.
+    stream: Option<(u32, [u8; 64])>,
+}
 
 /// A key that is listened on.
 pub(super) struct Server {
@@ -86,37 +99,82 @@ impl Server {
         let told = m.peer.filter(|_| ours && m.mode == Mode::FromRelay);
         let answered = m.relay.filter(|_| m.mode == Mode::FromSecondRelay);
         let source = told.or(answered).unwrap_or(incoming.from);
+        let source = IpAddr::V4(*source.ip());
+        let client = self.read(&m.noise, source, told.is_some(), net, now)?;
+        let answer = self.answer(client, m, incoming, blocked, net, now);
+        self.keep(id, answer.clone(), now);
+        answer
+    }
+
+    /// The answer to a handshake that its client sent to us from `from`, without a relay.
+    pub fn on_direct(
+        &mut self,
+        noise: &[u8],
+        from: SocketAddr,
+        blocked: &Blocked,
+        net: &mut Net,
+        now: Instant,
+    ) -> Option<Vec<u8>> {
+        let id = hash::hash(&[noise]);
+        if let Some(answer) = self.answers.get(&id) {
+            return answer.clone();
+        }
+        let mut client = self.read(noise, host_of(&from), false, net, now)?;
+        // The way is known.
+        client.payload.relay_through = None;
+        let refused = client.remote.0 == self.key_pair.public() || blocked.has(&client.remote, now);
+        let dial = Dial { socket: SocketId::towards(&from), to: from };
+        let answer = if refused {
+            None
+        } else {
+            self.agree(client, Some(dial), (false, None), net).map(|given| given.answer)
+        };
+        self.keep(id, answer.clone(), now);
+        answer
+    }
+
+    /// What a handshake says, if its sender has not had his allowance.
+    fn read(
+        &mut self,
+        noise: &[u8],
+        source: IpAddr,
+        relayed: bool,
+        net: &mut Net,
+        now: Instant,
+    ) -> Option<Answering> {
         let chance = net.rng.random();
-        let Some(sort) = self.allowance.read(source.ip(), told.is_some(), chance, now) else {
-            tracing::debug!(from = %incoming.from, "too many handshakes, one dropped");
+        let Some(sort) = self.allowance.read(&source, relayed, chance, now) else {
+            tracing::debug!(from = %source, "too many handshakes, one dropped");
             return None;
         };
         let mut ephemeral = [0; 32];
         net.rng.fill_bytes(&mut ephemeral);
         // What does not open costs its sender's allowance and nobody else's.
-        let client = Answering::read(&self.key_pair, &m.noise, ephemeral)?;
+        let client = Answering::read(&self.key_pair, noise, ephemeral)?;
         if !self.allowance.answer(sort, net.rng.random(), now) {
-            tracing::debug!(from = %incoming.from, "too many clients, one gets no answer");
+            tracing::debug!(from = %source, "too many clients, one gets no answer");
             return None;
         }
-        let answer = self.answer(client, m, incoming, blocked, net, now);
-        self.answers.insert(id, answer.clone());
+        Some(client)
+    }
+
+    fn keep(&mut self, id: Hash, answer: Option<Vec<u8>>, now: Instant) {
+        self.answers.insert(id, answer);
         self.by_age.push_back((now + HANDSHAKE_KEEP, id));
         if self.by_age.len() > MAX_HANDSHAKES
             && let Some((_, oldest)) = self.by_age.pop_front()
         {
             self.answers.remove(&oldest);
         }
-        answer
     }
 
     /// A peer was at `host`: its next handshakes come from who it says.
-    pub fn connected(&mut self, host: Ipv4Addr) {
+    pub fn connected(&mut self, host: IpAddr) {
         self.allowance.connected(host);
     }
 
     #[cfg(test)]
-    pub fn is_known(&self, host: Ipv4Addr) -> bool {
+    pub fn is_known(&self, host: IpAddr) -> bool {
         self.allowance.is_known(host)
     }
 
@@ -162,16 +220,38 @@ impl Server {
         if !(net.rpc.is_usable(&from) || direct && net.is_near(&from)) {
             return None;
         }
-        let theirs = client.payload.clone();
-        let udx = theirs.udx.filter(|_| theirs.version == NoisePayload::VERSION);
+        let theirs = client.payload.firewall;
         let same_host = from.ip() == incoming.request.to.ip();
-        let local_id = net.rng.random_range(1..=u32::MAX);
         // A client on this very machine needs no way around a router.
         let lan = same_host && !net.is_here(from.ip()) && net.has_lan_address();
         let here = net.is_here(from.ip());
-        let punch = !direct && !here && theirs.firewall != Firewall::Open && self.can_punch(net);
+        let punch = !direct && !here && theirs != Firewall::Open && self.can_punch(net);
         let relay = self.names_relay(net).map(|relay| net.relay_through(relay));
-        let mut payload = self.payload(&theirs, local_id, lan || punch, net);
+        let dial = (direct || theirs == Firewall::Open)
+            .then_some(Dial { socket: incoming.socket, to: from.into() });
+        let Given { answer, firewall, stream } =
+            self.agree(client, dial, (lan || punch, relay), net)?;
+        let Some((local_id, hash)) = stream else { return Some(answer) };
+        if punch {
+            self.sessions.begin(&hash, local_id, theirs, net, now);
+        } else if dial.is_none() && !same_host && firewall != Firewall::Open {
+            self.open_towards(from, now);
+        }
+        Some(answer)
+    }
+
+    /// Answers a client. With one that we understand a stream is agreed on.
+    fn agree(
+        &mut self,
+        client: Answering,
+        dial: Option<Dial>,
+        (punch, relay): (bool, Option<RelayThrough>),
+        net: &mut Net,
+    ) -> Option<Given> {
+        let theirs = client.payload.clone();
+        let udx = theirs.udx.filter(|_| theirs.version == NoisePayload::VERSION);
+        let local_id = net.rng.random_range(1..=u32::MAX);
+        let mut payload = self.payload(&theirs, local_id, punch, net);
         payload.relay_through = relay;
         payload.relay = net.config.relay;
         // Ours, if both name one.
@@ -180,14 +260,9 @@ impl Server {
             None => Net::relay_ask(theirs.relay_through, None),
         };
         let (answer, keys) = client.reply(&payload)?;
-        let Some(udx) = udx else { return Some(answer) };
-        let dial = (direct || theirs.firewall == Firewall::Open)
-            .then_some(Dial { socket: incoming.socket, to: from.into() });
-        if punch {
-            self.sessions.begin(&keys.hash, local_id, theirs.firewall, net, now);
-        } else if dial.is_none() && !same_host && payload.firewall != Firewall::Open {
-            self.open_towards(from, now);
-        }
+        let firewall = payload.firewall;
+        let Some(udx) = udx else { return Some(Given { answer, firewall, stream: None }) };
+        let stream = Some((local_id, keys.hash));
         net.events.push_back(DhtEvent::Incoming {
             local: self.key_pair.clone(),
             agreed: Agreed {
@@ -199,7 +274,7 @@ impl Server {
                 relays: Relays { ask, offered: theirs.relay },
             },
         });
-        Some(answer)
+        Some(Given { answer, firewall, stream })
     }
 
     fn payload(

@@ -12,6 +12,7 @@ mod punching;
 mod relaying;
 mod sim;
 mod strangers;
+mod told;
 mod waiting;
 
 use super::connections::{Connection, FIRST_PACKET_WAIT, MAX_WAITING, Phase};

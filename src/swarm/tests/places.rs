@@ -436,11 +436,11 @@ fn who_speaks_in_the_name_of_a_host_does_not_keep_it_out_and_does_not_make_it_kn
     world.join(1, TOPIC, JoinOptions { server: true, client: false });
     let ports: Vec<SocketAddrV4> = (0..MAX_PER_HOST as u32 + 10).map(port).collect();
     let _held = blind(&mut world, 0, &ports);
-    assert!(!world.machines[1].swarm.dht.is_known(*port(0).ip()));
+    assert!(!world.machines[1].swarm.dht.is_known((*port(0).ip()).into()));
     let itself = enter(&mut world, key(777), 777, port(900), Some(b"hi"));
     let is_in = |c: &Connection| c.remote == key(777) && c.is_placed();
     assert!(world.machines[1].swarm.connections.iter().any(is_in));
-    assert!(world.machines[1].swarm.dht.is_known(*port(0).ip()));
+    assert!(world.machines[1].swarm.dht.is_known((*port(0).ip()).into()));
     drop(itself);
 }
 

@@ -66,12 +66,15 @@ impl Connect {
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let State::Trying { punch, late, end, .. } = &self.state else { return None };
+        let State::Trying { punch, late, end, .. } = &self.state else {
+            return self.told.poll_timeout().filter(|_| !self.is_over());
+        };
         let punch = punch.as_ref().and_then(|punch| punch.poll_timeout());
         [punch, *late, *end].into_iter().flatten().min()
     }
 
     pub fn handle_timeout(&mut self, net: &mut Net, now: Instant) {
+        self.advance(net, now);
         let State::Trying { punch, end, .. } = &mut self.state else { return };
         if end.is_some_and(|end| end <= now) {
             return self.fail(ConnectError::LanUnreachable, net);

@@ -116,7 +116,7 @@ fn when_nonsense_has_used_up_what_is_read_there_is_something_left_for_some() {
         1,
         "our relay tells of it"
     );
-    sim.dht(6).connected(*at(12, 3).ip());
+    sim.dht(6).connected((*at(12, 3).ip()).into());
     assert_eq!(shake(&mut sim, target, client(3), at(12, 3), None), 1, "it was here before");
 }
 

@@ -1,0 +1,484 @@
+//! Addresses that somebody told us, where peers of our topics may be: asking there, and answering who asks us so.
+//!
+//! Each address is asked for each topic that we look for peers of, and again with growing pauses as long as nobody there
+//! is connected: a peer may come later, or begin anew under another key. Whoever answers is dialled there, beside all
+//! that the DHT knows of; he is believed nothing before the handshake. No address is too private for it, since a person
+//! named it, or a key that a person was given. What one address costs has a bound for that reason too: [`Told`] sends
+//! 96 bytes a second there at most, after the first seconds.
+//!
+//! Who asks us gets one reply, smaller than what he sent, if he names a topic that we serve.
+
+use super::dht_rpc::bucket::{Bucket, HostBuckets, Limit};
+use super::inquiry::{self, Message, Nonce, Reply};
+use super::socket::host_of;
+use super::{JoinOptions, Swarm};
+use crate::key::{PublicKey, Topic};
+use rand::RngCore;
+use rand::rngs::StdRng;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{SocketAddr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+/// Addresses that are remembered; of more, the one that was told first is forgotten.
+const MAX_ADDRESSES: usize = 64;
+
+/// Pauses between inquiries: what gets lost is asked again soon, who is not there yet is waited for.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LAST_PAUSE: Duration = Duration::from_secs(30);
+/// Whoever answered is dialled; if that comes to nothing he is asked again.
+const DIALLED: Duration = Duration::from_secs(10);
+
+/// How long somebody may take to answer before it counts that nobody has.
+const PATIENCE: Duration = Duration::from_millis(3500);
+
+/// Inquiries sent to one address: the drives of a large store are asked for one after the other.
+const ASKED: Limit = Limit { burst: 32.0, rate: 4.0 };
+
+/// Inquiries that are looked at, of one host and of all; and topics that are hashed for them, some 20 ms of each second.
+const HEARD_OF_HOST: Limit = Limit { burst: 64.0, rate: 8.0 };
+const HEARD: Limit = Limit { burst: 512.0, rate: 128.0 };
+const HASHED: Limit = Limit { burst: 65_536.0, rate: 50_000.0 };
+/// Buckets of hosts, 40 bytes each.
+const BUCKETS: usize = 256;
+
+/// Addresses of ours on local networks that a hint names where nobody has told us another, and nodes of the DHT.
+const LOCAL_HINTS: usize = 2;
+const NODE_HINTS: usize = 3;
+
+/// Datagrams and peers that wait for the owner.
+const MAX_QUEUED: usize = 256;
+
+/// One topic at one address.
+#[derive(Debug)]
+struct Ask {
+    since: Instant,
+    at: Instant,
+    pause: Duration,
+    nonce: Nonce,
+    /// Who answered.
+    who: Option<PublicKey>,
+}
+
+/// Who has a topic, and where, as he says himself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    pub key: PublicKey,
+    pub addr: SocketAddr,
+    pub topic: Topic,
+}
+
+/// The machine.
+pub struct Told {
+    key: PublicKey,
+    rng: StdRng,
+    addresses: VecDeque<(SocketAddr, Bucket)>,
+    topics: BTreeMap<Topic, JoinOptions>,
+    asks: BTreeMap<(SocketAddr, Topic), Ask>,
+    next_at: Option<Instant>,
+    heard_of: HostBuckets,
+    heard: Bucket,
+    hashed: Bucket,
+    out: VecDeque<(SocketAddr, Vec<u8>)>,
+    found: VecDeque<Found>,
+}
+
+impl Told {
+    /// `key` is ours.
+    pub fn new(key: PublicKey, mut rng: StdRng, now: Instant) -> Self {
+        let mut seed = [0; 32];
+        rng.fill_bytes(&mut seed);
+        Self {
+            key,
+            rng,
+            addresses: VecDeque::new(),
+            topics: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            next_at: None,
+            heard_of: HostBuckets::new(seed, HEARD_OF_HOST, BUCKETS, now),
+            heard: Bucket::full(HEARD, now),
+            hashed: Bucket::full(HASHED, now),
+            out: VecDeque::new(),
+            found: VecDeque::new(),
+        }
+    }
+
+    /// Peers may be there. An address that was told before is asked at once again.
+    pub fn tell(&mut self, addresses: impl IntoIterator<Item = SocketAddr>, now: Instant) {
+        for addr in addresses.into_iter().filter(is_possible) {
+            if !self.addresses.iter().any(|(known, _)| *known == addr) {
+                if self.addresses.len() >= MAX_ADDRESSES
+                    && let Some((first, _)) = self.addresses.pop_front()
+                {
+                    self.asks.retain(|(at, _), _| *at != first);
+                }
+                self.addresses.push_back((addr, Bucket::full(ASKED, now)));
+            }
+            for topic in self.topics.iter().filter(|(_, o)| o.client).map(|(topic, _)| *topic) {
+                self.asks.insert((addr, topic), Ask::new(now));
+            }
+        }
+        self.schedule();
+    }
+
+    /// A topic is joined in these roles.
+    pub fn join(&mut self, topic: Topic, options: JoinOptions, now: Instant) {
+        let before = self.topics.insert(topic, options);
+        if !options.client {
+            self.asks.retain(|(_, asked), _| *asked != topic);
+        } else if before.is_none_or(|before| !before.client) {
+            for (addr, _) in &self.addresses {
+                self.asks.insert((*addr, topic), Ask::new(now));
+            }
+        }
+        self.schedule();
+    }
+
+    pub fn leave(&mut self, topic: &Topic) {
+        self.topics.remove(topic);
+        self.asks.retain(|(_, asked), _| asked != topic);
+        self.schedule();
+    }
+
+    /// Nobody is asked or answered any more.
+    pub fn stop(&mut self) {
+        self.topics.clear();
+        self.asks.clear();
+        self.schedule();
+    }
+
+    /// Everybody who is not connected is asked anew: the network changed.
+    pub fn hurry(&mut self, now: Instant) {
+        for ask in self.asks.values_mut() {
+            (ask.at, ask.pause) = (now, FIRST_PAUSE);
+        }
+        self.schedule();
+    }
+
+    /// The connection to `key` is gone, or a dial of it came to nothing.
+    pub fn lost(&mut self, key: &PublicKey, now: Instant) {
+        for ask in self.asks.values_mut().filter(|ask| ask.who == Some(*key)) {
+            // Not sooner than the pauses have it where it fails time and again.
+            ask.who = None;
+            ask.at = now + ask.pause;
+        }
+        self.schedule();
+    }
+
+    /// Whether somebody who was asked for `topic` just now may still answer.
+    pub fn may_answer(&self, topic: &Topic, now: Instant) -> bool {
+        let young = |ask: &Ask| ask.who.is_none() && now < ask.since + PATIENCE;
+        self.asks.iter().any(|((_, asked), ask)| asked == topic && young(ask))
+    }
+
+    /// Where nobody has answered for `topic`.
+    pub fn silent(&self, topic: &Topic) -> Vec<SocketAddr> {
+        let of_topic = self.asks.iter().filter(|((_, asked), _)| asked == topic);
+        of_topic.filter(|(_, ask)| ask.who.is_none()).map(|((addr, _), _)| *addr).collect()
+    }
+
+    /// Takes a datagram that is [`inquiry::is_ours`].
+    pub fn handle(&mut self, from: SocketAddr, message: &Message, now: Instant) {
+        match message {
+            Message::Inquiry { nonce, tag } => self.on_inquiry(from, *nonce, tag, now),
+            Message::Reply(reply) => self.on_reply(from, reply, now),
+            Message::Handshake { .. } | Message::Answer { .. } => {}
+        }
+    }
+
+    /// Asks where it is time. `connected`: whether somebody is, or is being dialled.
+    pub fn handle_timeout(&mut self, connected: impl Fn(&PublicKey) -> bool, now: Instant) {
+        if self.next_at.is_none_or(|at| at > now) {
+            return;
+        }
+        for ((addr, topic), ask) in self.asks.iter_mut().filter(|(_, ask)| ask.at <= now) {
+            if ask.who.is_some_and(|who| connected(&who)) {
+                ask.at = now + LAST_PAUSE;
+                continue;
+            }
+            let bucket = self.addresses.iter_mut().find(|(known, _)| known == addr);
+            if self.out.len() >= MAX_QUEUED || !bucket.is_some_and(|(_, b)| b.take(1.0, now)) {
+                ask.at = now + FIRST_PAUSE;
+                continue;
+            }
+            ask.who = None;
+            self.rng.fill_bytes(&mut ask.nonce);
+            self.out.push_back((*addr, Message::inquiry(topic, ask.nonce).encode()));
+            ask.at = now + ask.pause;
+            ask.pause = (ask.pause * 2).min(LAST_PAUSE);
+        }
+        self.schedule();
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.next_at
+    }
+
+    pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
+        self.out.pop_front()
+    }
+
+    pub fn poll_found(&mut self) -> Option<Found> {
+        self.found.pop_front()
+    }
+
+    fn schedule(&mut self) {
+        self.next_at = self.asks.values().map(|ask| ask.at).min();
+    }
+
+    fn on_inquiry(&mut self, from: SocketAddr, nonce: Nonce, tag: &[u8; 16], now: Instant) {
+        let served = || self.topics.iter().filter(|(_, options)| options.server);
+        let topics = served().count();
+        // More than there are tokens for are never too many for once.
+        let cost = (topics as f64).min(HASHED.burst / 2.0);
+        let own = from.ip().is_loopback() || self.heard_of.of(&host_of(&from)).take(1.0, now);
+        if topics == 0
+            || !own
+            || self.out.len() >= MAX_QUEUED
+            || !self.heard.take(1.0, now)
+            || !self.hashed.take(cost, now)
+        {
+            return;
+        }
+        let mut topics = self.topics.iter().filter(|(_, options)| options.server);
+        if let Some((topic, _)) = topics.find(|(topic, _)| inquiry::tag(topic, &nonce) == *tag) {
+            let reply = Message::Reply(Reply::new(topic, nonce, &self.key)).encode();
+            self.out.push_back((from, reply));
+        }
+    }
+
+    fn on_reply(&mut self, from: SocketAddr, reply: &Reply, now: Instant) {
+        let asked = |((addr, _), ask): &(&(SocketAddr, Topic), &mut Ask)| {
+            *addr == from && ask.nonce == reply.nonce && ask.who.is_none()
+        };
+        let Some(((_, topic), ask)) = self.asks.iter_mut().find(asked) else { return };
+        let Some(key) = reply.open(topic) else {
+            tracing::debug!(%from, "a false reply to an inquiry, ignored");
+            return;
+        };
+        if key == self.key || self.found.len() >= MAX_QUEUED {
+            return;
+        }
+        tracing::debug!(%from, peer = ?key, "somebody is where we were told");
+        ask.who = Some(key);
+        ask.at = now + DIALLED.max(ask.pause);
+        self.found.push_back(Found { key, addr: from, topic: *topic });
+        self.schedule();
+    }
+}
+
+impl Ask {
+    fn new(now: Instant) -> Self {
+        Self { since: now, at: now, pause: FIRST_PAUSE, nonce: Nonce::default(), who: None }
+    }
+}
+
+impl Swarm {
+    /// Peers of whatever topic may be at these addresses, as a person says.
+    pub fn tell(&mut self, addresses: impl IntoIterator<Item = SocketAddr>, now: Instant) {
+        self.told.tell(addresses, now);
+        self.ask_told(now);
+        self.pump(now);
+    }
+
+    /// A key says that peers of `topic`, or nodes of the DHT near its announcement, are at these addresses. Whoever made the
+    /// key may name any: the DHT is asked only where its nodes may be.
+    pub fn hint(&mut self, topic: Topic, nodes: Vec<SocketAddrV4>, now: Instant) {
+        self.dht.hint(topic, &nodes, now);
+        self.tell(nodes.into_iter().map(SocketAddr::V4), now);
+    }
+
+    /// Where those may look who are given a key of `topic`: at our own address, and at nodes near the announcement, which
+    /// know of us or of others. Behind a router it is a guess that our port is the one that it forwards.
+    pub fn hints(&self, topic: &Topic) -> Vec<SocketAddrV4> {
+        let (nat, local) = (self.dht.nat(), self.dht.local_addresses());
+        let port = local.first().map(SocketAddrV4::port);
+        let forwarded = nat.host().zip(port).map(|(host, port)| SocketAddrV4::new(host, port));
+        let mut hints: Vec<_> = nat.address().into_iter().chain(forwarded).collect();
+        if hints.is_empty() {
+            hints.extend(local.iter().take(LOCAL_HINTS));
+        }
+        hints.extend(self.dht.nearest(topic).iter().take(NODE_HINTS));
+        let mut known = BTreeSet::new();
+        hints.retain(|hint| known.insert(*hint));
+        hints
+    }
+
+    pub(super) fn handle_inquiry(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) {
+        if let Some(message) = Message::decode(datagram) {
+            self.told.handle(from, &message, now);
+            self.dht.handle_direct(from, &message, now);
+        }
+    }
+
+    pub(super) fn ask_told(&mut self, now: Instant) {
+        let connections = &self.connections;
+        self.told.handle_timeout(|key| connections.has_key(key), now);
+    }
+}
+
+/// Whether anybody can be at an address.
+fn is_possible(addr: &SocketAddr) -> bool {
+    let ip = addr.ip();
+    let broadcast = matches!(ip, std::net::IpAddr::V4(ip) if ip.is_broadcast());
+    addr.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::epoch;
+    use rand::SeedableRng;
+
+    const TOPIC: Topic = Topic([1; 32]);
+    const READ: JoinOptions = JoinOptions { server: false, client: true };
+    const SERVE: JoinOptions = JoinOptions { server: true, client: true };
+
+    fn told(n: u8, options: JoinOptions) -> Told {
+        let mut told = Told::new(PublicKey([n; 32]), StdRng::seed_from_u64(n.into()), epoch());
+        told.join(TOPIC, options, epoch());
+        told
+    }
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn sent(told: &mut Told) -> Vec<(SocketAddr, Vec<u8>)> {
+        std::iter::from_fn(|| told.poll_transmit()).collect()
+    }
+
+    fn pass(bytes: &[u8], to: &mut Told, from: SocketAddr, now: Instant) {
+        to.handle(from, &Message::decode(bytes).unwrap(), now);
+    }
+
+    /// Runs until `end`, and tells when something was sent.
+    fn run(told: &mut Told, now: &mut Instant, end: Instant, connected: bool) -> Vec<Instant> {
+        let mut times = Vec::new();
+        while let Some(next) = told.poll_timeout().filter(|at| *at <= end) {
+            *now = next.max(*now);
+            told.handle_timeout(|_| connected, *now);
+            times.extend(sent(told).iter().map(|_| *now));
+        }
+        *now = end;
+        times
+    }
+
+    #[test]
+    fn who_serves_the_topic_answers_and_is_found_there() {
+        for address in ["192.168.7.7:4000", "[fd00::7]:4000", "127.0.0.1:9"] {
+            let (mut reader, mut sharer, now) = (told(1, READ), told(2, SERVE), epoch());
+            reader.tell([at(address)], now);
+            reader.handle_timeout(|_| false, now);
+            let [(to, asked)] = &sent(&mut reader)[..] else { panic!() };
+            assert_eq!(*to, at(address));
+            pass(asked, &mut sharer, at("1.2.3.4:5"), now);
+            let [(back, reply)] = &sent(&mut sharer)[..] else { panic!() };
+            assert_eq!((*back, reply.len() < asked.len()), (at("1.2.3.4:5"), true));
+            // From elsewhere it is nobody's.
+            pass(reply, &mut reader, at("1.1.1.1:1"), now);
+            assert_eq!(reader.poll_found(), None);
+            pass(reply, &mut reader, *to, now);
+            let found = Found { key: PublicKey([2; 32]), addr: *to, topic: TOPIC };
+            assert_eq!(reader.poll_found(), Some(found));
+            pass(reply, &mut reader, *to, now);
+            assert_eq!(reader.poll_found(), None, "once");
+        }
+    }
+
+    #[test]
+    fn who_does_not_serve_it_or_has_another_says_nothing() {
+        let now = epoch();
+        let asked = Message::inquiry(&TOPIC, [7; 16]).encode();
+        let mut other = told(3, READ);
+        other.join(Topic([2; 32]), SERVE, now);
+        pass(&asked, &mut other, at("1.2.3.4:5"), now);
+        assert_eq!(sent(&mut other), []);
+    }
+
+    #[test]
+    fn a_forged_reply_finds_nobody() {
+        let (mut reader, now) = (told(1, READ), epoch());
+        reader.tell([at("1.2.3.4:5")], now);
+        reader.handle_timeout(|_| false, now);
+        let (to, asked) = sent(&mut reader).remove(0);
+        let Some(Message::Inquiry { nonce, .. }) = Message::decode(&asked) else { panic!() };
+        let another = Reply::new(&Topic([9; 32]), nonce, &PublicKey([2; 32]));
+        let old = Reply::new(&TOPIC, [9; 16], &PublicKey([2; 32]));
+        for forged in [another, old] {
+            reader.handle(to, &Message::Reply(forged), now);
+        }
+        assert_eq!(reader.poll_found(), None);
+    }
+
+    #[test]
+    fn an_address_that_does_not_answer_is_asked_ever_more_seldom_and_for_ever() {
+        let (mut reader, mut now) = (told(1, READ), epoch());
+        reader.tell([at("1.2.3.4:5")], now);
+        let times = run(&mut reader, &mut now, epoch() + Duration::from_secs(600), false);
+        let pauses: Vec<_> = times.windows(2).map(|two| two[1] - two[0]).collect();
+        assert!(pauses.is_sorted() && pauses.first() == Some(&FIRST_PAUSE), "{pauses:?}");
+        assert_eq!((times.len(), pauses.last()), (26, Some(&LAST_PAUSE)));
+        reader.hurry(now);
+        let end = now + Duration::from_secs(1);
+        assert_eq!(run(&mut reader, &mut now, end, false).len(), 3);
+        reader.leave(&TOPIC);
+        assert_eq!(reader.poll_timeout(), None);
+    }
+
+    #[test]
+    fn who_is_connected_is_not_asked_until_he_is_lost() {
+        let (mut reader, mut sharer, mut now) = (told(1, READ), told(2, SERVE), epoch());
+        reader.tell([at("1.2.3.4:5")], now);
+        let ask = |reader: &mut Told, sharer: &mut Told, now| {
+            reader.handle_timeout(|_| false, now);
+            for (to, asked) in sent(reader) {
+                pass(&asked, sharer, at("9.9.9.9:9"), now);
+                sent(sharer).iter().for_each(|(_, reply)| pass(reply, reader, to, now));
+            }
+            reader.poll_found().is_some()
+        };
+        assert!(ask(&mut reader, &mut sharer, now));
+        let end = now + Duration::from_secs(3600);
+        assert_eq!(run(&mut reader, &mut now, end, true), []);
+        reader.lost(&PublicKey([2; 32]), now);
+        now = reader.poll_timeout().unwrap();
+        assert!(now - end <= Duration::from_secs(1) && ask(&mut reader, &mut sharer, now));
+    }
+
+    #[test]
+    fn what_others_make_us_do_is_bounded() {
+        let (mut sharer, now) = (told(2, SERVE), epoch());
+        let asked = Message::inquiry(&TOPIC, [7; 16]).encode();
+        let mut replies = 0;
+        for n in 0..10_000 {
+            pass(&asked, &mut sharer, at(&format!("[2001:db8::{:x}]:5", n % 1000)), now);
+            replies += sent(&mut sharer).len();
+        }
+        assert_eq!(replies as f64, HEARD_OF_HOST.burst, "all of them are one host");
+        for n in 0..100_000u32 {
+            let from = SocketAddr::new(std::net::Ipv4Addr::from(0x0b00_0000 + n).into(), 5);
+            pass(&asked, &mut sharer, from, now);
+            replies += sent(&mut sharer).len();
+        }
+        assert!(replies as f64 <= HEARD.burst);
+        // Nobody takes what is sent.
+        let (mut sharer, mut reader) = (told(2, SERVE), told(1, READ));
+        for n in 0..1000u32 {
+            let from = SocketAddr::new(std::net::Ipv4Addr::from(0x0b00_0000 + n).into(), 5);
+            pass(&asked, &mut sharer, from, now);
+            reader.tell([from], now);
+        }
+        reader.handle_timeout(|_| false, now);
+        assert_eq!(reader.addresses.len(), MAX_ADDRESSES);
+        assert!(sharer.out.len() <= MAX_QUEUED && reader.out.len() <= MAX_QUEUED);
+        assert_eq!(reader.asks.len(), MAX_ADDRESSES);
+    }
+
+    #[test]
+    fn nobody_is_asked_where_nobody_can_be() {
+        let mut reader = told(1, READ);
+        let nowhere = ["0.0.0.0:5", "255.255.255.255:5", "224.0.0.1:5", "1.2.3.4:0", "[ff02::1]:5"];
+        reader.tell(nowhere.map(at), epoch());
+        assert_eq!(reader.addresses.len(), 0);
+    }
+}
