@@ -9,8 +9,9 @@ use super::running::Running;
 use super::words::{bytes, count};
 use crate::key::{CoreKey, Topic};
 use crate::node::{DriveId, DriveState};
-use crate::swarm::{ConnectionStatus, SwarmStatus};
+use crate::swarm::{Access, ConnectionStatus, Nat, Standing, SwarmStatus};
 use serde_json::{Value, json};
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -213,8 +214,52 @@ fn network_json(network: &SwarmStatus) -> Value {
         .collect();
     json!({
         "ready": network.ready && network.nodes > 0, "listening": network.listening,
+        "reachable": match network.standing.access {
+            Access::Unknown => "unknown",
+            Access::Open => "open",
+            Access::Closed => "closed",
+        },
+        "nat": match network.standing.nat {
+            Nat::Unknown => "unknown",
+            Nat::None => "none",
+            Nat::Steady => "steady",
+            Nat::Varying => "varying",
+        },
+        "address": network.standing.address.map(|at| at.to_string()),
+        "dhtNode": network.standing.is_node,
         "peers": connections,
     })
+}
+
+/// How reachable this machine is, and the NAT that it seems to be behind.
+fn standing_words(standing: &Standing) -> (String, String) {
+    let at = |at: SocketAddrV4| match at.port() {
+        0 => at.ip().to_string(),
+        _ => at.to_string(),
+    };
+    let address = standing.address.map_or_else(|| "an address not known yet".to_string(), at);
+    let node = if standing.is_node { "; it is a node of the DHT for others" } else { "" };
+    let reachable = match standing.access {
+        Access::Unknown => "not known yet: too few nodes of the DHT answer".to_string(),
+        Access::Open => format!("yes, by everybody, at {address}{node}"),
+        Access::Closed => {
+            "not directly: a firewall or NAT lets in only peers that this machine writes to as well"
+                .to_string()
+        }
+    };
+    let nat = match standing.nat {
+        Nat::Unknown => "not known yet".to_string(),
+        Nat::None => "none: others see this machine's own address".to_string(),
+        Nat::Steady => {
+            format!(
+                "one that shows everybody the same address, {address}: peers find a way through"
+            )
+        }
+        Nat::Varying => format!(
+            "one that shows each peer another port, at {address}: peers behind another such one find no direct way"
+        ),
+    };
+    (reachable, nat)
 }
 
 async fn print_network(network: &SwarmStatus, out: &Output) {
@@ -224,6 +269,11 @@ async fn print_network(network: &SwarmStatus, out: &Output) {
         (0, None) => "no DHT node answers",
     };
     out.line(format_args!("network: {state}"));
+    if network.nodes > 0 {
+        let (reachable, nat) = standing_words(&network.standing);
+        out.line(format_args!("reachable: {reachable}"));
+        out.line(format_args!("nat: {nat}"));
+    }
     for peer in network.connections.iter().filter(|peer| peer.open) {
         let addr = peer.addr.map_or_else(|| "-".into(), |addr| addr.to_string());
         let rtt =
@@ -232,5 +282,31 @@ async fn print_network(network: &SwarmStatus, out: &Output) {
         out.room().await;
         let path = path(peer);
         out.line(format_args!("peer: {} {addr} {path}, {down} in, {up} out, {rtt}", peer.remote));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_are_told_how_reachable_the_machine_is_and_which_nat_there_is() {
+        let address = Some(SocketAddrV4::new([20, 0, 0, 1].into(), 5));
+        let open = Standing { access: Access::Open, nat: Nat::None, address, is_node: true };
+        let (reachable, nat) = standing_words(&open);
+        assert_eq!(
+            reachable,
+            "yes, by everybody, at 20.0.0.1:5; it is a node of the DHT for others"
+        );
+        assert!(nat.starts_with("none"));
+        let address = Some(SocketAddrV4::new([20, 0, 0, 1].into(), 0));
+        let closed =
+            Standing { access: Access::Closed, nat: Nat::Varying, address, is_node: false };
+        let (reachable, nat) = standing_words(&closed);
+        assert!(
+            reachable.starts_with("not directly") && nat.contains("another port, at 20.0.0.1:")
+        );
+        let (reachable, nat) = standing_words(&Standing::default());
+        assert!(reachable.starts_with("not known yet") && nat.starts_with("not known yet"));
     }
 }

@@ -70,7 +70,7 @@ impl Swarm {
                 let Some(control) = self.controls.table.by_stream(stream) else { return };
                 match control.phase {
                     Phase::Waiting { .. } => {
-                        self.dht.reached(stream);
+                        self.dht.reached(stream, now);
                         self.reach(stream, *socket, *from, now);
                     }
                     Phase::Dialling { .. } => control.early_from = Some((*socket, *from)),

@@ -2,6 +2,7 @@
 
 use super::conn_id::ConnId;
 use super::secret_stream::frame::FrameError;
+use super::standing::Standing;
 use super::topic::TopicStatus;
 use super::udx;
 use crate::crypto::KeyPair;
@@ -182,6 +183,7 @@ pub struct Traffic {
 pub struct SwarmStatus {
     pub ready: bool,
     pub listening: bool,
+    pub standing: Standing,
     /// Nodes of the DHT that we know.
     pub nodes: usize,
     /// Nodes that pass handshakes on to us.

@@ -358,7 +358,7 @@ impl Swarm {
                 let Some(connection) = self.connections.by_stream(id) else { return };
                 match connection.phase {
                     Phase::Waiting { .. } => {
-                        self.dht.reached(id);
+                        self.dht.reached(id, now);
                         self.reach(id, socket, from, now);
                     }
                     Phase::Dialling { .. } => connection.early_from = Some((socket, from)),
@@ -471,6 +471,9 @@ impl Swarm {
                 self.dial_failed(stream, "it took too long".to_string(), now);
             }
             Phase::Waiting { .. } => {
+                if !connection.initiator {
+                    self.dht.missed(now);
+                }
                 self.give_up(stream, "no packet came after the handshake".to_string(), now);
             }
             Phase::Unproven { .. } => {

@@ -45,6 +45,7 @@ mod room;
 mod rounds;
 pub mod secret_stream;
 pub mod socket;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -54,9 +55,11 @@ pub mod udx;
 
 pub use conn_id::ConnId;
 pub use customers::RelayLimits;
+pub use dht_rpc::Access;
 pub use event::{
     Closed, ConnectionStatus, Limits, Reachability, SwarmConfig, SwarmEvent, SwarmStatus, Traffic,
 };
+pub use standing::{Nat, Standing};
 pub use topic::{JoinOptions, TopicStatus};
 pub use udx::Transmit;
 
@@ -501,6 +504,7 @@ impl Swarm {
             ),
             ready: self.ready,
             listening: self.listening,
+            standing: self.dht.standing(),
             nodes: self.dht.nodes(),
             relays: self.dht.relay_addresses(&PublicKey(self.key_pair.public())),
             peers_known: self.peers.len(),
@@ -593,7 +597,9 @@ impl Swarm {
                 }
             }
             // What was announced may have faded meanwhile.
-            DhtEvent::WokeUp | DhtEvent::Forgotten => self.look_around(now),
+            DhtEvent::WokeUp | DhtEvent::Forgotten | DhtEvent::Met | DhtEvent::Moved => {
+                self.look_around(now);
+            }
             DhtEvent::Health { online, .. } => {
                 if online && !std::mem::replace(&mut self.online, online) {
                     self.look_around(now);
@@ -602,7 +608,7 @@ impl Swarm {
             }
             DhtEvent::Late { connect } => self.direct_is_late(connect, now),
             DhtEvent::Punching { local_id } => self.await_punch(local_id, now),
-            DhtEvent::Persistent { .. } | DhtEvent::Unlistened { .. } => {}
+            DhtEvent::Persistent { .. } | DhtEvent::Access(_) | DhtEvent::Unlistened { .. } => {}
         }
     }
 }

@@ -12,8 +12,10 @@ impl SocketId {
     pub const MAIN: Self = Self(0);
     /// Its companion for IPv6, which the DHT knows nothing of. It is bound from the start, where the machine has IPv6.
     pub const IPV6: Self = Self(1);
-    /// The first of those that are opened and closed.
-    pub const FIRST_OTHER: Self = Self(2);
+    /// The one from which nodes are asked to answer to the main one. It is opened and closed.
+    pub const PROBE: Self = Self(2);
+    /// The first of those that are opened for one peer.
+    pub const FIRST_OTHER: Self = Self(3);
 
     /// The one of the two that stay that leads to `to`.
     pub fn towards(to: &SocketAddr) -> Self {

@@ -132,8 +132,8 @@ impl Joined {
     /// so that of many topics those come first that waited longest: or, with this again and again, some would
     /// never have a turn.
     pub fn refresh(&mut self, now: Instant) {
-        (self.refresh_at, self.retry_wait) =
-            (self.refresh_at.min(self.last_round.unwrap_or(now)), RETRY_MIN);
+        self.refresh_at = self.refresh_at.min(self.last_round.unwrap_or(now));
+        (self.quick_wait, self.retry_wait) = (QUICK_MIN, RETRY_MIN);
     }
 
     /// There is no peer any more: a look is due soon.

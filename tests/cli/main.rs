@@ -45,6 +45,7 @@ mod owners;
 mod parallel;
 mod paths;
 mod peers;
+mod private;
 mod public;
 mod puts;
 mod readers;

@@ -4,6 +4,7 @@
 //! filled up, and nobody knows with whom it shares.
 
 use crate::crypto::hash;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -53,13 +54,16 @@ impl Bucket {
 /// A bucket for each host, of which some share one.
 pub struct HostBuckets {
     key: [u8; 32],
-    buckets: Vec<Bucket>,
+    count: usize,
+    full: Bucket,
+    /// Those that were used.
+    buckets: BTreeMap<usize, Bucket>,
 }
 
 impl HostBuckets {
     /// `count` buckets, which are full.
     pub fn new(key: [u8; 32], limit: Limit, count: usize, now: Instant) -> Self {
-        Self { key, buckets: vec![Bucket::full(limit, now); count] }
+        Self { key, count, full: Bucket::full(limit, now), buckets: BTreeMap::new() }
     }
 
     pub fn of(&mut self, host: &(impl Copy + Into<IpAddr>)) -> &mut Bucket {
@@ -67,7 +71,7 @@ impl HostBuckets {
             IpAddr::V4(host) => hash::keyed(&self.key, &[&host.octets()]),
             IpAddr::V6(host) => hash::keyed(&self.key, &[&host.octets()]),
         };
-        let i = usize::from(u16::from_le_bytes([digest[0], digest[1]])) % self.buckets.len();
-        &mut self.buckets[i]
+        let i = usize::from(u16::from_le_bytes([digest[0], digest[1]])) % self.count.max(1);
+        self.buckets.entry(i).or_insert(self.full)
     }
 }

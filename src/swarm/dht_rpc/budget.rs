@@ -11,6 +11,9 @@ use std::time::Instant;
 
 /// Bytes a host may be sent: after the burst some hundred full answers a second.
 const HOST: Limit = Limit { burst: 256.0 * 1024.0, rate: 64.0 * 1024.0 };
+/// The same for a host that has not shown that it receives what it is sent ([`super::proven`]): two dozen full answers,
+/// then some three a second.
+const UNPROVEN: Limit = Limit { burst: 24.0 * 1024.0, rate: 4.0 * 1024.0 };
 /// Buckets of hosts, 40 bytes each.
 const BUCKETS: usize = 2048;
 /// The same for all hosts together: a node may be used to send as much as a home line takes, not more.
@@ -31,6 +34,7 @@ pub enum Account {
 /// Bytes by host, and of all.
 pub struct Budget {
     hosts: HostBuckets,
+    unproven: HostBuckets,
     total: Bucket,
     handshakes: Bucket,
 }
@@ -39,9 +43,21 @@ impl Budget {
     pub fn new(key: [u8; 32], now: Instant) -> Self {
         Self {
             hosts: HostBuckets::new(key, HOST, BUCKETS, now),
+            unproven: HostBuckets::new(key, UNPROVEN, BUCKETS, now),
             total: Bucket::full(TOTAL, now),
             handshakes: Bucket::full(HANDSHAKES, now),
         }
+    }
+
+    /// Whether a host that has not shown that it receives what it is sent may be sent so much more; and whether it is time
+    /// that it does.
+    pub fn take_unproven(&mut self, host: &Ipv4Addr, bytes: usize, now: Instant) -> (bool, bool) {
+        if host.is_loopback() {
+            return (true, false);
+        }
+        let bucket = self.unproven.of(host);
+        let taken = bucket.take(bytes as f64, now);
+        (taken, bucket.fill(now) < 0.5)
     }
 
     /// Takes `bytes` from the host's budget and that of all, if they are there. Our own host has no limit.

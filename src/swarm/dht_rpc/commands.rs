@@ -44,6 +44,9 @@ impl Rpc {
             let extras = Extras { error: error::INVALID_TOKEN, token: true, closer: true };
             return self.reply(&incoming, None, extras, now);
         }
+        if incoming.request.token.is_some() {
+            self.proven.add(*from.ip(), self.upkeep.tick);
+        }
         // What it says of our address is no sample: anybody can send a request in any node's name.
         if id.is_some() {
             self.note_node(from, id, None, now);

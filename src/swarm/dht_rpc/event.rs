@@ -1,7 +1,7 @@
 //! What the owner decides about a node and asks of it, and what the node tells its owner.
 
 use super::message::{self, Request, Token, error};
-use super::{QueryId, Reply};
+use super::{Access, QueryId, Reply};
 use crate::key::NodeId;
 use crate::swarm::socket::SocketId;
 use std::net::SocketAddrV4;
@@ -23,7 +23,8 @@ pub struct Transmit {
 pub struct RpcConfig {
     /// Nodes to start from.
     pub bootstrap: Vec<SocketAddrV4>,
-    /// Serve others: have an id as soon as our address is known.
+    /// Serve others from the start: have an id as soon as our address is known. Who is not told to does so when it was
+    /// found to be open for long ([`super::probe`]).
     pub persistent: bool,
     /// Our public address, if the owner knows it. The first node of a network must be told.
     pub address: Option<SocketAddrV4>,
@@ -105,8 +106,18 @@ pub enum RpcEvent {
     Bootstrapped,
     /// We have an id from now on.
     Persistent(NodeId),
+    /// We have none any more: nobody can rely on us.
+    Ephemeral,
+    /// Others can send to us unasked from now on, or cannot.
+    Access(Access),
+    /// What others know of our address is not so any more.
+    Moved,
+    /// The socket of a probe is needed no more.
+    ProbeOver,
     /// The machine slept: whatever others keep for us may have faded.
     WokeUp,
+    /// Nobody was there, and somebody is: what failed meanwhile may succeed.
+    Met,
     /// The network went or came back, or is in bad shape.
     Health { online: bool, degraded: bool },
     /// A request that is not one of [`message::internal`].

@@ -21,11 +21,14 @@ mod event;
 mod health;
 pub mod message;
 mod nat_sampler;
+mod probe;
+mod proven;
 mod query;
 mod requests;
 mod table;
 mod token;
 mod upkeep;
+mod walk;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -37,6 +40,7 @@ pub use event::{Ask, Extras, Incoming, RETRIES, RequestId, RpcConfig, RpcEvent, 
 pub use health::Health;
 pub use message::{Request, Response, Token};
 pub use nat_sampler::NatSampler;
+pub use probe::Access;
 pub use query::{CONCURRENCY, QueryId, QuerySpec, Reply};
 pub use requests::MAX_INFLIGHT;
 pub use table::{Node, Table, node_id};
@@ -44,7 +48,7 @@ pub use table::{Node, Table, node_id};
 use crate::key::NodeId;
 use crate::swarm::socket::SocketId;
 use budget::Budget;
-use message::{Message, error};
+use message::Message;
 use query::Query;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore};
@@ -56,10 +60,6 @@ use token::Tokens;
 
 /// Nodes per row, and how many nearest nodes a query looks for.
 pub const K: usize = 20;
-
-/// Requests in flight above which queries send nothing more until some are answered: what a query ends with,
-/// a request to each of the nearest nodes, finds room below [`MAX_INFLIGHT`].
-const MAX_QUERY_INFLIGHT: usize = MAX_INFLIGHT / 4;
 
 /// A dht-rpc node.
 pub struct Rpc {
@@ -80,6 +80,8 @@ pub struct Rpc {
     out: VecDeque<Transmit>,
     delayed: commands::Delayed,
     upkeep: upkeep::Upkeep,
+    probe: probe::Probe,
+    proven: proven::Proven,
 }
 
 impl Rpc {
@@ -103,6 +105,8 @@ impl Rpc {
             out: VecDeque::new(),
             delayed: commands::Delayed::default(),
             upkeep: upkeep::Upkeep::new(&mut rng, now),
+            probe: probe::Probe::new(now),
+            proven: proven::Proven::default(),
             config,
             rng,
         };
@@ -110,6 +114,7 @@ impl Rpc {
             rpc.nat.add(address);
         }
         rpc.update_id();
+        rpc.set_bootstrap_aside(now);
         rpc.start_bootstrap(now);
         rpc
     }
@@ -191,10 +196,13 @@ impl Rpc {
         if from.port() == 0 {
             return true;
         }
+        if socket == SocketId::MAIN {
+            self.note_unasked(&from);
+        }
         match Message::decode(data) {
             Ok(Message::Request(request)) => self.on_request(socket, from, request, now),
             Ok(Message::Response(response)) => {
-                self.on_response(from, response, now);
+                self.on_response(socket, from, response, now);
                 self.resume(now);
             }
             Err(error) => tracing::trace!(%from, %error, "undecodable dht message"),
@@ -308,6 +316,9 @@ impl Rpc {
         account: Account,
         now: Instant,
     ) {
+        if account == Account::Others && !self.is_proven_or_small(to, bytes.len(), now) {
+            return;
+        }
         if to.port() == 0 || !self.budget.take(to.ip(), bytes.len(), account, now) {
             tracing::trace!(%to, len = bytes.len(), "host is over its budget, nothing sent");
             return;
@@ -315,12 +326,30 @@ impl Rpc {
         self.out.push_back(Transmit { socket, to, bytes, ttl });
     }
 
+    /// Whether a host has shown that it receives what it is sent, or was not sent much so far. It may be asked to.
+    fn is_proven_or_small(&mut self, to: SocketAddrV4, bytes: usize, now: Instant) -> bool {
+        let tick = self.upkeep.tick;
+        if self.proven.has(to.ip(), tick) {
+            return true;
+        }
+        let (may, show) = self.budget.take_unproven(to.ip(), bytes, now);
+        if show && self.is_usable(&to) && self.proven.may_ask(*to.ip(), tick) {
+            let ask = Ask { retries: 0, ..Ask::ping(to) };
+            self.send(ask, false, Duration::ZERO, Purpose::Hint, now);
+        }
+        may
+    }
+
     pub fn poll_event(&mut self) -> Option<RpcEvent> {
         self.events.pop_front()
     }
 
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.out.pop_front()
+        let transmit = self.out.pop_front()?;
+        if transmit.socket == SocketId::MAIN {
+            self.wrote_to(*transmit.to.ip());
+        }
+        Some(transmit)
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
@@ -329,6 +358,7 @@ impl Rpc {
             Some(self.tokens.poll_timeout()),
             Some(self.upkeep.next_tick),
             self.delayed.poll_timeout(),
+            self.aside_until(),
         ]
         .into_iter()
         .flatten()
@@ -350,25 +380,36 @@ impl Rpc {
                 Overdue::Lost { purpose, to, late } => self.on_lost(purpose, to, late, now),
             }
         }
+        if self.aside_until().is_some_and(|at| at <= now) {
+            self.use_all(now);
+        }
         self.resume(now);
         self.handle_tick(now);
     }
 
-    /// Lets queries go on that waited for room.
-    fn resume(&mut self, now: Instant) {
-        while self.requests.len() < MAX_QUERY_INFLIGHT
-            && let Some(id) = self.stalled.pop_first()
-        {
-            self.advance(id, now);
-        }
-    }
-
-    fn on_response(&mut self, from: SocketAddrV4, response: Response, now: Instant) {
+    fn on_response(
+        &mut self,
+        socket: SocketId,
+        from: SocketAddrV4,
+        response: Response,
+        now: Instant,
+    ) {
         let Some(answered) = self.requests.answer(response.tid, from, now) else { return };
+        self.proven.add(*from.ip(), self.upkeep.tick);
         let id = response.id.filter(|id| *id == node_id(from));
         // How others see a socket for punches says nothing of the one that we are found at.
         let sample = (answered.socket == SocketId::MAIN).then_some(response.to);
+        if let Some(seen) = sample
+            && self.note_seen(*from.ip(), seen)
+        {
+            self.network_changed(now);
+            self.events.push_back(RpcEvent::Moved);
+        }
         self.note_node(from, id, sample, now);
+        self.upkeep.lost = 0;
+        if std::mem::take(&mut self.upkeep.cut_off) {
+            self.events.push_back(RpcEvent::Met);
+        }
         let reply = Reply {
             from,
             id,
@@ -384,11 +425,14 @@ impl Rpc {
             Purpose::User(id) => self.events.push_back(RpcEvent::Response { id, reply }),
             Purpose::Check(node) => self.on_check(&node, id == Some(node)),
             Purpose::Swap { old, new } => self.on_swap(&old, new, id == Some(old)),
+            Purpose::Probe => self.on_probed(socket, from, reply.to, now),
             Purpose::Hint => {}
         }
+        self.probe_if_due(now);
     }
 
     fn on_lost(&mut self, purpose: Purpose, to: SocketAddrV4, late: u8, now: Instant) {
+        self.upkeep.lost += usize::from(purpose != Purpose::Probe);
         match purpose {
             Purpose::Query(query) => {
                 self.table.remove(&node_id(to));
@@ -400,84 +444,9 @@ impl Rpc {
             Purpose::User(id) => self.events.push_back(RpcEvent::Timeout { id }),
             Purpose::Check(id) => self.on_check(&id, false),
             Purpose::Swap { old, new } => self.on_swap(&old, new, false),
+            Purpose::Probe => self.after_helper(now),
             Purpose::Hint => {}
         }
-    }
-
-    fn on_query_reply(&mut self, id: QueryId, reply: Reply, late: u8, now: Instant) {
-        let (config, own) = (&self.config, self.address());
-        let Some(query) = self.queries.get_mut(&id) else { return };
-        let usable = |addr: &SocketAddrV4| is_usable(config, addr) && Some(*addr) != own;
-        let hints = query.on_reply(&reply, late, usable);
-        if reply.error == error::NONE && !query.spec.silent && !query.is_finished() {
-            self.events.push_back(RpcEvent::QueryReply { query: id, reply });
-        }
-        self.send_down_hints(hints, now);
-        self.advance(id, now);
-    }
-
-    /// Lets a query send what it may, and ends it when it is over.
-    fn advance(&mut self, id: QueryId, now: Instant) {
-        loop {
-            let Some(query) = self.queries.get_mut(&id) else { return };
-            if query.is_finished() {
-                break;
-            }
-            if self.requests.len() >= MAX_QUERY_INFLIGHT {
-                self.stalled.insert(id);
-                return;
-            }
-            if let Some(to) = query.next() {
-                self.visit(id, to, now);
-                continue;
-            }
-            if !query.settle() {
-                return;
-            }
-            if query.should_widen() {
-                let target = query.spec.target;
-                let nodes = self.start_nodes(&target);
-                if let Some(query) = self.queries.get_mut(&id) {
-                    query.add_start_nodes(nodes);
-                }
-                continue;
-            }
-            let (silent, closest) = (query.spec.silent, query.finish());
-            if silent {
-                self.on_silent_done(id, now);
-            } else {
-                self.events.push_back(RpcEvent::QueryDone { query: id, closest });
-            }
-        }
-        // What is still in flight tells who is down, if it is not answered.
-        if self.queries.get(&id).is_some_and(Query::is_idle) {
-            self.queries.remove(&id);
-        }
-    }
-
-    fn visit(&mut self, id: QueryId, to: SocketAddrV4, now: Instant) {
-        let Some(QuerySpec { internal, command, target, value, retries, .. }) =
-            self.queries.get(&id).map(|q| q.spec.clone())
-        else {
-            return;
-        };
-        let target = Some(target);
-        let ask = Ask { internal, target, value, retries, ..Ask::new(to, command) };
-        if !self.send(ask, false, Duration::ZERO, Purpose::Query(id), now)
-            && let Some(query) = self.queries.get_mut(&id)
-        {
-            query.on_timeout(to, 0);
-        }
-    }
-
-    /// The table's nodes near the target, and bootstrap nodes while those are few.
-    fn start_nodes(&self, target: &NodeId) -> Vec<SocketAddrV4> {
-        let mut nodes: Vec<_> = self.table.closest(target, K).into_iter().map(|n| n.addr).collect();
-        if nodes.len() < K {
-            let own = self.address();
-            nodes.extend(self.config.bootstrap.iter().copied().filter(|b| Some(*b) != own));
-        }
-        nodes
     }
 
     fn send(

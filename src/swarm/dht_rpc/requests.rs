@@ -40,6 +40,8 @@ pub(super) enum Purpose {
         old: NodeId,
         new: Node,
     },
+    /// The answer is to come to another socket.
+    Probe,
     /// The answer does not matter.
     Hint,
     /// The owner's.
@@ -215,7 +217,8 @@ impl Requests {
             let Some(entry) = self.inflight.get_mut(&tid) else { continue };
             entry.deadline = None;
             if entry.sent > entry.how.retries {
-                self.timeouts += 1;
+                // A firewall may keep an answer to another socket, which says nothing of the network.
+                self.timeouts += u64::from(entry.purpose != Purpose::Probe);
                 self.window.answered();
                 let Some(entry) = self.remove(tid) else { continue };
                 let Inflight { purpose, to, late, .. } = entry;

@@ -1,6 +1,6 @@
 //! One node, alone with what strangers send it: each check of an address, an id and a silence.
 
-use super::message::{Message, internal};
+use super::message::{Message, error, internal};
 use super::*;
 use crate::sim::epoch;
 use rand::SeedableRng;
@@ -132,8 +132,9 @@ fn addresses_that_no_node_can_have_are_not_asked() {
     let mut closer: Vec<_> = UNUSABLE.into_iter().map(addr).collect();
     closer.push(host(2));
     answer(&mut rpc, &asked, Some(node_id(host(1))), &closer, now);
+    // By the query, and whether it can reach us unasked.
     let next: Vec<_> = sent(&mut rpc).iter().map(|request| request.to).collect();
-    assert_eq!(next, [host(2)]);
+    assert_eq!(next, [host(2); 2]);
 }
 
 #[test]
@@ -244,7 +245,7 @@ fn queries_wait_for_room_instead_of_counting_nodes_as_dead() {
         let target = NodeId(crate::crypto::hash::hash(&[&[n as u8, (n >> 8) as u8]]));
         rpc.query(QuerySpec::new(3, target), now);
     }
-    assert!(rpc.inflight() <= MAX_QUERY_INFLIGHT);
+    assert!(rpc.inflight() <= MAX_INFLIGHT / 4);
     run(&mut rpc, &mut now, 300 * SECOND, |_| true);
     let found = std::iter::from_fn(|| rpc.poll_event()).filter_map(|event| match event {
         RpcEvent::QueryDone { closest, .. } => Some(closest.len()),
@@ -419,22 +420,61 @@ fn hints_that_nodes_are_down_make_us_ask_a_few_of_them_and_each_once() {
     assert_eq!(sent(&mut rpc).len(), 9, "ten checks at a time");
 }
 
+/// Bytes sent to a host that asks and asks, and requests to it.
+fn asks_and_asks(rpc: &mut Rpc, host: SocketAddrV4, now: Instant) -> (usize, Vec<Request>) {
+    let (mut bytes, mut requests) = (0, Vec::new());
+    for n in 0..60_000u32 {
+        let from = SocketAddrV4::new(*host.ip(), 1 + n as u16);
+        asked(rpc, from, internal::PING, vec![], now);
+        for transmit in std::iter::from_fn(|| rpc.poll_transmit()) {
+            bytes += transmit.bytes.len();
+            if let Ok(Message::Request(request)) = Message::decode(&transmit.bytes) {
+                requests.push(request);
+            }
+        }
+    }
+    (bytes, requests)
+}
+
 #[test]
 fn a_host_that_asks_and_asks_is_not_sent_more_than_its_budget() {
     let now = epoch();
     let mut rpc = rpc(false, now);
-    let mut bytes = 0;
-    for n in 0..60_000u32 {
-        asked(
-            &mut rpc,
-            SocketAddrV4::new(*host(0).ip(), 1 + n as u16),
-            internal::PING,
-            vec![],
-            now,
-        );
-        bytes += std::iter::from_fn(|| rpc.poll_transmit()).map(|t| t.bytes.len()).sum::<usize>();
+    // Somebody who is asked in vain to show that he is there.
+    let (bytes, requests) = asks_and_asks(&mut rpc, host(0), now);
+    assert!((20_000..=25 * 1024).contains(&bytes), "{bytes}");
+    let [request] = &requests[..] else { panic!("{}", requests.len()) };
+    // And one who shows it.
+    answer(&mut rpc, request, None, &[], now);
+    let (bytes, _) = asks_and_asks(&mut rpc, host(0), now);
+    assert!((200_000..=257 * 1024).contains(&bytes), "{bytes}");
+}
+
+#[test]
+fn whoever_brings_back_a_token_has_shown_that_he_is_there() {
+    let now = epoch();
+    let mut rpc = rpc(false, now);
+    let token = Some(rpc.tokens.issue(host(0).ip()));
+    let data = Request { token, ..request(addr("9.9.9.9:9"), None) }.encode();
+    rpc.handle_datagram(SocketId::MAIN, host(0), &data, now);
+    let forged = Request { token: Some([1; 32]), ..request(addr("9.9.9.9:9"), None) }.encode();
+    rpc.handle_datagram(SocketId::MAIN, host(1), &forged, now);
+    sent(&mut rpc);
+    assert!(asks_and_asks(&mut rpc, host(0), now).0 > 200_000);
+    assert!(asks_and_asks(&mut rpc, host(1), now).0 < 26_000);
+}
+
+/// In whose names ever it is asked, few of them are asked back.
+#[test]
+fn a_flood_in_the_names_of_many_makes_us_ask_a_few() {
+    let now = epoch();
+    let mut rpc = rpc(false, now);
+    let mut back = 0;
+    for n in 0..200_000u32 {
+        asked(&mut rpc, host(n % 200), internal::PING, vec![], now);
+        back += sent(&mut rpc).len();
     }
-    assert!((200_000..=256 * 1024).contains(&bytes), "{bytes}");
+    assert_eq!(back, 8);
 }
 
 #[test]

@@ -34,6 +34,8 @@ const OLD: u64 = 360;
 const MAX_SWAPS: usize = 3;
 /// Down hints sent per tick.
 const MAX_DOWN_HINTS: usize = 50;
+/// So many requests lost on end, with no answer to any other, and nobody seems to be there.
+const SILENCE: usize = 3;
 /// Requests of a refresh in flight: nobody waits for it.
 const REFRESH_CONCURRENCY: usize = 2;
 
@@ -42,6 +44,10 @@ pub(super) struct Upkeep {
     pub tick: u64,
     pub next_tick: Instant,
     pub bootstrapped: bool,
+    /// Requests that were lost since the last answer.
+    pub lost: usize,
+    /// Nobody was known at a tick, or nobody answered, and nobody has since.
+    pub cut_off: bool,
     /// Pings of table nodes in flight.
     pub checks: usize,
     swaps: usize,
@@ -60,6 +66,8 @@ impl Upkeep {
             tick: rng.random_range(50..=100),
             next_tick: now + TICK,
             bootstrapped: false,
+            lost: 0,
+            cut_off: false,
             checks: 0,
             swaps: 0,
             refresh_in: rng.random_range(REFRESH_TICKS / 2..=REFRESH_TICKS),
@@ -132,7 +140,7 @@ impl Rpc {
     /// Takes an id if we are to have one and know our address, or another one if we were misled about it.
     /// True if the table has a new middle.
     pub(super) fn update_id(&mut self) -> bool {
-        if !self.config.persistent {
+        if !self.config.persistent && !self.probe.is_stable(self.upkeep.tick) {
             return false;
         }
         let Some(address) = self.address() else { return false };
@@ -161,6 +169,7 @@ impl Rpc {
         if !self.upkeep.bootstrapped {
             return;
         }
+        self.probe_if_due(now);
         if self.update_id() && self.upkeep.bootstrap.is_none() {
             self.start_bootstrap(now);
         }
@@ -170,6 +179,10 @@ impl Rpc {
         }
         self.upkeep.refresh_in = self.upkeep.refresh_in.saturating_sub(1);
         let sparse = self.upkeep.tick & 63 == 0 && self.table.len() < K;
+        self.upkeep.cut_off |= self.table.is_empty() || self.upkeep.lost >= SILENCE;
+        if self.upkeep.cut_off {
+            self.knock(now);
+        }
         let alone = self.table.is_empty() && !self.config.bootstrap.is_empty();
         if sparse || alone || self.upkeep.refresh_in == 0 {
             self.delay_refresh();
@@ -196,7 +209,20 @@ impl Rpc {
         self.config.address.into_iter().for_each(|address| self.nat.add(address));
         self.upkeep.samplers.clear();
         self.table.forget_samples();
+        self.forget_access(now);
         self.refresh(now);
+    }
+
+    /// Asks somebody whether the network is back: nothing else may be due for minutes.
+    fn knock(&mut self, now: Instant) {
+        let latest = self.table.latest().map(|node| node.addr);
+        let turn = usize::try_from(self.upkeep.tick).unwrap_or(0);
+        let bootstrap = &self.config.bootstrap;
+        let known = bootstrap.get(turn % bootstrap.len().max(1)).copied();
+        for to in latest.into_iter().chain(known) {
+            let ask = Ask { retries: 0, ..Ask::ping(to) };
+            self.send(ask, true, Duration::ZERO, Purpose::Hint, now);
+        }
     }
 
     fn wake_up(&mut self) {
@@ -205,6 +231,7 @@ impl Rpc {
         // Two ticks before the next round of pings: the network needs a moment to come up too.
         upkeep.tick = upkeep.tick.next_multiple_of(2 * PING_TICKS) - 2;
         upkeep.refresh_in = 1;
+        self.be_stable_anew();
         self.health.reset();
         self.events.push_back(RpcEvent::WokeUp);
     }

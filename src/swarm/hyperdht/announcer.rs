@@ -168,8 +168,9 @@ impl Announcer {
         match (step, &mut self.state) {
             (Step::Announce(relay), State::Announcing { waiting, relays }) => {
                 *waiting -= 1;
-                if reply.is_some_and(|r| r.error == error::NONE) {
-                    relays.push(relay);
+                if let Some(reply) = reply.filter(|r| r.error == error::NONE) {
+                    // It may have been found from another socket, of which it saw another address.
+                    relays.push(RelayInfo { peer: reply.to, ..relay });
                 }
                 if *waiting == 0 {
                     self.finish_update(net, now);

@@ -125,6 +125,8 @@ pub(super) struct Connect {
     target: NodeId,
     local_id: u32,
     state: State,
+    /// We told the server that we are open: it comes to us.
+    open: bool,
     /// Relays known from before, not tried yet.
     known: VecDeque<SocketAddrV4>,
     known_busy: bool,
@@ -191,6 +193,7 @@ impl Connect {
             target: NodeId(hash::hash(&[&remote.0])),
             local_id,
             state: State::Finding { opening, query: None },
+            open: net.firewall() == Firewall::Open,
             known,
             known_busy: false,
             found: VecDeque::new(),
@@ -412,7 +415,7 @@ impl Connect {
                 _ => self.fail(ConnectError::HandshakeInvalid, net),
             };
         }
-        if net.firewall() == Firewall::Open {
+        if self.open {
             return self.succeed(&link, None, net);
         }
         let candidates = lan::candidates(&payload, net);

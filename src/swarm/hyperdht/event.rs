@@ -3,7 +3,7 @@
 use super::messages::NoisePayload;
 use crate::crypto::KeyPair;
 use crate::key::{NodeId, PublicKey, Topic};
-use crate::swarm::dht_rpc::{QueryId, bogon};
+use crate::swarm::dht_rpc::{Access, QueryId, bogon};
 use crate::swarm::secret_stream::noise::SessionKeys;
 use crate::swarm::socket::SocketId;
 use std::net::{SocketAddr, SocketAddrV4};
@@ -163,11 +163,17 @@ pub enum DhtEvent {
         id: NodeId,
         address: Option<SocketAddrV4>,
     },
+    /// Others can send to us unasked from now on, or cannot.
+    Access(Access),
+    /// What others know of our address is not so any more. Listening keys are announced again; topics are the owner's.
+    Moved,
     /// The machine slept. Listening keys are announced again; topics are the owner's.
     WokeUp,
     /// Those who held our records were silent or have forgotten us, and are there again. Listening keys are announced
     /// again; topics are the owner's.
     Forgotten,
+    /// Nobody of the DHT answered, and somebody does. Listening keys are announced again; topics are the owner's.
+    Met,
     /// The network went or came back.
     Health {
         online: bool,

@@ -29,6 +29,7 @@ mod ledger;
 pub mod messages;
 mod nat;
 mod net;
+mod news;
 mod owner;
 mod punch;
 mod records;
@@ -47,11 +48,13 @@ mod tests;
 pub use event::{
     Agreed, ConnectError, ConnectId, DhtConfig, DhtEvent, Dial, PUNCH_WAIT, RelayAsk, Relays,
 };
+pub use messages::Firewall;
 #[cfg(test)]
 pub use net::KNOCKS;
 
 use super::SocketId;
-use super::dht_rpc::{Health, NatSampler, QueryId, QuerySpec, Rpc, RpcConfig, RpcEvent, Transmit};
+use super::Standing;
+use super::dht_rpc::{Health, NatSampler, QueryId, QuerySpec, Rpc, RpcConfig, Transmit};
 use super::lan::Link;
 use crate::crypto::{KeyPair, hash};
 use crate::key::{NodeId, PublicKey, Topic};
@@ -118,7 +121,7 @@ impl HyperDht {
             connects: BTreeMap::new(),
             topics: BTreeMap::new(),
             leaving: BTreeMap::new(),
-            closest: lru::LruCache::new(bound(MAX_TOPICS)),
+            closest: growing(MAX_TOPICS),
             blocked: Blocked::default(),
             known_relays: KnownRelays::new(bound(MAX_REMEMBERED)),
             next_id: 0,
@@ -148,6 +151,20 @@ impl HyperDht {
 
     pub fn health(&self) -> &Health {
         self.net.rpc.health()
+    }
+
+    /// Whether others can send to us unasked.
+    #[cfg(test)]
+    pub fn access(&self) -> super::Access {
+        self.net.rpc.access()
+    }
+
+    /// How we stand towards the others.
+    pub fn standing(&self) -> Standing {
+        let (firewall, seen) = self.net.nat_verdict();
+        let seen = (firewall, seen.first().copied());
+        let own = &self.net.config.local_addresses;
+        Standing::new(self.net.rpc.access(), seen, own, self.id().is_some())
     }
 
     /// Nodes in the routing table.
@@ -235,6 +252,9 @@ impl HyperDht {
 
     /// A peer showed that it is at `host`: when it comes again a flood of strangers does not keep it out.
     pub fn connected(&mut self, host: IpAddr) {
+        if let IpAddr::V4(host) = host {
+            self.net.rpc.wrote_to(host);
+        }
         self.servers.values_mut().for_each(|server| server.connected(host));
     }
 
@@ -439,9 +459,16 @@ impl HyperDht {
     }
 
     /// The client of an incoming stream is there: nothing needs to be punched any more.
-    pub fn reached(&mut self, stream: u32) {
+    pub fn reached(&mut self, stream: u32, now: Instant) {
         let net = &mut self.net;
+        net.rpc.note_client(true, now);
         self.servers.values_mut().for_each(|server| server.sessions.end(stream, net));
+    }
+
+    /// A client shook hands, and did not come.
+    pub fn missed(&mut self, now: Instant) {
+        self.net.rpc.note_client(false, now);
+        self.pump(now);
     }
 
     /// Sockets that nothing here needs any more. A stream may still use one of them.
@@ -522,48 +549,18 @@ impl HyperDht {
         }
         self.commit_announcements(now);
     }
-
-    fn on_rpc_event(&mut self, event: RpcEvent, now: Instant) {
-        match event {
-            RpcEvent::Bootstrapped => {
-                let nodes = self.nodes();
-                self.net.events.push_back(DhtEvent::Bootstrapped { nodes });
-            }
-            RpcEvent::Persistent(id) => {
-                self.records.get_or_insert_with(|| Records::new(self.net.config.unix_ms, now));
-                let address = self.net.open_address();
-                self.net.events.push_back(DhtEvent::Persistent { id, address });
-            }
-            RpcEvent::WokeUp => {
-                self.net.events.push_back(DhtEvent::WokeUp);
-                self.refresh_announcers(now);
-            }
-            RpcEvent::Health { online, degraded } => {
-                self.net.events.push_back(DhtEvent::Health { online, degraded });
-                if online {
-                    self.refresh_announcers(now);
-                }
-            }
-            RpcEvent::Request(incoming) => self.on_request(&incoming, now),
-            RpcEvent::Response { id, reply } => {
-                if let Some(owner) = self.net.finish_request(id) {
-                    self.on_answer(owner, Some(&reply), now);
-                }
-            }
-            RpcEvent::Timeout { id } => {
-                if let Some(owner) = self.net.finish_request(id) {
-                    self.on_answer(owner, None, now);
-                }
-            }
-            RpcEvent::QueryReply { query, reply } => self.on_query_reply(query, &reply, now),
-            RpcEvent::QueryDone { query, closest } => self.on_query_done(query, closest, now),
-        }
-    }
 }
 
 /// Where a key is announced and looked for.
 fn target_of(key: &PublicKey) -> NodeId {
     NodeId(hash::hash(&[&key.0]))
+}
+
+/// A cache that takes memory as it is filled: thousands of machines stand in a test.
+fn growing<K: std::hash::Hash + Eq, V>(entries: usize) -> lru::LruCache<K, V> {
+    let mut cache = lru::LruCache::unbounded();
+    cache.resize(bound(entries));
+    cache
 }
 
 fn bound(entries: usize) -> std::num::NonZeroUsize {

@@ -167,7 +167,7 @@ impl Net {
 
     /// Our public address, if anybody can reach us there.
     pub fn open_address(&self) -> Option<SocketAddrV4> {
-        self.rpc.id().and_then(|_| self.rpc.address())
+        self.rpc.open_address()
     }
 
     pub fn firewall(&self) -> Firewall {

@@ -1,10 +1,11 @@
 //! What waiting costs: datagrams a minute of a peer that shares or reads many drives whose peers are not there,
 //! and what many topics at once come to. In virtual time, over a DHT of forty full nodes.
 
+use super::punching::behind;
 use super::sim::Network;
 use crate::crypto::hash;
 use crate::key::Topic;
-use crate::sim::LinkConfig;
+use crate::sim::{Kind, LinkConfig};
 use crate::swarm::{JoinOptions, SwarmEvent};
 use std::time::Duration;
 
@@ -49,7 +50,8 @@ fn announced(town: &Network, i: usize) -> usize {
 /// A minute of a peer with `drives` drives that nobody else has.
 fn cost(drives: usize, options: JoinOptions) -> u64 {
     let mut town = town(1);
-    let peer = town.begin(false);
+    // One that others can reach becomes a node for them, and has their questions to answer.
+    let peer = behind(&mut town, Kind::Port, 1);
     join(&mut town, peer, 0..drives, options);
     town.run(10 * MINUTE);
     per_minute(&mut town, peer)

@@ -1,6 +1,7 @@
 //! Two swarms in virtual time, handed finished handshakes: what they do with streams, frames and each
 //! other. The DHT is not in play here.
 
+mod away;
 mod dead;
 mod early;
 mod idle;

@@ -202,11 +202,16 @@ fn a_server_moves_when_its_relays_die() {
     let mut sim = Sim::network(7, 24, 2);
     listen(&mut sim, 24);
     let key = sim.key(24);
-    for relay in sim.dht(24).relay_addresses(&key) {
+    // It is open, and so the first of them itself.
+    let relays = |sim: &mut Sim| {
+        let all = sim.dht(24).relay_addresses(&key).into_iter();
+        all.filter(|relay| *relay != host(24)).collect::<Vec<_>>()
+    };
+    for relay in relays(&mut sim) {
         sim.down(sim.at(relay));
     }
     sim.run(60 * SECOND);
-    assert_eq!(sim.dht(24).relay_addresses(&key).len(), 3);
+    assert!(relays(&mut sim).len() >= 2);
     let (client, server) = connect(&mut sim, 25, 24).unwrap();
     assert_same_link(&client, &server);
 }
@@ -250,7 +255,7 @@ fn peers_on_one_host_meet_at_their_local_addresses() {
     let client = sim.wait_at(b, 10 * SECOND, outgoing).unwrap().unwrap();
     let server = sim.wait_at(a, SECOND, incoming).unwrap();
     assert_same_link(&client, &server);
-    assert_eq!((client.dial.unwrap().to, server.dial), (a.into(), None));
+    assert_eq!((client.dial.unwrap().to, server.dial.unwrap().to), (a.into(), b.into()));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Whole machines in a network of virtual time, and on loopback against the JavaScript reference.
 
+mod access;
+mod crowd;
 mod floods;
 mod flows;
 mod guards;

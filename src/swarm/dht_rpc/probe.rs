@@ -1,0 +1,368 @@
+//! Whether others can send to us unasked: *open*, or behind a firewall or NAT that lets in only what we asked for.
+//!
+//! A node that the main socket never wrote to is asked, from another socket, to answer to the main one (PING_NAT). Such an
+//! answer comes only where everybody is let in. For this to mean something it is noted whom the main socket writes to;
+//! and as in a small DHT everybody is asked within a second, a few nodes are set aside until the probe is over: queries
+//! ask those from the other socket too. The reference asks once, five nodes, of which some are not there; here it is asked again, with
+//! back-off, until there is an answer, and an open node that heard nothing unasked for long asks again.
+//!
+//! Open and *persistent* are two things: who is open can be dialled as he is; only who was so for twenty minutes, at one
+//! address, serves others as a node of the DHT, and does no longer when the address changes or the answers fail to come.
+//!
+//! Source: dht-rpc/index.js:_checkIfFirewalled, _updateNetworkState
+
+use super::message::internal;
+use super::requests::Purpose;
+use super::{Ask, Rpc, RpcEvent};
+use crate::swarm::socket::SocketId;
+use lru::LruCache;
+use rand::seq::SliceRandom;
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+/// Nodes asked at a time.
+const HELPERS: usize = 5;
+/// Where so many or more are asked, one answer is not enough.
+const MANY: usize = 4;
+/// Datagrams to a helper that does not answer, and one.
+const RETRIES: u8 = 2;
+/// How long they are set aside.
+const SET_ASIDE: Duration = Duration::from_millis(1500);
+/// The pause after a probe without result, doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(10);
+const LAST_PAUSE: Duration = Duration::from_secs(30 * 60);
+/// Probes of an open node that have to fail on end before it counts as open no longer.
+const FAILURES: u32 = 3;
+/// Clients on end that were told that we are open and did not come.
+const MISSED: u32 = 3;
+/// Hosts that the main socket wrote to, 80 bytes each.
+const MAX_WRITTEN: usize = 2048;
+/// Ticks after which a firewall has forgotten that we wrote to a host: ten minutes, twice what is usual at most.
+const FORGOTTEN: u64 = 120;
+/// Nodes remembered that were named to us.
+const MAX_NAMED: usize = 64;
+/// Ticks that a node has to be open, at one address, until it serves others: twenty minutes.
+const STABLE: u64 = 240;
+/// Answers on end, of as many hosts, that see us elsewhere: our address has changed.
+const ELSEWHERE: usize = 3;
+
+/// Whether others can send to us unasked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Access {
+    /// Nobody could be asked so far.
+    #[default]
+    Unknown,
+    Open,
+    /// Nobody's answer came so far.
+    Closed,
+}
+
+/// How many of so many nodes may be set aside: our NAT is known once three others have seen the main socket.
+fn helpers(nodes: usize) -> usize {
+    nodes.saturating_sub(3).clamp(1, HELPERS)
+}
+
+#[derive(Debug)]
+pub(super) struct Probe {
+    access: Access,
+    /// By host the tick at which the main socket last wrote to it.
+    written: LruCache<Ipv4Addr, u64>,
+    /// The latest tick of those that were dropped for want of room.
+    dropped: u64,
+    /// Nodes that were named to us.
+    named: VecDeque<SocketAddrV4>,
+    /// Hosts that the main socket is to leave alone, and until when.
+    aside: Vec<Ipv4Addr>,
+    aside_until: Instant,
+    /// Answers that are waited for, of those that were asked; and how many came.
+    waiting: usize,
+    asked: usize,
+    heard: usize,
+    /// At which address of ours they are to answer.
+    asked_for: Option<SocketAddrV4>,
+    failures: u32,
+    missed: u32,
+    due: Instant,
+    /// The tick at which something last came unasked.
+    unasked: u64,
+    /// Since which tick we are open at the same address.
+    open_since: u64,
+    /// Where others see us that see us elsewhere than we believe to be.
+    elsewhere: Vec<(Ipv4Addr, SocketAddrV4)>,
+}
+
+impl Probe {
+    pub fn new(now: Instant) -> Self {
+        Self {
+            access: Access::Unknown,
+            written: LruCache::unbounded(),
+            dropped: 0,
+            named: VecDeque::new(),
+            aside: Vec::new(),
+            aside_until: now,
+            waiting: 0,
+            asked: 0,
+            heard: 0,
+            asked_for: None,
+            failures: 0,
+            missed: 0,
+            due: now,
+            unasked: 0,
+            open_since: 0,
+            elsewhere: Vec::new(),
+        }
+    }
+
+    /// The main socket writes to a host.
+    pub fn wrote(&mut self, host: Ipv4Addr, tick: u64) {
+        self.written.push(host, tick);
+        if self.written.len() > MAX_WRITTEN
+            && let Some((_, at)) = self.written.pop_lru()
+        {
+            self.dropped = self.dropped.max(at);
+        }
+    }
+
+    /// Whether a firewall that lets in only whom we wrote to would let this host in.
+    fn is_known(&self, host: &Ipv4Addr, tick: u64) -> bool {
+        let at = self.written.peek(host).copied().unwrap_or(self.dropped);
+        at != 0 && tick < at + FORGOTTEN
+    }
+
+    /// Whether the main socket is to leave a host alone for now.
+    pub fn is_aside(&self, host: &Ipv4Addr) -> bool {
+        self.aside.contains(host)
+    }
+
+    /// Whether we were open, at one address, for so long that others may rely on us.
+    pub fn is_stable(&self, tick: u64) -> bool {
+        self.access == Access::Open && tick >= self.open_since + STABLE
+    }
+}
+
+impl Rpc {
+    /// Whether others can send to us unasked.
+    pub fn access(&self) -> Access {
+        if self.config.persistent && self.persistent { Access::Open } else { self.probe.access }
+    }
+
+    /// Our address, if anybody can reach us there.
+    pub fn open_address(&self) -> Option<SocketAddrV4> {
+        self.address().filter(|_| self.access() == Access::Open)
+    }
+
+    /// The main socket writes to a host, by another way than ours.
+    pub fn wrote_to(&mut self, host: Ipv4Addr) {
+        self.probe.wrote(host, self.upkeep.tick);
+    }
+
+    /// Some of the nodes that we start from, for a moment: of one that nobody has written to much can be learnt.
+    pub(super) fn set_bootstrap_aside(&mut self, now: Instant) {
+        let count = helpers(self.config.bootstrap.len());
+        let hosts: Vec<_> =
+            self.config.bootstrap.iter().rev().take(count).map(|a| *a.ip()).collect();
+        let first = self.config.bootstrap.first().map(|first| *first.ip());
+        let others = hosts.into_iter().filter(|host| Some(*host) != first);
+        self.probe.aside = others.collect();
+        self.probe.aside_until = now + SET_ASIDE;
+    }
+
+    /// Nobody is set aside any more. Those who were have not told yet where they see the main socket.
+    pub(super) fn use_all(&mut self, now: Instant) {
+        let hosts = std::mem::take(&mut self.probe.aside);
+        let known = self.table.oldest_first().map(|node| node.addr);
+        let asked: Vec<_> = known.filter(|node| hosts.contains(node.ip())).take(HELPERS).collect();
+        for node in asked {
+            let ask = Ask { retries: 1, ..Ask::ping(node) };
+            self.send(ask, false, Duration::ZERO, Purpose::Hint, now);
+        }
+    }
+
+    /// A node named others.
+    pub(super) fn note_named(&mut self, nodes: &[SocketAddrV4], now: Instant) {
+        if self.config.persistent {
+            return;
+        }
+        let tick = self.upkeep.tick;
+        for node in nodes {
+            let new = !self.probe.named.iter().any(|known| known.ip() == node.ip());
+            if new && self.is_usable(node) && !self.probe.is_known(node.ip(), tick) {
+                self.probe.named.push_front(*node);
+            }
+        }
+        self.probe.named.truncate(MAX_NAMED);
+        self.probe_if_due(now);
+    }
+
+    /// Something came to the main socket from a host: whether unasked.
+    pub(super) fn note_unasked(&mut self, from: &SocketAddrV4) {
+        let tick = self.upkeep.tick;
+        if self.probe.access == Access::Open
+            && self.is_usable(from)
+            && !self.probe.is_known(from.ip(), tick)
+            && self.address().is_some_and(|own| own.ip() != from.ip())
+        {
+            self.probe.unasked = tick;
+        }
+    }
+
+    /// Asks some nodes to answer to the main socket, if that is due and there are any.
+    pub(super) fn probe_if_due(&mut self, now: Instant) {
+        let tick = self.upkeep.tick;
+        let probe = &self.probe;
+        let recent = probe.access == Access::Open && tick < probe.unasked + FORGOTTEN;
+        if self.config.persistent || probe.waiting > 0 || now < probe.due || recent {
+            return;
+        }
+        let Some(address) = self.nat.address() else { return };
+        let table = self.table.oldest_first().map(|node| node.addr);
+        let known = self.probe.named.iter().chain(&self.config.bootstrap).copied().chain(table);
+        let (mut fresh, mut used): (Vec<SocketAddrV4>, Vec<Ipv4Addr>) = Default::default();
+        for node in known.filter(|node| node.ip() != address.ip() && self.is_usable(node)) {
+            if self.probe.is_known(node.ip(), tick) {
+                used.push(*node.ip());
+            } else if fresh.iter().all(|other| other.ip() != node.ip()) {
+                fresh.push(node);
+            }
+        }
+        used.sort_unstable();
+        used.dedup();
+        let count = fresh.len().min(helpers(fresh.len() + used.len()));
+        if count == 0 {
+            return;
+        }
+        fresh.shuffle(&mut self.rng);
+        fresh.truncate(count);
+        self.probe.named.retain(|node| !fresh.contains(node));
+        self.probe.aside = fresh.iter().map(|node| *node.ip()).collect();
+        self.probe.aside_until = now + SET_ASIDE;
+        (self.probe.asked, self.probe.heard) = (count, 0);
+        self.probe.asked_for = Some(address);
+        for node in fresh {
+            let ask = Ask {
+                internal: true,
+                value: Some(address.port().to_le_bytes().to_vec()),
+                retries: RETRIES,
+                socket: SocketId::PROBE,
+                ..Ask::new(node, internal::PING_NAT)
+            };
+            if self.send(ask, false, Duration::ZERO, Purpose::Probe, now) {
+                self.probe.waiting += 1;
+            }
+        }
+    }
+
+    /// A helper answered: to which socket, and where it sees that.
+    pub(super) fn on_probed(
+        &mut self,
+        socket: SocketId,
+        from: SocketAddrV4,
+        seen: SocketAddrV4,
+        now: Instant,
+    ) {
+        let fresh = !self.probe.is_known(from.ip(), self.upkeep.tick);
+        let agreed = self.probe.asked_for == Some(seen) && self.nat.address() == Some(seen);
+        self.probe.heard += usize::from(socket == SocketId::MAIN && fresh && agreed);
+        self.after_helper(now);
+    }
+
+    /// A helper's answer came, or did not.
+    pub(super) fn after_helper(&mut self, now: Instant) {
+        let probe = &mut self.probe;
+        probe.waiting = probe.waiting.saturating_sub(1);
+        let enough = if probe.asked >= MANY { 2 } else { 1 };
+        if probe.heard >= enough {
+            probe.due = now + FIRST_PAUSE;
+            (probe.failures, probe.unasked) = (0, self.upkeep.tick);
+            self.set_access(Access::Open);
+        } else if probe.waiting == 0 {
+            probe.failures += 1;
+            let doubled = FIRST_PAUSE * 2u32.saturating_pow(probe.failures - 1).min(1024);
+            let open = probe.access == Access::Open;
+            probe.due = now + if open { FIRST_PAUSE } else { doubled.min(LAST_PAUSE) };
+            if !open || probe.failures >= FAILURES {
+                self.set_access(Access::Closed);
+            }
+        }
+        if self.probe.waiting == 0 {
+            self.events.push_back(RpcEvent::ProbeOver);
+            self.use_all(now);
+        }
+    }
+
+    /// A client, to whom we may have said that we are open, came or did not. Where none comes there may be a firewall, of
+    /// which in a small DHT, where we write to everybody all the time, nothing else tells.
+    pub fn note_client(&mut self, came: bool, now: Instant) {
+        let probe = &mut self.probe;
+        probe.missed = if came || probe.access != Access::Open { 0 } else { probe.missed + 1 };
+        if probe.missed >= MISSED {
+            (probe.missed, probe.due) = (0, now + FIRST_PAUSE);
+            self.set_access(Access::Closed);
+        }
+    }
+
+    /// When nobody is set aside any more.
+    pub(super) fn aside_until(&self) -> Option<Instant> {
+        (!self.probe.aside.is_empty()).then_some(self.probe.aside_until)
+    }
+
+    /// Time has passed, whose every tick is counted from here on: the machine slept.
+    pub(super) fn be_stable_anew(&mut self) {
+        self.probe.open_since = self.upkeep.tick;
+    }
+
+    fn set_access(&mut self, access: Access) {
+        let before = std::mem::replace(&mut self.probe.access, access);
+        if before == access {
+            return;
+        }
+        tracing::debug!(?access, address = ?self.address(), "whether others can send to us");
+        self.probe.open_since = self.upkeep.tick;
+        self.step_back();
+        if before == Access::Open {
+            self.events.push_back(RpcEvent::Moved);
+        }
+        self.events.push_back(RpcEvent::Access(access));
+    }
+
+    /// A node that took an id because it was open has none any more.
+    fn step_back(&mut self) {
+        if !self.config.persistent && std::mem::take(&mut self.persistent) {
+            tracing::debug!("no longer persistent");
+            self.events.push_back(RpcEvent::Ephemeral);
+        }
+    }
+
+    /// Our address is or may be another one: what was found out counts no more, and is to be found out anew. A few nodes
+    /// that the main socket has not written to since are set aside for it.
+    pub(super) fn forget_access(&mut self, now: Instant) {
+        self.set_access(Access::Unknown);
+        self.requests.cancel(&Purpose::Probe);
+        let named = std::mem::take(&mut self.probe.named);
+        self.probe = Probe { named, ..Probe::new(now) };
+        let mut hosts: Vec<_> = self.table.oldest_first().map(|node| *node.addr.ip()).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        hosts.shuffle(&mut self.rng);
+        hosts.truncate(helpers(hosts.len()));
+        self.probe.aside = hosts;
+        self.probe.aside_until = now + SET_ASIDE;
+    }
+
+    /// A node sees the main socket at `seen`. True if enough of them see it elsewhere than we believe, and agree.
+    pub(super) fn note_seen(&mut self, from: Ipv4Addr, seen: SocketAddrV4) -> bool {
+        let (host, port) = (self.nat.host(), self.nat.port());
+        let as_before =
+            host.is_none_or(|host| host == *seen.ip()) && (port == 0 || port == seen.port());
+        let probe = &mut self.probe;
+        if as_before || probe.elsewhere.first().is_some_and(|(_, other)| *other != seen) {
+            probe.elsewhere.clear();
+        }
+        if as_before || probe.elsewhere.iter().any(|(host, _)| *host == from) {
+            return false;
+        }
+        probe.elsewhere.push((from, seen));
+        probe.elsewhere.len() >= ELSEWHERE.min(self.table.len().max(1))
+    }
+}

@@ -1,0 +1,175 @@
+//! Whether others can send to us unasked: found out for every kind of NAT, though datagrams get lost, and again after
+//! the address or the firewall changed; and when we are a node for others because of it.
+
+use super::sim::{Node, Sim, host, pair};
+use crate::key::PublicKey;
+use crate::sim::{Filter, Kind, NatConfig, Realm};
+use crate::swarm::dht_rpc::{Access, node_id};
+use crate::swarm::hyperdht::{DhtConfig, DhtEvent, HyperDht};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A DHT of `nodes`, of which newcomers are told `told`.
+fn network(seed: u64, nodes: u16, loss: f64) -> Sim {
+    let mut sim = Sim::network(seed, nodes, 0);
+    sim.every_link(|link| link.loss = loss);
+    sim
+}
+
+/// A newcomer, who enters by the first `told` nodes. Answers its number.
+fn enter(sim: &mut Sim, (realm, addr): (Realm, SocketAddrV4), told: u16) -> usize {
+    let n = 1000 + sim.machines.len() as u16;
+    let key = PublicKey(pair(n).public());
+    let mut config = DhtConfig::new(pair(n), (0..told).map(host).collect());
+    config.allow_bogons = true;
+    config.local_addresses = vec![addr];
+    let rng = StdRng::seed_from_u64(sim.rng.random());
+    let dht = Box::new(HyperDht::new(config, rng, sim.now));
+    sim.add_in(realm, addr, Node::Honest { dht, events: vec![], key })
+}
+
+fn place(sim: &mut Sim, kind: Kind, n: u8) -> (Realm, SocketAddrV4) {
+    let (realm, ip) = sim.place(kind, n);
+    (realm, SocketAddrV4::new(ip, 49737))
+}
+
+fn dht(sim: &Sim, i: usize) -> &HyperDht {
+    match &sim.machines[i] {
+        Node::Honest { dht, .. } => dht,
+        Node::Scripted { .. } => panic!("this one is scripted"),
+    }
+}
+
+fn access(sim: &Sim, i: usize) -> Access {
+    dht(sim, i).access()
+}
+
+fn happened(sim: &Sim, i: usize, what: impl Fn(&DhtEvent) -> bool) -> usize {
+    match &sim.machines[i] {
+        Node::Honest { events, .. } => events.iter().filter(|event| what(event)).count(),
+        Node::Scripted { .. } => 0,
+    }
+}
+
+#[test]
+fn of_every_kind_of_nat_it_is_known_within_seconds() {
+    for (nodes, told) in [(3, 1), (3, 3), (6, 1), (6, 3), (30, 3)] {
+        for kind in Kind::ALL {
+            let mut sim = network(7, nodes, 0.0);
+            let at = place(&mut sim, kind, 9);
+            let i = enter(&mut sim, at, told);
+            let expected = match kind {
+                Kind::Open | Kind::Full => Access::Open,
+                _ => Access::Closed,
+            };
+            let known = sim.run_until(5 * SECOND, |sim| access(sim, i) != Access::Unknown);
+            assert_eq!(access(&sim, i), expected, "{kind:?}, {nodes} nodes, {told} told");
+            let limit = if expected == Access::Open { SECOND } else { 4 * SECOND };
+            assert!(known.is_some_and(|known| known < limit), "{kind:?}: {known:?}");
+            // And that stays so.
+            sim.run(30 * MINUTE);
+            assert_eq!(access(&sim, i), expected, "later: {kind:?}, {nodes} nodes, {told} told");
+        }
+    }
+}
+
+/// The reference knows it of 22 of 60.
+#[test]
+fn of_sixty_open_peers_all_know_it_soon_though_datagrams_get_lost() {
+    for (loss, at_once) in [(0.0, 60), (0.05, 57)] {
+        let (mut soon, mut later) = (0, 0);
+        for seed in 0..60 {
+            let mut sim = network(seed, 6, loss);
+            let at = place(&mut sim, Kind::Open, 9);
+            let i = enter(&mut sim, at, 3);
+            sim.run(2 * SECOND);
+            soon += u32::from(access(&sim, i) == Access::Open);
+            sim.run(5 * MINUTE);
+            later += u32::from(access(&sim, i) == Access::Open);
+        }
+        assert!(soon >= at_once && later >= at_once, "{soon} and {later} at a loss of {loss}");
+    }
+}
+
+#[test]
+fn who_is_open_for_twenty_minutes_serves_others_until_it_is_so_no_longer() {
+    let mut sim = network(3, 30, 0.0);
+    let realm = sim.add_nat(Realm::INTERNET, [80, 0, 9, 1].into(), NatConfig::full());
+    let i = enter(&mut sim, (realm, "192.168.9.2:49737".parse().unwrap()), 3);
+    sim.run(19 * MINUTE);
+    assert_eq!((access(&sim, i), dht(&sim, i).id()), (Access::Open, None));
+    sim.run(3 * MINUTE);
+    let at = SocketAddrV4::new([80, 0, 9, 1].into(), 49737);
+    assert_eq!(dht(&sim, i).id(), Some(node_id(at)));
+    // Its router is given a firewall.
+    sim.nat(realm).cfg.filter = Filter::Endpoints;
+    let closed = |sim: &Sim| access(sim, i) == Access::Closed;
+    // Who never heard of it cannot reach it.
+    let noticed = (30..40).any(|n| {
+        sim.begin(host(n), n, |config| config.persistent = true);
+        sim.run_until(6 * MINUTE, closed).is_some()
+    });
+    assert!(noticed, "it goes on believing to be open");
+    assert_eq!(dht(&sim, i).id(), None);
+    assert!(happened(&sim, i, |event| matches!(event, DhtEvent::Moved)) > 0);
+}
+
+#[test]
+fn another_public_address_is_noticed_within_seconds_and_what_was_known_is_found_out_anew() {
+    let mut sim = network(5, 6, 0.0);
+    let at = place(&mut sim, Kind::Open, 9);
+    let i = enter(&mut sim, at, 3);
+    sim.on(i, |node, now| {
+        let Node::Honest { dht, .. } = node else { panic!() };
+        dht.listen(std::sync::Arc::new(pair(77)), now);
+    });
+    sim.run(40 * MINUTE);
+    assert!(dht(&sim, i).id().is_some());
+    // Nobody tells it: the router has another address.
+    let new: SocketAddrV4 = "80.0.10.1:49737".parse().unwrap();
+    sim.move_to(i, Realm::INTERNET, new);
+    let moved = |sim: &Sim| happened(sim, i, |event| matches!(event, DhtEvent::Moved)) > 0;
+    let noticed = sim.run_until(MINUTE, moved);
+    assert!(noticed.is_some_and(|time| time < 20 * SECOND), "{noticed:?}");
+    assert_eq!(dht(&sim, i).id(), None, "nobody finds it by its old id");
+    let open = sim.run_until(MINUTE, |sim| access(sim, i) == Access::Open);
+    assert!(open.is_some_and(|time| time < 15 * SECOND), "{open:?}");
+    assert_eq!(dht(&sim, i).nat().address(), Some(new));
+}
+
+#[test]
+fn where_clients_do_not_come_through_who_believes_to_be_open_believes_it_no_longer() {
+    let mut sim = network(3, 6, 0.0);
+    let at = place(&mut sim, Kind::Open, 9);
+    let i = enter(&mut sim, at, 3);
+    sim.run(MINUTE);
+    let told = |sim: &mut Sim, came: bool| {
+        sim.on(i, |node, now| {
+            let Node::Honest { dht, .. } = node else { panic!() };
+            if came { dht.reached(0, now) } else { dht.missed(now) }
+        });
+        access(sim, i)
+    };
+    for came in [false, false, true, false, false] {
+        assert_eq!(told(&mut sim, came), Access::Open);
+    }
+    assert_eq!(told(&mut sim, false), Access::Closed);
+}
+
+/// What is sent to find it out.
+#[test]
+fn a_closed_peer_asks_seldom() {
+    let mut sim = network(4, 30, 0.0);
+    let at = place(&mut sim, Kind::Port, 9);
+    let i = enter(&mut sim, at, 3);
+    sim.run(60 * MINUTE);
+    let before = sim.datagrams_of(i);
+    sim.run(60 * MINUTE);
+    let hour = sim.datagrams_of(i) - before;
+    assert!(hour < 1200, "{hour} datagrams in an hour of rest");
+}
