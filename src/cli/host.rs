@@ -111,7 +111,7 @@ pub async fn run_request(
 async fn is_written(out: &Output, cancel: &Cancel) -> bool {
     tokio::select! {
         biased;
-        written = out.written() => written,
+        () = out.written() => true,
         () = cancel.overdue() => false,
     }
 }

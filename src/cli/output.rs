@@ -106,9 +106,9 @@ impl Output {
         self.writer.room().await;
     }
 
-    /// Resolves when all that was said is written, or nobody is there to do it: false.
-    pub async fn written(&self) -> bool {
-        self.writer.written().await
+    /// Resolves when all that was said is written.
+    pub async fn written(&self) {
+        self.writer.written().await;
     }
 
     /// Whether a part of what was printed on stdout is not written yet.

@@ -1,6 +1,6 @@
 //! Writes what a command says, on a thread of its own: a terminal may be paused (Ctrl-S), and what reads a pipe may take
-//! its time. Whoever says something never waits for that, and no signal does. Where no thread can be made what is said stays
-//! in the queue until one can, or until the process ends.
+//! its time. Whoever says something never waits for that, and no signal does. Where no thread can be made, who says something
+//! or waits writes himself what is taken at once.
 //!
 //! Both streams have one queue, so that what is said stays in its order. A command with much of a result awaits room in it.
 //! Of what else is said, that which comes while it is full is left out, and the number of such lines told afterwards.
@@ -30,13 +30,20 @@ const IDLE: Duration = Duration::from_secs(1);
 const LOOK_MS: u16 = 100;
 /// How often the end of the process looks whether it is to wait on, and who waits whether there is a thread.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long who waits for something to be written hopes for a thread that does it.
-const ALONE: Duration = Duration::from_millis(100);
+/// So much a pipe takes at once if it takes anything.
+const AT_ONCE: usize = 4 << 10;
 /// To the beginning of the line, and nothing in it.
 const ERASE: &[u8] = b"\r\x1b[K";
 
 /// A standard stream, of this process or passed to it by another.
 pub type Stream = Box<dyn AsFd + Send + Sync>;
+
+/// Whether whoever writes waits for a reader.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    ForReader,
+    Never,
+}
 
 /// Something to be written.
 pub enum Piece {
@@ -62,6 +69,19 @@ impl Piece {
             Self::Log(line) => line.len(),
             Self::Mark(_) | Self::Clear => 0,
         }
+    }
+
+    /// What is left of it when the first `written` bytes are.
+    fn rest(self, written: usize) -> Option<Self> {
+        if written >= self.len() {
+            return None;
+        }
+        Some(match self {
+            Self::Result { bytes, log } => Self::Result { bytes: bytes.slice(written..), log },
+            Self::Said(bytes) => Self::Said(bytes[written..].to_vec()),
+            Self::Error(bytes) => Self::Error(bytes[written..].to_vec()),
+            whole => whole,
+        })
     }
 
     /// Of a result it is told by how it ends whether all of it was written.
@@ -129,6 +149,14 @@ impl Queue {
         self.done += 1;
     }
 
+    /// Of what was taken off something is left.
+    fn put_back(&mut self, rest: Piece) {
+        self.bytes += rest.len();
+        self.results += usize::from(rest.is_result());
+        self.done -= 1;
+        self.pieces.push_front(rest);
+    }
+
     /// How many must be written until what is said so far is, with the word about what is left out.
     fn said(&self) -> u64 {
         self.came + u64::from(self.left_out > 0)
@@ -180,7 +208,7 @@ impl Writer {
         }
         queue.add(&piece);
         queue.pieces.push_back(piece);
-        self.wake(&mut queue);
+        self.wake(queue);
     }
 
     /// Draws a bar in place of the one before.
@@ -188,7 +216,7 @@ impl Writer {
         let mut queue = lock(&self.queue);
         if !queue.closed {
             queue.bar = Some(bar.into_bytes());
-            self.wake(&mut queue);
+            self.wake(queue);
         }
     }
 
@@ -205,39 +233,31 @@ impl Writer {
 
     /// Resolves when there is room for more, or nobody wants it.
     pub async fn room(self: &Arc<Self>) {
-        self.until(|queue| queue.closed || queue.bytes < ROOM, None).await;
+        self.until(|queue| queue.closed || queue.bytes < ROOM).await;
     }
 
-    /// Resolves when all that is said by now is written. False where no thread can be made for a while: a process that ends
-    /// then [writes it itself](Self::settle).
-    pub async fn written(self: &Arc<Self>) -> bool {
+    /// Resolves when all that is said by now is written.
+    pub async fn written(self: &Arc<Self>) {
         let said = lock(&self.queue).said();
-        self.until(|queue| queue.has_written(said), Some(ALONE)).await
+        self.until(|queue| queue.has_written(said)).await;
     }
 
-    /// Whether it came to be so, before there was no thread for so long.
-    async fn until(
-        self: &Arc<Self>,
-        is_so: impl Fn(&Queue) -> bool,
-        limit: Option<Duration>,
-    ) -> bool {
-        let mut alone: Option<Instant> = None;
+    async fn until(self: &Arc<Self>, is_so: impl Fn(&Queue) -> bool) {
         loop {
             // Before the look, so that no change is missed.
             let changed = self.room.notified();
             if is_so(&lock(&self.queue)) {
-                return true;
+                return;
             }
             if self.has_thread(&mut lock(&self.queue)) {
-                alone = None;
                 changed.await;
-                continue;
+            } else {
+                self.run(Duration::ZERO, Wait::Never);
+                if is_so(&lock(&self.queue)) {
+                    return;
+                }
+                tokio::time::sleep(LOOK).await;
             }
-            let since = *alone.get_or_insert_with(Instant::now);
-            if limit.is_some_and(|limit| since.elapsed() >= limit) {
-                return false;
-            }
-            let _ = tokio::time::timeout(LOOK, changed).await;
         }
     }
 
@@ -255,9 +275,8 @@ impl Writer {
             if self.has_thread(&mut queue) {
                 queue = self.wait(queue, LOOK);
             } else {
-                queue.running = true;
                 drop(queue);
-                self.run(Duration::ZERO);
+                self.run(Duration::ZERO, Wait::ForReader);
                 queue = lock(&self.queue);
             }
         }
@@ -296,10 +315,12 @@ impl Writer {
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    fn wake(self: &Arc<Self>, queue: &mut Queue) {
+    fn wake(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>) {
         self.changed.notify_all();
-        // If there is none, who says more or waits tries again.
-        let _ = self.has_thread(queue);
+        if !self.has_thread(&mut queue) {
+            drop(queue);
+            self.run(Duration::ZERO, Wait::Never);
+        }
     }
 
     /// Whether there is a thread that writes, perhaps since this moment.
@@ -315,11 +336,18 @@ impl Writer {
         }
         let writer = Arc::clone(self);
         let thread = std::thread::Builder::new().name("hdrive-writer".into());
-        thread.spawn(move || writer.run(IDLE)).map(drop)
+        thread.spawn(move || writer.write_all(IDLE, Wait::ForReader)).map(drop)
     }
 
-    /// Writes what comes until nothing has for so long.
-    fn run(&self, idle: Duration) {
+    /// Writes what is there, unless somebody else does.
+    fn run(&self, idle: Duration, wait: Wait) {
+        if !std::mem::replace(&mut lock(&self.queue).running, true) {
+            self.write_all(idle, wait);
+        }
+    }
+
+    /// Writes what comes until nothing has for so long, or until nothing is taken by whom nobody waits for.
+    fn write_all(&self, idle: Duration, wait: Wait) {
         let mut queue = lock(&self.queue);
         let mut since = Instant::now();
         loop {
@@ -332,18 +360,24 @@ impl Writer {
                 continue;
             };
             drop(queue);
-            if let Some(piece) = &piece {
-                self.write_piece(piece);
-            }
+            let written = piece.as_ref().map_or(0, |piece| self.write_piece(piece, wait));
             if let Some(bar) = bar {
-                self.show(bar);
+                self.show(bar, wait);
             }
             since = Instant::now();
             queue = lock(&self.queue);
-            piece.iter().for_each(|piece| queue.take_off(piece));
+            let Some(piece) = piece else { continue };
+            queue.take_off(&piece);
+            let rest = piece.rest(written).filter(|_| !queue.closed);
+            if let Some(rest) = rest {
+                queue.put_back(rest);
+                break;
+            }
             self.tell_change();
         }
         queue.running = false;
+        drop(queue);
+        self.tell_change();
     }
 
     /// What is to be written next: a piece, or a bar.
@@ -365,35 +399,51 @@ impl Writer {
         queue.bar.take().map(|bar| (None, Some(bar)))
     }
 
-    fn write_piece(&self, piece: &Piece) {
+    /// How many bytes of it are done with: all, if it waits for whoever reads.
+    fn write_piece(&self, piece: &Piece, wait: Wait) -> usize {
         let mut bar = lock(&self.bar);
         if bar.is_some() && !matches!(piece, Piece::Mark(_)) {
-            let _ = self.write(&self.stderr, ERASE);
+            let _ = self.write(&self.stderr, ERASE, wait);
         }
-        match piece {
-            Piece::Result { bytes, log } => self.write_result(bytes, log.as_deref()),
-            Piece::Said(bytes) | Piece::Error(bytes) => drop(self.write(&self.stderr, bytes)),
-            Piece::Log(line) => self.write_to_log(line),
-            Piece::Mark(byte) => self.face.iter().for_each(|face| face.say(*byte)),
-            Piece::Clear => *bar = None,
-        }
+        let written = match piece {
+            Piece::Result { bytes, log } => self.write_result(bytes, log.as_deref(), wait),
+            Piece::Said(bytes) | Piece::Error(bytes) => {
+                self.write(&self.stderr, bytes, wait).unwrap_or(bytes.len())
+            }
+            Piece::Log(line) => {
+                self.write_to_log(line);
+                line.len()
+            }
+            Piece::Mark(byte) => {
+                self.face.iter().for_each(|face| face.say(*byte));
+                0
+            }
+            Piece::Clear => {
+                *bar = None;
+                0
+            }
+        };
         if let Some(bar) = bar.as_ref().filter(|_| !matches!(piece, Piece::Mark(_))) {
-            let _ = self.write(&self.stderr, bar);
+            let _ = self.write(&self.stderr, bar, wait);
         }
+        written
     }
 
-    fn show(&self, line: Vec<u8>) {
-        let _ = self.write(&self.stderr, &[ERASE, &line].concat());
+    fn show(&self, line: Vec<u8>, wait: Wait) {
+        let _ = self.write(&self.stderr, &[ERASE, &line].concat(), wait);
         *lock(&self.bar) = Some(line);
     }
 
-    fn write_result(&self, bytes: &[u8], log: Option<&str>) {
-        let written = self.await_reader(&self.stdout).and_then(|()| {
+    fn write_result(&self, bytes: &[u8], log: Option<&str>, wait: Wait) -> usize {
+        let written = self.await_reader(&self.stdout, wait).and_then(|is_there| {
+            if !is_there {
+                return Ok(0);
+            }
             self.face.iter().for_each(|face| face.begin());
-            self.write(&self.stdout, bytes)
+            self.write(&self.stdout, bytes, wait)
         });
         match (written, log) {
-            (Ok(()), _) => {}
+            (Ok(written), _) => return written,
             (Err(_), _) if lock(&self.queue).closed => {}
             // Whoever started it has gone its way; the log has it.
             (Err(_), Some(line)) => self.write_to_log(line),
@@ -402,6 +452,7 @@ impl Writer {
             }
             (Err(error), None) => drop(self.lost.set(error)),
         }
+        bytes.len()
     }
 
     fn write_to_log(&self, line: &str) {
@@ -410,31 +461,38 @@ impl Writer {
         }
     }
 
-    fn write(&self, to: &Stream, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            self.await_reader(to)?;
-            match rustix::io::write(to.as_fd(), bytes) {
+    /// How many bytes were taken: all, if it waits.
+    fn write(&self, to: &Stream, bytes: &[u8], wait: Wait) -> io::Result<usize> {
+        let mut written = 0;
+        while let Some(left @ [_, ..]) = bytes.get(written..) {
+            if !self.await_reader(to, wait)? {
+                break;
+            }
+            let most = if wait == Wait::Never { left.len().min(AT_ONCE) } else { left.len() };
+            match rustix::io::write(to.as_fd(), &left[..most]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => bytes = &bytes[n..],
+                Ok(n) => written += n,
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        Ok(written)
     }
 
-    /// Waits until something can be written. A long piece may hang nevertheless, and this thread with it; nobody waits for
-    /// that.
-    fn await_reader(&self, to: &Stream) -> io::Result<()> {
+    /// Whether something can be written: it waits until then. A long piece may hang nevertheless, and this thread with it;
+    /// nobody waits for that.
+    fn await_reader(&self, to: &Stream, wait: Wait) -> io::Result<bool> {
         loop {
             if lock(&self.queue).closed {
                 return Err(io::Error::other("interrupted"));
             }
             let mut fds = [PollFd::new(to.as_fd(), PollFlags::POLLOUT)];
-            match poll(&mut fds, PollTimeout::from(LOOK_MS)) {
+            let limit = if wait == Wait::Never { 0 } else { LOOK_MS };
+            match poll(&mut fds, PollTimeout::from(limit)) {
+                Ok(0) if wait == Wait::Never => return Ok(false),
                 Ok(0) | Err(nix::errno::Errno::EINTR) => {}
                 // What is wrong is told by the attempt.
-                _ => return Ok(()),
+                _ => return Ok(true),
             }
         }
     }

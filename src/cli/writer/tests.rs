@@ -113,35 +113,39 @@ async fn a_result_that_nobody_reads_is_owed_until_it_is_given_up_and_its_thread_
 fn where_no_thread_can_be_made_nobody_waits_and_nothing_is_lost() {
     let (writer, mut reader) = writer();
     writer.no_threads.store(true, Ordering::SeqCst);
+    writer.push(result("first\n"));
+    assert_eq!(lock(&writer.queue).bytes, 0, "what is taken at once is written at once");
     let saying = Arc::clone(&writer);
     let said = std::thread::spawn(move || {
-        (0..100).for_each(|n| saying.push(result(&format!("{n}{}\n", "x".repeat(999)))));
+        (0..100).for_each(|n| saying.push(result(&format!("{n}{}\n", "x".repeat(9_999)))));
     });
     let begun = Instant::now();
     while !said.is_finished() {
         assert!(begun.elapsed() < LIMIT, "it waits for a reader");
         std::thread::sleep(LOOK);
     }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let early = tokio::time::timeout(4 * LOOK, writer.room()).await;
+        assert!(early.is_err() && writer.owes(), "nobody has read it");
+    });
     let reader = std::thread::spawn(move || {
         let mut text = String::new();
         reader.read_to_string(&mut text).map(|_| text)
     });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
-        assert!(!writer.written().await, "nobody is there to do it");
-        writer.no_threads.store(false, Ordering::SeqCst);
-        assert!(tokio::time::timeout(LIMIT, writer.written()).await.unwrap());
+        tokio::time::timeout(LIMIT, writer.room()).await.expect("a reader came");
+        tokio::time::timeout(LIMIT, writer.written()).await.expect("a reader came");
     });
-    while lock(&writer.queue).running {
-        std::thread::sleep(LOOK);
-    }
-    writer.no_threads.store(true, Ordering::SeqCst);
+    assert!(!writer.owes() && !lock(&writer.queue).running);
     writer.push(result("the end\n"));
     writer.settle();
     drop(writer);
     let text = reader.join().unwrap().unwrap();
-    assert!((0..100).all(|n| text.lines().nth(n).unwrap().starts_with(&format!("{n}x"))));
-    assert_eq!(text.lines().nth(100), Some("the end"));
+    assert_eq!(text.len(), 6 + 1_000_000 + 190 + 8);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!((0..100).all(|n| lines[n + 1].starts_with(&format!("{n}x"))));
+    assert_eq!((lines[0], lines[101]), ("first", "the end"));
 }
 
 #[test]
