@@ -10,7 +10,7 @@ use super::moment::Moment;
 use super::target::{Target, check_link, encryption_key, from_live, newest, resolve, tell_version};
 use super::words::date;
 use crate::disk;
-use crate::fs::{Access, DriveVolume, MountOptions, Mounted, split_options};
+use crate::fs::{Access, DriveVolume, End, MountOptions, Mounted, split_options};
 use crate::hyper::drive::{LiveDrive, Past};
 use crate::node::last_until;
 use std::sync::Arc;
@@ -148,7 +148,13 @@ async fn serve(
     tokio::select! {
         () = told => {}
         () = tell_unmounted(mounted, cx) => {}
-        () = mounted.ended() => return Ok(()),
+        end = mounted.ended() => return match end {
+            End::Unmounted => Ok(()),
+            End::Broken => Err(Failure::new(Exit::Mount, format!(
+                "{} ended though nobody unmounted it (its connection was cut, by `umount -f`, say): mount it again",
+                mounted.mount_point().display()
+            ))),
+        },
         () = cx.cancel.cancelled() => {}
         // Without the right key, say, it would stay empty for ever.
         error = drive.failed() => failed = Some(error),

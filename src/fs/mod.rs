@@ -48,7 +48,7 @@ mod xattr;
 pub use drive::DriveVolume;
 pub use errno::MountError;
 pub use link::shown_target;
-pub use mount::{Mounted, mount};
+pub use mount::{End, Mounted, mount};
 pub use mount_point::check as check_mount_point;
 pub use options::{Access, MountOptions, split_options};
 pub use unmount::{How, unmount};

@@ -88,26 +88,30 @@ pub fn mount(
     Ok(Mounted { point, own, fs, volume, pending, events, ended, refused: AtomicBool::new(false) })
 }
 
-/// Runs the session on threads of its own; the receiver turns true when it is over.
+/// How the session of a mount was over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Unmounted,
+    /// Nobody has unmounted it. It was taken away, if it could be.
+    Broken,
+}
+
+/// Runs the session on threads of its own; the receiver learns when it is over.
 fn serve(
     session: Session<Fuse>,
     own: OwnMount,
     connection: Arc<OwnedFd>,
-) -> Result<watch::Receiver<bool>, MountError> {
-    let (over, ended) = watch::channel(false);
+) -> Result<watch::Receiver<Option<End>>, MountError> {
+    let (over, ended) = watch::channel(None);
     let thread = std::thread::Builder::new().name("hdrive-session".into());
     let spawned = thread.spawn(move || {
-        if let Err(error) = session.run() {
-            // However the kernel says it: one that was unmounted has ended as it should.
-            match own.seen() {
-                Ok(None) => tracing::debug!("the mount ended: {error}"),
-                _ => tracing::warn!("the mount ended: {error}"),
-            }
-        }
+        // However the kernel says it, one that was unmounted has ended as it should.
+        let why = session.run().err();
         // If not by an unmount, it is still there, and nobody serves it any more.
-        own.clear();
+        let end = if own.clear() { End::Broken } else { End::Unmounted };
+        tracing::debug!("the mount ended: {end:?} {why:?}");
         drop(connection);
-        let _ = over.send(true);
+        let _ = over.send(Some(end));
     });
     spawned.map(|_| ended).map_err(|source| io_error("starting a thread", source))
 }
@@ -120,7 +124,7 @@ pub struct Mounted {
     volume: Arc<dyn Volume>,
     pending: Arc<Pending>,
     events: Sender<Event>,
-    ended: watch::Receiver<bool>,
+    ended: watch::Receiver<Option<End>>,
     /// Whether somebody was told already that it cannot be unmounted.
     refused: AtomicBool,
 }
@@ -152,9 +156,11 @@ impl Mounted {
         self.own.places()
     }
 
-    /// Returns when the mount is gone, whoever unmounted it.
-    pub async fn ended(&self) {
-        let _ = self.ended.clone().wait_for(|over| *over).await;
+    /// Returns when the mount is gone, whoever unmounted it, or broken.
+    pub async fn ended(&self) -> End {
+        let mut ended = self.ended.clone();
+        let end = ended.wait_for(Option::is_some).await;
+        end.ok().and_then(|end| *end).unwrap_or(End::Broken)
     }
 
     /// Unmounts. Blocks for a moment: not to be called from a task.
@@ -206,7 +212,7 @@ impl Mounted {
     fn settle(&self) {
         let ended = self.ended.clone();
         let deadline = std::time::Instant::now() + END;
-        while !*ended.borrow() && std::time::Instant::now() < deadline {
+        while ended.borrow().is_none() && std::time::Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }
     }

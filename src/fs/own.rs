@@ -14,9 +14,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 /// Copies of one mount that are taken away with it, so that there is an end if somebody makes more all the time.
 const MAX_COPIES: usize = 1000;
+/// So long a mount whose connection has ended may still be there though somebody is unmounting it.
+const FORCED: Duration = Duration::from_millis(400);
 
 /// See the module.
 #[derive(Clone)]
@@ -126,18 +129,30 @@ impl OwnMount {
         Ok(was)
     }
 
-    /// Takes it away when nobody serves it any more, though nobody has unmounted it.
-    pub fn clear(&self) {
+    /// Takes it away when nobody serves it any more, and tells whether it was still there: nobody had unmounted it then.
+    pub fn clear(&self) -> bool {
         if self.lives() {
-            let _ = self.detach(How::Lazy);
-            return;
+            return !matches!(self.detach(How::Lazy), Ok(None));
         }
-        // The connection was ended from outside, and the mount is there still, but dead.
-        let seen = self.seen().ok().flatten();
+        // The connection was ended from outside, and the mount is there still, but dead. `umount -f` ends the one before it
+        // takes the other away.
+        let begun = Instant::now();
+        let seen = loop {
+            match self.seen() {
+                Ok(None) => return false,
+                Ok(Some(_)) if begun.elapsed() < FORCED => std::thread::sleep(FORCED / 20),
+                Ok(seen) => break seen,
+                // Whether what is covered is dead cannot be seen; its number is hardly another's so soon.
+                Err(error) => return matches!(error, MountError::Covered { .. }),
+            }
+        };
         let pin = seen.and_then(|seen| self.pinned(&seen.path).ok().flatten());
-        if let Some(pin) = pin.filter(|pin| pin.probe() == Probe::Dead) {
+        let dead = pin.filter(|pin| pin.probe() == Probe::Dead);
+        let was_there = dead.is_some();
+        if let Some(pin) = dead {
             let _ = detach_held(pin);
         }
+        was_there
     }
 
     /// Holds what is at `place`, if it has the number of this mount.

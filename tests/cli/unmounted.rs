@@ -107,3 +107,26 @@ fn a_mount_in_use_ends_at_once_however_many_processes_there_are() {
     let named = format!("is in use by the mount on {} (tmpfs from ", mount.path("inner").display());
     assert!(done.stderr.contains(&named), "{}", done.stderr);
 }
+
+#[test]
+fn a_mount_that_is_cut_off_says_so_and_leaves_nothing_dead() {
+    if !fuse_available() || !available("root", nix::unistd::geteuid().is_root()) {
+        return;
+    }
+    let lab = Lab::new();
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), "content").unwrap();
+    let (_share, key) = lab.share("alice", &folder);
+    let mut mount = lab.mount("bob", &key, &[]);
+    let open = fs::File::open(mount.at.join("file")).unwrap();
+    let forced = nix::mount::umount2(&mount.at, nix::mount::MntFlags::MNT_FORCE);
+    assert_eq!(forced, Err(nix::errno::Errno::EBUSY));
+    mount.process.told("ended though nobody unmounted it");
+    assert_eq!(mount.process.wait(PATIENCE).code(), Some(5));
+    assert_eq!(fs::read_dir(&mount.at).unwrap().count(), 0);
+    drop(open);
+    // Where nobody uses it the same call unmounts it.
+    let mut again = lab.mount("bob", &key, &[]);
+    nix::mount::umount2(&again.at, nix::mount::MntFlags::MNT_FORCE).unwrap();
+    assert_eq!(again.process.wait(PATIENCE).code(), Some(0));
+}

@@ -2,7 +2,7 @@
 
 use crate::required::available;
 use crate::volume::TestVolume;
-use hdrive::fs::{MountError, MountOptions, Mounted, mount};
+use hdrive::fs::{End, MountError, MountOptions, Mounted, mount};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, OnceLock};
@@ -72,9 +72,9 @@ pub fn unmounted_clean(mut unmount: impl FnMut() -> Result<(), MountError>) {
 }
 
 /// Returns when the mount is over.
-pub fn ended(mounted: &Mounted) {
+pub fn ended(mounted: &Mounted) -> End {
     let end = async { tokio::time::timeout(PATIENCE, mounted.ended()).await };
-    runtime().block_on(end).expect("the mount ends");
+    runtime().block_on(end).expect("the mount ends")
 }
 
 /// What `work` gives, on a thread of its own: who waits for ever there fails here.

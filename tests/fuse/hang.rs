@@ -2,7 +2,7 @@
 
 use crate::common::{NO_DEADLINE, Running, TestMount, ended, errno, in_time, mounted_with, soon};
 use crate::volume::{Behaviour, TestVolume};
-use hdrive::fs::{How, MountOptions};
+use hdrive::fs::{End, How, MountOptions};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -130,7 +130,7 @@ fn a_mount_with_waiting_callers_can_be_taken_away() {
     assert!(reader.runs());
     mount.mounted.unmount(How::Lazy).unwrap();
     assert!(!reader.ends().success());
-    ended(&mount.mounted);
+    assert_eq!(ended(&mount.mounted), End::Unmounted);
     assert_eq!(fs::read_dir(mount.dir.path()).unwrap().count(), 0);
 }
 

@@ -3,7 +3,7 @@
 use crate::common::{Running, ended, mounted, soon};
 use crate::required::available;
 use crate::volume::{Behaviour, TestVolume};
-use hdrive::fs::{How, MountError, unmount};
+use hdrive::fs::{End, How, MountError, unmount};
 use std::process::Command;
 use std::time::Duration;
 
@@ -59,5 +59,5 @@ fn who_only_maps_a_file_is_named() {
     });
     assert!(mount.mounted.end().unwrap(), "it was in use");
     drop(sleep);
-    ended(&mount.mounted);
+    assert_eq!(ended(&mount.mounted), End::Unmounted);
 }

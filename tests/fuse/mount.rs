@@ -6,7 +6,7 @@ use crate::common::{
 };
 use crate::required::available;
 use crate::volume::TestVolume;
-use hdrive::fs::{How, MountError, MountOptions, mount, unmount};
+use hdrive::fs::{End, How, MountError, MountOptions, mount, unmount};
 use std::fs::{self, File};
 use std::io::Read;
 use std::process::Command;
@@ -95,7 +95,7 @@ fn a_mount_point_with_strange_letters_works() {
     let mounted = mounted_at(&volume, &point, &MountOptions::default());
     assert_eq!(fs::read(point.join("f")).unwrap(), b"x");
     unmounted_clean(|| unmount(&point, How::Clean));
-    ended(&mounted);
+    assert_eq!(ended(&mounted), End::Unmounted);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn an_unmount_from_outside_is_noticed() {
     let Some(mount) = mounted(&volume) else { return };
     let status = Command::new("umount").arg(mount.dir.path()).status().unwrap();
     assert!(status.success());
-    ended(&mount.mounted);
+    assert_eq!(ended(&mount.mounted), End::Unmounted);
     // A second end is none.
     mount.mounted.unmount(How::Clean).unwrap();
 }
@@ -125,7 +125,7 @@ fn a_mount_in_use_is_left_or_taken_lazily() {
     file.read_to_string(&mut text).unwrap();
     assert_eq!(text, "still here");
     drop(file);
-    ended(&mount.mounted);
+    assert_eq!(ended(&mount.mounted), End::Unmounted);
 }
 
 /// A look is a use at just that moment, and takes the mark of the unmount away.

@@ -6,7 +6,7 @@ use crate::common::{
 };
 use crate::required::available;
 use crate::volume::{Behaviour, TestVolume};
-use hdrive::fs::{How, MountError, MountOptions, Mounted, mount};
+use hdrive::fs::{End, How, MountError, MountOptions, Mounted, mount};
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::stat::stat;
 use std::fs;
@@ -72,7 +72,7 @@ fn a_mount_whose_connection_was_ended_is_taken_away() {
     let told = fs::write(connections.path().join(format!("{minor}/abort")), "1");
     umount2(connections.path(), MntFlags::MNT_DETACH).unwrap();
     told.unwrap();
-    ended(&mounted);
+    assert_eq!(ended(&mounted), End::Broken);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "a dead mount is left");
 }
 
