@@ -23,6 +23,7 @@ mod dispatch;
 mod event;
 pub mod handshake;
 mod handshake_allowance;
+mod hints;
 mod known_relays;
 mod leave;
 mod ledger;
@@ -83,10 +84,6 @@ const MAX_REMEMBERED: usize = 512;
 const MAX_TOPICS: usize = 4096;
 /// Nodes asked by a glance: each of the 20 nearest holds what was announced.
 const GLANCE: usize = 3;
-
-/// Nodes taken from one hint, and nodes to enter by with which no more are taken from any.
-const MAX_HINTS: usize = 16;
-const MAX_ENTRIES: usize = 64;
 
 /// A HyperDHT node.
 pub struct HyperDht {
@@ -213,36 +210,6 @@ impl HyperDht {
     /// Peers are told from now on that this is the key of a relay of ours, or that there is none.
     pub fn offer_relay(&mut self, key: Option<PublicKey>) {
         self.net.config.relay = key;
-    }
-
-    /// Nodes near a topic, as a key says. Until others are known it is looked for from there, and the network is entered
-    /// there where nobody else is known.
-    pub fn hint(&mut self, topic: Topic, nodes: &[SocketAddrV4], now: Instant) {
-        let usable = nodes.iter().copied().filter(|node| self.net.rpc.is_usable(node));
-        let usable: Vec<_> = usable.take(MAX_HINTS).collect();
-        if usable.is_empty() {
-            return;
-        }
-        let target = NodeId(topic.0);
-        if !self.closest.contains(&target) {
-            self.closest.put(target, usable.clone());
-        }
-        let mut bootstrap = self.net.rpc.bootstrap().to_vec();
-        if bootstrap.len() < MAX_ENTRIES {
-            bootstrap.extend(usable);
-            bootstrap.dedup();
-            self.set_bootstrap(bootstrap, now);
-        }
-    }
-
-    /// The nodes nearest to a topic, as far as they are known.
-    pub fn nearest(&self, topic: &Topic) -> &[SocketAddrV4] {
-        self.closest.peek(&NodeId(topic.0)).map_or(&[], Vec::as_slice)
-    }
-
-    /// Our addresses on the local networks.
-    pub fn local_addresses(&self) -> &[SocketAddrV4] {
-        &self.net.config.local_addresses
     }
 
     /// Handshakes of `key` get no answer until `until`.

@@ -1,0 +1,44 @@
+//! Where to begin, as keys say, and what a key of ours can say.
+
+use super::HyperDht;
+use crate::key::{NodeId, Topic};
+use std::collections::BTreeSet;
+use std::net::SocketAddrV4;
+use std::time::Instant;
+
+/// Nodes taken from one hint, and nodes to enter by with which no more are taken from any.
+const MAX_HINTS: usize = 16;
+const MAX_ENTRIES: usize = 64;
+
+impl HyperDht {
+    /// Nodes near a topic, as a key says. Until others are known it is looked for from there, and the network is entered
+    /// there where nobody else is known.
+    pub fn hint(&mut self, topic: Topic, nodes: &[SocketAddrV4], now: Instant) {
+        let usable = nodes.iter().copied().filter(|node| self.net.rpc.is_usable(node));
+        let usable: Vec<_> = usable.take(MAX_HINTS).collect();
+        if usable.is_empty() {
+            return;
+        }
+        let target = NodeId(topic.0);
+        if !self.closest.contains(&target) {
+            self.closest.put(target, usable.clone());
+        }
+        let mut bootstrap = self.net.rpc.bootstrap().to_vec();
+        if bootstrap.len() < MAX_ENTRIES {
+            bootstrap.extend(usable);
+            let mut known = BTreeSet::new();
+            bootstrap.retain(|node| known.insert(*node));
+            self.set_bootstrap(bootstrap, now);
+        }
+    }
+
+    /// The nodes nearest to a topic, as far as they are known.
+    pub fn nearest(&self, topic: &Topic) -> &[SocketAddrV4] {
+        self.closest.peek(&NodeId(topic.0)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Our addresses on the local networks.
+    pub fn local_addresses(&self) -> &[SocketAddrV4] {
+        &self.net.config.local_addresses
+    }
+}
