@@ -165,9 +165,11 @@ impl Net {
         queries.into_iter().for_each(|id| self.cancel_query(id));
     }
 
-    /// Our public address, if anybody can reach us there.
+    /// Our public address, if anybody can reach us there. Who is open though behind a NAT is met as others behind NATs are:
+    /// those beside it have a shorter way.
     pub fn open_address(&self) -> Option<SocketAddrV4> {
-        self.rpc.open_address()
+        let own = &self.config.local_addresses;
+        self.rpc.open_address().filter(|open| self.config.persistent || own.contains(open))
     }
 
     pub fn firewall(&self) -> Firewall {

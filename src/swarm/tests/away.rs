@@ -3,7 +3,7 @@
 
 use super::super::*;
 use super::sim::{Network, Peer};
-use crate::sim::LinkConfig;
+use crate::sim::{LinkConfig, Realm};
 use std::time::Duration;
 
 const TOPIC: Topic = Topic([7; 32]);
@@ -131,6 +131,25 @@ fn who_begins_before_the_nodes_are_there_gets_on_soon_after_they_are() {
             (0..count).for_each(|i| network.up(i));
             let took = network.run_until(secs(120), |n| !n.open(reader).is_empty());
             assert!(took.is_some_and(|took| took <= SOON), "{count} nodes, {away} s: {took:?}");
+        }
+    }
+}
+
+#[test]
+fn a_sharer_that_finds_itself_at_another_address_is_found_there_soon() {
+    for count in [3, 12] {
+        // Its interfaces tell, or only what the nodes say: a router has another address.
+        for told in [true, false] {
+            let mut network = nodes(count, 5);
+            let sharer = network.begin(false);
+            network.join(sharer, TOPIC, SERVER);
+            network.run(secs(90));
+            let new = SocketAddrV4::new([10, 0, 7, 7].into(), 4000);
+            network.move_to(sharer, Realm::INTERNET, new);
+            if told {
+                network.on(sharer, |peer, now| peer.swarm.network_changed(vec![new], now));
+            }
+            found_soon(&mut network, &format!("{count} nodes, told: {told}"));
         }
     }
 }
