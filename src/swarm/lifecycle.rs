@@ -18,7 +18,7 @@ use super::connections::{
 };
 use super::early::MAX_EARLY;
 use super::event::{Closed, SwarmEvent};
-use super::hyperdht::{Agreed, ConnectId, Dial, PUNCH_WAIT};
+use super::hyperdht::{Agreed, ConnectId, Dial};
 use super::rounds::has_peer;
 use super::secret_stream::frame::{FRAME_OVERHEAD, HEADER_FRAME_LEN, Opener, Sealer};
 use super::socket::host_of;
@@ -102,7 +102,7 @@ impl Swarm {
         let replaces = self.connections.by_key(&remote).is_some();
         let refused = self.stopping || self.peers.is_refused(&remote, now);
         if refused || !replaces && !self.may_have_room(&remote, now) {
-            return;
+            return self.dht.gone(agreed.local_id);
         }
         let waiting = self.connections.waiting();
         if waiting >= MAX_WAITING
@@ -113,7 +113,9 @@ impl Swarm {
         if waiting >= CROWDED {
             self.ask_all(now);
         }
-        let Some(stream) = self.udx.open(Some(agreed.local_id)) else { return };
+        let Some(stream) = self.udx.open(Some(agreed.local_id)) else {
+            return self.dht.gone(agreed.local_id);
+        };
         let id = self.connections.name(stream);
         let phase = Phase::Waiting { until: now + FIRST_PACKET_WAIT };
         self.connections.insert(Connection::new(id, agreed.keys.remote, false, phase, now));
@@ -127,10 +129,10 @@ impl Swarm {
     }
 
     /// A way to the peer of an accepted connection is being opened, which takes time.
-    pub(super) fn await_punch(&mut self, stream: u32, now: Instant) {
+    pub(super) fn await_punch(&mut self, stream: u32, until: Instant) {
         let Some(connection) = self.connections.by_stream(stream) else { return };
-        if let Phase::Waiting { until } = &mut connection.phase {
-            *until = now + PUNCH_WAIT;
+        if let Phase::Waiting { until: waits } = &mut connection.phase {
+            *waits = until.max(*waits);
         }
     }
 
@@ -341,6 +343,7 @@ impl Swarm {
         }
         if let Some(connection) = self.connections.remove(stream) {
             tracing::debug!(peer = ?connection.remote, why, "not accepted");
+            self.dht.gone(stream);
             self.udx.destroy(stream);
         }
     }
@@ -554,6 +557,9 @@ impl Swarm {
     /// The stream is no connection any more.
     fn forget(&mut self, stream: u32, why: Closed, now: Instant) {
         let Some(connection) = self.connections.remove(stream) else { return };
+        if !connection.initiator {
+            self.dht.gone(stream);
+        }
         self.tell_gone(&connection, why);
         if connection.is_open() || connection.initiator {
             self.open_candidate(&connection.remote, now);

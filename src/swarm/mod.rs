@@ -87,7 +87,7 @@ use udx::{Udx, UdxConfig};
 
 /// How often it is looked whether a stream still goes through a socket that was opened for it: what is under way to it when
 /// nothing else needs it has come by then.
-const SOCKET_LINGER: Duration = Duration::from_secs(3);
+const SOCKET_LINGER: Duration = Duration::from_secs(1);
 
 /// The whole network of a process, as one machine.
 pub struct Swarm {
@@ -276,13 +276,12 @@ impl Swarm {
             self.retired.insert(socket, now + SOCKET_LINGER);
         }
         let due = self.retired.iter().filter(|(_, at)| **at <= now).map(|(socket, _)| *socket);
-        for socket in due.collect::<Vec<_>>() {
-            if self.udx.uses(socket) {
-                self.retired.insert(socket, now + SOCKET_LINGER);
-            } else {
-                self.retired.remove(&socket);
-                self.closed_sockets.push_back(socket);
-            }
+        let (used, closed): (Vec<_>, Vec<_>) = due.partition(|socket| self.udx.uses(*socket));
+        self.retired.extend(used.into_iter().map(|socket| (socket, now + SOCKET_LINGER)));
+        if !closed.is_empty() {
+            self.retired.retain(|socket, _| !closed.contains(socket));
+            self.dht.closed(&closed);
+            self.closed_sockets.extend(closed);
         }
     }
 
@@ -607,7 +606,7 @@ impl Swarm {
                 self.online = online;
             }
             DhtEvent::Late { connect } => self.direct_is_late(connect, now),
-            DhtEvent::Punching { local_id } => self.await_punch(local_id, now),
+            DhtEvent::Punching { local_id, until } => self.await_punch(local_id, until),
             DhtEvent::Persistent { .. } | DhtEvent::Access(_) | DhtEvent::Unlistened { .. } => {}
         }
     }

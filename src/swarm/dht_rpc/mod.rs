@@ -61,6 +61,9 @@ use token::Tokens;
 /// Nodes per row, and how many nearest nodes a query looks for.
 pub const K: usize = 20;
 
+/// What a datagram takes beside its bytes: the headers of UDP, IP and Ethernet.
+const HEADERS: usize = 8 + 20 + 18;
+
 /// A dht-rpc node.
 pub struct Rpc {
     config: RpcConfig,
@@ -319,7 +322,8 @@ impl Rpc {
         if account == Account::Others && !self.is_proven_or_small(to, bytes.len(), now) {
             return;
         }
-        if to.port() == 0 || !self.budget.take(to.ip(), bytes.len(), account, now) {
+        let on_wire = bytes.len() + HEADERS;
+        if to.port() == 0 || !self.budget.take(to.ip(), on_wire, account, now) {
             tracing::trace!(%to, len = bytes.len(), "host is over its budget, nothing sent");
             return;
         }
@@ -338,6 +342,11 @@ impl Rpc {
             self.send(ask, false, Duration::ZERO, Purpose::Hint, now);
         }
         may
+    }
+
+    /// These sockets are closed: nothing more is sent from them.
+    pub fn forget_sockets(&mut self, sockets: &[SocketId]) {
+        self.out.retain(|transmit| !sockets.contains(&transmit.socket));
     }
 
     pub fn poll_event(&mut self) -> Option<RpcEvent> {

@@ -8,7 +8,7 @@ use crate::swarm::secret_stream::noise::SessionKeys;
 use crate::swarm::socket::SocketId;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What the owner decides about the node.
 #[derive(Debug, Clone)]
@@ -227,10 +227,11 @@ pub enum DhtEvent {
         local: Arc<KeyPair>,
         agreed: Agreed,
     },
-    /// The client of such a stream, of which [`DhtEvent::Incoming`] told, is being punched to: its first packet may take
-    /// [`PUNCH_WAIT`].
+    /// The client of such a stream, of which [`DhtEvent::Incoming`] told, is being punched to: its first packet may take so
+    /// long.
     Punching {
         local_id: u32,
+        until: Instant,
     },
     ConnectFailed {
         connect: ConnectId,

@@ -46,9 +46,7 @@ mod value_store;
 #[cfg(test)]
 mod tests;
 
-pub use event::{
-    Agreed, ConnectError, ConnectId, DhtConfig, DhtEvent, Dial, PUNCH_WAIT, RelayAsk, Relays,
-};
+pub use event::{Agreed, ConnectError, ConnectId, DhtConfig, DhtEvent, Dial, RelayAsk, Relays};
 pub use messages::Firewall;
 #[cfg(test)]
 pub use net::KNOCKS;
@@ -427,8 +425,13 @@ impl HyperDht {
 
     /// The client of an incoming stream is there: nothing needs to be punched any more.
     pub fn reached(&mut self, stream: u32, now: Instant) {
+        self.net.rpc.note_client(true, now);
+        self.gone(stream);
+    }
+
+    /// An incoming stream is not waited for.
+    pub fn gone(&mut self, stream: u32) {
         let net = &mut self.net;
-        net.rpc.note_client(true, now);
         self.servers.values_mut().for_each(|server| server.sessions.end(stream, net));
     }
 
@@ -441,6 +444,12 @@ impl HyperDht {
     /// Sockets that nothing here needs any more. A stream may still use one of them.
     pub fn take_retired(&mut self) -> Vec<SocketId> {
         std::mem::take(&mut self.net.retired)
+    }
+
+    /// These are closed now. What waits to be sent from them would open them anew.
+    pub fn closed(&mut self, sockets: &[SocketId]) {
+        self.net.rpc.forget_sockets(sockets);
+        self.net.punching.closed(sockets.len());
     }
 
     fn refresh_announcers(&mut self, now: Instant) {

@@ -64,13 +64,15 @@ impl Net {
     pub fn new(rpc: Rpc, config: DhtConfig, mut rng: StdRng, now: Instant) -> Self {
         let mut key = [0; 32];
         rng.fill_bytes(&mut key);
+        let mut turns = [0; 32];
+        rng.fill_bytes(&mut turns);
         Self {
             rpc,
             config,
             rng,
             events: VecDeque::new(),
             withdrawals: Vec::new(),
-            punching: Turns::default(),
+            punching: Turns::new(turns, now),
             retired: Vec::new(),
             links: Vec::new(),
             direct: VecDeque::new(),
@@ -188,6 +190,12 @@ impl Net {
     /// Whether an address is one of our neighbours on a local network.
     pub fn is_near(&self, addr: &SocketAddrV4) -> bool {
         addr.port() != 0 && self.links.iter().any(|link| link.holds(addr.ip()))
+    }
+
+    /// Whether it is our own main socket that is found at an address.
+    pub fn is_own(&self, addr: &SocketAddrV4) -> bool {
+        let seen = [self.rpc.address(), self.rpc.nat().address()];
+        self.config.local_addresses.contains(addr) || seen.contains(&Some(*addr))
     }
 
     /// Whether a host is this machine.

@@ -16,8 +16,10 @@
 //!
 //! Source: hyperdht/lib/holepuncher.js
 
+use super::event::PUNCH_WAIT;
 use super::messages::{Firewall, HolepunchPayload};
 use super::net::Net;
+use super::turns::{Role, SOCKETS, Sort, Turn};
 use crate::swarm::dht_rpc::Account;
 use crate::swarm::socket::SocketId;
 use rand::Rng;
@@ -49,10 +51,11 @@ const LAG: Duration = Duration::from_millis(50);
 /// Ports below are given by hand.
 const FIRST_PORT: u16 = 1000;
 
-/// Sockets of the side whose ports are tried, and the distance between its punches.
-const SOCKETS: u32 = 256;
+/// Punches from the sockets of the side whose ports are tried, their distance, and after how many it gives way to others
+/// that wait: by then the other side has tried some 500 ports even if it is as slow as the reference.
 const SOCKET_EVERY: Duration = Duration::from_millis(20);
 const SOCKET_ROUNDS: u32 = 1750;
+const FIRST_SOCKET_ROUNDS: u32 = 500;
 
 /// Whether a datagram is a punch.
 pub fn is_punch(data: &[u8]) -> bool {
@@ -75,8 +78,8 @@ pub fn open_towards(to: SocketAddrV4, net: &mut Net, now: Instant) {
 }
 
 fn send(socket: SocketId, to: SocketAddrV4, ttl: Option<u8>, net: &mut Net, now: Instant) {
-    // Nobody outside makes us write into our local networks.
-    if net.rpc.is_usable(&to) {
+    // Nobody outside makes us write into our local networks, or to ourselves.
+    if net.rpc.is_usable(&to) && !net.is_own(&to) {
         net.rpc.send_raw(socket, to, vec![PUNCH], ttl, Account::Handshakes, now);
     }
 }
@@ -101,14 +104,19 @@ impl Remote {
             verified.as_ref() == Some(host)
                 || self.addresses.iter().any(|(addr, verified)| *verified && addr.ip() == host)
         };
-        let told_addresses = told.addresses.iter().flatten().take(MAX_ADDRESSES);
-        self.addresses = told_addresses.map(|addr| (*addr, known(addr.ip()))).collect();
+        let mut addresses: Vec<(SocketAddrV4, bool)> = Vec::new();
+        for addr in told.addresses.iter().flatten() {
+            if addresses.len() < MAX_ADDRESSES && addresses.iter().all(|(known, _)| known != addr) {
+                addresses.push((*addr, known(addr.ip())));
+            }
+        }
+        self.addresses = addresses;
         (self.firewall, self.punching) = (told.firewall, told.punching);
     }
 
-    /// Whether a punch from there may be the peer's.
-    pub fn is_at(&self, from: &SocketAddrV4) -> bool {
-        let any_port = self.firewall == Firewall::Random;
+    /// Whether a punch from there may be the peer's. `tries`: ports are tried, if its NAT makes them random.
+    pub fn is_at(&self, from: &SocketAddrV4, tries: bool) -> bool {
+        let any_port = tries && self.firewall == Firewall::Random;
         self.addresses.iter().any(|(addr, _)| addr == from || any_port && addr.ip() == from.ip())
     }
 
@@ -122,17 +130,61 @@ pub fn is_consistent(firewall: Firewall) -> bool {
     matches!(firewall, Firewall::Open | Firewall::Consistent)
 }
 
+/// What it takes to punch to a host.
+pub fn sort(ours: Firewall, theirs: Firewall, host: Ipv4Addr) -> Sort {
+    match (ours, theirs) {
+        (Firewall::Random, _) => Sort::Sockets(host),
+        (_, Firewall::Random) => Sort::Ports(host),
+        _ => Sort::Few,
+    }
+}
+
+/// What is punched to, and what that takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Aim {
+pub enum Aim {
     Addresses,
     PortsOf(Ipv4Addr),
     FromMany(SocketAddrV4),
+}
+
+impl Aim {
+    /// None if there is no way.
+    pub fn of(ours: Firewall, remote: &Remote) -> Option<Self> {
+        match (ours, remote.firewall) {
+            (ours, theirs) if is_consistent(ours) && is_consistent(theirs) => Some(Self::Addresses),
+            (ours, Firewall::Random) if is_consistent(ours) => {
+                Some(Self::PortsOf(*remote.verified()?.ip()))
+            }
+            (Firewall::Random, theirs) if is_consistent(theirs) => {
+                Some(Self::FromMany(remote.verified()?))
+            }
+            _ => None,
+        }
+    }
+
+    pub fn sort(&self) -> Sort {
+        match self {
+            Self::Addresses => Sort::Few,
+            Self::PortsOf(host) => Sort::Ports(*host),
+            Self::FromMany(to) => Sort::Sockets(*to.ip()),
+        }
+    }
+
+    /// How long a punch of the other side may take.
+    pub fn lasts(&self) -> Duration {
+        match self {
+            Self::Addresses => ROUND * (ROUNDS + 2),
+            Self::PortsOf(_) | Self::FromMany(_) => PUNCH_WAIT,
+        }
+    }
 }
 
 /// Punches that go on.
 #[derive(Debug)]
 pub struct Punching {
     aim: Aim,
+    /// Until all was tried.
+    turn: Option<Turn>,
     /// Beside the main one.
     sockets: Vec<SocketId>,
     next: Instant,
@@ -140,54 +192,48 @@ pub struct Punching {
 }
 
 impl Punching {
-    /// Begins, if there is a way. Who was asked to has opened its side already, and waits a moment.
-    pub fn start(
-        initiator: bool,
-        ours: Firewall,
-        remote: &Remote,
-        net: &mut Net,
-        now: Instant,
-    ) -> Option<Self> {
-        let aim = match (ours, remote.firewall) {
-            (ours, theirs) if is_consistent(ours) && is_consistent(theirs) => Aim::Addresses,
-            (ours, Firewall::Random) if is_consistent(ours) => {
-                Aim::PortsOf(*remote.verified()?.ip())
-            }
-            (Firewall::Random, theirs) if is_consistent(theirs) => {
-                Aim::FromMany(remote.verified()?)
-            }
-            _ => return None,
-        };
-        let waits = !initiator && aim == Aim::Addresses;
+    /// Begins. Who was asked to has opened its side already, and waits a moment.
+    pub fn start(aim: Aim, turn: Turn, net: &mut Net, now: Instant) -> Self {
+        let waits = turn.role == Role::Server && aim == Aim::Addresses;
         let next = if waits { now + ROUND } else { now };
-        let sockets = match aim {
+        let sockets: Vec<_> = match aim {
             Aim::FromMany(_) => (0..SOCKETS).map(|_| net.open_socket()).collect(),
             _ => Vec::new(),
         };
-        net.punching.trying += usize::from(matches!(aim, Aim::PortsOf(_)));
-        net.punching.from_many += usize::from(matches!(aim, Aim::FromMany(_)));
+        net.punching.opened(sockets.len());
         // All of them open our side at once, and the other side only then begins to try ports.
         if let Aim::FromMany(to) = aim {
-            sockets.iter().for_each(|socket| send(*socket, to, Some(SHORT), net, now));
+            for socket in &sockets {
+                if net.punching.try_at(to.ip(), now) {
+                    send(*socket, to, Some(SHORT), net, now);
+                }
+            }
         }
-        Some(Self { aim, sockets, next, round: 0 })
+        Self { aim, turn: Some(turn), sockets, next, round: 0 }
     }
 
     /// What it opened is of no further use, but for a stream that found its way.
-    pub fn end(self, net: &mut Net) {
-        net.retired.extend(self.sockets);
-        net.punching.trying -= usize::from(matches!(self.aim, Aim::PortsOf(_)));
-        net.punching.from_many -= usize::from(matches!(self.aim, Aim::FromMany(_)));
+    pub fn end(mut self, net: &mut Net) {
+        self.leave(net);
+    }
+
+    /// Others have their turn.
+    fn leave(&mut self, net: &mut Net) {
+        net.retired.append(&mut self.sockets);
+        self.turn.take().into_iter().for_each(|turn| net.punching.give_back(turn));
+    }
+
+    fn rounds(&self) -> u32 {
+        match self.aim {
+            Aim::Addresses => ROUNDS,
+            Aim::PortsOf(_) => PORTS,
+            Aim::FromMany(_) => SOCKET_ROUNDS,
+        }
     }
 
     /// When [`Self::handle_timeout`] is to be called; none when all was tried.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let rounds = match self.aim {
-            Aim::Addresses => ROUNDS,
-            Aim::PortsOf(_) => PORTS,
-            Aim::FromMany(_) => SOCKET_ROUNDS,
-        };
-        (self.round < rounds).then_some(self.next)
+        self.turn.is_some().then_some(self.next)
     }
 
     /// When the last round has had its time; the next one, before all was tried.
@@ -197,6 +243,13 @@ impl Punching {
 
     pub fn handle_timeout(&mut self, remote: &Remote, net: &mut Net, now: Instant) {
         while self.poll_timeout().is_some_and(|at| at <= now) {
+            let gives_way = matches!(self.aim, Aim::FromMany(_))
+                && self.round >= FIRST_SOCKET_ROUNDS
+                && net.punching.are_sockets_wanted(now);
+            if self.round >= self.rounds() || gives_way {
+                // What the last one brings has had its time.
+                return self.leave(net);
+            }
             self.round += 1;
             match self.aim {
                 Aim::Addresses => {
@@ -212,12 +265,18 @@ impl Punching {
                         if self.round <= FIRST_PORTS { FIRST_PORT_EVERY } else { PORT_EVERY };
                     self.next = (self.next + every).max(now.checked_sub(LAG).unwrap_or(now));
                     let port = net.rng.random_range(FIRST_PORT..=u16::MAX);
-                    punch(SocketAddrV4::new(host, port), net, now);
+                    if net.punching.try_at(&host, now) {
+                        punch(SocketAddrV4::new(host, port), net, now);
+                    }
                 }
                 Aim::FromMany(to) => {
                     self.next = now + SOCKET_EVERY;
                     let socket = self.sockets.get(self.round as usize % self.sockets.len().max(1));
-                    socket.into_iter().for_each(|socket| send(*socket, to, None, net, now));
+                    if let Some(socket) = socket
+                        && net.punching.try_at(to.ip(), now)
+                    {
+                        send(*socket, to, None, net, now);
+                    }
                 }
             }
         }
@@ -251,8 +310,19 @@ mod tests {
     fn a_punch_is_of_the_peer_where_it_said_that_it_is() {
         let mut remote = Remote::new(Firewall::Unknown);
         remote.update(&told(Firewall::Consistent, &[(1, 5)]), None);
-        assert!(remote.is_at(&at(1, 5)) && !remote.is_at(&at(1, 6)) && !remote.is_at(&at(2, 5)));
+        let is_at = |remote: &Remote, at| remote.is_at(&at, true);
+        assert!(is_at(&remote, at(1, 5)));
+        assert!(!is_at(&remote, at(1, 6)) && !is_at(&remote, at(2, 5)));
         remote.update(&told(Firewall::Random, &[(1, 0)]), None);
-        assert!(remote.is_at(&at(1, 6)) && !remote.is_at(&at(2, 5)));
+        assert!(is_at(&remote, at(1, 6)) && !is_at(&remote, at(2, 5)));
+        assert!(!remote.is_at(&at(1, 6), false), "no ports are tried, so it may be another's");
+    }
+
+    #[test]
+    fn an_address_named_often_is_one() {
+        let mut remote = Remote::new(Firewall::Unknown);
+        let often = [(1, 5), (1, 5), (1, 5), (1, 5), (1, 5), (1, 5), (1, 5), (1, 5), (1, 6)];
+        remote.update(&told(Firewall::Consistent, &often), None);
+        assert_eq!(remote.addresses, [(at(1, 5), false), (at(1, 6), false)]);
     }
 }

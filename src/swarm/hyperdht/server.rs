@@ -18,7 +18,7 @@ use super::messages::{
 };
 use super::net::Net;
 use super::punch;
-use super::sessions::Sessions;
+use super::sessions::{Client, Sessions};
 use crate::crypto::{Hash, KeyPair, hash};
 use crate::key::{NodeId, PublicKey};
 use crate::swarm::SocketId;
@@ -27,7 +27,7 @@ use crate::swarm::socket::host_of;
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngCore};
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -99,9 +99,9 @@ impl Server {
         let told = m.peer.filter(|_| ours && m.mode == Mode::FromRelay);
         let answered = m.relay.filter(|_| m.mode == Mode::FromSecondRelay);
         let source = told.or(answered).unwrap_or(incoming.from);
-        let source = IpAddr::V4(*source.ip());
-        let client = self.read(&m.noise, source, told.is_some(), net, now)?;
-        let answer = self.answer(client, m, incoming, blocked, net, now);
+        let host = (*source.ip(), told.is_some());
+        let client = self.read(&m.noise, IpAddr::V4(host.0), host.1, net, now)?;
+        let answer = self.answer((client, host), m, incoming, blocked, net, now);
         self.keep(id, answer.clone(), now);
         answer
     }
@@ -204,7 +204,7 @@ impl Server {
 
     fn answer(
         &mut self,
-        client: Answering,
+        (client, (host, trusted)): (Answering, (Ipv4Addr, bool)),
         m: &PeerHandshake,
         incoming: &Incoming,
         blocked: &Blocked,
@@ -233,7 +233,8 @@ impl Server {
             self.agree(client, dial, (lan || punch, relay), net)?;
         let Some((local_id, hash)) = stream else { return Some(answer) };
         if punch {
-            self.sessions.begin(&hash, local_id, theirs, net, now);
+            let client = Client { host, trusted, firewall: theirs };
+            self.sessions.begin(&hash, local_id, client, net, now);
         } else if dial.is_none() && !same_host && firewall != Firewall::Open {
             self.open_towards(from, now);
         }

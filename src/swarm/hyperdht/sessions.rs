@@ -5,35 +5,81 @@
 //! a relay of ours with our token shows that its sender receives at the host that the relay saw: only ports of such a
 //! host are tried at random.
 //!
+//! Anybody can shake hands, and name whom he likes. So a session ends however much is said, what it sends is counted, and
+//! of many those go first whose host has most.
+//!
 //! Source: hyperdht/lib/server.js:_onpeerholepunch
 
-use super::event::{DhtEvent, PUNCH_WAIT};
+#[cfg(test)]
+mod tests;
+
+use super::event::DhtEvent;
 use super::handshake::holepunch_secret;
 use super::messages::{Firewall, HolepunchPayload, NoisePayload, PeerHolepunch};
 use super::net::Net;
-use super::punch::{self, Punching, Remote};
+use super::punch::{self, Aim, Punching, Remote};
 use super::secure_payload::SecurePayload;
+use super::turns::Role;
 use crate::swarm::socket::SocketId;
 use rand::RngCore;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 /// How long a client may take to its first message, and from one to the next.
 const WAIT: Duration = Duration::from_secs(10);
-/// Clients at a time; of more the one that waits longest is forgotten.
+/// How long all of it may take: probes, half a minute until it is its turn, and the longest of punches.
+const LIFE: Duration = Duration::from_secs(80);
+/// Clients at a time, and of one host. Of more one is forgotten.
 const MAX_SESSIONS: usize = 256;
+const MAX_OF_HOST: usize = 32;
+
+/// Messages of a client that are answered: who waits for its turn asks twice a second, and a relay may bring some twice.
+const MESSAGES: u32 = 128;
+/// Punches that are sent at once to where the relay sees a client who opened its side.
+const QUICK: u32 = 8;
+/// Punches of a client that are answered: one has to arrive there.
+const ANSWERS: u32 = 16;
+
+/// Who a client is, as far as is known.
+#[derive(Debug, Clone, Copy)]
+pub struct Client {
+    /// Who pays for it: where one of our relays saw it, else who brought its handshake.
+    pub host: Ipv4Addr,
+    /// It came through a relay of ours.
+    pub trusted: bool,
+    pub firewall: Firewall,
+}
+
+/// What may still be done for a client.
+struct Left {
+    messages: u32,
+    quick: u32,
+    answers: u32,
+}
+
+/// Takes one, if there is one.
+fn take(left: &mut u32) -> bool {
+    let taken = left.checked_sub(1);
+    *left = taken.unwrap_or(0);
+    taken.is_some()
+}
 
 /// One client.
 struct Session {
     /// The stream that was made for it.
     stream: u32,
+    client: Client,
     secure: SecurePayload,
     remote: Remote,
     /// The latest round of the client.
-    round: u64,
+    round: Option<u64>,
     punching: Option<Punching>,
+    left: Left,
     until: Instant,
+    /// No later, whatever it says.
+    end: Instant,
 }
 
 impl Session {
@@ -60,29 +106,51 @@ impl Sessions {
         &mut self,
         hash: &[u8; 64],
         stream: u32,
-        firewall: Firewall,
+        client: Client,
         net: &mut Net,
         now: Instant,
     ) {
-        if self.by_id.len() >= MAX_SESSIONS
-            && let Some((&id, _)) = self.by_id.iter().min_by_key(|(_, session)| session.until)
-        {
-            self.by_id.remove(&id).into_iter().for_each(|session| session.end(net));
-        }
+        self.make_room(client.host, net);
         let mut local = [0; 32];
         net.rng.fill_bytes(&mut local);
         let session = Session {
             stream,
+            client,
             secure: SecurePayload::new(holepunch_secret(hash), local),
-            remote: Remote::new(firewall),
-            round: 0,
+            remote: Remote::new(client.firewall),
+            round: None,
             punching: None,
+            left: Left { messages: MESSAGES, quick: QUICK, answers: ANSWERS },
             until: now + WAIT,
+            end: now + LIFE,
         };
         // Numbers come round again.
         let older = self.by_id.insert(self.next_id, session);
         older.into_iter().for_each(|session| session.end(net));
         self.next_id = (self.next_id + 1) % 0x1_0000;
+    }
+
+    /// Forgets one where there are too many: of a host, or of all. Those that no relay of ours brought go first, and those of
+    /// whom there are most.
+    fn make_room(&mut self, host: Ipv4Addr, net: &mut Net) {
+        let mut of_host = BTreeMap::<Ipv4Addr, usize>::new();
+        for session in self.by_id.values() {
+            *of_host.entry(session.client.host).or_default() += 1;
+        }
+        let of_host = |host: &Ipv4Addr| of_host.get(host).copied().unwrap_or(0);
+        let full = of_host(&host) >= MAX_OF_HOST;
+        if !full && self.by_id.len() < MAX_SESSIONS {
+            return;
+        }
+        let candidates =
+            self.by_id.iter().filter(|(_, session)| !full || session.client.host == host);
+        let goes = candidates.max_by_key(|(_, session)| {
+            let Client { host, trusted, .. } = &session.client;
+            (!trusted, of_host(host), Reverse(session.until))
+        });
+        if let Some((&id, _)) = goes {
+            self.by_id.remove(&id).into_iter().for_each(|session| session.end(net));
+        }
     }
 
     /// The answer to a message of a client, sealed; `None` if it gets none. `trusted`: it came through a relay of ours.
@@ -96,6 +164,9 @@ impl Sessions {
         let peer = m.peer?;
         let session = self.by_id.get_mut(&m.id)?;
         let told = session.secure.open(&m.payload)?;
+        if !take(&mut session.left.messages) {
+            return None;
+        }
         let mut nonce = [0; 24];
         net.rng.fill_bytes(&mut nonce);
         if told.error != NoisePayload::ERROR_NONE {
@@ -104,36 +175,40 @@ impl Sessions {
         let (ours, addresses) = net.nat_verdict();
         let token = session.secure.token(peer.ip());
         let echoed = trusted && told.remote_token == Some(token);
-        if told.round >= session.round {
-            session.round = told.round;
+        // A relay may say again what was said.
+        if session.round.is_none_or(|round| told.round > round) {
+            session.round = Some(told.round);
             session.remote.update(&told, echoed.then_some(*peer.ip()));
+            session.until = session.until.max(now + WAIT).min(session.end);
+            // It has opened its side towards this address of ours: a punch may pass at once.
+            if punch::is_consistent(ours)
+                && told.remote_address.is_some_and(|at| addresses.contains(&at))
+                && take(&mut session.left.quick)
+            {
+                punch::punch(peer, net, now);
+            }
         }
-        session.until = session.until.max(now + WAIT);
-        // It has opened its side towards this address of ours: a punch may pass at once.
-        if punch::is_consistent(ours)
-            && told.remote_address.is_some_and(|at| addresses.contains(&at))
-        {
-            punch::punch(peer, net, now);
-        }
+        let round = session.round.unwrap_or(0);
         if session.remote.punching && session.punching.is_none() {
-            if net.punching.is_full(ours, session.remote.firewall) {
+            let Some(aim) = Aim::of(ours, &session.remote) else {
+                return self.abort(m.id, nonce, net);
+            };
+            let Some(turn) = net.punching.take(Role::Server, aim.sort(), now) else {
                 // It asks again, and has its turn then.
                 let answer = HolepunchPayload {
                     error: NoisePayload::ERROR_TRY_LATER,
-                    round: session.round,
+                    round,
                     ..HolepunchPayload::said(ours)
                 };
                 return Some(session.secure.seal(&answer, nonce));
-            }
-            session.punching = Punching::start(false, ours, &session.remote, net, now);
-            if session.punching.is_none() {
-                return self.abort(m.id, nonce, net);
-            }
-            session.until = now + PUNCH_WAIT;
-            net.events.push_back(DhtEvent::Punching { local_id: session.stream });
+            };
+            session.punching = Some(Punching::start(aim, turn, net, now));
+            session.until = session.until.max(now + aim.lasts()).min(session.end);
+            let (local_id, until) = (session.stream, session.until);
+            net.events.push_back(DhtEvent::Punching { local_id, until });
         }
         let answer = HolepunchPayload {
-            round: session.round,
+            round,
             punching: session.punching.is_some(),
             addresses: (!addresses.is_empty()).then_some(addresses),
             token: trusted.then_some(token),
@@ -147,7 +222,7 @@ impl Sessions {
         let session = self.by_id.remove(&id)?;
         let answer = HolepunchPayload {
             error: NoisePayload::ERROR_ABORTED,
-            round: session.round,
+            round: session.round.unwrap_or(0),
             ..HolepunchPayload::said(Firewall::Unknown)
         };
         let sealed = session.secure.seal(&answer, nonce);
@@ -155,7 +230,7 @@ impl Sessions {
         Some(sealed)
     }
 
-    /// A punch came to `socket`: whether it is one of theirs, who gets one back.
+    /// A punch came to `socket`: whether it is one of theirs to whom we punch, who gets one back.
     pub fn on_punch(
         &mut self,
         socket: SocketId,
@@ -163,11 +238,15 @@ impl Sessions {
         net: &mut Net,
         now: Instant,
     ) -> bool {
-        let ours = self.by_id.values().any(|session| session.remote.is_at(&from));
-        if ours {
+        let answered = self.by_id.values_mut().any(|session| {
+            session.punching.is_some()
+                && session.remote.is_at(&from, true)
+                && take(&mut session.left.answers)
+        });
+        if answered {
             punch::answer(socket, from, net, now);
         }
-        ours
+        answered
     }
 
     /// The client of this stream is there.
@@ -202,144 +281,5 @@ impl Sessions {
                 punching.handle_timeout(&session.remote, net, now);
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::crypto::KeyPair;
-    use crate::sim::epoch;
-    use crate::swarm::dht_rpc::{Rpc, RpcConfig};
-    use crate::swarm::hyperdht::event::DhtConfig;
-    use crate::swarm::hyperdht::messages::Mode;
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
-
-    const HASH: [u8; 64] = [5; 64];
-
-    fn at(host: u8, port: u16) -> SocketAddrV4 {
-        SocketAddrV4::new([20, 0, 0, host].into(), port)
-    }
-
-    /// Behind a NAT that shows everybody the same address.
-    fn net(now: Instant) -> Net {
-        let config = RpcConfig {
-            bootstrap: vec![at(1, 1)],
-            persistent: false,
-            address: Some(at(9, 9)),
-            allow_bogons: false,
-        };
-        let rpc = Rpc::new(config, StdRng::seed_from_u64(1), now);
-        let config = DhtConfig::new(KeyPair::from_seed(&[1; 32]), vec![at(1, 1)]);
-        let mut net = Net::new(rpc, config, StdRng::seed_from_u64(2), now);
-        (0..2).for_each(|_| net.rpc.sample(at(9, 9)));
-        assert_eq!(net.nat_verdict().0, Firewall::Consistent);
-        sent(&mut net);
-        net
-    }
-
-    /// Where something was sent.
-    fn sent(net: &mut Net) -> Vec<SocketAddrV4> {
-        std::iter::from_fn(|| net.rpc.poll_transmit()).map(|transmit| transmit.to).collect()
-    }
-
-    /// What a client says whom the relay sees at `peer`, and the answer.
-    fn say(
-        sessions: &mut Sessions,
-        payload: &HolepunchPayload,
-        trusted: bool,
-        (net, now): (&mut Net, Instant),
-    ) -> Option<HolepunchPayload> {
-        let secure = SecurePayload::new(holepunch_secret(&HASH), [7; 32]);
-        let payload = secure.seal(payload, [1; 24]);
-        let m = PeerHolepunch { mode: Mode::FromRelay, id: 0, payload, peer: Some(at(3, 3)) };
-        sessions.on_message(&m, trusted, net, now).map(|sealed| secure.open(&sealed).unwrap())
-    }
-
-    fn begun(net: &mut Net, now: Instant) -> Sessions {
-        let mut sessions = Sessions::default();
-        sessions.begin(&HASH, 1, Firewall::Unknown, net, now);
-        sessions
-    }
-
-    fn told(firewall: Firewall, addresses: &[SocketAddrV4]) -> HolepunchPayload {
-        HolepunchPayload { addresses: Some(addresses.to_vec()), ..HolepunchPayload::said(firewall) }
-    }
-
-    /// Datagrams to each host until all is over.
-    fn run(sessions: &mut Sessions, net: &mut Net) -> BTreeMap<std::net::Ipv4Addr, usize> {
-        let mut hosts = BTreeMap::new();
-        while let Some(at) = sessions.poll_timeout() {
-            sessions.handle_timeout(net, at);
-            sent(net).into_iter().for_each(|to| *hosts.entry(*to.ip()).or_default() += 1);
-        }
-        hosts
-    }
-
-    #[test]
-    fn clients_at_a_time_are_bounded() {
-        let now = epoch();
-        let (mut net, mut sessions) = (net(now), Sessions::default());
-        for stream in 0..1000 {
-            sessions.begin(&HASH, stream, Firewall::Unknown, &mut net, now);
-        }
-        assert_eq!(sessions.by_id.len(), MAX_SESSIONS);
-        run(&mut sessions, &mut net);
-        assert!(sessions.by_id.is_empty(), "they end without a word of anybody");
-    }
-
-    #[test]
-    fn who_has_not_the_key_of_the_handshake_is_not_answered() {
-        let now = epoch();
-        let mut net = net(now);
-        let mut sessions = Sessions::default();
-        sessions.begin(&[6; 64], 1, Firewall::Unknown, &mut net, now);
-        let payload = told(Firewall::Consistent, &[at(4, 4)]);
-        assert_eq!(say(&mut sessions, &payload, true, (&mut net, now)), None);
-        assert_eq!(sent(&mut net), []);
-    }
-
-    /// Whoever names addresses of others makes us send each of them hardly anything.
-    #[test]
-    fn named_addresses_get_a_few_punches() {
-        let now = epoch();
-        let mut net = net(now);
-        let mut sessions = begun(&mut net, now);
-        let victims: Vec<_> = (10..200).map(|host| at(host, 4)).collect();
-        let payload = HolepunchPayload { punching: true, ..told(Firewall::Consistent, &victims) };
-        let answer = say(&mut sessions, &payload, true, (&mut net, now)).unwrap();
-        assert!(answer.punching);
-        let hosts = run(&mut sessions, &mut net);
-        assert_eq!((hosts.len(), hosts.values().max()), (8, Some(&2)), "{hosts:?}");
-    }
-
-    /// Ports are tried only at a host that has shown, through a relay of ours, that it receives there.
-    #[test]
-    fn ports_are_tried_of_a_host_that_has_echoed_our_token() {
-        let now = epoch();
-        for (trusted, echoes) in [(true, true), (true, false), (false, true)] {
-            let mut net = net(now);
-            let mut sessions = begun(&mut net, now);
-            let hello = told(Firewall::Random, &[at(3, 0)]);
-            let answer = say(&mut sessions, &hello, true, (&mut net, now)).unwrap();
-            let remote_token = answer.token.filter(|_| echoes);
-            let ask = HolepunchPayload { punching: true, round: 1, remote_token, ..hello };
-            let answer = say(&mut sessions, &ask, trusted, (&mut net, now)).unwrap();
-            let proven = trusted && echoes;
-            assert_eq!(answer.error == NoisePayload::ERROR_NONE, proven);
-            let hosts = run(&mut sessions, &mut net);
-            // And not without an end.
-            assert_eq!(hosts.get(at(3, 0).ip()).copied(), proven.then_some(1750), "{hosts:?}");
-        }
-    }
-
-    #[test]
-    fn a_token_is_given_through_our_relays_only() {
-        let now = epoch();
-        let mut net = net(now);
-        let mut sessions = begun(&mut net, now);
-        let hello = told(Firewall::Consistent, &[at(3, 3)]);
-        assert_eq!(say(&mut sessions, &hello, false, (&mut net, now)).unwrap().token, None);
     }
 }

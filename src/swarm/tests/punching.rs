@@ -105,6 +105,45 @@ fn clients_with_random_ports_that_come_at_once_all_get_in() {
     assert!(took.is_some_and(|took| took < Duration::from_secs(30)), "{took:?}");
 }
 
+/// Of the sockets for whoever tries our ports one stays, which the connection goes through.
+#[test]
+fn sockets_are_closed_that_brought_nothing() {
+    let mut network = network();
+    let a = behind(&mut network, Kind::Sym, 1);
+    network.join(a, TOPIC, SERVER);
+    network.run(Duration::from_secs(10));
+    let b = behind(&mut network, Kind::Port, 2);
+    network.join(b, TOPIC, CLIENT);
+    network.run_until(Duration::from_secs(10), |n| n.open(a).len() == 1).expect("a connection");
+    assert!(network.machines[a].most_sockets >= 256);
+    network.run(Duration::from_secs(3));
+    assert_eq!(network.machines[a].sockets.len(), 1);
+    let conn = network.open(a)[0];
+    [a, b].iter().for_each(|i| network.on(*i, |peer, now| peer.swarm.leave(&TOPIC, now)));
+    network.on(a, |peer, now| peer.swarm.close(conn, now));
+    network.run(Duration::from_secs(10));
+    assert_eq!(network.machines[a].sockets.len(), 0);
+}
+
+/// Two peers who share a router with random ports are told apart.
+#[test]
+fn two_behind_one_router_with_random_ports_are_both_reached() {
+    let mut network = network();
+    let (home, ip) = network.place(Kind::Sym, 1);
+    let servers = [ip, [192, 168, 1, 3].into()].map(|ip| inside(&mut network, home, ip));
+    servers.iter().for_each(|server| network.join(*server, TOPIC, SERVER));
+    network.run(Duration::from_secs(10));
+    for n in 2..6 {
+        let reader = behind(&mut network, Kind::Port, n);
+        network.join(reader, TOPIC, CLIENT);
+        let both = |n: &Network| n.open(reader).len() == 2;
+        let took = network.run_until(Duration::from_secs(25), both);
+        assert!(took.is_some(), "reader {n}");
+        let failed = |e: &SwarmEvent| matches!(e, SwarmEvent::DialFailed { .. });
+        assert!(!network.machines[reader].events.iter().any(failed), "reader {n}");
+    }
+}
+
 /// 20 ms to every node, and to everybody behind the same router.
 fn network() -> Network {
     let latency = Duration::from_millis(20);

@@ -13,6 +13,9 @@ use std::time::Duration;
 pub(super) struct Peer {
     pub swarm: Swarm,
     pub events: Vec<SwarmEvent>,
+    /// Sockets beside the main one that something was sent from, as many as are open, and as many as were at a time.
+    pub sockets: BTreeSet<SocketId>,
+    pub most_sockets: usize,
     /// Handshakes that it began, each unlike the others.
     handshakes: u8,
 }
@@ -42,9 +45,16 @@ impl Machine for Peer {
             let size = transmit.segment_size.unwrap_or(buf.len());
             let Transmit { socket, to, ttl, .. } = transmit;
             let to = ipv4(to).expect("no IPv6 there");
+            if socket != SocketId::MAIN {
+                self.sockets.insert(socket);
+                self.most_sockets = self.most_sockets.max(self.sockets.len());
+            }
             let socket = u16::try_from(socket.0).expect("few sockets");
             let one = |bytes: &[u8]| Outgoing { socket, to, bytes: bytes.to_vec(), ttl };
             out.extend(buf.chunks(size.max(1)).map(one));
+        }
+        while let Some(socket) = self.swarm.poll_closed_socket() {
+            self.sockets.remove(&socket);
         }
         while let Some(LanTransmit { to, bytes, .. }) = self.swarm.poll_lan_transmit() {
             out.push(Outgoing::new(to, bytes));
@@ -56,7 +66,8 @@ impl Machine for Peer {
 impl Peer {
     pub fn new(config: SwarmConfig, rng_seed: u64, now: Instant) -> Self {
         let rng = StdRng::seed_from_u64(rng_seed);
-        Self { swarm: Swarm::new(config, rng, now), events: vec![], handshakes: 0 }
+        let swarm = Swarm::new(config, rng, now);
+        Self { swarm, events: vec![], sockets: BTreeSet::new(), most_sockets: 0, handshakes: 0 }
     }
 }
 

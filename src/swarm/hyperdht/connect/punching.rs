@@ -15,13 +15,14 @@ use crate::swarm::dht_rpc::{Ask, Reply};
 use crate::swarm::hyperdht::event::{ConnectError, ConnectId};
 use crate::swarm::hyperdht::handshake::holepunch_secret;
 use crate::swarm::hyperdht::messages::{
-    Firewall, HolepunchInfo, HolepunchPayload, Mode, NoisePayload, PeerHolepunch, RelayInfo,
-    command,
+    Firewall, HolepunchInfo, HolepunchPayload, Mode, NoisePayload, PeerHolepunch, PeerRecord,
+    RelayInfo, command,
 };
 use crate::swarm::hyperdht::net::Net;
 use crate::swarm::hyperdht::owner::{ConnectStep, Owner};
-use crate::swarm::hyperdht::punch::{self, Punching, Remote};
+use crate::swarm::hyperdht::punch::{self, Aim, Punching, Remote};
 use crate::swarm::hyperdht::secure_payload::SecurePayload;
+use crate::swarm::hyperdht::turns::{Role, Turn};
 use rand::RngCore;
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
@@ -46,7 +47,7 @@ enum Stage {
     Pausing(Instant),
     /// Others are punching with as many ports or sockets as may be: until it is looked again.
     Queueing(Instant),
-    Asking,
+    Asking(Turn),
     Punching(Punching),
 }
 
@@ -89,6 +90,8 @@ impl Punch {
         now: Instant,
     ) -> Option<Self> {
         let mut relays: VecDeque<_> = info.relays.into();
+        // It may name anybody.
+        relays.truncate(PeerRecord::MAX_RELAYS);
         relays.retain(|info| net.rpc.is_usable(&info.relay) && net.rpc.is_usable(&info.peer));
         if let Some(same) = relays.iter().position(|info| info.relay == via) {
             relays.swap(0, same);
@@ -128,11 +131,12 @@ impl Punch {
     }
 
     fn ask(&mut self, net: &mut Net, now: Instant) {
-        if net.punching.is_full(net.nat_verdict().0, self.remote.firewall) {
+        let sort = punch::sort(net.nat_verdict().0, self.remote.firewall, *self.server.ip());
+        let Some(turn) = net.punching.take(Role::Client, sort, now) else {
             self.stage = Stage::Queueing(now + QUEUE);
             return;
-        }
-        self.stage = Stage::Asking;
+        };
+        self.stage = Stage::Asking(turn);
         let payload = HolepunchPayload {
             punching: true,
             token: Some(self.secure.token(self.server.ip())),
@@ -192,13 +196,13 @@ impl Punch {
             return Ok(());
         };
         if told.error == NoisePayload::ERROR_TRY_LATER && now < self.patience {
-            self.stage = Stage::Queueing(now + TRY_LATER);
+            self.enter(Stage::Queueing(now + TRY_LATER), net);
             return Ok(());
         }
         if told.error != NoisePayload::ERROR_NONE {
             return Err(ConnectError::ServerError(told.error));
         }
-        let asked = matches!(self.stage, Stage::Asking);
+        let asked = matches!(self.stage, Stage::Asking(_));
         let echoed = asked && told.remote_token == Some(self.secure.token(self.server.ip()));
         self.remote.update(&told, echoed.then_some(*self.server.ip()));
         let (ours, _) = net.nat_verdict();
@@ -218,16 +222,20 @@ impl Punch {
                     self.ask(net, now);
                 }
             }
-            Stage::Asking if net.punching.is_full(ours, self.remote.firewall) => {
-                self.stage = Stage::Queueing(now + QUEUE);
-            }
-            Stage::Asking => {
-                let punching = match told.punching {
-                    true => Punching::start(true, ours, &self.remote, net, now),
-                    false => None,
-                };
-                self.stage = Stage::Punching(punching.ok_or(ConnectError::HolepunchFailed)?);
-                self.handle_timeout(net, now)?;
+            Stage::Asking(_) => {
+                let aim = Aim::of(ours, &self.remote).filter(|_| told.punching);
+                let aim = aim.ok_or(ConnectError::HolepunchFailed)?;
+                match std::mem::replace(&mut self.stage, Stage::Probing) {
+                    Stage::Asking(turn) if turn.sort == aim.sort() => {
+                        self.stage = Stage::Punching(Punching::start(aim, turn, net, now));
+                        self.handle_timeout(net, now)?;
+                    }
+                    // It says something else than before.
+                    stage => {
+                        self.stage = stage;
+                        return Err(ConnectError::HolepunchFailed);
+                    }
+                }
             }
             Stage::Pausing(_) | Stage::Queueing(_) | Stage::Punching(_) => {}
         }
@@ -235,9 +243,16 @@ impl Punch {
     }
 
     /// It is over, with a way or without.
-    pub fn end(self, net: &mut Net) {
-        if let Stage::Punching(punching) = self.stage {
-            punching.end(net);
+    pub fn end(mut self, net: &mut Net) {
+        self.enter(Stage::Probing, net);
+    }
+
+    /// Leaves a stage, and gives back what it has.
+    fn enter(&mut self, stage: Stage, net: &mut Net) {
+        match std::mem::replace(&mut self.stage, stage) {
+            Stage::Asking(turn) => net.punching.give_back(turn),
+            Stage::Punching(punching) => punching.end(net),
+            Stage::Probing | Stage::Pausing(_) | Stage::Queueing(_) => {}
         }
     }
 
@@ -247,9 +262,11 @@ impl Punch {
         queues || [net.nat_verdict().0, self.remote.firewall].contains(&Firewall::Random)
     }
 
-    /// Whether a punch from there is the server's.
+    /// Whether a punch from there is the server's. Of a host with random ports it may be another's who is there too, unless
+    /// it is ours that we try.
     pub fn is_at(&self, from: &SocketAddrV4) -> bool {
-        *from == self.server || self.remote.is_at(from)
+        let tries = matches!(self.stage, Stage::Punching(_));
+        *from == self.server || self.remote.is_at(from, tries)
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
@@ -258,7 +275,7 @@ impl Punch {
             Stage::Punching(punching) => {
                 Some(punching.poll_timeout().unwrap_or(punching.next() + LAST))
             }
-            Stage::Probing | Stage::Asking => None,
+            Stage::Probing | Stage::Asking(_) => None,
         }
     }
 
