@@ -122,8 +122,13 @@ impl Swarm {
                 continue;
             }
             dials.hopeful += 1;
-            let answered = !matches!(dial.phase, Phase::Dialling { .. });
-            let ripe_at = dial.opened_at + KNOCK * if answered { 2 } else { 1 };
+            // Several ways there and back, each, and as many again where a hole is punched.
+            let knocks = match dial.phase {
+                Phase::Dialling { connect, .. } if self.dht.is_answered(connect) => 3,
+                Phase::Dialling { .. } => 1,
+                _ => 2,
+            };
+            let ripe_at = dial.opened_at + KNOCK * knocks;
             if ripe_at > now {
                 dials.young += 1;
                 dials.ripe_at = Some(dials.ripe_at.map_or(ripe_at, |at| at.min(ripe_at)));

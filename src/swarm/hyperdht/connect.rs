@@ -15,6 +15,7 @@
 //!
 //! Source: hyperdht/lib/connect.js
 
+mod again;
 mod direct;
 mod lan;
 mod punching;
@@ -145,6 +146,8 @@ pub(super) struct Connect {
     relay_through: Option<RelayThrough>,
     /// Where the peer is to be looked for next time.
     pub next_relays: Vec<SocketAddrV4>,
+    /// When it has a turn for us.
+    again_at: Option<Instant>,
 }
 
 impl Connect {
@@ -171,20 +174,7 @@ impl Connect {
         let mut ephemeral = [0; 32];
         net.rng.fill_bytes(&mut ephemeral);
         let relay_through = relay.map(|relay| net.relay_through(relay));
-        let payload = NoisePayload {
-            firewall: net.firewall(),
-            addresses4: net.addresses(),
-            udx: Some(UdxInfo {
-                reusable_socket: false,
-                big_datagrams: net.config.big_datagrams,
-                id: local_id,
-                seq: 0,
-            }),
-            secret_stream: true,
-            relay_through,
-            relay: net.config.relay,
-            ..NoisePayload::empty(NoisePayload::VERSION)
-        };
+        let payload = payload(local_id, relay_through, net);
         let opening = Opening::new(&net.config.key_pair, &remote, &payload, ephemeral);
         let opening = Box::new(opening.ok_or(ConnectError::BadKey)?);
         let mut connect = Self {
@@ -206,6 +196,7 @@ impl Connect {
             had_record: false,
             relay_through,
             next_relays: Vec::new(),
+            again_at: None,
         };
         for addr in direct {
             connect.shake(addr, Road::Direct, net, now);
@@ -220,6 +211,11 @@ impl Connect {
     /// Whether an event with the outcome was given.
     pub fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
+    }
+
+    /// Whether the server has spoken.
+    pub fn is_answered(&self) -> bool {
+        matches!(self.state, State::Trying { .. })
     }
 
     /// A node of the query answered: one that shows a record knows a way to the server.
@@ -265,7 +261,7 @@ impl Connect {
                 if let State::Trying { punch: Some(punch), .. } = &mut self.state
                     && let Err(why) = punch.on_answer(reply, net, now)
                 {
-                    self.on_punch_failed(why, net);
+                    self.on_punch_failed(why, net, now);
                 }
                 self.tell_if_late(net, now);
             }
@@ -482,5 +478,23 @@ impl Connect {
             remote: self.remote,
             why,
         });
+    }
+}
+
+/// What we say of ourselves.
+fn payload(local_id: u32, relay_through: Option<RelayThrough>, net: &Net) -> NoisePayload {
+    NoisePayload {
+        firewall: net.firewall(),
+        addresses4: net.addresses(),
+        udx: Some(UdxInfo {
+            reusable_socket: false,
+            big_datagrams: net.config.big_datagrams,
+            id: local_id,
+            seq: 0,
+        }),
+        secret_stream: true,
+        relay_through,
+        relay: net.config.relay,
+        ..NoisePayload::empty(NoisePayload::VERSION)
     }
 }

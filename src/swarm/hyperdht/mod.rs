@@ -356,6 +356,11 @@ impl HyperDht {
         id
     }
 
+    /// Whether the peer of a connection attempt is there, and a way to it is looked for.
+    pub fn is_answered(&self, id: ConnectId) -> bool {
+        self.connects.get(&id).is_some_and(Connect::is_answered)
+    }
+
     /// Ends a connection attempt without an event.
     pub fn cancel(&mut self, id: ConnectId) {
         if let Some(mut connect) = self.connects.remove(&id) {

@@ -10,6 +10,9 @@
 //!
 //! Source: hyperdht/lib/connect.js:holepunch, probeRound, roundPunch
 
+#[cfg(test)]
+mod tests;
+
 use crate::key::NodeId;
 use crate::swarm::dht_rpc::{Ask, Reply};
 use crate::swarm::hyperdht::event::{ConnectError, ConnectId};
@@ -37,6 +40,8 @@ const TRY_LATER: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Probes in all.
 const PROBES: u32 = 4;
+/// How often a server hears of us while we wait.
+const REMIND: Duration = Duration::from_secs(4);
 /// How long punches may take beyond the last of ours.
 const LAST: Duration = Duration::from_secs(1);
 
@@ -60,15 +65,19 @@ pub(super) struct Punch {
     id: u64,
     /// Where the relay of the handshake sees the server.
     server: SocketAddrV4,
-    via: SocketAddrV4,
+    /// Through whom it is asked to punch, first that relay, and where that one sees it.
+    via: (SocketAddrV4, SocketAddrV4),
     /// Relays of the server, the one to ask first.
     relays: VecDeque<RelayInfo>,
     remote: Remote,
     round: u64,
     probes: u32,
     token: Option<[u8; 32]>,
-    /// Until when a server may have no turn for us.
+    /// Until when a server may have no turn for us, and whether it had none.
     patience: Instant,
+    put_off: bool,
+    /// When something was last said.
+    spoke: Instant,
     stage: Stage,
 }
 
@@ -92,7 +101,11 @@ impl Punch {
         let mut relays: VecDeque<_> = info.relays.into();
         // It may name anybody.
         relays.truncate(PeerRecord::MAX_RELAYS);
-        relays.retain(|info| net.rpc.is_usable(&info.relay) && net.rpc.is_usable(&info.peer));
+        relays.retain(|RelayInfo { relay, peer }| {
+            net.rpc.is_usable(relay)
+                && net.rpc.is_usable(peer)
+                && (*relay == via || net.knock(relay.ip(), now))
+        });
         if let Some(same) = relays.iter().position(|info| info.relay == via) {
             relays.swap(0, same);
         }
@@ -109,13 +122,15 @@ impl Punch {
             secure,
             id: info.id,
             server,
-            via,
+            via: (via, server),
             relays,
             remote: Remote::new(Firewall::Unknown),
             round: 0,
             probes: 0,
             token: None,
             patience: now + PATIENCE,
+            put_off: false,
+            spoke: now,
             stage: Stage::Probing,
         };
         punch.probe(net, now);
@@ -137,13 +152,24 @@ impl Punch {
             return;
         };
         self.stage = Stage::Asking(turn);
+        self.say_ask(net, now);
+    }
+
+    fn say_ask(&mut self, net: &mut Net, now: Instant) {
         let payload = HolepunchPayload {
             punching: true,
             token: Some(self.secure.token(self.server.ip())),
             remote_token: self.token,
             ..self.said(net)
         };
-        self.say(payload, self.via, self.server, net, now);
+        let (relay, peer) = self.via;
+        self.say(payload, relay, peer, net, now);
+    }
+
+    /// The server forgets whom it has not heard for some seconds.
+    fn remind(&mut self, net: &mut Net, now: Instant) {
+        let (payload, (relay, peer)) = (self.said(net), self.via);
+        self.say(payload, relay, peer, net, now);
     }
 
     fn said(&mut self, net: &Net) -> HolepunchPayload {
@@ -155,13 +181,14 @@ impl Punch {
     }
 
     fn say(
-        &self,
+        &mut self,
         payload: HolepunchPayload,
         relay: SocketAddrV4,
         peer: SocketAddrV4,
         net: &mut Net,
         now: Instant,
     ) {
+        self.spoke = now;
         let mut nonce = [0; 24];
         net.rng.fill_bytes(&mut nonce);
         let payload = self.secure.seal(&payload, nonce);
@@ -184,18 +211,19 @@ impl Punch {
     ) -> Result<(), ConnectError> {
         let told = reply.and_then(|reply| {
             let m = PeerHolepunch::decode(reply.value.as_deref()?).ok()?;
-            self.secure.open(&m.payload).filter(|_| m.mode == Mode::Reply)
+            let told = self.secure.open(&m.payload).filter(|_| m.mode == Mode::Reply)?;
+            Some((told, m.peer))
         });
-        let Some(told) = told else {
-            // Another relay of the server may reach it.
-            self.relays.pop_front();
-            if self.relays.is_empty() || !matches!(self.stage, Stage::Probing) {
-                return Err(ConnectError::HolepunchFailed);
-            }
-            self.probe(net, now);
+        let Some((told, seen_at)) = told else { return self.on_silence(net, now) };
+        // The answer to what was said while we waited.
+        let stale = told.error == NoisePayload::ERROR_NONE
+            && told.round.saturating_add(1) < self.round
+            && matches!(self.stage, Stage::Asking(_));
+        if stale {
             return Ok(());
-        };
+        }
         if told.error == NoisePayload::ERROR_TRY_LATER && now < self.patience {
+            self.put_off = true;
             self.enter(Stage::Queueing(now + TRY_LATER), net);
             return Ok(());
         }
@@ -210,6 +238,7 @@ impl Punch {
         match self.stage {
             Stage::Probing => {
                 self.token = told.token.or(self.token);
+                self.moved(seen_at, net, now);
                 let unsure = [ours, told.firewall].contains(&Firewall::Unknown);
                 if unsure || self.token.is_none() {
                     if self.probes >= PROBES {
@@ -240,6 +269,44 @@ impl Punch {
             Stage::Pausing(_) | Stage::Queueing(_) | Stage::Punching(_) => {}
         }
         Ok(())
+    }
+
+    /// Another relay of the server may reach it.
+    fn on_silence(&mut self, net: &mut Net, now: Instant) -> Result<(), ConnectError> {
+        match self.stage {
+            Stage::Probing => {
+                self.relays.pop_front();
+                if self.relays.is_empty() {
+                    return Err(ConnectError::HolepunchFailed);
+                }
+                self.probe(net, now);
+            }
+            Stage::Asking(_) => {
+                let through = self.via.0;
+                self.relays.retain(|info| info.relay != through);
+                let next = self.relays.pop_front().ok_or(ConnectError::HolepunchFailed)?;
+                self.via = (next.relay, next.peer);
+                self.say_ask(net, now);
+            }
+            Stage::Pausing(_) | Stage::Queueing(_) | Stage::Punching(_) => {}
+        }
+        Ok(())
+    }
+
+    /// A server of the reference may answer from another socket than shook hands, if the first has no steady address. The
+    /// relay of the handshake sees it there.
+    fn moved(&mut self, seen_at: Option<SocketAddrV4>, net: &mut Net, now: Instant) {
+        let probed = self.relays.front().map(|info| info.relay);
+        let to = seen_at.filter(|to| probed == Some(self.via.0) && net.rpc.is_usable(to));
+        if let Some(to) = to.filter(|to| *to != self.server) {
+            (self.server, self.via.1) = (to, to);
+            punch::open_towards(to, net, now);
+        }
+    }
+
+    /// Whether the server had no turn for us. One of the reference has forgotten us with that word.
+    pub fn was_put_off(&self) -> bool {
+        self.put_off
     }
 
     /// It is over, with a way or without.
@@ -282,7 +349,12 @@ impl Punch {
     pub fn handle_timeout(&mut self, net: &mut Net, now: Instant) -> Result<(), ConnectError> {
         match &mut self.stage {
             Stage::Pausing(until) if *until <= now => self.probe(net, now),
-            Stage::Queueing(until) if *until <= now => self.ask(net, now),
+            Stage::Queueing(until) if *until <= now => {
+                self.ask(net, now);
+                if matches!(self.stage, Stage::Queueing(_)) && now >= self.spoke + REMIND {
+                    self.remind(net, now);
+                }
+            }
             Stage::Punching(punching) => {
                 if punching.poll_timeout().is_none() && punching.next() + LAST <= now {
                     return Err(ConnectError::HolepunchFailed);

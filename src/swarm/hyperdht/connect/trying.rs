@@ -37,9 +37,10 @@ impl Connect {
     }
 
     /// One way came to nothing.
-    pub(super) fn on_punch_failed(&mut self, why: ConnectError, net: &mut Net) {
+    pub(super) fn on_punch_failed(&mut self, why: ConnectError, net: &mut Net, now: Instant) {
+        let waits = self.waits_for_turn(now);
         let State::Trying { lan, punch, .. } = &mut self.state else { return };
-        if lan.is_none() {
+        if lan.is_none() && !waits {
             return self.fail(why, net);
         }
         punch.take().into_iter().for_each(|punch| punch.end(net));
@@ -70,10 +71,13 @@ impl Connect {
             return self.told.poll_timeout().filter(|_| !self.is_over());
         };
         let punch = punch.as_ref().and_then(|punch| punch.poll_timeout());
-        [punch, *late, *end].into_iter().flatten().min()
+        [punch, *late, *end, self.again_at].into_iter().flatten().min()
     }
 
     pub fn handle_timeout(&mut self, net: &mut Net, now: Instant) {
+        if self.again_at.is_some_and(|at| at <= now) {
+            return self.shake_again(net, now);
+        }
         self.advance(net, now);
         let State::Trying { punch, end, .. } = &mut self.state else { return };
         if end.is_some_and(|end| end <= now) {
@@ -82,7 +86,7 @@ impl Connect {
         if let Some(punch) = punch
             && let Err(why) = punch.handle_timeout(net, now)
         {
-            self.on_punch_failed(why, net);
+            self.on_punch_failed(why, net, now);
         }
         self.tell_if_late(net, now);
     }
