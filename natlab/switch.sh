@@ -7,7 +7,7 @@ set -eu
 if [ "${INSIDE:-}" != 1 ]; then
     exec env INSIDE=1 unshare --net --mount --pid --fork --kill-child --mount-proc sh "$0" "$@"
 fi
-dir=$(mktemp -d)
+dir=/mnt # of a mount namespace that ends with this
 mount -t tmpfs none "$dir"
 ip link add switch type bridge mcast_snooping 0
 ip link set switch up
