@@ -181,7 +181,8 @@ impl Net {
     /// What our NAT does to the main socket, as far as the nodes tell that have answered us, and the addresses to tell a
     /// peer who punches.
     pub fn nat_verdict(&self) -> (Firewall, Vec<SocketAddrV4>) {
-        if let Some(open) = self.open_address() {
+        // Who finds out that it is open while it punches goes on: the other side was told of a NAT.
+        if let Some(open) = self.open_address().filter(|_| self.config.persistent) {
             return (Firewall::Open, vec![open]);
         }
         verdict(self.rpc.nat())
