@@ -29,6 +29,8 @@ use std::time::{Duration, Instant};
 
 /// How long a client may take to its first message, and from one to the next.
 const WAIT: Duration = Duration::from_secs(10);
+/// In that time one of the reference asks again that is told to do so later, if it has a relay.
+const LATER: Duration = Duration::from_secs(21);
 /// How long all of it may take: probes, half a minute until it is its turn, and the longest of punches.
 const LIFE: Duration = Duration::from_secs(80);
 /// Clients at a time, and of one host. Of more one is forgotten.
@@ -195,6 +197,7 @@ impl Sessions {
             };
             let Some(turn) = net.punching.take(Role::Server, aim.sort(), now) else {
                 // It asks again, and has its turn then.
+                session.until = session.until.max(now + LATER).min(session.end);
                 let answer = HolepunchPayload {
                     error: NoisePayload::ERROR_TRY_LATER,
                     round,
