@@ -296,7 +296,8 @@ impl Swarm {
         *moved = Some(Moved { at: now, leave_at: None });
         relayed.at = now + TRIAL / 4;
         tracing::debug!(stream, to = %way.1, "trying the direct way");
-        self.move_to(stream, way, None, now);
+        self.move_to(stream, way, now);
+        self.ask(stream, now);
         self.sound(stream);
     }
 
@@ -309,9 +310,10 @@ impl Swarm {
 
     /// Back to the relay, or to it for the first time.
     fn take_leg(&mut self, stream: u32, now: Instant) {
-        let Some((way, leg)) = self.udx.leg(stream) else { return };
+        let Some((way, _)) = self.udx.leg(stream) else { return };
         tracing::debug!(stream, "through the relay");
-        self.move_to(stream, way, Some(leg), now);
+        self.udx.take_leg(stream, now);
+        self.note_way(stream, way);
         self.udx.repeat(stream);
         let Some(relayed) = self.relayed.get_mut(&stream) else { return };
         if let Stage::Paired { moved, since, .. } = &mut relayed.stage {
@@ -320,15 +322,18 @@ impl Swarm {
         relayed.at = now + TRY_AGAIN * relayed.tries.max(1);
     }
 
-    fn move_to(&mut self, stream: u32, way: udx::Way, leg: Option<u32>, now: Instant) {
+    fn move_to(&mut self, stream: u32, way: udx::Way, now: Instant) {
         let Some(connection) = self.connections.by_stream(stream) else { return };
-        let id = leg.unwrap_or(connection.remote_stream);
-        let big = connection.big_datagrams && way.1.ip().is_loopback() && leg.is_none();
+        let big = connection.big_datagrams && way.1.ip().is_loopback();
         let max = if big { udx::MAX_DATAGRAM } else { udx::ORDINARY_MAX };
-        if connection.is_open() {
+        self.udx.try_way(stream, way, max, now);
+        self.note_way(stream, way);
+    }
+
+    fn note_way(&mut self, stream: u32, way: udx::Way) {
+        if let Some(connection) = self.connections.by_stream(stream).filter(|c| c.is_open()) {
             connection.addr = Some(way.1);
         }
-        self.udx.change_remote(stream, way.0, id, way.1, max, now);
     }
 
     fn look_at_trial(&mut self, stream: u32, moved: Moved, now: Instant) {
@@ -339,7 +344,8 @@ impl Swarm {
         let heard = self.udx.heard(stream);
         let Some(relayed) = self.relayed.get_mut(&stream) else { return };
         let Stage::Paired { moved: Some(state), .. } = &mut relayed.stage else { return };
-        if heard.direct.is_some_and(|at| at > moved.at) {
+        let proven = self.udx.is_proven(stream);
+        if proven && heard.direct.is_some_and(|at| at > moved.at) {
             state.leave_at = Some(now + FAREWELL);
             relayed.at = now + FAREWELL;
             // What of the peer's own look at us got lost comes once more.
@@ -350,10 +356,9 @@ impl Swarm {
             relayed.at = now + TRIAL / 4;
             return self.sound(stream);
         }
-        let answers = heard.by_leg.is_some_and(|at| at + TRIAL / 2 > now);
         let quiet = heard.by_leg.is_none_or(|at| now >= at + QUIET);
-        if answers || now >= moved.at + LONG {
-            // It hears us there, and itself still comes through the relay.
+        if proven {
+            // It has shown that it hears us there, and itself still comes through the relay.
             relayed.at = now + TRIAL;
             if now >= moved.at + LONG && quiet {
                 return self.leave_relay(stream, now);
@@ -415,7 +420,8 @@ impl Swarm {
             } else if !self.udx.is_on_leg(stream) {
                 self.leave_relay(stream, now);
             } else if let Some(way) = direct {
-                self.move_to(stream, way, None, now);
+                self.move_to(stream, way, now);
+                self.ask(stream, now);
                 self.leave_relay(stream, now);
             } else {
                 self.leave_relay(stream, now);

@@ -182,3 +182,38 @@ fn customers_who_never_come_are_bounded() {
     lab.network.run(Duration::from_secs(11));
     assert_eq!(customers(&lab), 0);
 }
+
+/// Who makes a relayed stream believe that its peer is at a victim's address has a few packets sent there, and a second later
+/// all goes through the relay again.
+#[test]
+fn a_forged_direct_way_gets_a_few_packets_and_costs_no_connection() {
+    use super::super::udx::packet::{Header, flag};
+    let mut lab = Lab::new(4, 0.0);
+    let a = lab.sharer(Kind::Sym, vec![]);
+    let b = lab.reader(Kind::Sym, vec![lab.key]);
+    lab.connected(a, b, Duration::from_secs(5)).unwrap();
+    assert!(lab.carries(a, b));
+    let conn = lab.network.open(a)[0];
+    lab.network.send_frame(a, conn, &[7; 8_000_000]);
+    lab.network.run(Duration::from_millis(300));
+    let victim = SocketAddr::from(([90, 0, 0, 1], 5000));
+    let stream = conn.stream();
+    let header =
+        Header { flags: flag::HEARTBEAT, data_offset: 0, stream, window: 1, seq: 0, ack: 0 };
+    let packet = header.encode();
+    let sent = |lab: &Lab| lab.network.machines[a].swarm.udx.stats(stream).unwrap().bytes_sent;
+    lab.network.on(a, |peer, now| {
+        peer.swarm.handle_datagrams(SocketId::MAIN, victim, &packet, packet.len(), now);
+        peer.swarm.end_of_batch(now);
+        assert_eq!(peer.swarm.udx.remote(stream), Some(victim));
+    });
+    let before = sent(&lab);
+    lab.network.run(Duration::from_millis(900));
+    let went = sent(&lab) - before;
+    assert!(went <= 16 << 10, "{went} bytes");
+    lab.network.run(Duration::from_secs(1));
+    assert!(lab.is_relayed(a) && lab.is_relayed(b));
+    assert!(sent(&lab) - before > 100_000);
+    let all = |n: &Network| n.frames(b).iter().any(|frame| frame.len() == 8_000_000);
+    assert!(lab.network.run_until(Duration::from_secs(30), all).is_some());
+}

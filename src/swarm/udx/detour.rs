@@ -5,9 +5,12 @@
 //! with it. It is noted when something last came each way, by which the owner knows what of both works.
 
 use super::Udx;
+use super::allowance::Allowance;
+use super::mtu::ORDINARY_MAX;
 use super::outbox::Outbox;
 use super::packet::Header;
 use super::stream::{Remote, Stream};
+use super::timer::Timer;
 use super::types::UdxEvent;
 use crate::swarm::socket::SocketId;
 use std::net::SocketAddr;
@@ -23,7 +26,15 @@ pub(super) struct Detour {
     direct: Option<u64>,
     /// The owner was told of the second.
     told: bool,
+    /// The owner has chosen one of the two ways: the stream follows nobody to the other.
+    chosen: bool,
 }
+
+/// What may go a direct way of which the peer has not shown that it leads to it: the question, and some packets.
+const TRIAL: u64 = 8 << 10;
+
+/// The same for the way back to a relay, which is where it is.
+const RETURN: u64 = 64 << 10;
 
 /// A socket of ours, and an address.
 pub type Way = (SocketId, SocketAddr);
@@ -44,6 +55,26 @@ impl Stream {
             Some(detour) => Remote { socket, to, id: detour.peer_id },
             None => Remote { socket, to, id: remote.id },
         })
+    }
+
+    /// Whether the owner has chosen the way; counts what came there.
+    pub(super) fn is_chosen(&mut self, from: SocketAddr, len: usize) -> bool {
+        let chosen = self.detour.is_some_and(|detour| detour.chosen);
+        let here = self.remote.is_some_and(|remote| remote.to == from);
+        if let Some(allowance) = self.unproven.as_mut().filter(|_| chosen && here) {
+            allowance.on_received(len);
+        }
+        chosen
+    }
+
+    /// Takes a way, which the peer has to show to lead to it; until then no more than `most` goes there.
+    fn choose(&mut self, most: Option<u64>) {
+        self.forget_question();
+        self.unproven = most.map(Allowance::new);
+        self.timers.clear(Timer::Unproven);
+        if let Some(detour) = &mut self.detour {
+            detour.chosen = true;
+        }
     }
 
     /// Notes which way a packet came.
@@ -73,7 +104,14 @@ impl Udx {
     pub fn set_leg(&mut self, id: u32, (socket, to): Way, leg: u32, peer_id: u32) {
         if let Some((_, stream)) = self.streams.get_mut(id) {
             let leg = Remote { socket, to, id: leg };
-            stream.detour = Some(Detour { leg, peer_id, by_leg: None, direct: None, told: false });
+            stream.detour = Some(Detour {
+                leg,
+                peer_id,
+                by_leg: None,
+                direct: None,
+                told: false,
+                chosen: false,
+            });
         }
     }
 
@@ -82,6 +120,32 @@ impl Udx {
         if let Some((_, stream)) = self.streams.get_mut(id) {
             stream.paths.left = stream.detour.take().map(|detour| detour.leg.to);
         }
+    }
+
+    /// Moves a stream to a direct way. The peer is to be asked there ([`Udx::ask`]): whoever says where it is may lie.
+    pub fn try_way(&mut self, id: u32, (socket, to): Way, max_datagram: usize, now: Instant) {
+        let Some(Detour { peer_id, .. }) = self.streams.get(id).and_then(|s| s.detour) else {
+            return;
+        };
+        self.change_remote(id, socket, peer_id, to, max_datagram, now);
+        if let Some((_, stream)) = self.streams.get_mut(id) {
+            stream.choose(Some(TRIAL));
+        }
+    }
+
+    /// Moves a stream to its leg. If the peer had shown before that it is there, it is so still.
+    pub fn take_leg(&mut self, id: u32, now: Instant) {
+        let Some((way, leg)) = self.leg(id) else { return };
+        self.change_remote(id, way.0, leg, way.1, ORDINARY_MAX, now);
+        if let Some((_, stream)) = self.streams.get_mut(id) {
+            let most = (!stream.was_proven).then_some(RETURN);
+            stream.choose(most);
+        }
+    }
+
+    /// Whether the peer has shown that it is where the stream leads to.
+    pub fn is_proven(&self, id: u32) -> bool {
+        self.streams.get(id).is_some_and(|stream| stream.unproven.is_none())
     }
 
     /// Sends a bare acknowledgement through the leg, which tells the relay where we are and the peer nothing.

@@ -161,6 +161,10 @@ impl Stream {
         len: usize,
         now: u64,
     ) -> Source {
+        if self.is_chosen(from, len) {
+            (self.paths.last, self.paths.heard) = (now, now);
+            return Source::Peer;
+        }
         let there = self.remote_at(socket, from);
         let Some(remote) = &mut self.remote else { return Source::Elsewhere };
         if remote.to != from {
