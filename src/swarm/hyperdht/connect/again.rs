@@ -18,11 +18,11 @@ impl Connect {
         let State::Trying { link, lan: None, punch: Some(punch), .. } = &self.state else {
             return false;
         };
-        let waits = Punch::was_put_off(punch) && link.relays.ask.is_none();
-        if waits {
-            self.again_at = Some(now + PAUSE);
+        let put_off = Punch::put_off(punch).filter(|_| link.relays.ask.is_none());
+        if let Some(at) = put_off {
+            self.again_at = Some(now.max(at + PAUSE));
         }
-        waits
+        put_off.is_some()
     }
 
     /// Shakes hands anew, through the relays that the server named.

@@ -73,9 +73,9 @@ pub(super) struct Punch {
     round: u64,
     probes: u32,
     token: Option<[u8; 32]>,
-    /// Until when a server may have no turn for us, and whether it had none.
+    /// Until when a server may have no turn for us, and when it first had none.
     patience: Instant,
-    put_off: bool,
+    put_off: Option<Instant>,
     /// When something was last said.
     spoke: Instant,
     stage: Stage,
@@ -129,7 +129,7 @@ impl Punch {
             probes: 0,
             token: None,
             patience: now + PATIENCE,
-            put_off: false,
+            put_off: None,
             spoke: now,
             stage: Stage::Probing,
         };
@@ -223,7 +223,7 @@ impl Punch {
             return Ok(());
         }
         if told.error == NoisePayload::ERROR_TRY_LATER && now < self.patience {
-            self.put_off = true;
+            self.put_off.get_or_insert(now);
             self.enter(Stage::Queueing(now + TRY_LATER), net);
             return Ok(());
         }
@@ -304,8 +304,8 @@ impl Punch {
         }
     }
 
-    /// Whether the server had no turn for us. One of the reference has forgotten us with that word.
-    pub fn was_put_off(&self) -> bool {
+    /// When the server first had no turn for us. One of the reference has forgotten us with that word.
+    pub fn put_off(&self) -> Option<Instant> {
         self.put_off
     }
 

@@ -198,7 +198,7 @@ fn who_waits_for_a_turn_is_heard_of_and_gives_up_in_the_end() {
         hears(&mut punch, &stale, &mut net, now).unwrap();
         assert!(matches!(punch.stage, Stage::Asking(_)));
     }
-    assert!(now - start >= PATIENCE && punch.was_put_off());
+    assert!(now - start >= PATIENCE && punch.put_off() == Some(start));
     punch.end(&mut net);
 }
 
