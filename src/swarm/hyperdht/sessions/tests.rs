@@ -19,17 +19,26 @@ fn at(host: u8, port: u16) -> SocketAddrV4 {
 
 /// Behind a NAT that shows everybody the same address.
 fn net(now: Instant) -> Net {
-    let config = RpcConfig {
-        bootstrap: vec![at(1, 1)],
-        persistent: false,
-        address: Some(at(9, 9)),
-        allow_bogons: false,
-    };
+    let mut net = net_at(Some(at(9, 9)), now);
+    (0..2).for_each(|_| net.rpc.sample(at(9, 9)));
+    assert_eq!(net.nat_verdict().0, Firewall::Consistent);
+    net
+}
+
+/// And one that shows each another port.
+fn random_net(now: Instant) -> Net {
+    let mut net = net_at(None, now);
+    (1..5).for_each(|port| net.rpc.sample(at(9, port)));
+    assert_eq!(net.nat_verdict().0, Firewall::Random);
+    net
+}
+
+fn net_at(address: Option<SocketAddrV4>, now: Instant) -> Net {
+    let config =
+        RpcConfig { bootstrap: vec![at(1, 1)], persistent: false, address, allow_bogons: false };
     let rpc = Rpc::new(config, StdRng::seed_from_u64(1), now);
     let config = DhtConfig::new(KeyPair::from_seed(&[1; 32]), vec![at(1, 1)]);
     let mut net = Net::new(rpc, config, StdRng::seed_from_u64(2), now);
-    (0..2).for_each(|_| net.rpc.sample(at(9, 9)));
-    assert_eq!(net.nat_verdict().0, Firewall::Consistent);
     sent(&mut net);
     net
 }
@@ -325,4 +334,51 @@ fn an_error_or_the_end_of_the_server_gives_all_back() {
         }
         assert_eq!((sessions.by_id.len(), sessions.poll_timeout()), (0, None));
     }
+}
+
+#[test]
+fn nothing_is_punched_into_our_local_networks_or_at_once_to_who_names_another_address_of_ours() {
+    let now = epoch();
+    let mut net = net(now);
+    let mut sessions = begun(&mut net, now);
+    let inside = [[192, 168, 1, 1], [127, 0, 0, 1], [10, 0, 0, 1]];
+    let inside = inside.map(|host| SocketAddrV4::new(host.into(), 4000));
+    let ask = HolepunchPayload { remote_address: Some(at(9, 8)), ..ask(1, &inside) };
+    say(&mut sessions, &ask, true, (&mut net, now)).unwrap();
+    assert_eq!(sent(&mut net), [], "it opened its side towards somebody else");
+    inside.iter().for_each(|from| {
+        sessions.on_punch(SocketId::MAIN, *from, &mut net, now);
+    });
+    assert_eq!(run(&mut sessions, &mut net), BTreeMap::new());
+    let hello = told(Firewall::Consistent, &[]);
+    let hello = HolepunchPayload { remote_address: Some(at(9, 9)), ..hello };
+    let mut sessions = begun(&mut net, now);
+    say(&mut sessions, &hello, true, (&mut net, now)).unwrap();
+    assert_eq!(sent(&mut net), [at(3, 3)]);
+}
+
+/// Who asks in vain again and again opens sockets of ours some times, and then as many in eight seconds.
+#[test]
+fn a_client_that_ends_what_it_begins_does_not_have_many_sockets_opened() {
+    let start = epoch();
+    let mut net = random_net(start);
+    let mut opened = 0;
+    for ms in (0..30_000).step_by(100) {
+        let now = start + Duration::from_millis(ms);
+        let mut sessions = begun(&mut net, now);
+        let hello = told(Firewall::Consistent, &[at(3, 3)]);
+        let remote_token = say(&mut sessions, &hello, true, (&mut net, now)).unwrap().token;
+        let ask = HolepunchPayload { remote_token, ..ask(1, &[at(3, 3)]) };
+        let answer = say(&mut sessions, &ask, true, (&mut net, now)).unwrap();
+        opened += usize::from(answer.punching);
+        let error = HolepunchPayload { error: 1, round: 2, ..ask };
+        say(&mut sessions, &error, true, (&mut net, now));
+        // They are closed a second later.
+        if ms % 1000 == 0 {
+            let closed = std::mem::take(&mut net.retired).len();
+            net.punching.closed(closed);
+        }
+        sent(&mut net);
+    }
+    assert!((5..=9).contains(&opened), "{opened}");
 }
