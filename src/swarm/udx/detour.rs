@@ -63,6 +63,7 @@ impl Stream {
         let here = self.remote.is_some_and(|remote| remote.to == from);
         if let Some(allowance) = self.unproven.as_mut().filter(|_| chosen && here) {
             allowance.on_received(len);
+            self.timers.clear(Timer::Unproven);
         }
         chosen
     }
