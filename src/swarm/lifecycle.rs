@@ -66,6 +66,8 @@ impl Swarm {
         let dial = agreed.dial.map(|Dial { socket, to }| (socket, to));
         if let Some(relayed) = self.relayed.get_mut(&stream) {
             relayed.connect = None;
+            // If the peer's first word comes through the relay the stream goes there, and has to find back.
+            relayed.direct = relayed.direct.or(dial);
         }
         let Some(connection) = self.connections.by_stream(stream) else { return };
         if connection.session.is_none() {

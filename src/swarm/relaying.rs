@@ -78,8 +78,8 @@ pub(super) struct Relayed {
     hint: Vec<SocketAddrV4>,
     /// The attempt that goes on looking for a direct way.
     pub connect: Option<ConnectId>,
-    /// The direct way, if it is known and not taken.
-    direct: Option<udx::Way>,
+    /// The direct way, if it is known.
+    pub direct: Option<udx::Way>,
     tries: u32,
     stage: Stage,
     /// When something is to be done.
