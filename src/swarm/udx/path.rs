@@ -350,11 +350,9 @@ impl Stream {
     }
 
     pub(super) fn change_remote(&mut self, remote: Remote, max_datagram: usize) {
-        let Paths { left, heard, last, .. } = self.paths;
-        // What is still under way on the old path counts.
-        let allowance = self.unproven.filter(|_| !self.was_proven);
-        let before = self.remote.replace(remote).map(|remote| Before { remote, allowance, last });
-        self.paths = Paths { left, heard, before, ..Paths::default() };
+        self.remote = Some(remote);
+        let Paths { left, heard, .. } = self.paths;
+        self.paths = Paths { left, heard, ..Paths::default() };
         self.timers.clear(Timer::Return);
         self.timers.clear(Timer::Follow);
         self.agree(max_datagram);

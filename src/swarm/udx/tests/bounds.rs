@@ -238,7 +238,7 @@ fn acknowledgements_of_a_proven_peer_may_come_from_another_of_its_addresses() {
     udx.handle_datagram(SocketId::MAIN, address(3), &data(A, 0, 100), now, &mut sink);
     udx.opened(A, 0, now);
     udx.handle_datagram(SocketId::MAIN, address(2), &data(A, 0, 100), now, &mut sink);
-    for _ in 0..48 {
+    for _ in 0..20 {
         while udx.poll_transmit(now, &mut buf, 1).is_some() {
             let header = Packet::parse(&buf).unwrap().header;
             next = if header.has(flag::DATA) { next.max(header.seq + 1) } else { next };
