@@ -9,5 +9,5 @@ forget*) $NATLAB_EXEC "$side.nat0" -- python3 "$NATLAB_DIR/forget.py" ;;
 address-open)
     $NATLAB_EXEC core -- ip route add "${open}5/32" dev "$side"
     $NATLAB_EXEC "$side" -- sh -c "ip addr add ${open}5/32 dev eth0; ip route replace default via 192.0.2.1 dev eth0 src ${open}5; ip addr del ${open}0/32 dev eth0" ;;
-address) $NATLAB_EXEC "$side" -- sh -c "ip addr del $net.2/24 dev eth0; ip addr add $net.7/24 dev eth0; ip route replace default via $net.1" ;;
+address) $NATLAB_EXEC "$side" -- sh -c "ip addr add $net.7/24 dev eth0; ip addr del $net.2/24 dev eth0; ip route replace default via $net.1" ;;
 esac

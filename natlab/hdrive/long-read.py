@@ -5,7 +5,7 @@ import hashlib, json, os, subprocess, time
 
 HERE, TMP = os.environ["NATLAB_DIR"], os.environ["NATLAB_TMP"]
 mb, after = int(os.environ.get("MB", "100")), float(os.environ.get("AFTER", "2"))
-read = subprocess.Popen(["sh", "-c", f'. {HERE}/hdrive/common.sh; exec timeout ${{LIMIT:-100}} "$HDRIVE" ${{VERBOSE:--v}} cat "$KEY/bulk.bin" 2>{TMP}/read.log'],
+read = subprocess.Popen(["sh", "-c", f'. {HERE}/hdrive/common.sh; exec "$HDRIVE" -v cat "$KEY/bulk.bin" 2>{TMP}/read.log'],
                         stdout=subprocess.PIPE)
 digest, count, first, still, trouble, last = hashlib.sha256(), 0, None, 0.0, None, None
 while chunk := os.read(read.stdout.fileno(), 1 << 20):
