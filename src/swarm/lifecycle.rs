@@ -385,7 +385,6 @@ impl Swarm {
                 self.closing.remove(&id);
                 self.forget(id, Closed::Stream(reason), now);
             }
-            UdxEvent::Moved { id, to, .. } => self.peer_moved(id, to, now),
             // The reference sends an empty message to confirm a changed path; there are no others.
             UdxEvent::Message { .. } | UdxEvent::Writable { .. } => {}
         }
@@ -423,8 +422,6 @@ impl Swarm {
             }
         };
         let (held, partial) = (connection.held(), connection.partial());
-        let used = connection.last_used == now || connection.partial() > 0;
-        let unopened = connection.session.as_ref().map_or(0, |session| session.opener.unopened());
         let confirmed = !was_peer && connection.is_peer();
         self.udx.set_backlog(stream, held);
         self.udx.set_partial(stream, partial);
@@ -434,11 +431,6 @@ impl Swarm {
         if let Some(error) = broken {
             tracing::debug!(?conn, %error, "the encrypted stream broke");
             self.destroy(stream, Closed::Frame(error), now);
-        } else {
-            self.udx.opened(stream, unopened, now);
-            if used {
-                self.watch(stream, now);
-            }
         }
     }
 
@@ -466,10 +458,6 @@ impl Swarm {
                 self.destroy(stream, Closed::Stream(udx::CloseReason::TimedOut), now);
             }
             Phase::Open if !connection.proven && now >= connection.ask_at => self.ask(stream, now),
-            Phase::Open if connection.watch.at.is_some_and(|at| at <= now) => {
-                connection.watch.at = None;
-                self.look_after(stream, now);
-            }
             Phase::Open => self.keep_alive(stream, now),
             Phase::Dialling { connect, .. } => {
                 self.dht.cancel(connect);

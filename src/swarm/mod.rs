@@ -31,7 +31,6 @@ pub mod lan;
 mod lifecycle;
 mod neighbours;
 mod offered;
-mod paths;
 mod peer_info;
 mod peers;
 mod placing;
@@ -373,7 +372,6 @@ impl Swarm {
                 let queued = self.udx.unsent(conn.stream());
                 connection.told_queued = queued;
                 self.ask_behind(conn.stream(), now);
-                self.watch(conn.stream(), now);
                 queued
             }
             Err(error) => {
@@ -420,7 +418,6 @@ impl Swarm {
     /// The interfaces or their addresses changed: finds out which connections still live, looks and
     /// announces again.
     pub fn network_changed(&mut self, local_addresses: Vec<SocketAddrV4>, now: Instant) {
-        self.speak_up_to_all(now);
         self.dht.set_local_addresses(local_addresses, now);
         self.look_around(now);
         self.pump(now);

@@ -139,9 +139,3 @@ fn two_hosts_on_one_switch_need_nobody_else_whoever_comes_first() {
         println!("{first} first: {got}");
     }
 }
-
-/// Forty megabytes get from `a` to `b` though the NAT of `b` forgets them on the way.
-#[test]
-fn a_download_whose_path_dies_goes_on() {
-    read_with(&[("TROUBLE", "forget"), ("MB", "40")], "hdrive-path", "port", "port");
-}

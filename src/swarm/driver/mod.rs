@@ -22,7 +22,6 @@ mod handle;
 mod inbox;
 mod interfaces;
 mod neighbours;
-mod news;
 mod peer_address;
 mod socket;
 mod sockets;
@@ -40,7 +39,6 @@ use clock::Clock;
 use inbox::{Command, Inbox};
 use interfaces::local_addresses;
 use neighbours::Neighbours;
-use news::News;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use peer_address::PeerNames;
@@ -66,9 +64,6 @@ const SENDS_PER_TURN: usize = 16;
 
 /// Interfaces are looked at this often.
 const INTERFACES_EVERY: Duration = Duration::from_secs(5);
-
-/// After news of them: one thing follows the other, and an address is usable a moment later.
-const SETTLING: Duration = Duration::from_millis(50);
 
 /// After [`NetworkHandle::stop`] the thread takes at most this long to say good-bye.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -151,7 +146,6 @@ struct Driver {
     interfaces_at: Instant,
     /// None where they are not to be called.
     neighbours: Option<Neighbours>,
-    news: News,
     /// We are to stop, by then at the latest.
     stop_by: Option<Instant>,
 }
@@ -213,7 +207,6 @@ impl Driver {
             local_addresses,
             interfaces_at: now + INTERFACES_EVERY,
             neighbours,
-            news: News::new(),
             stop_by: None,
         }
     }
@@ -437,23 +430,17 @@ impl Driver {
         let deadline = deadline.into_iter().flatten().min().unwrap_or(self.interfaces_at);
         let timeout = TimeSpec::from(deadline.saturating_duration_since(now));
         let mut fds = vec![PollFd::new(self.inbox.fd(), PollFlags::POLLIN)];
-        fds.extend(self.news.fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-        let others = fds.len();
         self.sockets.poll_fds(self.blocked.map(|blocked| blocked.socket), &mut fds);
         fds.extend(self.neighbours.as_ref().and_then(Neighbours::poll_fd));
         let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|r| !r.is_empty());
         if ppoll(&mut fds, Some(timeout), None).is_err() {
             return true;
         }
-        let (others, sockets) = fds.split_at(others);
+        let (bell, sockets) = fds.split_at(1);
         let readable = sockets.iter().any(ready);
-        let (rings, news) = (others.first().is_some_and(ready), others.get(1).is_some_and(ready));
-        drop(fds);
-        if rings {
+        if bell.iter().any(ready) {
+            drop(fds);
             self.inbox.hush();
-        }
-        if news && self.news.take() {
-            self.interfaces_at = self.interfaces_at.min(now + SETTLING);
         }
         readable
     }

@@ -7,7 +7,6 @@ mod early;
 mod idle;
 mod lan;
 mod network;
-mod paths;
 mod places;
 mod punching;
 mod relaying;

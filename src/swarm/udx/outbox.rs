@@ -36,8 +36,8 @@ impl Outbox {
     pub fn message(&mut self, id: u32, payload: &[u8]) {
         if self.messages < MAX_MESSAGE_EVENTS {
             self.messages += 1;
-            let payload = Bytes::copy_from_slice(payload);
-            self.events.push_back(UdxEvent::Message { id, payload });
+            self.events
+                .push_back(UdxEvent::Message { id, payload: Bytes::copy_from_slice(payload) });
         }
     }
 

@@ -89,9 +89,6 @@ pub enum UdxEvent {
     Proven { id: u32 },
     /// The peer has ended its half; everything it sent was delivered.
     RemoteEnded { id: u32 },
-    /// The stream leads elsewhere now: it has followed its peer, or goes back since there was no answer. Whether the
-    /// peer is there is to be asked ([`Udx::ask`](super::Udx::ask)).
-    Moved { id: u32, socket: SocketId, to: SocketAddr },
     /// An unordered message.
     Message { id: u32, payload: Bytes },
     /// The stream is gone and its id free.
@@ -113,7 +110,6 @@ impl UdxEvent {
             | Self::RemoteEnded { id }
             | Self::Message { id, .. }
             | Self::Closed { id, .. }
-            | Self::Moved { id, .. }
             | Self::Elsewhere { id, .. } => Some(*id),
             Self::LegEnded { .. } => None,
         }

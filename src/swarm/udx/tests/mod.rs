@@ -10,7 +10,6 @@ mod legs;
 mod lifecycle;
 mod loopback;
 mod narrow;
-mod path;
 mod queued;
 mod reflection;
 mod scarcity;
@@ -91,8 +90,6 @@ struct Side {
     /// Fragments that came, by the number of their datagram.
     parts: BTreeMap<u32, BTreeMap<u8, Vec<u8>>>,
     cuts: u32,
-    /// Every packet holds whole frames, which are opened at once.
-    opens: bool,
 }
 
 /// What the fragments of a datagram begin with, in the place of IP.
@@ -115,7 +112,6 @@ impl Side {
             max_segments: 16,
             parts: BTreeMap::new(),
             cuts: 0,
-            opens: false,
         }
     }
 
@@ -174,9 +170,6 @@ impl Machine for Side {
             let joined = if bytes.first() == Some(&FRAGMENT) { self.join(bytes) } else { None };
             let bytes = joined.as_ref().unwrap_or(bytes);
             self.udx.handle_datagram(socket, (*from).into(), bytes, now, &mut self.sink);
-        }
-        if self.opens && self.sink.intact {
-            self.udx.opened(self.id, 0, now);
         }
         self.udx.end_of_batch(now);
     }
