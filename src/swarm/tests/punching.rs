@@ -12,7 +12,7 @@ const CLIENT: JoinOptions = JoinOptions { server: false, client: true };
 const CONE: [Kind; 4] = [Kind::Full, Kind::Addr, Kind::Port, Kind::Cgnat];
 
 /// A swarm behind NATs of a kind, on which only this depends.
-fn behind(network: &mut Network, kind: Kind, n: u8) -> usize {
+pub fn behind(network: &mut Network, kind: Kind, n: u8) -> usize {
     let (realm, ip) = network.place(kind, n);
     inside(network, realm, ip)
 }
