@@ -80,7 +80,7 @@ impl Nowhere {
             .args(["netns", "exec", &self.name])
             .arg(hdrive.get_program())
             .args(hdrive.get_args());
-        command.env("HDRIVE_BOOTSTRAP", "").env("HDRIVE_LOCAL", "");
+        command.env("HDRIVE_BOOTSTRAP", "").env("HDRIVE_LOCAL", "").env("HDRIVE_NO_LAN", "1");
         command
     }
 }

@@ -51,6 +51,12 @@ impl Neighbours {
     }
 
     fn listen(&mut self, links: &[Link]) -> io::Result<()> {
+        // Who calls nobody there does not tell the network either that it listens.
+        let calls = |link: &&Link| link.is_private();
+        if !links.iter().any(|link| link.is_private()) {
+            self.ear = None;
+            return Ok(());
+        }
         let ear = match self.ear.take() {
             Some(ear) => ear,
             None => open()?,
@@ -60,7 +66,7 @@ impl Neighbours {
             let (group, any) = (GROUP.ip(), &Ipv4Addr::UNSPECIFIED);
             let _ = set_ip_drop_membership_with_ifindex(&ear, group, any, link.interface);
         }
-        for link in links {
+        for link in links.iter().filter(calls) {
             let (group, any) = (GROUP.ip(), &Ipv4Addr::UNSPECIFIED);
             match set_ip_add_membership_with_ifindex(&ear, group, any, link.interface) {
                 Ok(()) | Err(rustix::io::Errno::ADDRINUSE) => {}
