@@ -25,7 +25,8 @@ pub fn run(args: &Relay, global: &Global) -> Result<Exit> {
         if nodes.is_empty() {
             nodes = BootstrapNode::public();
         }
-        let bind = global.local.unwrap_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+        let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, global.port.unwrap_or(0));
+        let bind = global.local.unwrap_or(any);
         let config = NetworkConfig {
             key_pair: KeyPair::generate(),
             bind,
@@ -38,6 +39,10 @@ pub fn run(args: &Relay, global: &Global) -> Result<Exit> {
         };
         let (network, mut events) =
             Network::start(config).or_fail(Exit::Failed, format_args!("UDP {bind}"))?;
+        let (wanted, got) = (bind.port(), network.local_addr().port());
+        if wanted != 0 && got != wanted {
+            complain("warning", format_args!("UDP port {wanted} is taken, {got} is used"));
+        }
         let mut signals = Signals::new().or_exit(Exit::Failed)?;
         let key = PublicKey(key_pair.public());
         network.set_relay(Some((key_pair, args.limits.limits())));
