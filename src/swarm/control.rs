@@ -243,7 +243,10 @@ impl Swarm {
         }
         match control.initiator {
             true => self.relay_lost(stream, now),
-            false => self.customer_gone(stream, now),
+            false => {
+                self.dht.gone(stream);
+                self.customer_gone(stream, now);
+            }
         }
     }
 }

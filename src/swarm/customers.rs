@@ -102,7 +102,7 @@ impl Swarm {
     pub(super) fn accept_customer(&mut self, agreed: Agreed, now: Instant) {
         let remote = agreed.keys.remote;
         if self.relay.is_none() || self.stopping || self.peers.is_refused(&remote, now) {
-            return;
+            return self.dht.gone(agreed.local_id);
         }
         let waiting = || self.controls.customers().filter(|c| !c.proven);
         if waiting().count() >= MAX_WAITING
@@ -111,7 +111,9 @@ impl Swarm {
             let stream = oldest.id.stream();
             self.end_control(stream, "others come", now);
         }
-        let Some(stream) = self.udx.open(Some(agreed.local_id)) else { return };
+        let Some(stream) = self.udx.open(Some(agreed.local_id)) else {
+            return self.dht.gone(agreed.local_id);
+        };
         let id = self.connections.name(stream);
         let phase = Phase::Waiting { until: now + FIRST_PACKET_WAIT };
         self.controls.insert(Connection::new(id, remote, false, phase, now));
