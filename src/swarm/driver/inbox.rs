@@ -150,9 +150,9 @@ impl Inbox {
         self.ear.as_fd()
     }
 
-    /// From now on messages for `conn` are taken.
+    /// From now on messages for `conn` are taken. One that was spoken to early opens twice, and what is on its way counts on.
     pub fn open(&self, conn: ConnId) {
-        self.state().gauges.insert(conn, Gauge::default());
+        self.state().gauges.entry(conn).or_default();
     }
 
     pub fn close(&self, conn: ConnId) {
@@ -205,6 +205,7 @@ mod tests {
         assert_eq!(inbox.push_frame(conn, FrameBuf::from(&[0; 10][..])), 20);
         let mut taken = Vec::new();
         inbox.take(&mut taken);
+        inbox.open(conn);
         assert_eq!(inbox.push_frame(conn, FrameBuf::from(&[0; 5][..])), 25);
         assert_eq!(inbox.set_queued(conn, 7), 12);
         inbox.close(conn);
