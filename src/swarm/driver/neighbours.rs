@@ -51,9 +51,8 @@ impl Neighbours {
     }
 
     fn listen(&mut self, links: &[Link]) -> io::Result<()> {
-        // Who calls nobody there does not tell the network either that it listens.
-        let calls = |link: &&Link| link.is_private();
-        if !links.iter().any(|link| link.is_private()) {
+        // The system tells a network who listens to a group.
+        if links.is_empty() {
             self.ear = None;
             return Ok(());
         }
@@ -66,7 +65,7 @@ impl Neighbours {
             let (group, any) = (GROUP.ip(), &Ipv4Addr::UNSPECIFIED);
             let _ = set_ip_drop_membership_with_ifindex(&ear, group, any, link.interface);
         }
-        for link in links.iter().filter(calls) {
+        for link in links {
             let (group, any) = (GROUP.ip(), &Ipv4Addr::UNSPECIFIED);
             match set_ip_add_membership_with_ifindex(&ear, group, any, link.interface) {
                 Ok(()) | Err(rustix::io::Errno::ADDRINUSE) => {}
@@ -106,8 +105,8 @@ fn open() -> io::Result<UdpSocket> {
     Ok(fd.into())
 }
 
-/// The local networks that a socket bound to `bound` reaches: all but this machine's own, and that one where there is no
-/// other. A socket bound to one address is on that one's network alone.
+/// The local networks that a socket bound to `bound` reaches, and where neighbours may be called: all but this machine's
+/// own, and that one where there is no other. A socket bound to one address is on that one's network alone.
 fn links(bound: SocketAddrV4) -> Vec<Link> {
     let mut found: Vec<Link> = getifaddrs()
         .map(|list| list.filter_map(|address| link(&address, bound)).collect())
@@ -115,6 +114,7 @@ fn links(bound: SocketAddrV4) -> Vec<Link> {
     if bound.ip().is_unspecified() && found.iter().any(|link| !link.addr.ip().is_loopback()) {
         found.retain(|link| !link.addr.ip().is_loopback());
     }
+    found.retain(Link::is_private);
     found.truncate(MAX_LINKS);
     found
 }
