@@ -96,11 +96,18 @@ impl PeerAddress {
     }
 }
 
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// It is looked up then.
+    Due(Instant),
+    LookedUp,
+    Known,
+}
+
 #[derive(Debug)]
 struct Name {
     address: PeerAddress,
-    /// When it is looked up next; none while that goes on, or when it has an address.
-    at: Option<Instant>,
+    state: State,
     pause: Duration,
     /// That it has no address was said.
     told: bool,
@@ -120,14 +127,13 @@ impl PeerNames {
                 continue;
             }
             match self.0.iter_mut().find(|name| name.address == address) {
-                // Unless that is being done.
-                Some(name) => name.at = name.at.map(|_| now),
+                Some(name) => name.hurry(now),
                 None => {
                     if self.0.len() >= MAX_NAMES {
                         self.0.remove(0);
                     }
-                    let at = Some(now);
-                    self.0.push(Name { address, at, pause: FIRST_PAUSE, told: false });
+                    let state = State::Due(now);
+                    self.0.push(Name { address, state, pause: FIRST_PAUSE, told: false });
                 }
             }
         }
@@ -135,14 +141,14 @@ impl PeerNames {
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.0.iter().filter_map(|name| name.at).min()
+        self.0.iter().filter_map(Name::due).min()
     }
 
     /// What is to be looked up now; each must come back by [`Self::found`].
     pub fn due(&mut self, now: Instant) -> Vec<PeerAddress> {
-        let due = self.0.iter_mut().filter(|name| name.at.is_some_and(|at| at <= now));
+        let due = self.0.iter_mut().filter(|name| name.due().is_some_and(|at| at <= now));
         due.map(|name| {
-            name.at = None;
+            name.state = State::LookedUp;
             name.address.clone()
         })
         .collect()
@@ -160,14 +166,14 @@ impl PeerNames {
         };
         match found {
             Ok(found) => {
-                (name.pause, name.told) = (FIRST_PAUSE, false);
+                (name.state, name.pause, name.told) = (State::Known, FIRST_PAUSE, false);
                 found
             }
             Err(error) => {
                 if !std::mem::replace(&mut name.told, true) {
                     tracing::warn!("the peer '{address}' has no address yet: {error}; trying on");
                 }
-                name.at = Some(now + name.pause);
+                name.state = State::Due(now + name.pause);
                 name.pause = (name.pause * 2).min(LAST_PAUSE);
                 Vec::new()
             }
@@ -176,7 +182,23 @@ impl PeerNames {
 
     /// The network changed: names may have other addresses.
     pub fn hurry(&mut self, now: Instant) {
-        self.0.iter_mut().for_each(|name| name.at = Some(now));
+        self.0.iter_mut().for_each(|name| name.hurry(now));
+    }
+}
+
+impl Name {
+    fn due(&self) -> Option<Instant> {
+        match self.state {
+            State::Due(at) => Some(at),
+            State::LookedUp | State::Known => None,
+        }
+    }
+
+    /// It is looked up now, unless that is being done.
+    fn hurry(&mut self, now: Instant) {
+        if !matches!(self.state, State::LookedUp) {
+            self.state = State::Due(now);
+        }
     }
 }
 
@@ -222,5 +244,10 @@ mod tests {
         assert_eq!(names.poll_timeout(), None);
         names.hurry(later);
         assert_eq!(names.due(later).len(), 1);
+        names.hurry(later);
+        assert_eq!(names.due(later).len(), 0, "that is being done");
+        names.found(&parse("peer.test:5"), Ok(vec![addr]), later);
+        names.tell(vec![parse("peer.test:5")], later);
+        assert_eq!(names.due(later).len(), 1, "told again, it is asked again");
     }
 }
