@@ -48,6 +48,20 @@ const NODE_HINTS: usize = 3;
 /// Datagrams and peers that wait for the owner.
 const MAX_QUEUED: usize = 256;
 
+/// An address, of peers of one topic if a key said so: what else we look for is not told there.
+#[derive(Debug)]
+struct Place {
+    addr: SocketAddr,
+    of: Option<Topic>,
+    allowance: Bucket,
+}
+
+impl Place {
+    fn is_for(&self, topic: &Topic) -> bool {
+        self.of.is_none_or(|of| of == *topic)
+    }
+}
+
 /// One topic at one address.
 #[derive(Debug)]
 struct Ask {
@@ -71,7 +85,7 @@ pub struct Found {
 pub struct Told {
     key: PublicKey,
     rng: StdRng,
-    addresses: VecDeque<(SocketAddr, Bucket)>,
+    addresses: VecDeque<Place>,
     topics: BTreeMap<Topic, JoinOptions>,
     asks: BTreeMap<(SocketAddr, Topic), Ask>,
     next_at: Option<Instant>,
@@ -102,20 +116,29 @@ impl Told {
         }
     }
 
-    /// Peers may be there. An address that was told before is asked at once again.
-    pub fn tell(&mut self, addresses: impl IntoIterator<Item = SocketAddr>, now: Instant) {
+    /// Peers may be there, of one topic or whatever topic. An address that was told before is asked at once again.
+    pub fn tell(
+        &mut self,
+        addresses: impl IntoIterator<Item = SocketAddr>,
+        of: Option<Topic>,
+        now: Instant,
+    ) {
         for addr in addresses.into_iter().filter(is_possible) {
-            if !self.addresses.iter().any(|(known, _)| *known == addr) {
-                if self.addresses.len() >= MAX_ADDRESSES
-                    && let Some((first, _)) = self.addresses.pop_front()
-                {
-                    self.asks.retain(|(at, _), _| *at != first);
-                }
-                self.addresses.push_back((addr, Bucket::full(ASKED, now)));
+            let place = Place { addr, of, allowance: Bucket::full(ASKED, now) };
+            let looked_for = self.topics.iter().filter(|(_, options)| options.client);
+            for (topic, _) in looked_for.filter(|(topic, _)| place.is_for(topic)) {
+                self.asks.insert((addr, *topic), Ask::new(now));
             }
-            for topic in self.topics.iter().filter(|(_, o)| o.client).map(|(topic, _)| *topic) {
-                self.asks.insert((addr, topic), Ask::new(now));
+            if !self.addresses.iter().any(|known| known.addr == addr && known.of == of) {
+                self.addresses.push_back(place);
             }
+        }
+        if self.addresses.len() > MAX_ADDRESSES {
+            self.addresses.drain(..self.addresses.len() - MAX_ADDRESSES);
+            let left = &self.addresses;
+            self.asks.retain(|(addr, topic), _| {
+                left.iter().any(|place| place.addr == *addr && place.is_for(topic))
+            });
         }
         self.schedule();
     }
@@ -126,8 +149,8 @@ impl Told {
         if !options.client {
             self.asks.retain(|(_, asked), _| *asked != topic);
         } else if before.is_none_or(|before| !before.client) {
-            for (addr, _) in &self.addresses {
-                self.asks.insert((*addr, topic), Ask::new(now));
+            for place in self.addresses.iter().filter(|place| place.is_for(&topic)) {
+                self.asks.insert((place.addr, topic), Ask::new(now));
             }
         }
         self.schedule();
@@ -195,8 +218,10 @@ impl Told {
                 ask.at = now + LAST_PAUSE;
                 continue;
             }
-            let bucket = self.addresses.iter_mut().find(|(known, _)| known == addr);
-            if self.out.len() >= MAX_QUEUED || !bucket.is_some_and(|(_, b)| b.take(1.0, now)) {
+            // The first of an address counts for all.
+            let place = self.addresses.iter_mut().find(|place| place.addr == *addr);
+            let may = place.is_some_and(|place| place.allowance.take(1.0, now));
+            if self.out.len() >= MAX_QUEUED || !may {
                 ask.at = now + FIRST_PAUSE;
                 continue;
             }
@@ -275,7 +300,16 @@ impl Ask {
 impl Swarm {
     /// Peers of whatever topic may be at these addresses, as a person says.
     pub fn tell(&mut self, addresses: impl IntoIterator<Item = SocketAddr>, now: Instant) {
-        self.told.tell(addresses, now);
+        self.tell_of(addresses, None, now);
+    }
+
+    fn tell_of(
+        &mut self,
+        addresses: impl IntoIterator<Item = SocketAddr>,
+        of: Option<Topic>,
+        now: Instant,
+    ) {
+        self.told.tell(addresses, of, now);
         self.ask_told(now);
         self.pump(now);
     }
@@ -284,7 +318,7 @@ impl Swarm {
     /// key may name any: the DHT is asked only where its nodes may be.
     pub fn hint(&mut self, topic: Topic, nodes: Vec<SocketAddrV4>, now: Instant) {
         self.dht.hint(topic, &nodes, now);
-        self.tell(nodes.into_iter().map(SocketAddr::V4), now);
+        self.tell_of(nodes.into_iter().map(SocketAddr::V4), Some(topic), now);
     }
 
     /// Where those may look who are given a key of `topic`: at our own address, and at nodes near the announcement, which
@@ -324,161 +358,4 @@ fn is_possible(addr: &SocketAddr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sim::epoch;
-    use rand::SeedableRng;
-
-    const TOPIC: Topic = Topic([1; 32]);
-    const READ: JoinOptions = JoinOptions { server: false, client: true };
-    const SERVE: JoinOptions = JoinOptions { server: true, client: true };
-
-    fn told(n: u8, options: JoinOptions) -> Told {
-        let mut told = Told::new(PublicKey([n; 32]), StdRng::seed_from_u64(n.into()), epoch());
-        told.join(TOPIC, options, epoch());
-        told
-    }
-
-    fn at(text: &str) -> SocketAddr {
-        text.parse().unwrap()
-    }
-
-    fn sent(told: &mut Told) -> Vec<(SocketAddr, Vec<u8>)> {
-        std::iter::from_fn(|| told.poll_transmit()).collect()
-    }
-
-    fn pass(bytes: &[u8], to: &mut Told, from: SocketAddr, now: Instant) {
-        to.handle(from, &Message::decode(bytes).unwrap(), now);
-    }
-
-    /// Runs until `end`, and tells when something was sent.
-    fn run(told: &mut Told, now: &mut Instant, end: Instant, connected: bool) -> Vec<Instant> {
-        let mut times = Vec::new();
-        while let Some(next) = told.poll_timeout().filter(|at| *at <= end) {
-            *now = next.max(*now);
-            told.handle_timeout(|_| connected, *now);
-            times.extend(sent(told).iter().map(|_| *now));
-        }
-        *now = end;
-        times
-    }
-
-    #[test]
-    fn who_serves_the_topic_answers_and_is_found_there() {
-        for address in ["192.168.7.7:4000", "[fd00::7]:4000", "127.0.0.1:9"] {
-            let (mut reader, mut sharer, now) = (told(1, READ), told(2, SERVE), epoch());
-            reader.tell([at(address)], now);
-            reader.handle_timeout(|_| false, now);
-            let [(to, asked)] = &sent(&mut reader)[..] else { panic!() };
-            assert_eq!(*to, at(address));
-            pass(asked, &mut sharer, at("1.2.3.4:5"), now);
-            let [(back, reply)] = &sent(&mut sharer)[..] else { panic!() };
-            assert_eq!((*back, reply.len() < asked.len()), (at("1.2.3.4:5"), true));
-            // From elsewhere it is nobody's.
-            pass(reply, &mut reader, at("1.1.1.1:1"), now);
-            assert_eq!(reader.poll_found(), None);
-            pass(reply, &mut reader, *to, now);
-            let found = Found { key: PublicKey([2; 32]), addr: *to, topic: TOPIC };
-            assert_eq!(reader.poll_found(), Some(found));
-            pass(reply, &mut reader, *to, now);
-            assert_eq!(reader.poll_found(), None, "once");
-        }
-    }
-
-    #[test]
-    fn who_does_not_serve_it_or_has_another_says_nothing() {
-        let now = epoch();
-        let asked = Message::inquiry(&TOPIC, [7; 16]).encode();
-        let mut other = told(3, READ);
-        other.join(Topic([2; 32]), SERVE, now);
-        pass(&asked, &mut other, at("1.2.3.4:5"), now);
-        assert_eq!(sent(&mut other), []);
-    }
-
-    #[test]
-    fn a_forged_reply_finds_nobody() {
-        let (mut reader, now) = (told(1, READ), epoch());
-        reader.tell([at("1.2.3.4:5")], now);
-        reader.handle_timeout(|_| false, now);
-        let (to, asked) = sent(&mut reader).remove(0);
-        let Some(Message::Inquiry { nonce, .. }) = Message::decode(&asked) else { panic!() };
-        let another = Reply::new(&Topic([9; 32]), nonce, &PublicKey([2; 32]));
-        let old = Reply::new(&TOPIC, [9; 16], &PublicKey([2; 32]));
-        for forged in [another, old] {
-            reader.handle(to, &Message::Reply(forged), now);
-        }
-        assert_eq!(reader.poll_found(), None);
-    }
-
-    #[test]
-    fn an_address_that_does_not_answer_is_asked_ever_more_seldom_and_for_ever() {
-        let (mut reader, mut now) = (told(1, READ), epoch());
-        reader.tell([at("1.2.3.4:5")], now);
-        let times = run(&mut reader, &mut now, epoch() + Duration::from_secs(600), false);
-        let pauses: Vec<_> = times.windows(2).map(|two| two[1] - two[0]).collect();
-        assert!(pauses.is_sorted() && pauses.first() == Some(&FIRST_PAUSE), "{pauses:?}");
-        assert_eq!((times.len(), pauses.last()), (26, Some(&LAST_PAUSE)));
-        reader.hurry(now);
-        let end = now + Duration::from_secs(1);
-        assert_eq!(run(&mut reader, &mut now, end, false).len(), 3);
-        reader.leave(&TOPIC);
-        assert_eq!(reader.poll_timeout(), None);
-    }
-
-    #[test]
-    fn who_is_connected_is_not_asked_until_he_is_lost() {
-        let (mut reader, mut sharer, mut now) = (told(1, READ), told(2, SERVE), epoch());
-        reader.tell([at("1.2.3.4:5")], now);
-        let ask = |reader: &mut Told, sharer: &mut Told, now| {
-            reader.handle_timeout(|_| false, now);
-            for (to, asked) in sent(reader) {
-                pass(&asked, sharer, at("9.9.9.9:9"), now);
-                sent(sharer).iter().for_each(|(_, reply)| pass(reply, reader, to, now));
-            }
-            reader.poll_found().is_some()
-        };
-        assert!(ask(&mut reader, &mut sharer, now));
-        let end = now + Duration::from_secs(3600);
-        assert_eq!(run(&mut reader, &mut now, end, true), []);
-        reader.lost(&PublicKey([2; 32]), now);
-        now = reader.poll_timeout().unwrap();
-        assert!(now - end <= Duration::from_secs(1) && ask(&mut reader, &mut sharer, now));
-    }
-
-    #[test]
-    fn what_others_make_us_do_is_bounded() {
-        let (mut sharer, now) = (told(2, SERVE), epoch());
-        let asked = Message::inquiry(&TOPIC, [7; 16]).encode();
-        let mut replies = 0;
-        for n in 0..10_000 {
-            pass(&asked, &mut sharer, at(&format!("[2001:db8::{:x}]:5", n % 1000)), now);
-            replies += sent(&mut sharer).len();
-        }
-        assert_eq!(replies as f64, HEARD_OF_HOST.burst, "all of them are one host");
-        for n in 0..100_000u32 {
-            let from = SocketAddr::new(std::net::Ipv4Addr::from(0x0b00_0000 + n).into(), 5);
-            pass(&asked, &mut sharer, from, now);
-            replies += sent(&mut sharer).len();
-        }
-        assert!(replies as f64 <= HEARD.burst);
-        // Nobody takes what is sent.
-        let (mut sharer, mut reader) = (told(2, SERVE), told(1, READ));
-        for n in 0..1000u32 {
-            let from = SocketAddr::new(std::net::Ipv4Addr::from(0x0b00_0000 + n).into(), 5);
-            pass(&asked, &mut sharer, from, now);
-            reader.tell([from], now);
-        }
-        reader.handle_timeout(|_| false, now);
-        assert_eq!(reader.addresses.len(), MAX_ADDRESSES);
-        assert!(sharer.out.len() <= MAX_QUEUED && reader.out.len() <= MAX_QUEUED);
-        assert_eq!(reader.asks.len(), MAX_ADDRESSES);
-    }
-
-    #[test]
-    fn nobody_is_asked_where_nobody_can_be() {
-        let mut reader = told(1, READ);
-        let nowhere = ["0.0.0.0:5", "255.255.255.255:5", "224.0.0.1:5", "1.2.3.4:0", "[ff02::1]:5"];
-        reader.tell(nowhere.map(at), epoch());
-        assert_eq!(reader.addresses.len(), 0);
-    }
-}
+mod tests;
