@@ -56,6 +56,7 @@ mod share;
 mod signals;
 mod spool;
 mod status;
+mod succession;
 mod target;
 mod umount;
 mod view;

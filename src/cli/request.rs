@@ -28,6 +28,7 @@
 use super::args::{Command, Global};
 use super::exit::Exit;
 use super::view::View;
+use crate::key::KeyError;
 use crate::swarm::driver::PeerAddress;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
@@ -89,6 +90,18 @@ impl Place {
             relay: global.relay.iter().map(ToString::to_string).collect(),
             port: global.port,
         }
+    }
+
+    /// Has `global` say this.
+    ///
+    /// # Errors
+    /// What names a relay is no key.
+    pub fn apply(&self, global: &mut Global) -> Result<(), KeyError> {
+        let relays = self.relay.iter().map(|key| key.parse());
+        global.relay = relays.collect::<Result<_, _>>()?;
+        global.bootstrap.clone_from(&self.bootstrap);
+        (global.local, global.no_lan, global.port) = (self.local, self.no_lan, self.port);
+        Ok(())
     }
 
     /// What this one says and another does not follow, for people.

@@ -15,6 +15,7 @@ use super::owner::{OWNER_PATIENCE, Ownership};
 use super::request::{self, ACCEPTED, BEGUN, ELSEWHERE, END, FULL, LATER, Request, TOLD};
 use super::running::{Commands, lasts, name};
 use super::signals::{End, LAST_WAIT, Signals};
+use super::succession;
 use super::words::count;
 use super::{bootstrap, daemon, runtime};
 use crate::disk;
@@ -54,10 +55,27 @@ const LOOK: Duration = Duration::from_millis(100);
 const LOOK_AROUND: Duration = Duration::from_secs(2);
 
 /// Owns the store for as long as any request runs, `first` being this process's own.
-pub fn run(ownership: Ownership, first: Request, store: &Path, global: &Global) -> Result<Exit> {
+pub fn run(
+    ownership: Ownership,
+    mut first: Request,
+    store: &Path,
+    global: &Global,
+) -> Result<Exit> {
+    let mut global = global.clone();
+    if let Err(error) = succession::succeed(store, &mut first, &mut global) {
+        if first.ran {
+            let text = format_args!(
+                "the process that worked on the store ended, and what it was told of the network cannot be read: {error}; \
+                 start this command again"
+            );
+            return Err(Failure::new(Exit::Store, text));
+        }
+        // A full disk: whoever takes over will say it.
+        tracing::debug!(%error, "nothing is left to the next owner");
+    }
     let runtime = runtime(WORKERS)?;
     let exit = runtime.block_on(async {
-        let config = config(&first.command, store, global)?;
+        let config = config(&first.command, store, &global)?;
         let Some(node) = open(config).await? else { return Ok(first.exit_when_asked()) };
         let commands = Arc::new(Commands::default());
         let exit = serve(&ownership, first, &node, &commands).await;

@@ -146,6 +146,29 @@ fn what_goes_on_elsewhere_is_told_once_and_says_why() {
 }
 
 #[test]
+fn who_takes_over_stands_in_the_network_as_the_owner_before() {
+    let lab = Lab::new();
+    let (mut first, _) = owner(&lab, "alice");
+    let folder = lab.folder("other");
+    fs::write(folder.join("file"), "other").unwrap();
+    // By itself it would find nobody, and nobody it.
+    let alone = ["--bootstrap", "127.0.0.1:9"];
+    let mut second = lab.spawn("alice", &[&alone[..], &["share", text(&folder)]].concat());
+    let key = second.line("key: ");
+    second.line("shared: ");
+    first.signal(Signal::SIGKILL);
+    first.wait(PATIENCE);
+    second.told("taken over");
+    assert_eq!(lab.run("bob", &["cat", &format!("{key}/file")]).text(), "other");
+    let mut third = lab.spawn("alice", &["seed", &key]);
+    third.line("complete: ");
+    second.signal(Signal::SIGKILL);
+    second.wait(PATIENCE);
+    third.told("taken over");
+    assert_eq!(lab.run("carol", &["cat", &format!("{key}/file")]).text(), "other");
+}
+
+#[test]
 fn a_put_whose_owner_ends_says_one_thing() {
     let lab = Lab::new();
     let (mut share, _) = owner(&lab, "alice");

@@ -8,8 +8,17 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 /// Names in a store's directory. Where it holds others as well, it is somebody's folder, whose own mode is left.
-const NAMES: [&str; 7] =
-    ["store.redb", "store.redb.new", "cores", "lock", "socket", "witness", "witness.new"];
+const NAMES: [&str; 9] = [
+    "store.redb",
+    "store.redb.new",
+    "cores",
+    "lock",
+    "socket",
+    "witness",
+    "witness.new",
+    "network.json",
+    "network.json.new",
+];
 
 /// What others than the owner may do.
 const OTHERS: u32 = 0o077;
