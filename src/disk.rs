@@ -15,9 +15,20 @@ use tokio::task::{JoinError, JoinHandle};
 /// Calls that may hang at a time; those beyond them wait for a thread. Each that hangs takes some kilobytes.
 const MAX_THREADS: usize = 1024;
 
+/// A thread that is there waits for work for ever: where the system gives no other it is the one that there is.
+const IDLE: Duration = Duration::from_secs(u32::MAX as u64);
+
 /// Calls that were begun and have not ended.
 static RUNNING: Mutex<usize> = Mutex::new(0);
 static ENDED: Condvar = Condvar::new();
+
+/// Has the first thread come. Work that finds none, and no other can be made for, would panic, and be done by the next
+/// thread nevertheless.
+pub fn prepare() {
+    if let Some(threads) = threads() {
+        drop(threads.spawn_blocking(|| ()));
+    }
+}
 
 /// Begins `work`, which may take for ever. Dropping what is returned leaves it alone; what it brings is dropped by its thread
 /// then.
@@ -82,7 +93,8 @@ fn threads() -> Option<&'static Runtime> {
     static THREADS: OnceLock<Option<Runtime>> = OnceLock::new();
     let make = || {
         let mut builder = Builder::new_current_thread();
-        builder.max_blocking_threads(MAX_THREADS).thread_name("hdrive-disk").build().ok()
+        builder.max_blocking_threads(MAX_THREADS).thread_keep_alive(IDLE);
+        builder.thread_name("hdrive-disk").build().ok()
     };
     THREADS.get_or_init(make).as_ref()
 }
@@ -191,6 +203,20 @@ mod tests {
         let (taken, from) = told();
         drop(Held::new(taken).take());
         assert_eq!(from.recv_timeout(limit).unwrap(), here);
+    }
+
+    /// Where no other can be made it is the only one.
+    #[test]
+    fn a_thread_that_is_there_stays() {
+        prepare();
+        let here = || {
+            let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+            let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm"));
+            tasks.filter_map(|task| name(task).ok()).any(|n| n.trim() == "hdrive-disk")
+        };
+        // Longer than a runtime keeps one without being told.
+        std::thread::sleep(Duration::from_secs(12));
+        assert!(here());
     }
 
     /// A mount that nobody waits for any more is taken away when it is dropped, say.

@@ -64,6 +64,8 @@ mod waiting;
 mod words;
 mod writer;
 
+use crate::disk;
+use crate::lock::lock;
 use args::{Cli, Command, Global};
 use exit::{Exit, Fail, Failure, Result};
 use face::Ended;
@@ -74,6 +76,7 @@ use rustix::fs::OFlags;
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use view::View;
 
@@ -296,10 +299,42 @@ fn store_dir(global: &Global) -> Result<PathBuf> {
     }
 }
 
+/// Threads that a command may need beside those of the runtime before it can say anything.
+const SPARE_THREADS: usize = 3;
+/// Threads for what blocks stay: where the system gives no other they take what is queued.
+const IDLE_THREAD: Duration = Duration::from_secs(u32::MAX as u64);
+
 fn runtime(threads: usize) -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .enable_all()
-        .build()
-        .or_fail(Exit::Failed, "cannot start threads")
+    // A runtime that gets fewer than it wants panics, or hangs.
+    try_threads(threads + SPARE_THREADS).or_fail(
+        Exit::Failed,
+        "cannot start threads; this user or its container has as many as it may (ulimit -u, pids.max)",
+    )?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(threads).thread_keep_alive(IDLE_THREAD);
+    let runtime = builder.enable_all().build().or_fail(Exit::Failed, "cannot start threads")?;
+    drop(runtime.spawn_blocking(|| ()));
+    disk::prepare();
+    Ok(runtime)
+}
+
+/// Whether so many threads can be made now.
+fn try_threads(count: usize) -> std::io::Result<()> {
+    let end = Arc::new(Mutex::new(()));
+    let held = lock(&end);
+    let made: Vec<_> = (0..count)
+        .map(|_| {
+            let end = Arc::clone(&end);
+            std::thread::Builder::new().spawn(move || drop(lock(&end)))
+        })
+        .collect();
+    drop(held);
+    let mut all = Ok(());
+    for thread in made {
+        match thread {
+            Ok(thread) => drop(thread.join()),
+            Err(error) => all = Err(error),
+        }
+    }
+    all
 }
