@@ -12,9 +12,12 @@ use super::words::{count, told};
 use crate::lock::lock;
 use bytes::Bytes;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -468,11 +471,15 @@ impl Writer {
             if !self.await_reader(to, wait)? {
                 break;
             }
-            let most = if wait == Wait::Never { left.len().min(AT_ONCE) } else { left.len() };
-            match rustix::io::write(to.as_fd(), &left[..most]) {
+            let taken = match wait {
+                Wait::ForReader => rustix::io::write(to, left),
+                Wait::Never => write_at_once(to, left),
+            };
+            match taken {
+                Err(Errno::AGAIN) if wait == Wait::Never => break,
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => written += n,
-                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+                Err(Errno::INTR | Errno::AGAIN) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -495,6 +502,22 @@ impl Writer {
                 _ => return Ok(true),
             }
         }
+    }
+}
+
+/// Writes what is taken now. A terminal, or a socket, says that it can be written to when it takes a part only, and keeps
+/// whoever writes more.
+fn write_at_once(to: &Stream, bytes: &[u8]) -> rustix::io::Result<usize> {
+    match FileType::from_raw_mode(rustix::fs::fstat(to)?.st_mode) {
+        FileType::Socket => send(to, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
+        FileType::CharacterDevice => {
+            // Opened anew: what other processes have open as well is to go on as it does.
+            let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            let path = format!("/proc/self/fd/{}", to.as_fd().as_raw_fd());
+            let own = rustix::fs::open(path, flags, Mode::empty()).map_err(|_| Errno::AGAIN)?;
+            rustix::io::write(own, bytes)
+        }
+        _ => rustix::io::write(to, &bytes[..bytes.len().min(AT_ONCE)]),
     }
 }
 

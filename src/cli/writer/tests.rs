@@ -183,3 +183,30 @@ async fn a_result_has_no_hole_where_other_lines_are_left_out() {
     assert!(results.len() == 100 && results.iter().enumerate().all(starts), "{}", results.len());
     assert!(text.contains("left out here"));
 }
+
+/// A terminal whose reader pauses says that there is room for a part, and keeps whoever writes more.
+#[test]
+fn nobody_waits_for_a_paused_terminal_without_a_thread() {
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let mut raw = rustix::termios::tcgetattr(&pty.slave).unwrap();
+    raw.make_raw();
+    rustix::termios::tcsetattr(&pty.slave, rustix::termios::OptionalActions::Now, &raw).unwrap();
+    let also = pty.slave.try_clone().unwrap();
+    let writer = Writer::new([Box::new(pty.slave), Box::new(also)], None, None);
+    writer.no_threads.store(true, Ordering::SeqCst);
+    let text = "x".repeat(100 << 10);
+    let (said, done) = std::sync::mpsc::channel();
+    let (own, piece) = (Arc::clone(&writer), result(&text));
+    std::thread::spawn(move || {
+        own.push(piece);
+        let _ = said.send(());
+    });
+    done.recv_timeout(LIMIT).expect("nobody waits");
+    let mut reader = std::fs::File::from(pty.master);
+    let reader = std::thread::spawn(move || {
+        let mut got = vec![0; text.len()];
+        reader.read_exact(&mut got).map(|()| got.iter().all(|byte| *byte == b'x'))
+    });
+    writer.settle();
+    assert!(reader.join().unwrap().unwrap());
+}
