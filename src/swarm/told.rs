@@ -3,8 +3,9 @@
 //! Each address is asked for each topic that we look for peers of, and again with growing pauses as long as nobody there
 //! is connected: a peer may come later, or begin anew under another key. Whoever answers is dialled there, beside all
 //! that the DHT knows of; he is believed nothing before the handshake. No address is too private for it, since a person
-//! named it, or a key that a person was given. What one address costs has a bound for that reason too: [`Told`] sends
-//! 96 bytes a second there at most, after the first seconds.
+//! named it, or a key that a person was given. What one host costs has a bound for that reason too: [`Told`] sends
+//! four inquiries a second there at most, whatever the ports, after the first seconds, and soon far fewer: a key may have
+//! been made to have all its readers ask somebody who knows nothing of it.
 //!
 //! Who asks us gets one reply, smaller than what he sent, if he names a topic that we serve.
 
@@ -25,13 +26,17 @@ const MAX_ADDRESSES: usize = 64;
 /// Pauses between inquiries: what gets lost is asked again soon, who is not there yet is waited for.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
+/// The last pause where a key has sent us, not a person.
+const LAST_HINT_PAUSE: Duration = Duration::from_secs(120);
+/// All are asked at once again because the network changed: no sooner than so long after that was done before.
+const HURRY_PAUSE: Duration = Duration::from_secs(60);
 /// Whoever answered is dialled; if that comes to nothing he is asked again.
 const DIALLED: Duration = Duration::from_secs(10);
 
 /// How long somebody may take to answer before it counts that nobody has.
 const PATIENCE: Duration = Duration::from_millis(3500);
 
-/// Inquiries sent to one address: the drives of a large store are asked for one after the other.
+/// Inquiries sent to one host: the drives of a large store are asked for one after the other.
 const ASKED: Limit = Limit { burst: 32.0, rate: 4.0 };
 
 /// Inquiries that are looked at, of one host and of all; and topics that are hashed for them, some 20 ms of each second.
@@ -44,6 +49,9 @@ const BUCKETS: usize = 256;
 /// Addresses of ours on local networks that a hint names where nobody has told us another, and nodes of the DHT.
 const LOCAL_HINTS: usize = 2;
 const NODE_HINTS: usize = 3;
+/// Addresses that are taken from a key, and those of one host.
+const MAX_HINTS: usize = 8;
+const HINTS_OF_HOST: usize = 4;
 
 /// Datagrams and peers that wait for the owner.
 const MAX_QUEUED: usize = 256;
@@ -60,6 +68,12 @@ impl Place {
     fn is_for(&self, topic: &Topic) -> bool {
         self.of.is_none_or(|of| of == *topic)
     }
+
+    fn ask(&self, now: Instant) -> Ask {
+        let last_pause = if self.of.is_some() { LAST_HINT_PAUSE } else { LAST_PAUSE };
+        let (pause, nonce) = (FIRST_PAUSE, Nonce::default());
+        Ask { since: now, at: now, pause, last_pause, nonce, who: None }
+    }
 }
 
 /// One topic at one address.
@@ -68,6 +82,7 @@ struct Ask {
     since: Instant,
     at: Instant,
     pause: Duration,
+    last_pause: Duration,
     nonce: Nonce,
     /// Who answered.
     who: Option<PublicKey>,
@@ -89,6 +104,7 @@ pub struct Told {
     topics: BTreeMap<Topic, JoinOptions>,
     asks: BTreeMap<(SocketAddr, Topic), Ask>,
     next_at: Option<Instant>,
+    hurried_at: Option<Instant>,
     heard_of: HostBuckets,
     heard: Bucket,
     hashed: Bucket,
@@ -108,6 +124,7 @@ impl Told {
             topics: BTreeMap::new(),
             asks: BTreeMap::new(),
             next_at: None,
+            hurried_at: None,
             heard_of: HostBuckets::new(seed, HEARD_OF_HOST, BUCKETS, now),
             heard: Bucket::full(HEARD, now),
             hashed: Bucket::full(HASHED, now),
@@ -127,7 +144,7 @@ impl Told {
             let place = Place { addr, of, allowance: Bucket::full(ASKED, now) };
             let looked_for = self.topics.iter().filter(|(_, options)| options.client);
             for (topic, _) in looked_for.filter(|(topic, _)| place.is_for(topic)) {
-                self.asks.insert((addr, *topic), Ask::new(now));
+                self.asks.insert((addr, *topic), place.ask(now));
             }
             if !self.addresses.iter().any(|known| known.addr == addr && known.of == of) {
                 self.addresses.push_back(place);
@@ -150,7 +167,7 @@ impl Told {
             self.asks.retain(|(_, asked), _| *asked != topic);
         } else if before.is_none_or(|before| !before.client) {
             for place in self.addresses.iter().filter(|place| place.is_for(&topic)) {
-                self.asks.insert((place.addr, topic), Ask::new(now));
+                self.asks.insert((place.addr, topic), place.ask(now));
             }
         }
         self.schedule();
@@ -171,6 +188,10 @@ impl Told {
 
     /// Everybody who is not connected is asked anew: the network changed.
     pub fn hurry(&mut self, now: Instant) {
+        if self.hurried_at.is_some_and(|at| now < at + HURRY_PAUSE) {
+            return;
+        }
+        self.hurried_at = Some(now);
         for ask in self.asks.values_mut() {
             (ask.at, ask.pause) = (now, FIRST_PAUSE);
         }
@@ -215,11 +236,11 @@ impl Told {
         }
         for ((addr, topic), ask) in self.asks.iter_mut().filter(|(_, ask)| ask.at <= now) {
             if ask.who.is_some_and(|who| connected(&who)) {
-                ask.at = now + LAST_PAUSE;
+                ask.at = now + ask.last_pause;
                 continue;
             }
-            // The first of an address counts for all.
-            let place = self.addresses.iter_mut().find(|place| place.addr == *addr);
+            // The first of a host counts for all.
+            let place = self.addresses.iter_mut().find(|place| place.addr.ip() == addr.ip());
             let may = place.is_some_and(|place| place.allowance.take(1.0, now));
             if self.out.len() >= MAX_QUEUED || !may {
                 ask.at = now + FIRST_PAUSE;
@@ -229,7 +250,7 @@ impl Told {
             self.rng.fill_bytes(&mut ask.nonce);
             self.out.push_back((*addr, Message::inquiry(topic, ask.nonce).encode()));
             ask.at = now + ask.pause;
-            ask.pause = (ask.pause * 2).min(LAST_PAUSE);
+            ask.pause = (ask.pause * 2).min(ask.last_pause);
         }
         self.schedule();
     }
@@ -291,12 +312,6 @@ impl Told {
     }
 }
 
-impl Ask {
-    fn new(now: Instant) -> Self {
-        Self { since: now, at: now, pause: FIRST_PAUSE, nonce: Nonce::default(), who: None }
-    }
-}
-
 impl Swarm {
     /// Peers of whatever topic may be at these addresses, as a person says.
     pub fn tell(&mut self, addresses: impl IntoIterator<Item = SocketAddr>, now: Instant) {
@@ -316,7 +331,14 @@ impl Swarm {
 
     /// A key says that peers of `topic`, or nodes of the DHT near its announcement, are at these addresses. Whoever made the
     /// key may name any: the DHT is asked only where its nodes may be.
-    pub fn hint(&mut self, topic: Topic, nodes: Vec<SocketAddrV4>, now: Instant) {
+    pub fn hint(&mut self, topic: Topic, mut nodes: Vec<SocketAddrV4>, now: Instant) {
+        let mut hosts = BTreeMap::new();
+        nodes.retain(|node| {
+            let count: &mut usize = hosts.entry(*node.ip()).or_default();
+            *count += 1;
+            *count <= HINTS_OF_HOST
+        });
+        nodes.truncate(MAX_HINTS);
         self.dht.hint(topic, &nodes, now);
         self.tell_of(nodes.into_iter().map(SocketAddr::V4), Some(topic), now);
     }

@@ -441,7 +441,10 @@ impl Rpc {
     }
 
     fn on_lost(&mut self, purpose: Purpose, to: SocketAddrV4, late: u8, now: Instant) {
-        self.upkeep.lost += usize::from(purpose != Purpose::Probe);
+        // What a node was to pass on may be lost behind it, and whoever has never answered says nothing of the network.
+        let tells = !matches!(purpose, Purpose::Probe | Purpose::User(_));
+        let known = self.proven.has(to.ip(), self.upkeep.tick);
+        self.upkeep.lost += usize::from(tells && known);
         match purpose {
             Purpose::Query(query) => {
                 self.table.remove(&node_id(to));

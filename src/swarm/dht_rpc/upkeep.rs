@@ -34,7 +34,7 @@ const OLD: u64 = 360;
 const MAX_SWAPS: usize = 3;
 /// Down hints sent per tick.
 const MAX_DOWN_HINTS: usize = 50;
-/// So many requests lost on end, with no answer to any other, and nobody seems to be there.
+/// So many requests to nodes that had answered lost on end, with no answer to any other, and nobody seems to be there.
 const SILENCE: usize = 3;
 /// Requests of a refresh in flight: nobody waits for it.
 const REFRESH_CONCURRENCY: usize = 2;
@@ -44,7 +44,7 @@ pub(super) struct Upkeep {
     pub tick: u64,
     pub next_tick: Instant,
     pub bootstrapped: bool,
-    /// Requests that were lost since the last answer.
+    /// Requests that were lost since the last answer, to nodes that had answered before.
     pub lost: usize,
     /// Nobody was known at a tick, or nobody answered, and nobody has since.
     pub cut_off: bool,

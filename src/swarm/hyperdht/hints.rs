@@ -6,8 +6,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddrV4;
 use std::time::Instant;
 
-/// Nodes taken from one hint, and nodes to enter by with which no more are taken from any.
-const MAX_HINTS: usize = 16;
+/// Nodes to enter by with which no more are taken from any hint.
 const MAX_ENTRIES: usize = 64;
 
 impl HyperDht {
@@ -15,7 +14,7 @@ impl HyperDht {
     /// there where nobody else is known.
     pub fn hint(&mut self, topic: Topic, nodes: &[SocketAddrV4], now: Instant) {
         let usable = nodes.iter().copied().filter(|node| self.net.rpc.is_usable(node));
-        let usable: Vec<_> = usable.take(MAX_HINTS).collect();
+        let usable: Vec<_> = usable.collect();
         if usable.is_empty() {
             return;
         }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::key::Topic;
+use crate::sim::LinkConfig;
 
 const TOPIC: Topic = Topic([7; 32]);
 const SERVE: JoinOptions = JoinOptions { server: true, client: true };
@@ -146,4 +147,40 @@ fn who_shook_hands_from_a_forged_address_makes_us_send_little_there() {
     world.run(5 * SECOND);
     let (to_victim, by_attacker) = *sum.borrow();
     assert!(by_attacker > 0 && to_victim <= 3 * by_attacker, "{to_victim} for {by_attacker}");
+}
+
+/// A reader of a drive that is there, in a network of eight nodes, and what its key says.
+fn hinted(nodes: Vec<std::net::SocketAddrV4>) -> (Network, usize) {
+    let pattern = LinkConfig { latency: Duration::from_millis(20), ..LinkConfig::default() };
+    let mut world = Network::of_nodes(8, 3, pattern, 5 * SECOND);
+    world.join(1, TOPIC, SERVE);
+    world.run(20 * SECOND);
+    let reader = world.begin(false);
+    world.run(5 * SECOND);
+    world.on(reader, |peer, now| peer.swarm.hint(TOPIC, nodes, now));
+    world.join(reader, TOPIC, READ);
+    (world, reader)
+}
+
+#[test]
+fn dead_nodes_in_a_key_do_not_have_its_readers_ask_without_end() {
+    for hosts in [1, 16] {
+        let dead = |n: u8| {
+            std::net::SocketAddrV4::new([90, 0, 0, 1 + n % hosts].into(), 50 + u16::from(n))
+        };
+        let cost = |nodes: Vec<_>| {
+            let (mut world, reader) = hinted(nodes);
+            world.run(60 * SECOND);
+            assert!(!world.connected(reader).is_empty());
+            let before = world.datagrams_of(reader);
+            world.run(3600 * SECOND);
+            world.datagrams_of(reader) - before
+        };
+        let (without, with) = (cost(vec![]), cost((0..16).map(dead).collect()));
+        // At most eight addresses, one inquiry each in two minutes, and now and then a request of the DHT.
+        assert!(
+            with < without + 8 * 30 + 500,
+            "{hosts} hosts: {with} datagrams, without {without}"
+        );
+    }
 }
