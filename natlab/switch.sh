@@ -1,12 +1,14 @@
 #!/bin/sh
 # Two hosts on one switch: no route to anywhere else, and no node of the DHT. One shares a megabyte with $HDRIVE, the
-# other reads it. $1 says who begins: sharer or reader. Nothing leaves the network namespace that this makes.
+# other reads it. $1 says who begins: sharer or reader; $2 what addresses they have: ipv4, or only what IPv6 makes of
+# the interface itself (ipv6). Nothing leaves the network namespace that this makes.
 # RESULT: ms to the first byte, from the start of the process that comes second; ms until the drive was mounted and read by
 # another process; by which path.
 set -eu
 if [ "${INSIDE:-}" != 1 ]; then
     exec env INSIDE=1 unshare --net --mount --pid --fork --kill-child --mount-proc sh "$0" "$@"
 fi
+addresses=$2
 dir=/mnt # of a mount namespace that ends with this
 mount -t tmpfs none "$dir"
 ip link add switch type bridge mcast_snooping 0
@@ -17,7 +19,7 @@ host() {
     while [ "$(readlink /proc/$pid/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do sleep 0.02; done
     ip link add "to-$1" type veth peer name eth0 netns "$pid"
     ip link set "to-$1" master switch up
-    nsenter -t "$pid" -n ip addr add "192.168.77.$1/24" dev eth0
+    [ "$addresses" = ipv6 ] || nsenter -t "$pid" -n ip addr add "192.168.77.$1/24" dev eth0
     nsenter -t "$pid" -n ip link set lo up
     nsenter -t "$pid" -n ip link set eth0 up
 }
@@ -45,7 +47,8 @@ host 1
 sharer=$pid
 host 2
 reader=$pid
-sleep 1
+# A host first looks whether nobody else has its address of IPv6.
+sleep 2
 mkdir "$dir/shared" "$dir/mount"
 head -c 1048576 /dev/urandom >"$dir/shared/bulk.bin"
 as_host "$sharer" share "$dir/shared" >"$dir/first" 2>&1 &

@@ -18,7 +18,7 @@ pub struct Dial {
     pub remote: PublicKey,
     pub relay_addresses: Vec<SocketAddrV4>,
     /// Where it is on a local network.
-    pub near: Option<SocketAddrV4>,
+    pub near: Option<SocketAddr>,
     /// Where it says that it is itself.
     pub told: Vec<SocketAddr>,
     pub explicit: bool,

@@ -17,6 +17,7 @@ use super::connections::{Connection, Phase};
 use super::dial_queue::{Dial, Turn};
 use super::event::Closed;
 use super::hyperdht::Whereabouts;
+use super::socket::ipv4;
 use std::time::{Duration, Instant};
 
 /// A dial that takes longer has got stuck: punching through the worst pair of NATs takes 35 s.
@@ -59,8 +60,11 @@ impl Swarm {
         let Some(dial) = self.next_dial(now) else { return false };
         let Some(stream) = self.udx.open(None) else { return false };
         let many = self.peers.queued() + self.connections.dialling() >= MANY;
-        let Dial { remote, relay_addresses: relays, near, told, explicit } = dial;
-        let whereabouts = Whereabouts { relays, direct: near.into_iter().collect(), told };
+        let Dial { remote, relay_addresses: relays, near, mut told, explicit } = dial;
+        // The DHT's messages are of IPv4.
+        told.extend(near.filter(|near| near.is_ipv6() && !told.contains(near)));
+        let direct = near.and_then(ipv4).into_iter().collect();
+        let whereabouts = Whereabouts { relays, direct, told };
         tracing::debug!(peer = ?remote, explicit, many, "dialling");
         let relay = self.relay_for(&remote);
         let connect = match many {

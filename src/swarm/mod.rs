@@ -196,8 +196,8 @@ impl Swarm {
             }
             if inquiry::is_ours(datagram) {
                 self.handle_inquiry(from, datagram, now);
-            } else if let SocketAddr::V4(from) = from
-                && !self.lan.handle_datagram(from, datagram, now)
+            } else if !self.lan.handle_datagram(from, datagram, now)
+                && let SocketAddr::V4(from) = from
             {
                 self.dht.handle_datagram(socket, from, datagram, now);
             }

@@ -7,7 +7,7 @@ use super::Swarm;
 use super::connections::Phase;
 use super::lan::{LanTransmit, Link, Neighbour};
 use crate::key::PublicKey;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 impl Swarm {
@@ -19,7 +19,7 @@ impl Swarm {
     }
 
     /// Takes what somebody called to everybody on a local network. [`Self::end_of_batch`] must follow.
-    pub fn handle_call(&mut self, from: SocketAddrV4, datagram: &[u8], now: Instant) {
+    pub fn handle_call(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) {
         self.lan.handle_datagram(from, datagram, now);
     }
 
@@ -57,6 +57,6 @@ impl Swarm {
 
     /// Whether somebody there is on a local network of ours.
     pub(super) fn is_near(&self, addr: &SocketAddr) -> bool {
-        matches!(addr, SocketAddr::V4(addr) if self.lan.link_of(addr.ip()).is_some())
+        self.lan.link_of(addr).is_some()
     }
 }

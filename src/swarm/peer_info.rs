@@ -22,7 +22,7 @@ pub struct PeerInfo {
     /// Nodes that can pass a handshake on to it, as the latest lookup gave them.
     pub relay_addresses: Vec<SocketAddrV4>,
     /// Where it is on a local network.
-    pub near: Option<SocketAddrV4>,
+    pub near: Option<SocketAddr>,
     /// Where it says that it is itself, the latest first.
     pub told: Vec<SocketAddr>,
     /// Joined topics under which it was found.

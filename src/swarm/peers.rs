@@ -124,12 +124,15 @@ impl Peers {
     pub fn found_near(
         &mut self,
         key: PublicKey,
-        addr: SocketAddrV4,
+        addr: SocketAddr,
         topic: Topic,
         now: Instant,
         rng: &mut StdRng,
     ) {
         let Some(peer) = self.upsert(key, now) else { return };
+        // One address of each is enough, and who is found by IPv6 may be just now found by IPv4 too.
+        let known = peer.near.filter(|near| near.is_ipv4() && addr.is_ipv6());
+        let addr = known.unwrap_or(addr);
         let moved = peer.near.replace(addr) != Some(addr);
         self.consider(key, topic, true, moved, now, rng);
     }

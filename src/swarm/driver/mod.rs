@@ -185,12 +185,14 @@ impl Driver {
             swarm.await_bootstrap();
         }
         let mut neighbours = lan.then(Neighbours::default);
-        if let Some(links) = neighbours.as_mut().and_then(|known| known.look(bound)) {
+        let mut sockets = Sockets::new(socket);
+        let bound6 = sockets.ipv6_addr();
+        if let Some(links) = neighbours.as_mut().and_then(|known| known.look(bound, bound6)) {
             swarm.set_links(links, now);
         }
         Self {
             swarm,
-            sockets: Sockets::new(socket),
+            sockets,
             inbox,
             commands: Vec::new(),
             events,
@@ -333,7 +335,9 @@ impl Driver {
     /// Sends what there is, within reason. Answers whether there may be more to send at once.
     fn transmit(&mut self, now: Instant) -> bool {
         while let Some(LanTransmit { link, to, bytes }) = self.swarm.poll_lan_transmit() {
-            self.sockets.main().send_over(&link, to, &bytes);
+            if let Some(socket) = self.sockets.get(SocketId::towards(&to)) {
+                socket.send_over(&link, to, &bytes);
+            }
         }
         for _ in 0..SENDS_PER_TURN {
             if self.blocked.is_none() {
@@ -431,7 +435,7 @@ impl Driver {
         let timeout = TimeSpec::from(deadline.saturating_duration_since(now));
         let mut fds = vec![PollFd::new(self.inbox.fd(), PollFlags::POLLIN)];
         self.sockets.poll_fds(self.blocked.map(|blocked| blocked.socket), &mut fds);
-        fds.extend(self.neighbours.as_ref().and_then(Neighbours::poll_fd));
+        fds.extend(self.neighbours.iter().flat_map(Neighbours::poll_fds));
         let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|r| !r.is_empty());
         if ppoll(&mut fds, Some(timeout), None).is_err() {
             return true;
@@ -449,7 +453,8 @@ impl Driver {
         self.interfaces_at = now + INTERFACES_EVERY;
         let Ok(bound) = self.sockets.local_addr() else { return };
         let found = local_addresses(bound);
-        if let Some(links) = self.neighbours.as_mut().and_then(|known| known.look(bound)) {
+        let bound6 = self.sockets.ipv6_addr();
+        if let Some(links) = self.neighbours.as_mut().and_then(|known| known.look(bound, bound6)) {
             self.swarm.set_links(links, now);
         }
         if found != self.local_addresses {

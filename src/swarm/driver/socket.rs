@@ -18,7 +18,7 @@ use rustix::net::sockopt::{
     set_ipv6_unicast_hops,
 };
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// Runs of datagrams taken by one call. More would push the rest of the work out of the cache: each
@@ -174,9 +174,8 @@ impl Socket {
                 ControlMessage::Ipv4PacketInfo(&info4)
             }
             IpAddr::V6(source) => {
-                let source = SockaddrIn6::from(SocketAddrV6::new(source, 0, 0, 0));
                 // The interface is that of the destination's scope.
-                info6 = in6_pktinfo { ipi6_addr: source.as_ref().sin6_addr, ipi6_ifindex: 0 };
+                info6 = packet_info6(0, source);
                 ControlMessage::Ipv6PacketInfo(&info6)
             }
         };
@@ -196,11 +195,20 @@ impl Socket {
     }
 
     /// Sends a datagram over one interface, whatever the routes are, be it to a group: that with a TTL of 1. It may be lost.
-    pub fn send_over(&self, link: &Link, to: SocketAddrV4, bytes: &[u8]) {
-        let info = packet_info(link.interface.cast_signed(), *link.addr.ip());
-        let (fd, flags, to) = (self.io.as_raw_fd(), MsgFlags::empty(), SockaddrIn::from(to));
-        let control = [ControlMessage::Ipv4PacketInfo(&info)];
-        if let Err(error) = sendmsg(fd, &[IoSlice::new(bytes)], &control, flags, Some(&to)) {
+    pub fn send_over(&self, link: &Link, to: SocketAddr, bytes: &[u8]) {
+        let (info4, info6);
+        let info = match link.addr.ip() {
+            IpAddr::V4(source) => {
+                info4 = packet_info(link.interface.cast_signed(), source);
+                ControlMessage::Ipv4PacketInfo(&info4)
+            }
+            IpAddr::V6(source) => {
+                info6 = packet_info6(link.interface, source);
+                ControlMessage::Ipv6PacketInfo(&info6)
+            }
+        };
+        let (fd, flags, to) = (self.io.as_raw_fd(), MsgFlags::empty(), SockaddrStorage::from(to));
+        if let Err(error) = sendmsg(fd, &[IoSlice::new(bytes)], &[info], flags, Some(&to)) {
             tracing::trace!(%error, %to, ?link, "sending over a link failed");
         }
     }
@@ -274,6 +282,12 @@ fn packet_info(interface: i32, source: Ipv4Addr) -> in_pktinfo {
     }
 }
 
+/// The same for IPv6.
+fn packet_info6(interface: u32, source: Ipv6Addr) -> in6_pktinfo {
+    let source = SockaddrIn6::from(SocketAddrV6::new(source, 0, 0, 0));
+    in6_pktinfo { ipi6_addr: source.as_ref().sin6_addr, ipi6_ifindex: interface }
+}
+
 /// Whether it is the network that is missing, or forbidden.
 fn has_no_way(error: &io::Error) -> bool {
     let kinds = [
@@ -306,7 +320,6 @@ fn enlarge_buffers(io: &UdpSocket) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{Ipv4Addr, Ipv6Addr};
 
     fn socket() -> Socket {
         Socket::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap()

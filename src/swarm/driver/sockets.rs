@@ -35,6 +35,11 @@ impl Sockets {
         self.main.local_addr().and_then(main_addr)
     }
 
+    /// Where the companion for IPv6 is bound.
+    pub fn ipv6_addr(&mut self) -> Option<SocketAddr> {
+        self.get(SocketId::IPV6)?.local_addr().ok()
+    }
+
     /// The socket of this number, which is bound if it is not yet, beside the main one. None if the system has no more.
     pub fn get(&mut self, id: SocketId) -> Option<&Socket> {
         if id == SocketId::MAIN {

@@ -190,7 +190,7 @@ impl Net {
 
     /// Whether an address is one of our neighbours on a local network.
     pub fn is_near(&self, addr: &SocketAddrV4) -> bool {
-        addr.port() != 0 && self.links.iter().any(|link| link.holds(addr.ip()))
+        addr.port() != 0 && self.links.iter().any(|link| link.holds(&(*addr).into()))
     }
 
     /// Whether it is our own main socket that is found at an address.

@@ -6,7 +6,7 @@
 use crate::swarm::dht_rpc::bucket::{Bucket, HostBuckets, Limit};
 use rand::Rng;
 use rand::rngs::StdRng;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Instant;
 
 /// Calls that are looked at: a host that begins with a thousand drives calls three times sixteen at once.
@@ -44,7 +44,7 @@ impl Account {
         Self { hosts, all: Bucket::full(all, now) }
     }
 
-    fn take(&mut self, host: &Ipv4Addr, chance: f64, now: Instant) -> bool {
+    fn take(&mut self, host: &IpAddr, chance: f64, now: Instant) -> bool {
         self.hosts.of(host).take(1.0, now)
             && chance * LOW < self.all.fill(now)
             && self.all.take(1.0, now)
@@ -70,7 +70,7 @@ impl Guard {
         }
     }
 
-    pub fn take(&mut self, want: Want, host: &Ipv4Addr, rng: &mut StdRng, now: Instant) -> bool {
+    pub fn take(&mut self, want: Want, host: &IpAddr, rng: &mut StdRng, now: Instant) -> bool {
         let account = match want {
             Want::Call => &mut self.calls,
             Want::Send => &mut self.sent,

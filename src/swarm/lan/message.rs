@@ -17,7 +17,7 @@ use crate::codec::{Reader, net};
 use crate::crypto::{Hash, KeyPair, Signature, hash, sign};
 use crate::key::{PublicKey, Topic};
 use rand::RngCore;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 const MAGIC: &[u8] = b"HDL1";
 const CALL: u8 = 0;
@@ -92,9 +92,16 @@ pub fn is_ours(datagram: &[u8]) -> bool {
     datagram.starts_with(MAGIC)
 }
 
-fn addr_bytes(addr: SocketAddrV4) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(net::IPV4_LEN);
-    net::put_ipv4(&mut bytes, &addr);
+/// Host and port. The number of an interface is another one at each end.
+fn addr_bytes(addr: SocketAddr) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(18);
+    match addr {
+        SocketAddr::V4(addr) => net::put_ipv4(&mut bytes, &addr),
+        SocketAddr::V6(addr) => {
+            bytes.extend(addr.ip().octets());
+            bytes.extend(addr.port().to_le_bytes());
+        }
+    }
     bytes
 }
 
@@ -111,7 +118,7 @@ pub struct Tagger {
 }
 
 impl Tagger {
-    pub fn new(nonce: Nonce, caller: SocketAddrV4) -> Self {
+    pub fn new(nonce: Nonce, caller: SocketAddr) -> Self {
         Self { namespace: Use::Tag.namespace(), nonce, caller: addr_bytes(caller) }
     }
 
@@ -142,8 +149,8 @@ impl Call {
 /// Who meets whom: both ends of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ends {
-    pub caller: SocketAddrV4,
-    pub answerer: SocketAddrV4,
+    pub caller: SocketAddr,
+    pub answerer: SocketAddr,
 }
 
 impl Answer {
@@ -256,8 +263,8 @@ mod tests {
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 
-    fn addr(host: u8) -> SocketAddrV4 {
-        SocketAddrV4::new([192, 168, 1, host].into(), 4000 + u16::from(host))
+    fn addr(host: u8) -> SocketAddr {
+        ([192, 168, 1, host], 4000 + u16::from(host)).into()
     }
 
     const ENDS: fn() -> Ends = || Ends { caller: addr(1), answerer: addr(2) };

@@ -19,7 +19,8 @@
 //! would have to be fitted into them, and a crate for it brings sockets and a thread of its own.
 //!
 //! Calls go to [`GROUP`] with a TTL of 1, which no router passes on. It is a group of the range that an organisation
-//! may use as it likes (RFC 2365).
+//! may use as it likes (RFC 2365). Where there is IPv6 they go to [`GROUP6`] as well, from the link-local address that
+//! every interface has then: hosts meet also where nobody gave them an address.
 
 mod guard;
 mod link;
@@ -37,12 +38,15 @@ use message::{Answer, Call, Ends, Message, Nonce, TAGS, Tag, Tagger};
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore};
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Where everybody is called.
 pub const GROUP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(239, 255, 104, 100), 49_736);
+/// The same for IPv6; of the interface.
+pub const GROUP6: SocketAddrV6 =
+    SocketAddrV6::new(Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, 0x6864, 0x6472), 49_736, 0, 0);
 
 /// Topics that are joined together are called together.
 const GATHER: Duration = Duration::from_millis(2);
@@ -78,13 +82,13 @@ const MAX_HEARD: usize = 8;
 /// What was found and sent and is not taken yet.
 const MAX_QUEUED: usize = 1024;
 
-/// A datagram to be sent from the main socket.
+/// A datagram to be sent from the main socket, or its companion for IPv6.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LanTransmit {
     /// Over which interface, and from which address of ours.
     pub link: Link,
-    /// To [`GROUP`] with a TTL of 1, or to a neighbour.
-    pub to: SocketAddrV4,
+    /// To the [group](Link::group) with a TTL of 1, or to a neighbour.
+    pub to: SocketAddr,
     pub bytes: Vec<u8>,
 }
 
@@ -92,7 +96,7 @@ pub struct LanTransmit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Neighbour {
     pub key: PublicKey,
-    pub addr: SocketAddrV4,
+    pub addr: SocketAddr,
     pub topics: Vec<Topic>,
 }
 
@@ -110,7 +114,7 @@ struct Joined {
 struct Called {
     nonce: Nonce,
     part: u8,
-    caller: SocketAddrV4,
+    caller: SocketAddr,
     topics: Vec<Topic>,
     until: Instant,
 }
@@ -119,7 +123,7 @@ struct Called {
 #[derive(Debug)]
 struct Heard {
     nonce: Nonce,
-    from: SocketAddrV4,
+    from: SocketAddr,
     tags: BTreeMap<Tag, Topic>,
 }
 
@@ -185,7 +189,7 @@ impl Lan {
     }
 
     /// The link on which a host would be.
-    pub fn link_of(&self, host: &Ipv4Addr) -> Option<Link> {
+    pub fn link_of(&self, host: &SocketAddr) -> Option<Link> {
         self.links.iter().find(|link| link.holds(host)).copied()
     }
 
@@ -207,13 +211,13 @@ impl Lan {
     }
 
     /// Takes a datagram that somebody sent to us or to everybody. False if it is not of the local network.
-    pub fn handle_datagram(&mut self, from: SocketAddrV4, datagram: &[u8], now: Instant) -> bool {
+    pub fn handle_datagram(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) -> bool {
         if !message::is_ours(datagram) {
             return false;
         }
         // What comes through a router is no neighbour's; what we said ourselves comes back.
         let own = self.links.iter().any(|link| link.addr == from);
-        if let Some(link) = self.link_of(from.ip()).filter(|_| !own && from.port() != 0) {
+        if let Some(link) = self.link_of(&from).filter(|_| !own && from.port() != 0) {
             match Message::decode(datagram) {
                 Some(Message::Call(call)) => self.on_call(&call, from, link, now),
                 Some(Message::Answer(answer)) => self.on_answer(&answer, from, link, now),
@@ -272,7 +276,7 @@ impl Lan {
                     continue;
                 };
                 let topics = topics.iter().map(|(topic, _)| *topic).collect();
-                self.call((*seek, *have), (nonce, part), topics, link, GROUP, now);
+                self.call((*seek, *have), (nonce, part), topics, link, link.group(), now);
             }
         }
         for (topic, options) in now_parts.iter().copied().flatten() {
@@ -303,7 +307,7 @@ impl Lan {
         (nonce, part): (Nonce, u8),
         topics: Vec<Topic>,
         link: Link,
-        to: SocketAddrV4,
+        to: SocketAddr,
         now: Instant,
     ) {
         let tagger = Tagger::new(nonce, link.addr);
@@ -325,8 +329,8 @@ impl Lan {
         }
     }
 
-    fn on_call(&mut self, call: &Call, from: SocketAddrV4, link: Link, now: Instant) {
-        if self.topics.is_empty() || !self.guard.take(Want::Call, from.ip(), &mut self.rng, now) {
+    fn on_call(&mut self, call: &Call, from: SocketAddr, link: Link, now: Instant) {
+        if self.topics.is_empty() || !self.guard.take(Want::Call, &from.ip(), &mut self.rng, now) {
             return;
         }
         let Some(heard) = self.hear(call.nonce, from, now) else { return };
@@ -341,7 +345,7 @@ impl Lan {
         let wanted: Vec<_> = wanted().filter(|_| call.seek).copied().collect();
         let offered: Vec<_> = offered().filter(|_| call.have).map(|(_, topic)| *topic).collect();
         if wanted.is_empty() && offered.is_empty()
-            || !self.guard.take(Want::Send, from.ip(), &mut self.rng, now)
+            || !self.guard.take(Want::Send, &from.ip(), &mut self.rng, now)
         {
             return;
         }
@@ -359,7 +363,7 @@ impl Lan {
     }
 
     /// The tags of our topics in a round of calls.
-    fn hear(&mut self, nonce: Nonce, from: SocketAddrV4, now: Instant) -> Option<&Heard> {
+    fn hear(&mut self, nonce: Nonce, from: SocketAddr, now: Instant) -> Option<&Heard> {
         let known = self.heard.iter().position(|h| (h.nonce, h.from) == (nonce, from));
         if known.is_none() {
             if !self.guard.hash(self.topics.len(), now) {
@@ -375,12 +379,12 @@ impl Lan {
         self.heard.get(known.unwrap_or(self.heard.len().checked_sub(1)?))
     }
 
-    fn on_answer(&mut self, answer: &Answer, from: SocketAddrV4, link: Link, now: Instant) {
+    fn on_answer(&mut self, answer: &Answer, from: SocketAddr, link: Link, now: Instant) {
         let is_its = |called: &&Called| {
             (called.nonce, called.part, called.caller) == (answer.nonce, answer.part, link.addr)
         };
         let Some(called) = self.called.iter().find(is_its) else { return };
-        if !self.guard.take(Want::Answer, from.ip(), &mut self.rng, now) {
+        if !self.guard.take(Want::Answer, &from.ip(), &mut self.rng, now) {
             return;
         }
         let ends = Ends { caller: called.caller, answerer: from };

@@ -8,8 +8,8 @@ const SERVER: JoinOptions = JoinOptions { server: true, client: false };
 const CLIENT: JoinOptions = JoinOptions { server: false, client: true };
 const TOPIC: Topic = Topic([7; 32]);
 
-fn addr(n: u8) -> SocketAddrV4 {
-    SocketAddrV4::new([192, 168, 1, n].into(), 4000)
+fn addr(n: u8) -> SocketAddr {
+    ([192, 168, 1, n], 4000).into()
 }
 
 fn link(n: u8) -> Link {
@@ -36,7 +36,7 @@ fn sent(lan: &mut Lan) -> Vec<LanTransmit> {
 fn calls(lan: &mut Lan, now: Instant) -> Vec<Vec<u8>> {
     lan.handle_timeout(now + GATHER);
     let sent = sent(lan);
-    assert!(sent.iter().all(|transmit| transmit.to == GROUP));
+    assert!(sent.iter().all(|transmit| transmit.to == transmit.link.group()));
     sent.into_iter().map(|transmit| transmit.bytes).collect()
 }
 
@@ -50,7 +50,7 @@ fn reader_and_sharer(now: Instant) -> (Lan, Lan, Vec<u8>) {
     (reader, sharer, call)
 }
 
-fn answer_to(sharer: &mut Lan, call: &[u8], from: SocketAddrV4, now: Instant) -> Option<Vec<u8>> {
+fn answer_to(sharer: &mut Lan, call: &[u8], from: SocketAddr, now: Instant) -> Option<Vec<u8>> {
     assert!(sharer.handle_datagram(from, call, now));
     let mut sent = sent(sharer);
     assert!(sent.len() <= 1 && sent.iter().all(|transmit| transmit.to == from));
@@ -72,11 +72,36 @@ fn a_call_is_answered_by_who_has_what_it_is_for() {
 }
 
 #[test]
+fn hosts_without_an_address_but_the_link_s_own_meet_by_it() {
+    let now = epoch();
+    let (mut reader, mut sharer) = (lan(1, now), lan(2, now));
+    // Each has another number for its interface.
+    let at = |n: u8, interface: u32| -> SocketAddr {
+        format!("[fe80::{n}%{interface}]:4000").parse().unwrap()
+    };
+    for (lan, n, interface) in [(&mut reader, 1, 3), (&mut sharer, 2, 7)] {
+        let ipv6 = Link { interface, addr: at(n, interface), prefix: 64 };
+        lan.set_links(vec![link(n), ipv6], now);
+    }
+    reader.join(TOPIC, CLIENT, now);
+    sharer.join(TOPIC, SERVER, now);
+    calls(&mut sharer, now);
+    reader.handle_timeout(now + GATHER);
+    let [_, call] = &sent(&mut reader)[..] else { panic!("one to each group") };
+    assert_eq!((call.to, call.link.interface), (GROUP6.into(), 3));
+    assert_eq!(answer_to(&mut sharer, &call.bytes, at(1, 8), now), None, "of another interface");
+    let answer = answer_to(&mut sharer, &call.bytes, at(1, 7), now).unwrap();
+    reader.handle_datagram(at(2, 3), &answer, now);
+    let found = Neighbour { key: key(2), addr: at(2, 3), topics: vec![TOPIC] };
+    assert_eq!(reader.poll_found(), Some(found));
+}
+
+#[test]
 fn a_call_that_another_host_sends_again_gets_no_answer() {
     let now = epoch();
     let (_, mut sharer, call) = reader_and_sharer(now);
     assert_eq!(answer_to(&mut sharer, &call, addr(3), now), None);
-    let other_port = SocketAddrV4::new(*addr(1).ip(), 4001);
+    let other_port = SocketAddr::new(addr(1).ip(), 4001);
     assert_eq!(answer_to(&mut sharer, &call, other_port, now), None);
 }
 
@@ -118,7 +143,7 @@ fn who_is_no_neighbour_is_not_heard() {
     let now = epoch();
     let (_, mut sharer, _) = reader_and_sharer(now);
     for from in [[8, 8, 8, 8], [192, 168, 2, 1], [127, 0, 0, 1]] {
-        let from = SocketAddrV4::new(from.into(), 4000);
+        let from = SocketAddr::from((from, 4000));
         let mut far = lan(1, now);
         far.set_links(vec![Link { addr: from, ..link(1) }], now);
         far.topics.insert(TOPIC, Joined { options: CLIENT, at: None, called: 0 });
@@ -127,7 +152,7 @@ fn who_is_no_neighbour_is_not_heard() {
             ([1; 16], 0),
             vec![TOPIC],
             Link { addr: from, ..link(1) },
-            GROUP,
+            GROUP.into(),
             now,
         );
         let call = sent(&mut far).pop().unwrap().bytes;
@@ -135,7 +160,7 @@ fn who_is_no_neighbour_is_not_heard() {
     }
     // Nor are we heard where our own address is public.
     let mut public = lan(1, now);
-    let addr = SocketAddrV4::new([8, 8, 8, 9].into(), 4000);
+    let addr = ([8, 8, 8, 9], 4000).into();
     public.set_links(vec![Link { interface: 1, addr, prefix: 24 }], now);
     public.join(TOPIC, CLIENT, now);
     assert!(public.poll_timeout().is_none() && calls(&mut public, now).is_empty());
@@ -208,7 +233,7 @@ fn what_strangers_send_fills_nothing() {
     let Some(Message::Call(call)) = Message::decode(&call) else { panic!() };
     let mut rng = StdRng::seed_from_u64(1);
     for n in 0..20_000u32 {
-        let from = SocketAddrV4::new([192, 168, 1, (n % 250) as u8].into(), n as u16 | 1);
+        let from = SocketAddr::from(([192, 168, 1, (n % 250) as u8], n as u16 | 1));
         let pair = KeyPair::from_seed(&[(n % 40) as u8 + 50; 32]);
         let ends = Ends { caller: addr(1), answerer: from };
         let of = (call.nonce, call.part);

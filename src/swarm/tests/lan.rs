@@ -24,7 +24,7 @@ fn inner(n: u8) -> SocketAddrV4 {
 }
 
 fn links(n: u8) -> Vec<Link> {
-    vec![Link { interface: 1, addr: inner(n), prefix: 24 }]
+    vec![Link { interface: 1, addr: inner(n).into(), prefix: 24 }]
 }
 
 /// A swarm on a local network, its calls on or off.
@@ -184,9 +184,9 @@ fn an_address_where_nobody_is_any_more_keeps_nobody_from_the_other_ways() {
     network.on(b, |peer, now| {
         let topics = vec![TOPIC];
         peer.swarm.join(TOPIC, CLIENT, now);
-        let gone = super::super::lan::Neighbour { key, addr: inner(77), topics };
+        let gone = super::super::lan::Neighbour { key, addr: inner(77).into(), topics };
         peer.swarm.neighbour_found(&gone, now);
-        peer.swarm.set_links(vec![Link { interface: 1, addr: inner(2), prefix: 32 }], now);
+        peer.swarm.set_links(vec![Link { interface: 1, addr: inner(2).into(), prefix: 32 }], now);
         peer.swarm.neighbour_found(&gone, now);
         peer.swarm.handle_timeout(now);
     });
@@ -266,7 +266,8 @@ fn a_handshake_from_a_private_address_is_answered_to_neighbours_alone() {
         network.run(secs(10));
         let (key, addr) = (network.key(0), inner(1));
         network.on(1, |peer, now| {
-            let found = super::super::lan::Neighbour { key, addr, topics: vec![TOPIC] };
+            let found =
+                super::super::lan::Neighbour { key, addr: addr.into(), topics: vec![TOPIC] };
             peer.swarm.neighbour_found(&found, now);
             peer.swarm.handle_timeout(now);
         });

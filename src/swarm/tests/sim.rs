@@ -6,7 +6,7 @@ use super::agree;
 use crate::crypto::{KeyPair, hash};
 use crate::sim::{Datagram, LinkConfig, Machine, Net, Outgoing};
 use crate::swarm::socket::ipv4;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 /// A swarm, and what it told its owner.
@@ -57,6 +57,7 @@ impl Machine for Peer {
             self.sockets.remove(&socket);
         }
         while let Some(LanTransmit { to, bytes, .. }) = self.swarm.poll_lan_transmit() {
+            let SocketAddr::V4(to) = to else { continue };
             out.push(Outgoing::new(to, bytes));
         }
         self.events.extend(std::iter::from_fn(|| self.swarm.poll_event()));
