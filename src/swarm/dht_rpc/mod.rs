@@ -434,7 +434,7 @@ impl Rpc {
             Purpose::User(id) => self.events.push_back(RpcEvent::Response { id, reply }),
             Purpose::Check(node) => self.on_check(&node, id == Some(node)),
             Purpose::Swap { old, new } => self.on_swap(&old, new, id == Some(old)),
-            Purpose::Probe => self.on_probed(socket, from, reply.to, now),
+            Purpose::Probe => self.on_probed(socket, from, (reply.to, answered.late), now),
             Purpose::Hint => {}
         }
         self.probe_if_due(now);

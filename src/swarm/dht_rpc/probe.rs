@@ -75,7 +75,7 @@ pub(super) struct Probe {
     /// Hosts that the main socket is to leave alone, and until when.
     aside: Vec<Ipv4Addr>,
     aside_until: Instant,
-    /// Answers that are waited for, of those that were asked; and how many came.
+    /// Answers that are waited for, of those that were asked and may tell something; and how many came that do.
     waiting: usize,
     asked: usize,
     heard: usize,
@@ -253,17 +253,22 @@ impl Rpc {
         }
     }
 
-    /// A helper answered: to which socket, and where it sees that.
+    /// A helper answered: to which socket, where it sees that, and when it was asked for the which time again.
     pub(super) fn on_probed(
         &mut self,
         socket: SocketId,
         from: SocketAddrV4,
-        seen: SocketAddrV4,
+        (seen, late): (SocketAddrV4, u8),
         now: Instant,
     ) {
         let fresh = !self.probe.is_known(from.ip(), self.upkeep.tick);
         let agreed = self.probe.asked_for == Some(seen) && self.nat.address() == Some(seen);
-        self.probe.heard += usize::from(socket == SocketId::MAIN && fresh && agreed);
+        let main = socket == SocketId::MAIN;
+        self.probe.heard += usize::from(main && fresh && agreed);
+        if main && !fresh && late == 0 {
+            // The main socket wrote there meanwhile, to dial somebody through that node say: it tells nothing.
+            self.probe.asked = self.probe.asked.saturating_sub(1);
+        }
         self.after_helper(now);
     }
 
@@ -276,6 +281,8 @@ impl Rpc {
             probe.due = now + FIRST_PAUSE;
             (probe.failures, probe.unasked) = (0, self.upkeep.tick);
             self.set_access(Access::Open);
+        } else if probe.waiting == 0 && probe.asked == 0 {
+            probe.due = now + FIRST_PAUSE;
         } else if probe.waiting == 0 {
             probe.failures += 1;
             let doubled = FIRST_PAUSE * 2u32.saturating_pow(probe.failures - 1).min(1024);

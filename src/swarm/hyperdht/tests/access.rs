@@ -78,6 +78,25 @@ fn of_every_kind_of_nat_it_is_known_within_seconds() {
     }
 }
 
+/// As who dials through the nodes of a small DHT at once.
+#[test]
+fn who_writes_to_those_that_were_asked_meanwhile_does_not_take_their_answers_for_none() {
+    for after in (0..200).step_by(5) {
+        let mut sim = network(7, 3, 0.0);
+        let at = place(&mut sim, Kind::Open, 9);
+        let i = enter(&mut sim, at, 3);
+        sim.run(Duration::from_millis(after));
+        for n in 0..3 {
+            sim.on(i, |node, _| {
+                let Node::Honest { dht, .. } = node else { panic!() };
+                dht.connected((*host(n).ip()).into());
+            });
+        }
+        sim.run(5 * MINUTE);
+        assert_ne!(access(&sim, i), Access::Closed, "after {after} ms");
+    }
+}
+
 /// The reference knows it of 22 of 60.
 #[test]
 fn of_sixty_open_peers_all_know_it_soon_though_datagrams_get_lost() {
