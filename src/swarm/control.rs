@@ -49,6 +49,12 @@ impl Swarm {
         Some(stream)
     }
 
+    /// Goes to a relay that nothing needs yet, to see whether it is there: [`SwarmStatus::visited`](super::SwarmStatus).
+    pub fn visit(&mut self, relay: PublicKey, now: Instant) {
+        self.control_to(relay, Vec::new(), now);
+        self.pump(now);
+    }
+
     /// The handshake with a relay is done.
     pub(super) fn control_dialled(&mut self, stream: u32, agreed: Agreed, now: Instant) {
         let dial = agreed.dial;
@@ -182,7 +188,8 @@ impl Swarm {
                     }
                 }
                 Ok(Some(MuxEvent::Closed { .. })) => return false,
-                Ok(Some(MuxEvent::Opened { .. } | MuxEvent::Message { .. })) => {}
+                Ok(Some(MuxEvent::Opened { .. })) => control.serves = true,
+                Ok(Some(MuxEvent::Message { .. })) => {}
                 Ok(None) => return true,
                 Err(_) => return false,
             }

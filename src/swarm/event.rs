@@ -143,6 +143,16 @@ pub struct ConnectionStatus {
     pub rtt: Option<Duration>,
 }
 
+/// A relay that we go through, or are on our way to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayStatus {
+    pub key: PublicKey,
+    /// It answered as a relay does.
+    pub serves: bool,
+    pub addr: Option<SocketAddr>,
+    pub rtt: Option<Duration>,
+}
+
 /// The peers that were found under a joined topic, as far as they are remembered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reachability {
@@ -189,6 +199,8 @@ pub struct SwarmStatus {
     pub peers_known: usize,
     pub peers_queued: usize,
     pub connections: Vec<ConnectionStatus>,
+    /// Relays with a connection, whether open or being made.
+    pub visited: Vec<RelayStatus>,
     pub topics: Vec<TopicStatus>,
     /// How the peers of each of these stand.
     pub reachability: BTreeMap<Topic, Reachability>,

@@ -56,7 +56,8 @@ pub use conn_id::ConnId;
 pub use customers::RelayLimits;
 pub use dht_rpc::Access;
 pub use event::{
-    Closed, ConnectionStatus, Limits, Reachability, SwarmConfig, SwarmEvent, SwarmStatus, Traffic,
+    Closed, ConnectionStatus, Limits, Reachability, RelayStatus, SwarmConfig, SwarmEvent,
+    SwarmStatus, Traffic,
 };
 pub use standing::{Nat, Standing};
 pub use topic::{JoinOptions, TopicStatus};
@@ -490,6 +491,12 @@ impl Swarm {
             relay: self.relay_of(c.id.stream()),
             rtt: self.udx.stats(c.id.stream()).and_then(|stats| stats.rtt),
         });
+        let visited = self.controls.to_relays().map(|(c, serves)| RelayStatus {
+            key: c.remote,
+            serves,
+            addr: c.addr,
+            rtt: self.udx.stats(c.id.stream()).and_then(|stats| stats.rtt),
+        });
         let topics = self.topics.status();
         SwarmStatus {
             reachability: reachability::of_topics(
@@ -506,6 +513,7 @@ impl Swarm {
             peers_known: self.peers.len(),
             peers_queued: self.peers.queued(),
             connections: connections.collect(),
+            visited: visited.collect(),
             topics,
             traffic: Traffic::default(),
         }

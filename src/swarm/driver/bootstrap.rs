@@ -51,6 +51,18 @@ impl BootstrapNode {
     }
 }
 
+impl BootstrapNode {
+    /// The address that was given.
+    pub fn address(&self) -> Option<SocketAddrV4> {
+        self.given.map(|ip| SocketAddrV4::new(ip, self.port))
+    }
+
+    /// The name that was given, and the port.
+    pub fn name(&self) -> Option<(&str, u16)> {
+        self.name.as_deref().map(|name| (name, self.port))
+    }
+}
+
 impl From<SocketAddrV4> for BootstrapNode {
     fn from(addr: SocketAddrV4) -> Self {
         Self { given: Some(*addr.ip()), name: None, port: addr.port() }

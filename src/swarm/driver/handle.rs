@@ -112,6 +112,11 @@ impl NetworkHandle {
         self.push(Command::Ban(key, until));
     }
 
+    /// See [`Swarm::visit`].
+    pub fn visit(&self, relay: PublicKey) {
+        self.push(Command::Visit(relay));
+    }
+
     /// See [`Swarm::set_relay`].
     pub fn set_relay(&self, relay: Option<(Arc<KeyPair>, RelayLimits)>) {
         self.push(Command::SetRelay(relay));

@@ -28,6 +28,7 @@ pub enum Command {
     Close(ConnId),
     Release(ConnId),
     Ban(PublicKey, Instant),
+    Visit(PublicKey),
     SetRelay(Option<(Arc<KeyPair>, RelayLimits)>),
     /// A name of a bootstrap node was looked up.
     Found(LookUp, io::Result<Vec<Ipv4Addr>>),

@@ -22,19 +22,21 @@ mod handle;
 mod inbox;
 mod interfaces;
 mod neighbours;
+mod own_call;
 mod peer_address;
 mod socket;
 mod sockets;
 mod ways;
 
-pub use bootstrap::{BootstrapError, BootstrapNode};
+pub use bootstrap::{BootstrapError, BootstrapNode, look_up};
 pub use handle::{NetworkConfig, NetworkHandle};
+pub use own_call::{OwnCall, call_and_listen};
 pub use peer_address::{PeerAddress, PeerAddressError};
 
 use super::lan::LanTransmit;
 use super::{SocketId, Swarm, SwarmConfig, SwarmEvent, SwarmStatus, Traffic, Transmit};
 use crate::key::PublicKey;
-use bootstrap::{Bootstrap, LookUp, look_up};
+use bootstrap::{Bootstrap, LookUp};
 use clock::Clock;
 use inbox::{Command, Inbox};
 use interfaces::local_addresses;
@@ -276,6 +278,7 @@ impl Driver {
                 let until = self.clock.at(until);
                 self.swarm.ban(key, until, now);
             }
+            Command::Visit(relay) => self.swarm.visit(relay, now),
             Command::SetRelay(relay) => self.swarm.set_relay(relay, now),
             Command::Found(name, found) => {
                 let changed = self.bootstrap.found(&name, found);

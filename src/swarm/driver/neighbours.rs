@@ -138,7 +138,7 @@ fn open(group: SocketAddr) -> io::Result<UdpSocket> {
 /// The local networks that a socket bound to `bound` and its companion reach, and where neighbours may be called: all but
 /// this machine's own, and that one where there is no other. A socket bound to one address is on that one's network
 /// alone, and has no companion.
-fn links(bound: SocketAddrV4, bound6: Option<SocketAddr>) -> Vec<Link> {
+pub(super) fn links(bound: SocketAddrV4, bound6: Option<SocketAddr>) -> Vec<Link> {
     let list: Vec<_> = getifaddrs().map(Iterator::collect).unwrap_or_default();
     let mut found: Vec<Link> = list.iter().filter_map(|address| link(address, bound)).collect();
     if bound.ip().is_unspecified() {

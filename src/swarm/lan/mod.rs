@@ -158,6 +158,13 @@ impl Lan {
         }
     }
 
+    /// What is called where nothing is joined: neighbours hear it, and nobody has anything to answer.
+    pub fn empty_call(rng: &mut StdRng) -> Vec<u8> {
+        let mut nonce = Nonce::default();
+        rng.fill_bytes(&mut nonce);
+        Call { seek: true, have: false, part: 0, nonce, tags: Vec::new() }.encode(rng)
+    }
+
     /// The local networks are these: if that is news everything is called anew. Those where nobody is to be called are
     /// left out.
     pub fn set_links(&mut self, mut links: Vec<Link>, now: Instant) {

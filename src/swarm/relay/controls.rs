@@ -14,6 +14,8 @@ pub struct Control {
     pub mux: Mux,
     /// Once it is open on both sides; for one of ours once it was asked for.
     pub channel: Option<u64>,
+    /// The relay has opened it as well: it is one.
+    pub serves: bool,
 }
 
 /// All of them, by stream.
@@ -26,7 +28,10 @@ pub struct Controls {
 impl Controls {
     pub fn insert(&mut self, connection: Connection) {
         let stream = connection.id.stream();
-        self.controls.insert(stream, Control { mux: Mux::new(messages::PROTOCOLS), channel: None });
+        self.controls.insert(
+            stream,
+            Control { mux: Mux::new(messages::PROTOCOLS), channel: None, serves: false },
+        );
         self.table.insert(connection);
     }
 
@@ -41,6 +46,12 @@ impl Controls {
 
     pub fn get(&mut self, stream: u32) -> Option<&mut Control> {
         self.controls.get_mut(&stream)
+    }
+
+    /// Those to relays, and whether each serves.
+    pub fn to_relays(&self) -> impl Iterator<Item = (&Connection, bool)> {
+        let ours = self.table.iter().filter(|c| c.initiator);
+        ours.map(|c| (c, self.controls.get(&c.id.stream()).is_some_and(|control| control.serves)))
     }
 
     /// Those of customers.

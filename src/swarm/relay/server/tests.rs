@@ -42,7 +42,8 @@ fn it_answers_as_the_reference_does() {
     let now = epoch();
     let (mut server, mut legs) = (Server::default(), Numbers::default());
     let names = ["initiator", "other"];
-    let mut controls = names.map(|_| Control { mux: Mux::new(PROTOCOLS), channel: None });
+    let mut controls =
+        names.map(|_| Control { mux: Mux::new(PROTOCOLS), channel: None, serves: false });
     for session in 0..2 {
         server.open(session);
     }
