@@ -4,6 +4,7 @@ mod amounts;
 
 pub use amounts::Kept;
 
+use super::doctor::Doctor;
 use super::moment::Moment;
 use crate::key::PublicKey;
 use crate::swarm::RelayLimits;
@@ -224,6 +225,8 @@ pub enum Command {
     Relay(Relay),
     /// Shows the whole story on this machine, with no network
     Demo(Demo),
+    /// Tries what a mount needs here, and says what to change
+    Doctor(Doctor),
 }
 
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]

@@ -157,6 +157,7 @@ async fn run_quick(command: Command, cx: Context) -> Result {
         | Command::Umount(_)
         | Command::Dht(_)
         | Command::Relay(_)
-        | Command::Demo(_) => Err(Failure::new(Exit::Usage, "this command needs no store")),
+        | Command::Demo(_)
+        | Command::Doctor(_) => Err(Failure::new(Exit::Usage, "this command needs no store")),
     }
 }

@@ -25,6 +25,7 @@ mod daemon;
 mod daemon_log;
 mod demo;
 mod dht;
+mod doctor;
 pub mod exit;
 mod face;
 mod fault;
@@ -141,6 +142,7 @@ fn run(cli: Cli, words: Vec<OsString>) -> Result<Exit> {
         Command::Dht(args) => dht::run(&args, &global),
         Command::Relay(args) => relay::run(&args, &global),
         Command::Demo(args) => demo::run(&args, &global),
+        Command::Doctor(args) => doctor::run(&args, &global),
         Command::Forget(args) => {
             forget::confirm(&args)?;
             on_store(Command::Forget(args), &global)

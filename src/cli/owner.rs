@@ -14,7 +14,7 @@ use crate::hyper::core::storage::{StorageError, keep_private};
 use nix::fcntl::{Flock, FlockArg};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -138,6 +138,14 @@ fn own(store: &Path) -> Result<Option<Ownership>> {
         .or_fail(Exit::Store, format_args!("cannot listen on {}", socket.display()))?;
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).or_exit(Exit::Store)?;
     Ok(Some(Ownership { lock, path, listener, socket }))
+}
+
+/// Connects to the owner of `store`, without becoming it.
+///
+/// # Errors
+/// It has none; or the socket may not be used.
+pub fn meet(store: &Path) -> io::Result<UnixStream> {
+    UnixStream::connect(socket_path(store))
 }
 
 /// The socket of a store. The kernel takes at most 107 bytes of path, so a long one is reached through a

@@ -72,7 +72,7 @@ pub struct Request {
 }
 
 /// Where a process stands in the network; the owner's counts for all commands on a store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     pub bootstrap: Option<Vec<String>>,
     pub local: Option<SocketAddrV4>,
@@ -214,6 +214,15 @@ pub async fn ask(
     let stdin = pipe.as_ref().map_or_else(|| stdin.as_fd(), |pipe| pipe.as_fd());
     send(owner, &body, [stdin, stdout.as_fd(), stderr.as_fd()]).await?;
     Ok(into)
+}
+
+/// The same with other streams; for a command that reads nothing.
+pub async fn ask_for(
+    owner: &mut tokio::net::UnixStream,
+    request: &Request,
+    streams: [BorrowedFd<'_>; 3],
+) -> io::Result<()> {
+    send(owner, &serde_json::to_vec(request)?, streams).await
 }
 
 async fn send(

@@ -156,6 +156,7 @@ pub fn name(command: &Command) -> &'static str {
         Command::Dht(_) => "dht",
         Command::Relay(_) => "relay",
         Command::Demo(_) => "demo",
+        Command::Doctor(_) => "doctor",
     }
 }
 

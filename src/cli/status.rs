@@ -200,7 +200,7 @@ fn path(peer: &ConnectionStatus) -> &'static str {
     }
 }
 
-fn network_json(network: &SwarmStatus) -> Value {
+pub(super) fn network_json(network: &SwarmStatus) -> Value {
     let connections: Vec<_> = network
         .connections
         .iter()
@@ -214,25 +214,33 @@ fn network_json(network: &SwarmStatus) -> Value {
         .collect();
     json!({
         "ready": network.ready && network.nodes > 0, "listening": network.listening,
-        "reachable": match network.standing.access {
-            Access::Unknown => "unknown",
-            Access::Open => "open",
-            Access::Closed => "closed",
-        },
-        "nat": match network.standing.nat {
-            Nat::Unknown => "unknown",
-            Nat::None => "none",
-            Nat::Steady => "steady",
-            Nat::Varying => "varying",
-        },
+        "reachable": access_name(network.standing.access), "nat": nat_name(network.standing.nat),
         "address": network.standing.address.map(|at| at.to_string()),
         "dhtNode": network.standing.is_node,
         "peers": connections,
     })
 }
 
+/// The same for programs.
+pub(super) fn access_name(access: Access) -> &'static str {
+    match access {
+        Access::Unknown => "unknown",
+        Access::Open => "open",
+        Access::Closed => "closed",
+    }
+}
+
+pub(super) fn nat_name(nat: Nat) -> &'static str {
+    match nat {
+        Nat::Unknown => "unknown",
+        Nat::None => "none",
+        Nat::Steady => "steady",
+        Nat::Varying => "varying",
+    }
+}
+
 /// How reachable this machine is, and the NAT that it seems to be behind.
-fn standing_words(standing: &Standing) -> (String, String) {
+pub(super) fn standing_words(standing: &Standing) -> (String, String) {
     let at = |at: SocketAddrV4| match at.port() {
         0 => at.ip().to_string(),
         _ => at.to_string(),

@@ -25,6 +25,7 @@ mod copies;
 mod covered;
 mod daemons;
 mod demo;
+mod doctor;
 mod encrypted;
 mod failing;
 mod following;

@@ -1,0 +1,131 @@
+//! Local networks: where neighbours are called, and whether such a call is heard; and IPv6.
+
+use super::finding::Finding;
+use crate::disk;
+use crate::swarm::driver::{OwnCall, call_and_listen};
+use crate::swarm::lan::GROUP;
+use serde_json::json;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// A call comes back at once; three are made.
+const LISTEN: Duration = Duration::from_millis(1500);
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// For documentation (RFC 3849): there is a way to it where there is one to everybody. Nothing is sent.
+const ANYWHERE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+
+pub async fn look(on: bool, local: Ipv4Addr) -> Vec<Finding> {
+    let calls = match on {
+        false => None,
+        true => {
+            let calls = disk::ask(move || call_and_listen(local, LISTEN));
+            let late = || io::Error::other("no answer of the system");
+            Some(match timeout(PATIENCE, calls).await {
+                Ok(Ok(calls)) => calls,
+                Ok(Err(_)) | Err(_) => Err(late()),
+            })
+        }
+    };
+    vec![judge(calls.as_ref()), judge_ipv6(ipv6().as_ref().ok())]
+}
+
+/// `None` if neighbours are not to be called.
+fn judge(calls: Option<&io::Result<Vec<OwnCall>>>) -> Finding {
+    let calls = match calls {
+        None => return Finding::good("lan", "off, by --no-lan: neighbours are not looked for"),
+        Some(Err(error)) => {
+            return Finding::unknown("lan", format!("not tried: {error}"));
+        }
+        Some(Ok(calls)) => calls,
+    };
+    let places = |heard: bool| {
+        let places = calls.iter().filter(|call| call.heard == heard);
+        let places: Vec<_> =
+            places.map(|call| format!("{} ({})", call.interface, call.addr)).collect();
+        places.join(", ")
+    };
+    let (heard, unheard) = (places(true), places(false));
+    let finding = match (heard.as_str(), unheard.as_str()) {
+        ("", "") => {
+            let words = "no local network: no interface with a private address, which neighbours are called from";
+            Finding::good("lan", words)
+        }
+        (heard, "") => Finding::good(
+            "lan",
+            format!("neighbours are called on {heard}, and calls are heard there"),
+        ),
+        (heard, unheard) => {
+            let group = format!("{}, port {}", GROUP.ip(), GROUP.port());
+            let also =
+                if heard.is_empty() { String::new() } else { format!("; on {heard} they are") };
+            let words =
+                format!("neighbours are called on {unheard}, but calls are not heard there{also}");
+            let next =
+                format!("let UDP to {group} in and out through the firewall of this machine");
+            Finding::note("lan", words, next)
+        }
+    };
+    let facts = |call: &OwnCall| json!({ "interface": call.interface, "address": call.addr.to_string(), "heard": call.heard });
+    finding.with(json!({ "interfaces": calls.iter().map(facts).collect::<Vec<_>>() }))
+}
+
+/// The address that this machine writes to others from. The system picks it when it is told where to, and sends nothing.
+fn ipv6() -> io::Result<Ipv6Addr> {
+    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
+    socket.connect((ANYWHERE, 9))?;
+    match socket.local_addr()?.ip() {
+        IpAddr::V6(ip) => Ok(ip),
+        IpAddr::V4(_) => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+fn judge_ipv6(from: Option<&Ipv6Addr>) -> Finding {
+    let is_local =
+        |ip: &Ipv6Addr| ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_loopback();
+    let finding = match from {
+        Some(ip) if !is_local(ip) => Finding::good(
+            "ipv6",
+            format!("yes, from {ip}; only --peer with such an address needs it"),
+        ),
+        Some(ip) => Finding::good("ipv6", format!("only on local networks, from {ip}")),
+        None => Finding::good("ipv6", "none; only --peer with such an address needs it"),
+    };
+    finding.with(json!({ "address": from.map(ToString::to_string) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Verdict;
+    use super::*;
+
+    fn call(interface: &str, heard: bool) -> OwnCall {
+        OwnCall { interface: interface.into(), addr: [10, 0, 0, 1].into(), heard }
+    }
+
+    #[test]
+    fn where_calls_are_not_heard_a_firewall_is_to_let_them_in() {
+        assert_eq!(judge(None).verdict, Verdict::Good);
+        assert!(judge(Some(&Ok(Vec::new()))).words.starts_with("no local network"));
+        let good = judge(Some(&Ok(vec![call("eth0", true)])));
+        assert_eq!(
+            good.words,
+            "neighbours are called on eth0 (10.0.0.1), and calls are heard there"
+        );
+        let both = judge(Some(&Ok(vec![call("eth0", true), call("wlan0", false)])));
+        assert_eq!(both.verdict, Verdict::Note);
+        assert!(both.words.contains("called on wlan0") && both.words.contains("on eth0"));
+        assert!(both.next.unwrap().contains("239.255.104.100, port 49736"));
+        assert_eq!(judge(Some(&Err(io::Error::other("x")))).verdict, Verdict::Unknown);
+    }
+
+    #[test]
+    fn ipv6_that_leads_nowhere_is_told_from_that_which_does() {
+        let words = |ip: &str| judge_ipv6(Some(&ip.parse().unwrap())).words;
+        assert!(words("2a00::5").starts_with("yes, from 2a00::5"));
+        assert!(words("fd00::5").starts_with("only on local networks"));
+        assert!(judge_ipv6(None).words.starts_with("none"));
+    }
+}

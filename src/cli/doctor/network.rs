@@ -1,0 +1,351 @@
+//! The network, as a peer sees it: one is started for a moment, which shares nothing, looks for nothing and touches no store.
+//!
+//! It tells what others say of this machine, as `status` does. Where a process works on the store that knows it already,
+//! what that says counts: its port is the one that peers come to.
+
+use super::Setup;
+use super::finding::{Finding, Report};
+use super::nodes::{self, Seen};
+use super::owner::Owner;
+use crate::cli::status::{access_name, nat_name, standing_words};
+use crate::cli::words::{count, without_numbers};
+use crate::crypto::KeyPair;
+use crate::key::PublicKey;
+use crate::swarm::driver::{BootstrapNode, Network, NetworkConfig, NetworkHandle};
+use crate::swarm::{Access, Limits, Nat, RelayStatus, Standing, SwarmEvent, SwarmStatus};
+use nix::errno::Errno;
+use serde_json::json;
+use std::io;
+use std::net::SocketAddrV4;
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// So long after the beginning nobody waits for what nodes say of us any more. That everybody is let in is known within a
+/// second; that nobody is after three datagrams to some nodes.
+const STANDING: Duration = Duration::from_secs(8);
+/// The same where the DHT has so few nodes that it may never be known: they know all about us already.
+const STANDING_OF_FEW: Duration = Duration::from_secs(3);
+const FEW: usize = 4;
+/// And for relays.
+const RELAYS: Duration = Duration::from_secs(9);
+/// How often it is looked, and a relay that was not found gone to again.
+const LOOK: Duration = Duration::from_millis(50);
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// What was seen of the way to others.
+#[derive(Debug, Clone, Default)]
+struct Way {
+    /// Nodes that were asked one by one, and those that answered.
+    asked: usize,
+    answered: usize,
+    /// Nodes that the peer of a moment met.
+    met: usize,
+    /// Why nothing can be sent.
+    no_way: Option<String>,
+    /// The network was named.
+    named: bool,
+}
+
+/// A peer of a moment. It ends when it is dropped, or its events are.
+struct Peer {
+    network: NetworkHandle,
+    _events: UnboundedReceiver<Vec<SwarmEvent>>,
+}
+
+pub async fn look(setup: Setup, owner: watch::Receiver<Option<Owner>>, report: Report) {
+    let Setup { nodes, named, bind, relays, begun, .. } = setup;
+    let (found, peer) = match begin(nodes, bind).await {
+        Ok(begun) => begun,
+        Err(error) => {
+            let words =
+                format!("UDP {bind} cannot be used: {}", without_numbers(&error.to_string()));
+            let next = "pass --local with an address of this machine, or none";
+            return report.one(Finding::bad("network", words, next));
+        }
+    };
+    let network = &peer.network;
+    let reaching = tokio::spawn(reach(network.clone(), relays.clone(), begun + RELAYS));
+    let mut asked = JoinSet::new();
+    for (i, (node, seen)) in found.into_iter().enumerate() {
+        let ask = nodes::ask(node, seen, *bind.ip());
+        asked.spawn(async move { (i, ask.await) });
+    }
+    let seen = in_order(asked, |seen| report.one(nodes::judge(seen))).await;
+    let (way, standing) = settle(network, &seen, named, begun).await;
+    report.one(judge_way(&way));
+    let owner = wait_for(owner, begun + STANDING).await;
+    let (pid, its) = match owner {
+        Some(Owner::Answers { pid, standing }) => (Some(pid), standing),
+        _ => (None, None),
+    };
+    report.all(judge_port(bind.port(), network.local_addr().port(), pid));
+    let its = its.filter(|its| its.access != Access::Unknown);
+    report.all(judge_standing(its.as_ref().unwrap_or(&standing), pid.filter(|_| its.is_some())));
+    if !way.leads_on() {
+        reaching.abort();
+    }
+    let reached = reaching.await.unwrap_or_default();
+    report.all(judge_relays(&relays, &reached));
+}
+
+/// Finds the addresses of all nodes, and starts a peer that knows them.
+async fn begin(
+    nodes: Vec<BootstrapNode>,
+    bind: SocketAddrV4,
+) -> io::Result<(Vec<(BootstrapNode, Seen)>, Peer)> {
+    let mut looks = JoinSet::new();
+    for (i, node) in nodes.into_iter().enumerate() {
+        looks.spawn(async move { (i, nodes::find(node).await) });
+    }
+    let found = in_order(looks, |_| {}).await;
+    // By address where there was only a name: what becomes of names is told node by node.
+    let known = found.iter().flat_map(|(node, seen)| match node.address() {
+        Some(_) => vec![node.clone()],
+        None => seen.asked.iter().map(|at| (*at).into()).collect(),
+    });
+    let config = NetworkConfig {
+        key_pair: KeyPair::generate(),
+        bind,
+        bootstrap: known.collect(),
+        persistent: false,
+        address: None,
+        limits: Limits::default(),
+        relays: Vec::new(),
+        lan: false,
+    };
+    let (network, events) = Network::start(config)?;
+    Ok((found, Peer { network, _events: events }))
+}
+
+/// What each of some tasks brought, in their order; each is told as soon as those before it are.
+async fn in_order<T: 'static>(mut tasks: JoinSet<(usize, T)>, tell: impl Fn(&T)) -> Vec<T> {
+    let mut brought: Vec<Option<T>> = (0..tasks.len()).map(|_| None).collect();
+    let mut told = 0;
+    while let Some(done) = tasks.join_next().await {
+        let Ok((i, what)) = done else { continue };
+        brought[i] = Some(what);
+        while let Some(Some(next)) = brought.get(told) {
+            tell(next);
+            told += 1;
+        }
+    }
+    brought.into_iter().flatten().collect()
+}
+
+/// Waits until it is known how others see us, or clear that it will not be.
+async fn settle(
+    network: &NetworkHandle,
+    seen: &[Seen],
+    named: bool,
+    begun: Instant,
+) -> (Way, Standing) {
+    let answered = seen.iter().filter(|seen| seen.answered.is_some()).count();
+    let unsent = seen.iter().find_map(|seen| seen.unsent.clone());
+    loop {
+        let status = network.status().await.unwrap_or_default();
+        let SwarmStatus { standing, nodes: met, traffic, .. } = status;
+        let way = Way { asked: seen.len(), answered, met, no_way: None, named };
+        let known = standing.access != Access::Unknown && standing.nat != Nat::Unknown;
+        let patience = if met < FEW { STANDING_OF_FEW } else { STANDING };
+        if known || !way.leads_on() || begun.elapsed() >= patience {
+            let no_way = traffic.no_way.map(|errno| Errno::from_raw(errno).desc().to_string());
+            let no_way = unsent.or(no_way).filter(|_| !way.leads_on());
+            return (Way { no_way, ..way }, standing);
+        }
+        sleep(LOOK).await;
+    }
+}
+
+async fn wait_for(mut owner: watch::Receiver<Option<Owner>>, until: Instant) -> Option<Owner> {
+    let known = timeout_at(until, owner.wait_for(Option::is_some)).await;
+    known.ok()?.ok()?.clone()
+}
+
+/// Goes to relays, again and again, until all of them serve or the time is over. Tells those that do.
+async fn reach(network: NetworkHandle, relays: Vec<PublicKey>, until: Instant) -> Vec<RelayStatus> {
+    let mut gone_to: Option<Instant> = None;
+    loop {
+        let status = network.status().await.unwrap_or_default();
+        let serving: Vec<_> = status.visited.iter().filter(|relay| relay.serves).cloned().collect();
+        if serving.len() >= relays.len() || Instant::now() >= until {
+            return serving;
+        }
+        if status.nodes > 0 && gone_to.is_none_or(|at| at.elapsed() >= AGAIN) {
+            // Whoever is being gone to already is left alone.
+            relays.iter().for_each(|relay| network.visit(*relay));
+            gone_to = Some(Instant::now());
+        }
+        sleep(LOOK).await;
+    }
+}
+
+impl Way {
+    /// Whether somebody of the DHT answers.
+    fn leads_on(&self) -> bool {
+        self.answered + self.met > 0
+    }
+}
+
+fn judge_way(way: &Way) -> Finding {
+    let Way { asked, answered, met, .. } = *way;
+    let finding = match (&way.no_way, way.leads_on()) {
+        (_, true) => {
+            let nodes = count(met as u64, "node");
+            let words =
+                format!("connected: UDP goes out and answers come back, {nodes} of the DHT met");
+            Finding::good("network", words)
+        }
+        (Some(why), false) => {
+            let words = format!("no way to send anything: {why}");
+            let next = "connect this machine to a network, and let UDP out through its firewall";
+            Finding::bad("network", words, next)
+        }
+        (None, false) => {
+            let next = match way.named {
+                true => {
+                    "see that --bootstrap names the nodes of your network, that `hdrive dht` runs there, and that \
+                     firewalls let UDP through"
+                }
+                false => {
+                    "see that this machine is online, and that its firewall and its network let UDP out to any port: \
+                     many guest and company networks do not"
+                }
+            };
+            let words =
+                "no DHT node answers: only peers of the local networks and of --peer are found";
+            Finding::bad("network", words, next)
+        }
+    };
+    finding.with(json!({ "asked": asked, "answered": answered, "nodes": met, "noWay": way.no_way }))
+}
+
+/// `owner`: a process that works on the store, which has the port then.
+fn judge_port(wanted: u16, got: u16, owner: Option<i32>) -> Vec<Finding> {
+    let taken = wanted != 0 && wanted != got && owner.is_none();
+    let finding = || {
+        let words = format!(
+            "UDP port {wanted} is taken by another program: what is forwarded to it does not come here"
+        );
+        Finding::note("port", words, "end that program, or pass another port")
+            .with(json!({ "port": wanted }))
+    };
+    taken.then(finding).into_iter().collect()
+}
+
+/// `owner`: the process that sees it so.
+fn judge_standing(standing: &Standing, owner: Option<i32>) -> Vec<Finding> {
+    let (reachable, nat) = standing_words(standing);
+    let by = owner.map_or_else(String::new, |pid| format!(", as process {pid} sees it"));
+    let (reachable, nat) = (format!("{reachable}{by}"), format!("{nat}{by}"));
+    let first = match standing.access {
+        Access::Unknown => Finding::unknown("reachable", reachable),
+        Access::Open => Finding::good("reachable", reachable),
+        Access::Closed => {
+            let next = "to be reached by everybody, forward a UDP port to this machine and pass --port with it; peers \
+                        find a way in most cases all the same";
+            Finding::note("reachable", reachable, next)
+        }
+    };
+    let second = match standing.nat {
+        Nat::Unknown => Finding::unknown("nat", nat),
+        Nat::None | Nat::Steady => Finding::good("nat", nat),
+        Nat::Varying => {
+            let next = "forward a UDP port and pass --port, or have a relay: any `hdrive seed` of the drive that both \
+                        sides reach, or --relay";
+            Finding::note("nat", nat, next)
+        }
+    };
+    let address = standing.address.map(|at| at.to_string());
+    let access = access_name(standing.access);
+    vec![
+        first.with(json!({ "reachable": access, "address": address, "owner": owner })),
+        second.with(json!({ "nat": nat_name(standing.nat), "owner": owner })),
+    ]
+}
+
+fn judge_relays(named: &[PublicKey], serving: &[RelayStatus]) -> Vec<Finding> {
+    if named.is_empty() {
+        let words = "none is named: where there is no direct way, seeds of the same drive serve";
+        return vec![Finding::good("relay", words)];
+    }
+    let judge = |key: &PublicKey| match serving.iter().find(|relay| relay.key == *key) {
+        Some(RelayStatus { addr, rtt, .. }) => {
+            let at = addr.map_or_else(String::new, |addr| format!(" at {addr}"));
+            let ms = rtt.map(|rtt| rtt.as_secs_f64() * 1000.0);
+            let rtt = ms.map_or_else(String::new, |ms| format!(", {ms:.1} ms"));
+            Finding::good("relay", format!("{key} serves{at}{rtt}"))
+                .with(json!({ "key": key.to_string(), "address": addr.map(|a| a.to_string()), "rttMs": ms }))
+        }
+        None => {
+            let next = "see that the key is that of a relay, and that `hdrive relay` runs where everybody can reach it";
+            Finding::bad("relay", format!("{key} is not found, or does not serve"), next)
+                .with(json!({ "key": key.to_string() }))
+        }
+    };
+    named.iter().map(judge).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Verdict;
+    use super::*;
+
+    fn way(answered: usize, met: usize) -> Way {
+        Way { asked: 3, answered, met, no_way: None, named: false }
+    }
+
+    #[test]
+    fn one_node_that_answers_is_a_network_and_none_is_not() {
+        assert_eq!(judge_way(&way(1, 0)).verdict, Verdict::Good);
+        assert!(judge_way(&way(0, 7)).words.contains("7 nodes of the DHT met"));
+        let silent = judge_way(&way(0, 0));
+        assert!(silent.verdict == Verdict::Bad && silent.words.starts_with("no DHT node answers"));
+        assert!(silent.next.unwrap().contains("let UDP out"));
+        let own = judge_way(&Way { named: true, ..way(0, 0) });
+        assert!(own.next.unwrap().contains("`hdrive dht` runs there"));
+        let no_way = Some("Network is unreachable".to_string());
+        let cut_off = judge_way(&Way { no_way, ..way(0, 0) });
+        assert!(cut_off.words.ends_with("no way to send anything: Network is unreachable"));
+    }
+
+    #[test]
+    fn what_is_between_this_machine_and_others_has_its_next_step() {
+        let address = Some("20.0.0.1:5".parse().unwrap());
+        let judge = |access, nat| {
+            let standing = Standing { access, nat, address, is_node: false };
+            judge_standing(&standing, Some(7))
+        };
+        let open = judge(Access::Open, Nat::None);
+        assert_eq!([open[0].verdict, open[1].verdict], [Verdict::Good; 2]);
+        assert!(open[0].words.contains("20.0.0.1:5, as process 7 sees it"));
+        let closed = judge(Access::Closed, Nat::Varying);
+        assert_eq!([closed[0].verdict, closed[1].verdict], [Verdict::Note; 2]);
+        assert!(closed[0].next.as_ref().unwrap().contains("forward a UDP port"));
+        assert!(closed[1].next.as_ref().unwrap().contains("--relay"));
+        assert_eq!(judge(Access::Closed, Nat::Steady)[1].verdict, Verdict::Good);
+        let unknown = judge_standing(&Standing::default(), None);
+        assert_eq!([unknown[0].verdict, unknown[1].verdict], [Verdict::Unknown; 2]);
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_told_unless_the_owner_has_it() {
+        assert!(judge_port(0, 4000, None).is_empty() && judge_port(5, 5, None).is_empty());
+        assert!(judge_port(5, 4000, Some(7)).is_empty());
+        assert_eq!(judge_port(5, 4000, None)[0].verdict, Verdict::Note);
+    }
+
+    #[test]
+    fn a_relay_that_was_named_has_to_serve() {
+        let (one, other) = (PublicKey([1; 32]), PublicKey([2; 32]));
+        assert_eq!(judge_relays(&[], &[])[0].verdict, Verdict::Good);
+        let addr = Some("20.0.0.1:5".parse().unwrap());
+        let rtt = Some(Duration::from_millis(12));
+        let serving = [RelayStatus { key: other, serves: true, addr, rtt }];
+        let found = judge_relays(&[one, other], &serving);
+        assert_eq!([found[0].verdict, found[1].verdict], [Verdict::Bad, Verdict::Good]);
+        assert!(found[1].words.ends_with("serves at 20.0.0.1:5, 12.0 ms"), "{}", found[1].words);
+    }
+}
