@@ -37,15 +37,35 @@ fn is_possible() -> bool {
     })
 }
 
+#[test]
+fn doctor_tells_which_nat_there_is() {
+    for (kind, code, reachable, nat) in [
+        ("open", 0, "open", "none"),
+        ("full", 0, "open", "steady"),
+        ("port", 0, "closed", "steady"),
+        ("sym", 0, "closed", "varying"),
+        ("blocked", 1, "unknown", "unknown"),
+    ] {
+        let Some(got) = read_with(&[], "hdrive-doctor", "open", kind) else { return };
+        let told = (&got["code"], &got["reachable"], &got["nat"]);
+        assert_eq!(told, (&code.into(), &reachable.into(), &nat.into()), "{kind}");
+    }
+}
+
 /// What a scenario reads gets from `a` to `b`.
 fn read(scenario: &str, a: &str, b: &str) {
     read_with(&[], scenario, a, b);
 }
 
-/// The same with variables for the scenario.
-fn read_with(variables: &[(&str, &str)], scenario: &str, a: &str, b: &str) {
+/// The same with variables for the scenario; tells what that measured.
+fn read_with(
+    variables: &[(&str, &str)],
+    scenario: &str,
+    a: &str,
+    b: &str,
+) -> Option<serde_json::Value> {
     if !is_possible() {
-        return;
+        return None;
     }
     let file = format!("{}/natlab/scenarios/{scenario}.json", env!("CARGO_MANIFEST_DIR"));
     let out = lab(variables, &["run", "--a", a, "--b", b, &file]).expect("it was possible");
@@ -56,6 +76,7 @@ fn read_with(variables: &[(&str, &str)], scenario: &str, a: &str, b: &str) {
     let errors = String::from_utf8_lossy(&out.stderr);
     assert_eq!(got["ok"], true, "{scenario} {a} {b}: {text}\n{errors}");
     println!("{scenario} {variables:?}, {a} to {b}: {got}");
+    Some(got)
 }
 
 #[test]

@@ -134,7 +134,8 @@ fn judge(trial: &Trial, around: Around) -> Finding {
             Finding::bad("fuse", words, next)
         }
         Trial::Nowhere(at, error) => {
-            Finding::unknown("fuse", format!("not tried, {} cannot be made: {error}", at.display()))
+            let words = format!("cannot be tried, {} cannot be made: {error}", at.display());
+            Finding::bad("fuse", words, "set TMPDIR to a folder that can be written")
         }
         Trial::Hangs => {
             let next = "see what holds /dev/fuse or fusermount3 up (`dmesg`)";

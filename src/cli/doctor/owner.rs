@@ -161,8 +161,12 @@ pub fn judge(owner: &Owner) -> Finding {
             Finding::bad("owner", words, end(pid)).with(json!({ "pid": pid }))
         }
         Owner::Forbidden(why) => {
-            let words = format!("whether a process works on the store cannot be seen: {why}");
-            Finding::unknown("owner", words)
+            let words = format!("the process that works on the store cannot be asked: {why}");
+            Finding::bad(
+                "owner",
+                words,
+                "use another store with --store, or be the user that it belongs to",
+            )
         }
     }
 }
@@ -199,6 +203,7 @@ mod tests {
             assert_eq!(finding.verdict, Verdict::Bad, "{owner:?}");
             assert!(finding.words.contains("process 7") && finding.next.is_some());
         }
+        assert_eq!(judge(&Owner::Forbidden("denied".into())).verdict, Verdict::Bad);
         for owner in [Owner::None, Owner::Answers { pid: 7, standing: None }] {
             assert_eq!(judge(&owner).verdict, Verdict::Good, "{owner:?}");
         }
