@@ -153,8 +153,16 @@ fn relays_that_are_named_have_to_be_relays() {
     let lab = Lab::new();
     let mut relay = lab.spawn("relay", &["relay"]);
     let named = relay.line("relay: ");
-    let (_share, other) = lab.share("alice", &lab.folder("shared"));
-    let done = lab.run("bob", &["doctor", "--json", "--relay", &named, "--relay", &other]);
+    // A peer that is there, and no relay under this key of its own.
+    let (_share, key) = lab.share("alice", &lab.folder("shared"));
+    let _seed = lab.spawn("bob", &["seed", &key]);
+    let other = eventually("a peer", PATIENCE, || {
+        let status = lab.run("alice", &["status", "--json"]).text();
+        let status: Value = serde_json::from_str(&status).unwrap();
+        let peers = status["network"]["peers"].as_array()?.clone();
+        Some(text_of(peers.iter().find(|peer| peer["open"] == true)?, "key").to_string())
+    });
+    let done = lab.run("carol", &["doctor", "--json", "--relay", &named, "--relay", &other]);
     let found_all = findings(&done);
     let verdict = |key: &str| {
         let relay = found_all.iter().find(|f| f["check"] == "relay" && f["key"] == key);
