@@ -1,6 +1,6 @@
 //! One line of what is told: what was looked at, how it is, in words, and what to do about it.
 
-use crate::cli::words::{printable, printable_json};
+use crate::cli::words::{printable, printable_json, without_numbers};
 use serde_json::{Map, Value, json};
 use std::io::IsTerminal;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -29,7 +29,8 @@ pub struct Finding {
 
 impl Finding {
     fn new(check: &'static str, verdict: Verdict, words: impl Into<String>) -> Self {
-        Self { check, verdict, words: words.into(), next: None, facts: Map::new() }
+        let words = without_numbers(&words.into());
+        Self { check, verdict, words, next: None, facts: Map::new() }
     }
 
     pub fn good(check: &'static str, words: impl Into<String>) -> Self {

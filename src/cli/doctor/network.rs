@@ -8,7 +8,6 @@ use super::finding::{Finding, Report};
 use super::nodes::{self, Seen};
 use super::owner::Owner;
 use crate::cli::status::{access_name, nat_name, standing_words};
-use crate::cli::words::without_numbers;
 use crate::crypto::KeyPair;
 use crate::key::PublicKey;
 use crate::swarm::driver::{BootstrapNode, Network, NetworkConfig, NetworkHandle};
@@ -62,8 +61,7 @@ pub async fn look(setup: Setup, owner: watch::Receiver<Option<Owner>>, report: R
     let (found, peer) = match begin(nodes, bind).await {
         Ok(begun) => begun,
         Err(error) => {
-            let words =
-                format!("UDP {bind} cannot be used: {}", without_numbers(&error.to_string()));
+            let words = format!("UDP {bind} cannot be used: {error}");
             let next = "pass --local with an address of this machine, or none";
             return report.one(Finding::bad("network", words, next));
         }

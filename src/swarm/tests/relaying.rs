@@ -98,6 +98,28 @@ fn random_ports_on_both_sides_connect_through_a_relay() {
     }
 }
 
+/// Who wants to know whether a relay is there goes to it, and is told so only once it has answered as a relay does.
+#[test]
+fn a_relay_that_is_gone_to_serves_and_a_peer_does_not() {
+    let mut lab = Lab::new(3, 0.0);
+    let peer = lab.sharer(Kind::Open, vec![]);
+    let other = lab.network.key(peer);
+    let visitor = behind(&mut lab.network, Kind::Port, 2, vec![]);
+    lab.network.run(Duration::from_secs(2));
+    for key in [lab.key, other] {
+        lab.network.on(visitor, |peer, now| peer.swarm.visit(key, now));
+    }
+    let visited = |n: &Network, key: PublicKey| {
+        let status = n.machines[visitor].swarm.status();
+        status.visited.into_iter().find(|relay| relay.key == key)
+    };
+    let relay = lab.key;
+    assert!(visited(&lab.network, relay).is_some_and(|relay| !relay.serves), "on the way there");
+    let serves = |n: &Network, key| visited(n, key).is_some_and(|relay| relay.serves);
+    assert!(lab.network.run_until(Duration::from_secs(5), |n| serves(n, relay)).is_some());
+    assert!(lab.network.run_until(Duration::from_secs(10), |n| serves(n, other)).is_none());
+}
+
 /// Nothing is configured: whoever holds the drive and can be reached is the relay.
 #[test]
 fn a_seeder_of_the_topic_is_the_relay_of_those_who_cannot_reach_each_other() {
