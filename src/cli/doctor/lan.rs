@@ -3,7 +3,7 @@
 use super::finding::Finding;
 use crate::disk;
 use crate::swarm::driver::{OwnCall, call_and_listen};
-use crate::swarm::lan::GROUP;
+use crate::swarm::lan::{GROUP, GROUP6};
 use serde_json::json;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -58,13 +58,13 @@ fn judge(calls: Option<&io::Result<Vec<OwnCall>>>) -> Finding {
             format!("neighbours are called on {heard}, and calls are heard there"),
         ),
         (heard, unheard) => {
-            let group = format!("{}, port {}", GROUP.ip(), GROUP.port());
+            let groups = format!("{} and {}, port {}", GROUP.ip(), GROUP6.ip(), GROUP.port());
             let also =
                 if heard.is_empty() { String::new() } else { format!("; on {heard} they are") };
             let words =
                 format!("neighbours are called on {unheard}, but calls are not heard there{also}");
             let next =
-                format!("let UDP to {group} in and out through the firewall of this machine");
+                format!("let UDP to {groups} in and out through the firewall of this machine");
             Finding::note("lan", words, next)
         }
     };
@@ -117,7 +117,7 @@ mod tests {
         let both = judge(Some(&Ok(vec![call("eth0", true), call("wlan0", false)])));
         assert_eq!(both.verdict, Verdict::Note);
         assert!(both.words.contains("called on wlan0") && both.words.contains("on eth0"));
-        assert!(both.next.unwrap().contains("239.255.104.100, port 49736"));
+        assert!(both.next.unwrap().contains("239.255.104.100 and ff12::6864:6472, port 49736"));
         assert_eq!(judge(Some(&Err(io::Error::other("x")))).verdict, Verdict::Unknown);
     }
 
