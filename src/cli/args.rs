@@ -147,6 +147,21 @@ pub struct Global {
     )]
     pub no_lan: bool,
 
+    /// Asks the router for a UDP port that leads here (UPnP, PCP, NAT-PMP), as seed and relay do
+    #[arg(long, global = true, overrides_with = "no_port_mapping")]
+    pub port_mapping: bool,
+
+    /// Asks no router for anything
+    #[arg(
+        long,
+        global = true,
+        overrides_with = "port_mapping",
+        env = "HDRIVE_NO_PORT_MAPPING",
+        hide_env_values = true,
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
+    pub no_port_mapping: bool,
+
     /// UDP port of this peer, one that a router forwards [default: any free one]
     #[arg(
         long,
@@ -185,6 +200,17 @@ pub struct Global {
     /// Tells only errors and warnings on stderr
     #[arg(short, long, global = true)]
     pub quiet: bool,
+}
+
+impl Global {
+    /// Whether a port of the router is wanted, if that was said. What is typed counts before what a variable says.
+    pub fn port_mapping(&self) -> Option<bool> {
+        match (self.port_mapping, self.no_port_mapping) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Subcommand, Serialize, Deserialize)]

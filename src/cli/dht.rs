@@ -3,6 +3,7 @@
 use super::args::{Dht, Global};
 use super::bootstrap;
 use super::exit::{Exit, Fail, Failure, Result};
+use super::farewell::give_port_back;
 use super::output::{complain, say, written};
 use super::signals::Signals;
 use crate::crypto::KeyPair;
@@ -33,6 +34,11 @@ pub fn run(args: &Dht, global: &Global) -> Result<Exit> {
             let text = format!("UDP port {} is taken: pass --bind with another", args.bind.port());
             return Err(Failure::new(Exit::Failed, text));
         }
+        // A network of one's own is not shown to the Internet unasked.
+        let maps = global.port_mapping().unwrap_or(false);
+        if maps {
+            network.map_port(true);
+        }
         let mut signals = Signals::new().or_exit(Exit::Failed)?;
         tell(bound, global)?;
         tokio::select! {
@@ -54,9 +60,13 @@ pub fn run(args: &Dht, global: &Global) -> Result<Exit> {
                     None => return Err(Failure::new(Exit::Failed, "the network stopped")),
                 },
                 _ = look.tick() => company.look(&network).await,
-                _ = signals.next() => return Ok(Exit::Ok),
+                _ = signals.next() => break,
             }
         }
+        if maps {
+            give_port_back(network, events).await;
+        }
+        Ok(Exit::Ok)
     })
 }
 

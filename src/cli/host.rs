@@ -80,6 +80,8 @@ pub async fn run_request(
     }
     let lasting = lasts(&request.command);
     host.node.tell(request.peers);
+    let by_default = matches!(request.command, Command::Seed(_));
+    let _port = request.port_mapping.unwrap_or(by_default).then(|| host.node.wish_port());
     let cx = Context {
         node: host.node.clone(),
         out: out.clone(),

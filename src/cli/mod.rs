@@ -11,6 +11,7 @@
 //! | `gate`, `waiting`, `signals`, `fault`, `exit` | when a change is made or called off; how commands wait and end |
 //! | `output`, `writer`, `progress`, `words`, `looking` | what people read, and whoever does not read it |
 //! | `daemon`, `daemon_log`, `logging` | commands in the background, and the logs |
+//! | `farewell` | the end of a network that no store owns |
 //! | `spool` | standard input on its way into a drive |
 //! | all others | the subcommand of their name, with a `run` |
 #![allow(clippy::disallowed_methods, reason = "people and processes are waited for in real time")]
@@ -28,6 +29,7 @@ mod dht;
 mod doctor;
 pub mod exit;
 mod face;
+mod farewell;
 mod fault;
 mod forget;
 mod fstab;
@@ -200,6 +202,7 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
         quiet: global.quiet,
         trust_store: global.trust_store,
         place: Place::of(global),
+        port_mapping: global.port_mapping(),
         peers: global.peers.clone(),
         view: View::own(),
         pid: std::process::id(),

@@ -3,6 +3,7 @@
 use super::args::{Global, Relay};
 use super::bootstrap;
 use super::exit::{Exit, Fail, Failure, Result};
+use super::farewell::give_port_back;
 use super::output::{complain, say, written};
 use super::signals::Signals;
 use crate::crypto::KeyPair;
@@ -43,6 +44,10 @@ pub fn run(args: &Relay, global: &Global) -> Result<Exit> {
         if wanted != 0 && got != wanted {
             complain("warning", format_args!("UDP port {wanted} is taken, {got} is used"));
         }
+        let maps = global.port_mapping().unwrap_or(true);
+        if maps {
+            network.map_port(true);
+        }
         let mut signals = Signals::new().or_exit(Exit::Failed)?;
         let key = PublicKey(key_pair.public());
         network.set_relay(Some((key_pair, args.limits.limits())));
@@ -63,9 +68,13 @@ pub fn run(args: &Relay, global: &Global) -> Result<Exit> {
                     },
                     None => return Err(Failure::new(Exit::Failed, "the network stopped")),
                 },
-                _ = signals.next() => return Ok(Exit::Ok),
+                _ = signals.next() => break,
             }
         }
+        if maps {
+            give_port_back(network, events).await;
+        }
+        Ok(Exit::Ok)
     })
 }
 

@@ -56,6 +56,8 @@ pub struct Request {
     pub quiet: bool,
     pub trust_store: bool,
     pub place: Place,
+    /// Whether a port of the router is wanted, if that was said.
+    pub port_mapping: Option<bool>,
     /// Where peers may be.
     pub peers: Vec<PeerAddress>,
     pub view: View,

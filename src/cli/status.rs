@@ -9,11 +9,15 @@ use super::running::Running;
 use super::words::{bytes, count};
 use crate::key::{CoreKey, Topic};
 use crate::node::{DriveId, DriveState};
-use crate::swarm::{Access, ConnectionStatus, Nat, Standing, SwarmStatus};
+use crate::swarm::dht_rpc::bogon;
+use crate::swarm::{
+    Access, ConnectionStatus, Nat, PortMapping, PortMappingStatus, Standing, SwarmStatus,
+};
 use serde_json::{Value, json};
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 pub async fn run(_args: Status, cx: Context) -> Result {
     let picture = Picture::of(&cx).await?;
@@ -217,6 +221,7 @@ pub(super) fn network_json(network: &SwarmStatus) -> Value {
         "reachable": access_name(network.standing.access), "nat": nat_name(network.standing.nat),
         "address": network.standing.address.map(|at| at.to_string()),
         "dhtNode": network.standing.is_node,
+        "portMapping": port_mapping_json(&network.port_mapping),
         "peers": connections,
     })
 }
@@ -237,6 +242,40 @@ pub(super) fn nat_name(nat: Nat) -> &'static str {
         Nat::Steady => "steady",
         Nat::Varying => "varying",
     }
+}
+
+fn port_mapping_json(status: &PortMappingStatus) -> Value {
+    match status {
+        PortMappingStatus::Off => json!({"state": "off"}),
+        PortMappingStatus::Asking => json!({"state": "asking"}),
+        PortMappingStatus::Not(why) => json!({"state": "none", "why": why.to_string()}),
+        PortMappingStatus::Mapped(PortMapping { by, gateway, external, until }) => {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()).as_secs());
+            json!({
+                "state": "mapped", "by": by.to_string(), "gateway": gateway.to_string(),
+                "external": external.to_string(), "secondsLeft": left,
+            })
+        }
+    }
+}
+
+/// What became of a port of the router; none if nobody wants one.
+fn port_mapping_words(status: &PortMappingStatus) -> Option<String> {
+    Some(match status {
+        PortMappingStatus::Off => return None,
+        PortMappingStatus::Asking => "the router is being asked".to_string(),
+        PortMappingStatus::Not(why) => format!("none: {why}"),
+        PortMappingStatus::Mapped(PortMapping { by, gateway, external, .. }) => {
+            let (ip, port) = (external.ip(), external.port());
+            let behind = match bogon::is_private(ip) {
+                true => {
+                    format!(", and it is behind another NAT itself, at {ip}: that may be of no use")
+                }
+                false => String::new(),
+            };
+            format!("UDP port {port} of the router {gateway} leads here, it says ({by}){behind}")
+        }
+    })
 }
 
 /// How reachable this machine is, and the NAT that it seems to be behind.
@@ -282,6 +321,9 @@ async fn print_network(network: &SwarmStatus, out: &Output) {
         out.line(format_args!("reachable: {reachable}"));
         out.line(format_args!("nat: {nat}"));
     }
+    if let Some(words) = port_mapping_words(&network.port_mapping) {
+        out.line(format_args!("port mapping: {words}"));
+    }
     for peer in network.connections.iter().filter(|peer| peer.open) {
         let addr = peer.addr.map_or_else(|| "-".into(), |addr| addr.to_string());
         let rtt =
@@ -296,6 +338,28 @@ async fn print_network(network: &SwarmStatus, out: &Output) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::swarm::port_mapping::{By, NotMapped};
+
+    #[test]
+    fn people_are_told_what_became_of_a_port_of_the_router() {
+        let words = |status| port_mapping_words(&status);
+        assert_eq!(words(PortMappingStatus::Off), None);
+        let gateway = [192, 168, 1, 1].into();
+        let at = |ip: [u8; 4]| {
+            let external = SocketAddrV4::new(ip.into(), 5);
+            PortMappingStatus::Mapped(PortMapping { by: By::Upnp, gateway, external, until: None })
+        };
+        let good = "UDP port 5 of the router 192.168.1.1 leads here, it says (UPnP)";
+        assert_eq!(words(at([20, 0, 0, 1])).as_deref(), Some(good));
+        assert!(
+            words(at([100, 64, 0, 1]))
+                .unwrap()
+                .contains("behind another NAT itself, at 100.64.0.1")
+        );
+        let silent = words(PortMappingStatus::Not(NotMapped::Silent(gateway))).unwrap();
+        assert!(silent.starts_with("none: the router 192.168.1.1 does not answer"), "{silent}");
+        assert_eq!(port_mapping_json(&at([20, 0, 0, 1]))["external"], "20.0.0.1:5");
+    }
 
     #[test]
     fn people_are_told_how_reachable_the_machine_is_and_which_nat_there_is() {

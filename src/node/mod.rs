@@ -29,7 +29,7 @@ pub use contents::Survey;
 pub use drives::{DriveId, DriveState, DriveUse, Purpose};
 pub use forget::{ForgetError, Forgotten};
 pub use gc::{Garbage, GcError, Keep, StoredDrive, StoredDrives};
-pub use online::Relaying;
+pub use online::{PortWish, Relaying};
 
 use crate::hyper::cache::BlockCache;
 use crate::hyper::core::storage::{self, Storage, StorageError};
@@ -179,6 +179,8 @@ pub struct Node {
     flusher: JoinHandle<((), ())>,
     /// By how many it is asked to be a relay.
     relaying: Mutex<usize>,
+    /// By how many a port of the gateway is wanted.
+    port_wishes: Mutex<usize>,
 }
 
 impl Node {
@@ -224,6 +226,7 @@ impl Node {
             turns: Turns::default(),
             flusher,
             relaying: Mutex::new(0),
+            port_wishes: Mutex::new(0),
         }))
     }
 

@@ -71,6 +71,21 @@ impl Drop for Relaying {
     }
 }
 
+/// Keeps a port of the gateway being wanted.
+pub struct PortWish {
+    node: Arc<Node>,
+}
+
+impl Drop for PortWish {
+    fn drop(&mut self) {
+        let mut wishes = lock(&self.node.port_wishes);
+        *wishes -= 1;
+        if let Some(online) = self.node.running().filter(|_| *wishes == 0) {
+            online.network.map_port(false);
+        }
+    }
+}
+
 impl Node {
     /// The network, which the first who asks starts.
     pub(super) async fn online(self: &Arc<Self>) -> Result<&Online, NodeError> {
@@ -85,6 +100,7 @@ impl Node {
         let online = self.running().ok_or(NodeError::Ends)?;
         // What came while it was being started.
         lock(&self.told).hand_over(&online.network);
+        self.pass_on_port_wish(&online.network);
         Ok(online)
     }
 
@@ -115,6 +131,7 @@ impl Node {
         let started = Network::start(config);
         let (network, events) =
             started.map_err(|source| NodeError::Socket { at: self.config.local, source })?;
+        self.pass_on_port_wish(&network);
         let (discovery, cores) = (self.discovery.clone(), self.cores.clone());
         let pump = Pump::new(network.clone(), discovery, cores, self.store.clone());
         let begun = match start_pump(pump).await.map_err(NodeError::Thread) {
@@ -151,6 +168,21 @@ impl Node {
             online.network.set_relay(Some((online.relay_key.clone(), limits)));
         }
         Ok(relaying)
+    }
+
+    /// Wants a port of the gateway that leads here, as soon as the network runs and until what is answered here was dropped.
+    pub fn wish_port(self: &Arc<Self>) -> PortWish {
+        *lock(&self.port_wishes) += 1;
+        if let Some(online) = self.running() {
+            online.network.map_port(true);
+        }
+        PortWish { node: self.clone() }
+    }
+
+    fn pass_on_port_wish(&self, network: &NetworkHandle) {
+        if *lock(&self.port_wishes) > 0 {
+            network.map_port(true);
+        }
     }
 
     async fn gathered(&self) -> Result<Gathered, NodeError> {

@@ -106,13 +106,16 @@ pub struct Nat {
     pub external: Ipv4Addr,
     /// Datagrams from outside that were not let in.
     pub refused: u64,
+    /// Ports at which whatever comes is passed on to an endpoint behind.
+    pub forwards: BTreeMap<u16, SocketAddrV4>,
     mappings: BTreeMap<u16, Mapping>,
     ports: BTreeMap<Key, u16>,
 }
 
 impl Nat {
     pub fn new(external: Ipv4Addr, cfg: NatConfig) -> Self {
-        Self { cfg, external, refused: 0, mappings: BTreeMap::new(), ports: BTreeMap::new() }
+        let (forwards, mappings, ports) = Default::default();
+        Self { cfg, external, refused: 0, forwards, mappings, ports }
     }
 
     /// Knows nothing any more, as a router that has been switched off and on.
@@ -152,7 +155,8 @@ impl Nat {
             self.refused += 1;
             return None;
         };
-        let (cfg, mapping) = (self.cfg, self.mappings.get_mut(&port)?);
+        let cfg = self.cfg;
+        let Some(mapping) = self.mappings.get_mut(&port) else { return Some(inner) };
         mapping.all.answered = true;
         if let Some(contact) = mapping.each.get_mut(&remote).filter(|c| now < cfg.ends(c)) {
             contact.answered = true;
@@ -168,6 +172,9 @@ impl Nat {
         filtered: bool,
         now: Instant,
     ) -> Option<SocketAddrV4> {
+        if let Some(inner) = self.forwards.get(&port) {
+            return Some(*inner);
+        }
         let mapping = self.mappings.get(&port).filter(|_| !self.is_free(port, now))?;
         let of_address = |port| SocketAddrV4::new(*remote.ip(), port);
         let asked = match self.cfg.filter {

@@ -1,6 +1,7 @@
 //! What the swarm is told at the start, and what it tells its owner.
 
 use super::conn_id::ConnId;
+use super::port_mapping::PortMappingStatus;
 use super::secret_stream::frame::FrameError;
 use super::standing::Standing;
 use super::topic::TopicStatus;
@@ -204,6 +205,7 @@ pub struct SwarmStatus {
     pub topics: Vec<TopicStatus>,
     /// How the peers of each of these stand.
     pub reachability: BTreeMap<Topic, Reachability>,
-    /// Filled in by the driver.
+    /// These are filled in by the driver.
+    pub port_mapping: PortMappingStatus,
     pub traffic: Traffic,
 }

@@ -34,6 +34,7 @@ mod offered;
 mod peer_info;
 mod peers;
 mod placing;
+pub mod port_mapping;
 mod priority;
 mod reachability;
 pub mod relay;
@@ -59,6 +60,7 @@ pub use event::{
     Closed, ConnectionStatus, Limits, Reachability, RelayStatus, SwarmConfig, SwarmEvent,
     SwarmStatus, Traffic,
 };
+pub use port_mapping::{PortMapping, PortMappingStatus};
 pub use standing::{Nat, Standing};
 pub use topic::{JoinOptions, TopicStatus};
 pub use udx::Transmit;
@@ -424,6 +426,17 @@ impl Swarm {
         self.pump(now);
     }
 
+    /// The gateway is being asked for a port: whether others can send to us is better found out after that, or then.
+    pub fn await_port_mapping(&mut self, until: Instant) {
+        self.dht.hold_probe(until);
+    }
+
+    /// It was asked, and grants one or not: now it can be found out.
+    pub fn port_mapping_is_known(&mut self, granted: bool, now: Instant) {
+        self.dht.probe_anew(granted, now);
+        self.pump(now);
+    }
+
     /// Asks nobody anything before [`Self::set_bootstrap`]: the addresses are still being looked up.
     pub fn await_bootstrap(&mut self) {
         self.entering = true;
@@ -515,6 +528,7 @@ impl Swarm {
             connections: connections.collect(),
             visited: visited.collect(),
             topics,
+            port_mapping: PortMappingStatus::Off,
             traffic: Traffic::default(),
         }
     }

@@ -221,6 +221,7 @@ impl Hdrive {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hdrive"));
         command.args(args).env_remove("HDRIVE_STORE").env("HDRIVE_BOOTSTRAP", NOWHERE);
         command.env("HDRIVE_LOCAL", "127.0.0.1:0").env("HDRIVE_NO_LAN", "1");
+        command.env("HDRIVE_NO_PORT_MAPPING", "1");
         command
     }
 

@@ -167,3 +167,52 @@ fn two_hosts_on_one_switch_need_nobody_else_whoever_comes_first() {
         println!("{first} first, {addresses}: {got}");
     }
 }
+
+/// What `natlab/router.sh` tells of a seed behind a router. None, aloud, where there cannot be one.
+fn behind_router(mode: &str) -> Option<serde_json::Value> {
+    let has = |program: &str| {
+        let find = format!("PATH=$PATH:/usr/sbin command -v {program}");
+        Command::new("sh").args(["-c", &find]).output().is_ok_and(|found| found.status.success())
+    };
+    let spaces =
+        Command::new("unshare").args(["--net", "--mount", "--pid", "--fork", "true"]).output();
+    if !has("nft") || !has("miniupnpd") || !spaces.is_ok_and(|tried| tried.status.success()) {
+        eprintln!(
+            "SKIPPED: no router here; it takes root, network namespaces, nftables and miniupnpd"
+        );
+        return None;
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/natlab/router.sh");
+    let mut command = Command::new("timeout");
+    command.args(["120", "sh", script, mode]).env("HDRIVE", env!("CARGO_BIN_EXE_hdrive"));
+    let out = command.output().expect("a shell");
+    let (text, errors) =
+        (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    let got = text.lines().find_map(|line| line.strip_prefix("RESULT "));
+    let got = got.and_then(|json| serde_json::from_str(json).ok());
+    let got: serde_json::Value = got.unwrap_or_else(|| panic!("{mode}: {text}\n{errors}"));
+    println!("{mode}: {got}\n{errors}");
+    Some(got)
+}
+
+#[test]
+fn a_seed_is_reached_at_a_port_of_its_router_and_gives_it_back() {
+    for (mode, by) in [("upnp", "UPnP"), ("pcp", "PCP")] {
+        let Some(got) = behind_router(mode) else { return };
+        assert_eq!((&got["state"], &got["by"]), (&"mapped".into(), &by.into()), "{got}");
+        for what in ["there", "read", "gone"] {
+            assert_eq!(got[what], true, "{what} of {got}");
+        }
+        assert!(got["end_ms"].as_u64().is_some_and(|ms| ms < 5000), "{got}");
+    }
+}
+
+#[test]
+fn nothing_is_asked_of_a_router_by_who_wants_nothing_or_has_a_public_address() {
+    for (mode, state) in [("off", "off"), ("public", "none")] {
+        let Some(got) = behind_router(mode) else { return };
+        assert_eq!(got["state"], state, "{got}");
+        assert_eq!((&got["there"], &got["asked"]), (&false.into(), &0.into()), "{got}");
+        assert_eq!(got["read"], false, "{got}");
+    }
+}

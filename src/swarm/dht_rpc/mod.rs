@@ -367,7 +367,7 @@ impl Rpc {
             Some(self.tokens.poll_timeout()),
             Some(self.upkeep.next_tick),
             self.delayed.poll_timeout(),
-            self.aside_until(),
+            self.probe_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -389,9 +389,7 @@ impl Rpc {
                 Overdue::Lost { purpose, to, late } => self.on_lost(purpose, to, late, now),
             }
         }
-        if self.aside_until().is_some_and(|at| at <= now) {
-            self.use_all(now);
-        }
+        self.handle_probe_timeout(now);
         self.resume(now);
         self.handle_tick(now);
     }

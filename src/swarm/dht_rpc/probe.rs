@@ -84,6 +84,10 @@ pub(super) struct Probe {
     failures: u32,
     missed: u32,
     due: Instant,
+    /// The first one is put off.
+    held: bool,
+    /// It was, for nothing: those who could have told may have been written to meanwhile.
+    late: bool,
     /// The tick at which something last came unasked.
     unasked: u64,
     /// Since which tick we are open at the same address.
@@ -108,6 +112,8 @@ impl Probe {
             failures: 0,
             missed: 0,
             due: now,
+            held: false,
+            late: false,
             unasked: 0,
             open_since: 0,
             elsewhere: Vec::new(),
@@ -166,6 +172,26 @@ impl Rpc {
         let others = hosts.into_iter().filter(|host| Some(*host) != first);
         self.probe.aside = others.collect();
         self.probe.aside_until = now + SET_ASIDE;
+    }
+
+    /// Puts the first probe off, and keeps those aside who are to be asked.
+    pub fn hold_probe(&mut self, until: Instant) {
+        let probe = &mut self.probe;
+        if probe.access == Access::Unknown && probe.asked == 0 {
+            (probe.due, probe.held) = (until, true);
+            probe.aside_until = probe.aside_until.max(until + SET_ASIDE);
+        }
+    }
+
+    /// Probes now if that was put off, or if somebody says that we can be reached and the probes so far had no result.
+    pub fn probe_anew(&mut self, granted: bool, now: Instant) {
+        let probe = &mut self.probe;
+        let held = std::mem::take(&mut probe.held);
+        probe.late |= held && !granted;
+        if held || granted && probe.access != Access::Open {
+            (probe.due, probe.failures) = (now, 0);
+            self.probe_if_due(now);
+        }
     }
 
     /// Nobody is set aside any more. Those who were have not told yet where they see the main socket.
@@ -230,6 +256,9 @@ impl Rpc {
         used.dedup();
         let count = fresh.len().min(helpers(fresh.len() + used.len()));
         if count == 0 {
+            if self.probe.late && self.probe.access == Access::Unknown {
+                self.set_access(Access::Closed);
+            }
             return;
         }
         fresh.shuffle(&mut self.rng);
@@ -309,9 +338,19 @@ impl Rpc {
         }
     }
 
-    /// When nobody is set aside any more.
-    pub(super) fn aside_until(&self) -> Option<Instant> {
-        (!self.probe.aside.is_empty()).then_some(self.probe.aside_until)
+    /// When nobody is set aside any more, and when the first probe is put off no longer.
+    pub(super) fn probe_timeout(&self) -> Option<Instant> {
+        let aside = (!self.probe.aside.is_empty()).then_some(self.probe.aside_until);
+        aside.into_iter().chain(self.probe.held.then_some(self.probe.due)).min()
+    }
+
+    pub(super) fn handle_probe_timeout(&mut self, now: Instant) {
+        if self.probe.held && self.probe.due <= now {
+            self.probe_anew(false, now);
+        }
+        if !self.probe.aside.is_empty() && self.probe.aside_until <= now {
+            self.use_all(now);
+        }
     }
 
     /// Time has passed, whose every tick is counted from here on: the machine slept.

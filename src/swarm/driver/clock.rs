@@ -43,6 +43,12 @@ impl Clock {
         self.now() + left
     }
 
+    /// What an instant of this clock is on the ordinary one.
+    pub fn ordinary(&mut self, ours: Instant) -> Instant {
+        let left = ours.saturating_duration_since(self.now());
+        Instant::now() + left
+    }
+
     /// Whether the machine slept between two moments that should be `wait` apart at most.
     pub fn slept(before: Instant, after: Instant, wait: Duration) -> bool {
         after.saturating_duration_since(before) >= wait + SLEPT

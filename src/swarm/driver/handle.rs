@@ -122,6 +122,12 @@ impl NetworkHandle {
         self.push(Command::SetRelay(relay));
     }
 
+    /// Asks the gateway, if it is one of a private network, for a UDP port that leads to the main socket, for as long as that
+    /// is wanted. See [`super::gateway`].
+    pub fn map_port(&self, wanted: bool) {
+        self.push(Command::MapPort(wanted));
+    }
+
     /// See [`Swarm::hints`]; `None` once the network has stopped.
     pub async fn hints(&self, topic: Topic) -> Option<Vec<SocketAddrV4>> {
         let (answer, hints) = oneshot::channel();

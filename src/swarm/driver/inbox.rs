@@ -9,7 +9,7 @@ use super::peer_address::PeerAddress;
 use crate::codec::FrameBuf;
 use crate::crypto::KeyPair;
 use crate::key::{PublicKey, Topic};
-use crate::swarm::{ConnId, JoinOptions, RelayLimits, SwarmStatus};
+use crate::swarm::{ConnId, JoinOptions, PortMappingStatus, RelayLimits, SwarmStatus};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -38,6 +38,10 @@ pub enum Command {
     Reached(PeerAddress, io::Result<Vec<SocketAddr>>),
     /// A key says so much about where peers of a topic are.
     Hint(Topic, Vec<SocketAddrV4>),
+    /// A port of the gateway is wanted, or not any more.
+    MapPort(bool),
+    /// How that stands.
+    PortMapping(PortMappingStatus),
     Hints(Topic, oneshot::Sender<Vec<SocketAddrV4>>),
     Status(oneshot::Sender<SwarmStatus>),
     Stop,

@@ -18,9 +18,11 @@
 mod bench;
 mod bootstrap;
 mod clock;
+mod gateway;
 mod handle;
 mod inbox;
 mod interfaces;
+mod mapped;
 mod neighbours;
 mod own_call;
 mod peer_address;
@@ -38,6 +40,7 @@ use super::{SocketId, Swarm, SwarmConfig, SwarmEvent, SwarmStatus, Traffic, Tran
 use crate::key::PublicKey;
 use bootstrap::{Bootstrap, LookUp};
 use clock::Clock;
+use gateway::Gateway;
 use inbox::{Command, Inbox};
 use interfaces::local_addresses;
 use neighbours::Neighbours;
@@ -148,6 +151,8 @@ struct Driver {
     interfaces_at: Instant,
     /// None where they are not to be called.
     neighbours: Option<Neighbours>,
+    /// None as long as nobody wanted a port of it.
+    gateway: Option<Gateway>,
     /// We are to stop, by then at the latest.
     stop_by: Option<Instant>,
 }
@@ -211,6 +216,7 @@ impl Driver {
             local_addresses,
             interfaces_at: now + INTERFACES_EVERY,
             neighbours,
+            gateway: None,
             stop_by: None,
         }
     }
@@ -227,6 +233,7 @@ impl Driver {
                 tracing::info!(time = ?(now - self.turn_at), "the machine slept");
                 self.interfaces_at = now;
                 self.bootstrap.hurry(now);
+                self.gateway.iter().for_each(Gateway::network_changed);
             }
             self.turn_at = now;
             self.take_commands(now);
@@ -252,7 +259,8 @@ impl Driver {
     }
 
     fn is_over(&self, now: Instant) -> bool {
-        self.stop_by.is_some_and(|at| self.swarm.is_stopped() || now >= at)
+        let Some(by) = self.stop_by else { return false };
+        now >= by || self.swarm.is_stopped() && self.gateway_had_its_time(by, now).is_none()
     }
 
     fn take_commands(&mut self, now: Instant) {
@@ -295,16 +303,21 @@ impl Driver {
                 self.swarm.tell(found, now);
             }
             Command::Hint(topic, nodes) => self.swarm.hint(topic, nodes, now),
+            Command::MapPort(wanted) => self.map_port(wanted, now),
+            Command::PortMapping(status) => self.port_mapping_changed(status, now),
             Command::Hints(topic, answer) => {
                 let _ = answer.send(self.swarm.hints(&topic));
             }
             Command::Status(answer) => {
                 let traffic = self.traffic;
-                let _ = answer.send(SwarmStatus { traffic, ..self.swarm.status() });
+                let port_mapping = self.port_mapping();
+                let status = SwarmStatus { traffic, port_mapping, ..self.swarm.status() };
+                let _ = answer.send(status);
             }
             Command::Stop => {
                 if self.stop_by.is_none() {
                     self.stop_by = Some(now + FAREWELL);
+                    self.map_port(false, now);
                     self.swarm.stop(now);
                 }
             }
@@ -432,8 +445,8 @@ impl Driver {
         let now = self.clock.now();
         let names = self.bootstrap.poll_timeout(self.swarm.is_alone());
         let peers = self.peer_names.poll_timeout();
-        let deadline =
-            [self.swarm.poll_timeout(), Some(self.interfaces_at), self.stop_by, names, peers];
+        let stop = self.stop_by.map(|by| self.gateway_had_its_time(by, now).unwrap_or(by));
+        let deadline = [self.swarm.poll_timeout(), Some(self.interfaces_at), stop, names, peers];
         let deadline = deadline.into_iter().flatten().min().unwrap_or(self.interfaces_at);
         let timeout = TimeSpec::from(deadline.saturating_duration_since(now));
         let mut fds = vec![PollFd::new(self.inbox.fd(), PollFlags::POLLIN)];
@@ -473,6 +486,7 @@ impl Driver {
             self.swarm.network_changed(found, now);
             self.bootstrap.hurry(now);
             self.peer_names.hurry(now);
+            self.gateway.iter().for_each(Gateway::network_changed);
         }
     }
 

@@ -187,6 +187,17 @@ impl HyperDht {
         }
     }
 
+    /// See [`super::Swarm::await_port_mapping`].
+    pub fn hold_probe(&mut self, until: Instant) {
+        self.net.rpc.hold_probe(until);
+    }
+
+    /// See [`super::Swarm::port_mapping_is_known`].
+    pub fn probe_anew(&mut self, granted: bool, now: Instant) {
+        self.net.rpc.probe_anew(granted, now);
+        self.pump(now);
+    }
+
     /// We are on these local networks: hosts there may shake hands with us directly, whatever their addresses.
     pub fn set_neighbourhood(&mut self, links: Vec<Link>) {
         self.net.links = links;

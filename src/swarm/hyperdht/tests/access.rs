@@ -192,3 +192,72 @@ fn a_closed_peer_asks_seldom() {
     let hour = sim.datagrams_of(i) - before;
     assert!(hour < 1200, "{hour} datagrams in an hour of rest");
 }
+
+/// What a gateway says becomes known; what it opens is open if `true_word`.
+fn gateway_opens(sim: &mut Sim, (realm, at): (Realm, SocketAddrV4), i: usize, true_word: bool) {
+    if true_word {
+        sim.nat(realm).forwards.insert(at.port(), at);
+    }
+    sim.on(i, |node, now| {
+        let Node::Honest { dht, .. } = node else { panic!() };
+        dht.probe_anew(true, now);
+    });
+}
+
+#[test]
+fn who_is_given_a_port_by_his_router_is_open_if_that_is_true() {
+    // In a small network whoever was asked cannot tell any more: the first look waits for the router.
+    for (nodes, waits) in [(6, true), (30, true), (100, false)] {
+        for true_word in [true, false] {
+            let mut sim = network(11, nodes, 0.0);
+            let at = place(&mut sim, Kind::Port, 9);
+            let i = enter(&mut sim, at, 6);
+            if waits {
+                sim.on(i, |node, now| {
+                    let Node::Honest { dht, .. } = node else { panic!() };
+                    dht.hold_probe(now + 3 * SECOND);
+                });
+                sim.run(SECOND + SECOND / 2);
+                assert_eq!(access(&sim, i), Access::Unknown, "it waits");
+            } else {
+                sim.run(MINUTE);
+                assert_eq!(access(&sim, i), Access::Closed);
+            }
+            gateway_opens(&mut sim, at, i, true_word);
+            sim.run(10 * SECOND);
+            let expected = if true_word { Access::Open } else { Access::Closed };
+            assert_eq!(access(&sim, i), expected, "{nodes} nodes, {true_word}");
+        }
+    }
+}
+
+#[test]
+fn a_router_that_says_nothing_is_not_waited_for_longer() {
+    let mut sim = network(12, 6, 0.0);
+    let at = place(&mut sim, Kind::Open, 9);
+    let i = enter(&mut sim, at, 6);
+    sim.on(i, |node, now| {
+        let Node::Honest { dht, .. } = node else { panic!() };
+        dht.hold_probe(now + 2 * SECOND);
+    });
+    let open = sim.run_until(20 * SECOND, |sim| access(sim, i) == Access::Open);
+    assert!(open.is_some_and(|time| time >= 2 * SECOND && time < 8 * SECOND), "{open:?}");
+}
+
+#[test]
+fn who_waited_for_a_router_in_vain_is_taken_for_closed_though_nobody_can_tell_any_more() {
+    for waits in [false, true] {
+        let mut sim = network(13, 6, 0.0);
+        let at = place(&mut sim, Kind::Port, 9);
+        let i = enter(&mut sim, at, 6);
+        sim.on(i, |node, now| {
+            let Node::Honest { dht, .. } = node else { panic!() };
+            if waits {
+                dht.hold_probe(now + SECOND);
+            }
+            dht.listen(std::sync::Arc::new(pair(77)), now);
+        });
+        sim.run(20 * SECOND);
+        assert_eq!(access(&sim, i), Access::Closed, "it waited: {waits}");
+    }
+}
