@@ -66,7 +66,7 @@ impl Swarm {
         let direct = near.and_then(ipv4).into_iter().collect();
         let whereabouts = Whereabouts { relays, direct, told };
         tracing::debug!(peer = ?remote, explicit, many, "dialling");
-        let relay = self.relay_for(&remote);
+        let relay = self.relay_for(&remote, now);
         let connect = match many {
             true => self.dht.knock(relay, remote, whereabouts, stream, now),
             false => self.dht.connect_through(relay, remote, whereabouts, stream, now),

@@ -91,7 +91,7 @@ impl Swarm {
     /// The handshake of a dial is done, and names a relay. A direct way is still looked for.
     pub(super) fn answered(&mut self, connect: ConnectId, agreed: Agreed, now: Instant) {
         let Some(stream) = self.connections.dial(connect) else { return };
-        let (ask, delay) = (agreed.relays.ask, self.head_start(&agreed.keys.remote));
+        let (ask, delay) = (agreed.relays.ask, self.head_start(&agreed.keys.remote, now));
         self.set_session(stream, agreed);
         if let Some(ask) = ask {
             self.begin_relay(stream, ask, Some(connect), delay, now);
@@ -126,7 +126,7 @@ impl Swarm {
         if let Some(Dial { socket, to }) = dial {
             self.reach(stream, socket, to, now);
         } else if let Some(ask) = ask {
-            self.begin_relay(stream, ask, None, self.head_start(&remote), now);
+            self.begin_relay(stream, ask, None, self.head_start(&remote, now), now);
         }
     }
 
@@ -343,6 +343,7 @@ impl Swarm {
         if self.connections.by_stream(stream).is_some_and(|c| c.initiator) {
             return self.dial_failed(stream, why, now);
         }
+        self.judge_relay(stream, now);
         if let Some(connection) = self.connections.remove(stream) {
             tracing::debug!(peer = ?connection.remote, why, "not accepted");
             self.dht.gone(stream);
@@ -503,6 +504,7 @@ impl Swarm {
     }
 
     pub(super) fn dial_failed(&mut self, stream: u32, why: String, now: Instant) {
+        self.judge_relay(stream, now);
         let Some(connection) = self.connections.remove(stream) else { return };
         tracing::debug!(peer = ?connection.remote, why, "dial failed");
         self.udx.destroy(stream);

@@ -6,9 +6,11 @@
 //! ```
 //!
 //! Of the two ways the first that is there is taken. A stream that takes the direct one and hears nothing changes over to
-//! the leg; one that is open through the relay moves to the direct way as soon as there is one, and back if nothing comes
-//! of it. The relay is left only when something came from the peer over the direct way after we had moved, for until then
-//! the peer may need it. So neither way being dead, whatever the order of things, leaves the two waiting.
+//! the leg; one that took the leg and hears nothing changes over to a direct way that is known, and so on; one that is
+//! open through the relay moves to the direct way as soon as there is one, and back if nothing comes of it. The relay is
+//! left only when something came from the peer over the direct way after we had moved, for until then the peer may need
+//! it. So neither way being dead, whatever the order of things, leaves the two waiting; and a relay that pairs and passes
+//! nothing on is not named again for that peer for a while.
 //!
 //! Source: hyperdht/lib/connect.js:relayConnection, relay-connection.js
 
@@ -25,7 +27,8 @@ use std::time::{Duration, Instant};
 /// How long a relay may take, as in the reference.
 const PAIR_WAIT: Duration = Duration::from_secs(15);
 
-/// How long a stream that takes the direct way may hear nothing before it changes over to a leg that is there.
+/// How long a stream that is not open may hear nothing where it is before it changes over to the other way that is there.
+/// What was sent the first way goes on, and an answer to it is taken: so a longer way there and back loses nothing.
 const SILENCE: Duration = Duration::from_millis(300);
 
 /// When the first packet through a relay is sent again while nothing is heard: a relay of the reference loses what comes
@@ -35,9 +38,14 @@ const AGAIN: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(1
 /// How long a direct way is tried before it is looked what came of it; at least some times the way there and back.
 const TRIAL: Duration = Duration::from_secs(1);
 
-/// After a direct way came to nothing it is tried again, each time later, and no more than so often.
+/// After a direct way came to nothing it is tried again, each time later, and no more than so often; as often, and soon,
+/// by a stream that is not open.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 const MAX_TRIES: u32 = 4;
+
+/// After so long without a word of the peer a relay that paired is no help: what is sent through it at once is repeated
+/// and has had time to come.
+const HELPS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Between the peer's first sign over the direct way and the end of the relay: what is under way through it arrives.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -81,6 +89,8 @@ pub(super) struct Relayed {
     /// The direct way, if it is known.
     pub direct: Option<udx::Way>,
     tries: u32,
+    /// When the relay paired.
+    paired: Option<Instant>,
     stage: Stage,
     /// When something is to be done.
     at: Instant,
@@ -98,8 +108,8 @@ impl Swarm {
     ) {
         let hint = self.relay_hint(&ask.relay);
         let at = now + delay;
-        let relayed =
-            Relayed { ask, hint, connect, direct: None, tries: 0, stage: Stage::Waiting, at };
+        let (direct, stage) = (None, Stage::Waiting);
+        let relayed = Relayed { ask, hint, connect, direct, tries: 0, paired: None, stage, at };
         self.relayed.insert(stream, relayed);
         if delay.is_zero() {
             self.relayed_due(stream, now);
@@ -215,6 +225,7 @@ impl Swarm {
         });
         let Some((&stream, relayed)) = wanted else { return };
         relayed.stage = Stage::Paired { control, since: now, again: 0, moved: None };
+        relayed.paired = Some(now);
         let Some(connection) = self.connections.by_stream(stream) else { return };
         let peer_id = connection.remote_stream;
         tracing::debug!(peer = ?connection.remote, relay = ?relayed.ask.relay, "paired");
@@ -234,8 +245,9 @@ impl Swarm {
         let on_leg = self.udx.is_on_leg(stream);
         let heard = self.udx.heard(stream);
         let open = self.connections.by_stream(stream).is_some_and(|c| c.is_open());
+        let silent = self.is_leg_silent(stream, now);
         let Some(relayed) = self.relayed.get_mut(&stream) else { return };
-        if on_leg && open && relayed.direct.is_some() {
+        if on_leg && relayed.direct.is_some() && (open || silent && relayed.tries < MAX_TRIES) {
             return self.try_direct(stream, now);
         }
         if let Some(after) = AGAIN.get(again)
@@ -265,22 +277,48 @@ impl Swarm {
         }
     }
 
+    /// Whether a stream has its leg for a while and has heard nothing by it lately.
+    fn is_leg_silent(&self, stream: u32, now: Instant) -> bool {
+        let stage = self.relayed.get(&stream).map(|relayed| relayed.stage);
+        let Some(Stage::Paired { since, .. }) = stage else { return false };
+        let heard = self.udx.heard(stream).by_leg;
+        now >= heard.map_or(since, |at| at.max(since)) + SILENCE
+    }
+
     /// The direct way of a stream is known.
     pub(super) fn direct_found(&mut self, stream: u32, way: udx::Way, now: Instant) {
         let open = self.connections.by_stream(stream).is_some_and(|c| c.is_open());
-        let on_leg = self.udx.is_on_leg(stream);
+        let (on_leg, here) = (self.udx.is_on_leg(stream), self.udx.way(stream) == Some(way));
+        let silent = self.is_leg_silent(stream, now);
         let Some(relayed) = self.relayed.get_mut(&stream) else { return };
         relayed.direct = Some(way);
-        if open && on_leg {
+        if on_leg && (open || silent && relayed.tries < MAX_TRIES) {
             self.try_direct(stream, now);
+        } else if here && let Stage::Paired { moved: moved @ None, .. } = &mut relayed.stage {
+            // It has followed its peer there.
+            *moved = Some(Moved { at: now, leave_at: None });
+            relayed.at = now + TRIAL / 4;
+            self.press(stream, now);
         }
     }
 
     /// A stream is open: if through a relay, it moves to a direct way that is known.
     pub(super) fn relayed_open(&mut self, stream: u32, now: Instant) {
+        let heard = self.udx.heard(stream);
+        let on_leg = self.udx.is_on_leg(stream);
         let Some(relayed) = self.relayed.get_mut(&stream) else { return };
-        if relayed.direct.is_some() && self.udx.is_on_leg(stream) {
+        relayed.tries = 0;
+        let Stage::Paired { moved, .. } = &mut relayed.stage else { return };
+        if on_leg && relayed.direct.is_some() {
             self.try_direct(stream, now);
+        } else if let Some(moved) = moved {
+            if heard.direct.is_none_or(|at| at < moved.at) {
+                // It was heard through the relay.
+                return self.take_leg(stream, now);
+            }
+            moved.at = now;
+            relayed.at = now + TRIAL / 4;
+            self.press(stream, now);
         }
     }
 
@@ -297,8 +335,17 @@ impl Swarm {
         relayed.at = now + TRIAL / 4;
         tracing::debug!(stream, to = %way.1, "trying the direct way");
         self.move_to(stream, way, now);
-        self.ask(stream, now);
-        self.sound(stream);
+        self.press(stream, now);
+    }
+
+    /// Has the peer show itself where the stream is now.
+    fn press(&mut self, stream: u32, now: Instant) {
+        if self.connections.by_stream(stream).is_some_and(|c| c.is_open()) {
+            self.ask(stream, now);
+            self.sound(stream);
+        } else {
+            self.udx.repeat(stream);
+        }
     }
 
     /// Makes the peer notice where we are, and answer.
@@ -315,11 +362,12 @@ impl Swarm {
         self.udx.take_leg(stream, now);
         self.note_way(stream, way);
         self.udx.repeat(stream);
+        let open = self.connections.by_stream(stream).is_some_and(|c| c.is_open());
         let Some(relayed) = self.relayed.get_mut(&stream) else { return };
-        if let Stage::Paired { moved, since, .. } = &mut relayed.stage {
-            (*moved, *since) = (None, now);
+        if let Stage::Paired { moved, since, again, .. } = &mut relayed.stage {
+            (*moved, *since, *again) = (None, now, 0);
         }
-        relayed.at = now + TRY_AGAIN * relayed.tries.max(1);
+        relayed.at = now + if open { TRY_AGAIN * relayed.tries.max(1) } else { AGAIN[0] };
     }
 
     fn move_to(&mut self, stream: u32, way: udx::Way, now: Instant) {
@@ -342,7 +390,16 @@ impl Swarm {
             return self.leave_relay(stream, now);
         }
         let heard = self.udx.heard(stream);
+        let open = self.connections.by_stream(stream).is_some_and(|c| c.is_open());
         let Some(relayed) = self.relayed.get_mut(&stream) else { return };
+        if !open {
+            let is_heard = heard.direct.is_some_and(|at| at > moved.at);
+            if !is_heard && now >= moved.at + TRIAL {
+                return self.take_leg(stream, now);
+            }
+            relayed.at = now + TRIAL / 4;
+            return self.udx.repeat(stream);
+        }
         let Stage::Paired { moved: Some(state), .. } = &mut relayed.stage else { return };
         let proven = self.udx.is_proven(stream);
         if proven && heard.direct.is_some_and(|at| at > moved.at) {
@@ -370,12 +427,29 @@ impl Swarm {
 
     /// Nothing of a stream goes through its relay any more.
     fn leave_relay(&mut self, stream: u32, now: Instant) {
+        self.judge_relay(stream, now);
         let Some(relayed) = self.relayed.remove(&stream) else { return };
         self.udx.forget_leg(stream);
         if let Some(connect) = relayed.connect {
             self.dht.cancel(connect);
         }
         self.take_back(&relayed, now);
+    }
+
+    /// Notes whether anything of the peer came through the relay of a stream, which is about to end or to leave it.
+    pub(super) fn judge_relay(&mut self, stream: u32, now: Instant) {
+        let (Some(relayed), Some(connection)) =
+            (self.relayed.get(&stream), self.connections.by_stream(stream))
+        else {
+            return;
+        };
+        let (relay, peer) = (relayed.ask.relay, connection.remote);
+        if self.udx.heard(stream).by_leg.is_some() {
+            self.dht.silent_relays_mut().heard(&relay, &peer);
+        } else if relayed.paired.is_some_and(|at| now >= at + HELPS_WITHIN) {
+            tracing::debug!(?relay, ?peer, "nothing came through the relay");
+            self.dht.silent_relays_mut().note(relay, peer, now);
+        }
     }
 
     fn take_back(&mut self, relayed: &Relayed, now: Instant) {

@@ -39,6 +39,7 @@ pub mod secure_payload;
 mod server;
 mod sessions;
 pub mod signatures;
+mod silent_relays;
 mod topics;
 mod turns;
 mod value_store;

@@ -3,6 +3,7 @@
 use super::event::{DhtConfig, DhtEvent, RelayAsk};
 use super::messages::{Firewall, RelayThrough};
 use super::owner::Owner;
+use super::silent_relays::SilentRelays;
 use super::turns::Turns;
 use crate::crypto::KeyPair;
 use crate::key::{NodeId, PublicKey};
@@ -47,6 +48,8 @@ pub(super) struct Net {
     /// Announcements to withdraw, not begun yet.
     pub withdrawals: Vec<Withdrawal>,
     pub punching: Turns,
+    /// Not to be named for who was not heard through them.
+    pub silent_relays: SilentRelays,
     /// Sockets that nothing here needs any more.
     pub retired: Vec<SocketId>,
     /// The local networks that we are on.
@@ -73,6 +76,7 @@ impl Net {
             events: VecDeque::new(),
             withdrawals: Vec::new(),
             punching: Turns::new(turns, now),
+            silent_relays: SilentRelays::default(),
             retired: Vec::new(),
             links: Vec::new(),
             direct: VecDeque::new(),

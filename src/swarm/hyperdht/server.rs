@@ -24,7 +24,7 @@ use crate::key::{NodeId, PublicKey};
 use crate::swarm::SocketId;
 use crate::swarm::dht_rpc::Incoming;
 use crate::swarm::socket::host_of;
-use rand::seq::IndexedRandom;
+use rand::seq::IteratorRandom;
 use rand::{Rng, RngCore};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -226,7 +226,7 @@ impl Server {
         let lan = same_host && !net.is_here(from.ip()) && net.has_lan_address();
         let here = net.is_here(from.ip());
         let punch = !direct && !here && theirs != Firewall::Open && self.can_punch(net);
-        let relay = self.names_relay(net).map(|relay| net.relay_through(relay));
+        let relay = self.names_relay(&remote, net, now).map(|relay| net.relay_through(relay));
         let dial = (direct || theirs == Firewall::Open)
             .then_some(Dial { socket: incoming.socket, to: from.into() });
         let Given { answer, firewall, stream } =
@@ -314,9 +314,13 @@ impl Server {
     }
 
     /// The relay that clients are to go through. Nobody goes to a relay through another.
-    fn names_relay(&self, net: &mut Net) -> Option<PublicKey> {
-        let is_relay = net.config.relay.is_some_and(|key| key.0 == self.key_pair.public());
-        net.config.relays.choose(&mut net.rng).copied().filter(|_| !is_relay)
+    fn names_relay(&self, to: &PublicKey, net: &mut Net, now: Instant) -> Option<PublicKey> {
+        if net.config.relay.is_some_and(|key| key.0 == self.key_pair.public()) {
+            return None;
+        }
+        let silent = &net.silent_relays;
+        let fit = net.config.relays.iter().filter(|relay| !silent.has(relay, to, now));
+        fit.choose(&mut net.rng).copied()
     }
 
     /// Whether we know of our NAT what a client who punches must be told.

@@ -7,19 +7,19 @@ use super::sim::{Network, Peer};
 use crate::sim::{Kind, LinkConfig};
 use std::time::Duration;
 
-const TOPIC: Topic = Topic([7; 32]);
-const SERVER: JoinOptions = JoinOptions { server: true, client: false };
-const CLIENT: JoinOptions = JoinOptions { server: false, client: true };
+pub(super) const TOPIC: Topic = Topic([7; 32]);
+pub(super) const SERVER: JoinOptions = JoinOptions { server: true, client: false };
+pub(super) const CLIENT: JoinOptions = JoinOptions { server: false, client: true };
 
 /// Some nodes of a DHT with ways of 20 ms, and a relay.
-struct Lab {
-    network: Network,
-    relay: usize,
-    key: PublicKey,
+pub(super) struct Lab {
+    pub network: Network,
+    pub relay: usize,
+    pub key: PublicKey,
 }
 
 /// A swarm behind NATs of a kind.
-fn behind(network: &mut Network, kind: Kind, n: u8, relays: Vec<PublicKey>) -> usize {
+pub(super) fn behind(network: &mut Network, kind: Kind, n: u8, relays: Vec<PublicKey>) -> usize {
     let i = network.machines.len();
     let (realm, ip) = network.place(kind, n);
     let inner = SocketAddrV4::new(ip, 4000);
@@ -28,30 +28,59 @@ fn behind(network: &mut Network, kind: Kind, n: u8, relays: Vec<PublicKey>) -> u
     network.add_in(realm, inner, peer)
 }
 
+/// Has a machine relay, under its own key.
+fn relays(network: &mut Network, i: usize, limits: RelayLimits) -> PublicKey {
+    let pair = Arc::new(KeyPair::from_seed(&[network.seed as u8 ^ i as u8; 32]));
+    let key = PublicKey(pair.public());
+    network.on(i, |peer, now| peer.swarm.set_relay(Some((pair, limits)), now));
+    key
+}
+
 impl Lab {
-    fn new(seed: u64, loss: f64) -> Self {
+    pub(super) fn new(seed: u64, loss: f64) -> Self {
         let ms = Duration::from_millis;
         let pattern = LinkConfig { loss, latency: ms(20), jitter: ms(5), ..LinkConfig::default() };
         let mut network = Network::of_nodes(8, seed, pattern, Duration::from_secs(5));
         let relay = behind(&mut network, Kind::Open, 100, vec![]);
-        let pair = Arc::new(KeyPair::from_seed(&[seed as u8; 32]));
-        let key = PublicKey(pair.public());
-        network.on(relay, |peer, now| {
-            peer.swarm.set_relay(Some((pair, RelayLimits::default())), now);
-        });
+        let key = relays(&mut network, relay, RelayLimits::default());
         network.run(Duration::from_secs(10));
         Self { network, relay, key }
     }
 
+    /// The same with a relay that pairs, and passes nothing on.
+    fn with_black_hole(seed: u64) -> Self {
+        let mut lab = Self::new(seed, 0.0);
+        relays(&mut lab.network, lab.relay, RelayLimits { customer: 0, total: 0 });
+        lab
+    }
+
+    /// The relay holds the drive, too.
+    fn relay_seeds(&mut self) {
+        self.network.join(self.relay, TOPIC, SERVER);
+        self.network.run(Duration::from_secs(5));
+    }
+
+    /// How long it takes until both are connected with each other, whoever else they are with.
+    pub(super) fn meet(&mut self, a: usize, b: usize, within: Duration) -> Option<Duration> {
+        let keys = [a, b].map(|i| self.network.key(i));
+        self.network.run_until(within, |n| {
+            let sees = |i: usize, key| {
+                let status = n.machines[i].swarm.status();
+                status.connections.iter().any(|c| c.open && c.remote == key)
+            };
+            sees(a, keys[1]) && sees(b, keys[0])
+        })
+    }
+
     /// Who shares, settled.
-    fn sharer(&mut self, kind: Kind, relays: Vec<PublicKey>) -> usize {
+    pub(super) fn sharer(&mut self, kind: Kind, relays: Vec<PublicKey>) -> usize {
         let sharer = behind(&mut self.network, kind, 1, relays);
         self.network.join(sharer, TOPIC, SERVER);
         self.network.run(Duration::from_secs(10));
         sharer
     }
 
-    fn reader(&mut self, kind: Kind, relays: Vec<PublicKey>) -> usize {
+    pub(super) fn reader(&mut self, kind: Kind, relays: Vec<PublicKey>) -> usize {
         let reader = behind(&mut self.network, kind, 2, relays);
         self.network.join(reader, TOPIC, CLIENT);
         reader
@@ -125,19 +154,10 @@ fn a_relay_that_is_gone_to_serves_and_a_peer_does_not() {
 fn a_seeder_of_the_topic_is_the_relay_of_those_who_cannot_reach_each_other() {
     for (seed, kinds) in (1..).zip([(Kind::Sym, Kind::Sym), (Kind::CgnatSym, Kind::Port)]) {
         let mut lab = Lab::new(seed, 0.0);
-        lab.network.join(lab.relay, TOPIC, SERVER);
-        lab.network.run(Duration::from_secs(5));
+        lab.relay_seeds();
         let a = lab.sharer(kinds.0, vec![]);
         let b = lab.reader(kinds.1, vec![]);
-        let keys = [a, b].map(|i| lab.network.key(i));
-        let meet = |n: &Network| {
-            let sees = |i: usize, key| {
-                let status = n.machines[i].swarm.status();
-                status.connections.iter().any(|c| c.open && c.remote == key)
-            };
-            sees(a, keys[1]) && sees(b, keys[0])
-        };
-        let took = lab.network.run_until(Duration::from_secs(20), meet);
+        let took = lab.meet(a, b, Duration::from_secs(20));
         println!("{kinds:?}: {took:?}");
         assert!(took.is_some_and(|took| took < Duration::from_millis(1500)), "{kinds:?}: {took:?}");
     }
@@ -238,4 +258,75 @@ fn a_forged_direct_way_gets_a_few_packets_and_costs_no_connection() {
     assert!(sent(&lab) - before > 100_000);
     let all = |n: &Network| n.frames(b).iter().any(|frame| frame.len() == 8_000_000);
     assert!(lab.network.run_until(Duration::from_secs(30), all).is_some());
+}
+
+/// Whoever named it, and wherever it is: it only costs time.
+#[test]
+fn a_relay_that_passes_nothing_on_keeps_nobody_apart_who_has_a_direct_way() {
+    for kind in [Kind::Port, Kind::Full, Kind::Addr] {
+        let mut lab = Lab::with_black_hole(3);
+        lab.network.every_link(|link| link.latency = Duration::from_millis(60));
+        lab.relay_seeds();
+        let a = lab.sharer(Kind::Sym, vec![]);
+        let b = behind(&mut lab.network, kind, 2, vec![]);
+        // The relay is half way.
+        for (from, to) in [a, b].into_iter().flat_map(|i| [(i, lab.relay), (lab.relay, i)]) {
+            lab.network.link(from, to).cfg.latency = Duration::from_millis(30);
+        }
+        lab.network.join(b, TOPIC, CLIENT);
+        let took = lab.meet(a, b, Duration::from_secs(60));
+        println!("a seed: {kind:?}: {took:?}");
+        assert!(took.is_some_and(|took| took < Duration::from_secs(3)), "{kind:?}: {took:?}");
+        assert!(!lab.is_relayed(a) || !lab.is_relayed(b), "{kind:?}");
+    }
+    for by_sharer in [true, false] {
+        let mut lab = Lab::with_black_hole(3);
+        let named = |yes| if yes { vec![lab.key] } else { vec![] };
+        let (of_a, of_b) = (named(by_sharer), named(!by_sharer));
+        let a = lab.sharer(Kind::Sym, of_a);
+        let b = lab.reader(Kind::Port, of_b);
+        let took = lab.meet(a, b, Duration::from_secs(60));
+        println!("named by the sharer: {by_sharer}: {took:?}");
+        assert!(took.is_some_and(|took| took < Duration::from_secs(3)), "{by_sharer}: {took:?}");
+        assert!(lab.carries(a, b));
+    }
+}
+
+#[test]
+fn a_race_of_black_hole_and_punch_never_hangs() {
+    let kinds = [Kind::Open, Kind::Full, Kind::Addr, Kind::Port, Kind::Cgnat, Kind::Sym];
+    let mut longest = Duration::ZERO;
+    for seed in 0..crate::sim::cases(18).cases as u64 {
+        let mut lab = Lab::with_black_hole(seed);
+        let latency = Duration::from_millis([5, 20, 60, 150][seed as usize % 4]);
+        lab.network.every_link(|link| (link.latency, link.loss) = (latency, 0.02));
+        let a = kinds[seed as usize % kinds.len()];
+        let b = kinds[(seed as usize / 3) % (kinds.len() - 1)];
+        let names = |side: u64| if seed & 1 == side { vec![lab.key] } else { vec![] };
+        let (of_a, of_b) = (names(0), names(1));
+        let (a, b) = (lab.sharer(a, of_a), lab.reader(b, of_b));
+        let took = lab.meet(a, b, Duration::from_secs(20));
+        longest = longest.max(took.unwrap_or_else(|| panic!("seed {seed} hangs")));
+        assert!(lab.carries(a, b), "seed {seed}");
+    }
+    println!("{longest:?}");
+}
+
+/// There is no direct way. The nearest seed pairs and passes nothing on, another one is honest.
+#[test]
+fn a_relay_through_which_nothing_was_heard_is_not_named_again() {
+    let mut lab = Lab::with_black_hole(6);
+    let honest = behind(&mut lab.network, Kind::Open, 101, vec![]);
+    relays(&mut lab.network, honest, RelayLimits::default());
+    lab.network.join(honest, TOPIC, SERVER);
+    lab.relay_seeds();
+    let a = lab.sharer(Kind::Sym, vec![]);
+    let b = behind(&mut lab.network, Kind::Sym, 2, vec![]);
+    for (from, to) in [(b, lab.relay), (lab.relay, b)] {
+        lab.network.link(from, to).cfg.latency = Duration::from_millis(2);
+    }
+    lab.network.join(b, TOPIC, CLIENT);
+    let took = lab.meet(a, b, Duration::from_secs(60));
+    println!("{took:?}");
+    assert!(took.is_some_and(|took| took < Duration::from_secs(15)), "{took:?}");
 }
