@@ -20,7 +20,7 @@ const MAX_CONTROLS: usize = 32;
 /// How long one to a relay stays that nothing goes through, for the next that needs it.
 const UNUSED: Duration = Duration::from_secs(10);
 
-/// How long a customer may stay who asks for nothing.
+/// How long a customer may stay for whom nothing is passed on, whatever it asks for.
 const IDLE_CUSTOMER: Duration = Duration::from_secs(60);
 
 /// How long it may take to come to a relay.
@@ -122,7 +122,6 @@ impl Swarm {
             match control.next_frame() {
                 Ok(Some(frame)) => {
                     control.consume(frame.len());
-                    control.last_used = now;
                     let Some(control) = self.controls.get(stream) else { return };
                     if control.handle_frame(frame).is_err() || !self.hear(stream, now) {
                         return self.end_control(stream, "a broken frame", now);
@@ -153,7 +152,7 @@ impl Swarm {
             }
             self.relay_open(stream);
             self.flush_control(stream, now);
-        } else if self.customer_open(stream) {
+        } else if self.customer_open(stream, now) {
             self.ask(stream, now);
         } else {
             self.end_control(stream, "too many customers", now);
@@ -216,7 +215,10 @@ impl Swarm {
             return self.end_control(stream, "no answer", now);
         }
         let patience = if control.initiator { UNUSED } else { IDLE_CUSTOMER };
-        let idle = !used && now >= control.last_used + patience;
+        if used {
+            control.last_used = now;
+        }
+        let idle = now >= control.last_used + patience;
         if idle || control.stands_still(now) || !control.initiator && control.is_overdue(now) {
             self.end_control(stream, "nobody needs it", now);
         } else if !control.proven && now >= control.ask_at {
@@ -226,11 +228,11 @@ impl Swarm {
         }
     }
 
-    /// Whether streams go through it, or wait to.
+    /// Whether streams go through it, or wait to where it is ours.
     fn is_used(&mut self, stream: u32) -> bool {
         match self.controls.table.by_stream(stream) {
             Some(control) if control.initiator => self.needs_control(stream),
-            _ => !self.is_idle_customer(stream),
+            _ => self.is_passed_on(stream),
         }
     }
 

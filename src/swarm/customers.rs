@@ -1,7 +1,8 @@
 //! The customers of a relay: peers who come to have their streams passed on.
 //!
 //! Their handshakes come to a key of its own, on which we listen while we relay. A customer costs a control connection,
-//! tokens, legs and bytes; of each there is a bound, for one host and for all.
+//! tokens, legs and bytes; of each there is a bound, for one host and for all. Who has a seat is decided in
+//! [`super::seats`].
 
 use super::Swarm;
 use super::connections::{Connection, Connections, FIRST_PACKET_WAIT, Phase};
@@ -14,10 +15,6 @@ use crate::crypto::KeyPair;
 use crate::key::PublicKey;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Customers at a time, and of one host. A household or an office behind one address has fewer that need a relay.
-const MAX_CUSTOMERS: usize = 256;
-const MAX_PER_HOST: usize = 32;
 
 /// Customers who have not shown where they are; of more the oldest goes.
 const MAX_WAITING: usize = 64;
@@ -41,7 +38,7 @@ impl Default for RelayLimits {
 /// A relay, while it is one.
 pub(super) struct Relay {
     key_pair: Arc<KeyPair>,
-    server: Server,
+    pub(super) server: Server,
 }
 
 /// Makes legs for a server.
@@ -125,16 +122,8 @@ impl Swarm {
     }
 
     /// The header frame of a customer has come. False if there is no room for one more.
-    pub(super) fn customer_open(&mut self, stream: u32) -> bool {
-        let Some(Connection { addr: Some(addr), .. }) = self.controls.table.by_stream(stream)
-        else {
-            return false;
-        };
-        let host = host_of(addr);
-        let open = || self.controls.customers().filter(|c| c.is_open());
-        let of_host = open().filter(|c| c.is_at(host)).count();
-        let room =
-            open().count() <= MAX_CUSTOMERS && (of_host <= MAX_PER_HOST || host.is_loopback());
+    pub(super) fn customer_open(&mut self, stream: u32, now: Instant) -> bool {
+        let room = self.make_seat(stream, now);
         if let Some(relay) = self.relay.as_mut().filter(|_| room) {
             relay.server.open(stream);
         }
@@ -170,8 +159,9 @@ impl Swarm {
         relay.server.unpair(stream, token, &mut legs);
     }
 
-    pub(super) fn is_idle_customer(&self, stream: u32) -> bool {
-        self.relay.as_ref().is_none_or(|relay| relay.server.is_idle(stream))
+    /// Whether something is passed on for a customer.
+    pub(super) fn is_passed_on(&self, stream: u32) -> bool {
+        self.relay.as_ref().is_some_and(|relay| relay.server.has_links(stream))
     }
 
     pub(super) fn customer_gone(&mut self, stream: u32, now: Instant) {

@@ -43,6 +43,7 @@ mod relaying;
 mod retry;
 mod room;
 mod rounds;
+mod seats;
 pub mod secret_stream;
 pub mod socket;
 mod standing;

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 pub(super) const MAX_PER_HOST: usize = 64;
 
 /// Places are scarce when no more than this part of them is free.
-const SCARCE: usize = 4;
+pub(super) const SCARCE: usize = 4;
 
 /// Without a message for so long a connection is idle: at least every few seconds somebody who reads asks for
 /// something, and gets it.
@@ -38,7 +38,7 @@ const IDLE: Duration = Duration::from_secs(300);
 pub(super) const MAX_UNUSED: Duration = Duration::from_secs(120);
 
 /// Room for one more connection.
-enum Room {
+pub(super) enum Room {
     Free,
     InsteadOf(u32),
     None,
@@ -46,7 +46,7 @@ enum Room {
 
 impl Connection {
     /// Whether the peer has said something, and the owner has not found since that it has no use for it.
-    fn is_useful(&self, now: Instant) -> bool {
+    pub(super) fn is_useful(&self, now: Instant) -> bool {
         self.is_open() && self.received > 0 && !self.offered.is_recent(now)
     }
 

@@ -52,6 +52,17 @@ pub fn host_of(addr: &SocketAddr) -> IpAddr {
     }
 }
 
+/// Whose share of it is where there is little: a customer of IPv6 may have a /48, which is 65,536 hosts.
+pub fn site_of(host: IpAddr) -> IpAddr {
+    match host {
+        IpAddr::V6(ip) if !ip.is_loopback() => {
+            let [a, b, c, ..] = ip.segments();
+            Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0).into()
+        }
+        ip => ip,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

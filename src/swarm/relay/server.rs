@@ -77,6 +77,11 @@ impl Server {
         session.is_none_or(|session| session.pending.is_empty() && session.links.is_empty())
     }
 
+    /// Whether anything is passed on for a session.
+    pub fn has_links(&self, session: SessionId) -> bool {
+        self.sessions.get(&session).is_some_and(|session| !session.links.is_empty())
+    }
+
     /// Links there are.
     pub fn links(&self) -> usize {
         self.links.len() / 2

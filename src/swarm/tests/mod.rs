@@ -10,6 +10,7 @@ mod network;
 mod places;
 mod punching;
 mod relaying;
+mod seats;
 mod sim;
 mod strangers;
 mod told;
