@@ -5,6 +5,7 @@
 
 use super::Swarm;
 use super::connections::{Connection, FIRST_PACKET_WAIT, KEEP_ALIVE, Phase};
+use super::control_room::Share;
 use super::hyperdht::{Agreed, Dial};
 use super::relay::controls::MAX_FRAME;
 use super::relay::messages::{self, Pair};
@@ -13,9 +14,6 @@ use crate::key::PublicKey;
 use crate::mux::MuxEvent;
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
-
-/// Control connections to relays, at most. One serves all streams through its relay.
-const MAX_CONTROLS: usize = 32;
 
 /// How long one to a relay stays that nothing goes through, for the next that needs it.
 const UNUSED: Duration = Duration::from_secs(10);
@@ -27,17 +25,19 @@ const IDLE_CUSTOMER: Duration = Duration::from_secs(60);
 const DIAL: Duration = Duration::from_secs(15);
 
 impl Swarm {
-    /// The control connection to a relay, which is looked for at `hint` first. None if there are too many.
+    /// The control connection to a relay, which is looked for at `hint` first, for a stream of `share`. None if there is
+    /// no room for it.
     pub(super) fn control_to(
         &mut self,
         relay: PublicKey,
         hint: Vec<SocketAddrV4>,
+        share: Share,
         now: Instant,
     ) -> Option<u32> {
         if let Some(control) = self.controls.table.by_key(&relay) {
             return Some(control.id.stream());
         }
-        if self.controls.ours() >= MAX_CONTROLS || self.is_own_relay(&relay) {
+        if self.is_own_relay(&relay) || !self.make_control_room(&relay, share, now) {
             return None;
         }
         let stream = self.udx.open(None)?;
@@ -51,7 +51,7 @@ impl Swarm {
 
     /// Goes to a relay that nothing needs yet, to see whether it is there: [`SwarmStatus::visited`](super::SwarmStatus).
     pub fn visit(&mut self, relay: PublicKey, now: Instant) {
-        self.control_to(relay, Vec::new(), now);
+        self.control_to(relay, Vec::new(), Share::Relay(None), now);
         self.pump(now);
     }
 

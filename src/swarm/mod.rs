@@ -18,6 +18,7 @@
 mod conn_id;
 mod connections;
 mod control;
+mod control_room;
 mod customers;
 pub mod dht_rpc;
 mod dial_queue;

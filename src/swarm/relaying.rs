@@ -16,12 +16,13 @@
 
 use super::Swarm;
 use super::connections::Phase;
+use super::control_room::Share;
 use super::hyperdht::{ConnectId, RelayAsk};
 use super::relay::messages::Pair;
 use super::udx;
 use crate::key::PublicKey;
 use bytes::Bytes;
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 /// How long a relay may take, as in the reference.
@@ -157,10 +158,17 @@ impl Swarm {
 
     /// Whether streams go through a control connection, or wait to.
     pub(super) fn needs_control(&self, control: u32) -> bool {
-        self.relayed.values().any(|relayed| match relayed.stage {
+        self.relayed_by(control).next().is_some()
+    }
+
+    /// Streams that go through a control connection, or wait to, each with the host of the client who named the relay.
+    pub(super) fn relayed_by(&self, control: u32) -> impl Iterator<Item = (u32, Option<IpAddr>)> {
+        let by = move |stage: Stage| match stage {
             Stage::Waiting => false,
             Stage::Asked { control: of } | Stage::Paired { control: of, .. } => of == control,
-        })
+        };
+        let streams = self.relayed.iter().filter(move |(_, relayed)| by(relayed.stage));
+        streams.map(|(stream, relayed)| (*stream, relayed.ask.client))
     }
 
     /// The relay that a stream goes through now.
@@ -185,7 +193,8 @@ impl Swarm {
     fn ask_relay(&mut self, stream: u32, now: Instant) {
         let Some(relayed) = self.relayed.get(&stream) else { return };
         let (relay, hint) = (relayed.ask.relay, relayed.hint.clone());
-        let Some(control) = self.control_to(relay, hint, now) else {
+        let share = relayed.ask.client.map_or(Share::Relay(None), Share::Client);
+        let Some(control) = self.control_to(relay, hint, share, now) else {
             return self.relay_failed(stream, "there is no way to the relay", now);
         };
         if let Some(relayed) = self.relayed.get_mut(&stream) {

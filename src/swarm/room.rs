@@ -50,7 +50,7 @@ impl Connection {
         self.is_open() && self.received > 0 && !self.offered.is_recent(now)
     }
 
-    fn is_idle(&self, now: Instant) -> bool {
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
         now >= self.last_used + IDLE
     }
 }

@@ -6,7 +6,7 @@ use crate::key::{NodeId, PublicKey, Topic};
 use crate::swarm::dht_rpc::{Access, QueryId, bogon};
 use crate::swarm::secret_stream::noise::SessionKeys;
 use crate::swarm::socket::SocketId;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -124,6 +124,8 @@ pub struct RelayAsk {
     pub token: [u8; 32],
     /// We named it.
     pub initiator: bool,
+    /// The host of the client who named it; of all for whose word on that nobody stands it is 0.0.0.0.
+    pub client: Option<IpAddr>,
 }
 
 /// What a handshake says of relays.

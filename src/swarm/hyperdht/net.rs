@@ -114,6 +114,7 @@ impl Net {
             relay: relay.public_key,
             token: relay.token,
             initiator,
+            client: None,
         };
         theirs.map(|relay| ask(relay, false)).or(ours.map(|relay| ask(relay, true)))
     }

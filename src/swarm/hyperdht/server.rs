@@ -10,7 +10,7 @@
 
 use super::announcer::Announcer;
 use super::blocked::Blocked;
-use super::event::{Agreed, DhtEvent, Dial, Relays};
+use super::event::{Agreed, DhtEvent, Dial, RelayAsk, Relays};
 use super::handshake::Answering;
 use super::handshake_allowance::{ANSWERED_BURST, ANSWERED_RATE, HandshakeAllowance};
 use super::messages::{
@@ -127,7 +127,7 @@ impl Server {
         let answer = if refused {
             None
         } else {
-            self.agree(client, Some(dial), (false, None), net).map(|given| given.answer)
+            self.agree(client, Some(dial), (false, None, None), net).map(|given| given.answer)
         };
         self.keep(id, answer.clone(), now);
         answer
@@ -230,7 +230,7 @@ impl Server {
         let dial = (direct || theirs == Firewall::Open)
             .then_some(Dial { socket: incoming.socket, to: from.into() });
         let Given { answer, firewall, stream } =
-            self.agree(client, dial, (lan || punch, relay), net)?;
+            self.agree(client, dial, (lan || punch, relay, trusted.then_some(host)), net)?;
         let Some((local_id, hash)) = stream else { return Some(answer) };
         if punch {
             let client = Client { host, trusted, firewall: theirs };
@@ -246,7 +246,7 @@ impl Server {
         &mut self,
         client: Answering,
         dial: Option<Dial>,
-        (punch, relay): (bool, Option<RelayThrough>),
+        (punch, relay, at): (bool, Option<RelayThrough>, Option<Ipv4Addr>),
         net: &mut Net,
     ) -> Option<Given> {
         let theirs = client.payload.clone();
@@ -258,7 +258,10 @@ impl Server {
         // Ours, if both name one.
         let ask = match relay {
             Some(relay) => Net::relay_ask(None, Some(relay)),
-            None => Net::relay_ask(theirs.relay_through, None),
+            None => {
+                let client = Some(at.unwrap_or(Ipv4Addr::UNSPECIFIED).into());
+                Net::relay_ask(theirs.relay_through, None).map(|ask| RelayAsk { client, ..ask })
+            }
         };
         let (answer, keys) = client.reply(&payload)?;
         let firewall = payload.firewall;

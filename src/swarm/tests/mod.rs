@@ -2,6 +2,7 @@
 //! other. The DHT is not in play here.
 
 mod away;
+mod controls;
 mod dead;
 mod early;
 mod idle;
