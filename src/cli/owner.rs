@@ -104,8 +104,9 @@ pub fn enter(store: &Path) -> Result<Option<Role>> {
     }
 }
 
-fn own(store: &Path) -> Result<Option<Ownership>> {
-    let path = store.join("lock");
+/// Locks a file of a store and notes there whose process it is; none if another holds it.
+pub fn claim(store: &Path, name: &str) -> Result<Option<Flock<File>>> {
+    let path = store.join(name);
     let mut file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -132,6 +133,12 @@ fn own(store: &Path) -> Result<Option<Ownership>> {
     };
     let _ = file.set_len(0);
     let _ = write!(file, "{}", std::process::id());
+    Ok(Some(lock))
+}
+
+fn own(store: &Path) -> Result<Option<Ownership>> {
+    let path = store.join("lock");
+    let Some(lock) = claim(store, "lock")? else { return Ok(None) };
     let socket = socket_path(store);
     let _ = fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket)

@@ -1,26 +1,38 @@
 //! `hdrive relay`: passes on the packets of peers that have no direct way to each other, and does nothing else.
 
 use super::args::{Global, Relay};
-use super::bootstrap;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::farewell::give_port_back;
 use super::output::{complain, say, written};
 use super::signals::Signals;
+use super::{bootstrap, owner};
 use crate::crypto::KeyPair;
 use crate::key::PublicKey;
 use crate::swarm::driver::{BootstrapNode, Network, NetworkConfig};
 use crate::swarm::{Limits, SwarmEvent};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// In the directory of the store: what the relay's key is made from.
 const KEY_FILE: &str = "relay-key";
+/// Held by the one relay of a store: of two with one key each would draw the other's customers to where it is not.
+const LOCK_FILE: &str = "relay-lock";
+/// One that is ending is waited for so long.
+const PATIENCE: Duration = Duration::from_secs(1);
+const SHORT: Duration = Duration::from_millis(20);
 
 pub fn run(args: &Relay, global: &Global) -> Result<Exit> {
-    let key_pair = Arc::new(key_pair(&super::store_dir(global)?)?);
+    let store = super::store_dir(global)?;
+    owner::make_store(&store)?;
+    let _only = become_relay(&store)?;
+    let key_pair = Arc::new(key_pair(&store)?);
     super::runtime(1)?.block_on(async {
         let mut nodes = bootstrap::named(global)?;
         if nodes.is_empty() {
@@ -86,6 +98,37 @@ fn tell(key: PublicKey, global: &Global) -> Result {
     say(relay).or_fail(Exit::Failed, "standard output")
 }
 
+fn become_relay(store: &Path) -> Result<Flock<File>> {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        if let Some(lock) = owner::claim(store, LOCK_FILE)? {
+            return Ok(lock);
+        }
+        if Instant::now() > give_up {
+            let (pid, store) = (of_store(store), store.display());
+            let who = pid.map_or_else(|| "a process".to_string(), |pid| format!("process {pid}"));
+            let text = format!(
+                "{who} is the relay of the store {store} already: end it, or use another with --store"
+            );
+            return Err(Failure::new(Exit::Failed, text));
+        }
+        std::thread::sleep(SHORT);
+    }
+}
+
+/// The process that is the relay of a store.
+pub fn of_store(store: &Path) -> Option<u32> {
+    let file = File::open(store.join(LOCK_FILE)).ok()?;
+    match Flock::lock(file, FlockArg::LockSharedNonblock) {
+        Err((file, Errno::EWOULDBLOCK)) => {
+            let mut pid = String::new();
+            file.take(16).read_to_string(&mut pid).ok()?;
+            pid.trim().parse().ok()
+        }
+        _ => None,
+    }
+}
+
 /// The same each time, so that people can name it.
 fn key_pair(store: &Path) -> Result<KeyPair> {
     let file = store.join(KEY_FILE);
@@ -93,17 +136,18 @@ fn key_pair(store: &Path) -> Result<KeyPair> {
     let mut seed = Vec::new();
     match std::fs::File::open(&file).and_then(|f| f.take(64).read_to_end(&mut seed)) {
         Ok(_) => {
-            let seed = seed.as_slice().try_into();
-            let seed: &[u8; 32] = seed.map_err(|_| {
-                let text = format!("{} is no key of a relay: remove it", file.display());
-                Failure::new(Exit::Failed, text)
-            })?;
-            return Ok(KeyPair::from_seed(seed));
+            // Zeros are what a machine that lost its power may leave of a file; everybody has that key.
+            let seed: Option<&[u8; 32]> = seed.as_slice().try_into().ok();
+            return seed.filter(|seed| **seed != [0; 32]).map(KeyPair::from_seed).ok_or_else(
+                || {
+                    let text = format!("{} is no key of a relay: remove it", file.display());
+                    Failure::new(Exit::Failed, text)
+                },
+            );
         }
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
         Err(_) => {}
     }
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(store).map_err(failed)?;
     let key_pair = KeyPair::generate();
     let options = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).clone();
     let write = |mut f: std::fs::File| {

@@ -5,6 +5,7 @@ use super::context::Context;
 use super::exit::Result;
 use super::looking::{Outlook, Wait};
 use super::output::Output;
+use super::relay;
 use super::running::Running;
 use super::words::{bytes, count};
 use crate::key::{CoreKey, Topic};
@@ -38,6 +39,8 @@ struct Picture {
     drives: Vec<Open>,
     /// The drives that this store writes.
     names: Vec<(String, CoreKey)>,
+    /// The process of an `hdrive relay` on this store. It works beside its owner.
+    relay: Option<u32>,
     /// None while it is not started.
     network: Option<SwarmStatus>,
 }
@@ -123,8 +126,10 @@ impl Picture {
         for state in cx.node.open_drives() {
             drives.push(Open::of(state, network.as_ref(), cx).await);
         }
+        let store = cx.node.config().store.clone();
+        let relay = cx.ask_disk(move || relay::of_store(&store)).await?;
         let store = cx.node.config().store.display().to_string();
-        Ok(Self { store, commands, mounts, unmounted, drives, names, network })
+        Ok(Self { store, commands, mounts, unmounted, drives, names, relay, network })
     }
 
     fn json(&self) -> Value {
@@ -148,7 +153,7 @@ impl Picture {
             |running: &Arc<Running>| json!({"pid": running.pid, "command": running.words});
         let name = |(name, key): &(String, CoreKey)| json!({"name": name, "key": key.to_string()});
         json!({
-            "pid": std::process::id(), "store": self.store,
+            "pid": std::process::id(), "store": self.store, "relay": self.relay,
             "commands": self.commands.iter().map(command).collect::<Vec<_>>(),
             "mounts": self.mounts.iter().map(place).collect::<Vec<_>>(),
             "unmounted": self.unmounted.iter().map(place).collect::<Vec<_>>(),
@@ -164,6 +169,9 @@ impl Picture {
         for running in &self.commands {
             out.room().await;
             out.line(format_args!("command: process {} {}", running.pid, running.words));
+        }
+        if let Some(pid) = self.relay {
+            out.line(format_args!("relay: process {pid}"));
         }
         for (name, key) in &self.names {
             out.room().await;

@@ -16,10 +16,31 @@ fn a_relay_has_the_same_key_each_time() {
     assert_eq!(again.line("{\"relay\":"), format!("\"{key}\"}}"));
     stop(again);
     // Not taken for a key, nor thrown away.
-    fs::write(&file, "mine").unwrap();
+    for bad in [&b"mine"[..], &[0; 32]] {
+        fs::write(&file, bad).unwrap();
+        let done = lab.run("relay", &["relay"]);
+        assert_eq!(done.code, 1);
+        assert!(done.stderr.contains("is no key of a relay"), "{}", done.stderr);
+    }
+}
+
+#[test]
+fn a_store_has_one_relay() {
+    let lab = Lab::new();
+    let store = lab.folder("relay");
+    fs::set_permissions(&store, fs::Permissions::from_mode(0o777)).unwrap();
+    let mut relay = lab.spawn("relay", &["relay"]);
+    relay.line("relay: ");
+    assert_eq!(fs::metadata(&store).unwrap().permissions().mode() & 0o777, 0o700);
+    let who = format!("process {}", relay.pid());
     let done = lab.run("relay", &["relay"]);
-    assert_eq!(done.code, 1);
-    assert!(done.stderr.contains("is no key of a relay"), "{}", done.stderr);
+    assert!(done.code == 1 && done.stderr.contains(&who), "{} {}", done.code, done.stderr);
+    // Others work on the store beside it.
+    let status = || lab.run("relay", &["status"]).text();
+    assert!(status().contains(&format!("relay: {who}\n")), "{}", status());
+    stop(relay);
+    assert!(!status().contains("relay: "), "{}", status());
+    stop(lab.spawn("relay", &["relay"]));
 }
 
 /// Where there is a direct way a relay that is named changes nothing, be there one or not.

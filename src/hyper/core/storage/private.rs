@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 /// Names in a store's directory. Where it holds others as well, it is somebody's folder, whose own mode is left.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 11] = [
     "store.redb",
     "store.redb.new",
     "cores",
@@ -18,6 +18,8 @@ const NAMES: [&str; 9] = [
     "witness.new",
     "network.json",
     "network.json.new",
+    "relay-key",
+    "relay-lock",
 ];
 
 /// What others than the owner may do.
