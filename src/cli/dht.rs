@@ -13,7 +13,7 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 /// How often it is looked whether there are other nodes. One that is silent was asked four times by the first look.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+pub const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 pub fn run(args: &Dht, global: &Global) -> Result<Exit> {
     super::runtime(1)?.block_on(async {

@@ -1,6 +1,7 @@
 //! `hdrive relay`: passes on the packets of peers that have no direct way to each other, and does nothing else.
 
 use super::args::{Global, Relay};
+use super::dht::LOOK_EVERY;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::farewell::give_port_back;
 use super::output::{complain, say, written};
@@ -9,7 +10,7 @@ use super::{bootstrap, owner};
 use crate::crypto::KeyPair;
 use crate::key::PublicKey;
 use crate::swarm::driver::{BootstrapNode, Network, NetworkConfig};
-use crate::swarm::{Limits, SwarmEvent};
+use crate::swarm::{Access, Limits, SwarmEvent, SwarmStatus};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
@@ -64,8 +65,16 @@ pub fn run(args: &Relay, global: &Global) -> Result<Exit> {
         let key = PublicKey(key_pair.public());
         network.set_relay(Some((key_pair, args.limits.limits())));
         let mut told = false;
+        let mut outlook = Outlook::default();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.tick().await;
         loop {
             tokio::select! {
+                _ = look.tick() => {
+                    if let Some(status) = network.status().await {
+                        outlook.look(&status, global.quiet);
+                    }
+                }
                 events = events.recv() => match events {
                     Some(events) => for event in events {
                         tracing::debug!(?event);
@@ -88,6 +97,48 @@ pub fn run(args: &Relay, global: &Global) -> Result<Exit> {
         }
         Ok(Exit::Ok)
     })
+}
+
+/// What keeps others from coming here.
+#[derive(Default)]
+struct Outlook {
+    alone: bool,
+    closed: bool,
+}
+
+impl Outlook {
+    /// Says it once, and once that it is over.
+    fn look(&mut self, status: &SwarmStatus, quiet: bool) {
+        let (nodes, access) = (status.nodes, status.standing.access);
+        let news = self.news(nodes, access);
+        for (kind, text) in news.into_iter().filter(|(kind, _)| *kind == "warning" || !quiet) {
+            complain(kind, text);
+        }
+    }
+
+    fn news(&mut self, nodes: usize, access: Access) -> Vec<(&'static str, &'static str)> {
+        let mut news = Vec::new();
+        let alone = nodes == 0;
+        if std::mem::replace(&mut self.alone, alone) != alone {
+            news.push(match alone {
+                true => ("note", "no DHT node answers: nobody can find this relay; it asks on"),
+                false => ("note", "a DHT node answers"),
+            });
+        }
+        // Nobody could tell where it is not known.
+        let closed = if access == Access::Unknown { self.closed } else { access == Access::Closed };
+        if std::mem::replace(&mut self.closed, closed) != closed {
+            news.push(match closed {
+                true => (
+                    "warning",
+                    "others do not reach this relay: a firewall or NAT lets in only peers that this machine writes to as \
+                     well; forward a UDP port to it and pass that with --port",
+                ),
+                false => ("note", "others reach this relay"),
+            });
+        }
+        news
+    }
 }
 
 fn tell(key: PublicKey, global: &Global) -> Result {
@@ -158,4 +209,23 @@ fn key_pair(store: &Path) -> Result<KeyPair> {
         complain("note", format_args!("its key will be another one next time: {}", failed(error)));
     }
     Ok(key_pair)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_others_away_is_told_once_and_that_it_is_over() {
+        let mut outlook = Outlook::default();
+        let mut kinds = |nodes, access| -> Vec<_> {
+            outlook.news(nodes, access).into_iter().map(|(kind, _)| kind).collect()
+        };
+        assert_eq!(kinds(0, Access::Unknown), ["note"]);
+        assert!(kinds(0, Access::Unknown).is_empty());
+        assert_eq!(kinds(5, Access::Closed), ["note", "warning"]);
+        assert!(kinds(5, Access::Closed).is_empty() && kinds(5, Access::Unknown).is_empty());
+        assert_eq!(kinds(5, Access::Open), ["note"]);
+        assert!(kinds(5, Access::Open).is_empty());
+    }
 }

@@ -59,3 +59,13 @@ fn a_relay_that_is_named_keeps_nobody_from_the_direct_way() {
     let done = lab.run("bob", &["ls", "--relay", "nonsense", &key]);
     assert_eq!(done.code, 2, "{}", done.stderr);
 }
+
+#[test]
+fn a_relay_that_no_dht_node_answers_says_so() {
+    let lab = Lab::new();
+    let mut command = lab.command("relay", &["relay"]);
+    command.env("HDRIVE_BOOTSTRAP", NOWHERE);
+    let mut relay = Hdrive::spawn(command);
+    relay.told("note: no DHT node answers");
+    stop(relay);
+}
