@@ -232,8 +232,8 @@ impl Shared {
         // What is served: it need not be all that the folder holds.
         let index = self.live.current(Duration::from_secs(30)).await.map_err(failed)?;
         let (files, bytes) = (index.files(), index.bytes());
+        let topic = Topic::from(self.live.db().discovery_key());
         let announced = async {
-            let topic = Topic::from(self.live.db().discovery_key());
             // Why that takes long is told meanwhile.
             let limit = if self.cx.background { BACKGROUND } else { ANNOUNCE };
             while !self.cx.node.announced(topic, limit).await {
@@ -244,6 +244,10 @@ impl Shared {
                         .note("others cannot find it yet: it goes on trying in the background");
                     break;
                 }
+            }
+            // Nobody listens any more once it is told what is shared.
+            if self.cx.background {
+                self.tell_hint().await;
             }
             let (files, bytes) = match self.changed.load(Ordering::Relaxed) {
                 true => self
@@ -264,23 +268,27 @@ impl Shared {
             });
             Ok(())
         };
+        let hinted = async {
+            if self.hint && !self.cx.background {
+                self.cx.node.announced(topic, BACKGROUND).await;
+                self.tell_hint().await;
+            }
+            Ok(())
+        };
         // Without a network there are readers on this machine, and changes none the less.
         let follow = self.follow(&drive, &mut follower, waiting);
-        tokio::try_join!(announced, self.tell_hint(), follow).map(|_| ())
+        tokio::try_join!(announced, hinted, follow).map(|_| ())
     }
 
-    /// Tells where others may look for this drive, when that is known.
-    async fn tell_hint(&self) -> Result {
+    /// Tells where others may look for this drive, as far as that is known now.
+    async fn tell_hint(&self) {
         if self.hint {
-            let topic = Topic::from(self.live.db().discovery_key());
-            self.cx.node.announced(topic, BACKGROUND).await;
             let address = self.cx.node.address_of(self.live.key()).await;
             if address.nodes.is_empty() {
                 self.cx.out.note("no address of this peer is known: there is nothing to hint at");
             }
             self.cx.out.once(|out| out.pair("hint", &address));
         }
-        Ok(())
     }
 
     /// Keeps the drive as the folder is; ends with an error alone. What cannot be taken in waits, and is tried again; the

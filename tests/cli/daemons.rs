@@ -46,8 +46,11 @@ fn share_and_seed_go_to_the_background_when_they_are_ready() {
         assert_eq!(done.code, 0, "{args:?}: {}", done.stderr);
         done.text()
     };
-    let told = start("alice", &["share", "shared", "--daemon"]);
-    let key = told.lines().find_map(|line| line.strip_prefix("key: ")).unwrap().to_string();
+    let told = start("alice", &["share", "shared", "--daemon", "--hint"]);
+    let line = |name: &str| told.lines().find_map(|line| line.strip_prefix(name)).map(String::from);
+    let key = line("key: ").unwrap();
+    let hint = line("hint: ").unwrap_or_else(|| panic!("no hint: {told}"));
+    assert!(hint.len() > key.len(), "{told}");
     assert!(told.contains("shared: 1 file, 7 bytes"), "{told}");
     assert_eq!(lab.run("bob", &["cat", &format!("{key}/file")]).text(), "content");
     let told = start("carol", &["seed", "--daemon", "--json", &key]);
