@@ -7,7 +7,7 @@
 //!
 //! Flags of hdrive's own that a mount may need are options there: `store=DIR`, for one, as nobody has a home at a start.
 //! mount(8) adds what a person types to what stands in fstab: of an option that is there twice the last counts. Only of
-//! nodes to ask (`bootstrap=`) there may be several, since a comma parts options.
+//! what others are to be asked (`bootstrap=`, `relay=`, `peer=`) there may be several, since a comma parts options.
 
 use super::args::Cli;
 use super::mount::REMOUNT;
@@ -20,7 +20,12 @@ use std::path::Path;
 /// Names under which mount(8) looks for a program.
 const NAMES: [&str; 2] = ["mount.hdrive", "mount.fuse.hdrive"];
 /// Options that are flags of [`super::args::Mount`] or [`super::args::Global`].
-const FLAGS: [&str; 6] = ["store", "at", "read-timeout", "cache-memory", "bootstrap", "local"];
+const FLAGS: [&str; 9] =
+    ["store", "at", "read-timeout", "cache-memory", "bootstrap", "local", "port", "relay", "peer"];
+/// The same without a value.
+const SWITCHES: [&str; 1] = ["no-lan"];
+/// Flags that may be given again.
+const SEVERAL: [&str; 3] = ["bootstrap", "relay", "peer"];
 
 /// What stands for the words that were typed.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,16 +47,18 @@ pub fn typed(words: Vec<OsString>) -> Typed {
 
 /// What is wrong with a command line that was made here, in the words that were typed.
 pub fn as_option(mut error: clap::Error) -> clap::Error {
-    let flag = match error.get(ContextKind::InvalidArg) {
-        // `--name <VALUE>`
-        Some(ContextValue::String(flag)) => {
-            flag.strip_prefix("--").and_then(|f| f.split(' ').next())
+    for kind in [ContextKind::InvalidArg, ContextKind::PriorArg] {
+        let flag = match error.get(kind) {
+            // `--name <VALUE>`
+            Some(ContextValue::String(flag)) => {
+                flag.strip_prefix("--").and_then(|f| f.split(' ').next())
+            }
+            _ => None,
+        };
+        if let Some(name) = flag.filter(|name| FLAGS.contains(name)) {
+            let option = format!("-o {}", name.replace('-', "_"));
+            error.insert(kind, ContextValue::String(option));
         }
-        _ => None,
-    };
-    if let Some(name) = flag.filter(|name| FLAGS.contains(name)) {
-        let option = format!("-o {}", name.replace('-', "_"));
-        error.insert(ContextKind::InvalidArg, ContextValue::String(option));
     }
     error
 }
@@ -124,19 +131,22 @@ impl Asked {
         {
             rest.push(format!("fsname={drive}"));
         }
-        let mut flags: Vec<(String, String)> = Vec::new();
+        let mut flags: Vec<(String, Option<String>)> = Vec::new();
         for option in self.options {
             match flag(&option) {
                 Some((name, value)) => {
                     // The last counts, but a comma parts options, so that several nodes are as many options.
-                    flags.retain(|(known, _)| *known != name || name == "bootstrap");
+                    flags.retain(|(known, _)| *known != name || SEVERAL.contains(&name.as_str()));
                     flags.push((name, value));
                 }
                 None if self.sloppy && !is_known(&option) => {}
                 None => rest.push(option),
             }
         }
-        words.extend(flags.iter().map(|(name, value)| format!("--{name}={value}").into()));
+        words.extend(flags.iter().map(|(name, value)| match value {
+            Some(value) => format!("--{name}={value}").into(),
+            None => format!("--{name}").into(),
+        }));
         words.push("-o".into());
         words.push(rest.join(",").into());
         words.push("--".into());
@@ -146,10 +156,14 @@ impl Asked {
 }
 
 /// The flag of ours that an option names, and its value.
-fn flag(option: &str) -> Option<(String, String)> {
-    let (name, value) = option.split_once('=')?;
+fn flag(option: &str) -> Option<(String, Option<String>)> {
+    let (name, value) = match option.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_string())),
+        None => (option, None),
+    };
     let name = name.replace('_', "-");
-    FLAGS.contains(&name.as_str()).then(|| (name, value.to_string()))
+    let known = if value.is_some() { &FLAGS[..] } else { &SWITCHES[..] };
+    known.contains(&name.as_str()).then_some((name, value))
 }
 
 fn is_known(option: &str) -> bool {
@@ -193,6 +207,10 @@ mod tests {
                 "hdrive mount --daemon --bootstrap=10.0.0.1:1 --at=7 --bootstrap=10.0.0.2:1 -o fsname=key -- key /mnt",
             ),
             (
+                "mount.hdrive key /mnt -o peer=a:1,port=1,no_lan,peer=[::1]:2,port=2,no-lan",
+                "hdrive mount --daemon --peer=a:1 --peer=[::1]:2 --port=2 --no-lan -o fsname=key -- key /mnt",
+            ),
+            (
                 "mount.hdrive key /mnt -s -o remount,frob",
                 "hdrive mount --daemon -o fsname=key,remount -- key /mnt",
             ),
@@ -211,6 +229,9 @@ mod tests {
             ("read-timeout=", "'-o read_timeout'"),
             ("local=here", "'here' for '-o local'"),
             ("at=x", "'x' for '-o at'"),
+            ("peer=x", "'x' for '-o peer'"),
+            ("relay=x", "'x' for '-o relay'"),
+            ("local=127.0.0.1:1,port=1", "'-o port' cannot be used with '-o local'"),
         ] {
             let typed = typed(words(&format!("mount.hdrive key /mnt -o {option}")));
             let Typed::Made(made) = typed else { panic!() };
