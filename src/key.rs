@@ -141,6 +141,8 @@ fn unz32(text: &str) -> Option<Vec<u8>> {
 pub enum KeyError {
     #[error("a key has 52 z-base-32 or 64 hex characters, or more with hints; this has {0}")]
     Length(usize),
+    #[error("such a key has 52 z-base-32 or 64 hex characters, and no hints; this has {0}")]
+    Bare(usize),
     #[error("character {position} of the key is '{found}': a {form} key is made of {alphabet}")]
     Character { position: usize, found: char, form: &'static str, alphabet: &'static str },
     #[error("{0}: a link is pear://[FORK.LENGTH.]KEY[/PATH] or hyper://KEY[/PATH]")]
@@ -192,10 +194,18 @@ impl FromStr for CoreKey {
     }
 }
 
+/// [`parse_key`] of what is no drive's, where hints say nothing.
+pub fn parse_bare_key(text: &str) -> Result<[u8; 32], KeyError> {
+    parse_key(text).map_err(|error| match error {
+        KeyError::Length(n) => KeyError::Bare(n),
+        error => error,
+    })
+}
+
 impl FromStr for PublicKey {
     type Err = KeyError;
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        parse_key(text).map(Self)
+        parse_bare_key(text).map(Self)
     }
 }
 

@@ -59,7 +59,10 @@ impl Cli {
         if let Ok(Self { command: Command::Seed(seed), .. }) = &mut parsed {
             seed.name_once();
         }
-        parsed.map_err(|error| with_plain_usage(error, &mut command, &words))
+        parsed.map_err(|error| {
+            let error = with_variables(error, &command, &words);
+            with_plain_usage(error, &mut command, &words)
+        })
     }
 }
 
@@ -67,6 +70,30 @@ impl Cli {
 fn without_empty_variable(arg: Arg) -> Arg {
     let value = arg.get_env().and_then(std::env::var_os);
     if value.is_some_and(|value| value.is_empty()) { arg.env(Resettable::Reset) } else { arg }
+}
+
+/// A conflict with what nobody typed names the variable that set it.
+fn with_variables(
+    mut error: clap::Error,
+    command: &clap::Command,
+    words: &[OsString],
+) -> clap::Error {
+    for kind in [ContextKind::InvalidArg, ContextKind::PriorArg] {
+        // `--name <VALUE>`
+        let Some(ContextValue::String(flag)) = error.get(kind) else { continue };
+        let flag = flag.split(' ').next().unwrap_or_default();
+        let is_typed =
+            |word: &OsString| word.to_str().and_then(|w| w.split('=').next()) == Some(flag);
+        let is_named = |arg: &&Arg| arg.get_long() == flag.strip_prefix("--");
+        let variable = command.get_arguments().find(is_named).and_then(Arg::get_env);
+        if error.kind() == ErrorKind::ArgumentConflict
+            && !words.iter().any(is_typed)
+            && let Some(variable) = variable.map(|name| name.to_string_lossy().into_owned())
+        {
+            error.insert(kind, ContextValue::String(variable));
+        }
+    }
+    error
 }
 
 /// clap's own usage line lists every option that a variable sets as if it had been typed.
@@ -257,7 +284,7 @@ pub enum Command {
 
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct Mount {
-    /// Key of the drive: z-base-32, hex, hyper:// or pear:// link, or a local name
+    /// Key (z-base-32, hex, with hints), hyper:// or pear:// link, or local name
     pub key: String,
     /// Empty folder to mount on
     pub mountpoint: PathBuf,

@@ -6,7 +6,7 @@ use super::looking::{Sought, refusal};
 use super::words::printable;
 use crate::hyper::drive::{DriveIndex, FileReader, Found, LiveDrive, LiveError};
 use crate::hyper::session::CoreHandle;
-use crate::key::{CoreKey, DriveLink, KeyError, is_link, parse_key};
+use crate::key::{CoreKey, DriveLink, KeyError, is_link, parse_bare_key};
 use crate::node::{DriveUse, Node, NodeError};
 use crate::path::DrivePath;
 use std::sync::Arc;
@@ -117,7 +117,7 @@ pub fn check_name(name: &str) -> Result {
 
 /// The bytes of `--encryption-key`.
 pub fn encryption_key(secret: &super::args::Secret) -> Result<Option<[u8; 32]>> {
-    let parse = |text: &String| parse_key(text).or_fail(Exit::Usage, "--encryption-key");
+    let parse = |text: &String| parse_bare_key(text).or_fail(Exit::Usage, "--encryption-key");
     secret.encryption_key.as_ref().filter(|text| !text.is_empty()).map(parse).transpose()
 }
 

@@ -32,6 +32,8 @@ fn a_key_that_does_not_parse_is_told_with_what_is_accepted() {
     refused(&lab, 2, &["cat", &format!("{NOBODYS}/../x")], &["'../x'"]);
     let secret = ["ls", NOBODYS, "--encryption-key", "short"];
     refused(&lab, 2, &secret, &["--encryption-key", "52 z-base-32"]);
+    let done = lab.run("alice", &["ls", NOBODYS, "--relay", &"y".repeat(93)]);
+    assert!(done.code == 2 && done.stderr.contains("no hints; this has 93"), "{}", done.stderr);
     refused(&lab, 2, &["create", NOBODYS], &["not look like a key"]);
 }
 
@@ -53,6 +55,19 @@ fn values_that_make_no_sense_are_told() {
     assert!(mount(&["--bootstrap", "nonsense"]).contains("host:port"));
     assert!(mount(&["--bootstrap", "127.0.0.1:9,a b:1"]).contains("'a b:1'"));
     refused(&lab, 2, &["mount", &format!("{NOBODYS}/sub"), text(&at)], &["as a whole"]);
+}
+
+/// The laboratory's commands have HDRIVE_LOCAL.
+#[test]
+fn a_variable_that_conflicts_with_what_is_typed_is_named() {
+    let lab = Lab::new();
+    for (more, other) in
+        [(&[][..], "'HDRIVE_LOCAL'"), (&["--local=127.0.0.1:1"], "'--local <ADDR:PORT>'")]
+    {
+        let done = lab.run("alice", &[&["ls", NOBODYS, "--port", "5"], more].concat());
+        let told = format!("'--port <PORT>' cannot be used with {other}");
+        assert!(done.code == 2 && done.stderr.contains(&told), "{}", done.stderr);
+    }
 }
 
 #[test]

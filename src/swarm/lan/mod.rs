@@ -10,8 +10,9 @@
 //!                                     sharer ── answer ──────▶ reader
 //! ```
 //!
-//! Nobody learns from it what he does not know already (`message`): who knows a topic learns who is here and has it, as
-//! from the DHT; all others that somebody here uses hdrive. Calls of all topics travel together, 64 in each, three times
+//! Who does not know a topic learns that somebody here uses hdrive, and no more (`message`). Who knows it learns who is here
+//! and has it, as from the DHT, and can tell whether a call is for it, that of a reader too. Those are all who have the
+//! drive's key, and the nodes of the DHT that keep its announcement or were asked for it, should one of them be here. Calls of all topics travel together, 64 in each, three times
 //! within a second after something changed; then those who look call with growing pauses up to [`REPEAT`], and who only
 //! has is silent. A host gets no more than a few bounded answers for what it sends (`guard`).
 //!
