@@ -9,7 +9,7 @@ use super::moment::Moment;
 use crate::key::PublicKey;
 use crate::swarm::RelayLimits;
 use crate::swarm::driver::PeerAddress;
-use amounts::{kept, size, some_duration, some_size};
+use amounts::{kept, rate, size, some_duration, some_size};
 use clap::builder::{OsStringValueParser, Resettable, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -514,10 +514,10 @@ pub struct Relay {
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct RelayRates {
     /// Bytes a second passed on for one peer
-    #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = some_size)]
+    #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = rate)]
     pub relay_rate: u64,
     /// Bytes a second passed on for all of them
-    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = some_size)]
+    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = rate)]
     pub relay_total: u64,
 }
 

@@ -57,6 +57,17 @@ pub(super) fn some_size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A relay that passes on less a second, a dozen datagrams, is of use to nobody.
+const LEAST_RATE: u64 = 16 << 10;
+
+/// A [`size`] a second at which a peer gets on.
+pub(super) fn rate(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        ..LEAST_RATE => Err("no peer gets on with so little: pass 16K or more".into()),
+        size => Ok(size),
+    }
+}
+
 /// `4096`, `64K`, `64M`, `2G`; powers of 1024, with or without `iB` or `B`.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -91,6 +102,7 @@ mod tests {
         assert!(long.contains("too long a time"), "{long}");
         assert!(some_duration("0").is_err() && some_duration("0.0s").is_err());
         assert!(some_size("0").is_err() && some_size("0K").is_err());
+        assert!(rate("1").is_err() && rate("16K") == Ok(16 << 10));
         assert_eq!(kept("3"), Ok(Kept::Newest(3)));
         assert_eq!(kept("7d"), Ok(Kept::Since(Duration::from_secs(604_800))));
         assert!(kept("0").is_err() && kept("all").is_err());

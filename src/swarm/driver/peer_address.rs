@@ -8,7 +8,7 @@ use crate::swarm::socket::plain;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,16 @@ impl FromStr for PeerAddress {
         if port == 0 || !host_is_fine {
             return Err(form());
         }
-        Ok(Self { host: host.to_string(), port })
+        let address = Self { host: host.to_string(), port };
+        // No one peer is there, and what is sent there may go to many.
+        let is_one = |ip: IpAddr| match ip {
+            IpAddr::V4(ip) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast(),
+            IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_multicast(),
+        };
+        if address.literal().is_some_and(|addr| !is_one(addr.ip())) {
+            return Err(form());
+        }
+        Ok(address)
     }
 }
 
@@ -222,6 +231,12 @@ mod tests {
             "[::g]:5",
             "a b:5",
             "a:99999",
+            "0.0.0.0:1",
+            "224.0.0.1:1",
+            "255.255.255.255:1",
+            "[::ffff:224.0.0.1]:1",
+            "[::]:1",
+            "[ff02::1]:1",
         ] {
             assert_eq!(bad.parse::<PeerAddress>(), Err(PeerAddressError(bad.into())), "{bad}");
         }
