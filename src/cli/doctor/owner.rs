@@ -107,6 +107,7 @@ fn request() -> Request {
         trust_store: false,
         place: Place::default(),
         peers: Vec::new(),
+        port_mapping: Some(false),
         view: View::own(),
         pid: std::process::id(),
         background: false,
