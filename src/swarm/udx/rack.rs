@@ -3,13 +3,17 @@
 //!
 //! "Later" is the ordinal of the transmission, which is unambiguous where the packets of one burst share a
 //! time. The tolerance for reordering starts at zero once losses are evident, is a quarter of the shortest round
-//! trip on paths that reorder, and grows there while it proves too small.
+//! trip on paths that reorder, and grows there while it proves too small. What is reported late because the peer had too much
+//! to report teaches nothing: with a tolerance that came of it each loss would hold up a long path for a round trip more.
 
 use super::rtt::Rtt;
 use super::sent::{Sent, SentPackets};
 
 /// Largest multiple of a quarter round trip that reordering may cost.
 const MAX_FACTOR: u64 = 16;
+
+/// Recoveries without need of it after which it is forgotten (RFC 8985, 6.2).
+const PERSISTS: u8 = 16;
 
 /// Numbers of SACKed packets from which on a gap means loss.
 const DUP_THRESHOLD: u32 = 3;
@@ -23,13 +27,26 @@ pub struct Rack {
     highest: u64,
     reordering: bool,
     factor: u64,
+    /// Recoveries for which `factor` still counts.
+    persists: u8,
+    /// Of packets below this number it is not known when they came.
+    hidden: u64,
     /// Packets delivered out of order since the last one in order.
     sacked: u32,
 }
 
 impl Default for Rack {
     fn default() -> Self {
-        Self { xmit: 0, rtt: 0, highest: 0, reordering: false, factor: 1, sacked: 0 }
+        Self {
+            xmit: 0,
+            rtt: 0,
+            highest: 0,
+            reordering: false,
+            factor: 1,
+            persists: 0,
+            hidden: 0,
+            sacked: 0,
+        }
     }
 }
 
@@ -42,18 +59,33 @@ impl Rack {
         if sacked {
             self.sacked += 1;
         }
-        if packet.state == Lost && !repeated || repeated && rtt < min_rtt / 2 {
+        let late = packet.state == Lost && !repeated || repeated && rtt < min_rtt / 2;
+        if late && seq >= self.hidden {
             // It arrived although it was given up, or much too soon for the copy: it was only late.
             self.reordering = true;
             self.factor = (self.factor + 1).min(MAX_FACTOR);
+            self.persists = PERSISTS;
         }
-        if seq < self.highest && !repeated {
+        if seq < self.highest && !repeated && seq >= self.hidden {
             self.reordering = true;
         }
         self.highest = self.highest.max(seq);
         if (!repeated || rtt >= min_rtt) && packet.xmit > self.xmit {
             self.xmit = packet.xmit;
             self.rtt = rtt;
+        }
+    }
+
+    /// The peer had more to report than it could: what was sent below `next` may have come long before that is told.
+    pub fn on_full_report(&mut self, next: u64) {
+        self.hidden = next;
+    }
+
+    /// All is repaired.
+    pub fn on_recovered(&mut self) {
+        self.persists = self.persists.saturating_sub(1);
+        if self.persists == 0 {
+            self.factor = 1;
         }
     }
 
@@ -143,5 +175,45 @@ mod tests {
             deliver(&mut rack, &mut sent, n, 1120);
         }
         assert_eq!(rack.next_lost(&mut sent, &rtt, true, 1120), Verdict::At(1145));
+    }
+
+    /// Reports packets 1 to 7 of eight and then, once it was given up, the first.
+    fn report_late(rack: &mut Rack, rtt: &Rtt, hidden: bool) -> SentPackets {
+        let mut sent = SentPackets::new(0);
+        for _ in 0..8 {
+            sent.push(0, 10, 1, false, 1000, Snapshot::default());
+        }
+        (1..8).for_each(|n| deliver(rack, &mut sent, n, 1100));
+        if hidden {
+            rack.on_full_report(sent.next());
+        }
+        assert_eq!(rack.next_lost(&mut sent, rtt, true, 1100), Verdict::Lost(FIRST_SEQ));
+        sent.mark_lost(FIRST_SEQ);
+        deliver(rack, &mut sent, 0, 1110);
+        sent
+    }
+
+    #[test]
+    fn what_the_peer_had_no_place_to_report_was_not_late() {
+        let mut rtt = Rtt::default();
+        rtt.update(100, 0);
+        for (hidden, limit) in [(true, 100), (false, 150)] {
+            let mut rack = Rack::default();
+            report_late(&mut rack, &rtt, hidden);
+            assert_eq!(rack.age_limit(&rtt, true), limit, "{hidden}");
+        }
+    }
+
+    #[test]
+    fn much_patience_is_forgotten_after_recoveries_without_need() {
+        let (mut rack, mut rtt) = (Rack::default(), Rtt::default());
+        rtt.update(100, 0);
+        report_late(&mut rack, &rtt, false);
+        for _ in 0..PERSISTS - 1 {
+            rack.on_recovered();
+        }
+        assert_eq!(rack.age_limit(&rtt, true), 150);
+        rack.on_recovered();
+        assert_eq!(rack.age_limit(&rtt, true), 125);
     }
 }

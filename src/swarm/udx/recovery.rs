@@ -4,7 +4,7 @@ use super::CloseReason;
 use super::allowance::MAX_SILENT;
 use super::congestion::bbr::{Phase, View};
 use super::mtu;
-use super::packet::Packet;
+use super::packet::{MAX_SACK_BLOCKS, Packet};
 use super::rack::{Rack, Verdict};
 use super::sent::{Sent, State};
 use super::stream::{AckBatch, Stream};
@@ -60,6 +60,9 @@ impl Stream {
             let (start, end) = (sent.expand(start), sent.expand(end));
             sent.sack(start, end, |seq, packet| on_delivered(seq, packet, true, rack));
         }
+        if packet.sack_blocks().count() >= MAX_SACK_BLOCKS {
+            rack.on_full_report(sent.next());
+        }
         if !sent.has_sacked() {
             rack.on_in_order();
         }
@@ -90,6 +93,7 @@ impl Stream {
         if self.phase != Phase::Open && self.sent.una() >= self.recovery_point {
             self.phase = Phase::Open;
             self.bbr.on_recovered();
+            self.rack.on_recovered();
         }
         let lost = self.detect_losses(now);
         let mut sample = self.rate.finish(self.rtt.min());
