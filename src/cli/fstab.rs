@@ -207,8 +207,8 @@ mod tests {
                 "hdrive mount --daemon --bootstrap=10.0.0.1:1 --at=7 --bootstrap=10.0.0.2:1 -o fsname=key -- key /mnt",
             ),
             (
-                "mount.hdrive key /mnt -o peer=a:1,port=1,no_lan,peer=[::1]:2,port=2,no-lan",
-                "hdrive mount --daemon --peer=a:1 --peer=[::1]:2 --port=2 --no-lan -o fsname=key -- key /mnt",
+                "mount.hdrive key /mnt -o peer=a:1,no_lan,peer=[::1]:2,no-lan",
+                "hdrive mount --daemon --peer=a:1 --peer=[::1]:2 --no-lan -o fsname=key -- key /mnt",
             ),
             (
                 "mount.hdrive key /mnt -s -o remount,frob",
@@ -231,7 +231,7 @@ mod tests {
             ("at=x", "'x' for '-o at'"),
             ("peer=x", "'x' for '-o peer'"),
             ("relay=x", "'x' for '-o relay'"),
-            ("local=127.0.0.1:1,port=1", "'-o port' cannot be used with '-o local'"),
+            ("local=127.0.0.1:1,port=1", "'-o local' cannot be used with '-o port'"),
         ] {
             let typed = typed(words(&format!("mount.hdrive key /mnt -o {option}")));
             let Typed::Made(made) = typed else { panic!() };
