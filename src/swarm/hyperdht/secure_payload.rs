@@ -9,15 +9,8 @@
 
 use super::messages::HolepunchPayload;
 use crate::crypto::hash;
-use poly1305::Poly1305;
-use poly1305::universal_hash::KeyInit;
-use salsa20::XSalsa20;
-use salsa20::cipher::{KeyIvInit, StreamCipher};
+use crate::swarm::secret_stream::secretbox::{self, NONCE};
 use std::net::Ipv4Addr;
-use subtle::ConstantTimeEq;
-
-const NONCE: usize = 24;
-const MAC: usize = 16;
 
 /// Seals and opens the payloads of one connection attempt.
 pub struct SecurePayload {
@@ -37,33 +30,14 @@ impl SecurePayload {
     }
 
     pub fn seal(&self, payload: &HolepunchPayload, nonce: [u8; NONCE]) -> Vec<u8> {
-        let mut text = payload.encode();
-        let (mut cipher, mac_key) = self.cipher(&nonce);
-        cipher.apply_keystream(&mut text);
-        let mac = Poly1305::new(&mac_key.into()).compute_unpadded(&text);
-        [&nonce[..], mac.as_slice(), &text].concat()
+        let sealed = secretbox::seal(&self.shared, &nonce, &payload.encode());
+        [&nonce[..], &sealed].concat()
     }
 
     /// The payload, if it was sealed with the same secret.
     pub fn open(&self, sealed: &[u8]) -> Option<HolepunchPayload> {
-        let (nonce, rest) = sealed.split_first_chunk::<NONCE>()?;
-        let (mac, text) = rest.split_first_chunk::<MAC>()?;
-        let (mut cipher, mac_key) = self.cipher(nonce);
-        let want = Poly1305::new(&mac_key.into()).compute_unpadded(text);
-        if !bool::from(want.as_slice().ct_eq(mac)) {
-            return None;
-        }
-        let mut text = text.to_vec();
-        cipher.apply_keystream(&mut text);
-        HolepunchPayload::decode(&text).ok()
-    }
-
-    /// The keystream behind its first 32 bytes, which are the MAC's key.
-    fn cipher(&self, nonce: &[u8; NONCE]) -> (XSalsa20, [u8; 32]) {
-        let mut cipher = XSalsa20::new(&self.shared.into(), &(*nonce).into());
-        let mut mac_key = [0; 32];
-        cipher.apply_keystream(&mut mac_key);
-        (cipher, mac_key)
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE>()?;
+        HolepunchPayload::decode(&secretbox::open(&self.shared, nonce, sealed)?).ok()
     }
 }
 

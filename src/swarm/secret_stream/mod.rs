@@ -8,7 +8,8 @@
 //! message frame  uint24le(n) ‖ n bytes of ciphertext,  n = plaintext + 17
 //! ```
 //!
-//! [`frame`] cuts and joins the frames, [`cipher`] is libsodium's secretstream under them.
+//! [`frame`] cuts and joins the frames, [`cipher`] is libsodium's secretstream under them. [`unordered`] seals messages that
+//! travel beside the stream.
 //! Nothing here knows of sockets, streams or time.
 //!
 //! Source: @hyperswarm/secret-stream/index.js, sodium-secretstream/index.js
@@ -16,6 +17,8 @@
 pub mod cipher;
 pub mod frame;
 pub mod noise;
+pub mod secretbox;
+pub mod unordered;
 
 /// The reference's transcripts for this layer.
 #[cfg(test)]
