@@ -24,6 +24,7 @@ mod inbox;
 mod interfaces;
 mod mapped;
 mod neighbours;
+mod news;
 mod own_call;
 mod peer_address;
 mod socket;
@@ -44,6 +45,7 @@ use gateway::Gateway;
 use inbox::{Command, Inbox};
 use interfaces::local_addresses;
 use neighbours::Neighbours;
+use news::News;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use peer_address::PeerNames;
@@ -69,6 +71,9 @@ const SENDS_PER_TURN: usize = 16;
 
 /// Interfaces are looked at this often.
 const INTERFACES_EVERY: Duration = Duration::from_secs(5);
+
+/// After news of them: one thing follows the other, and an address is usable a moment later.
+const SETTLING: Duration = Duration::from_millis(50);
 
 /// After [`NetworkHandle::stop`] the thread takes at most this long to say good-bye.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -153,6 +158,7 @@ struct Driver {
     neighbours: Option<Neighbours>,
     /// None as long as nobody wanted a port of it.
     gateway: Option<Gateway>,
+    news: News,
     /// We are to stop, by then at the latest.
     stop_by: Option<Instant>,
 }
@@ -217,6 +223,7 @@ impl Driver {
             interfaces_at: now + INTERFACES_EVERY,
             neighbours,
             gateway: None,
+            news: News::new(),
             stop_by: None,
         }
     }
@@ -450,17 +457,23 @@ impl Driver {
         let deadline = deadline.into_iter().flatten().min().unwrap_or(self.interfaces_at);
         let timeout = TimeSpec::from(deadline.saturating_duration_since(now));
         let mut fds = vec![PollFd::new(self.inbox.fd(), PollFlags::POLLIN)];
+        fds.extend(self.news.fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        let others = fds.len();
         self.sockets.poll_fds(self.blocked.map(|blocked| blocked.socket), &mut fds);
         fds.extend(self.neighbours.iter().flat_map(Neighbours::poll_fds));
         let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|r| !r.is_empty());
         if ppoll(&mut fds, Some(timeout), None).is_err() {
             return true;
         }
-        let (bell, sockets) = fds.split_at(1);
+        let (others, sockets) = fds.split_at(others);
         let readable = sockets.iter().any(ready);
-        if bell.iter().any(ready) {
-            drop(fds);
+        let (rings, news) = (others.first().is_some_and(ready), others.get(1).is_some_and(ready));
+        drop(fds);
+        if rings {
             self.inbox.hush();
+        }
+        if news && self.news.take() {
+            self.interfaces_at = self.interfaces_at.min(now + SETTLING);
         }
         readable
     }
