@@ -210,6 +210,9 @@ impl Pump {
                         self.transmit(now);
                     }
                 }
+                SwarmEvent::PeerMoved { conn, addr } => {
+                    tracing::info!(conn = conn.0, %addr, "the peer is at another address now");
+                }
                 SwarmEvent::Queued { conn, bytes } => {
                     self.hub.handle_queued(ConnId(conn.0), bytes, now);
                 }

@@ -168,6 +168,16 @@ impl<M: Machine> Net<M> {
         }
     }
 
+    /// Where machine `i` is.
+    pub fn realm(&self, i: usize) -> Realm {
+        self.hosts[i].realm
+    }
+
+    /// What the box in front of a realm is in.
+    pub fn outside(&mut self, realm: Realm) -> Realm {
+        self.topology.nat(realm).map_or(Realm::INTERNET, |(outside, _)| outside)
+    }
+
     /// The number of the machine at an address; on the Internet if anybody is there, else behind the oldest box.
     pub fn at(&self, addr: SocketAddrV4) -> usize {
         let found = self.topology.at(addr);

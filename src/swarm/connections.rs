@@ -14,7 +14,9 @@ use super::conn_id::ConnId;
 use super::early::Early;
 use super::hyperdht::ConnectId;
 use super::offered::Offered;
+use super::paths::Watch;
 use super::secret_stream::frame::{FRAME_COST, FrameError, Opener, Sealer};
+use super::secret_stream::unordered::Unordered;
 use super::socket::host_of;
 use super::udx::Sink;
 use crate::key::PublicKey;
@@ -64,10 +66,11 @@ pub const CROWDED: usize = 32;
 /// read only where the peer is connected already, and until its first whole frame.
 pub const MAX_BEFORE_OPEN: usize = 64 * 1024;
 
-/// Both halves of the encryption.
+/// Both halves of the encryption, and messages beside the stream.
 pub struct Session {
     pub sealer: Sealer,
     pub opener: Opener,
+    pub unordered: Unordered,
 }
 
 pub enum Phase {
@@ -116,6 +119,8 @@ pub struct Connection {
     /// Something was read, something was written: a duplicate may replace it.
     pub has_read: bool,
     pub has_written: bool,
+    /// Whether the peer is still there.
+    pub watch: Watch,
     /// When the owner had no use for it.
     pub offered: Offered,
     /// What the messages cost that were given to the owner and are not consumed yet; their sizes, and how much of the
@@ -162,6 +167,7 @@ impl Connection {
             sent: 0,
             has_read: false,
             has_written: false,
+            watch: Watch::default(),
             offered: Offered::default(),
             backlog: 0,
             given: VecDeque::new(),
@@ -263,6 +269,7 @@ impl Connection {
             | Phase::Unproven { until } => until,
             Phase::Open => {
                 let mut at = self.last_write + KEEP_ALIVE;
+                at = self.watch.at.map_or(at, |watch| at.min(watch));
                 if !self.is_peer() {
                     at = at.min(self.opened_at + CONFIRM_WAIT);
                 }

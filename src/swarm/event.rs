@@ -88,6 +88,8 @@ pub enum SwarmEvent {
     },
     /// One message, decrypted. [`super::Swarm::consumed`] must follow sooner or later.
     Frame { conn: ConnId, data: Bytes },
+    /// The peer of a connection is at another address now.
+    PeerMoved { conn: ConnId, addr: SocketAddr },
     /// The bytes queued for a connection fell or rose to this.
     Queued { conn: ConnId, bytes: usize },
     /// The connection is gone. Its name is never used again.

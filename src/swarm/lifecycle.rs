@@ -21,6 +21,7 @@ use super::event::{Closed, SwarmEvent};
 use super::hyperdht::{Agreed, ConnectId, Dial};
 use super::rounds::has_peer;
 use super::secret_stream::frame::{FRAME_OVERHEAD, HEADER_FRAME_LEN, Opener, Sealer};
+use super::secret_stream::unordered::Unordered;
 use super::socket::host_of;
 use super::udx::{self, ConnectOptions, UdxEvent};
 use super::{SocketId, Swarm};
@@ -146,7 +147,8 @@ impl Swarm {
         let Agreed { keys, remote_id, big_datagrams, relays, .. } = agreed;
         connection.offers = relays.offered;
         let sealer = Sealer::new(&keys, self.rng.random());
-        connection.session = Some(Session { sealer, opener: Opener::new(&keys) });
+        let unordered = Unordered::new(&keys, self.rng.random());
+        connection.session = Some(Session { sealer, opener: Opener::new(&keys), unordered });
         connection.handshake_hash = keys.hash;
         connection.remote_stream = remote_id;
         connection.big_datagrams = big_datagrams;
@@ -386,8 +388,11 @@ impl Swarm {
                 self.closing.remove(&id);
                 self.forget(id, Closed::Stream(reason), now);
             }
-            // The reference sends an empty message to confirm a changed path; there are no others.
-            UdxEvent::Message { .. } | UdxEvent::Writable { .. } => {}
+            UdxEvent::Moved { id, to, .. } => self.peer_moved(id, to, now),
+            UdxEvent::Message { id, socket, from, payload } => {
+                self.heard_beside(id, (socket, from), &payload, now);
+            }
+            UdxEvent::Writable { .. } => {}
         }
     }
 
@@ -423,6 +428,8 @@ impl Swarm {
             }
         };
         let (held, partial) = (connection.held(), connection.partial());
+        let used = connection.last_used == now || connection.partial() > 0;
+        let unopened = connection.session.as_ref().map_or(0, |session| session.opener.unopened());
         let confirmed = !was_peer && connection.is_peer();
         self.udx.set_backlog(stream, held);
         self.udx.set_partial(stream, partial);
@@ -432,6 +439,11 @@ impl Swarm {
         if let Some(error) = broken {
             tracing::debug!(?conn, %error, "the encrypted stream broke");
             self.destroy(stream, Closed::Frame(error), now);
+        } else {
+            self.udx.opened(stream, unopened, now);
+            if used {
+                self.watch(stream, now);
+            }
         }
     }
 
@@ -459,6 +471,12 @@ impl Swarm {
                 self.destroy(stream, Closed::Stream(udx::CloseReason::TimedOut), now);
             }
             Phase::Open if !connection.proven && now >= connection.ask_at => self.ask(stream, now),
+            Phase::Open if connection.watch.at.is_some_and(|at| at <= now) => {
+                connection.watch.at = None;
+                let next = connection.deadline();
+                self.connections.note_deadline(next);
+                self.look_after(stream, now);
+            }
             Phase::Open => self.keep_alive(stream, now),
             Phase::Dialling { connect, .. } => {
                 self.dht.cancel(connect);

@@ -32,6 +32,7 @@ pub mod lan;
 mod lifecycle;
 mod neighbours;
 mod offered;
+mod paths;
 mod peer_info;
 mod peers;
 mod placing;
@@ -377,6 +378,7 @@ impl Swarm {
                 let queued = self.udx.unsent(conn.stream());
                 connection.told_queued = queued;
                 self.ask_behind(conn.stream(), now);
+                self.watch(conn.stream(), now);
                 queued
             }
             Err(error) => {
@@ -423,6 +425,7 @@ impl Swarm {
     /// The interfaces or their addresses changed: finds out which connections still live, looks and
     /// announces again.
     pub fn network_changed(&mut self, local_addresses: Vec<SocketAddrV4>, now: Instant) {
+        self.speak_up_to_all(now);
         self.dht.set_local_addresses(local_addresses, now);
         self.look_around(now);
         self.pump(now);

@@ -198,6 +198,14 @@ impl Opener {
         }
     }
 
+    /// Bytes that were fed and belong to no frame that was opened so far.
+    pub fn unopened(&self) -> usize {
+        match &self.assembly {
+            Assembly::Length { have, .. } => *have,
+            Assembly::Content { buf, .. } => 3 + buf.len(),
+        }
+    }
+
     /// Whether a message has come, be it a keep-alive.
     pub fn has_read(&self) -> bool {
         self.has_read

@@ -8,6 +8,7 @@ mod early;
 mod idle;
 mod lan;
 mod network;
+mod paths;
 mod places;
 mod punching;
 mod relaying;

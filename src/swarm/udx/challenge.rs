@@ -152,6 +152,22 @@ impl Stream {
         true
     }
 
+    /// The packet of the question that is to be sent next; if one is `forced`, the last again.
+    pub(super) fn next_of_question(&self, forced: bool) -> Option<u64> {
+        let (_, first) = self.asked()?;
+        let numbers = first..first + NUMBERS as u64;
+        let last = || self.sent.last_in_flight().filter(|seq| forced && numbers.contains(seq));
+        self.sent.first_lost_of(numbers.clone()).or_else(last)
+    }
+
+    /// There was no answer for long.
+    pub(super) fn repeat_question(&mut self) {
+        let Some((_, first)) = self.asked() else { return };
+        for seq in first..first + NUMBERS as u64 {
+            self.sent.mark_lost(seq);
+        }
+    }
+
     /// The peer is elsewhere. What was asked tells nothing any more.
     pub(super) fn forget_question(&mut self) {
         let Some((challenge, first)) = self.asked() else { return };
@@ -168,6 +184,7 @@ impl Stream {
             self.newly_proven = !self.was_proven;
             self.was_proven = true;
             self.again.window = self.bbr.cwnd();
+            self.forget_path_before();
             self.timers.clear(Timer::Unproven);
             challenge.numbers(first).for_each(|(seq, _)| self.sent.release(seq));
         }

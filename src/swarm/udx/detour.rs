@@ -119,7 +119,7 @@ impl Udx {
     /// The leg is gone.
     pub fn forget_leg(&mut self, id: u32) {
         if let Some((_, stream)) = self.streams.get_mut(id) {
-            stream.detour = None;
+            stream.paths.left = stream.detour.take().map(|detour| detour.leg.to);
         }
     }
 

@@ -16,6 +16,7 @@
 //! | `recv`, `send`, `sent`, `ranges` | gaps and window; bytes to send; packets on the way; sets of numbers |
 //! | `rtt`, `rack`, `timer`, `pacer`, `mtu` | round trips; losses; deadlines; spacing; datagram size |
 //! | `congestion` | BBR |
+//! | `path` | following the peer to another address |
 //! | `allowance`, `challenge` | what may go to an address before the peer is known to be there; asking it |
 //! | `types`, `clock` | what the owner sees; its time in microseconds |
 //! | `slots`, `share`, `outbox` | all streams by id; what each may hold; what they leave for the owner |
@@ -37,6 +38,7 @@ mod mtu;
 mod outbox;
 mod pacer;
 pub mod packet;
+mod path;
 mod queued;
 mod rack;
 mod ranges;
@@ -183,26 +185,6 @@ impl Udx {
         }
     }
 
-    /// Moves a connected stream: from now on packets go there, also those sent again. The search for the datagram size
-    /// starts anew.
-    pub fn change_remote(
-        &mut self,
-        id: u32,
-        socket: SocketId,
-        remote_id: u32,
-        to: SocketAddr,
-        max_datagram: usize,
-        now: Instant,
-    ) {
-        self.clock.set(now);
-        if let Some((slot, stream)) = self.streams.get_mut(id)
-            && stream.remote.is_some()
-        {
-            stream.change_remote(Remote { socket, to, id: remote_id }, max_datagram);
-            self.touch(slot);
-        }
-    }
-
     /// The peer has shown that it has the keys. Whether it is where the stream leads to it is asked as soon as more is to
     /// go there than may go to anybody.
     pub fn peer_known(&mut self, id: u32) {
@@ -227,19 +209,6 @@ impl Udx {
     /// Whether [`Self::ask`] would change anything.
     pub fn is_to_be_asked(&self, id: u32) -> bool {
         self.streams.get(id).is_some_and(Stream::is_to_be_asked)
-    }
-
-    /// Where a connected stream leads to. An unproven one follows the first packet of its peer.
-    pub fn remote(&self, id: u32) -> Option<SocketAddr> {
-        Some(self.streams.get(id)?.remote?.to)
-    }
-
-    /// Whether a stream goes through a socket.
-    pub fn uses(&mut self, socket: SocketId) -> bool {
-        (0..self.streams.slots()).any(|slot| {
-            let stream = self.streams.at(slot);
-            stream.and_then(|stream| stream.remote).is_some_and(|remote| remote.socket == socket)
-        })
     }
 
     /// Takes a datagram; false if it is no packet of a stream we know.
@@ -275,8 +244,7 @@ impl Udx {
         // A data offset behind the end of the datagram: ours, but nothing to be done with it.
         if let Some(packet) = Packet::parse(datagram) {
             stream.note_way(socket, from, now, &mut self.out);
-            let believed = stream.note_source(socket, from, datagram.len());
-            stream.handle(&packet, believed, now, &mut self.out, sink);
+            stream.handle(&packet, (socket, from), now, &mut self.out, sink);
             self.count_held(slot);
             self.touch(slot);
         }
@@ -431,7 +399,7 @@ impl Udx {
             self.deadlines.pop_first();
             if let Some(stream) = self.streams.at(slot) {
                 stream.deadline = None;
-                stream.handle_timeout(now);
+                stream.handle_timeout(now, &mut self.out);
                 self.touch(slot);
             }
         }

@@ -106,6 +106,11 @@ impl Mtu {
         self.size - HEADER
     }
 
+    /// What both sides agreed on.
+    pub fn agreed(&self) -> usize {
+        self.agreed
+    }
+
     /// Whether the peer takes a datagram with `payload` bytes; the path may still be narrower.
     pub fn agrees_to(&self, payload: usize) -> bool {
         HEADER + payload <= self.agreed

@@ -1,5 +1,6 @@
 //! What streams leave for the owner: events, and datagrams that no stream stands behind any more.
 
+use super::detour::Way;
 use super::mtu::MAX_DATAGRAM;
 use super::packet;
 use super::types::{Transmit, UdxEvent};
@@ -33,11 +34,11 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    pub fn message(&mut self, id: u32, payload: &[u8]) {
+    pub fn message(&mut self, id: u32, (socket, from): Way, payload: &[u8]) {
         if self.messages < MAX_MESSAGE_EVENTS {
             self.messages += 1;
-            self.events
-                .push_back(UdxEvent::Message { id, payload: Bytes::copy_from_slice(payload) });
+            let payload = Bytes::copy_from_slice(payload);
+            self.events.push_back(UdxEvent::Message { id, socket, from, payload });
         }
     }
 

@@ -1,6 +1,5 @@
 //! What the sender concludes from acknowledgements and from their absence.
 
-use super::CloseReason;
 use super::allowance::MAX_SILENT;
 use super::congestion::bbr::{Phase, View};
 use super::mtu;
@@ -9,6 +8,7 @@ use super::rack::{Rack, Verdict};
 use super::sent::{Sent, State};
 use super::stream::{AckBatch, Stream};
 use super::timer::Timer;
+use super::{CloseReason, Outbox};
 
 /// Retransmissions by timeout of one packet before the peer counts as gone: 13 s with the shortest timeout.
 const MAX_TIMEOUTS: u8 = 6;
@@ -140,7 +140,7 @@ impl Stream {
     }
 
     /// Gives one packet up. A lost size probe says nothing about congestion and counts nothing.
-    fn lose(&mut self, seq: u64) -> u64 {
+    pub(super) fn lose(&mut self, seq: u64) -> u64 {
         match self.sent.mark_lost(seq) {
             Some(packet) if packet.probe => {
                 self.mtu.on_probe_lost(seq);
@@ -190,7 +190,7 @@ impl Stream {
     }
 
     /// Deals with every timer that is due.
-    pub(super) fn handle_timeout(&mut self, now: u64) {
+    pub(super) fn handle_timeout(&mut self, now: u64, out: &mut Outbox) {
         self.timers.take_due(Timer::Pace, now);
         if self.timers.take_due(Timer::Reorder, now) {
             self.on_reorder_timeout(now);
@@ -219,6 +219,12 @@ impl Stream {
             self.unanswered += 1;
             self.pending.heartbeat = true;
             self.timers.set(Timer::Unproven, now + 2 * self.rtt.rto());
+        }
+        if self.timers.take_due(Timer::Follow, now) {
+            self.follow(now, out);
+        }
+        if self.timers.take_due(Timer::Return, now) {
+            self.go_back(now, out);
         }
         if self.timers.take_due(Timer::KeepAlive, now) {
             self.pending.heartbeat |= self.sent.is_empty();
@@ -266,6 +272,7 @@ impl Stream {
     fn on_retransmit_timeout(&mut self, now: u64) {
         if self.is_held_back() {
             // It was not sent since: that there is no answer tells nothing.
+            self.repeat_question();
             self.timers.set(Timer::Retransmit, now + 2 * self.rtt.rto());
             return;
         }

@@ -182,6 +182,18 @@ impl SentPackets {
         }
     }
 
+    /// That none was answered before tells nothing any more.
+    pub fn forgive(&mut self) {
+        self.packets.iter_mut().for_each(|packet| packet.timeouts = 0);
+    }
+
+    /// No packet on the way measures a round trip.
+    pub fn measure_nothing(&mut self) {
+        self.packets
+            .iter_mut()
+            .for_each(|packet| packet.transmissions = packet.transmissions.max(2));
+    }
+
     /// Whether the peer has reported a packet.
     pub fn is_delivered(&self, seq: u64) -> bool {
         seq < self.una || self.get(seq).is_some_and(|packet| packet.state == State::Sacked)
@@ -208,6 +220,11 @@ impl SentPackets {
     /// The lowest packet that waits to be sent again.
     pub fn first_lost(&self) -> Option<u64> {
         self.lost.first().copied()
+    }
+
+    /// The lowest of these that waits to be sent again.
+    pub fn first_lost_of(&self, numbers: std::ops::Range<u64>) -> Option<u64> {
+        self.lost.range(numbers).next().copied()
     }
 
     /// The newest packet that is in flight.

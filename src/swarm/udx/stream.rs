@@ -16,6 +16,7 @@ use super::early::Early;
 use super::mtu::{self, Mtu};
 use super::pacer::Pacer;
 use super::packet::{FIRST_SEQ, HEADER, Packet, flag};
+use super::path::{Paths, Source};
 use super::rack::Rack;
 use super::recv::{MAX_WINDOW, Receiver};
 use super::rtt::Rtt;
@@ -27,9 +28,6 @@ use crate::swarm::socket::SocketId;
 
 /// Unordered messages waiting to be sent; more push out the oldest, as a network would.
 const MAX_MESSAGES: usize = 64;
-
-/// Questions without an answer after which a peer that speaks from elsewhere is looked for there.
-const MOVED_AFTER: u8 = 2;
 
 /// Where the packets of a stream go.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +86,7 @@ pub(super) struct Stream {
     pub(super) was_proven: bool,
     /// It was proven since the owner was last told.
     pub(super) newly_proven: bool,
+    pub(super) paths: Paths,
     early: Early,
     /// The way through a relay, if there is one.
     pub(super) detour: Option<Detour>,
@@ -129,7 +128,7 @@ pub(super) struct Stream {
     pub(super) bytes_sent: u64,
     /// Of these in packets of data.
     pub(super) data_sent: u64,
-    bytes_received: u64,
+    pub(super) bytes_received: u64,
     pub(super) retransmits: u64,
     /// Of what the stream holds, how much the multiplexer has counted.
     pub(super) counted: usize,
@@ -154,6 +153,7 @@ impl Stream {
             again: Again::default(),
             was_proven: false,
             newly_proven: false,
+            paths: Paths::default(),
             early: Early::default(),
             detour: None,
             recv: Receiver::new(0),
@@ -212,6 +212,7 @@ impl Stream {
         now: u64,
     ) {
         self.remote = Some(remote);
+        self.paths = Paths::begin(now);
         self.unproven = opts.unproven.map(Allowance::new);
         self.agree(opts.max_datagram);
         self.recv = Receiver::new(opts.initial_ack);
@@ -226,15 +227,8 @@ impl Stream {
         self.arm_keep_alive(now);
     }
 
-    pub(super) fn change_remote(&mut self, remote: Remote, max_datagram: usize) {
-        self.remote = Some(remote);
-        self.agree(max_datagram);
-        self.mtu.on_ack();
-        self.timers.clear(Timer::SizeProbe);
-    }
-
     /// Starts with the datagram size a peer takes; waiting messages that are too large for it are lost.
-    fn agree(&mut self, max_datagram: usize) {
+    pub(super) fn agree(&mut self, max_datagram: usize) {
         self.mtu = Mtu::new(max_datagram);
         self.pending.messages.retain(|message| self.mtu.agrees_to(message.len()));
     }
@@ -260,45 +254,9 @@ impl Stream {
         for (socket, from, datagram) in self.early.take() {
             if let Some(packet) = Packet::parse(&datagram) {
                 self.note_way(socket, from, now, out);
-                let believed = self.note_source(socket, from, datagram.len());
-                self.handle(&packet, believed, now, out, sink);
+                self.handle(&packet, (socket, from), now, out, sink);
             }
         }
-    }
-
-    /// A packet of `len` bytes came from `from`: whether it tells anything of the place that the stream leads to. Of a
-    /// path that was proven once every packet does, for an honest peer may have two addresses, or come to have another;
-    /// who answers for a victim proves nothing that its reports did not prove. While it is unproven only one from there
-    /// does, and counts for what may be sent.
-    ///
-    /// Where nothing has come from the address that we were told, the peer is where its first packet comes from, as it is
-    /// for a stream that was told none. It is elsewhere as well if it speaks from there and has not answered here for a
-    /// while. All begins anew then, so whoever names one victim after the other gains nothing.
-    pub(super) fn note_source(&mut self, socket: SocketId, from: SocketAddr, len: usize) -> bool {
-        if self.is_chosen(from, len) {
-            return true;
-        }
-        let there = self.remote_at(socket, from);
-        let (Some(allowance), Some(remote)) = (&mut self.unproven, &mut self.remote) else {
-            return true;
-        };
-        if remote.to != from && !self.was_proven {
-            if !allowance.is_answered() {
-                *remote = there.unwrap_or(*remote);
-            } else if self.unanswered >= MOVED_AFTER && self.known {
-                *remote = there.unwrap_or(*remote);
-                self.forget_question();
-                self.unproven = self.unproven.map(Allowance::elsewhere);
-            } else {
-                return false;
-            }
-        }
-        if let Some(allowance) = &mut self.unproven {
-            allowance.on_received(len);
-        }
-        // If that is still too little the next question may follow at once.
-        self.timers.clear(Timer::Unproven);
-        true
     }
 
     /// Whether a datagram of `len` bytes may go out.
@@ -317,12 +275,12 @@ impl Stream {
         lost.is_some_and(|packet| !self.may_send(packet.size() as usize))
     }
 
-    /// Takes a packet of the peer. If it is not `believed` ([`Self::note_source`]) it brings data, and no news of what
-    /// was sent to another address.
+    /// Takes a packet that came to a socket from an address. If that is not the peer's ([`Self::note_source`]) it brings
+    /// data, and no news of what was sent to another address.
     pub(super) fn handle(
         &mut self,
         packet: &Packet,
-        believed: bool,
+        (socket, from): (SocketId, SocketAddr),
         now: u64,
         out: &mut Outbox,
         sink: &mut dyn Sink,
@@ -331,15 +289,21 @@ impl Stream {
         if self.closed.is_some() {
             return;
         }
+        let believed = self.note_source(socket, from, packet.size, now) == Source::Peer;
         if believed {
             self.unanswered = 0;
         }
+        if header.has(flag::DATA | flag::END | flag::HEARTBEAT) {
+            self.owe_answer(socket, from, packet.size);
+        }
         if header.has(flag::HEARTBEAT) {
-            self.pending.ack = true;
+            self.pending.ack |= believed;
             return;
         }
         if header.flags == flag::SIZE_PROBE && self.mtu.large_agreed() {
-            self.handle_size_probe(packet);
+            if believed {
+                self.handle_size_probe(packet);
+            }
             return;
         }
         let seq = self.recv.expand(header.seq);
@@ -349,22 +313,26 @@ impl Stream {
             self.pending.ack = true;
         } else if header.has(flag::DATA | flag::END) {
             let id = self.id;
+            let (start, next) = (self.bytes_received, seq == self.recv.next());
             let received = &mut self.bytes_received;
             self.recv.accept(seq, header.flags, packet.payload, |payload| {
                 *received += payload.len() as u64;
                 sink.data(id, payload);
             });
+            if next && self.bytes_received > start {
+                self.note_data_from(socket, from, start, packet, now);
+            }
             if let Some(held) = sink.held(id) {
                 self.recv.set_backlog(held);
             }
             self.pending.ack = true;
         }
-        if header.has(flag::DESTROY) && seq >= self.recv.next() {
+        if header.has(flag::DESTROY) && believed && seq >= self.recv.next() {
             self.closed = Some(CloseReason::Reset);
             return;
         }
         if header.has(flag::MESSAGE) {
-            out.message(self.id, packet.payload);
+            out.message(self.id, (socket, from), packet.payload);
         }
         if believed {
             self.handle_ack(packet, seq, now);
@@ -430,6 +398,7 @@ impl Stream {
     pub(super) fn settle(&mut self, now: u64, out: &mut Outbox) {
         if self.closed.is_none() {
             self.finish_acks(now);
+            self.answer_elsewhere(out);
             self.report(out);
         }
         if let Some(reason) = self.closed {

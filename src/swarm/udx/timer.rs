@@ -13,6 +13,10 @@ pub enum Timer {
     ZeroWindow,
     /// What waits may not go to an address that is not proven: ask for an answer, which allows more.
     Unproven,
+    /// The peer speaks from elsewhere: the stream may follow.
+    Follow,
+    /// No answer at the new place: the stream leads back.
+    Return,
     /// Nothing was sent for a while.
     KeepAlive,
     /// The pacer allows the next burst.

@@ -117,12 +117,19 @@ impl Stream {
             return None;
         }
         self.pending.ack = false;
-        buf.extend_from_slice(&self.header(remote, if gaps { flag::SACK } else { 0 }).encode());
+        buf.extend_from_slice(&self.acknowledgement(remote));
+        Some(buf.len())
+    }
+
+    /// What has come in so far.
+    pub(super) fn acknowledgement(&mut self, remote: &Remote) -> Vec<u8> {
+        let flags = if self.recv.has_gaps() { flag::SACK } else { 0 };
+        let mut buf = self.header(remote, flags).encode().to_vec();
         for (start, end) in self.recv.sack_blocks() {
             buf.extend_from_slice(&start.to_le_bytes());
             buf.extend_from_slice(&end.to_le_bytes());
         }
-        Some(buf.len())
+        buf
     }
 
     /// The acknowledgement that is still owed when the stream goes away.
@@ -226,6 +233,19 @@ impl Stream {
     fn next_packet(&mut self, forced: bool, now: u64) -> Option<Next> {
         let in_flight = self.sent.in_flight();
         let fits = |size: usize, limit: u64| in_flight == 0 || in_flight + size as u64 <= limit;
+        if self.is_moving() {
+            // Before the peer has answered hardly anything may be sent: the question goes before all that was lost.
+            if self.waits_to_ask() {
+                self.ask_for_allowance(now);
+                return None;
+            }
+            if self.window > NUMBERS as u64 {
+                self.ask_before(0, now);
+            }
+            if let Some(seq) = self.next_of_question(forced) {
+                return Some(Next::Again { seq, len: 1 });
+            }
+        }
         if let Some(seq) = self.sent.first_lost() {
             let len = self.sent.get(seq)?.len as usize;
             let allowed = forced || fits(HEADER + len, self.bbr.cwnd());

@@ -89,8 +89,12 @@ pub enum UdxEvent {
     Proven { id: u32 },
     /// The peer has ended its half; everything it sent was delivered.
     RemoteEnded { id: u32 },
-    /// An unordered message.
-    Message { id: u32, payload: Bytes },
+    /// The stream leads elsewhere now: it has followed its peer, or goes back since there was no answer. Whether the
+    /// peer is there is to be asked ([`Udx::ask`](super::Udx::ask)).
+    Moved { id: u32, socket: SocketId, to: SocketAddr },
+    /// An unordered message, and where it came from. Anybody may have sent it, see
+    /// [`Udx::heard_from`](super::Udx::heard_from).
+    Message { id: u32, socket: SocketId, from: SocketAddr, payload: Bytes },
     /// The stream is gone and its id free.
     Closed { id: u32, reason: CloseReason },
     /// A packet came from somewhere else than where the stream leads to and than its leg, for the first time since it has
@@ -110,6 +114,7 @@ impl UdxEvent {
             | Self::RemoteEnded { id }
             | Self::Message { id, .. }
             | Self::Closed { id, .. }
+            | Self::Moved { id, .. }
             | Self::Elsewhere { id, .. } => Some(*id),
             Self::LegEnded { .. } => None,
         }

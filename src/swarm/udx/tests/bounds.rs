@@ -234,12 +234,19 @@ fn acknowledgements_of_a_proven_peer_may_come_from_another_of_its_addresses() {
     open(&mut udx, A, now);
     udx.write(A, payload(0, 100_000), now).unwrap();
     let mut next = 0;
+    // It was heard from there: a frame was opened.
+    udx.handle_datagram(SocketId::MAIN, address(3), &data(A, 0, 100), now, &mut sink);
+    udx.opened(A, 0, now);
+    udx.handle_datagram(SocketId::MAIN, address(2), &data(A, 0, 100), now, &mut sink);
     for _ in 0..200 {
         while udx.poll_transmit(now, &mut buf, 1).is_some() {
-            next = next.max(Packet::parse(&buf).unwrap().header.seq + 1);
+            let header = Packet::parse(&buf).unwrap().header;
+            next = if header.has(flag::DATA) { next.max(header.seq + 1) } else { next };
         }
         now += Duration::from_millis(10);
         udx.handle_datagram(SocketId::MAIN, address(3), &says(A, 0, next), now, &mut sink);
+        // It is where it was, too: otherwise it would be followed.
+        udx.handle_datagram(SocketId::MAIN, address(2), &says(A, 0, 1), now, &mut sink);
         udx.handle_timeout(now);
     }
     assert_eq!(udx.remote(A), Some(address(2)));

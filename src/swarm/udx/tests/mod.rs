@@ -10,6 +10,7 @@ mod legs;
 mod lifecycle;
 mod loopback;
 mod narrow;
+mod path;
 mod queued;
 mod reflection;
 mod scarcity;
@@ -90,6 +91,10 @@ struct Side {
     /// Fragments that came, by the number of their datagram.
     parts: BTreeMap<u32, BTreeMap<u8, Vec<u8>>>,
     cuts: u32,
+    /// Every packet holds whole frames, which are opened at once, as are messages.
+    opens: bool,
+    /// What comes is the start of a frame that has no end so far.
+    long_frame: bool,
 }
 
 /// What the fragments of a datagram begin with, in the place of IP.
@@ -112,6 +117,8 @@ impl Side {
             max_segments: 16,
             parts: BTreeMap::new(),
             cuts: 0,
+            opens: false,
+            long_frame: false,
         }
     }
 
@@ -171,6 +178,9 @@ impl Machine for Side {
             let bytes = joined.as_ref().unwrap_or(bytes);
             self.udx.handle_datagram(socket, (*from).into(), bytes, now, &mut self.sink);
         }
+        if self.opens && self.sink.intact && !self.long_frame {
+            self.udx.opened(self.id, 0, now);
+        }
         self.udx.end_of_batch(now);
     }
 
@@ -198,7 +208,15 @@ impl Machine for Side {
             }
             out.extend(buf.chunks(size).map(|datagram| one(datagram.to_vec())));
         }
-        self.events.extend(std::iter::from_fn(|| self.udx.poll_event()));
+        while let Some(event) = self.udx.poll_event() {
+            if let UdxEvent::Message { id, socket, from, payload } = &event
+                && self.opens
+                && !payload.is_empty()
+            {
+                self.udx.heard_from(*id, (*socket, *from), payload.len(), now);
+            }
+            self.events.push(event);
+        }
     }
 }
 

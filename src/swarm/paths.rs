@@ -1,0 +1,213 @@
+//! Connections whose path changes or dies under them.
+//!
+//! The stream follows a peer that speaks from another address by itself ([`super::udx`]); here its connection learns of it, and
+//! the peer is asked whether it is there. So that the peer notices *us* at another address, and that a dead path is noticed
+//! long before the stream times out, who has written or read a message and then hears nothing for some round trips
+//! says something: that opens a new mapping in a NAT, and the peer follows. If much waits in the stream it is said beside it
+//! as well, which the reference takes and ignores. Who hears nothing then, however often
+//! he asks, dials the peer anew beside the old connection. Whichever is there first carries on: the old one is heard
+//! again, and a dial that has come to nothing so far ends; or the new one opens, and replaces the old one.
+//!
+//! A peer that is merely slow acknowledges what is said to it, and a path that loses much brings one of several answers.
+
+use super::Swarm;
+use super::connections::{Connection, Phase};
+use super::dialling::DIAL_TIMEOUT;
+use super::event::SwarmEvent;
+use super::secret_stream::unordered::UNORDERED_OVERHEAD;
+use super::udx::{Udx, Way};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// How long nothing must have been heard before we say something: three round trips, within these bounds.
+const LEAST_PATIENCE: Duration = Duration::from_millis(250);
+const MOST_PATIENCE: Duration = Duration::from_millis(800);
+
+/// Bytes that are said then. Three times as many may be sent back to where they came from: enough to be asked whether we
+/// are there.
+const WORDS: usize = 6 * 20;
+
+/// What is asked without an answer, once each half of that, before the path counts as dead.
+const QUESTIONS: u32 = 4;
+
+/// The same where we know that we moved: a NAT in front of the peer, which lets in only who is known to it, does not let us.
+const QUESTIONS_MOVED: u32 = 1;
+
+/// How long one dial beside a dead path may look for the peer, of which relays may not know yet where it is now.
+const REDIAL: Duration = Duration::from_millis(1500);
+
+/// So many dials beside one connection; the stream times out meanwhile.
+const MAX_REDIALS: u32 = 8;
+
+/// Whether the peer of a connection is still there.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Watch {
+    /// When it is looked whether anything was heard.
+    pub at: Option<Instant>,
+    /// When it was first asked, and how often.
+    asked: Option<(Instant, u32)>,
+    /// Another look follows when the peer was heard: we moved, and what we said may have come before what we said
+    /// before.
+    again: bool,
+    redials: u32,
+    redialled_at: Option<Instant>,
+}
+
+impl Swarm {
+    /// The stream leads elsewhere now.
+    pub(super) fn peer_moved(&mut self, stream: u32, addr: SocketAddr, now: Instant) {
+        let Some(connection) = self.connections.by_stream(stream) else { return };
+        connection.addr = Some(addr);
+        tracing::debug!(peer = ?connection.remote, to = %addr, "the peer moved");
+        if connection.is_open() {
+            let conn = connection.id;
+            self.events.push_back(SwarmEvent::PeerMoved { conn, addr });
+            self.ask(stream, now);
+        }
+    }
+
+    /// How long a connection may be silent.
+    fn patience(&self, stream: u32) -> Duration {
+        let rtt = self.udx.stats(stream).and_then(|stats| stats.rtt).unwrap_or(LEAST_PATIENCE);
+        (3 * rtt).clamp(LEAST_PATIENCE, MOST_PATIENCE)
+    }
+
+    /// A message was written or read: from now on silence means something.
+    pub(super) fn watch(&mut self, stream: u32, now: Instant) {
+        let watched = self.connections.by_stream(stream).is_none_or(|c| c.watch.at.is_some());
+        if !watched {
+            self.watch_at(stream, now + self.patience(stream));
+        }
+    }
+
+    fn watch_at(&mut self, stream: u32, at: Instant) {
+        if let Some(connection) = self.connections.by_stream(stream) {
+            connection.watch.at = Some(at);
+            self.connections.note_deadline(at);
+        }
+    }
+
+    /// Looks at a connection that was to be watched.
+    pub(super) fn look_after(&mut self, stream: u32, now: Instant) {
+        let patience = self.patience(stream);
+        let heard = self.udx.last_heard(stream);
+        let Some(connection) = self.connections.by_stream(stream) else { return };
+        let asked = connection.watch.asked;
+        match (asked, heard) {
+            (Some((at, _)), Some(heard)) if heard > at => {
+                let again = std::mem::take(&mut connection.watch).again;
+                self.end_redial(stream);
+                if again {
+                    self.watch_at(stream, now + patience);
+                }
+            }
+            (None, Some(heard)) if heard + patience > now => {
+                self.watch_at(stream, heard + patience);
+            }
+            (None, _) => self.speak_up(stream, now),
+            (Some((at, questions)), _) => {
+                connection.watch.asked = Some((at, questions + 1));
+                let enough = if connection.watch.again { QUESTIONS_MOVED } else { QUESTIONS };
+                self.udx.beat(stream);
+                self.speak_beside(stream);
+                self.watch_at(stream, now + (patience / 2).max(LEAST_PATIENCE));
+                if questions >= enough {
+                    self.dial_beside(stream, now);
+                }
+            }
+        }
+    }
+
+    /// Says something to the peer, who is to answer.
+    fn speak_up(&mut self, stream: u32, now: Instant) {
+        let patience = self.patience(stream);
+        let Some(connection) = self.connections.by_stream(stream).filter(|c| c.is_open()) else {
+            return;
+        };
+        let Some(session) = &mut connection.session else { return };
+        let mut words = Vec::with_capacity(WORDS);
+        while words.len() < WORDS {
+            words.extend_from_slice(&session.sealer.keep_alive());
+        }
+        connection.watch.asked = Some((now, 0));
+        (connection.last_write, connection.has_written) = (now, true);
+        self.speak_beside(stream);
+        let _ = self.udx.write(stream, words.into(), now);
+        self.watch_at(stream, now + patience.min(LEAST_PATIENCE));
+    }
+
+    /// Says as much beside the stream, if what is said in it may come late.
+    fn speak_beside(&mut self, stream: u32) {
+        let busy = self.udx.stats(stream).is_some_and(|stats| stats.in_flight > 0)
+            || self.udx.unsent(stream) > 0;
+        let session = self.connections.by_stream(stream).and_then(|c| c.session.as_mut());
+        let Some(session) = session.filter(|_| busy) else { return };
+        let message = session.unordered.seal(&[0; WORDS - UNORDERED_OVERHEAD]);
+        let _ = self.udx.send_message(stream, message);
+    }
+
+    /// A message came beside a stream, maybe from elsewhere. The reference sends empty ones to confirm a changed path.
+    pub(super) fn heard_beside(&mut self, stream: u32, way: Way, message: &[u8], now: Instant) {
+        let Some(connection) = self.connections.by_stream(stream) else { return };
+        let session =
+            connection.session.as_mut().filter(|_| matches!(connection.phase, Phase::Open));
+        if session.is_some_and(|session| session.unordered.open(message).is_some()) {
+            self.udx.heard_from(stream, way, message.len(), now);
+        }
+    }
+
+    /// Our addresses have changed: every peer is told where we are now, before anything else.
+    pub(super) fn speak_up_to_all(&mut self, now: Instant) {
+        for stream in self.connections.streams() {
+            self.speak_up(stream, now);
+            if let Some(connection) = self.connections.by_stream(stream) {
+                connection.watch.again = true;
+            }
+        }
+    }
+
+    /// Dials the peer of a connection whose path seems to be dead.
+    fn dial_beside(&mut self, stream: u32, now: Instant) {
+        let Some(old) = self.connections.by_stream(stream) else { return };
+        let (remote, initiator) = (old.remote, old.initiator);
+        let (redials, recent) = (old.watch.redials, old.watch.redialled_at);
+        let relays = self.peers.get(&remote).map(|peer| peer.relay_addresses.clone());
+        let relays = relays.unwrap_or_default();
+        let may = initiator || !relays.is_empty();
+        if !may || redials >= MAX_REDIALS || recent.is_some_and(|at| now < at + REDIAL) {
+            return;
+        }
+        // One that still looks for the peer asks anew.
+        self.end_redial(stream);
+        let beside = |c: &Connection| c.remote == remote && c.initiator && !c.is_open();
+        if self.stopping || self.connections.iter().any(beside) {
+            return;
+        }
+        let Some(new) = self.udx.open(None) else { return };
+        tracing::debug!(peer = ?remote, redials, "nothing is heard: dialling beside");
+        let connect = self.dht.connect(remote, relays, new, now);
+        let id = self.connections.name(new);
+        let phase = Phase::Dialling { connect, until: now + DIAL_TIMEOUT };
+        self.connections.insert(Connection::new(id, remote, true, phase, now));
+        if let Some(old) = self.connections.by_stream(stream) {
+            (old.watch.redials, old.watch.redialled_at) = (redials + 1, Some(now));
+        }
+    }
+
+    /// A dial beside a connection that has not found the peer so far ends. One that has may be the one that the peer keeps.
+    fn end_redial(&mut self, stream: u32) {
+        let Some(old) = self.connections.by_stream(stream) else { return };
+        let remote = old.remote;
+        let looks = |c: &&Connection| {
+            c.remote == remote && c.initiator && matches!(c.phase, Phase::Dialling { .. })
+        };
+        let Some(new) = self.connections.iter().find(looks).map(|c| c.id.stream()) else { return };
+        self.cancel_dial(new);
+        self.connections.remove(new);
+        self.udx.destroy(new);
+        self.connections.claim_key(stream);
+    }
+}
+
+/// What a question takes is less than what is said.
+const _: () = assert!(WORDS >= Udx::QUESTION);
