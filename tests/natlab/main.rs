@@ -216,3 +216,10 @@ fn nothing_is_asked_of_a_router_by_who_wants_nothing_or_has_a_public_address() {
         assert_eq!(got["read"], false, "{got}");
     }
 }
+
+/// Sixteen megabytes get from `a` to `b` though the NAT of `b` forgets them on the way.
+#[test]
+fn a_download_whose_path_dies_goes_on() {
+    let variables = [("TROUBLE", "forget"), ("AFTER", "0.5"), ("MB", "16")];
+    read_with(&variables, "hdrive-path", "port", "port");
+}
