@@ -23,7 +23,7 @@ const NAMES: [&str; 2] = ["mount.hdrive", "mount.fuse.hdrive"];
 const FLAGS: [&str; 9] =
     ["store", "at", "read-timeout", "cache-memory", "bootstrap", "local", "port", "relay", "peer"];
 /// The same without a value.
-const SWITCHES: [&str; 1] = ["no-lan"];
+const SWITCHES: [&str; 3] = ["no-lan", "port-mapping", "no-port-mapping"];
 /// Flags that may be given again.
 const SEVERAL: [&str; 3] = ["bootstrap", "relay", "peer"];
 
@@ -211,6 +211,10 @@ mod tests {
                 "hdrive mount --daemon --peer=a:1 --peer=[::1]:2 --no-lan -o fsname=key -- key /mnt",
             ),
             (
+                "mount.hdrive key /mnt -o no_port_mapping,port_mapping",
+                "hdrive mount --daemon --no-port-mapping --port-mapping -o fsname=key -- key /mnt",
+            ),
+            (
                 "mount.hdrive key /mnt -s -o remount,frob",
                 "hdrive mount --daemon -o fsname=key,remount -- key /mnt",
             ),
@@ -220,6 +224,30 @@ mod tests {
             assert!(Cli::typed(found).is_ok());
         }
         assert_eq!(typed(words("mount.hdrive key /mnt -f -o rw")), Typed::Nothing);
+    }
+
+    #[test]
+    fn every_flag_that_a_mount_may_need_is_an_option() {
+        // In a file that everybody may read a key is out of place; the rest concerns a person at a terminal, or has
+        // another name among options.
+        let others = [
+            "json",
+            "quiet",
+            "verbose",
+            "trust-store",
+            "daemon",
+            "encryption-key",
+            "allow-other",
+            "o",
+            "help",
+        ];
+        let command = Cli::command();
+        let mount = command.find_subcommand("mount").unwrap();
+        for flag in command.get_arguments().chain(mount.get_arguments()) {
+            let Some(name) = flag.get_long() else { continue };
+            let known = FLAGS.contains(&name) || SWITCHES.contains(&name);
+            assert!(known != others.contains(&name), "{name}");
+        }
     }
 
     #[test]
