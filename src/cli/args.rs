@@ -1,21 +1,19 @@
 //! What can be typed: subcommands and flags. Parsing only; nothing here touches the system.
 
 mod amounts;
+mod global;
+mod typed;
 
 pub use amounts::Kept;
+pub use global::Global;
 
 use super::doctor::Doctor;
 use super::moment::Moment;
-use crate::key::PublicKey;
 use crate::swarm::RelayLimits;
-use crate::swarm::driver::PeerAddress;
 use amounts::{kept, rate, size, some_duration, some_size};
-use clap::builder::{OsStringValueParser, Resettable, TypedValueParser};
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
-use std::ffi::OsString;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,206 +36,6 @@ pub struct Cli {
     pub global: Global,
     #[command(subcommand)]
     pub command: Command,
-}
-
-impl Cli {
-    /// Parses what was typed.
-    ///
-    /// # Errors
-    /// What clap has to say, help and version included.
-    pub fn typed(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let words: Vec<OsString> = words.into_iter().collect();
-        let mut command = Self::command();
-        command = command.mut_args(without_empty_variable);
-        command = command.mut_subcommands(|sub| sub.mut_args(without_empty_variable));
-        if words.len() < 2 {
-            // Else clap takes what variables set for something typed.
-            command = command.mut_args(|arg| arg.env(Resettable::Reset));
-        }
-        let matches = command.try_get_matches_from_mut(&words);
-        let mut parsed = matches.and_then(|matches| Self::from_arg_matches(&matches));
-        if let Ok(Self { command: Command::Seed(seed), .. }) = &mut parsed {
-            seed.name_once();
-        }
-        parsed.map_err(|error| {
-            let error = with_variables(error, &command, &words);
-            with_plain_usage(error, &mut command, &words)
-        })
-    }
-}
-
-/// An empty variable counts as unset.
-fn without_empty_variable(arg: Arg) -> Arg {
-    let value = arg.get_env().and_then(std::env::var_os);
-    if value.is_some_and(|value| value.is_empty()) { arg.env(Resettable::Reset) } else { arg }
-}
-
-/// A conflict with what nobody typed names the variable that set it.
-fn with_variables(
-    mut error: clap::Error,
-    command: &clap::Command,
-    words: &[OsString],
-) -> clap::Error {
-    for kind in [ContextKind::InvalidArg, ContextKind::PriorArg] {
-        // `--name <VALUE>`
-        let Some(ContextValue::String(flag)) = error.get(kind) else { continue };
-        let flag = flag.split(' ').next().unwrap_or_default();
-        let is_typed =
-            |word: &OsString| word.to_str().and_then(|w| w.split('=').next()) == Some(flag);
-        let is_named = |arg: &&Arg| arg.get_long() == flag.strip_prefix("--");
-        let variable = command.get_arguments().find(is_named).and_then(Arg::get_env);
-        if error.kind() == ErrorKind::ArgumentConflict
-            && !words.iter().any(is_typed)
-            && let Some(variable) = variable.map(|name| name.to_string_lossy().into_owned())
-        {
-            error.insert(kind, ContextValue::String(variable));
-        }
-    }
-    error
-}
-
-/// clap's own usage line lists every option that a variable sets as if it had been typed.
-fn with_plain_usage(
-    mut error: clap::Error,
-    command: &mut clap::Command,
-    words: &[OsString],
-) -> clap::Error {
-    if error.get(ContextKind::Usage).is_some() {
-        let is_command = |word: &&OsString| command.find_subcommand(word).is_some();
-        // What follows a command that there is none of is of no command.
-        let known = error.kind() != ErrorKind::InvalidSubcommand;
-        let name = words.iter().skip(1).find(is_command).filter(|_| known);
-        let meant = match name.and_then(|name| command.find_subcommand_mut(name)) {
-            Some(subcommand) => subcommand,
-            None => command,
-        };
-        let usage = meant.render_usage();
-        error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
-    }
-    error
-}
-
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Everywhere")]
-pub struct Global {
-    /// Directory that holds the drives [default: $XDG_DATA_HOME/hdrive or ~/.local/share/hdrive]
-    #[arg(
-        long,
-        global = true,
-        env = "HDRIVE_STORE",
-        value_name = "DIR",
-        hide_env_values = true,
-        // Empty as well: `--store "$DIR"` in a script.
-        value_parser = OsStringValueParser::new().map(PathBuf::from)
-    )]
-    pub store: Option<PathBuf>,
-
-    /// DHT nodes to start from, host:port, separated by commas [default: the public ones]
-    #[arg(
-        long,
-        global = true,
-        env = "HDRIVE_BOOTSTRAP",
-        value_name = "HOST:PORT,…",
-        value_delimiter = ',',
-        hide_env_values = true
-    )]
-    pub bootstrap: Option<Vec<String>>,
-
-    /// Local address and UDP port of this peer [default: 0.0.0.0, any free port]
-    #[arg(
-        long,
-        global = true,
-        env = "HDRIVE_LOCAL",
-        value_name = "ADDR:PORT",
-        hide_env_values = true
-    )]
-    pub local: Option<SocketAddrV4>,
-
-    /// Relay to go through where there is no direct way; may be given again
-    #[arg(
-        long,
-        global = true,
-        env = "HDRIVE_RELAY",
-        value_name = "KEY",
-        value_delimiter = ',',
-        hide_env_values = true
-    )]
-    pub relay: Vec<PublicKey>,
-
-    /// Does not look for peers on the local networks, nor answer them
-    #[arg(
-        long,
-        global = true,
-        env = "HDRIVE_NO_LAN",
-        hide_env_values = true,
-        value_parser = clap::builder::FalseyValueParser::new()
-    )]
-    pub no_lan: bool,
-
-    /// Asks the router for a UDP port that leads here (UPnP, PCP, NAT-PMP), as seed and relay do
-    #[arg(long, global = true, overrides_with = "no_port_mapping")]
-    pub port_mapping: bool,
-
-    /// Asks no router for anything
-    #[arg(
-        long,
-        global = true,
-        overrides_with = "port_mapping",
-        env = "HDRIVE_NO_PORT_MAPPING",
-        hide_env_values = true,
-        value_parser = clap::builder::FalseyValueParser::new()
-    )]
-    pub no_port_mapping: bool,
-
-    /// UDP port of this peer, one that a router forwards [default: any free one]
-    #[arg(
-        long,
-        global = true,
-        env = "HDRIVE_PORT",
-        value_name = "PORT",
-        hide_env_values = true,
-        conflicts_with = "local",
-        value_parser = clap::value_parser!(u16).range(1..)
-    )]
-    pub port: Option<u16>,
-
-    /// Where somebody may be who has the drive: asked there as well, without the DHT; may be given again
-    #[arg(
-        long = "peer",
-        global = true,
-        env = "HDRIVE_PEER",
-        value_name = "HOST:PORT",
-        value_delimiter = ',',
-        hide_env_values = true
-    )]
-    pub peers: Vec<PeerAddress>,
-
-    /// Adds to drives although the store looks like an older copy of itself
-    #[arg(long, global = true)]
-    pub trust_store: bool,
-
-    /// Answers and results as JSON, one object a line
-    #[arg(long, global = true)]
-    pub json: bool,
-
-    /// Tells more on stderr; twice for every packet
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub verbose: u8,
-
-    /// Tells only errors and warnings on stderr
-    #[arg(short, long, global = true)]
-    pub quiet: bool,
-}
-
-impl Global {
-    /// Whether a port of the router is wanted, if that was said. What is typed counts before what a variable says.
-    pub fn port_mapping(&self) -> Option<bool> {
-        match (self.port_mapping, self.no_port_mapping) {
-            (true, _) => Some(true),
-            (false, true) => Some(false),
-            (false, false) => None,
-        }
-    }
 }
 
 #[derive(Debug, Clone, Subcommand, Serialize, Deserialize)]
@@ -565,7 +363,7 @@ impl Get {
 
 impl Seed {
     /// Takes each drive that was typed twice once.
-    fn name_once(&mut self) {
+    pub(in crate::cli) fn name_once(&mut self) {
         let mut seen = HashSet::new();
         self.keys.retain(|key| seen.insert(key.clone()));
     }
@@ -581,6 +379,7 @@ impl Put {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

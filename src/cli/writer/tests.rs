@@ -1,5 +1,6 @@
 //! Tests of the writer: a pipe takes what both streams say.
 
+use super::attempt::ERASE;
 use super::*;
 use std::io::{PipeReader, Read};
 

@@ -1,8 +1,8 @@
 //! The sockets of the network: the main one, its companion for IPv6 where there is IPv6, and those that the machine asks
 //! for by sending from them.
 
-use super::SocketId;
 use super::socket::{Received, Socket};
+use crate::swarm::SocketId;
 use crate::swarm::socket::ipv4;
 use nix::poll::{PollFd, PollFlags};
 use std::collections::{BTreeMap, BTreeSet};
