@@ -1,14 +1,17 @@
 //! What the swarm makes of its local networks: who is found there is dialled there.
 //!
-//! A neighbour's address is tried beside all other ways to it, and answers before them. It is forgotten when the networks
-//! change.
+//! A neighbour's address is tried beside all other ways to it, and answers before them. A connection that leads another way
+//! moves there. The address is forgotten when the networks change.
 
 use super::Swarm;
-use super::connections::Phase;
+use super::connections::{Connection, Phase};
 use super::lan::{LanTransmit, Link, Neighbour};
 use crate::key::PublicKey;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// A peer on a local network that has not answered by then is where a connection with it leads.
+const APPROACH: Duration = Duration::from_secs(3);
 
 impl Swarm {
     /// We are on these local networks now; none if neighbours are neither to be called nor heard.
@@ -37,6 +40,25 @@ impl Swarm {
         if known != Some(*addr) {
             self.dial_neighbour(key, now);
         }
+        self.approach(key, now);
+    }
+
+    /// Dials a neighbour beside a connection with it that leads over the Internet; the new one replaces that.
+    fn approach(&mut self, key: &PublicKey, now: Instant) {
+        let Some(old) = self.connections.by_key(key).filter(|old| old.is_open()) else { return };
+        let (stream, addr) = (old.id.stream(), old.addr);
+        let near = addr.is_none_or(|addr| self.is_near(&addr)) && self.relay_of(stream).is_none();
+        let beside = |c: &Connection| c.remote == *key && !c.is_open();
+        if near || self.stopping || self.connections.iter().any(beside) {
+            return;
+        }
+        let Some(near) = self.peers.approach(key) else { return };
+        let Some(new) = self.udx.open(None) else { return };
+        tracing::debug!(peer = ?key, to = %near, "on a local network too: dialling there");
+        let connect = self.dht.approach(*key, near, new, now);
+        let phase = Phase::Dialling { connect, until: now + APPROACH };
+        let id = self.connections.name(new);
+        self.connections.insert(Connection::new(id, *key, true, phase, now));
     }
 
     /// A dial that is under way knows nothing of the peer's new address, and may take its time: another one does not.

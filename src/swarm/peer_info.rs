@@ -5,8 +5,8 @@
 //! |---|---|---|---|---|---|
 //! | priority | normal | very high | high | low | not queued |
 //!
-//! Who is new and on a local network of ours comes first. Who was dialled in vain (`tried`) and never answered comes behind all of them, or records of the dead would keep
-//! the living waiting. The reference has this rule, but sets the flag nowhere.
+//! Who is new and on a local network of ours comes first. Who was dialled in vain (`tried`) and never answered comes behind
+//! all of them, or records of the dead would keep the living waiting. The reference has this rule, but sets the flag nowhere.
 //!
 //! Source: hyperswarm/lib/peer-info.js
 
@@ -23,6 +23,8 @@ pub struct PeerInfo {
     pub relay_addresses: Vec<SocketAddrV4>,
     /// Where it is on a local network.
     pub near: Option<SocketAddr>,
+    /// How often we tried to move a connection with it there.
+    pub approaches: u32,
     /// Where it says that it is itself, the latest first.
     pub told: Vec<SocketAddr>,
     /// Joined topics under which it was found.

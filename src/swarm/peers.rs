@@ -35,6 +35,9 @@ const MAX_ATTEMPTS: u32 = 3;
 /// The same for an explicit peer, dialled again at shorter intervals meanwhile.
 const MAX_EXPLICIT_ATTEMPTS: u32 = 5;
 
+/// Tries to move a connection with a peer to one address on a local network.
+const MAX_APPROACHES: u32 = 3;
+
 /// Addresses of one peer that are remembered.
 const MAX_TOLD: usize = 4;
 
@@ -134,7 +137,17 @@ impl Peers {
         let known = peer.near.filter(|near| near.is_ipv4() && addr.is_ipv6());
         let addr = known.unwrap_or(addr);
         let moved = peer.near.replace(addr) != Some(addr);
+        if moved {
+            peer.approaches = 0;
+        }
         self.consider(key, topic, true, moved, now, rng);
+    }
+
+    /// Where a connection with `key` on a local network would lead, if that was not tried often.
+    pub fn approach(&mut self, key: &PublicKey) -> Option<SocketAddr> {
+        let peer = self.peers.get_mut(key).filter(|peer| peer.approaches < MAX_APPROACHES)?;
+        peer.approaches += u32::from(peer.near.is_some());
+        peer.near
     }
 
     /// The local networks changed.

@@ -62,6 +62,8 @@ pub(super) enum Effort {
     /// One datagram to each known relay, one after the other, as far as its host has not had its allowance: it costs
     /// nothing to invent a record, and most may lead nowhere.
     Sparing,
+    /// Where the peer itself may be, and nobody else is asked.
+    Near,
 }
 
 /// Where a peer is looked for, beside where the DHT says.
@@ -191,7 +193,11 @@ impl Connect {
             direct: direct.len(),
             told: Direct::new(&remote, told, net, now),
             asked: Vec::new(),
-            rounds: if relays.is_empty() || effort == Effort::Sparing { 1 } else { 2 },
+            rounds: match effort {
+                Effort::Near => 0,
+                Effort::Whole if !relays.is_empty() => 2,
+                _ => 1,
+            },
             effort,
             had_record: false,
             relay_through,
@@ -201,7 +207,7 @@ impl Connect {
         for addr in direct {
             connect.shake(addr, Road::Direct, net, now);
         }
-        if effort == Effort::Whole || connect.known.is_empty() {
+        if connect.rounds > 0 && (effort == Effort::Whole || connect.known.is_empty()) {
             connect.find(net, now);
         }
         connect.advance(net, now);

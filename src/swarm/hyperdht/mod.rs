@@ -72,7 +72,7 @@ use rand::{RngCore, SeedableRng};
 use records::Records;
 use server::Server;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Instant;
 use topics::{Aim, TopicQuery};
@@ -334,6 +334,23 @@ impl HyperDht {
         self.connect_with((Effort::Sparing, relay), remote, whereabouts, local_id, now)
     }
 
+    /// The same with a peer of a local network, at its `addr` there and nowhere else.
+    pub fn approach(
+        &mut self,
+        remote: PublicKey,
+        addr: SocketAddr,
+        local_id: u32,
+        now: Instant,
+    ) -> ConnectId {
+        let mut whereabouts = Whereabouts::default();
+        match addr {
+            SocketAddr::V4(addr) => whereabouts.direct.push(addr),
+            // The DHT's messages are of IPv4.
+            SocketAddr::V6(_) => whereabouts.told.push(addr),
+        }
+        self.connect_with((Effort::Near, None), remote, whereabouts, local_id, now)
+    }
+
     fn connect_with(
         &mut self,
         (effort, relay): (Effort, Option<PublicKey>),
@@ -346,6 +363,7 @@ impl HyperDht {
         let target = target_of(&remote);
         let route = self.records.as_ref().and_then(|r| r.route(&target)).map(|r| r.relay);
         let relays = match route {
+            _ if effort == Effort::Near => Vec::new(),
             Some(relay) => vec![relay],
             None if !relays.is_empty() => relays,
             None => self.known_relays.of(&remote),

@@ -171,6 +171,47 @@ fn the_local_way_wins_over_all_others() {
 }
 
 #[test]
+fn who_is_connected_another_way_moves_to_the_local_one_and_stays() {
+    for seed in 0..6 {
+        let pattern = LinkConfig { latency: ms(20), ..LinkConfig::default() };
+        let mut network = Network::of_nodes(8, seed, pattern, secs(5));
+        let (home, _) = network.place(Kind::Full, 1);
+        let boot = vec![network.addr(0)];
+        // Neither hears the other, nor knows where itself is; the router leads what they send each other back.
+        let add = |network: &mut Network, n: u8| {
+            let config = SwarmConfig {
+                local_addresses: Vec::new(),
+                bootstrap: boot.clone(),
+                ..network.config(network.machines.len(), false)
+            };
+            let peer = Peer::new(config, seed << 8 | u64::from(n), network.now);
+            network.add_in(home, inner(n), peer)
+        };
+        let a = add(&mut network, 1);
+        network.join(a, TOPIC, SERVER);
+        network.run(secs(10));
+        let b = add(&mut network, 2);
+        network.join(b, TOPIC, CLIENT);
+        let met = |n: &Network| n.open(b).len() == 1 && n.open(a).len() == 1;
+        assert!(network.run_until(secs(60), met).is_some());
+        let where_b_is = |n: &Network| n.machines[b].swarm.status().connections[0].addr;
+        network.run(secs(20));
+        assert_ne!(where_b_is(&network), Some(inner(1).into()), "seed {seed}: there already");
+        let before = network.open(b);
+        for (n, peer) in [(1, a), (2, b)] {
+            network.on(peer, |peer, now| peer.swarm.set_links(links(n), now));
+        }
+        let moved = |n: &Network| met(n) && where_b_is(n) == Some(inner(1).into());
+        let took = network.run_until(secs(10), moved);
+        assert!(took.is_some_and(|t| t < secs(3)), "seed {seed}: {took:?}");
+        let there = network.open(b);
+        assert_ne!(before, there);
+        network.run(secs(3600));
+        assert_eq!(network.open(b), there, "seed {seed}: it stays");
+    }
+}
+
+#[test]
 fn an_address_where_nobody_is_any_more_keeps_nobody_from_the_other_ways() {
     let pattern = LinkConfig { latency: ms(20), ..LinkConfig::default() };
     let mut network = Network::of_nodes(8, 1, pattern, secs(5));
