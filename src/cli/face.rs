@@ -10,8 +10,8 @@ use super::output::complain;
 use super::owner::{OWNER_PATIENCE, silent};
 use super::pump::{ended, pump};
 use super::request::{
-    ACCEPTED, BEGUN, BESIDE, CANCEL, ELSEWHERE, END, FULL, INTO, LATER, LISTENS, Request, TOLD,
-    ask, greet,
+    ACCEPTED, APART, BEGUN, BESIDE, CANCEL, ELSEWHERE, END, FULL, INTO, LATER, LISTENS, Request,
+    STANDS, TOLD, ask, greet, read_standing,
 };
 use super::signals::{LAST_WAIT, Signals};
 use rustix::net::sockopt::socket_peercred;
@@ -37,8 +37,8 @@ pub enum Ended {
     Again,
     /// The same after a while, so that the owner can go away.
     Later,
-    /// The same when the owner has ended, which sees other files.
-    Elsewhere,
+    /// The same when the owner has ended, at which the command cannot go on, for this reason.
+    Elsewhere(&'static str),
 }
 
 /// Stands in for a command that the owner runs: asks for it, passes Ctrl-C and standard input on and waits for the exit
@@ -71,13 +71,18 @@ pub async fn face(stream: UnixStream, request: &mut Request, store: &Path) -> Re
             read = stream.read(&mut code) => match read {
                 Ok(1) if code[0] == ACCEPTED => {
                     accepted = true;
-                    request.ran = true;
                     // Not before: as long as nothing was read, another owner may have all of it.
                     pumped = stdin.take().map(pump);
                     continue;
                 }
                 Ok(1) if code[0] == BEGUN => {
                     begun = true;
+                    continue;
+                }
+                Ok(1) if code[0] == STANDS => {
+                    // Without it nobody knows where it may go on.
+                    let standing = read_standing(&mut stream).await;
+                    request.stood = Some(standing.map_err(|_| left_alone())?);
                     continue;
                 }
                 Ok(1) if code[0] == TOLD => {
@@ -91,11 +96,16 @@ pub async fn face(stream: UnixStream, request: &mut Request, store: &Path) -> Re
                     continue;
                 }
                 // Nothing of it was begun, and the user wants it no more.
-                Ok(1) if asked && matches!(code[0], LATER | ELSEWHERE | FULL) => {
+                Ok(1) if asked && matches!(code[0], LATER | ELSEWHERE | APART | FULL) => {
                     return Ok(Ended::With(request.exit_when_asked() as u8));
                 }
                 Ok(1) if code[0] == LATER => return Ok(Ended::Later),
-                Ok(1) if code[0] == ELSEWHERE => return Ok(Ended::Elsewhere),
+                Ok(1) if code[0] == ELSEWHERE => {
+                    return Ok(Ended::Elsewhere("sees other files than this command does"));
+                }
+                Ok(1) if code[0] == APART => {
+                    return Ok(Ended::Elsewhere("stands elsewhere in the network (--bootstrap, --local, --port, --relay, --no-lan)"));
+                }
                 Ok(1) if code[0] == FULL => return Err(full()),
                 Ok(1) => return Ok(Ended::With(code[0])),
                 // Nobody is left to do it, and the user wants it no more.

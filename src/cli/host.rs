@@ -5,8 +5,9 @@ use super::context::{Cancel, Context};
 use super::exit::{Exit, Fail, Failure, Result};
 use super::fault::guarded_task;
 use super::output::Output;
-use super::request::{Place, Request};
+use super::request::Request;
 use super::running::{Commands, Running, lasts};
+use super::standing::Standing;
 use super::{cat, create, forget, gc, get, info, log, ls, mount, put, rm, seed, share, status};
 use crate::node::Node;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Clone)]
 pub struct Host {
     pub node: Arc<Node>,
-    pub place: Arc<Place>,
+    pub standing: Arc<Standing>,
     pub commands: Arc<Commands>,
     /// Its own command is one that lasts, has begun to, and has not failed.
     pub stays: Arc<AtomicBool>,
@@ -36,7 +37,7 @@ pub async fn run_asked(
     running: Arc<Running>,
     cancel: Cancel,
 ) -> Exit {
-    if let Some(lost) = request.place.lost_in(&host.place) {
+    if let Some(lost) = request.place.lost_in(&host.standing.place) {
         out.note(lost);
     }
     let refused = refusal(&request, host).await;

@@ -5,7 +5,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `args`, `fstab`, `bootstrap`, `moment`, `target` | what can be typed, also to mount(8) and in fstab |
-//! | `owner`, `request`, `view` | who owns the store; what another process asks of that, and whether both see the same files |
+//! | `owner`, `request`, `view`, `standing` | who owns the store; what another process asks of that, whether both see the same files, and where it stands in the network |
 //! | `face`, `pump` | a command that the owner runs: its signals, its standard input, its end |
 //! | `serve`, `host`, `asker`, `running`, `context` | the owner: requests of all processes, what runs, what each is given |
 //! | `gate`, `waiting`, `signals`, `fault`, `exit` | when a change is made or called off; how commands wait and end |
@@ -58,8 +58,8 @@ mod serve;
 mod share;
 mod signals;
 mod spool;
+mod standing;
 mod status;
-mod succession;
 mod target;
 mod umount;
 mod view;
@@ -74,8 +74,9 @@ use exit::{Exit, Fail, Failure, Result};
 use face::Ended;
 use fstab::Typed;
 use owner::Role;
-use request::{Place, Request};
+use request::Request;
 use rustix::fs::OFlags;
+use standing::Place;
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -208,7 +209,7 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
         pid: std::process::id(),
         background: daemon_log::is_background(),
         insists: false,
-        ran: false,
+        stood: None,
         told: 0,
     };
     daemon::leave_folder();
@@ -246,11 +247,11 @@ fn on_store(command: Command, global: &Global) -> Result<Exit> {
                 yielding.get_or_insert_with(Instant::now);
                 pause(LOOK);
             }
-            Ended::Elsewhere => {
+            Ended::Elsewhere(why) => {
                 if elsewhere.replace(pid) != Some(pid) && !request.quiet {
                     let text = format!(
-                        "the process that worked on the store ended, and process {pid}, which goes on, sees other files \
-                         than this command does: it goes on when that ends"
+                        "the process that worked on the store ended, and process {pid}, which does now, {why}: this \
+                         command goes on when that ends"
                     );
                     output::complain("note", text);
                 }

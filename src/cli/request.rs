@@ -18,17 +18,19 @@
 //! | owner | [`BEGUN`] | something was printed or read that a second run would print or miss |
 //! | owner | [`FULL`] | it runs too many commands to take another |
 //! | owner | [`LATER`] | it ends soon, and the face, which would last, had better own the store itself |
+//! | owner | [`STANDS`] | so it stands in the network: the length of what follows as above, and the JSON of [`Standing`] |
 //! | owner | [`ELSEWHERE`] | it sees other files than the face, whose command ran at another owner before |
+//! | owner | [`APART`] | it stands elsewhere in the network than the owner where the face's command ran before |
 //! | owner | [`TOLD`] | one more line was printed that another owner need not print again |
 //! | owner | [`INTO`], [`BESIDE`] | the destination of a download is a folder, or not, before anything is made there |
 //! | owner | exit code | it has ended |
 //! | face | [`CANCEL`] | the user does not want it any more, as when the face hangs up |
 //! | face | [`END`] | standard input is complete |
 
-use super::args::{Command, Global};
+use super::args::Command;
 use super::exit::Exit;
+use super::standing::{Place, Standing};
 use super::view::View;
-use crate::key::KeyError;
 use crate::swarm::driver::PeerAddress;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
@@ -38,12 +40,11 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 use std::io::{self, IoSlice, IoSliceMut, PipeWriter, Read, Write};
 use std::mem::MaybeUninit;
-use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What a face asks the owner to run.
 #[derive(Debug, Serialize, Deserialize)]
@@ -67,63 +68,10 @@ pub struct Request {
     pub background: bool,
     /// It does not want to be told [`LATER`].
     pub insists: bool,
-    /// An owner that has ended ran it: it is to go on, not to fail.
-    pub ran: bool,
+    /// How an owner stood in the network that ran it and has ended: it is to go on, not to fail, and nowhere else.
+    pub stood: Option<Standing>,
     /// How many of the lines that a command prints once ([`TOLD`]) were printed by owners that have ended.
     pub told: u32,
-}
-
-/// Where a process stands in the network; the owner's counts for all commands on a store.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
-    pub bootstrap: Option<Vec<String>>,
-    pub local: Option<SocketAddrV4>,
-    pub relay: Vec<String>,
-    pub no_lan: bool,
-    pub port: Option<u16>,
-}
-
-impl Place {
-    pub fn of(global: &Global) -> Self {
-        Self {
-            bootstrap: global.bootstrap.clone(),
-            local: global.local,
-            no_lan: global.no_lan,
-            relay: global.relay.iter().map(ToString::to_string).collect(),
-            port: global.port,
-        }
-    }
-
-    /// Has `global` say this.
-    ///
-    /// # Errors
-    /// What names a relay is no key.
-    pub fn apply(&self, global: &mut Global) -> Result<(), KeyError> {
-        let relays = self.relay.iter().map(|key| key.parse());
-        global.relay = relays.collect::<Result<_, _>>()?;
-        global.bootstrap.clone_from(&self.bootstrap);
-        (global.local, global.no_lan, global.port) = (self.local, self.no_lan, self.port);
-        Ok(())
-    }
-
-    /// What this one says and another does not follow, for people.
-    pub fn lost_in(&self, other: &Self) -> Option<String> {
-        let lost = [
-            ("--bootstrap", self.bootstrap.is_some() && self.bootstrap != other.bootstrap),
-            ("--local", self.local.is_some() && self.local != other.local),
-            ("--relay", !self.relay.is_empty() && self.relay != other.relay),
-            ("--no-lan", self.no_lan && !other.no_lan),
-            ("--port", self.port.is_some() && self.port != other.port),
-        ];
-        let lost: Vec<&str> = lost.into_iter().filter(|(_, lost)| *lost).map(|(n, _)| n).collect();
-        (!lost.is_empty()).then(|| {
-            let (names, verb) = (lost.join(" and "), if lost.len() == 1 { "counts" } else { "count" });
-            format!(
-                "{names} {verb} for the process that opened the store, {}: this command goes by what that was given",
-                std::process::id()
-            )
-        })
-    }
 }
 
 /// A request larger than this is not one of ours.
@@ -151,6 +99,10 @@ pub const INTO: u8 = 250;
 pub const BESIDE: u8 = 249;
 /// What an owner answers to a command that goes on, and names files that it sees others for.
 pub const ELSEWHERE: u8 = 248;
+/// What an owner says of itself when it has accepted a command.
+pub const STANDS: u8 = 246;
+/// What an owner answers to a command that goes on, where it would be looked for and found by others than before.
+pub const APART: u8 = 245;
 /// What a face says when its user does not want to wait any more.
 pub const CANCEL: u8 = b'c';
 /// What a face says after the last byte of its standard input.
@@ -244,6 +196,27 @@ fn send_head(owner: impl AsFd, length: u32, fds: &[BorrowedFd<'_>]) -> io::Resul
     let head = length.to_le_bytes();
     sendmsg(owner, &[IoSlice::new(&head)], &mut control, SendFlags::empty())?;
     Ok(())
+}
+
+/// What an owner says that accepts a command.
+pub fn acceptance(standing: &Standing) -> io::Result<Vec<u8>> {
+    let body = serde_json::to_vec(standing)?;
+    let head = (body.len() as u32).to_le_bytes();
+    Ok([&[ACCEPTED, STANDS], &head[..], &body].concat())
+}
+
+/// Reads what follows [`STANDS`]. It was sent at once with that.
+pub async fn read_standing(owner: &mut tokio::net::UnixStream) -> io::Result<Standing> {
+    let read = async {
+        let length = owner.read_u32_le().await? as usize;
+        if length > MAX_REQUEST {
+            return Err(bad("a standing too large"));
+        }
+        let mut body = vec![0; length];
+        owner.read_exact(&mut body).await?;
+        Ok(serde_json::from_slice(&body)?)
+    };
+    tokio::time::timeout(SILENCE, read).await?
 }
 
 /// A face's words as they came, and its standard streams.

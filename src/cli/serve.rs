@@ -12,10 +12,10 @@ use super::exit::{Exit, Fail, Failure, Result};
 use super::host::{Host, run_asked, run_request};
 use super::output::{Output, complain};
 use super::owner::{OWNER_PATIENCE, Ownership};
-use super::request::{self, ACCEPTED, BEGUN, ELSEWHERE, END, FULL, LATER, Request, TOLD};
+use super::request::{self, APART, BEGUN, ELSEWHERE, END, FULL, LATER, Request, TOLD};
 use super::running::{Commands, lasts, name};
 use super::signals::{End, LAST_WAIT, Signals};
-use super::succession;
+use super::standing::Standing;
 use super::words::count;
 use super::{bootstrap, daemon, runtime};
 use crate::disk;
@@ -62,23 +62,13 @@ pub fn run(
     global: &Global,
 ) -> Result<Exit> {
     let mut global = global.clone();
-    if let Err(error) = succession::succeed(store, &mut first, &mut global) {
-        if first.ran {
-            let text = format_args!(
-                "the process that worked on the store ended, and what it was told of the network cannot be read: {error}; \
-                 start this command again"
-            );
-            return Err(Failure::new(Exit::Store, text));
-        }
-        // A full disk: whoever takes over will say it.
-        tracing::debug!(%error, "nothing is left to the next owner");
-    }
+    let standing = Standing::of_owner(&mut first, &mut global).or_exit(Exit::Store)?;
     let runtime = runtime(WORKERS)?;
     let exit = runtime.block_on(async {
         let config = config(&first.command, store, &global)?;
         let Some(node) = open(config).await? else { return Ok(first.exit_when_asked()) };
         let commands = Arc::new(Commands::default());
-        let exit = serve(&ownership, first, &node, &commands).await;
+        let exit = serve(&ownership, first, standing, &node, &commands).await;
         node.shutdown().await;
         match commands.is_lost() {
             true => Err(Failure::new(Exit::Store, lost(store))),
@@ -156,6 +146,7 @@ enum Stage {
 async fn serve(
     ownership: &Ownership,
     first: Request,
+    standing: Standing,
     node: &Arc<Node>,
     commands: &Arc<Commands>,
 ) -> Result<Exit> {
@@ -170,7 +161,7 @@ async fn serve(
     let running = commands.begin(&first, &out);
     let host = Host {
         node: node.clone(),
-        place: Arc::new(first.place.clone()),
+        standing: Arc::new(standing),
         commands: commands.clone(),
         stays: running.stays(),
     };
@@ -315,13 +306,23 @@ async fn serve_face(
         let _ = stream.write_all(&[LATER]).await;
         return;
     }
-    let goes_on = request.as_ref().ok().filter(|asked| asked.ran);
+    let goes_on = request.as_ref().ok().filter(|asked| asked.stood.is_some());
     if goes_on.is_some_and(|asked| asked.view.check(&asked.command).is_err()) {
         let _ = stream.write_all(&[ELSEWHERE]).await;
         return;
     }
+    if goes_on.is_some_and(|asked| host.standing.is_apart_from(asked)) {
+        let _ = stream.write_all(&[APART]).await;
+        return;
+    }
+    // One of another version is told so, and would not know what else is said.
+    let words = match request {
+        Ok(_) => request::acceptance(&host.standing),
+        Err(_) => Ok(vec![request::ACCEPTED]),
+    };
+    let Ok(words) = words else { return };
     // Whoever is gone by then was told that nothing was begun.
-    if stream.write_all(&[ACCEPTED]).await.is_err() {
+    if stream.write_all(&words).await.is_err() {
         return;
     }
     let (cancel, cancelled) = watch::channel(Stop::Not);

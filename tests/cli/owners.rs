@@ -169,6 +169,31 @@ fn who_takes_over_stands_in_the_network_as_the_owner_before() {
 }
 
 #[test]
+fn whoever_owns_the_store_in_between_has_nothing_of_what_ran_elsewhere() {
+    let lab = Lab::new();
+    let (mut first, _) = owner(&lab, "alice");
+    let folder = lab.folder("other");
+    fs::write(folder.join("file"), "other").unwrap();
+    let mut second = lab.spawn("alice", &["share", text(&folder)]);
+    let key = second.line("key: ");
+    second.line("shared: ");
+    second.signal(Signal::SIGSTOP);
+    first.signal(Signal::SIGKILL);
+    first.wait(PATIENCE);
+    let alone = ["--bootstrap", "127.0.0.1:9"];
+    let mut between = lab.spawn("alice", &[&alone[..], &["seed", NOBODYS]].concat());
+    between.line("key: ");
+    second.signal(Signal::SIGCONT);
+    let told = second.told("stands elsewhere");
+    assert!(told.contains(&between.pid().to_string()), "{told}");
+    assert_eq!(commands(&lab, "alice").len(), 1, "only what it was begun for");
+    between.signal(Signal::SIGINT);
+    assert_eq!(between.wait(PATIENCE).code(), Some(0));
+    second.told("taken over");
+    assert_eq!(lab.run("bob", &["cat", &format!("{key}/file")]).text(), "other");
+}
+
+#[test]
 fn a_put_whose_owner_ends_says_one_thing() {
     let lab = Lab::new();
     let (mut share, _) = owner(&lab, "alice");

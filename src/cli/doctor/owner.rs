@@ -5,7 +5,8 @@ use crate::cli::args::{Command, Status};
 use crate::cli::exit::Exit;
 use crate::cli::face::pid_of;
 use crate::cli::owner::meet;
-use crate::cli::request::{ACCEPTED, FULL, LISTENS, Place, Request, ask_for, greet};
+use crate::cli::request::{FULL, LISTENS, Request, STANDS, ask_for, greet, read_standing};
+use crate::cli::standing::Place;
 use crate::cli::view::View;
 use crate::swarm::{Access, Nat, Standing};
 use serde_json::{Value, json};
@@ -81,7 +82,10 @@ async fn ask(stream: std::os::unix::net::UnixStream, pid: i32) -> io::Result<Own
     drop((stdin, out, errors));
     let (said, why) = tokio::try_join!(all_of(stdout), all_of(stderr))?;
     let mut answer = stream.read_u8().await?;
-    while answer == ACCEPTED || answer > Exit::Interrupted as u8 {
+    while answer > Exit::Interrupted as u8 {
+        if answer == STANDS {
+            read_standing(&mut stream).await?;
+        }
         answer = stream.read_u8().await?;
     }
     Ok(match answer {
@@ -112,7 +116,7 @@ fn request() -> Request {
         pid: std::process::id(),
         background: false,
         insists: false,
-        ran: false,
+        stood: None,
         told: 0,
     }
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 /// Names in a store's directory. Where it holds others as well, it is somebody's folder, whose own mode is left.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 9] = [
     "store.redb",
     "store.redb.new",
     "cores",
@@ -16,8 +16,6 @@ const NAMES: [&str; 11] = [
     "socket",
     "witness",
     "witness.new",
-    "network.json",
-    "network.json.new",
     "relay-key",
     "relay-lock",
 ];
