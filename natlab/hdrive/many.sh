@@ -3,7 +3,7 @@
 set -u
 host=$NATLAB_HOST
 for i in $(seq "${CLIENTS:-4}"); do
-    NATLAB_HOST="$host-$i" "$NATLAB_DIR/hdrive/read.sh" >"$NATLAB_TMP/many-$i" &
+    NATLAB_HOST="$host-$i" python3 "$NATLAB_DIR/hdrive/read.py" >"$NATLAB_TMP/many-$i" &
 done
 wait
 cat "$NATLAB_TMP"/many-* | awk -v of="${CLIENTS:-4}" '
