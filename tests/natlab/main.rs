@@ -217,9 +217,11 @@ fn nothing_is_asked_of_a_router_by_who_wants_nothing_or_has_a_public_address() {
     }
 }
 
-/// Sixteen megabytes get from `a` to `b` though the NAT of `b` forgets them on the way.
+/// Sixteen megabytes get from `a` to `b` though the NAT of `b` forgets them on the way, or `b` goes on over another interface.
 #[test]
 fn a_download_whose_path_dies_goes_on() {
-    let variables = [("TROUBLE", "forget"), ("AFTER", "0.5"), ("MB", "16")];
-    read_with(&variables, "hdrive-path", "port", "port");
+    for trouble in ["forget", "interface"] {
+        let variables = [("TROUBLE", trouble), ("AFTER", "0.5"), ("MB", "16")];
+        read_with(&variables, "hdrive-path", "port", "port");
+    }
 }
