@@ -138,6 +138,8 @@ pub struct Connection {
     pub names_relay: bool,
     /// The peer answered the handshake, though there may be no way to it.
     pub is_there: bool,
+    /// And may be reached if it is dialled once more.
+    pub again: bool,
     /// The relay that the peer is for others.
     pub offers: Option<PublicKey>,
     /// Where the first packet came from, if it came before the keys.
@@ -177,6 +179,7 @@ impl Connection {
             early: Early::default(),
             names_relay: false,
             is_there: false,
+            again: false,
             offers: None,
             early_from: None,
             touched: false,

@@ -534,6 +534,9 @@ impl Swarm {
         if connection.is_there || connection.session.is_some() {
             self.retry_by_relay(&connection, now);
         }
+        if connection.again {
+            self.peers.once_more(&remote, now, &mut self.rng);
+        }
         self.events.push_back(SwarmEvent::DialFailed { remote, why });
     }
 

@@ -614,7 +614,7 @@ impl Swarm {
                     self.hold_dial(stream, now);
                 } else {
                     if let Some(dial) = self.connections.by_stream(stream) {
-                        dial.is_there = why.is_of_path();
+                        (dial.is_there, dial.again) = (why.is_of_path(), why.may_be_chance());
                     }
                     self.dial_failed(stream, why.to_string(), now);
                 }

@@ -360,6 +360,13 @@ impl Peers {
         }
     }
 
+    /// It is there, and could not be reached by chance: the first time it is dialled again at once.
+    pub fn once_more(&mut self, key: &PublicKey, now: Instant, rng: &mut StdRng) {
+        if self.peers.get(key).is_some_and(|peer| peer.attempts == 1 && !peer.connected) {
+            self.enqueue(*key, now, rng);
+        }
+    }
+
     /// Its dial ends for others that wait: it did not answer so far, and is dialled again when they have been.
     pub fn put_back(&mut self, key: PublicKey, now: Instant, rng: &mut StdRng) {
         let Some(peer) = self.peers.get_mut(&key) else { return };

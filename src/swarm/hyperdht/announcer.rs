@@ -24,7 +24,7 @@ use crate::crypto::KeyPair;
 use crate::key::{NodeId, PublicKey};
 use crate::swarm::dht_rpc::message::error;
 use crate::swarm::dht_rpc::{Ask, QuerySpec, Reply};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,6 +57,9 @@ pub(super) struct Announcer {
     target: NodeId,
     state: State,
     relays: Vec<RelayInfo>,
+    /// Nodes that were asked last to be relays. One whose answer was lost is one and we do not know it; one of the update
+    /// before is one until it hears that it is none any more.
+    asked: VecDeque<SocketAddrV4>,
     /// Nodes that hold our announcement.
     holders: BTreeSet<SocketAddrV4>,
     closest: Vec<SocketAddrV4>,
@@ -80,6 +83,7 @@ impl Announcer {
             target,
             state: State::Looking,
             relays: Vec::new(),
+            asked: VecDeque::new(),
             holders: BTreeSet::new(),
             closest: Vec::new(),
             refresh: false,
@@ -97,6 +101,11 @@ impl Announcer {
     /// Our relays, and how each of them sees us.
     pub fn relays(&self) -> &[RelayInfo] {
         &self.relays
+    }
+
+    /// Whether a node may pass on what clients send us because we asked it to.
+    pub fn is_relay(&self, node: &SocketAddrV4) -> bool {
+        self.relays.iter().any(|r| r.relay == *node) || self.asked.contains(node)
     }
 
     /// Whether the first update is over, so that [`Self::relay_addresses`] means something.
@@ -155,8 +164,11 @@ impl Announcer {
             };
             let step = Step::Announce(RelayInfo { relay: reply.from, peer: reply.to });
             net.ask(ask, Owner::Announcer(self.target, step), now);
+            self.asked.retain(|asked| *asked != reply.from);
+            self.asked.push_back(reply.from);
             waiting += 1;
         }
+        self.asked.drain(..self.asked.len().saturating_sub(2 * RELAYS));
         self.state = State::Announcing { waiting, relays: Vec::new() };
         if waiting == 0 {
             self.finish_update(net, now);

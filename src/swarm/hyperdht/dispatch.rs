@@ -55,7 +55,7 @@ impl HyperDht {
         let server = request.target.and_then(|target| self.servers.get_mut(&target));
         let hop = match server {
             Some(server) => {
-                let trusted = server.announcer.relays().iter().any(|r| r.relay == incoming.from);
+                let trusted = server.announcer.is_relay(&incoming.from);
                 match server.sessions.on_message(&m, trusted, &mut self.net, now) {
                     Some(payload) => router::answer_holepunch(&m, payload, incoming.from),
                     None => Hop::Drop,

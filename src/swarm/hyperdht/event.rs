@@ -108,6 +108,12 @@ impl ConnectError {
             _ => false,
         }
     }
+
+    /// Whether it may go better at once: what was lost on the way, say, ends a punch.
+    pub fn may_be_chance(&self) -> bool {
+        matches!(self, Self::HolepunchFailed)
+            || *self == Self::ServerError(NoisePayload::ERROR_ABORTED)
+    }
 }
 
 /// Where to send a stream's packets, and from which socket.

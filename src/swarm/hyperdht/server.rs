@@ -95,7 +95,7 @@ impl Server {
         }
         // Our relays tell the truth about who asked them; of a second one they know only whom they were asked by, and
         // any other node speaks for itself. What comes may be from a forged source, so whoever gets the answer pays.
-        let ours = self.announcer.relays().iter().any(|r| r.relay == incoming.from);
+        let ours = self.announcer.is_relay(&incoming.from);
         let told = m.peer.filter(|_| ours && m.mode == Mode::FromRelay);
         let answered = m.relay.filter(|_| m.mode == Mode::FromSecondRelay);
         let source = told.or(answered).unwrap_or(incoming.from);

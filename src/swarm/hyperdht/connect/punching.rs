@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! probe   via a relay of the server: who are you, and here am I   ─▶ its NAT, its addresses, a token
-//! ask     via the relay of the handshake, with that token         ─▶ it punches; we do
+//! ask     via the relay of the handshake if it is one of those, with that token ─▶ it punches; we do
 //! ```
 //!
 //! A punch may arrive at any time from the first message on: a server with a consistent NAT sends one as soon as it hears
@@ -109,9 +109,10 @@ impl Punch {
         if let Some(same) = relays.iter().position(|info| info.relay == via) {
             relays.swap(0, same);
         }
-        if relays.is_empty() {
-            return None;
-        }
+        // One that the server does not name, since the answer that made it a relay was lost, say, may be none that it
+        // believes who is where.
+        let first = relays.front().copied()?;
+        let through = if first.relay == via { (via, server) } else { (first.relay, first.peer) };
         let mut local = [0; 32];
         net.rng.fill_bytes(&mut local);
         let secure = SecurePayload::new(holepunch_secret(handshake), local);
@@ -122,7 +123,7 @@ impl Punch {
             secure,
             id: info.id,
             server,
-            via: (via, server),
+            via: through,
             relays,
             remote: Remote::new(Firewall::Unknown),
             round: 0,

@@ -103,6 +103,16 @@ fn three_relays_of_a_server_are_asked_that_names_sixteen() {
 }
 
 #[test]
+fn a_relay_that_the_server_does_not_name_is_not_asked() {
+    let now = epoch();
+    let mut net = net(now);
+    let mut punch = begun(&[at(40), at(41)], &mut net, now);
+    hears(&mut punch, &told(Firewall::Consistent, SERVER), &mut net, now).unwrap();
+    let asked: Vec<_> = said(&mut net).into_iter().map(|(to, what)| (to, what.punching)).collect();
+    assert_eq!(asked, [(at(40), false), (at(40), true)]);
+}
+
+#[test]
 fn a_server_that_never_knows_its_nat_is_probed_some_times() {
     let start = epoch();
     let mut net = net(start);
