@@ -30,6 +30,10 @@ const ENOUGH: usize = 3;
 /// Where those begin in a queue who were dialled in vain.
 const AGAIN: Slot = (Reverse(Priority::Low), 0);
 
+/// Where those begin who do not come first: who is new on a local network does, and anybody there can say so of any
+/// number of keys.
+const SECOND: Slot = (Reverse(Priority::High), 0);
+
 /// Of whom the next to be dialled is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
@@ -61,6 +65,8 @@ pub(super) struct DialQueue {
     /// Topics with few, for which a hopeful one waits, by their last turn.
     lonely: BTreeSet<(u64, Topic)>,
     turns: u64,
+    /// The last was one of those who come first: if there are always more of them others have every second turn.
+    was_first: bool,
 }
 
 impl DialQueue {
@@ -75,14 +81,19 @@ impl DialQueue {
 
     /// Who comes next; of the explicit ones if `only_explicit`.
     pub fn first(&self, turn: Turn, only_explicit: bool) -> Option<PublicKey> {
+        let hopeful = |queue: &BTreeMap<Slot, PublicKey>| {
+            let second = || queue.range(SECOND..AGAIN).next();
+            let first = self.was_first.then(second).flatten().or(queue.range(..AGAIN).next());
+            first.map(|(slot, key)| (*slot, *key))
+        };
         let of = |queue: &BTreeMap<Slot, PublicKey>| match turn {
             Turn::Sought => None,
-            Turn::Hopeful => queue.range(..AGAIN).next().map(|(slot, key)| (*slot, *key)),
+            Turn::Hopeful => hopeful(queue),
             Turn::Again => queue.range(AGAIN..).next().map(|(slot, key)| (*slot, *key)),
         };
         if turn == Turn::Sought && !only_explicit {
             let (_, topic) = self.lonely.first()?;
-            return self.of_topic.get(topic)?.peers.first_key_value().map(|(_, key)| *key);
+            return hopeful(&self.of_topic.get(topic)?.peers).map(|(_, key)| key);
         }
         let others = of(&self.others).filter(|_| !only_explicit);
         let both = of(&self.explicit).into_iter().chain(others);
@@ -97,6 +108,11 @@ impl DialQueue {
             waiting.turn = self.turns;
         }
         self.review(&topic);
+    }
+
+    /// `peer` comes next.
+    pub fn took(&mut self, peer: &PeerInfo) {
+        self.was_first = peer.queued.is_some_and(|slot| slot < SECOND);
     }
 
     /// `peer`, who does not wait so far, waits from now on.

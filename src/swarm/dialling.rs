@@ -61,6 +61,7 @@ impl Swarm {
         let Some(stream) = self.udx.open(None) else { return false };
         let many = self.peers.queued() + self.connections.dialling() >= MANY;
         let Dial { remote, relay_addresses: relays, near, mut told, explicit } = dial;
+        let near = near.filter(|near| self.near_dials.of(&near.ip()).take(1.0, now));
         // The DHT's messages are of IPv4.
         told.extend(near.filter(|near| near.is_ipv6() && !told.contains(near)));
         let direct = near.and_then(ipv4).into_iter().collect();
@@ -163,6 +164,9 @@ impl Swarm {
         self.udx.destroy(stream);
         self.tell_gone(&dial, Closed::Unreached);
         self.peers.failed(&dial.remote, NO_ANSWER);
+        if dial.session.is_none() {
+            self.peers.neighbour_is_silent(&dial.remote);
+        }
         self.open_candidate(&dial.remote, now);
         if self.connections.by_key(&dial.remote).is_none() {
             self.peers.put_back(dial.remote, now, &mut self.rng);

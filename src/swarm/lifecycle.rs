@@ -533,6 +533,8 @@ impl Swarm {
         self.peer_lost(&connection, now);
         if connection.is_there || connection.session.is_some() {
             self.retry_by_relay(&connection, now);
+        } else {
+            self.peers.neighbour_is_silent(&remote);
         }
         if connection.again {
             self.peers.once_more(&remote, now, &mut self.rng);

@@ -69,12 +69,14 @@ pub use topic::{JoinOptions, TopicStatus};
 pub use udx::Transmit;
 
 use crate::codec::FrameBuf;
-use crate::crypto::KeyPair;
+use crate::crypto::{KeyPair, hash};
 use crate::key::{PublicKey, Topic};
 use connections::{Both, Connections};
 use customers::Relay;
+use dht_rpc::bucket::HostBuckets;
 use hyperdht::{ConnectError, DhtConfig, DhtEvent, HyperDht};
 use lan::Lan;
+use neighbours::{NEAR_DIALS, NEAR_HOSTS};
 use peer_info::PeerInfo;
 use peers::Peers;
 use rand::SeedableRng;
@@ -106,6 +108,8 @@ pub struct Swarm {
     peers: Peers,
     /// Where else they may be.
     told: Told,
+    /// Dials to hosts of our local networks.
+    near_dials: HostBuckets,
     /// When a dial has lasted so long that it gives way to who waits.
     dial_at: Option<Instant>,
     /// Nobody is dialled until then.
@@ -152,6 +156,9 @@ impl Swarm {
         let lan = Lan::new(key_pair.clone(), child(), now);
         let told = Told::new(PublicKey(key_pair.public()), child(), now);
         let peers = Peers::new(PublicKey(key_pair.public()), &mut rng);
+        // Which hosts share a bucket is not to be known.
+        let secret = hash::hash(&[b"near dials", &key_pair.seed()]);
+        let near_dials = HostBuckets::new(secret, NEAR_DIALS, NEAR_HOSTS, now);
         Self {
             key_pair,
             limits,
@@ -162,6 +169,7 @@ impl Swarm {
             topics: Topics::default(),
             peers,
             told,
+            near_dials,
             dial_at: None,
             hold_dials: None,
             connections: Connections::default(),

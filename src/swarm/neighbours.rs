@@ -5,6 +5,7 @@
 
 use super::Swarm;
 use super::connections::{Connection, Phase};
+use super::dht_rpc::bucket::Limit;
 use super::lan::{LanTransmit, Link, Neighbour};
 use crate::key::PublicKey;
 use std::net::SocketAddr;
@@ -12,6 +13,12 @@ use std::time::{Duration, Instant};
 
 /// A peer on a local network that has not answered by then is where a connection with it leads.
 const APPROACH: Duration = Duration::from_secs(3);
+
+/// Dials to one host of a local network, of however many who say that they are there: each is some datagrams to
+/// somebody who may know nothing of it.
+pub(super) const NEAR_DIALS: Limit = Limit { burst: 24.0, rate: 0.1 };
+/// Buckets of hosts, 40 bytes each.
+pub(super) const NEAR_HOSTS: usize = 256;
 
 impl Swarm {
     /// We are on these local networks now; none if neighbours are neither to be called nor heard.
@@ -55,6 +62,9 @@ impl Swarm {
             return;
         }
         let Some(near) = self.peers.approach(key) else { return };
+        if !self.near_dials.of(&near.ip()).take(1.0, now) {
+            return;
+        }
         let Some(new) = self.udx.open(None) else { return };
         tracing::debug!(peer = ?key, to = %near, "on a local network too: dialling there");
         let connect = self.dht.approach(*key, near, new, now);

@@ -23,6 +23,8 @@ pub struct PeerInfo {
     pub relay_addresses: Vec<SocketAddrV4>,
     /// Where it is on a local network.
     pub near: Option<SocketAddr>,
+    /// It did not answer there since it was last found there.
+    pub near_is_silent: bool,
     /// How often we tried to move a connection with it there.
     pub approaches: u32,
     /// Where it says that it is itself, the latest first.
@@ -58,7 +60,7 @@ impl PeerInfo {
     pub fn priority(&self) -> Priority {
         match self.attempts {
             _ if self.tried && !self.proven && !self.explicit => Priority::VeryLow,
-            0 if self.near.is_some() => Priority::VeryHigh,
+            0 if self.near.is_some() && !self.near_is_silent => Priority::VeryHigh,
             0 => Priority::Normal,
             1 => Priority::VeryHigh,
             2 => Priority::High,

@@ -86,6 +86,13 @@ impl Peers {
         }
     }
 
+    /// It did not answer where it was said to be on a local network: somebody else may have said so.
+    pub fn neighbour_is_silent(&mut self, key: &PublicKey) {
+        if let Some(peer) = self.peers.get_mut(key) {
+            peer.near_is_silent = true;
+        }
+    }
+
     /// Peers known.
     pub fn len(&self) -> usize {
         self.peers.len()
@@ -139,7 +146,8 @@ impl Peers {
     ) -> bool {
         let Some(peer) = self.upsert(key, now) else { return false };
         // One address of each is enough, and who is found by IPv6 may be just now found by IPv4 too.
-        let known = peer.near.filter(|near| near.is_ipv4() && addr.is_ipv6());
+        let silent = std::mem::take(&mut peer.near_is_silent);
+        let known = peer.near.filter(|near| !silent && near.is_ipv4() && addr.is_ipv6());
         let addr = known.unwrap_or(addr);
         let moved = peer.near.replace(addr) != Some(addr);
         if moved {
@@ -272,9 +280,11 @@ impl Peers {
             if turn == Turn::Sought {
                 self.queue.turned();
             }
+            self.queue.took(peer);
             self.queue.remove(peer);
             if !peer.connected && !peer.is_banned(now) {
-                let (relay_addresses, near) = (peer.relay_addresses.clone(), peer.near);
+                let near = peer.near.filter(|_| !peer.near_is_silent);
+                let relay_addresses = peer.relay_addresses.clone();
                 let (told, explicit) = (peer.told.clone(), peer.explicit);
                 return Some(Dial { remote: key, relay_addresses, near, told, explicit });
             }

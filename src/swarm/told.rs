@@ -14,8 +14,8 @@ use super::inquiry::{self, Message, Nonce, Reply};
 use super::socket::host_of;
 use super::{JoinOptions, Swarm};
 use crate::key::{PublicKey, Topic};
-use rand::RngCore;
 use rand::rngs::StdRng;
+use rand::{Rng, RngCore};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
@@ -39,12 +39,15 @@ const PATIENCE: Duration = Duration::from_millis(3500);
 /// Inquiries sent to one host: the drives of a large store are asked for one after the other.
 const ASKED: Limit = Limit { burst: 32.0, rate: 4.0 };
 
-/// Inquiries that are looked at, of one host and of all; and topics that are hashed for them, some 20 ms of each second.
+/// Inquiries that are looked at, of one host and of all, whose sources may be forged; and topics that are hashed for them,
+/// some 20 ms of each second. Of what there is for all some are dropped at random before it is used up: else a flood in
+/// step with it would get all of it.
 const HEARD_OF_HOST: Limit = Limit { burst: 64.0, rate: 8.0 };
-const HEARD: Limit = Limit { burst: 512.0, rate: 128.0 };
+const HEARD: Limit = Limit { burst: 8192.0, rate: 8192.0 };
+const LOW: f64 = 0.5;
 const HASHED: Limit = Limit { burst: 65_536.0, rate: 50_000.0 };
-/// Buckets of hosts, 40 bytes each.
-const BUCKETS: usize = 256;
+/// Buckets of hosts, 40 bytes each; so many that those of a flood leave something in that of any other.
+const BUCKETS: usize = 4096;
 
 /// Addresses of ours on local networks that a hint names where nobody has told us another, and nodes of the DHT.
 const LOCAL_HINTS: usize = 2;
@@ -280,6 +283,7 @@ impl Told {
         if topics == 0
             || !own
             || self.out.len() >= MAX_QUEUED
+            || self.rng.random::<f64>() * LOW >= self.heard.fill(now).min(self.hashed.fill(now))
             || !self.heard.take(1.0, now)
             || !self.hashed.take(cost, now)
         {

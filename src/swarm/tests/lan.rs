@@ -1,9 +1,11 @@
 //! Peers of one local network, with and without a DHT.
 
-use super::super::lan::Link;
+use super::super::lan::{Link, Neighbour};
 use super::super::*;
 use super::sim::{Network, Peer};
 use crate::sim::{Kind, LinkConfig, NatConfig, Realm};
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 const TOPIC: Topic = Topic([7; 32]);
@@ -314,5 +316,83 @@ fn a_handshake_from_a_private_address_is_answered_to_neighbours_alone() {
         });
         let met = meet(&mut network, secs(10));
         assert_eq!(met.is_some(), hears, "{met:?}");
+    }
+}
+
+/// A neighbour found who may be nobody.
+fn invented(n: u64, host: u8) -> Neighbour {
+    let key = PublicKey(KeyPair::from_seed(&hash::hash(&[&n.to_le_bytes()])).public());
+    Neighbour { key, addr: SocketAddr::from(([192, 168, 1, host], 5000)), topics: vec![TOPIC] }
+}
+
+fn find(network: &mut Network, i: usize, neighbour: &Neighbour) {
+    network.on(i, |peer, now| {
+        peer.swarm.neighbour_found(neighbour, now);
+        peer.swarm.end_of_batch(now);
+    });
+}
+
+/// A reader on a local network, and a sharer elsewhere.
+fn sharer_outside() -> (Network, usize, usize) {
+    let pattern = LinkConfig { latency: ms(20), ..LinkConfig::default() };
+    let mut network = Network::of_nodes(8, 3, pattern, secs(5));
+    let (realm, ip) = network.place(Kind::Full, 9);
+    let addr = SocketAddrV4::new(ip, 4000);
+    let i = network.machines.len();
+    let config = SwarmConfig { local_addresses: vec![addr], ..network.config(i, false) };
+    let peer = Peer::new(config, 999, network.now);
+    let sharer = network.add_in(realm, addr, peer);
+    network.join(sharer, TOPIC, SERVER);
+    network.run(secs(20));
+    let realm = network.add_nat(Realm::INTERNET, [20, 0, 0, 1].into(), NatConfig::full());
+    let bootstrap = vec![network.addr(0)];
+    let reader = neighbour(&mut network, realm, 1, bootstrap);
+    network.run(secs(5));
+    (network, sharer, reader)
+}
+
+/// Answers of as many keys as are looked at keep nobody from a sharer who is elsewhere.
+#[test]
+fn invented_neighbours_take_turns_with_others() {
+    for (rate, hosts) in [(8, 1), (64, 200)] {
+        let (mut network, _, reader) = sharer_outside();
+        network.join(reader, TOPIC, CLIENT);
+        network.run(ms(5));
+        let mut n = 0;
+        let mut invent = |network: &mut Network, many: u64| {
+            for _ in 0..many {
+                n += 1;
+                find(network, reader, &invented(n, 10 + (n % hosts) as u8));
+            }
+        };
+        invent(&mut network, if hosts == 1 { 96 } else { 512 });
+        let start = network.now;
+        while network.open(reader).is_empty() && network.now < start + secs(120) {
+            network.run(ms(250));
+            invent(&mut network, rate / 4);
+        }
+        let took = network.now - start;
+        println!("{rate} a second of {hosts} hosts: {took:?}");
+        assert!(took < secs(10), "{rate} a second of {hosts} hosts: {took:?}");
+    }
+}
+
+/// A forged answer has some datagrams sent to the neighbour that it names, and many of them no more than some more.
+#[test]
+fn who_is_named_by_forged_answers_gets_little() {
+    for (answers, most) in [(1, 3), (96, 200)] {
+        let (mut network, _, reader) = sharer_outside();
+        network.join(reader, TOPIC, CLIENT);
+        network.run(secs(10));
+        let (count, victim) = (Rc::new(Cell::new(0)), invented(0, 50).addr);
+        let counted = count.clone();
+        network.tap = Some(Box::new(move |datagram| {
+            counted.set(counted.get() + u32::from(SocketAddr::V4(datagram.to) == victim));
+            true
+        }));
+        (0..answers).for_each(|n| find(&mut network, reader, &invented(n, 50)));
+        network.run(secs(600));
+        println!("{answers}: {}", count.get());
+        assert!((1..=most).contains(&count.get()), "{answers}: {}", count.get());
     }
 }

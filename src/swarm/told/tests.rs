@@ -136,6 +136,24 @@ fn what_others_make_us_do_is_bounded() {
         replies += sent(&mut sharer).len();
     }
     assert!(replies as f64 <= HEARD.burst);
+    // Of what is there again those of a flood do not get all.
+    let mut reached = 0;
+    for tenth in 1..=100u32 {
+        let now = now + Duration::from_millis(100 * u64::from(tenth));
+        for n in 0..1000u32 {
+            let from =
+                SocketAddr::new(std::net::Ipv4Addr::from(0x0c00_0000 + tenth * 1000 + n).into(), 5);
+            pass(
+                &Message::inquiry(&Topic([9; 32]), [n as u8; 16]).encode(),
+                &mut sharer,
+                from,
+                now,
+            );
+        }
+        pass(&asked, &mut sharer, at("9.9.9.9:5"), now);
+        reached += sent(&mut sharer).len();
+    }
+    assert!(reached >= 30, "{reached} of 100");
     // Nobody takes what is sent.
     let (mut sharer, mut reader) = (told(2, SERVE), told(1, READ));
     for n in 0..1000u32 {
