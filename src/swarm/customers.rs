@@ -130,14 +130,16 @@ impl Swarm {
         room
     }
 
-    /// A customer is where it says: its legs are no danger to anybody.
+    /// A customer is where it says: its legs are no danger to anybody, but for those that it had made while it said that it
+    /// was elsewhere.
     pub(super) fn customer_proven(&mut self, stream: u32) {
         let addr = self.udx.remote(stream);
         let Some(customer) = self.controls.table.by_stream(stream) else { return };
         (customer.proven, customer.addr) = (true, addr);
-        let Some(relay) = &self.relay else { return };
-        for leg in relay.server.legs(stream) {
-            self.udx.prove_leg(leg);
+        let (Some(relay), Some(addr)) = (&mut self.relay, addr) else { return };
+        let legs: Vec<u32> = relay.server.legs(stream).collect();
+        for leg in legs.into_iter().filter(|leg| !self.udx.prove_leg(*leg, host_of(&addr))) {
+            relay.server.end_leg(leg);
         }
     }
 

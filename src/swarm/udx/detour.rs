@@ -13,7 +13,7 @@ use super::stream::{Remote, Stream};
 use super::timer::Timer;
 use super::types::UdxEvent;
 use crate::swarm::socket::SocketId;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 #[derive(Debug, Clone, Copy)]
@@ -231,9 +231,9 @@ impl Udx {
         self.legs.remove(leg);
     }
 
-    /// The peer of a leg has shown that it is where it said.
-    pub fn prove_leg(&mut self, leg: u32) {
-        self.legs.prove(leg);
+    /// The peer of a leg has shown that it is at `host`. False if the leg led elsewhere: it is gone.
+    pub fn prove_leg(&mut self, leg: u32, host: IpAddr) -> bool {
+        self.legs.prove(leg, host)
     }
 
     /// When something last came for a leg; `None` if it is gone.

@@ -140,11 +140,12 @@ impl Legs {
         true
     }
 
-    /// The peer of a leg has shown that it is where it said.
-    pub(super) fn prove(&mut self, id: u32) {
-        if let Some(leg) = self.legs.get_mut(&id) {
-            leg.end.proven = true;
-        }
+    /// The peer of a leg has shown that it is at `host`. A leg that was to lead elsewhere is taken away, and the answer is
+    /// false: it may lead to anybody.
+    pub(super) fn prove(&mut self, id: u32, host: IpAddr) -> bool {
+        let Some(leg) = self.legs.get_mut(&id) else { return true };
+        leg.end.proven = leg.end.host.is_none_or(|named| named == host);
+        leg.end.proven || !self.remove(id)
     }
 
     /// When something last came for a leg.

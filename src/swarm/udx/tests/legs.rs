@@ -125,9 +125,23 @@ fn a_host_that_did_not_show_itself_is_not_flooded() {
     }
     let count = |out: &mut Outbox| sent(out).into_iter().filter(|(to, _)| *to == at(2)).count();
     assert_eq!(count(&mut out), 3);
-    legs.prove(2);
+    assert!(legs.prove(2, at(2).ip()));
     legs.handle(1, (SocketId::MAIN, at(1)), &packet(1, 100), now, &mut out);
     assert_eq!(count(&mut out), 1);
+}
+
+/// Who was said to be at a victim's and then shows himself elsewhere has shown nothing of the victim.
+#[test]
+fn a_leg_is_proven_by_its_own_host_and_no_other() {
+    let (mut legs, mut out) = pair(false);
+    let now = epoch();
+    legs.handle(2, (SocketId::MAIN, at(2)), &packet(2, 100), now, &mut out);
+    assert!(!legs.prove(2, at(3).ip()) && !legs.has(2));
+    sent(&mut out);
+    for _ in 0..10 {
+        legs.handle(1, (SocketId::MAIN, at(1)), &packet(1, 100), now, &mut out);
+    }
+    assert!(sent(&mut out).iter().all(|(to, _)| *to != at(2)));
 }
 
 #[test]
