@@ -12,7 +12,7 @@
 use super::SocketId;
 use super::conn_id::ConnId;
 use super::early::Early;
-use super::hyperdht::ConnectId;
+use super::hyperdht::{ConnectId, RelayOffer};
 use super::offered::Offered;
 use super::paths::Watch;
 use super::secret_stream::frame::{FRAME_COST, FrameError, Opener, Sealer};
@@ -140,7 +140,8 @@ pub struct Connection {
     pub is_there: bool,
     /// And may be reached if it is dialled once more.
     pub again: bool,
-    /// The relay that the peer is for others.
+    /// What the peer said of a relay of its own; and the relay, once it is open and that was true.
+    pub offered_relay: Option<RelayOffer>,
     pub offers: Option<PublicKey>,
     /// Where the first packet came from, if it came before the keys.
     pub early_from: Option<(SocketId, SocketAddr)>,
@@ -180,6 +181,7 @@ impl Connection {
             names_relay: false,
             is_there: false,
             again: false,
+            offered_relay: None,
             offers: None,
             early_from: None,
             touched: false,

@@ -6,7 +6,7 @@
 
 use super::Swarm;
 use super::connections::{Connection, Connections, FIRST_PACKET_WAIT, Phase};
-use super::hyperdht::{Agreed, Dial};
+use super::hyperdht::{Agreed, Dial, RelayOffer};
 use super::relay::messages::{Pair, Token};
 use super::relay::server::{Joiner, Server, SessionId};
 use super::socket::host_of;
@@ -83,7 +83,8 @@ impl Swarm {
         }
         if let Some((key_pair, limits)) = relay {
             self.udx.limit_legs(LegRates { host: limits.customer, total: limits.total }, now);
-            self.dht.offer_relay(Some(PublicKey(key_pair.public())));
+            let own = PublicKey(self.key_pair.public());
+            self.dht.offer_relay(Some(RelayOffer::new(&key_pair, &own)));
             self.dht.listen(key_pair.clone(), now);
             self.relay.get_or_insert_with(|| Relay { key_pair, server: Server::default() });
         }

@@ -145,7 +145,7 @@ impl Swarm {
             return;
         };
         let Agreed { keys, remote_id, big_datagrams, relays, .. } = agreed;
-        connection.offers = relays.offered;
+        connection.offered_relay = relays.offered;
         let sealer = Sealer::new(&keys, self.rng.random());
         let unordered = Unordered::new(&keys, self.rng.random());
         connection.session = Some(Session { sealer, opener: Opener::new(&keys), unordered });
@@ -249,6 +249,7 @@ impl Swarm {
         let Some(addr) = addr.filter(|_| connection.is_unproven()) else { return };
         let (id, remote, initiator) = (connection.id, connection.remote, connection.initiator);
         let handshake_hash = connection.handshake_hash;
+        connection.offers = connection.offered_relay.and_then(|offer| offer.proven(&remote));
         connection.phase = Phase::Open;
         connection.told = true;
         connection.addr = Some(addr);

@@ -6,6 +6,8 @@
 //!
 //! One through which nothing of a peer was heard is not named again for that peer for a while, and others are preferred to
 //! it ([`silent_relays`](super::hyperdht)).
+//!
+//! [`RelayOffer`]: super::hyperdht::RelayOffer
 
 use super::Swarm;
 use super::connections::{Connection, Phase};

@@ -478,6 +478,13 @@ impl Swarm {
     fn relay_failed(&mut self, stream: u32, why: &str, now: Instant) {
         let Some(relayed) = self.relayed.remove(&stream) else { return };
         tracing::debug!(stream, why, "not relayed");
+        if let (Stage::Asked { control }, Some(peer)) =
+            (relayed.stage, self.connections.by_stream(stream).map(|c| c.remote))
+            && !self.controls.get(control).is_some_and(|control| control.serves)
+        {
+            // Whoever it was, it is no relay, or cannot be reached.
+            self.dht.silent_relays_mut().note(relayed.ask.relay, peer, now);
+        }
         self.take_back(&relayed, now);
         // The direct way may still come about, unless that has failed.
         let waits = self.connections.by_stream(stream).map(|c| (c.initiator, &c.phase));

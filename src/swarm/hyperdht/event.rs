@@ -1,6 +1,6 @@
 //! What the owner decides about a node, and what the node tells its owner.
 
-use super::messages::NoisePayload;
+use super::messages::{NoisePayload, RelayOffer};
 use crate::crypto::KeyPair;
 use crate::key::{NodeId, PublicKey, Topic};
 use crate::swarm::dht_rpc::{Access, QueryId, bogon};
@@ -33,7 +33,7 @@ pub struct DhtConfig {
     /// Relays that peers who come to us are to go through, where they cannot otherwise.
     pub relays: Vec<PublicKey>,
     /// Our own relay, which others may go through.
-    pub relay: Option<PublicKey>,
+    pub relay: Option<RelayOffer>,
 }
 
 impl DhtConfig {
@@ -139,8 +139,8 @@ pub struct RelayAsk {
 pub struct Relays {
     /// The one for this connection.
     pub ask: Option<RelayAsk>,
-    /// That of the peer, which it offers for other connections.
-    pub offered: Option<PublicKey>,
+    /// That of the peer, which it offers for other connections; so it says.
+    pub offered: Option<RelayOffer>,
 }
 
 /// What a handshake inside the DHT came to.

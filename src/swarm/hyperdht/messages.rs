@@ -8,10 +8,12 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
 mod payload;
+mod relay_offer;
 
 pub use payload::{
     Firewall, HolepunchInfo, HolepunchPayload, NoisePayload, RelayInfo, RelayThrough, UdxInfo,
 };
+pub use relay_offer::RelayOffer;
 
 use crate::codec::{DecodeError, Put, Reader, Result, net};
 use crate::key::PublicKey;

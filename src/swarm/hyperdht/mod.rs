@@ -48,7 +48,7 @@ mod value_store;
 mod tests;
 
 pub use event::{Agreed, ConnectError, ConnectId, DhtConfig, DhtEvent, Dial, RelayAsk, Relays};
-pub use messages::Firewall;
+pub use messages::{Firewall, RelayOffer};
 #[cfg(test)]
 pub use net::KNOCKS;
 
@@ -217,9 +217,9 @@ impl HyperDht {
         news
     }
 
-    /// Peers are told from now on that this is the key of a relay of ours, or that there is none.
-    pub fn offer_relay(&mut self, key: Option<PublicKey>) {
-        self.net.config.relay = key;
+    /// Peers are told from now on that this is a relay of ours, or that there is none.
+    pub fn offer_relay(&mut self, offer: Option<RelayOffer>) {
+        self.net.config.relay = offer;
     }
 
     /// Handshakes of `key` get no answer until `until`.

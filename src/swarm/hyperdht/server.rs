@@ -318,7 +318,7 @@ impl Server {
 
     /// The relay that clients are to go through. Nobody goes to a relay through another.
     fn names_relay(&self, to: &PublicKey, net: &mut Net, now: Instant) -> Option<PublicKey> {
-        if net.config.relay.is_some_and(|key| key.0 == self.key_pair.public()) {
+        if net.config.relay.is_some_and(|relay| relay.key.0 == self.key_pair.public()) {
             return None;
         }
         let silent = &net.silent_relays;

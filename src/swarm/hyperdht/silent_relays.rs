@@ -1,5 +1,5 @@
-//! Relays that paired us with a peer and passed nothing on: they are not named again for that peer for a while, and others
-//! are preferred to them.
+//! Relays that paired us with a peer and passed nothing on, or that we went to for it and that were none: they are not named
+//! again for that peer for a while, and others are preferred to them.
 //!
 //! Such a relay may be there to keep peers apart, or have used up what it gives; or the peer said nothing. So one through
 //! which another peer was heard since is no worse than others, but for the one that was not.

@@ -2,6 +2,7 @@
 
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
+use super::relay_offer::{RELAY_MARK, RelayOffer, relay_offer};
 use super::{MAX_ADDRESSES, addresses, bit, flagged, put_address};
 use crate::codec::{DecodeError, Put, Reader, Result, net};
 use crate::key::PublicKey;
@@ -154,9 +155,8 @@ pub struct NoisePayload {
     pub relay_through: Option<RelayThrough>,
     /// Where to find this server next time.
     pub relay_addresses: Option<Vec<SocketAddrV4>>,
-    /// The key of a relay that the sender is for others. Only we say this, behind everything else, where the reference
-    /// does not read.
-    pub relay: Option<PublicKey>,
+    /// A relay that the sender is for others. Only we say this, behind everything else, where the reference does not read.
+    pub relay: Option<RelayOffer>,
 }
 
 impl NoisePayload {
@@ -244,18 +244,11 @@ impl NoisePayload {
         }
         if let Some(relay) = &self.relay {
             out.put(RELAY_MARK);
-            out.put(&relay.0);
+            out.put(&relay.key.0);
+            out.put(&relay.proof);
         }
         out
     }
-}
-
-/// Marks the key of the sender's relay, the last thing in a payload.
-const RELAY_MARK: &[u8; 8] = b"hdrv-rly";
-
-fn relay_offer(rest: &[u8]) -> Option<PublicKey> {
-    let (before, key) = rest.split_last_chunk::<32>()?;
-    before.ends_with(RELAY_MARK).then_some(PublicKey(*key))
 }
 
 fn addresses6(r: &mut Reader<'_>) -> Result<Vec<SocketAddrV6>> {
