@@ -298,6 +298,9 @@ impl Swarm {
         self.note_host(stream);
         self.connections.claim_key(stream);
         self.peers.connected(remote, initiator, now);
+        if !initiator {
+            self.dht.arrived(stream);
+        }
         for other in self.connections.beside(stream, &remote) {
             self.destroy(other, Closed::Duplicate, now);
         }

@@ -2,7 +2,7 @@
 //!
 //! One Noise message is sent to every node that may know the server: relays known from before one after the
 //! other, and each node of a FIND_PEER query as soon as it shows a record. The first answer that opens
-//! wins. Where there are many peers to try ([`Effort::Sparing`]) the query comes when the known relays have not helped.
+//! wins, if it is not `doubtful`. Where there are many peers to try ([`Effort::Sparing`]) the query comes when the known relays have not helped.
 //! Then, in this order:
 //!
 //! | the answer says | path |
@@ -17,6 +17,7 @@
 
 mod again;
 mod direct;
+mod doubtful;
 mod lan;
 mod punching;
 #[cfg(test)]
@@ -24,13 +25,13 @@ mod tests;
 mod trying;
 
 use self::direct::Direct;
+use self::doubtful::{By, Doubtful};
 use self::lan::Lan;
 use self::punching::Punch;
 use super::event::{Agreed, ConnectError, ConnectId, DhtEvent, Dial, Relays};
 use super::handshake::{Answer, Opening};
 use super::messages::{
-    Firewall, HolepunchInfo, Mode, NoisePayload, PeerHandshake, PeerRecord, RelayThrough, UdxInfo,
-    command,
+    Firewall, HolepunchInfo, Mode, NoisePayload, PeerHandshake, PeerRecord, RelayThrough, command,
 };
 use super::nat::first_public;
 use super::net::Net;
@@ -142,6 +143,7 @@ pub(super) struct Connect {
     /// Handshakes under way to where the peer itself may be.
     direct: usize,
     told: Direct,
+    doubtful: Option<Doubtful>,
     asked: Vec<SocketAddrV4>,
     /// Query rounds left: a first one from given relays is repeated from the table.
     rounds: u8,
@@ -179,7 +181,7 @@ impl Connect {
         let mut ephemeral = [0; 32];
         net.rng.fill_bytes(&mut ephemeral);
         let relay_through = relay.map(|relay| net.relay_through(relay));
-        let payload = payload(local_id, relay_through, net);
+        let payload = net.client_payload(local_id, relay_through);
         let opening = Opening::new(&net.config.key_pair, &remote, &payload, ephemeral);
         let opening = Box::new(opening.ok_or(ConnectError::BadKey)?);
         let mut connect = Self {
@@ -195,6 +197,7 @@ impl Connect {
             busy: 0,
             direct: direct.len(),
             told: Direct::new(&remote, told, net, now),
+            doubtful: None,
             asked: Vec::new(),
             rounds: match effort {
                 Effort::Near => 0,
@@ -329,7 +332,11 @@ impl Connect {
         if query.is_some() || self.busy + self.direct > 0 || self.known_busy {
             return;
         }
-        if self.rounds > 0 {
+        if self.doubtful.is_some() {
+            if !self.told.is_under_way() {
+                self.take_doubtful(net, now);
+            }
+        } else if self.rounds > 0 {
             self.find(net, now);
         } else if !self.told.is_under_way() {
             let tried = !self.asked.is_empty() || self.told.was_tried();
@@ -390,15 +397,16 @@ impl Connect {
         let Answer::Payload(payload) = answer else {
             return self.fail(ConnectError::HandshakeInvalid, net);
         };
-        self.on_answer_payload(via, m.peer, reply.to, payload, net, now);
+        let by = (via, m.peer, reply.to);
+        if !self.keep_back(&payload, by, net, now) {
+            self.on_answer_payload(by, payload, net, now);
+        }
     }
 
     /// The server has spoken: nothing else about this handshake matters any more.
     fn on_answer_payload(
         &mut self,
-        via: SocketAddrV4,
-        seen_at: Option<SocketAddrV4>,
-        own: SocketAddrV4,
+        (via, seen_at, own): By,
         payload: NoisePayload,
         net: &mut Net,
         now: Instant,
@@ -488,23 +496,5 @@ impl Connect {
             remote: self.remote,
             why,
         });
-    }
-}
-
-/// What we say of ourselves.
-fn payload(local_id: u32, relay_through: Option<RelayThrough>, net: &Net) -> NoisePayload {
-    NoisePayload {
-        firewall: net.firewall(),
-        addresses4: net.addresses(),
-        udx: Some(UdxInfo {
-            reusable_socket: false,
-            big_datagrams: net.config.big_datagrams,
-            id: local_id,
-            seq: 0,
-        }),
-        secret_stream: true,
-        relay_through,
-        relay: net.config.relay,
-        ..NoisePayload::empty(NoisePayload::VERSION)
     }
 }

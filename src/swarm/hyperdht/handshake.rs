@@ -11,9 +11,18 @@ use crate::crypto::{Hash, KeyPair, hash};
 use crate::key::PublicKey;
 use crate::swarm::secret_stream::noise::{Handshake, Pattern, SessionKeys};
 
+/// What a client's side was made of.
+#[derive(Clone)]
+struct Made {
+    local: KeyPair,
+    remote: PublicKey,
+    payload: NoisePayload,
+    ephemeral: [u8; 32],
+}
+
 /// The client's side: the message it sent, until an answer opens.
-#[derive(Debug)]
 pub struct Opening {
+    made: Made,
     state: Handshake,
     /// What goes to every relay.
     pub message: Vec<u8>,
@@ -27,11 +36,22 @@ impl Opening {
         payload: &NoisePayload,
         ephemeral: [u8; 32],
     ) -> Option<Self> {
+        let (local, payload) = (local.clone(), payload.clone());
+        Self::of(Made { local, remote: *remote, payload, ephemeral })
+    }
+
+    fn of(made: Made) -> Option<Self> {
+        let Made { local, remote, payload, ephemeral } = &made;
         let prologue = namespace(command::PEER_HANDSHAKE);
-        let state = Handshake::initiator(Pattern::Ik, local, Some(remote), &prologue, ephemeral);
+        let state = Handshake::initiator(Pattern::Ik, local, Some(remote), &prologue, *ephemeral);
         let mut state = state.ok()?;
         let message = state.write(&payload.encode()).ok()?;
-        Some(Self { state, message })
+        Some(Self { made, state, message })
+    }
+
+    /// As it was before an answer was read: another answer to the same message may be the better one.
+    pub fn unread(&self) -> Option<Self> {
+        Self::of(self.made.clone())
     }
 
     /// The server's payload; `None` if this is not the server's answer. A payload that only the server
@@ -44,6 +64,12 @@ impl Opening {
     /// The keys, after [`Self::read`] gave an answer.
     pub fn finish(self) -> Option<SessionKeys> {
         self.state.finish().ok()
+    }
+}
+
+impl std::fmt::Debug for Opening {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opening").field("remote", &self.made.remote).finish_non_exhaustive()
     }
 }
 
@@ -106,6 +132,9 @@ mod tests {
         }
         assert!(opening.read(&[]).is_none() && opening.read(&[0; 3000]).is_none());
         assert!(matches!(opening.read(&message), Some(Answer::Payload(_))));
+        let mut again = opening.unread().unwrap();
+        assert_eq!(again.message, opening.message);
+        assert!(matches!(again.read(&message), Some(Answer::Payload(_))));
         let ours = opening.finish().unwrap();
         assert_eq!((ours.tx, ours.rx, ours.hash), (keys.rx, keys.tx, keys.hash));
     }

@@ -458,6 +458,11 @@ impl HyperDht {
         self.pump(now);
     }
 
+    /// The peer of an incoming stream has shown that it has the stream's keys.
+    pub fn arrived(&mut self, stream: u32) {
+        self.servers.values_mut().for_each(|server| server.arrived(stream));
+    }
+
     /// The client of an incoming stream is there: nothing needs to be punched any more.
     pub fn reached(&mut self, stream: u32, now: Instant) {
         self.net.rpc.note_client(true, now);

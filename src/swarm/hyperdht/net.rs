@@ -1,7 +1,7 @@
 //! The dht-rpc node as the parts of [`super::HyperDht`] share it: who asked what, and what to tell the owner.
 
 use super::event::{DhtConfig, DhtEvent, RelayAsk};
-use super::messages::{Firewall, RelayThrough};
+use super::messages::{Firewall, NoisePayload, RelayThrough, UdxInfo};
 use super::owner::Owner;
 use super::silent_relays::SilentRelays;
 use super::turns::Turns;
@@ -117,6 +117,28 @@ impl Net {
             client: None,
         };
         theirs.map(|relay| ask(relay, false)).or(ours.map(|relay| ask(relay, true)))
+    }
+
+    /// What we say of ourselves to a server.
+    pub fn client_payload(
+        &self,
+        local_id: u32,
+        relay_through: Option<RelayThrough>,
+    ) -> NoisePayload {
+        NoisePayload {
+            firewall: self.firewall(),
+            addresses4: self.addresses(),
+            udx: Some(UdxInfo {
+                reusable_socket: false,
+                big_datagrams: self.config.big_datagrams,
+                id: local_id,
+                seq: 0,
+            }),
+            secret_stream: true,
+            relay_through,
+            relay: self.config.relay,
+            ..NoisePayload::empty(NoisePayload::VERSION)
+        }
     }
 
     /// Whether one more handshake may go to a host that a record names. This machine has no limit.

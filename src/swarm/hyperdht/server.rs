@@ -1,7 +1,8 @@
 //! The listening side: one key, its announcement, and the handshakes that reach it.
 //!
 //! A client's handshake may arrive through several relays at once; it is known by its bytes and gets the
-//! same answer each time, so it makes one stream. The answer offers an open address if we have one; else, to a client behind
+//! same answer from all of them, so it makes one stream. Who brings it in his own name gets another ([`Way`]): any node that
+//! sees a handshake may do so. The answer to a relay offers an open address if we have one; else, to a client behind
 //! the same public host, our addresses on the local networks (and our relays, without which it would not try those);
 //! else to punch (`sessions`), if our NAT shows everybody the same address; else, and to a client on this machine, the
 //! address that the relay sees, while we open our own NAT towards the client.
@@ -46,6 +47,41 @@ const OPENINGS: [Duration; 4] = [
 /// Openings waiting for their time.
 const MAX_OPENINGS: usize = 256;
 
+/// Answers to one handshake beside the one that relays get.
+const MAX_DIRECT: usize = 4;
+
+/// By which way a handshake came: through relays, or from this host itself, which may be anybody who saw it. What one is
+/// answered must not be what the other gets: a relay's client is to punch, which nobody has to who is there himself.
+type Way = Option<IpAddr>;
+
+/// What was answered to a handshake, nothing if it got no answer, and the stream that was made for it.
+struct Answered {
+    noise: Option<Vec<u8>>,
+    stream: Option<u32>,
+    /// Its client came over that stream: the others lead to nobody.
+    arrived: bool,
+}
+
+/// What a client is to be answered.
+#[derive(Default)]
+struct Offer {
+    /// That it may punch, or come by the local network.
+    punch: bool,
+    relay: Option<RelayThrough>,
+    /// Where one of our relays sees it.
+    at: Option<Ipv4Addr>,
+    /// It is here: of addresses little is said. Its own may be forged, and whoever is there gets the answer and our first
+    /// packets, which together are not to have more than three times the bytes of the handshake.
+    brief: bool,
+}
+
+/// Addresses in a brief answer.
+const BRIEF_ADDRESSES: usize = 3;
+
+impl Answered {
+    const NONE: Self = Self { noise: None, stream: None, arrived: false };
+}
+
 /// What a client is answered.
 struct Given {
     answer: Vec<u8>,
@@ -59,9 +95,9 @@ struct Given {
 pub(super) struct Server {
     pub key_pair: Arc<KeyPair>,
     pub announcer: Announcer,
-    /// By the hash of the handshake's bytes: the answer, none for those that get none.
-    answers: BTreeMap<Hash, Option<Vec<u8>>>,
-    by_age: VecDeque<(Instant, Hash)>,
+    /// By the hash of the handshake's bytes.
+    answers: BTreeMap<(Hash, Way), Answered>,
+    by_age: VecDeque<(Instant, (Hash, Way))>,
     openings: VecDeque<(Instant, SocketAddrV4)>,
     allowance: HandshakeAllowance,
     pub sessions: Sessions,
@@ -89,9 +125,14 @@ impl Server {
         net: &mut Net,
         now: Instant,
     ) -> Option<Vec<u8>> {
-        let id = hash::hash(&[&m.noise]);
-        if let Some(answer) = self.answers.get(&id) {
-            return answer.clone();
+        // Where the client is.
+        let (direct, from) = match m.mode {
+            Mode::FromClient => (true, incoming.from),
+            Mode::FromRelay | Mode::FromSecondRelay => (false, m.peer?),
+            Mode::FromServer | Mode::Reply => return None,
+        };
+        if !(net.rpc.is_usable(&from) || direct && net.is_near(&from)) {
+            return None;
         }
         // Our relays tell the truth about who asked them; of a second one they know only whom they were asked by, and
         // any other node speaks for itself. What comes may be from a forged source, so whoever gets the answer pays.
@@ -100,10 +141,14 @@ impl Server {
         let answered = m.relay.filter(|_| m.mode == Mode::FromSecondRelay);
         let source = told.or(answered).unwrap_or(incoming.from);
         let host = (*source.ip(), told.is_some());
+        let way = way_of(&m.noise, direct.then_some(IpAddr::V4(*from.ip())), net);
+        if let Some(answered) = self.answered(&way) {
+            return answered.noise.clone();
+        }
         let client = self.read(&m.noise, IpAddr::V4(host.0), host.1, net, now)?;
-        let answer = self.answer((client, host), m, incoming, blocked, net, now);
-        self.keep(id, answer.clone(), now);
-        answer
+        let from = if direct { from } else { said_place(&client.payload, from)? };
+        let given = self.answer((client, host), (from, direct), incoming, blocked, net, now);
+        self.keep(way, given, now)
     }
 
     /// The answer to a handshake that its client sent to us from `from`, without a relay.
@@ -115,22 +160,28 @@ impl Server {
         net: &mut Net,
         now: Instant,
     ) -> Option<Vec<u8>> {
-        let id = hash::hash(&[noise]);
-        if let Some(answer) = self.answers.get(&id) {
-            return answer.clone();
+        let way = way_of(noise, Some(host_of(&from)), net);
+        if let Some(answered) = self.answered(&way) {
+            return answered.noise.clone();
         }
         let mut client = self.read(noise, host_of(&from), false, net, now)?;
         // The way is known.
         client.payload.relay_through = None;
         let refused = client.remote.0 == self.key_pair.public() || blocked.has(&client.remote, now);
         let dial = Dial { socket: SocketId::towards(&from), to: from };
-        let answer = if refused {
-            None
-        } else {
-            self.agree(client, Some(dial), (false, None, None), net).map(|given| given.answer)
-        };
-        self.keep(id, answer.clone(), now);
-        answer
+        let offer = Offer { brief: true, ..Offer::default() };
+        let given = (!refused).then(|| self.agree(client, Some(dial), offer, net)).flatten();
+        self.keep(way, given, now)
+    }
+
+    /// What a handshake was answered that came by this way, or has led its client to us by another.
+    fn answered(&self, way: &(Hash, Way)) -> Option<&Answered> {
+        let all = || self.answers.range((way.0, None)..).take_while(|((id, _), _)| *id == way.0);
+        let arrived = all().find(|(_, answered)| answered.arrived).map(|(_, answered)| answered);
+        let same = || self.answers.get(way);
+        let full = || all().filter(|((_, way), _)| way.is_some()).nth(MAX_DIRECT - 1);
+        let none = || way.1.and_then(|_| full()).map(|_| &Answered::NONE);
+        arrived.or_else(same).or_else(none)
     }
 
     /// What a handshake says, if its sender has not had his allowance.
@@ -158,13 +209,24 @@ impl Server {
         Some(client)
     }
 
-    fn keep(&mut self, id: Hash, answer: Option<Vec<u8>>, now: Instant) {
-        self.answers.insert(id, answer);
-        self.by_age.push_back((now + HANDSHAKE_KEEP, id));
+    fn keep(&mut self, way: (Hash, Way), given: Option<Given>, now: Instant) -> Option<Vec<u8>> {
+        let stream = given.as_ref().and_then(|given| given.stream).map(|(stream, _)| stream);
+        let noise = given.map(|given| given.answer);
+        self.answers.insert(way, Answered { noise: noise.clone(), stream, arrived: false });
+        self.by_age.push_back((now + HANDSHAKE_KEEP, way));
         if self.by_age.len() > MAX_HANDSHAKES
             && let Some((_, oldest)) = self.by_age.pop_front()
         {
             self.answers.remove(&oldest);
+        }
+        noise
+    }
+
+    /// The client of `stream` is there.
+    pub fn arrived(&mut self, stream: u32) {
+        let of = |answered: &&mut Answered| answered.stream == Some(stream);
+        if let Some(answered) = self.answers.values_mut().find(of) {
+            answered.arrived = true;
         }
     }
 
@@ -205,19 +267,14 @@ impl Server {
     fn answer(
         &mut self,
         (client, (host, trusted)): (Answering, (Ipv4Addr, bool)),
-        m: &PeerHandshake,
+        (from, direct): (SocketAddrV4, bool),
         incoming: &Incoming,
         blocked: &Blocked,
         net: &mut Net,
         now: Instant,
-    ) -> Option<Vec<u8>> {
+    ) -> Option<Given> {
         let remote = client.remote;
         if remote.0 == self.key_pair.public() || blocked.has(&remote, now) {
-            return None;
-        }
-        let direct = m.peer.is_none();
-        let from = m.peer.unwrap_or(incoming.from);
-        if !(net.rpc.is_usable(&from) || direct && net.is_near(&from)) {
             return None;
         }
         let theirs = client.payload.firewall;
@@ -229,16 +286,17 @@ impl Server {
         let relay = self.names_relay(&remote, net, now).map(|relay| net.relay_through(relay));
         let dial = (direct || theirs == Firewall::Open)
             .then_some(Dial { socket: incoming.socket, to: from.into() });
-        let Given { answer, firewall, stream } =
-            self.agree(client, dial, (lan || punch, relay, trusted.then_some(host)), net)?;
-        let Some((local_id, hash)) = stream else { return Some(answer) };
+        let at = trusted.then_some(host);
+        let offer = Offer { punch: lan || punch, relay, at, brief: direct };
+        let given = self.agree(client, dial, offer, net)?;
+        let Some((local_id, hash)) = given.stream else { return Some(given) };
         if punch {
             let client = Client { host, trusted, firewall: theirs };
             self.sessions.begin(&hash, local_id, client, net, now);
-        } else if dial.is_none() && !same_host && firewall != Firewall::Open {
+        } else if dial.is_none() && !same_host && given.firewall != Firewall::Open {
             self.open_towards(from, now);
         }
-        Some(answer)
+        Some(given)
     }
 
     /// Answers a client. With one that we understand a stream is agreed on.
@@ -246,7 +304,7 @@ impl Server {
         &mut self,
         client: Answering,
         dial: Option<Dial>,
-        (punch, relay, at): (bool, Option<RelayThrough>, Option<Ipv4Addr>),
+        Offer { punch, relay, at, brief }: Offer,
         net: &mut Net,
     ) -> Option<Given> {
         let theirs = client.payload.clone();
@@ -255,6 +313,10 @@ impl Server {
         let mut payload = self.payload(&theirs, local_id, punch, net);
         payload.relay_through = relay;
         payload.relay = net.config.relay;
+        if brief {
+            payload.addresses4.truncate(BRIEF_ADDRESSES);
+            payload.relay_addresses = None;
+        }
         // Ours, if both name one.
         let ask = match relay {
             Some(relay) => Net::relay_ask(None, Some(relay)),
@@ -338,4 +400,17 @@ impl Server {
             self.openings.extend(OPENINGS.map(|after| (now + after, client)));
         }
     }
+}
+
+/// What an answer is kept under. An open server says the same to everybody: where it is.
+fn way_of(noise: &[u8], host: Option<IpAddr>, net: &Net) -> (Hash, Way) {
+    (hash::hash(&[noise]), host.filter(|_| net.firewall() != Firewall::Open))
+}
+
+/// Where a client is that a relay sees at `at`. An open one is written to there: so it has to be where it says itself.
+fn said_place(client: &NoisePayload, at: SocketAddrV4) -> Option<SocketAddrV4> {
+    if client.firewall != Firewall::Open || client.addresses4.contains(&at) {
+        return Some(at);
+    }
+    client.addresses4.iter().find(|own| own.ip() == at.ip()).copied()
 }

@@ -29,7 +29,7 @@ pub(super) fn behind(network: &mut Network, kind: Kind, n: u8, relays: Vec<Publi
 }
 
 /// Has a machine relay, under its own key.
-fn relays(network: &mut Network, i: usize, limits: RelayLimits) -> PublicKey {
+pub(super) fn relays(network: &mut Network, i: usize, limits: RelayLimits) -> PublicKey {
     let pair = Arc::new(KeyPair::from_seed(&[network.seed as u8 ^ i as u8; 32]));
     let key = PublicKey(pair.public());
     network.on(i, |peer, now| peer.swarm.set_relay(Some((pair, limits)), now));
@@ -55,7 +55,7 @@ impl Lab {
     }
 
     /// The relay holds the drive, too.
-    fn relay_seeds(&mut self) {
+    pub(super) fn relay_seeds(&mut self) {
         self.network.join(self.relay, TOPIC, SERVER);
         self.network.run(Duration::from_secs(5));
     }

@@ -16,15 +16,24 @@ pub(super) struct Peer {
     /// Sockets beside the main one that something was sent from, as many as are open, and as many as were at a time.
     pub sockets: BTreeSet<SocketId>,
     pub most_sockets: usize,
+    /// What it does beside what its swarm does, for each datagram that comes.
+    pub script: Option<Script>,
+    said: Vec<Outgoing>,
     /// Handshakes that it began, each unlike the others.
     handshakes: u8,
 }
+
+pub(super) type Script = Box<dyn FnMut(&Datagram, &mut Vec<Outgoing>)>;
 
 pub(super) type Network = Net<Peer>;
 
 impl Machine for Peer {
     fn receive(&mut self, datagrams: &[Datagram], now: Instant) {
-        for Datagram { socket, from, bytes, .. } in datagrams {
+        for datagram in datagrams {
+            if let Some(script) = &mut self.script {
+                script(datagram, &mut self.said);
+            }
+            let Datagram { socket, from, bytes, .. } = datagram;
             let socket = SocketId(u32::from(*socket));
             self.swarm.handle_datagrams(socket, (*from).into(), bytes, bytes.len(), now);
         }
@@ -41,6 +50,7 @@ impl Machine for Peer {
 
     fn transmit(&mut self, now: Instant, out: &mut Vec<Outgoing>) {
         let mut buf = Vec::new();
+        out.append(&mut self.said);
         while let Some(transmit) = self.swarm.poll_transmit(now, &mut buf, 10) {
             let size = transmit.segment_size.unwrap_or(buf.len());
             let Transmit { socket, to, ttl, .. } = transmit;
@@ -68,7 +78,15 @@ impl Peer {
     pub fn new(config: SwarmConfig, rng_seed: u64, now: Instant) -> Self {
         let rng = StdRng::seed_from_u64(rng_seed);
         let swarm = Swarm::new(config, rng, now);
-        Self { swarm, events: vec![], sockets: BTreeSet::new(), most_sockets: 0, handshakes: 0 }
+        Self {
+            swarm,
+            events: vec![],
+            sockets: BTreeSet::new(),
+            most_sockets: 0,
+            script: None,
+            said: vec![],
+            handshakes: 0,
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! Source: hyperdht/index.js:randomPunchInterval
 
 use super::punching::Punch;
-use super::{Connect, ConnectError, Opening, State, payload};
+use super::{Connect, ConnectError, Opening, State};
 use crate::swarm::hyperdht::net::Net;
 use rand::RngCore;
 use std::time::{Duration, Instant};
@@ -30,12 +30,13 @@ impl Connect {
         self.again_at = None;
         let mut ephemeral = [0; 32];
         net.rng.fill_bytes(&mut ephemeral);
-        let payload = payload(self.local_id, self.relay_through, net);
+        let payload = net.client_payload(self.local_id, self.relay_through);
         let opening = Opening::new(&net.config.key_pair, &self.remote, &payload, ephemeral);
         let Some(opening) = opening else { return self.fail(ConnectError::BadKey, net) };
         self.state = State::Finding { opening: Box::new(opening), query: None };
         self.known = self.next_relays.iter().copied().filter(|at| net.rpc.is_usable(at)).collect();
         self.asked.clear();
+        self.doubtful = None;
         (self.known_busy, self.busy, self.direct, self.rounds) = (false, 0, 0, 1);
         self.advance(net, now);
     }

@@ -6,7 +6,7 @@ use crate::sim::epoch;
 use crate::swarm::dht_rpc::{Rpc, RpcConfig};
 use crate::swarm::hyperdht::event::DhtConfig;
 use crate::swarm::hyperdht::handshake::Answering;
-use crate::swarm::hyperdht::messages::{HolepunchInfo, RelayInfo};
+use crate::swarm::hyperdht::messages::{HolepunchInfo, RelayInfo, UdxInfo};
 use crate::swarm::socket::ipv4;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -47,7 +47,10 @@ fn begun(now: Instant) -> (Connect, Net) {
 /// Where we dial, or whom we ping on the local network, when a relay on the public network says that the server
 /// is at `peer` and we at `own`.
 fn led_to(peer: [u8; 4], own: [u8; 4], lan: bool) -> Vec<SocketAddrV4> {
-    let (_, mut net) = answered(peer, own, lan);
+    let (mut connect, mut net) = answered(peer, own, lan);
+    if let (State::Finding { .. }, Some(at)) = (&connect.state, connect.poll_timeout()) {
+        connect.handle_timeout(&mut net, at);
+    }
     let dialled = net.events.iter().filter_map(|event| match event {
         DhtEvent::Outgoing { agreed, .. } => agreed.dial.and_then(|dial| ipv4(dial.to)),
         _ => None,

@@ -68,7 +68,9 @@ impl Connect {
 
     pub fn poll_timeout(&self) -> Option<Instant> {
         let State::Trying { punch, late, end, .. } = &self.state else {
-            return self.told.poll_timeout().filter(|_| !self.is_over());
+            let doubtful = self.doubtful.as_ref().map(|doubtful| doubtful.until);
+            let at = self.told.poll_timeout().into_iter().chain(doubtful).min();
+            return at.filter(|_| !self.is_over());
         };
         let punch = punch.as_ref().and_then(|punch| punch.poll_timeout());
         [punch, *late, *end, self.again_at].into_iter().flatten().min()
@@ -77,6 +79,9 @@ impl Connect {
     pub fn handle_timeout(&mut self, net: &mut Net, now: Instant) {
         if self.again_at.is_some_and(|at| at <= now) {
             return self.shake_again(net, now);
+        }
+        if self.doubtful.as_ref().is_some_and(|doubtful| doubtful.until <= now) {
+            self.take_doubtful(net, now);
         }
         self.advance(net, now);
         let State::Trying { punch, end, .. } = &mut self.state else { return };
