@@ -143,7 +143,11 @@ impl Server {
         let host = (*source.ip(), told.is_some());
         let way = way_of(&m.noise, direct.then_some(IpAddr::V4(*from.ip())), net);
         if let Some(answered) = self.answered(&way) {
-            return answered.noise.clone();
+            let (noise, stream) = (answered.noise.clone(), answered.stream);
+            if let (Some(told), Some(stream)) = (told, stream) {
+                self.sessions.told_again(stream, *told.ip(), incoming.from);
+            }
+            return noise;
         }
         let client = self.read(&m.noise, IpAddr::V4(host.0), host.1, net, now)?;
         let from = if direct { from } else { said_place(&client.payload, from)? };
@@ -291,7 +295,8 @@ impl Server {
         let given = self.agree(client, dial, offer, net)?;
         let Some((local_id, hash)) = given.stream else { return Some(given) };
         if punch {
-            let client = Client { host, trusted, firewall: theirs };
+            let by = trusted.then_some(incoming.from);
+            let client = Client { host, by, firewall: theirs };
             self.sessions.begin(&hash, local_id, client, net, now);
         } else if dial.is_none() && !same_host && given.firewall != Firewall::Open {
             self.open_towards(from, now);

@@ -6,7 +6,8 @@
 //! host are tried at random.
 //!
 //! Anybody can shake hands, and name whom he likes. So a session ends however much is said, what it sends is counted, and
-//! of many those go first whose host has most.
+//! of many those go first whose host has most. And a relay of ours can name hosts as it likes: so of many the next to go are
+//! those of the relay that alone told of most, and never whom we punch to before who waits.
 //!
 //! Source: hyperdht/lib/server.js:_onpeerholepunch
 
@@ -36,6 +37,8 @@ const LIFE: Duration = Duration::from_secs(80);
 /// Clients at a time, and of one host. Of more one is forgotten.
 const MAX_SESSIONS: usize = 256;
 const MAX_OF_HOST: usize = 32;
+/// So many of a host are no more than one: a client tries again before its last try is forgotten.
+const FEW_OF_HOST: usize = 4;
 
 /// Messages of a client that are answered: who waits for its turn asks twice a second, and a relay may bring some twice.
 const MESSAGES: u32 = 128;
@@ -49,8 +52,8 @@ const ANSWERS: u32 = 16;
 pub struct Client {
     /// Who pays for it: where one of our relays saw it, else who brought its handshake.
     pub host: Ipv4Addr,
-    /// It came through a relay of ours.
-    pub trusted: bool,
+    /// The relay of ours that it came through, if it was one.
+    pub by: Option<SocketAddrV4>,
     pub firewall: Firewall,
 }
 
@@ -73,6 +76,8 @@ struct Session {
     /// The stream that was made for it.
     stream: u32,
     client: Client,
+    /// More than one relay of ours has told of it.
+    vouched: bool,
     secure: SecurePayload,
     remote: Remote,
     /// The latest round of the client.
@@ -118,6 +123,7 @@ impl Sessions {
         let session = Session {
             stream,
             client,
+            vouched: false,
             secure: SecurePayload::new(holepunch_secret(hash), local),
             remote: Remote::new(client.firewall),
             round: None,
@@ -132,12 +138,24 @@ impl Sessions {
         self.next_id = (self.next_id + 1) % 0x1_0000;
     }
 
-    /// Forgets one where there are too many: of a host, or of all. Those that no relay of ours brought go first, and those of
-    /// whom there are most.
+    /// The same handshake came through a relay of ours, which sees the client of `stream` at `host`.
+    pub fn told_again(&mut self, stream: u32, host: Ipv4Addr, by: SocketAddrV4) {
+        let session = self.by_id.values_mut().find(|session| session.stream == stream);
+        let Some(session) = session else { return };
+        match session.client.by {
+            None => (session.client.host, session.client.by) = (host, Some(by)),
+            Some(first) => session.vouched |= first != by,
+        }
+    }
+
+    /// Forgets one where there are too many, of a host or of all: the oldest of those that no relay of ours told of, then
+    /// of those that wait, each time of a host or a relay that has most.
     fn make_room(&mut self, host: Ipv4Addr, net: &mut Net) {
         let mut of_host = BTreeMap::<Ipv4Addr, usize>::new();
+        let mut of_relay = BTreeMap::<Option<SocketAddrV4>, usize>::new();
         for session in self.by_id.values() {
             *of_host.entry(session.client.host).or_default() += 1;
+            *of_relay.entry(session.client.by.filter(|_| !session.vouched)).or_default() += 1;
         }
         let of_host = |host: &Ipv4Addr| of_host.get(host).copied().unwrap_or(0);
         let full = of_host(&host) >= MAX_OF_HOST;
@@ -147,8 +165,11 @@ impl Sessions {
         let candidates =
             self.by_id.iter().filter(|(_, session)| !full || session.client.host == host);
         let goes = candidates.max_by_key(|(_, session)| {
-            let Client { host, trusted, .. } = &session.client;
-            (!trusted, of_host(host), Reverse(session.until))
+            let Client { host, by, .. } = &session.client;
+            let alone = by.filter(|_| !session.vouched);
+            let of_relay = alone.map_or(0, |by| of_relay.get(&Some(by)).copied().unwrap_or(0));
+            let of_host = of_host(host).max(FEW_OF_HOST);
+            (by.is_none(), session.punching.is_none(), of_host, of_relay, Reverse(session.end))
         });
         if let Some((&id, _)) = goes {
             self.by_id.remove(&id).into_iter().for_each(|session| session.end(net));

@@ -62,7 +62,8 @@ fn say(
 }
 
 fn client(host: u8, trusted: bool) -> Client {
-    Client { host: *at(host, 0).ip(), trusted, firewall: Firewall::Unknown }
+    let by = trusted.then(|| at(2, 2));
+    Client { host: *at(host, 0).ip(), by, firewall: Firewall::Unknown }
 }
 
 fn begun(net: &mut Net, now: Instant) -> Sessions {
@@ -381,4 +382,97 @@ fn a_client_that_ends_what_it_begins_does_not_have_many_sockets_opened() {
         sent(&mut net);
     }
     assert!((5..=9).contains(&opened), "{opened}");
+}
+
+/// One of our relays lies: it brings clients of many hosts, 14 a second, who all ask to punch and are told to wait.
+struct Liars {
+    sessions: Sessions,
+    net: Net,
+    now: Instant,
+    host: u32,
+}
+
+impl Liars {
+    fn new() -> Self {
+        let now = epoch();
+        Self { sessions: Sessions::default(), net: net(now), now, host: 0x2000_0000 }
+    }
+
+    fn begin(&mut self, host: Ipv4Addr, by: u8) -> u64 {
+        let id = self.sessions.next_id();
+        let client = Client { host, by: Some(at(by, 2)), firewall: Firewall::Unknown };
+        self.sessions.begin(&HASH, id as u32 + 1, client, &mut self.net, self.now);
+        id
+    }
+
+    fn say(
+        &mut self,
+        id: u64,
+        host: Ipv4Addr,
+        payload: &HolepunchPayload,
+    ) -> Option<HolepunchPayload> {
+        let secure = SecurePayload::new(holepunch_secret(&HASH), [7; 32]);
+        let payload = secure.seal(payload, [1; 24]);
+        let peer = Some(SocketAddrV4::new(host, 3));
+        let m = PeerHolepunch { mode: Mode::FromRelay, id, payload, peer };
+        let answer = self.sessions.on_message(&m, true, &mut self.net, self.now)?;
+        secure.open(&answer)
+    }
+
+    fn lie(&mut self) {
+        self.host += 1;
+        let host = Ipv4Addr::from(self.host);
+        let (id, there) = (self.begin(host, 2), [SocketAddrV4::new(host, 7)]);
+        let hello = HolepunchPayload { round: 1, ..told(Firewall::Random, &there) };
+        let remote_token = self.say(id, host, &hello).and_then(|answer| answer.token);
+        let ask = HolepunchPayload { round: 2, punching: true, remote_token, ..hello };
+        self.say(id, host, &ask);
+    }
+
+    fn run(&mut self, times: u32) {
+        for _ in 0..times {
+            self.now += Duration::from_millis(70);
+            self.sessions.handle_timeout(&mut self.net, self.now);
+            sent(&mut self.net);
+            self.lie();
+        }
+    }
+}
+
+#[test]
+fn who_a_lying_relay_brings_pushes_nobody_out_whom_another_one_knows() {
+    let honest: Ipv4Addr = [99, 0, 0, 1].into();
+    let punches = ask(2, &[SocketAddrV4::new(honest, 7)]);
+    // By another relay; first by the liar, and then by another one; by the liar alone.
+    for way in 0..3 {
+        let mut liars = Liars::new();
+        liars.run(300);
+        assert_eq!(liars.sessions.by_id.len(), MAX_SESSIONS);
+        let mut lost = 0;
+        for _ in 0..20 {
+            let id = liars.begin(honest, if way == 0 { 4 } else { 2 });
+            if way == 1 {
+                liars.sessions.told_again(id as u32 + 1, honest, at(4, 2));
+            }
+            let hello = told(Firewall::Consistent, &[]);
+            assert!(liars.say(id, honest, &hello).is_some());
+            // The path is long, and then it is not its turn for long.
+            liars.run(100);
+            lost += usize::from(liars.say(id, honest, &punches).is_none());
+        }
+        assert_eq!(lost, 0, "way {way}");
+    }
+}
+
+#[test]
+fn who_waits_goes_before_who_is_punched_to() {
+    let mut liars = Liars::new();
+    let honest: Ipv4Addr = [99, 0, 0, 1].into();
+    let id = liars.begin(honest, 2);
+    let ask = ask(2, &[SocketAddrV4::new(honest, 7)]);
+    assert!(liars.say(id, honest, &ask).is_some_and(|answer| answer.punching));
+    for n in 0..1000 {
+        liars.begin(Ipv4Addr::from(0x3000_0000 + n), 2);
+    }
+    assert!(liars.sessions.by_id.contains_key(&id));
 }
