@@ -54,9 +54,6 @@ const SLOTS: usize = 4;
 const MAX_ASKED: usize = 32;
 /// Resends to a node of the query.
 const QUERY_RETRIES: u8 = 3;
-/// Resends to where the peer may be on a local network, beside the one in haste: whoever answered there may not have been
-/// there, and then somebody gets these who knows of nothing.
-const NEAR_RETRIES: u8 = 1;
 
 /// How a peer is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -358,7 +355,6 @@ impl Connect {
             value: Some(m.encode()),
             retries: match (road, self.effort) {
                 (Road::Known, Effort::Sparing) => 0,
-                (Road::Direct, _) => NEAR_RETRIES,
                 _ => RETRIES,
             },
             hasty: self.effort == Effort::Whole,
