@@ -66,8 +66,9 @@ mod tests {
         let offer = RelayOffer::new(&KeyPair::from_seed(&[1; 32]), &PublicKey([2; 32]));
         let bytes = [&b"before"[..], RELAY_MARK, &offer.key.0, &offer.proof].concat();
         assert_eq!(relay_offer(&bytes), Some(offer));
-        for len in 0..bytes.len() {
-            assert_eq!(relay_offer(&bytes[..len]), None);
+        for cut in 1..=bytes.len() {
+            assert_eq!(relay_offer(bytes.get(cut..).unwrap_or_default()).is_some(), cut <= 6);
+            assert_eq!(relay_offer(bytes.get(..bytes.len() - cut).unwrap_or_default()), None);
         }
     }
 }
