@@ -9,7 +9,9 @@
 //! milliseconds; ProbeRtt keeps half of the pipe full instead of four packets; it is skipped where the round trip
 //! is below [`MIN_RTT_FLOOR`], where a shorter one would change nothing.
 
-use super::{RateSample, ceiling::Ceiling, overflow::Overflow, win_filter::WinFilter};
+use super::{
+    RateSample, ceiling::Ceiling, lumps::Lumps, overflow::Overflow, win_filter::WinFilter,
+};
 
 /// 2/ln 2: the smallest gain that doubles the delivery rate each round.
 const HIGH_GAIN: f64 = 2.885_39;
@@ -31,9 +33,6 @@ const MIN_PACKETS: u64 = 4;
 pub const INITIAL_PACKETS: u64 = 32;
 /// Rounds without 25 % growth after which the pipe counts as full.
 const FULL_ROUNDS: u8 = 3;
-/// Ack aggregation: rounds per half of the window, and the most time of the rate that it may add.
-const EXTRA_ROUNDS: u8 = 5;
-const EXTRA_TIME: u64 = 100_000;
 /// Most bytes counted as one burst of the pacer.
 const MAX_QUANTUM: u64 = 64 << 10;
 
@@ -102,12 +101,7 @@ pub struct Bbr {
     conserve: bool,
     idle_restart: bool,
 
-    extra: [u64; 2],
-    extra_half: usize,
-    extra_rounds: u8,
-    epoch_start: u64,
-    epoch_acked: u64,
-
+    lumps: Lumps,
     ceiling: Ceiling,
     overflow: Overflow,
 }
@@ -144,11 +138,7 @@ impl Bbr {
             last_phase: Phase::Open,
             conserve: false,
             idle_restart: false,
-            extra: [0; 2],
-            extra_half: 0,
-            extra_rounds: 0,
-            epoch_start: 0,
-            epoch_acked: 0,
+            lumps: Lumps::default(),
             ceiling: Ceiling::default(),
             overflow: Overflow::default(),
         }
@@ -188,8 +178,7 @@ impl Bbr {
             return;
         }
         self.idle_restart = true;
-        self.epoch_start = now;
-        self.epoch_acked = 0;
+        self.lumps.restart(now);
         if self.mode == Mode::ProbeBw {
             // The pipe is empty: no need to push, no queue to drain.
             self.pacing_rate = self.rate_for(1.0);
@@ -216,7 +205,8 @@ impl Bbr {
     /// A batch of acknowledgements was worked off.
     pub fn on_ack(&mut self, sample: &RateSample, view: &View) {
         self.update_round(sample, view);
-        self.update_extra(sample, view);
+        let (bw, full) = (self.bw.get(), self.full);
+        self.lumps.note(sample, bw, self.cwnd, self.round_start, full, view.now);
         self.update_cycle(sample, view);
         self.check_full(sample);
         self.check_drain(view);
@@ -251,32 +241,6 @@ impl Bbr {
         if !sample.app_limited || bw >= self.bw.get() {
             self.bw.update_max(BW_ROUNDS, self.round, bw);
         }
-    }
-
-    /// How many more bytes than the rate explains were acknowledged in a lump, lately.
-    fn update_extra(&mut self, sample: &RateSample, view: &View) {
-        if sample.acked == 0 || sample.interval == 0 {
-            return;
-        }
-        if self.round_start {
-            self.extra_rounds += 1;
-            if self.extra_rounds >= if self.full { EXTRA_ROUNDS } else { 1 } {
-                self.extra_rounds = 0;
-                self.extra_half ^= 1;
-                self.extra[self.extra_half] = 0;
-            }
-        }
-        let elapsed = view.now.saturating_sub(self.epoch_start);
-        let mut expected = (self.bw.get() as f64 * elapsed as f64 / 1e6) as u64;
-        if self.epoch_acked <= expected {
-            self.epoch_acked = 0;
-            self.epoch_start = view.now;
-            expected = 0;
-        }
-        self.epoch_acked += sample.acked;
-        let extra = (self.epoch_acked - expected).min(self.cwnd);
-        let slot = &mut self.extra[self.extra_half];
-        *slot = extra.max(*slot);
     }
 
     fn update_cycle(&mut self, sample: &RateSample, view: &View) {
@@ -481,8 +445,7 @@ impl Bbr {
 
     fn set_cwnd(&mut self, sample: &RateSample, view: &View) {
         if sample.acked > 0 && !self.follow_recovery(sample, view) {
-            let extra_cap = (self.bw.get() as f64 * EXTRA_TIME as f64 / 1e6) as u64;
-            let extra = if self.full { self.extra[0].max(self.extra[1]).min(extra_cap) } else { 0 };
+            let extra = if self.full { self.lumps.extra(self.bw.get()) } else { 0 };
             let target = self.target(self.cwnd_gain) + extra;
             if self.full {
                 self.cwnd = (self.cwnd + sample.acked).min(target);
