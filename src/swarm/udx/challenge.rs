@@ -90,15 +90,15 @@ impl Stream {
         }
     }
 
-    /// Whether the peer has room for `len` bytes more behind a question that it has not got the rest of. That takes two
-    /// round trips, in which it can use nothing and makes no more room; a window is for one of them. A peer that holds two
-    /// has lately offered all of one, except for what its owner had not taken yet. Of others many want memory: they hold
-    /// no more than they offer, and would have to be sent the rest again ([`super::recv`]).
-    pub(super) fn has_room_behind_question(&self, len: u64) -> bool {
-        let waiting = if self.sent.una() < self.question_end { self.waiting() } else { 0 };
+    /// Whether the peer has room for `len` bytes more ahead of a gap, which a loss makes and a question that it has not got
+    /// the rest of. To close it takes two round trips, in which it can use nothing and makes no more room; a window is for
+    /// one of them. A peer that holds two has lately offered all of one, except for what its owner had not taken yet. Of
+    /// others many want memory: they hold no more than they offer, and would have to be sent the rest again
+    /// ([`super::recv`]).
+    pub(super) fn has_room_ahead(&self, len: u64) -> bool {
         let most = MAX_WINDOW as u64;
         let roomy = self.again.roomy.is_some_and(|at| self.data_sent <= at + most);
-        waiting + len <= self.window.saturating_add(if roomy { most } else { 0 })
+        self.waiting() + len <= self.window.saturating_add(if roomy { most } else { 0 })
     }
 
     /// Asks a peer again that has answered before, if it is time to.
@@ -141,7 +141,6 @@ impl Stream {
         }
         let Some(challenge) = self.question.take() else { return false };
         allowance.asked = Some((challenge, first));
-        self.question_end = first + NUMBERS as u64;
         if self.sent.is_empty() {
             self.bbr.on_restart(now, self.rate.is_app_limited());
         }

@@ -227,6 +227,11 @@ impl SentPackets {
         self.lost.range(numbers).next().copied()
     }
 
+    /// Whether the oldest packet that is not acknowledged is on its way.
+    pub fn is_first_in_flight(&self) -> bool {
+        self.packets.front().is_some_and(|packet| packet.state == State::InFlight)
+    }
+
     /// The newest packet that is in flight.
     pub fn last_in_flight(&self) -> Option<u64> {
         let i = self.packets.iter().rposition(|packet| packet.state == State::InFlight)?;

@@ -79,8 +79,6 @@ pub(super) struct Stream {
     pub(super) known: bool,
     /// What it is asked next.
     pub(super) question: Option<Challenge>,
-    /// The number behind the last question.
-    pub(super) question_end: u64,
     /// When it is asked again, once it was proven; and whether it was.
     pub(super) again: Again,
     pub(super) was_proven: bool,
@@ -149,7 +147,6 @@ impl Stream {
             unproven: None,
             known: false,
             question: None,
-            question_end: 0,
             again: Again::default(),
             was_proven: false,
             newly_proven: false,

@@ -268,20 +268,17 @@ impl Stream {
             // A peer of ours holds no more packets ahead, however small they are.
             let is_near = self.waiting() + len as u64 <= MOST_WAITING
                 && self.sent.next() - self.sent.una() < MAX_AHEAD;
+            let is_held = is_near && (in_flight == 0 || self.has_room_ahead(len as u64));
             // A bare END takes no room. Into a window that is open one packet goes if nothing is in flight, however
             // small it is: the answer tells of the room, where nothing else would.
-            let window_open = len == 0
-                || self.window > 0
-                    && fits(len, self.window)
-                    && (in_flight == 0 || self.has_room_behind_question(len as u64))
-                    && is_near;
+            let window_open = len == 0 || self.window > 0 && fits(len, self.window) && is_held;
             if self.window > NUMBERS as u64 {
                 self.doubt();
                 if self.ask_before(HEADER + len, now) {
                     return Some(Next::Again { seq: self.sent.first_lost()?, len: 1 });
                 }
             }
-            if forced && self.window > 0 && is_near {
+            if forced && self.window > 0 && is_held {
                 return Some(Next::Fresh { len, padding: 0, end });
             }
             if window_open && fits(HEADER + len, self.bbr.cwnd()) {
@@ -290,6 +287,11 @@ impl Stream {
                 return Some(Next::Fresh { len, padding, end });
             }
             self.ask_for_window(now);
+            // A peer that is full takes nothing but what it waits for, and answers nothing else.
+            if forced && !is_held && self.sent.is_first_in_flight() {
+                let seq = self.sent.una();
+                return Some(Next::Again { seq, len: self.sent.get(seq)?.len as usize });
+            }
         } else {
             self.note_app_limited();
         }

@@ -183,9 +183,9 @@ fn a_transfer_with_losses_goes_on_while_others_hold_much() {
     }
 }
 
-#[test]
-fn a_peer_that_may_hold_little_is_sent_no_more_behind_a_question() {
-    let mut pair = unproven(&path(100, 100, 100, 0.03).0, 1);
+/// 30 MiB over 100 Mbit/s with losses to a peer that may hold a third of a window, and is asked again and again.
+fn transfer_to_a_peer_that_may_hold_little(seed: u64) {
+    let mut pair = unproven(&path(100, 100, 100, 0.03).0, seed);
     let now = pair.now;
     for id in 100..120 {
         open_at(&mut pair.machines[1].udx, id, host(1), now);
@@ -196,10 +196,18 @@ fn a_peer_that_may_hold_little_is_sent_no_more_behind_a_question() {
     pair.machines[0].total = 30 << 20;
     let all = |p: &Pair| p.machines[1].sink.bytes == 30 << 20;
     let took = pair.run_until(Duration::from_secs(60), all);
+    println!("{took:?}");
     let side = &mut pair.machines[0];
     let (stats, window) = (side.udx.stats(A).unwrap(), side.udx.streams.get(A).unwrap().window);
-    assert!(took.is_some() && pair.machines[1].sink.intact);
-    // A question that gets lost takes longer. What came behind it meanwhile and was not held would be sent again.
+    assert!(took.is_some_and(|took| took < Duration::from_secs(9)), "{took:?}");
+    assert!(pair.machines[1].sink.intact);
+    // What gets lost, and above all a question, takes long to come. What came behind it meanwhile and was not held would be
+    // sent again.
     let packets = stats.bytes_sent / 1472;
-    assert!(window < 2 << 20 && stats.retransmits < packets / 8, "{window}: {stats:?}");
+    assert!(window < 2 << 20 && stats.retransmits < packets / 20, "{window}: {stats:?}");
+}
+
+#[test]
+fn a_peer_that_may_hold_little_is_sent_no_more_behind_a_gap() {
+    (1..9).for_each(transfer_to_a_peer_that_may_hold_little);
 }
