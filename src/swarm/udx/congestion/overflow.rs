@@ -169,14 +169,43 @@ impl Overflow {
             if startup { (STARTUP_LOSS_SHARE, STARTUP_LEAST_LOSS) } else { (LOSS_SHARE, 0.0) };
         let packets = |bytes: u64| bytes as f64 / packet as f64;
         let (lost, delivered) = (packets(self.short.lost), packets(self.short.delivered));
+        let ratio = packets(long.delivered) / (delivered + 1.0) * EXCESS;
         // Half a packet more: of a path that lost none yet it is not known that it never does.
-        let usual = (lost + 0.5) / (delivered + 1.0) * packets(long.delivered) * EXCESS;
-        let chance = DEVIATIONS * usual.sqrt() + least.max(lost.min(CHANCE));
+        let usual = (lost + 0.5) * ratio;
+        // Both numbers are chance. Where a neighbour keeps a queue round trips are hardly ever short, and that none was lost
+        // in so few of them says little.
+        let deviation = (usual * (1.0 + ratio)).sqrt();
+        let chance = DEVIATIONS * deviation + least.max(lost.min(CHANCE));
         long.lost * share > long.delivered && packets(long.lost) > usual + chance
     }
 
     /// Bytes that may be in flight.
     pub(super) fn limit(&self) -> u64 {
         self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of packets lost and delivered at short and at long round trips.
+    fn is_overflow(short: (u64, u64), long: (u64, u64)) -> bool {
+        let tally = |(lost, delivered)| Tally { lost: lost * 1000, delivered: delivered * 1000 };
+        let overflow = Overflow { short: tally(short), ..Overflow::default() };
+        overflow.is_overflow(tally(long), false, 1000)
+    }
+
+    #[test]
+    fn that_few_short_round_trips_lost_nothing_says_little() {
+        // A path that loses one per cent beside a neighbour who keeps a queue.
+        for (short, long) in [((0, 160), (6, 314)), ((0, 110), (5, 199)), ((1, 556), (3, 75))] {
+            assert!(!is_overflow(short, long), "{short:?} {long:?}");
+        }
+        for (short, long) in
+            [((0, 2800), (1, 100)), ((15, 2045), (31, 835)), ((12, 1792), (28, 840))]
+        {
+            assert!(is_overflow(short, long), "{short:?} {long:?}");
+        }
     }
 }
