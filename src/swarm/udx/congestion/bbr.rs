@@ -7,7 +7,7 @@
 //!
 //! Differences from the reference, all invisible on the wire: bytes and microseconds instead of packets and
 //! milliseconds; ProbeRtt keeps half of the pipe full instead of four packets; it is skipped where the round trip
-//! is below [`MIN_RTT_FLOOR`], where a shorter one would change nothing.
+//! is below [`MIN_RTT_FLOOR`], where a shorter one would change nothing; Startup paces from the first round trip on.
 
 use super::{
     RateSample, ceiling::Ceiling, lumps::Lumps, overflow::Overflow, win_filter::WinFilter,
@@ -83,6 +83,9 @@ pub struct Bbr {
 
     min_rtt: u64,
     min_rtt_stamp: u64,
+    /// The pacing rate follows from a round trip. Before it is as if that were a millisecond, and later it only grows in
+    /// Startup: a start in bursts overflows a queue that is shorter than the round trip long before the link is full.
+    timed: bool,
     probe_rtt_done: Option<u64>,
     probe_rtt_round_done: bool,
 
@@ -126,6 +129,7 @@ impl Bbr {
             next_round_delivered: 0,
             min_rtt: u64::MAX,
             min_rtt_stamp: 0,
+            timed: false,
             probe_rtt_done: None,
             probe_rtt_round_done: false,
             full_bw: 0,
@@ -363,11 +367,14 @@ impl Bbr {
     }
 
     fn set_pacing_rate(&mut self, sample: &RateSample) {
+        if !self.timed
+            && let Some(rtt) = sample.rtt
+        {
+            self.timed = true;
+            let per_second = self.cwnd as f64 * 1e6 / rtt.max(MIN_RTT_FLOOR) as f64;
+            self.pacing_rate = (HIGH_GAIN * per_second) as u64;
+        }
         if self.bw.get() == 0 {
-            if let Some(rtt) = sample.rtt {
-                let per_second = self.cwnd as f64 * 1e6 / rtt.max(MIN_RTT_FLOOR) as f64;
-                self.pacing_rate = (HIGH_GAIN * per_second) as u64;
-            }
             return;
         }
         let rate = self.rate_for(self.pacing_gain);

@@ -107,6 +107,23 @@ fn a_very_long_path_with_heavy_losses_is_full_after_seconds() {
 }
 
 #[test]
+fn a_start_overflows_a_short_queue_no_sooner_than_the_link_is_full() {
+    for (rtt, queue) in [(200, 20), (200, 10), (100, 10)] {
+        let (there, back) = path(100, rtt, queue, 0.0);
+        let pipe = there.rate.unwrap() * rtt / 1000;
+        let mut pair = Pair::connected(there, back, 1);
+        pair.machines[0].total = u64::MAX / 2;
+        let overflows = |pair: &mut Pair| pair.link(0, 1).stats.overflowed > 0;
+        while !overflows(&mut pair) {
+            pair.run(Duration::from_millis(1));
+        }
+        let in_flight = pair.machines[0].udx.stats(A).unwrap().in_flight;
+        println!("{rtt} ms, queue {queue} ms: {in_flight} of {pipe} when it overflows");
+        assert!(in_flight > pipe / 2, "{rtt} ms, queue {queue} ms: {in_flight} of {pipe}");
+    }
+}
+
+#[test]
 fn keeps_going_on_a_slow_path_with_a_short_queue() {
     let (share, _) = utilization(path(2, 30, 40, 0.0), 1, 2, 30);
     assert!(share >= 0.85, "{share}");
