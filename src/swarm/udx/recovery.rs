@@ -105,6 +105,8 @@ impl Stream {
             in_flight: self.sent.in_flight(),
             delivered: self.rate.delivered(),
             phase: self.phase,
+            una: self.sent.una(),
+            next: self.sent.next(),
         };
         self.bbr.on_ack(&sample, &view);
         if self.bbr.in_probe_rtt() {

@@ -7,7 +7,8 @@
 //!
 //! Differences from the reference, all invisible on the wire: bytes and microseconds instead of packets and
 //! milliseconds; ProbeRtt keeps half of the pipe full instead of four packets; it is skipped where the round trip
-//! is below [`MIN_RTT_FLOOR`], where a shorter one would change nothing; Startup paces from the first round trip on.
+//! is below [`MIN_RTT_FLOOR`], where a shorter one would change nothing; Startup paces from the first round trip on
+//! and ends where it makes a queue overflow.
 
 use super::{
     RateSample, ceiling::Ceiling, lumps::Lumps, overflow::Overflow, win_filter::WinFilter,
@@ -63,6 +64,9 @@ pub struct View {
     /// Total bytes delivered.
     pub delivered: u64,
     pub phase: Phase,
+    /// Numbers of the oldest packet that is not acknowledged, and of the next one.
+    pub una: u64,
+    pub next: u64,
 }
 
 #[derive(Debug)]
@@ -92,7 +96,7 @@ pub struct Bbr {
     full_bw: u64,
     full_rounds: u8,
     full: bool,
-    /// The last round in which losses of Startup are found.
+    /// What was sent in Startup and Drain has numbers below this.
     settled: u64,
 
     cycle: usize,
@@ -234,12 +238,13 @@ impl Bbr {
             self.conserve = false;
             let least = MIN_PACKETS * self.packet;
             self.ceiling.end_round(least);
-            // What Startup overshot by says nothing about neighbours, and is found lost until a round after Drain.
-            let startup = self.mode == Mode::Startup
-                || self.mode == Mode::Drain
-                || self.round <= self.settled;
+            // What Startup overshot by says nothing about neighbours, and is found lost until all of it is repaired.
+            let startup =
+                self.mode == Mode::Startup || self.mode == Mode::Drain || view.una < self.settled;
             let pipe = self.pipe(if startup { 1.0 } else { 0.75 });
-            self.overflow.end_round(startup, least.max(pipe), self.packet);
+            let overflowed = self.overflow.end_round(startup, least.max(pipe), self.packet);
+            // What more would come of it is lost.
+            self.full |= overflowed && self.mode == Mode::Startup;
         }
         let bw = (sample.delivered as f64 * 1e6 / sample.interval as f64) as u64;
         if !sample.app_limited || bw >= self.bw.get() {
@@ -286,7 +291,7 @@ impl Bbr {
             self.mode = Mode::Drain;
         }
         if self.mode == Mode::Drain && view.in_flight <= self.target(1.0) {
-            self.settled = self.round + 2;
+            self.settled = view.next;
             self.enter_probe_bw(view.now);
         }
     }

@@ -19,6 +19,9 @@ use super::RateSample;
 const LOSS_SHARE: u64 = 200;
 const STARTUP_LOSS_SHARE: u64 = 25;
 const STARTUP_LEAST_LOSS: f64 = 2.0;
+/// There a quarter of what comes through and more packets than this are an overflow whatever the round trips say.
+const STARTUP_FLOOD: u64 = 4;
+const STARTUP_FLOOD_LOSS: u64 = 8;
 /// How many times more must be lost while round trips are long than while they are short, and how many standard deviations
 /// above that; and this many packets where short ones lose some too: there a packet more is chance in one round of hundreds.
 const EXCESS: f64 = 1.5;
@@ -44,6 +47,9 @@ const PATIENCE_ROUNDS: u32 = 12;
 const STEADY_SHARE: u32 = 4;
 /// In place of the patience while only Startup overshot: nobody else is known to be there.
 const ALONE_ROUNDS: u32 = 2;
+/// The part by which the window then grows each round, until it overflows again: who starts beside somebody that keeps a
+/// queue sees no empty one, and would stay below its share for half a minute.
+const START_GROWTH: u64 = 32;
 const HASTE_ROUNDS: u32 = 3;
 const MAX_HASTE: u32 = 10;
 
@@ -59,6 +65,8 @@ struct Round {
     /// While round trips were long.
     long: Tally,
     most_in_flight: u64,
+    lost: u64,
+    delivered: u64,
     /// A queue stood at some time.
     stood: bool,
     /// Sum of round trips, each times the bytes that it stands for; and those bytes.
@@ -72,6 +80,8 @@ pub(super) struct Overflow {
     bytes: u64,
     /// The last round came down: what is lost in this one left before that.
     came_down: bool,
+    /// Rounds since.
+    since: u32,
     /// It overflowed of more than what Startup overshot by: somebody else is there.
     crowded: bool,
     /// Rounds with an empty queue, and rounds as short as any of late, one after the other.
@@ -92,6 +102,7 @@ impl Default for Overflow {
         Self {
             bytes: u64::MAX,
             came_down: false,
+            since: 0,
             crowded: false,
             empty: 0,
             steady: 0,
@@ -120,31 +131,61 @@ impl Overflow {
             round.rtts += rtt as f64 * sample.acked as f64;
             round.weight += sample.acked as f64;
         }
+        round.lost += sample.lost;
+        round.delivered += sample.acked;
         round.most_in_flight = round.most_in_flight.max(sample.prior_in_flight);
         let tally = if self.is_long { &mut round.long } else { &mut self.short };
         tally.lost += sample.lost;
         tally.delivered += sample.acked;
     }
 
-    /// Ends a round. `least` = what may always be in flight, `packet` = bytes of a full datagram.
-    pub(super) fn end_round(&mut self, startup: bool, least: u64, packet: u64) {
+    /// Whether a start has lost so much that there is nothing to compare: beside somebody that keeps a queue full no round
+    /// trip of it is longer than others.
+    fn is_flood(round: &Round, packet: u64) -> bool {
+        round.lost > STARTUP_FLOOD_LOSS * packet && round.lost * STARTUP_FLOOD > round.delivered
+    }
+
+    /// Ends a round; tells whether the queue overflowed in it. `least` = what may always be in flight, `packet` = bytes of a
+    /// full datagram.
+    pub(super) fn end_round(&mut self, startup: bool, least: u64, packet: u64) -> bool {
         let round = std::mem::take(&mut self.round);
         let came_down = std::mem::take(&mut self.came_down);
         if self.short.delivered > MEMORY {
             self.short = Tally { lost: self.short.lost / 2, delivered: self.short.delivered / 2 };
         }
         self.compare(&round);
-        if !came_down && self.is_overflow(round.long, startup, packet) {
-            self.came_down = true;
+        self.since = self.since.saturating_add(1);
+        let floods = startup && Self::is_flood(&round, packet);
+        if !came_down && (floods || self.is_overflow(round.long, startup, packet)) {
+            (self.came_down, self.since) = (true, 0);
             self.crowded |= !startup;
-            let most = self.bytes.min(round.most_in_flight);
+            let mut most = self.bytes.min(round.most_in_flight);
+            if startup {
+                // Until it is noticed a start sends several times what path and queue hold. That is what came through.
+                most = most.min(round.delivered);
+            }
             self.bytes = ((most as f64 * KEEP) as u64).max(least);
         } else if self.bytes != u64::MAX && round.most_in_flight >= self.bytes / 4 * 3 {
-            let calm = self.empty.max(self.steady / STEADY_SHARE);
-            let patience = if self.crowded { PATIENCE_ROUNDS } else { ALONE_ROUNDS };
-            let haste = calm.saturating_sub(patience).div_ceil(HASTE_ROUNDS).min(MAX_HASTE);
-            let more = if haste == 0 { (packet as f64 * GROWTH) as u64 } else { packet << haste };
-            self.bytes = self.bytes.saturating_add(more);
+            self.bytes = self.bytes.saturating_add(self.growth(packet));
+        }
+        if startup && (came_down || self.came_down) {
+            // What it overshot by is no chance, at whatever round trips it is found.
+            self.short = Tally::default();
+        }
+        self.came_down
+    }
+
+    /// Bytes by which the window grows in a round.
+    fn growth(&self, packet: u64) -> u64 {
+        let calm = self.empty.max(self.steady / STEADY_SHARE);
+        let patience = if self.crowded { PATIENCE_ROUNDS } else { ALONE_ROUNDS };
+        let haste = calm.saturating_sub(patience).div_ceil(HASTE_ROUNDS).min(MAX_HASTE);
+        if haste > 0 {
+            packet << haste
+        } else if !self.crowded && self.since > ALONE_ROUNDS {
+            self.bytes / START_GROWTH
+        } else {
+            (packet as f64 * GROWTH) as u64
         }
     }
 

@@ -14,6 +14,7 @@ mod path;
 mod queued;
 mod reflection;
 mod scarcity;
+mod shared;
 mod vectors;
 
 use crate::swarm::socket::ipv4;
