@@ -7,8 +7,8 @@
 //!
 //! Differences from the reference, all invisible on the wire: bytes and microseconds instead of packets and
 //! milliseconds; ProbeRtt keeps half of the pipe full instead of four packets; it is skipped where the round trip
-//! is below [`MIN_RTT_FLOOR`], where a shorter one would change nothing; Startup paces from the first round trip on
-//! and ends where it makes a queue overflow.
+//! is below [`MIN_RTT_FLOOR`], where a shorter one would change nothing, and while the shortest one is seen anyway;
+//! Startup paces from the first round trip on and ends where it makes a queue overflow.
 
 use super::{
     RateSample, ceiling::Ceiling, lumps::Lumps, overflow::Overflow, win_filter::WinFilter,
@@ -22,6 +22,8 @@ const CYCLE: [f64; 8] = [1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0];
 /// Rounds over which the bandwidth is the maximum.
 const BW_ROUNDS: u64 = 10;
 const MIN_RTT_WINDOW: u64 = 10_000_000;
+/// A round trip that is longer than the shortest by no more than this part of it shows that the queue ran empty.
+const SEEN_AGAIN: u64 = 64;
 const PROBE_RTT_TIME: u64 = 200_000;
 /// Leaves a little room so that the queue does not grow at the estimated rate.
 const PACING_MARGIN: f64 = 0.99;
@@ -314,6 +316,10 @@ impl Bbr {
             && (rtt < self.min_rtt || rtt <= MIN_RTT_FLOOR || expired)
         {
             self.min_rtt = if expired { rtt } else { rtt.min(self.min_rtt) };
+            self.min_rtt_stamp = view.now;
+        } else if let Some(rtt) = sample.rtt
+            && rtt <= self.min_rtt + self.min_rtt / SEEN_AGAIN
+        {
             self.min_rtt_stamp = view.now;
         }
         let floor = self.min_rtt <= MIN_RTT_FLOOR;

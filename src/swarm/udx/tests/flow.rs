@@ -124,6 +124,20 @@ fn a_start_overflows_a_short_queue_no_sooner_than_the_link_is_full() {
 }
 
 #[test]
+fn a_queue_that_runs_empty_is_not_emptied_in_order_to_see_it() {
+    let (there, back) = path(100, 50, 100, 0.01);
+    let pipe = there.rate.unwrap() / 20;
+    let mut pair = Pair::connected(there, back, 1);
+    pair.machines[0].total = u64::MAX / 2;
+    pair.run(Duration::from_secs(5));
+    for _ in 0..4000 {
+        pair.run(Duration::from_millis(10));
+        let in_flight = pair.machines[0].udx.stats(A).unwrap().in_flight;
+        assert!(in_flight > pipe * 3 / 5, "{in_flight} after {:?}", pair.elapsed());
+    }
+}
+
+#[test]
 fn keeps_going_on_a_slow_path_with_a_short_queue() {
     let (share, _) = utilization(path(2, 30, 40, 0.0), 1, 2, 30);
     assert!(share >= 0.85, "{share}");
