@@ -10,6 +10,7 @@
 //! is below [`MIN_RTT_FLOOR`], where a shorter one would change nothing, and while the shortest one is seen anyway;
 //! Startup paces from the first round trip on and ends where it makes a queue overflow.
 
+use super::chance::Chance;
 use super::{
     RateSample, ceiling::Ceiling, lumps::Lumps, overflow::Overflow, win_filter::WinFilter,
 };
@@ -18,6 +19,9 @@ use super::{
 const HIGH_GAIN: f64 = 2.885_39;
 const CWND_GAIN: f64 = 2.0;
 const CYCLE: [f64; 8] = [1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0];
+
+/// From this phase on all that the push of the first one lost is known.
+const AFTER_PUSH: usize = 3;
 
 /// Rounds over which the bandwidth is the maximum.
 const BW_ROUNDS: u64 = 10;
@@ -111,6 +115,7 @@ pub struct Bbr {
     idle_restart: bool,
 
     lumps: Lumps,
+    chance: Chance,
     ceiling: Ceiling,
     overflow: Overflow,
 }
@@ -149,6 +154,7 @@ impl Bbr {
             conserve: false,
             idle_restart: false,
             lumps: Lumps::default(),
+            chance: Chance::default(),
             ceiling: Ceiling::default(),
             overflow: Overflow::default(),
         }
@@ -230,6 +236,9 @@ impl Bbr {
         self.round_start = false;
         self.ceiling.note(sample);
         self.overflow.note(sample, self.min_rtt);
+        if self.mode == Mode::ProbeBw && self.cycle >= AFTER_PUSH && !self.overflow.stands() {
+            self.chance.note(sample);
+        }
         if sample.interval == 0 || sample.delivered == 0 {
             return;
         }
@@ -374,7 +383,7 @@ impl Bbr {
     }
 
     fn rate_for(&self, gain: f64) -> u64 {
-        (self.bw.get() as f64 * gain * PACING_MARGIN) as u64
+        (self.bw.get() as f64 * gain * PACING_MARGIN * self.chance.factor()) as u64
     }
 
     fn set_pacing_rate(&mut self, sample: &RateSample) {

@@ -90,7 +90,8 @@ pub(super) struct Overflow {
     /// Average round trip, and that of the shortest round of late, microseconds; 0 before the first.
     usual: f64,
     shortest: f64,
-    /// The last round trip was long.
+    /// The last round trip shows a queue; and was longer than usual.
+    stands: bool,
     is_long: bool,
     /// While round trips were short, lately.
     short: Tally,
@@ -108,6 +109,7 @@ impl Default for Overflow {
             steady: 0,
             usual: 0.0,
             shortest: 0.0,
+            stands: false,
             is_long: false,
             short: Tally::default(),
             round: Round::default(),
@@ -125,9 +127,9 @@ impl Overflow {
     pub(super) fn note(&mut self, sample: &RateSample, min_rtt: u64) {
         let round = &mut self.round;
         if let Some(rtt) = sample.rtt {
-            let stands = rtt > standing(min_rtt);
-            self.is_long = stands && rtt as f64 >= self.usual;
-            round.stood |= stands;
+            self.stands = rtt > standing(min_rtt);
+            self.is_long = self.stands && rtt as f64 >= self.usual;
+            round.stood |= self.stands;
             round.rtts += rtt as f64 * sample.acked as f64;
             round.weight += sample.acked as f64;
         }
@@ -218,6 +220,11 @@ impl Overflow {
         let deviation = (usual * (1.0 + ratio)).sqrt();
         let chance = DEVIATIONS * deviation + least.max(lost.min(CHANCE));
         long.lost * share > long.delivered && packets(long.lost) > usual + chance
+    }
+
+    /// Whether a queue stands.
+    pub(super) fn stands(&self) -> bool {
+        self.stands
     }
 
     /// Bytes that may be in flight.

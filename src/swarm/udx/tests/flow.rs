@@ -123,6 +123,40 @@ fn a_start_overflows_a_short_queue_no_sooner_than_the_link_is_full() {
     }
 }
 
+/// Share of the link that 128 MiB have from their first byte to their last, on a path that jitters by half a millisecond.
+fn share_of_a_transfer(config: (LinkConfig, LinkConfig), seed: u64) -> f64 {
+    const SIZE: u64 = 128 << 20;
+    let (mut there, mut back) = config;
+    back.loss = there.loss;
+    (there.jitter, back.jitter) = (Duration::from_micros(500), Duration::from_micros(500));
+    let rate = there.rate.unwrap() as f64;
+    let mut pair = Pair::connected(there, back, seed);
+    pair.machines[0].total = SIZE;
+    let all = |pair: &Pair| pair.machines[1].sink.bytes == SIZE;
+    assert!(pair.run_until(Duration::from_secs(60), all).is_some());
+    assert!(pair.machines[1].sink.intact);
+    SIZE as f64 / pair.elapsed().as_secs_f64() / rate
+}
+
+#[test]
+fn a_transfer_has_its_share_of_long_and_thin_links_from_the_start() {
+    for (rtt, queue, loss, least) in [
+        (50, 100, 0.0, 0.935),
+        (50, 100, 0.01, 0.925),
+        (50, 100, 0.05, 0.88),
+        (200, 100, 0.0, 0.8),
+        (200, 100, 0.01, 0.8),
+        // A queue that is much shorter than the round trip overflows of a start in bursts.
+        (200, 20, 0.01, 0.65),
+    ] {
+        for seed in 1..3 {
+            let share = share_of_a_transfer(path(100, rtt, queue, loss), seed);
+            println!("{rtt} ms, queue {queue} ms, loss {loss}: {share:.3}");
+            assert!(share >= least, "{rtt} ms, queue {queue} ms, loss {loss}: {share}");
+        }
+    }
+}
+
 #[test]
 fn a_queue_that_runs_empty_is_not_emptied_in_order_to_see_it() {
     let (there, back) = path(100, 50, 100, 0.01);
