@@ -11,6 +11,12 @@ use crate::crypto::{Hash, KeyPair, hash};
 use crate::key::PublicKey;
 use crate::swarm::secret_stream::noise::{Handshake, Pattern, SessionKeys};
 
+/// Bytes of a client's payload, which has zeros behind what it says, where nobody reads: who is there himself is to get
+/// no more than three times his handshake, and an answer may say much.
+const ROOM: usize = 112;
+/// Bytes of a handshake that leave room for all that an answer says.
+pub const ROOMY: usize = 96 + ROOM;
+
 /// What a client's side was made of.
 #[derive(Clone)]
 struct Made {
@@ -45,7 +51,9 @@ impl Opening {
         let prologue = namespace(command::PEER_HANDSHAKE);
         let state = Handshake::initiator(Pattern::Ik, local, Some(remote), &prologue, *ephemeral);
         let mut state = state.ok()?;
-        let message = state.write(&payload.encode()).ok()?;
+        let mut bytes = payload.encode();
+        bytes.resize(bytes.len().max(ROOM), 0);
+        let message = state.write(&bytes).ok()?;
         Some(Self { made, state, message })
     }
 

@@ -12,7 +12,7 @@
 use super::announcer::Announcer;
 use super::blocked::Blocked;
 use super::event::{Agreed, DhtEvent, Dial, RelayAsk, Relays};
-use super::handshake::Answering;
+use super::handshake::{Answering, ROOMY};
 use super::handshake_allowance::{ANSWERED_BURST, ANSWERED_RATE, HandshakeAllowance};
 use super::messages::{
     Firewall, HolepunchInfo, Mode, NoisePayload, PeerHandshake, RelayThrough, UdxInfo,
@@ -70,13 +70,13 @@ struct Offer {
     relay: Option<RelayThrough>,
     /// Where one of our relays sees it.
     at: Option<Ipv4Addr>,
-    /// It is here: of addresses little is said. Its own may be forged, and whoever is there gets the answer and our first
-    /// packets, which together are not to have more than three times the bytes of the handshake.
-    brief: bool,
+    /// The length of its handshake, if that came without a relay. Its source may be forged, and whoever is there gets the
+    /// answer and our first packets, which together are not to have more than three times the bytes of that: little is said.
+    speaks_itself: Option<usize>,
 }
 
-/// Addresses in a brief answer.
-const BRIEF_ADDRESSES: usize = 3;
+/// Addresses in an answer to who speaks himself.
+const FEW_ADDRESSES: usize = 3;
 
 impl Answered {
     const NONE: Self = Self { noise: None, stream: None, arrived: false };
@@ -151,7 +151,8 @@ impl Server {
         }
         let client = self.read(&m.noise, IpAddr::V4(host.0), host.1, net, now)?;
         let from = if direct { from } else { said_place(&client.payload, from)? };
-        let given = self.answer((client, host), (from, direct), incoming, blocked, net, now);
+        let itself = direct.then_some(m.noise.len());
+        let given = self.answer((client, host), (from, itself), incoming, blocked, net, now);
         self.keep(way, given, now)
     }
 
@@ -173,7 +174,7 @@ impl Server {
         client.payload.relay_through = None;
         let refused = client.remote.0 == self.key_pair.public() || blocked.has(&client.remote, now);
         let dial = Dial { socket: SocketId::towards(&from), to: from };
-        let offer = Offer { brief: true, ..Offer::default() };
+        let offer = Offer { speaks_itself: Some(noise.len()), ..Offer::default() };
         let given = (!refused).then(|| self.agree(client, Some(dial), offer, net)).flatten();
         self.keep(way, given, now)
     }
@@ -271,7 +272,7 @@ impl Server {
     fn answer(
         &mut self,
         (client, (host, trusted)): (Answering, (Ipv4Addr, bool)),
-        (from, direct): (SocketAddrV4, bool),
+        (from, speaks_itself): (SocketAddrV4, Option<usize>),
         incoming: &Incoming,
         blocked: &Blocked,
         net: &mut Net,
@@ -282,6 +283,7 @@ impl Server {
             return None;
         }
         let theirs = client.payload.firewall;
+        let direct = speaks_itself.is_some();
         let same_host = from.ip() == incoming.request.to.ip();
         // A client on this very machine needs no way around a router.
         let lan = same_host && !net.is_here(from.ip()) && net.has_lan_address();
@@ -291,7 +293,7 @@ impl Server {
         let dial = (direct || theirs == Firewall::Open)
             .then_some(Dial { socket: incoming.socket, to: from.into() });
         let at = trusted.then_some(host);
-        let offer = Offer { punch: lan || punch, relay, at, brief: direct };
+        let offer = Offer { punch: lan || punch, relay, at, speaks_itself };
         let given = self.agree(client, dial, offer, net)?;
         let Some((local_id, hash)) = given.stream else { return Some(given) };
         if punch {
@@ -309,7 +311,7 @@ impl Server {
         &mut self,
         client: Answering,
         dial: Option<Dial>,
-        Offer { punch, relay, at, brief }: Offer,
+        Offer { punch, relay, at, speaks_itself }: Offer,
         net: &mut Net,
     ) -> Option<Given> {
         let theirs = client.payload.clone();
@@ -318,9 +320,10 @@ impl Server {
         let mut payload = self.payload(&theirs, local_id, punch, net);
         payload.relay_through = relay;
         payload.relay = net.config.relay;
-        if brief {
-            payload.addresses4.truncate(BRIEF_ADDRESSES);
+        if let Some(len) = speaks_itself {
+            payload.addresses4.truncate(FEW_ADDRESSES);
             payload.relay_addresses = None;
+            payload.relay = payload.relay.filter(|_| len >= ROOMY);
         }
         // Ours, if both name one.
         let ask = match relay {
