@@ -137,73 +137,125 @@ fn a_relay_that_is_none_is_not_named_again() {
     assert!(took.is_some_and(|took| took < Duration::from_secs(4)), "{took:?}");
 }
 
-/// A customer whose first packets come in the name of a victim, and then from where it is: what it had joined in the
-/// victim's name leads there no more.
-#[test]
-fn a_customer_that_was_at_a_victims_before_has_no_leg_there() {
-    struct Ignore;
-    impl Sink for Ignore {
-        fn data(&mut self, _: u32, _: &[u8]) {}
+/// A stream of a customer to the relay of a lab, by hand.
+struct Customer {
+    lab: Lab,
+    udx: Udx,
+    sealer: Sealer,
+    /// The numbers of the stream, there and here.
+    local_id: u32,
+    stream: u32,
+    key: PublicKey,
+    now: Instant,
+}
+
+impl Customer {
+    fn new() -> Self {
+        let mut lab = Lab::new(7, 0.0);
+        let (now, to) = (lab.network.now, lab.network.addr(lab.relay).into());
+        let remote = PublicKey(KeyPair::from_seed(&[88; 32]).public());
+        let (local_id, stream) = (0x10_0000, 0x20_0000);
+        let keys = |tx, rx, initiator| SessionKeys { tx, rx, hash: [9; 64], remote, initiator };
+        let (agreed, relays) = (keys([4; 32], [3; 32], false), Relays::default());
+        let (dial, big_datagrams, remote_id) = (None, false, stream);
+        let agreed = Agreed { keys: agreed, local_id, remote_id, dial, big_datagrams, relays };
+        lab.network.machines[lab.relay].swarm.accept_customer(agreed, now);
+        let mut udx = Udx::new(StdRng::seed_from_u64(1), UdxConfig::default());
+        udx.open(Some(stream)).unwrap();
+        udx.connect(stream, SocketId::MAIN, local_id, to, ConnectOptions::default(), now);
+        let sealer = Sealer::new(&keys([3; 32], [4; 32], true), [1; 24]);
+        udx.write(stream, sealer.header().to_vec().into(), now).unwrap();
+        Self { lab, udx, sealer, local_id, stream, key: remote, now }
     }
-    let mut lab = Lab::new(7, 0.0);
-    let (r, mut now) = (lab.relay, lab.network.now);
-    let [victim, real] = [90, 91].map(|host| SocketAddr::from(([host, 0, 0, 1], 5000)));
-    let relay_addr = lab.network.addr(r).into();
-    let remote = PublicKey(KeyPair::from_seed(&[88; 32]).public());
-    let (local_id, stream) = (0x10_0000, 0x20_0000);
-    let keys = |tx, rx, initiator| SessionKeys { tx, rx, hash: [9; 64], remote, initiator };
-    let (agreed_keys, relays) = (keys([4; 32], [3; 32], false), Relays::default());
-    let agreed = Agreed {
-        keys: agreed_keys,
-        local_id,
-        remote_id: stream,
-        dial: None,
-        big_datagrams: false,
-        relays,
-    };
-    let swarm = &mut lab.network.machines[r].swarm;
-    swarm.accept_customer(agreed, now);
-    let mut udx = Udx::new(StdRng::seed_from_u64(1), UdxConfig::default());
-    udx.open(Some(stream)).unwrap();
-    udx.connect(stream, SocketId::MAIN, local_id, relay_addr, ConnectOptions::default(), now);
-    let mut sealer = Sealer::new(&keys([3; 32], [4; 32], true), [1; 24]);
-    udx.write(stream, sealer.header().to_vec().into(), now).unwrap();
-    let mux = crate::mux::Mux::new(PROTOCOLS);
-    let mut control = Control { mux, channel: None, serves: false };
-    control.open(&remote.0);
-    for initiator in [true, false] {
-        control.say_pair(&Pair { initiator, token: [5; 32], id: 77, seq: 0 });
+
+    fn say(&mut self, frame: FrameBuf) {
+        let bytes = self.sealer.seal(frame).unwrap();
+        self.udx.write(self.stream, bytes, self.now).unwrap();
     }
-    while let Some(frame) = control.mux.poll_transmit() {
-        udx.write(stream, sealer.seal(frame).unwrap(), now).unwrap();
+
+    fn relay(&mut self) -> &mut Swarm {
+        &mut self.lab.network.machines[self.lab.relay].swarm
     }
-    let is_proven = |swarm: &mut Swarm| swarm.controls.table.by_stream(local_id).unwrap().proven;
-    let mut joined = 0;
-    for step in 0..400 {
-        now += Duration::from_millis(50);
-        udx.handle_timeout(now);
-        // Blind at first.
-        let from = if step < 60 { victim } else { real };
-        if step == 60 {
-            udx.beat(stream);
-        }
+
+    /// 50 ms, in which it is at `from`, and hears what is sent there if it is `there`.
+    fn run(&mut self, from: SocketAddr, there: bool) {
+        self.now += Duration::from_millis(50);
+        let (now, relay) = (self.now, self.lab.relay);
+        let addr = self.lab.network.addr(relay).into();
+        let swarm = &mut self.lab.network.machines[relay].swarm;
+        self.udx.handle_timeout(now);
         let mut buf = Vec::new();
-        while udx.poll_transmit(now, &mut buf, 1).is_some() {
+        while self.udx.poll_transmit(now, &mut buf, 1).is_some() {
             swarm.handle_datagrams(SocketId::MAIN, from, &buf, buf.len(), now);
         }
         swarm.handle_timeout(now);
         swarm.end_of_batch(now);
         while let Some(transmit) = swarm.poll_transmit(now, &mut buf, 1) {
-            if transmit.to == real {
-                udx.handle_datagram(SocketId::MAIN, relay_addr, &buf, now, &mut Ignore);
-                udx.end_of_batch(now);
+            if there && transmit.to == from {
+                self.udx.handle_datagram(SocketId::MAIN, addr, &buf, now, &mut Ignore);
+                self.udx.end_of_batch(now);
             }
         }
-        if is_proven(swarm) {
+    }
+
+    fn legs(&mut self) -> usize {
+        let id = self.local_id;
+        self.relay().relay.as_ref().unwrap().server.legs(id).count()
+    }
+
+    fn is_proven(&mut self) -> bool {
+        let id = self.local_id;
+        self.relay().controls.table.by_stream(id).unwrap().proven
+    }
+}
+
+struct Ignore;
+
+impl Sink for Ignore {
+    fn data(&mut self, _: u32, _: &[u8]) {}
+}
+
+/// A customer whose first packets come in the name of a victim, and then from where it is: what it had joined in the
+/// victim's name leads there no more.
+#[test]
+fn a_customer_that_was_at_a_victims_before_has_no_leg_there() {
+    let [victim, real] = [90, 91].map(|host| SocketAddr::from(([host, 0, 0, 1], 5000)));
+    let mut customer = Customer::new();
+    let mux = crate::mux::Mux::new(PROTOCOLS);
+    let mut control = Control { mux, channel: None, serves: false };
+    control.open(&customer.key.0);
+    for initiator in [true, false] {
+        control.say_pair(&Pair { initiator, token: [5; 32], id: 77, seq: 0 });
+    }
+    while let Some(frame) = control.mux.poll_transmit() {
+        customer.say(frame);
+    }
+    // Blind at first.
+    (0..60).for_each(|_| customer.run(victim, false));
+    assert_eq!((customer.legs(), customer.is_proven()), (2, false));
+    customer.udx.beat(customer.stream);
+    for _ in 0..340 {
+        customer.run(real, true);
+        if customer.is_proven() {
             break;
         }
-        joined = swarm.relay.as_ref().unwrap().server.legs(local_id).count();
     }
-    assert!(is_proven(swarm) && joined == 2, "{joined}");
-    assert_eq!(swarm.relay.as_ref().unwrap().server.legs(local_id).count(), 0);
+    assert_eq!((customer.legs(), customer.is_proven()), (0, true));
+}
+
+#[test]
+fn a_customer_that_says_too_much_at_once_is_none() {
+    let at = SocketAddr::from(([91, 0, 0, 1], 5000));
+    for (len, stays) in [(1000, true), (100_000, false)] {
+        let mut customer = Customer::new();
+        (0..20).for_each(|_| customer.run(at, true));
+        let id = customer.local_id;
+        assert!(customer.relay().controls.has(id));
+        // Of a channel that nobody opened, which counts for nothing.
+        let mut frame = vec![0; len];
+        frame[0] = 99;
+        customer.say(FrameBuf::from(&frame[..]));
+        (0..20).for_each(|_| customer.run(at, true));
+        assert_eq!(customer.relay().controls.has(id), stays, "{len} bytes");
+    }
 }

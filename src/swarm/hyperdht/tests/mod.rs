@@ -1,5 +1,6 @@
 //! Whole machines in a network of virtual time, and on loopback against the JavaScript reference.
 
+mod abuse;
 mod access;
 mod crowd;
 mod floods;

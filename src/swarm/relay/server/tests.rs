@@ -149,3 +149,25 @@ fn a_token_that_somebody_took_back_is_no_longer_known() {
     assert!(server.pair(1, pair(1, false), &mut legs, now).is_empty());
     assert!(server.is_idle(0) && legs.removed.is_empty());
 }
+
+/// Tokens are 32 random bytes that only the two peers know; whoever has or invents one gains nothing by it.
+#[test]
+fn a_token_joins_its_two_halves_and_nobody_else() {
+    let now = epoch();
+    let (mut server, mut legs) = (Server::default(), Numbers::default());
+    (0..4).for_each(|session| server.open(session));
+    server.pair(0, pair(1, true), &mut legs, now);
+    // In the same role, and with tokens that nobody waits for.
+    assert!(server.pair(2, pair(1, true), &mut legs, now).is_empty());
+    for token in 100..200 {
+        assert!(server.pair(2, pair(token, false), &mut legs, now).is_empty());
+    }
+    let answers = server.pair(1, pair(1, false), &mut legs, now);
+    assert_eq!(answers.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [1, 0]);
+    // The two are joined: nobody comes between them, or parts them.
+    for initiator in [true, false] {
+        server.pair(3, pair(1, initiator), &mut legs, now);
+        server.unpair(3, &[1; 32], &mut legs);
+    }
+    assert!(server.has_links(0) && server.has_links(1) && legs.removed.is_empty());
+}
