@@ -3,53 +3,183 @@
 //! Such a call cannot be called off. Whoever waits for one may stop waiting; the thread stays until the disk answers, or
 //! the process ends. So these threads are none of a runtime's, not of those for blocking calls either, which the store
 //! needs: were they all kept by a dead network disk, nothing could be stored or closed any more.
+//!
+//! Some of them are there from the start. Where the system gives no more than those, and disks keep them all, work waits
+//! for one; that is tried again and again, and told. What must not wait for others has a thread [of its own](Own).
+#![allow(clippy::disallowed_methods, reason = "threads are waited for in real time")]
 
 use crate::lock::lock;
+use crate::threads;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Condvar, Mutex, OnceLock};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
-use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::task::{JoinError, JoinHandle};
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, oneshot};
 
+/// Threads that are there from the start, and stay.
+pub const KEPT: usize = 4;
 /// Calls that may hang at a time; those beyond them wait for a thread. Each that hangs takes some kilobytes.
 const MAX_THREADS: usize = 1024;
-
-/// A thread that is there waits for work for ever: where the system gives no other it is the one that there is.
-const IDLE: Duration = Duration::from_secs(u32::MAX as u64);
+/// A thread beyond those that stay ends when there was nothing to do for so long.
+const IDLE: Duration = Duration::from_secs(10);
+const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
+/// While work waits for a thread that the system does not give, it is asked for one this often.
+const AGAIN: Duration = Duration::from_millis(100);
+/// And that is told after this.
+const LONG: Duration = Duration::from_secs(1);
 
 /// Calls that were begun and have not ended.
 static RUNNING: Mutex<usize> = Mutex::new(0);
 static ENDED: Condvar = Condvar::new();
 
-/// Has the first thread come. Work that finds none, and no other can be made for, would panic, and be done by the next
-/// thread nevertheless.
-pub fn prepare() {
-    if let Some(threads) = threads() {
-        drop(threads.spawn_blocking(|| ()));
+static QUEUE: Mutex<Queue> = Mutex::new(Queue { jobs: VecDeque::new(), threads: 0, idle: 0 });
+/// For a thread: there is work.
+static CAME: Condvar = Condvar::new();
+/// Work came that found no thread, and none could be made.
+static LACKING: Notify = Notify::const_new();
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Work that no thread has begun, and the threads.
+struct Queue {
+    jobs: VecDeque<(Instant, Job)>,
+    threads: usize,
+    idle: usize,
+}
+
+impl Queue {
+    /// Makes a thread for each job that has none.
+    fn grow(&mut self) -> io::Result<()> {
+        let lacking = self.jobs.len().saturating_sub(self.idle);
+        (0..lacking.min(MAX_THREADS.saturating_sub(self.threads))).try_for_each(|_| self.start())
     }
+
+    fn start(&mut self) -> io::Result<()> {
+        threads::spawn("hdrive-disk", work)?;
+        self.threads += 1;
+        Ok(())
+    }
+}
+
+/// Has those threads come that stay.
+///
+/// # Errors
+/// The system gives fewer.
+pub fn prepare() -> io::Result<()> {
+    let mut queue = lock(&QUEUE);
+    (queue.threads..KEPT).try_for_each(|_| queue.start())
+}
+
+/// Gets work a thread that found none, as soon as the system gives one again; calls `tell` while that takes long.
+pub async fn keep_going(tell: impl Fn()) -> Infallible {
+    loop {
+        LACKING.notified().await;
+        while let Some(waited) = lack() {
+            if waited >= LONG {
+                tell();
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+}
+
+/// How long work has waited already that the system gives no thread for.
+fn lack() -> Option<Duration> {
+    let mut queue = lock(&QUEUE);
+    let grown = queue.grow();
+    let first = queue.jobs.front().map(|(since, _)| since.elapsed());
+    first.filter(|_| grown.is_err())
+}
+
+fn hand(job: Job) {
+    let mut queue = lock(&QUEUE);
+    queue.jobs.push_back((Instant::now(), job));
+    CAME.notify_one();
+    if queue.grow().is_err() {
+        LACKING.notify_one();
+    }
+}
+
+/// What a thread does.
+fn work() {
+    let mut queue = lock(&QUEUE);
+    loop {
+        if let Some((_, job)) = queue.jobs.pop_front() {
+            drop(queue);
+            run(job);
+            queue = lock(&QUEUE);
+            continue;
+        }
+        let limit = if queue.threads > KEPT { IDLE } else { FOR_EVER };
+        queue.idle += 1;
+        let waited = CAME.wait_timeout(queue, limit).unwrap_or_else(PoisonError::into_inner);
+        queue = waited.0;
+        queue.idle -= 1;
+        if waited.1.timed_out() && queue.jobs.is_empty() && queue.threads > KEPT {
+            queue.threads -= 1;
+            return;
+        }
+    }
+}
+
+/// Whoever waits for one that panics learns it from the end of its channel.
+fn run(job: Job) {
+    let _ = catch_unwind(AssertUnwindSafe(job));
 }
 
 /// Begins `work`, which may take for ever. Dropping what is returned leaves it alone; what it brings is dropped by its thread
 /// then.
 pub fn begin<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Begun<T> {
+    let (job, begun) = made(work);
+    hand(job);
+    begun
+}
+
+fn made<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> (Job, Begun<T>) {
     let running = Counted::new();
     let runtime = Handle::try_current();
-    let work = move || {
+    let (bring, brought) = oneshot::channel();
+    let job = move || {
         // What it starts, or waits for, is of the runtime that asked.
         let _inside = runtime.as_ref().ok().map(Handle::enter);
         // Moved in: who panics has ended too.
         let running = running;
-        Brought { what: Held::new(work()), _running: running }
+        let brought = Brought { what: Held::new(work()), _running: running };
+        if let Err(unwanted) = bring.send(brought) {
+            drop(unwanted.what.take());
+        }
     };
-    Begun(match threads() {
-        Some(threads) => threads.spawn_blocking(work),
-        None => tokio::task::spawn_blocking(work),
-    })
+    (Box::new(job), Begun(brought))
+}
+
+/// A thread for calls of one's own, one at a time: they wait for nobody else's. It ends when this is dropped, and they have.
+pub struct Own(Sender<Job>);
+
+impl Own {
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(name: &str) -> io::Result<Self> {
+        let (to, jobs) = channel();
+        threads::spawn(name, move || jobs.into_iter().for_each(run))?;
+        Ok(Self(to))
+    }
+
+    /// See [`begin`].
+    pub fn begin<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Begun<T> {
+        let (job, begun) = made(work);
+        let _ = self.0.send(job);
+        begun
+    }
 }
 
 /// Work that was begun, to be waited for.
-pub struct Begun<T: Send + 'static>(JoinHandle<Brought<T>>);
+pub struct Begun<T: Send + 'static>(oneshot::Receiver<Brought<T>>);
 
 /// Its call has ended once nobody wants the rest: when it was taken, or dropped, which may ask a disk as well and is nobody's
 /// who only stopped waiting. In this order.
@@ -58,17 +188,23 @@ struct Brought<T: Send + 'static> {
     _running: Counted,
 }
 
+/// The work panicked.
+#[derive(Debug, thiserror::Error)]
+#[error("a fault of hdrive itself")]
+pub struct Panicked;
+
 impl<T: Send + 'static> Begun<T> {
     pub fn is_finished(&self) -> bool {
-        self.0.is_finished()
+        !self.0.is_empty() || self.0.is_terminated()
     }
 }
 
 impl<T: Send + 'static> Future for Begun<T> {
-    type Output = Result<T, JoinError>;
+    type Output = Result<T, Panicked>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|done| done.map(|brought| brought.what.into_inner()))
+        let brought = Pin::new(&mut self.0).poll(cx);
+        brought.map(|done| done.map(|brought| brought.what.into_inner()).map_err(|_| Panicked))
     }
 }
 
@@ -78,7 +214,7 @@ impl<T: Send + 'static> Future for Begun<T> {
 /// It panicked.
 pub async fn ask<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, JoinError> {
+) -> Result<T, Panicked> {
     begin(work).await
 }
 
@@ -86,17 +222,6 @@ pub async fn ask<T: Send + 'static>(
 pub fn settle(limit: Duration) {
     let running = lock(&RUNNING);
     let _ = ENDED.wait_timeout_while(running, limit, |running| *running > 0);
-}
-
-/// Never dropped, which would wait for the threads.
-fn threads() -> Option<&'static Runtime> {
-    static THREADS: OnceLock<Option<Runtime>> = OnceLock::new();
-    let make = || {
-        let mut builder = Builder::new_current_thread();
-        builder.max_blocking_threads(MAX_THREADS).thread_keep_alive(IDLE);
-        builder.thread_name("hdrive-disk").build().ok()
-    };
-    THREADS.get_or_init(make).as_ref()
 }
 
 struct Counted;
@@ -143,17 +268,15 @@ impl<T: Send + 'static> Drop for Held<T> {
             let _running = running;
             drop(held);
         };
-        // After the end of its runtime as well.
-        if let Some(threads) = threads() {
-            drop(threads.spawn_blocking(work));
-        }
+        hand(Box::new(work));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::mpsc::Receiver;
+    use tokio::runtime::Builder;
 
     /// Tells the thread on which it is dropped.
     struct Told(Sender<std::thread::ThreadId>);
@@ -205,19 +328,33 @@ mod tests {
         assert_eq!(from.recv_timeout(limit).unwrap(), here);
     }
 
-    /// Where no other can be made it is the only one.
+    /// Where no other can be made they are the only ones.
     #[test]
-    fn a_thread_that_is_there_stays() {
-        prepare();
+    fn threads_that_are_there_from_the_start_stay() {
+        prepare().unwrap();
         let here = || {
             let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
             let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm"));
-            tasks.filter_map(|task| name(task).ok()).any(|n| n.trim() == "hdrive-disk")
+            tasks.filter_map(|task| name(task).ok()).filter(|n| n.trim() == "hdrive-disk").count()
         };
-        // Longer than a runtime keeps one without being told.
+        assert!(here() >= KEPT);
+        // Longer than any that may end.
         let (_kept, never) = channel::<()>();
-        let _ = never.recv_timeout(Duration::from_secs(12));
-        assert!(here());
+        let _ = never.recv_timeout(IDLE + Duration::from_secs(2));
+        assert!(here() >= KEPT);
+    }
+
+    #[test]
+    fn who_has_a_thread_waits_for_nobody_else_and_a_panic_does_not_end_it() {
+        let own = Own::start("own").unwrap();
+        let runtime = Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            assert!(own.begin(|| panic!("as it should")).await.is_err());
+            let (held, from) = told();
+            drop(own.begin(move || held));
+            let on = own.begin(|| std::thread::current().id()).await.unwrap();
+            assert_eq!(from.recv().unwrap(), on, "what nobody waits for ends on its thread");
+        });
     }
 
     /// A mount that nobody waits for any more is taken away when it is dropped, say.

@@ -26,3 +26,4 @@ pub mod share;
 #[cfg(test)]
 pub mod sim;
 pub mod swarm;
+pub mod threads;

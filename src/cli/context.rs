@@ -9,7 +9,11 @@ use crate::disk;
 use crate::node::Node;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+
+/// A process that hands its commands over waits no longer than this for the end of a mount, which dies with it then.
+const HAND_OVER: Duration = Duration::from_secs(3);
 
 /// What a running command has at hand.
 #[derive(Clone)]
@@ -37,8 +41,16 @@ impl Context {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
+        self.wait_for(disk::begin(work)).await
+    }
+
+    /// Waits for such work.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn wait_for<T: Send + 'static>(&self, work: disk::Begun<T>) -> Result<T> {
         tokio::select! {
-            done = disk::ask(work) => joined(done),
+            done = work => joined(done),
             () = self.cancel.cancelled() => Err(Failure::new(Exit::Interrupted, "interrupted")),
         }
     }
@@ -97,13 +109,24 @@ impl Cancel {
         }
     }
 
-    /// Resolves when whoever asked wants it no more, and a disk was waited for as long as that allows.
+    /// Resolves when a disk was waited for as long as whoever asked allows, who wants it no more; or the process, which
+    /// another follows.
     pub async fn given_up(&self) {
-        let mut flag = self.0.clone();
-        if flag.wait_for(|stop| *stop == Stop::Asked).await.is_err() {
-            std::future::pending::<()>().await;
+        let asked = async {
+            let mut flag = self.0.clone();
+            if flag.wait_for(|stop| *stop == Stop::Asked).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(LAST_WAIT).await;
+        };
+        let handed_over = async {
+            self.cancelled().await;
+            tokio::time::sleep(HAND_OVER).await;
+        };
+        tokio::select! {
+            () = asked => {}
+            () = handed_over => {}
         }
-        tokio::time::sleep(LAST_WAIT).await;
     }
 
     /// Resolves when the command is called off, for whatever reason, and something was waited for as long as that allows.

@@ -16,7 +16,7 @@ use std::time::Duration;
 pub const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 pub fn run(args: &Dht, global: &Global) -> Result<Exit> {
-    super::runtime(1)?.block_on(async {
+    super::network_runtime()?.block_on(async {
         let config = NetworkConfig {
             key_pair: KeyPair::generate(),
             bind: args.bind,

@@ -4,6 +4,7 @@
 
 use super::exit::{Exit, Failure, Result};
 use super::output::{complain, complain_in_lines};
+use crate::disk::Panicked;
 use crate::node::{FAULT, NodeError};
 use std::backtrace::Backtrace;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
@@ -43,11 +44,23 @@ pub async fn guarded_task<T>(work: impl Future<Output = Result<T>>) -> Result<T>
 }
 
 /// What a task or a thread came to.
-pub fn joined<T>(done: std::result::Result<T, JoinError>) -> Result<T> {
-    done.map_err(|error| match error.is_panic() {
-        true => fault(),
-        false => Failure::new(Exit::Failed, NodeError::Ends),
-    })
+pub fn joined<T, E: Into<Failure>>(done: std::result::Result<T, E>) -> Result<T> {
+    done.map_err(Into::into)
+}
+
+impl From<JoinError> for Failure {
+    fn from(error: JoinError) -> Self {
+        match error.is_panic() {
+            true => fault(),
+            false => Self::new(Exit::Failed, NodeError::Ends),
+        }
+    }
+}
+
+impl From<Panicked> for Failure {
+    fn from(_: Panicked) -> Self {
+        fault()
+    }
 }
 
 fn fault() -> Failure {

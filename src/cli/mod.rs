@@ -68,7 +68,6 @@ mod words;
 mod writer;
 
 use crate::disk;
-use crate::lock::lock;
 use args::{Cli, Command, Global};
 use exit::{Exit, Fail, Failure, Result};
 use face::Ended;
@@ -80,7 +79,6 @@ use standing::Place;
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use view::View;
 
@@ -305,42 +303,39 @@ fn store_dir(global: &Global) -> Result<PathBuf> {
     }
 }
 
-/// Threads that a command may need beside those of the runtime before it can say anything.
-const SPARE_THREADS: usize = 3;
+/// Threads that a command may need beside those of the runtime before it can say anything: that for what blocks, and those
+/// of signals, of the writer and of standard input.
+const SPARE_THREADS: usize = 4;
+/// Those beside them of whoever works on a store: for disks, and of the network (its own, that of the gateway, replication,
+/// openings, forks, names).
+const STORE_THREADS: usize = disk::KEPT + 7;
 /// Threads for what blocks stay: where the system gives no other they take what is queued.
 const IDLE_THREAD: Duration = Duration::from_secs(u32::MAX as u64);
 
+/// The runtime of whoever works on a store, or looks at everything.
+fn large_runtime(threads: usize) -> Result<tokio::runtime::Runtime> {
+    let runtime = runtime_beside(threads, STORE_THREADS)?;
+    disk::prepare().or_exit(Exit::Failed)?;
+    Ok(runtime)
+}
+
+/// That of whoever is only in the network: beside it are its thread, that of the gateway, and one that looks a name up.
+fn network_runtime() -> Result<tokio::runtime::Runtime> {
+    runtime_beside(1, 3)
+}
+
 fn runtime(threads: usize) -> Result<tokio::runtime::Runtime> {
+    runtime_beside(threads, 0)
+}
+
+/// The start is refused where the threads that matter cannot be made: later nobody could be told, or helped.
+fn runtime_beside(threads: usize, others: usize) -> Result<tokio::runtime::Runtime> {
     // A runtime that gets fewer than it wants panics, or hangs.
-    try_threads(threads + SPARE_THREADS).or_fail(
-        Exit::Failed,
-        "cannot start threads; this user or its container has as many as it may (ulimit -u, pids.max)",
-    )?;
+    let (_, all) = crate::threads::count(threads + SPARE_THREADS + others);
+    all.or_exit(Exit::Failed)?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(threads).thread_keep_alive(IDLE_THREAD);
     let runtime = builder.enable_all().build().or_fail(Exit::Failed, "cannot start threads")?;
     drop(runtime.spawn_blocking(|| ()));
-    disk::prepare();
     Ok(runtime)
-}
-
-/// Whether so many threads can be made now.
-fn try_threads(count: usize) -> std::io::Result<()> {
-    let end = Arc::new(Mutex::new(()));
-    let held = lock(&end);
-    let made: Vec<_> = (0..count)
-        .map(|_| {
-            let end = Arc::clone(&end);
-            std::thread::Builder::new().spawn(move || drop(lock(&end)))
-        })
-        .collect();
-    drop(held);
-    let mut all = Ok(());
-    for thread in made {
-        match thread {
-            Ok(thread) => drop(thread.join()),
-            Err(error) => all = Err(error),
-        }
-    }
-    all
 }

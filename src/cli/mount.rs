@@ -9,7 +9,7 @@ use super::looking::{Looking, Sought};
 use super::moment::Moment;
 use super::target::{Target, check_link, encryption_key, from_live, newest, resolve, tell_version};
 use super::words::date;
-use crate::disk;
+use crate::disk::Own;
 use crate::fs::{Access, DriveVolume, End, MountOptions, Mounted, split_options};
 use crate::hyper::drive::{LiveDrive, Past};
 use crate::node::last_until;
@@ -41,8 +41,11 @@ pub async fn run(args: Mount, cx: Context) -> Result {
     let options = options(&args)?;
     let point = cx.cwd.join(&args.mountpoint);
     let (at, nonempty) = (point.clone(), options.nonempty);
+    // Its end waits for nobody's disk but that which it lies on.
+    let own = Own::start("hdrive-mount").or_exit(Exit::Mount)?;
     // Before the drive is looked for, which may take long.
-    match cx.ask_disk(move || crate::fs::check_mount_point(&at, nonempty)).await {
+    let look = own.begin(move || crate::fs::check_mount_point(&at, nonempty));
+    match cx.wait_for(look).await {
         Err(failure) if failure.exit == Exit::Interrupted => return Ok(()),
         looked => looked?.or_exit(Exit::Mount)?,
     }
@@ -71,13 +74,13 @@ pub async fn run(args: Mount, cx: Context) -> Result {
     let runtime = tokio::runtime::Handle::current();
     let place = point.clone();
     let mount = move || crate::fs::mount(volume, &point, &options, runtime);
-    let mut mounting = disk::begin(mount);
+    let mut mounting = own.begin(mount);
     let mounted = tokio::select! {
         mounted = &mut mounting => joined(mounted)?.or_exit(Exit::Mount)?,
         () = cx.cancel.cancelled() => tokio::select! {
             // It ends as one that was mounted.
             mounted = mounting => {
-                let end = disk::begin(move || drop(mounted));
+                let end = own.begin(move || drop(mounted));
                 tokio::select! { _ = end => {}, () = cx.cancel.overdue() => {} }
                 return Ok(());
             }
@@ -92,9 +95,9 @@ pub async fn run(args: Mount, cx: Context) -> Result {
     };
     let mounted = Arc::new(mounted);
     cx.running.note_mount(&mounted, (target.key, at));
-    let result = serve(&mounted, &drive, at, &looking, &cx).await;
+    let result = serve(&mounted, &own, &drive, at, &looking, &cx).await;
     cx.running.forget_mount();
-    let end = disk::begin(move || drop(mounted));
+    let end = own.begin(move || drop(mounted));
     tokio::select! {
         _ = end => {}
         () = cx.cancel.given_up() => {}
@@ -104,6 +107,7 @@ pub async fn run(args: Mount, cx: Context) -> Result {
 
 async fn serve(
     mounted: &Arc<Mounted>,
+    own: &Own,
     drive: &LiveDrive,
     at: Option<u64>,
     looking: &Looking,
@@ -161,7 +165,7 @@ async fn serve(
     }
     let mount = mounted.clone();
     let done = tokio::select! {
-        done = disk::ask(move || mount.end()) => joined(done)?,
+        done = own.begin(move || mount.end()) => joined(done)?,
         () = cx.cancel.given_up() => {
             let point = mounted.mount_point().display();
             let text = format!(

@@ -11,10 +11,12 @@ use bytes::Bytes;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// How often a wait for standard input looks whether it is still wanted.
 const LOOK_MS: u16 = 100;
@@ -172,6 +174,11 @@ impl Output {
         Input { file: &self.stdin, gate, face: self.face.as_deref() }
     }
 
+    /// What tells when there is something to read there.
+    pub fn arrival(&self) -> Arrival<'_> {
+        Arrival::at(self.stdin.as_fd())
+    }
+
     /// See [`Progress`].
     pub fn progress(&self, what: &str, total: u64) -> Progress {
         match self.quiet || self.json {
@@ -239,21 +246,47 @@ pub struct Input<'a> {
     face: Option<&'a Asker>,
 }
 
+/// Tells when something comes on standard input, or its end; no thread waits for that.
+pub struct Arrival<'a>(Option<AsyncFd<BorrowedFd<'a>>>);
+
+impl<'a> Arrival<'a> {
+    #[allow(deprecated, reason = "what replaces it is unsafe; what is borrowed stays open")]
+    fn at(stdin: BorrowedFd<'a>) -> Self {
+        // A file always has something; the kernel does not tell.
+        Self(AsyncFd::with_interest(stdin, Interest::READABLE).ok())
+    }
+
+    pub async fn come(&self) {
+        let Some(stdin) = &self.0 else { return };
+        while let Ok(mut told) = stdin.readable().await {
+            if !matches!(is_readable(*stdin.get_ref(), 0), Ok(false)) {
+                return;
+            }
+            told.clear_ready();
+        }
+    }
+}
+
+/// Whether there is something to read, or the end of it, within so many milliseconds.
+fn is_readable(file: BorrowedFd<'_>, limit_ms: u16) -> io::Result<bool> {
+    let mut fds = [PollFd::new(file, PollFlags::POLLIN)];
+    match poll(&mut fds, PollTimeout::from(limit_ms)) {
+        Ok(n) => Ok(n > 0),
+        Err(nix::errno::Errno::EINTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 impl Input<'_> {
+    /// Whether the next look at it does not wait.
+    pub fn has_more(&self) -> bool {
+        matches!(is_readable(self.file.as_fd(), 0), Ok(true))
+    }
+
     fn go_on(&self) -> io::Result<()> {
         match self.gate.is_shut() {
             true => Err(io::Error::other("interrupted")),
             false => Ok(()),
-        }
-    }
-
-    /// Whether there is something to read, or the end of it.
-    fn is_ready(&self) -> io::Result<bool> {
-        let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::from(LOOK_MS)) {
-            Ok(n) => Ok(n > 0),
-            Err(nix::errno::Errno::EINTR) => Ok(false),
-            Err(error) => Err(error.into()),
         }
     }
 
@@ -277,7 +310,7 @@ impl Read for Input<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             self.go_on()?;
-            if !self.is_ready()? {
+            if !is_readable(self.file.as_fd(), LOOK_MS)? {
                 continue;
             }
             match self.file.read(buf) {

@@ -10,11 +10,11 @@ use super::exit::{Exit, Fail, Failure, Result};
 use super::fault::joined;
 use super::gate::Gate;
 use super::get::from_blob;
-use super::output::Output;
+use super::output::{Input, Output};
 use super::progress::Progress;
 use super::share::{claim_change, private_line, refuse_shared};
 use super::signals::LAST_WAIT;
-use super::spool::spool;
+use super::spool::{Spool, Taking};
 use super::target::{PATIENCE, encryption_key, from_live, resolve, tell_unserved, writable};
 use super::waiting::{Waiting, wait_until_shut};
 use super::words::count;
@@ -34,9 +34,10 @@ use crate::share::permit::{Allowed, Permit};
 use crate::share::place::locate;
 use crate::share::rules::Rules;
 use crate::share::scan::{Local, LocalKind, scan_in};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -67,20 +68,27 @@ pub async fn run(args: Put, cx: Context) -> Result {
         live: Mutex::new(Some(Arc::clone(&live))),
         path: target.path.clone(),
         progress: cx.out.progress("putting", 0),
-        done: AtomicU64::new(0),
         gate: Arc::default(),
         node: Arc::clone(&cx.node),
         out: Arc::clone(&cx.out),
         name: name_of(&cx, target.key)?,
     });
     let working = Arc::clone(&job);
-    let mut work = disk::begin(move || {
-        let done = match from_stdin {
-            true => check_folder(&args, false).and_then(|()| working.stdin(&index)),
-            false => working.local(&index, &source, &args),
+    let mut work = pin!(async move {
+        // Whoever types it may take for ever: no thread waits for that.
+        let typed = match from_stdin {
+            true => working.typed(&index, &args).await.map(Some),
+            false => Ok(None),
         };
-        working.end();
-        done
+        let work = move || {
+            let done = typed.and_then(|typed| match typed {
+                Some(typed) => working.stdin(typed),
+                None => working.local(&index, &source, &args),
+            });
+            working.end();
+            done
+        };
+        joined(disk::ask(work).await)?
     });
     let done = tokio::select! {
         done = &mut work => Some(done),
@@ -97,7 +105,7 @@ pub async fn run(args: Put, cx: Context) -> Result {
         let _ = tokio::time::timeout(LAST_WAIT, end).await;
         return Err(cx.called_off());
     };
-    let put = joined(done)??;
+    let put = done?;
     cx.node.note_version(&live);
     if let Some(private) = &put.private {
         cx.out.note(private);
@@ -155,7 +163,6 @@ struct Job {
     /// Where in the drive.
     path: DrivePath,
     progress: Progress,
-    done: AtomicU64,
     gate: Arc<Gate>,
     node: Arc<Node>,
     out: Arc<Output>,
@@ -164,13 +171,35 @@ struct Job {
 }
 
 impl Job {
-    fn stdin(&self, index: &DriveIndex) -> Result<Done> {
+    /// All of standard input, which has a place in the drive.
+    async fn typed(self: &Arc<Self>, index: &DriveIndex, args: &Put) -> Result<File> {
+        check_folder(args, false)?;
         if self.path.is_root() {
             return Err(Failure::new(Exit::Usage, "standard input needs a name: KEY/path"));
         }
         refuse_hiding(index, &self.path)?;
-        let input = self.watched(self.out.stdin(Arc::clone(&self.gate)));
-        let spool = spool(&self.node.config().store, input)?;
+        let arrival = self.out.arrival();
+        let store = self.node.config().store.clone();
+        let mut spool = joined(disk::ask(move || Spool::new(&store)).await)??;
+        loop {
+            arrival.come().await;
+            let job = Arc::clone(self);
+            let take = move || {
+                let mut input = job.out.stdin(Arc::clone(&job.gate));
+                let taken = spool.take(&mut input, Input::has_more)?;
+                if let Taking::More(spool) = &taken {
+                    job.progress.set(spool.length);
+                }
+                Ok::<_, Failure>(taken)
+            };
+            match joined(disk::ask(take).await)?? {
+                Taking::More(more) => spool = more,
+                Taking::All(file) => return Ok(file),
+            }
+        }
+    }
+
+    fn stdin(&self, spool: File) -> Result<Done> {
         let mut entry = Entry::default();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         entry.set_mtime_ms(now.as_millis() as i64);
@@ -377,25 +406,6 @@ impl Job {
             false => batch.flush().or_exit(Exit::Store)?,
         };
         Ok(Done { entries: entries.len(), version, private: None, left_out: Vec::new() })
-    }
-
-    fn watched<R: Read>(&self, input: R) -> Watched<'_, R> {
-        Watched { job: self, input }
-    }
-}
-
-/// What is read is told as progress.
-struct Watched<'a, R> {
-    job: &'a Job,
-    input: R,
-}
-
-impl<R: Read> Read for Watched<'_, R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.input.read(buf)?;
-        let before = self.job.done.fetch_add(n as u64, Ordering::Relaxed);
-        self.job.progress.set(before + n as u64);
-        Ok(n)
     }
 }
 

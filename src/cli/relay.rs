@@ -34,7 +34,7 @@ pub fn run(args: &Relay, global: &Global) -> Result<Exit> {
     owner::make_store(&store)?;
     let _only = become_relay(&store)?;
     let key_pair = Arc::new(key_pair(&store)?);
-    super::runtime(1)?.block_on(async {
+    super::network_runtime()?.block_on(async {
         let mut nodes = bootstrap::named(global)?;
         if nodes.is_empty() {
             nodes = BootstrapNode::public();

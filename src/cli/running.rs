@@ -6,6 +6,7 @@ use super::request::Request;
 use crate::fs::Mounted;
 use crate::lock::lock;
 use crate::node::DriveId;
+use crate::threads::LIMIT;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -30,6 +31,8 @@ pub struct Running {
     /// It is one that lasts, and nothing that it needed to begin was missing.
     stays: Arc<AtomicBool>,
     mount: Mutex<Option<(Weak<Mounted>, DriveId)>>,
+    /// It was told that work waits for a thread.
+    told_waiting: AtomicBool,
     out: Weak<Output>,
 }
 
@@ -48,6 +51,7 @@ impl Commands {
             ends: AtomicBool::new(false),
             stays: Arc::default(),
             mount: Mutex::default(),
+            told_waiting: AtomicBool::new(false),
             out: Arc::downgrade(out),
         });
         let mut list = lock(&self.list);
@@ -84,6 +88,16 @@ impl Commands {
     /// The store is not where it was any more.
     pub fn is_lost(&self) -> bool {
         self.lost.load(Ordering::SeqCst)
+    }
+
+    /// Tells everybody once that work waits for a thread, which may be theirs.
+    pub fn tell_waiting(&self) {
+        for running in self.all().iter().filter(|r| !r.told_waiting.swap(true, Ordering::SeqCst)) {
+            let out = running.out.upgrade();
+            out.iter().for_each(|out| {
+                out.note(format_args!("work on this store waits for a thread: {LIMIT}"));
+            });
+        }
     }
 
     /// Tells everybody once that the store is gone.

@@ -17,7 +17,7 @@ use super::running::{Commands, lasts, name};
 use super::signals::{End, LAST_WAIT, Signals};
 use super::standing::Standing;
 use super::words::count;
-use super::{bootstrap, daemon, runtime};
+use super::{bootstrap, daemon, large_runtime};
 use crate::disk;
 use crate::node::{Node, NodeConfig};
 use crate::swarm::driver::BootstrapNode;
@@ -63,12 +63,15 @@ pub fn run(
 ) -> Result<Exit> {
     let mut global = global.clone();
     let standing = Standing::of_owner(&mut first, &mut global).or_exit(Exit::Store)?;
-    let runtime = runtime(WORKERS)?;
+    let runtime = large_runtime(WORKERS)?;
     let exit = runtime.block_on(async {
         let config = config(&first.command, store, &global)?;
         let Some(node) = open(config).await? else { return Ok(first.exit_when_asked()) };
         let commands = Arc::new(Commands::default());
-        let exit = serve(&ownership, first, standing, &node, &commands).await;
+        let exit = tokio::select! {
+            exit = serve(&ownership, first, standing, &node, &commands) => exit,
+            never = disk::keep_going(|| commands.tell_waiting()) => match never {},
+        };
         node.shutdown().await;
         match commands.is_lost() {
             true => Err(Failure::new(Exit::Store, lost(store))),

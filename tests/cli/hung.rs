@@ -8,13 +8,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A mount of a drive with a folder that nobody looked into, and a file that nobody read.
-struct Disk {
+pub struct Disk {
     far: Hdrive,
     mount: Mounted,
 }
 
 impl Disk {
-    fn new(lab: &Lab) -> Self {
+    pub fn new(lab: &Lab) -> Self {
         let folder = lab.folder("far");
         fs::create_dir_all(folder.join("cold")).unwrap();
         fs::write(folder.join("cold/file"), pattern(1, 3_000_000)).unwrap();
@@ -24,7 +24,7 @@ impl Disk {
     }
 
     /// It answers nothing from here on. What one of its threads takes before it stops could not be given up by anybody.
-    fn stop(&self) {
+    pub fn stop(&self) {
         let process = &self.mount.process;
         process.signal(Signal::SIGSTOP);
         let threads = format!("/proc/{}/task", process.pid());
@@ -36,8 +36,13 @@ impl Disk {
         eventually("every thread stopped", PATIENCE, all);
     }
 
+    /// It answers again.
+    pub fn go_on(&self) {
+        self.mount.process.signal(Signal::SIGCONT);
+    }
+
     /// A folder in it.
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.mount.path(name)
     }
 }
@@ -45,7 +50,7 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         // Else it could not be unmounted.
-        self.mount.process.signal(Signal::SIGCONT);
+        self.go_on();
         self.far.signal(Signal::SIGCONT);
     }
 }
@@ -60,7 +65,9 @@ fn hanging(lab: &Lab) -> HashSet<String> {
     let hangs = |thread: &fs::DirEntry| {
         let of = |what: &str| String::from_utf8_lossy(&read(thread.path().join(what))).into_owned();
         let place = of("wchan");
-        of("comm").trim() == "hdrive-disk" && !place.contains("futex") && place.contains('_')
+        ["hdrive-disk", "hdrive-mount"].contains(&of("comm").trim())
+            && !place.contains("futex")
+            && place.contains('_')
     };
     let processes = fs::read_dir("/proc").unwrap().flatten().filter(mine);
     let threads = processes.flat_map(|process| fs::read_dir(process.path().join("task"))).flatten();
@@ -69,7 +76,7 @@ fn hanging(lab: &Lab) -> HashSet<String> {
 }
 
 /// Commands that have come to the disk, one of their threads each.
-fn hang<const N: usize>(lab: &Lab, store: &str, commands: [&[&str]; N]) -> [Hdrive; N] {
+pub fn hang<const N: usize>(lab: &Lab, store: &str, commands: [&[&str]; N]) -> [Hdrive; N] {
     let before = hanging(lab);
     let processes = commands.map(|command| lab.spawn(store, command));
     let come = || (hanging(lab).difference(&before).count() >= N).then_some(());

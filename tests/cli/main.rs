@@ -57,6 +57,7 @@ mod stopped;
 mod store;
 mod swapped;
 mod targets;
+mod threads;
 mod told;
 mod unmounted;
 mod users;

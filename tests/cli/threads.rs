@@ -1,0 +1,166 @@
+//! What a command does where no more threads, or processes, can be made: a start is refused in one line that names the limit,
+//! and who runs already goes on, ends when told to, and leaves no mount.
+
+use crate::common::*;
+use crate::hung::{Disk, hang};
+use nix::sys::signal::Signal;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// A cgroup of its own that bounds threads.
+struct Group(PathBuf);
+
+impl Group {
+    fn new() -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let all = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].map(Path::new);
+        let name =
+            format!("hdrive-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let made = all.iter().map(|all| all.join(&name)).find(|group| {
+            fs::create_dir(group).is_ok() && fs::write(group.join("pids.max"), "max").is_ok()
+        });
+        available("a cgroup that bounds threads", made.is_some()).then_some(())?;
+        made.map(Self)
+    }
+
+    fn command(&self, hdrive: Command) -> Command {
+        after(&format!("echo $$ > {}", text(&self.0.join("cgroup.procs"))), hdrive)
+    }
+
+    fn limit(&self, limit: &str) {
+        fs::write(self.0.join("pids.max"), limit).unwrap();
+    }
+
+    /// What is in it makes no more threads.
+    fn freeze(&self) {
+        self.limit("1");
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for _ in 0..200 {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// A mount that owns its store, in a group, and one of another process in the same store.
+struct Owner {
+    group: Group,
+    process: Hdrive,
+    at: PathBuf,
+    other: Hdrive,
+    other_at: PathBuf,
+    _far: Hdrive,
+}
+
+impl Owner {
+    fn new(lab: &Lab) -> Option<Self> {
+        let here = fuse_available();
+        let group = Group::new().filter(|_| here)?;
+        let near = lab.folder("near");
+        fs::write(near.join("file"), "near").unwrap();
+        let (_far, key) = lab.share("sharer", &near);
+        let (at, other_at) = (lab.folder("own"), lab.folder("other"));
+        let command = lab.command("store", &["mount", &key, text(&at)]);
+        let mut process = Hdrive::spawn(group.command(command));
+        process.line("mounted: ");
+        let mut other = lab.spawn("store", &["mount", &key, text(&other_at)]);
+        other.line("mounted: ");
+        assert_eq!(lab.run("store", &["create", "put"]).code, 0);
+        Some(Self { group, process, at, other, other_at, _far })
+    }
+
+    /// It is told to end, twice, and leaves no mount; the other process goes on with its own.
+    fn ends(mut self, signal: Signal) {
+        self.process.signal(signal);
+        std::thread::sleep(Duration::from_millis(300));
+        if !self.process.has_ended() {
+            self.process.signal(signal);
+        }
+        let limit = Duration::from_secs(15);
+        let end = self.process.wait(limit);
+        assert_eq!(end.code(), Some(0), "{}", self.process.errors());
+        assert!(!is_mounted(&self.at), "a dead mount");
+        let file = self.other_at.join("file");
+        let goes_on = || fs::read_to_string(&file).ok().filter(|read| read == "near");
+        eventually("the other mount", PATIENCE, goes_on);
+        stop(self.other);
+        assert!(!is_mounted(&self.other_at), "a dead mount");
+    }
+}
+
+fn is_mounted(at: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    mounts.contains(&format!(" {} ", text(at)))
+}
+
+#[test]
+fn nobody_waits_for_whoever_types_where_no_thread_can_be_made() {
+    let lab = Lab::new();
+    let Some(owner) = Owner::new(&lab) else { return };
+    owner.group.freeze();
+    let typing: Vec<_> = (0..8)
+        .map(|n| {
+            let mut put = lab.command("store", &["put", &format!("put/typed{n}"), "-"]);
+            put.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        })
+        .collect();
+    std::thread::sleep(Duration::from_secs(1));
+    let done = lab.run("store", &["status"]);
+    assert!(done.code == 0 && !done.stderr.contains("waits for a thread"), "{}", done.stderr);
+    assert_eq!(lab.run("store", &["put", "put/file", "/proc/version"]).code, 0);
+    // What is typed at last arrives.
+    let mut typing = typing.into_iter();
+    let mut first = typing.next().unwrap();
+    drop(first.stdin.take());
+    assert!(end_of(&mut first).success());
+    assert_eq!(lab.run("store", &["ls", "put"]).text(), "file\ntyped0\n");
+    for mut put in typing {
+        put.kill().unwrap();
+        put.wait().unwrap();
+    }
+    owner.ends(Signal::SIGINT);
+}
+
+#[test]
+fn mounts_end_while_disks_hold_every_thread_and_what_waits_for_one_is_told_and_gets_it() {
+    let lab = Lab::new();
+    let Some(owner) = Owner::new(&lab) else { return };
+    let disk = Disk::new(&lab);
+    disk.stop();
+    owner.group.freeze();
+    let folder = disk.path("cold");
+    let put: &[&str] = &["put", "put/hung", text(&folder)];
+    // One disk that hangs keeps nobody.
+    let [mut first] = hang(&lab, "store", [put]);
+    assert_eq!(lab.run("store", &["status"]).code, 0);
+    // Nor after whoever asked has given up.
+    first.signal(Signal::SIGINT);
+    assert_eq!(first.wait(PATIENCE).code(), Some(130));
+    assert_eq!(lab.run("store", &["status"]).code, 0);
+    let of_disks = |task: &fs::DirEntry| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "hdrive-disk\n")
+    };
+    let tasks = fs::read_dir(format!("/proc/{}/task", owner.process.pid())).unwrap().flatten();
+    let left = tasks.filter(of_disks).count() - 1;
+    assert!(left >= 2, "some are there from the start");
+    let _hung: Vec<_> = (0..left).map(|_| hang(&lab, "store", [put])).collect();
+    let mut status = lab.spawn("store", &["status"]);
+    let told = status.told("waits for a thread");
+    assert!(told.contains("pids.max"), "{told}");
+    assert!(!status.has_ended());
+    owner.group.limit("max");
+    assert_eq!(status.wait(PATIENCE).code(), Some(0), "{}", status.errors());
+    owner.group.freeze();
+    let _more = hang(&lab, "store", [put]);
+    owner.ends(Signal::SIGTERM);
+    disk.go_on();
+}
