@@ -68,7 +68,7 @@ pub fn run(args: &Relay, global: &Global) -> Result<Exit> {
         let mut outlook = Outlook::default();
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.tick().await;
-        loop {
+        'serving: loop {
             tokio::select! {
                 _ = look.tick() => {
                     if let Some(status) = network.status().await {
@@ -84,7 +84,10 @@ pub fn run(args: &Relay, global: &Global) -> Result<Exit> {
                             && !std::mem::replace(&mut told, true)
                         {
                             tell(key, global)?;
-                            written().await.or_fail(Exit::Failed, "standard output")?;
+                            tokio::select! {
+                                told = written() => told.or_fail(Exit::Failed, "standard output")?,
+                                _ = signals.next() => break 'serving,
+                            }
                         }
                     },
                     None => return Err(Failure::new(Exit::Failed, "the network stopped")),

@@ -265,3 +265,20 @@ fn what_cannot_be_written_is_a_failure_of_every_command() {
         assert!(errors.ends_with("error: standard output: No space left on device\n"), "{errors}");
     }
 }
+
+/// It says one line, when it was announced, and may have no reader then.
+#[test]
+fn a_relay_that_nobody_reads_ends_by_a_signal() {
+    let lab = Lab::new();
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let (_reader, full) = std::io::pipe().unwrap();
+        let flags = rustix::fs::OFlags::NONBLOCK;
+        rustix::fs::fcntl_setfl(&full, flags).unwrap();
+        while rustix::io::write(&full, &[b'x'; 4096]).is_ok() {}
+        rustix::fs::fcntl_setfl(&full, rustix::fs::OFlags::empty()).unwrap();
+        let mut command = lab.command("relay", &["relay"]);
+        let mut relay = Unread(command.stdout(full).stderr(Stdio::null()).spawn().unwrap());
+        lines_that_hang(relay.0.id(), 1);
+        assert_eq!(relay.ends(signal).code(), Some(0));
+    }
+}
