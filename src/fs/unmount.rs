@@ -4,6 +4,7 @@ use super::errno::MountError;
 use super::pin::Pin;
 use super::place::{resolve, unlisted};
 use crate::mountinfo::{self, MountEntry, over_in, unescaped};
+use crate::threads;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use std::ffi::OsString;
@@ -11,7 +12,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ pub(super) const LOOKS: Duration = Duration::from_millis(100);
 const PATIENT: Duration = Duration::from_secs(1);
 /// And so often at least, however busy the machine is: the first time only marks it.
 const MIN_TRIES: u32 = 10;
+/// A process to unmount with is waited for so long, where as many run as may.
+const ROOM: Duration = Duration::from_millis(400);
 /// Whoever looks is let go on meanwhile.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -180,7 +183,8 @@ fn detach_as_user(mount: &MountEntry, how: How) -> Result<(), MountError> {
     if how == How::Lazy {
         command.arg("-z");
     }
-    let output = command.arg("--").arg(point).output().map_err(|error| failed(point, error))?;
+    let output =
+        started(command.arg("--").arg(point), how).map_err(|error| failed(point, error))?;
     if output.status.success() {
         return Ok(());
     }
@@ -194,6 +198,25 @@ fn detach_as_user(mount: &MountEntry, how: How) -> Result<(), MountError> {
             io::Error::other("only the user who mounted it, or root, may do that"),
         )),
         said => Err(failed(point, io::Error::other(said))),
+    }
+}
+
+/// Where the system gives no more processes it may soon: threads of a mount that ends do so.
+fn started(command: &mut Command, how: How) -> io::Result<Output> {
+    let begun = Instant::now();
+    let limit = if how == How::Lazy { ROOM } else { LOOKS };
+    loop {
+        match command.output() {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            Err(error) if begun.elapsed() >= limit => {
+                let why = threads::told("fusermount3", error);
+                let text =
+                    format!("{why}; when there is room, `hdrive umount --lazy` takes it away");
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
+            }
+            Err(_) => std::thread::sleep(PAUSE),
+            done => return done,
+        }
     }
 }
 
@@ -285,7 +308,7 @@ fn users(point: &Path) -> Vec<String> {
     let (told, named) = channel();
     let at = point.to_path_buf();
     let look = move || drop(told.send(processes(&at, maps)));
-    let looks = std::thread::Builder::new().name("hdrive-maps".into()).spawn(look);
+    let looks = threads::spawn("hdrive-maps", look);
     looks.ok().and_then(|_| named.recv_timeout(MAPS).ok()).unwrap_or_default()
 }
 

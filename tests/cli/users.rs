@@ -71,6 +71,51 @@ fn a_folder_that_cannot_be_read_is_told() {
     }
 }
 
+/// As many processes of this user run as may: to unmount, one more is needed.
+#[test]
+fn a_mount_ends_where_its_user_may_start_no_more_processes() {
+    let Some((lab, program)) = lab_for_nobody() else { return };
+    let tools =
+        ["prlimit", "fusermount3"].map(|tool| Command::new(tool).arg("-V").output().is_ok());
+    if !fuse_available() || !available("prlimit and fusermount3", tools == [true; 2]) {
+        return;
+    }
+    let open = lab.folder("open");
+    fs::write(open.join("file"), "content").unwrap();
+    let (_share, key) = lab.share("far", &open);
+    let at = lab.folder("mnt");
+    chown(&at, Some(NOBODY), Some(NOBODY)).unwrap();
+    let node = lab.path("fuse");
+    let prepare =
+        format!("mknod {0} c 10 229; chmod 666 {0}; mount --bind {0} /dev/fuse", node.display());
+    for signal in [nix::sys::signal::Signal::SIGINT, nix::sys::signal::Signal::SIGTERM] {
+        let _ = fs::remove_file(&node);
+        let mount = as_nobody(&lab, &program, &prepare, &["mount", &key, text(&at)]);
+        let mut mount = Hdrive::spawn(mount);
+        mount.line("mounted: ");
+        let limit = format!("--nproc={0}:{0}", threads_of_nobody());
+        let pid = mount.pid().to_string();
+        let id = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")];
+        let mut prlimit = Command::new("setpriv");
+        prlimit.args(id).args(["--clear-groups", "prlimit", "--pid", &pid, &limit]);
+        assert!(prlimit.status().unwrap().success());
+        mount.signal(signal);
+        assert_eq!(mount.wait(PATIENCE).code(), Some(0), "{}", mount.errors());
+    }
+}
+
+fn threads_of_nobody() -> usize {
+    let count = |process: fs::DirEntry| {
+        let status = fs::read_to_string(process.path().join("status")).ok()?;
+        let of = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse::<usize>().ok()
+        };
+        of("Threads:").filter(|_| of("Uid:") == Some(NOBODY as usize))
+    };
+    fs::read_dir("/proc").unwrap().flatten().filter_map(count).sum()
+}
+
 #[test]
 fn a_store_that_may_not_be_written_is_told() {
     let Some((lab, program)) = lab_for_nobody() else { return };
