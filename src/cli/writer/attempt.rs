@@ -8,13 +8,15 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 /// How often a wait for a reader looks whether it is still wanted.
 const LOOK_MS: u16 = 100;
 /// So much a pipe takes at once if it takes anything.
 const AT_ONCE: usize = 4 << 10;
+/// And a terminal, which may be paused later: who writes a few bytes hardly fills it.
+const IN_PART: usize = 256;
 /// To the beginning of the line, and nothing in it.
 pub(super) const ERASE: &[u8] = b"\r\x1b[K";
 
@@ -127,13 +129,25 @@ impl Writer {
 fn write_at_once(to: &Stream, bytes: &[u8]) -> rustix::io::Result<usize> {
     match FileType::from_raw_mode(rustix::fs::fstat(to)?.st_mode) {
         FileType::Socket => send(to, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
-        FileType::CharacterDevice => {
-            // Opened anew: what other processes have open as well is to go on as it does.
-            let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-            let path = format!("/proc/self/fd/{}", to.as_fd().as_raw_fd());
-            let own = rustix::fs::open(path, flags, Mode::empty()).map_err(|_| Errno::AGAIN)?;
-            rustix::io::write(own, bytes)
-        }
+        FileType::CharacterDevice => match opened_anew(to) {
+            Some(own) => rustix::io::write(own, bytes),
+            None => rustix::io::write(to, &bytes[..bytes.len().min(IN_PART)]),
+        },
         _ => rustix::io::write(to, &bytes[..bytes.len().min(AT_ONCE)]),
     }
+}
+
+/// The same device as a file of our own, which does not keep who writes: what other processes have open as well is to go on
+/// as it does. None where it is not ours to open (after `su`), or would be another one: `/dev/tty` is the terminal of whoever
+/// opens it.
+pub(super) fn opened_anew(to: &Stream) -> Option<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let path = format!("/proc/self/fd/{}", to.as_fd().as_raw_fd());
+    let device = rustix::fs::fstat(to).ok()?.st_rdev;
+    // `/dev/tty`.
+    if device == rustix::fs::makedev(5, 0) {
+        return None;
+    }
+    let own = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+    (rustix::fs::fstat(&own).ok()?.st_rdev == device).then_some(own)
 }

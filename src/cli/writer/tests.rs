@@ -1,7 +1,8 @@
 //! Tests of the writer: a pipe takes what both streams say.
 
-use super::attempt::ERASE;
+use super::attempt::{self, ERASE};
 use super::*;
+use rustix::fs::{Mode, OFlags};
 use std::io::{PipeReader, Read};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -210,4 +211,27 @@ fn nobody_waits_for_a_paused_terminal_without_a_thread() {
     });
     writer.settle();
     assert!(reader.join().unwrap().unwrap());
+}
+
+/// Nobody may be kept waiting for ever by a terminal that cannot be opened anew.
+#[test]
+fn a_terminal_that_is_not_ours_to_open_is_written_to_as_it_is() {
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let [slave, also] = [(), ()].map(|()| pty.slave.try_clone().unwrap());
+    let stream: Stream = Box::new(pty.slave);
+    assert!(attempt::opened_anew(&stream).is_some());
+    // The terminal of whoever opens it, be that the owner of the store.
+    let theirs = rustix::fs::open("/dev/tty", OFlags::PATH, Mode::empty()).unwrap();
+    assert!(attempt::opened_anew(&(Box::new(theirs) as Stream)).is_none());
+    drop(pty.master);
+    assert!(attempt::opened_anew(&stream).is_none());
+    let writer = Writer::new([Box::new(slave), Box::new(also)], None, None);
+    writer.no_threads.store(true, Ordering::SeqCst);
+    writer.push(result("text"));
+    let (said, done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        writer.settle();
+        said.send(writer.failure().is_err())
+    });
+    assert!(done.recv_timeout(LIMIT).expect("nobody waits for ever"));
 }
