@@ -12,22 +12,28 @@ use super::own::OwnMount;
 use super::pending::Pending;
 use super::unmount::{How, helper, install_hint, is_open, with_users};
 use super::volume::Volume;
+use crate::lock::lock;
+use crate::threads;
 use fuser::{Config, Session, SessionACL};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 /// How long the end of a mount of ours is waited for once the kernel has agreed to it.
 const END: Duration = Duration::from_millis(500);
+/// How long threads of a session are looked for, where `/proc` does not show them.
+const START: Duration = Duration::from_secs(2);
 
 /// Mounts `volume` on `mount_point` and returns once the kernel answers through it.
 ///
@@ -47,7 +53,8 @@ pub fn mount(
     let claim = prepare(mount_point, options.nonempty)?;
     let point = claim.point().to_path_buf();
     let fs = Arc::new(Filesystem::new(volume.clone(), options.deadline));
-    let pending = Pending::start().map_err(|source| io_error("starting a thread", source))?;
+    let failed = |source| io_error(&format!("mounting on {}", point.display()), source);
+    let pending = Pending::start().map_err(failed)?;
     let owner = Uid::effective().as_raw();
     let look = Look {
         uid: options.uid.unwrap_or(owner),
@@ -68,16 +75,15 @@ pub fn mount(
     })?;
     let start = || {
         let config = config(options);
-        let failed = |source| io_error(&format!("mounting on {}", point.display()), source);
         let device = connection.try_clone().map_err(failed)?;
         let session = Session::from_fd(skin, device, config.acl, config).map_err(failed)?;
         // The kernel answers from here on.
         raise_read_ahead(&own, options.read_ahead_kib);
         let (events, queue) = mpsc::channel();
-        notify::start(fs.clone(), queue, session.notifier())
-            .map_err(|source| io_error("starting a thread", source))?;
+        notify::start(fs.clone(), queue, session.notifier()).map_err(failed)?;
         volume.subscribe(notify::listener(events.clone()));
-        Ok((serve(session, own.clone(), connection.clone())?, events))
+        let threads = config_threads(options);
+        Ok((serve(session, threads, own.clone(), connection.clone()).map_err(failed)?, events))
     };
     let (ended, events) = start().inspect_err(|_| {
         pending.close();
@@ -96,24 +102,52 @@ pub enum End {
     Broken,
 }
 
-/// Runs the session on threads of its own; the receiver learns when it is over.
+/// Runs the session on threads of its own, so many beside one; the receiver learns when it is over.
+///
+/// # Errors
+/// Not all of them can be made.
 fn serve(
     session: Session<Fuse>,
+    count: usize,
     own: OwnMount,
     connection: Arc<OwnedFd>,
-) -> Result<watch::Receiver<Option<End>>, MountError> {
+) -> io::Result<watch::Receiver<Option<End>>> {
+    // The session makes them, and does not tell. Of one session at a time it is known whose they are.
+    static STARTING: Mutex<()> = Mutex::new(());
+    let _alone = lock(&STARTING);
+    let last = format!("fuser-{}", count - 1);
+    let before = threads_named(&last);
+    let (tell, failed) = mpsc::channel();
     let (over, ended) = watch::channel(None);
-    let thread = std::thread::Builder::new().name("hdrive-session".into());
-    let spawned = thread.spawn(move || {
+    threads::spawn("hdrive-session", move || {
         // However the kernel says it, one that was unmounted has ended as it should.
         let why = session.run().err();
+        let lacks = why.as_ref().is_some_and(|why| why.kind() == io::ErrorKind::WouldBlock);
+        let _ = tell.send(lacks);
         // If not by an unmount, it is still there, and nobody serves it any more.
         let end = if own.clear() { End::Broken } else { End::Unmounted };
         tracing::debug!("the mount ended: {end:?} {why:?}");
         drop(connection);
         let _ = over.send(Some(end));
-    });
-    spawned.map(|_| ended).map_err(|source| io_error("starting a thread", source))
+    })?;
+    let begun = Instant::now();
+    while threads_named(&last).is_subset(&before) && begun.elapsed() < START {
+        match failed.recv_timeout(Duration::from_millis(1)) {
+            Ok(true) => return Err(threads::told("a thread", io::ErrorKind::WouldBlock.into())),
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            _ => break,
+        }
+    }
+    Ok(ended)
+}
+
+/// The numbers of threads of this process that have this name.
+fn threads_named(name: &str) -> BTreeSet<OsString> {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let has_it = |task: &std::fs::DirEntry| {
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|own| own.trim_end() == name)
+    };
+    tasks.filter(has_it).map(|task| task.file_name()).collect()
 }
 
 /// A mounted drive. Dropping it unmounts, lazily if it is in use, wherever its mount point was moved since.
@@ -211,8 +245,8 @@ impl Mounted {
     /// Gives the session's threads a moment to end; who still uses a lazily detached mount keeps them.
     fn settle(&self) {
         let ended = self.ended.clone();
-        let deadline = std::time::Instant::now() + END;
-        while ended.borrow().is_none() && std::time::Instant::now() < deadline {
+        let deadline = Instant::now() + END;
+        while ended.borrow().is_none() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -236,8 +270,12 @@ fn config(options: &MountOptions) -> Config {
         Access::OwnerAndRoot => SessionACL::RootAndOwner,
         Access::Everybody => SessionACL::All,
     };
-    config.n_threads = Some(options.threads.max(1));
+    config.n_threads = Some(config_threads(options));
     config
+}
+
+fn config_threads(options: &MountOptions) -> usize {
+    options.threads.max(1)
 }
 
 /// Whether FUSE can be used at all, told before anything else is tried.
