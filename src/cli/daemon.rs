@@ -9,6 +9,7 @@ use super::daemon_log::{self, MARK, is_background, said_by};
 use super::exit::{Exit, Fail, Failure, Result};
 use super::output::{complain_in_lines, say, written};
 use super::signals::Signals;
+use crate::threads;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::OsString;
@@ -113,9 +114,13 @@ pub fn start(global: &Global, words: Vec<OsString>, (name, lines): (&str, usize)
         .stdout(Stdio::piped())
         .stderr(stderr)
         .spawn()
-        .or_fail(Exit::Failed, "cannot start the background process")?;
+        .map_err(|error| threads::told("the background process", error))
+        .or_exit(Exit::Failed)?;
     log.child = child.id();
-    let mut said = child.stdout.take().map(lines_of);
+    let said = child.stdout.take().map(lines_of).transpose();
+    let mut said = said.or_exit(Exit::Failed).inspect_err(|_| {
+        let _ = end(&mut child);
+    })?;
     let (mut seen, mut ended, mut gone, mut lost) = (0, None, false, None);
     let interrupted = runtime.block_on(async {
         while let Some(said) = &mut said {
@@ -184,13 +189,13 @@ pub fn start(global: &Global, words: Vec<OsString>, (name, lines): (&str, usize)
 }
 
 /// Lines of the child as they come.
-fn lines_of(stdout: ChildStdout) -> UnboundedReceiver<String> {
+fn lines_of(stdout: ChildStdout) -> std::io::Result<UnboundedReceiver<String>> {
     let (to, lines) = unbounded_channel();
-    std::thread::spawn(move || {
+    threads::spawn("hdrive-lines", move || {
         let lines = BufReader::new(stdout).lines();
         lines.map_while(std::result::Result::ok).try_for_each(|line| to.send(line))
-    });
-    lines
+    })?;
+    Ok(lines)
 }
 
 /// Whether a line tells `name`, to people or in JSON.

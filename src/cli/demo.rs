@@ -10,6 +10,7 @@ use super::fault::joined;
 use super::signals::Signals;
 use super::words::bytes;
 use crate::fs::How;
+use crate::threads;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -286,18 +287,22 @@ impl Process {
             command.env("HDRIVE_BOOTSTRAP", bootstrap);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().or_fail(Exit::Failed, name)?;
+        let child = command.spawn().map_err(|error| threads::told("hdrive", error));
+        let mut child = child.or_fail(Exit::Failed, name)?;
         let (to, lines) = channel();
-        if let Some(stdout) = child.stdout.take() {
-            std::thread::spawn(move || {
+        let stdout = child.stdout.take();
+        let process = Self { name, child, lines };
+        if let Some(stdout) = stdout {
+            let read = threads::spawn("hdrive-lines", move || {
                 for line in BufReader::new(stdout).lines().map_while(std::result::Result::ok) {
                     if to.send(line).is_err() {
                         return;
                     }
                 }
             });
+            read.or_exit(Exit::Failed)?;
         }
-        Ok(Self { name, child, lines })
+        Ok(process)
     }
 
     /// What follows `prefix` on the next line that starts with it.

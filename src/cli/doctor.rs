@@ -31,6 +31,7 @@ use super::signals::{LAST_WAIT, Signals};
 use crate::disk;
 use crate::key::PublicKey;
 use crate::swarm::driver::BootstrapNode;
+use crate::threads;
 use clap::Args;
 use finding::{Finding, Report, Screen, Verdict};
 use serde::{Deserialize, Serialize};
@@ -58,10 +59,14 @@ struct Setup {
     bind: SocketAddrV4,
     relays: Vec<PublicKey>,
     lan: bool,
+    /// So many could be started.
+    threads: usize,
     begun: Instant,
 }
 
 pub fn run(_args: &Doctor, global: &Global) -> Result<Exit> {
+    // Before it has any of its own.
+    let threads = threads::count(machine::MANY_THREADS).0;
     let nodes = bootstrap::named(global)?;
     let named = !nodes.is_empty();
     let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, global.port.unwrap_or(0));
@@ -72,9 +77,10 @@ pub fn run(_args: &Doctor, global: &Global) -> Result<Exit> {
         bind: global.local.unwrap_or(any),
         relays: global.relay.clone(),
         lan: !global.no_lan,
+        threads,
         begun: Instant::now(),
     };
-    let runtime = super::runtime(2)?;
+    let runtime = super::large_runtime(2)?;
     let exit = runtime.block_on(async {
         let mut signals = Signals::new().or_exit(Exit::Failed)?;
         tokio::select! {
@@ -120,7 +126,8 @@ impl Tried {
 
 async fn examine(setup: Setup, json: bool) -> Result<Exit> {
     let until = setup.begun + LIMIT;
-    let (store, local, lan) = (setup.store.clone(), *setup.bind.ip(), setup.lan);
+    let (store, local) = (setup.store.clone(), *setup.bind.ip());
+    let (lan, threads) = (setup.lan, setup.threads);
     let (tell_owner, owner) = watch::channel(None);
     let tried = [
         Tried::begin("store", |report| {
@@ -133,7 +140,10 @@ async fn examine(setup: Setup, json: bool) -> Result<Exit> {
             }
         }),
         Tried::begin("fuse", |report| async move { report.all(fuse::look().await) }),
-        Tried::begin("limits", |report| async move { report.all(machine::look(store).await) }),
+        Tried::begin(
+            "limits",
+            |report| async move { report.all(machine::look(store, threads).await) },
+        ),
         // Whether a router forwards a port when asked (UPnP, PCP) has its place here, before what that changes.
         Tried::begin("network", |report| network::look(setup, owner, report)),
         Tried::begin("lan", |report| async move { report.all(lan::look(lan, local).await) }),

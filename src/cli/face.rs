@@ -72,7 +72,13 @@ pub async fn face(stream: UnixStream, request: &mut Request, store: &Path) -> Re
                 Ok(1) if code[0] == ACCEPTED => {
                     accepted = true;
                     // Not before: as long as nothing was read, another owner may have all of it.
-                    pumped = stdin.take().map(pump);
+                    pumped = match stdin.take().map(pump).transpose() {
+                        Ok(pumped) => pumped,
+                        Err(error) => {
+                            let _ = stream.write_all(&[CANCEL]).await;
+                            return Err(Failure::new(Exit::Failed, error));
+                        }
+                    };
                     continue;
                 }
                 Ok(1) if code[0] == BEGUN => {

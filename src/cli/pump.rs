@@ -4,17 +4,22 @@ use std::io::PipeWriter;
 use tokio::sync::oneshot;
 
 /// Pumps this process's standard input into a pipe and gives the pipe back at the end, still open.
-pub fn pump(mut into: PipeWriter) -> oneshot::Receiver<std::io::Result<PipeWriter>> {
+///
+/// # Errors
+/// The system gives no thread.
+pub fn pump(
+    mut into: PipeWriter,
+) -> std::io::Result<oneshot::Receiver<std::io::Result<PipeWriter>>> {
     let (done, pumped) = oneshot::channel();
-    std::thread::spawn(move || {
+    crate::threads::spawn("hdrive-input", move || {
         let copied = std::io::copy(&mut std::io::stdin().lock(), &mut into);
         let _ = match copied {
             // Whoever reads does not want any more, and says why itself.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
             copied => done.send(copied.map(|_| into)).map_err(drop),
         };
-    });
-    pumped
+    })?;
+    Ok(pumped)
 }
 
 /// Waits for the end of a pump, once; for ever where there is none.

@@ -108,7 +108,7 @@ fn listen() -> io::Result<watch::Receiver<Asked>> {
             }
         }
     };
-    std::thread::Builder::new().name("signals".into()).spawn(move || runtime.block_on(work))?;
+    crate::threads::spawn("signals", move || runtime.block_on(work))?;
     Ok(asked)
 }
 

@@ -6,6 +6,7 @@
 use super::options::{Access, MountOptions};
 use super::unmount::helper;
 use crate::mountinfo::SOURCE;
+use crate::threads;
 use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::unistd::{getgid, getuid};
@@ -73,7 +74,8 @@ fn by_helper(point: &Path, options: &MountOptions) -> io::Result<OwnedFd> {
         .stderr(Stdio::piped())
         // A Ctrl-C that ends a command does not end it half-way.
         .process_group(0)
-        .spawn()?;
+        .spawn()
+        .map_err(|error| threads::told("fusermount3", error))?;
     let device = receive(&ours);
     let output = child.wait_with_output()?;
     match device? {

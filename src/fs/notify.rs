@@ -49,8 +49,7 @@ pub fn start(
     events: Receiver<Event>,
     cache: impl KernelCache,
 ) -> std::io::Result<()> {
-    let thread = std::thread::Builder::new().name("hdrive-notify".into());
-    thread.spawn(move || {
+    crate::threads::spawn("hdrive-notify", move || {
         while let Some(paths) = next(&events) {
             // A panic in the volume must not end the messages for good.
             let told = catch_unwind(AssertUnwindSafe(|| tell(&fs, &paths, &cache)));

@@ -53,7 +53,7 @@ impl Pending {
     pub fn start() -> std::io::Result<Arc<Self>> {
         let pending = Arc::new(Self { state: Mutex::default(), wake: Condvar::new() });
         let watched = pending.clone();
-        std::thread::Builder::new().name("hdrive-pending".into()).spawn(move || watched.watch())?;
+        crate::threads::spawn("hdrive-pending", move || watched.watch())?;
         Ok(pending)
     }
 

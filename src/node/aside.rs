@@ -2,6 +2,8 @@
 //!
 //! One thing at a time, in the order of asking. The hub bounds how much is asked for, and does not wait for ever.
 
+use crate::threads;
+use std::io;
 use std::sync::mpsc::{Sender, channel};
 use tokio::sync::mpsc;
 
@@ -12,7 +14,10 @@ pub struct Aside<Q, A> {
 
 impl<Q: Send + 'static, A: Send + 'static> Aside<Q, A> {
     /// Starts the thread; it ends when this is dropped, after what it is about to do.
-    pub fn start(name: &str, mut work: impl FnMut(Q) -> A + Send + 'static) -> Self {
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(name: &str, mut work: impl FnMut(Q) -> A + Send + 'static) -> io::Result<Self> {
         let (asked, next) = channel::<Q>();
         let (tell, done) = mpsc::unbounded_channel();
         let work = move || {
@@ -22,10 +27,8 @@ impl<Q: Send + 'static, A: Send + 'static> Aside<Q, A> {
                 }
             }
         };
-        if let Err(error) = std::thread::Builder::new().name(name.into()).spawn(work) {
-            tracing::error!("the thread {name:?} cannot be started: {error}");
-        }
-        Self { asked, done }
+        threads::spawn(name, work)?;
+        Ok(Self { asked, done })
     }
 
     /// Asks for something; without the thread it is given back.
@@ -52,7 +55,8 @@ mod tests {
         let mut aside = Aside::start("test", move |n: u8| {
             let _ = wait.recv();
             n
-        });
+        })
+        .unwrap();
         [1, 2].into_iter().for_each(|n| aside.ask(n).unwrap());
         assert!(aside.done.try_recv().is_err(), "the disk has not answered");
         for n in [1, 2] {

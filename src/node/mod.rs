@@ -105,7 +105,7 @@ pub enum NodeError {
     Drive(#[from] LiveError),
     #[error("cannot open a UDP socket at {at}: {source}")]
     Socket { at: SocketAddrV4, source: std::io::Error },
-    #[error("cannot start a thread: {0}")]
+    #[error("{0}")]
     Thread(std::io::Error),
     #[error("{FAULT}")]
     Fault,

@@ -12,6 +12,7 @@ use crate::hyper::session::Wish;
 use crate::lock::lock;
 use crate::swarm::driver::{Network, NetworkConfig, NetworkHandle};
 use crate::swarm::{Limits, RelayLimits};
+use crate::threads;
 use std::io;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, oneshot};
@@ -129,12 +130,17 @@ impl Node {
             lan: self.config.lan,
         };
         let started = Network::start(config);
-        let (network, events) =
-            started.map_err(|source| NodeError::Socket { at: self.config.local, source })?;
+        let (network, events) = started.map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => NodeError::Thread(source),
+            _ => NodeError::Socket { at: self.config.local, source },
+        })?;
         self.pass_on_port_wish(&network);
         let (discovery, cores) = (self.discovery.clone(), self.cores.clone());
-        let pump = Pump::new(network.clone(), discovery, cores, self.store.clone());
-        let begun = match start_pump(pump).await.map_err(NodeError::Thread) {
+        let pump = match Pump::new(network.clone(), discovery, cores, self.store.clone()) {
+            Ok(pump) => start_pump(pump).await,
+            Err(error) => Err(error),
+        };
+        let begun = match pump.map_err(NodeError::Thread) {
             Ok(begun) => self.gathered().await.map(|gathered| (begun, gathered)),
             Err(error) => Err(error),
         };
@@ -201,7 +207,7 @@ async fn start_pump(
     let work = move || {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
             Ok(runtime) => runtime,
-            Err(error) => return drop(tell.send(Err(error))),
+            Err(error) => return drop(tell.send(Err(threads::told("a thread", error)))),
         };
         let _ = tell.send(Ok(()));
         runtime.block_on(async {
@@ -210,7 +216,7 @@ async fn start_pump(
             }
         });
     };
-    let thread = std::thread::Builder::new().name("replication".into()).spawn(work)?;
+    let thread = threads::spawn("replication", work)?;
     started.await.map_err(io::Error::other)??;
     Ok((thread, begin))
 }

@@ -29,6 +29,7 @@ use crate::key::{DiscoveryKey, PublicKey, Topic};
 use crate::swarm::driver::NetworkHandle;
 use crate::swarm::{self, SwarmEvent};
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -86,12 +87,14 @@ pub struct Pump {
 }
 
 impl Pump {
+    /// # Errors
+    /// The system gives it no threads.
     pub fn new(
         network: NetworkHandle,
         discovery: Arc<Discovery>,
         used: Arc<Cores>,
         store: Arc<Store>,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let asked = used.clone();
         // What no open drive uses is not served, be it in the store.
         let find = move |id: &DiscoveryKey| match asked.is_used(id).then(|| store.stored(id)) {
@@ -102,10 +105,10 @@ impl Pump {
                 None
             }
         };
-        Self {
+        Ok(Self {
             hub: Hub::new(Limits::default()),
-            opener: Aside::start("opener", move |id| (id, find(&id))),
-            forks: Aside::start("forks", Fork::store),
+            opener: Aside::start("opener", move |id| (id, find(&id)))?,
+            forks: Aside::start("forks", Fork::store)?,
             used,
             network,
             discovery,
@@ -117,7 +120,7 @@ impl Pump {
             ranges: WishIds::default(),
             seeks: WishIds::default(),
             complained: None,
-        }
+        })
     }
 
     /// Runs until it is told to stop or the network has stopped.

@@ -164,3 +164,66 @@ fn mounts_end_while_disks_hold_every_thread_and_what_waits_for_one_is_told_and_g
     owner.ends(Signal::SIGTERM);
     disk.go_on();
 }
+
+/// Whatever the limit is: it runs, or one line says why it does not.
+#[test]
+fn a_start_with_too_few_threads_is_refused_in_one_line() {
+    let lab = Lab::new();
+    let Some(group) = Group::new().filter(|_| fuse_available()) else { return };
+    let near = lab.folder("near");
+    fs::write(near.join("file"), "near").unwrap();
+    let (_far, key) = lab.share("sharer", &near);
+    let at = lab.folder("mnt");
+    let refused = |limit: u32, code: Option<i32>, said: &str| {
+        assert!(matches!(code, Some(1 | 5)), "{limit}: {code:?} {said}");
+        assert_eq!(said.lines().count(), 1, "{limit}: {said}");
+        assert!(said.contains("cannot start") && said.contains("pids.max"), "{limit}: {said}");
+        let wrong = ["UDP", "temporarily", "fault"];
+        assert!(!wrong.iter().any(|word| said.contains(word)), "{limit}: {said}");
+    };
+    let mut mounted = 0;
+    for limit in 1.. {
+        group.limit(&limit.to_string());
+        let mut mount =
+            Hdrive::spawn(group.command(lab.command("store", &["mount", &key, text(&at)])));
+        let ready = || match mount.has_ended() {
+            true => Some(false),
+            false => is_mounted(&at).then_some(true),
+        };
+        let is_there = eventually("a mount or its end", PATIENCE, ready)
+            && eventually("a line or its end", PATIENCE, || {
+                let said = mount.rest().iter().any(|line| line.starts_with("mounted: "));
+                if said { Some(true) } else { mount.has_ended().then_some(false) }
+            });
+        if !is_there {
+            let code = mount.wait(PATIENCE).code();
+            refused(limit, code, &mount.errors());
+            assert!(!is_mounted(&at));
+            continue;
+        }
+        let names = || fs::read_dir(&at).ok()?.next();
+        eventually("a mount that is told to be there is", PATIENCE, names).unwrap();
+        stop(mount);
+        assert!(!is_mounted(&at));
+        mounted += 1;
+        if mounted == 3 {
+            break;
+        }
+    }
+    // A command that another process runs.
+    assert_eq!(lab.run("store", &["create", "put"]).code, 0);
+    let _owner = lab.owner("store", &["seed", "put"]);
+    let mut done = 0;
+    for limit in 1.. {
+        group.limit(&limit.to_string());
+        let put = lab.command("store", &["put", &format!("put/{limit}"), "-"]);
+        let put = run(group.command(put));
+        match put.code {
+            0 => done += 1,
+            code => refused(limit, Some(code), &put.stderr),
+        }
+        if done == 3 {
+            return;
+        }
+    }
+}

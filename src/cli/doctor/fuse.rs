@@ -6,6 +6,7 @@ use crate::disk;
 use crate::fs::volume::{Changes, Entry, FileContent, MaybeLater, Volume, VolumeError, VolumeInfo};
 use crate::fs::{MountError, MountOptions, mount};
 use crate::path::DrivePath;
+use crate::threads::RAISE;
 use nix::unistd::Uid;
 use serde_json::json;
 use std::fs;
@@ -121,6 +122,11 @@ fn judge(trial: &Trial, around: Around) -> Finding {
         Trial::Stays(at) => {
             let words = format!("a drive can be mounted, but is not unmounted: {}", at.display());
             Finding::bad("fuse", words, format!("`hdrive umount --lazy {}`", at.display()))
+        }
+        Trial::Refused(MountError::Io { what, source })
+            if source.kind() == io::ErrorKind::WouldBlock =>
+        {
+            Finding::bad("fuse", format!("{what}: {source}"), RAISE)
         }
         Trial::Refused(error) => {
             let (words, next) = parts(error);

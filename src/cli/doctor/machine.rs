@@ -4,6 +4,7 @@ use super::finding::Finding;
 use crate::cli::words::date;
 use crate::descriptors;
 use crate::disk;
+use crate::threads::{LIMIT, RAISE};
 use rustix::fs::inotify::{self, CreateFlags};
 use serde_json::json;
 use std::fs;
@@ -13,6 +14,8 @@ use tokio::time::timeout;
 
 /// With fewer descriptors an owner of many drives, or one that punches with many sockets, has to close and open.
 const FEW_FILES: u64 = 1024;
+/// Whoever works on a store starts fewer, with some mounts.
+pub const MANY_THREADS: usize = 64;
 /// A share needs a watch for each of its folders, and other programs have theirs.
 const FEW_WATCHES: u64 = 65_536;
 /// The clock of whoever wrote this said more: 2026-01-01.
@@ -27,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 struct Limits {
     /// Files that may be open at once.
     files: u64,
+    /// Threads that can be started, as far as it was tried.
+    threads: usize,
     /// Folders that this user may have watched.
     watches: Option<u64>,
     /// Why nothing can be watched.
@@ -43,13 +48,13 @@ struct Clock {
     store: Option<i64>,
 }
 
-pub async fn look(store: PathBuf) -> Vec<Finding> {
+pub async fn look(store: PathBuf, threads: usize) -> Vec<Finding> {
     let times =
         disk::ask(move || (std::env::current_exe().ok().and_then(|at| time(&at)), newest(&store)));
     let (program, store) =
         timeout(PATIENCE, times).await.ok().and_then(Result::ok).unwrap_or_default();
     let now = seconds(SystemTime::now());
-    let mut findings = judge_limits(&Limits::see());
+    let mut findings = judge_limits(&Limits::see(threads));
     findings.push(judge_clock(&Clock { now, program, store }));
     findings
 }
@@ -71,10 +76,11 @@ fn newest(store: &Path) -> Option<i64> {
 }
 
 impl Limits {
-    fn see() -> Self {
+    fn see(threads: usize) -> Self {
         let text = fs::read_to_string("/proc/sys/fs/inotify/max_user_watches");
         Self {
             files: descriptors::limit(),
+            threads,
             watches: text.ok().and_then(|text| text.trim().parse().ok()),
             unwatched: inotify::init(CreateFlags::CLOEXEC).err().map(|errno| errno.to_string()),
         }
@@ -89,6 +95,13 @@ fn judge_limits(limits: &Limits) -> Vec<Finding> {
             Finding::note("files", format!("only {files} may be open at once"), next)
         }
         _ => Finding::good("files", format!("{files} may be open at once")),
+    };
+    let threads = match limits.threads {
+        few @ ..MANY_THREADS => {
+            let words = format!("only {few} more can be started: {LIMIT}");
+            Finding::note("threads", words, RAISE)
+        }
+        many => Finding::good("threads", format!("{many} more can be started, or more")),
     };
     let watches = match (&limits.unwatched, limits.watches) {
         (Some(why), _) => {
@@ -107,7 +120,12 @@ fn judge_limits(limits: &Limits) -> Vec<Finding> {
             Finding::unknown("watches", "how many folders a share can watch is not known")
         }
     };
-    vec![first.with(json!({ "files": files })), watches.with(json!({ "watches": limits.watches }))]
+    let threads = threads.with(json!({ "threads": limits.threads }));
+    vec![
+        first.with(json!({ "files": files })),
+        threads,
+        watches.with(json!({ "watches": limits.watches })),
+    ]
 }
 
 fn judge_clock(clock: &Clock) -> Finding {
@@ -136,18 +154,23 @@ mod tests {
 
     #[test]
     fn limits_that_are_low_are_told_with_what_raises_them() {
-        let enough = Limits { files: 1 << 20, watches: Some(1 << 20), unwatched: None };
+        let enough = Limits {
+            files: 1 << 20,
+            threads: MANY_THREADS,
+            watches: Some(1 << 20),
+            unwatched: None,
+        };
         let verdicts = |limits: &Limits| -> Vec<Verdict> {
             judge_limits(limits).iter().map(|finding| finding.verdict).collect()
         };
-        assert_eq!(verdicts(&enough), [Verdict::Good, Verdict::Good]);
-        let few = Limits { files: 256, watches: Some(8192), unwatched: None };
-        assert_eq!(verdicts(&few), [Verdict::Note, Verdict::Note]);
+        assert_eq!(verdicts(&enough), [Verdict::Good; 3]);
+        let few = Limits { files: 256, threads: 20, watches: Some(8192), unwatched: None };
+        assert_eq!(verdicts(&few), [Verdict::Note; 3]);
         let none = Limits { unwatched: Some("Too many open files".into()), ..enough };
         let found = judge_limits(&none);
-        assert!(found[1].next.as_ref().unwrap().contains("max_user_instances"));
+        assert!(found[2].next.as_ref().unwrap().contains("max_user_instances"));
         assert_eq!(
-            verdicts(&Limits { watches: None, unwatched: None, ..none })[1],
+            verdicts(&Limits { watches: None, unwatched: None, ..none })[2],
             Verdict::Unknown
         );
     }

@@ -12,6 +12,7 @@ use crate::crypto::KeyPair;
 use crate::key::PublicKey;
 use crate::swarm::driver::{BootstrapNode, Network, NetworkConfig, NetworkHandle};
 use crate::swarm::{Access, Limits, Nat, RelayStatus, Standing, SwarmEvent, SwarmStatus};
+use crate::threads::RAISE;
 use nix::errno::Errno;
 use serde_json::json;
 use std::io;
@@ -61,8 +62,13 @@ pub async fn look(setup: Setup, owner: watch::Receiver<Option<Owner>>, report: R
     let (found, peer) = match begin(nodes, bind).await {
         Ok(begun) => begun,
         Err(error) => {
-            let words = format!("UDP {bind} cannot be used: {error}");
-            let next = "pass --local with an address of this machine, or none";
+            let (words, next) = match error.kind() {
+                io::ErrorKind::WouldBlock => (error.to_string(), RAISE),
+                _ => (
+                    format!("UDP {bind} cannot be used: {error}"),
+                    "pass --local with an address of this machine, or none",
+                ),
+            };
             return report.one(Finding::bad("network", words, next));
         }
     };

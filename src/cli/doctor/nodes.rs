@@ -65,7 +65,7 @@ impl Seen {
         let (tell, found) = oneshot::channel();
         // It may hang for longer than anybody waits.
         let run = move || drop(tell.send(look_up(&host, port)));
-        let found = match std::thread::Builder::new().name("names".into()).spawn(run) {
+        let found = match crate::threads::spawn("names", run) {
             Ok(_) => timeout(RESOLVER, found).await,
             Err(error) => return self.unnamed = Some(error.to_string()),
         };

@@ -92,7 +92,7 @@ impl PieceWriter {
     fn start() -> Result<Self, SourceError> {
         let (pieces, next) = sync_channel::<Piece>(WAITING_PIECES);
         let work = move || next.into_iter().try_for_each(|piece| piece.write());
-        let thread = std::thread::Builder::new().name("append".into()).spawn(work);
+        let thread = crate::threads::spawn("append", work);
         Ok(Self { pieces: Some(pieces), thread: Some(thread.map_err(storage)?) })
     }
 

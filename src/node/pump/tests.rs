@@ -33,7 +33,7 @@ fn pump(store: Arc<Store>) -> Pump {
     };
     let (network, _) = Network::start(config).unwrap();
     let (wishes, _) = mpsc::unbounded_channel();
-    Pump::new(network, Arc::default(), Arc::new(Cores::new(wishes)), store)
+    Pump::new(network, Arc::default(), Arc::new(Cores::new(wishes)), store).unwrap()
 }
 
 #[test]

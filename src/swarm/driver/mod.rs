@@ -39,6 +39,7 @@ pub use peer_address::{PeerAddress, PeerAddressError};
 
 use super::{Swarm, SwarmConfig, SwarmEvent, SwarmStatus, Traffic, Transmit};
 use crate::key::PublicKey;
+use crate::threads;
 use bootstrap::{Bootstrap, LookUp};
 use clock::Clock;
 use gateway::Gateway;
@@ -92,7 +93,7 @@ impl Network {
             driver.follows_address = follows;
             driver.run();
         };
-        std::thread::Builder::new().name("network".into()).spawn(turn)?;
+        threads::spawn("network", turn)?;
         Ok((handle, receiver))
     }
 }
@@ -405,7 +406,7 @@ impl Driver {
         for address in self.peer_names.due(now) {
             let (inbox, name) = (self.inbox.clone(), address.clone());
             let run = move || inbox.push(Command::Reached(name.clone(), name.look_up()));
-            if let Err(error) = std::thread::Builder::new().name("names".into()).spawn(run) {
+            if let Err(error) = threads::spawn("names", run) {
                 self.peer_names.found(&address, Err(error), now);
             }
         }
@@ -418,7 +419,7 @@ impl Driver {
                 let found = look_up(&host, port);
                 inbox.push(Command::Found(task, found));
             };
-            if let Err(error) = std::thread::Builder::new().name("names".into()).spawn(run) {
+            if let Err(error) = threads::spawn("names", run) {
                 self.bootstrap.found(&name, Err(error));
             }
         }

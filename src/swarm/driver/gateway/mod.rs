@@ -43,7 +43,7 @@ impl Gateway {
         let tell = move |status| inbox.push(Command::PortMapping(status));
         let find = move || route::place(bound);
         let run = move || runtime.block_on(run(given, bound.port(), find, tell));
-        std::thread::Builder::new().name("gateway".into()).spawn(run)?;
+        crate::threads::spawn("gateway", run)?;
         Ok(Self { orders, status: PortMappingStatus::Off })
     }
 
