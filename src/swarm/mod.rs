@@ -32,6 +32,7 @@ pub mod lan;
 mod lifecycle;
 mod neighbours;
 mod offered;
+mod pace;
 mod paths;
 mod peer_info;
 mod peers;
@@ -77,6 +78,7 @@ use dht_rpc::bucket::HostBuckets;
 use hyperdht::{ConnectError, DhtConfig, DhtEvent, HyperDht};
 use lan::Lan;
 use neighbours::{NEAR_DIALS, NEAR_HOSTS};
+use pace::Pace;
 use peer_info::PeerInfo;
 use peers::Peers;
 use rand::SeedableRng;
@@ -122,6 +124,8 @@ pub struct Swarm {
     relays: Vec<PublicKey>,
     /// We are one for others.
     relay: Option<Relay>,
+    /// Looking around because of what others said or did not say.
+    looks: Pace,
     /// When it is looked whether dials begin anew with a relay.
     redial_at: Option<Instant>,
     /// Streams that we ended and whose peers have not: when they are destroyed. No longer than the
@@ -139,7 +143,6 @@ pub struct Swarm {
     alone: BTreeSet<Topic>,
     ready: bool,
     listening: bool,
-    online: bool,
     /// Addresses of bootstrap nodes are being looked up: nobody could be asked yet.
     entering: bool,
     stopping: bool,
@@ -177,6 +180,7 @@ impl Swarm {
             relayed: BTreeMap::new(),
             relays,
             relay: None,
+            looks: Pace::default(),
             redial_at: None,
             closing: BTreeMap::new(),
             retired: BTreeMap::new(),
@@ -187,7 +191,6 @@ impl Swarm {
             alone: BTreeSet::new(),
             ready: false,
             listening: false,
-            online: true,
             entering: false,
             stopping: false,
         }
@@ -242,6 +245,9 @@ impl Swarm {
         self.handle_relayed(now);
         self.redial(now);
         self.relay_due(now);
+        if self.looks.is_due(now) {
+            self.look_around(now);
+        }
         let udx = &mut self.udx;
         self.closing.retain(|&stream, &mut until| {
             let waits = until > now;
@@ -267,6 +273,7 @@ impl Swarm {
             self.controls.table.poll_timeout(),
             self.relayed_timeout(),
             self.redial_at,
+            self.looks.poll_timeout(),
             self.relay_timeout(),
             self.closing.values().min().copied(),
             self.retired.values().min().copied(),
@@ -585,6 +592,13 @@ impl Swarm {
         self.topics.refresh(now);
     }
 
+    /// The same because of what nodes of the DHT say, or do not say any more: anybody may be one.
+    fn look_around_again(&mut self, now: Instant) {
+        if self.looks.want(now) {
+            self.look_around(now);
+        }
+    }
+
     fn handle_dht(&mut self, event: DhtEvent, now: Instant) {
         match event {
             DhtEvent::Bootstrapped { .. } => {
@@ -640,18 +654,14 @@ impl Swarm {
                 }
             }
             // What was announced may have faded meanwhile.
-            DhtEvent::WokeUp | DhtEvent::Forgotten | DhtEvent::Met | DhtEvent::Moved => {
-                self.look_around(now);
-            }
-            DhtEvent::Health { online, .. } => {
-                if online && !std::mem::replace(&mut self.online, online) {
-                    self.look_around(now);
-                }
-                self.online = online;
-            }
+            DhtEvent::WokeUp => self.look_around(now),
+            DhtEvent::Forgotten | DhtEvent::Met | DhtEvent::Moved => self.look_around_again(now),
             DhtEvent::Late { connect } => self.direct_is_late(connect, now),
             DhtEvent::Punching { local_id, until } => self.await_punch(local_id, until),
-            DhtEvent::Persistent { .. } | DhtEvent::Access(_) | DhtEvent::Unlistened { .. } => {}
+            DhtEvent::Persistent { .. }
+            | DhtEvent::Access(_)
+            | DhtEvent::Health { .. }
+            | DhtEvent::Unlistened { .. } => {}
         }
     }
 }

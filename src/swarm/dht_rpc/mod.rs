@@ -25,6 +25,7 @@ mod probe;
 mod proven;
 mod query;
 mod requests;
+mod silence;
 mod table;
 mod token;
 mod upkeep;
@@ -85,6 +86,7 @@ pub struct Rpc {
     upkeep: upkeep::Upkeep,
     probe: probe::Probe,
     proven: proven::Proven,
+    silence: silence::Silence,
 }
 
 impl Rpc {
@@ -110,6 +112,7 @@ impl Rpc {
             upkeep: upkeep::Upkeep::new(&mut rng, now),
             probe: probe::Probe::new(now),
             proven: proven::Proven::default(),
+            silence: silence::Silence::default(),
             config,
             rng,
         };
@@ -413,8 +416,7 @@ impl Rpc {
             self.events.push_back(RpcEvent::Moved);
         }
         self.note_node(from, id, sample, now);
-        self.upkeep.lost = 0;
-        if std::mem::take(&mut self.upkeep.cut_off) {
+        if self.silence.ends() {
             self.events.push_back(RpcEvent::Met);
         }
         let reply = Reply {
@@ -441,8 +443,9 @@ impl Rpc {
     fn on_lost(&mut self, purpose: Purpose, to: SocketAddrV4, late: u8, now: Instant) {
         // What a node was to pass on may be lost behind it, and whoever has never answered says nothing of the network.
         let tells = !matches!(purpose, Purpose::Probe | Purpose::User(_));
-        let known = self.proven.has(to.ip(), self.upkeep.tick);
-        self.upkeep.lost += usize::from(tells && known);
+        if tells && self.proven.has(to.ip(), self.upkeep.tick) {
+            self.fell_silent(*to.ip(), now);
+        }
         match purpose {
             Purpose::Query(query) => {
                 self.table.remove(&node_id(to));

@@ -169,11 +169,6 @@ impl Table {
         self.by_order.values().filter_map(|id| self.get(id))
     }
 
-    /// The node heard from last.
-    pub fn latest(&self) -> Option<&Node> {
-        self.by_order.last_key_value().and_then(|(_, id)| self.get(id))
-    }
-
     /// The same nodes around another id; those whose new row is full are dropped.
     pub fn rebuilt_around(&self, id: NodeId) -> Self {
         let mut table = Self::new(id);

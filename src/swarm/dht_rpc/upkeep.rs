@@ -34,8 +34,6 @@ const OLD: u64 = 360;
 const MAX_SWAPS: usize = 3;
 /// Down hints sent per tick.
 const MAX_DOWN_HINTS: usize = 50;
-/// So many requests to nodes that had answered lost on end, with no answer to any other, and nobody seems to be there.
-const SILENCE: usize = 3;
 /// Requests of a refresh in flight: nobody waits for it.
 const REFRESH_CONCURRENCY: usize = 2;
 
@@ -44,10 +42,6 @@ pub(super) struct Upkeep {
     pub tick: u64,
     pub next_tick: Instant,
     pub bootstrapped: bool,
-    /// Requests that were lost since the last answer, to nodes that had answered before.
-    pub lost: usize,
-    /// Nobody was known at a tick, or nobody answered, and nobody has since.
-    pub cut_off: bool,
     /// Pings of table nodes in flight.
     pub checks: usize,
     swaps: usize,
@@ -66,8 +60,6 @@ impl Upkeep {
             tick: rng.random_range(50..=100),
             next_tick: now + TICK,
             bootstrapped: false,
-            lost: 0,
-            cut_off: false,
             checks: 0,
             swaps: 0,
             refresh_in: rng.random_range(REFRESH_TICKS / 2..=REFRESH_TICKS),
@@ -179,10 +171,7 @@ impl Rpc {
         }
         self.upkeep.refresh_in = self.upkeep.refresh_in.saturating_sub(1);
         let sparse = self.upkeep.tick & 63 == 0 && self.table.len() < K;
-        self.upkeep.cut_off |= self.table.is_empty() || self.upkeep.lost >= SILENCE;
-        if self.upkeep.cut_off {
-            self.knock(now);
-        }
+        self.listen_for_anybody(now);
         let alone = self.table.is_empty() && !self.config.bootstrap.is_empty();
         if sparse || alone || self.upkeep.refresh_in == 0 {
             self.delay_refresh();
@@ -211,18 +200,6 @@ impl Rpc {
         self.table.forget_samples();
         self.forget_access(now);
         self.refresh(now);
-    }
-
-    /// Asks somebody whether the network is back: nothing else may be due for minutes.
-    fn knock(&mut self, now: Instant) {
-        let latest = self.table.latest().map(|node| node.addr);
-        let turn = usize::try_from(self.upkeep.tick).unwrap_or(0);
-        let bootstrap = &self.config.bootstrap;
-        let known = bootstrap.get(turn % bootstrap.len().max(1)).copied();
-        for to in latest.into_iter().chain(known) {
-            let ask = Ask { retries: 0, ..Ask::ping(to) };
-            self.send(ask, true, Duration::ZERO, Purpose::Hint, now);
-        }
     }
 
     fn wake_up(&mut self) {

@@ -36,9 +36,6 @@ impl HyperDht {
             }
             RpcEvent::Health { online, degraded } => {
                 self.net.events.push_back(DhtEvent::Health { online, degraded });
-                if online {
-                    self.refresh_announcers(now);
-                }
             }
             RpcEvent::Request(incoming) => self.on_request(&incoming, now),
             RpcEvent::Response { id, reply } => {

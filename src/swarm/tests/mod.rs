@@ -14,6 +14,7 @@ mod places;
 mod punching;
 mod relaying;
 mod seats;
+mod silence;
 mod sim;
 mod strangers;
 mod told;
