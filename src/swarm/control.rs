@@ -150,7 +150,7 @@ impl Swarm {
             if let Some(control) = self.controls.get(stream) {
                 control.open(&own);
             }
-            self.relay_open(stream);
+            self.relay_open(stream, now);
             self.flush_control(stream, now);
         } else if self.customer_open(stream, now) {
             self.ask(stream, now);

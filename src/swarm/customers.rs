@@ -39,6 +39,9 @@ impl Default for RelayLimits {
 pub(super) struct Relay {
     key_pair: Arc<KeyPair>,
     pub(super) server: Server,
+    /// It never pairs anybody, as no honest relay does.
+    #[cfg(test)]
+    pub(super) mute: bool,
 }
 
 /// Makes legs for a server.
@@ -86,7 +89,12 @@ impl Swarm {
             let own = PublicKey(self.key_pair.public());
             self.dht.offer_relay(Some(RelayOffer::new(&key_pair, &own)));
             self.dht.listen(key_pair.clone(), now);
-            self.relay.get_or_insert_with(|| Relay { key_pair, server: Server::default() });
+            self.relay.get_or_insert_with(|| Relay {
+                key_pair,
+                server: Server::default(),
+                #[cfg(test)]
+                mute: false,
+            });
         }
         self.pump(now);
     }
@@ -146,6 +154,10 @@ impl Swarm {
 
     pub(super) fn customer_pairs(&mut self, stream: u32, pair: Pair, now: Instant) {
         let Some(relay) = &mut self.relay else { return };
+        #[cfg(test)]
+        if relay.mute {
+            return;
+        }
         let mut legs = Legs { udx: &mut self.udx, table: &mut self.controls.table, now };
         let answers = relay.server.pair(stream, pair, &mut legs, now);
         for (session, answer) in answers {

@@ -15,6 +15,7 @@
 //!
 //! Source: hyperswarm/index.js
 
+mod another_relay;
 mod conn_id;
 mod connections;
 mod control;

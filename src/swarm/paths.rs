@@ -33,6 +33,9 @@ const QUESTIONS: u32 = 4;
 /// The same where we know that we moved: a NAT in front of the peer, which lets in only who is known to it, does not let us.
 const QUESTIONS_MOVED: u32 = 1;
 
+/// The same through a relay: another one may be better.
+const QUESTIONS_RELAYED: u32 = 2;
+
 /// How long one dial beside a dead path may look for the peer, of which relays may not know yet where it is now.
 const REDIAL: Duration = Duration::from_millis(1500);
 
@@ -107,7 +110,12 @@ impl Swarm {
             (None, _) => self.speak_up(stream, now),
             (Some((at, questions)), _) => {
                 connection.watch.asked = Some((at, questions + 1));
-                let enough = if connection.watch.again { QUESTIONS_MOVED } else { QUESTIONS };
+                let moved = connection.watch.again;
+                let enough = match () {
+                    () if moved => QUESTIONS_MOVED,
+                    () if self.udx.is_on_leg(stream) => QUESTIONS_RELAYED,
+                    () => QUESTIONS,
+                };
                 self.udx.beat(stream);
                 self.speak_beside(stream);
                 self.watch_at(stream, now + (patience / 2).max(LEAST_PATIENCE));
@@ -185,10 +193,14 @@ impl Swarm {
         }
         let Some(new) = self.udx.open(None) else { return };
         tracing::debug!(peer = ?remote, redials, "nothing is heard: dialling beside");
-        let connect = self.dht.connect(remote, relays, new, now);
+        self.note_dead_relay(stream, remote, now);
+        let relay = self.relay_for(&remote, now);
+        let connect = self.dht.connect_through(relay, remote, relays, new, now);
         let id = self.connections.name(new);
         let phase = Phase::Dialling { connect, until: now + DIAL_TIMEOUT };
-        self.connections.insert(Connection::new(id, remote, true, phase, now));
+        let mut dial = Connection::new(id, remote, true, phase, now);
+        dial.names_relay = relay.is_some();
+        self.connections.insert(dial);
         if let Some(old) = self.connections.by_stream(stream) {
             (old.watch.redials, old.watch.redialled_at) = (redials + 1, Some(now));
         }

@@ -4,8 +4,8 @@
 //! that it is a relay: it can be reached, and has the same cause. Where none was at hand when a peer was dialled, that peer
 //! is dialled once more as soon as there is one and it has not been reached, or only takes long to be.
 //!
-//! One through which nothing of a peer was heard is not named again for that peer for a while, and others are preferred to
-//! it ([`silent_relays`](super::hyperdht)).
+//! One that was no help for a peer is not named again for that peer for a while, and others are preferred to it
+//! ([`silent_relays`](super::hyperdht)).
 //!
 //! [`RelayOffer`]: super::hyperdht::RelayOffer
 
@@ -28,29 +28,49 @@ impl Swarm {
     /// The relay to name to a peer: one that we were told of; else the nearest of those that peers are who share a topic
     /// with this one. Whoever holds a drive and can be reached helps those of its readers who cannot reach each other.
     pub(super) fn relay_for(&mut self, remote: &PublicKey, now: Instant) -> Option<PublicKey> {
+        self.relay_other_than(None, remote, now)
+    }
+
+    pub(super) fn relay_other_than(
+        &mut self,
+        than: Option<PublicKey>,
+        remote: &PublicKey,
+        now: Instant,
+    ) -> Option<PublicKey> {
         let silent = self.dht.silent_relays();
-        let fits = |relay: &PublicKey| !silent.has(relay, remote, now);
-        let sound = |relay: &PublicKey| !silent.is_doubted(relay, now);
-        let told = || self.relays.iter().filter(|relay| fits(relay));
-        let chosen = told().filter(|relay| sound(relay)).choose(&mut self.rng);
-        if let Some(relay) = chosen.or_else(|| told().choose(&mut self.rng)) {
-            return Some(*relay);
-        }
-        let peer = self.peers.get(remote)?;
-        let (topics, failed) = (&peer.topics, peer.attempts > 0);
+        let fits = |relay: &PublicKey| Some(*relay) != than && !silent.has(relay, remote, now);
+        let topics = self.peers.get(remote).map(|peer| &peer.topics);
         let shares = |key: &PublicKey| {
-            self.peers.get(key).is_some_and(|peer| !peer.topics.is_disjoint(topics))
+            let of_key = self.peers.get(key).map(|peer| &peer.topics);
+            topics.zip(of_key).is_some_and(|(topics, of_key)| !of_key.is_disjoint(topics))
         };
         let offers = self.connections.iter().filter(|c| c.is_peer() && c.remote != *remote);
-        let offers = offers.filter(|c| c.offers.is_some_and(|r| fits(&r)) && shares(&c.remote));
-        let (best, others): (Vec<_>, Vec<_>) =
-            offers.partition(|c| c.offers.is_some_and(|relay| sound(&relay)));
-        let offers = if best.is_empty() { others } else { best }.into_iter();
+        let offers = offers.filter(|c| shares(&c.remote));
         let rtt = |c: &Connection| self.udx.stats(c.id.stream()).and_then(|stats| stats.rtt);
-        let nearest = |c: &&Connection| (rtt(c).unwrap_or(Duration::MAX), c.id);
-        // One that was of no help may be so again.
-        let chosen = if failed { offers.choose(&mut self.rng) } else { offers.min_by_key(nearest) };
-        chosen.and_then(|c| c.offers)
+        let offers =
+            offers.filter_map(|c| Some((c.offers?, Some(rtt(c).unwrap_or(Duration::MAX)))));
+        let known = self.relays.iter().map(|relay| (*relay, None)).chain(offers);
+        // Those that were of no help may be so again: after all others, and in whatever order.
+        let tried =
+            silent.of(remote, now) > 0 || self.peers.get(remote).is_some_and(|p| p.attempts > 0);
+        let mut best: Vec<(PublicKey, Option<Duration>)> = Vec::new();
+        let rank = |relay: &PublicKey, offered: bool| {
+            (silent.times(relay, remote), offered, silent.is_doubted(relay, now))
+        };
+        for (relay, rtt) in known.filter(|(relay, _)| fits(relay)) {
+            let this = rank(&relay, rtt.is_some());
+            let of_best = best.first().map(|(relay, rtt)| rank(relay, rtt.is_some()));
+            if of_best.is_none_or(|of_best| this < of_best) {
+                best.clear();
+            }
+            if of_best.is_none_or(|of_best| this <= of_best) {
+                best.push((relay, rtt));
+            }
+        }
+        let nearest =
+            best.iter().min_by_key(|(_, rtt)| *rtt).filter(|(_, rtt)| !tried && rtt.is_some());
+        let chosen = nearest.or_else(|| best.iter().choose(&mut self.rng));
+        chosen.map(|(relay, _)| *relay)
     }
 
     /// Where a relay may be.
@@ -62,7 +82,7 @@ impl Swarm {
     /// How long the direct way is looked for before the relay is asked.
     pub(super) fn head_start(&self, remote: &PublicKey, now: Instant) -> Duration {
         // It may have been the relay.
-        let silent = self.dht.silent_relays().has_any_of(remote, now);
+        let silent = self.dht.silent_relays().of(remote, now) > 0;
         let hard = self.peers.get(remote).is_some_and(|peer| peer.unreachable);
         let soon = !silent && (hard || self.dht.has_random_ports());
         if soon { Duration::ZERO } else { HEAD_START }
@@ -72,8 +92,8 @@ impl Swarm {
     pub(super) fn retry_by_relay(&mut self, dial: &Connection, now: Instant) {
         let remote = dial.remote;
         self.peers.set_unreachable(&remote);
-        let silent = self.dht.silent_relays().has_any_of(&remote, now);
-        if (!dial.names_relay || silent) && self.relay_for(&remote, now).is_some() {
+        let unnamed = !dial.names_relay && self.relay_for(&remote, now).is_some();
+        if unnamed || self.untried_relay(&remote, None, now).is_some() {
             tracing::debug!(peer = ?remote, "tried again through a relay");
             self.peers.hurry(&remote, now, &mut self.rng);
         }

@@ -28,6 +28,9 @@ use std::time::{Duration, Instant};
 /// How long a relay may take, as in the reference.
 const PAIR_WAIT: Duration = Duration::from_secs(15);
 
+/// While it takes longer than it might, it is looked so often whether there is another one now.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// How long a stream that is not open may hear nothing where it is before it changes over to the other way that is there.
 /// What was sent the first way goes on, and an answer to it is taken: so a longer way there and back loses nothing.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -90,11 +93,25 @@ pub(super) struct Relayed {
     /// The direct way, if it is known.
     pub direct: Option<udx::Way>,
     tries: u32,
-    /// When the relay paired.
+    /// When the relay was asked; when it paired.
+    asked: Option<Instant>,
     paired: Option<Instant>,
+    /// The relay has been noted as one that is no help.
+    pub noted: bool,
     stage: Stage,
     /// When something is to be done.
     at: Instant,
+}
+
+impl Relayed {
+    pub fn relay(&self) -> PublicKey {
+        self.ask.relay
+    }
+
+    /// Whether a direct way is known, or still looked for.
+    pub fn may_be_direct(&self) -> bool {
+        self.connect.is_some() || self.direct.is_some()
+    }
 }
 
 impl Swarm {
@@ -110,7 +127,9 @@ impl Swarm {
         let hint = self.relay_hint(&ask.relay);
         let at = now + delay;
         let (direct, stage) = (None, Stage::Waiting);
-        let relayed = Relayed { ask, hint, connect, direct, tries: 0, paired: None, stage, at };
+        let (asked, paired, tries, noted) = (None, None, 0, false);
+        let relayed =
+            Relayed { ask, hint, connect, direct, tries, asked, paired, noted, stage, at };
         self.relayed.insert(stream, relayed);
         if delay.is_zero() {
             self.relayed_due(stream, now);
@@ -180,9 +199,11 @@ impl Swarm {
     fn relayed_due(&mut self, stream: u32, now: Instant) {
         let Some(relayed) = self.relayed.get_mut(&stream) else { return };
         relayed.at = now + PAIR_WAIT;
-        match relayed.stage {
+        let stage = relayed.stage;
+        match stage {
             Stage::Waiting => self.ask_relay(stream, now),
-            Stage::Asked { .. } => self.relay_failed(stream, "the relay did not answer", now),
+            Stage::Asked { .. } if self.changes_relay(stream, "it does not pair", now) => {}
+            Stage::Asked { .. } => self.wait_for_pair(stream, now),
             Stage::Paired { since, again, moved: None, .. } => {
                 self.look_around_leg(stream, since, again, now);
             }
@@ -198,15 +219,35 @@ impl Swarm {
             return self.relay_failed(stream, "there is no way to the relay", now);
         };
         if let Some(relayed) = self.relayed.get_mut(&stream) {
-            relayed.stage = Stage::Asked { control };
+            (relayed.stage, relayed.asked) = (Stage::Asked { control }, Some(now));
         }
+        self.await_pair(stream, false, now);
         if self.controls.table.by_stream(control).is_some_and(|control| control.is_open()) {
-            self.say_pair(stream, control);
+            self.say_pair(stream, control, now);
             self.flush_control(control, now);
         }
     }
 
-    fn say_pair(&mut self, stream: u32, control: u32) {
+    /// Looks early whether it has paired, if another relay could.
+    fn await_pair(&mut self, stream: u32, open: bool, now: Instant) {
+        let wait = self.pair_wait(stream, open).unwrap_or(PAIR_WAIT).min(PAIR_WAIT);
+        if let Some(relayed) = self.relayed.get_mut(&stream) {
+            relayed.at = now + wait;
+        }
+    }
+
+    /// It has not paired so far, and there is no other, or maybe a direct way.
+    fn wait_for_pair(&mut self, stream: u32, now: Instant) {
+        let Some(relayed) = self.relayed.get_mut(&stream) else { return };
+        let end = relayed.asked.map_or(now, |at| at + PAIR_WAIT);
+        if now >= end {
+            return self.relay_failed(stream, "the relay did not answer", now);
+        }
+        relayed.at = end.min(now + LOOK_AGAIN);
+    }
+
+    fn say_pair(&mut self, stream: u32, control: u32, now: Instant) {
+        self.await_pair(stream, true, now);
         let (Some(relayed), Some(control)) =
             (self.relayed.get(&stream), self.controls.get(control))
         else {
@@ -217,11 +258,11 @@ impl Swarm {
     }
 
     /// A control connection is there: asks for all that wait for it.
-    pub(super) fn relay_open(&mut self, control: u32) {
+    pub(super) fn relay_open(&mut self, control: u32, now: Instant) {
         let waits = |stage: Stage| matches!(stage, Stage::Asked { control: of } if of == control);
         let streams = self.relayed.iter().filter(|(_, r)| waits(r.stage)).map(|(s, _)| *s);
         for stream in streams.collect::<Vec<_>>() {
-            self.say_pair(stream, control);
+            self.say_pair(stream, control, now);
         }
     }
 
@@ -255,6 +296,13 @@ impl Swarm {
         let heard = self.udx.heard(stream);
         let open = self.connections.by_stream(stream).is_some_and(|c| c.is_open());
         let silent = self.is_leg_silent(stream, now);
+        let last = heard.by_leg.map_or(since, |at| at.max(since));
+        if on_leg
+            && now >= last + HELPS_WITHIN
+            && self.changes_relay(stream, "nothing comes through it", now)
+        {
+            return;
+        }
         let Some(relayed) = self.relayed.get_mut(&stream) else { return };
         if on_leg && relayed.direct.is_some() && (open || silent && relayed.tries < MAX_TRIES) {
             return self.try_direct(stream, now);
@@ -453,9 +501,11 @@ impl Swarm {
             return;
         };
         let (relay, peer) = (relayed.ask.relay, connection.remote);
-        if self.udx.heard(stream).by_leg.is_some() {
+        let (heard, open) = (self.udx.heard(stream).by_leg, connection.is_open());
+        let last = heard.max(relayed.paired);
+        if heard.is_some_and(|at| !relayed.noted && (open || now < at + HELPS_WITHIN)) {
             self.dht.silent_relays_mut().heard(&relay, &peer);
-        } else if relayed.paired.is_some_and(|at| now >= at + HELPS_WITHIN) {
+        } else if !relayed.noted && last.is_some_and(|at| now >= at + HELPS_WITHIN) {
             tracing::debug!(?relay, ?peer, "nothing came through the relay");
             self.dht.silent_relays_mut().note(relay, peer, now);
         }

@@ -1,5 +1,5 @@
-//! Relays that paired us with a peer and passed nothing on, or that we went to for it and that were none: they are not named
-//! again for that peer for a while, and others are preferred to them.
+//! Relays that did not pair us with a peer in time, or were none, or passed nothing on, or no more: they are not named again
+//! for that peer for a while, longer each time, and others are preferred to them.
 //!
 //! Such a relay may be there to keep peers apart, or have used up what it gives; or the peer said nothing. So one through
 //! which another peer was heard since is no worse than others, but for the one that was not.
@@ -9,19 +9,35 @@ use crate::key::PublicKey;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How long it is not named: several tries of a pair without it, and no longer than an honest one is out of bytes.
-const REST: Duration = Duration::from_secs(60);
+/// How long it is not named after the first time, doubled each time after; and the most.
+const FIRST_REST: Duration = Duration::from_secs(10);
+const LAST_REST: Duration = Duration::from_secs(600);
 
-/// Pairs of a relay and a peer that are remembered, the latest: one needs 10 s to become one of them.
+/// How long others are preferred to it: no longer than an honest one is out of bytes.
+const DOUBT: Duration = Duration::from_secs(60);
+
+/// Pairs of a relay and a peer that are remembered, the latest: one needs a second to become one of them.
 const MAX_PAIRS: usize = 256;
 
 #[derive(Debug)]
 struct Pair {
     relay: PublicKey,
     peer: PublicKey,
-    until: Instant,
+    noted: Instant,
+    times: u32,
     /// Nobody was heard through the relay since.
     doubted: bool,
+}
+
+impl Pair {
+    fn rests(&self, now: Instant) -> bool {
+        let rest = FIRST_REST * 2u32.saturating_pow(self.times.saturating_sub(1)).min(1024);
+        now < self.noted + rest.min(LAST_REST)
+    }
+
+    fn is_recent(&self, now: Instant) -> bool {
+        now < self.noted + DOUBT
+    }
 }
 
 #[derive(Debug, Default)]
@@ -30,11 +46,12 @@ pub struct SilentRelays(VecDeque<Pair>);
 impl SilentRelays {
     /// Nothing of `peer` came through the relay.
     pub fn note(&mut self, relay: PublicKey, peer: PublicKey, now: Instant) {
-        self.0.retain(|pair| pair.until > now && (pair.relay, pair.peer) != (relay, peer));
+        let times = self.times(&relay, &peer).saturating_add(1);
+        self.0.retain(|pair| (pair.relay, pair.peer) != (relay, peer));
         if self.0.len() == MAX_PAIRS {
             self.0.pop_front();
         }
-        self.0.push_back(Pair { relay, peer, until: now + REST, doubted: true });
+        self.0.push_back(Pair { relay, peer, noted: now, times, doubted: true });
     }
 
     /// Something of `peer` came through it.
@@ -46,21 +63,26 @@ impl SilentRelays {
 
     /// Whether a relay is not to be named for `peer`.
     pub fn has(&self, relay: &PublicKey, peer: &PublicKey, now: Instant) -> bool {
-        self.lately(now).any(|pair| (pair.relay, pair.peer) == (*relay, *peer))
+        self.pair(relay, peer).is_some_and(|pair| pair.rests(now))
     }
 
-    /// Whether any relay passed nothing on from `peer`.
-    pub fn has_any_of(&self, peer: &PublicKey, now: Instant) -> bool {
-        self.lately(now).any(|pair| pair.peer == *peer)
+    /// How often a relay was of no help for `peer` since it last was.
+    pub fn times(&self, relay: &PublicKey, peer: &PublicKey) -> u32 {
+        self.pair(relay, peer).map_or(0, |pair| pair.times)
+    }
+
+    /// Relays that were of no help for `peer` lately.
+    pub fn of(&self, peer: &PublicKey, now: Instant) -> usize {
+        self.0.iter().filter(|pair| pair.peer == *peer && pair.is_recent(now)).count()
     }
 
     /// Whether another relay is to be preferred.
     pub fn is_doubted(&self, relay: &PublicKey, now: Instant) -> bool {
-        self.lately(now).any(|pair| pair.relay == *relay && pair.doubted)
+        self.0.iter().any(|pair| pair.relay == *relay && pair.doubted && pair.is_recent(now))
     }
 
-    fn lately(&self, now: Instant) -> impl Iterator<Item = &Pair> {
-        self.0.iter().filter(move |pair| pair.until > now)
+    fn pair(&self, relay: &PublicKey, peer: &PublicKey) -> Option<&Pair> {
+        self.0.iter().find(|pair| (pair.relay, pair.peer) == (*relay, *peer))
     }
 }
 
@@ -85,12 +107,25 @@ mod tests {
         let [relay, peer, other] = [1, 2, 3].map(|n| PublicKey([n; 32]));
         relays.note(relay, peer, now);
         assert!(relays.has(&relay, &peer, now) && relays.is_doubted(&relay, now));
-        assert!(!relays.has(&relay, &other, now) && !relays.has_any_of(&other, now));
+        assert!(!relays.has(&relay, &other, now) && relays.of(&other, now) == 0);
         relays.heard(&relay, &other);
         assert!(relays.has(&relay, &peer, now) && !relays.is_doubted(&relay, now));
-        assert!(!relays.has(&relay, &peer, now + REST));
+        assert!(!relays.has(&relay, &peer, now + FIRST_REST));
         relays.heard(&relay, &peer);
-        assert!(!relays.has_any_of(&peer, now));
+        assert_eq!((relays.of(&peer, now), relays.times(&relay, &peer)), (0, 0));
+    }
+
+    #[test]
+    fn a_relay_that_is_no_help_again_and_again_rests_for_longer_each_time() {
+        let (mut relays, mut now) = (SilentRelays::default(), epoch());
+        let [relay, peer] = [1, 2].map(|n| PublicKey([n; 32]));
+        for rest in [1, 2, 4, 8, 16, 32].map(|n| n * FIRST_REST).into_iter().chain([LAST_REST; 2]) {
+            relays.note(relay, peer, now);
+            let almost = now + rest - Duration::from_millis(1);
+            assert!(relays.has(&relay, &peer, almost) && !relays.has(&relay, &peer, now + rest));
+            now += rest;
+        }
+        assert!(relays.times(&relay, &peer) == 8 && !relays.is_doubted(&relay, now));
     }
 
     #[test]

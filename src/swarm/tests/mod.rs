@@ -13,6 +13,7 @@ mod paths;
 mod places;
 mod punching;
 mod relaying;
+mod relays;
 mod seats;
 mod silence;
 mod sim;

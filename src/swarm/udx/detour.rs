@@ -241,6 +241,11 @@ impl Udx {
         self.legs.used(leg)
     }
 
+    #[cfg(test)]
+    pub fn be_stingy(&mut self, most: u64) {
+        self.legs.stingy = Some(most);
+    }
+
     /// Bytes that legs have passed on.
     pub fn passed_on(&self) -> u64 {
         self.legs.passed()

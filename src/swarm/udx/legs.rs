@@ -82,6 +82,9 @@ pub(super) struct Legs {
     legs: BTreeMap<u32, Leg>,
     book: Option<Book>,
     passed: u64,
+    /// It passes on no more than this of what comes for a leg, as no honest relay does.
+    #[cfg(test)]
+    pub(super) stingy: Option<u64>,
 }
 
 fn bucket(rate: u64, now: Instant) -> Bucket {
@@ -192,6 +195,10 @@ impl Legs {
 
     fn pass(&mut self, from: u32, to: u32, datagram: &[u8], now: Instant, out: &mut Outbox) {
         let host = self.legs.get(&from).and_then(|leg| leg.end.host);
+        #[cfg(test)]
+        if self.legs.get(&from).zip(self.stingy).is_some_and(|(leg, most)| leg.received > most) {
+            return;
+        }
         if let (Some(book), Some(host)) = (&mut self.book, host)
             && !book.pays(host, datagram.len() as f64, now)
         {
