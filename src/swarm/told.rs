@@ -20,8 +20,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-/// Addresses that are remembered; of more, the one that was told first is forgotten.
+/// Addresses that are remembered of what people named, and of what keys say, 120 bytes each; of more, the one that was told
+/// first is forgotten. A person hands out any number of keys, each with some addresses, and named few by hand.
 const MAX_ADDRESSES: usize = 64;
+const MAX_HINTED: usize = 1024;
 
 /// Pauses between inquiries: what gets lost is asked again soon, who is not there yet is waited for.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -153,14 +155,31 @@ impl Told {
                 self.addresses.push_back(place);
             }
         }
-        if self.addresses.len() > MAX_ADDRESSES {
-            self.addresses.drain(..self.addresses.len() - MAX_ADDRESSES);
-            let left = &self.addresses;
-            self.asks.retain(|(addr, topic), _| {
-                left.iter().any(|place| place.addr == *addr && place.is_for(topic))
+        self.forget_some(of.is_some(), if of.is_some() { MAX_HINTED } else { MAX_ADDRESSES });
+        self.schedule();
+    }
+
+    /// Forgets what is beyond `most` of the addresses that keys say, or that people named: first those of topics that are not
+    /// looked for, of others those that were told first.
+    fn forget_some(&mut self, hinted: bool, most: usize) {
+        let alike = self.addresses.iter().filter(|place| place.of.is_some() == hinted).count();
+        if alike <= most {
+            return;
+        }
+        let mut beyond = alike - most;
+        for only_idle in [true, false] {
+            let idle = |place: &Place| place.of.is_some_and(|of| !self.topics.contains_key(&of));
+            self.addresses.retain(|place| {
+                let goes =
+                    beyond > 0 && place.of.is_some() == hinted && (!only_idle || idle(place));
+                beyond -= usize::from(goes);
+                !goes
             });
         }
-        self.schedule();
+        let left = &self.addresses;
+        self.asks.retain(|(addr, topic), _| {
+            left.iter().any(|place| place.addr == *addr && place.is_for(topic))
+        });
     }
 
     /// A topic is joined in these roles.

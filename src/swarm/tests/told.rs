@@ -181,3 +181,39 @@ fn dead_nodes_in_a_key_do_not_have_its_readers_ask_without_end() {
         assert!(with < without + 8 * 250, "{hosts} hosts: {with} datagrams, without {without}");
     }
 }
+
+#[test]
+fn whom_a_person_named_is_asked_whatever_keys_say() {
+    let mut world = world(sim::port(1));
+    world.down(1);
+    for n in 0..60u8 {
+        let nodes = (0..5).map(|m| std::net::SocketAddrV4::new([90, n, m, 1].into(), 5000));
+        let (topic, nodes) = (Topic([50 + n; 32]), nodes.collect());
+        world.on(0, |peer, now| peer.swarm.hint(topic, nodes, now));
+        world.join(0, topic, READ);
+    }
+    world.run(60 * SECOND);
+    world.up(1);
+    let took = world.run_until(60 * SECOND, |world| !world.connected(0).is_empty());
+    assert!(took.is_some(), "the peer that was named by hand is found");
+}
+
+#[test]
+fn a_key_that_names_many_ports_of_one_host_has_few_of_them_asked() {
+    use std::{cell::RefCell, collections::BTreeSet, rc::Rc};
+    let mut world = Network::two();
+    let ports = Rc::new(RefCell::new(BTreeSet::new()));
+    let seen = ports.clone();
+    world.tap = Some(Box::new(move |datagram| {
+        if datagram.to.ip().octets()[0] == 90 {
+            seen.borrow_mut().insert(datagram.to.port());
+        }
+        true
+    }));
+    let nodes = (1..9).map(|port| std::net::SocketAddrV4::new([90, 0, 0, 1].into(), port));
+    let nodes = nodes.collect();
+    world.on(0, |peer, now| peer.swarm.hint(TOPIC, nodes, now));
+    world.join(0, TOPIC, READ);
+    world.run(60 * SECOND);
+    assert_eq!(ports.borrow().len(), 4);
+}

@@ -190,3 +190,57 @@ fn nobody_is_asked_where_nobody_can_be() {
     reader.tell(nowhere.map(at), None, epoch());
     assert_eq!(reader.addresses.len(), 0);
 }
+
+#[test]
+fn one_host_is_asked_so_much_whatever_its_ports() {
+    let (mut reader, start) = (told(1, READ), epoch());
+    reader.tell((1..=60).map(|port| SocketAddr::from(([1, 2, 3, 4], port))), None, start);
+    let mut now = start;
+    let within = |times: &[Instant], seconds| {
+        let end = start + Duration::from_secs(seconds);
+        times.iter().filter(|at| **at <= end).count() as f64
+    };
+    let times = run(&mut reader, &mut now, start + Duration::from_secs(20), false);
+    for seconds in [0, 1, 5, 20] {
+        let most = ASKED.burst + ASKED.rate * seconds as f64;
+        assert!(within(&times, seconds) <= most, "{seconds}: {}", within(&times, seconds));
+    }
+    assert!(within(&times, 20) > ASKED.burst, "all have their turn");
+}
+
+#[test]
+fn a_network_that_changes_all_the_time_has_nobody_asked_all_the_time() {
+    let (mut reader, mut now) = (told(1, READ), epoch());
+    reader.tell([at("1.2.3.4:5")], None, now);
+    let end = now + Duration::from_secs(1000);
+    run(&mut reader, &mut now, end, false);
+    let mut asked = |seconds: u64, hurry: bool| {
+        if hurry {
+            reader.hurry(now);
+        }
+        let end = now + Duration::from_secs(seconds);
+        run(&mut reader, &mut now, end, false).len()
+    };
+    let often = asked(2, true);
+    assert!(often >= 3, "{often}");
+    let again: usize = (0..20).map(|_| asked(2, true)).sum();
+    assert!(again <= 5, "{again}: the pauses go on growing");
+    asked(HURRY_PAUSE.as_secs(), false);
+    assert!(asked(2, true) >= 3);
+}
+
+#[test]
+fn hints_of_topics_that_are_not_looked_for_go_first_and_what_people_named_stays() {
+    let (mut told, now) = (told(1, READ), epoch());
+    told.tell([at("9.9.9.9:9")], None, now);
+    told.tell([at("8.8.8.8:8")], Some(TOPIC), now);
+    for n in 0..2 * MAX_HINTED as u32 {
+        let addr = SocketAddr::from((std::net::Ipv4Addr::from(0x0100_0000 + n), 5));
+        told.tell([addr], Some(Topic([9; 32])), now);
+    }
+    assert_eq!(told.addresses.len(), MAX_HINTED + 1);
+    assert!(told.addresses.iter().any(|place| place.of == Some(TOPIC)));
+    (0..100).for_each(|n| told.tell([SocketAddr::from(([7, 7, 7, 7], 1 + n))], None, now));
+    assert_eq!(told.addresses.iter().filter(|place| place.of.is_none()).count(), MAX_ADDRESSES);
+    assert!(!told.addresses.iter().any(|place| place.addr == at("9.9.9.9:9")), "told first");
+}
