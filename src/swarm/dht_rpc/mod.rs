@@ -19,6 +19,7 @@ mod budget;
 mod commands;
 mod event;
 mod health;
+mod hinted;
 pub mod message;
 mod nat_sampler;
 mod probe;
@@ -85,6 +86,7 @@ pub struct Rpc {
     delayed: commands::Delayed,
     upkeep: upkeep::Upkeep,
     probe: probe::Probe,
+    hinted: hinted::Hinted,
     proven: proven::Proven,
     silence: silence::Silence,
 }
@@ -111,6 +113,7 @@ impl Rpc {
             delayed: commands::Delayed::default(),
             upkeep: upkeep::Upkeep::new(&mut rng, now),
             probe: probe::Probe::new(now),
+            hinted: hinted::Hinted::default(),
             proven: proven::Proven::default(),
             silence: silence::Silence::default(),
             config,
@@ -235,7 +238,7 @@ impl Rpc {
         let id = QueryId(self.fresh_id());
         let mut query = Query::new(spec, *self.table.id());
         if query.wants_start_nodes() {
-            query.add_start_nodes(self.start_nodes(&query.spec.target));
+            query.add_start_nodes(self.start_nodes(&query.spec.target, now));
         }
         self.queries.insert(id, query);
         self.delay_refresh();
@@ -406,6 +409,7 @@ impl Rpc {
     ) {
         let Some(answered) = self.requests.answer(response.tid, from, now) else { return };
         self.proven.add(*from.ip(), self.upkeep.tick);
+        self.hinted.answered(&from);
         let id = response.id.filter(|id| *id == node_id(from));
         // How others see a socket for punches says nothing of the one that we are found at.
         let sample = (answered.socket == SocketId::MAIN).then_some(response.to);

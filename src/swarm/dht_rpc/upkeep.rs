@@ -172,7 +172,8 @@ impl Rpc {
         self.upkeep.refresh_in = self.upkeep.refresh_in.saturating_sub(1);
         let sparse = self.upkeep.tick & 63 == 0 && self.table.len() < K;
         self.listen_for_anybody(now);
-        let alone = self.table.is_empty() && !self.config.bootstrap.is_empty();
+        let others = !self.config.bootstrap.is_empty() || self.hinted.is_due(now);
+        let alone = self.table.is_empty() && others;
         if sparse || alone || self.upkeep.refresh_in == 0 {
             self.delay_refresh();
             self.refresh(now);
@@ -199,6 +200,7 @@ impl Rpc {
         self.upkeep.samplers.clear();
         self.table.forget_samples();
         self.forget_access(now);
+        self.hinted.hurry();
         self.refresh(now);
     }
 
@@ -209,6 +211,7 @@ impl Rpc {
         upkeep.tick = upkeep.tick.next_multiple_of(2 * PING_TICKS) - 2;
         upkeep.refresh_in = 1;
         self.be_stable_anew();
+        self.hinted.hurry();
         self.health.reset();
         self.events.push_back(RpcEvent::WokeUp);
     }

@@ -56,7 +56,7 @@ impl Rpc {
             }
             if query.should_widen() {
                 let target = query.spec.target;
-                let nodes = self.start_nodes(&target);
+                let nodes = self.start_nodes(&target, now);
                 if let Some(query) = self.queries.get_mut(&id) {
                     query.add_start_nodes(nodes);
                 }
@@ -92,12 +92,13 @@ impl Rpc {
         }
     }
 
-    /// The table's nodes near the target, and bootstrap nodes while those are few.
-    pub(super) fn start_nodes(&self, target: &NodeId) -> Vec<SocketAddrV4> {
+    /// The table's nodes near the target, and bootstrap nodes while those are few; those that keys named, now and then.
+    pub(super) fn start_nodes(&mut self, target: &NodeId, now: Instant) -> Vec<SocketAddrV4> {
         let mut nodes: Vec<_> = self.table.closest(target, K).into_iter().map(|n| n.addr).collect();
         if nodes.len() < K {
             let own = self.address();
-            nodes.extend(self.config.bootstrap.iter().copied().filter(|b| Some(*b) != own));
+            let known = self.config.bootstrap.iter().chain(self.hinted.take(now));
+            nodes.extend(known.copied().filter(|known| Some(*known) != own));
         }
         nodes
     }

@@ -2,12 +2,8 @@
 
 use super::HyperDht;
 use crate::key::{NodeId, Topic};
-use std::collections::BTreeSet;
 use std::net::SocketAddrV4;
 use std::time::Instant;
-
-/// Nodes to enter by with which no more are taken from any hint.
-const MAX_ENTRIES: usize = 64;
 
 impl HyperDht {
     /// Nodes near a topic, as a key says. Until others are known it is looked for from there, and the network is entered
@@ -22,13 +18,8 @@ impl HyperDht {
         if !self.closest.contains(&target) {
             self.closest.put(target, usable.clone());
         }
-        let mut bootstrap = self.net.rpc.bootstrap().to_vec();
-        if bootstrap.len() < MAX_ENTRIES {
-            bootstrap.extend(usable);
-            let mut known = BTreeSet::new();
-            bootstrap.retain(|node| known.insert(*node));
-            self.set_bootstrap(bootstrap, now);
-        }
+        self.net.rpc.hint(&usable, now);
+        self.pump(now);
     }
 
     /// The nodes nearest to a topic, as far as they are known.

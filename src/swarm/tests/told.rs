@@ -199,6 +199,38 @@ fn whom_a_person_named_is_asked_whatever_keys_say() {
 }
 
 #[test]
+fn dead_addresses_of_a_key_are_left_alone_where_no_node_answers() {
+    let pattern = LinkConfig { latency: SECOND / 50, ..LinkConfig::default() };
+    let mut world = Network::of_nodes(8, 3, pattern, SECOND);
+    world.run(10 * SECOND);
+    (0..8).for_each(|i| world.down(i));
+    let reader = world.begin(false);
+    world.run(5 * SECOND);
+    let dead = |n: u8| std::net::SocketAddrV4::new([90, 0, 0, n].into(), 50);
+    let sum = std::rc::Rc::new(std::cell::Cell::new(0usize));
+    let count = sum.clone();
+    world.tap = Some(Box::new(move |datagram| {
+        count.set(count.get() + usize::from(datagram.to.ip().octets()[0] == 90));
+        true
+    }));
+    world.on(reader, |peer, now| peer.swarm.hint(TOPIC, (0..8).map(dead).collect(), now));
+    world.join(reader, TOPIC, READ);
+    let mut after = Vec::new();
+    for minutes in [10, 60] {
+        let before = sum.get();
+        world.run(60 * minutes * SECOND);
+        after.push(sum.get() - before);
+    }
+    // Less than one datagram a minute to each, once it is clear that nobody is there.
+    println!("{after:?}");
+    assert!(after[0] < 1000 && after[1] < 60 * 8 * 3, "{after:?}");
+    // Whoever comes to life there is found.
+    world.up(0);
+    let met = |w: &Network| w.machines[reader].swarm.status().nodes > 0;
+    assert!(world.run_until(60 * SECOND, met).is_some());
+}
+
+#[test]
 fn a_key_that_names_many_ports_of_one_host_has_few_of_them_asked() {
     use std::{cell::RefCell, collections::BTreeSet, rc::Rc};
     let mut world = Network::two();
