@@ -75,7 +75,7 @@ use crate::crypto::{KeyPair, hash};
 use crate::key::{PublicKey, Topic};
 use connections::{Both, Connections};
 use customers::Relay;
-use dht_rpc::bucket::HostBuckets;
+use dht_rpc::bucket::{Bucket, HostBuckets, Limit};
 use hyperdht::{ConnectError, DhtConfig, DhtEvent, HyperDht};
 use lan::Lan;
 use neighbours::{NEAR_DIALS, NEAR_HOSTS};
@@ -98,6 +98,9 @@ use udx::{Udx, UdxConfig};
 /// How often it is looked whether a stream still goes through a socket that was opened for it: what is under way to it when
 /// nothing else needs it has come by then.
 const SOCKET_LINGER: Duration = Duration::from_secs(1);
+
+/// How often all peers are told that we are elsewhere, where that happens so often that all else has to wait.
+const WORDS: Limit = Limit { burst: 3.0, rate: 0.1 };
 
 /// The whole network of a process, as one machine.
 pub struct Swarm {
@@ -127,6 +130,9 @@ pub struct Swarm {
     relay: Option<Relay>,
     /// Looking around because of what others said or did not say.
     looks: Pace,
+    /// Looking around because our addresses changed, and telling the peers meanwhile.
+    changes: Pace,
+    words: Bucket,
     /// When it is looked whether dials begin anew with a relay.
     redial_at: Option<Instant>,
     /// Streams that we ended and whose peers have not: when they are destroyed. No longer than the
@@ -182,6 +188,8 @@ impl Swarm {
             relays,
             relay: None,
             looks: Pace::default(),
+            changes: Pace::default(),
+            words: Bucket::full(WORDS, now),
             redial_at: None,
             closing: BTreeMap::new(),
             retired: BTreeMap::new(),
@@ -246,6 +254,9 @@ impl Swarm {
         self.handle_relayed(now);
         self.redial(now);
         self.relay_due(now);
+        if self.changes.is_due(now) {
+            self.enter_anew(now);
+        }
         if self.looks.is_due(now) {
             self.look_around(now);
         }
@@ -275,6 +286,7 @@ impl Swarm {
             self.relayed_timeout(),
             self.redial_at,
             self.looks.poll_timeout(),
+            self.changes.poll_timeout(),
             self.relay_timeout(),
             self.closing.values().min().copied(),
             self.retired.values().min().copied(),
@@ -438,13 +450,31 @@ impl Swarm {
         self.pump(now);
     }
 
-    /// The interfaces or their addresses changed: finds out which connections still live, looks and
-    /// announces again.
-    pub fn network_changed(&mut self, local_addresses: Vec<SocketAddrV4>, now: Instant) {
-        self.speak_up_to_all(now);
-        self.dht.set_local_addresses(local_addresses, now);
-        self.look_around(now);
+    /// Addresses of ours came or went, and what we send leaves as before.
+    pub fn set_local_addresses(&mut self, addresses: Vec<SocketAddrV4>, now: Instant) {
+        self.dht.set_local_addresses(addresses);
+        self.told.hurry(now);
         self.pump(now);
+    }
+
+    /// What we send leaves from elsewhere: finds out which connections still live, looks and announces again; at once, unless
+    /// it happens time and again. True if so.
+    pub fn network_changed(&mut self, addresses: Vec<SocketAddrV4>, now: Instant) -> bool {
+        self.dht.set_local_addresses(addresses);
+        let at_once = self.changes.want(now);
+        if at_once {
+            self.enter_anew(now);
+        } else if self.words.take(1.0, now) {
+            self.speak_up_to_all(now);
+        }
+        self.pump(now);
+        at_once
+    }
+
+    fn enter_anew(&mut self, now: Instant) {
+        self.speak_up_to_all(now);
+        self.dht.network_changed(now);
+        self.look_around(now);
     }
 
     /// The gateway is being asked for a port: whether others can send to us is better found out after that, or then.

@@ -30,6 +30,7 @@ mod own_call;
 mod peer_address;
 mod socket;
 mod sockets;
+mod way_out;
 mod ways;
 
 pub use bootstrap::{BootstrapError, BootstrapNode, look_up};
@@ -59,6 +60,7 @@ use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
+use way_out::WayOut;
 use ways::Ways;
 
 /// Interfaces are looked at this often.
@@ -138,6 +140,7 @@ struct Driver {
     /// When the turn began.
     turn_at: Instant,
     ways: Ways,
+    way_out: WayOut,
     /// Our public address is the first of this machine's.
     follows_address: bool,
     address: Option<SocketAddrV4>,
@@ -172,6 +175,7 @@ impl Driver {
         let mut clock = Clock::new();
         let now = clock.now();
         let bootstrap = Bootstrap::new(bootstrap, now);
+        let way_out = WayOut::find(bound, &bootstrap.addresses(), &local_addresses);
         let config = SwarmConfig {
             key_pair,
             bootstrap: bootstrap.addresses(),
@@ -206,6 +210,7 @@ impl Driver {
             clock,
             turn_at: now,
             ways: Ways::default(),
+            way_out,
             follows_address: false,
             address,
             local_addresses,
@@ -384,8 +389,10 @@ impl Driver {
         if let Some(links) = self.neighbours.as_mut().and_then(|known| known.look(bound, bound6)) {
             self.swarm.set_links(links, now);
         }
-        if found != self.local_addresses {
-            tracing::info!(addresses = ?found, "the network changed");
+        let way_out = WayOut::find(bound, &self.bootstrap.addresses(), &found);
+        let elsewhere = way_out != self.way_out;
+        if elsewhere || found != self.local_addresses {
+            tracing::info!(addresses = ?found, ?way_out, "the network changed");
             self.ways.clear();
             let gone = self.address.is_none_or(|address| !found.contains(&address));
             let first = found.first().copied().filter(|_| self.follows_address && gone);
@@ -394,9 +401,15 @@ impl Driver {
                 self.address = Some(address);
                 self.swarm.set_address(address, now);
             }
-            self.swarm.network_changed(found, now);
-            self.bootstrap.hurry(now);
-            self.peer_names.hurry(now);
+            self.way_out = way_out;
+            // Where there is none now, nobody could be asked; another look follows when there is one again.
+            if !elsewhere || !self.way_out.leads_anywhere() {
+                return self.swarm.set_local_addresses(found, now);
+            }
+            if self.swarm.network_changed(found, now) {
+                self.bootstrap.hurry(now);
+                self.peer_names.hurry(now);
+            }
             self.gateway.iter().for_each(Gateway::network_changed);
         }
     }

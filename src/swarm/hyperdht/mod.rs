@@ -180,12 +180,14 @@ impl HyperDht {
     }
 
     /// Our addresses on the local networks changed.
-    pub fn set_local_addresses(&mut self, addresses: Vec<SocketAddrV4>, now: Instant) {
-        if self.net.config.local_addresses != addresses {
-            self.net.config.local_addresses = addresses;
-            self.net.rpc.network_changed(now);
-            self.refresh(now);
-        }
+    pub fn set_local_addresses(&mut self, addresses: Vec<SocketAddrV4>) {
+        self.net.config.local_addresses = addresses;
+    }
+
+    /// What we send leaves from elsewhere: what was known of our address is void.
+    pub fn network_changed(&mut self, now: Instant) {
+        self.net.rpc.network_changed(now);
+        self.refresh(now);
     }
 
     /// See [`super::Swarm::await_port_mapping`].

@@ -90,3 +90,30 @@ fn a_network_that_comes_and_goes_makes_nobody_look_each_time() {
     let looked = (rounds(&network, peer) - looked) / u64::from(TOPICS);
     assert!((7..20).contains(&looked), "{looked} looks in 9 min");
 }
+
+#[test]
+fn addresses_that_come_and_go_make_nobody_look_each_time() {
+    for (every, way_out) in [(2, true), (2, false)] {
+        let (mut network, _) = town(0);
+        let peer = idle_peer(&mut network, false);
+        let (looked, before) = (rounds(&network, peer), network.datagrams_of(peer));
+        let own = network.addr(peer);
+        for n in 0..60u32 {
+            let other = SocketAddrV4::new([172, 17, 0, 1].into(), 4000);
+            let all = if n % 2 == 0 { vec![own, other] } else { vec![own] };
+            network.on(peer, |peer, now| match way_out {
+                true => _ = peer.swarm.network_changed(all, now),
+                false => peer.swarm.set_local_addresses(all, now),
+            });
+            network.run(every * SECOND);
+        }
+        let looked = (rounds(&network, peer) - looked) / u64::from(TOPICS);
+        let sent = network.datagrams_of(peer) - before;
+        println!("way out {way_out}: {looked} looks, {sent} datagrams in 2 min");
+        match way_out {
+            // At 0, 2, 6, 14, 30, 62 s.
+            true => assert!((5..8).contains(&looked) && sent < 12_000, "{looked}, {sent}"),
+            false => assert!(looked == 0 && sent < 1000, "{looked}, {sent}"),
+        }
+    }
+}

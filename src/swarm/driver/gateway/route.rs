@@ -2,17 +2,16 @@
 //! network that we are on. None for a machine with a public address, nor behind a VPN, whatever the reason: then a port of
 //! some router would not lead to where others see us, and it is nobody's business that we are here.
 
+use crate::swarm::driver::way_out::{SOMEBODY, source};
 use crate::swarm::port_mapping::Place;
 use nix::ifaddrs::getifaddrs;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// Routes that are looked at.
 const MAX_ROUTES: usize = 4096;
 /// Flags of a route: it is up; it leads through a gateway.
 const UP: u32 = 0x1;
 const GATEWAY: u32 = 0x2;
-/// Somebody of the Internet, to whom nothing is sent: the way there is asked of the system.
-const SOMEBODY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9);
 
 /// Whom a socket bound to `bound` may ask.
 pub fn place(bound: SocketAddrV4) -> Option<Place> {
@@ -26,17 +25,7 @@ pub fn place(bound: SocketAddrV4) -> Option<Place> {
     });
     let place = found.filter(|(place, prefix)| place.may_be_asked(*prefix)).map(|(place, _)| place);
     let usable = |place: &Place| bound.ip().is_unspecified() || *bound.ip() == place.own;
-    place.filter(usable).find(|place| own_address(bound) == Some(place.own))
-}
-
-/// Where from what is sent to the Internet leaves: rules of a VPN are in no table.
-fn own_address(bound: SocketAddrV4) -> Option<Ipv4Addr> {
-    let socket = UdpSocket::bind((*bound.ip(), 0)).ok()?;
-    socket.connect(SOMEBODY).ok()?;
-    match socket.local_addr().ok()? {
-        SocketAddr::V4(own) => Some(*own.ip()),
-        SocketAddr::V6(_) => None,
-    }
+    place.filter(usable).find(|place| source(bound, SOMEBODY) == Some(place.own))
 }
 
 /// The interface and the gateway of the default route in a table as /proc/net/route has it; none where two halves of

@@ -39,7 +39,7 @@ fn node(open: bool) -> HyperDht {
     (config.persistent, config.address) = (open, open.then_some(OWN));
     let mut dht = HyperDht::new(config, StdRng::seed_from_u64(1), epoch());
     let local = (1..9).map(|n| SocketAddrV4::new([192, 168, 1, n].into(), 9)).collect();
-    dht.set_local_addresses(local, epoch());
+    dht.set_local_addresses(local);
     let own = PublicKey(pair(2).public());
     dht.offer_relay(Some(RelayOffer::new(&pair(4), &own)));
     dht.listen(Arc::new(pair(2)), epoch());

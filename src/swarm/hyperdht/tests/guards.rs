@@ -41,7 +41,7 @@ fn node(persistent: bool, bootstrap: Vec<SocketAddrV4>) -> HyperDht {
     let mut config = DhtConfig::new(pair(1), bootstrap);
     (config.persistent, config.address) = (persistent, persistent.then(|| addr("9.9.9.9:9")));
     let mut dht = HyperDht::new(config, StdRng::seed_from_u64(1), epoch());
-    dht.set_local_addresses(vec![addr("192.168.1.2:9")], epoch());
+    dht.set_local_addresses(vec![addr("192.168.1.2:9")]);
     dht
 }
 
