@@ -133,6 +133,7 @@ pub struct Swarm {
     /// Looking around because our addresses changed, and telling the peers meanwhile.
     changes: Pace,
     words: Bucket,
+    router_doubted: bool,
     /// When it is looked whether dials begin anew with a relay.
     redial_at: Option<Instant>,
     /// Streams that we ended and whose peers have not: when they are destroyed. No longer than the
@@ -190,6 +191,7 @@ impl Swarm {
             looks: Pace::default(),
             changes: Pace::default(),
             words: Bucket::full(WORDS, now),
+            router_doubted: false,
             redial_at: None,
             closing: BTreeMap::new(),
             retired: BTreeMap::new(),
@@ -477,6 +479,12 @@ impl Swarm {
         self.look_around(now);
     }
 
+    /// Whether the router may have forgotten what it granted: our public address is another one, nobody can reach us any
+    /// more, or nobody answered for a while.
+    pub fn take_router_doubt(&mut self) -> bool {
+        std::mem::take(&mut self.router_doubted)
+    }
+
     /// The gateway is being asked for a port: whether others can send to us is better found out after that, or then.
     pub fn await_port_mapping(&mut self, until: Instant) {
         self.dht.hold_probe(until);
@@ -686,7 +694,11 @@ impl Swarm {
             }
             // What was announced may have faded meanwhile.
             DhtEvent::WokeUp => self.look_around(now),
-            DhtEvent::Forgotten | DhtEvent::Met | DhtEvent::Moved => self.look_around_again(now),
+            DhtEvent::Forgotten => self.look_around_again(now),
+            DhtEvent::Met | DhtEvent::Moved => {
+                self.router_doubted = true;
+                self.look_around_again(now);
+            }
             DhtEvent::Late { connect } => self.direct_is_late(connect, now),
             DhtEvent::Punching { local_id, until } => self.await_punch(local_id, until),
             DhtEvent::Persistent { .. }

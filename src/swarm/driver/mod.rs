@@ -245,6 +245,9 @@ impl Driver {
             if self.interfaces_at <= now {
                 self.look_at_interfaces(now);
             }
+            if self.swarm.take_router_doubt() {
+                self.gateway.iter().for_each(Gateway::network_changed);
+            }
             self.look_up_names(now);
             let sending = self.transmit(now);
             while let Some(socket) = self.swarm.poll_closed_socket() {

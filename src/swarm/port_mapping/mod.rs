@@ -20,10 +20,13 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-/// How long a mapping is asked for: renewed at half of that, it outlives us by an hour if we end in disorder.
+/// How long a mapping is asked for: it outlives us by an hour if we end in disorder.
 pub const LEASE: Duration = Duration::from_secs(3600);
 /// Where a gateway grants longer, this counts.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// It is asked again so often, if not sooner: a router that was restarted has forgotten all, and nothing need tell us. One or
+/// two datagrams, or three questions over TCP, to our own router.
+const CHECK: Duration = Duration::from_secs(300);
 /// It is not asked more often than this, however short what it grants.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(15);
 /// The pause after the first failure, doubled each time.
@@ -155,6 +158,8 @@ pub struct Mapper {
     why: Option<NotMapped>,
     /// When the gateway is asked next.
     due: Option<Instant>,
+    /// When it last was to be asked because the network changed.
+    hurried: Option<Instant>,
     busy: bool,
     failures: u32,
 }
@@ -171,7 +176,11 @@ impl Mapper {
     /// There may be another gateway, or this one may have forgotten.
     pub fn network_changed(&mut self, now: Instant) {
         self.failures = 0;
-        self.due = self.wanted.then_some(now + SETTLING);
+        // Others may bring it about that it seems to have changed, again and again.
+        let at = self.hurried.map_or(now, |at| now.max(at + SHORTEST_PAUSE)) + SETTLING;
+        if self.wanted && self.due.is_none_or(|due| at < due) {
+            (self.hurried, self.due) = (Some(at - SETTLING), Some(at));
+        }
     }
 
     /// What is to be done now. What was begun is to be broken off when it [is in vain](Self::is_in_vain).
@@ -202,7 +211,7 @@ impl Mapper {
         match outcome {
             Ok(held) => {
                 let life = held.lifetime.unwrap_or(LEASE).min(LONGEST);
-                self.plan(now + (life / 2).max(SHORTEST_PAUSE));
+                self.plan(now + (life / 2).clamp(SHORTEST_PAUSE, CHECK));
                 (self.failures, self.why) = (0, None);
                 self.held = Some((held, now + life));
             }
@@ -211,8 +220,8 @@ impl Mapper {
                 self.failures += 1;
                 let doubled = FIRST_RETRY * 2u32.saturating_pow(self.failures - 1).min(1024);
                 let pause = match &self.held {
-                    // Half of what is left, and again: it may not have heard us.
-                    Some((_, until)) if *until > now => (*until - now) / 2,
+                    // It may not have heard us, or be starting again.
+                    Some((_, until)) if *until > now => doubled.min((*until - now) / 2).min(CHECK),
                     _ => doubled.min(LAST_RETRY),
                 };
                 self.plan(now + pause.max(SHORTEST_PAUSE));

@@ -34,17 +34,55 @@ fn asks_at(mapper: &mut Mapper, start: Instant) -> Duration {
 }
 
 #[test]
-fn a_lease_is_renewed_at_half_of_its_life() {
+fn a_lease_is_renewed_at_half_of_its_life_and_looked_after_every_few_minutes() {
     let mut now = epoch();
     let mut mapper = wanted(now);
-    for life in [60, 10, 120] {
+    for (life, pause) in [(60, 5), (6, 3), (120, 5)] {
         mapper.asked(Ok(held(Some(life * MINUTE))), now);
         let PortMappingStatus::Mapped(mapping) = mapper.status() else { panic!("a mapping") };
         assert_eq!(mapping.until, Some(now + life * MINUTE));
-        assert_eq!(mapper.poll_timeout(), Some(now + life * MINUTE / 2));
-        now += life * MINUTE / 2;
+        assert_eq!(mapper.poll_timeout(), Some(now + pause * MINUTE));
+        now += pause * MINUTE;
         assert_eq!(mapper.poll_task(now), Some(Task::Ask(Some(held(Some(life * MINUTE))))));
     }
+}
+
+/// The router starts again, which takes it two minutes; nothing tells us.
+#[test]
+fn a_router_that_was_restarted_is_asked_again_within_minutes() {
+    let start = epoch();
+    let mut mapper = wanted(start);
+    mapper.asked(Ok(held(Some(60 * MINUTE))), start);
+    let (down, up) = (start + 4 * MINUTE, start + 6 * MINUTE);
+    let (mut now, mut mapped_at) = (start, None);
+    while mapped_at.is_none() {
+        now = mapper.poll_timeout().unwrap();
+        if let Some(Task::Ask(_)) = mapper.poll_task(now) {
+            let silent = now >= down && now < up;
+            let answer =
+                if silent { Err(NotMapped::Silent(PLACE.gateway)) } else { Ok(held(None)) };
+            mapper.asked(answer, now);
+            mapped_at = (now >= up).then_some(now);
+        }
+    }
+    assert!(mapped_at.is_some_and(|at| at <= up + 2 * MINUTE), "{:?}", now - up);
+}
+
+#[test]
+fn who_makes_us_believe_that_the_network_changes_has_the_router_asked_now_and_then() {
+    let start = epoch();
+    let mut mapper = wanted(start);
+    mapper.asked(Ok(held(None)), start);
+    let mut asked = Vec::new();
+    for second in 0..60 {
+        let now = start + second * SETTLING;
+        mapper.network_changed(now);
+        if let Some(Task::Ask(_)) = mapper.poll_task(now) {
+            mapper.asked(Ok(held(None)), now);
+            asked.push(second);
+        }
+    }
+    assert_eq!(asked, [1, 16, 31, 46]);
 }
 
 #[test]
@@ -57,7 +95,7 @@ fn leases_of_no_time_or_all_time_keep_nobody_busy() {
     assert_eq!(mapper.poll_timeout(), Some(now + SHORTEST_PAUSE));
     let mut mapper = wanted(now);
     mapper.asked(Ok(held(Some(Duration::from_secs(u32::MAX.into())))), now);
-    assert_eq!(mapper.poll_timeout(), Some(now + LONGEST / 2));
+    assert_eq!(mapper.poll_timeout(), Some(now + CHECK));
 }
 
 #[test]
@@ -69,8 +107,8 @@ fn a_renewal_that_fails_is_tried_again_and_the_mapping_counts_until_it_is_over()
     while matches!(mapper.status(), PortMappingStatus::Mapped(_)) {
         tries.push(asks_at(&mut mapper, start));
     }
-    assert_eq!(tries[..4], [32 * MINUTE, 48 * MINUTE, 56 * MINUTE, 60 * MINUTE]);
-    assert!(tries.len() < 12, "{tries:?}");
+    assert_eq!(tries[..5], [5, 6, 8, 12, 17].map(|n| n * MINUTE));
+    assert!(tries.len() < 22, "{tries:?}");
     assert_eq!(mapper.status(), PortMappingStatus::Not(NotMapped::Silent(PLACE.gateway)));
 }
 
@@ -145,7 +183,7 @@ fn what_a_gateway_keeps_for_good_is_asked_for_again_and_removed_whenever() {
     let start = epoch();
     let mut mapper = wanted(start);
     mapper.asked(Ok(held(None)), start);
-    assert_eq!(asks_at(&mut mapper, start), LEASE / 2);
+    assert_eq!(asks_at(&mut mapper, start), CHECK);
     for _ in 0..20 {
         asks_at(&mut mapper, start);
     }
