@@ -16,6 +16,7 @@ use super::dialling::DIAL_TIMEOUT;
 use super::event::SwarmEvent;
 use super::secret_stream::unordered::UNORDERED_OVERHEAD;
 use super::udx::{Udx, Way};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -39,8 +40,13 @@ const QUESTIONS_RELAYED: u32 = 2;
 /// How long one dial beside a dead path may look for the peer, of which relays may not know yet where it is now.
 const REDIAL: Duration = Duration::from_millis(1500);
 
-/// So many dials beside one connection; the stream times out meanwhile.
+/// So many dials beside one connection; the stream times out meanwhile, or the peer is heard now and then: after so long
+/// without one they are forgotten.
 const MAX_REDIALS: u32 = 8;
+const FORGOTTEN: Duration = Duration::from_secs(300);
+
+/// So many dials beside connections at a time: if the paths to many are dead it is most likely our own network.
+const MAX_BESIDE: usize = 8;
 
 /// Whether the peer of a connection is still there.
 #[derive(Debug, Clone, Copy, Default)]
@@ -98,7 +104,13 @@ impl Swarm {
         let asked = connection.watch.asked;
         match (asked, heard) {
             (Some((at, _)), Some(heard)) if heard > at => {
-                let again = std::mem::take(&mut connection.watch).again;
+                let before = std::mem::take(&mut connection.watch);
+                let again = before.again;
+                // Who is heard now and then is not dialled anew each time.
+                if before.redialled_at.is_some_and(|at| now < at + FORGOTTEN) {
+                    connection.watch.redials = before.redials;
+                    connection.watch.redialled_at = before.redialled_at;
+                }
                 self.end_redial(stream);
                 if again {
                     self.watch_at(stream, now + patience);
@@ -188,7 +200,7 @@ impl Swarm {
         // One that still looks for the peer asks anew.
         self.end_redial(stream);
         let beside = |c: &Connection| c.remote == remote && c.initiator && !c.is_open();
-        if self.stopping || self.connections.iter().any(beside) {
+        if self.stopping || self.connections.iter().any(beside) || self.beside() >= MAX_BESIDE {
             return;
         }
         let Some(new) = self.udx.open(None) else { return };
@@ -200,10 +212,19 @@ impl Swarm {
         let phase = Phase::Dialling { connect, until: now + DIAL_TIMEOUT };
         let mut dial = Connection::new(id, remote, true, phase, now);
         dial.names_relay = relay.is_some();
+        (dial.watch.redials, dial.watch.redialled_at) = (redials + 1, Some(now));
         self.connections.insert(dial);
         if let Some(old) = self.connections.by_stream(stream) {
             (old.watch.redials, old.watch.redialled_at) = (redials + 1, Some(now));
         }
+    }
+
+    /// Dials beside open connections.
+    fn beside(&self) -> usize {
+        let open: BTreeSet<_> =
+            self.connections.iter().filter(|c| c.is_open()).map(|c| c.remote).collect();
+        let dials = self.connections.iter().filter(|c| c.initiator && !c.is_open());
+        dials.filter(|dial| open.contains(&dial.remote)).count()
     }
 
     /// A dial beside a connection that has not found the peer so far ends. One that has may be the one that the peer keeps.

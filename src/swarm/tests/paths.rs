@@ -191,3 +191,75 @@ fn no_path_that_is_slow_or_loses_much_is_taken_for_dead() {
         assert_eq!(reading.connections, connections, "seed {seed}");
     }
 }
+
+/// A DHT, one who shares, and one who reads of it.
+fn pair(readers_of: usize) -> (Network, Vec<usize>, usize) {
+    let pattern = LinkConfig { latency: ms(20), ..LinkConfig::default() };
+    let mut network = Network::of_nodes(8, 5, pattern, ms(1000));
+    let sharers: Vec<usize> = (0..readers_of).map(|_| network.begin(false)).collect();
+    for sharer in &sharers {
+        network.join(*sharer, TOPIC, SERVER);
+        network.run(ms(200));
+    }
+    network.run(ms(5000));
+    let reader = network.begin(false);
+    network.run(ms(2000));
+    network.join(reader, TOPIC, CLIENT);
+    network.run(ms(20_000));
+    assert_eq!(network.open(reader).len(), readers_of);
+    (network, sharers, reader)
+}
+
+/// A peer is silent again and again, and its record names a victim as its relay.
+#[test]
+fn a_peer_that_is_heard_now_and_then_is_not_dialled_anew_each_time() {
+    use std::{cell::Cell, rc::Rc};
+    for (down, up) in [(3000, 300), (1800, 100)] {
+        let (mut network, sharers, reader) = pair(1);
+        let (sharer, key) = (sharers[0], network.key(sharers[0]));
+        let victim = |n: u16| SocketAddrV4::new([90, 0, 0, 1].into(), 50 + n);
+        network.on(reader, |peer, now| {
+            let swarm = &mut peer.swarm;
+            swarm.peers.found(key, (0..3).map(victim).collect(), TOPIC, false, now, &mut swarm.rng);
+        });
+        let (sent, silent) = (Rc::new(Cell::new(0usize)), Rc::new(Cell::new(false)));
+        let (count, off) = (sent.clone(), silent.clone());
+        let (r, s) = (network.addr(reader), network.addr(sharer));
+        network.tap = Some(Box::new(move |d| {
+            count.set(count.get() + usize::from(*d.to.ip() == *victim(0).ip()));
+            let between = d.from == r && d.to == s || d.from == s && d.to == r;
+            !(between && off.get())
+        }));
+        for _ in 0..200_000 / (down + up) {
+            silent.set(false);
+            for conn in network.open(sharer) {
+                network.send_frame(sharer, conn, b"x");
+            }
+            network.run(ms(up));
+            silent.set(true);
+            network.run(ms(down));
+        }
+        println!("{down}, {up}: {} datagrams to the victim", sent.get());
+        assert!(sent.get() < 80, "{down}, {up}: {} datagrams", sent.get());
+    }
+}
+
+#[test]
+fn where_all_paths_die_a_few_peers_are_dialled_beside() {
+    let (mut network, _, reader) = pair(30);
+    let me = network.addr(reader);
+    network.tap = Some(Box::new(move |d| d.from != me && d.to != me));
+    let mut most = 0;
+    for _ in 0..50 {
+        for conn in network.open(reader) {
+            network.send_frame(reader, conn, b"x");
+        }
+        network.run(ms(100));
+        let connections = network.machines[reader].swarm.connections.iter();
+        most = most.max(connections.filter(|c| !c.is_open()).count());
+    }
+    assert!((1..=8).contains(&most), "{most} dials beside");
+    network.tap = None;
+    network.run(ms(10_000));
+    assert_eq!(network.open(reader).len(), 30);
+}
