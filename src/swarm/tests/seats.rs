@@ -1,6 +1,6 @@
 //! Who comes to a relay that many want to be customers of.
 
-use super::super::connections::{Connection, Phase};
+use super::super::connections::{Connection, Phase, TIME_TO_ANSWER};
 use super::super::hyperdht::{Agreed, Relays};
 use super::super::relay::messages::Pair;
 use super::super::relay::server::PENDING_WAIT;
@@ -130,5 +130,24 @@ fn the_peers_of_its_drives_come_before_strangers() {
         assert_eq!(come(swarm, v4(1000), key(1000), now), None);
         assert!(come(swarm, v4(1000), key(1000), now + PENDING_WAIT).is_some());
         assert!(!swarm.controls.has(stream));
+    });
+}
+
+#[test]
+fn who_asks_nothing_loses_its_seat_before_those_who_ask_in_vain() {
+    let mut lab = Lab::new(1, 0.0);
+    lab.network.on(lab.relay, |peer, now| {
+        let swarm = &mut peer.swarm;
+        let mut silent = None;
+        for n in 0..MAX_CUSTOMERS {
+            let stream = come(swarm, v4(n), key(n as u32), now).unwrap();
+            match n {
+                7 => silent = Some(stream),
+                _ => ask(swarm, stream, n as u32, true, now),
+            }
+        }
+        assert_eq!(come(swarm, v4(1000), key(1000), now + TIME_TO_ANSWER / 2), None);
+        assert!(come(swarm, v4(1000), key(1000), now + TIME_TO_ANSWER).is_some());
+        assert!(!swarm.controls.has(silent.unwrap()));
     });
 }

@@ -343,3 +343,46 @@ fn a_gateway_that_is_deaf_at_the_end_holds_nobody_up() {
     });
     assert!(ended < Duration::from_secs(5), "{ended:?}");
 }
+
+/// A gateway of UPnP that says so often where its description is; what is asked there.
+async fn point(place: Place, other: Option<Ipv4Addr>, asked: Given) {
+    let web = TcpListener::bind((place.gateway, 0)).await.unwrap();
+    let at = web.local_addr().unwrap();
+    let search = UdpSocket::bind((place.gateway, upnp::PORT)).await.unwrap();
+    let from_elsewhere = UdpSocket::bind((other.unwrap_or(place.gateway), 0)).await.unwrap();
+    let mut buf = [0; 2000];
+    loop {
+        tokio::select! {
+            came = search.recv_from(&mut buf) => {
+                let (_, from) = came.unwrap();
+                for n in 0..50 {
+                    let found = format!("HTTP/1.1 200 OK\r\nLOCATION: http://{at}/{n}.xml\r\n\r\n");
+                    from_elsewhere.send_to(found.as_bytes(), from).await.unwrap();
+                }
+            }
+            came = web.accept() => {
+                let (mut stream, _) = came.unwrap();
+                let order = order(&mut stream).await;
+                crate::lock::lock(&asked).push(order);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno").await;
+            }
+        }
+    }
+}
+
+#[test]
+fn what_others_say_of_the_gateway_and_its_ever_new_descriptions_are_not_followed() {
+    // The gateway itself, and another machine of the network.
+    for (test, other, most) in [(61, None, 3), (62, Some(Ipv4Addr::new(127, 88, 62, 2)), 0)] {
+        let asked = Given::default();
+        let outcome = play(async {
+            tokio::select! {
+                outcome = ask_it(place(test)) => outcome,
+                () = point(place(test), other, asked.clone()) => unreachable!(),
+            }
+        });
+        assert!(outcome.is_err(), "{outcome:?}");
+        let asked = given(&asked).len();
+        assert!(asked <= most && (asked > 0) == (most > 0), "{test}: {asked}");
+    }
+}

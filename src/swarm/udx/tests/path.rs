@@ -4,7 +4,9 @@ use super::super::packet::Header;
 use super::*;
 use crate::sim::Realm;
 use crate::swarm::socket::ipv4;
+use std::cell::RefCell;
 use std::net::SocketAddrV4;
+use std::rc::Rc;
 
 const TOTAL: u64 = 8 << 20;
 
@@ -249,4 +251,36 @@ fn a_peer_that_does_not_answer_at_its_new_address_is_sought_at_the_old_one() {
     let still = finish(&mut pair);
     assert!(still < ms(5000), "{still:?}");
     assert_eq!(pair.machines[0].udx.remote(A), Some(host(2).into()));
+}
+
+/// Takes the data from machine 0 to machine 1 off the wire.
+fn divert(pair: &mut Pair) -> Rc<RefCell<Vec<Vec<u8>>>> {
+    let kept = Rc::new(RefCell::new(Vec::new()));
+    let into = kept.clone();
+    pair.tap = Some(Box::new(move |d| {
+        let takes = (d.from, d.to) == (host(1), host(2)) && d.bytes.len() > 1000;
+        if takes {
+            into.borrow_mut().push(d.bytes.clone());
+        }
+        !takes
+    }));
+    kept
+}
+
+/// The peer still sends through a relay that we left.
+#[test]
+fn a_stream_does_not_follow_its_peer_back_to_a_relay_that_it_left() {
+    let mut pair = pair(0.0, 3);
+    pair.run(ms(300));
+    pair.on(1, |side, _| {
+        side.udx.set_leg(side.id, (SocketId::MAIN, host(7).into()), 77, A);
+        side.udx.forget_leg(side.id);
+    });
+    let kept = divert(&mut pair);
+    for _ in 0..200 {
+        pair.run(ms(10));
+        let all = std::mem::take(&mut *kept.borrow_mut());
+        all.into_iter().for_each(|d| pair.send(Datagram::new(host(7), host(2), d)));
+        assert_eq!(pair.machines[1].udx.remote(B), Some(host(1).into()));
+    }
 }
