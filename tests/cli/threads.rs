@@ -53,12 +53,13 @@ impl Drop for Group {
 
 /// A mount that owns its store, in a group, and one of another process in the same store.
 struct Owner {
-    group: Group,
     process: Hdrive,
     at: PathBuf,
     other: Hdrive,
     other_at: PathBuf,
     _far: Hdrive,
+    /// The last: it is removed when nobody is in it.
+    group: Group,
 }
 
 impl Owner {
