@@ -214,8 +214,8 @@ fn nobody_waits_for_a_paused_terminal_without_a_thread() {
 }
 
 /// Nobody may be kept waiting for ever by a terminal that cannot be opened anew.
-#[test]
-fn a_terminal_that_is_not_ours_to_open_is_written_to_as_it_is() {
+#[tokio::test]
+async fn a_terminal_that_is_not_ours_to_open_is_written_to_as_it_is() {
     let pty = nix::pty::openpty(None, None).unwrap();
     let [slave, also] = [(), ()].map(|()| pty.slave.try_clone().unwrap());
     let stream: Stream = Box::new(pty.slave);
@@ -228,10 +228,6 @@ fn a_terminal_that_is_not_ours_to_open_is_written_to_as_it_is() {
     let writer = Writer::new([Box::new(slave), Box::new(also)], None, None);
     writer.no_threads.store(true, Ordering::SeqCst);
     writer.push(result("text"));
-    let (said, done) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        writer.settle();
-        said.send(writer.failure().is_err())
-    });
-    assert!(done.recv_timeout(LIMIT).expect("nobody waits for ever"));
+    tokio::time::timeout(LIMIT, writer.written()).await.expect("nobody waits for ever");
+    assert!(writer.failure().is_err());
 }
