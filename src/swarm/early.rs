@@ -55,8 +55,7 @@ impl Swarm {
             return;
         }
         let Connection { id: conn, remote, handshake_hash, .. } = *connection;
-        let topics = self.peers.topics(&remote);
-        self.events.push_back(SwarmEvent::Reaching { conn, remote, handshake_hash, topics });
+        self.events.push_back(SwarmEvent::Reaching { conn, remote, handshake_hash });
     }
 
     /// What waited for an early peer to be there goes out.

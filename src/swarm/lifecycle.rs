@@ -271,7 +271,7 @@ impl Swarm {
         if !initiator && self.connections.waiting() >= CROWDED {
             self.ask(stream, now);
         }
-        let topics = self.peers.topics(&remote);
+        let topics = self.peers.get(&remote).map(|peer| peer.topics.iter().copied().collect());
         tracing::debug!(peer = ?remote, to = %addr, initiator, "connected");
         self.events.push_back(SwarmEvent::Connected {
             conn: id,
@@ -279,7 +279,7 @@ impl Swarm {
             handshake_hash,
             initiator,
             addr,
-            topics,
+            topics: topics.unwrap_or_default(),
         });
         self.send_rest(stream, now);
         for other in self.connections.candidates(&remote) {

@@ -91,7 +91,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use told::{Found, Told};
+use told::Told;
 use topics::Topics;
 use udx::{Udx, UdxConfig};
 
@@ -602,10 +602,7 @@ impl Swarm {
             } else if let Some(event) = self.udx.poll_event() {
                 self.handle_udx(event, now);
             } else if let Some(found) = self.told.poll_found() {
-                let Found { key, addr, topic } = found;
-                if self.peers.found_at(key, addr, topic, now, &mut self.rng) {
-                    self.tell_met(&key, topic);
-                }
+                self.peers.found_at(found.key, found.addr, found.topic, now, &mut self.rng);
             } else if !self.start_round(now) && !self.start_dial(now) {
                 break;
             }
@@ -613,13 +610,6 @@ impl Swarm {
         self.tidy_relayed(now);
         self.settle(now);
         self.close_sockets(now);
-    }
-
-    /// A peer was found under one more topic: who knows of a connection to it is told.
-    fn tell_met(&mut self, remote: &PublicKey, topic: Topic) {
-        let told = self.connections.iter().filter(|c| c.remote == *remote && c.told);
-        let met = told.map(|c| SwarmEvent::Met { conn: c.id, topic });
-        self.events.extend(met);
     }
 
     /// Finds out which connections still live, and which peers there are.
@@ -648,9 +638,7 @@ impl Swarm {
             DhtEvent::Peer { query, public_key, relay_addresses } => {
                 if let Some((topic, quick)) = self.topics.peer_found(query, public_key) {
                     let rng = &mut self.rng;
-                    if self.peers.found(public_key, relay_addresses, topic, quick, now, rng) {
-                        self.tell_met(&public_key, topic);
-                    }
+                    self.peers.found(public_key, relay_addresses, topic, quick, now, rng);
                 }
             }
             DhtEvent::Announced { query, nodes, .. } => self.topics.stored(query, nodes),
