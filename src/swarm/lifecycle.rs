@@ -19,13 +19,11 @@ use super::connections::{
 use super::early::MAX_EARLY;
 use super::event::{Closed, SwarmEvent};
 use super::hyperdht::{Agreed, ConnectId, Dial};
-use super::rounds::has_peer;
 use super::secret_stream::frame::{FRAME_OVERHEAD, HEADER_FRAME_LEN, Opener, Sealer};
 use super::secret_stream::unordered::Unordered;
 use super::socket::host_of;
 use super::udx::{self, ConnectOptions, UdxEvent};
 use super::{SocketId, Swarm};
-use crate::key::{PublicKey, Topic};
 use rand::Rng;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -41,9 +39,6 @@ const FIRST_BYTES_ACCEPTED: u64 = 3 * FIRST_PACKET;
 const FIRST_BYTES_DIALLED: u64 = 6 * (FIRST_PACKET + EARLY_PACKET);
 const EARLY_PACKET: u64 = (udx::packet::HEADER + FRAME_OVERHEAD + MAX_EARLY) as u64;
 const FIRST_PACKET: u64 = (udx::packet::HEADER + HEADER_FRAME_LEN) as u64;
-
-/// How long our own dial may take to come about once the peer's dial has come to us.
-const DIAL_GRACE: Duration = Duration::from_secs(1);
 
 /// Changes of a queue smaller than this are not told.
 const QUEUE_STEP: usize = 64 * 1024;
@@ -292,7 +287,7 @@ impl Swarm {
     }
 
     /// The connection leads to its peer: it is the one that counts, and others of the peer end.
-    fn claim(&mut self, stream: u32, now: Instant) {
+    pub(super) fn claim(&mut self, stream: u32, now: Instant) {
         let Some(connection) = self.connections.by_stream(stream) else { return };
         let (remote, initiator) = (connection.remote, connection.initiator);
         self.note_host(stream);
@@ -304,44 +299,6 @@ impl Swarm {
         for other in self.connections.beside(stream, &remote) {
             self.destroy(other, Closed::Duplicate, now);
         }
-    }
-
-    /// Whether an accepted connection waits for the outcome of our own dial to the same peer, which is the one to
-    /// stay if it comes to be. It does so only where our first packet may have reached the peer, who then
-    /// knows of two; and not for long.
-    fn waits_for_dial(&mut self, stream: u32, remote: PublicKey, now: Instant) -> bool {
-        let own = PublicKey(self.key_pair.public());
-        let Some(dial) = self.connections.by_key(&remote) else { return false };
-        if !dial.initiator || dial.id.stream() == stream || own < remote {
-            return false;
-        }
-        let (Phase::Waiting { until } | Phase::Unproven { until }) = &mut dial.phase else {
-            return false;
-        };
-        *until = (*until).min(now + DIAL_GRACE);
-        let until = *until;
-        self.connections.note_deadline(until);
-        true
-    }
-
-    /// Whether an accepted connection may stay beside, that is instead of, the one that counts for the same
-    /// peer. On a true tie the one opened by the greater public key survives, on both sides; a
-    /// connection that has carried bytes both ways is outdated: its peer must have lost it.
-    fn wins(&mut self, stream: u32, remote: PublicKey, now: Instant) -> bool {
-        let own = PublicKey(self.key_pair.public());
-        let Some(existing) = self.connections.by_key(&remote) else { return true };
-        let other = existing.id.stream();
-        let outdated = existing.has_read && existing.has_written;
-        // The peer does not know of it, and it may come to nothing.
-        let not_begun = matches!(existing.phase, Phase::Dialling { .. });
-        if outdated || not_begun || own < remote {
-            // First, so that no other one steps in.
-            self.connections.claim_key(stream);
-            self.destroy(other, Closed::Duplicate, now);
-            return true;
-        }
-        self.keep_alive(other, now);
-        false
     }
 
     /// Ends a connection that is not open.
@@ -413,7 +370,7 @@ impl Swarm {
         self.connections.by_stream(stream).is_some_and(|c| c.is_unproven())
     }
 
-    fn deliver_stream(&mut self, stream: u32, now: Instant) {
+    pub(super) fn deliver_stream(&mut self, stream: u32, now: Instant) {
         self.prove(stream, now);
         let Some(connection) = self.connections.by_stream(stream) else { return };
         if !connection.is_open() {
@@ -513,109 +470,5 @@ impl Swarm {
         let _ = self.udx.write(stream, bytes, now);
         self.connections.note_deadline(now + KEEP_ALIVE);
         self.controls.table.note_deadline(now + KEEP_ALIVE);
-    }
-
-    /// The only way to the peer is gone: a new one is looked for at once.
-    pub(super) fn path_lost(&mut self, stream: u32, now: Instant) {
-        let Some(connection) = self.connections.by_stream(stream) else { return };
-        let (remote, initiator) = (connection.remote, connection.initiator);
-        self.destroy(stream, Closed::Stream(udx::CloseReason::TimedOut), now);
-        if initiator {
-            self.peers.hurry(&remote, now, &mut self.rng);
-        }
-    }
-
-    pub(super) fn dial_failed(&mut self, stream: u32, why: String, now: Instant) {
-        self.judge_relay(stream, now);
-        let Some(connection) = self.connections.remove(stream) else { return };
-        tracing::debug!(peer = ?connection.remote, why, "dial failed");
-        self.udx.destroy(stream);
-        self.tell_gone(&connection, Closed::Unreached);
-        let remote = connection.remote;
-        self.peers.failed(&remote, &why);
-        self.open_candidate(&remote, now);
-        self.peer_lost(&connection, now);
-        if connection.is_there || connection.session.is_some() {
-            self.retry_by_relay(&connection, now);
-        } else {
-            self.peers.neighbour_is_silent(&remote);
-        }
-        if connection.again {
-            self.peers.once_more(&remote, now, &mut self.rng);
-        }
-        self.events.push_back(SwarmEvent::DialFailed { remote, why });
-    }
-
-    /// Ends a connection in good order.
-    pub(super) fn end(&mut self, stream: u32, why: Closed, now: Instant) {
-        let open = self.connections.by_stream(stream).is_some_and(|c| c.is_open());
-        if open {
-            self.udx.end(stream);
-            self.closing.insert(stream, now + LINGER);
-        } else {
-            self.cancel_dial(stream);
-            self.udx.destroy(stream);
-        }
-        self.forget(stream, why, now);
-    }
-
-    /// Ends a connection at once.
-    pub(super) fn destroy(&mut self, stream: u32, why: Closed, now: Instant) {
-        self.cancel_dial(stream);
-        self.udx.destroy(stream);
-        self.forget(stream, why, now);
-    }
-
-    pub(super) fn cancel_dial(&mut self, stream: u32) {
-        let phase = self.connections.by_stream(stream).map(|c| &c.phase);
-        if let Some(&Phase::Dialling { connect, .. }) = phase {
-            self.dht.cancel(connect);
-        }
-    }
-
-    /// The stream is no connection any more.
-    fn forget(&mut self, stream: u32, why: Closed, now: Instant) {
-        let Some(connection) = self.connections.remove(stream) else { return };
-        if !connection.initiator {
-            self.dht.gone(stream);
-        }
-        self.tell_gone(&connection, why);
-        if connection.is_open() || connection.initiator {
-            self.open_candidate(&connection.remote, now);
-        }
-        if connection.is_peer() || connection.initiator {
-            self.peer_lost(&connection, now);
-        }
-    }
-
-    /// The connection that counted for `remote` is gone: another one may have waited beside it.
-    pub(super) fn open_candidate(&mut self, remote: &PublicKey, now: Instant) {
-        if self.connections.by_key(remote).is_some() {
-            return;
-        }
-        if let Some(stream) = self.connections.confirmed(remote) {
-            return self.claim(stream, now);
-        }
-        for stream in self.connections.candidates(remote) {
-            self.deliver_stream(stream, now);
-        }
-    }
-
-    /// A connection that counted is gone: retries its peer, and looks for others where it was the last.
-    fn peer_lost(&mut self, connection: &Connection, now: Instant) {
-        let remote = connection.remote;
-        if self.connections.by_key(&remote).is_some() {
-            return; // another connection took its place
-        }
-        let shared = self.peers.get(&remote).map(|peer| peer.topics.clone()).unwrap_or_default();
-        let topics = &self.topics;
-        let joined = |topic: &Topic| topics.is_joined(topic);
-        self.told.lost(&remote, now);
-        self.peers.disconnected(remote, connection.initiator, joined, now, &mut self.rng);
-        if connection.is_open() {
-            for topic in shared.iter().filter(|t| !has_peer(&self.connections, &self.peers, t)) {
-                self.topics.lonely(topic, now);
-            }
-        }
     }
 }

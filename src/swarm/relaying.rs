@@ -14,6 +14,8 @@
 //!
 //! Source: hyperdht/lib/connect.js:relayConnection, relay-connection.js
 
+mod going_direct;
+
 use super::Swarm;
 use super::connections::Phase;
 use super::control_room::Share;
@@ -21,7 +23,7 @@ use super::hyperdht::{ConnectId, RelayAsk};
 use super::relay::messages::Pair;
 use super::udx;
 use crate::key::PublicKey;
-use bytes::Bytes;
+use going_direct::{FAREWELL, MAX_TRIES};
 use std::net::{IpAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
@@ -39,24 +41,9 @@ const SILENCE: Duration = Duration::from_millis(300);
 /// before the peer has sent something.
 const AGAIN: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(150)];
 
-/// How long a direct way is tried before it is looked what came of it; at least some times the way there and back.
-const TRIAL: Duration = Duration::from_secs(1);
-
-/// After a direct way came to nothing it is tried again, each time later, and no more than so often; as often, and soon,
-/// by a stream that is not open.
-const TRY_AGAIN: Duration = Duration::from_secs(5);
-const MAX_TRIES: u32 = 4;
-
 /// After so long without a word of the peer a relay that paired is no help: what is sent through it at once is repeated
 /// and has had time to come.
 const HELPS_WITHIN: Duration = Duration::from_secs(1);
-
-/// Between the peer's first sign over the direct way and the end of the relay: what is under way through it arrives.
-const FAREWELL: Duration = Duration::from_secs(1);
-
-/// After so long on the direct way the relay is left even if the peer, which hears us, is never heard there.
-const LONG: Duration = Duration::from_secs(30);
-const QUIET: Duration = Duration::from_secs(10);
 
 /// A stream that moved to the direct way, and still has its leg.
 #[derive(Debug, Clone, Copy)]
@@ -340,157 +327,6 @@ impl Swarm {
         let Some(Stage::Paired { since, .. }) = stage else { return false };
         let heard = self.udx.heard(stream).by_leg;
         now >= heard.map_or(since, |at| at.max(since)) + SILENCE
-    }
-
-    /// The direct way of a stream is known.
-    pub(super) fn direct_found(&mut self, stream: u32, way: udx::Way, now: Instant) {
-        let open = self.connections.by_stream(stream).is_some_and(|c| c.is_open());
-        let (on_leg, here) = (self.udx.is_on_leg(stream), self.udx.way(stream) == Some(way));
-        let silent = self.is_leg_silent(stream, now);
-        let Some(relayed) = self.relayed.get_mut(&stream) else { return };
-        relayed.direct = Some(way);
-        if on_leg && (open || silent && relayed.tries < MAX_TRIES) {
-            self.try_direct(stream, now);
-        } else if here && let Stage::Paired { moved: moved @ None, .. } = &mut relayed.stage {
-            // It has followed its peer there.
-            *moved = Some(Moved { at: now, leave_at: None });
-            relayed.at = now + TRIAL / 4;
-            self.press(stream, now);
-        }
-    }
-
-    /// A stream is open: if through a relay, it moves to a direct way that is known.
-    pub(super) fn relayed_open(&mut self, stream: u32, now: Instant) {
-        let heard = self.udx.heard(stream);
-        let on_leg = self.udx.is_on_leg(stream);
-        let Some(relayed) = self.relayed.get_mut(&stream) else { return };
-        relayed.tries = 0;
-        let Stage::Paired { moved, .. } = &mut relayed.stage else { return };
-        if on_leg && relayed.direct.is_some() {
-            self.try_direct(stream, now);
-        } else if let Some(moved) = moved {
-            if heard.direct.is_none_or(|at| at < moved.at) {
-                // It was heard through the relay.
-                return self.take_leg(stream, now);
-            }
-            moved.at = now;
-            relayed.at = now + TRIAL / 4;
-            self.press(stream, now);
-        }
-    }
-
-    fn try_direct(&mut self, stream: u32, now: Instant) {
-        let Some(relayed) = self.relayed.get_mut(&stream) else { return };
-        let Some(way) = relayed.direct else { return };
-        if relayed.tries >= MAX_TRIES {
-            relayed.at = now + LONG;
-            return;
-        }
-        relayed.tries += 1;
-        let Stage::Paired { moved, .. } = &mut relayed.stage else { return };
-        *moved = Some(Moved { at: now, leave_at: None });
-        relayed.at = now + TRIAL / 4;
-        tracing::debug!(stream, to = %way.1, "trying the direct way");
-        self.move_to(stream, way, now);
-        self.press(stream, now);
-    }
-
-    /// Has the peer show itself where the stream is now.
-    fn press(&mut self, stream: u32, now: Instant) {
-        if self.connections.by_stream(stream).is_some_and(|c| c.is_open()) {
-            self.ask(stream, now);
-            self.sound(stream);
-        } else {
-            self.udx.repeat(stream);
-        }
-    }
-
-    /// Makes the peer notice where we are, and answer.
-    fn sound(&mut self, stream: u32) {
-        // A peer of the reference takes an empty message for a sign of the direct way, and answers heartbeats.
-        let _ = self.udx.send_message(stream, Bytes::new());
-        self.udx.beat(stream);
-    }
-
-    /// Back to the relay, or to it for the first time.
-    fn take_leg(&mut self, stream: u32, now: Instant) {
-        let Some((way, _)) = self.udx.leg(stream) else { return };
-        tracing::debug!(stream, "through the relay");
-        self.udx.take_leg(stream, now);
-        self.note_way(stream, way);
-        self.udx.repeat(stream);
-        let open = self.connections.by_stream(stream).is_some_and(|c| c.is_open());
-        let Some(relayed) = self.relayed.get_mut(&stream) else { return };
-        if let Stage::Paired { moved, since, again, .. } = &mut relayed.stage {
-            (*moved, *since, *again) = (None, now, 0);
-        }
-        relayed.at = now + if open { TRY_AGAIN * relayed.tries.max(1) } else { AGAIN[0] };
-    }
-
-    fn move_to(&mut self, stream: u32, way: udx::Way, now: Instant) {
-        let Some(connection) = self.connections.by_stream(stream) else { return };
-        let big = connection.big_datagrams && way.1.ip().is_loopback();
-        let max = if big { udx::MAX_DATAGRAM } else { udx::ORDINARY_MAX };
-        self.udx.try_way(stream, way, max, now);
-        self.note_way(stream, way);
-    }
-
-    fn note_way(&mut self, stream: u32, way: udx::Way) {
-        if let Some(connection) = self.connections.by_stream(stream).filter(|c| c.is_open()) {
-            connection.addr = Some(way.1);
-        }
-    }
-
-    fn look_at_trial(&mut self, stream: u32, moved: Moved, now: Instant) {
-        if moved.leave_at.is_some_and(|at| at <= now) {
-            tracing::debug!(stream, "the direct way works: the relay is left");
-            return self.leave_relay(stream, now);
-        }
-        let heard = self.udx.heard(stream);
-        let open = self.connections.by_stream(stream).is_some_and(|c| c.is_open());
-        let Some(relayed) = self.relayed.get_mut(&stream) else { return };
-        if !open {
-            let is_heard = heard.direct.is_some_and(|at| at > moved.at);
-            if !is_heard && now >= moved.at + TRIAL {
-                return self.take_leg(stream, now);
-            }
-            relayed.at = now + TRIAL / 4;
-            return self.udx.repeat(stream);
-        }
-        let Stage::Paired { moved: Some(state), .. } = &mut relayed.stage else { return };
-        let proven = self.udx.is_proven(stream);
-        if proven && heard.direct.is_some_and(|at| at > moved.at) {
-            state.leave_at = Some(now + FAREWELL);
-            relayed.at = now + FAREWELL;
-            // What of the peer's own look at us got lost comes once more.
-            let _ = self.udx.send_message(stream, Bytes::new());
-            return;
-        }
-        if now < moved.at + TRIAL {
-            relayed.at = now + TRIAL / 4;
-            return self.sound(stream);
-        }
-        let quiet = heard.by_leg.is_none_or(|at| now >= at + QUIET);
-        if proven {
-            // It has shown that it hears us there, and itself still comes through the relay.
-            relayed.at = now + TRIAL;
-            if now >= moved.at + LONG && quiet {
-                return self.leave_relay(stream, now);
-            }
-            return self.sound(stream);
-        }
-        self.take_leg(stream, now);
-    }
-
-    /// Nothing of a stream goes through its relay any more.
-    fn leave_relay(&mut self, stream: u32, now: Instant) {
-        self.judge_relay(stream, now);
-        let Some(relayed) = self.relayed.remove(&stream) else { return };
-        self.udx.forget_leg(stream);
-        if let Some(connect) = relayed.connect {
-            self.dht.cancel(connect);
-        }
-        self.take_back(&relayed, now);
     }
 
     /// Notes whether anything of the peer came through the relay of a stream, which is about to end or to leave it.

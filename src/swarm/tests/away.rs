@@ -4,6 +4,7 @@
 use super::super::*;
 use super::sim::{Network, Peer};
 use crate::sim::{LinkConfig, Realm};
+use std::net::SocketAddrV4;
 use std::time::Duration;
 
 const TOPIC: Topic = Topic([7; 32]);

@@ -5,6 +5,7 @@ use super::relaying::{CLIENT, Lab, SERVER, TOPIC};
 use super::sim::Peer;
 use crate::sim::{Kind, Realm};
 use std::net::Ipv4Addr;
+use std::net::SocketAddrV4;
 use std::time::Duration;
 
 /// More than there is room for.

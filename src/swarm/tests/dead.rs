@@ -8,6 +8,7 @@ use crate::sim::LinkConfig;
 use crate::swarm::hyperdht::KNOCKS;
 use std::cell::Cell;
 use std::net::Ipv4Addr;
+use std::net::SocketAddrV4;
 use std::rc::Rc;
 use std::time::Duration;
 

@@ -5,6 +5,7 @@ use super::super::*;
 use super::sim::{Network, Peer};
 use crate::sim::{Kind, LinkConfig, NatConfig, Realm};
 use std::cell::Cell;
+use std::net::SocketAddrV4;
 use std::rc::Rc;
 use std::time::Duration;
 

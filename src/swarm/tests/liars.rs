@@ -9,6 +9,7 @@ use super::super::udx::{ConnectOptions, Sink, UdxConfig};
 use super::super::*;
 use super::relaying::{CLIENT, Lab, SERVER, TOPIC, behind};
 use super::sim::Script;
+use crate::codec::FrameBuf;
 use crate::sim::{Kind, Outgoing};
 use crate::swarm::dht_rpc::message::Message;
 use crate::swarm::dht_rpc::{Request, Response};

@@ -28,6 +28,7 @@ use super::secret_stream::noise::SessionKeys;
 use super::*;
 use crate::crypto::KeyPair;
 use sim::Network;
+use std::net::SocketAddrV4;
 use std::time::Duration;
 
 /// The outcome of a handshake that `a` started with `b`, who is at `addr`; `n` makes it unlike others.

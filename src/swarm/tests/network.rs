@@ -3,6 +3,7 @@
 
 use super::super::*;
 use super::sim::{Network, Peer, addr};
+use crate::codec::FrameBuf;
 use crate::sim::LinkConfig;
 use crate::swarm::hyperdht::ConnectError;
 use std::time::Duration;

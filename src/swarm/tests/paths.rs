@@ -5,6 +5,7 @@ use super::super::*;
 use super::punching::behind;
 use super::sim::Network;
 use crate::sim::{Kind, LinkConfig, Realm};
+use std::net::SocketAddrV4;
 use std::time::Duration;
 
 const TOPIC: Topic = Topic([7; 32]);

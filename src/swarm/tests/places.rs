@@ -2,10 +2,12 @@
 
 use super::strangers::{Stranger, elsewhere, enter};
 use super::*;
+use crate::codec::FrameBuf;
 use crate::crypto::hash;
 use crate::swarm::connections::CONFIRM_WAIT;
 use crate::swarm::room::{MAX_PER_HOST, MAX_UNUSED};
 use std::net::Ipv4Addr;
+use std::net::SocketAddrV4;
 
 const SECOND: Duration = Duration::from_secs(1);
 const TOPIC: Topic = Topic([7; 32]);

@@ -4,6 +4,7 @@ use super::super::*;
 use super::sim::{Network, Peer};
 use crate::sim::{Kind, LinkConfig, NatConfig, Realm};
 use std::net::Ipv4Addr;
+use std::net::SocketAddrV4;
 use std::time::Duration;
 
 const TOPIC: Topic = Topic([7; 32]);

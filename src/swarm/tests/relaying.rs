@@ -5,6 +5,7 @@ use super::super::secret_stream::noise::SessionKeys;
 use super::super::*;
 use super::sim::{Network, Peer};
 use crate::sim::{Kind, LinkConfig};
+use std::net::SocketAddrV4;
 use std::time::Duration;
 
 pub(super) const TOPIC: Topic = Topic([7; 32]);

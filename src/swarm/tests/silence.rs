@@ -6,6 +6,7 @@ use crate::sim::{Datagram, LinkConfig};
 use crate::swarm::dht_rpc::message::{Request, internal};
 use crate::swarm::dht_rpc::node_id;
 use std::net::Ipv4Addr;
+use std::net::SocketAddrV4;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -3,6 +3,7 @@
 use super::super::lan::LanTransmit;
 use super::super::*;
 use super::agree;
+use crate::codec::FrameBuf;
 use crate::crypto::{KeyPair, hash};
 use crate::sim::{Datagram, LinkConfig, Machine, Net, Outgoing};
 use crate::swarm::socket::ipv4;

@@ -1,9 +1,11 @@
 //! Handshakes whose senders are not who, or not where, they say: what they can make a swarm do.
 
 use super::*;
+use crate::codec::FrameBuf;
 use crate::swarm::secret_stream::frame::Sealer;
 use crate::swarm::udx::{ConnectOptions, Sink, UdxConfig};
 use std::net::Ipv4Addr;
+use std::net::SocketAddrV4;
 
 /// Bytes of the smallest datagram with a handshake.
 const HANDSHAKE: usize = 184;

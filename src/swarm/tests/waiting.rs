@@ -3,6 +3,7 @@
 use super::strangers::{Stranger, elsewhere, enter, key};
 use super::*;
 use crate::swarm::connections::TIME_TO_ANSWER;
+use std::net::SocketAddrV4;
 
 const KEYS: u32 = 20;
 const HONEST: u32 = 12;
