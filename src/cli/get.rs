@@ -33,7 +33,7 @@ use plan::{Folder, Item, Link, Plan};
 use serde_json::json;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -54,17 +54,17 @@ pub async fn run(mut args: Get, cx: Context) -> Result {
     let folders = Arc::new(Folders::default());
     tokio::select! {
         done = download(&mut args, &cx, &folders) => return done,
-        () = cx.cancel.cancelled() => {}
+        () = cx.cancel.cancelled() => folders.called_off.store(true, Ordering::SeqCst),
     }
     let clear = async {
         // Every task has its share in it, and each unfinished file: folders are empty only after those.
         while Arc::strong_count(&folders) > 1 {
             tokio::time::sleep(LOOK).await;
         }
-        disk::ask(move || lock(&folders.made).clear()).await
+        disk::ask(move || drop(folders)).await
     };
     let _ = tokio::time::timeout(LAST_WAIT, clear).await;
-    Err(Failure::new(Exit::Interrupted, "interrupted"))
+    Err(called_off())
 }
 
 async fn download(args: &mut Get, cx: &Context, folders: &Arc<Folders>) -> Result {
@@ -128,10 +128,27 @@ async fn download(args: &mut Get, cx: &Context, folders: &Arc<Folders>) -> Resul
     missing.outcome(all, alone, cx).await
 }
 
-/// What goes when the download is called off. Whatever works on it holds it.
+/// What goes when the download is called off. Whatever works on it holds it, and the last one, which may be a thread that a
+/// disk kept for long, takes it away.
 #[derive(Default)]
 struct Folders {
     made: Mutex<Made>,
+    /// From now on nothing gets to its place, whoever still works on it.
+    called_off: AtomicBool,
+}
+
+impl Folders {
+    fn is_called_off(&self) -> bool {
+        self.called_off.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Folders {
+    fn drop(&mut self) {
+        if self.is_called_off() {
+            lock(&self.made).clear();
+        }
+    }
 }
 
 struct Job {
@@ -154,15 +171,12 @@ struct Job {
 }
 
 impl Job {
-    /// Lets `work` ask the disk.
+    /// Lets `work` ask the disk, unless the download is called off before a thread has time for it.
     async fn ask<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let _turn = self.asking.acquire().await.or_exit(Exit::Failed)?;
         let folders = self.folders.clone();
-        let work = move || {
-            let _folders = folders;
-            work()
-        };
-        joined(disk::ask(work).await)
+        let work = move || (!folders.is_called_off()).then(work);
+        joined(disk::ask(work).await)?.ok_or_else(called_off)
     }
 
     async fn run(self: Arc<Self>, plan: Plan) -> Result {
@@ -187,7 +201,9 @@ impl Job {
         }
         let links = plan.links.into_iter().filter(|link| here(&link.to));
         let (links, job) = (links.collect::<Vec<_>>(), self.clone());
-        self.ask(move || links.iter().for_each(|link| job.link(link))).await
+        let wanted = move |job: &Self| !job.folders.is_called_off();
+        self.ask(move || links.iter().take_while(|_| wanted(&job)).for_each(|link| job.link(link)))
+            .await
     }
 
     /// Makes the folders, each before those in it; returns those that could not be made.
@@ -196,6 +212,9 @@ impl Job {
         self.ask(move || {
             let mut lost = HashSet::new();
             for (n, folder) in folders.iter().enumerate() {
+                if job.folders.is_called_off() {
+                    break;
+                }
                 let above = folder.to.parent().is_some_and(|parent| lost.contains(parent));
                 let mut made = lock(&job.folders.made);
                 let result = match (above, n) {
@@ -314,7 +333,8 @@ impl Job {
                 let Some((mut part, folders)) = unfinished.take() else { return Ok(None) };
                 part.write(&at, &pieces)?;
                 if last {
-                    return part.finish(&at, replace).map(|()| None);
+                    let wanted = || !folders.is_called_off();
+                    return part.finish(&at, replace, wanted).map(|()| None);
                 }
                 let file = sync.then(|| part.file(&at)).transpose()?;
                 Ok(Some((Held::new((part, folders)), file)))
@@ -392,6 +412,10 @@ impl Job {
 
 /// A file that is removed when it is dropped, and the folders that are made for the download it belongs to.
 type Unfinished = Held<(Part, Arc<Folders>)>;
+
+fn called_off() -> Failure {
+    Failure::new(Exit::Interrupted, "interrupted")
+}
 
 /// An error of a file's content, with its exit code.
 pub fn from_blob(path: impl std::fmt::Display, error: BlobError) -> Failure {

@@ -66,8 +66,9 @@ impl Part {
     }
 
     /// Syncs the file, gives it its mode and time, and puts it in its place. What came there since it was looked
-    /// at is replaced only with `replace`.
-    pub fn finish(self, item: &Item, replace: bool) -> Result {
+    /// at is replaced only with `replace`. If it is not `wanted` any more by then, it is removed instead: a disk may have
+    /// taken so long that its user went on.
+    pub fn finish(self, item: &Item, replace: bool, wanted: impl Fn() -> bool) -> Result {
         let finish = || -> io::Result<()> {
             if let Some(mode) = self.mode {
                 self.file.set_permissions(fs::Permissions::from_mode(mode))?;
@@ -78,6 +79,9 @@ impl Part {
             self.file.sync_all()?;
             if !names_it(&self.at, &self.file) {
                 return Err(io::Error::other("its unfinished file was taken away: try again"));
+            }
+            if !wanted() {
+                return Err(io::Error::other("it was called off"));
             }
             match replace {
                 true => fs::rename(&self.at, &item.to),
@@ -199,6 +203,18 @@ mod tests {
     }
 
     #[test]
+    fn what_was_called_off_while_the_disk_took_its_time_gets_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let item = item(dir.path().join("file"));
+        fs::write(&item.to, "mine").unwrap();
+        let mut part = begin(&item);
+        write(&mut part, &item, "theirs");
+        assert!(part.finish(&item, true, || false).is_err());
+        assert_eq!(fs::read(&item.to).unwrap(), b"mine");
+        assert_eq!(entries(dir.path()), 1, "and leaves nothing");
+    }
+
+    #[test]
     fn names_are_short_and_those_that_can_be_foreseen_are_the_same_each_time() {
         let long = PathBuf::from("n".repeat(255));
         for to in [&long, Path::new("/a/x"), Path::new("/")] {
@@ -224,9 +240,9 @@ mod tests {
         write(&mut first, &one, "first1");
         write(&mut second, &other, "second");
         drop(third);
-        first.finish(&one, false).unwrap();
+        first.finish(&one, false, || true).unwrap();
         assert_eq!(fs::read_to_string(&one.to).unwrap(), "first1");
-        second.finish(&other, true).unwrap();
+        second.finish(&other, true, || true).unwrap();
         assert_eq!(fs::read_to_string(&one.to).unwrap(), "second");
         assert_eq!(entries(dir.path()), 1);
     }
@@ -239,10 +255,10 @@ mod tests {
         write(&mut first, &item, "theirs");
         write(&mut second, &item, "theirs");
         let third = begin(&item);
-        first.finish(&item, false).unwrap();
-        second.finish(&item, false).unwrap();
+        first.finish(&item, false, || true).unwrap();
+        second.finish(&item, false, || true).unwrap();
         fs::write(&item.to, "mine").unwrap();
-        let error = third.finish(&item, false).unwrap_err();
+        let error = third.finish(&item, false, || true).unwrap_err();
         assert!(error.text.contains("came there just now"), "{error}");
         assert_eq!(fs::read_to_string(&item.to).unwrap(), "mine");
         assert_eq!(entries(dir.path()), 1);
@@ -280,7 +296,7 @@ mod tests {
         let mut part = Part::create(&item, 0o022, |name| name == of_drive).unwrap();
         assert_eq!(part.at, places[3]);
         write(&mut part, &item, "theirs");
-        part.finish(&item, false).unwrap();
+        part.finish(&item, false, || true).unwrap();
         assert!(places[0].is_symlink() && places[1].is_dir());
         assert_eq!(fs::read_to_string(&places[2]).unwrap(), "theirs");
         assert_eq!(fs::read_to_string(&victim).unwrap(), "mine");
@@ -292,7 +308,7 @@ mod tests {
         let item = item(dir.path().join("x"));
         let places = foreseen(&item.to);
         places.iter().for_each(|place| symlink("/nowhere", place).unwrap());
-        begin(&item).finish(&item, false).unwrap();
+        begin(&item).finish(&item, false, || true).unwrap();
         assert!(item.to.is_file());
         assert_eq!(entries(dir.path()), places.len() + 1);
     }
@@ -309,7 +325,7 @@ mod tests {
         for replace in [false, true] {
             let part = begin(&item);
             let at = other(&part);
-            let error = part.finish(&item, replace).unwrap_err();
+            let error = part.finish(&item, replace, || true).unwrap_err();
             assert!(error.text.contains("taken away"), "{error}");
             assert!(!item.to.exists());
             assert_eq!(fs::read_to_string(at).unwrap(), "another");
@@ -327,7 +343,7 @@ mod tests {
         let part = begin(&item);
         let synced = part.file(&item).unwrap();
         assert!(File::open(&part.at).unwrap().try_lock().is_err());
-        part.finish(&item, false).unwrap();
+        part.finish(&item, false, || true).unwrap();
         assert!(File::open(&item.to).unwrap().try_lock().is_ok());
         drop(synced);
     }
