@@ -396,7 +396,9 @@ impl Job {
 
     fn link(&self, link: &Link) {
         let linked = match &link.target {
-            Ok(target) => local::link(target, &link.to, self.force),
+            Ok(target) => {
+                local::link(target, &link.to, self.force, || !self.folders.is_called_off())
+            }
             Err(why) => Err(Failure::new(Exit::Failed, why)),
         };
         if let Err(why) = linked {

@@ -9,7 +9,9 @@
 use super::super::exit::{Exit, Failure, Result};
 use super::mark::Mark;
 use super::plan::Item;
-use rustix::fs::{OFlags, getxattr};
+use crate::crypto::sign::random;
+use crate::key::hex;
+use rustix::fs::{CWD, OFlags, RenameFlags, getxattr, renameat_with};
 use rustix::io::Errno;
 use std::fs;
 use std::io::{self, Read};
@@ -161,34 +163,48 @@ pub fn has_default_acl(to: &Path) -> bool {
     to.parent().is_some_and(|folder| getxattr(folder, "system.posix_acl_default", none).is_ok())
 }
 
-/// Makes a link, or leaves one that is there and leads to the same.
-pub fn link(target: &str, to: &Path, replace: bool) -> Result {
-    let meta = match fs::symlink_metadata(to) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return make_link(target, to).map_err(|error| failed(to, error));
+/// Makes a link, or leaves one that is there and leads to the same. It is made beside its place: if it is not `wanted` any
+/// more once the disk has answered, what is there stays.
+pub fn link(target: &str, to: &Path, replace: bool, wanted: impl Fn() -> bool) -> Result {
+    match fs::symlink_metadata(to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(to, error)),
+        Ok(_) if leads_to(to, target) => return Ok(()),
+        Ok(meta) => {
+            refuse_device(to, &meta)?;
+            if meta.is_dir() {
+                let text = format!("{} is a folder{AWAY}", to.display());
+                return Err(Failure::new(Exit::Failed, text));
+            }
+            if !replace {
+                let why = if meta.is_symlink() { "leads elsewhere" } else { "is no link" };
+                return Err(differs(to, why));
+            }
         }
-        meta => meta.map_err(|error| failed(to, error))?,
-    };
-    if leads_to(to, target) {
-        return Ok(());
     }
-    refuse_device(to, &meta)?;
-    if meta.is_dir() {
-        let text = format!("{} is a folder{AWAY}", to.display());
-        return Err(Failure::new(Exit::Failed, text));
+    let beside = to.with_file_name(format!(".{}.hdrive-part", hex(&random()[..8])));
+    let placed = std::os::unix::fs::symlink(target, &beside).and_then(|()| {
+        let placed = match (wanted(), replace) {
+            (false, _) => Err(io::Error::other("it was called off")),
+            (true, true) => fs::rename(&beside, to),
+            (true, false) => rename_to_new(&beside, to),
+        };
+        placed.inspect_err(|_| drop(fs::remove_file(&beside)))
+    });
+    match placed {
+        // Another download of the same was faster.
+        Err(_) if leads_to(to, target) => Ok(()),
+        placed => placed.map_err(|error| failed(to, error)),
     }
-    if !replace {
-        let why = if meta.is_symlink() { "leads elsewhere" } else { "is no link" };
-        return Err(differs(to, why));
-    }
-    let linked = fs::remove_file(to).and_then(|()| make_link(target, to));
-    linked.map_err(|error| failed(to, error))
 }
 
-/// Makes a link. That another download of the same is faster is no error.
-fn make_link(target: &str, to: &Path) -> io::Result<()> {
-    let made = std::os::unix::fs::symlink(target, to);
-    made.or_else(|error| if leads_to(to, target) { Ok(()) } else { Err(error) })
+/// Renames, but not over something.
+pub fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // File systems that cannot tell.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => fs::rename(from, to),
+        renamed => Ok(renamed?),
+    }
 }
 
 fn leads_to(link: &Path, target: &str) -> bool {
@@ -271,6 +287,23 @@ impl Compared {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_that_was_called_off_takes_nothing_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let entries = || fs::read_dir(dir.path()).unwrap().count();
+        let (new, taken) = (dir.path().join("new"), dir.path().join("taken"));
+        fs::write(&taken, "mine").unwrap();
+        for replace in [false, true] {
+            assert!(link("theirs", &new, replace, || false).is_err());
+            assert!(link("theirs", &taken, replace, || false).is_err());
+        }
+        assert_eq!((fs::read(&taken).unwrap(), entries()), (b"mine".to_vec(), 1));
+        assert!(link("theirs", &taken, false, || true).is_err());
+        link("theirs", &new, false, || true).unwrap();
+        link("theirs", &taken, true, || true).unwrap();
+        assert!(leads_to(&new, "theirs") && leads_to(&taken, "theirs") && entries() == 2);
+    }
 
     #[test]
     fn times_before_1970_are_kept() {

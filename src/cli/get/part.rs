@@ -7,12 +7,11 @@
 //! is looked whether it still names that very file.
 
 use super::super::exit::{Exit, Failure, Result};
-use super::local::{There, differs, failed, has_default_acl, look, time};
+use super::local::{There, differs, failed, has_default_acl, look, rename_to_new, time};
 use super::plan::Item;
 use crate::crypto::sign::random;
 use crate::key::hex;
-use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
-use rustix::io::Errno;
+use rustix::fs::OFlags;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -160,15 +159,6 @@ fn names_it(at: &Path, file: &File) -> bool {
     let id = |meta: fs::Metadata| (meta.dev(), meta.ino());
     let (there, open) = (fs::symlink_metadata(at).map(id), file.metadata().map(id));
     there.is_ok_and(|there| open.is_ok_and(|open| there == open))
-}
-
-/// Renames, but not over something.
-fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // File systems that cannot tell.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => fs::rename(from, to),
-        renamed => Ok(renamed?),
-    }
 }
 
 #[cfg(test)]
