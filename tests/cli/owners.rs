@@ -28,7 +28,7 @@ fn endless_put(lab: &Lab, store: &str) -> Child {
     command.spawn().unwrap()
 }
 
-fn commands(lab: &Lab, store: &str) -> Vec<(u64, String)> {
+pub fn commands(lab: &Lab, store: &str) -> Vec<(u64, String)> {
     let status = lab.run(store, &["status", "--json"]).text();
     let status: Value = serde_json::from_str(&status).unwrap();
     let commands = status["commands"].as_array().cloned().unwrap_or_default();

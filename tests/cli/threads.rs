@@ -3,6 +3,7 @@
 
 use crate::common::*;
 use crate::hung::{Disk, hang};
+use crate::owners::commands;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -114,7 +115,9 @@ fn nobody_waits_for_whoever_types_where_no_thread_can_be_made() {
             put.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
         })
         .collect();
-    std::thread::sleep(Duration::from_secs(1));
+    let puts =
+        || commands(&lab, "store").iter().filter(|(_, words)| words.starts_with("put")).count();
+    eventually("all puts", PATIENCE, || (puts() == typing.len()).then_some(()));
     let done = lab.run("store", &["status"]);
     assert!(done.code == 0 && !done.stderr.contains("waits for a thread"), "{}", done.stderr);
     assert_eq!(lab.run("store", &["put", "put/file", "/proc/version"]).code, 0);
