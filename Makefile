@@ -41,7 +41,7 @@ bench: setup
 	$(CARGO) test --release --lib --no-run
 	$(WITH_NODE) benches/table
 
-# Every pair of NATs, with hdrive on both sides and JavaScript on either: TRIES of each. As root.
+# Who reaches whom behind which NAT, beside JavaScript; relays, loss, thin links, paths that die: TRIES of each. As root.
 TRIES ?= 1
 natlab: setup
 	$(CARGO) build --release
