@@ -141,9 +141,9 @@ impl Swarm {
         self.dht.hold_probe(until);
     }
 
-    /// It was asked, and grants one or not: now it can be found out.
-    pub fn port_mapping_is_known(&mut self, granted: bool, now: Instant) {
-        self.dht.probe_anew(granted, now);
+    /// It was asked, and grants this port or none: now it can be found out.
+    pub fn port_mapping_is_known(&mut self, mapped: Option<u16>, now: Instant) {
+        self.dht.probe_anew(mapped, now);
         self.pump(now);
     }
 

@@ -367,12 +367,13 @@ impl Swarm {
     }
 
     /// Where those may look who are given a key of `topic`: at our own address, and at nodes near the announcement, which
-    /// know of us or of others. Behind a router it is a guess that our port is the one that it forwards.
+    /// know of us or of others. Behind a router that was asked for none it is a guess that our port is the one that it forwards.
     pub fn hints(&self, topic: &Topic) -> Vec<SocketAddrV4> {
         let (nat, local) = (self.dht.nat(), self.dht.local_addresses());
         let port = local.first().map(SocketAddrV4::port);
         let forwarded = nat.host().zip(port).map(|(host, port)| SocketAddrV4::new(host, port));
-        let mut hints: Vec<_> = nat.address().into_iter().chain(forwarded).collect();
+        let open = self.dht.open_address();
+        let mut hints: Vec<_> = open.into_iter().chain(nat.address()).chain(forwarded).collect();
         if hints.is_empty() {
             hints.extend(local.iter().take(LOCAL_HINTS));
         }

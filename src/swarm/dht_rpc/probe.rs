@@ -6,8 +6,11 @@
 //! ask those from the other socket too. The reference asks once, five nodes, of which some are not there; here it is asked again, with
 //! back-off, until there is an answer, and an open node that heard nothing unasked for long asks again.
 //!
-//! Open and *persistent* are two things: who is open can be dialled as he is; only who was so for twenty minutes, at one
-//! address, serves others as a node of the DHT, and does no longer when the address changes or the answers fail to come.
+//! A port that a router was asked for may be another than the one that our datagrams leave from, or they may leave from
+//! another for each node: then that port is what is asked for.
+//!
+//! Open and *persistent* are two things: who is open can be dialled as he is; only who was so for twenty minutes, at the one
+//! address that he sends from, serves others as a node of the DHT, and does no longer when the address changes or the answers fail to come.
 //!
 //! Source: dht-rpc/index.js:_checkIfFirewalled, _updateNetworkState
 
@@ -79,6 +82,8 @@ pub(super) struct Probe {
     waiting: usize,
     asked: usize,
     heard: usize,
+    /// The port that our router says it passes on to the main socket.
+    mapped: Option<u16>,
     /// At which address of ours they are to answer.
     asked_for: Option<SocketAddrV4>,
     failures: u32,
@@ -108,6 +113,7 @@ impl Probe {
             waiting: 0,
             asked: 0,
             heard: 0,
+            mapped: None,
             asked_for: None,
             failures: 0,
             missed: 0,
@@ -155,7 +161,16 @@ impl Rpc {
 
     /// Our address, if anybody can reach us there.
     pub fn open_address(&self) -> Option<SocketAddrV4> {
-        self.address().filter(|_| self.access() == Access::Open)
+        self.entrance().filter(|_| self.access() == Access::Open)
+    }
+
+    /// Where others can reach us, if they can unasked.
+    fn entrance(&self) -> Option<SocketAddrV4> {
+        let mapped = self.probe.mapped.filter(|_| self.config.address.is_none());
+        match mapped.zip(self.nat.host()) {
+            Some((port, host)) => Some(SocketAddrV4::new(host, port)),
+            None => self.address(),
+        }
     }
 
     /// The main socket writes to a host, by another way than ours.
@@ -183,12 +198,23 @@ impl Rpc {
         }
     }
 
-    /// Probes now if that was put off, or if somebody says that we can be reached and the probes so far had no result.
-    pub fn probe_anew(&mut self, granted: bool, now: Instant) {
+    /// Probes now if that was put off, or if our router says that we can be reached at a port of it and the probes so far had
+    /// no result, or were for another port.
+    pub fn probe_anew(&mut self, mapped: Option<u16>, now: Instant) {
+        let before = self.entrance();
+        self.probe.mapped = mapped;
+        let moved = self.probe.access == Access::Open && self.entrance() != before;
+        if moved {
+            self.requests.cancel(&Purpose::Probe);
+            self.probe.waiting = 0;
+            // Where each destination sees another port there is none to ask for.
+            let none = self.entrance().is_none();
+            self.set_access(if none { Access::Closed } else { Access::Unknown });
+        }
         let probe = &mut self.probe;
         let held = std::mem::take(&mut probe.held);
-        probe.late |= held && !granted;
-        if held || granted && probe.access != Access::Open {
+        probe.late |= (held || moved) && mapped.is_none();
+        if held || moved || mapped.is_some() && probe.access != Access::Open {
             (probe.due, probe.failures) = (now, 0);
             self.probe_if_due(now);
         }
@@ -241,7 +267,7 @@ impl Rpc {
         if self.config.persistent || probe.waiting > 0 || now < probe.due || recent {
             return;
         }
-        let Some(address) = self.nat.address() else { return };
+        let Some(address) = self.entrance() else { return };
         let table = self.table.oldest_first().map(|node| node.addr);
         let known = self.probe.named.iter().chain(&self.config.bootstrap).copied().chain(table);
         let (mut fresh, mut used): (Vec<SocketAddrV4>, Vec<Ipv4Addr>) = Default::default();
@@ -291,7 +317,7 @@ impl Rpc {
         now: Instant,
     ) {
         let fresh = !self.probe.is_known(from.ip(), self.upkeep.tick);
-        let agreed = self.probe.asked_for == Some(seen) && self.nat.address() == Some(seen);
+        let agreed = self.probe.asked_for == Some(seen) && self.entrance() == Some(seen);
         let main = socket == SocketId::MAIN;
         self.probe.heard += usize::from(main && fresh && agreed);
         if main && !fresh && late == 0 {
@@ -346,7 +372,7 @@ impl Rpc {
 
     pub(super) fn handle_probe_timeout(&mut self, now: Instant) {
         if self.probe.held && self.probe.due <= now {
-            self.probe_anew(false, now);
+            self.probe_anew(self.probe.mapped, now);
         }
         if !self.probe.aside.is_empty() && self.probe.aside_until <= now {
             self.use_all(now);
@@ -385,8 +411,8 @@ impl Rpc {
     pub(super) fn forget_access(&mut self, now: Instant) {
         self.set_access(Access::Unknown);
         self.requests.cancel(&Purpose::Probe);
-        let named = std::mem::take(&mut self.probe.named);
-        self.probe = Probe { named, ..Probe::new(now) };
+        let (named, mapped) = (std::mem::take(&mut self.probe.named), self.probe.mapped);
+        self.probe = Probe { named, mapped, ..Probe::new(now) };
         let mut hosts: Vec<_> = self.table.oldest_first().map(|node| *node.addr.ip()).collect();
         hosts.sort_unstable();
         hosts.dedup();

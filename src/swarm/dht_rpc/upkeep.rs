@@ -136,6 +136,10 @@ impl Rpc {
             return false;
         }
         let Some(address) = self.address() else { return false };
+        // Others look for us where we send from.
+        if !self.config.persistent && self.open_address() != Some(address) {
+            return false;
+        }
         let id = node_id(address);
         if self.id() == Some(id) {
             return false;

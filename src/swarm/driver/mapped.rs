@@ -30,8 +30,11 @@ impl Driver {
         let Some(gateway) = &mut self.gateway else { return };
         gateway.status = status;
         match status {
-            PortMappingStatus::Mapped(_) => self.swarm.port_mapping_is_known(true, now),
-            PortMappingStatus::Not(_) => self.swarm.port_mapping_is_known(false, now),
+            PortMappingStatus::Mapped(mapping) => {
+                let port = mapping.external.port();
+                self.swarm.port_mapping_is_known(Some(port), now);
+            }
+            PortMappingStatus::Not(_) => self.swarm.port_mapping_is_known(None, now),
             PortMappingStatus::Off | PortMappingStatus::Asking => {}
         }
     }

@@ -146,6 +146,11 @@ impl HyperDht {
         self.net.nat_verdict().0 == messages::Firewall::Random
     }
 
+    /// Our public address, if anybody can reach us there, also through a router.
+    pub fn open_address(&self) -> Option<SocketAddrV4> {
+        self.net.rpc.open_address()
+    }
+
     pub fn health(&self) -> &Health {
         self.net.rpc.health()
     }
@@ -158,7 +163,7 @@ impl HyperDht {
 
     /// How we stand towards the others.
     pub fn standing(&self) -> Standing {
-        let (firewall, seen) = self.net.nat_verdict();
+        let (firewall, seen) = self.net.nat();
         let seen = (firewall, seen.first().copied());
         let own = &self.net.config.local_addresses;
         Standing::new(self.net.rpc.access(), seen, own, self.id().is_some())
@@ -197,8 +202,8 @@ impl HyperDht {
     }
 
     /// See [`super::Swarm::port_mapping_is_known`].
-    pub fn probe_anew(&mut self, granted: bool, now: Instant) {
-        self.net.rpc.probe_anew(granted, now);
+    pub fn probe_anew(&mut self, mapped: Option<u16>, now: Instant) {
+        self.net.rpc.probe_anew(mapped, now);
         self.pump(now);
     }
 

@@ -205,9 +205,24 @@ impl Net {
         if self.open_address().is_some() { Firewall::Open } else { Firewall::Unknown }
     }
 
-    /// What our NAT does to the main socket, as far as the nodes tell that have answered us, and the addresses to tell a
-    /// peer who punches.
+    /// What is to be expected of our main socket, as far as the nodes tell that have answered us, and the addresses to tell
+    /// a peer who punches.
     pub fn nat_verdict(&self) -> (Firewall, Vec<SocketAddrV4>) {
+        let (firewall, mut addresses) = self.nat();
+        // A port of the router that leads here lets everybody in, whichever ports it gives what we send.
+        let open = self.rpc.open_address().filter(|open| !addresses.contains(open));
+        match (firewall, open) {
+            (Firewall::Consistent | Firewall::Random, Some(open)) => {
+                addresses.retain(|address| address.port() != 0);
+                addresses.insert(0, open);
+                (Firewall::Consistent, addresses)
+            }
+            _ => (firewall, addresses),
+        }
+    }
+
+    /// What our NAT does to what the main socket sends, and where that is seen; port 0 if each sees another.
+    pub fn nat(&self) -> (Firewall, Vec<SocketAddrV4>) {
         // Who finds out that it is open while it punches goes on: the other side was told of a NAT.
         if let Some(open) = self.open_address().filter(|_| self.config.persistent) {
             return (Firewall::Open, vec![open]);
@@ -222,7 +237,7 @@ impl Net {
 
     /// Whether it is our own main socket that is found at an address.
     pub fn is_own(&self, addr: &SocketAddrV4) -> bool {
-        let seen = [self.rpc.address(), self.rpc.nat().address()];
+        let seen = [self.rpc.address(), self.rpc.nat().address(), self.rpc.open_address()];
         self.config.local_addresses.contains(addr) || seen.contains(&Some(*addr))
     }
 

@@ -5,7 +5,7 @@ use super::sim::{Node, Sim, host, pair};
 use crate::key::PublicKey;
 use crate::sim::{Filter, Kind, NatConfig, Realm};
 use crate::swarm::dht_rpc::{Access, node_id};
-use crate::swarm::hyperdht::{DhtConfig, DhtEvent, HyperDht};
+use crate::swarm::hyperdht::{DhtConfig, DhtEvent, Firewall, HyperDht};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::net::SocketAddrV4;
@@ -200,7 +200,7 @@ fn gateway_opens(sim: &mut Sim, (realm, at): (Realm, SocketAddrV4), i: usize, tr
     }
     sim.on(i, |node, now| {
         let Node::Honest { dht, .. } = node else { panic!() };
-        dht.probe_anew(true, now);
+        dht.probe_anew(Some(at.port()), now);
     });
 }
 
@@ -228,6 +228,43 @@ fn who_is_given_a_port_by_his_router_is_open_if_that_is_true() {
             let expected = if true_word { Access::Open } else { Access::Closed };
             assert_eq!(access(&sim, i), expected, "{nodes} nodes, {true_word}");
         }
+    }
+}
+
+/// It had given the port that we asked for to somebody else, or gives what we send another one for each destination.
+#[test]
+fn a_port_of_the_router_that_is_not_the_one_we_are_seen_at_is_as_good() {
+    let granted = |sim: &mut Sim, i: usize, port: Option<u16>| {
+        sim.on(i, |node, now| {
+            let Node::Honest { dht, .. } = node else { panic!() };
+            dht.probe_anew(port, now);
+        });
+    };
+    for (kind, first) in [(Kind::Port, Firewall::Consistent), (Kind::Sym, Firewall::Random)] {
+        let mut sim = network(13, 100, 0.0);
+        let at = place(&mut sim, kind, 9);
+        let i = enter(&mut sim, at, 6);
+        sim.run(MINUTE);
+        assert_eq!((access(&sim, i), dht(&sim, i).net.nat_verdict().0), (Access::Closed, first));
+        let entrance = SocketAddrV4::new(sim.nat(at.0).external, 6881);
+        // Nothing is told of it before it was seen to be true.
+        granted(&mut sim, i, Some(6881));
+        sim.run(10 * SECOND);
+        assert!(!dht(&sim, i).net.nat_verdict().1.contains(&entrance), "{kind:?}");
+        sim.nat(at.0).forwards.insert(6881, at.1);
+        granted(&mut sim, i, Some(6881));
+        sim.run(10 * SECOND);
+        assert_eq!(dht(&sim, i).open_address(), Some(entrance), "{kind:?}");
+        let (firewall, addresses) = dht(&sim, i).net.nat_verdict();
+        assert_eq!((firewall, addresses.first()), (Firewall::Consistent, Some(&entrance)));
+        // What it sends comes from elsewhere: as a node it would be looked for there.
+        sim.run(22 * MINUTE);
+        assert_eq!((access(&sim, i), dht(&sim, i).id()), (Access::Open, None), "{kind:?}");
+        sim.nat(at.0).forwards.clear();
+        granted(&mut sim, i, None);
+        assert_ne!(access(&sim, i), Access::Open, "{kind:?}");
+        sim.run(MINUTE);
+        assert_eq!((access(&sim, i), dht(&sim, i).net.nat_verdict().0), (Access::Closed, first));
     }
 }
 
