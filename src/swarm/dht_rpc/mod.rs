@@ -439,6 +439,7 @@ impl Rpc {
             Purpose::Check(node) => self.on_check(&node, id == Some(node)),
             Purpose::Swap { old, new } => self.on_swap(&old, new, id == Some(old)),
             Purpose::Probe => self.on_probed(socket, from, (reply.to, answered.late), now),
+            Purpose::IsThere => self.helper_is_there(*from.ip()),
             Purpose::Hint => {}
         }
         self.probe_if_due(now);
@@ -446,7 +447,7 @@ impl Rpc {
 
     fn on_lost(&mut self, purpose: Purpose, to: SocketAddrV4, late: u8, now: Instant) {
         // What a node was to pass on may be lost behind it, and whoever has never answered says nothing of the network.
-        let tells = !matches!(purpose, Purpose::Probe | Purpose::User(_));
+        let tells = !matches!(purpose, Purpose::Probe | Purpose::IsThere | Purpose::User(_));
         if tells && self.proven.has(to.ip(), self.upkeep.tick) {
             self.fell_silent(*to.ip(), now);
         }
@@ -462,7 +463,7 @@ impl Rpc {
             Purpose::Check(id) => self.on_check(&id, false),
             Purpose::Swap { old, new } => self.on_swap(&old, new, false),
             Purpose::Probe => self.after_helper(now),
-            Purpose::Hint => {}
+            Purpose::IsThere | Purpose::Hint => {}
         }
     }
 

@@ -3,7 +3,8 @@
 //! A node that the main socket never wrote to is asked, from another socket, to answer to the main one (PING_NAT). Such an
 //! answer comes only where everybody is let in. For this to mean something it is noted whom the main socket writes to;
 //! and as in a small DHT everybody is asked within a second, a few nodes are set aside until the probe is over: queries
-//! ask those from the other socket too. The reference asks once, five nodes, of which some are not there; here it is asked again, with
+//! ask those from the other socket too. Whether who does not answer is there at all is asked as well: one that is not tells
+//! nothing. The reference asks once, five nodes, of which some are not there; here it is asked again, with
 //! back-off, until there is an answer, and an open node that heard nothing unasked for long asks again.
 //!
 //! A port that a router was asked for may be another than the one that our datagrams leave from, or they may leave from
@@ -78,9 +79,9 @@ pub(super) struct Probe {
     /// Hosts that the main socket is to leave alone, and until when.
     aside: Vec<Ipv4Addr>,
     aside_until: Instant,
-    /// Answers that are waited for, of those that were asked and may tell something; and how many came that do.
+    /// Answers that are waited for; who was asked and may tell something, with whether it is there; how many came that do.
     waiting: usize,
-    asked: usize,
+    asked: Vec<(Ipv4Addr, bool)>,
     heard: usize,
     /// The port that our router says it passes on to the main socket.
     mapped: Option<u16>,
@@ -111,7 +112,7 @@ impl Probe {
             aside: Vec::new(),
             aside_until: now,
             waiting: 0,
-            asked: 0,
+            asked: Vec::new(),
             heard: 0,
             mapped: None,
             asked_for: None,
@@ -192,7 +193,7 @@ impl Rpc {
     /// Puts the first probe off, and keeps those aside who are to be asked.
     pub fn hold_probe(&mut self, until: Instant) {
         let probe = &mut self.probe;
-        if probe.access == Access::Unknown && probe.asked == 0 {
+        if probe.access == Access::Unknown && probe.asked.is_empty() {
             (probe.due, probe.held) = (until, true);
             probe.aside_until = probe.aside_until.max(until + SET_ASIDE);
         }
@@ -205,8 +206,8 @@ impl Rpc {
         self.probe.mapped = mapped;
         let moved = self.probe.access == Access::Open && self.entrance() != before;
         if moved {
-            self.requests.cancel(&Purpose::Probe);
-            self.probe.waiting = 0;
+            self.stop_probe();
+
             // Where each destination sees another port there is none to ask for.
             let none = self.entrance().is_none();
             self.set_access(if none { Access::Closed } else { Access::Unknown });
@@ -292,7 +293,8 @@ impl Rpc {
         self.probe.named.retain(|node| !fresh.contains(node));
         self.probe.aside = fresh.iter().map(|node| *node.ip()).collect();
         self.probe.aside_until = now + SET_ASIDE;
-        (self.probe.asked, self.probe.heard) = (count, 0);
+        self.probe.asked = fresh.iter().map(|node| (*node.ip(), false)).collect();
+        self.probe.heard = 0;
         self.probe.asked_for = Some(address);
         for node in fresh {
             let ask = Ask {
@@ -305,6 +307,8 @@ impl Rpc {
             if self.send(ask, false, Duration::ZERO, Purpose::Probe, now) {
                 self.probe.waiting += 1;
             }
+            let there = Ask { retries: RETRIES, socket: SocketId::PROBE, ..Ask::ping(node) };
+            self.send(there, false, Duration::ZERO, Purpose::IsThere, now);
         }
     }
 
@@ -322,32 +326,42 @@ impl Rpc {
         self.probe.heard += usize::from(main && fresh && agreed);
         if main && !fresh && late == 0 {
             // The main socket wrote there meanwhile, to dial somebody through that node say: it tells nothing.
-            self.probe.asked = self.probe.asked.saturating_sub(1);
+            self.probe.asked.retain(|(host, _)| host != from.ip());
         }
         self.after_helper(now);
+    }
+
+    /// A helper answered to the socket that asked it.
+    pub(super) fn helper_is_there(&mut self, host: Ipv4Addr) {
+        for (_, there) in self.probe.asked.iter_mut().filter(|(asked, _)| *asked == host) {
+            *there = true;
+        }
     }
 
     /// A helper's answer came, or did not.
     pub(super) fn after_helper(&mut self, now: Instant) {
         let probe = &mut self.probe;
         probe.waiting = probe.waiting.saturating_sub(1);
-        let enough = if probe.asked >= MANY { 2 } else { 1 };
+        let enough = if probe.asked.len() >= MANY { 2 } else { 1 };
         if probe.heard >= enough {
             probe.due = now + FIRST_PAUSE;
             (probe.failures, probe.unasked) = (0, self.upkeep.tick);
             self.set_access(Access::Open);
-        } else if probe.waiting == 0 && probe.asked == 0 {
+        } else if probe.waiting == 0 && probe.asked.is_empty() {
             probe.due = now + FIRST_PAUSE;
         } else if probe.waiting == 0 {
-            probe.failures += 1;
-            let doubled = FIRST_PAUSE * 2u32.saturating_pow(probe.failures - 1).min(1024);
+            let told = probe.asked.iter().any(|(_, there)| *there);
             let open = probe.access == Access::Open;
+            probe.failures += u32::from(told || !open);
+            let doubled =
+                FIRST_PAUSE * 2u32.saturating_pow(probe.failures.saturating_sub(1)).min(1024);
             probe.due = now + if open { FIRST_PAUSE } else { doubled.min(LAST_PAUSE) };
-            if !open || probe.failures >= FAILURES {
+            if told && (!open || probe.failures >= FAILURES) {
                 self.set_access(Access::Closed);
             }
         }
         if self.probe.waiting == 0 {
+            self.requests.cancel(&Purpose::IsThere);
             self.events.push_back(RpcEvent::ProbeOver);
             self.use_all(now);
         }
@@ -384,6 +398,13 @@ impl Rpc {
         self.probe.open_since = self.upkeep.tick;
     }
 
+    /// Whoever was asked is waited for no longer.
+    fn stop_probe(&mut self) {
+        self.requests.cancel(&Purpose::Probe);
+        self.requests.cancel(&Purpose::IsThere);
+        self.probe.waiting = 0;
+    }
+
     fn set_access(&mut self, access: Access) {
         let before = std::mem::replace(&mut self.probe.access, access);
         if before == access {
@@ -410,7 +431,7 @@ impl Rpc {
     /// that the main socket has not written to since are set aside for it.
     pub(super) fn forget_access(&mut self, now: Instant) {
         self.set_access(Access::Unknown);
-        self.requests.cancel(&Purpose::Probe);
+        self.stop_probe();
         let (named, mapped) = (std::mem::take(&mut self.probe.named), self.probe.mapped);
         self.probe = Probe { named, mapped, ..Probe::new(now) };
         let mut hosts: Vec<_> = self.table.oldest_first().map(|node| *node.addr.ip()).collect();

@@ -42,6 +42,8 @@ pub(super) enum Purpose {
     },
     /// The answer is to come to another socket.
     Probe,
+    /// Is it there, of which another answer is to come to another socket?
+    IsThere,
     /// The answer does not matter.
     Hint,
     /// The owner's.
@@ -218,7 +220,8 @@ impl Requests {
             entry.deadline = None;
             if entry.sent > entry.how.retries {
                 // A firewall may keep an answer to another socket, which says nothing of the network.
-                self.timeouts += u64::from(entry.purpose != Purpose::Probe);
+                self.timeouts +=
+                    u64::from(!matches!(entry.purpose, Purpose::Probe | Purpose::IsThere));
                 self.window.answered();
                 let Some(entry) = self.remove(tid) else { continue };
                 let Inflight { purpose, to, late, .. } = entry;

@@ -97,6 +97,21 @@ fn who_writes_to_those_that_were_asked_meanwhile_does_not_take_their_answers_for
     }
 }
 
+/// It was told of, or others remember it.
+#[test]
+fn a_node_that_is_away_says_nothing_of_a_firewall() {
+    for nodes in 1..=3 {
+        let mut sim = network(7, nodes + 1, 0.0);
+        let (_, addr) = place(&mut sim, Kind::Open, 9);
+        sim.run(MINUTE);
+        // The last of them is gone without a word.
+        sim.kill(nodes);
+        let i = enter(&mut sim, (Realm::INTERNET, addr), nodes + 1);
+        sim.run(10 * MINUTE);
+        assert_ne!(access(&sim, i), Access::Closed, "{nodes} nodes");
+    }
+}
+
 /// The reference knows it of 22 of 60.
 #[test]
 fn of_sixty_open_peers_all_know_it_soon_though_datagrams_get_lost() {
