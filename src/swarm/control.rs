@@ -187,7 +187,10 @@ impl Swarm {
                     }
                 }
                 Ok(Some(MuxEvent::Closed { .. })) => return false,
-                Ok(Some(MuxEvent::Opened { .. })) => control.serves = true,
+                Ok(Some(MuxEvent::Opened { .. })) => {
+                    control.serves = true;
+                    self.dht.silent_relays_mut().is_there(&remote);
+                }
                 Ok(Some(MuxEvent::Message { .. })) => {}
                 Ok(None) => return true,
                 Err(_) => return false,

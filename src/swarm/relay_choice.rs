@@ -102,6 +102,9 @@ impl Swarm {
     /// A peer is connected that is a relay for others: those of its topics who could not be reached can, maybe, and so can
     /// those whom it takes long to reach.
     pub(super) fn relay_offered(&mut self, by: &PublicKey, now: Instant) {
+        if let Some(relay) = self.connections.by_key(by).and_then(|c| c.offers) {
+            self.dht.silent_relays_mut().is_there(&relay);
+        }
         for key in self.peers.unreachable_beside(by) {
             self.peers.hurry(&key, now, &mut self.rng);
         }

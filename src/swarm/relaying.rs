@@ -369,7 +369,7 @@ impl Swarm {
             && !self.controls.get(control).is_some_and(|control| control.serves)
         {
             // Whoever it was, it is no relay, or cannot be reached.
-            self.dht.silent_relays_mut().note(relayed.ask.relay, peer, now);
+            self.dht.silent_relays_mut().note_absent(relayed.ask.relay, peer, now);
         }
         self.take_back(&relayed, now);
         // The direct way may still come about, unless that has failed.

@@ -2,7 +2,8 @@
 //! for that peer for a while, longer each time, and others are preferred to them.
 //!
 //! Such a relay may be there to keep peers apart, or have used up what it gives; or the peer said nothing. So one through
-//! which another peer was heard since is no worse than others, but for the one that was not.
+//! which another peer was heard since is no worse than others, but for the one that was not; and one that could not even be
+//! reached is as good as ever once it is seen to be there.
 
 use super::HyperDht;
 use crate::key::PublicKey;
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 /// How long it is not named after the first time, doubled each time after; and the most.
 const FIRST_REST: Duration = Duration::from_secs(10);
 const LAST_REST: Duration = Duration::from_secs(600);
+/// The most for one that could not be reached: it may be back at any time, and asking costs a look-up.
+const LAST_ABSENCE: Duration = Duration::from_secs(60);
 
 /// How long others are preferred to it: no longer than an honest one is out of bytes.
 const DOUBT: Duration = Duration::from_secs(60);
@@ -25,6 +28,8 @@ struct Pair {
     peer: PublicKey,
     noted: Instant,
     times: u32,
+    /// The relay was not to be reached, which says nothing of what it passes on.
+    absent: bool,
     /// Nobody was heard through the relay since.
     doubted: bool,
 }
@@ -32,7 +37,7 @@ struct Pair {
 impl Pair {
     fn rests(&self, now: Instant) -> bool {
         let rest = FIRST_REST * 2u32.saturating_pow(self.times.saturating_sub(1)).min(1024);
-        now < self.noted + rest.min(LAST_REST)
+        now < self.noted + rest.min(if self.absent { LAST_ABSENCE } else { LAST_REST })
     }
 
     fn is_recent(&self, now: Instant) -> bool {
@@ -46,12 +51,27 @@ pub struct SilentRelays(VecDeque<Pair>);
 impl SilentRelays {
     /// Nothing of `peer` came through the relay.
     pub fn note(&mut self, relay: PublicKey, peer: PublicKey, now: Instant) {
-        let times = self.times(&relay, &peer).saturating_add(1);
+        self.enter(relay, peer, false, now);
+    }
+
+    /// The relay was not to be reached.
+    pub fn note_absent(&mut self, relay: PublicKey, peer: PublicKey, now: Instant) {
+        self.enter(relay, peer, true, now);
+    }
+
+    /// The relay is there.
+    pub fn is_there(&mut self, relay: &PublicKey) {
+        self.0.retain(|pair| pair.relay != *relay || !pair.absent);
+    }
+
+    fn enter(&mut self, relay: PublicKey, peer: PublicKey, absent: bool, now: Instant) {
+        let before = self.pair(&relay, &peer).filter(|pair| pair.absent == absent);
+        let times = before.map_or(0, |pair| pair.times).saturating_add(1);
         self.0.retain(|pair| (pair.relay, pair.peer) != (relay, peer));
         if self.0.len() == MAX_PAIRS {
             self.0.pop_front();
         }
-        self.0.push_back(Pair { relay, peer, noted: now, times, doubted: true });
+        self.0.push_back(Pair { relay, peer, noted: now, times, absent, doubted: true });
     }
 
     /// Something of `peer` came through it.
@@ -126,6 +146,22 @@ mod tests {
             now += rest;
         }
         assert!(relays.times(&relay, &peer) == 8 && !relays.is_doubted(&relay, now));
+    }
+
+    #[test]
+    fn a_relay_that_was_away_rests_no_longer_than_that() {
+        let (mut relays, now) = (SilentRelays::default(), epoch());
+        let [relay, peer, other] = [1, 2, 3].map(|n| PublicKey([n; 32]));
+        (0..9).for_each(|_| relays.note_absent(relay, peer, now));
+        relays.note(relay, other, now);
+        let longest = now + LAST_ABSENCE;
+        assert!(relays.has(&relay, &peer, now) && !relays.has(&relay, &peer, longest));
+        relays.is_there(&relay);
+        assert!(!relays.has(&relay, &peer, now) && relays.has(&relay, &other, now));
+        // Of what it does when it is there it is judged anew.
+        (0..9).for_each(|_| relays.note_absent(relay, peer, now));
+        relays.note(relay, peer, now);
+        assert_eq!(relays.times(&relay, &peer), 1);
     }
 
     #[test]

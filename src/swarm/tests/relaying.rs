@@ -331,3 +331,22 @@ fn a_relay_through_which_nothing_was_heard_is_not_named_again() {
     println!("{took:?}");
     assert!(took.is_some_and(|took| took < Duration::from_secs(15)), "{took:?}");
 }
+
+/// Whoever had noted it for absent, again and again, looks at it anew.
+#[test]
+fn those_who_need_a_relay_meet_soon_after_it_is_back() {
+    for (seed, seeds) in [(5, true), (6, true), (7, true), (5, false), (6, false), (7, false)] {
+        let mut lab = Lab::new(seed, 0.0);
+        if seeds {
+            lab.relay_seeds();
+        }
+        let a = lab.sharer(Kind::Sym, vec![]);
+        let b = lab.reader(Kind::Sym, if seeds { vec![] } else { vec![lab.key] });
+        assert!(lab.meet(a, b, Duration::from_secs(20)).is_some(), "{seed}");
+        let hour = Duration::from_secs(3600);
+        lab.network.freeze(lab.relay, hour);
+        lab.network.run(hour);
+        let took = lab.meet(a, b, Duration::from_secs(120));
+        assert!(took.is_some(), "{seed}, as a seed: {seeds}");
+    }
+}
