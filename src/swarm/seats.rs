@@ -23,7 +23,7 @@ use std::time::Instant;
 
 /// Customers at a time, and of one host. A household or an office behind one address has fewer that need a relay.
 pub(super) const MAX_CUSTOMERS: usize = 256;
-const MAX_PER_HOST: usize = 32;
+pub(super) const MAX_PER_HOST: usize = 32;
 
 /// What is done for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,5 +1,6 @@
 //! Who wants many ways to relays, and who needs one.
 
+use super::super::control_room::{MAX_CONTROLS, Share};
 use super::super::*;
 use super::relaying::{CLIENT, Lab, SERVER, TOPIC};
 use super::sim::Peer;
@@ -52,6 +53,18 @@ fn chat(lab: &mut Lab, all: &[usize]) {
 
 fn controls(lab: &Lab, i: usize) -> usize {
     lab.network.machines[i].swarm.controls.ours()
+}
+
+#[test]
+fn there_are_no_more_ways_to_relays_than_may_be() {
+    let mut lab = Lab::new(4, 0.0);
+    lab.network.on(lab.relay, |peer, now| {
+        for n in 0..u8::try_from(MANY).unwrap() {
+            let client = Share::Client(Ipv4Addr::new(70, 0, 0, n).into());
+            peer.swarm.control_to(PublicKey([n; 32]), vec![], client, now);
+        }
+    });
+    assert_eq!(controls(&lab, lab.relay), MAX_CONTROLS);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::super::connections::{Connection, Phase, TIME_TO_ANSWER};
 use super::super::hyperdht::{Agreed, Relays};
 use super::super::relay::messages::Pair;
 use super::super::relay::server::PENDING_WAIT;
-use super::super::seats::MAX_CUSTOMERS;
+use super::super::seats::{MAX_CUSTOMERS, MAX_PER_HOST};
 use super::super::secret_stream::noise::SessionKeys;
 use super::super::*;
 use super::relaying::{Lab, TOPIC};
@@ -79,6 +79,22 @@ fn a_few_hosts_who_take_all_seats_keep_nobody_out() {
         println!("{took:?}");
         assert!(took.is_some_and(|took| took < Duration::from_millis(1500)), "{took:?}");
     }
+}
+
+#[test]
+fn a_host_has_its_share_of_seats_though_most_are_free() {
+    let mut lab = Lab::new(1, 0.0);
+    lab.network.on(lab.relay, |peer, now| {
+        let swarm = &mut peer.swarm;
+        for n in 0..2 * MAX_PER_HOST {
+            // Each of them is passed on for, so that none gives way.
+            if let Some(stream) = come(swarm, v4(1), key(n as u32), now) {
+                ask(swarm, stream, n as u32 / 2, n % 2 == 0, now);
+            }
+        }
+        assert_eq!(seated(swarm), MAX_PER_HOST);
+        assert!(come(swarm, v4(2), key(999), now).is_some());
+    });
 }
 
 #[test]

@@ -173,6 +173,30 @@ fn bytes_beyond_the_allowance_of_a_host_are_lost_and_those_of_others_are_not() {
 }
 
 #[test]
+fn hosts_together_get_no_more_than_all_may() {
+    let (mut legs, mut out) = (Legs::default(), Outbox::default());
+    legs.limit(RATES, epoch());
+    let ids = |n: u8| [u32::from(n), 100 + u32::from(n)];
+    for n in 1..=16 {
+        let ends = [end(1, Some(n), true), end(2, Some(100 + n), true)];
+        legs.join(ids(n), ends, epoch());
+        legs.handle(ids(n)[1], (SocketId::MAIN, at(100 + n)), &packet(2, 20), epoch(), &mut out);
+    }
+    sent(&mut out);
+    let mut bytes = 0;
+    for ms in 0..10_000 {
+        let now = epoch() + Duration::from_millis(ms);
+        for n in 1..=16 {
+            legs.handle(ids(n)[0], (SocketId::MAIN, at(n)), &packet(1, 1000), now, &mut out);
+        }
+        bytes += sent(&mut out).iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+    }
+    // Of ten seconds, and what may come at once; the hosts alone would have 160 MiB.
+    let most = RATES.total * 12;
+    assert!(bytes > RATES.total * 9 && bytes <= most, "{bytes} of {most}");
+}
+
+#[test]
 fn what_goes_the_same_way_leaves_in_one_send() {
     let (mut legs, mut out) = pair(true);
     let now = epoch();
