@@ -14,7 +14,7 @@ use hdrive::hyper::replication::wire::{
     self, Handshake, Message, Reason, RequestMessage, Sync, Want, capability,
 };
 use hdrive::hyper::replication::{AttachOptions, ConnId, ConnInfo, CoreId, Hub, Limits};
-use hdrive::key::{CoreKey, PublicKey};
+use hdrive::key::{CoreKey, PublicKey, Topic};
 use hdrive_fuzz::{MAX_BLOCKS, Tree, block, disturb, key_pair, number, proof, request};
 use libfuzzer_sys::fuzz_target;
 use std::collections::VecDeque;
@@ -197,6 +197,9 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
     ];
     let info = ConnInfo { handshake_hash: HASH, initiator: true, remote: PublicKey([1; 32]) };
     hub.handle_connected(CONN, info, now);
+    for key in &keys {
+        hub.handle_met(CONN, Topic::from(key.discovery_key()), now);
+    }
     let (channels, asked) = (Vec::new(), VecDeque::new());
     let mut peer = Peer { mux: Mux::new(PROTOCOLS), tree, manifest, keys, channels, asked };
     drain(&mut hub, &mut peer);

@@ -129,7 +129,7 @@ impl CoreHandle {
         lock(&self.0.core)
     }
 
-    /// Opens channels for this core on all connections, now and later.
+    /// Opens channels for this core to all peers of its topics, now and later.
     pub fn attach(&self, downloading: bool, small_blocks: bool) {
         self.wish(Wish::Attach { handle: self.clone(), downloading, small_blocks });
     }

@@ -25,7 +25,7 @@ use crate::hyper::replication::{
 };
 use crate::hyper::session::{CoreHandle, Reach, Wish};
 use crate::hyper::store::Store;
-use crate::key::{DiscoveryKey, PublicKey};
+use crate::key::{DiscoveryKey, PublicKey, Topic};
 use crate::swarm::driver::NetworkHandle;
 use crate::swarm::{self, SwarmEvent};
 use std::collections::HashMap;
@@ -189,14 +189,17 @@ impl Pump {
             match event {
                 SwarmEvent::Ready => tracing::info!("the DHT answers"),
                 SwarmEvent::Moved { address } => tracing::info!(%address, "the address changed"),
-                SwarmEvent::Reaching { conn, remote, handshake_hash } => {
+                SwarmEvent::Reaching { conn, remote, handshake_hash, topics } => {
                     let info = ConnInfo { handshake_hash, initiator: true, remote };
-                    self.on_connected(ConnId(conn.0), info, now);
+                    self.on_connected(ConnId(conn.0), info, topics, now);
                 }
-                SwarmEvent::Connected { conn, remote, handshake_hash, initiator, addr, .. } => {
+                SwarmEvent::Connected { conn, remote, handshake_hash, initiator, addr, topics } => {
                     tracing::info!(%addr, peer = %crate::key::short(&remote.0), "connected");
                     let info = ConnInfo { handshake_hash, initiator, remote };
-                    self.on_connected(ConnId(conn.0), info, now);
+                    self.on_connected(ConnId(conn.0), info, topics, now);
+                }
+                SwarmEvent::Met { conn, topic } => {
+                    self.hub.handle_met(ConnId(conn.0), topic, now);
                 }
                 SwarmEvent::Frame { conn, data } => {
                     let mut frames = vec![data];
@@ -247,10 +250,13 @@ impl Pump {
     }
 
     /// A connection may be written to, or is open; it may be both, one after the other.
-    fn on_connected(&mut self, conn: ConnId, info: ConnInfo, now: Instant) {
+    fn on_connected(&mut self, conn: ConnId, info: ConnInfo, topics: Vec<Topic>, now: Instant) {
         if self.remotes.insert(conn, info.remote).is_none() {
             self.ties.connected(conn, now);
             self.hub.handle_connected(conn, info, now);
+        }
+        for topic in topics {
+            self.hub.handle_met(conn, topic, now);
         }
     }
 
@@ -265,6 +271,9 @@ impl Pump {
                 // Those who opened it while it was only served have been told to nobody.
                 let company = served.map_or_else(Company::default, |id| self.hub.company(id));
                 let id = self.hub.attach(handle.shared(), options, now);
+                for topic in self.discovery.topics_of(&handle.discovery_key()) {
+                    self.hub.add_topic(id, topic, now);
+                }
                 handle.set_reach(|reach| {
                     reach.meet(company);
                     reach.synced = false;

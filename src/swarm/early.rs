@@ -55,7 +55,8 @@ impl Swarm {
             return;
         }
         let Connection { id: conn, remote, handshake_hash, .. } = *connection;
-        self.events.push_back(SwarmEvent::Reaching { conn, remote, handshake_hash });
+        let topics = self.peers.topics(&remote);
+        self.events.push_back(SwarmEvent::Reaching { conn, remote, handshake_hash, topics });
     }
 
     /// What waited for an early peer to be there goes out.

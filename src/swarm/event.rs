@@ -73,7 +73,13 @@ pub enum SwarmEvent {
     Moved { address: SocketAddrV4 },
     /// A peer that we dialled is being written to, and most likely there: what is sent now need not wait for its first
     /// word. [`Self::Connected`] or [`Self::Closed`] follows.
-    Reaching { conn: ConnId, remote: PublicKey, handshake_hash: [u8; 64] },
+    Reaching {
+        conn: ConnId,
+        remote: PublicKey,
+        handshake_hash: [u8; 64],
+        /// Joined topics under which it was found.
+        topics: Vec<Topic>,
+    },
     /// A connection is open; frames may be sent.
     Connected {
         conn: ConnId,
@@ -86,6 +92,8 @@ pub enum SwarmEvent {
         /// Joined topics under which the peer was found; none for a stranger who dialled us.
         topics: Vec<Topic>,
     },
+    /// The peer of a connection was found under one more joined topic.
+    Met { conn: ConnId, topic: Topic },
     /// One message, decrypted. [`super::Swarm::consumed`] must follow sooner or later.
     Frame { conn: ConnId, data: Bytes },
     /// The peer of a connection is at another address now.

@@ -266,7 +266,7 @@ impl Swarm {
         if !initiator && self.connections.waiting() >= CROWDED {
             self.ask(stream, now);
         }
-        let topics = self.peers.get(&remote).map(|peer| peer.topics.iter().copied().collect());
+        let topics = self.peers.topics(&remote);
         tracing::debug!(peer = ?remote, to = %addr, initiator, "connected");
         self.events.push_back(SwarmEvent::Connected {
             conn: id,
@@ -274,7 +274,7 @@ impl Swarm {
             handshake_hash,
             initiator,
             addr,
-            topics: topics.unwrap_or_default(),
+            topics,
         });
         self.send_rest(stream, now);
         for other in self.connections.candidates(&remote) {

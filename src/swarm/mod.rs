@@ -93,7 +93,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use told::Told;
+use told::{Found, Told};
 use topics::Topics;
 use udx::{Udx, UdxConfig};
 
@@ -371,7 +371,10 @@ impl Swarm {
             } else if let Some(event) = self.udx.poll_event() {
                 self.handle_udx(event, now);
             } else if let Some(found) = self.told.poll_found() {
-                self.peers.found_at(found.key, found.addr, found.topic, now, &mut self.rng);
+                let Found { key, addr, topic } = found;
+                if self.peers.found_at(key, addr, topic, now, &mut self.rng) {
+                    self.tell_met(&key, topic);
+                }
             } else if !self.start_round(now) && !self.start_dial(now) {
                 break;
             }
@@ -379,6 +382,13 @@ impl Swarm {
         self.tidy_relayed(now);
         self.settle(now);
         self.close_sockets(now);
+    }
+
+    /// A peer was found under one more topic: who knows of a connection to it is told.
+    fn tell_met(&mut self, remote: &PublicKey, topic: Topic) {
+        let told = self.connections.iter().filter(|c| c.remote == *remote && c.told);
+        let met = told.map(|c| SwarmEvent::Met { conn: c.id, topic });
+        self.events.extend(met);
     }
 
     /// Finds out which connections still live, and which peers there are.
@@ -407,7 +417,9 @@ impl Swarm {
             DhtEvent::Peer { query, public_key, relay_addresses } => {
                 if let Some((topic, quick)) = self.topics.peer_found(query, public_key) {
                     let rng = &mut self.rng;
-                    self.peers.found(public_key, relay_addresses, topic, quick, now, rng);
+                    if self.peers.found(public_key, relay_addresses, topic, quick, now, rng) {
+                        self.tell_met(&public_key, topic);
+                    }
                 }
             }
             DhtEvent::Announced { query, nodes, .. } => self.topics.stored(query, nodes),

@@ -70,6 +70,11 @@ impl Peers {
         self.peers.get(key)
     }
 
+    /// Joined topics under which a peer was found.
+    pub fn topics(&self, key: &PublicKey) -> Vec<Topic> {
+        self.peers.get(key).map_or_else(Vec::new, |peer| peer.topics.iter().copied().collect())
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &PeerInfo> {
         self.peers.values()
     }
@@ -114,7 +119,7 @@ impl Peers {
     }
 
     /// A lookup of `topic` found `key`. A `quick` lookup, repeated within seconds, does not make a peer
-    /// that just failed look new.
+    /// that just failed look new. True if it was not known to be a peer of the topic.
     pub fn found(
         &mut self,
         key: PublicKey,
@@ -123,14 +128,14 @@ impl Peers {
         quick: bool,
         now: Instant,
         rng: &mut StdRng,
-    ) {
-        let Some(peer) = self.upsert(key, now) else { return };
+    ) -> bool {
+        let Some(peer) = self.upsert(key, now) else { return false };
         let moved = peer.relay_addresses != relay_addresses;
         peer.relay_addresses = relay_addresses;
-        self.consider(key, topic, quick, moved, now, rng);
+        self.consider(key, topic, quick, moved, now, rng)
     }
 
-    /// It is at `addr` on a local network, and has `topic`.
+    /// It is at `addr` on a local network, and has `topic`. True if that is news.
     pub fn found_near(
         &mut self,
         key: PublicKey,
@@ -138,8 +143,8 @@ impl Peers {
         topic: Topic,
         now: Instant,
         rng: &mut StdRng,
-    ) {
-        let Some(peer) = self.upsert(key, now) else { return };
+    ) -> bool {
+        let Some(peer) = self.upsert(key, now) else { return false };
         // One address of each is enough, and who is found by IPv6 may be just now found by IPv4 too.
         let silent = std::mem::take(&mut peer.near_is_silent);
         let known = peer.near.filter(|near| !silent && near.is_ipv4() && addr.is_ipv6());
@@ -148,7 +153,7 @@ impl Peers {
         if moved {
             peer.approaches = 0;
         }
-        self.consider(key, topic, true, moved, now, rng);
+        self.consider(key, topic, true, moved, now, rng)
     }
 
     /// Where a connection with `key` on a local network would lead, if that was not tried often.
@@ -163,7 +168,7 @@ impl Peers {
         self.peers.values_mut().for_each(|peer| peer.near = None);
     }
 
-    /// It was found under `topic`: dials it, unless there is a reason not to.
+    /// It was found under `topic`: dials it, unless there is a reason not to. True if that it has the topic is news.
     fn consider(
         &mut self,
         key: PublicKey,
@@ -172,10 +177,10 @@ impl Peers {
         moved: bool,
         now: Instant,
         rng: &mut StdRng,
-    ) {
-        self.note_membership(key, topic);
+    ) -> bool {
+        let news = self.note_membership(key, topic);
         let connected = self.peers.get(&key).is_some_and(|peer| peer.connected);
-        let Some(peer) = self.peers.get_mut(&key).filter(|_| !connected) else { return };
+        let Some(peer) = self.peers.get_mut(&key).filter(|_| !connected) else { return news };
         let rested = peer.disconnected_at.is_none_or(|at| now >= at + GIVEN_UP_PAUSE);
         let fresh = !quick || moved || (!peer.waiting && rested);
         if fresh && (moved || rested) && std::mem::take(&mut peer.tried) {
@@ -186,9 +191,10 @@ impl Peers {
         if fresh && (!peer.client || !peer.is_hopeful()) {
             peer.reset();
         } else if peer.waiting {
-            return;
+            return news;
         }
         self.enqueue(key, now, rng);
+        news
     }
 
     /// `key` says that it has `topic` and is at `addr`, where we were told to ask. Who says so is there: he is dialled as if
@@ -200,16 +206,18 @@ impl Peers {
         topic: Topic,
         now: Instant,
         rng: &mut StdRng,
-    ) {
-        let Some(peer) = self.upsert(key, now) else { return };
+    ) -> bool {
+        let Some(peer) = self.upsert(key, now) else { return false };
         peer.told.retain(|known| *known != addr);
         peer.told.insert(0, addr);
         peer.told.truncate(MAX_TOLD);
-        self.note_membership(key, topic);
-        let Some(peer) = self.peers.get_mut(&key).filter(|peer| !peer.connected) else { return };
+        let news = self.note_membership(key, topic);
+        let peer = self.peers.get_mut(&key).filter(|peer| !peer.connected);
+        let Some(peer) = peer else { return news };
         self.queue.remove(peer);
         (peer.tried, peer.attempts) = (false, 0);
         self.enqueue(key, now, rng);
+        news
     }
 
     /// Keeps a connection to `key` until [`Self::leave_explicit`].
@@ -458,10 +466,11 @@ impl Peers {
         }
     }
 
-    fn note_membership(&mut self, key: PublicKey, topic: Topic) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
+    fn note_membership(&mut self, key: PublicKey, topic: Topic) -> bool {
+        let Some(peer) = self.peers.get_mut(&key) else { return false };
         let room = self.memberships < MAX_MEMBERSHIPS || peer.connected;
-        if room && peer.topics.len() < MAX_TOPICS && peer.topics.insert(topic) {
+        let news = room && peer.topics.len() < MAX_TOPICS && peer.topics.insert(topic);
+        if news {
             self.memberships += 1;
             if let Some(slot) = peer.queued {
                 self.queue.topic_added(topic, slot, key);
@@ -470,6 +479,7 @@ impl Peers {
                 self.queue.joined(topic);
             }
         }
+        news
     }
 
     /// The record of `key`, made if there is room; `None` for ourselves.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use hdrive::hyper::core::{Core, SharedCore};
 use hdrive::hyper::replication::{AttachOptions, ConnId, ConnInfo, CoreId, Hub, HubEvent, Limits};
-use hdrive::key::PublicKey;
+use hdrive::key::{PublicKey, Topic};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Stdio};
@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Peer {
     pub hub: Hub,
+    topics: Vec<Topic>,
     pub events: Vec<HubEvent>,
     child: Child,
     stdin: Option<ChildStdin>,
@@ -51,7 +52,8 @@ impl Peer {
         });
         let stdin = child.stdin.take();
         let hub = Hub::new(Limits::default());
-        Some(Self { hub, events: vec![], child, stdin, records, answers: vec![], next: 1 })
+        let topics = Vec::new();
+        Some(Self { hub, topics, events: vec![], child, stdin, records, answers: vec![], next: 1 })
     }
 
     fn record(&mut self, kind: u8, payload: &[u8]) {
@@ -88,8 +90,18 @@ impl Peer {
     pub fn attach(&mut self, core: Core) -> (CoreId, SharedCore) {
         let shared = Arc::new(Mutex::new(core));
         let options = AttachOptions { downloading: true, small_blocks: false };
+        let discovery = *shared.lock().unwrap().discovery_key();
         let id = self.hub.attach(shared.clone(), options, Instant::now());
+        self.topics.push(Topic::from(discovery));
+        self.meet();
         (id, shared)
+    }
+
+    /// The other side was found under the topic of each core.
+    fn meet(&mut self) {
+        for topic in &self.topics {
+            self.hub.handle_met(CONN, *topic, Instant::now());
+        }
     }
 
     pub fn connect(&mut self, we_begin: bool) {
@@ -100,6 +112,7 @@ impl Peer {
             remote: PublicKey([1; 32]),
         };
         self.hub.handle_connected(CONN, info, Instant::now());
+        self.meet();
     }
 
     pub fn until_event(&mut self, event: &HubEvent) {

@@ -5,6 +5,7 @@ use super::held::Held;
 use super::violation::{MAX_STRIKES, Violation};
 use super::wire::{self, Message};
 use super::{ConnId, ConnInfo, CoreId, HubEvent, Limits};
+use crate::key::Topic;
 use crate::mux::{Mux, Protocol};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -25,6 +26,9 @@ const FRAME_COST: usize = 256;
 /// have none is honest; each refusal costs a look into the storage.
 const MAX_REFUSALS: u32 = 8192;
 const REFUSAL_SPAN: Duration = Duration::from_secs(60);
+
+/// Topics under which a peer was met, as many as the swarm remembers of one.
+const MAX_MET: usize = 16_384;
 
 /// Strikes are forgotten when none came for this long: connections live for weeks.
 const FORGIVE: Duration = Duration::from_secs(600);
@@ -52,6 +56,8 @@ pub(super) struct Conn {
     pub closing: bool,
     /// What it makes us hold.
     pub held: Held,
+    /// Topics under which its peer was found, or of which it has shown that it knows the core.
+    met: BTreeSet<Topic>,
 }
 
 impl Conn {
@@ -70,7 +76,18 @@ impl Conn {
             refusals: (now, 0),
             closing: false,
             held: Held::default(),
+            met: BTreeSet::new(),
         }
+    }
+
+    /// Its peer is one of `topic`. True if that is news.
+    pub fn meet(&mut self, topic: Topic) -> bool {
+        self.met.len() < MAX_MET && self.met.insert(topic)
+    }
+
+    /// Whether its peer is one of any of these.
+    pub fn is_of(&self, topics: &BTreeSet<Topic>) -> bool {
+        topics.iter().any(|topic| self.met.contains(topic))
     }
 
     /// Bytes that are queued for this connection, here and below.
@@ -124,6 +141,8 @@ pub(super) struct Ctx<'a> {
     pub dirty: &'a mut BTreeSet<ConnId>,
     /// Connections that have to end.
     pub doomed: &'a mut Vec<ConnId>,
+    /// Peers that turned out to be some of a topic.
+    pub met: &'a mut Vec<(ConnId, Topic)>,
     pub events: &'a mut VecDeque<HubEvent>,
     /// Forks to be stored.
     pub forks: &'a mut VecDeque<Fork>,

@@ -35,7 +35,7 @@ mod tests {
         Writes, memory,
     };
     use crate::hyper::core::{Core, CreateOptions};
-    use crate::key::PublicKey;
+    use crate::key::{PublicKey, Topic};
     use crate::sim::epoch;
     use bytes::Bytes;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -134,6 +134,9 @@ mod tests {
             let remote = PublicKey([u8::from(initiator); 32]);
             let info = ConnInfo { handshake_hash: [7; 64], initiator, remote };
             hub.handle_connected(CONN, info, now);
+            for (_, reader, ..) in &pairs {
+                hub.handle_met(CONN, Topic::from(*lock(reader).discovery_key()), now);
+            }
         }
         exchange([&mut us, &mut them], now);
         let [(forked, copy, far, writer), (other, second, second_far, second_writer)] = &pairs[..]

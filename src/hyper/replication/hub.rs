@@ -14,7 +14,7 @@ use super::{
 use crate::codec::FrameBuf;
 use crate::crypto::hash::Hash;
 use crate::hyper::core::{Core, SharedCore};
-use crate::key::DiscoveryKey;
+use crate::key::{DiscoveryKey, Topic};
 use crate::lock::lock;
 use opening::Openings;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -33,6 +33,10 @@ pub struct Hub {
     conns: BTreeMap<ConnId, Conn>,
     replicas: BTreeMap<CoreId, Replica>,
     by_discovery: HashMap<DiscoveryKey, CoreId>,
+    /// The cores of each topic.
+    by_topic: BTreeMap<Topic, BTreeSet<CoreId>>,
+    /// Peers that turned out to be some of a topic.
+    met: Vec<(ConnId, Topic)>,
     ranges: HashMap<RangeId, CoreId>,
     seeks: HashMap<SeekId, CoreId>,
     /// Bytes that peers make us hold.
@@ -59,6 +63,8 @@ impl Hub {
             conns: BTreeMap::new(),
             replicas: BTreeMap::new(),
             by_discovery: HashMap::new(),
+            by_topic: BTreeMap::new(),
+            met: Vec::new(),
             ranges: HashMap::new(),
             seeks: HashMap::new(),
             held: 0,
@@ -85,8 +91,7 @@ impl Hub {
             replica.passive = false;
             replica.options = options;
             if options.downloading {
-                let conns: Vec<ConnId> = ctx.conns.keys().copied().collect();
-                conns.into_iter().for_each(|conn| replica.open_on(ctx, conn));
+                replica.open_on_all(ctx);
             }
             replica.sync_all(ctx, core);
             replica.tell_again(ctx);
@@ -108,6 +113,9 @@ impl Hub {
         self.next_id += 1;
         let replica = Replica::new(id, core, options, passive);
         self.by_discovery.insert(replica.discovery, id);
+        for topic in &replica.topics {
+            self.by_topic.entry(*topic).or_default().insert(id);
+        }
         self.replicas.insert(id, replica);
         self.accept_waiting(id, now);
         id
@@ -129,19 +137,58 @@ impl Hub {
     fn remove(&mut self, id: CoreId) {
         if let Some(replica) = self.replicas.remove(&id) {
             self.by_discovery.remove(&replica.discovery);
+            for topic in &replica.topics {
+                if let Some(cores) = self.by_topic.get_mut(topic) {
+                    cores.remove(&id);
+                    if cores.is_empty() {
+                        self.by_topic.remove(topic);
+                    }
+                }
+            }
             self.ranges.retain(|_, core| *core != id);
             self.seeks.retain(|_, core| *core != id);
         }
     }
 
-    /// A connection is ready for frames in both directions.
-    pub fn handle_connected(&mut self, conn: ConnId, info: ConnInfo, now: Instant) {
-        self.conns.insert(conn, Conn::new(info, now));
-        let active = self.replicas.values().filter(|r| r.is_downloading()).map(|r| r.id);
-        for id in active.collect::<Vec<_>>() {
-            self.with(id, now, |replica, ctx, _| replica.open_on(ctx, conn));
+    /// Peers of `topic` have a core, too: its own topic, which follows from its key, is only one of those that have it.
+    pub fn add_topic(&mut self, id: CoreId, topic: Topic, now: Instant) {
+        let Some(replica) = self.replicas.get_mut(&id) else { return };
+        if replica.topics.insert(topic) {
+            self.by_topic.entry(topic).or_default().insert(id);
+            self.unlocked(id, now, |replica, ctx| {
+                if replica.is_downloading() {
+                    replica.open_on_all(ctx);
+                }
+            });
         }
         self.finish(now);
+    }
+
+    /// A connection is ready for frames in both directions. No core is named to its peer before one of us two knows that
+    /// it is a peer of it: see [`Hub::handle_met`].
+    pub fn handle_connected(&mut self, conn: ConnId, info: ConnInfo, now: Instant) {
+        self.conns.insert(conn, Conn::new(info, now));
+        self.finish(now);
+    }
+
+    /// The peer of a connection was found under `topic`: the channels of its cores are opened.
+    pub fn handle_met(&mut self, conn: ConnId, topic: Topic, now: Instant) {
+        self.meet(conn, topic, now);
+        self.finish(now);
+    }
+
+    fn meet(&mut self, conn: ConnId, topic: Topic, now: Instant) {
+        if !self.conns.get_mut(&conn).is_some_and(|state| state.meet(topic)) {
+            return;
+        }
+        let cores = self.by_topic.get(&topic).into_iter().flatten().copied();
+        for id in cores.collect::<Vec<_>>() {
+            self.unlocked(id, now, |replica, ctx| {
+                if replica.is_downloading() {
+                    replica.open_on(ctx, conn);
+                }
+            });
+        }
     }
 
     /// `bytes` of what [`Hub::poll_transmit`] gave for a connection are not sent yet. The hub counts up by
@@ -268,6 +315,7 @@ impl Hub {
             conns: &mut self.conns,
             dirty: &mut self.dirty,
             doomed: &mut self.doomed,
+            met: &mut self.met,
             events: &mut self.events,
             forks: &mut self.forks,
             limits: &self.limits,
@@ -313,8 +361,11 @@ impl Hub {
         }
     }
 
-    /// Forgets connections that have to end.
+    /// Opens channels to who was met, and forgets connections that have to end.
     fn finish(&mut self, now: Instant) {
+        while let Some((conn, topic)) = self.met.pop() {
+            self.meet(conn, topic, now);
+        }
         while let Some(conn) = self.doomed.pop() {
             self.drop_conn(conn, now);
         }

@@ -94,7 +94,7 @@ pub struct ConnInfo {
 
 #[derive(Debug, Clone, Copy)]
 pub struct AttachOptions {
-    /// Follow the head, open a channel on every connection, and say so. Without it the core is only
+    /// Follow the head, open a channel to each peer of its topics, and say so. Without it the core is only
     /// served to peers that ask.
     pub downloading: bool,
     /// Blocks of some hundred bytes, as a Hyperbee has: more requests may be on their way.

@@ -13,8 +13,8 @@ use super::{AttachOptions, Company, ConnId, CoreId, HubEvent, PeerInfo, RangeId,
 use crate::crypto::Hash;
 use crate::hyper::core::tree::Roots;
 use crate::hyper::core::{Core, SharedCore};
-use crate::key::{CoreKey, DiscoveryKey};
-use std::collections::BTreeMap;
+use crate::key::{CoreKey, DiscoveryKey, Topic};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Instant;
 
@@ -61,6 +61,8 @@ pub(super) struct Replica {
     pub options: AttachOptions,
     /// A peer asked for it and nobody here did: it goes when the last peer goes.
     pub passive: bool,
+    /// Under which its peers are found: nobody else is told of it.
+    pub topics: BTreeSet<Topic>,
     pub peers: BTreeMap<ConnId, Peer>,
     pub flights: Flights,
     pub blocks: BlockWishes,
@@ -113,6 +115,7 @@ impl Replica {
             core,
             options,
             passive,
+            topics: BTreeSet::from([Topic::from(key.discovery_key())]),
             peers: BTreeMap::new(),
             flights: Flights::default(),
             blocks: BlockWishes::default(),
@@ -155,8 +158,7 @@ impl Replica {
         let before = self.is_downloading();
         add(self);
         if !before {
-            let conns: Vec<ConnId> = ctx.conns.keys().copied().collect();
-            conns.into_iter().for_each(|conn| self.open_on(ctx, conn));
+            self.open_on_all(ctx);
         }
     }
 
@@ -168,6 +170,13 @@ impl Replica {
         let info = &ctx.conn(conn)?.info;
         let capability = self.capability(&info.handshake_hash, info.initiator);
         Some(Handshake { seeks: true, capability }.encode())
+    }
+
+    /// Opens a channel to each peer of its topics.
+    pub fn open_on_all(&mut self, ctx: &mut Ctx) {
+        let of_topic = ctx.conns.iter().filter(|(_, conn)| conn.is_of(&self.topics));
+        let conns: Vec<ConnId> = of_topic.map(|(conn, _)| *conn).collect();
+        conns.into_iter().for_each(|conn| self.open_on(ctx, conn));
     }
 
     /// Opens a channel for this core, if there is none.
@@ -231,6 +240,8 @@ impl Replica {
         peer.seeks = handshake.seeks;
         self.synced_told = false;
         ctx.emit(HubEvent::PeerOpened { core: self.id, conn });
+        // It knows the key: it may hear of what else belongs to it.
+        ctx.met.push((conn, Topic::from(self.discovery)));
         self.send_sync(ctx, core, conn);
         let contiguous = core.contiguous_length();
         if contiguous > 0 {

@@ -51,6 +51,7 @@ fn a_peer_counts_once_whenever_it_opened_the_core() {
         let (handshake_hash, here, there) = ([7; 64], swarm::ConnId(1), ConnId(1));
         let info = |initiator| ConnInfo { handshake_hash, initiator, remote: PublicKey([1; 32]) };
         remote.handle_connected(there, info(true), now);
+        remote.handle_met(there, Topic::from(core.discovery_key()), now);
         if !early {
             pump.on_wish(attach(&core));
         }

@@ -7,6 +7,7 @@ mod full;
 mod histories;
 mod hostile;
 mod many;
+mod met;
 mod names;
 mod opening;
 mod patience;
@@ -74,6 +75,14 @@ struct Sim {
     stores: BTreeMap<usize, SharedCore>,
 }
 
+/// Every peer was found under every topic.
+fn meet_all(hub: &mut Hub, now: Instant) {
+    let topics: Vec<Topic> = hub.by_topic.keys().copied().collect();
+    for conn in hub.conns.keys().copied().collect::<Vec<_>>() {
+        topics.iter().for_each(|topic| hub.handle_met(conn, *topic, now));
+    }
+}
+
 impl Sim {
     fn new(hubs: usize) -> Self {
         let now = epoch();
@@ -113,6 +122,7 @@ impl Sim {
             self.lines.insert((hub, conn), line);
             let info = ConnInfo { handshake_hash, initiator, remote: PublicKey([to.0 as u8; 32]) };
             self.hubs[hub].handle_connected(conn, info, now);
+            meet_all(&mut self.hubs[hub], now);
         }
         (ca, cb)
     }
@@ -231,7 +241,9 @@ impl Sim {
 
     fn attach(&mut self, hub: usize, core: &SharedCore) -> CoreId {
         let now = self.now;
-        self.hubs[hub].attach(core.clone(), LIVE, now)
+        let id = self.hubs[hub].attach(core.clone(), LIVE, now);
+        meet_all(&mut self.hubs[hub], now);
+        id
     }
 
     fn want(&mut self, hub: usize, core: CoreId, block: u64) {

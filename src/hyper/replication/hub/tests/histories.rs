@@ -72,6 +72,7 @@ fn a_peer_cannot_make_two_histories_by_lying() {
         peer.mux = Mux::new(super::super::super::connection::PROTOCOLS);
         let now = peer.now;
         peer.hub.handle_connected(peer.conn, peer.info.clone(), now);
+        meet_all(&mut peer.hub, now);
         peer.open(key());
         peer.sync(20, 20);
         let request = peer.requests().pop().expect("its head is asked for");

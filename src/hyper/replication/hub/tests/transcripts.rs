@@ -62,6 +62,7 @@ fn play_server(i: usize, act: impl Fn(&str, &SharedCore) -> bool) {
     let mut hub = Hub::new(Limits::default());
     let core = hub.attach(w.clone(), LIVE, now);
     hub.handle_connected(CONN, info(false), now);
+    meet_all(&mut hub, now);
     let (mut theirs, mut ours) = (Mux::new(super::super::super::connection::PROTOCOLS), Vec::new());
     let mut reference = Mux::new(super::super::super::connection::PROTOCOLS);
     let mut wanted = Vec::new();
@@ -133,6 +134,7 @@ fn play_client(i: usize) -> SharedCore {
     let mut hub = Hub::new(Limits::default());
     let core = hub.attach(r.clone(), LIVE, now);
     hub.handle_connected(CONN, info(true), now);
+    meet_all(&mut hub, now);
     let protocols = super::super::super::connection::PROTOCOLS;
     let (mut theirs, mut asked) = (Mux::new(protocols), VecDeque::new());
     let (mut client, mut server) = (Mux::new(protocols), Mux::new(protocols));
