@@ -360,3 +360,29 @@ fn it_is_told_how_the_peers_of_a_topic_stand() {
     let found = reach(&network);
     assert_eq!((found.connected, found.failed, found.why), (1, 0, None));
 }
+
+/// Whoever is connected for one topic and found under another is told as a peer of that one, too.
+#[test]
+fn a_peer_that_is_found_under_one_more_topic_is_told() {
+    let pattern = LinkConfig { latency: Duration::from_millis(20), ..LinkConfig::default() };
+    let mut network = Network::of_nodes(6, 1, pattern, Duration::from_secs(5));
+    let [one, other] = [Topic([1; 32]), Topic([2; 32])];
+    let (a, b) = (network.begin(false), network.begin(false));
+    let [share, read] = [true, false].map(|server| JoinOptions { server, client: !server });
+    network.join(a, one, share);
+    network.join(a, other, share);
+    network.run(Duration::from_secs(15));
+    network.join(b, one, read);
+    let within = Duration::from_secs(10);
+    assert!(network.run_until(within, |n| n.open(b).len() == 1).is_some());
+    let conn = network.open(b)[0];
+    let met = |n: &Network| {
+        let is = |e: &SwarmEvent| matches!(e, SwarmEvent::Met { conn: c, topic } if (*c, *topic) == (conn, other));
+        n.machines[b].events.iter().filter(|event| is(event)).count()
+    };
+    assert_eq!(met(&network), 0);
+    network.join(b, other, read);
+    assert!(network.run_until(within, |n| met(n) == 1).is_some());
+    network.run(Duration::from_secs(60));
+    assert_eq!((met(&network), network.open(b)), (1, vec![conn]));
+}
