@@ -26,6 +26,8 @@ struct Joined {
     cores: Vec<CoreHandle>,
     settled: bool,
     alone: bool,
+    /// Looked for once more.
+    again: bool,
     announced: watch::Sender<bool>,
 }
 
@@ -36,8 +38,10 @@ impl Discovery {
         let Known { topics, of_core } = &mut *known;
         let joined = topics.entry(topic).or_default();
         if joined.settled || joined.alone {
-            let Joined { settled, alone, .. } = *joined;
-            core.set_reach(|reach| (reach.discovered, reach.alone) = (settled, alone));
+            let Joined { settled, alone, again, .. } = *joined;
+            core.set_reach(|reach| {
+                (reach.discovered, reach.alone, reach.again) = (settled, alone, again);
+            });
         }
         if !joined.cores.iter().any(|known| known.key() == core.key()) {
             of_core.entry(core.discovery_key()).or_default().push(topic);
@@ -82,7 +86,19 @@ impl Discovery {
                     known.of_core.remove(&core.discovery_key());
                 }
             }
-            core.set_reach(|reach| (reach.discovered, reach.alone) = (false, false));
+            core.set_reach(|reach| {
+                (reach.discovered, reach.alone, reach.again) = (false, false, false);
+            });
+        }
+    }
+
+    /// Peers are being looked for once more: that there was nobody is no longer certain.
+    pub fn look_again(&self, topic: Topic) {
+        let mut known = self.lock();
+        let Some(joined) = known.topics.get_mut(&topic) else { return };
+        joined.again = true;
+        for core in &joined.cores {
+            core.set_reach(|reach| reach.again = true);
         }
     }
 
@@ -90,9 +106,9 @@ impl Discovery {
     pub fn set_settled(&self, topic: Topic) {
         let mut known = self.lock();
         let Some(joined) = known.topics.get_mut(&topic) else { return };
-        joined.settled = true;
+        (joined.settled, joined.again) = (true, false);
         for core in &joined.cores {
-            core.set_reach(|reach| reach.discovered = true);
+            core.set_reach(|reach| (reach.discovered, reach.again) = (true, false));
         }
     }
 
@@ -100,9 +116,9 @@ impl Discovery {
     pub fn set_alone(&self, topic: Topic) {
         let mut known = self.lock();
         let Some(joined) = known.topics.get_mut(&topic) else { return };
-        joined.alone = true;
+        (joined.alone, joined.again) = (true, false);
         for core in &joined.cores {
-            core.set_reach(|reach| reach.alone = true);
+            core.set_reach(|reach| (reach.alone, reach.again) = (true, false));
         }
     }
 

@@ -162,6 +162,9 @@ impl Drives {
         opened.serving += usize::from(purpose == Purpose::Serve);
         opened.joined |= purpose >= Purpose::Read;
         let (drive, opening) = (opened.drive.clone(), opened.opening);
+        if purpose >= Purpose::Read && drive.db().reach().borrow().peers == 0 {
+            self.look_again(&mut open, id.0);
+        }
         self.settle(&mut open, id.0);
         Ok(DriveUse { drives: self.clone(), drive, id, opening, purpose, since })
     }
@@ -209,6 +212,16 @@ impl Drives {
         let _ = self.network.set(network);
         let keys: Vec<CoreKey> = open.drives.keys().map(|(key, _)| *key).collect();
         keys.into_iter().for_each(|key| self.settle(&mut open, key));
+    }
+
+    /// Somebody new wants a drive that nobody was there for: that nobody was found before, be it a second ago, says nothing
+    /// of now. Who is announced need not look, for others find it.
+    fn look_again(&self, open: &mut Open, key: CoreKey) {
+        let (wanted, joined) = (open.wanted(key), open.topics.get(&key).copied());
+        if joined.is_some() && (joined != wanted || joined.is_some_and(|joined| !joined.server)) {
+            self.discovery.look_again(Topic::from(key.discovery_key()));
+            open.topics.remove(&key);
+        }
     }
 
     /// Brings the topic of a drive into the roles that its uses ask for.

@@ -122,7 +122,7 @@ async fn ask(core: &CoreHandle, until: Instant) -> bool {
     let asked = core.update(left()).await;
     // The first who answers need not be the one who has most.
     let mut reach = core.reach();
-    if timeout_at(until, reach.wait_for(|reach| reach.discovered)).await.is_err() {
+    if timeout_at(until, reach.wait_for(|reach| reach.discovered && !reach.again)).await.is_err() {
         return asked;
     }
     core.update(left()).await || asked

@@ -10,8 +10,10 @@ use std::net::SocketAddrV4;
 use std::time::Instant;
 
 impl Swarm {
-    /// Joins a topic, or changes the roles in which it is joined.
+    /// Joins a topic, or changes the roles in which it is joined. One that is joined already is looked for again.
     pub fn join(&mut self, topic: Topic, options: JoinOptions, now: Instant) {
+        // What an earlier round found is not what this one finds.
+        self.unsettled.remove(&topic);
         self.topics.join(topic, options, now);
         self.lan.join(topic, options, now);
         self.told.join(topic, options, now);

@@ -92,6 +92,8 @@ pub(super) struct Joined {
     pub retry_wait: Duration,
     pub found: usize,
     pub rounds: u64,
+    /// No round has ended since it was joined last.
+    pub begins: bool,
     /// When the last full round ended.
     pub last_round: Option<Instant>,
     /// Its place among those that wait.
@@ -117,6 +119,7 @@ impl Joined {
             retry_wait: RETRY_MIN,
             found: 0,
             rounds: 0,
+            begins: true,
             last_round: None,
             slot: None,
         }
@@ -124,7 +127,7 @@ impl Joined {
 
     /// Everything starts over at `now`: it was joined again, perhaps in other roles.
     pub fn rejoin(&mut self, options: JoinOptions, now: Instant) {
-        (self.options, self.left, self.refresh_at) = (options, false, now);
+        (self.options, self.left, self.refresh_at, self.begins) = (options, false, now, true);
         (self.quick_at, self.quick_wait, self.retry_wait) = (None, QUICK_MIN, RETRY_MIN);
     }
 
@@ -162,7 +165,7 @@ impl Joined {
 
     /// Somebody waits for the first round of a reader.
     pub fn is_urgent(&self) -> bool {
-        self.rounds == 0 && !self.options.server && self.round(false) == Some(Action::Lookup)
+        self.begins && !self.options.server && self.round(false) == Some(Action::Lookup)
     }
 
     /// It can be announced now, and has not been: that is due.
@@ -174,7 +177,7 @@ impl Joined {
 
     /// Notes what a round came to, and when the next ones are due.
     pub fn after_round(&mut self, round: &Query, has_peer: bool, now: Instant, rng: &mut StdRng) {
-        (self.found, self.rounds) = (round.found.len(), self.rounds + 1);
+        (self.found, self.rounds, self.begins) = (round.found.len(), self.rounds + 1, false);
         if round.action == Action::Announce {
             self.once_more = self.options.client && !self.announced && round.stored > 0;
             self.announced = round.stored > 0;

@@ -37,7 +37,8 @@ impl Topics {
     /// Joins `topic`, or changes the roles in which it is joined; a round starts at once.
     pub fn join(&mut self, topic: Topic, options: JoinOptions, now: Instant) {
         let joined = self.topics.entry(topic).or_insert_with(|| Joined::new(options, now));
-        if joined.options == options && !joined.left && joined.query.is_some() {
+        let full = |round: &Query| round.action != Action::Glance;
+        if joined.options == options && !joined.left && joined.query.as_ref().is_some_and(full) {
             return;
         }
         joined.rejoin(options, now);
@@ -320,6 +321,30 @@ mod tests {
         fn times(&self) -> Vec<u64> {
             self.log.iter().map(|&(at, _)| at).collect()
         }
+    }
+
+    /// Somebody new has come, who knows of no round before; nor is a glance what he waits for.
+    #[test]
+    fn a_topic_that_is_joined_again_is_looked_up_at_once() {
+        let mut alone = Alone::new();
+        alone.topics.join(TOPIC, CLIENT, alone.now);
+        alone.run(2);
+        alone.log.clear();
+        alone.topics.join(TOPIC, CLIENT, alone.now);
+        alone.round();
+        assert_eq!(alone.log, [(2, Action::Lookup)]);
+        let quick = alone.topics.poll_timeout().unwrap();
+        assert_eq!(alone.topics.poll(quick, |_| false), Some((TOPIC, Action::Glance)));
+        alone.topics.started(TOPIC, Action::Glance, QueryId(99));
+        alone.topics.join(TOPIC, CLIENT, quick);
+        let cancel = Action::Cancel(QueryId(99));
+        let next = |topics: &mut Topics| topics.poll(quick, |_| false).map(|(_, action)| action);
+        assert_eq!(next(&mut alone.topics), Some(cancel));
+        assert_eq!(next(&mut alone.topics), Some(Action::Lookup));
+        // A whole round that is under way is as good as a new one.
+        alone.topics.started(TOPIC, Action::Lookup, QueryId(100));
+        alone.topics.join(TOPIC, CLIENT, quick);
+        assert_eq!(next(&mut alone.topics), None);
     }
 
     #[test]

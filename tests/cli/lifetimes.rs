@@ -62,6 +62,23 @@ fn a_share_that_ended_is_served_no_more() {
     assert_eq!(lab.run("stranger", &["cat", &format!("{key}/file")]).text(), "content");
 }
 
+/// A command that comes right after another one, which found nobody, does not take its word for it.
+#[test]
+fn a_drive_that_nobody_had_is_looked_for_again() {
+    let lab = Lab::new();
+    let _owner = owner(&lab, "bob");
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), "content").unwrap();
+    let (mut share, key) = lab.share("alice", &folder);
+    share.signal(Signal::SIGINT);
+    assert_eq!(share.wait(PATIENCE).code(), Some(0));
+    assert_eq!(lab.run("bob", &["ls", &key]).code, 4);
+    let (_share, again) = lab.share("alice", &folder);
+    assert_eq!(again, key);
+    let done = lab.run("bob", &["ls", &key]);
+    assert_eq!((done.code, done.text().as_str()), (0, "file\n"), "{}", done.stderr);
+}
+
 #[test]
 fn a_drive_that_was_only_read_is_let_go() {
     let lab = Lab::new();

@@ -31,6 +31,9 @@ pub struct Reach {
     /// Nobody could be asked just before that round began: who only wants to read need not wait for its end. It says
     /// nothing about who is there, so it is no reason to write.
     pub alone: bool,
+    /// Another round is under way, for somebody who came after that. Who waits for what is not here waits for its end too;
+    /// what is here is read without it.
+    pub again: bool,
     /// Times that all open peers had told their length and what they offered was applied.
     pub syncs: u64,
     /// That goes for the peers that are open now.
@@ -92,7 +95,7 @@ impl CoreHandle {
     pub async fn deserted(&self) {
         let mut reach = self.reach();
         loop {
-            if reach.wait_for(|r| r.peers == 0 && !r.hopes()).await.is_err() {
+            if reach.wait_for(|r| r.peers == 0 && !r.hopes() && !r.again).await.is_err() {
                 return std::future::pending().await;
             }
             let company = reach.wait_for(|r| r.peers > 0);
