@@ -1,11 +1,12 @@
 //! One connection as replication sees it: its multiplexer, its backlog, its record.
 
 use super::fork::Fork;
-use super::held::Held;
+use super::held::{ENTRY, Held};
+use super::tags::Tags;
 use super::violation::{MAX_STRIKES, Violation};
 use super::wire::{self, Message};
 use super::{ConnId, ConnInfo, CoreId, HubEvent, Limits};
-use crate::key::Topic;
+use crate::key::{DiscoveryKey, Topic};
 use crate::mux::{Mux, Protocol};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -29,6 +30,9 @@ const REFUSAL_SPAN: Duration = Duration::from_secs(60);
 
 /// Topics under which a peer was met, as many as the swarm remembers of one.
 const MAX_MET: usize = 16_384;
+
+/// Cores that a peer named and that are not here, as many as it may name in a minute.
+const MAX_NAMED: usize = MAX_REFUSALS as usize;
 
 /// Strikes are forgotten when none came for this long: connections live for weeks.
 const FORGIVE: Duration = Duration::from_secs(600);
@@ -58,6 +62,9 @@ pub(super) struct Conn {
     pub held: Held,
     /// Topics under which its peer was found, or of which it has shown that it knows the core.
     met: BTreeSet<Topic>,
+    /// Cores that it opened and that were not here: it will not open them again by itself.
+    named: BTreeSet<DiscoveryKey>,
+    pub tags: Tags,
 }
 
 impl Conn {
@@ -77,17 +84,31 @@ impl Conn {
             closing: false,
             held: Held::default(),
             met: BTreeSet::new(),
+            named: BTreeSet::new(),
+            tags: Tags::default(),
         }
     }
 
-    /// Its peer is one of `topic`. True if that is news.
-    pub fn meet(&mut self, topic: Topic) -> bool {
-        self.met.len() < MAX_MET && self.met.insert(topic)
+    /// Its peer is one of `topic`.
+    pub fn meet(&mut self, topic: Topic) {
+        if self.met.len() < MAX_MET {
+            self.met.insert(topic);
+        }
     }
 
-    /// Whether its peer is one of any of these.
-    pub fn is_of(&self, topics: &BTreeSet<Topic>) -> bool {
-        topics.iter().any(|topic| self.met.contains(topic))
+    /// Its peer opened a core that is not here. False if that is not to be remembered.
+    fn name(&mut self, core: DiscoveryKey) -> bool {
+        self.named.len() < MAX_NAMED && self.named.insert(core)
+    }
+
+    /// Bytes that are held for the names.
+    pub fn held_for_names(&self) -> usize {
+        self.named.len() * ENTRY
+    }
+
+    /// Whether its peer may hear of a core: it named it itself, or is one of any of these topics.
+    pub fn may_hear_of(&self, core: &DiscoveryKey, topics: &BTreeSet<Topic>) -> bool {
+        self.named.contains(core) || topics.iter().any(|topic| self.met.contains(topic))
     }
 
     /// Bytes that are queued for this connection, here and below.
@@ -143,6 +164,8 @@ pub(super) struct Ctx<'a> {
     pub doomed: &'a mut Vec<ConnId>,
     /// Peers that turned out to be some of a topic.
     pub met: &'a mut Vec<(ConnId, Topic)>,
+    /// Cores that others may be told of in tags.
+    pub shown: &'a mut BTreeSet<CoreId>,
     pub events: &'a mut VecDeque<HubEvent>,
     /// Forks to be stored.
     pub forks: &'a mut VecDeque<Fork>,
@@ -206,6 +229,16 @@ impl Ctx<'_> {
     /// Bytes that a connection may still make us hold.
     pub fn room(&self, id: ConnId) -> usize {
         self.conns.get(&id).map_or(0, |conn| conn.held.room(*self.held, self.limits))
+    }
+
+    /// A peer opened a core that is not here.
+    pub fn name(&mut self, id: ConnId, core: DiscoveryKey) {
+        if self.room(id) >= ENTRY
+            && let Some(conn) = self.conns.get_mut(&id)
+            && conn.name(core)
+        {
+            conn.held.change(self.held, 0, ENTRY);
+        }
     }
 
     /// The bytes of a block, to be kept for a while. The reference packs answers into frames of 8 MiB: none may live as

@@ -23,6 +23,7 @@ use std::time::Instant;
 
 mod incoming;
 mod local;
+mod meeting;
 mod opening;
 
 /// The replication of a process.
@@ -37,6 +38,8 @@ pub struct Hub {
     by_topic: BTreeMap<Topic, BTreeSet<CoreId>>,
     /// Peers that turned out to be some of a topic.
     met: Vec<(ConnId, Topic)>,
+    /// Cores that others may be told of in tags.
+    shown: BTreeSet<CoreId>,
     ranges: HashMap<RangeId, CoreId>,
     seeks: HashMap<SeekId, CoreId>,
     /// Bytes that peers make us hold.
@@ -65,6 +68,7 @@ impl Hub {
             by_discovery: HashMap::new(),
             by_topic: BTreeMap::new(),
             met: Vec::new(),
+            shown: BTreeSet::new(),
             ranges: HashMap::new(),
             seeks: HashMap::new(),
             held: 0,
@@ -116,6 +120,7 @@ impl Hub {
         for topic in &replica.topics {
             self.by_topic.entry(*topic).or_default().insert(id);
         }
+        self.expect_tags(&replica);
         self.replicas.insert(id, replica);
         self.accept_waiting(id, now);
         id
@@ -147,21 +152,8 @@ impl Hub {
             }
             self.ranges.retain(|_, core| *core != id);
             self.seeks.retain(|_, core| *core != id);
+            self.forget_tags(&replica);
         }
-    }
-
-    /// Peers of `topic` have a core, too: its own topic, which follows from its key, is only one of those that have it.
-    pub fn add_topic(&mut self, id: CoreId, topic: Topic, now: Instant) {
-        let Some(replica) = self.replicas.get_mut(&id) else { return };
-        if replica.topics.insert(topic) {
-            self.by_topic.entry(topic).or_default().insert(id);
-            self.unlocked(id, now, |replica, ctx| {
-                if replica.is_downloading() {
-                    replica.open_on_all(ctx);
-                }
-            });
-        }
-        self.finish(now);
     }
 
     /// A connection is ready for frames in both directions. No core is named to its peer before one of us two knows that
@@ -169,26 +161,6 @@ impl Hub {
     pub fn handle_connected(&mut self, conn: ConnId, info: ConnInfo, now: Instant) {
         self.conns.insert(conn, Conn::new(info, now));
         self.finish(now);
-    }
-
-    /// The peer of a connection was found under `topic`: the channels of its cores are opened.
-    pub fn handle_met(&mut self, conn: ConnId, topic: Topic, now: Instant) {
-        self.meet(conn, topic, now);
-        self.finish(now);
-    }
-
-    fn meet(&mut self, conn: ConnId, topic: Topic, now: Instant) {
-        if !self.conns.get_mut(&conn).is_some_and(|state| state.meet(topic)) {
-            return;
-        }
-        let cores = self.by_topic.get(&topic).into_iter().flatten().copied();
-        for id in cores.collect::<Vec<_>>() {
-            self.unlocked(id, now, |replica, ctx| {
-                if replica.is_downloading() {
-                    replica.open_on(ctx, conn);
-                }
-            });
-        }
     }
 
     /// `bytes` of what [`Hub::poll_transmit`] gave for a connection are not sent yet. The hub counts up by
@@ -316,6 +288,7 @@ impl Hub {
             dirty: &mut self.dirty,
             doomed: &mut self.doomed,
             met: &mut self.met,
+            shown: &mut self.shown,
             events: &mut self.events,
             forks: &mut self.forks,
             limits: &self.limits,
@@ -363,9 +336,7 @@ impl Hub {
 
     /// Opens channels to who was met, and forgets connections that have to end.
     fn finish(&mut self, now: Instant) {
-        while let Some((conn, topic)) = self.met.pop() {
-            self.meet(conn, topic, now);
-        }
+        self.introduce(now);
         while let Some(conn) = self.doomed.pop() {
             self.drop_conn(conn, now);
         }
@@ -381,7 +352,10 @@ impl Hub {
             self.with(id, now, |replica, ctx, core| replica.on_closed(ctx, core, conn));
             self.drop_idle(id);
         }
-        self.conns.remove(&conn);
+        if let Some(mut state) = self.conns.remove(&conn) {
+            let names = state.held_for_names();
+            state.held.change(&mut self.held, names, 0);
+        }
     }
 }
 

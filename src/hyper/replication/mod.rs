@@ -10,6 +10,7 @@
 //! | `hub.rs` | connections and cores, and which message is for whom |
 //! | `hub/incoming.rs`, `local.rs` | what peers send; what is wished here |
 //! | `hub/opening.rs` | channels that wait for a core |
+//! | `hub/meeting.rs`, `tags.rs` | who is told of which cores |
 //! | `fork.rs` | forks of cores, which wait for the device |
 //! | `connection.rs` | multiplexer, backlog and strikes of one connection |
 //! | `replica.rs` | one core: its peers, its wishes, what it announces |
@@ -52,6 +53,7 @@ mod seek;
 mod serve;
 mod stir;
 mod sync;
+mod tags;
 mod unstored;
 mod upload;
 mod violation;

@@ -1,7 +1,7 @@
 //! One core and its peers: channels, announcements, wishes.
 
 use super::backoff::Backoff;
-use super::connection::Ctx;
+use super::connection::{Conn, Ctx};
 use super::held::CHANNEL;
 use super::inflight::Flights;
 use super::outcome::Outcome;
@@ -172,15 +172,19 @@ impl Replica {
         Some(Handshake { seeks: true, capability }.encode())
     }
 
-    /// Opens a channel to each peer of its topics.
+    /// Opens a channel to each peer of its topics, and to who named it; others may find out that it is here.
     pub fn open_on_all(&mut self, ctx: &mut Ctx) {
-        let of_topic = ctx.conns.iter().filter(|(_, conn)| conn.is_of(&self.topics));
-        let conns: Vec<ConnId> = of_topic.map(|(conn, _)| *conn).collect();
-        conns.into_iter().for_each(|conn| self.open_on(ctx, conn));
+        let may = |conn: &Conn| conn.may_hear_of(&self.discovery, &self.topics);
+        let conns = ctx.conns.iter().filter(|(_, conn)| may(conn)).map(|(conn, _)| *conn);
+        conns.collect::<Vec<_>>().into_iter().for_each(|conn| self.open_on(ctx, conn));
+        ctx.shown.insert(self.id);
     }
 
     /// Opens a channel for this core, if there is none.
     pub fn open_on(&mut self, ctx: &mut Ctx, conn: ConnId) {
+        if self.peers.contains_key(&conn) {
+            return;
+        }
         let Some(handshake) = self.handshake(ctx, conn) else { return };
         let (id, discovery, now) = (self.id, self.discovery, ctx.now);
         let Some(state) = ctx.writing(conn) else { return };
@@ -308,6 +312,10 @@ impl Replica {
     pub fn is_single(&self) -> bool {
         let useful = |peer: &&Peer| peer.asked_for().is_some_and(|remote| remote.length > 0);
         self.peers.values().filter(useful).nth(1).is_none()
+    }
+
+    pub fn is_open_on(&self, conn: ConnId) -> bool {
+        self.peers.get(&conn).is_some_and(|peer| peer.open)
     }
 
     pub fn conns(&self) -> Vec<ConnId> {

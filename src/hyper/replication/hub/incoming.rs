@@ -5,6 +5,7 @@ use crate::crypto::hash::{self, Hash};
 use crate::hyper::core::{Core, Proof};
 use crate::hyper::replication::connection::Ctx;
 use crate::hyper::replication::replica::Replica;
+use crate::hyper::replication::tags;
 use crate::hyper::replication::violation::Violation;
 use crate::hyper::replication::wire::{self, Message};
 use crate::hyper::replication::{ConnId, CoreId};
@@ -159,6 +160,9 @@ impl Hub {
             Message::Range { drop, start, length } => self.with(id, now, |replica, ctx, core| {
                 replica.on_range(ctx, core, conn, (drop, start, length));
             }),
+            Message::Extension { name, payload } if name == tags::NAME => {
+                self.on_tags(conn, id, &payload, now);
+            }
             Message::Extension { .. } => {}
         }
     }

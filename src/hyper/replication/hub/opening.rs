@@ -60,7 +60,7 @@ impl Hub {
             && handshake.len() <= MAX_HANDSHAKE;
         let Some(discovery) = discovery.filter(|_| room) else {
             state.mux.refuse();
-            return self.count_refusal(conn, now);
+            return self.on_refused(conn, discovery, now);
         };
         state.mux.defer();
         let opening = self.openings.0.entry(discovery);
@@ -115,12 +115,16 @@ impl Hub {
             let Some(state) = self.conns.get_mut(&conn) else { continue };
             if state.mux.refuse_deferred(remote, &discovery.0) {
                 self.dirty.insert(conn);
-                self.count_refusal(conn, now);
+                self.on_refused(conn, Some(*discovery), now);
             }
         }
     }
 
-    fn count_refusal(&mut self, conn: ConnId, now: Instant) {
+    /// Remembers who asked, should the core come later, and counts.
+    fn on_refused(&mut self, conn: ConnId, core: Option<DiscoveryKey>, now: Instant) {
+        if let Some(core) = core {
+            self.parts(now).1.name(conn, core);
+        }
         if self.conns.get_mut(&conn).is_some_and(|state| !state.refused(now)) {
             self.strike(conn, Violation::Openings, now);
         }

@@ -109,8 +109,15 @@ impl Sim {
         self.frozen.get(&hub).map_or(at, |until| at.max(*until))
     }
 
-    /// Joins two hubs; `a` is the initiator. Gives both ends' ids.
+    /// Joins two hubs, met for all that they have; `a` is the initiator. Gives both ends' ids.
     fn connect(&mut self, a: usize, b: usize, latency: Duration) -> (ConnId, ConnId) {
+        let conns = self.join(a, b, latency);
+        [a, b].into_iter().for_each(|hub| meet_all(&mut self.hubs[hub], self.now));
+        conns
+    }
+
+    /// The same of two who were met for nothing.
+    fn join(&mut self, a: usize, b: usize, latency: Duration) -> (ConnId, ConnId) {
         self.seq += 2;
         let (ca, cb) = (ConnId(self.seq), ConnId(self.seq + 1));
         let mut handshake_hash = [0; 64];
@@ -122,7 +129,6 @@ impl Sim {
             self.lines.insert((hub, conn), line);
             let info = ConnInfo { handshake_hash, initiator, remote: PublicKey([to.0 as u8; 32]) };
             self.hubs[hub].handle_connected(conn, info, now);
-            meet_all(&mut self.hubs[hub], now);
         }
         (ca, cb)
     }

@@ -2,6 +2,8 @@
 
 use super::*;
 
+use crate::hyper::replication::tags;
+
 /// Cores that are read here, and their names.
 fn cores(sim: &mut Sim, count: u8) -> (Vec<CoreId>, Vec<Topic>) {
     let now = sim.now;
@@ -86,4 +88,159 @@ fn who_opens_a_core_hears_of_what_goes_with_it() {
         peer.hub.handle_frame(peer.conn, frame.payload().to_vec().into(), now);
         assert_eq!(named(&mut peer.hub, &[topic]), [knows_key]);
     }
+}
+
+/// A peer that opens whatever it has asks once: the answer to that may change.
+#[test]
+fn who_named_a_core_before_it_was_here_hears_of_it_then() {
+    let mut peer = Peer::unopened();
+    let mut other = peer.info.clone();
+    other.handshake_hash = [9; 64];
+    peer.hub.handle_connected(ConnId(10), other, peer.now);
+    peer.open(key());
+    assert_eq!(peer.closed, [peer.channel]);
+    let contents = share(writer_of(3));
+    let topic = Topic::from(key().discovery_key());
+    let now = peer.now;
+    let id = peer.hub.attach(contents, LIVE, now);
+    peer.hub.add_topic(id, topic, now);
+    let told = |peer: &mut Peer| {
+        let frames: Vec<_> = std::iter::from_fn(|| peer.hub.poll_transmit()).collect();
+        frames.iter().map(|(conn, _)| *conn).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut peer), [], "it has named that one, and not shown that it knows its key");
+    peer.hub.attach(share(writer_of(1)), LIVE, now);
+    assert_eq!(told(&mut peer), []);
+    peer.hub.attach(writer(5), LIVE, now);
+    assert_eq!(told(&mut peer), [peer.conn]);
+    // What it makes us remember counts, and is forgotten with it.
+    assert_ne!(peer.hub.held, 0);
+    peer.hub.handle_closed(peer.conn, now);
+    assert_eq!(peer.hub.held, 0);
+}
+
+#[test]
+fn no_more_names_are_remembered_than_there_is_room_for() {
+    let mut peer = Peer::unopened();
+    let now = peer.now;
+    peer.hub.limits.fair_share = 0;
+    peer.hub.limits.held_of_one = 100 * 64;
+    for n in 0..200u64 {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&n.to_le_bytes());
+        peer.mux.open(wire::PROTOCOL, &id, &[0; 33]).unwrap();
+        peer.flush();
+    }
+    assert_eq!((peer.hub.held, peer.hub.conns[&peer.conn].held_for_names()), (6400, 6400));
+    peer.hub.handle_closed(peer.conn, now);
+    assert_eq!(peer.hub.held, 0);
+}
+
+/// Two who are connected for one core, which the second serves and the first has opened.
+fn acquainted() -> (Sim, [CoreId; 2]) {
+    let mut sim = Sim::new(2);
+    let (w, r, now) = (writer(5), reader(), sim.now);
+    let there = sim.hubs[1].attach(w, LIVE, now);
+    let here = sim.hubs[0].attach(r, LIVE, now);
+    let (conn, _) = sim.join(0, 1, 10 * MS);
+    sim.hubs[0].handle_met(conn, Topic::from(key().discovery_key()), now);
+    (sim, [here, there])
+}
+
+fn reader_of(core: &SharedCore) -> SharedCore {
+    let key = *core.lock().unwrap().key();
+    share(Core::create(&memory(), CreateOptions::reader(key)).unwrap())
+}
+
+/// Whenever either of two comes to have a second core, nobody found under its topic.
+#[test]
+fn two_that_were_met_for_one_core_find_out_that_they_both_have_another() {
+    const SECOND: Duration = Duration::from_secs(1);
+    for late in [[false, false], [true, false], [false, true], [true, true]] {
+        let (mut sim, _) = acquainted();
+        let w = share(writer_of(4));
+        append(&mut w.lock().unwrap(), 3);
+        let cores = [reader_of(&w), w];
+        for round in [false, true] {
+            if round {
+                sim.run(SECOND);
+            }
+            for hub in [0, 1].into_iter().filter(|&hub| late[hub] == round) {
+                let now = sim.now;
+                sim.hubs[hub].attach(cores[hub].clone(), LIVE, now);
+            }
+        }
+        sim.run(SECOND);
+        assert_eq!(length(&cores[0]), 3, "late: {late:?}");
+        // Either of them goes and comes back.
+        for hub in [0, 1] {
+            let (now, name) = (sim.now, *cores[0].lock().unwrap().discovery_key());
+            let id = sim.hubs[hub].core_id(&name).unwrap();
+            sim.hubs[hub].detach(id, now);
+            sim.run(SECOND);
+            assert_eq!(open(&sim.hubs[1 - hub], sim.hubs[1 - hub].core_id(&name).unwrap()), 0);
+            let now = sim.now;
+            let id = sim.hubs[hub].attach(cores[hub].clone(), LIVE, now);
+            sim.run(SECOND);
+            assert_eq!(open(&sim.hubs[hub], id), 1, "late: {late:?}, hub: {hub}");
+        }
+        assert_eq!(sim.violations(0) + sim.violations(1), 0);
+    }
+}
+
+/// Nothing can be said while no channel is open: it is when one is again.
+#[test]
+fn what_came_while_no_channel_was_open_is_said_later() {
+    let (mut sim, [here, _]) = acquainted();
+    sim.run(Duration::from_secs(1));
+    let now = sim.now;
+    sim.hubs[0].detach(here, now);
+    sim.run(Duration::from_secs(1));
+    let w = share(writer_of(4));
+    append(&mut w.lock().unwrap(), 3);
+    let (r, now) = (reader_of(&w), sim.now);
+    sim.hubs[1].attach(w, LIVE, now);
+    sim.hubs[0].attach(r.clone(), LIVE, now);
+    sim.run(Duration::from_secs(1));
+    assert_eq!(length(&r), 0);
+    let now = sim.now;
+    sim.hubs[0].attach(reader(), LIVE, now);
+    sim.run(Duration::from_secs(1));
+    assert_eq!(length(&r), 3);
+}
+
+/// Whoever has opened one core hears a tag of each other, which says nothing to who does not know it, and shows nothing
+/// when it comes back.
+#[test]
+fn tags_tell_nothing_and_cannot_be_said_by_who_does_not_know_the_core() {
+    let (mut peer, _) = Peer::new(&writer(5));
+    let now = peer.now;
+    peer.sync(0, 5);
+    peer.heard.clear();
+    let core = share(writer_of(4));
+    let (name, core_key) = {
+        let core = core.lock().unwrap();
+        (*core.discovery_key(), *core.key())
+    };
+    let id = peer.hub.attach(core, LIVE, now);
+    peer.listen();
+    let payload = match &peer.heard[..] {
+        [Message::Extension { payload, .. }] => payload.clone(),
+        heard => panic!("{heard:?}"),
+    };
+    let info = peer.info.clone();
+    let tag = |initiator| tags::tag(&info.handshake_hash, &core_key, initiator);
+    assert_eq!(payload[..], tag(info.initiator));
+    assert!(!name.0.starts_with(&payload) && !core_key.0.starts_with(&payload));
+    let mut say = |tags: &[u8]| {
+        let payload = Bytes::copy_from_slice(tags);
+        peer.say(Message::Extension { name: tags::NAME.to_string(), payload });
+        peer.hub.company(id).coming
+    };
+    assert_eq!(say(&payload), 0);
+    assert_eq!(say(&[[7; 16], [8; 16]].concat()), 0);
+    assert_eq!(say(&tag(!info.initiator)[..15]), 0);
+    // Who knows the key may say so, also among others, and may have said so before.
+    assert_eq!(say(&[[7; 16], tag(!info.initiator), tag(!info.initiator)].concat()), 1);
+    assert_eq!(peer.violations(), Vec::<&Violation>::new());
 }
