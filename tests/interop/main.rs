@@ -12,3 +12,4 @@ mod mount_js;
 mod network;
 mod share_to_js;
 mod space;
+mod unannounced;
