@@ -97,7 +97,7 @@ impl Peer {
         let want = |u: &mut Unstructured<'_>| {
             Ok(Want { start: number(u)?, length: number(u)?, any: u.arbitrary()? })
         };
-        Ok(match u.int_in_range(0..=9u8)? {
+        Ok(match u.int_in_range(0..=10u8)? {
             0 | 1 => Message::Sync(Sync {
                 fork: if u.ratio(7, 8u8)? { 0 } else { number(u)? },
                 length: if u.arbitrary()? { self.tree.head.length } else { number(u)? },
@@ -119,6 +119,10 @@ impl Peer {
             6 => Message::Want(want(u)?),
             7 => Message::Unwant(want(u)?),
             8 => Message::Bitfield { start: number(u)?, words: u.arbitrary()? },
+            9 => Message::Extension {
+                name: "hdrive/cores".to_string(),
+                payload: u.arbitrary::<Vec<u8>>()?.into(),
+            },
             _ => Message::Range { drop: u.arbitrary()?, start: number(u)?, length: number(u)? },
         })
     }

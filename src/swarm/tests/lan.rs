@@ -79,6 +79,25 @@ fn neighbours_meet_without_anybody_else_whoever_comes_first() {
     }
 }
 
+/// Whoever calls last for a second topic, at least one of the two is told that the other has it.
+#[test]
+fn neighbours_that_are_connected_meet_for_one_more_topic() {
+    let other = Topic([8; 32]);
+    for [first, second] in [[SERVER, CLIENT], [CLIENT, SERVER], [BOTH, BOTH]] {
+        let mut network = two(1, 0.0);
+        network.join(0, TOPIC, BOTH);
+        network.join(1, TOPIC, BOTH);
+        assert!(meet(&mut network, secs(2)).is_some());
+        network.join(0, other, first);
+        network.run(secs(100));
+        network.join(1, other, second);
+        network.run(secs(1));
+        let is = |e: &SwarmEvent| matches!(e, SwarmEvent::Met { topic, .. } if *topic == other);
+        let told = [0, 1].map(|i| network.machines[i].events.iter().any(is));
+        assert!(told.contains(&true), "{first:?} {second:?}");
+    }
+}
+
 #[test]
 fn what_is_lost_on_the_air_costs_little() {
     let tries = (0..100).map(|seed| {

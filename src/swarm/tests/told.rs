@@ -40,6 +40,19 @@ fn a_peer_is_reached_at_an_address_that_was_told_without_any_dht() {
 }
 
 #[test]
+fn who_is_connected_is_asked_for_one_more_topic() {
+    let mut world = world(sim::port(1));
+    assert!(world.run_until(SECOND, |world| !world.connected(0).is_empty()).is_some());
+    let other = Topic([8; 32]);
+    world.join(1, other, SERVE);
+    world.run(SECOND);
+    world.join(0, other, READ);
+    let is = |e: &SwarmEvent| matches!(e, SwarmEvent::Met { topic, .. } if *topic == other);
+    let met = |world: &Network| world.machines[0].events.iter().any(is);
+    assert!(world.run_until(SECOND, met).is_some());
+}
+
+#[test]
 fn whatever_gets_lost_is_sent_again() {
     let mut world = world(sim::port(1));
     world.every_link(|link| link.loss = 0.3);
