@@ -237,9 +237,7 @@ mod tests {
         for _ in 0..20_000 {
             let (who, of) = (key(rng.random_range(1..12)), topic(rng.random_range(0..4)));
             match rng.random_range(0..12) {
-                0..=3 => {
-                    peers.found(who, vec![], of, false, now, &mut rng);
-                }
+                0..=3 => peers.found(who, vec![], of, false, now, &mut rng),
                 4 => peers.join_explicit(who, now, &mut rng),
                 5 => peers.leave_explicit(&who, now),
                 6 => peers.leave_topic(&of, now),

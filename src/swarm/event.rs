@@ -92,7 +92,7 @@ pub enum SwarmEvent {
         /// Joined topics under which the peer was found; none for a stranger who dialled us.
         topics: Vec<Topic>,
     },
-    /// The peer of a connection was found under one more joined topic.
+    /// The peer of a connection was found under a joined topic, again perhaps.
     Met { conn: ConnId, topic: Topic },
     /// One message, decrypted. [`super::Swarm::consumed`] must follow sooner or later.
     Frame { conn: ConnId, data: Bytes },

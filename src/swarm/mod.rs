@@ -372,9 +372,8 @@ impl Swarm {
                 self.handle_udx(event, now);
             } else if let Some(found) = self.told.poll_found() {
                 let Found { key, addr, topic } = found;
-                if self.peers.found_at(key, addr, topic, now, &mut self.rng) {
-                    self.tell_met(&key, topic);
-                }
+                self.peers.found_at(key, addr, topic, now, &mut self.rng);
+                self.tell_met(&key, topic);
             } else if !self.start_round(now) && !self.start_dial(now) {
                 break;
             }
@@ -384,7 +383,7 @@ impl Swarm {
         self.close_sockets(now);
     }
 
-    /// A peer was found under one more topic: who knows of a connection to it is told.
+    /// A peer was found under a topic: who knows of a connection to it is told, each time.
     fn tell_met(&mut self, remote: &PublicKey, topic: Topic) {
         let told = self.connections.iter().filter(|c| c.remote == *remote && c.told);
         let met = told.map(|c| SwarmEvent::Met { conn: c.id, topic });
@@ -415,9 +414,10 @@ impl Swarm {
                 }
             }
             DhtEvent::Peer { query, public_key, relay_addresses } => {
-                if let Some((topic, quick)) = self.topics.peer_found(query, public_key) {
-                    let rng = &mut self.rng;
-                    if self.peers.found(public_key, relay_addresses, topic, quick, now, rng) {
+                if let Some(found) = self.topics.peer_found(query, public_key) {
+                    let (topic, quick, rng) = (found.topic, found.quick, &mut self.rng);
+                    self.peers.found(public_key, relay_addresses, topic, quick, now, rng);
+                    if found.first {
                         self.tell_met(&public_key, topic);
                     }
                 }

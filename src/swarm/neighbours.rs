@@ -42,9 +42,8 @@ impl Swarm {
         let Neighbour { key, addr, topics } = neighbour;
         let known = self.peers.get(key).and_then(|peer| peer.near);
         for topic in topics {
-            if self.peers.found_near(*key, *addr, *topic, now, &mut self.rng) {
-                self.tell_met(key, *topic);
-            }
+            self.peers.found_near(*key, *addr, *topic, now, &mut self.rng);
+            self.tell_met(key, *topic);
         }
         if known != Some(*addr) {
             self.dial_neighbour(key, now);

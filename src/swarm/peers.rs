@@ -119,7 +119,7 @@ impl Peers {
     }
 
     /// A lookup of `topic` found `key`. A `quick` lookup, repeated within seconds, does not make a peer
-    /// that just failed look new. True if it was not known to be a peer of the topic.
+    /// that just failed look new.
     pub fn found(
         &mut self,
         key: PublicKey,
@@ -128,14 +128,14 @@ impl Peers {
         quick: bool,
         now: Instant,
         rng: &mut StdRng,
-    ) -> bool {
-        let Some(peer) = self.upsert(key, now) else { return false };
+    ) {
+        let Some(peer) = self.upsert(key, now) else { return };
         let moved = peer.relay_addresses != relay_addresses;
         peer.relay_addresses = relay_addresses;
-        self.consider(key, topic, quick, moved, now, rng)
+        self.consider(key, topic, quick, moved, now, rng);
     }
 
-    /// It is at `addr` on a local network, and has `topic`. True if that is news.
+    /// It is at `addr` on a local network, and has `topic`.
     pub fn found_near(
         &mut self,
         key: PublicKey,
@@ -143,8 +143,8 @@ impl Peers {
         topic: Topic,
         now: Instant,
         rng: &mut StdRng,
-    ) -> bool {
-        let Some(peer) = self.upsert(key, now) else { return false };
+    ) {
+        let Some(peer) = self.upsert(key, now) else { return };
         // One address of each is enough, and who is found by IPv6 may be just now found by IPv4 too.
         let silent = std::mem::take(&mut peer.near_is_silent);
         let known = peer.near.filter(|near| !silent && near.is_ipv4() && addr.is_ipv6());
@@ -153,7 +153,7 @@ impl Peers {
         if moved {
             peer.approaches = 0;
         }
-        self.consider(key, topic, true, moved, now, rng)
+        self.consider(key, topic, true, moved, now, rng);
     }
 
     /// Where a connection with `key` on a local network would lead, if that was not tried often.
@@ -168,7 +168,7 @@ impl Peers {
         self.peers.values_mut().for_each(|peer| peer.near = None);
     }
 
-    /// It was found under `topic`: dials it, unless there is a reason not to. True if that it has the topic is news.
+    /// It was found under `topic`: dials it, unless there is a reason not to.
     fn consider(
         &mut self,
         key: PublicKey,
@@ -177,10 +177,10 @@ impl Peers {
         moved: bool,
         now: Instant,
         rng: &mut StdRng,
-    ) -> bool {
-        let news = self.note_membership(key, topic);
+    ) {
+        self.note_membership(key, topic);
         let connected = self.peers.get(&key).is_some_and(|peer| peer.connected);
-        let Some(peer) = self.peers.get_mut(&key).filter(|_| !connected) else { return news };
+        let Some(peer) = self.peers.get_mut(&key).filter(|_| !connected) else { return };
         let rested = peer.disconnected_at.is_none_or(|at| now >= at + GIVEN_UP_PAUSE);
         let fresh = !quick || moved || (!peer.waiting && rested);
         if fresh && (moved || rested) && std::mem::take(&mut peer.tried) {
@@ -191,10 +191,9 @@ impl Peers {
         if fresh && (!peer.client || !peer.is_hopeful()) {
             peer.reset();
         } else if peer.waiting {
-            return news;
+            return;
         }
         self.enqueue(key, now, rng);
-        news
     }
 
     /// `key` says that it has `topic` and is at `addr`, where we were told to ask. Who says so is there: he is dialled as if
@@ -206,18 +205,16 @@ impl Peers {
         topic: Topic,
         now: Instant,
         rng: &mut StdRng,
-    ) -> bool {
-        let Some(peer) = self.upsert(key, now) else { return false };
+    ) {
+        let Some(peer) = self.upsert(key, now) else { return };
         peer.told.retain(|known| *known != addr);
         peer.told.insert(0, addr);
         peer.told.truncate(MAX_TOLD);
-        let news = self.note_membership(key, topic);
-        let peer = self.peers.get_mut(&key).filter(|peer| !peer.connected);
-        let Some(peer) = peer else { return news };
+        self.note_membership(key, topic);
+        let Some(peer) = self.peers.get_mut(&key).filter(|peer| !peer.connected) else { return };
         self.queue.remove(peer);
         (peer.tried, peer.attempts) = (false, 0);
         self.enqueue(key, now, rng);
-        news
     }
 
     /// Keeps a connection to `key` until [`Self::leave_explicit`].
@@ -466,11 +463,10 @@ impl Peers {
         }
     }
 
-    fn note_membership(&mut self, key: PublicKey, topic: Topic) -> bool {
-        let Some(peer) = self.peers.get_mut(&key) else { return false };
+    fn note_membership(&mut self, key: PublicKey, topic: Topic) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
         let room = self.memberships < MAX_MEMBERSHIPS || peer.connected;
-        let news = room && peer.topics.len() < MAX_TOPICS && peer.topics.insert(topic);
-        if news {
+        if room && peer.topics.len() < MAX_TOPICS && peer.topics.insert(topic) {
             self.memberships += 1;
             if let Some(slot) = peer.queued {
                 self.queue.topic_added(topic, slot, key);
@@ -479,7 +475,6 @@ impl Peers {
                 self.queue.joined(topic);
             }
         }
-        news
     }
 
     /// The record of `key`, made if there is room; `None` for ourselves.

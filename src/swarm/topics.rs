@@ -20,6 +20,16 @@ const MAX_URGENT: usize = 8;
 /// Peers counted per round; more are dialled all the same, but not remembered here.
 const MAX_FOUND: usize = 1024;
 
+/// A peer that a round has found.
+#[derive(Debug, PartialEq, Eq)]
+pub struct PeerFound {
+    pub topic: Topic,
+    /// By a quick round.
+    pub quick: bool,
+    /// No node has named it in this round before.
+    pub first: bool,
+}
+
 /// All joined topics, and those being left.
 #[derive(Debug, Default)]
 pub struct Topics {
@@ -143,16 +153,14 @@ impl Topics {
         self.schedule(&topic);
     }
 
-    /// A query found `peer`. Answers the topic and whether the round was a quick one, if it is to be dialled.
-    pub fn peer_found(&mut self, query: QueryId, peer: PublicKey) -> Option<(Topic, bool)> {
+    /// A query found `peer`: what that means, if it is to be dialled.
+    pub fn peer_found(&mut self, query: QueryId, peer: PublicKey) -> Option<PeerFound> {
         let topic = *self.queries.get(&query)?;
         let joined = self.topics.get_mut(&topic)?;
         let round = joined.query.as_mut().filter(|round| round.id == query)?;
-        if round.found.len() < MAX_FOUND {
-            round.found.insert(peer);
-        }
+        let first = round.found.len() >= MAX_FOUND || round.found.insert(peer);
         let quick = round.action == Action::Glance;
-        (joined.options.client && !joined.left).then_some((topic, quick))
+        (joined.options.client && !joined.left).then_some(PeerFound { topic, quick, first })
     }
 
     /// The announcement of a query was stored at so many nodes.

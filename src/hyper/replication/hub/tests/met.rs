@@ -90,6 +90,23 @@ fn who_opens_a_core_hears_of_what_goes_with_it() {
     }
 }
 
+/// It may have come to have the core since it refused it.
+#[test]
+fn who_is_found_again_is_asked_again() {
+    let mut sim = Sim::new(2);
+    let (ids, topics) = cores(&mut sim, 1);
+    let (conn, _) = sim.join(0, 1, MS);
+    for _ in 0..3 {
+        let now = sim.now;
+        sim.hubs[0].handle_met(conn, topics[0], now);
+        assert_eq!(sim.hubs[0].company(ids[0]).coming, 1);
+        sim.hubs[0].handle_met(conn, topics[0], now);
+        sim.run(Duration::from_secs(1));
+        assert_eq!(sim.hubs[0].company(ids[0]), Company::default());
+    }
+    assert_eq!(sim.violations(0) + sim.violations(1), 0);
+}
+
 /// A peer that opens whatever it has asks once: the answer to that may change.
 #[test]
 fn who_named_a_core_before_it_was_here_hears_of_it_then() {
