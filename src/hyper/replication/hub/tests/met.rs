@@ -261,3 +261,22 @@ fn tags_tell_nothing_and_cannot_be_said_by_who_does_not_know_the_core() {
     assert_eq!(say(&[[7; 16], tag(!info.initiator), tag(!info.initiator)].concat()), 1);
     assert_eq!(peer.violations(), Vec::<&Violation>::new());
 }
+
+/// A peer of one core takes of a store with many little more than a tag of each.
+#[test]
+fn a_peer_of_one_core_costs_a_tag_for_each_other() {
+    const OTHERS: usize = 200;
+    let mut peer = Peer::unopened();
+    let now = peer.now;
+    peer.hub.attach(writer(5), LIVE, now);
+    for n in 0..OTHERS as u8 {
+        let other =
+            share(Core::create(&memory(), CreateOptions::reader(CoreKey([n; 32]))).unwrap());
+        peer.hub.attach(other, LIVE, now);
+    }
+    peer.open(key());
+    assert_eq!(peer.hub.conns[&peer.conn].channels.len(), 1);
+    let said = peer.heard.iter().map(Message::size_hint).sum::<usize>();
+    assert!(said < OTHERS * tags::LEN + 400, "{said}");
+    assert!(peer.hub.held < 2048, "{}", peer.hub.held);
+}
