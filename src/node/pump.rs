@@ -270,10 +270,8 @@ impl Pump {
                 let served = self.hub.core_id(&handle.discovery_key());
                 // Those who opened it while it was only served have been told to nobody.
                 let company = served.map_or_else(Company::default, |id| self.hub.company(id));
-                let id = self.hub.attach(handle.shared(), options, now);
-                for topic in self.discovery.topics_of(&handle.discovery_key()) {
-                    self.hub.add_topic(id, topic, now);
-                }
+                let topics = self.discovery.topics_of(&handle.discovery_key());
+                let id = self.hub.attach_for(&topics, handle.shared(), options, now);
                 handle.set_reach(|reach| {
                     reach.meet(company);
                     reach.synced = false;

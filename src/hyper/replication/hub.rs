@@ -86,12 +86,28 @@ impl Hub {
     /// Takes a core in. One that is in already (served for a peer, say) keeps its id and is given the options;
     /// that its peers are in sync, and what they say is in it, is told anew. [`Hub::company`], asked before, has the rest.
     pub fn attach(&mut self, core: SharedCore, options: AttachOptions, now: Instant) -> CoreId {
+        self.attach_for(&[], core, options, now)
+    }
+
+    /// The same of a core that peers of these topics have, too: its own topic, which follows from its key, is only one of
+    /// those that have it.
+    pub fn attach_for(
+        &mut self,
+        topics: &[Topic],
+        core: SharedCore,
+        options: AttachOptions,
+        now: Instant,
+    ) -> CoreId {
         let discovery = *lock(&core).discovery_key();
         let id = match self.by_discovery.get(&discovery) {
             Some(id) => *id,
             None => self.insert(core, options, false, now),
         };
+        for topic in topics {
+            self.by_topic.entry(*topic).or_default().insert(id);
+        }
         self.with(id, now, |replica, ctx, core| {
+            replica.topics.extend(topics);
             replica.passive = false;
             replica.options = options;
             if options.downloading {

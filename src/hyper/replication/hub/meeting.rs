@@ -14,20 +14,6 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 impl Hub {
-    /// Peers of `topic` have a core, too: its own topic, which follows from its key, is only one of those that have it.
-    pub fn add_topic(&mut self, id: CoreId, topic: Topic, now: Instant) {
-        let Some(replica) = self.replicas.get_mut(&id) else { return };
-        if replica.topics.insert(topic) {
-            self.by_topic.entry(topic).or_default().insert(id);
-            self.unlocked(id, now, |replica, ctx| {
-                if replica.is_downloading() {
-                    replica.open_on_all(ctx);
-                }
-            });
-        }
-        self.finish(now);
-    }
-
     /// The peer of a connection was found under `topic`: the channels of its cores are opened, those that it refused
     /// before too.
     pub fn handle_met(&mut self, conn: ConnId, topic: Topic, now: Instant) {

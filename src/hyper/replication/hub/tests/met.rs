@@ -55,7 +55,8 @@ fn who_was_found_under_a_topic_hears_of_its_cores_whenever_they_are_opened() {
     sim.hubs[0].handle_met(conn, topics[1], now);
     assert_eq!(named(&mut sim.hubs[0], &topics), [false, true, false]);
     // The first core turns out to be the contents of the second.
-    sim.hubs[0].add_topic(ids[0], topics[1], now);
+    let first = sim.hubs[0].replicas[&ids[0]].core.clone();
+    sim.hubs[0].attach_for(&[topics[1]], first, LIVE, now);
     assert_eq!(named(&mut sim.hubs[0], &topics), [true, false, false]);
     // Found under a topic before its core is there.
     let late = share(writer_of(9));
@@ -75,8 +76,7 @@ fn who_opens_a_core_hears_of_what_goes_with_it() {
         peer.hub.attach(names, LIVE, now);
         let contents = share(writer_of(3));
         let topic = Topic::from(*contents.lock().unwrap().discovery_key());
-        let id = peer.hub.attach(contents, LIVE, now);
-        peer.hub.add_topic(id, Topic::from(key().discovery_key()), now);
+        peer.hub.attach_for(&[Topic::from(key().discovery_key())], contents, LIVE, now);
         assert_eq!(named(&mut peer.hub, &[topic]), [false]);
         let capability = match knows_key {
             true => wire::capability(&peer.info.handshake_hash, &key(), !peer.info.initiator),
@@ -116,11 +116,9 @@ fn who_named_a_core_before_it_was_here_hears_of_it_then() {
     peer.hub.handle_connected(ConnId(10), other, peer.now);
     peer.open(key());
     assert_eq!(peer.closed, [peer.channel]);
-    let contents = share(writer_of(3));
-    let topic = Topic::from(key().discovery_key());
     let now = peer.now;
-    let id = peer.hub.attach(contents, LIVE, now);
-    peer.hub.add_topic(id, topic, now);
+    let topic = Topic::from(key().discovery_key());
+    peer.hub.attach_for(&[topic], share(writer_of(3)), LIVE, now);
     let told = |peer: &mut Peer| {
         let frames: Vec<_> = std::iter::from_fn(|| peer.hub.poll_transmit()).collect();
         frames.iter().map(|(conn, _)| *conn).collect::<Vec<_>>()
@@ -279,4 +277,16 @@ fn a_peer_of_one_core_costs_a_tag_for_each_other() {
     let said = peer.heard.iter().map(Message::size_hint).sum::<usize>();
     assert!(said < OTHERS * tags::LEN + 400, "{said}");
     assert!(peer.hub.held < 2048, "{}", peer.hub.held);
+}
+
+/// The contents of a drive come when its names have told their key: a peer of the drive needs no tag of them.
+#[test]
+fn what_belongs_to_a_topic_is_opened_to_its_peers_at_once() {
+    let (mut peer, _) = Peer::new(&writer(5));
+    let now = peer.now;
+    peer.heard.clear();
+    let id =
+        peer.hub.attach_for(&[Topic::from(key().discovery_key())], share(writer_of(4)), LIVE, now);
+    peer.listen();
+    assert_eq!((peer.hub.company(id).coming, peer.heard), (1, vec![]));
 }
