@@ -132,9 +132,9 @@ fn addresses_that_no_node_can_have_are_not_asked() {
     let mut closer: Vec<_> = UNUSABLE.into_iter().map(addr).collect();
     closer.push(host(2));
     answer(&mut rpc, &asked, Some(node_id(host(1))), &closer, now);
-    // By the query, and whether it can reach us unasked.
+    // By the query, whether it can reach us unasked, and whether it is there at all.
     let next: Vec<_> = sent(&mut rpc).iter().map(|request| request.to).collect();
-    assert_eq!(next, [host(2); 2]);
+    assert_eq!(next, [host(2); 3]);
 }
 
 #[test]
