@@ -55,6 +55,8 @@ pub struct Watch {
     pub at: Option<Instant>,
     /// When it was first asked, and how often.
     asked: Option<(Instant, u32)>,
+    /// When a message was last written or read since: the answer says nothing of it.
+    spoken: Option<Instant>,
     /// Another look follows when the peer was heard: we moved, and what we said may have come before what we said
     /// before.
     again: bool,
@@ -83,8 +85,9 @@ impl Swarm {
 
     /// A message was written or read: from now on silence means something.
     pub(super) fn watch(&mut self, stream: u32, now: Instant) {
-        let watched = self.connections.by_stream(stream).is_none_or(|c| c.watch.at.is_some());
-        if !watched {
+        let Some(connection) = self.connections.by_stream(stream) else { return };
+        connection.watch.spoken = Some(now);
+        if connection.watch.at.is_none() {
             self.watch_at(stream, now + self.patience(stream));
         }
     }
@@ -114,6 +117,8 @@ impl Swarm {
                 self.end_redial(stream);
                 if again {
                     self.watch_at(stream, now + patience);
+                } else if let Some(spoken) = before.spoken {
+                    self.watch_at(stream, spoken.max(heard) + patience);
                 }
             }
             (None, Some(heard)) if heard + patience > now => {
@@ -149,7 +154,7 @@ impl Swarm {
         while words.len() < WORDS {
             words.extend_from_slice(&session.sealer.keep_alive());
         }
-        connection.watch.asked = Some((now, 0));
+        (connection.watch.asked, connection.watch.spoken) = (Some((now, 0)), None);
         (connection.last_write, connection.has_written) = (now, true);
         self.speak_beside(stream);
         let _ = self.udx.write(stream, words.into(), now);

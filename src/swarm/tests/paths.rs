@@ -3,6 +3,7 @@
 
 use super::super::*;
 use super::punching::behind;
+use super::relaying::{self, Lab};
 use super::sim::Network;
 use crate::sim::{Kind, LinkConfig, Realm};
 use std::net::SocketAddrV4;
@@ -191,6 +192,70 @@ fn no_path_that_is_slow_or_loses_much_is_taken_for_dead() {
         }
         assert_eq!(reading.connections, connections, "seed {seed}");
     }
+}
+
+/// The way of the two to each other dies `gap` after a message of the reader, which writes another `wait` later, and again
+/// wherever a connection is new. How long it takes until one comes.
+fn writes_on(
+    lab: &mut Lab,
+    (a, b): (usize, usize),
+    (gap, wait): (u64, u64),
+    dies: impl FnOnce(&mut Lab),
+) -> Option<Duration> {
+    let conn = lab.network.open(b)[0];
+    lab.network.send_frame(b, conn, &[1; 40]);
+    lab.network.run(ms(gap));
+    dies(lab);
+    lab.network.run(ms(wait));
+    let (before, start, mut last) = (lab.network.frames(a).len(), lab.network.now, None);
+    while lab.network.now < start + ms(30_000) {
+        let conn = lab.network.open(b).first().copied();
+        if let Some(conn) = conn.filter(|conn| last != Some(*conn)) {
+            lab.network.send_frame(b, conn, &[2; 40]);
+            last = Some(conn);
+        }
+        lab.network.run(ms(20));
+        if lab.network.frames(a).len() > before {
+            return Some(lab.network.now - start);
+        }
+    }
+    None
+}
+
+/// The peer was asked whether it is there, has answered, and the path died: what was written meanwhile is watched.
+#[test]
+fn what_is_written_while_a_question_is_in_flight_is_not_written_in_vain() {
+    let mut all = Vec::new();
+    for gap in (560..800).step_by(40) {
+        let mut lab = Lab::new(3, 0.0);
+        let a = lab.sharer(Kind::Port, vec![]);
+        let b = lab.reader(Kind::Port, vec![lab.key]);
+        lab.network.run(ms(60_000));
+        let took = writes_on(&mut lab, (a, b), (gap, 60), |lab| {
+            for (from, to) in [(a, b), (b, a)] {
+                lab.network.link(from, to).cfg.loss = 1.0;
+            }
+        });
+        all.push(took.unwrap());
+    }
+    tell("the direct way dies", all, ms(3000));
+    let mut all = Vec::new();
+    for gap in (500..860).step_by(40) {
+        let mut lab = Lab::new(31, 0.0);
+        let second = relaying::behind(&mut lab.network, Kind::Open, 101, vec![]);
+        let second = relaying::relays(&mut lab.network, second, RelayLimits::default());
+        let a = lab.sharer(Kind::Sym, vec![]);
+        let b = lab.reader(Kind::Sym, vec![lab.key, second]);
+        lab.network.run(ms(20_000));
+        let took = writes_on(&mut lab, (a, b), (gap, 0), |lab| {
+            let status = lab.network.machines[b].swarm.status();
+            let first = status.connections[0].relay == Some(lab.key);
+            let relay = if first { lab.relay } else { lab.network.machines.len() - 3 };
+            lab.network.down(relay);
+        });
+        all.push(took.unwrap());
+    }
+    tell("the relay dies", all, ms(3000));
 }
 
 /// A DHT, one who shares, and one who reads of it.
