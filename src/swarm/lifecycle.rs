@@ -36,7 +36,7 @@ pub(super) const LINGER: Duration = Duration::from_secs(5);
 /// is less than three times the handshake. To one that we asked for, at each of its timeouts while we wait, and the packet
 /// with our first words as often.
 const FIRST_BYTES_ACCEPTED: u64 = 3 * FIRST_PACKET;
-const FIRST_BYTES_DIALLED: u64 = 6 * (FIRST_PACKET + EARLY_PACKET);
+pub(super) const FIRST_BYTES_DIALLED: u64 = 6 * (FIRST_PACKET + EARLY_PACKET);
 const EARLY_PACKET: u64 = (udx::packet::HEADER + FRAME_OVERHEAD + MAX_EARLY) as u64;
 const FIRST_PACKET: u64 = (udx::packet::HEADER + HEADER_FRAME_LEN) as u64;
 
@@ -62,6 +62,7 @@ impl Swarm {
         let dial = agreed.dial.map(|Dial { socket, to }| (socket, to));
         if let Some(relayed) = self.relayed.get_mut(&stream) {
             relayed.connect = None;
+            relayed.dialled = dial;
             // If the peer's first word comes through the relay the stream goes there, and has to find back.
             relayed.direct = relayed.direct.or(dial);
         }

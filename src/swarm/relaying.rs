@@ -51,6 +51,8 @@ struct Moved {
     at: Instant,
     /// The peer has been heard there: the relay is left then.
     leave_at: Option<Instant>,
+    /// When we last said something through the leg.
+    shown: Instant,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -79,7 +81,12 @@ pub(super) struct Relayed {
     pub connect: Option<ConnectId>,
     /// The direct way, if it is known.
     pub direct: Option<udx::Way>,
+    /// The one that our dial led to.
+    pub dialled: Option<udx::Way>,
+    /// How often a direct way was tried, when it may be tried again, and whether anything has come from there since.
     tries: u32,
+    try_at: Instant,
+    told: bool,
     /// When the relay was asked; when it paired.
     asked: Option<Instant>,
     paired: Option<Instant>,
@@ -113,10 +120,24 @@ impl Swarm {
     ) {
         let hint = self.relay_hint(&ask.relay);
         let at = now + delay;
-        let (direct, stage) = (None, Stage::Waiting);
-        let (asked, paired, tries, noted) = (None, None, 0, false);
-        let relayed =
-            Relayed { ask, hint, connect, direct, tries, asked, paired, noted, stage, at };
+        let (direct, dialled, stage) = (None, None, Stage::Waiting);
+        let (asked, paired, noted) = (None, None, false);
+        let (tries, try_at, told) = (0, now, false);
+        let relayed = Relayed {
+            ask,
+            hint,
+            connect,
+            direct,
+            dialled,
+            tries,
+            try_at,
+            told,
+            asked,
+            paired,
+            noted,
+            stage,
+            at,
+        };
         self.relayed.insert(stream, relayed);
         if delay.is_zero() {
             self.relayed_due(stream, now);
@@ -281,7 +302,8 @@ impl Swarm {
     fn look_around_leg(&mut self, stream: u32, since: Instant, again: usize, now: Instant) {
         let on_leg = self.udx.is_on_leg(stream);
         let heard = self.udx.heard(stream);
-        let open = self.connections.by_stream(stream).is_some_and(|c| c.is_open());
+        let connection = self.connections.by_stream(stream);
+        let (open, initiator) = connection.map_or((false, false), |c| (c.is_open(), c.initiator));
         let silent = self.is_leg_silent(stream, now);
         let last = heard.by_leg.map_or(since, |at| at.max(since));
         if on_leg
@@ -310,13 +332,15 @@ impl Swarm {
         }
         // It took the direct way: either the peer is heard there and hears us, or the leg is tried.
         if heard.direct.is_some() && self.udx.is_heard(stream) {
-            let moved = Some(Moved { at: since, leave_at: Some(now + FAREWELL) });
+            let moved = Some(Moved { at: since, leave_at: Some(now + FAREWELL), shown: now });
             if let Stage::Paired { moved: stage, .. } = &mut relayed.stage {
                 *stage = moved;
             }
             relayed.at = now + FAREWELL;
         } else if now >= since + SILENCE {
-            relayed.direct = relayed.direct.or(self.udx.way(stream));
+            let way = self.udx.way(stream);
+            relayed.direct = relayed.direct.or(way);
+            relayed.dialled = relayed.dialled.or(way.filter(|_| initiator));
             self.take_leg(stream, now);
         }
     }

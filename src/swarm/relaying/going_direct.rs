@@ -2,6 +2,8 @@
 
 use super::{AGAIN, Moved, Stage};
 use crate::swarm::Swarm;
+use crate::swarm::lifecycle::FIRST_BYTES_DIALLED;
+use crate::swarm::relay::server::LEG_IDLE;
 use crate::swarm::udx;
 use bytes::Bytes;
 use std::time::{Duration, Instant};
@@ -9,9 +11,10 @@ use std::time::{Duration, Instant};
 /// How long a direct way is tried before it is looked what came of it; at least some times the way there and back.
 const TRIAL: Duration = Duration::from_secs(1);
 
-/// After a direct way came to nothing it is tried again, each time later, and no more than so often; as often, and soon,
-/// by a stream that is not open.
+/// After a direct way came to nothing one is tried again, each time after twice as long, and after so many times only if
+/// something has come from there since; as often, and soon, by a stream that is not open.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
+const MOST_DOUBLINGS: u32 = 6;
 pub(super) const MAX_TRIES: u32 = 4;
 
 /// Between the peer's first sign over the direct way and the end of the relay: what is under way through it arrives.
@@ -21,6 +24,16 @@ pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(30);
 const QUIET: Duration = Duration::from_secs(10);
 
+/// Meanwhile the peer needs the relay, which takes away a leg by which nothing comes.
+const SHOW_LEG: Duration = Duration::from_secs(20);
+const _: () = assert!(SHOW_LEG.as_secs() * 2 < LEG_IDLE.as_secs());
+
+impl Moved {
+    fn begin(now: Instant) -> Self {
+        Self { at: now, leave_at: None, shown: now }
+    }
+}
+
 impl Swarm {
     /// The direct way of a stream is known.
     pub(in crate::swarm) fn direct_found(&mut self, stream: u32, way: udx::Way, now: Instant) {
@@ -28,12 +41,14 @@ impl Swarm {
         let (on_leg, here) = (self.udx.is_on_leg(stream), self.udx.way(stream) == Some(way));
         let silent = self.is_leg_silent(stream, now);
         let Some(relayed) = self.relayed.get_mut(&stream) else { return };
-        relayed.direct = Some(way);
-        if on_leg && (open || silent && relayed.tries < MAX_TRIES) {
+        (relayed.direct, relayed.told) = (Some(way), true);
+        if on_leg && open && now < relayed.try_at {
+            relayed.at = relayed.try_at;
+        } else if on_leg && (open || silent && relayed.tries < MAX_TRIES) {
             self.try_direct(stream, now);
         } else if here && let Stage::Paired { moved: moved @ None, .. } = &mut relayed.stage {
             // It has followed its peer there.
-            *moved = Some(Moved { at: now, leave_at: None });
+            *moved = Some(Moved::begin(now));
             relayed.at = now + TRIAL / 4;
             self.press(stream, now);
         }
@@ -44,7 +59,7 @@ impl Swarm {
         let heard = self.udx.heard(stream);
         let on_leg = self.udx.is_on_leg(stream);
         let Some(relayed) = self.relayed.get_mut(&stream) else { return };
-        relayed.tries = 0;
+        (relayed.tries, relayed.try_at) = (0, now);
         let Stage::Paired { moved, .. } = &mut relayed.stage else { return };
         if on_leg && relayed.direct.is_some() {
             self.try_direct(stream, now);
@@ -62,13 +77,13 @@ impl Swarm {
     pub(super) fn try_direct(&mut self, stream: u32, now: Instant) {
         let Some(relayed) = self.relayed.get_mut(&stream) else { return };
         let Some(way) = relayed.direct else { return };
-        if relayed.tries >= MAX_TRIES {
+        if relayed.tries >= MAX_TRIES && !relayed.told {
             relayed.at = now + LONG;
             return;
         }
-        relayed.tries += 1;
+        (relayed.tries, relayed.told) = (relayed.tries + 1, false);
         let Stage::Paired { moved, .. } = &mut relayed.stage else { return };
-        *moved = Some(Moved { at: now, leave_at: None });
+        *moved = Some(Moved::begin(now));
         relayed.at = now + TRIAL / 4;
         tracing::debug!(stream, to = %way.1, "trying the direct way");
         self.move_to(stream, way, now);
@@ -104,14 +119,18 @@ impl Swarm {
         if let Stage::Paired { moved, since, again, .. } = &mut relayed.stage {
             (*moved, *since, *again) = (None, now, 0);
         }
-        relayed.at = now + if open { TRY_AGAIN * relayed.tries.max(1) } else { AGAIN[0] };
+        let doublings = relayed.tries.saturating_sub(1).min(MOST_DOUBLINGS);
+        relayed.try_at = now + TRY_AGAIN * (1 << doublings);
+        relayed.at = if open { relayed.try_at } else { now + AGAIN[0] };
     }
 
     pub(super) fn move_to(&mut self, stream: u32, way: udx::Way, now: Instant) {
         let Some(connection) = self.connections.by_stream(stream) else { return };
         let big = connection.big_datagrams && way.1.ip().is_loopback();
         let max = if big { udx::MAX_DATAGRAM } else { udx::ORDINARY_MAX };
-        self.udx.try_way(stream, way, max, now);
+        let dialled = self.relayed.get(&stream).and_then(|relayed| relayed.dialled);
+        let first = if dialled == Some(way) { FIRST_BYTES_DIALLED } else { 0 };
+        self.udx.try_way(stream, way, first, max, now);
         self.note_way(stream, way);
     }
 
@@ -156,6 +175,10 @@ impl Swarm {
             relayed.at = now + TRIAL;
             if now >= moved.at + LONG && quiet {
                 return self.leave_relay(stream, now);
+            }
+            if now >= state.shown + SHOW_LEG {
+                state.shown = now;
+                self.udx.show_leg(stream);
             }
             return self.sound(stream);
         }

@@ -5,7 +5,9 @@ use super::super::secret_stream::noise::SessionKeys;
 use super::super::*;
 use super::sim::{Network, Peer};
 use crate::sim::{Kind, LinkConfig};
+use std::cell::Cell;
 use std::net::SocketAddrV4;
+use std::rc::Rc;
 use std::time::Duration;
 
 pub(super) const TOPIC: Topic = Topic([7; 32]);
@@ -226,11 +228,28 @@ fn customers_who_never_come_are_bounded() {
     assert_eq!(customers(&lab), 0);
 }
 
-/// Who makes a relayed stream believe that its peer is at a victim's address has a few packets sent there, and a second later
-/// all goes through the relay again.
-#[test]
-fn a_forged_direct_way_gets_a_few_packets_and_costs_no_connection() {
+/// A packet for a stream in its peer's name, as if from a victim. It tells how large it is.
+fn forge(lab: &mut Lab, i: usize, stream: u32) -> usize {
     use super::super::udx::packet::{Header, flag};
+    let header =
+        Header { flags: flag::HEARTBEAT, data_offset: 0, stream, window: 1, seq: 0, ack: 0 };
+    let packet = header.encode();
+    lab.network.on(i, |peer, now| {
+        let from = victim().into();
+        peer.swarm.handle_datagrams(SocketId::MAIN, from, &packet, packet.len(), now);
+        peer.swarm.end_of_batch(now);
+    });
+    packet.len()
+}
+
+fn victim() -> SocketAddrV4 {
+    SocketAddrV4::new([90, 0, 0, 1].into(), 5000)
+}
+
+/// Who makes a relayed stream believe that its peer is at a victim's address has three bytes sent there for each of his, however
+/// often it is tried, and a second later all goes through the relay again.
+#[test]
+fn a_forged_direct_way_gets_three_bytes_for_one_and_costs_no_connection() {
     let mut lab = Lab::new(4, 0.0);
     let a = lab.sharer(Kind::Sym, vec![]);
     let b = lab.reader(Kind::Sym, vec![lab.key]);
@@ -239,26 +258,53 @@ fn a_forged_direct_way_gets_a_few_packets_and_costs_no_connection() {
     let conn = lab.network.open(a)[0];
     lab.network.send_frame(a, conn, &[7; 8_000_000]);
     lab.network.run(Duration::from_millis(300));
-    let victim = SocketAddr::from(([90, 0, 0, 1], 5000));
-    let stream = conn.stream();
-    let header =
-        Header { flags: flag::HEARTBEAT, data_offset: 0, stream, window: 1, seq: 0, ack: 0 };
-    let packet = header.encode();
-    let sent = |lab: &Lab| lab.network.machines[a].swarm.udx.stats(stream).unwrap().bytes_sent;
-    lab.network.on(a, |peer, now| {
-        peer.swarm.handle_datagrams(SocketId::MAIN, victim, &packet, packet.len(), now);
-        peer.swarm.end_of_batch(now);
-        assert_eq!(peer.swarm.udx.remote(stream), Some(victim));
-    });
+    let to_victim = Rc::new(Cell::new(0));
+    let count = to_victim.clone();
+    lab.network.tap = Some(Box::new(move |datagram| {
+        let len = if datagram.to == victim() { datagram.bytes.len() } else { 0 };
+        count.set(count.get() + len);
+        true
+    }));
+    let sent = |lab: &Lab| lab.network.machines[a].swarm.udx.stats(conn.stream());
+    let sent = |lab: &Lab| sent(lab).unwrap().bytes_sent;
     let before = sent(&lab);
-    lab.network.run(Duration::from_millis(900));
-    let went = sent(&lab) - before;
-    assert!(went <= 16 << 10, "{went} bytes");
-    lab.network.run(Duration::from_secs(1));
+    let forged = forge(&mut lab, a, conn.stream());
+    let leads_to = lab.network.machines[a].swarm.udx.remote(conn.stream());
+    assert_eq!(leads_to, Some(victim().into()));
+    lab.network.run(Duration::from_millis(1900));
     assert!(lab.is_relayed(a) && lab.is_relayed(b));
     assert!(sent(&lab) - before > 100_000);
     let all = |n: &Network| n.frames(b).iter().any(|frame| frame.len() == 8_000_000);
     assert!(lab.network.run_until(Duration::from_secs(30), all).is_some());
+    assert!((1..=3 * forged).contains(&to_victim.get()), "{} bytes", to_victim.get());
+    lab.network.send_frame(a, conn, &[7; 1_000_000]);
+    lab.network.run(Duration::from_secs(100));
+    assert!((1..=3 * forged).contains(&to_victim.get()), "{} bytes", to_victim.get());
+}
+
+/// Both could go directly, and one is made to believe that its peer is at a victim's address.
+#[test]
+fn a_forged_direct_way_keeps_nobody_from_the_true_one() {
+    for kinds in [(Kind::Port, Kind::Sym), (Kind::Sym, Kind::Port)] {
+        for seed in 11..14 {
+            let mut lab = Lab::new(seed, 0.0);
+            let a = lab.sharer(kinds.0, vec![]);
+            let b = lab.reader(kinds.1, vec![lab.key]);
+            let leg = |n: &Network| {
+                let swarm = &n.machines[a].swarm;
+                let mut streams = swarm.connections.streams().into_iter();
+                streams.find(|stream| swarm.udx.leg(*stream).is_some())
+            };
+            lab.network.run_until(Duration::from_secs(5), |n| leg(n).is_some()).unwrap();
+            let stream = leg(&lab.network).unwrap();
+            forge(&mut lab, a, stream);
+            lab.network.run(Duration::from_secs(150));
+            let closed = [a, b].map(|i| lab.network.closed(i).len());
+            assert_eq!(closed, [0, 0], "{kinds:?}, {seed}");
+            assert!(!lab.is_relayed(a) && !lab.is_relayed(b), "{kinds:?}, {seed}");
+            assert!(lab.carries(a, b));
+        }
+    }
 }
 
 /// Whoever named it, and wherever it is: it only costs time.

@@ -41,6 +41,8 @@ pub(super) struct Allowance {
     first: u64,
     sent: u64,
     received: u64,
+    /// What heartbeats may exceed it by.
+    trickle: u64,
     /// It is to be asked at the next opportunity, though more might be sent before.
     pub(super) due: bool,
     /// What the peer was asked, and the number of its first packet.
@@ -50,7 +52,17 @@ pub(super) struct Allowance {
 impl Allowance {
     /// `first` bytes may be sent before anything comes.
     pub(super) fn new(first: u64) -> Self {
-        Self { first, sent: 0, received: 0, due: false, asked: None }
+        Self { first, sent: 0, received: 0, trickle: TRICKLE, due: false, asked: None }
+    }
+
+    /// That of an address that is tried for a moment, with another one to fall back on: nothing goes beyond it.
+    pub(super) fn of_trial(self, first: u64) -> Self {
+        Self { first, trickle: 0, due: false, asked: None, ..self }
+    }
+
+    /// There is no other address any more.
+    pub(super) fn for_good(self) -> Self {
+        Self { trickle: TRICKLE, ..self }
     }
 
     /// Bytes that may be sent now.
@@ -61,7 +73,7 @@ impl Allowance {
     /// Whether one more heartbeat may go to a peer that is known.
     pub(super) fn may_ask(&self) -> bool {
         let most = self.first.saturating_add(FACTOR.saturating_mul(self.received));
-        self.sent + HEADER as u64 <= most.saturating_add(TRICKLE)
+        self.sent + HEADER as u64 <= most.saturating_add(self.trickle)
     }
 
     pub(super) fn on_sent(&mut self, bytes: usize) {

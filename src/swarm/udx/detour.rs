@@ -3,6 +3,10 @@
 //! A stream that may go through a relay has a *leg* there, with an id of its own: packets to the relay carry that instead
 //! of the peer's stream id. So whichever of the two ways a stream takes, and whichever it follows its peer to, the id goes
 //! with it. It is noted when something last came each way, by which the owner knows what of both works.
+//!
+//! Where the peer is beside the relay anybody may say, with one packet in its name. So an address is tried for a moment, within
+//! three times what came from there, and every address keeps its account as long as no other one takes its place. That is
+//! whatever speaks next once a trial came to nothing: where the peer is, it goes on speaking.
 
 use super::Udx;
 use super::allowance::Allowance;
@@ -24,16 +28,15 @@ pub(super) struct Detour {
     /// When something last came through the relay, and from elsewhere.
     by_leg: Option<u64>,
     direct: Option<u64>,
-    /// The owner was told of the second.
+    /// The direct way that was tried last, or is to be, and what may go there.
+    account: Option<(Way, Allowance)>,
+    /// The owner was told of it, and has not given it up.
     told: bool,
     /// The owner has chosen one of the two ways: the stream follows nobody to the other.
     chosen: bool,
 }
 
-/// What may go a direct way of which the peer has not shown that it leads to it: the question, and some packets.
-const TRIAL: u64 = 8 << 10;
-
-/// The same for the way back to a relay, which is where it is.
+/// What may go the way back to a relay, which is where it is, before the peer has shown itself there.
 const RETURN: u64 = 64 << 10;
 
 /// A socket of ours, and an address.
@@ -68,24 +71,18 @@ impl Stream {
         chosen
     }
 
-    /// Takes a way, which the peer has to show to lead to it; until then no more than `most` goes there.
-    fn choose(&mut self, most: Option<u64>) {
+    /// Takes a way, which the peer has to show to lead to it; until then no more goes there than is allowed.
+    fn choose(&mut self, allowance: Option<Allowance>) {
         self.forget_question();
-        self.unproven = most.map(Allowance::new);
+        self.unproven = allowance;
         self.timers.clear(Timer::Unproven);
         if let Some(detour) = &mut self.detour {
             detour.chosen = true;
         }
     }
 
-    /// Notes which way a packet came.
-    pub(super) fn note_way(
-        &mut self,
-        socket: SocketId,
-        from: SocketAddr,
-        now: u64,
-        out: &mut Outbox,
-    ) {
+    /// Notes which way a packet of `len` bytes came.
+    pub(super) fn note_way(&mut self, (socket, from): Way, len: usize, now: u64, out: &mut Outbox) {
         let here = self.remote.is_some_and(|remote| remote.to == from);
         let Some(detour) = &mut self.detour else { return };
         if (detour.leg.socket, detour.leg.to) == (socket, from) {
@@ -93,9 +90,37 @@ impl Stream {
             return;
         }
         detour.direct = Some(now);
-        if !here && !std::mem::replace(&mut detour.told, true) {
+        if here {
+            return;
+        }
+        if !std::mem::replace(&mut detour.told, true) {
+            detour.open_account((socket, from));
             out.events.push_back(UdxEvent::Elsewhere { id: self.id, socket, from });
         }
+        if let Some((_, allowance)) = detour.account.as_mut().filter(|a| a.0 == (socket, from)) {
+            allowance.on_received(len);
+        }
+    }
+
+    /// A direct way is given up: what went there is remembered.
+    fn close_trial(&mut self) {
+        let (remote, unproven) = (self.remote, self.unproven);
+        let Some(detour) = &mut self.detour else { return };
+        detour.told = false;
+        if let (Some(remote), Some(unproven), Some((way, allowance))) =
+            (remote, unproven, &mut detour.account)
+            && *way == (remote.socket, remote.to)
+        {
+            *allowance = unproven.of_trial(0);
+        }
+    }
+}
+
+impl Detour {
+    /// What may go a direct way. There is one account.
+    fn open_account(&mut self, way: Way) -> Allowance {
+        let known = self.account.filter(|account| account.0 == way);
+        self.account.insert(known.unwrap_or((way, Allowance::new(0)))).1
     }
 }
 
@@ -110,6 +135,7 @@ impl Udx {
                 peer_id,
                 by_leg: None,
                 direct: None,
+                account: None,
                 told: false,
                 chosen: false,
             });
@@ -120,26 +146,33 @@ impl Udx {
     pub fn forget_leg(&mut self, id: u32) {
         if let Some((_, stream)) = self.streams.get_mut(id) {
             stream.paths.left = stream.detour.take().map(|detour| detour.leg.to);
+            stream.unproven = stream.unproven.map(Allowance::for_good);
         }
     }
 
-    /// Moves a stream to a direct way. The peer is to be asked there ([`Udx::ask`]): whoever says where it is may lie.
-    pub fn try_way(&mut self, id: u32, (socket, to): Way, max_datagram: usize, now: Instant) {
-        let Some(Detour { peer_id, .. }) = self.streams.get(id).and_then(|s| s.detour) else {
-            return;
-        };
-        self.change_remote(id, socket, peer_id, to, max_datagram, now);
+    /// Moves a stream to a direct way, where `first` bytes may go besides three times what came from there. The peer is to
+    /// be asked there: whoever says where it is may lie.
+    pub fn try_way(&mut self, id: u32, way: Way, first: u64, max_datagram: usize, now: Instant) {
+        let Some((_, stream)) = self.streams.get_mut(id) else { return };
+        stream.close_trial();
+        let Some(detour) = &mut stream.detour else { return };
+        let (peer_id, allowance) = (detour.peer_id, detour.open_account(way));
+        detour.told = true;
+        self.change_remote(id, way.0, peer_id, way.1, max_datagram, now);
         if let Some((_, stream)) = self.streams.get_mut(id) {
-            stream.choose(Some(TRIAL));
+            stream.choose(Some(allowance.of_trial(first)));
         }
     }
 
     /// Moves a stream to its leg. If the peer had shown before that it is there, it is so still.
     pub fn take_leg(&mut self, id: u32, now: Instant) {
         let Some((way, leg)) = self.leg(id) else { return };
+        if let Some((_, stream)) = self.streams.get_mut(id) {
+            stream.close_trial();
+        }
         self.change_remote(id, way.0, leg, way.1, ORDINARY_MAX, now);
         if let Some((_, stream)) = self.streams.get_mut(id) {
-            let most = (!stream.was_proven).then_some(RETURN);
+            let most = (!stream.was_proven).then(|| Allowance::new(RETURN));
             stream.choose(most);
         }
     }

@@ -243,7 +243,7 @@ impl Udx {
         stream.deliver_early(now, &mut self.out, sink);
         // A data offset behind the end of the datagram: ours, but nothing to be done with it.
         if let Some(packet) = Packet::parse(datagram) {
-            stream.note_way(socket, from, now, &mut self.out);
+            stream.note_way((socket, from), packet.size, now, &mut self.out);
             stream.handle(&packet, (socket, from), now, &mut self.out, sink);
             self.count_held(slot);
             self.touch(slot);

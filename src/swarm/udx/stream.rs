@@ -250,7 +250,7 @@ impl Stream {
         }
         for (socket, from, datagram) in self.early.take() {
             if let Some(packet) = Packet::parse(&datagram) {
-                self.note_way(socket, from, now, out);
+                self.note_way((socket, from), packet.size, now, out);
                 self.handle(&packet, (socket, from), now, out, sink);
             }
         }

@@ -98,7 +98,7 @@ pub enum UdxEvent {
     /// The stream is gone and its id free.
     Closed { id: u32, reason: CloseReason },
     /// A packet came from somewhere else than where the stream leads to and than its leg, for the first time since it has
-    /// one.
+    /// one, or has gone back to it. Anybody may have sent it.
     Elsewhere { id: u32, socket: SocketId, from: SocketAddr },
     /// The peer of a leg has ended its stream at once: the leg is gone.
     LegEnded { leg: u32 },
