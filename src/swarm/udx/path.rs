@@ -345,7 +345,7 @@ impl Stream {
             None => {
                 let mut allowance = Allowance::new(0);
                 allowance.on_received(received as usize);
-                Some(allowance)
+                Some(allowance.of_trial(0))
             }
         };
         self.move_to(to, allowance, back.is_some(), now, out);

@@ -253,6 +253,37 @@ fn a_peer_that_does_not_answer_at_its_new_address_is_sought_at_the_old_one() {
     assert_eq!(pair.machines[0].udx.remote(A), Some(host(2).into()));
 }
 
+/// The peer falls silent where it is, and says from a victim's address what only it can say.
+#[test]
+fn the_victim_that_a_peer_names_gets_three_bytes_for_one() {
+    for seed in 0..6 {
+        let mut pair = pair(0.0, seed);
+        pair.run(ms(500));
+        let (victim, got) = (host(66), Rc::new(RefCell::new((0, 0))));
+        let count = got.clone();
+        pair.tap = Some(Box::new(move |datagram| {
+            if datagram.to == victim {
+                let (bytes, packets) = *count.borrow();
+                *count.borrow_mut() = (bytes + datagram.bytes.len(), packets + 1);
+            }
+            datagram.from != host(2) && datagram.to != host(2)
+        }));
+        let mut paid = 0;
+        for _ in 0..2 {
+            pair.run(ms(700));
+            let packet = [forged(flag::MESSAGE, 0, 0), vec![7; 44]].concat();
+            paid += packet.len();
+            pair.send(Datagram::new(victim, host(1), packet));
+        }
+        pair.run(ms(100));
+        assert_eq!(pair.machines[0].udx.remote(A), Some(victim.into()), "seed {seed}");
+        pair.run(ms(20_000));
+        let (bytes, packets) = *got.borrow();
+        println!("{bytes} bytes in {packets} packets for {paid}");
+        assert!(bytes > 0 && bytes <= 3 * paid, "seed {seed}: {bytes} bytes for {paid}");
+    }
+}
+
 /// Takes the data from machine 0 to machine 1 off the wire.
 fn divert(pair: &mut Pair) -> Rc<RefCell<Vec<Vec<u8>>>> {
     let kept = Rc::new(RefCell::new(Vec::new()));
