@@ -29,6 +29,9 @@ const FACTOR: u64 = 3;
 /// An allowance lasts for so many seconds at once: less than that and a stream that starts is cut off again and again.
 const BURST_SECONDS: f64 = 0.5;
 
+/// Hosts without a leg whose allowance is not full yet: they may come again.
+pub(super) const MAX_LEFT: usize = 256;
+
 /// Bytes a second that are passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LegRates {
@@ -72,7 +75,7 @@ struct Account {
 struct Book {
     rates: LegRates,
     total: Bucket,
-    /// Of hosts that have legs.
+    /// Of hosts that have legs, or lately had.
     hosts: BTreeMap<IpAddr, Account>,
 }
 
@@ -99,6 +102,16 @@ impl Book {
             && self.total.take(bytes, now)
             && self.hosts.get_mut(&host).is_none_or(|a| a.allowance.take(bytes, now))
     }
+
+    /// Forgets hosts without a leg, of which nobody can tell any more what they have sent; of many, any.
+    fn tidy(&mut self, now: Instant) {
+        let mut left = 0;
+        self.hosts.retain(|_, account| {
+            let stays = account.legs > 0 || left < MAX_LEFT && account.allowance.fill(now) < 1.0;
+            left += usize::from(stays && account.legs == 0);
+            stays
+        });
+    }
 }
 
 impl Legs {
@@ -116,6 +129,9 @@ impl Legs {
 
     /// Joins two legs, whose ids nobody has.
     pub(super) fn join(&mut self, ids: [u32; 2], ends: [LegEnd; 2], now: Instant) {
+        if let Some(book) = &mut self.book {
+            book.tidy(now);
+        }
         for (i, end) in ends.into_iter().enumerate() {
             if let (Some(book), Some(host)) = (&mut self.book, end.host) {
                 let rate = book.rates.host;
@@ -135,10 +151,6 @@ impl Legs {
             && let Some(account) = book.hosts.get_mut(&host)
         {
             account.legs = account.legs.saturating_sub(1);
-            // Who leaves and comes again at once has a new allowance; to come again takes longer than to wait for it.
-            if account.legs == 0 {
-                book.hosts.remove(&host);
-            }
         }
         true
     }
@@ -154,6 +166,11 @@ impl Legs {
     /// When something last came for a leg.
     pub(super) fn used(&self, id: u32) -> Option<Instant> {
         self.legs.get(&id).map(|leg| leg.used)
+    }
+
+    #[cfg(test)]
+    pub(super) fn hosts(&self) -> usize {
+        self.book.as_ref().map_or(0, |book| book.hosts.len())
     }
 
     /// Bytes passed on.

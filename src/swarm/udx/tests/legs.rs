@@ -1,6 +1,6 @@
 //! Legs of a relay: packet by packet as in the reference, and what is not passed on.
 
-use super::super::legs::{LegEnd, LegRates, Legs};
+use super::super::legs::{LegEnd, LegRates, Legs, MAX_LEFT};
 use super::super::outbox::Outbox;
 use super::super::packet::{Header, flag};
 use super::super::types::{Transmit, UdxEvent};
@@ -170,6 +170,40 @@ fn bytes_beyond_the_allowance_of_a_host_are_lost_and_those_of_others_are_not() {
     let rate = RATES.host as usize;
     assert!((rate * 10..rate * 11).contains(&passed[0]), "{passed:?}");
     assert_eq!(passed[1], 7_000_000);
+}
+
+/// It has its legs taken away and joined anew all the time.
+#[test]
+fn a_host_that_joins_again_and_again_has_the_allowance_of_one() {
+    let (mut legs, mut out, mut now) = (Legs::default(), Outbox::default(), epoch());
+    legs.limit(RATES, now);
+    for n in 0..250 {
+        now += Duration::from_millis(40);
+        let (a, b) = (2 * n, 2 * n + 1);
+        legs.join([a, b], [end(11, Some(1), true), end(12, Some(1), true)], now);
+        for id in [b].into_iter().chain([a; 200]) {
+            legs.handle(id, (SocketId::MAIN, at(1)), &packet(id, 1400), now, &mut out);
+        }
+        sent(&mut out);
+        legs.remove(a);
+        legs.remove(b);
+    }
+    let most = 11 * RATES.host;
+    assert!((most / 2..most).contains(&legs.passed()), "{} bytes", legs.passed());
+    now += Duration::from_secs(1);
+    legs.join([1, 2], [end(11, Some(2), true), end(12, Some(2), true)], now);
+    assert_eq!(legs.hosts(), 1);
+    // However many come and go, few are remembered.
+    for n in 0..2000u32 {
+        let id = 1000 + 2 * n;
+        let host = SocketAddr::new(Ipv4Addr::from(n).into(), 5000);
+        let end = LegEnd { host: Some(host.ip()), ..end(11, None, true) };
+        legs.join([id, id + 1], [end; 2], now);
+        legs.handle(id, (SocketId::MAIN, host), &packet(id, 1400), now, &mut out);
+        legs.remove(id);
+        legs.remove(id + 1);
+    }
+    assert!(legs.hosts() <= 2 + MAX_LEFT, "{} hosts", legs.hosts());
 }
 
 #[test]
