@@ -193,7 +193,8 @@ pub struct Traffic {
     pub sent_bytes: u64,
     /// Sends that found the kernel's buffer full.
     pub blocked: u64,
-    /// The system's error number for the last send that had no way to go, if nothing has arrived since.
+    /// The system's error number for the last send to somebody beyond the local networks, or to a node to enter the DHT by,
+    /// that had no way to go, if none had since.
     pub no_way: Option<i32>,
 }
 
@@ -216,6 +217,8 @@ pub struct SwarmStatus {
     /// How the peers of each of these stand.
     pub reachability: BTreeMap<Topic, Reachability>,
     /// These are filled in by the driver.
+    /// There is a local network, on which neighbours are called.
+    pub local_network: bool,
     pub port_mapping: PortMappingStatus,
     pub traffic: Traffic,
 }

@@ -240,6 +240,7 @@ impl Swarm {
             connections: connections.collect(),
             visited: visited.collect(),
             topics,
+            local_network: false,
             port_mapping: PortMappingStatus::Off,
             traffic: Traffic::default(),
         }

@@ -2,6 +2,7 @@
 
 use super::Driver;
 use super::socket::Sent;
+use super::way_out::is_on_the_way;
 use crate::swarm::lan::LanTransmit;
 use crate::swarm::{SocketId, Transmit};
 use std::net::SocketAddr;
@@ -20,7 +21,7 @@ impl Driver {
     /// Takes what the sockets hold, within reason. Answers whether anything came.
     pub(super) fn receive(&mut self, now: Instant) -> bool {
         let mut any = false;
-        let Self { sockets, swarm, ways, traffic, neighbours, .. } = self;
+        let Self { sockets, swarm, ways, traffic, neighbours, bootstrap, .. } = self;
         if let Some(neighbours) = neighbours {
             any = neighbours
                 .receive(CALLS_PER_TURN, |from, bytes| swarm.handle_call(from, bytes, now));
@@ -29,7 +30,9 @@ impl Driver {
             for (from, to, bytes, stride) in received.datagrams() {
                 any = true;
                 to.into_iter().for_each(|to| ways.note(from, to));
-                traffic.no_way = None;
+                if traffic.no_way.is_some() && is_on_the_way(from, || bootstrap.addresses()) {
+                    traffic.no_way = None;
+                }
                 traffic.received += 1;
                 traffic.received_bytes += bytes.len() as u64;
                 swarm.handle_datagrams(socket, from, bytes, stride, now);
@@ -70,9 +73,12 @@ impl Driver {
                 Sent::Done => {
                     self.traffic.sent += 1;
                     self.traffic.sent_bytes += self.buf.len() as u64;
+                    if self.traffic.no_way.is_some() {
+                        self.note_way(to, None);
+                    }
                 }
                 // Lost, as any datagram may be, but for a reason that somebody may want to know.
-                Sent::NoWay(errno) => self.traffic.no_way = Some(errno),
+                Sent::NoWay(errno) => self.note_way(to, Some(errno)),
                 Sent::Blocked => {
                     self.traffic.blocked += 1;
                     return false;
@@ -82,6 +88,12 @@ impl Driver {
             self.blocked = None;
         }
         true
+    }
+
+    fn note_way(&mut self, to: SocketAddr, no_way: Option<i32>) {
+        if is_on_the_way(to, || self.bootstrap.addresses()) {
+            self.traffic.no_way = no_way;
+        }
     }
 
     fn allow_parts(&mut self, socket: SocketId, parts: bool) {

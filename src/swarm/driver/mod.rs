@@ -315,7 +315,9 @@ impl Driver {
             Command::Status(answer) => {
                 let traffic = self.traffic;
                 let port_mapping = self.port_mapping();
-                let status = SwarmStatus { traffic, port_mapping, ..self.swarm.status() };
+                let local_network = self.has_local_network();
+                let status = self.swarm.status();
+                let status = SwarmStatus { traffic, port_mapping, local_network, ..status };
                 let _ = answer.send(status);
             }
             Command::Stop => {
@@ -382,6 +384,11 @@ impl Driver {
             self.interfaces_at = self.interfaces_at.min(now + SETTLING);
         }
         readable
+    }
+
+    fn has_local_network(&self) -> bool {
+        let Ok(bound) = self.sockets.local_addr() else { return false };
+        self.neighbours.as_ref().is_some_and(|known| known.has_network(bound))
     }
 
     fn look_at_interfaces(&mut self, now: Instant) {

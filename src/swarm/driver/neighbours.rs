@@ -57,6 +57,12 @@ impl Neighbours {
         Some(links)
     }
 
+    /// Whether there is a local network, for a socket bound to `bound`. This machine's own is none unless it was asked for.
+    pub fn has_network(&self, bound: SocketAddrV4) -> bool {
+        let wide = bound.ip().is_unspecified();
+        self.links.iter().any(|link| !(wide && link.addr.ip().is_loopback()))
+    }
+
     /// Hands out at most so many calls. Answers whether there was one.
     pub fn receive(&self, calls: usize, mut take: impl FnMut(SocketAddr, &[u8])) -> bool {
         let mut buf = [0; MAX_CALL];
@@ -222,6 +228,9 @@ mod tests {
         assert_eq!(other.look(bound, None).as_ref(), Some(&links));
         assert!(one.look(bound, None).is_none(), "no news");
         assert_eq!((links.len(), links[0].addr, links[0].prefix), (1, bound.into(), 8));
+        assert!(one.has_network(bound) && !Neighbours::default().has_network(bound));
+        let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, bound.port());
+        assert!(!one.has_network(any), "without any network it is alone");
         main.send_over(&links[0], GROUP.into(), b"is anybody there?");
         for ear in [&one, &other] {
             let (mut heard, start) = (Vec::new(), Instant::now());

@@ -1,6 +1,7 @@
 //! Where from what we send leaves this machine. Addresses of it may come and go, of containers and of networks that lead nowhere
 //! else, without any of that being another.
 
+use crate::swarm::dht_rpc::bogon;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 
@@ -31,6 +32,15 @@ impl WayOut {
     }
 }
 
+/// Whether what becomes of a datagram to or from somebody tells of the way to the DHT. On a local network that leads nowhere
+/// packets come and go all the same, and so they do not where a neighbour has left; the DHT is one of IPv4.
+pub fn is_on_the_way(somebody: SocketAddr, nodes: impl FnOnce() -> Vec<SocketAddrV4>) -> bool {
+    match somebody {
+        SocketAddr::V4(at) => !bogon::is_private(at.ip()) || nodes().contains(&at),
+        SocketAddr::V6(_) => false,
+    }
+}
+
 /// Where from a socket bound to `bound` writes to `to`. Rules of a VPN are in no table: the system is asked.
 pub fn source(bound: SocketAddrV4, to: SocketAddrV4) -> Option<Ipv4Addr> {
     let socket = UdpSocket::bind((*bound.ip(), 0)).ok()?;
@@ -44,6 +54,16 @@ pub fn source(bound: SocketAddrV4, to: SocketAddrV4) -> Option<Ipv4Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn neighbours_say_nothing_of_the_way_to_the_dht_unless_they_are_its_nodes() {
+        let node: SocketAddrV4 = "10.7.0.3:49737".parse().unwrap();
+        let tells = |at: &str| is_on_the_way(at.parse().unwrap(), || vec![node]);
+        assert!(tells("20.0.0.1:5") && tells("10.7.0.3:49737"));
+        for near in ["10.7.0.2:49737", "169.254.0.1:5", "[fe80::1]:5", "[2a00::1]:5"] {
+            assert!(!tells(near), "{near}");
+        }
+    }
 
     #[test]
     fn what_is_bound_to_loopback_leads_nowhere_and_stays_as_it_is() {
