@@ -55,6 +55,8 @@ pub enum Outlook {
     NoNetwork(String),
     /// No node of the DHT answers.
     NoDht,
+    /// The same, of a drive of our own, which neighbours find all the same.
+    Near,
     /// The DHT answers, and nobody has announced the drive.
     Nobody,
     /// So many announced it and cannot be reached; why the last could not.
@@ -73,11 +75,17 @@ impl Outlook {
         let searched = rounds(status, topic) > rounds_before;
         let none = Reachability::default();
         let reach = status.reachability.get(&topic).unwrap_or(&none);
-        if status.nodes == 0 && reach.connected == 0 {
-            return match status.traffic.no_way {
-                Some(errno) => Self::NoNetwork(nix::errno::Errno::from_raw(errno).desc().into()),
-                None if searched || waited >= SILENCE => Self::NoDht,
-                None => Self::Looking,
+        let no_way = status.traffic.no_way;
+        let silent = no_way.is_some() || searched || waited >= SILENCE;
+        if status.nodes == 0 && (reach.connected == 0 || own) {
+            return match no_way {
+                _ if !silent => Self::Looking,
+                _ if own && status.local_network => Self::Near,
+                // What leads to neighbours is a network.
+                Some(errno) if !status.local_network => {
+                    Self::NoNetwork(nix::errno::Errno::from_raw(errno).desc().into())
+                }
+                _ => Self::NoDht,
             };
         }
         match reach {
@@ -100,7 +108,7 @@ impl Outlook {
     /// What may help, for an error that ends a command.
     fn advice(&self) -> &'static str {
         match self {
-            Self::NoDht => "; check the network, or --bootstrap",
+            Self::NoDht | Self::Near => "; check the network, or --bootstrap",
             Self::Nobody => "; check the key, and that a peer that shares it is running",
             _ => "",
         }
@@ -113,6 +121,9 @@ impl fmt::Display for Outlook {
             Self::Looking => f.write_str("no peer yet"),
             Self::NoNetwork(why) => write!(f, "no network: {why}"),
             Self::NoDht => f.write_str("no DHT node answers"),
+            Self::Near => {
+                f.write_str("no DHT node answers: only the local network finds the drive")
+            }
             Self::Nobody => f.write_str("no peer has it: nobody announces this drive"),
             Self::Unreachable(1, why) => {
                 write!(f, "a peer that has it was found but cannot be reached: {why}")
@@ -130,6 +141,8 @@ impl fmt::Display for Outlook {
 #[derive(Default)]
 struct Voice {
     told: Option<Outlook>,
+    /// It was told that neighbours find the drive, and that one has.
+    met: bool,
 }
 
 impl Voice {
@@ -144,6 +157,11 @@ impl Voice {
         if same || self.told.is_none() && *outlook == Outlook::Found {
             return None;
         }
+        // Neighbours come and go. That says nothing new of the DHT.
+        if self.told == Some(Outlook::Near) && *outlook == Outlook::Found && !findable {
+            return (!std::mem::replace(&mut self.met, true)).then(|| outlook.to_string());
+        }
+        self.met = false;
         let line = match outlook {
             Outlook::Found if findable => "the DHT answers: others can find the drive".to_string(),
             Outlook::Found => outlook.to_string(),
@@ -256,6 +274,40 @@ async fn look(
     }
 }
 
+/// How far a drive that is held here can be found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Findable {
+    NotYet,
+    /// On the local networks, where neighbours call for it. No node of the DHT answers.
+    Near,
+    /// By everybody: nodes of the DHT name us.
+    Everywhere,
+}
+
+/// Waits for `limit` at most until a drive that was joined at `since` can be found as far as it ever will.
+pub async fn findable(node: &Node, topic: Topic, since: Instant, limit: Duration) -> Findable {
+    let near = async {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let waited = since.elapsed();
+            let wait = Wait { waited, ..Wait::default() };
+            let status = node.network_status().await;
+            let outlook = Outlook::of(status.as_ref(), topic, true, wait);
+            if waited >= FIRST_WORD && outlook == Outlook::Near {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        announced = node.announced(topic, limit) => match announced {
+            true => Findable::Everywhere,
+            false => Findable::NotYet,
+        },
+        () = near => Findable::Near,
+    }
+}
+
 /// Why a command that found no peer gives up: which drive, what is wrong, what may help.
 pub async fn refusal(node: &Node, key: &CoreKey) -> String {
     let status = node.network_status().await;
@@ -277,7 +329,9 @@ fn nor_where_told(status: Option<&SwarmStatus>, topic: Topic, outlook: &Outlook)
     let Some([first, more @ ..]) = silent.map(Vec::as_slice) else { return String::new() };
     match outlook {
         Outlook::NoNetwork(_) | Outlook::NoDht | Outlook::Nobody | Outlook::Unreachable(..) => {}
-        Outlook::Looking | Outlook::NotThere | Outlook::Found => return String::new(),
+        Outlook::Looking | Outlook::Near | Outlook::NotThere | Outlook::Found => {
+            return String::new();
+        }
     }
     let more = match more.len() {
         0 => String::new(),
@@ -364,9 +418,39 @@ mod tests {
         assert_eq!(of(&status(3, 1, others), just_come(true)), Outlook::Looking);
         let own = Outlook::of(Some(&status(3, 1, none())), TOPIC, true, wait(9));
         assert_eq!(own, Outlook::Found);
+        // A network that leads to neighbours alone is one.
+        offline.local_network = true;
+        assert_eq!(after(&offline, 1), Outlook::NoDht);
+        let visited = status(0, 0, Reachability { connected: 1, ..none() });
+        for (mut status, waited) in [(offline, 1), (visited, 4)] {
+            status.local_network = true;
+            let own = |waited| Outlook::of(Some(&status), TOPIC, true, wait(waited));
+            assert_eq!(own(waited), Outlook::Near);
+            status.local_network = false;
+            assert_ne!(Outlook::of(Some(&status), TOPIC, true, wait(waited)), Outlook::Near);
+        }
         let again = Wait { rounds_before: 1, ..wait(9) };
         let anew = |rounds| Outlook::of(Some(&status(3, rounds, none())), TOPIC, false, again);
         assert_eq!((anew(1), anew(2)), (Outlook::Looking, Outlook::Nobody));
+    }
+
+    #[test]
+    fn neighbours_that_come_and_go_are_no_news_of_the_dht() {
+        let mut voice = Voice::default();
+        let line = voice.say(&Outlook::Near, false, false).unwrap();
+        let near = "no DHT node answers: only the local network finds the drive; check the network, or --bootstrap; \
+                    trying on…";
+        assert_eq!(line, near);
+        let said: Vec<_> = (0..3)
+            .flat_map(|_| [Outlook::Found, Outlook::Near])
+            .filter_map(|outlook| voice.say(&outlook, false, true))
+            .collect();
+        assert_eq!(said, ["peer found"]);
+        let line = voice.say(&Outlook::Found, true, false).unwrap();
+        assert!(line.starts_with("the DHT answers"), "{line}");
+        // A reader that came before anything was said.
+        let line = voice.say(&Outlook::Near, false, true).unwrap();
+        assert!(line.starts_with("the last peer is gone: no DHT node answers: only"), "{line}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::args::Seed;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
-use super::looking::Looking;
+use super::looking::{Looking, findable};
 use super::output::Output;
 use super::progress::Progress;
 use super::target::{encryption_key, from_live, resolve_whole};
@@ -104,6 +104,7 @@ async fn hold(
     secret: Option<[u8; 32]>,
     mut all_named: watch::Receiver<bool>,
 ) -> Failure {
+    let joined = Instant::now();
     let mut told = None;
     let mut held = None;
     let mut unread: Option<CoreHandle> = None;
@@ -121,9 +122,9 @@ async fn hold(
         }
         match fetched {
             Ok(Some(version)) if told != Some(version) => {
-                // Who is told so may rely on it: others find it here.
+                // Who is told so may rely on it: others find it here, or neighbours where nobody else is.
                 let topic = Topic::from(drive.db().discovery_key());
-                cx.node.announced(topic, ANNOUNCE).await;
+                findable(&cx.node, topic, joined, ANNOUNCE).await;
                 // Not before its key.
                 let _ = all_named.wait_for(|named| *named).await;
                 let tell = |out: &Output| out.pair("complete", drive.key());

@@ -15,7 +15,7 @@ use super::args::Share;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::fault::joined;
-use super::looking::Looking;
+use super::looking::{Findable, Looking, findable};
 use super::progress::Progress;
 use super::request::SHARED;
 use super::signals::LAST_WAIT;
@@ -33,6 +33,7 @@ use crate::share::follow::{Follower, Touched};
 use crate::share::import::{Import, Report};
 use crate::share::ledger::{Ledger, SharedRoot};
 use crate::share::rules::Rules;
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -122,6 +123,7 @@ async fn share(args: Share, cx: &Context) -> Result {
     let watched = rules.clone();
     let follower = cx.ask_disk(move || Follower::new(watched)).await?;
     let live = cx.node.drive(key, secret, None, true).await?;
+    let joined = Instant::now();
     // From here on the use of the drive keeps it from being forgotten.
     drop(db);
     let _looking = Looking::start(&cx.node, &cx.out, &live, None);
@@ -129,6 +131,7 @@ async fn share(args: Share, cx: &Context) -> Result {
     let goes_on = known.is_some() && is_filled(&cx.node, key)?;
     let shared = Shared {
         live,
+        joined,
         hint: args.hint,
         goes_on,
         rules: Arc::new(rules),
@@ -186,6 +189,7 @@ pub fn refuse_shared(node: &Node, key: CoreKey) -> Result {
 
 struct Shared {
     live: DriveUse,
+    joined: Instant,
     /// A key with hints is to be told.
     hint: bool,
     rules: Arc<Rules>,
@@ -233,18 +237,23 @@ impl Shared {
         let index = self.live.current(Duration::from_secs(30)).await.map_err(failed)?;
         let (files, bytes) = (index.files(), index.bytes());
         let topic = Topic::from(self.live.db().discovery_key());
+        let found = async |limit| findable(&self.cx.node, topic, self.joined, limit).await;
         let announced = async {
             // Why that takes long is told meanwhile.
             let limit = if self.cx.background { BACKGROUND } else { ANNOUNCE };
-            while !self.cx.node.announced(topic, limit).await {
+            let far = loop {
+                let far = found(limit).await;
+                if far != Findable::NotYet {
+                    break far;
+                }
                 // Who waits for it to go to the background has readers on this machine as well.
                 if self.cx.background {
                     self.cx
                         .out
                         .note("others cannot find it yet: it goes on trying in the background");
-                    break;
+                    break far;
                 }
-            }
+            };
             // Nobody listens any more once it is told what is shared.
             if self.cx.background {
                 self.tell_hint().await;
@@ -259,10 +268,16 @@ impl Shared {
             };
             self.cx.out.once(|out| {
                 if out.json {
-                    let shared = serde_json::json!({"shared": {"files": files, "bytes": bytes}});
+                    let dht = far == Findable::Everywhere;
+                    let shared = json!({"shared": {"files": files, "bytes": bytes, "dht": dht}});
                     out.object(&shared);
                 } else {
-                    let shared = format!("{}, {}", count(files, "file"), count(bytes, "byte"));
+                    let near = match far {
+                        Findable::Near => "; found on the local network only",
+                        Findable::NotYet | Findable::Everywhere => "",
+                    };
+                    let shared =
+                        format!("{}, {}{near}", count(files, "file"), count(bytes, "byte"));
                     out.pair("shared", shared);
                 }
             });
@@ -270,7 +285,7 @@ impl Shared {
         };
         let hinted = async {
             if self.hint && !self.cx.background {
-                self.cx.node.announced(topic, BACKGROUND).await;
+                found(BACKGROUND).await;
                 self.tell_hint().await;
             }
             Ok(())
