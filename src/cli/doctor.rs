@@ -129,6 +129,7 @@ async fn examine(setup: Setup, json: bool) -> Result<Exit> {
     let (store, local) = (setup.store.clone(), *setup.bind.ip());
     let (lan, threads) = (setup.lan, setup.threads);
     let (tell_owner, owner) = watch::channel(None);
+    let (tell_near, near) = watch::channel(None);
     let tried = [
         Tried::begin("store", |report| {
             let store = store.clone();
@@ -145,19 +146,25 @@ async fn examine(setup: Setup, json: bool) -> Result<Exit> {
             |report| async move { report.all(machine::look(store, threads).await) },
         ),
         // Whether a router forwards a port when asked (UPnP, PCP) has its place here, before what that changes.
-        Tried::begin("network", |report| network::look(setup, owner, report)),
-        Tried::begin("lan", |report| async move { report.all(lan::look(lan, local).await) }),
+        Tried::begin("network", |report| network::look(setup, owner, near, report)),
+        Tried::begin("lan", |report| async move {
+            let (works, findings) = lan::look(lan, local).await;
+            tell_near.send_replace(Some(works));
+            report.all(findings);
+        }),
     ];
     let mut bad: Vec<&'static str> = Vec::new();
+    let mut less = false;
     for mut tried in tried {
         while let Some(finding) = tried.next(until).await? {
             tell(&finding, json)?;
             if finding.verdict == Verdict::Bad && !bad.contains(&finding.check) {
                 bad.push(finding.check);
             }
+            less |= finding.check == network::CHECK && finding.verdict == Verdict::Note;
         }
     }
-    tell(&finding::summary(&bad), json)?;
+    tell(&finding::summary(&bad, less), json)?;
     written().await.or_fail(Exit::Failed, "standard output")?;
     Ok(if bad.is_empty() { Exit::Ok } else { Exit::Failed })
 }

@@ -150,10 +150,15 @@ fn wrapped(text: &str, width: Option<usize>) -> Vec<String> {
     lines
 }
 
-/// The last line: what all of it comes to.
-pub fn summary(bad: &[&'static str]) -> Finding {
+/// The last line: what all of it comes to. `less`: without the DHT.
+pub fn summary(bad: &[&'static str], less: bool) -> Finding {
     let facts = json!({ "failed": bad });
     match bad {
+        [] if less => {
+            let words =
+                "it works here with less: only peers of the local networks and of --peer are found";
+            Finding::new("mount", Verdict::Note, words)
+        }
         [] => Finding::good("mount", "all that it needs works here"),
         bad => {
             let words = format!("what it needs does not all work here: {}", bad.join(", "));
@@ -216,7 +221,8 @@ mod tests {
         let wanted =
             json!({"check": "fuse", "verdict": "bad", "words": "no", "next": "do", "extra": 1});
         assert_eq!(value, wanted);
-        assert_eq!(summary(&[]).verdict, Verdict::Good);
-        assert_eq!(summary(&["fuse"]).verdict, Verdict::Bad);
+        assert_eq!(summary(&[], false).verdict, Verdict::Good);
+        assert_eq!(summary(&[], true).verdict, Verdict::Note);
+        assert_eq!(summary(&["fuse"], true).verdict, Verdict::Bad);
     }
 }

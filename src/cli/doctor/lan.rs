@@ -17,7 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// For documentation (RFC 3849): there is a way to it where there is one to everybody. Nothing is sent.
 const ANYWHERE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
-pub async fn look(on: bool, local: Ipv4Addr) -> Vec<Finding> {
+/// The lines, and whether peers of a local network are found.
+pub async fn look(on: bool, local: Ipv4Addr) -> (bool, Vec<Finding>) {
     let calls = match on {
         false => None,
         true => {
@@ -29,7 +30,15 @@ pub async fn look(on: bool, local: Ipv4Addr) -> Vec<Finding> {
             })
         }
     };
-    vec![judge(calls.as_ref()), judge_ipv6(ipv6().as_ref().ok())]
+    let works = calls.as_ref().and_then(|calls| calls.as_ref().ok());
+    let works = works.is_some_and(|calls| works_on(calls, local));
+    (works, vec![judge(calls.as_ref()), judge_ipv6(ipv6().as_ref().ok())])
+}
+
+/// Whether a call is heard on one of the networks. This machine's own is none unless it was asked for.
+fn works_on(calls: &[OwnCall], local: Ipv4Addr) -> bool {
+    let is_other = |call: &OwnCall| !(local.is_unspecified() && call.addr.is_loopback());
+    calls.iter().any(|call| call.heard && is_other(call))
 }
 
 /// `None` if neighbours are not to be called.
@@ -119,6 +128,11 @@ mod tests {
         assert!(both.words.contains("called on wlan0") && both.words.contains("on eth0"));
         assert!(both.next.unwrap().contains("239.255.104.100 and ff12::6864:6472, port 49736"));
         assert_eq!(judge(Some(&Err(io::Error::other("x")))).verdict, Verdict::Unknown);
+        let any = Ipv4Addr::UNSPECIFIED;
+        assert!(works_on(&[call("a", false), call("b", true)], any));
+        assert!(!works_on(&[call("a", false)], any));
+        let own = [OwnCall { addr: Ipv4Addr::LOCALHOST.into(), ..call("lo", true) }];
+        assert!(works_on(&own, Ipv4Addr::LOCALHOST) && !works_on(&own, any));
     }
 
     #[test]

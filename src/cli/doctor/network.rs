@@ -23,6 +23,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
+pub const CHECK: &str = "network";
+
 /// A node that was not asked by itself may answer the peer all the same, a little later.
 const SILENCE: Duration = Duration::from_millis(2500);
 /// So long after the beginning nobody waits for what nodes say of us any more. That everybody is let in is known within a
@@ -49,6 +51,8 @@ struct Way {
     no_way: Option<String>,
     /// The network was named.
     named: bool,
+    /// Peers of a local network are found.
+    near: bool,
 }
 
 /// A peer of a moment. It ends when it is dropped, or its events are.
@@ -57,7 +61,12 @@ struct Peer {
     _events: UnboundedReceiver<Vec<SwarmEvent>>,
 }
 
-pub async fn look(setup: Setup, owner: watch::Receiver<Option<Owner>>, report: Report) {
+pub async fn look(
+    setup: Setup,
+    owner: watch::Receiver<Option<Owner>>,
+    near: watch::Receiver<Option<bool>>,
+    report: Report,
+) {
     let Setup { nodes, named, bind, relays, begun, .. } = setup;
     let (found, peer) = match begin(nodes, bind).await {
         Ok(begun) => begun,
@@ -69,7 +78,7 @@ pub async fn look(setup: Setup, owner: watch::Receiver<Option<Owner>>, report: R
                     "pass --local with an address of this machine, or none",
                 ),
             };
-            return report.one(Finding::bad("network", words, next));
+            return report.one(Finding::bad(CHECK, words, next));
         }
     };
     let network = &peer.network;
@@ -80,7 +89,10 @@ pub async fn look(setup: Setup, owner: watch::Receiver<Option<Owner>>, report: R
         asked.spawn(async move { (i, ask.await) });
     }
     let seen = in_order(asked, |seen| report.one(nodes::judge(seen))).await;
-    let way = find_way(network, &seen, named, begun).await;
+    let mut way = find_way(network, &seen, named, begun).await;
+    if !way.leads_on() {
+        way.near = wait_for(near, begun + STANDING).await.unwrap_or_default();
+    }
     report.one(judge_way(&way));
     let standing = match way.leads_on() {
         true => settle(network, begun).await,
@@ -151,7 +163,8 @@ async fn find_way(network: &NetworkHandle, seen: &[Seen], named: bool, begun: In
     let unsent = seen.iter().find_map(|seen| seen.unsent.clone());
     loop {
         let SwarmStatus { nodes: met, traffic, .. } = network.status().await.unwrap_or_default();
-        let way = Way { asked: seen.len(), answered, met, no_way: None, named };
+        let asked = seen.len();
+        let way = Way { asked, answered, met, no_way: None, named, near: false };
         if way.leads_on() || begun.elapsed() >= SILENCE {
             let no_way = traffic.no_way.map(|errno| Errno::from_raw(errno).desc().to_string());
             let no_way = unsent.or(no_way).filter(|_| !way.leads_on());
@@ -174,8 +187,8 @@ async fn settle(network: &NetworkHandle, begun: Instant) -> Standing {
     }
 }
 
-async fn wait_for(mut owner: watch::Receiver<Option<Owner>>, until: Instant) -> Option<Owner> {
-    let known = timeout_at(until, owner.wait_for(Option::is_some)).await;
+async fn wait_for<T: Clone>(mut what: watch::Receiver<Option<T>>, until: Instant) -> Option<T> {
+    let known = timeout_at(until, what.wait_for(Option::is_some)).await;
     known.ok()?.ok()?.clone()
 }
 
@@ -206,12 +219,25 @@ impl Way {
 
 fn judge_way(way: &Way) -> Finding {
     let Way { asked, answered, .. } = *way;
+    // With neighbours, and with --peer, a mount works.
+    let less: fn(&'static str, String, &'static str) -> Finding = match way.near {
+        true => |check, words, next| Finding::note(check, words, next),
+        false => |check, words, next| Finding::bad(check, words, next),
+    };
     let finding = match (&way.no_way, way.leads_on()) {
-        (_, true) => Finding::good("network", "connected: UDP goes out, and answers come back"),
+        (_, true) => Finding::good(CHECK, "connected: UDP goes out, and answers come back"),
         (Some(why), false) => {
-            let words = format!("no way to send anything: {why}");
-            let next = "connect this machine to a network, and let UDP out through its firewall";
-            Finding::bad("network", words, next)
+            let (words, next) = match way.near {
+                true => (
+                    "no way beyond the local networks: only peers there and of --peer are found",
+                    "for peers elsewhere connect this machine to the Internet, or to nodes of --bootstrap",
+                ),
+                false => (
+                    "no way to send anything",
+                    "connect this machine to a network, and let UDP out through its firewall",
+                ),
+            };
+            less(CHECK, format!("{words}: {why}"), next)
         }
         (None, false) => {
             let next = match way.named {
@@ -226,10 +252,13 @@ fn judge_way(way: &Way) -> Finding {
             };
             let words =
                 "no DHT node answers: only peers of the local networks and of --peer are found";
-            Finding::bad("network", words, next)
+            less(CHECK, words.into(), next)
         }
     };
-    finding.with(json!({ "asked": asked, "answered": answered, "noWay": way.no_way }))
+    let facts = json!({
+        "asked": asked, "answered": answered, "noWay": way.no_way, "localNetwork": way.near,
+    });
+    finding.with(facts)
 }
 
 /// `owner`: a process that works on the store, which has the port then.
@@ -304,7 +333,7 @@ mod tests {
     use super::*;
 
     fn way(answered: usize, met: usize) -> Way {
-        Way { asked: 3, answered, met, no_way: None, named: false }
+        Way { asked: 3, answered, met, no_way: None, named: false, near: false }
     }
 
     #[test]
@@ -317,8 +346,12 @@ mod tests {
         let own = judge_way(&Way { named: true, ..way(0, 0) });
         assert!(own.next.unwrap().contains("`hdrive dht` runs there"));
         let no_way = Some("Network is unreachable".to_string());
-        let cut_off = judge_way(&Way { no_way, ..way(0, 0) });
+        let cut_off = judge_way(&Way { no_way: no_way.clone(), ..way(0, 0) });
         assert!(cut_off.words.ends_with("no way to send anything: Network is unreachable"));
+        for no_way in [None, no_way] {
+            let near = judge_way(&Way { no_way, near: true, ..way(0, 0) });
+            assert!(near.verdict == Verdict::Note && near.words.contains("only peers"), "{near:?}");
+        }
     }
 
     #[test]
