@@ -122,6 +122,18 @@ fn without_a_network_it_says_that_nothing_can_be_sent() {
 }
 
 #[test]
+fn ipv6_of_a_local_network_alone_is_told() {
+    let lab = Lab::new();
+    let hdrive = lab.command("store", &["doctor", "--json"]);
+    let prepare = "ip link set lo up; ip link add d0 type veth peer name d1; ip link set d1 up; \
+                   ip addr add fd07::1/64 dev d0 nodad; ip link set d0 up";
+    let Some(command) = apart(&["--net"], prepare, hdrive) else { return };
+    let found_all = findings(&run(command));
+    let ipv6 = text_of(found(&found_all, "ipv6"), "words");
+    assert!(ipv6.starts_with("only on local networks, from fd07::1"), "{ipv6}");
+}
+
+#[test]
 fn without_fuse_it_fails_and_names_the_remedy() {
     let lab = Lab::new();
     let hdrive = lab.command("store", &["doctor", "--json"]);

@@ -4,6 +4,8 @@ use super::finding::Finding;
 use crate::disk;
 use crate::swarm::driver::{OwnCall, call_and_listen};
 use crate::swarm::lan::{GROUP, GROUP6};
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
 use serde_json::json;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -32,7 +34,7 @@ pub async fn look(on: bool, local: Ipv4Addr) -> (bool, Vec<Finding>) {
     };
     let works = calls.as_ref().and_then(|calls| calls.as_ref().ok());
     let works = works.is_some_and(|calls| works_on(calls, local));
-    (works, vec![judge(calls.as_ref()), judge_ipv6(ipv6().as_ref().ok())])
+    (works, vec![judge(calls.as_ref()), judge_ipv6(ipv6().as_ref().ok().or(local_ipv6().as_ref()))])
 }
 
 /// Whether a call is heard on one of the networks. This machine's own is none unless it was asked for.
@@ -91,6 +93,16 @@ fn ipv6() -> io::Result<Ipv6Addr> {
     }
 }
 
+/// Where nothing leads to everybody: the first address that others of a local network can write to. A link-local one is none
+/// that anybody would type.
+fn local_ipv6() -> Option<Ipv6Addr> {
+    getifaddrs().ok()?.find_map(|address| {
+        let ip = address.address?.as_sockaddr_in6()?.ip();
+        let works = address.flags.contains(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING);
+        (works && ip.is_unique_local()).then_some(ip)
+    })
+}
+
 fn judge_ipv6(from: Option<&Ipv6Addr>) -> Finding {
     let is_local =
         |ip: &Ipv6Addr| ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_loopback();
@@ -99,7 +111,10 @@ fn judge_ipv6(from: Option<&Ipv6Addr>) -> Finding {
             "ipv6",
             format!("yes, from {ip}; only --peer with such an address needs it"),
         ),
-        Some(ip) => Finding::good("ipv6", format!("only on local networks, from {ip}")),
+        Some(ip) => Finding::good(
+            "ipv6",
+            format!("only on local networks, from {ip}; only --peer with such an address needs it"),
+        ),
         None => Finding::good("ipv6", "none; only --peer with such an address needs it"),
     };
     finding.with(json!({ "address": from.map(ToString::to_string) }))
