@@ -34,6 +34,7 @@ use crate::swarm::driver::BootstrapNode;
 use crate::threads;
 use clap::Args;
 use finding::{Finding, Report, Screen, Verdict};
+use owner::Owner;
 use serde::{Deserialize, Serialize};
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -52,7 +53,8 @@ pub struct Doctor {}
 
 /// What is tried, as far as it was typed.
 struct Setup {
-    store: PathBuf,
+    /// Or why there is no place for it.
+    store: std::result::Result<PathBuf, String>,
     nodes: Vec<BootstrapNode>,
     /// They are those of a network that was named.
     named: bool,
@@ -71,7 +73,7 @@ pub fn run(_args: &Doctor, global: &Global) -> Result<Exit> {
     let named = !nodes.is_empty();
     let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, global.port.unwrap_or(0));
     let setup = Setup {
-        store: super::store_dir(global)?,
+        store: super::store_dir(global).map_err(|failure| failure.text),
         nodes: if named { nodes } else { BootstrapNode::public() },
         named,
         bind: global.local.unwrap_or(any),
@@ -134,17 +136,25 @@ async fn examine(setup: Setup, json: bool) -> Result<Exit> {
         Tried::begin("store", |report| {
             let store = store.clone();
             async move {
-                report.all(store::look(store.clone()).await);
-                let owner = owner::look(&store).await;
-                report.one(owner::judge(&owner));
+                let owner = match store {
+                    Ok(store) => {
+                        report.all(store::look(store.clone()).await);
+                        let owner = owner::look(&store).await;
+                        report.one(owner::judge(&owner));
+                        owner
+                    }
+                    Err(why) => {
+                        report.one(store::judge_none(&why));
+                        Owner::None
+                    }
+                };
                 tell_owner.send_replace(Some(owner));
             }
         }),
         Tried::begin("fuse", |report| async move { report.all(fuse::look().await) }),
-        Tried::begin(
-            "limits",
-            |report| async move { report.all(machine::look(store, threads).await) },
-        ),
+        Tried::begin("limits", |report| async move {
+            report.all(machine::look(store.ok(), threads).await)
+        }),
         // Whether a router forwards a port when asked (UPnP, PCP) has its place here, before what that changes.
         Tried::begin("network", |report| network::look(setup, owner, near, report)),
         Tried::begin("lan", |report| async move {

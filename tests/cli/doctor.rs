@@ -134,6 +134,23 @@ fn ipv6_of_a_local_network_alone_is_told() {
 }
 
 #[test]
+fn without_a_home_that_is_what_it_finds() {
+    let lab = Lab::new();
+    let mut hdrive = lab.command("store", &["doctor", "--json"]);
+    hdrive.env_remove("HDRIVE_STORE").env_remove("XDG_DATA_HOME").env_remove("HOME");
+    let done = run(hdrive);
+    assert_eq!(done.code, 1, "{}{}", done.text(), done.stderr);
+    let found_all = findings(&done);
+    let store = found(&found_all, "store");
+    assert_eq!(
+        (&store["verdict"], &store["words"]),
+        (&"bad".into(), &"no HOME to keep drives in".into())
+    );
+    assert!(text_of(store, "next").contains("--store DIR"), "{store}");
+    assert_eq!(found(&found_all, "network")["verdict"], "ok");
+}
+
+#[test]
 fn without_fuse_it_fails_and_names_the_remedy() {
     let lab = Lab::new();
     let hdrive = lab.command("store", &["doctor", "--json"]);

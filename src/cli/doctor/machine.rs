@@ -48,9 +48,13 @@ struct Clock {
     store: Option<i64>,
 }
 
-pub async fn look(store: PathBuf, threads: usize) -> Vec<Finding> {
-    let times =
-        disk::ask(move || (std::env::current_exe().ok().and_then(|at| time(&at)), newest(&store)));
+pub async fn look(store: Option<PathBuf>, threads: usize) -> Vec<Finding> {
+    let times = disk::ask(move || {
+        (
+            std::env::current_exe().ok().and_then(|at| time(&at)),
+            store.and_then(|store| newest(&store)),
+        )
+    });
     let (program, store) =
         timeout(PATIENCE, times).await.ok().and_then(Result::ok).unwrap_or_default();
     let now = seconds(SystemTime::now());

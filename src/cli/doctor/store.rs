@@ -43,6 +43,12 @@ pub async fn look(path: PathBuf) -> Vec<Finding> {
     vec![finding]
 }
 
+/// No place is known for it, and `why` says what to do after a colon.
+pub fn judge_none(why: &str) -> Finding {
+    let (words, next) = why.split_once(": ").unwrap_or((why, "pass --store DIR"));
+    Finding::bad("store", words, next)
+}
+
 fn see(path: PathBuf) -> Seen {
     let there = path.exists();
     let Some(real) = path.ancestors().find(|at| at.exists()) else {
