@@ -209,6 +209,13 @@ fn relays_that_are_named_have_to_be_relays() {
     };
     assert_eq!([verdict(&named), verdict(&other)], ["ok", "bad"], "{found_all:?}");
     assert_eq!(done.code, 1);
+    // What the process that works on the store was told counts as well.
+    let mut owner = lab.spawn("dave", &["seed", &key, "--relay", &named]);
+    owner.line("key: ");
+    let found_all = findings(&lab.run("dave", &["doctor", "--json"]));
+    let relay = found(&found_all, "relay");
+    assert!(relay["verdict"] == "ok" && relay["key"] == named.as_str(), "{relay}");
+    assert!(text_of(relay, "words").contains(&format!("process {}", owner.pid())), "{relay}");
 }
 
 #[test]

@@ -68,6 +68,7 @@ pub async fn look(
     report: Report,
 ) {
     let Setup { nodes, named, bind, relays, begun, .. } = setup;
+    let named_relays = relays.clone();
     let (found, peer) = match begin(nodes, bind).await {
         Ok(begun) => begun,
         Err(error) => {
@@ -82,7 +83,13 @@ pub async fn look(
         }
     };
     let network = &peer.network;
-    let reaching = tokio::spawn(reach(network.clone(), relays.clone(), begun + RELAYS));
+    let (known, asks) = (owner.clone(), network.clone());
+    let reaching = tokio::spawn(async move {
+        let owner = wait_for(known, begun + STANDING).await;
+        let named = all_relays(&relays, owner.as_ref());
+        let keys = named.iter().map(|(key, _)| *key).collect();
+        (named, reach(asks, keys, begun + RELAYS).await)
+    });
     let mut asked = JoinSet::new();
     for (i, (node, seen)) in found.into_iter().enumerate() {
         let ask = nodes::ask(node, seen, *bind.ip());
@@ -99,18 +106,21 @@ pub async fn look(
         false => Standing::default(),
     };
     let owner = wait_for(owner, begun + STANDING).await;
-    let (pid, its) = match owner {
-        Some(Owner::Answers { pid, standing }) => (Some(pid), standing),
+    let (pid, its) = match &owner {
+        Some(Owner::Answers { pid, standing, .. }) => (Some(*pid), *standing),
         _ => (None, None),
     };
     report.all(judge_port(bind.port(), network.local_addr().port(), pid));
     let its = its.filter(|its| its.access != Access::Unknown);
     report.all(judge_standing(its.as_ref().unwrap_or(&standing), pid.filter(|_| its.is_some())));
-    if !way.leads_on() {
-        reaching.abort();
-    }
-    let reached = reaching.await.unwrap_or_default();
-    report.all(judge_relays(&relays, &reached));
+    let (named, serving) = match way.leads_on() {
+        true => reaching.await.unwrap_or_default(),
+        false => {
+            reaching.abort();
+            (all_relays(&named_relays, owner.as_ref()), Vec::new())
+        }
+    };
+    report.all(judge_relays(&named, &serving));
 }
 
 /// Finds the addresses of all nodes, and starts a peer that knows them.
@@ -190,6 +200,12 @@ async fn settle(network: &NetworkHandle, begun: Instant) -> Standing {
 async fn wait_for<T: Clone>(mut what: watch::Receiver<Option<T>>, until: Instant) -> Option<T> {
     let known = timeout_at(until, what.wait_for(Option::is_some)).await;
     known.ok()?.ok()?.clone()
+}
+
+/// Relays that were typed, and those of the process that works on the store.
+fn all_relays(typed: &[PublicKey], owner: Option<&Owner>) -> Vec<(PublicKey, Option<i32>)> {
+    let typed_ones = typed.iter().map(|key| (*key, None));
+    typed_ones.chain(owner.into_iter().flat_map(|owner| owner.more_relays(typed))).collect()
 }
 
 /// Goes to relays, again and again, until all of them serve or the time is over. Tells those that do.
@@ -305,23 +321,27 @@ fn judge_standing(standing: &Standing, owner: Option<i32>) -> Vec<Finding> {
     ]
 }
 
-fn judge_relays(named: &[PublicKey], serving: &[RelayStatus]) -> Vec<Finding> {
+/// Of each relay the process that was told of it, if it was not typed.
+fn judge_relays(named: &[(PublicKey, Option<i32>)], serving: &[RelayStatus]) -> Vec<Finding> {
     if named.is_empty() {
         let words = "none is named: where there is no direct way, seeds of the same drive serve";
         return vec![Finding::good("relay", words)];
     }
-    let judge = |key: &PublicKey| match serving.iter().find(|relay| relay.key == *key) {
-        Some(RelayStatus { addr, rtt, .. }) => {
-            let at = addr.map_or_else(String::new, |addr| format!(" at {addr}"));
-            let ms = rtt.map(|rtt| rtt.as_secs_f64() * 1000.0);
-            let rtt = ms.map_or_else(String::new, |ms| format!(", {ms:.1} ms"));
-            Finding::good("relay", format!("{key} serves{at}{rtt}"))
+    let judge = |(key, owner): &(PublicKey, Option<i32>)| {
+        let of = owner.map_or_else(String::new, |pid| format!(", which process {pid} was told of"));
+        match serving.iter().find(|relay| relay.key == *key) {
+            Some(RelayStatus { addr, rtt, .. }) => {
+                let at = addr.map_or_else(String::new, |addr| format!(" at {addr}"));
+                let ms = rtt.map(|rtt| rtt.as_secs_f64() * 1000.0);
+                let rtt = ms.map_or_else(String::new, |ms| format!(", {ms:.1} ms"));
+                Finding::good("relay", format!("{key} serves{at}{rtt}{of}"))
                 .with(json!({ "key": key.to_string(), "address": addr.map(|a| a.to_string()), "rttMs": ms }))
-        }
-        None => {
-            let next = "see that the key is that of a relay, and that `hdrive relay` runs where everybody can reach it";
-            Finding::bad("relay", format!("{key} is not found, or does not serve"), next)
-                .with(json!({ "key": key.to_string() }))
+            }
+            None => {
+                let next = "see that the key is that of a relay, and that `hdrive relay` runs where everybody can reach it";
+                Finding::bad("relay", format!("{key} is not found, or does not serve{of}"), next)
+                    .with(json!({ "key": key.to_string() }))
+            }
         }
     };
     named.iter().map(judge).collect()
@@ -387,8 +407,13 @@ mod tests {
         let addr = Some("20.0.0.1:5".parse().unwrap());
         let rtt = Some(Duration::from_millis(12));
         let serving = [RelayStatus { key: other, serves: true, addr, rtt }];
-        let found = judge_relays(&[one, other], &serving);
+        let found = judge_relays(&[(one, None), (other, None)], &serving);
         assert_eq!([found[0].verdict, found[1].verdict], [Verdict::Bad, Verdict::Good]);
         assert!(found[1].words.ends_with("serves at 20.0.0.1:5, 12.0 ms"), "{}", found[1].words);
+        // Those of a process that works on the store are tried as well.
+        let owner = Owner::Answers { pid: 7, standing: None, relays: vec![one, other] };
+        let all = all_relays(&[one], Some(&owner));
+        assert_eq!(all, [(one, None), (other, Some(7))]);
+        assert!(judge_relays(&all, &serving)[1].words.ends_with("which process 7 was told of"));
     }
 }

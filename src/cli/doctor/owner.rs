@@ -8,6 +8,7 @@ use crate::cli::owner::meet;
 use crate::cli::request::{FULL, LISTENS, Request, STANDS, ask_for, greet, read_standing};
 use crate::cli::standing::Place;
 use crate::cli::view::View;
+use crate::key::PublicKey;
 use crate::swarm::{Access, Nat, Standing};
 use serde_json::{Value, json};
 use std::io;
@@ -31,6 +32,8 @@ pub enum Owner {
     Answers {
         pid: i32,
         standing: Option<Standing>,
+        /// Those that it was told to go through.
+        relays: Vec<PublicKey>,
     },
     /// It did not say that it listens, or what runs.
     Silent {
@@ -82,14 +85,16 @@ async fn ask(stream: std::os::unix::net::UnixStream, pid: i32) -> io::Result<Own
     drop((stdin, out, errors));
     let (said, why) = tokio::try_join!(all_of(stdout), all_of(stderr))?;
     let mut answer = stream.read_u8().await?;
+    let mut relays = Vec::new();
     while answer > Exit::Interrupted as u8 {
         if answer == STANDS {
-            read_standing(&mut stream).await?;
+            let place = read_standing(&mut stream).await?.place;
+            relays = place.relay.iter().filter_map(|key| key.parse().ok()).collect();
         }
         answer = stream.read_u8().await?;
     }
     Ok(match answer {
-        0 => Owner::Answers { pid, standing: standing_of(&said) },
+        0 => Owner::Answers { pid, standing: standing_of(&said), relays },
         _ => Owner::Refuses { pid, why: why.trim().trim_start_matches("error: ").to_string() },
     })
 }
@@ -118,6 +123,15 @@ fn request() -> Request {
         insists: false,
         stood: None,
         told: 0,
+    }
+}
+
+impl Owner {
+    /// Relays that `named` does not have, with the process that was told of them.
+    pub fn more_relays(&self, named: &[PublicKey]) -> Vec<(PublicKey, Option<i32>)> {
+        let Self::Answers { pid, relays, .. } = self else { return Vec::new() };
+        let new = relays.iter().filter(|key| !named.contains(key));
+        new.map(|key| (*key, Some(*pid))).collect()
     }
 }
 
@@ -209,7 +223,8 @@ mod tests {
             assert!(finding.words.contains("process 7") && finding.next.is_some());
         }
         assert_eq!(judge(&Owner::Forbidden("denied".into())).verdict, Verdict::Bad);
-        for owner in [Owner::None, Owner::Answers { pid: 7, standing: None }] {
+        let relays = Vec::new();
+        for owner in [Owner::None, Owner::Answers { pid: 7, standing: None, relays }] {
             assert_eq!(judge(&owner).verdict, Verdict::Good, "{owner:?}");
         }
     }
