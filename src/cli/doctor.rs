@@ -10,6 +10,7 @@
 //! | `fuse` | a mount of an empty drive, in a folder of its own |
 //! | `machine` | limits, the clock |
 //! | `nodes`, `network` | nodes of the DHT one by one; then, as a peer for a moment, how this machine can be reached |
+//! | `router` | whether the router gives a port that leads here, if it is to be asked |
 //! | `lan` | local networks, IPv6 |
 //! | `finding` | one line of what is told |
 
@@ -20,6 +21,7 @@ mod machine;
 mod network;
 mod nodes;
 mod owner;
+mod router;
 mod store;
 
 use super::args::Global;
@@ -39,6 +41,7 @@ use serde::{Deserialize, Serialize};
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
@@ -61,6 +64,9 @@ struct Setup {
     bind: SocketAddrV4,
     relays: Vec<PublicKey>,
     lan: bool,
+    /// The router is asked for a port, by the peer of a moment, which is put here.
+    maps: bool,
+    peer: Arc<OnceLock<network::Peer>>,
     /// So many could be started.
     threads: usize,
     begun: Instant,
@@ -72,6 +78,8 @@ pub fn run(_args: &Doctor, global: &Global) -> Result<Exit> {
     let nodes = bootstrap::named(global)?;
     let named = !nodes.is_empty();
     let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, global.port.unwrap_or(0));
+    let maps = global.port_mapping() == Some(true);
+    let peer: Arc<OnceLock<network::Peer>> = Arc::default();
     let setup = Setup {
         store: super::store_dir(global).map_err(|failure| failure.text),
         nodes: if named { nodes } else { BootstrapNode::public() },
@@ -79,16 +87,22 @@ pub fn run(_args: &Doctor, global: &Global) -> Result<Exit> {
         bind: global.local.unwrap_or(any),
         relays: global.relay.clone(),
         lan: !global.no_lan,
+        maps,
+        peer: peer.clone(),
         threads,
         begun: Instant::now(),
     };
     let runtime = super::large_runtime(2)?;
     let exit = runtime.block_on(async {
         let mut signals = Signals::new().or_exit(Exit::Failed)?;
-        tokio::select! {
+        let exit = tokio::select! {
             exit = examine(setup, global.json) => exit,
             _ = signals.next() => Ok(Exit::Interrupted),
+        };
+        if let Some(asker) = peer.get().filter(|_| maps) {
+            router::give_back(&asker.network).await;
         }
+        exit
     });
     // A mount that is tried just now is taken away.
     disk::settle(LAST_WAIT);
@@ -155,7 +169,6 @@ async fn examine(setup: Setup, json: bool) -> Result<Exit> {
         Tried::begin("limits", |report| async move {
             report.all(machine::look(store.ok(), threads).await)
         }),
-        // Whether a router forwards a port when asked (UPnP, PCP) has its place here, before what that changes.
         Tried::begin("network", |report| network::look(setup, owner, near, report)),
         Tried::begin("lan", |report| async move {
             let (works, findings) = lan::look(lan, local).await;

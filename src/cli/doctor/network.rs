@@ -7,6 +7,7 @@ use super::Setup;
 use super::finding::{Finding, Report};
 use super::nodes::{self, Seen};
 use super::owner::Owner;
+use super::router;
 use crate::cli::status::{access_name, nat_name, standing_words};
 use crate::crypto::KeyPair;
 use crate::key::PublicKey;
@@ -56,8 +57,8 @@ struct Way {
 }
 
 /// A peer of a moment. It ends when it is dropped, or its events are.
-struct Peer {
-    network: NetworkHandle,
+pub struct Peer {
+    pub network: NetworkHandle,
     _events: UnboundedReceiver<Vec<SwarmEvent>>,
 }
 
@@ -67,7 +68,7 @@ pub async fn look(
     near: watch::Receiver<Option<bool>>,
     report: Report,
 ) {
-    let Setup { nodes, named, bind, relays, begun, .. } = setup;
+    let Setup { nodes, named, bind, relays, peer: place, maps, begun, .. } = setup;
     let named_relays = relays.clone();
     let (found, peer) = match begin(nodes, bind).await {
         Ok(begun) => begun,
@@ -82,7 +83,11 @@ pub async fn look(
             return report.one(Finding::bad(CHECK, words, next));
         }
     };
-    let network = &peer.network;
+    // Its end is not that of this task: what the router gave is given back first.
+    let network = &place.get_or_init(|| peer).network;
+    if maps {
+        network.map_port(true);
+    }
     let (known, asks) = (owner.clone(), network.clone());
     let reaching = tokio::spawn(async move {
         let owner = wait_for(known, begun + STANDING).await;
@@ -101,18 +106,32 @@ pub async fn look(
         way.near = wait_for(near, begun + STANDING).await.unwrap_or_default();
     }
     report.one(judge_way(&way));
-    let standing = match way.leads_on() {
-        true => settle(network, begun).await,
-        false => Standing::default(),
+    let port = async {
+        match maps {
+            true => Some(router::wait(network, begun + STANDING).await),
+            false => None,
+        }
     };
+    let stand = async {
+        match way.leads_on() {
+            true => settle(network, begun).await,
+            false => Standing::default(),
+        }
+    };
+    let (port, standing) = tokio::join!(port, stand);
     let owner = wait_for(owner, begun + STANDING).await;
+    report.all(router::judge(port.as_ref(), owner.as_ref()).into_iter().collect());
     let (pid, its) = match &owner {
         Some(Owner::Answers { pid, standing, .. }) => (Some(*pid), *standing),
         _ => (None, None),
     };
     report.all(judge_port(bind.port(), network.local_addr().port(), pid));
     let its = its.filter(|its| its.access != Access::Unknown);
-    report.all(judge_standing(its.as_ref().unwrap_or(&standing), pid.filter(|_| its.is_some())));
+    report.all(judge_standing(
+        its.as_ref().unwrap_or(&standing),
+        pid.filter(|_| its.is_some()),
+        maps,
+    ));
     let (named, serving) = match way.leads_on() {
         true => reaching.await.unwrap_or_default(),
         false => {
@@ -290,17 +309,26 @@ fn judge_port(wanted: u16, got: u16, owner: Option<i32>) -> Vec<Finding> {
     taken.then(finding).into_iter().collect()
 }
 
-/// `owner`: the process that sees it so.
-fn judge_standing(standing: &Standing, owner: Option<i32>) -> Vec<Finding> {
+/// `owner`: the process that sees it so. `maps`: the router was asked for a port.
+fn judge_standing(standing: &Standing, owner: Option<i32>, maps: bool) -> Vec<Finding> {
     let (reachable, nat) = standing_words(standing);
+    let by_itself = match maps {
+        true => "",
+        false => {
+            ", or pass --port-mapping, which does where the router answers to PCP, NAT-PMP or UPnP (`hdrive doctor \
+             --port-mapping` tries)"
+        }
+    };
     let by = owner.map_or_else(String::new, |pid| format!(", as process {pid} sees it"));
     let (reachable, nat) = (format!("{reachable}{by}"), format!("{nat}{by}"));
     let first = match standing.access {
         Access::Unknown => Finding::unknown("reachable", reachable),
         Access::Open => Finding::good("reachable", reachable),
         Access::Closed => {
-            let next = "to be reached by everybody, forward a UDP port to this machine and pass --port with it; peers \
-                        find a way in most cases all the same";
+            let next = format!(
+                "to be reached by everybody, forward a UDP port to this machine and pass --port with it{by_itself}; \
+                 peers find a way in most cases all the same"
+            );
             Finding::note("reachable", reachable, next)
         }
     };
@@ -308,8 +336,10 @@ fn judge_standing(standing: &Standing, owner: Option<i32>) -> Vec<Finding> {
         Nat::Unknown => Finding::unknown("nat", nat),
         Nat::None | Nat::Steady => Finding::good("nat", nat),
         Nat::Varying => {
-            let next = "forward a UDP port and pass --port, or have a relay: any `hdrive seed` of the drive that both \
-                        sides reach, or --relay";
+            let next = format!(
+                "forward a UDP port and pass --port{by_itself}, or have a relay: any `hdrive seed` of the drive that \
+                 both sides reach, or --relay"
+            );
             Finding::note("nat", nat, next)
         }
     };
@@ -379,7 +409,7 @@ mod tests {
         let address = Some("20.0.0.1:5".parse().unwrap());
         let judge = |access, nat| {
             let standing = Standing { access, nat, address, is_node: false };
-            judge_standing(&standing, Some(7))
+            judge_standing(&standing, Some(7), false)
         };
         let open = judge(Access::Open, Nat::None);
         assert_eq!([open[0].verdict, open[1].verdict], [Verdict::Good; 2]);
@@ -387,9 +417,10 @@ mod tests {
         let closed = judge(Access::Closed, Nat::Varying);
         assert_eq!([closed[0].verdict, closed[1].verdict], [Verdict::Note; 2]);
         assert!(closed[0].next.as_ref().unwrap().contains("forward a UDP port"));
+        assert!(closed[0].next.as_ref().unwrap().contains("or pass --port-mapping"));
         assert!(closed[1].next.as_ref().unwrap().contains("--relay"));
         assert_eq!(judge(Access::Closed, Nat::Steady)[1].verdict, Verdict::Good);
-        let unknown = judge_standing(&Standing::default(), None);
+        let unknown = judge_standing(&Standing::default(), None, true);
         assert_eq!([unknown[0].verdict, unknown[1].verdict], [Verdict::Unknown; 2]);
     }
 
@@ -411,7 +442,7 @@ mod tests {
         assert_eq!([found[0].verdict, found[1].verdict], [Verdict::Bad, Verdict::Good]);
         assert!(found[1].words.ends_with("serves at 20.0.0.1:5, 12.0 ms"), "{}", found[1].words);
         // Those of a process that works on the store are tried as well.
-        let owner = Owner::Answers { pid: 7, standing: None, relays: vec![one, other] };
+        let owner = Owner::Answers { pid: 7, standing: None, relays: vec![one, other], port: None };
         let all = all_relays(&[one], Some(&owner));
         assert_eq!(all, [(one, None), (other, Some(7))]);
         assert!(judge_relays(&all, &serving)[1].words.ends_with("which process 7 was told of"));

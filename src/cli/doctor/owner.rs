@@ -1,6 +1,7 @@
 //! The process that works on the store, if there is one: whether it answers, and what its `status` says of the network.
 
 use super::finding::Finding;
+use super::router::{self, Port};
 use crate::cli::args::{Command, Status};
 use crate::cli::exit::Exit;
 use crate::cli::face::pid_of;
@@ -34,6 +35,8 @@ pub enum Owner {
         standing: Option<Standing>,
         /// Those that it was told to go through.
         relays: Vec<PublicKey>,
+        /// What became of a port of the router, if it wants one.
+        port: Option<Port>,
     },
     /// It did not say that it listens, or what runs.
     Silent {
@@ -94,7 +97,11 @@ async fn ask(stream: std::os::unix::net::UnixStream, pid: i32) -> io::Result<Own
         answer = stream.read_u8().await?;
     }
     Ok(match answer {
-        0 => Owner::Answers { pid, standing: standing_of(&said), relays },
+        0 => {
+            let network = network_of(&said);
+            let port = network.as_ref().and_then(router::of_status);
+            Owner::Answers { pid, standing: network.as_ref().map(standing_of), relays, port }
+        }
         _ => Owner::Refuses { pid, why: why.trim().trim_start_matches("error: ").to_string() },
     })
 }
@@ -136,11 +143,14 @@ impl Owner {
 }
 
 /// What the JSON of `status` says of the network.
-fn standing_of(status: &str) -> Option<Standing> {
-    let status: Value = serde_json::from_str(status).ok()?;
-    let network = status.get("network").filter(|network| network.is_object())?;
+fn network_of(status: &str) -> Option<Value> {
+    let mut status: Value = serde_json::from_str(status).ok()?;
+    status.get_mut("network").map(Value::take).filter(Value::is_object)
+}
+
+fn standing_of(network: &Value) -> Standing {
     let text = |name: &str| network.get(name).and_then(Value::as_str).unwrap_or_default();
-    Some(Standing {
+    Standing {
         access: match text("reachable") {
             "open" => Access::Open,
             "closed" => Access::Closed,
@@ -154,7 +164,7 @@ fn standing_of(status: &str) -> Option<Standing> {
         },
         address: text("address").parse().ok(),
         is_node: network.get("dhtNode").and_then(Value::as_bool).unwrap_or_default(),
-    })
+    }
 }
 
 pub fn judge(owner: &Owner) -> Finding {
@@ -205,11 +215,11 @@ mod tests {
                 let standing = Standing { access, nat, address, is_node: true };
                 let status = SwarmStatus { standing, ..SwarmStatus::default() };
                 let said = json!({ "network": network_json(&status) }).to_string();
-                assert_eq!(standing_of(&said), Some(standing));
+                assert_eq!(standing_of(&network_of(&said).unwrap()), standing);
             }
         }
-        assert_eq!(standing_of("{\"network\":null}"), None);
-        assert_eq!(standing_of("error"), None);
+        assert_eq!(network_of("{\"network\":null}"), None);
+        assert_eq!(network_of("error"), None);
     }
 
     #[test]
@@ -224,7 +234,7 @@ mod tests {
         }
         assert_eq!(judge(&Owner::Forbidden("denied".into())).verdict, Verdict::Bad);
         let relays = Vec::new();
-        for owner in [Owner::None, Owner::Answers { pid: 7, standing: None, relays }] {
+        for owner in [Owner::None, Owner::Answers { pid: 7, standing: None, relays, port: None }] {
             assert_eq!(judge(&owner).verdict, Verdict::Good, "{owner:?}");
         }
     }
