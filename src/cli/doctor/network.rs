@@ -31,7 +31,8 @@ const SILENCE: Duration = Duration::from_millis(2500);
 /// So long after the beginning nobody waits for what nodes say of us any more. That everybody is let in is known within a
 /// second; that nobody is after three datagrams to some nodes.
 const STANDING: Duration = Duration::from_secs(8);
-/// The same where the DHT has so few nodes that it may never be known: they know all about us already.
+/// The same where the DHT has so few nodes that it may never be known: they know all about us already. What a NAT does shows
+/// when three have seen us, and whether we are reached by asking one more.
 const STANDING_OF_FEW: Duration = Duration::from_secs(3);
 const FEW: usize = 4;
 /// And for relays.
@@ -115,10 +116,10 @@ pub async fn look(
     let stand = async {
         match way.leads_on() {
             true => settle(network, begun).await,
-            false => Standing::default(),
+            false => (Standing::default(), 0),
         }
     };
-    let (port, standing) = tokio::join!(port, stand);
+    let (port, (standing, met)) = tokio::join!(port, stand);
     let owner = wait_for(owner, begun + STANDING).await;
     report.all(router::judge(port.as_ref(), owner.as_ref()).into_iter().collect());
     let (pid, its) = match &owner {
@@ -127,11 +128,11 @@ pub async fn look(
     };
     report.all(judge_port(bind.port(), network.local_addr().port(), pid));
     let its = its.filter(|its| its.access != Access::Unknown);
-    report.all(judge_standing(
-        its.as_ref().unwrap_or(&standing),
-        pid.filter(|_| its.is_some()),
-        maps,
-    ));
+    let (standing, met, pid) = match its {
+        Some(its) => (its, None, pid),
+        None => (standing, Some(met), None),
+    };
+    report.all(judge_standing(&standing, met, pid, maps));
     let (named, serving) = match way.leads_on() {
         true => reaching.await.unwrap_or_default(),
         false => {
@@ -204,13 +205,13 @@ async fn find_way(network: &NetworkHandle, seen: &[Seen], named: bool, begun: In
 }
 
 /// Waits until it is known how others see us, or clear that it will not be.
-async fn settle(network: &NetworkHandle, begun: Instant) -> Standing {
+async fn settle(network: &NetworkHandle, begun: Instant) -> (Standing, usize) {
     loop {
         let SwarmStatus { standing, nodes, .. } = network.status().await.unwrap_or_default();
         let known = standing.access != Access::Unknown && standing.nat != Nat::Unknown;
         let patience = if nodes < FEW { STANDING_OF_FEW } else { STANDING };
         if known || begun.elapsed() >= patience {
-            return standing;
+            return (standing, nodes);
         }
         sleep(LOOK).await;
     }
@@ -309,9 +310,32 @@ fn judge_port(wanted: u16, got: u16, owner: Option<i32>) -> Vec<Finding> {
     taken.then(finding).into_iter().collect()
 }
 
-/// `owner`: the process that sees it so. `maps`: the router was asked for a port.
-fn judge_standing(standing: &Standing, owner: Option<i32>, maps: bool) -> Vec<Finding> {
-    let (reachable, nat) = standing_words(standing);
+/// `owner`: the process that sees it so. `nodes` of the DHT that answer, if
+/// that is known. `maps`: the router was asked for a port.
+fn judge_standing(
+    standing: &Standing,
+    nodes: Option<usize>,
+    owner: Option<i32>,
+    maps: bool,
+) -> Vec<Finding> {
+    let (mut reachable, mut nat) = standing_words(standing);
+    if let Some(n @ ..FEW) = nodes {
+        let answer = match n {
+            0 => "none answers".to_string(),
+            1 => "one answers".to_string(),
+            n => format!("{n} answer"),
+        };
+        let few = format!("not known: it takes {FEW} nodes of the DHT to tell, and {answer}");
+        if standing.access == Access::Unknown {
+            reachable.clone_from(&few);
+        }
+        if standing.nat == Nat::Unknown {
+            nat = few;
+        }
+    }
+    if standing.access == Access::Open && standing.address.is_none() {
+        reachable = "yes, by everybody".into();
+    }
     let by_itself = match maps {
         true => "",
         false => {
@@ -409,7 +433,7 @@ mod tests {
         let address = Some("20.0.0.1:5".parse().unwrap());
         let judge = |access, nat| {
             let standing = Standing { access, nat, address, is_node: false };
-            judge_standing(&standing, Some(7), false)
+            judge_standing(&standing, None, Some(7), false)
         };
         let open = judge(Access::Open, Nat::None);
         assert_eq!([open[0].verdict, open[1].verdict], [Verdict::Good; 2]);
@@ -420,7 +444,13 @@ mod tests {
         assert!(closed[0].next.as_ref().unwrap().contains("or pass --port-mapping"));
         assert!(closed[1].next.as_ref().unwrap().contains("--relay"));
         assert_eq!(judge(Access::Closed, Nat::Steady)[1].verdict, Verdict::Good);
-        let unknown = judge_standing(&Standing::default(), None, true);
+        let unaddressed = Standing { access: Access::Open, ..Standing::default() };
+        let open = judge_standing(&unaddressed, Some(1), None, false);
+        assert_eq!(open[0].words, "yes, by everybody");
+        let one = "not known: it takes 4 nodes of the DHT to tell, and one answers";
+        assert_eq!(open[1].words, one, "more of the same is not to come");
+        let unknown = judge_standing(&Standing::default(), Some(1), None, true);
+        assert_eq!(unknown[0].words, one);
         assert_eq!([unknown[0].verdict, unknown[1].verdict], [Verdict::Unknown; 2]);
     }
 
