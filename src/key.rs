@@ -136,11 +136,19 @@ fn unz32(text: &str) -> Option<Vec<u8>> {
     (bits < 5 && acc & ((1 << bits) - 1) == 0).then_some(bytes)
 }
 
+/// Characters of a key in z-base-32. With hints it begins with the same.
+const BARE: usize = 52;
+
 /// Why a text is not a key. Each message says what is accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     #[error("a key has 52 z-base-32 or 64 hex characters, or more with hints; this has {0}")]
     Length(usize),
+    #[error(
+        "its first {BARE} characters are a key, and what follows are broken hints (it has {0} characters): copy all of it, \
+         or only those {BARE}"
+    )]
+    Hints(usize),
     #[error("such a key has 52 z-base-32 or 64 hex characters, and no hints; this has {0}")]
     Bare(usize),
     #[error("character {position} of the key is '{found}': a {form} key is made of {alphabet}")]

@@ -55,7 +55,7 @@ fn no_drive(text: &str, error: KeyError) -> Failure {
         _ => format!("'{name}' is neither a drive of this store nor a key: {error}"),
     };
     match error {
-        KeyError::Length(_) => Failure::new(Exit::NotFound, text),
+        KeyError::Length(_) | KeyError::Hints(_) => Failure::new(Exit::NotFound, text),
         _ => usage(text),
     }
 }

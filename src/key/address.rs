@@ -12,7 +12,7 @@
 
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
-use super::{CoreKey, KeyError, parse_key, unz32, z32_of};
+use super::{BARE, CoreKey, KeyError, parse_key, unz32, z32_of};
 use crate::codec::{self, Put, Reader, net};
 use std::fmt;
 use std::net::SocketAddrV4;
@@ -73,7 +73,14 @@ impl FromStr for Address {
             let address = Self::decode(&bytes).ok()?;
             (address.encode() == bytes).then_some(address)
         });
-        address.ok_or(plain)
+        address.ok_or_else(|| {
+            let length = text.chars().count();
+            let bare: String = text.chars().take(BARE).collect();
+            match length > BARE && parse_key(&bare).is_ok() {
+                true => KeyError::Hints(length),
+                false => plain,
+            }
+        })
     }
 }
 
@@ -92,6 +99,26 @@ mod tests {
             SocketAddrV4::new(host, node["port"].as_u64().unwrap() as u16)
         };
         list.iter().map(node).collect()
+    }
+
+    #[test]
+    fn a_key_whose_hints_were_cut_is_told_from_a_text_that_is_no_key() {
+        let key = CoreKey([7; 32]);
+        for count in [1, 2] {
+            let nodes = vec!["20.0.0.1:5".parse().unwrap(); count];
+            let text = Address { key, nodes }.to_string();
+            assert!(text.starts_with(&key.to_string()));
+            for cut in
+                [&text[..text.len() - 1], &text[..53], &format!("{text}y"), &format!("{key}L")]
+            {
+                let error = cut.parse::<Address>().unwrap_err();
+                assert_eq!(error, KeyError::Hints(cut.chars().count()), "{cut}");
+                assert!(error.to_string().contains("only those 52"), "{error}");
+            }
+        }
+        assert!(matches!("a".repeat(51).parse::<Address>(), Err(KeyError::Length(51))));
+        let hex_typo = format!("{}0g", "0".repeat(62));
+        assert!(matches!(hex_typo.parse::<Address>(), Err(KeyError::Character { .. })));
     }
 
     /// Each was written by the reference.
