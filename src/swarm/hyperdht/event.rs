@@ -90,7 +90,7 @@ pub enum ConnectError {
     LanUnreachable,
     #[error(
         "this machine and the peer are both behind routers that give each destination another port: they need a \
-         relay that both can reach"
+         relay that both can reach: `hdrive seed` of the drive on a third machine, or --relay KEY of a `hdrive relay`"
     )]
     CannotHolepunch,
     #[error("no way through the routers of both sides was found")]
