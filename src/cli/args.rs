@@ -296,10 +296,15 @@ pub struct Forget {
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct Status {}
 
+fn bind(text: &str) -> Result<SocketAddrV4, String> {
+    let wrong = |_| "an IPv4 address with a port is meant, ADDR:PORT".to_string();
+    text.parse().map_err(wrong)
+}
+
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct Dht {
     /// Address and UDP port other nodes reach this one at
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:49737")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:49737", value_parser = bind)]
     pub bind: SocketAddrV4,
 }
 

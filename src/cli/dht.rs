@@ -16,6 +16,7 @@ use std::time::Duration;
 pub const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 pub fn run(args: &Dht, global: &Global) -> Result<Exit> {
+    refuse_others(global)?;
     super::network_runtime()?.block_on(async {
         let config = NetworkConfig {
             key_pair: KeyPair::generate(),
@@ -68,6 +69,28 @@ pub fn run(args: &Dht, global: &Global) -> Result<Exit> {
         }
         Ok(Exit::Ok)
     })
+}
+
+/// What is said of a peer is not said of a node: somebody who typed it means what would not be. Variables may be there for
+/// the other commands.
+fn refuse_others(global: &Global) -> Result {
+    let named = [
+        ("--port", global.port.is_some(), "HDRIVE_PORT"),
+        ("--local", global.local.is_some(), "HDRIVE_LOCAL"),
+        ("--peer", !global.peers.is_empty(), "HDRIVE_PEER"),
+        ("--relay", !global.relay.is_empty(), "HDRIVE_RELAY"),
+    ];
+    let unset = |name: &str| std::env::var_os(name).is_none_or(|value| value.is_empty());
+    match named.into_iter().find(|(_, given, variable)| *given && unset(variable)) {
+        Some((name, ..)) => {
+            let text = match name {
+                "--port" | "--local" => " has its address and port by --bind ADDR:PORT",
+                _ => " looks for no peer and goes through no relay",
+            };
+            Err(Failure::new(Exit::Usage, format_args!("{name}: a node of the DHT{text}")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Says where others find this node.

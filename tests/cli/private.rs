@@ -63,3 +63,22 @@ fn three_nodes_of_a_private_network_serve_whoever_is_told_of_them_though_one_is_
     nodes.into_iter().for_each(stop);
     stop(share);
 }
+
+#[test]
+fn what_does_not_count_for_a_node_is_refused() {
+    let refused = |args: &[&str]| {
+        let mut command = Hdrive::command(&[&["dht"], args].concat());
+        command.env_remove("HDRIVE_LOCAL");
+        let done = run(command);
+        assert_eq!(done.code, 2, "{args:?}: {}", done.stderr);
+        done.stderr
+    };
+    for args in [["--port", "5000"], ["--local", "127.0.0.1:0"]] {
+        let said = refused(&args);
+        assert!(said.contains(&format!("{}: a node of the DHT", args[0])), "{said}");
+        assert!(said.contains("--bind ADDR:PORT"), "{said}");
+    }
+    assert!(refused(&["--peer", "127.0.0.1:9"]).contains("--peer: a node"));
+    let said = refused(&["--bind", "127.0.0.1"]);
+    assert!(said.contains("an IPv4 address with a port is meant, ADDR:PORT"), "{said}");
+}
