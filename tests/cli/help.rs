@@ -61,6 +61,19 @@ fn the_manual_page_and_the_command_line_know_the_same_flags() {
     }
 }
 
+/// Groff sets the second of two quotations on one line within the first.
+#[test]
+fn no_line_of_the_manual_page_has_two_quotations() {
+    let page = fs::read_to_string(root().join("man/hdrive.1")).unwrap();
+    let quotations = |line: &str| {
+        let words = line.trim_start_matches('.').split_whitespace();
+        words.filter(|word| ["Ql", "Dq", "Sq"].contains(word)).count()
+    };
+    let nested: Vec<&str> =
+        page.lines().filter(|line| line.starts_with('.') && quotations(line) > 1).collect();
+    assert!(nested.is_empty(), "{nested:#?}");
+}
+
 /// Every command's own part of the manual page: its lines of the synopsis, and its name beside what only some take.
 #[test]
 fn the_manual_page_gives_each_command_its_own_flags() {
