@@ -223,6 +223,9 @@ fn info_and_status_tell_people_and_programs() {
     for wanted in [format!("key: {key}"), "files: 5".into(), "writable: no".into()] {
         assert!(told.contains(&wanted), "no '{wanted}' in {told}");
     }
+    assert!(told.contains("size: 9.5 MiB"), "{told}");
+    // Whether it has heard how long they are is a matter of chance.
+    assert!(!told.contains("contents here: 0 of 0 blocks"), "{told}");
     let info = &json(&lab.run("alice", &["info", &key, "--json"]))[0];
     assert_eq!(info["writable"], true);
     assert_eq!(info["files"], 5);
