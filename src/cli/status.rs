@@ -1,5 +1,7 @@
 //! `hdrive status`: what the owner of the store does right now, looked at once, then told to a program or to people.
 
+mod peer;
+
 use super::args::Status;
 use super::context::Context;
 use super::exit::Result;
@@ -11,9 +13,7 @@ use super::words::{bytes, count};
 use crate::key::{CoreKey, Topic};
 use crate::node::{DriveId, DriveState};
 use crate::swarm::dht_rpc::bogon;
-use crate::swarm::{
-    Access, ConnectionStatus, Nat, PortMapping, PortMappingStatus, Standing, SwarmStatus,
-};
+use crate::swarm::{Access, Nat, PortMapping, PortMappingStatus, Standing, SwarmStatus};
 use serde_json::{Value, json};
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
@@ -203,27 +203,8 @@ fn fixed(version: Option<u64>) -> String {
     version.map_or_else(String::new, |n| format!(" --at {n}"))
 }
 
-/// How a peer is connected.
-fn path(peer: &ConnectionStatus) -> &'static str {
-    match (peer.relay, peer.near) {
-        (Some(_), _) => "relay",
-        (None, true) => "lan",
-        (None, false) => "direct",
-    }
-}
-
 pub(super) fn network_json(network: &SwarmStatus) -> Value {
-    let connections: Vec<_> = network
-        .connections
-        .iter()
-        .map(|c| {
-            json!({
-                "key": c.remote.to_string(), "address": c.addr.map(|a| a.to_string()), "path": path(c),
-                "open": c.open, "received": c.received, "sent": c.sent,
-                "rttMs": c.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
-            })
-        })
-        .collect();
+    let connections: Vec<_> = network.connections.iter().map(peer::json).collect();
     json!({
         "ready": network.ready && network.nodes > 0, "listening": network.listening,
         "reachable": access_name(network.standing.access), "nat": nat_name(network.standing.nat),
@@ -333,13 +314,8 @@ async fn print_network(network: &SwarmStatus, out: &Output) {
         out.line(format_args!("port mapping: {words}"));
     }
     for peer in network.connections.iter().filter(|peer| peer.open) {
-        let addr = peer.addr.map_or_else(|| "-".into(), |addr| addr.to_string());
-        let rtt =
-            peer.rtt.map_or_else(|| "-".into(), |r| format!("{:.1} ms", r.as_secs_f64() * 1e3));
-        let (down, up) = (bytes(peer.received), bytes(peer.sent));
         out.room().await;
-        let path = path(peer);
-        out.line(format_args!("peer: {} {addr} {path}, {down} in, {up} out, {rtt}", peer.remote));
+        out.line(peer::words(peer));
     }
 }
 

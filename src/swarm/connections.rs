@@ -13,6 +13,7 @@ use super::SocketId;
 use super::conn_id::ConnId;
 use super::early::Early;
 use super::hyperdht::{ConnectId, RelayOffer};
+use super::meter::Meter;
 use super::offered::Offered;
 use super::paths::Watch;
 use super::secret_stream::frame::{FRAME_COST, FrameError, Opener, Sealer};
@@ -116,6 +117,8 @@ pub struct Connection {
     /// Plaintext bytes of frames, both ways, keep-alives counted as frames.
     pub received: u64,
     pub sent: u64,
+    /// Of what was received, and of what was sent and is not queued any more.
+    pub meter: Meter<2>,
     /// Something was read, something was written: a duplicate may replace it.
     pub has_read: bool,
     pub has_written: bool,
@@ -168,6 +171,7 @@ impl Connection {
             last_used: now,
             received: 0,
             sent: 0,
+            meter: Meter::new(now),
             has_read: false,
             has_written: false,
             watch: Watch::default(),

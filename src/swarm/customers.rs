@@ -4,13 +4,14 @@
 //! tokens, legs and bytes; of each there is a bound, for one host and for all. Who has a seat is decided in
 //! [`super::seats`].
 
-use super::Swarm;
 use super::connections::{Connection, Connections, FIRST_PACKET_WAIT, Phase};
 use super::hyperdht::{Agreed, Dial, RelayOffer};
+use super::meter::Meter;
 use super::relay::messages::{Pair, Token};
 use super::relay::server::{Joiner, Server, SessionId};
 use super::socket::host_of;
 use super::udx::{LegEnd, LegRates, Udx};
+use super::{RelayingStatus, Swarm};
 use crate::crypto::KeyPair;
 use crate::key::PublicKey;
 use std::sync::Arc;
@@ -39,6 +40,8 @@ impl Default for RelayLimits {
 pub(super) struct Relay {
     key_pair: Arc<KeyPair>,
     pub(super) server: Server,
+    /// Of what is passed on.
+    pub(super) meter: Meter<1>,
     /// It never pairs anybody, as no honest relay does.
     #[cfg(test)]
     pub(super) mute: bool,
@@ -92,11 +95,25 @@ impl Swarm {
             self.relay.get_or_insert_with(|| Relay {
                 key_pair,
                 server: Server::default(),
+                meter: Meter::new(now),
                 #[cfg(test)]
                 mute: false,
             });
         }
         self.pump(now);
+    }
+
+    pub(super) fn relaying_status(&self) -> Option<RelayingStatus> {
+        let relay = self.relay.as_ref()?;
+        let passed = self.udx.passed_on();
+        let [passing] = relay.meter.rates([passed], self.measured);
+        Some(RelayingStatus {
+            key: PublicKey(relay.key_pair.public()),
+            customers: self.controls.customers().filter(|c| c.is_open()).count(),
+            pairs: relay.server.links(),
+            passed,
+            passing,
+        })
     }
 
     /// Whether a key is that of our own relay.

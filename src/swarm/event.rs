@@ -150,8 +150,23 @@ pub struct ConnectionStatus {
     /// Bytes of messages.
     pub received: u64,
     pub sent: u64,
+    /// Of each a second, over the last seconds before [`super::Swarm::measure`].
+    pub receiving: u64,
+    pub sending: u64,
     pub queued: usize,
     pub rtt: Option<Duration>,
+}
+
+/// What we are as a relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayingStatus {
+    pub key: PublicKey,
+    /// Peers who came to have something passed on, and pairs of them for which it is.
+    pub customers: usize,
+    pub pairs: usize,
+    /// Bytes of datagrams, since the start, and a second as above.
+    pub passed: u64,
+    pub passing: u64,
 }
 
 /// A relay that we go through, or are on our way to.
@@ -213,6 +228,8 @@ pub struct SwarmStatus {
     pub connections: Vec<ConnectionStatus>,
     /// Relays with a connection, whether open or being made.
     pub visited: Vec<RelayStatus>,
+    /// If we are one for others.
+    pub relaying: Option<RelayingStatus>,
     pub topics: Vec<TopicStatus>,
     /// How the peers of each of these stand.
     pub reachability: BTreeMap<Topic, Reachability>,

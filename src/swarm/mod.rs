@@ -33,6 +33,7 @@ pub mod hyperdht;
 pub mod inquiry;
 pub mod lan;
 mod lifecycle;
+mod meter;
 mod neighbours;
 mod offered;
 mod owner;
@@ -65,8 +66,8 @@ pub use conn_id::ConnId;
 pub use customers::RelayLimits;
 pub use dht_rpc::Access;
 pub use event::{
-    Closed, ConnectionStatus, Limits, Reachability, RelayStatus, SwarmConfig, SwarmEvent,
-    SwarmStatus, Traffic,
+    Closed, ConnectionStatus, Limits, Reachability, RelayStatus, RelayingStatus, SwarmConfig,
+    SwarmEvent, SwarmStatus, Traffic,
 };
 pub use port_mapping::{PortMapping, PortMappingStatus};
 pub use standing::{Nat, Standing};
@@ -156,6 +157,9 @@ pub struct Swarm {
     /// Addresses of bootstrap nodes are being looked up: nobody could be asked yet.
     entering: bool,
     stopping: bool,
+    /// When it was last seen how far connections are, and when that is next noted.
+    measured: Instant,
+    measure_at: Instant,
 }
 
 impl Swarm {
@@ -206,6 +210,8 @@ impl Swarm {
             listening: false,
             entering: false,
             stopping: false,
+            measured: now,
+            measure_at: now,
         }
     }
 
@@ -219,6 +225,7 @@ impl Swarm {
         stride: usize,
         now: Instant,
     ) {
+        self.measure(now);
         for datagram in data.chunks(stride.max(1)) {
             let mut sink = Both(&mut self.connections, &mut self.controls.table);
             if self.udx.handle_datagram(socket, from, datagram, now, &mut sink) {
@@ -244,6 +251,7 @@ impl Swarm {
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.measure(now);
         self.udx.handle_timeout(now);
         self.dht.handle_timeout(now);
         self.lan.handle_timeout(now);

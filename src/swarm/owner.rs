@@ -1,8 +1,9 @@
 //! What the owner of the machine asks of it: topics and peers, frames, news of the network, and how it all stands.
 
+use super::connections::Connection;
 use super::{
     Closed, ConnId, ConnectionStatus, JoinOptions, PortMappingStatus, RelayStatus, Swarm,
-    SwarmEvent, SwarmStatus, Traffic, reachability,
+    SwarmEvent, SwarmStatus, Traffic, meter, reachability,
 };
 use crate::codec::FrameBuf;
 use crate::key::{PublicKey, Topic};
@@ -202,19 +203,42 @@ impl Swarm {
         self.stopping && self.topics.is_empty() && self.closing.is_empty()
     }
 
+    /// Notes how far everything is, to know how fast it goes. Who wants to be told the rates of now says it first.
+    pub fn measure(&mut self, now: Instant) {
+        self.measured = now;
+        if now < self.measure_at {
+            return;
+        }
+        self.measure_at = now + meter::EVERY;
+        for connection in self.connections.iter_mut() {
+            let unsent = self.udx.unsent(connection.id.stream());
+            connection.meter.note(moved(connection, unsent), now);
+        }
+        if let Some(relay) = &mut self.relay {
+            relay.meter.note([self.udx.passed_on()], now);
+        }
+    }
+
+    /// The state of everything, with the rates of when it was last [measured](Self::measure).
     pub fn status(&self) -> SwarmStatus {
-        let connections = self.connections.iter().map(|c| ConnectionStatus {
-            conn: c.id,
-            remote: c.remote,
-            initiator: c.initiator,
-            open: c.is_open(),
-            addr: c.addr,
-            received: c.received,
-            sent: c.sent,
-            queued: self.udx.unsent(c.id.stream()),
-            near: c.addr.is_some_and(|addr| self.is_near(&addr)),
-            relay: self.relay_of(c.id.stream()),
-            rtt: self.udx.stats(c.id.stream()).and_then(|stats| stats.rtt),
+        let connections = self.connections.iter().map(|c| {
+            let queued = self.udx.unsent(c.id.stream());
+            let [receiving, sending] = c.meter.rates(moved(c, queued), self.measured);
+            ConnectionStatus {
+                conn: c.id,
+                remote: c.remote,
+                initiator: c.initiator,
+                open: c.is_open(),
+                addr: c.addr,
+                received: c.received,
+                sent: c.sent,
+                receiving,
+                sending,
+                queued,
+                near: c.addr.is_some_and(|addr| self.is_near(&addr)),
+                relay: self.relay_of(c.id.stream()),
+                rtt: self.udx.stats(c.id.stream()).and_then(|stats| stats.rtt),
+            }
         });
         let visited = self.controls.to_relays().map(|(c, serves)| RelayStatus {
             key: c.remote,
@@ -239,10 +263,16 @@ impl Swarm {
             peers_queued: self.peers.queued(),
             connections: connections.collect(),
             visited: visited.collect(),
+            relaying: self.relaying_status(),
             topics,
             local_network: false,
             port_mapping: PortMappingStatus::Off,
             traffic: Traffic::default(),
         }
     }
+}
+
+/// Bytes received over a connection, and sent of which `unsent` wait still.
+fn moved(connection: &Connection, unsent: usize) -> [u64; 2] {
+    [connection.received, connection.sent.saturating_sub(unsent as u64)]
 }

@@ -313,6 +313,7 @@ impl Driver {
                 let _ = answer.send(self.swarm.hints(&topic));
             }
             Command::Status(answer) => {
+                self.swarm.measure(now);
                 let traffic = self.traffic;
                 let port_mapping = self.port_mapping();
                 let local_network = self.has_local_network();

@@ -396,3 +396,41 @@ fn those_who_need_a_relay_meet_soon_after_it_is_back() {
         assert!(took.is_some(), "{seed}, as a seed: {seeds}");
     }
 }
+
+/// What people are told: through whom it goes, and how fast just now.
+#[test]
+fn both_ends_and_the_relay_know_how_fast_it_goes() {
+    let mut lab = Lab::new(5, 0.0);
+    let a = lab.sharer(Kind::Sym, vec![]);
+    let b = lab.reader(Kind::Sym, vec![lab.key]);
+    assert!(lab.connected(a, b, Duration::from_secs(20)).is_some());
+    let r = lab.relay;
+    let status = |lab: &mut Lab, i: usize| {
+        lab.network.on(i, |peer, now| peer.swarm.measure(now));
+        lab.network.machines[i].swarm.status()
+    };
+    assert_eq!(status(&mut lab, a).relaying, None);
+    let idle = status(&mut lab, r).relaying.unwrap();
+    assert_eq!((idle.key, idle.customers, idle.pairs), (lab.key, 2, 1));
+    // A megabyte a second.
+    let [conn, other] = [a, b].map(|i| lab.network.open(i)[0]);
+    for _ in 0..100 {
+        lab.network.send_frame(a, conn, &[7; 100_000]);
+        lab.network.on(b, |peer, _| peer.swarm.consumed(other, 100_000));
+        lab.network.run(Duration::from_millis(100));
+    }
+    let near = |rate: u64| (900_000..1_100_000).contains(&rate);
+    let (sender, reader) = (status(&mut lab, a), status(&mut lab, b));
+    let (sent, got) = (&sender.connections[0], &reader.connections[0]);
+    assert!(near(sent.sending) && sent.receiving < 1000, "{sent:?}");
+    assert!(near(got.receiving) && got.sending < 1000, "{got:?}");
+    assert_eq!((sent.relay, got.relay), (Some(lab.key), Some(lab.key)));
+    let relay = status(&mut lab, r).relaying.unwrap();
+    assert!(
+        relay.passed > 10_000_000 && (950_000..1_200_000).contains(&relay.passing),
+        "{relay:?}"
+    );
+    lab.network.run(Duration::from_secs(10));
+    let (sender, relay) = (status(&mut lab, a), status(&mut lab, r).relaying.unwrap());
+    assert!(sender.connections[0].sending < 1000 && relay.passing < 1000, "{sender:?} {relay:?}");
+}
