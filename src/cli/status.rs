@@ -32,6 +32,8 @@ pub async fn run(_args: Status, cx: Context) -> Result {
 /// See the module.
 struct Picture {
     store: String,
+    /// None if nothing runs but the one that asks, in its own process.
+    owner: Option<u32>,
     /// All but the one that asks.
     commands: Vec<Arc<Running>>,
     mounts: Vec<Place>,
@@ -129,7 +131,9 @@ impl Picture {
         let store = cx.node.config().store.clone();
         let relay = cx.ask_disk(move || relay::of_store(&store)).await?;
         let store = cx.node.config().store.display().to_string();
-        Ok(Self { store, commands, mounts, unmounted, drives, names, relay, network })
+        let own = std::process::id();
+        let owner = (cx.running.pid != own || !commands.is_empty()).then_some(own);
+        Ok(Self { store, owner, commands, mounts, unmounted, drives, names, relay, network })
     }
 
     fn json(&self) -> Value {
@@ -153,7 +157,7 @@ impl Picture {
             |running: &Arc<Running>| json!({"pid": running.pid, "command": running.words});
         let name = |(name, key): &(String, CoreKey)| json!({"name": name, "key": key.to_string()});
         json!({
-            "pid": std::process::id(), "store": self.store, "relay": self.relay,
+            "pid": self.owner, "store": self.store, "relay": self.relay,
             "commands": self.commands.iter().map(command).collect::<Vec<_>>(),
             "mounts": self.mounts.iter().map(place).collect::<Vec<_>>(),
             "unmounted": self.unmounted.iter().map(place).collect::<Vec<_>>(),
@@ -165,7 +169,10 @@ impl Picture {
 
     async fn print(&self, out: &Output) {
         out.line(format_args!("store: {}", self.store));
-        out.line(format_args!("owner: process {}", std::process::id()));
+        match self.owner {
+            Some(pid) => out.line(format_args!("owner: process {pid}")),
+            None => out.line("owner: none, no command runs on this store"),
+        }
         for running in &self.commands {
             out.room().await;
             out.line(format_args!("command: process {} {}", running.pid, running.words));

@@ -218,7 +218,7 @@ fn a_drive_is_made_filled_read_and_emptied() {
 #[test]
 fn info_and_status_tell_people_and_programs() {
     let lab = Lab::new();
-    let (_share, key) = shared(&lab);
+    let (share, key) = shared(&lab);
     let told = lab.run("bob", &["info", &key]).text();
     for wanted in [format!("key: {key}"), "files: 5".into(), "writable: no".into()] {
         assert!(told.contains(&wanted), "no '{wanted}' in {told}");
@@ -235,6 +235,15 @@ fn info_and_status_tell_people_and_programs() {
     assert_eq!(status["drives"][0]["key"], key);
     let idle = lab.run("carol", &["status"]);
     assert!(idle.text().contains("network: not started"), "{}", idle.text());
+    // It is no owner itself.
+    assert!(
+        idle.text().contains("owner: none, no command runs on this store\n"),
+        "{}",
+        idle.text()
+    );
+    assert!(json(&lab.run("carol", &["status", "--json"]))[0]["pid"].is_null());
+    let busy = lab.run("alice", &["status"]).text();
+    assert!(busy.contains(&format!("owner: process {}\n", share.pid())), "{busy}");
     let quiet = lab.run("bob", &["-q", "get", &format!("{key}/empty"), text(&lab.path("empty"))]);
     assert_eq!((quiet.code, quiet.stderr.as_str()), (0, ""));
 }
