@@ -15,6 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,9 @@ use std::time::{Duration, Instant};
 
 /// The longest wait for an owner that holds the lock but does not listen yet (it is starting or ending).
 pub const OWNER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A socket's path is no longer for the kernel; it takes a few bytes more.
+const MAX_PATH: usize = 100;
 
 /// What this process is to a store.
 pub enum Role {
@@ -159,7 +163,7 @@ pub fn meet(store: &Path) -> io::Result<UnixStream> {
 /// descriptor of its directory, which stays open for the life of the process.
 fn socket_path(store: &Path) -> PathBuf {
     let path = store.join("socket");
-    if path.as_os_str().len() < 100 {
+    if path.as_os_str().len() < MAX_PATH {
         return path;
     }
     match File::open(store) {
@@ -169,6 +173,20 @@ fn socket_path(store: &Path) -> PathBuf {
         }
         Err(_) => path,
     }
+}
+
+/// Does something with a socket of a store, by a path that the kernel takes.
+pub fn at_socket<T>(
+    store: &Path,
+    name: &str,
+    act: impl FnOnce(&Path) -> io::Result<T>,
+) -> io::Result<T> {
+    let path = store.join(name);
+    if path.as_os_str().len() < MAX_PATH {
+        return act(&path);
+    }
+    let dir = File::open(store)?;
+    act(&PathBuf::from(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd())))
 }
 
 /// The owner does not answer: who it is, and what can be done.

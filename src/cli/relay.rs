@@ -1,5 +1,9 @@
 //! `hdrive relay`: passes on the packets of peers that have no direct way to each other, and does nothing else.
 
+mod telling;
+
+pub use telling::{Found, ask};
+
 use super::args::{Global, Relay};
 use super::dht::LOOK_EVERY;
 use super::exit::{Exit, Fail, Failure, Result};
@@ -20,6 +24,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use telling::{Telling, tell};
 
 /// In the directory of the store: what the relay's key is made from.
 const KEY_FILE: &str = "relay-key";
@@ -64,6 +69,11 @@ pub fn run(args: &Relay, global: &Global) -> Result<Exit> {
         let mut signals = Signals::new().or_exit(Exit::Failed)?;
         let key = PublicKey(key_pair.public());
         network.set_relay(Some((key_pair, args.limits.limits())));
+        let telling = Telling::start(&store)
+            .inspect_err(|why| {
+                complain("note", format_args!("`hdrive status` cannot ask how it is: {why}"));
+            })
+            .ok();
         let mut told = false;
         let mut outlook = Outlook::default();
         let mut look = tokio::time::interval(LOOK_EVERY);
@@ -75,6 +85,9 @@ pub fn run(args: &Relay, global: &Global) -> Result<Exit> {
                         outlook.look(&status, global.quiet);
                     }
                 }
+                who = Telling::asked(telling.as_ref()) => if let Some(status) = network.status().await {
+                    tell(who, &status);
+                },
                 events = events.recv() => match events {
                     Some(events) => for event in events {
                         tracing::debug!(?event);
@@ -83,7 +96,7 @@ pub fn run(args: &Relay, global: &Global) -> Result<Exit> {
                             && relays > 0
                             && !std::mem::replace(&mut told, true)
                         {
-                            tell(key, global)?;
+                            announce(key, global)?;
                             tokio::select! {
                                 told = written() => told.or_fail(Exit::Failed, "standard output")?,
                                 _ = signals.next() => break 'serving,
@@ -144,7 +157,7 @@ impl Outlook {
     }
 }
 
-fn tell(key: PublicKey, global: &Global) -> Result {
+fn announce(key: PublicKey, global: &Global) -> Result {
     let relay = match global.json {
         true => serde_json::json!({"relay": key.to_string()}).to_string(),
         false => format!("relay: {key}"),
@@ -171,7 +184,7 @@ fn become_relay(store: &Path) -> Result<Flock<File>> {
 }
 
 /// The process that is the relay of a store.
-pub fn of_store(store: &Path) -> Option<u32> {
+fn of_store(store: &Path) -> Option<u32> {
     let file = File::open(store.join(LOCK_FILE)).ok()?;
     match Flock::lock(file, FlockArg::LockSharedNonblock) {
         Err((file, Errno::EWOULDBLOCK)) => {

@@ -7,13 +7,15 @@ use super::context::Context;
 use super::exit::Result;
 use super::looking::{Outlook, Wait};
 use super::output::Output;
-use super::relay;
+use super::relay::{self, Found};
 use super::running::Running;
 use super::words::{bytes, count};
 use crate::key::{CoreKey, Topic};
 use crate::node::{DriveId, DriveState};
 use crate::swarm::dht_rpc::bogon;
-use crate::swarm::{Access, Nat, PortMapping, PortMappingStatus, Standing, SwarmStatus};
+use crate::swarm::{
+    Access, Nat, PortMapping, PortMappingStatus, RelayingStatus, Standing, SwarmStatus,
+};
 use serde_json::{Value, json};
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
@@ -41,8 +43,8 @@ struct Picture {
     drives: Vec<Open>,
     /// The drives that this store writes.
     names: Vec<(String, CoreKey)>,
-    /// The process of an `hdrive relay` on this store. It works beside its owner.
-    relay: Option<u32>,
+    /// An `hdrive relay` on this store. It works beside its owner.
+    relay: Option<Found>,
     /// None while it is not started.
     network: Option<SwarmStatus>,
 }
@@ -129,7 +131,7 @@ impl Picture {
             drives.push(Open::of(state, network.as_ref(), cx).await);
         }
         let store = cx.node.config().store.clone();
-        let relay = cx.ask_disk(move || relay::of_store(&store)).await?;
+        let relay = cx.ask_disk(move || relay::ask(&store)).await?;
         let store = cx.node.config().store.display().to_string();
         let own = std::process::id();
         let owner = (cx.running.pid != own || !commands.is_empty()).then_some(own);
@@ -157,7 +159,7 @@ impl Picture {
             |running: &Arc<Running>| json!({"pid": running.pid, "command": running.words});
         let name = |(name, key): &(String, CoreKey)| json!({"name": name, "key": key.to_string()});
         json!({
-            "pid": self.owner, "store": self.store, "relay": self.relay,
+            "pid": self.owner, "store": self.store, "relay": self.relay.as_ref().map(Found::json),
             "commands": self.commands.iter().map(command).collect::<Vec<_>>(),
             "mounts": self.mounts.iter().map(place).collect::<Vec<_>>(),
             "unmounted": self.unmounted.iter().map(place).collect::<Vec<_>>(),
@@ -177,8 +179,9 @@ impl Picture {
             out.room().await;
             out.line(format_args!("command: process {} {}", running.pid, running.words));
         }
-        if let Some(pid) = self.relay {
-            out.line(format_args!("relay: process {pid}"));
+        for line in self.relay.iter().flat_map(Found::lines) {
+            out.room().await;
+            out.line(line);
         }
         for (name, key) in &self.names {
             out.room().await;
@@ -219,6 +222,7 @@ pub(super) fn network_json(network: &SwarmStatus) -> Value {
         "dhtNode": network.standing.is_node,
         "portMapping": port_mapping_json(&network.port_mapping),
         "peers": connections,
+        "relaying": network.relaying.as_ref().map(relaying_json),
     })
 }
 
@@ -306,19 +310,8 @@ pub(super) fn standing_words(standing: &Standing) -> (String, String) {
 }
 
 async fn print_network(network: &SwarmStatus, out: &Output) {
-    let state = match (network.nodes, network.traffic.no_way) {
-        (1.., _) => "connected",
-        (0, Some(_)) => "no way to send anything",
-        (0, None) => "no DHT node answers",
-    };
-    out.line(format_args!("network: {state}"));
-    if network.nodes > 0 {
-        let (reachable, nat) = standing_words(&network.standing);
-        out.line(format_args!("reachable: {reachable}"));
-        out.line(format_args!("nat: {nat}"));
-    }
-    if let Some(words) = port_mapping_words(&network.port_mapping) {
-        out.line(format_args!("port mapping: {words}"));
+    for line in network_lines(network) {
+        out.line(line);
     }
     for peer in network.connections.iter().filter(|peer| peer.open) {
         out.room().await;
@@ -326,10 +319,59 @@ async fn print_network(network: &SwarmStatus, out: &Output) {
     }
 }
 
+/// How it stands, but for the peers.
+pub(super) fn network_lines(network: &SwarmStatus) -> Vec<String> {
+    let state = match (network.nodes, network.traffic.no_way) {
+        (1.., _) => "connected",
+        (0, Some(_)) => "no way to send anything",
+        (0, None) => "no DHT node answers",
+    };
+    let mut lines = vec![format!("network: {state}")];
+    if network.nodes > 0 {
+        let (reachable, nat) = standing_words(&network.standing);
+        lines.extend([format!("reachable: {reachable}"), format!("nat: {nat}")]);
+    }
+    let mapping = port_mapping_words(&network.port_mapping);
+    lines.extend(mapping.map(|words| format!("port mapping: {words}")));
+    lines.extend(network.relaying.as_ref().map(|relaying| {
+        let RelayingStatus { customers, pairs, passed, passing, .. } = relaying;
+        let (pairs, passed, now) = (count(*pairs as u64, "pair"), bytes(*passed), bytes(*passing));
+        format!("customers: {customers}, {pairs}, {passed} passed on, now {now}/s")
+    }));
+    lines
+}
+
+/// What we are for others, for programs.
+pub(super) fn relaying_json(relaying: &RelayingStatus) -> Value {
+    let RelayingStatus { key, customers, pairs, passed, passing } = relaying;
+    json!({
+        "key": key.to_string(), "customers": customers, "pairs": pairs,
+        "passed": passed, "passedPerSecond": passing,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::PublicKey;
     use crate::swarm::port_mapping::{By, NotMapped};
+
+    #[test]
+    fn a_relay_tells_for_how_many_it_is_one_and_what_it_passes_on() {
+        let relaying = RelayingStatus {
+            key: PublicKey([1; 32]),
+            customers: 3,
+            pairs: 1,
+            passed: 12 << 20,
+            passing: 1 << 20,
+        };
+        let network = SwarmStatus { relaying: Some(relaying), ..SwarmStatus::default() };
+        let lines = network_lines(&network);
+        assert_eq!(lines[0], "network: no DHT node answers");
+        assert_eq!(lines[1], "customers: 3, 1 pair, 12.0 MiB passed on, now 1.0 MiB/s");
+        assert_eq!(network_json(&network)["relaying"]["passedPerSecond"], 1 << 20);
+        assert_eq!(network_lines(&SwarmStatus::default()).len(), 1);
+    }
 
     #[test]
     fn people_are_told_what_became_of_a_port_of_the_router() {

@@ -1,6 +1,7 @@
 //! `hdrive relay`, `--relay` and `seed --no-relay` as they are typed. What goes through a relay is tested in `tests/natlab`.
 
 use crate::common::*;
+use nix::sys::signal::Signal;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -37,10 +38,53 @@ fn a_store_has_one_relay() {
     assert!(done.code == 1 && done.stderr.contains(&who), "{} {}", done.code, done.stderr);
     // Others work on the store beside it.
     let status = || lab.run("relay", &["status"]).text();
-    assert!(status().contains(&format!("relay: {who}\n")), "{}", status());
+    assert!(status().contains(&format!("relay: {who}, ")), "{}", status());
     stop(relay);
     assert!(!status().contains("relay: "), "{}", status());
     stop(lab.spawn("relay", &["relay"]));
+}
+
+/// What its user wants to know of it: which key to name, whether others reach it, what it does for whom.
+#[test]
+fn a_running_relay_tells_how_it_is() {
+    let lab = Lab::new();
+    // A path that is too long for a socket, too.
+    for store in ["relay", &"r".repeat(120)] {
+        let mut relay = lab.spawn(store, &["relay"]);
+        let key = relay.line("relay: ");
+        let socket = lab.path(store).join("relay-socket");
+        assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+        let told = || lab.run(store, &["status"]).text();
+        let first = format!("relay: process {}, {key}\n", relay.pid());
+        assert!(told().contains(&first), "{}", told());
+        assert!(told().contains("owner: none"), "{}", told());
+        eventually("a DHT", PATIENCE, || {
+            told().contains("relay network: connected\n").then_some(())
+        });
+        for wanted in ["reachable: ", "nat: ", "customers: 0, 0 pairs, 0 B passed on, now 0 B/s\n"]
+        {
+            assert!(told().contains(&format!("relay {wanted}")), "no {wanted} in {}", told());
+        }
+        let json = || {
+            let text = lab.run(store, &["status", "--json"]).text();
+            serde_json::from_str::<serde_json::Value>(&text).unwrap()["relay"].clone()
+        };
+        let status = json();
+        assert_eq!((&status["pid"], &status["key"]), (&relay.pid().into(), &key.as_str().into()));
+        let network = &status["network"];
+        assert!(network["ready"] == true && network["reachable"].is_string(), "{status}");
+        assert!(network["portMapping"]["state"].is_string(), "{status}");
+        let relaying = &network["relaying"];
+        assert_eq!((&relaying["customers"], &relaying["passed"]), (&0.into(), &0.into()));
+        // One that is stopped is named all the same.
+        relay.signal(Signal::SIGSTOP);
+        let silent = format!("relay: process {}, which does not answer\n", relay.pid());
+        assert!(told().contains(&silent), "{}", told());
+        assert_eq!(json()["key"], serde_json::Value::Null);
+        relay.signal(Signal::SIGCONT);
+        stop(relay);
+        assert!(!socket.exists() && json().is_null());
+    }
 }
 
 /// Where there is a direct way a relay that is named changes nothing, be there one or not.

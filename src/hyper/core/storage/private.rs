@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 /// Names in a store's directory. Where it holds others as well, it is somebody's folder, whose own mode is left.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "store.redb",
     "store.redb.new",
     "cores",
@@ -18,6 +18,7 @@ const NAMES: [&str; 9] = [
     "witness.new",
     "relay-key",
     "relay-lock",
+    "relay-socket",
 ];
 
 /// What others than the owner may do.
