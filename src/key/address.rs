@@ -76,7 +76,9 @@ impl FromStr for Address {
         address.ok_or_else(|| {
             let length = text.chars().count();
             let bare: String = text.chars().take(BARE).collect();
-            match length > BARE && parse_key(&bare).is_ok() {
+            // One of 64 may be hex with a wrong character.
+            let hex = length == 64 && bare.chars().all(|c| c.is_ascii_hexdigit());
+            match length > BARE && !hex && parse_key(&bare).is_ok() {
                 true => KeyError::Hints(length),
                 false => plain,
             }
@@ -117,7 +119,7 @@ mod tests {
             }
         }
         assert!(matches!("a".repeat(51).parse::<Address>(), Err(KeyError::Length(51))));
-        let hex_typo = format!("{}0g", "0".repeat(62));
+        let hex_typo = format!("{}g", "a".repeat(63));
         assert!(matches!(hex_typo.parse::<Address>(), Err(KeyError::Character { .. })));
     }
 
