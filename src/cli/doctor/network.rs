@@ -255,25 +255,22 @@ impl Way {
 
 fn judge_way(way: &Way) -> Finding {
     let Way { asked, answered, .. } = *way;
-    // With neighbours, and with --peer, a mount works.
-    let less: fn(&'static str, String, &'static str) -> Finding = match way.near {
-        true => |check, words, next| Finding::note(check, words, next),
-        false => |check, words, next| Finding::bad(check, words, next),
-    };
     let finding = match (&way.no_way, way.leads_on()) {
         (_, true) => Finding::good(CHECK, "connected: UDP goes out, and answers come back"),
         (Some(why), false) => {
-            let (words, next) = match way.near {
-                true => (
-                    "no way beyond the local networks: only peers there and of --peer are found",
-                    "for peers elsewhere connect this machine to the Internet, or to nodes of --bootstrap",
-                ),
-                false => (
-                    "no way to send anything",
-                    "connect this machine to a network, and let UDP out through its firewall",
-                ),
-            };
-            less(CHECK, format!("{words}: {why}"), next)
+            // Whoever has chosen no more than neighbours has a mount that works. Where there is more, and nobody answers,
+            // it is not what was chosen.
+            if way.near {
+                let words = format!(
+                    "no way beyond the local networks: only peers there and of --peer are found: {why}"
+                );
+                let next = "for peers elsewhere connect this machine to the Internet, or to nodes of --bootstrap";
+                Finding::note(CHECK, words, next)
+            } else {
+                let next =
+                    "connect this machine to a network, and let UDP out through its firewall";
+                Finding::bad(CHECK, format!("no way to send anything: {why}"), next)
+            }
         }
         (None, false) => {
             let next = match way.named {
@@ -288,7 +285,7 @@ fn judge_way(way: &Way) -> Finding {
             };
             let words =
                 "no DHT node answers: only peers of the local networks and of --peer are found";
-            less(CHECK, words.into(), next)
+            Finding::bad(CHECK, words, next)
         }
     };
     let facts = json!({
@@ -422,10 +419,14 @@ mod tests {
         let no_way = Some("Network is unreachable".to_string());
         let cut_off = judge_way(&Way { no_way: no_way.clone(), ..way(0, 0) });
         assert!(cut_off.words.ends_with("no way to send anything: Network is unreachable"));
-        for no_way in [None, no_way] {
-            let near = judge_way(&Way { no_way, near: true, ..way(0, 0) });
-            assert!(near.verdict == Verdict::Note && near.words.contains("only peers"), "{near:?}");
-        }
+        let near = judge_way(&Way { no_way, near: true, ..way(0, 0) });
+        assert!(near.verdict == Verdict::Note && near.words.contains("only peers"), "{near:?}");
+        // As where UDP is blocked.
+        let silent = judge_way(&Way { near: true, ..way(0, 0) });
+        assert!(
+            silent.verdict == Verdict::Bad && silent.words.contains("only peers"),
+            "{silent:?}"
+        );
     }
 
     #[test]
