@@ -11,7 +11,7 @@
 //! | server is open, or cannot be punched to | dial its first public address, else the one its relay sees |
 //! | we are open | wait for the server to dial us |
 //! | else | a hole is punched: see `punching` |
-//! | and same public host | beside that its local addresses are asked (`lan`); the first that is proven wins |
+//! | and same public host | a moment before that its local addresses are asked (`lan`); the first that is proven wins |
 //!
 //! Source: hyperdht/lib/connect.js
 
@@ -106,6 +106,8 @@ enum State {
         link: Box<Link>,
         lan: Option<Lan>,
         punch: Option<Box<Punch>>,
+        /// How the server is punched to, and when, if its local addresses have not answered by then.
+        held: Option<(ToPunch, Instant)>,
         /// When a direct way is late, until that is told; and when none will come.
         late: Option<Instant>,
         end: Option<Instant>,

@@ -57,14 +57,14 @@ pub(super) fn candidates(payload: &NoisePayload, net: &Net) -> VecDeque<SocketAd
 impl Connect {
     /// Asks the next address, if there is one to be asked.
     pub(super) fn ping_lan(&mut self, net: &mut Net, now: Instant) {
-        let State::Trying { lan, punch, .. } = &mut self.state else { return };
+        let State::Trying { lan, punch, held, .. } = &mut self.state else { return };
         let Some(waits) = lan else { return };
         match waits.next() {
             Some(to) => {
                 let ask = Ask { retries: 0, ..Ask::ping(to) };
                 net.ask(ask, Owner::Connect(self.id, Step::Lan(to)), now);
             }
-            None if punch.is_some() => *lan = None,
+            None if punch.is_some() || held.is_some() => *lan = None,
             None => self.fail(ConnectError::LanUnreachable, net),
         }
     }

@@ -118,7 +118,23 @@ fn a_relay_does_not_lead_us_into_our_local_network() {
         [at([40, 0, 0, 1])],
         "no local address of another host"
     );
-    assert_eq!(led_to(OWN, OWN, true), [at(OWN), at(LAN)], "behind the same router");
+    assert_eq!(led_to(OWN, OWN, true), [at(LAN)], "behind the same router");
+}
+
+#[test]
+fn a_server_behind_our_router_is_asked_for_a_hole_once_its_local_addresses_had_a_moment() {
+    let (mut connect, mut net) = answered(OWN, OWN, true);
+    let sent = |net: &mut Net| {
+        std::iter::from_fn(|| net.rpc.poll_transmit()).map(|t| t.to).collect::<Vec<_>>()
+    };
+    assert_eq!(sent(&mut net), [at(LAN)]);
+    let at_once = epoch() + Duration::from_millis(99);
+    connect.handle_timeout(&mut net, at_once);
+    assert_eq!(sent(&mut net), []);
+    let then = connect.poll_timeout().unwrap();
+    assert!(then < epoch() + Duration::from_millis(200));
+    connect.handle_timeout(&mut net, then);
+    assert_eq!(sent(&mut net), [at(OWN), at(RELAY)], "our side is opened, and a relay asked");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The ways to a server that does not lie open, beside each other: through a hole (`punching`), and on the local network
-//! (`lan`). The first that is proven ends the others.
+//! The ways to a server that does not lie open, beside each other: on the local network (`lan`), and a moment later
+//! through a hole (`punching`). The first that is proven ends the others.
 
 use super::lan::Lan;
 use super::punching::Punch;
@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// A direct way that has not come by then is late: where both sides have ordinary routers, a round trip to the relay and
 /// one between the peers bring it.
 const LATE: Duration = Duration::from_millis(500);
+/// What the local network has before a hole is asked for. A server of the reference that cannot tell its NAT, in a
+/// DHT of one or two nodes for example, answers that with giving up the whole connection.
+const HEAD_START: Duration = Duration::from_millis(100);
 /// How long a server behind our own router is tried.
 const BESIDE: Duration = Duration::from_secs(3);
 
@@ -23,17 +26,29 @@ impl Connect {
         net: &mut Net,
         now: Instant,
     ) {
-        let punch = how.and_then(|ToPunch { info, server, via }| {
-            Punch::start(self.id, self.target, &link.keys.hash, info, (server, via), net, now)
-        });
-        if lan.is_none() && punch.is_none() {
+        if lan.is_none() && how.is_none() {
             return self.fail(ConnectError::HolepunchFailed, net);
         }
         // Behind one router there is no hole but where it turns around what is for its own address.
         let end = lan.is_some().then_some(now + BESIDE);
-        let punch = punch.map(Box::new);
-        self.state = State::Trying { link, lan, punch, late: Some(now + LATE), end };
+        let head_start = if lan.is_some() { HEAD_START } else { Duration::ZERO };
+        let held = how.map(|how| (how, now + head_start));
+        self.state = State::Trying { link, lan, punch: None, held, late: Some(now + LATE), end };
         self.ping_lan(net, now);
+        self.begin_punching(net, now);
+    }
+
+    /// Asks for a hole, if it is time.
+    fn begin_punching(&mut self, net: &mut Net, now: Instant) {
+        let (id, target) = (self.id, self.target);
+        let State::Trying { link, lan, punch, held, .. } = &mut self.state else { return };
+        let Some((how, _)) = held.take_if(|(_, at)| *at <= now) else { return };
+        let ToPunch { info, server, via } = how;
+        *punch =
+            Punch::start(id, target, &link.keys.hash, info, (server, via), net, now).map(Box::new);
+        if punch.is_none() && lan.is_none() {
+            self.fail(ConnectError::HolepunchFailed, net);
+        }
     }
 
     /// One way came to nothing.
@@ -67,13 +82,14 @@ impl Connect {
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let State::Trying { punch, late, end, .. } = &self.state else {
+        let State::Trying { punch, held, late, end, .. } = &self.state else {
             let doubtful = self.doubtful.as_ref().map(|doubtful| doubtful.until);
             let at = self.told.poll_timeout().into_iter().chain(doubtful).min();
             return at.filter(|_| !self.is_over());
         };
         let punch = punch.as_ref().and_then(|punch| punch.poll_timeout());
-        [punch, *late, *end, self.again_at].into_iter().flatten().min()
+        let held = held.as_ref().map(|(_, at)| *at);
+        [punch, held, *late, *end, self.again_at].into_iter().flatten().min()
     }
 
     pub fn handle_timeout(&mut self, net: &mut Net, now: Instant) {
@@ -84,6 +100,7 @@ impl Connect {
             self.take_doubtful(net, now);
         }
         self.advance(net, now);
+        self.begin_punching(net, now);
         let State::Trying { punch, end, .. } = &mut self.state else { return };
         if end.is_some_and(|end| end <= now) {
             return self.fail(ConnectError::LanUnreachable, net);
