@@ -14,8 +14,10 @@ use super::Swarm;
 use super::connections::{Connection, Phase};
 use super::dialling::DIAL_TIMEOUT;
 use super::event::SwarmEvent;
+use super::hyperdht::ConnectId;
 use super::secret_stream::unordered::UNORDERED_OVERHEAD;
 use super::udx::{Udx, Way};
+use crate::key::PublicKey;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -29,13 +31,14 @@ const MOST_PATIENCE: Duration = Duration::from_millis(800);
 const WORDS: usize = 6 * 20;
 
 /// What is asked without an answer, once each half of that, before the path counts as dead.
-const QUESTIONS: u32 = 4;
+const QUESTIONS: u32 = 2;
 
 /// The same where we know that we moved: a NAT in front of the peer, which lets in only who is known to it, does not let us.
 const QUESTIONS_MOVED: u32 = 1;
 
-/// The same through a relay: another one may be better.
-const QUESTIONS_RELAYED: u32 = 2;
+/// The same where our NAT has another port for each destination. A mapping that it lost comes back with another port,
+/// which the peer's NAT does not let in.
+const QUESTIONS_RANDOM: u32 = 1;
 
 /// How long one dial beside a dead path may look for the peer, of which relays may not know yet where it is now.
 const REDIAL: Duration = Duration::from_millis(1500);
@@ -130,7 +133,7 @@ impl Swarm {
                 let moved = connection.watch.again;
                 let enough = match () {
                     () if moved => QUESTIONS_MOVED,
-                    () if self.udx.is_on_leg(stream) => QUESTIONS_RELAYED,
+                    () if self.dht.has_random_ports() => QUESTIONS_RANDOM,
                     () => QUESTIONS,
                 };
                 self.udx.beat(stream);
@@ -202,8 +205,10 @@ impl Swarm {
         if !may || redials >= MAX_REDIALS || recent.is_some_and(|at| now < at + REDIAL) {
             return;
         }
-        // One that still looks for the peer asks anew.
-        self.end_redial(stream);
+        // One that still looks for the peer asks anew. One that goes through the ports of a host needs longer.
+        if !self.dial_under_way(remote).is_some_and(|(_, connect)| self.dht.is_searching(connect)) {
+            self.end_redial(stream);
+        }
         let beside = |c: &Connection| c.remote == remote && c.initiator && !c.is_open();
         if self.stopping || self.connections.iter().any(beside) || self.beside() >= MAX_BESIDE {
             return;
@@ -232,14 +237,21 @@ impl Swarm {
         dials.filter(|dial| open.contains(&dial.remote)).count()
     }
 
+    /// A dial that has not found the peer so far: its stream and the attempt.
+    fn dial_under_way(&self, remote: PublicKey) -> Option<(u32, ConnectId)> {
+        self.connections.iter().find_map(|c| match c.phase {
+            Phase::Dialling { connect, .. } if c.remote == remote && c.initiator => {
+                Some((c.id.stream(), connect))
+            }
+            _ => None,
+        })
+    }
+
     /// A dial beside a connection that has not found the peer so far ends. One that has may be the one that the peer keeps.
     fn end_redial(&mut self, stream: u32) {
         let Some(old) = self.connections.by_stream(stream) else { return };
         let remote = old.remote;
-        let looks = |c: &&Connection| {
-            c.remote == remote && c.initiator && matches!(c.phase, Phase::Dialling { .. })
-        };
-        let Some(new) = self.connections.iter().find(looks).map(|c| c.id.stream()) else { return };
+        let Some((new, _)) = self.dial_under_way(remote) else { return };
         self.cancel_dial(new);
         self.connections.remove(new);
         self.udx.destroy(new);

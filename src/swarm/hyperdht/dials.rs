@@ -105,6 +105,11 @@ impl HyperDht {
         self.connects.get(&id).is_some_and(Connect::is_answered)
     }
 
+    /// Whether its ports are tried, or it waits for its turn to: seconds rather than round trips.
+    pub fn is_searching(&self, id: ConnectId) -> bool {
+        self.connects.get(&id).is_some_and(|connect| connect.is_searching(&self.net))
+    }
+
     /// Ends a connection attempt without an event.
     pub fn cancel(&mut self, id: ConnectId) {
         if let Some(mut connect) = self.connects.remove(&id) {

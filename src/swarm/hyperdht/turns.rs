@@ -8,7 +8,7 @@ use crate::swarm::dht_rpc::bucket::{HostBuckets, Limit};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-/// At a time, in each role: those for whom ports are tried, 400 datagrams a second each for a second and half as many
+/// At a time, in each role: those for whom ports are tried, 670 datagrams a second each for 1.5 s and 200
 /// afterwards, and those for whom many sockets are open.
 const MAX_TRYING: usize = 8;
 const MAX_FROM_MANY: usize = 2;

@@ -150,6 +150,19 @@ fn the_reader_whose_nat_forgets_it_reads_on() {
     }
 }
 
+/// A way has to be searched for again, among all the ports of a host.
+#[test]
+fn the_reader_behind_random_ports_is_punched_to_anew() {
+    for (a, b) in [(Kind::Port, Kind::Sym), (Kind::Sym, Kind::Port)] {
+        let still = (0..8).map(|seed| {
+            let mut reading = Reading::begin(a, b, seed, 0.0);
+            reading.forget(reading.reader);
+            reading.go_on(Duration::from_secs(6))
+        });
+        tell(&format!("{a:?} {b:?}, forgotten"), still.collect(), ms(3000));
+    }
+}
+
 #[test]
 fn the_reader_who_comes_to_another_network_reads_on() {
     for (a, b) in [(Kind::Open, Kind::Port), (Kind::Port, Kind::Port)] {

@@ -113,10 +113,15 @@ impl Connect {
         self.tell_if_late(net, now);
     }
 
+    /// Whether ports are tried, or there is no turn for that yet.
+    pub fn is_searching(&self, net: &Net) -> bool {
+        matches!(&self.state, State::Trying { punch: Some(punch), .. } if punch.is_slow(net))
+    }
+
     /// Says once that a direct way is late, or will hardly be found soon.
     pub(super) fn tell_if_late(&mut self, net: &mut Net, now: Instant) {
-        let State::Trying { punch, late, .. } = &mut self.state else { return };
-        let slow = punch.as_ref().is_some_and(|punch| punch.is_slow(net));
+        let slow = self.is_searching(net);
+        let State::Trying { late, .. } = &mut self.state else { return };
         if late.take_if(|at| slow || *at <= now).is_some() {
             net.events.push_back(DhtEvent::Late { connect: self.id });
         }
