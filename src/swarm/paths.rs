@@ -130,7 +130,7 @@ impl Swarm {
             (None, _) => self.speak_up(stream, now),
             (Some((at, questions)), _) => {
                 connection.watch.asked = Some((at, questions + 1));
-                let moved = connection.watch.again;
+                let (moved, initiator) = (connection.watch.again, connection.initiator);
                 let enough = match () {
                     () if moved => QUESTIONS_MOVED,
                     () if self.dht.has_random_ports() => QUESTIONS_RANDOM,
@@ -141,6 +141,10 @@ impl Swarm {
                 self.watch_at(stream, now + (patience / 2).max(LEAST_PATIENCE));
                 if questions >= enough {
                     self.dial_beside(stream, now);
+                }
+                // It may be our NAT that forgot everything. Then the peer's dial does not find us either.
+                if !initiator && questions == 0 {
+                    self.dht.check_announcements(now);
                 }
             }
         }

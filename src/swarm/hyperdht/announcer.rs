@@ -4,7 +4,8 @@
 //! Looking ──▶ Announcing ──▶ Resting 15 s ◀──▶ Pinging ──(40 rounds, or too few answer)──▶ Looking
 //! ```
 //!
-//! The pings keep a NAT's mapping towards the relays open: they pass on what clients send us. After an
+//! The pings keep a NAT's mapping towards the relays open: they pass on what clients send us. If the NAT has made
+//! another all the same, as after a restart, the relays still send to the old one: an update tells them. After an
 //! update, nodes that are no relay any more are told to forget us. If no relay was found the next try comes
 //! soon, with back-off.
 //!
@@ -34,6 +35,8 @@ const RELAYS: usize = 3;
 /// Pause between pings: as often as ICE keeps its paths open (RFC 8445), half of what the shortest-lived
 /// mappings of NATs in the field are given. The reference's 3 s are two thirds of what an idle peer costs.
 const PING_PAUSE: Duration = Duration::from_secs(15);
+/// Pause before pings that somebody asked for.
+const CHECK_PAUSE: Duration = Duration::from_secs(3);
 /// Rounds of pings until the next update: ten minutes, well before the relays forget us.
 const ROUNDS: u32 = 40;
 /// How long we mistrust a relay that was silent or had forgotten us. By then all topics were announced again.
@@ -74,6 +77,8 @@ pub(super) struct Announcer {
     /// The first update is over.
     ready: bool,
     updates: u64,
+    /// When the relays were last asked.
+    pinged: Instant,
 }
 
 impl Announcer {
@@ -93,6 +98,7 @@ impl Announcer {
             failures: 0,
             ready: false,
             updates: 0,
+            pinged: now,
         };
         announcer.update(net, now);
         announcer
@@ -190,7 +196,11 @@ impl Announcer {
             }
             (Step::Ping(relay), State::Pinging { waiting, failed, round }) => {
                 *waiting -= 1;
-                if !note_ping(relay, reply, &mut self.shown, &mut self.doubted, now) {
+                let known = note_ping(relay, reply, &mut self.shown, &mut self.doubted, now);
+                let elsewhere = reply.is_some_and(|reply| {
+                    self.relays.iter().any(|r| r.relay == relay && r.peer != reply.to)
+                });
+                if !known || elsewhere {
                     *failed += 1;
                 }
                 if *waiting == 0 {
@@ -217,6 +227,19 @@ impl Announcer {
         if self.refresh || round >= ROUNDS || self.relays.is_empty() {
             return self.update(net, now);
         }
+        self.ping(round, net, now);
+    }
+
+    /// Peers may not find us where they did: the relays are asked whether they see us there.
+    pub fn check(&mut self, net: &mut Net, now: Instant) {
+        let State::Resting { round, .. } = self.state else { return };
+        if now >= self.pinged + CHECK_PAUSE && !self.relays.is_empty() {
+            self.ping(round, net, now);
+        }
+    }
+
+    fn ping(&mut self, round: u32, net: &mut Net, now: Instant) {
+        self.pinged = now;
         for relay in self.relays.iter().map(|r| r.relay) {
             let ask = Ask { target: Some(self.target), ..Ask::new(relay, command::FIND_PEER) };
             net.ask(ask, Owner::Announcer(self.target, Step::Ping(relay)), now);

@@ -396,6 +396,14 @@ impl HyperDht {
         self.net.punching.closed(sockets.len());
     }
 
+    /// A peer is not heard that had found us: our relays are asked whether they see us where they did.
+    pub fn check_announcements(&mut self, now: Instant) {
+        for server in self.servers.values_mut() {
+            server.announcer.check(&mut self.net, now);
+        }
+        self.pump(now);
+    }
+
     fn refresh_announcers(&mut self, now: Instant) {
         for server in self.servers.values_mut() {
             server.announcer.refresh(&mut self.net, now);

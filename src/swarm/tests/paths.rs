@@ -163,6 +163,36 @@ fn the_reader_behind_random_ports_is_punched_to_anew() {
     }
 }
 
+/// Its relays know it at a port that its NAT has given up.
+#[test]
+fn the_sharer_whose_nat_forgets_it_is_read_on() {
+    for (a, b) in [(Kind::Sym, Kind::Port), (Kind::Sym, Kind::Open), (Kind::Port, Kind::Port)] {
+        let still = (0..6).map(|seed| {
+            let mut reading = Reading::begin(a, b, seed, 0.0);
+            reading.forget(reading.sharer);
+            reading.go_on(Duration::from_secs(8))
+        });
+        tell(&format!("{a:?} {b:?}, the sharer's forgotten"), still.collect(), ms(4000));
+    }
+}
+
+/// Nobody is connected who would notice.
+#[test]
+fn a_sharer_whose_nat_forgets_it_is_found_after_its_next_ping() {
+    let pattern = LinkConfig { latency: ms(20), ..LinkConfig::default() };
+    let mut network = Network::of_nodes(8, 3, pattern, Duration::from_secs(5));
+    let sharer = behind(&mut network, Kind::Sym, 1);
+    network.join(sharer, TOPIC, SERVER);
+    network.run(Duration::from_secs(30));
+    let realm = network.realm(sharer);
+    network.nat(realm).forget();
+    network.run(Duration::from_secs(17));
+    let reader = behind(&mut network, Kind::Port, 2);
+    network.join(reader, TOPIC, CLIENT);
+    let took = network.run_until(Duration::from_secs(60), |n| !n.open(reader).is_empty());
+    assert!(took.is_some_and(|took| took < Duration::from_secs(5)), "{took:?}");
+}
+
 #[test]
 fn the_reader_who_comes_to_another_network_reads_on() {
     for (a, b) in [(Kind::Open, Kind::Port), (Kind::Port, Kind::Port)] {
