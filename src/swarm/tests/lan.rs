@@ -1,6 +1,7 @@
 //! Peers of one local network, with and without a DHT.
 
 use super::super::lan::{Link, Neighbour};
+use super::super::neighbours::NEAR_DIALS;
 use super::super::*;
 use super::sim::{Network, Peer};
 use crate::sim::{Kind, LinkConfig, NatConfig, Realm};
@@ -395,6 +396,32 @@ fn invented_neighbours_take_turns_with_others() {
         println!("{rate} a second of {hosts} hosts: {took:?}");
         assert!(took < secs(10), "{rate} a second of {hosts} hosts: {took:?}");
     }
+}
+
+/// A peer says that it is at a victim's as well, on a local network, and each time at another port.
+#[test]
+fn whom_a_peer_names_as_itself_again_and_again_gets_little() {
+    let (mut network, sharer, reader) = sharer_outside();
+    network.join(reader, TOPIC, CLIENT);
+    network.run(secs(20));
+    assert_eq!(network.open(reader).len(), 1);
+    let (key, topics) = (network.key(sharer), vec![TOPIC]);
+    let says = |network: &mut Network, port: u16| {
+        let addr = SocketAddr::from(([192, 168, 1, 50], port));
+        find(network, reader, &Neighbour { key, addr, topics: topics.clone() });
+        network.machines[reader].swarm.connections.dialling()
+    };
+    assert!([1, 1, 2, 2].into_iter().all(|port| says(&mut network, port) == 1), "one at a time");
+    let (start, mut dials) = (network.now, 0);
+    for port in 5000..5250 {
+        network.run(secs(4));
+        dials += says(&mut network, port);
+    }
+    let seconds = (network.now - start).as_secs_f64();
+    let most = NEAR_DIALS.burst + NEAR_DIALS.rate * seconds;
+    println!("{dials} dials in {seconds} s");
+    assert!(dials as f64 >= NEAR_DIALS.burst && dials as f64 <= most, "{dials} in {seconds} s");
+    assert_eq!(network.open(reader).len(), 1);
 }
 
 /// A forged answer has some datagrams sent to the neighbour that it names, and many of them no more than some more.
