@@ -53,11 +53,11 @@ impl Swarm {
 
     /// Dials a neighbour beside a connection with it that leads over the Internet; the new one replaces that.
     fn approach(&mut self, key: &PublicKey, now: Instant) {
+        // A dial of it, and so an approach, is what counts for the key as long as it is under way.
         let Some(old) = self.connections.by_key(key).filter(|old| old.is_open()) else { return };
         let (stream, addr) = (old.id.stream(), old.addr);
         let near = addr.is_none_or(|addr| self.is_near(&addr)) && self.relay_of(stream).is_none();
-        let beside = |c: &Connection| c.remote == *key && !c.is_open();
-        if near || self.stopping || self.connections.iter().any(beside) {
+        if near || self.stopping {
             return;
         }
         let Some(near) = self.peers.approach(key) else { return };
