@@ -1,10 +1,12 @@
 //! Nodes of the DHT, relays and peers that lie about others.
 
+use super::super::connections::{CONFIRM_WAIT, PLACE_WAIT};
 use super::super::hyperdht::{Agreed, RelayOffer, Relays};
 use super::super::relay::controls::Control;
 use super::super::relay::messages::{PROTOCOLS, Pair};
 use super::super::secret_stream::frame::Sealer;
 use super::super::secret_stream::noise::SessionKeys;
+use super::super::udx::packet::{Header, flag};
 use super::super::udx::{ConnectOptions, Sink, UdxConfig};
 use super::super::*;
 use super::relaying::{CLIENT, Lab, SERVER, TOPIC, behind};
@@ -178,6 +180,19 @@ impl Customer {
         &mut self.lab.network.machines[self.lab.relay].swarm
     }
 
+    /// Asks for both halves of a pair, which is passed on from then on.
+    fn pair(&mut self) {
+        let mux = crate::mux::Mux::new(PROTOCOLS);
+        let mut control = Control { mux, channel: None, serves: false };
+        control.open(&self.key.0);
+        for initiator in [true, false] {
+            control.say_pair(&Pair { initiator, token: [5; 32], id: 77, seq: 0 });
+        }
+        while let Some(frame) = control.mux.poll_transmit() {
+            self.say(frame);
+        }
+    }
+
     /// 50 ms, in which it is at `from`, and hears what is sent there if it is `there`.
     fn run(&mut self, from: SocketAddr, there: bool) {
         self.now += Duration::from_millis(50);
@@ -222,15 +237,7 @@ impl Sink for Ignore {
 fn a_customer_that_was_at_a_victims_before_has_no_leg_there() {
     let [victim, real] = [90, 91].map(|host| SocketAddr::from(([host, 0, 0, 1], 5000)));
     let mut customer = Customer::new();
-    let mux = crate::mux::Mux::new(PROTOCOLS);
-    let mut control = Control { mux, channel: None, serves: false };
-    control.open(&customer.key.0);
-    for initiator in [true, false] {
-        control.say_pair(&Pair { initiator, token: [5; 32], id: 77, seq: 0 });
-    }
-    while let Some(frame) = control.mux.poll_transmit() {
-        customer.say(frame);
-    }
+    customer.pair();
     // Blind at first.
     (0..60).for_each(|_| customer.run(victim, false));
     assert_eq!((customer.legs(), customer.is_proven()), (2, false));
@@ -242,6 +249,37 @@ fn a_customer_that_was_at_a_victims_before_has_no_leg_there() {
         }
     }
     assert_eq!((customer.legs(), customer.is_proven()), (0, true));
+}
+
+/// Nobody has a seat for long who says nothing with his keys, as who copies a first packet; nor who never shows where he
+/// is, though legs are joined for him and something comes in his name now and then.
+#[test]
+fn a_customer_that_does_not_show_who_or_where_it_is_does_not_stay() {
+    let [victim, real] = [90, 91].map(|host| SocketAddr::from(([host, 0, 0, 1], 5000)));
+    let mut customer = Customer::new();
+    let id = customer.local_id;
+    let mut stays = |seconds: u64| {
+        (0..20 * seconds).for_each(|_| customer.run(real, true));
+        customer.relay().controls.has(id)
+    };
+    assert!(stays(CONFIRM_WAIT.as_secs() - 1) && !stays(2));
+
+    let mut customer = Customer::new();
+    customer.pair();
+    (0..60).for_each(|_| customer.run(victim, false));
+    // His own stream has given up by now, and he speaks so seldom that ours cannot ask often enough to do so.
+    customer.udx = Udx::new(StdRng::seed_from_u64(1), UdxConfig::default());
+    let (flags, stream) = (flag::HEARTBEAT, id);
+    let beat = Header { flags, data_offset: 0, stream, window: 4 << 20, seq: 3, ack: 0 }.encode();
+    let begun = customer.now;
+    while customer.relay().controls.has(id) {
+        assert!(customer.now < begun + PLACE_WAIT);
+        let (now, relay) = (customer.now, customer.relay());
+        relay.handle_datagrams(SocketId::MAIN, victim, &beat, beat.len(), now);
+        relay.end_of_batch(now);
+        (0..80).for_each(|_| customer.run(victim, false));
+    }
+    assert!(customer.now > begun + PLACE_WAIT / 2, "{:?}", customer.now - begun);
 }
 
 #[test]
