@@ -226,6 +226,19 @@ fn floods_have_bounds_for_each_host_and_in_all_and_leave_room_for_others() {
     assert!(heard);
 }
 
+/// For each round of calls all topics that are joined are hashed.
+#[test]
+fn what_calls_have_hashed_is_bounded_however_much_is_shared() {
+    let start = epoch();
+    let (_, mut sharer, _) = reader_and_sharer(start);
+    for n in 1..2000u32 {
+        sharer.join(Topic(crate::crypto::hash::hash(&[&n.to_le_bytes()])), SERVER, start);
+    }
+    // Of 384 that may be answered in two seconds.
+    let looked_at = flood(&mut sharer, 200, 500, 2, start);
+    assert!((1..=32 + 25 * 2).contains(&looked_at), "{looked_at}");
+}
+
 #[test]
 fn what_strangers_send_fills_nothing() {
     let now = epoch();

@@ -167,6 +167,25 @@ fn what_others_make_us_do_is_bounded() {
     assert_eq!(reader.asks.len(), MAX_ADDRESSES);
 }
 
+/// For each inquiry all topics that are served are hashed.
+#[test]
+fn what_inquiries_have_hashed_is_bounded_however_much_is_served() {
+    const SERVED: u32 = 1000;
+    let (mut sharer, start) = (told(2, SERVE), epoch());
+    for n in 1..SERVED {
+        sharer.join(Topic(crate::crypto::hash::hash(&[&n.to_le_bytes()])), SERVE, start);
+    }
+    let asked = Message::inquiry(&TOPIC, [7; 16]).encode();
+    let mut looked_at = 0;
+    for n in 0..5000u32 {
+        let from = SocketAddr::new(std::net::Ipv4Addr::from(0x0b00_0000 + n).into(), 5);
+        pass(&asked, &mut sharer, from, start + Duration::from_millis(n.into()) / 5);
+        looked_at += sent(&mut sharer).len();
+    }
+    let hashed = looked_at as f64 * f64::from(SERVED);
+    assert!(hashed > 0.0 && hashed <= HASHED.burst + HASHED.rate, "{looked_at} in a second");
+}
+
 #[test]
 fn where_a_key_points_only_its_own_topic_is_asked_for() {
     let (mut reader, now, other) = (told(1, READ), epoch(), Topic([2; 32]));
