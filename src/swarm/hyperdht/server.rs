@@ -70,12 +70,13 @@ struct Offer {
     relay: Option<RelayThrough>,
     /// Where one of our relays sees it.
     at: Option<Ipv4Addr>,
-    /// The length of its handshake, if that came without a relay. Its source may be forged, and whoever is there gets the
-    /// answer and our first packets, which together are not to have more than three times the bytes of that: little is said.
-    speaks_itself: Option<usize>,
+    /// The length of its handshake, if little is said: it came without a relay, or is short and says that its client is open,
+    /// who is written to as well. Somebody else may be there, who gets the answer, also by a relay, and our first packets:
+    /// together no more than three times the bytes of that.
+    little: Option<usize>,
 }
 
-/// Addresses in an answer to who speaks himself.
+/// Addresses in an answer that says little.
 const FEW_ADDRESSES: usize = 3;
 
 impl Answered {
@@ -151,8 +152,8 @@ impl Server {
         }
         let client = self.read(&m.noise, IpAddr::V4(host.0), host.1, net, now)?;
         let from = if direct { from } else { said_place(&client.payload, from)? };
-        let itself = direct.then_some(m.noise.len());
-        let given = self.answer((client, host), (from, itself), incoming, blocked, net, now);
+        let brought = (from, direct, m.noise.len());
+        let given = self.answer((client, host), brought, incoming, blocked, net, now);
         self.keep(way, given, now)
     }
 
@@ -174,7 +175,7 @@ impl Server {
         client.payload.relay_through = None;
         let refused = client.remote.0 == self.key_pair.public() || blocked.has(&client.remote, now);
         let dial = Dial { socket: SocketId::towards(&from), to: from };
-        let offer = Offer { speaks_itself: Some(noise.len()), ..Offer::default() };
+        let offer = Offer { little: Some(noise.len()), ..Offer::default() };
         let given = (!refused).then(|| self.agree(client, Some(dial), offer, net)).flatten();
         self.keep(way, given, now)
     }
@@ -272,7 +273,7 @@ impl Server {
     fn answer(
         &mut self,
         (client, (host, trusted)): (Answering, (Ipv4Addr, bool)),
-        (from, speaks_itself): (SocketAddrV4, Option<usize>),
+        (from, direct, len): (SocketAddrV4, bool, usize),
         incoming: &Incoming,
         blocked: &Blocked,
         net: &mut Net,
@@ -283,7 +284,6 @@ impl Server {
             return None;
         }
         let theirs = client.payload.firewall;
-        let direct = speaks_itself.is_some();
         let same_host = from.ip() == incoming.request.to.ip();
         // A client on this very machine needs no way around a router.
         let lan = same_host && !net.is_here(from.ip()) && net.has_lan_address();
@@ -293,7 +293,8 @@ impl Server {
         let dial = (direct || theirs == Firewall::Open)
             .then_some(Dial { socket: incoming.socket, to: from.into() });
         let at = trusted.then_some(host);
-        let offer = Offer { punch: lan || punch, relay, at, speaks_itself };
+        let little = dial.map(|_| len).filter(|len| direct || *len < ROOMY);
+        let offer = Offer { punch: lan || punch, relay, at, little };
         let given = self.agree(client, dial, offer, net)?;
         let Some((local_id, hash)) = given.stream else { return Some(given) };
         if punch {
@@ -311,7 +312,7 @@ impl Server {
         &mut self,
         client: Answering,
         dial: Option<Dial>,
-        Offer { punch, relay, at, speaks_itself }: Offer,
+        Offer { punch, relay, at, little }: Offer,
         net: &mut Net,
     ) -> Option<Given> {
         let theirs = client.payload.clone();
@@ -320,7 +321,7 @@ impl Server {
         let mut payload = self.payload(&theirs, local_id, punch, net);
         payload.relay_through = relay;
         payload.relay = net.config.relay;
-        if let Some(len) = speaks_itself {
+        if let Some(len) = little {
             payload.addresses4.truncate(FEW_ADDRESSES);
             payload.relay_addresses = None;
             payload.relay = payload.relay.filter(|_| len >= ROOMY);

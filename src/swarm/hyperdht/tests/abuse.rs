@@ -7,10 +7,10 @@ use crate::key::{NodeId, PublicKey};
 use crate::sim::epoch;
 use crate::swarm::dht_rpc::message::{Message, internal};
 use crate::swarm::dht_rpc::{Request, Response, node_id};
-use crate::swarm::hyperdht::handshake::Opening;
+use crate::swarm::hyperdht::handshake::ROOMY;
 use crate::swarm::hyperdht::messages::{
-    LookupReply, Mode, NoisePayload, PeerHandshake, PeerHolepunch, PeerRecord, RelayOffer, UdxInfo,
-    command,
+    Firewall, LookupReply, Mode, NoisePayload, PeerHandshake, PeerHolepunch, PeerRecord,
+    RelayOffer, UdxInfo, command,
 };
 use crate::swarm::hyperdht::signatures::{Place, namespace};
 use crate::swarm::hyperdht::{DhtConfig, DhtEvent, HyperDht};
@@ -84,17 +84,28 @@ fn ask(dht: &mut HyperDht, from: SocketAddrV4, request: &Request, now: Instant) 
     bytes.len() + HEADERS
 }
 
-/// A handshake of `n` with the server: every second is the shortest that gets an answer.
-fn noise(n: u32) -> Vec<u8> {
+/// A handshake of `n` with the server: every second is the shortest that gets an answer, and every second pair says that
+/// its client is open, and where.
+fn noise(n: u32, at: SocketAddrV4) -> Vec<u8> {
+    let firewall = if n & 2 == 0 { Firewall::Unknown } else { Firewall::Open };
+    client(n, firewall, vec![at]).1
+}
+
+/// A client that shakes hands with the server, to read the answer, and what it sends.
+fn client(n: u32, firewall: Firewall, addresses4: Vec<SocketAddrV4>) -> (Handshake, Vec<u8>) {
     let mut payload = NoisePayload::empty(NoisePayload::VERSION);
     payload.udx = Some(UdxInfo { reusable_socket: false, big_datagrams: false, id: 1, seq: 0 });
-    let (server, seed) = (PublicKey(pair(2).public()), hash::hash(&[&n.to_le_bytes()]));
+    (payload.firewall, payload.addresses4) = (firewall, addresses4);
+    let mut bytes = payload.encode();
     if n % 2 == 1 {
-        return Opening::new(&pair(3), &server, &payload, seed).unwrap().message;
+        bytes.resize(ROOMY - 96, 0);
     }
+    let (server, seed) = (PublicKey(pair(2).public()), hash::hash(&[&n.to_le_bytes()]));
     let prologue = namespace(command::PEER_HANDSHAKE);
     let state = Handshake::initiator(Pattern::Ik, &pair(3), Some(&server), &prologue, seed);
-    state.unwrap().write(&payload.encode()).unwrap()
+    let mut state = state.unwrap();
+    let noise = state.write(&bytes).unwrap();
+    (state, noise)
 }
 
 fn server() -> NodeId {
@@ -136,7 +147,7 @@ fn nobody_gets_more_than_three_times_what_was_sent_in_his_name() {
                 ] {
                     for target in [server(), NodeId([5; 32]), NodeId([6; 32])] {
                         n += 1;
-                        let m = PeerHandshake { mode, noise: noise(n), peer, relay };
+                        let m = PeerHandshake { mode, noise: noise(n, victim), peer, relay };
                         let m = request(command::PEER_HANDSHAKE, target, Some(m.encode()));
                         let came = ask(&mut dht, from, &m, now);
                         let made = std::iter::from_fn(|| dht.poll_event());
@@ -161,7 +172,7 @@ fn nobody_gets_more_than_three_times_what_was_sent_in_his_name() {
         // And without the DHT, which is what most of a stranger's answers are for.
         let now = start() + Duration::from_secs(9000);
         for n in [0, 1] {
-            let (nonce, target, noise) = ([n as u8; 16], server(), noise(n + 1_000_000));
+            let (nonce, target, noise) = ([n as u8; 16], server(), noise(n + 1_000_000, victim));
             let handshake = inquiry::Message::Handshake { nonce, target, noise };
             dht.handle_direct(victim.into(), &handshake, now);
             let went = sent(&mut dht)[victim.ip()] + first_packets;
@@ -172,12 +183,101 @@ fn nobody_gets_more_than_three_times_what_was_sent_in_his_name() {
     assert!(answered > 100 && worst <= 3.0, "{answered} of {n}, {worst}");
 }
 
+/// The answer to a handshake that came from there: of a client, or of a relay that sees its client at `at`.
+fn answer(
+    dht: &mut HyperDht,
+    (from, at): (SocketAddrV4, Option<SocketAddrV4>),
+    noise: Vec<u8>,
+) -> Option<Vec<u8>> {
+    let mode = if at.is_some() { Mode::FromRelay } else { Mode::FromClient };
+    let m = PeerHandshake { mode, noise, peer: at, relay: None };
+    ask(dht, from, &request(command::PEER_HANDSHAKE, server(), Some(m.encode())), start());
+    let answers = std::iter::from_fn(|| dht.poll_transmit()).filter(|t| t.to == from);
+    let values = answers.filter_map(|t| match Message::decode(&t.bytes).unwrap() {
+        Message::Response(Response { value, .. }) | Message::Request(Request { value, .. }) => {
+            value
+        }
+    });
+    Some(PeerHandshake::decode(&values.last()?).unwrap().noise)
+}
+
+/// The same without the DHT.
+fn answer_to_inquiry(dht: &mut HyperDht, from: SocketAddrV4, noise: Vec<u8>) -> Option<Vec<u8>> {
+    let handshake = inquiry::Message::Handshake { nonce: [0; 16], target: server(), noise };
+    dht.handle_direct(from.into(), &handshake, start());
+    match inquiry::Message::decode(&dht.poll_direct()?.1) {
+        Some(inquiry::Message::Answer { noise, .. }) => Some(noise),
+        _ => None,
+    }
+}
+
+/// What short and roomy handshakes are answered; and nobody is told that a server is open which is not.
+#[test]
+fn little_is_said_where_it_might_reach_a_victim() {
+    let (closed, relays) = (Firewall::Unknown, Some(addr(60, 1)));
+    let mut n = 0;
+    for open in [true, false] {
+        let mut dht = node(open);
+        for (inquires, at, firewall, little) in [
+            (true, None, closed, [true, true]),
+            (false, None, closed, [true, true]),
+            (false, relays, Firewall::Open, [true, false]),
+            (false, relays, closed, [false, false]),
+        ] {
+            for (roomy, little) in [false, true].into_iter().zip(little) {
+                n += 2;
+                let (mut state, noise) = client(n + u32::from(roomy), firewall, vec![addr(60, 1)]);
+                let from = addr(70, n);
+                let answer = match inquires {
+                    true => answer_to_inquiry(&mut dht, from, noise),
+                    false => answer(&mut dht, (from, at), noise),
+                };
+                let said = state.read(&answer.unwrap()).unwrap();
+                let said = NoisePayload::decode(&said).unwrap();
+                assert_eq!(said.addresses4.len() <= 3, little, "{:?}", said.addresses4);
+                assert_eq!(said.relay_addresses.is_none(), little || !open);
+                assert_eq!(said.relay.is_none(), little && !roomy);
+                assert_eq!(said.firewall == Firewall::Open, open);
+                assert_eq!(said.addresses4.contains(&OWN), open);
+            }
+        }
+    }
+}
+
+/// Any node may say that it sees the client of a handshake somewhere.
+#[test]
+fn a_client_that_is_open_is_written_to_where_it_says_that_it_is_and_nowhere_else() {
+    let (relay, own, victim) = (addr(70, 1), addr(60, 1), addr(61, 1));
+    let other_port = SocketAddrV4::new(*own.ip(), 1);
+    let mut n = 0;
+    for open in [true, false] {
+        let mut dht = node(open);
+        for (seen, to) in [(own, Some(own)), (other_port, Some(own)), (victim, None)] {
+            for firewall in [Firewall::Open, Firewall::Consistent] {
+                n += 1;
+                let says = vec![addr(62, 1), own];
+                let noise = client(n, firewall, says).1;
+                let answered = answer(&mut dht, (relay, Some(seen)), noise).is_some();
+                let made = std::iter::from_fn(|| dht.poll_event()).find_map(|event| match event {
+                    DhtEvent::Incoming { agreed, .. } => Some(agreed.dial.map(|dial| dial.to)),
+                    _ => None,
+                });
+                match firewall {
+                    Firewall::Open => assert_eq!(made, to.map(|to| Some(to.into()))),
+                    _ => assert_eq!(made, Some(None)),
+                }
+                assert_eq!(answered, made.is_some());
+            }
+        }
+    }
+}
+
 /// One handshake, again and again, in the name of a victim or of many: an answer for each copy that came from there, and
 /// few streams.
 #[test]
 fn copies_of_a_handshake_are_no_lever() {
     for open in [true, false] {
-        let (mut dht, now, noise) = (node(open), start(), noise(1));
+        let (mut dht, now, noise) = (node(open), start(), noise(1, addr(60, 1)));
         let handshake = inquiry::Message::Handshake { nonce: [1; 16], target: server(), noise };
         let len = handshake.encode().len() + HEADERS;
         let (mut came, mut went, mut streams) = (0, 0, 0);
