@@ -37,7 +37,7 @@ pub(super) struct Detour {
 }
 
 /// What may go the way back to a relay, which is where it is, before the peer has shown itself there.
-const RETURN: u64 = 64 << 10;
+pub(super) const RETURN: u64 = 64 << 10;
 
 /// A socket of ours, and an address.
 pub type Way = (SocketId, SocketAddr);

@@ -1,8 +1,10 @@
 //! Whether a peer is where its stream leads to.
 
-use super::super::packet::Header;
+use super::super::detour::RETURN;
+use super::super::packet::{HEADER, Header};
 use super::flow::path;
 use super::*;
+use std::collections::BTreeSet;
 
 /// What may go to an address from which nothing has come.
 const FIRST: u64 = 237;
@@ -179,6 +181,43 @@ fn every_packet_that_was_sent_has_to_be_reported() {
         }
         assert!(udx.streams.get(A).unwrap().unproven.is_none());
     }
+}
+
+/// A stream goes back to a relay whose other side has never shown itself: what is acknowledged there anybody may have
+/// acknowledged, and only so much follows until the peer has answered.
+#[test]
+fn the_way_back_to_a_relay_is_believed_no_more_than_another() {
+    let (mut udx, mut now) = (Udx::new(StdRng::seed_from_u64(1), UdxConfig::default()), epoch());
+    udx.open(Some(A)).unwrap();
+    let options = ConnectOptions { unproven: Some(FIRST), ..ConnectOptions::default() };
+    udx.connect(A, SocketId::MAIN, B, address(2), options, now);
+    udx.peer_known(A);
+    udx.set_leg(A, (SocketId::MAIN, address(7)), 77, B);
+    udx.take_leg(A, now);
+    udx.write(A, payload(0, 1 << 20), now).unwrap();
+    let (mut came, mut sent, mut seen, mut buf) = (0, 0, BTreeSet::new(), Vec::new());
+    for _ in 0..200 {
+        while let Some(transmit) = udx.poll_transmit(now, &mut buf, 1) {
+            assert_eq!(transmit.to, address(7));
+            sent += buf.len() as u64;
+            let packet = Packet::parse(&buf).unwrap();
+            if packet.header.has(flag::DATA) {
+                seen.insert(packet.header.seq);
+            }
+        }
+        let ack = (0..).find(|seq| !seen.contains(seq)).unwrap();
+        let (flags, window) = (0, 4 << 20);
+        let header = Header { flags, data_offset: 0, stream: A, window, seq: 0, ack };
+        came += HEADER as u64;
+        let ack = header.encode();
+        udx.handle_datagram(SocketId::MAIN, address(7), &ack, now, &mut Collect::new());
+        udx.end_of_batch(now);
+        now += Duration::from_millis(10);
+        if udx.poll_timeout().is_some_and(|at| at <= now) {
+            udx.handle_timeout(now);
+        }
+    }
+    assert!(sent >= RETURN / 2 && sent <= RETURN + 3 * came, "{sent} for {came}");
 }
 
 #[test]
