@@ -10,13 +10,14 @@
 //! change is decided in the swarm.
 
 use super::SocketId;
+use super::backlog::Backlog;
 use super::conn_id::ConnId;
 use super::early::Early;
 use super::hyperdht::{ConnectId, RelayOffer};
 use super::meter::Meter;
 use super::offered::Offered;
 use super::paths::Watch;
-use super::secret_stream::frame::{FRAME_COST, FrameError, Opener, Sealer};
+use super::secret_stream::frame::{FrameError, Opener, Sealer};
 use super::secret_stream::unordered::Unordered;
 use super::socket::host_of;
 use super::udx::Sink;
@@ -24,7 +25,7 @@ use crate::key::PublicKey;
 use bytes::Bytes;
 use rand::Rng;
 use rand::seq::IteratorRandom;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -126,11 +127,7 @@ pub struct Connection {
     pub watch: Watch,
     /// When the owner had no use for it.
     pub offered: Offered,
-    /// What the messages cost that were given to the owner and are not consumed yet; their sizes, and how much of the
-    /// first is consumed.
-    backlog: usize,
-    given: VecDeque<u32>,
-    consumed: usize,
+    pub backlog: Backlog,
     /// Bytes queued when the owner was last told.
     pub told_queued: usize,
     /// The owner knows of it.
@@ -176,9 +173,7 @@ impl Connection {
             has_written: false,
             watch: Watch::default(),
             offered: Offered::default(),
-            backlog: 0,
-            given: VecDeque::new(),
-            consumed: 0,
+            backlog: Backlog::default(),
             told_queued: 0,
             told: false,
             early: Early::default(),
@@ -225,33 +220,16 @@ impl Connection {
         let frame = session.opener.next()?;
         if let Some(frame) = &frame {
             self.received += frame.len() as u64;
-            self.backlog += frame.len() + FRAME_COST;
-            self.given.push_back(frame.len() as u32);
+            self.backlog.give(frame.len());
         }
         self.has_read |= session.opener.has_read();
         Ok(frame)
     }
 
-    /// The owner is done with `bytes` more of the messages that it got, in their order.
-    pub fn consume(&mut self, bytes: usize) {
-        self.consumed += bytes;
-        while let Some(&len) = self.given.front()
-            && len as usize <= self.consumed
-        {
-            self.given.pop_front();
-            self.consumed -= len as usize;
-            self.backlog = self.backlog.saturating_sub(len as usize + FRAME_COST);
-        }
-        if self.given.is_empty() {
-            // More than there was.
-            self.consumed = 0;
-        }
-    }
-
     /// What is held for the connection, messages that wait to be told included.
     pub fn held(&self) -> usize {
         let ready = self.session.as_ref().map_or(0, |session| session.opener.ready_cost());
-        self.backlog + ready
+        self.backlog.cost() + ready
     }
 
     /// What is set aside for the message that is coming in.

@@ -121,7 +121,7 @@ impl Swarm {
             }
             match control.next_frame() {
                 Ok(Some(frame)) => {
-                    control.consume(frame.len());
+                    control.backlog.consume(frame.len());
                     let Some(control) = self.controls.get(stream) else { return };
                     if control.handle_frame(frame).is_err() || !self.hear(stream, now) {
                         return self.end_control(stream, "a broken frame", now);

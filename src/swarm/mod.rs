@@ -16,6 +16,7 @@
 //! Source: hyperswarm/index.js
 
 mod another_relay;
+mod backlog;
 mod conn_id;
 mod connections;
 mod control;

@@ -80,7 +80,7 @@ impl Swarm {
     /// The owner is done with `bytes` of the frames it got: the peer may send as many more.
     pub fn consumed(&mut self, conn: ConnId, bytes: usize) {
         if let Some(connection) = self.connections.get(conn) {
-            connection.consume(bytes);
+            connection.backlog.consume(bytes);
             let held = connection.held();
             self.udx.set_backlog(conn.stream(), held);
         }
