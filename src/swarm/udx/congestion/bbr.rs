@@ -253,8 +253,7 @@ impl Bbr {
             let startup =
                 self.mode == Mode::Startup || self.mode == Mode::Drain || view.una < self.settled;
             let pipe = self.pipe(if startup { 1.0 } else { 0.75 });
-            let overflowed =
-                self.overflow.end_round(startup, least.max(pipe), self.packet, self.min_rtt);
+            let overflowed = self.overflow.end_round(startup, least.max(pipe), self.packet);
             // What more would come of it is lost.
             self.full |= overflowed && self.mode == Mode::Startup;
         }

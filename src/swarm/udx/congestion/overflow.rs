@@ -7,12 +7,12 @@
 //! Where long round trips lose more than short ones the queue overflows, and be it a single packet: where two senders
 //! fill a queue bit by bit, that is all that an overflow costs each, and TCP gives way to it. After such a round the
 //! window comes down to a share of what was in flight, as TCP's does, and comes back as slowly; where the queue has gone
-//! (the neighbour left) it comes back faster and faster. It also comes down with a neighbour that does ([`Neighbour`]).
+//! (the neighbour left) it comes back faster and faster.
 //!
 //! "Long" means longer than usual on this path, not only than the shortest ever: on a path that jitters nearly all are
 //! that, and its random losses would look like those of a queue.
 
-use super::{RateSample, neighbour::Neighbour};
+use super::RateSample;
 
 /// Share of a round that must be lost with a standing queue before the window comes down: 1/200; in Startup, where little
 /// is known of the path yet, 1/25 and more packets than that.
@@ -50,10 +50,6 @@ const ALONE_ROUNDS: u32 = 2;
 /// The part by which the window then grows each round, until it overflows again: who starts beside somebody that keeps a
 /// queue sees no empty one, and would stay below its share for half a minute.
 const START_GROWTH: u64 = 32;
-/// Rounds after the window came down in which it does not follow a neighbour; and how often it followed one until that is
-/// known to be there.
-const REST_ROUNDS: u32 = 6;
-const CROWD: u32 = 3;
 const HASTE_ROUNDS: u32 = 3;
 const MAX_HASTE: u32 = 10;
 
@@ -65,7 +61,7 @@ struct Tally {
 
 /// What is seen in one round.
 #[derive(Debug, Default)]
-pub(super) struct Round {
+struct Round {
     /// While round trips were long.
     long: Tally,
     most_in_flight: u64,
@@ -73,10 +69,9 @@ pub(super) struct Round {
     delivered: u64,
     /// A queue stood at some time.
     stood: bool,
-    /// Sums of round trips and of what was in flight, each times the bytes that it stands for; and those bytes.
-    pub(super) rtts: f64,
-    pub(super) in_flights: f64,
-    pub(super) weight: f64,
+    /// Sum of round trips, each times the bytes that it stands for; and those bytes.
+    rtts: f64,
+    weight: f64,
 }
 
 /// How much may be in flight before the bottleneck's queue overflows.
@@ -87,9 +82,7 @@ pub(super) struct Overflow {
     came_down: bool,
     /// Rounds since.
     since: u32,
-    /// How often it came down because somebody gave way.
-    followed: u32,
-    /// It overflowed of more than what Startup overshot by, or somebody gave way again and again: somebody else is there.
+    /// It overflowed of more than what Startup overshot by: somebody else is there.
     crowded: bool,
     /// Rounds with an empty queue, and rounds as short as any of late, one after the other.
     empty: u32,
@@ -103,7 +96,6 @@ pub(super) struct Overflow {
     /// While round trips were short, lately.
     short: Tally,
     round: Round,
-    neighbour: Neighbour,
 }
 
 impl Default for Overflow {
@@ -113,7 +105,6 @@ impl Default for Overflow {
             came_down: false,
             since: 0,
             crowded: false,
-            followed: 0,
             empty: 0,
             steady: 0,
             usual: 0.0,
@@ -122,7 +113,6 @@ impl Default for Overflow {
             is_long: false,
             short: Tally::default(),
             round: Round::default(),
-            neighbour: Neighbour::default(),
         }
     }
 }
@@ -141,7 +131,6 @@ impl Overflow {
             self.is_long = self.stands && rtt as f64 >= self.usual;
             round.stood |= self.stands;
             round.rtts += rtt as f64 * sample.acked as f64;
-            round.in_flights += sample.prior_in_flight as f64 * sample.acked as f64;
             round.weight += sample.acked as f64;
         }
         round.lost += sample.lost;
@@ -160,13 +149,7 @@ impl Overflow {
 
     /// Ends a round; tells whether the queue overflowed in it. `least` = what may always be in flight, `packet` = bytes of a
     /// full datagram.
-    pub(super) fn end_round(
-        &mut self,
-        startup: bool,
-        least: u64,
-        packet: u64,
-        min_rtt: u64,
-    ) -> bool {
+    pub(super) fn end_round(&mut self, startup: bool, least: u64, packet: u64) -> bool {
         let round = std::mem::take(&mut self.round);
         let came_down = std::mem::take(&mut self.came_down);
         if self.short.delivered > MEMORY {
@@ -175,16 +158,9 @@ impl Overflow {
         self.compare(&round);
         self.since = self.since.saturating_add(1);
         let floods = startup && Self::is_flood(&round, packet);
-        let overflows = !came_down && (floods || self.is_overflow(round.long, startup, packet));
-        let gave_way = self.neighbour.note(&round, min_rtt, overflows, self.crowded);
-        let follows = gave_way
-            && !startup
-            && self.since > REST_ROUNDS
-            && round.most_in_flight >= self.bytes / 4 * 3;
-        if overflows || follows {
+        if !came_down && (floods || self.is_overflow(round.long, startup, packet)) {
             (self.came_down, self.since) = (true, 0);
-            self.followed += u32::from(follows);
-            self.crowded |= !startup && (overflows || self.followed >= CROWD);
+            self.crowded |= !startup;
             let mut most = self.bytes.min(round.most_in_flight);
             if startup {
                 // Until it is noticed a start sends several times what path and queue hold. That is what came through.

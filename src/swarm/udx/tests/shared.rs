@@ -103,17 +103,6 @@ fn two_streams_share_a_link() {
 }
 
 #[test]
-fn two_streams_share_a_fast_link_with_a_short_queue() {
-    // Overflows of a packet or two, which only one of them loses. Of eight seeds these were worst.
-    for seed in [4, 7] {
-        let (second, used) = second_of_two(path(100, 50, 20, 0.0), 20, seed);
-        println!("seed {seed}: {second:.2} {used:.2}");
-        assert!((0.39..=0.61).contains(&second), "{seed}: {second}");
-        assert!(used >= 0.9, "{seed}: {used}");
-    }
-}
-
-#[test]
 fn a_start_beside_another_stream_drops_no_more_than_it_takes_to_notice() {
     for seed in 0..8 {
         let mut net = two(path(20, 40, 20, 0.0), seed);
