@@ -19,6 +19,9 @@ pub(super) const NAME: &str = "hdrive/cores";
 /// Tags of one message.
 pub(super) const AT_ONCE: usize = 4096;
 
+/// How often a connection is told again what it may have missed.
+pub(super) const MAX_AGAIN: u32 = 16;
+
 pub(super) const LEN: usize = 16;
 pub(super) type Tag = [u8; LEN];
 
@@ -40,6 +43,8 @@ pub(super) struct Tags {
     pub up_to_date: bool,
     /// A core whose channel was open when it was last told something.
     pub via: Option<CoreId>,
+    /// How often what it was told was forgotten.
+    pub again: u32,
     /// Our cores by the tags that the peer would say; made when it first says some.
     pub known: Option<HashMap<Tag, CoreId>>,
 }

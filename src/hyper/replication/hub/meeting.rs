@@ -73,6 +73,19 @@ impl Hub {
         }
     }
 
+    /// The peer has closed the channel of `core`: what was on its way there it has not read. It is said again by another.
+    pub(super) fn tell_again(&mut self, conn: ConnId, core: CoreId, now: Instant) {
+        let Some(state) = self.conns.get_mut(&conn) else { return };
+        let tags = &mut state.tags;
+        if tags.via != Some(core) || tags.again >= tags::MAX_AGAIN {
+            return;
+        }
+        tags.again += 1;
+        tags.told.clear();
+        let all: Vec<CoreId> = self.replicas.keys().copied().collect();
+        self.tell(conn, &all, now);
+    }
+
     /// A core whose channel is open on a connection.
     fn channel_to(&self, conn: ConnId) -> Option<CoreId> {
         let state = self.conns.get(&conn).filter(|state| !state.channels.is_empty())?;

@@ -290,3 +290,45 @@ fn what_belongs_to_a_topic_is_opened_to_its_peers_at_once() {
     peer.listen();
     assert_eq!((peer.hub.company(id).coming, peer.heard), (1, vec![]));
 }
+
+/// The channel that a tag goes by is closed by the other side while it is under way.
+#[test]
+fn a_tag_that_crosses_the_end_of_its_channel_is_said_again() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let (mut sim, [_, there]) = acquainted();
+    sim.run(SECOND);
+    let w = share(writer_of(4));
+    append(&mut w.lock().unwrap(), 3);
+    let r = reader_of(&w);
+    let now = sim.now;
+    sim.hubs[1].attach(w, LIVE, now);
+    sim.run(SECOND);
+    let now = sim.now;
+    sim.hubs[0].attach(r.clone(), LIVE, now);
+    sim.hubs[1].detach(there, now);
+    sim.run(SECOND);
+    let now = sim.now;
+    sim.hubs[1].attach(writer(5), LIVE, now);
+    sim.run(10 * SECOND);
+    assert_eq!(sim.violations(0) + sim.violations(1), 0);
+    assert_eq!(length(&r), 3);
+}
+
+/// Tags cost a hash each.
+#[test]
+fn who_closes_its_channel_again_and_again_is_not_told_each_time() {
+    let (mut sim, [_, there]) = acquainted();
+    let (mut there, mut said) = (there, 0);
+    let now = sim.now;
+    sim.hubs[0].attach(reader_of(&share(writer_of(4))), LIVE, now);
+    for _ in 0..100 {
+        sim.run(Duration::from_millis(200));
+        let now = sim.now;
+        sim.hubs[1].detach(there, now);
+        sim.run(Duration::from_millis(200));
+        said = sim.hubs[0].conns.values().map(|conn| conn.tags.again).sum();
+        let now = sim.now;
+        there = sim.hubs[1].attach(writer(5), LIVE, now);
+    }
+    assert_eq!(said, tags::MAX_AGAIN);
+}
