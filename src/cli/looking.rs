@@ -3,11 +3,13 @@
 //! [`Outlook::of`] turns what the network knows into one of a few pictures; [`Looking`] watches it for as long
 //! as a command waits, and [`refusal`] puts the same words into the error with which a command gives up.
 
+use super::hearing;
 use super::output::Output;
 use crate::hyper::drive::LiveDrive;
 use crate::hyper::session::{CoreHandle, Reach};
 use crate::key::{CoreKey, Topic};
 use crate::node::{DriveUse, Node};
+use crate::swarm::lan::Hearing;
 use crate::swarm::{Reachability, SwarmStatus};
 use std::fmt;
 use std::ops::Deref;
@@ -18,9 +20,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// The network is asked this often while there is no peer.
-const LOOK: Duration = Duration::from_millis(250);
+pub const LOOK: Duration = Duration::from_millis(250);
 /// Nothing is said before this: most drives are found sooner.
-const FIRST_WORD: Duration = Duration::from_secs(1);
+pub const FIRST_WORD: Duration = Duration::from_secs(1);
 /// Who waits for what there is to say waits so long: by then it is known but where a peer is being reached.
 const FIRST_VERDICT: Duration = Duration::from_secs(6);
 /// A DHT that has not answered for this long is called silent. Its nodes are asked anew within a second or two.
@@ -57,6 +59,10 @@ pub enum Outlook {
     NoDht,
     /// The same, of a drive of our own, which neighbours find all the same.
     Near,
+    /// The same, and no neighbour has it.
+    NobodyNear,
+    /// The same, and a firewall keeps neighbours from finding each other.
+    Unheard,
     /// The DHT answers, and nobody has announced the drive.
     Nobody,
     /// So many announced it and cannot be reached; why the last could not.
@@ -78,14 +84,20 @@ impl Outlook {
         let no_way = status.traffic.no_way;
         let silent = no_way.is_some() || searched || waited >= SILENCE;
         if status.nodes == 0 && (reach.connected == 0 || own) {
+            // Whoever was met there and cannot be reached is told of nowhere else yet.
+            let met = reach.failed + reach.dialling > 0;
             return match no_way {
                 _ if !silent => Self::Looking,
-                _ if own && status.local_network => Self::Near,
                 // What leads to neighbours is a network.
-                Some(errno) if !status.local_network => {
-                    Self::NoNetwork(nix::errno::Errno::from_raw(errno).desc().into())
-                }
-                _ => Self::NoDht,
+                _ if status.local_network => match status.hearing() {
+                    Hearing::Unknown if waited < SILENCE => Self::Looking,
+                    Hearing::Unheard => Self::Unheard,
+                    _ if own => Self::Near,
+                    _ if met => Self::NoDht,
+                    _ => Self::NobodyNear,
+                },
+                Some(errno) => Self::NoNetwork(nix::errno::Errno::from_raw(errno).desc().into()),
+                None => Self::NoDht,
             };
         }
         match reach {
@@ -106,11 +118,14 @@ impl Outlook {
     }
 
     /// What may help, for an error that ends a command.
-    fn advice(&self) -> &'static str {
+    fn advice(&self) -> String {
+        const RUNS: &str = "; check the key, and that a peer that shares it is running";
         match self {
-            Self::NoDht | Self::Near => "; check the network, or --bootstrap",
-            Self::Nobody => "; check the key, and that a peer that shares it is running",
-            _ => "",
+            Self::NoDht | Self::Near => "; check the network, or --bootstrap".into(),
+            Self::NobodyNear => format!("{RUNS}; for peers elsewhere the network, or --bootstrap"),
+            Self::Unheard => format!("; {}", hearing::advice()),
+            Self::Nobody => RUNS.into(),
+            _ => String::new(),
         }
     }
 }
@@ -124,6 +139,13 @@ impl fmt::Display for Outlook {
             Self::Near => {
                 f.write_str("no DHT node answers: only the local network finds the drive")
             }
+            Self::NobodyNear => {
+                f.write_str("nobody on the local network has it, and no DHT node answers")
+            }
+            Self::Unheard => f.write_str(
+                "no DHT node answers, and calls on the local network are not heard by this machine: peers do not find \
+                 each other there",
+            ),
             Self::Nobody => f.write_str("no peer has it: nobody announces this drive"),
             Self::Unreachable(1, why) => {
                 write!(f, "a peer that has it was found but cannot be reached: {why}")
@@ -199,7 +221,11 @@ impl Looking {
         let name = name.map_or_else(String::new, |name| format!("{name}: "));
         let own = drive.db().core().writable();
         let (judge, judged) = watch::channel(false);
-        let tell = move |line| out.note(format_args!("{name}{line}"));
+        let tell = move |line, outlook: &Outlook| match outlook {
+            // What is wrong is on this machine.
+            Outlook::Unheard => out.warn(format_args!("{name}{line}")),
+            _ => out.note(format_args!("{name}{line}")),
+        };
         Self { task: tokio::spawn(async move { look(&node, &db, own, tell, judge).await }), judged }
     }
 
@@ -220,7 +246,7 @@ async fn look(
     node: &Node,
     db: &CoreHandle,
     own: bool,
-    tell: impl Fn(String),
+    tell: impl Fn(String, &Outlook),
     judge: watch::Sender<bool>,
 ) {
     let topic = Topic::from(db.discovery_key());
@@ -256,7 +282,7 @@ async fn look(
             if let Some(line) = voice.say(&outlook, findable, before) {
                 let (said, told) =
                     (outlook.to_string(), nor_where_told(status.as_ref(), topic, &outlook));
-                tell(line.replacen(&said, &format!("{said}{told}"), 1));
+                tell(line.replacen(&said, &format!("{said}{told}"), 1), &outlook);
             }
             if outlook != Outlook::Looking {
                 judge.send_replace(true);
@@ -271,40 +297,6 @@ async fn look(
             rounds_before = status.map_or(0, |status| rounds(&status, topic));
         }
         tokio::time::sleep(LOOK).await;
-    }
-}
-
-/// How far a drive that is held here can be found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Findable {
-    NotYet,
-    /// On the local networks, where neighbours call for it. No node of the DHT answers.
-    Near,
-    /// By everybody: nodes of the DHT name us.
-    Everywhere,
-}
-
-/// Waits for `limit` at most until a drive that was joined at `since` can be found as far as it ever will.
-pub async fn findable(node: &Node, topic: Topic, since: Instant, limit: Duration) -> Findable {
-    let near = async {
-        loop {
-            tokio::time::sleep(LOOK).await;
-            let waited = since.elapsed();
-            let wait = Wait { waited, ..Wait::default() };
-            let status = node.network_status().await;
-            let outlook = Outlook::of(status.as_ref(), topic, true, wait);
-            if waited >= FIRST_WORD && outlook == Outlook::Near {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        biased;
-        announced = node.announced(topic, limit) => match announced {
-            true => Findable::Everywhere,
-            false => Findable::NotYet,
-        },
-        () = near => Findable::Near,
     }
 }
 
@@ -328,7 +320,12 @@ fn nor_where_told(status: Option<&SwarmStatus>, topic: Topic, outlook: &Outlook)
         status.and_then(|status| status.reachability.get(&topic)).map(|reach| &reach.silent);
     let Some([first, more @ ..]) = silent.map(Vec::as_slice) else { return String::new() };
     match outlook {
-        Outlook::NoNetwork(_) | Outlook::NoDht | Outlook::Nobody | Outlook::Unreachable(..) => {}
+        Outlook::NoNetwork(_)
+        | Outlook::NoDht
+        | Outlook::NobodyNear
+        | Outlook::Unheard
+        | Outlook::Nobody
+        | Outlook::Unreachable(..) => {}
         Outlook::Looking | Outlook::Near | Outlook::NotThere | Outlook::Found => {
             return String::new();
         }
@@ -364,6 +361,7 @@ impl Deref for Sought {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::swarm::lan::LinkStatus;
     use crate::swarm::{JoinOptions, TopicStatus};
 
     const TOPIC: Topic = Topic([1; 32]);
@@ -382,6 +380,10 @@ mod tests {
     fn wait(seconds: u64) -> Wait {
         let waited = Duration::from_secs(seconds);
         Wait { waited, company: waited, ..Wait::default() }
+    }
+
+    fn heard(hearing: Hearing) -> Vec<LinkStatus> {
+        vec![LinkStatus { addr: [10, 0, 0, 1].into(), hearing }]
     }
 
     #[test]
@@ -420,10 +422,19 @@ mod tests {
         assert_eq!(own, Outlook::Found);
         // A network that leads to neighbours alone is one.
         offline.local_network = true;
-        assert_eq!(after(&offline, 1), Outlook::NoDht);
+        assert_eq!(after(&offline, 1), Outlook::Looking, "nobody was called yet");
+        assert_eq!(after(&offline, 4), Outlook::NobodyNear);
+        offline.links = heard(Hearing::Heard);
+        assert_eq!(after(&offline, 1), Outlook::NobodyNear);
+        offline.reachability.insert(TOPIC, Reachability { failed: 1, ..none() });
+        assert_eq!(after(&offline, 1), Outlook::NoDht, "somebody has it");
         let visited = status(0, 0, Reachability { connected: 1, ..none() });
         for (mut status, waited) in [(offline, 1), (visited, 4)] {
             status.local_network = true;
+            status.links = heard(Hearing::Unheard);
+            let own = Outlook::of(Some(&status), TOPIC, true, wait(waited));
+            assert_eq!(own, Outlook::Unheard, "nobody finds it there");
+            status.links = heard(Hearing::Heard);
             let own = |waited| Outlook::of(Some(&status), TOPIC, true, wait(waited));
             assert_eq!(own(waited), Outlook::Near);
             status.local_network = false;
@@ -432,6 +443,17 @@ mod tests {
         let again = Wait { rounds_before: 1, ..wait(9) };
         let anew = |rounds| Outlook::of(Some(&status(3, rounds, none())), TOPIC, false, again);
         assert_eq!((anew(1), anew(2)), (Outlook::Looking, Outlook::Nobody));
+    }
+
+    #[test]
+    fn who_is_alone_on_a_local_network_is_told_what_may_be_wrong_there() {
+        let mut voice = Voice::default();
+        let line = voice.say(&Outlook::NobodyNear, false, false).unwrap();
+        assert!(line.starts_with("nobody on the local network has it, and no DHT node"), "{line}");
+        assert!(line.contains("check the key, and that a peer"), "{line}");
+        let line = voice.say(&Outlook::Unheard, false, false).unwrap();
+        assert!(line.contains("calls on the local network are not heard"), "{line}");
+        assert!(line.contains("239.255.104.100") && line.contains("firewall"), "{line}");
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! | `face`, `pump` | a command that the owner runs: its signals, its standard input, its end |
 //! | `serve`, `host`, `asker`, `running`, `context` | the owner: requests of all processes, what runs, what each is given |
 //! | `gate`, `waiting`, `signals`, `fault`, `exit` | when a change is made or called off; how commands wait and end |
-//! | `output`, `writer`, `progress`, `words`, `looking` | what people read, and whoever does not read it |
+//! | `output`, `writer`, `progress`, `words`, `looking`, `findable`, `hearing` | what people read, and whoever does not read it |
 //! | `daemon`, `daemon_log`, `logging` | commands in the background, and the logs |
 //! | `farewell` | the end of a network that no store owns |
 //! | `spool` | standard input on its way into a drive |
@@ -31,11 +31,13 @@ pub mod exit;
 mod face;
 mod farewell;
 mod fault;
+mod findable;
 mod forget;
 mod fstab;
 mod gate;
 mod gc;
 mod get;
+mod hearing;
 mod host;
 mod info;
 mod log;

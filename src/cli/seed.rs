@@ -3,7 +3,8 @@
 use super::args::Seed;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
-use super::looking::{Looking, findable};
+use super::findable::findable;
+use super::looking::Looking;
 use super::output::Output;
 use super::progress::Progress;
 use super::target::{encryption_key, from_live, resolve_whole};

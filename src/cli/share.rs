@@ -15,7 +15,8 @@ use super::args::Share;
 use super::context::Context;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::fault::joined;
-use super::looking::{Findable, Looking, findable};
+use super::findable::{Findable, findable};
+use super::looking::Looking;
 use super::progress::Progress;
 use super::request::SHARED;
 use super::signals::LAST_WAIT;
@@ -269,12 +270,15 @@ impl Shared {
             self.cx.out.once(|out| {
                 if out.json {
                     let dht = far == Findable::Everywhere;
-                    let shared = json!({"shared": {"files": files, "bytes": bytes, "dht": dht}});
+                    let by = far.name();
+                    let shared =
+                        json!({"shared": {"files": files, "bytes": bytes, "dht": dht, "foundBy": by}});
                     out.object(&shared);
                 } else {
                     let near = match far {
                         Findable::Near => "; found on the local network only",
-                        Findable::NotYet | Findable::Everywhere => "",
+                        Findable::NotYet => "; not found by others yet",
+                        Findable::Everywhere => "",
                     };
                     let shared =
                         format!("{}, {}{near}", count(files, "file"), count(bytes, "byte"));

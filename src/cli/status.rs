@@ -5,6 +5,7 @@ mod peer;
 use super::args::Status;
 use super::context::Context;
 use super::exit::Result;
+use super::hearing;
 use super::looking::{Outlook, Wait};
 use super::output::Output;
 use super::relay::{self, Found};
@@ -219,7 +220,7 @@ pub(super) fn network_json(network: &SwarmStatus) -> Value {
         "ready": network.ready && network.nodes > 0, "listening": network.listening,
         "reachable": access_name(network.standing.access), "nat": nat_name(network.standing.nat),
         "address": network.standing.address.map(|at| at.to_string()),
-        "dhtNode": network.standing.is_node,
+        "dhtNode": network.standing.is_node, "localNetworks": hearing::json(network),
         "portMapping": port_mapping_json(&network.port_mapping),
         "peers": connections,
         "relaying": network.relaying.as_ref().map(relaying_json),
@@ -323,10 +324,12 @@ async fn print_network(network: &SwarmStatus, out: &Output) {
 pub(super) fn network_lines(network: &SwarmStatus) -> Vec<String> {
     let state = match (network.nodes, network.traffic.no_way) {
         (1.., _) => "connected",
-        (0, Some(_)) => "no way to send anything",
+        (0, Some(_)) if network.local_network => "no way beyond the local networks",
+        (0, Some(_)) => "no way to any node of the DHT",
         (0, None) => "no DHT node answers",
     };
     let mut lines = vec![format!("network: {state}")];
+    lines.extend(hearing::of_status(network).map(|words| format!("local network: {words}")));
     if network.nodes > 0 {
         let (reachable, nat) = standing_words(&network.standing);
         lines.extend([format!("reachable: {reachable}"), format!("nat: {nat}")]);

@@ -1,6 +1,7 @@
 //! What the swarm is told at the start, and what it tells its owner.
 
 use super::conn_id::ConnId;
+use super::lan::{Hearing, LinkStatus};
 use super::port_mapping::PortMappingStatus;
 use super::secret_stream::frame::FrameError;
 use super::standing::Standing;
@@ -233,9 +234,23 @@ pub struct SwarmStatus {
     pub topics: Vec<TopicStatus>,
     /// How the peers of each of these stand.
     pub reachability: BTreeMap<Topic, Reachability>,
+    /// The local networks on which neighbours are called; this machine's own where there is no other.
+    pub links: Vec<LinkStatus>,
     /// These are filled in by the driver.
     /// There is a local network, on which neighbours are called.
     pub local_network: bool,
     pub port_mapping: PortMappingStatus,
     pub traffic: Traffic,
+}
+
+impl SwarmStatus {
+    /// Whether calls to neighbours are heard on any local network.
+    pub fn hearing(&self) -> Hearing {
+        let is = |hearing| self.links.iter().any(|link| link.hearing == hearing);
+        match (is(Hearing::Heard), is(Hearing::Unknown)) {
+            (true, _) => Hearing::Heard,
+            (false, false) if is(Hearing::Unheard) => Hearing::Unheard,
+            _ => Hearing::Unknown,
+        }
+    }
 }

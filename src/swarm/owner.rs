@@ -265,6 +265,7 @@ impl Swarm {
             visited: visited.collect(),
             relaying: self.relaying_status(),
             topics,
+            links: self.lan.status(),
             local_network: false,
             port_mapping: PortMappingStatus::Off,
             traffic: Traffic::default(),

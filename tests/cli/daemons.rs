@@ -160,7 +160,8 @@ fn a_share_goes_to_the_background_without_a_network() {
     command.env("HDRIVE_BOOTSTRAP", NOWHERE);
     let done = run(command);
     assert_eq!(done.code, 0, "{}", done.stderr);
-    assert!(done.text().contains("shared: 1 file, 7 bytes"), "{}", done.text());
+    let shared = "shared: 1 file, 7 bytes; not found by others yet";
+    assert!(done.text().contains(shared), "{}", done.text());
     assert!(done.stderr.contains("others cannot find it yet"), "{}", done.stderr);
     let name = folder.canonicalize().unwrap();
     assert_eq!(lab.run("alice", &["ls", text(&name)]).text(), "file\n");

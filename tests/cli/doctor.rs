@@ -22,7 +22,7 @@ fn text_of<'a>(finding: &'a Value, field: &str) -> &'a str {
 }
 
 /// The same command in namespaces of its own, after `prepare`. None without the right to that.
-fn apart(flags: &[&str], prepare: &str, hdrive: Command) -> Option<Command> {
+pub fn apart(flags: &[&str], prepare: &str, hdrive: Command) -> Option<Command> {
     let can = Command::new("unshare").args(flags).arg("true").status();
     let can = can.is_ok_and(|status| status.success());
     if !available("unshare", can) {

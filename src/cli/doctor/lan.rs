@@ -1,9 +1,9 @@
 //! Local networks: where neighbours are called, and whether such a call is heard; and IPv6.
 
 use super::finding::Finding;
+use crate::cli::hearing;
 use crate::disk;
 use crate::swarm::driver::{OwnCall, call_and_listen};
-use crate::swarm::lan::{GROUP, GROUP6};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use serde_json::json;
@@ -59,25 +59,13 @@ fn judge(calls: Option<&io::Result<Vec<OwnCall>>>) -> Finding {
         places.join(", ")
     };
     let (heard, unheard) = (places(true), places(false));
-    let finding = match (heard.as_str(), unheard.as_str()) {
-        ("", "") => {
+    let finding = match (hearing::words(&heard, &unheard), unheard.is_empty()) {
+        (None, _) => {
             let words = "no local network: no interface with a private address, which neighbours are called from";
             Finding::good("lan", words)
         }
-        (heard, "") => Finding::good(
-            "lan",
-            format!("neighbours are called on {heard}, and calls are heard there"),
-        ),
-        (heard, unheard) => {
-            let groups = format!("{} and {}, port {}", GROUP.ip(), GROUP6.ip(), GROUP.port());
-            let also =
-                if heard.is_empty() { String::new() } else { format!("; on {heard} they are") };
-            let words =
-                format!("neighbours are called on {unheard}, but calls are not heard there{also}");
-            let next =
-                format!("let UDP to {groups} in and out through the firewall of this machine");
-            Finding::note("lan", words, next)
-        }
+        (Some(words), true) => Finding::good("lan", words),
+        (Some(words), false) => Finding::note("lan", words, hearing::advice()),
     };
     let facts = |call: &OwnCall| json!({ "interface": call.interface, "address": call.addr.to_string(), "heard": call.heard });
     finding.with(json!({ "interfaces": calls.iter().map(facts).collect::<Vec<_>>() }))

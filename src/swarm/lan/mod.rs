@@ -24,17 +24,20 @@
 //! every interface has then: hosts meet also where nobody gave them an address.
 
 mod guard;
+mod hearing;
 mod link;
 mod message;
 #[cfg(test)]
 mod tests;
 
+pub use hearing::{Hearing, LinkStatus};
 pub use link::Link;
 
 use super::JoinOptions;
 use crate::crypto::KeyPair;
 use crate::key::{PublicKey, Topic};
 use guard::{Guard, Want};
+use hearing::Ears;
 use message::{Answer, Call, Ends, Message, Nonce, TAGS, Tag, Tagger};
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore};
@@ -137,6 +140,7 @@ pub struct Lan {
     next_at: Option<Instant>,
     called: VecDeque<Called>,
     heard: VecDeque<Heard>,
+    ears: Ears,
     guard: Guard,
     out: VecDeque<LanTransmit>,
     found: VecDeque<Neighbour>,
@@ -154,6 +158,7 @@ impl Lan {
             next_at: None,
             called: VecDeque::new(),
             heard: VecDeque::new(),
+            ears: Ears::default(),
             out: VecDeque::new(),
             found: VecDeque::new(),
         }
@@ -173,6 +178,7 @@ impl Lan {
         if self.links == links {
             return;
         }
+        self.ears.set_links(&links);
         (self.links, self.out) = (links, VecDeque::new());
         (self.called, self.heard) = (VecDeque::new(), VecDeque::new());
         for joined in self.topics.values_mut() {
@@ -194,6 +200,11 @@ impl Lan {
     pub fn is_asking(&self, topic: &Topic) -> bool {
         let asks = |joined: &Joined| joined.options.client && joined.called < ASKED;
         self.is_on() && self.topics.get(topic).is_some_and(asks)
+    }
+
+    /// How far our calls are heard on each link.
+    pub fn status(&self) -> Vec<LinkStatus> {
+        self.ears.status()
     }
 
     /// The link on which a host would be.
@@ -223,9 +234,12 @@ impl Lan {
         if !message::is_ours(datagram) {
             return false;
         }
-        // What comes through a router is no neighbour's; what we said ourselves comes back.
-        let own = self.links.iter().any(|link| link.addr == from);
-        if let Some(link) = self.link_of(&from).filter(|_| !own && from.port() != 0) {
+        // What we said ourselves comes back; what comes through a router is no neighbour's.
+        if self.links.iter().any(|link| link.addr == from) {
+            if let Some(Message::Call(call)) = Message::decode(datagram) {
+                self.ears.heard(&from, &call.nonce);
+            }
+        } else if let Some(link) = self.link_of(&from).filter(|_| from.port() != 0) {
             match Message::decode(datagram) {
                 Some(Message::Call(call)) => self.on_call(&call, from, link, now),
                 Some(Message::Answer(answer)) => self.on_answer(&answer, from, link, now),
@@ -239,6 +253,7 @@ impl Lan {
         while self.called.front().is_some_and(|called| called.until <= now) {
             self.called.pop_front();
         }
+        self.ears.handle_timeout(now);
         if self.next_at.is_some_and(|at| at <= now) {
             self.call_all(now);
         }
@@ -246,7 +261,8 @@ impl Lan {
 
     pub fn poll_timeout(&self) -> Option<Instant> {
         let called = self.called.front().map(|called| called.until);
-        [self.next_at.filter(|_| self.is_on()), called].into_iter().flatten().min()
+        let next = self.next_at.filter(|_| self.is_on());
+        [next, called, self.ears.poll_timeout()].into_iter().flatten().min()
     }
 
     pub fn poll_transmit(&mut self) -> Option<LanTransmit> {
@@ -279,6 +295,9 @@ impl Lan {
         let now_parts = &parts[..parts.len().min(MAX_PARTS)];
         for link in self.links.clone() {
             let nonce = self.nonce();
+            if !now_parts.is_empty() {
+                self.ears.called(&link, nonce, now);
+            }
             for (part, topics) in (0..).zip(now_parts) {
                 let Some((_, JoinOptions { server: have, client: seek })) = topics.first() else {
                     continue;

@@ -97,6 +97,32 @@ fn hosts_without_an_address_but_the_link_s_own_meet_by_it() {
 }
 
 #[test]
+fn where_our_own_calls_do_not_come_back_a_firewall_keeps_them() {
+    let now = epoch();
+    let mut lan = lan(1, now);
+    let hearing = |lan: &Lan| lan.status()[0].hearing;
+    lan.join(TOPIC, SERVER, now);
+    let mut at = now;
+    for _ in 0..ASKED {
+        at = lan.poll_timeout().unwrap();
+        assert_eq!((calls(&mut lan, at).len(), hearing(&lan)), (1, Hearing::Unknown));
+    }
+    at = lan.poll_timeout().unwrap();
+    assert!(at < now + Duration::from_secs(2), "it is known soon");
+    lan.handle_timeout(at);
+    assert_eq!(hearing(&lan), Hearing::Unheard);
+    // The firewall was opened.
+    at = lan.poll_timeout().unwrap();
+    let call = calls(&mut lan, at).remove(0);
+    assert!(lan.handle_datagram(addr(3), &call, at), "of somebody else");
+    assert_eq!(hearing(&lan), Hearing::Unheard);
+    assert!(lan.handle_datagram(addr(1), &call, at));
+    assert_eq!(hearing(&lan), Hearing::Heard);
+    lan.set_links(vec![link(5)], at);
+    assert_eq!(hearing(&lan), Hearing::Unknown, "another network");
+}
+
+#[test]
 fn a_call_that_another_host_sends_again_gets_no_answer() {
     let now = epoch();
     let (_, mut sharer, call) = reader_and_sharer(now);
