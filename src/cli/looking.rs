@@ -7,7 +7,7 @@ use super::hearing;
 use super::output::Output;
 use crate::hyper::drive::LiveDrive;
 use crate::hyper::session::{CoreHandle, Reach};
-use crate::key::{CoreKey, Topic};
+use crate::key::{CoreKey, PublicKey, Topic};
 use crate::node::{DriveUse, Node};
 use crate::swarm::lan::Hearing;
 use crate::swarm::{Reachability, SwarmStatus};
@@ -109,7 +109,8 @@ impl Outlook {
             Reachability { failed: failed @ 1.., why, dialling, .. }
                 if *dialling == 0 || waited >= SILENCE =>
             {
-                Self::Unreachable(*failed, why.clone().unwrap_or_default())
+                let why = why.clone().unwrap_or_default();
+                Self::Unreachable(*failed, why + &relays_gone(&status.absent_relays))
             }
             Reachability { dialling: 1.., .. } => Self::Looking,
             _ if searched => Self::Nobody,
@@ -128,6 +129,16 @@ impl Outlook {
             _ => String::new(),
         }
     }
+}
+
+/// Of relays that were named and are of no use.
+fn relays_gone(relays: &[PublicKey]) -> String {
+    let gone = |relay| {
+        format!(
+            "; the relay {relay} that was named is not found, or does not serve: see `hdrive doctor --relay {relay}`"
+        )
+    };
+    relays.iter().map(gone).collect()
 }
 
 impl fmt::Display for Outlook {
@@ -404,6 +415,10 @@ mod tests {
             after(&status(3, 1, failed.clone()), 1),
             Outlook::Unreachable(2, "it is behind a NAT".into())
         );
+        let mut relayed = status(3, 1, failed.clone());
+        relayed.absent_relays = vec![PublicKey([1; 32])];
+        let line = after(&relayed, 1).to_string();
+        assert!(line.contains("NAT; the relay ") && line.contains("is not found"), "{line}");
         let again = Reachability { dialling: 1, ..failed };
         let again = status(3, 1, again);
         assert_eq!(after(&again, 1), Outlook::Looking);

@@ -229,6 +229,8 @@ pub struct SwarmStatus {
     pub connections: Vec<ConnectionStatus>,
     /// Relays with a connection, whether open or being made.
     pub visited: Vec<RelayStatus>,
+    /// Relays that we were told of and were found nowhere, or are none.
+    pub absent_relays: Vec<PublicKey>,
     /// If we are one for others.
     pub relaying: Option<RelayingStatus>,
     pub topics: Vec<TopicStatus>,

@@ -263,6 +263,7 @@ impl Swarm {
             peers_queued: self.peers.queued(),
             connections: connections.collect(),
             visited: visited.collect(),
+            absent_relays: self.absent_relays(),
             relaying: self.relaying_status(),
             topics,
             links: self.lan.status(),

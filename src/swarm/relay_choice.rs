@@ -73,6 +73,12 @@ impl Swarm {
         chosen.map(|(relay, _)| *relay)
     }
 
+    /// Those that we were told of and that serve nobody.
+    pub(super) fn absent_relays(&self) -> Vec<PublicKey> {
+        let silent = self.dht.silent_relays();
+        self.relays.iter().filter(|relay| silent.is_absent(relay)).copied().collect()
+    }
+
     /// Where a relay may be.
     pub(super) fn relay_hint(&self, relay: &PublicKey) -> Vec<SocketAddrV4> {
         let offers = |c: &&Connection| c.is_open() && c.offers == Some(*relay);

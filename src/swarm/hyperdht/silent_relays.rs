@@ -64,6 +64,11 @@ impl SilentRelays {
         self.0.retain(|pair| pair.relay != *relay || !pair.absent);
     }
 
+    /// Whether it was found nowhere, or is no relay, as far as we know.
+    pub fn is_absent(&self, relay: &PublicKey) -> bool {
+        self.0.iter().any(|pair| pair.relay == *relay && pair.absent)
+    }
+
     fn enter(&mut self, relay: PublicKey, peer: PublicKey, absent: bool, now: Instant) {
         let before = self.pair(&relay, &peer).filter(|pair| pair.absent == absent);
         let times = before.map_or(0, |pair| pair.times).saturating_add(1);

@@ -102,17 +102,16 @@ fn where_our_own_calls_do_not_come_back_a_firewall_keeps_them() {
     let mut lan = lan(1, now);
     let hearing = |lan: &Lan| lan.status()[0].hearing;
     lan.join(TOPIC, SERVER, now);
-    let mut at = now;
     for _ in 0..ASKED {
-        at = lan.poll_timeout().unwrap();
+        let at = lan.poll_timeout().unwrap();
         assert_eq!((calls(&mut lan, at).len(), hearing(&lan)), (1, Hearing::Unknown));
     }
-    at = lan.poll_timeout().unwrap();
+    let at = lan.poll_timeout().unwrap();
     assert!(at < now + Duration::from_secs(2), "it is known soon");
     lan.handle_timeout(at);
     assert_eq!(hearing(&lan), Hearing::Unheard);
     // The firewall was opened.
-    at = lan.poll_timeout().unwrap();
+    let at = lan.poll_timeout().unwrap();
     let call = calls(&mut lan, at).remove(0);
     assert!(lan.handle_datagram(addr(3), &call, at), "of somebody else");
     assert_eq!(hearing(&lan), Hearing::Unheard);

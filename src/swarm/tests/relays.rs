@@ -136,3 +136,24 @@ fn a_relay_that_had_no_time_to_help_is_no_worse_than_others() {
         assert_eq!(times, noted, "after {wait} ms");
     }
 }
+
+/// Whoever has no other way is told that it is the relay.
+#[test]
+fn a_relay_that_was_named_and_is_none_is_known_until_it_is_there() {
+    let mut lab = Lab::new(3, 0.0);
+    let a = lab.sharer(Kind::Sym, vec![]);
+    let sharer = lab.network.on(a, |peer, _| PublicKey(peer.swarm.key_pair.public()));
+    let nobody = PublicKey(KeyPair::from_seed(&[99; 32]).public());
+    for (n, wrong) in [(1, nobody), (2, sharer)] {
+        let b = behind(&mut lab.network, Kind::Sym, 10 + n, vec![wrong]);
+        lab.network.join(b, TOPIC, CLIENT);
+        lab.network.run(Duration::from_secs(30));
+        let status = lab.network.on(b, |peer, _| peer.swarm.status());
+        assert_eq!(status.absent_relays, [wrong], "{n}: {status:?}");
+        assert_eq!(status.reachability[&TOPIC].failed, 1);
+    }
+    let b = behind(&mut lab.network, Kind::Sym, 20, vec![lab.key]);
+    lab.network.join(b, TOPIC, CLIENT);
+    assert!(lab.meet(a, b, Duration::from_secs(20)).is_some());
+    assert!(lab.network.on(b, |peer, _| peer.swarm.status()).absent_relays.is_empty());
+}
