@@ -89,7 +89,7 @@ pub fn ready(command: &Command) -> Option<(&'static str, usize)> {
 /// Starts the child, with the same `words`, and waits until it has printed `lines` lines of `name`.
 pub fn start(global: &Global, words: Vec<OsString>, (name, lines): (&str, usize)) -> Result<Exit> {
     let store = super::store_dir(global)?;
-    super::owner::make_store(&store)?;
+    super::store::make(&store)?;
     let log_path = store.join(daemon_log::NAME);
     let mut options = OpenOptions::new();
     let stderr = options.create(true).append(true).mode(0o600).open(&log_path);

@@ -5,7 +5,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `args`, `fstab`, `bootstrap`, `moment`, `target` | what can be typed, also to mount(8) and in fstab |
-//! | `owner`, `request`, `view`, `standing` | who owns the store; what another process asks of that, whether both see the same files, and where it stands in the network |
+//! | `store`, `owner`, `request`, `view`, `standing` | who owns the store; what another process asks of that, whether both see the same files, and where it stands in the network |
 //! | `face`, `pump` | a command that the owner runs: its signals, its standard input, its end |
 //! | `serve`, `host`, `asker`, `running`, `context` | the owner: requests of all processes, what runs, what each is given |
 //! | `gate`, `waiting`, `signals`, `fault`, `exit` | when a change is made or called off; how commands wait and end |
@@ -62,6 +62,7 @@ mod signals;
 mod spool;
 mod standing;
 mod status;
+mod store;
 mod target;
 mod umount;
 mod view;
@@ -172,6 +173,10 @@ const LOOK_ELSEWHERE: Duration = Duration::from_millis(500);
 /// Runs `command` in the owner of the store, which may be this process.
 fn on_store(command: Command, global: &Global) -> Result<Exit> {
     let store = store_dir(global)?;
+    // Who only wants to know makes none.
+    if matches!(command, Command::Status(_)) && !store::is_there(&store) {
+        return status::of_none(store, global);
+    }
     if let Command::Put(put) = &command
         && put.reads_stdin()
         && stdin_is_closed()

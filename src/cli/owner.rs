@@ -9,8 +9,7 @@
 //! What they say to each other is in `request`, what a face does in `face`.
 
 use super::exit::{Exit, Fail, Failure, Result};
-use super::signals;
-use crate::hyper::core::storage::{StorageError, keep_private};
+use super::{signals, store};
 use nix::fcntl::{Flock, FlockArg};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -64,17 +63,6 @@ impl Drop for Ownership {
     }
 }
 
-/// Makes the directory of a store, for its user alone: it holds secret keys.
-pub fn make_store(store: &Path) -> Result {
-    keep_private(store).map_err(|error| match error {
-        StorageError::NotOurs { .. } => {
-            let lock = store.join("lock");
-            Failure::new(Exit::Store, format_args!("cannot open {}: {error}", lock.display()))
-        }
-        error => not_written(store, format_args!("{error}")),
-    })
-}
-
 /// A store cannot be written: why, and the way out where its filesystem is read-only.
 pub fn not_written(store: &Path, why: impl fmt::Display) -> Failure {
     let read_only = rustix::fs::statvfs(store.ancestors().find(|at| at.exists()).unwrap_or(store))
@@ -88,7 +76,7 @@ pub fn not_written(store: &Path, why: impl fmt::Display) -> Failure {
 
 /// Becomes the owner of `store`, or connects to the one it has; neither if the user wants it no more.
 pub fn enter(store: &Path) -> Result<Option<Role>> {
-    make_store(store)?;
+    store::make(store)?;
     let give_up = Instant::now() + OWNER_PATIENCE;
     loop {
         // Between two owners nobody else heeds it.

@@ -10,7 +10,7 @@ use super::exit::{Exit, Fail, Failure, Result};
 use super::farewell::give_port_back;
 use super::output::{complain, say, written};
 use super::signals::Signals;
-use super::{bootstrap, owner};
+use super::{bootstrap, owner, store};
 use crate::crypto::KeyPair;
 use crate::key::PublicKey;
 use crate::swarm::driver::{BootstrapNode, Network, NetworkConfig};
@@ -36,7 +36,7 @@ const SHORT: Duration = Duration::from_millis(20);
 
 pub fn run(args: &Relay, global: &Global) -> Result<Exit> {
     let store = super::store_dir(global)?;
-    owner::make_store(&store)?;
+    store::make(&store)?;
     let _only = become_relay(&store)?;
     let key_pair = Arc::new(key_pair(&store)?);
     super::network_runtime()?.block_on(async {

@@ -2,9 +2,9 @@
 
 mod peer;
 
-use super::args::Status;
+use super::args::{Global, Status};
 use super::context::Context;
-use super::exit::Result;
+use super::exit::{Exit, Fail, Result};
 use super::hearing;
 use super::looking::{Outlook, Wait};
 use super::output::Output;
@@ -19,22 +19,33 @@ use crate::swarm::{
 };
 use serde_json::{Value, json};
 use std::net::SocketAddrV4;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 pub async fn run(_args: Status, cx: Context) -> Result {
     let picture = Picture::of(&cx).await?;
-    match cx.out.json {
-        true => cx.out.object(&picture.json()),
-        false => picture.print(&cx.out).await,
-    }
+    picture.tell(&cx.out).await;
     Ok(())
 }
 
+/// Where no store is, and none is made.
+pub fn of_none(store: PathBuf, global: &Global) -> Result<Exit> {
+    let out =
+        Output::own(None, global.json, global.quiet).or_fail(Exit::Failed, "standard streams")?;
+    let picture = Picture::of_none(&store);
+    super::runtime(1)?.block_on(async {
+        picture.tell(&out).await;
+        out.written().await;
+    });
+    out.failure().or_fail(Exit::Failed, "standard output").map(|()| Exit::Ok)
+}
+
 /// See the module.
+#[derive(Default)]
 struct Picture {
     store: String,
+    there: bool,
     /// None if nothing runs but the one that asks, in its own process.
     owner: Option<u32>,
     /// All but the one that asks.
@@ -136,7 +147,30 @@ impl Picture {
         let store = cx.node.config().store.display().to_string();
         let own = std::process::id();
         let owner = (cx.running.pid != own || !commands.is_empty()).then_some(own);
-        Ok(Self { store, owner, commands, mounts, unmounted, drives, names, relay, network })
+        Ok(Self {
+            store,
+            there: true,
+            owner,
+            commands,
+            mounts,
+            unmounted,
+            drives,
+            names,
+            relay,
+            network,
+        })
+    }
+
+    fn of_none(store: &Path) -> Self {
+        let relay = relay::ask(store);
+        Self { store: store.display().to_string(), relay, ..Self::default() }
+    }
+
+    async fn tell(&self, out: &Output) {
+        match out.json {
+            true => out.object(&self.json()),
+            false => self.print(out).await,
+        }
     }
 
     fn json(&self) -> Value {
@@ -160,7 +194,7 @@ impl Picture {
             |running: &Arc<Running>| json!({"pid": running.pid, "command": running.words});
         let name = |(name, key): &(String, CoreKey)| json!({"name": name, "key": key.to_string()});
         json!({
-            "pid": self.owner, "store": self.store, "relay": self.relay.as_ref().map(Found::json),
+            "pid": self.owner, "store": self.store, "made": self.there, "relay": self.relay.as_ref().map(Found::json),
             "commands": self.commands.iter().map(command).collect::<Vec<_>>(),
             "mounts": self.mounts.iter().map(place).collect::<Vec<_>>(),
             "unmounted": self.unmounted.iter().map(place).collect::<Vec<_>>(),
@@ -174,7 +208,10 @@ impl Picture {
         out.line(format_args!("store: {}", self.store));
         match self.owner {
             Some(pid) => out.line(format_args!("owner: process {pid}")),
-            None => out.line("owner: none, no command runs on this store"),
+            None if self.there => out.line("owner: none, no command runs on this store"),
+            None => {
+                out.line("owner: none, there is no store: the first command that needs it makes it")
+            }
         }
         for running in &self.commands {
             out.room().await;
@@ -203,6 +240,8 @@ impl Picture {
             open.print(out);
         }
         match &self.network {
+            // Of a relay it was told above.
+            None if !self.there => {}
             None => out.line("network: not started"),
             Some(network) => print_network(network, out).await,
         }

@@ -233,6 +233,16 @@ fn info_and_status_tell_people_and_programs() {
     let status = &json(&lab.run("alice", &["status", "--json"]))[0];
     assert_eq!(status["drives"][0]["served"], true);
     assert_eq!(status["drives"][0]["key"], key);
+    // Where there is none it makes none.
+    let none = lab.run("carol", &["status"]);
+    assert!(
+        none.code == 0 && none.text().contains("owner: none, there is no store"),
+        "{}",
+        none.text()
+    );
+    assert_eq!(json(&lab.run("carol", &["status", "--json"]))[0]["made"], false);
+    assert!(!lab.path("carol").exists());
+    assert_eq!(lab.run("carol", &["create", "own"]).code, 0);
     let idle = lab.run("carol", &["status"]);
     assert!(idle.text().contains("network: not started"), "{}", idle.text());
     // It is no owner itself.

@@ -330,3 +330,20 @@ fn a_face_that_is_ended_while_its_owner_ends_ends_too() {
         owner.wait(PATIENCE);
     }
 }
+
+#[test]
+fn a_folder_of_other_files_becomes_no_store() {
+    let lab = Lab::new();
+    let docs = lab.folder("docs");
+    fs::write(docs.join("letter"), "").unwrap();
+    for args in [&["create", "x"][..], &["seed", "--daemon", NOBODYS], &["relay"], &["ls", NOBODYS]]
+    {
+        let done = lab.run("docs", args);
+        assert_eq!(done.code, 6, "{args:?}: {}", done.stderr);
+        assert!(done.stderr.contains("holds other files ('letter', for one)"), "{}", done.stderr);
+    }
+    assert_eq!(lab.run("docs", &["status"]).code, 0);
+    let names: Vec<_> =
+        fs::read_dir(&docs).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["letter"]);
+}

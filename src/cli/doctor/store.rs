@@ -1,6 +1,7 @@
 //! The store: whether it is there or can be made, may be written, and has room. Nothing in it is touched.
 
 use super::finding::Finding;
+use crate::cli::store;
 use crate::cli::words::{bytes, without_numbers};
 use crate::disk;
 use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
@@ -76,6 +77,10 @@ fn refused(path: &Path, real: &Path, there: bool) -> io::Result<()> {
         return Err(io::Error::other("it belongs to another user"));
     }
     access(real, Access::WRITE_OK | Access::EXEC_OK)?;
+    if let Ok(Some(other)) = store::foreign(path) {
+        let why = format!("it is no store, and holds other files ('{}', for one)", other.display());
+        return Err(io::Error::other(why));
+    }
     match access(path.join("lock"), Access::WRITE_OK) {
         Err(rustix::io::Errno::NOENT) | Ok(()) => Ok(()),
         Err(errno) => Err(errno.into()),
@@ -145,11 +150,13 @@ mod tests {
     #[test]
     fn looking_makes_nothing() {
         let dir = tempfile::tempdir().unwrap();
+        assert_eq!(see(dir.path().to_path_buf()).refused, None);
         let path = dir.path().join("a/store");
         let seen = see(path.clone());
         assert_eq!((seen.there, seen.refused.as_ref()), (false, None));
         assert!(seen.free.is_some() && !dir.path().join("a").exists());
         std::fs::write(dir.path().join("a"), "").unwrap();
         assert!(see(path).refused.unwrap().contains("no folder"));
+        assert!(see(dir.path().to_path_buf()).refused.unwrap().contains("other files ('a', for"));
     }
 }

@@ -47,7 +47,7 @@ mod witness;
 pub use disk::open_disk;
 pub use file::{CoreFiles, StoredFile};
 pub use memory::memory;
-pub use private::keep_private;
+pub use private::{NAMES, keep_private};
 pub use records::Records;
 pub use staged::Staged;
 pub use stamp::{CoreStamp, FileStamp};

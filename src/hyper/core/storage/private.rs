@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 /// Names in a store's directory. Where it holds others as well, it is somebody's folder, whose own mode is left.
-const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 10] = [
     "store.redb",
     "store.redb.new",
     "cores",
