@@ -9,7 +9,8 @@
 //! | `store`, `owner` | the store, and the process that works on it, if there is one |
 //! | `fuse` | a mount of an empty drive, in a folder of its own |
 //! | `machine` | limits, the clock |
-//! | `nodes`, `network` | nodes of the DHT one by one; then, as a peer for a moment, how this machine can be reached |
+//! | `nodes`, `way`, `network` | nodes of the DHT one by one; whether anything leads to others; then, as a peer for a moment, how this machine can be reached |
+//! | `peers` | the addresses of --peer, one by one |
 //! | `router` | whether the router gives a port that leads here, if it is to be asked |
 //! | `lan` | local networks, IPv6 |
 //! | `finding` | one line of what is told |
@@ -21,8 +22,10 @@ mod machine;
 mod network;
 mod nodes;
 mod owner;
+mod peers;
 mod router;
 mod store;
+mod way;
 
 use super::args::Global;
 use super::bootstrap;
@@ -32,7 +35,7 @@ use super::output::{say, written};
 use super::signals::{LAST_WAIT, Signals};
 use crate::disk;
 use crate::key::PublicKey;
-use crate::swarm::driver::BootstrapNode;
+use crate::swarm::driver::{BootstrapNode, PeerAddress};
 use crate::threads;
 use clap::Args;
 use finding::{Finding, Report, Screen, Verdict};
@@ -63,6 +66,7 @@ struct Setup {
     named: bool,
     bind: SocketAddrV4,
     relays: Vec<PublicKey>,
+    peers: Vec<PeerAddress>,
     lan: bool,
     /// The router is asked for a port, by the peer of a moment, which is put here.
     maps: bool,
@@ -86,6 +90,7 @@ pub fn run(_args: &Doctor, global: &Global) -> Result<Exit> {
         named,
         bind: global.local.unwrap_or(any),
         relays: global.relay.clone(),
+        peers: global.peers.clone(),
         lan: !global.no_lan,
         maps,
         peer: peer.clone(),
@@ -171,8 +176,8 @@ async fn examine(setup: Setup, json: bool) -> Result<Exit> {
         }),
         Tried::begin("network", |report| network::look(setup, owner, near, report)),
         Tried::begin("lan", |report| async move {
-            let (works, findings) = lan::look(lan, local).await;
-            tell_near.send_replace(Some(works));
+            let (near, findings) = lan::look(lan, local).await;
+            tell_near.send_replace(Some(near));
             report.all(findings);
         }),
     ];

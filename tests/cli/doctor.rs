@@ -209,6 +209,36 @@ fn relays_that_are_named_have_to_be_relays() {
 }
 
 #[test]
+fn peers_that_are_named_are_tried_and_one_is_enough() {
+    let lab = Lab::new();
+    let free =
+        || std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (here, nobody) = (free(), free());
+    let mut share = lab.command("alice", &["share", text(&lab.folder("shared")), "--local", &here]);
+    share.env("HDRIVE_BOOTSTRAP", NOWHERE);
+    let mut share = Hdrive::spawn(share);
+    share.line("key: ");
+    let look = |peers: &[&str]| {
+        let mut command = lab.command("store", &["doctor", "--json"]);
+        command.env("HDRIVE_BOOTSTRAP", NOWHERE);
+        for peer in peers {
+            command.args(["--peer", peer]);
+        }
+        let found_all = findings(&run(command));
+        let of = |peer: &str| {
+            let peer = found_all.iter().find(|f| f["check"] == "peer" && f["peer"] == peer);
+            peer.map(|peer| peer["verdict"].clone()).unwrap_or_default()
+        };
+        (of(&here), of(&nobody), found(&found_all, "network").clone())
+    };
+    let (there, silent, network) = look(&[&here, &nobody]);
+    assert_eq!((there, silent), ("ok".into(), "bad".into()));
+    assert!(network["verdict"] == "note" && network["peers"] == 1, "{network}");
+    assert!(text_of(&network, "words").contains("only peers of --peer are found"), "{network}");
+    assert_eq!(look(&[&nobody]).2["verdict"], "bad");
+}
+
+#[test]
 fn a_signal_ends_it_at_once() {
     let lab = Lab::new();
     // Nobody answers the relay's name: it would look for some seconds.

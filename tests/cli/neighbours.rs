@@ -97,6 +97,9 @@ fn where_the_firewall_keeps_neighbours_a_share_says_so_and_not_that_they_find_it
     assert!(share.wait(PATIENCE).success());
     let said = share.rest();
     assert!(!said.iter().any(|line| line.contains("shared")), "nobody finds it: {said:?}");
+    let done = run(local_only(&lab, "carol", &["doctor"], true).unwrap());
+    let network = "FAIL  network: no way beyond the local networks, and calls are not heard there";
+    assert!(done.text().contains(network), "{}", done.text());
 }
 
 #[test]

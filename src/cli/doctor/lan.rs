@@ -19,8 +19,19 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// For documentation (RFC 3849): there is a way to it where there is one to everybody. Nothing is sent.
 const ANYWHERE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
-/// The lines, and whether peers of a local network are found.
-pub async fn look(on: bool, local: Ipv4Addr) -> (bool, Vec<Finding>) {
+/// Whether peers of a local network are found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Near {
+    /// There is no local network, or it is left alone.
+    #[default]
+    Alone,
+    Heard,
+    /// A firewall keeps calls from us, on all of them.
+    Unheard,
+}
+
+/// The lines, and that.
+pub async fn look(on: bool, local: Ipv4Addr) -> (Near, Vec<Finding>) {
     let calls = match on {
         false => None,
         true => {
@@ -32,15 +43,20 @@ pub async fn look(on: bool, local: Ipv4Addr) -> (bool, Vec<Finding>) {
             })
         }
     };
-    let works = calls.as_ref().and_then(|calls| calls.as_ref().ok());
-    let works = works.is_some_and(|calls| works_on(calls, local));
-    (works, vec![judge(calls.as_ref()), judge_ipv6(ipv6().as_ref().ok().or(local_ipv6().as_ref()))])
+    let near = calls.as_ref().and_then(|calls| calls.as_ref().ok());
+    let near = near.map_or(Near::Alone, |calls| near_on(calls, local));
+    (near, vec![judge(calls.as_ref()), judge_ipv6(ipv6().as_ref().ok().or(local_ipv6().as_ref()))])
 }
 
-/// Whether a call is heard on one of the networks. This machine's own is none unless it was asked for.
-fn works_on(calls: &[OwnCall], local: Ipv4Addr) -> bool {
-    let is_other = |call: &OwnCall| !(local.is_unspecified() && call.addr.is_loopback());
-    calls.iter().any(|call| call.heard && is_other(call))
+/// This machine's own network is none unless it was asked for.
+fn near_on(calls: &[OwnCall], local: Ipv4Addr) -> Near {
+    let is_other = |call: &&OwnCall| !(local.is_unspecified() && call.addr.is_loopback());
+    let mut calls = calls.iter().filter(is_other).peekable();
+    match calls.peek().is_some() {
+        false => Near::Alone,
+        true if calls.any(|call| call.heard) => Near::Heard,
+        true => Near::Unheard,
+    }
 }
 
 /// `None` if neighbours are not to be called.
@@ -132,10 +148,11 @@ mod tests {
         assert!(both.next.unwrap().contains("239.255.104.100 and ff12::6864:6472, port 49736"));
         assert_eq!(judge(Some(&Err(io::Error::other("x")))).verdict, Verdict::Unknown);
         let any = Ipv4Addr::UNSPECIFIED;
-        assert!(works_on(&[call("a", false), call("b", true)], any));
-        assert!(!works_on(&[call("a", false)], any));
+        assert_eq!(near_on(&[call("a", false), call("b", true)], any), Near::Heard);
+        assert_eq!(near_on(&[call("a", false)], any), Near::Unheard);
         let own = [OwnCall { addr: Ipv4Addr::LOCALHOST.into(), ..call("lo", true) }];
-        assert!(works_on(&own, Ipv4Addr::LOCALHOST) && !works_on(&own, any));
+        assert_eq!(near_on(&own, Ipv4Addr::LOCALHOST), Near::Heard);
+        assert_eq!(near_on(&own, any), Near::Alone);
     }
 
     #[test]

@@ -5,16 +5,16 @@
 
 use super::Setup;
 use super::finding::{Finding, Report};
+use super::lan::Near;
 use super::nodes::{self, Seen};
 use super::owner::Owner;
-use super::router;
+use super::{peers, router, way};
 use crate::cli::status::{access_name, nat_name, standing_words};
 use crate::crypto::KeyPair;
 use crate::key::PublicKey;
 use crate::swarm::driver::{BootstrapNode, Network, NetworkConfig, NetworkHandle};
 use crate::swarm::{Access, Limits, Nat, RelayStatus, Standing, SwarmEvent, SwarmStatus};
 use crate::threads::RAISE;
-use nix::errno::Errno;
 use serde_json::json;
 use std::io;
 use std::net::SocketAddrV4;
@@ -26,8 +26,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 pub const CHECK: &str = "network";
 
-/// A node that was not asked by itself may answer the peer all the same, a little later.
-const SILENCE: Duration = Duration::from_millis(2500);
 /// So long after the beginning nobody waits for what nodes say of us any more. That everybody is let in is known within a
 /// second; that nobody is after three datagrams to some nodes.
 const STANDING: Duration = Duration::from_secs(8);
@@ -38,24 +36,8 @@ const FEW: usize = 4;
 /// And for relays.
 const RELAYS: Duration = Duration::from_secs(9);
 /// How often it is looked, and a relay that was not found gone to again.
-const LOOK: Duration = Duration::from_millis(50);
+pub const LOOK: Duration = Duration::from_millis(50);
 const AGAIN: Duration = Duration::from_millis(500);
-
-/// What was seen of the way to others.
-#[derive(Debug, Clone, Default)]
-struct Way {
-    /// Nodes that were asked one by one, and those that answered.
-    asked: usize,
-    answered: usize,
-    /// Nodes that the peer of a moment met.
-    met: usize,
-    /// Why nothing can be sent.
-    no_way: Option<String>,
-    /// The network was named.
-    named: bool,
-    /// Peers of a local network are found.
-    near: bool,
-}
 
 /// A peer of a moment. It ends when it is dropped, or its events are.
 pub struct Peer {
@@ -66,10 +48,10 @@ pub struct Peer {
 pub async fn look(
     setup: Setup,
     owner: watch::Receiver<Option<Owner>>,
-    near: watch::Receiver<Option<bool>>,
+    near: watch::Receiver<Option<Near>>,
     report: Report,
 ) {
-    let Setup { nodes, named, bind, relays, peer: place, maps, begun, .. } = setup;
+    let Setup { nodes, named, bind, relays, peers, peer: place, maps, begun, .. } = setup;
     let named_relays = relays.clone();
     let (found, peer) = match begin(nodes, bind).await {
         Ok(begun) => begun,
@@ -101,12 +83,18 @@ pub async fn look(
         let ask = nodes::ask(node, seen, *bind.ip());
         asked.spawn(async move { (i, ask.await) });
     }
+    let mut peers_asked = JoinSet::new();
+    for (i, address) in peers.into_iter().enumerate() {
+        peers_asked.spawn(async move { (i, peers::ask(address, *bind.ip()).await) });
+    }
     let seen = in_order(asked, |seen| report.one(nodes::judge(seen))).await;
-    let mut way = find_way(network, &seen, named, begun).await;
+    let asked = in_order(peers_asked, |asked| report.one(peers::judge(asked))).await;
+    let mut way = way::find(network, &seen, named, begun).await;
+    way.peers = asked.iter().filter(|asked| asked.seen.answered.is_some()).count();
     if !way.leads_on() {
         way.near = wait_for(near, begun + STANDING).await.unwrap_or_default();
     }
-    report.one(judge_way(&way));
+    report.one(way::judge(&way));
     let port = async {
         match maps {
             true => Some(router::wait(network, begun + STANDING).await),
@@ -187,23 +175,6 @@ async fn in_order<T: 'static>(mut tasks: JoinSet<(usize, T)>, tell: impl Fn(&T))
     brought.into_iter().flatten().collect()
 }
 
-/// Whether anybody of the DHT answers, as soon as it is clear.
-async fn find_way(network: &NetworkHandle, seen: &[Seen], named: bool, begun: Instant) -> Way {
-    let answered = seen.iter().filter(|seen| seen.answered.is_some()).count();
-    let unsent = seen.iter().find_map(|seen| seen.unsent.clone());
-    loop {
-        let SwarmStatus { nodes: met, traffic, .. } = network.status().await.unwrap_or_default();
-        let asked = seen.len();
-        let way = Way { asked, answered, met, no_way: None, named, near: false };
-        if way.leads_on() || begun.elapsed() >= SILENCE {
-            let no_way = traffic.no_way.map(|errno| Errno::from_raw(errno).desc().to_string());
-            let no_way = unsent.or(no_way).filter(|_| !way.leads_on());
-            return Way { no_way, ..way };
-        }
-        sleep(LOOK).await;
-    }
-}
-
 /// Waits until it is known how others see us, or clear that it will not be.
 async fn settle(network: &NetworkHandle, begun: Instant) -> (Standing, usize) {
     loop {
@@ -244,54 +215,6 @@ async fn reach(network: NetworkHandle, relays: Vec<PublicKey>, until: Instant) -
         }
         sleep(LOOK).await;
     }
-}
-
-impl Way {
-    /// Whether somebody of the DHT answers.
-    fn leads_on(&self) -> bool {
-        self.answered + self.met > 0
-    }
-}
-
-fn judge_way(way: &Way) -> Finding {
-    let Way { asked, answered, .. } = *way;
-    let finding = match (&way.no_way, way.leads_on()) {
-        (_, true) => Finding::good(CHECK, "connected: UDP goes out, and answers come back"),
-        (Some(why), false) => {
-            // Whoever has chosen no more than neighbours has a mount that works. Where there is more, and nobody answers,
-            // it is not what was chosen.
-            if way.near {
-                let words = format!(
-                    "no way beyond the local networks: only peers there and of --peer are found: {why}"
-                );
-                let next = "for peers elsewhere connect this machine to the Internet, or to nodes of --bootstrap";
-                Finding::note(CHECK, words, next)
-            } else {
-                let next =
-                    "connect this machine to a network, and let UDP out through its firewall";
-                Finding::bad(CHECK, format!("no way to send anything: {why}"), next)
-            }
-        }
-        (None, false) => {
-            let next = match way.named {
-                true => {
-                    "see that --bootstrap names the nodes of your network, that `hdrive dht` runs there, and that \
-                     firewalls let UDP through"
-                }
-                false => {
-                    "see that this machine is online, and that its firewall and its network let UDP out to any port: \
-                     many guest and company networks do not"
-                }
-            };
-            let words =
-                "no DHT node answers: only peers of the local networks and of --peer are found";
-            Finding::bad(CHECK, words, next)
-        }
-    };
-    let facts = json!({
-        "asked": asked, "answered": answered, "noWay": way.no_way, "localNetwork": way.near,
-    });
-    finding.with(facts)
 }
 
 /// `owner`: a process that works on the store, which has the port then.
@@ -402,32 +325,6 @@ fn judge_relays(named: &[(PublicKey, Option<i32>)], serving: &[RelayStatus]) -> 
 mod tests {
     use super::super::finding::Verdict;
     use super::*;
-
-    fn way(answered: usize, met: usize) -> Way {
-        Way { asked: 3, answered, met, no_way: None, named: false, near: false }
-    }
-
-    #[test]
-    fn one_node_that_answers_is_a_network_and_none_is_not() {
-        assert_eq!(judge_way(&way(1, 0)).verdict, Verdict::Good);
-        assert_eq!(judge_way(&way(0, 7)).verdict, Verdict::Good);
-        let silent = judge_way(&way(0, 0));
-        assert!(silent.verdict == Verdict::Bad && silent.words.starts_with("no DHT node answers"));
-        assert!(silent.next.unwrap().contains("let UDP out"));
-        let own = judge_way(&Way { named: true, ..way(0, 0) });
-        assert!(own.next.unwrap().contains("`hdrive dht` runs there"));
-        let no_way = Some("Network is unreachable".to_string());
-        let cut_off = judge_way(&Way { no_way: no_way.clone(), ..way(0, 0) });
-        assert!(cut_off.words.ends_with("no way to send anything: Network is unreachable"));
-        let near = judge_way(&Way { no_way, near: true, ..way(0, 0) });
-        assert!(near.verdict == Verdict::Note && near.words.contains("only peers"), "{near:?}");
-        // As where UDP is blocked.
-        let silent = judge_way(&Way { near: true, ..way(0, 0) });
-        assert!(
-            silent.verdict == Verdict::Bad && silent.words.contains("only peers"),
-            "{silent:?}"
-        );
-    }
 
     #[test]
     fn what_is_between_this_machine_and_others_has_its_next_step() {

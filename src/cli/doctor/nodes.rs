@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// A resolver that says nothing for so long is not waited for.
-const RESOLVER: Duration = Duration::from_millis(2500);
+pub const RESOLVER: Duration = Duration::from_millis(2500);
 /// When a node is asked, and for how long in all.
 const ASKED_AT: [Duration; 3] =
     [Duration::ZERO, Duration::from_millis(400), Duration::from_millis(1000)];
@@ -24,12 +24,12 @@ const PATIENCE: Duration = Duration::from_millis(2200);
 /// What was seen of one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
-    name: Option<String>,
+    pub name: Option<String>,
     /// Where it was asked.
     pub asked: Vec<SocketAddrV4>,
     pub answered: Option<(SocketAddrV4, Duration)>,
     /// Why its name has no address.
-    unnamed: Option<String>,
+    pub unnamed: Option<String>,
     /// Why nothing could be sent.
     pub unsent: Option<String>,
 }
@@ -80,7 +80,7 @@ impl Seen {
         }
     }
 
-    async fn ping(&mut self, local: Ipv4Addr) {
+    pub async fn ping(&mut self, local: Ipv4Addr) {
         if let Err(error) = self.try_ping(local).await {
             self.unsent = Some(without_numbers(&error.to_string()));
         }
