@@ -177,10 +177,14 @@ pub fn parse_key(text: &str) -> Result<[u8; 32], KeyError> {
             let mut bytes = Vec::with_capacity(33);
             let (mut acc, mut bits) = (0u32, 0);
             for (i, c) in text.chars().enumerate() {
+                let letters = match c.is_uppercase() {
+                    true => "ybndrfg8ejkmcpqxot1uwisza345h769, in lower case",
+                    false => "ybndrfg8ejkmcpqxot1uwisza345h769",
+                };
                 let value = ALPHABET
                     .iter()
                     .position(|&a| a as char == c)
-                    .ok_or_else(|| wrong(i, c, "z-base-32", "ybndrfg8ejkmcpqxot1uwisza345h769"))?;
+                    .ok_or_else(|| wrong(i, c, "z-base-32", letters))?;
                 acc = (acc << 5 | value as u32) & 0xfff;
                 bits += 5;
                 if bits >= 8 {
@@ -212,8 +216,9 @@ pub fn parse_bare_key(text: &str) -> Result<[u8; 32], KeyError> {
 
 impl FromStr for PublicKey {
     type Err = KeyError;
+    /// Space around it is left away: of a list a person writes some between keys.
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        parse_bare_key(text).map(Self)
+        parse_bare_key(text.trim()).map(Self)
     }
 }
 
@@ -374,6 +379,8 @@ mod tests {
         text.replace_range(4..5, "0");
         let error = parse_key(&text).unwrap_err().to_string();
         assert!(error.contains("character 5") && error.contains("'0'"), "{error}");
+        let error = parse_key(&z32(&[7; 32]).to_uppercase()).unwrap_err().to_string();
+        assert!(error.ends_with("in lower case"), "{error}");
     }
 
     #[test]

@@ -27,9 +27,15 @@ pub fn resolve(node: &Node, text: &str) -> Result<Target> {
     {
         return Ok(Target { key, version: None, path: drive_path(path)? });
     }
-    let link: DriveLink = text.parse().map_err(|error| no_drive(text, error))?;
+    let link: DriveLink = without_space(text).parse().map_err(|error| no_drive(text, error))?;
     node.hint(link.key, link.nodes);
     Ok(Target { key: link.key, version: link.version, path: drive_path(&link.path)? })
+}
+
+/// Of a key that was copied with the space around it only the key counts. What stands behind a bare key may end with a space.
+fn without_space(text: &str) -> &str {
+    let text = text.trim_start();
+    if is_link(text) || !text.contains('/') { text.trim_end() } else { text }
 }
 
 /// Fails for a link that is none; what may be a name is looked up later.
@@ -282,4 +288,21 @@ pub async fn writable(cx: &Context, target: &Target, secret: Option<[u8; 32]>) -
     }
     cx.node.may_write(&drive, &|text| cx.out.note(text)).await?;
     Ok(drive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_taken_without_the_space_that_was_copied_with_it() {
+        for (typed, meant) in [
+            (" key\n", "key"),
+            ("hyper://key/a%20b ", "hyper://key/a%20b"),
+            (" key/a ", "key/a "),
+            ("k ey", "k ey"),
+        ] {
+            assert_eq!(without_space(typed), meant, "{typed}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use super::owner::Owner;
 use crate::swarm::SwarmStatus;
 use crate::swarm::dht_rpc::bogon;
 use crate::swarm::driver::NetworkHandle;
-use crate::swarm::port_mapping::{PortMapping, PortMappingStatus};
+use crate::swarm::port_mapping::{NotMapped, PortMapping, PortMappingStatus};
 use serde_json::{Value, json};
 use std::net::SocketAddrV4;
 use std::time::Duration;
@@ -96,6 +96,10 @@ pub fn judge(asked: Option<&Port>, owner: Option<&Owner>) -> Option<Finding> {
             }
             .with(json!({ "port": port, "router": gateway, "by": by }))
         }
+        Port::None(why) if *why == NotMapped::NoGateway.to_string() => {
+            let next = "connect this machine to the network of the router; with a public address it needs no port of one";
+            Finding::note(CHECK, format!("it gives no port: {why}"), next)
+        }
         Port::None(why) => {
             let next = "switch PCP, NAT-PMP or UPnP on in the router, or forward a UDP port there by hand and pass --port";
             Finding::note(CHECK, format!("it gives no port: {why}"), next)
@@ -126,6 +130,8 @@ mod tests {
         assert!(found(leads("192.168.178.2:5")).words.contains("behind another NAT"));
         let none = found(Port::None("the router refuses it".into()));
         assert!(none.verdict == Verdict::Note && none.next.unwrap().contains("--port"));
+        let alone = found(Port::None(NotMapped::NoGateway.to_string())).next.unwrap();
+        assert!(alone.starts_with("connect this machine"), "{alone}");
         assert_eq!(found(Port::NotKnown).verdict, Verdict::Unknown);
     }
 

@@ -30,7 +30,9 @@ pub struct PeerAddress {
 
 /// Not the form of such an address.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no address of a peer: write host:port, 1.2.3.4:port or [2001:db8::1]:port")]
+#[error(
+    "'{0}' is no address of a peer: write host:port, 1.2.3.4:port, [2001:db8::1]:port or [fe80::1%eth0]:port"
+)]
 pub struct PeerAddressError(String);
 
 impl FromStr for PeerAddress {
@@ -44,8 +46,10 @@ impl FromStr for PeerAddress {
         let host_is_fine = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             // With a zone, as in fe80::1%eth0, that the resolver knows.
             Some(inner) => {
-                let ip = inner.split_once('%').map_or(inner, |(ip, _)| ip);
-                ip.parse::<Ipv6Addr>().is_ok()
+                let (ip, zone) = inner.split_once('%').unwrap_or((inner, ""));
+                // A link-local address is on every interface: nothing is sent there without one.
+                let whole = |ip: Ipv6Addr| !ip.is_unicast_link_local() || !zone.is_empty();
+                ip.parse().is_ok_and(whole)
             }
             None => is_name(host),
         };
@@ -236,6 +240,8 @@ mod tests {
             "255.255.255.255:1",
             "[::ffff:224.0.0.1]:1",
             "[::]:1",
+            "[fe80::1]:1",
+            "[fe80::1%]:1",
             "[ff02::1]:1",
         ] {
             assert_eq!(bad.parse::<PeerAddress>(), Err(PeerAddressError(bad.into())), "{bad}");
