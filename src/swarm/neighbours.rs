@@ -30,7 +30,7 @@ impl Swarm {
 
     /// Takes what somebody called to everybody on a local network. [`Self::end_of_batch`] must follow.
     pub fn handle_call(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) {
-        self.lan.handle_datagram(from, datagram, now);
+        self.lan.handle_call(from, datagram, now);
     }
 
     /// The next datagram for a local network.

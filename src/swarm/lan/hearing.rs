@@ -1,11 +1,11 @@
 //! Whether our own calls are heard here: where they are not, neighbours hear none of them either, or we none of theirs.
 //!
-//! What is called to everybody comes back to the host that called. Where it does not, a firewall keeps it, most likely this
-//! machine's own, and nobody finds anybody. Nothing is sent for it that was not to be sent anyway.
+//! What is called to everybody comes back to the host that called. Where it does not, nor anybody else's call comes, a firewall
+//! keeps it, most likely this machine's own, and nobody finds anybody. Calls are those that are made anyway; but who has
+//! something and hears nothing goes on to call, as those do who look: the firewall may be opened.
 
 use super::ASKED;
 use super::link::Link;
-use super::message::Nonce;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -34,8 +34,7 @@ pub struct LinkStatus {
 struct Ear {
     addr: SocketAddr,
     hearing: Hearing,
-    /// Of the last call, and how many were made since one was heard.
-    nonce: Nonce,
+    /// Calls that were made since one was heard.
     unheard: usize,
     judge_at: Option<Instant>,
 }
@@ -50,7 +49,6 @@ impl Ears {
         let ear = |link: &Link| Ear {
             addr: link.addr,
             hearing: Hearing::Unknown,
-            nonce: Nonce::default(),
             unheard: 0,
             judge_at: None,
         };
@@ -58,20 +56,24 @@ impl Ears {
     }
 
     /// Everybody is called on a link.
-    pub fn called(&mut self, link: &Link, nonce: Nonce, now: Instant) {
+    pub fn called(&mut self, link: &Link, now: Instant) {
         let Some(ear) = self.0.iter_mut().find(|ear| ear.addr == link.addr) else { return };
-        (ear.nonce, ear.unheard) = (nonce, ear.unheard + 1);
+        ear.unheard += 1;
         if ear.unheard >= ASKED && ear.hearing != Hearing::Unheard {
             ear.judge_at.get_or_insert(now + PATIENCE);
         }
     }
 
-    /// A call came that has an address of ours: another host may have put that there, but knows no nonce before.
-    pub fn heard(&mut self, from: &SocketAddr, nonce: &Nonce) {
-        let is_its = |ear: &&mut Ear| ear.addr == *from && ear.nonce == *nonce;
-        if let Some(ear) = self.0.iter_mut().find(is_its).filter(|ear| ear.unheard > 0) {
+    /// What was called to everybody came by a link, whoever said it.
+    pub fn heard(&mut self, link: &Link) {
+        if let Some(ear) = self.0.iter_mut().find(|ear| ear.addr == link.addr) {
             (ear.hearing, ear.unheard, ear.judge_at) = (Hearing::Heard, 0, None);
         }
+    }
+
+    /// Whether nothing comes on some link.
+    pub fn is_deaf(&self) -> bool {
+        self.0.iter().any(|ear| ear.hearing == Hearing::Unheard)
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {

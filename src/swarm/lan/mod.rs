@@ -234,12 +234,9 @@ impl Lan {
         if !message::is_ours(datagram) {
             return false;
         }
-        // What we said ourselves comes back; what comes through a router is no neighbour's.
-        if self.links.iter().any(|link| link.addr == from) {
-            if let Some(Message::Call(call)) = Message::decode(datagram) {
-                self.ears.heard(&from, &call.nonce);
-            }
-        } else if let Some(link) = self.link_of(&from).filter(|_| from.port() != 0) {
+        // What comes through a router is no neighbour's; what we said ourselves comes back.
+        let own = self.links.iter().any(|link| link.addr == from);
+        if let Some(link) = self.link_of(&from).filter(|_| !own && from.port() != 0) {
             match Message::decode(datagram) {
                 Some(Message::Call(call)) => self.on_call(&call, from, link, now),
                 Some(Message::Answer(answer)) => self.on_answer(&answer, from, link, now),
@@ -247,6 +244,14 @@ impl Lan {
             }
         }
         true
+    }
+
+    /// Takes one that somebody sent to everybody, maybe we.
+    pub fn handle_call(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) {
+        if let Some(link) = self.link_of(&from).filter(|_| message::is_ours(datagram)) {
+            self.ears.heard(&link);
+        }
+        self.handle_datagram(from, datagram, now);
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
@@ -296,7 +301,7 @@ impl Lan {
         for link in self.links.clone() {
             let nonce = self.nonce();
             if !now_parts.is_empty() {
-                self.ears.called(&link, nonce, now);
+                self.ears.called(&link, now);
             }
             for (part, topics) in (0..).zip(now_parts) {
                 let Some((_, JoinOptions { server: have, client: seek })) = topics.first() else {
@@ -306,9 +311,10 @@ impl Lan {
                 self.call((*seek, *have), (nonce, part), topics, link, link.group(), now);
             }
         }
+        let deaf = self.ears.is_deaf();
         for (topic, options) in now_parts.iter().copied().flatten() {
             let Some(joined) = self.topics.get_mut(topic) else { continue };
-            let pause = match options.client {
+            let pause = match options.client || deaf {
                 true => Some(PAUSES.get(joined.called).copied().unwrap_or(REPEAT.mul_f64(jitter))),
                 false => PAUSES.get(joined.called).copied().filter(|_| joined.called < HAVE_PAUSES),
             };

@@ -67,7 +67,11 @@ impl Machine for Peer {
         while let Some(socket) = self.swarm.poll_closed_socket() {
             self.sockets.remove(&socket);
         }
-        while let Some(LanTransmit { to, bytes, .. }) = self.swarm.poll_lan_transmit() {
+        while let Some(LanTransmit { link, to, bytes }) = self.swarm.poll_lan_transmit() {
+            // What is called to everybody comes back.
+            if to == link.group() {
+                self.swarm.handle_call(link.addr, &bytes, now);
+            }
             let SocketAddr::V4(to) = to else { continue };
             out.push(Outgoing::new(to, bytes));
         }
