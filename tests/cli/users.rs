@@ -204,9 +204,11 @@ fn a_signal_while_a_mount_is_being_made_is_told_where_that_cannot_be_waited_for(
     if !fuse_available() {
         return;
     }
-    let (at, helper, begun) =
-        (lab.folder("mnt"), lab.path("store/helper"), lab.path("store/begun"));
-    chown(&at, Some(NOBODY), Some(NOBODY)).unwrap();
+    let (at, tools) = (lab.folder("mnt"), lab.folder("tools"));
+    let (helper, begun) = (tools.join("helper"), tools.join("begun"));
+    for folder in [&at, &tools] {
+        chown(folder, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
     fs::write(&helper, format!("#!/bin/sh\n: >{}; exec sleep 5\n", text(&begun))).unwrap();
     fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = mount_as_nobody(&lab, &program, &at);
