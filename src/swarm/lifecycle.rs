@@ -403,6 +403,7 @@ impl Swarm {
             self.destroy(stream, Closed::Frame(error), now);
         } else {
             self.udx.opened(stream, unopened, now);
+            self.direct_shown(stream, now);
             if used {
                 self.watch(stream, now);
             }

@@ -183,8 +183,9 @@ impl Swarm {
         let Some(connection) = self.connections.by_stream(stream) else { return };
         let session =
             connection.session.as_mut().filter(|_| matches!(connection.phase, Phase::Open));
-        if session.is_some_and(|session| session.unordered.open(message).is_some()) {
+        if let Some(text) = session.and_then(|session| session.unordered.open(message)) {
             self.udx.heard_from(stream, way, message.len(), now);
+            self.heard_sign(stream, &text, now);
         }
     }
 

@@ -8,13 +8,14 @@
 //! Of the two ways the first that is there is taken. A stream that takes the direct one and hears nothing changes over to
 //! the leg; one that took the leg and hears nothing changes over to a direct way that is known, and so on; one that is
 //! open through the relay moves to the direct way as soon as there is one, and back if nothing comes of it. The relay is
-//! left only when something came from the peer over the direct way after we had moved, for until then the peer may need
-//! it. So neither way being dead, whatever the order of things, leaves the two waiting; and a relay that pairs and passes
+//! left only when both have said that they stay on the direct way ([`signs`]), for until then one may need it. Who has the
+//! leg, and hears the peer itself by the direct way alone, goes there. So neither way being dead, whatever the order of things, leaves the two waiting; and a relay that pairs and passes
 //! nothing on is not named again for that peer for a while.
 //!
 //! Source: hyperdht/lib/connect.js:relayConnection, relay-connection.js
 
 mod going_direct;
+mod signs;
 
 use super::Swarm;
 use super::connections::Phase;
@@ -23,7 +24,8 @@ use super::hyperdht::{ConnectId, RelayAsk};
 use super::relay::messages::Pair;
 use super::udx;
 use crate::key::PublicKey;
-use going_direct::{FAREWELL, MAX_TRIES};
+use going_direct::MAX_TRIES;
+use signs::Said;
 use std::net::{IpAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
@@ -49,10 +51,11 @@ const HELPS_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy)]
 struct Moved {
     at: Instant,
-    /// The peer has been heard there: the relay is left then.
+    /// Until when the peer is to answer there; when it had.
+    until: Instant,
+    settled: Option<Instant>,
+    /// The peer stays there as well: the relay is left then.
     leave_at: Option<Instant>,
-    /// When we last said something through the leg.
-    shown: Instant,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -79,14 +82,16 @@ pub(super) struct Relayed {
     hint: Vec<SocketAddrV4>,
     /// The attempt that goes on looking for a direct way.
     pub connect: Option<ConnectId>,
-    /// The direct way, if it is known.
+    /// The direct way, if it is known. Whoever sent a packet has told it, unless the peer itself was heard there.
     pub direct: Option<udx::Way>,
+    shown: Option<udx::Way>,
     /// The one that our dial led to.
     pub dialled: Option<udx::Way>,
     /// How often a direct way was tried, when it may be tried again, and whether anything has come from there since.
     tries: u32,
     try_at: Instant,
     told: bool,
+    said: Said,
     /// When the relay was asked; when it paired.
     asked: Option<Instant>,
     paired: Option<Instant>,
@@ -122,16 +127,18 @@ impl Swarm {
         let at = now + delay;
         let (direct, dialled, stage) = (None, None, Stage::Waiting);
         let (asked, paired, noted) = (None, None, false);
-        let (tries, try_at, told) = (0, now, false);
+        let (tries, try_at, told, shown, said) = (0, now, false, None, Said::Nothing);
         let relayed = Relayed {
             ask,
             hint,
             connect,
             direct,
+            shown,
             dialled,
             tries,
             try_at,
             told,
+            said,
             asked,
             paired,
             noted,
@@ -305,6 +312,7 @@ impl Swarm {
         let connection = self.connections.by_stream(stream);
         let (open, initiator) = connection.map_or((false, false), |c| (c.is_open(), c.initiator));
         let silent = self.is_leg_silent(stream, now);
+        let dead_at = self.leg_is_dead_at(stream);
         let last = heard.by_leg.map_or(since, |at| at.max(since));
         if on_leg
             && now >= last + HELPS_WITHIN
@@ -314,7 +322,11 @@ impl Swarm {
         }
         let Some(relayed) = self.relayed.get_mut(&stream) else { return };
         if on_leg && relayed.direct.is_some() && (open || silent && relayed.tries < MAX_TRIES) {
-            return self.try_direct(stream, now);
+            return match open && now < relayed.try_at {
+                true if dead_at.is_some_and(|at| at <= now) => self.follow(stream, now),
+                true => relayed.at = dead_at.map_or(relayed.try_at, |at| at.min(relayed.try_at)),
+                false => self.try_direct(stream, now),
+            };
         }
         if let Some(after) = AGAIN.get(again)
             && now >= since + *after
@@ -332,11 +344,7 @@ impl Swarm {
         }
         // It took the direct way: either the peer is heard there and hears us, or the leg is tried.
         if heard.direct.is_some() && self.udx.is_heard(stream) {
-            let moved = Some(Moved { at: since, leave_at: Some(now + FAREWELL), shown: now });
-            if let Stage::Paired { moved: stage, .. } = &mut relayed.stage {
-                *stage = moved;
-            }
-            relayed.at = now + FAREWELL;
+            self.has_moved(stream, now);
         } else if now >= since + SILENCE {
             let way = self.udx.way(stream);
             relayed.direct = relayed.direct.or(way);
@@ -347,10 +355,13 @@ impl Swarm {
 
     /// Whether a stream has its leg for a while and has heard nothing by it lately.
     fn is_leg_silent(&self, stream: u32, now: Instant) -> bool {
-        let stage = self.relayed.get(&stream).map(|relayed| relayed.stage);
-        let Some(Stage::Paired { since, .. }) = stage else { return false };
-        let heard = self.udx.heard(stream).by_leg;
-        now >= heard.map_or(since, |at| at.max(since)) + SILENCE
+        self.leg_heard(stream).is_some_and(|at| now >= at + SILENCE)
+    }
+
+    /// When something last came by the leg of a stream, which it has or took not before that.
+    fn leg_heard(&self, stream: u32) -> Option<Instant> {
+        let Stage::Paired { since, .. } = self.relayed.get(&stream)?.stage else { return None };
+        Some(self.udx.heard(stream).by_leg.map_or(since, |at| at.max(since)))
     }
 
     /// Notes whether anything of the peer came through the relay of a stream, which is about to end or to leave it.
@@ -414,18 +425,23 @@ impl Swarm {
         let streams = self.relayed.iter().filter(|(_, r)| of(r.stage)).map(|(s, _)| *s);
         for stream in streams.collect::<Vec<_>>() {
             let Some(relayed) = self.relayed.get(&stream) else { continue };
-            let direct = relayed.direct;
-            if matches!(relayed.stage, Stage::Asked { .. }) {
+            let (direct, stage) = (relayed.direct, relayed.stage);
+            let known = self.known_way(stream);
+            let open = self.connections.by_stream(stream).is_some_and(|c| c.is_open());
+            let (on_leg, here) = (self.udx.is_on_leg(stream), self.udx.way(stream));
+            if matches!(stage, Stage::Asked { .. }) {
                 self.relay_failed(stream, "the relay is gone", now);
-            } else if !self.udx.is_on_leg(stream) {
-                self.leave_relay(stream, now);
-            } else if let Some(way) = direct {
+            } else if let Some(way) = known.or(direct.filter(|_| !open))
+                && (on_leg || open && here != Some(way))
+            {
                 self.move_to(stream, way, now);
                 self.ask(stream, now);
                 self.leave_relay(stream, now);
             } else {
                 self.leave_relay(stream, now);
-                self.path_lost(stream, now);
+                if on_leg {
+                    self.path_lost(stream, now);
+                }
             }
         }
     }

@@ -1,15 +1,19 @@
 //! A stream that goes through a relay moves to the direct way once that is known, and back if nothing comes of it.
 
+use super::signs::Said;
 use super::{AGAIN, Moved, Stage};
 use crate::swarm::Swarm;
 use crate::swarm::lifecycle::FIRST_BYTES_DIALLED;
 use crate::swarm::relay::server::LEG_IDLE;
 use crate::swarm::udx;
-use bytes::Bytes;
 use std::time::{Duration, Instant};
 
 /// How long a direct way is tried before it is looked what came of it; at least some times the way there and back.
 const TRIAL: Duration = Duration::from_secs(1);
+
+/// The same where the peer itself was heard: so many times the way there and back through the relay, within this.
+const TRIAL_RTTS: u32 = 3;
+const MOST_TRIAL: Duration = Duration::from_secs(4);
 
 /// After a direct way came to nothing one is tried again, each time after twice as long, and after so many times only if
 /// something has come from there since; as often, and soon, by a stream that is not open.
@@ -17,20 +21,26 @@ const TRY_AGAIN: Duration = Duration::from_secs(5);
 const MOST_DOUBLINGS: u32 = 6;
 pub(super) const MAX_TRIES: u32 = 4;
 
-/// Between the peer's first sign over the direct way and the end of the relay: what is under way through it arrives.
-pub(super) const FAREWELL: Duration = Duration::from_secs(1);
+/// Between the peer's sign that it stays on the direct way and the end of the relay: what is under way through it arrives.
+const FAREWELL: Duration = Duration::from_secs(1);
 
-/// After so long on the direct way the relay is left even if the peer, which hears us, is never heard there.
+/// After so long on the direct way without a sign, though asked for it, the peer is one that gives none.
+const MUTE: Duration = Duration::from_secs(4);
+
+/// After so long such a peer's relay is left even if it, which hears us, is never heard on the direct way.
 const LONG: Duration = Duration::from_secs(30);
 const QUIET: Duration = Duration::from_secs(10);
 
-/// Meanwhile the peer needs the relay, which takes away a leg by which nothing comes.
-const SHOW_LEG: Duration = Duration::from_secs(20);
-const _: () = assert!(SHOW_LEG.as_secs() * 2 < LEG_IDLE.as_secs());
+/// While the peer may need the relay something is said through it this often. A leg by which nothing came for so long, while the
+/// peer is heard the direct way, is dead; and the relay takes away one by which nothing comes.
+const SHOW_LEG: Duration = Duration::from_millis(500);
+pub(super) const LEG_PATIENCE: Duration = Duration::from_secs(2);
+const _: () = assert!(SHOW_LEG.as_millis() * 4 <= LEG_PATIENCE.as_millis());
+const _: () = assert!(LEG_PATIENCE.as_secs() < LEG_IDLE.as_secs());
 
 impl Moved {
-    fn begin(now: Instant) -> Self {
-        Self { at: now, leave_at: None, shown: now }
+    fn begin(now: Instant, wait: Duration) -> Self {
+        Self { at: now, until: now + wait, settled: None, leave_at: None }
     }
 }
 
@@ -41,17 +51,31 @@ impl Swarm {
         let (on_leg, here) = (self.udx.is_on_leg(stream), self.udx.way(stream) == Some(way));
         let silent = self.is_leg_silent(stream, now);
         let Some(relayed) = self.relayed.get_mut(&stream) else { return };
-        (relayed.direct, relayed.told) = (Some(way), true);
+        (relayed.direct, relayed.told) = (relayed.shown.or(Some(way)), true);
         if on_leg && open && now < relayed.try_at {
             relayed.at = relayed.try_at;
         } else if on_leg && (open || silent && relayed.tries < MAX_TRIES) {
             self.try_direct(stream, now);
-        } else if here && let Stage::Paired { moved: moved @ None, .. } = &mut relayed.stage {
+        } else if here && matches!(relayed.stage, Stage::Paired { moved: None, .. }) {
             // It has followed its peer there.
-            *moved = Some(Moved::begin(now));
-            relayed.at = now + TRIAL / 4;
-            self.press(stream, now);
+            self.has_moved(stream, now);
         }
+    }
+
+    /// A stream leads to a direct way, where its peer is asked.
+    pub(super) fn has_moved(&mut self, stream: u32, now: Instant) {
+        let Some(relayed) = self.relayed.get_mut(&stream) else { return };
+        let Stage::Paired { moved, .. } = &mut relayed.stage else { return };
+        *moved = Some(Moved::begin(now, TRIAL));
+        relayed.at = now + TRIAL / 4;
+        self.press(stream, now);
+    }
+
+    /// A stream goes where its peer is heard, however often that came to nothing.
+    pub(super) fn follow(&mut self, stream: u32, now: Instant) {
+        let Some(relayed) = self.relayed.get_mut(&stream) else { return };
+        (relayed.tries, relayed.told) = (0, true);
+        self.try_direct(stream, now);
     }
 
     /// A stream is open: if through a relay, it moves to a direct way that is known.
@@ -62,28 +86,38 @@ impl Swarm {
         (relayed.tries, relayed.try_at) = (0, now);
         let Stage::Paired { moved, .. } = &mut relayed.stage else { return };
         if on_leg && relayed.direct.is_some() {
+            self.say_sign(stream, false);
             self.try_direct(stream, now);
+        } else if on_leg {
+            self.say_sign(stream, false);
         } else if let Some(moved) = moved {
             if heard.direct.is_none_or(|at| at < moved.at) {
                 // It was heard through the relay.
                 return self.take_leg(stream, now);
             }
-            moved.at = now;
+            *moved = Moved::begin(now, TRIAL);
             relayed.at = now + TRIAL / 4;
             self.press(stream, now);
         }
     }
 
     pub(super) fn try_direct(&mut self, stream: u32, now: Instant) {
+        let rtt = self.udx.stats(stream).and_then(|stats| stats.rtt).unwrap_or_default();
         let Some(relayed) = self.relayed.get_mut(&stream) else { return };
-        let Some(way) = relayed.direct else { return };
+        // Strangers may tell of ever other ways: every second time it is our own, if our dial led to one.
+        let own = relayed.dialled.filter(|_| relayed.tries.is_multiple_of(2));
+        let Some(way) = relayed.shown.or(own).or(relayed.direct) else { return };
+        let wait = match relayed.shown == Some(way) {
+            true => (rtt * TRIAL_RTTS).clamp(TRIAL, MOST_TRIAL),
+            false => TRIAL,
+        };
         if relayed.tries >= MAX_TRIES && !relayed.told {
             relayed.at = now + LONG;
             return;
         }
         (relayed.tries, relayed.told) = (relayed.tries + 1, false);
         let Stage::Paired { moved, .. } = &mut relayed.stage else { return };
-        *moved = Some(Moved::begin(now));
+        *moved = Some(Moved::begin(now, wait));
         relayed.at = now + TRIAL / 4;
         tracing::debug!(stream, to = %way.1, "trying the direct way");
         self.move_to(stream, way, now);
@@ -102,8 +136,8 @@ impl Swarm {
 
     /// Makes the peer notice where we are, and answer.
     pub(super) fn sound(&mut self, stream: u32) {
-        // A peer of the reference takes an empty message for a sign of the direct way, and answers heartbeats.
-        let _ = self.udx.send_message(stream, Bytes::new());
+        // A peer of the reference takes a message for a sign of the direct way, and answers heartbeats.
+        self.say_sign(stream, self.udx.is_settled(stream));
         self.udx.beat(stream);
     }
 
@@ -145,7 +179,8 @@ impl Swarm {
             tracing::debug!(stream, "the direct way works: the relay is left");
             return self.leave_relay(stream, now);
         }
-        let heard = self.udx.heard(stream);
+        let (heard, settled) = (self.udx.heard(stream), self.udx.is_settled(stream));
+        let dead = self.leg_is_dead_at(stream).is_some_and(|at| at <= now);
         let open = self.connections.by_stream(stream).is_some_and(|c| c.is_open());
         let Some(relayed) = self.relayed.get_mut(&stream) else { return };
         if !open {
@@ -156,33 +191,49 @@ impl Swarm {
             relayed.at = now + TRIAL / 4;
             return self.udx.repeat(stream);
         }
+        let said = relayed.said;
         let Stage::Paired { moved: Some(state), .. } = &mut relayed.stage else { return };
-        let proven = self.udx.is_proven(stream);
-        if proven && heard.direct.is_some_and(|at| at > moved.at) {
-            state.leave_at = Some(now + FAREWELL);
-            relayed.at = now + FAREWELL;
-            // What of the peer's own look at us got lost comes once more.
-            let _ = self.udx.send_message(stream, Bytes::new());
-            return;
+        if state.leave_at.is_some() {
+            // The peer is to hear it, whatever gets lost.
+            relayed.at = now + FAREWELL / 4;
+            return self.say_sign(stream, false);
         }
-        if now < moved.at + TRIAL {
+        if !settled && now < moved.until {
             relayed.at = now + TRIAL / 4;
             return self.sound(stream);
         }
-        let quiet = heard.by_leg.is_none_or(|at| now >= at + QUIET);
-        if proven {
-            // It has shown that it hears us there, and itself still comes through the relay.
-            relayed.at = now + TRIAL;
-            if now >= moved.at + LONG && quiet {
-                return self.leave_relay(stream, now);
-            }
-            if now >= state.shown + SHOW_LEG {
-                state.shown = now;
-                self.udx.show_leg(stream);
-            }
-            return self.sound(stream);
+        // One that came about on the direct way may have a leg that never brought anything.
+        let useless = dead || heard.by_leg.is_none() && relayed.tries == 0;
+        if !settled && useless {
+            // There is nothing to go back to.
+            self.press(stream, now);
+            return self.look_again(stream, now);
         }
-        self.take_leg(stream, now);
+        if !settled {
+            return self.take_leg(stream, now);
+        }
+        let since = *state.settled.get_or_insert(now);
+        let mute = said == Said::Nothing && now >= since + MUTE;
+        let written = self.udx.shown(stream).is_some_and(|(_, at)| at > moved.at);
+        let quiet = heard.by_leg.is_none_or(|at| now >= at + QUIET);
+        if said == Said::Settled || mute && written {
+            state.leave_at = Some(now + FAREWELL);
+            relayed.at = now + FAREWELL / 4;
+            return self.say_sign(stream, false);
+        }
+        if mute && now >= since + LONG && quiet {
+            return self.leave_relay(stream, now);
+        }
+        // It has shown that it hears us there, and may itself still come through the relay.
+        self.udx.show_leg(stream);
+        self.sound(stream);
+        self.look_again(stream, now);
+    }
+
+    fn look_again(&mut self, stream: u32, now: Instant) {
+        if let Some(relayed) = self.relayed.get_mut(&stream) {
+            relayed.at = now + SHOW_LEG;
+        }
     }
 
     /// Nothing of a stream goes through its relay any more.

@@ -7,6 +7,7 @@ mod dead;
 mod early;
 mod idle;
 mod lan;
+mod leaving;
 mod liars;
 mod network;
 mod paths;

@@ -90,18 +90,18 @@ impl Lab {
     }
 
     /// How long it takes until both are connected.
-    fn connected(&mut self, a: usize, b: usize, within: Duration) -> Option<Duration> {
+    pub(super) fn connected(&mut self, a: usize, b: usize, within: Duration) -> Option<Duration> {
         self.network.run_until(within, |n| n.open(b).len() == 1 && n.open(a).len() == 1)
     }
 
     /// Whether the connection of `i` goes through a relay.
-    fn is_relayed(&self, i: usize) -> bool {
+    pub(super) fn is_relayed(&self, i: usize) -> bool {
         let status = self.network.machines[i].swarm.status();
         status.connections.iter().any(|c| c.relay == Some(self.key))
     }
 
     /// Sends from `a` to `b` and back what takes many packets, and looks whether it comes.
-    fn carries(&mut self, a: usize, b: usize) -> bool {
+    pub(super) fn carries(&mut self, a: usize, b: usize) -> bool {
         for (from, to) in [(a, b), (b, a)] {
             let before = self.network.frames(to).len();
             let conn = self.network.open(from)[0];
@@ -230,13 +230,17 @@ fn customers_who_never_come_are_bounded() {
 
 /// A packet for a stream in its peer's name, as if from a victim. It tells how large it is.
 fn forge(lab: &mut Lab, i: usize, stream: u32) -> usize {
+    forge_from(lab, i, stream, victim())
+}
+
+/// The same from anywhere.
+pub(super) fn forge_from(lab: &mut Lab, i: usize, stream: u32, from: SocketAddrV4) -> usize {
     use super::super::udx::packet::{Header, flag};
     let header =
         Header { flags: flag::HEARTBEAT, data_offset: 0, stream, window: 1, seq: 0, ack: 0 };
     let packet = header.encode();
     lab.network.on(i, |peer, now| {
-        let from = victim().into();
-        peer.swarm.handle_datagrams(SocketId::MAIN, from, &packet, packet.len(), now);
+        peer.swarm.handle_datagrams(SocketId::MAIN, from.into(), &packet, packet.len(), now);
         peer.swarm.end_of_batch(now);
     });
     packet.len()

@@ -184,6 +184,7 @@ impl Stream {
             self.was_proven = true;
             self.again.window = self.bbr.cwnd();
             self.forget_path_before();
+            self.note_answer();
             self.timers.clear(Timer::Unproven);
             challenge.numbers(first).for_each(|(seq, _)| self.sent.release(seq));
         }

@@ -28,12 +28,26 @@ pub(super) struct Detour {
     /// When something last came through the relay, and from elsewhere.
     by_leg: Option<u64>,
     direct: Option<u64>,
+    /// Where else the peer itself was last heard, and when; and what may yet turn out to be the peer's.
+    shown: Option<(Way, u64)>,
+    proof: Option<Proof>,
+    /// It has answered a question since the owner chose the way.
+    answered: bool,
     /// The direct way that was tried last, or is to be, and what may go there.
     account: Option<(Way, Allowance)>,
     /// The owner was told of it, and has not given it up.
     told: bool,
     /// The owner has chosen one of the two ways: the stream follows nobody to the other.
     chosen: bool,
+}
+
+/// A packet of the stream that came from elsewhere than the leg.
+#[derive(Debug, Clone, Copy)]
+struct Proof {
+    way: Way,
+    /// Bytes of the stream that make it the peer's once they are opened.
+    at: u64,
+    came: u64,
 }
 
 /// What may go the way back to a relay, which is where it is, before the peer has shown itself there.
@@ -77,7 +91,7 @@ impl Stream {
         self.unproven = allowance;
         self.timers.clear(Timer::Unproven);
         if let Some(detour) = &mut self.detour {
-            detour.chosen = true;
+            (detour.chosen, detour.answered) = (true, false);
         }
     }
 
@@ -99,6 +113,39 @@ impl Stream {
         }
         if let Some((_, allowance)) = detour.account.as_mut().filter(|a| a.0 == (socket, from)) {
             allowance.on_received(len);
+        }
+    }
+
+    /// What makes `proof` bytes of the stream came from there. False if it has no leg.
+    pub(super) fn note_proof(&mut self, way: Way, proof: u64, now: u64) -> bool {
+        let Some(detour) = &mut self.detour else { return false };
+        let direct = (detour.leg.socket, detour.leg.to) != way;
+        if direct && detour.proof.is_none_or(|known| known.way != way) {
+            detour.proof = Some(Proof { way, at: proof, came: now });
+        }
+        true
+    }
+
+    /// So many bytes of the stream are the peer's.
+    pub(super) fn look_at_proof(&mut self, opened: u64) {
+        let Some(detour) = &mut self.detour else { return };
+        if let Some(Proof { way, came, .. }) = detour.proof.take_if(|proof| proof.at <= opened) {
+            detour.shown = Some((way, came));
+        }
+    }
+
+    /// The peer wrote what came from there. False if it has no leg.
+    pub(super) fn note_shown(&mut self, way: Way, now: u64) -> bool {
+        let Some(detour) = &mut self.detour else { return false };
+        if (detour.leg.socket, detour.leg.to) != way {
+            detour.shown = Some((way, now));
+        }
+        true
+    }
+
+    pub(super) fn note_answer(&mut self) {
+        if let Some(detour) = &mut self.detour {
+            detour.answered = true;
         }
     }
 
@@ -130,11 +177,15 @@ impl Udx {
     pub fn set_leg(&mut self, id: u32, (socket, to): Way, leg: u32, peer_id: u32) {
         if let Some((_, stream)) = self.streams.get_mut(id) {
             let leg = Remote { socket, to, id: leg };
+            let answered = stream.remote.is_some() && stream.unproven.is_none();
             stream.detour = Some(Detour {
                 leg,
                 peer_id,
                 by_leg: None,
                 direct: None,
+                shown: None,
+                proof: None,
+                answered,
                 account: None,
                 told: false,
                 chosen: false,
@@ -177,9 +228,16 @@ impl Udx {
         }
     }
 
-    /// Whether the peer has shown that it is where the stream leads to.
-    pub fn is_proven(&self, id: u32) -> bool {
-        self.streams.get(id).is_some_and(|stream| stream.unproven.is_none())
+    /// Whether a stream leads to its peer directly, which has answered there: it stays there.
+    pub fn is_settled(&self, id: u32) -> bool {
+        let answered = |stream: &Stream| stream.detour.is_none_or(|detour| detour.answered);
+        self.streams.get(id).is_some_and(answered) && !self.is_on_leg(id)
+    }
+
+    /// The way other than its leg that the peer of a stream itself was last heard by, and when: it wrote what came there.
+    pub fn shown(&self, id: u32) -> Option<(Way, Instant)> {
+        let (way, at) = self.streams.get(id)?.detour?.shown?;
+        Some((way, self.clock.instant(at)?))
     }
 
     /// Sends a bare acknowledgement through the leg, which tells the relay where we are and the peer nothing.

@@ -251,8 +251,7 @@ impl Stream {
     /// Whether the peer may have moved to `from`.
     fn may_be_at(&self, from: SocketAddr) -> bool {
         let here = self.remote.is_none_or(|remote| remote.to == from);
-        let left = self.paths.left == Some(from) || self.detour.is_some();
-        self.was_found() && !here && !left
+        self.was_found() && !here && self.paths.left != Some(from)
     }
 
     /// A packet brought what comes next in the stream, behind `start` bytes.
@@ -264,7 +263,10 @@ impl Stream {
         packet: &Packet,
         now: u64,
     ) {
-        if !self.may_be_at(from) || (packet.payload.len() as u64) < PROOF {
+        if (packet.payload.len() as u64) < PROOF
+            || self.note_proof((socket, from), start + PROOF, now)
+            || !self.may_be_at(from)
+        {
             return;
         }
         if let Some(candidate) = self.paths.candidate.as_mut().filter(|c| c.from == from) {
@@ -279,6 +281,7 @@ impl Stream {
     /// All but the last `behind` delivered bytes are the peer's. True if that changed anything.
     fn opened(&mut self, behind: usize, now: u64, out: &mut Outbox) -> bool {
         let opened = self.bytes_received.saturating_sub(behind as u64);
+        self.look_at_proof(opened);
         let candidate = self.paths.candidate.as_mut();
         let Some(candidate) = candidate.filter(|c| !c.authentic && c.proof <= opened) else {
             return false;
@@ -291,7 +294,7 @@ impl Stream {
 
     /// The peer has written a message of `len` bytes that came from there, after all that was heard of it before.
     fn heard_from(&mut self, (socket, from): Way, len: usize, now: u64, out: &mut Outbox) -> bool {
-        if !self.may_be_at(from) {
+        if self.note_shown((socket, from), now) || !self.may_be_at(from) {
             return false;
         }
         let known = self.paths.candidate.filter(|c| c.from == from);
