@@ -342,21 +342,20 @@ impl Swarm {
             buf.clear();
             buf.extend_from_slice(&transmit.bytes);
             let dht_rpc::Transmit { socket, to, ttl, .. } = transmit;
-            return Some(Transmit {
-                socket,
-                to: to.into(),
-                segment_size: None,
-                ttl,
-                in_parts: false,
-            });
+            return Some(Transmit { ttl, ..Transmit::whole(socket, to.into()) });
         }
         if let Some((to, bytes)) = self.told.poll_transmit().or_else(|| self.dht.poll_direct()) {
             buf.clear();
             buf.extend_from_slice(&bytes);
             let socket = SocketId::towards(&to);
-            return Some(Transmit { socket, to, segment_size: None, ttl: None, in_parts: false });
+            self.dht.wrote_to(socket::host_of(&to));
+            return Some(Transmit::whole(socket, to));
         }
-        self.udx.poll_transmit(now, buf, max_segments)
+        let transmit = self.udx.poll_transmit(now, buf, max_segments)?;
+        if transmit.socket == SocketId::MAIN {
+            self.dht.wrote_to(socket::host_of(&transmit.to));
+        }
+        Some(transmit)
     }
 
     /// The system refused a datagram of `size` bytes as too large for the way to `to`.

@@ -28,6 +28,8 @@ pub struct Standing {
     pub address: Option<SocketAddrV4>,
     /// We serve others as a node of the DHT.
     pub is_node: bool,
+    /// Every node knows us already. One is left alone until it can tell whether others reach us.
+    pub asks_later: bool,
 }
 
 impl Standing {
@@ -45,7 +47,7 @@ impl Standing {
             Firewall::Random => Nat::Varying,
             Firewall::Open | Firewall::Consistent => Nat::Steady,
         };
-        Self { access, nat, address: seen, is_node }
+        Self { access, nat, address: seen, is_node, asks_later: false }
     }
 }
 

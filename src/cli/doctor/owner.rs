@@ -164,6 +164,7 @@ fn standing_of(network: &Value) -> Standing {
         },
         address: text("address").parse().ok(),
         is_node: network.get("dhtNode").and_then(Value::as_bool).unwrap_or_default(),
+        asks_later: false,
     }
 }
 
@@ -212,7 +213,7 @@ mod tests {
         let address = Some("20.0.0.1:5".parse().unwrap());
         for access in [Access::Unknown, Access::Open, Access::Closed] {
             for nat in [Nat::Unknown, Nat::None, Nat::Steady, Nat::Varying] {
-                let standing = Standing { access, nat, address, is_node: true };
+                let standing = Standing { access, nat, address, is_node: true, asks_later: false };
                 let status = SwarmStatus { standing, ..SwarmStatus::default() };
                 let said = json!({ "network": network_json(&status) }).to_string();
                 assert_eq!(standing_of(&network_of(&said).unwrap()), standing);

@@ -114,6 +114,8 @@ pub enum RpcEvent {
     Moved,
     /// The socket of a probe is needed no more.
     ProbeOver,
+    /// Whom the main socket leaves alone are others now, or none any more.
+    Released,
     /// The machine slept: whatever others keep for us may have faded.
     WokeUp,
     /// Nobody was there, and somebody is: what failed meanwhile may succeed.

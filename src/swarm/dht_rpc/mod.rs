@@ -13,6 +13,7 @@
 //!
 //! Source: dht-rpc/index.js, dht-rpc/lib/io.js
 
+mod aside;
 pub mod bogon;
 pub mod bucket;
 mod budget;
@@ -84,6 +85,7 @@ pub struct Rpc {
     delayed: commands::Delayed,
     upkeep: upkeep::Upkeep,
     probe: probe::Probe,
+    aside: aside::Aside,
     hinted: hinted::Hinted,
     proven: proven::Proven,
     silence: silence::Silence,
@@ -111,6 +113,7 @@ impl Rpc {
             delayed: commands::Delayed::default(),
             upkeep: upkeep::Upkeep::new(&mut rng, now),
             probe: probe::Probe::new(now),
+            aside: aside::Aside::new(Vec::new(), now),
             hinted: hinted::Hinted::default(),
             proven: proven::Proven::default(),
             silence: silence::Silence::default(),
@@ -168,6 +171,7 @@ impl Rpc {
         self.config.allow_bogons |= nodes.iter().any(|node| bogon::is_bogon(node.ip()));
         self.config.bootstrap = nodes;
         if self.table.is_empty() {
+            self.set_bootstrap_aside(now);
             self.refresh(now);
         }
         true
@@ -376,10 +380,12 @@ impl Rpc {
         purpose: Purpose,
         now: Instant,
     ) -> bool {
+        let anywhere = matches!(purpose, Purpose::Check(_) | Purpose::Swap { .. } | Purpose::Hint);
+        let socket = if anywhere { self.any_socket(ask.to.ip()) } else { ask.socket };
         let request = Request {
             tid: 0,
             to: ask.to,
-            id: self.id_on(ask.socket),
+            id: self.id_on(socket),
             token: ask.token,
             internal: ask.internal,
             command: ask.command,
@@ -387,7 +393,7 @@ impl Rpc {
             value: ask.value,
         };
         let (retries, hasty) = (ask.retries + u8::from(ask.hasty), ask.hasty);
-        let how = Sending { socket: ask.socket, retries, ttl: None, force, extra, hasty };
+        let how = Sending { socket, retries, ttl: None, force, extra, hasty };
         self.requests.send(request, how, purpose, now, &mut self.out)
     }
 

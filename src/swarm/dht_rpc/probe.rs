@@ -2,8 +2,8 @@
 //!
 //! A node that the main socket never wrote to is asked, from another socket, to answer to the main one (PING_NAT). Such an
 //! answer comes only where everybody is let in. For this to mean something it is noted whom the main socket writes to;
-//! and as in a small DHT everybody is asked within a second, a few nodes are set aside until the probe is over: queries
-//! ask those from the other socket too. Whether who does not answer is there at all is asked as well: one that is not tells
+//! and as in a small DHT everybody is asked within a second, a few nodes are left alone until the probe is over
+//! ([`super::aside`]). Whether who does not answer is there at all is asked as well: one that is not tells
 //! nothing. The reference asks once, five nodes, of which some are not there; here it is asked again, with
 //! back-off, until there is an answer, and an open node that heard nothing unasked for long asks again.
 //!
@@ -15,6 +15,7 @@
 //!
 //! Source: dht-rpc/index.js:_checkIfFirewalled, _updateNetworkState
 
+use super::aside::{Aside, SET_ASIDE};
 use super::message::internal;
 use super::requests::Purpose;
 use super::{Ask, Rpc, RpcEvent};
@@ -26,13 +27,11 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 /// Nodes asked at a time.
-const HELPERS: usize = 5;
+pub(super) const HELPERS: usize = 5;
 /// Where so many or more are asked, one answer is not enough.
 const MANY: usize = 4;
 /// Datagrams to a helper that does not answer, and one.
 const RETRIES: u8 = 2;
-/// How long they are set aside.
-const SET_ASIDE: Duration = Duration::from_millis(1500);
 /// The pause after a probe without result, doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const LAST_PAUSE: Duration = Duration::from_secs(30 * 60);
@@ -43,7 +42,9 @@ const MISSED: u32 = 3;
 /// Hosts that the main socket wrote to, 80 bytes each.
 const MAX_WRITTEN: usize = 2048;
 /// Ticks after which a firewall has forgotten that we wrote to a host: ten minutes, twice what is usual at most.
-const FORGOTTEN: u64 = 120;
+pub(super) const FORGOTTEN: u64 = 120;
+/// So long a router that is asked for a port may take: those that can tell are left alone.
+const ROUTER: Duration = Duration::from_secs(20);
 /// Nodes remembered that were named to us.
 const MAX_NAMED: usize = 64;
 /// Ticks that a node has to be open, at one address, until it serves others: twenty minutes.
@@ -54,16 +55,16 @@ const ELSEWHERE: usize = 3;
 /// Whether others can send to us unasked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Access {
-    /// Nobody could be asked so far.
+    /// Nobody could be asked so far, or nobody who could tell.
     #[default]
     Unknown,
     Open,
-    /// Nobody's answer came so far.
+    /// Nobody's answer came so far, of those who were asked.
     Closed,
 }
 
 /// How many of so many nodes may be set aside: our NAT is known once three others have seen the main socket.
-fn helpers(nodes: usize) -> usize {
+pub(super) fn helpers(nodes: usize) -> usize {
     nodes.saturating_sub(3).clamp(1, HELPERS)
 }
 
@@ -76,9 +77,6 @@ pub(super) struct Probe {
     dropped: u64,
     /// Nodes that were named to us.
     named: VecDeque<SocketAddrV4>,
-    /// Hosts that the main socket is to leave alone, and until when.
-    aside: Vec<Ipv4Addr>,
-    aside_until: Instant,
     /// Answers that are waited for; who was asked and may tell something, with whether it is there; how many came that do.
     waiting: usize,
     asked: Vec<(Ipv4Addr, bool)>,
@@ -92,8 +90,8 @@ pub(super) struct Probe {
     due: Instant,
     /// The first one is put off.
     held: bool,
-    /// It was, for nothing: those who could have told may have been written to meanwhile.
-    late: bool,
+    /// Until when a router may still give us a port.
+    awaited: Instant,
     /// The tick at which something last came unasked.
     unasked: u64,
     /// Since which tick we are open at the same address.
@@ -109,8 +107,6 @@ impl Probe {
             written: LruCache::unbounded(),
             dropped: 0,
             named: VecDeque::new(),
-            aside: Vec::new(),
-            aside_until: now,
             waiting: 0,
             asked: Vec::new(),
             heard: 0,
@@ -120,7 +116,7 @@ impl Probe {
             missed: 0,
             due: now,
             held: false,
-            late: false,
+            awaited: now,
             unasked: 0,
             open_since: 0,
             elsewhere: Vec::new(),
@@ -141,11 +137,6 @@ impl Probe {
     fn is_known(&self, host: &Ipv4Addr, tick: u64) -> bool {
         let at = self.written.peek(host).copied().unwrap_or(self.dropped);
         at != 0 && tick < at + FORGOTTEN
-    }
-
-    /// Whether the main socket is to leave a host alone for now.
-    pub fn is_aside(&self, host: &Ipv4Addr) -> bool {
-        self.aside.contains(host)
     }
 
     /// Whether we were open, at one address, for so long that others may rely on us.
@@ -179,23 +170,12 @@ impl Rpc {
         self.probe.wrote(host, self.upkeep.tick);
     }
 
-    /// Some of the nodes that we start from, for a moment: of one that nobody has written to much can be learnt.
-    pub(super) fn set_bootstrap_aside(&mut self, now: Instant) {
-        let count = helpers(self.config.bootstrap.len());
-        let hosts: Vec<_> =
-            self.config.bootstrap.iter().rev().take(count).map(|a| *a.ip()).collect();
-        let first = self.config.bootstrap.first().map(|first| *first.ip());
-        let others = hosts.into_iter().filter(|host| Some(*host) != first);
-        self.probe.aside = others.collect();
-        self.probe.aside_until = now + SET_ASIDE;
-    }
-
-    /// Puts the first probe off, and keeps those aside who are to be asked.
+    /// Puts the first probe off, and keeps those aside who are to be asked: then, and again if a router gives us a port.
     pub fn hold_probe(&mut self, until: Instant) {
         let probe = &mut self.probe;
         if probe.access == Access::Unknown && probe.asked.is_empty() {
-            (probe.due, probe.held) = (until, true);
-            probe.aside_until = probe.aside_until.max(until + SET_ASIDE);
+            (probe.due, probe.held, probe.awaited) = (until, true, until + ROUTER);
+            self.aside.until = self.aside.until.max(until + SET_ASIDE);
         }
     }
 
@@ -204,31 +184,23 @@ impl Rpc {
     pub fn probe_anew(&mut self, mapped: Option<u16>, now: Instant) {
         let before = self.entrance();
         self.probe.mapped = mapped;
-        let moved = self.probe.access == Access::Open && self.entrance() != before;
-        if moved {
+        self.probe.awaited = now;
+        let entrance = self.entrance();
+        let moved = self.probe.access == Access::Open && entrance != before;
+        let unasked = mapped.is_some() && self.probe.asked_for != entrance;
+        if moved || unasked && (self.probe.waiting > 0 || self.probe.access == Access::Closed) {
             self.stop_probe();
 
             // Where each destination sees another port there is none to ask for.
-            let none = self.entrance().is_none();
-            self.set_access(if none { Access::Closed } else { Access::Unknown });
+            self.set_access(if entrance.is_none() { Access::Closed } else { Access::Unknown });
         }
         let probe = &mut self.probe;
         let held = std::mem::take(&mut probe.held);
-        probe.late |= (held || moved) && mapped.is_none();
         if held || moved || mapped.is_some() && probe.access != Access::Open {
             (probe.due, probe.failures) = (now, 0);
             self.probe_if_due(now);
-        }
-    }
-
-    /// Nobody is set aside any more. Those who were have not told yet where they see the main socket.
-    pub(super) fn use_all(&mut self, now: Instant) {
-        let hosts = std::mem::take(&mut self.probe.aside);
-        let known = self.table.oldest_first().map(|node| node.addr);
-        let asked: Vec<_> = known.filter(|node| hosts.contains(node.ip())).take(HELPERS).collect();
-        for node in asked {
-            let ask = Ask { retries: 1, ..Ask::ping(node) };
-            self.send(ask, false, Duration::ZERO, Purpose::Hint, now);
+        } else if probe.waiting == 0 {
+            self.use_all(now);
         }
     }
 
@@ -268,7 +240,13 @@ impl Rpc {
         if self.config.persistent || probe.waiting > 0 || now < probe.due || recent {
             return;
         }
-        let Some(address) = self.entrance() else { return };
+        let Some(address) = self.entrance() else {
+            // Where each destination sees another port there is none to ask for.
+            if self.nat.host().is_some() && self.probe.access == Access::Unknown {
+                self.set_access(Access::Closed);
+            }
+            return;
+        };
         let table = self.table.oldest_first().map(|node| node.addr);
         let known = self.probe.named.iter().chain(&self.config.bootstrap).copied().chain(table);
         let (mut fresh, mut used): (Vec<SocketAddrV4>, Vec<Ipv4Addr>) = Default::default();
@@ -283,16 +261,16 @@ impl Rpc {
         used.dedup();
         let count = fresh.len().min(helpers(fresh.len() + used.len()));
         if count == 0 {
-            if self.probe.late && self.probe.access == Access::Unknown {
-                self.set_access(Access::Closed);
+            if self.probe.access == Access::Unknown {
+                self.spare_one();
             }
             return;
         }
         fresh.shuffle(&mut self.rng);
         fresh.truncate(count);
         self.probe.named.retain(|node| !fresh.contains(node));
-        self.probe.aside = fresh.iter().map(|node| *node.ip()).collect();
-        self.probe.aside_until = now + SET_ASIDE;
+        self.aside.hosts = fresh.iter().map(|node| *node.ip()).collect();
+        self.aside.until = (now + SET_ASIDE).max(self.probe.awaited);
         self.probe.asked = fresh.iter().map(|node| (*node.ip(), false)).collect();
         self.probe.heard = 0;
         self.probe.asked_for = Some(address);
@@ -351,6 +329,10 @@ impl Rpc {
             probe.due = now + FIRST_PAUSE;
         } else if probe.waiting == 0 {
             let told = probe.asked.iter().any(|(_, there)| *there);
+            // Who is not there is not asked again so soon: that would keep others from being asked.
+            for (host, _) in probe.asked.iter().filter(|(_, there)| !there) {
+                probe.written.push(*host, self.upkeep.tick);
+            }
             let open = probe.access == Access::Open;
             probe.failures += u32::from(told || !open);
             let doubled =
@@ -363,7 +345,9 @@ impl Rpc {
         if self.probe.waiting == 0 {
             self.requests.cancel(&Purpose::IsThere);
             self.events.push_back(RpcEvent::ProbeOver);
-            self.use_all(now);
+            if self.probe.access == Access::Open || now >= self.probe.awaited {
+                self.use_all(now);
+            }
         }
     }
 
@@ -380,15 +364,16 @@ impl Rpc {
 
     /// When nobody is set aside any more, and when the first probe is put off no longer.
     pub(super) fn probe_timeout(&self) -> Option<Instant> {
-        let aside = (!self.probe.aside.is_empty()).then_some(self.probe.aside_until);
-        aside.into_iter().chain(self.probe.held.then_some(self.probe.due)).min()
+        let held = self.probe.held.then_some(self.probe.due);
+        self.aside.poll_timeout().into_iter().chain(held).min()
     }
 
     pub(super) fn handle_probe_timeout(&mut self, now: Instant) {
         if self.probe.held && self.probe.due <= now {
-            self.probe_anew(self.probe.mapped, now);
+            (self.probe.held, self.probe.failures) = (false, 0);
+            self.probe_if_due(now);
         }
-        if !self.probe.aside.is_empty() && self.probe.aside_until <= now {
+        if self.aside.poll_timeout().is_some_and(|until| until <= now) {
             self.use_all(now);
         }
     }
@@ -439,8 +424,7 @@ impl Rpc {
         hosts.dedup();
         hosts.shuffle(&mut self.rng);
         hosts.truncate(helpers(hosts.len()));
-        self.probe.aside = hosts;
-        self.probe.aside_until = now + SET_ASIDE;
+        self.aside = Aside::new(hosts, now + SET_ASIDE);
     }
 
     /// A node sees the main socket at `seen`. True if enough of them see it elsewhere than we believe, and agree.

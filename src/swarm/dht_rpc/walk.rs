@@ -5,7 +5,6 @@ use super::query::{Query, QueryId, QuerySpec, Reply};
 use super::requests::Purpose;
 use super::{Ask, K, MAX_INFLIGHT, Rpc, RpcEvent, is_usable};
 use crate::key::NodeId;
-use crate::swarm::socket::SocketId;
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
@@ -82,8 +81,7 @@ impl Rpc {
             return;
         };
         let target = Some(target);
-        let aside = self.probe.is_aside(to.ip());
-        let socket = if aside { SocketId::PROBE } else { SocketId::MAIN };
+        let socket = self.any_socket(to.ip());
         let ask = Ask { internal, target, value, retries, socket, ..Ask::new(to, command) };
         if !self.send(ask, false, Duration::ZERO, Purpose::Query(id), now)
             && let Some(query) = self.queries.get_mut(&id)

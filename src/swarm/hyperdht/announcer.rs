@@ -74,6 +74,8 @@ pub(super) struct Announcer {
     /// No relay has held our record all along.
     lost: bool,
     failures: u32,
+    /// A node near the key was left alone.
+    skipped: bool,
     /// The first update is over.
     ready: bool,
     updates: u64,
@@ -96,6 +98,7 @@ impl Announcer {
             doubted: BTreeMap::new(),
             lost: false,
             failures: 0,
+            skipped: false,
             ready: false,
             updates: 0,
             pinged: now,
@@ -144,6 +147,14 @@ impl Announcer {
         }
     }
 
+    /// Others are left alone than before, or nobody.
+    pub fn released(&mut self, net: &mut Net, now: Instant) {
+        let relay = self.relays.iter().any(|relay| net.rpc.is_aside(relay.relay.ip()));
+        if std::mem::take(&mut self.skipped) || relay {
+            self.refresh(net, now);
+        }
+    }
+
     pub fn on_query_done(&mut self, closest: &[Reply], net: &mut Net, now: Instant) {
         if !matches!(self.state, State::Looking) {
             return;
@@ -156,7 +167,11 @@ impl Announcer {
             }
         }
         let mut waiting = 0;
-        for reply in closest.iter().take(RELAYS) {
+        // Who is left alone cannot be a relay: to be one it has to know the main socket.
+        let is_aside = |reply: &&Reply| net.rpc.is_aside(reply.from.ip());
+        self.skipped = closest.iter().take(RELAYS).any(|reply| is_aside(&reply));
+        let relays: Vec<_> = closest.iter().filter(|reply| !is_aside(reply)).take(RELAYS).collect();
+        for reply in relays {
             let (Some(node), Some(token)) = (reply.id, reply.token) else { continue };
             let place = Place { target: &self.target, node: &node, token: &token };
             let public_key = PublicKey(self.key_pair.public());

@@ -313,7 +313,7 @@ impl Connect {
             self.told.handle_timeout(&opening.message, net, now);
         }
         while !self.known_busy
-            && let Some(via) = self.known.pop_front()
+            && let Some(via) = net.next_way(&mut self.known, true)
         {
             if self.effort == Effort::Sparing && !net.knock(via.ip(), now) {
                 continue;
@@ -321,8 +321,9 @@ impl Connect {
             self.known_busy = true;
             self.shake(via, Road::Known, net, now);
         }
+        let all = !matches!(self.state, State::Finding { query: Some(_), .. });
         while self.busy < SLOTS
-            && let Some(via) = self.found.pop_front()
+            && let Some(via) = net.next_way(&mut self.found, all)
         {
             self.busy += 1;
             self.shake(via, Road::Found, net, now);

@@ -166,7 +166,11 @@ impl HyperDht {
         let (firewall, seen) = self.net.nat();
         let seen = (firewall, seen.first().copied());
         let own = &self.net.config.local_addresses;
-        Standing::new(self.net.rpc.access(), seen, own, self.id().is_some())
+        let asks_later = self.net.rpc.spares();
+        Standing {
+            asks_later,
+            ..Standing::new(self.net.rpc.access(), seen, own, self.id().is_some())
+        }
     }
 
     /// Nodes in the routing table.
@@ -237,9 +241,7 @@ impl HyperDht {
 
     /// A peer showed that it is at `host`: when it comes again a flood of strangers does not keep it out.
     pub fn connected(&mut self, host: IpAddr) {
-        if let IpAddr::V4(host) = host {
-            self.net.rpc.wrote_to(host);
-        }
+        self.wrote_to(host);
         self.servers.values_mut().for_each(|server| server.connected(host));
     }
 

@@ -87,7 +87,11 @@ impl Net {
         }
     }
 
-    pub fn ask(&mut self, ask: Ask, owner: Owner, now: Instant) -> RequestId {
+    pub fn ask(&mut self, mut ask: Ask, owner: Owner, now: Instant) -> RequestId {
+        // Where it comes from does not matter.
+        if matches!(owner, Owner::Topic(..) | Owner::Leave(..)) {
+            ask.socket = self.rpc.any_socket(ask.to.ip());
+        }
         let id = self.rpc.request(ask, now);
         self.requests.insert(id, owner);
         id
@@ -99,6 +103,12 @@ impl Net {
         // After four thousand million of them the first are long closed.
         self.next_socket = self.next_socket.checked_add(1).unwrap_or(SocketId::FIRST_OTHER.0);
         socket
+    }
+
+    /// Which of some nodes a peer is dialled through next: one that is left alone only if `all` of them were found.
+    pub fn next_way(&self, ways: &mut VecDeque<SocketAddrV4>, all: bool) -> Option<SocketAddrV4> {
+        let used = ways.iter().position(|way| !self.rpc.is_aside(way.ip()));
+        ways.remove(used.or(all.then_some(0))?)
     }
 
     /// Names a relay, with a token of its own.

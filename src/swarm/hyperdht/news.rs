@@ -5,6 +5,7 @@ use super::event::DhtEvent;
 use super::records::Records;
 use crate::swarm::dht_rpc::RpcEvent;
 use crate::swarm::socket::SocketId;
+use std::net::IpAddr;
 use std::time::Instant;
 
 impl HyperDht {
@@ -26,6 +27,11 @@ impl HyperDht {
                 self.refresh_announcers(now);
             }
             RpcEvent::ProbeOver => self.net.retired.push(SocketId::PROBE),
+            RpcEvent::Released => {
+                for server in self.servers.values_mut() {
+                    server.announcer.released(&mut self.net, now);
+                }
+            }
             RpcEvent::WokeUp => {
                 self.net.events.push_back(DhtEvent::WokeUp);
                 self.refresh_announcers(now);
@@ -50,6 +56,13 @@ impl HyperDht {
             }
             RpcEvent::QueryReply { query, reply } => self.on_query_reply(query, &reply, now),
             RpcEvent::QueryDone { query, closest } => self.on_query_done(query, closest, now),
+        }
+    }
+
+    /// The main socket writes to a host, past us.
+    pub fn wrote_to(&mut self, host: IpAddr) {
+        if let IpAddr::V4(host) = host {
+            self.net.rpc.wrote_to(host);
         }
     }
 }

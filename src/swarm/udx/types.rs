@@ -61,6 +61,13 @@ pub struct Transmit {
     pub in_parts: bool,
 }
 
+impl Transmit {
+    /// One datagram.
+    pub const fn whole(socket: SocketId, to: SocketAddr) -> Self {
+        Self { socket, to, segment_size: None, ttl: None, in_parts: false }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CloseReason {
     #[error("both sides have ended")]

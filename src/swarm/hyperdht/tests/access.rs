@@ -2,7 +2,7 @@
 //! the address or the firewall changed; and when we are a node for others because of it.
 
 use super::sim::{Node, Sim, host, pair};
-use crate::key::PublicKey;
+use crate::key::{PublicKey, Topic};
 use crate::sim::{Filter, Kind, NatConfig, Realm};
 use crate::swarm::dht_rpc::{Access, node_id};
 use crate::swarm::hyperdht::{DhtConfig, DhtEvent, Firewall, HyperDht};
@@ -311,5 +311,109 @@ fn who_waited_for_a_router_in_vain_is_taken_for_closed_though_nobody_can_tell_an
         });
         sim.run(20 * SECOND);
         assert_eq!(access(&sim, i), Access::Closed, "it waited: {waits}");
+    }
+}
+
+/// A relay or a seed: its key is announced at once, and its router is waited for, of which there is none.
+fn announces(sim: &mut Sim, i: usize) {
+    sim.on(i, |node, now| {
+        let Node::Honest { dht, .. } = node else { panic!() };
+        dht.hold_probe(now + SECOND);
+        dht.listen(std::sync::Arc::new(pair(77)), now);
+        dht.announce(Topic([7; 32]), now);
+    });
+}
+
+#[test]
+fn two_or_three_nodes_tell_whether_a_peer_is_open_though_it_announces_itself_at_once() {
+    for nodes in 2..=3 {
+        for kind in Kind::ALL {
+            for seed in 0..5 {
+                let mut sim = network(seed, nodes, 0.0);
+                let at = place(&mut sim, kind, 9);
+                let i = enter(&mut sim, at, nodes);
+                announces(&mut sim, i);
+                let expected = match kind {
+                    Kind::Open | Kind::Full => Access::Open,
+                    _ => Access::Closed,
+                };
+                let known = sim.run_until(MINUTE, |sim| access(sim, i) != Access::Unknown);
+                let what = format!("{nodes} nodes, {kind:?}, seed {seed}: {known:?}");
+                assert_eq!(access(&sim, i), expected, "{what}");
+                assert!(known.is_some_and(|known| known < 6 * SECOND), "{what}");
+                // Every node holds its announcement once the router will not give a port any more.
+                sim.on(i, |node, now| {
+                    let Node::Honest { dht, .. } = node else { panic!() };
+                    dht.probe_anew(None, now);
+                });
+                sim.run(5 * SECOND);
+                let relays = dht(&sim, i).relay_addresses(&PublicKey(pair(77).public()));
+                let nodes = usize::from(nodes) + usize::from(kind == Kind::Open);
+                assert_eq!(relays.len(), nodes.min(3), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn where_nobody_could_be_asked_it_is_not_known() {
+    for kind in [Kind::Open, Kind::Port] {
+        let mut sim = network(3, 1, 0.0);
+        let at = place(&mut sim, kind, 9);
+        let i = enter(&mut sim, at, 1);
+        announces(&mut sim, i);
+        sim.run(30 * MINUTE);
+        assert_eq!(access(&sim, i), Access::Unknown, "{kind:?}");
+    }
+}
+
+#[test]
+fn an_open_peer_of_a_network_of_three_nodes_that_stays_becomes_the_fourth() {
+    let mut sim = network(5, 3, 0.0);
+    let at = place(&mut sim, Kind::Open, 9);
+    let i = enter(&mut sim, at, 3);
+    announces(&mut sim, i);
+    sim.run(22 * MINUTE);
+    assert_eq!(dht(&sim, i).id(), Some(node_id(at.1)));
+}
+
+#[test]
+fn a_port_that_the_router_gives_late_is_looked_at_in_a_small_network_too() {
+    for (after, true_word) in [(1500, true), (3000, true), (6000, true), (6000, false)] {
+        let mut sim = network(8, 3, 0.0);
+        let at = place(&mut sim, Kind::Port, 9);
+        let i = enter(&mut sim, at, 3);
+        announces(&mut sim, i);
+        sim.run(Duration::from_millis(after));
+        gateway_opens(&mut sim, at, i, true_word);
+        sim.run(5 * SECOND);
+        let expected = if true_word { Access::Open } else { Access::Closed };
+        assert_eq!(access(&sim, i), expected, "after {after} ms, {true_word}");
+    }
+}
+
+/// The one that could have told is away.
+#[test]
+fn where_every_node_knows_a_peer_one_is_spared_until_it_can_tell() {
+    for kind in [Kind::Open, Kind::Full, Kind::Addr, Kind::Port, Kind::Cgnat] {
+        let mut sim = network(7, 4, 0.0);
+        let at = place(&mut sim, kind, 9);
+        sim.run(MINUTE);
+        sim.kill(3);
+        let i = enter(&mut sim, at, 4);
+        announces(&mut sim, i);
+        sim.run(MINUTE);
+        assert_eq!(access(&sim, i), Access::Unknown, "{kind:?}");
+        assert!(dht(&sim, i).standing().asks_later, "{kind:?}");
+        let relays = |sim: &Sim| dht(sim, i).relay_addresses(&PublicKey(pair(77).public())).len();
+        assert_eq!(relays(&sim), 2, "who is spared is no relay");
+        let expected = match kind {
+            Kind::Open | Kind::Full => Access::Open,
+            _ => Access::Closed,
+        };
+        let known = sim.run_until(15 * MINUTE, |sim| access(sim, i) != Access::Unknown);
+        assert_eq!(access(&sim, i), expected, "{kind:?}: {known:?}");
+        sim.run(MINUTE);
+        assert!(!dht(&sim, i).standing().asks_later && relays(&sim) >= 3, "{kind:?}");
     }
 }
