@@ -318,8 +318,23 @@ fn port_mapping_words(status: &PortMappingStatus) -> Option<String> {
     })
 }
 
-/// How reachable this machine is, and the NAT that it seems to be behind.
-pub(super) fn standing_words(standing: &Standing) -> (String, String) {
+/// So many nodes of the DHT tell whether this machine is reached, and which NAT there is.
+const TELL_ACCESS: usize = 2;
+pub(super) const TELL_NAT: usize = 3;
+
+/// How reachable this machine is, and the NAT that it seems to be behind. `nodes` of the DHT that answer, if that is known.
+pub(super) fn standing_words(standing: &Standing, nodes: Option<usize>) -> (String, String) {
+    let unknown = |needed| match nodes.filter(|nodes| *nodes < needed) {
+        None => "not known yet".to_string(),
+        Some(n) => {
+            let answer = match n {
+                0 => "none answers".to_string(),
+                1 => "one answers".to_string(),
+                n => format!("{n} answer"),
+            };
+            format!("not known: it takes {needed} nodes of the DHT to tell, and {answer}")
+        }
+    };
     let at = |at: SocketAddrV4| match at.port() {
         0 => at.ip().to_string(),
         _ => at.to_string(),
@@ -327,7 +342,11 @@ pub(super) fn standing_words(standing: &Standing) -> (String, String) {
     let address = standing.address.map_or_else(|| "an address not known yet".to_string(), at);
     let node = if standing.is_node { "; it is a node of the DHT for others" } else { "" };
     let reachable = match standing.access {
-        Access::Unknown => "not known yet: too few nodes of the DHT answer".to_string(),
+        Access::Unknown if standing.asks_later => {
+            "not known yet: every node of the DHT was written to already; one is left alone now, and asked in ten minutes"
+                .to_string()
+        }
+        Access::Unknown => unknown(TELL_ACCESS),
         Access::Open => format!("yes, by everybody, at {address}{node}"),
         Access::Closed => {
             "not directly: a firewall or NAT lets in only peers that this machine writes to as well"
@@ -335,7 +354,7 @@ pub(super) fn standing_words(standing: &Standing) -> (String, String) {
         }
     };
     let nat = match standing.nat {
-        Nat::Unknown => "not known yet".to_string(),
+        Nat::Unknown => unknown(TELL_NAT),
         Nat::None => "none: others see this machine's own address".to_string(),
         Nat::Steady => {
             format!(
@@ -370,7 +389,7 @@ pub(super) fn network_lines(network: &SwarmStatus) -> Vec<String> {
     let mut lines = vec![format!("network: {state}")];
     lines.extend(hearing::of_status(network).map(|words| format!("local network: {words}")));
     if network.nodes > 0 {
-        let (reachable, nat) = standing_words(&network.standing);
+        let (reachable, nat) = standing_words(&network.standing, Some(network.nodes));
         lines.extend([format!("reachable: {reachable}"), format!("nat: {nat}")]);
     }
     let mapping = port_mapping_words(&network.port_mapping);
@@ -439,8 +458,9 @@ mod tests {
     #[test]
     fn people_are_told_how_reachable_the_machine_is_and_which_nat_there_is() {
         let address = Some(SocketAddrV4::new([20, 0, 0, 1].into(), 5));
-        let open = Standing { access: Access::Open, nat: Nat::None, address, is_node: true };
-        let (reachable, nat) = standing_words(&open);
+        let own = Standing { address, ..Standing::default() };
+        let open = Standing { access: Access::Open, nat: Nat::None, is_node: true, ..own };
+        let (reachable, nat) = standing_words(&open, Some(3));
         assert_eq!(
             reachable,
             "yes, by everybody, at 20.0.0.1:5; it is a node of the DHT for others"
@@ -448,12 +468,21 @@ mod tests {
         assert!(nat.starts_with("none"));
         let address = Some(SocketAddrV4::new([20, 0, 0, 1].into(), 0));
         let closed =
-            Standing { access: Access::Closed, nat: Nat::Varying, address, is_node: false };
-        let (reachable, nat) = standing_words(&closed);
+            Standing { access: Access::Closed, nat: Nat::Varying, address, ..Standing::default() };
+        let (reachable, nat) = standing_words(&closed, Some(3));
         assert!(
             reachable.starts_with("not directly") && nat.contains("another port, at 20.0.0.1:")
         );
-        let (reachable, nat) = standing_words(&Standing::default());
-        assert!(reachable.starts_with("not known yet") && nat.starts_with("not known yet"));
+        // Nodes that are not missing are not asked for.
+        let unknown = |nodes| standing_words(&Standing::default(), nodes);
+        let yet = ("not known yet".to_string(), "not known yet".to_string());
+        assert_eq!(unknown(Some(3)), yet);
+        assert_eq!(unknown(None), yet);
+        let few = "not known: it takes 3 nodes of the DHT to tell, and 2 answer";
+        assert_eq!(unknown(Some(2)), ("not known yet".to_string(), few.to_string()));
+        let one = "not known: it takes 2 nodes of the DHT to tell, and one answers";
+        assert_eq!(unknown(Some(1)).0, one);
+        let later = Standing { asks_later: true, ..Standing::default() };
+        assert!(standing_words(&later, Some(3)).0.ends_with("asked in ten minutes"));
     }
 }
