@@ -150,16 +150,21 @@ fn the_reader_whose_nat_forgets_it_reads_on() {
     }
 }
 
-/// A way has to be searched for again, among all the ports of a host.
+/// A way has to be searched for again, among all the ports of a host. A host is sent so many tries in a minute, the first
+/// search's with them: one of eight may be unlucky.
 #[test]
 fn the_reader_behind_random_ports_is_punched_to_anew() {
     for (a, b) in [(Kind::Port, Kind::Sym), (Kind::Sym, Kind::Port)] {
         let still = (0..8).map(|seed| {
             let mut reading = Reading::begin(a, b, seed, 0.0);
             reading.forget(reading.reader);
-            reading.go_on(Duration::from_secs(6))
+            reading.go_on(Duration::from_secs(10))
         });
-        tell(&format!("{a:?} {b:?}, forgotten"), still.collect(), ms(3000));
+        let mut still: Vec<_> = still.collect();
+        still.sort();
+        let longest = still.pop();
+        assert!(longest.is_some_and(|longest| longest < ms(9000)), "{longest:?}");
+        tell(&format!("{a:?} {b:?}, forgotten, but for {longest:?}"), still, ms(3000));
     }
 }
 
