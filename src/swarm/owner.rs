@@ -144,8 +144,8 @@ impl Swarm {
         self.dht.hold_probe(until);
     }
 
-    /// It was asked, and grants this port or none: now it can be found out.
-    pub fn port_mapping_is_known(&mut self, mapped: Option<u16>, now: Instant) {
+    /// It was asked, and grants this port or none: now it can be found out. 0.0.0.0 where it did not tell its address.
+    pub fn port_mapping_is_known(&mut self, mapped: Option<SocketAddrV4>, now: Instant) {
         self.dht.probe_anew(mapped, now);
         self.pump(now);
     }

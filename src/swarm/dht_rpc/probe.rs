@@ -8,7 +8,8 @@
 //! back-off, until there is an answer, and an open node that heard nothing unasked for long asks again.
 //!
 //! A port that a router was asked for may be another than the one that our datagrams leave from, or they may leave from
-//! another for each node: then that port is what is asked for.
+//! another for each node: then that port is what is asked for. Not that of an inner router, whose outside is another address
+//! than the one that nodes see: there it tells nothing.
 //!
 //! Open and *persistent* are two things: who is open can be dialled as he is; only who was so for twenty minutes, at the one
 //! address that he sends from, serves others as a node of the DHT, and does no longer when the address changes or the answers fail to come.
@@ -81,8 +82,8 @@ pub(super) struct Probe {
     waiting: usize,
     asked: Vec<(Ipv4Addr, bool)>,
     heard: usize,
-    /// The port that our router says it passes on to the main socket.
-    mapped: Option<u16>,
+    /// What our router says it passes on to the main socket: a port, at the address of its outside if it told that.
+    mapped: Option<SocketAddrV4>,
     /// At which address of ours they are to answer.
     asked_for: Option<SocketAddrV4>,
     failures: u32,
@@ -160,8 +161,10 @@ impl Rpc {
     fn entrance(&self) -> Option<SocketAddrV4> {
         let mapped = self.probe.mapped.filter(|_| self.config.address.is_none());
         match mapped.zip(self.nat.host()) {
-            Some((port, host)) => Some(SocketAddrV4::new(host, port)),
-            None => self.address(),
+            Some((mapped, host)) if mapped.ip().is_unspecified() || *mapped.ip() == host => {
+                Some(SocketAddrV4::new(host, mapped.port()))
+            }
+            _ => self.address(),
         }
     }
 
@@ -179,9 +182,9 @@ impl Rpc {
         }
     }
 
-    /// Probes now if that was put off, or if our router says that we can be reached at a port of it and the probes so far had
-    /// no result, or were for another port.
-    pub fn probe_anew(&mut self, mapped: Option<u16>, now: Instant) {
+    /// Probes now if that was put off, or if our router says that we can be reached at a port of it (0.0.0.0 where it did not
+    /// tell its address) and the probes so far had no result, or were for another port.
+    pub fn probe_anew(&mut self, mapped: Option<SocketAddrV4>, now: Instant) {
         let before = self.entrance();
         self.probe.mapped = mapped;
         self.probe.awaited = now;

@@ -31,8 +31,7 @@ impl Driver {
         gateway.status = status;
         match status {
             PortMappingStatus::Mapped(mapping) => {
-                let port = mapping.external.port();
-                self.swarm.port_mapping_is_known(Some(port), now);
+                self.swarm.port_mapping_is_known(Some(mapping.external), now);
             }
             PortMappingStatus::Not(_) => self.swarm.port_mapping_is_known(None, now),
             PortMappingStatus::Off | PortMappingStatus::Asking => {}

@@ -206,7 +206,7 @@ impl HyperDht {
     }
 
     /// See [`super::Swarm::port_mapping_is_known`].
-    pub fn probe_anew(&mut self, mapped: Option<u16>, now: Instant) {
+    pub fn probe_anew(&mut self, mapped: Option<SocketAddrV4>, now: Instant) {
         self.net.rpc.probe_anew(mapped, now);
         self.pump(now);
     }

@@ -213,9 +213,10 @@ fn gateway_opens(sim: &mut Sim, (realm, at): (Realm, SocketAddrV4), i: usize, tr
     if true_word {
         sim.nat(realm).forwards.insert(at.port(), at);
     }
+    let outside = SocketAddrV4::new(sim.nat(realm).external, at.port());
     sim.on(i, |node, now| {
         let Node::Honest { dht, .. } = node else { panic!() };
-        dht.probe_anew(Some(at.port()), now);
+        dht.probe_anew(Some(outside), now);
     });
 }
 
@@ -249,10 +250,10 @@ fn who_is_given_a_port_by_his_router_is_open_if_that_is_true() {
 /// It had given the port that we asked for to somebody else, or gives what we send another one for each destination.
 #[test]
 fn a_port_of_the_router_that_is_not_the_one_we_are_seen_at_is_as_good() {
-    let granted = |sim: &mut Sim, i: usize, port: Option<u16>| {
+    let granted = |sim: &mut Sim, i: usize, mapped: Option<SocketAddrV4>| {
         sim.on(i, |node, now| {
             let Node::Honest { dht, .. } = node else { panic!() };
-            dht.probe_anew(port, now);
+            dht.probe_anew(mapped, now);
         });
     };
     for (kind, first) in [(Kind::Port, Firewall::Consistent), (Kind::Sym, Firewall::Random)] {
@@ -263,11 +264,11 @@ fn a_port_of_the_router_that_is_not_the_one_we_are_seen_at_is_as_good() {
         assert_eq!((access(&sim, i), dht(&sim, i).net.nat_verdict().0), (Access::Closed, first));
         let entrance = SocketAddrV4::new(sim.nat(at.0).external, 6881);
         // Nothing is told of it before it was seen to be true.
-        granted(&mut sim, i, Some(6881));
+        granted(&mut sim, i, Some(entrance));
         sim.run(10 * SECOND);
         assert!(!dht(&sim, i).net.nat_verdict().1.contains(&entrance), "{kind:?}");
         sim.nat(at.0).forwards.insert(6881, at.1);
-        granted(&mut sim, i, Some(6881));
+        granted(&mut sim, i, Some(entrance));
         sim.run(10 * SECOND);
         assert_eq!(dht(&sim, i).open_address(), Some(entrance), "{kind:?}");
         let (firewall, addresses) = dht(&sim, i).net.nat_verdict();
@@ -281,6 +282,26 @@ fn a_port_of_the_router_that_is_not_the_one_we_are_seen_at_is_as_good() {
         sim.run(MINUTE);
         assert_eq!((access(&sim, i), dht(&sim, i).net.nat_verdict().0), (Access::Closed, first));
     }
+}
+
+/// An inner router grants a port at its own outside, which is no public address: what nodes see is what counts, and there
+/// everybody is let in.
+#[test]
+fn the_port_of_an_inner_router_does_not_hide_where_we_are_open() {
+    let mut sim = network(14, 100, 0.0);
+    let at = place(&mut sim, Kind::Full, 9);
+    let i = enter(&mut sim, at, 6);
+    sim.on(i, |node, now| {
+        let Node::Honest { dht, .. } = node else { panic!() };
+        dht.hold_probe(now + 3 * SECOND);
+    });
+    sim.run(SECOND);
+    sim.on(i, |node, now| {
+        let Node::Honest { dht, .. } = node else { panic!() };
+        dht.probe_anew(Some("192.168.1.2:6881".parse().unwrap()), now);
+    });
+    sim.run(MINUTE);
+    assert_eq!(access(&sim, i), Access::Open);
 }
 
 #[test]
