@@ -1,6 +1,7 @@
 //! How far a drive that is held here can be found, which is waited for before it is told.
 
-use super::looking::{FIRST_WORD, LOOK, Outlook, Wait};
+use super::looking::{FIRST_WORD, LOOK};
+use super::outlook::{Outlook, Wait};
 use crate::key::Topic;
 use crate::node::Node;
 use std::time::{Duration, Instant};

@@ -46,6 +46,7 @@ mod looking;
 mod ls;
 mod moment;
 mod mount;
+mod outlook;
 mod output;
 mod owner;
 mod progress;

@@ -6,7 +6,7 @@ use super::args::{Global, Status};
 use super::context::Context;
 use super::exit::{Exit, Fail, Result};
 use super::hearing;
-use super::looking::{Outlook, Wait};
+use super::outlook::{Outlook, Wait};
 use super::output::Output;
 use super::relay::{self, Found};
 use super::running::Running;
