@@ -10,13 +10,14 @@
 //! - A root is never a child: whatever changes below it, it is written anew.
 //! - What comes to lie at level 0 inside a batch has no child in its own block. So a level 0 that has one is a root.
 //! - A root that has lost all its levels but one may be stored in the middle of the batch that did this, as it was
-//!   at its end. Then operations that follow take out keys that it does not have. Where one of them puts such a key
-//!   first, nothing tells: that length is taken for a version, and shows what the batch came to.
+//!   at its end. Then operations that follow take out keys that it does not have, or some before put keys that it should.
+//!   Where neither is so nothing tells: that length is taken for a version, and shows what the batch came to.
 //!
 //! Found by reading hyperbee/index.js (Batch); nothing there looks for it.
 
 use super::node::{Link, MAX_KEYS};
 use super::{Bee, BeeError, Result};
+use bytes::Bytes;
 use std::collections::HashSet;
 
 /// Blocks that are looked at, one way or the other, before a length that may be a version is taken for one. It
@@ -89,7 +90,8 @@ impl Bee {
         })
     }
 
-    /// Whether the operations that follow make sense of a root that has no children: what they take out is there.
+    /// Whether the operations around make sense of a root that has no children: it has what those before put, and what
+    /// those that follow take out.
     async fn is_of_its_time(&self, seq: u64, newest: u64) -> Result<bool> {
         let root = self.node(Link { seq, offset: 0 }).await?;
         if !root.is_leaf() {
@@ -98,6 +100,9 @@ impl Bee {
         let mut keys = HashSet::new();
         for &key in &root.keys {
             keys.insert(self.block(key).await?.key.clone());
+        }
+        if !self.has_what_was_put(seq, &keys).await? {
+            return Ok(false);
         }
         for next in seq + 1..newest.min(seq.saturating_add(MAX_SCAN)) {
             let block = self.block(next).await?;
@@ -112,6 +117,25 @@ impl Bee {
             // As far as the batch goes; larger trees have children.
             if keys.len() > MAX_KEYS || !matches!(self.says(next).await?, Says::Inside) {
                 break;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether these keys are all that the operations up to block `seq` leave.
+    async fn has_what_was_put(&self, seq: u64, keys: &HashSet<Bytes>) -> Result<bool> {
+        let mut gone = HashSet::new();
+        for at in (seq.saturating_sub(MAX_SCAN).max(1)..=seq).rev() {
+            if (seq - at).is_multiple_of(AHEAD) {
+                self.source.prefetch_range(at.saturating_sub(AHEAD).max(1), at);
+            }
+            let block = self.block(at).await?;
+            let deletion =
+                block.is_deletion(at).map_err(|what| BeeError::Damaged { seq: at, what })?;
+            if deletion {
+                gone.insert(block.key.clone());
+            } else if !keys.contains(&block.key) && !gone.contains(&block.key) {
+                return Ok(false);
             }
         }
         Ok(true)
