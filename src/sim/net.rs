@@ -61,11 +61,13 @@ pub struct Datagram {
     /// Of the machine that sees it: of the sender as it leaves, of the receiver once it has arrived.
     pub socket: u16,
     pub ttl: Option<u8>,
+    /// It was sent to a group, of which the receiver is.
+    pub to_group: bool,
 }
 
 impl Datagram {
     pub fn new(from: SocketAddrV4, to: SocketAddrV4, bytes: Vec<u8>) -> Self {
-        Self { from, to, bytes, socket: MAIN, ttl: None }
+        Self { from, to, bytes, socket: MAIN, ttl: None, to_group: false }
     }
 }
 
@@ -292,7 +294,7 @@ impl<M: Machine> Net<M> {
         for i in 0..self.hosts.len() {
             if i != home.machine && self.hosts[i].realm == realm {
                 let to = self.addr(i);
-                self.launch(from, Datagram { to, ..datagram.clone() });
+                self.launch(from, Datagram { to, to_group: true, ..datagram.clone() });
             }
         }
     }
@@ -387,7 +389,8 @@ impl<M: Machine> Net<M> {
         for Outgoing { socket, to, bytes, ttl } in out {
             let home = Home { machine: i, socket, main };
             let from = self.address_of(realm, home);
-            self.launch(Some((realm, home)), Datagram { from, to, bytes, socket, ttl });
+            let datagram = Datagram { socket, ttl, ..Datagram::new(from, to, bytes) };
+            self.launch(Some((realm, home)), datagram);
         }
         let timer = self.machines[i].poll_timeout();
         self.set_timer(i, timer);

@@ -15,6 +15,10 @@ const CALLS: [Limit; 2] = [Limit { burst: 96.0, rate: 8.0 }, Limit { burst: 512.
 const HASHES: Limit = Limit { burst: 65_536.0, rate: 50_000.0 };
 /// Answers and calls to one host that we send because of what came from it. Each has at most 1.4 times the size of that.
 const SENT: [Limit; 2] = [Limit { burst: 96.0, rate: 4.0 }, Limit { burst: 256.0, rate: 64.0 }];
+/// Of those as many are sent to everybody as well: a host that begins with a thousand drives asks for twice sixteen. It is what
+/// each host of the network hears, and what Wi-Fi sends slowly.
+pub(super) const SPREAD: [Limit; 2] =
+    [Limit { burst: 32.0, rate: 0.1 }, Limit { burst: 64.0, rate: 2.0 }];
 /// Answers whose signature is looked at, 100 µs each.
 const ANSWERS: [Limit; 2] = [Limit { burst: 96.0, rate: 8.0 }, Limit { burst: 512.0, rate: 128.0 }];
 /// Buckets of hosts, 40 bytes each.
@@ -29,6 +33,8 @@ pub enum Want {
     Call,
     /// Something is to be sent to it.
     Send,
+    /// What is sent to it everybody is to hear.
+    Spread,
     /// An answer is to be looked at.
     Answer,
 }
@@ -55,6 +61,7 @@ impl Account {
 pub struct Guard {
     calls: Account,
     sent: Account,
+    spread: Account,
     answers: Account,
     hashes: Bucket,
 }
@@ -65,6 +72,7 @@ impl Guard {
         Self {
             calls: account(CALLS),
             sent: account(SENT),
+            spread: account(SPREAD),
             answers: account(ANSWERS),
             hashes: Bucket::full(HASHES, now),
         }
@@ -74,6 +82,7 @@ impl Guard {
         let account = match want {
             Want::Call => &mut self.calls,
             Want::Send => &mut self.sent,
+            Want::Spread => &mut self.spread,
             Want::Answer => &mut self.answers,
         };
         account.take(host, rng.random(), now)

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   call    "HDL1" 0 roles part nonce(16) tag(8) × 64                  to everybody, or to one host
-//!   answer  "HDL1" 1 part count nonce(16) salt(16) [index proof(8)] × count sealed(96)   to who called
+//!   answer  "HDL1" 1 part count nonce(16) salt(16) [index proof(8)] × count sealed(96)   to who called, or to everybody
 //! ```
 //!
 //! Everything that names a topic is a hash keyed with the topic: who does not know it sees random bytes, others each time,
@@ -10,6 +10,9 @@
 //! again by another host gets no answer. An answer shows that its sender knows each topic (`proof`); `sealed` is the
 //! sender's public key and its signature of nonce, salt and both addresses, readable with the first of the topics:
 //! nobody can say that somebody else's key is where he is himself.
+//!
+//! Roles are for everybody to read: that a host looks for something, or has it, and whether nobody wrote to it for that when it
+//! called before.
 //!
 //! A call is never smaller than three quarters of what an answer can be.
 
@@ -28,6 +31,7 @@ pub const TAGS: usize = 64;
 
 const SEEK: u8 = 1;
 const HAVE: u8 = 2;
+const LOUD: u8 = 4;
 
 /// Names a round of calls of one host on one link. It is random.
 pub type Nonce = [u8; 16];
@@ -60,11 +64,34 @@ impl Use {
     }
 }
 
-/// What a host says of its topics: that it has something of them, that it looks for others who have, or both.
+/// What a host says of its topics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Roles {
+    /// It looks for others who have something of them.
+    pub seek: bool,
+    /// It has something of them.
+    pub have: bool,
+    /// Nobody wrote to it alone for them when it called before: what answers this is to be heard by everybody as well.
+    pub loud: bool,
+}
+
+impl Roles {
+    fn byte(self) -> u8 {
+        let bits = [(self.seek, SEEK), (self.have, HAVE), (self.loud, LOUD)];
+        bits.into_iter().map(|(is, bit)| if is { bit } else { 0 }).sum()
+    }
+
+    /// Bits that are not known mean nothing.
+    fn of(byte: u8) -> Self {
+        let is = |bit| byte & bit != 0;
+        Self { seek: is(SEEK), have: is(HAVE), loud: is(LOUD) }
+    }
+}
+
+/// What a host says of some topics, in a round of such calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    pub seek: bool,
-    pub have: bool,
+    pub roles: Roles,
     /// Which of the calls of its round it is.
     pub part: u8,
     pub nonce: Nonce,
@@ -130,9 +157,8 @@ impl Tagger {
 impl Call {
     /// Of at most [`TAGS`] topics.
     pub fn encode(&self, rng: &mut impl RngCore) -> Vec<u8> {
-        let roles = if self.seek { SEEK } else { 0 } | if self.have { HAVE } else { 0 };
         let mut out = MAGIC.to_vec();
-        out.extend([CALL, roles, self.part]);
+        out.extend([CALL, self.roles.byte(), self.part]);
         out.extend(self.nonce);
         let mut blank = || {
             let mut tag = Tag::default();
@@ -238,8 +264,7 @@ impl Message {
             CALL => {
                 let (roles, part, nonce) = (r.u8().ok()?, r.u8().ok()?, r.fixed().ok()?);
                 let tags = (0..TAGS).map(|_| r.fixed().ok()).collect::<Option<_>>()?;
-                let (seek, have) = (roles & SEEK != 0, roles & HAVE != 0);
-                Self::Call(Call { seek, have, part, nonce, tags })
+                Self::Call(Call { roles: Roles::of(roles), part, nonce, tags })
             }
             ANSWER => {
                 let (part, count) = (r.u8().ok()?, usize::from(r.u8().ok()?));
@@ -279,16 +304,17 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(1);
         let topics: Vec<_> = (0..TAGS as u8).map(|n| (n, Topic([n; 32]))).collect();
         let tagger = Tagger::new([7; 16], addr(1));
+        let roles = Roles { seek: true, have: false, loud: true };
         let mut call = |n: usize| {
             let tags = topics[..n].iter().map(|(_, topic)| tagger.tag(topic)).collect();
-            let call = Call { seek: true, have: false, part: 0, nonce: [7; 16], tags };
+            let call = Call { roles, part: 0, nonce: [7; 16], tags };
             call.encode(&mut rng)
         };
         let (one, all) = (call(1), call(TAGS));
         assert_eq!(one.len(), all.len());
         assert!(4 * one.len() >= 3 * answer(&topics).encode().len());
         let Some(Message::Call(call)) = Message::decode(&one) else { panic!() };
-        assert_eq!((call.seek, call.have, call.tags[0]), (true, false, tagger.tag(&topics[0].1)));
+        assert_eq!((call.roles, call.tags[0]), (roles, tagger.tag(&topics[0].1)));
         // The same topic looks otherwise in another round, and from another host.
         let others = [Tagger::new([8; 16], addr(1)), Tagger::new([7; 16], addr(2))];
         assert!(others.iter().all(|other| other.tag(&topics[0].1) != call.tags[0]));

@@ -10,6 +10,11 @@
 //!                                     sharer ── answer ──────▶ reader
 //! ```
 //!
+//! A firewall may let in what comes to everybody, and of what comes to its host alone only what answers it: an answer is none,
+//! as the call was not sent to its sender. So whoever called and was not written to by anybody calls *loud*: what answers that
+//! is sent to everybody as well, and who reads it there writes to its sender, by which it comes in. Where nothing is kept out
+//! nobody has to hear it.
+//!
 //! Who does not know a topic learns that somebody here uses hdrive, and no more (`message`). Who knows it learns who is here
 //! and has it, as from the DHT, and can tell whether a call is for it, that of a reader too. Those are all who have the
 //! drive's key, and the nodes of the DHT that keep its announcement or were asked for it, should one of them be here. Calls of all topics travel together, 64 in each, three times
@@ -38,7 +43,7 @@ use crate::crypto::KeyPair;
 use crate::key::{PublicKey, Topic};
 use guard::{Guard, Want};
 use hearing::Ears;
-use message::{Answer, Call, Ends, Message, Nonce, TAGS, Tag, Tagger};
+use message::{Answer, Call, Ends, Message, Nonce, Roles, TAGS, Tag, Tagger};
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore};
 use std::collections::{BTreeMap, VecDeque};
@@ -111,6 +116,19 @@ struct Joined {
     /// When it is called next, and how often it was.
     at: Option<Instant>,
     called: usize,
+    /// Since the last call somebody wrote to us alone for it.
+    answered: bool,
+}
+
+impl Joined {
+    fn new(options: JoinOptions, now: Instant) -> Self {
+        Self { options, at: Some(now + GATHER), called: 0, answered: false }
+    }
+
+    fn roles(&self) -> Roles {
+        let JoinOptions { server: have, client: seek } = self.options;
+        Roles { seek, have, loud: self.called > 0 && !self.answered }
+    }
 }
 
 /// A call of ours that may be answered.
@@ -168,7 +186,8 @@ impl Lan {
     pub fn empty_call(rng: &mut StdRng) -> Vec<u8> {
         let mut nonce = Nonce::default();
         rng.fill_bytes(&mut nonce);
-        Call { seek: true, have: false, part: 0, nonce, tags: Vec::new() }.encode(rng)
+        let roles = Roles { seek: true, ..Roles::default() };
+        Call { roles, part: 0, nonce, tags: Vec::new() }.encode(rng)
     }
 
     /// The local networks are these: if that is news everything is called anew. Those where nobody is to be called are
@@ -182,7 +201,7 @@ impl Lan {
         (self.links, self.out) = (links, VecDeque::new());
         (self.called, self.heard) = (VecDeque::new(), VecDeque::new());
         for joined in self.topics.values_mut() {
-            (joined.at, joined.called) = (Some(now + GATHER), 0);
+            *joined = Joined::new(joined.options, now);
         }
         self.schedule();
     }
@@ -217,7 +236,7 @@ impl Lan {
         if self.topics.get(&topic).is_some_and(|joined| joined.options == options) {
             return;
         }
-        self.topics.insert(topic, Joined { options, at: Some(now + GATHER), called: 0 });
+        self.topics.insert(topic, Joined::new(options, now));
         self.heard.clear();
         self.schedule();
     }
@@ -229,8 +248,12 @@ impl Lan {
         }
     }
 
-    /// Takes a datagram that somebody sent to us or to everybody. False if it is not of the local network.
+    /// Takes a datagram that somebody sent to us. False if it is not of the local network.
     pub fn handle_datagram(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) -> bool {
+        self.take(from, datagram, false, now)
+    }
+
+    fn take(&mut self, from: SocketAddr, datagram: &[u8], to_all: bool, now: Instant) -> bool {
         if !message::is_ours(datagram) {
             return false;
         }
@@ -238,8 +261,8 @@ impl Lan {
         let own = self.links.iter().any(|link| link.addr == from);
         if let Some(link) = self.link_of(&from).filter(|_| !own && from.port() != 0) {
             match Message::decode(datagram) {
-                Some(Message::Call(call)) => self.on_call(&call, from, link, now),
-                Some(Message::Answer(answer)) => self.on_answer(&answer, from, link, now),
+                Some(Message::Call(call)) => self.on_call(&call, from, link, to_all, now),
+                Some(Message::Answer(answer)) => self.on_answer(&answer, from, link, to_all, now),
                 None => {}
             }
         }
@@ -251,7 +274,7 @@ impl Lan {
         if let Some(link) = self.link_of(&from).filter(|_| message::is_ours(datagram)) {
             self.ears.heard(&link);
         }
-        self.handle_datagram(from, datagram, now);
+        self.take(from, datagram, true, now);
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
@@ -290,11 +313,11 @@ impl Lan {
             let resting = joined.called > PAUSES.len();
             let together = if resting { now + TOGETHER } else { now + GATHER };
             if joined.at.is_some_and(|at| at <= together) {
-                due.push((*topic, joined.options));
+                due.push((*topic, joined.roles()));
             }
         }
         // As many of those that look, of those that have, and of those that do both.
-        due.sort_by_key(|(_, options)| (options.server, options.client));
+        due.sort_by_key(|(_, roles)| *roles);
         let parts: Vec<&[_]> =
             due.chunk_by(|(_, a), (_, b)| a == b).flat_map(|same| same.chunks(TAGS)).collect();
         let now_parts = &parts[..parts.len().min(MAX_PARTS)];
@@ -304,21 +327,20 @@ impl Lan {
                 self.ears.called(&link, now);
             }
             for (part, topics) in (0..).zip(now_parts) {
-                let Some((_, JoinOptions { server: have, client: seek })) = topics.first() else {
-                    continue;
-                };
+                let Some((_, roles)) = topics.first() else { continue };
                 let topics = topics.iter().map(|(topic, _)| *topic).collect();
-                self.call((*seek, *have), (nonce, part), topics, link, link.group(), now);
+                let bytes = self.call(*roles, (nonce, part), topics, link, now);
+                self.send(LanTransmit { link, to: link.group(), bytes });
             }
         }
         let deaf = self.ears.is_deaf();
-        for (topic, options) in now_parts.iter().copied().flatten() {
+        for (topic, roles) in now_parts.iter().copied().flatten() {
             let Some(joined) = self.topics.get_mut(topic) else { continue };
-            let pause = match options.client || deaf {
+            let pause = match roles.seek || deaf {
                 true => Some(PAUSES.get(joined.called).copied().unwrap_or(REPEAT.mul_f64(jitter))),
                 false => PAUSES.get(joined.called).copied().filter(|_| joined.called < HAVE_PAUSES),
             };
-            joined.called += 1;
+            (joined.called, joined.answered) = (joined.called + 1, false);
             joined.at = pause.map(|pause| now + pause);
         }
         let more = parts.len() > MAX_PARTS;
@@ -334,26 +356,26 @@ impl Lan {
         nonce
     }
 
+    /// A call from a link of ours, which waits for answers if it looks for something.
     fn call(
         &mut self,
-        (seek, have): (bool, bool),
+        roles: Roles,
         (nonce, part): (Nonce, u8),
         topics: Vec<Topic>,
         link: Link,
-        to: SocketAddr,
         now: Instant,
-    ) {
+    ) -> Vec<u8> {
         let tagger = Tagger::new(nonce, link.addr);
         let tags = topics.iter().map(|topic| tagger.tag(topic)).collect();
-        let bytes = Call { seek, have, part, nonce, tags }.encode(&mut self.rng);
-        self.send(LanTransmit { link, to, bytes });
-        if seek {
+        let bytes = Call { roles, part, nonce, tags }.encode(&mut self.rng);
+        if roles.seek {
             if self.called.len() >= MAX_CALLED {
                 self.called.pop_front();
             }
             let (caller, until) = (link.addr, now + ANSWER_WAIT);
             self.called.push_back(Called { nonce, part, caller, topics, until });
         }
+        bytes
     }
 
     fn send(&mut self, transmit: LanTransmit) {
@@ -362,11 +384,12 @@ impl Lan {
         }
     }
 
-    fn on_call(&mut self, call: &Call, from: SocketAddr, link: Link, now: Instant) {
+    fn on_call(&mut self, call: &Call, from: SocketAddr, link: Link, to_all: bool, now: Instant) {
         if self.topics.is_empty() || !self.guard.take(Want::Call, &from.ip(), &mut self.rng, now) {
             return;
         }
         let Some(heard) = self.hear(call.nonce, from, now) else { return };
+        let Roles { seek, have, loud } = call.roles;
         let tags = call.tags.iter().zip(0u8..);
         let known: Vec<(u8, Topic)> =
             tags.filter_map(|(tag, i)| Some((i, *heard.tags.get(tag)?))).collect();
@@ -375,8 +398,11 @@ impl Lan {
         };
         let wanted = || known.iter().filter(|(_, topic)| is(topic, |o| o.server));
         let offered = || known.iter().filter(|(_, topic)| is(topic, |o| o.client));
-        let wanted: Vec<_> = wanted().filter(|_| call.seek).copied().collect();
-        let offered: Vec<_> = offered().filter(|_| call.have).map(|(_, topic)| *topic).collect();
+        let wanted: Vec<_> = wanted().filter(|_| seek).copied().collect();
+        let offered: Vec<_> = offered().filter(|_| have).map(|(_, topic)| *topic).collect();
+        if !to_all {
+            self.written_to(wanted.iter().map(|(_, topic)| topic));
+        }
         if wanted.is_empty() && offered.is_empty()
             || !self.guard.take(Want::Send, &from.ip(), &mut self.rng, now)
         {
@@ -385,12 +411,26 @@ impl Lan {
         let ends = Ends { caller: from, answerer: link.addr };
         let of = (call.nonce, call.part);
         let answer = Answer::new(&self.key_pair, of, &wanted, ends, &mut self.rng);
-        match answer {
+        let bytes = match answer {
             // Who calls for what it has as well will come to us: once is enough.
-            Some(answer) => self.send(LanTransmit { link, to: from, bytes: answer.encode() }),
+            Some(answer) => answer.encode(),
             None => {
-                let nonce = self.nonce();
-                self.call((true, false), (nonce, 0), offered, link, from, now);
+                let (nonce, roles) = (self.nonce(), Roles { seek: true, ..Roles::default() });
+                self.call(roles, (nonce, 0), offered, link, now)
+            }
+        };
+        // First what opens our own firewall to it.
+        self.send(LanTransmit { link, to: from, bytes: bytes.clone() });
+        if loud && to_all && self.guard.take(Want::Spread, &from.ip(), &mut self.rng, now) {
+            self.send(LanTransmit { link, to: link.group(), bytes });
+        }
+    }
+
+    /// Somebody wrote to us alone for these: of such they may be more.
+    fn written_to<'a>(&mut self, topics: impl Iterator<Item = &'a Topic>) {
+        for topic in topics {
+            if let Some(joined) = self.topics.get_mut(topic) {
+                joined.answered = true;
             }
         }
     }
@@ -412,7 +452,14 @@ impl Lan {
         self.heard.get(known.unwrap_or(self.heard.len().checked_sub(1)?))
     }
 
-    fn on_answer(&mut self, answer: &Answer, from: SocketAddr, link: Link, now: Instant) {
+    fn on_answer(
+        &mut self,
+        answer: &Answer,
+        from: SocketAddr,
+        link: Link,
+        to_all: bool,
+        now: Instant,
+    ) {
         let is_its = |called: &&Called| {
             (called.nonce, called.part, called.caller) == (answer.nonce, answer.part, link.addr)
         };
@@ -426,6 +473,9 @@ impl Lan {
             return;
         };
         topics.retain(|topic| self.topics.contains_key(topic));
+        if !to_all {
+            self.written_to(topics.iter());
+        }
         if key.0 != self.key_pair.public() && self.found.len() < MAX_QUEUED {
             tracing::debug!(%from, peer = ?key, topics = topics.len(), "a neighbour");
             self.found.push_back(Neighbour { key, addr: from, topics });

@@ -125,6 +125,79 @@ fn where_our_own_calls_do_not_come_back_a_firewall_keeps_them() {
     assert_eq!(hearing(&lan), Hearing::Unknown, "another network");
 }
 
+/// The next call of a machine, when it is time.
+fn next_call(lan: &mut Lan) -> (Vec<u8>, Instant) {
+    let at = lan.next_at.unwrap();
+    lan.handle_timeout(at);
+    (sent(lan).pop().unwrap().bytes, at)
+}
+
+fn is_loud(call: &[u8]) -> bool {
+    let Some(Message::Call(call)) = Message::decode(call) else { panic!() };
+    call.roles.loud
+}
+
+#[test]
+fn who_was_not_answered_is_answered_so_that_everybody_hears_it() {
+    let now = epoch();
+    let (mut reader, mut sharer, first) = reader_and_sharer(now);
+    sharer.handle_call(addr(1), &first, now);
+    let [answer] = &sent(&mut sharer)[..] else { panic!("none but the reader hears it") };
+    assert!(!is_loud(&first) && answer.to == addr(1), "a firewall keeps it");
+
+    let (second, at) = next_call(&mut reader);
+    sharer.handle_call(addr(1), &second, at);
+    let [to_one, to_all] = &sent(&mut sharer)[..] else { panic!() };
+    assert!(is_loud(&second) && to_one.to == addr(1), "before the other: the reader will write");
+    assert_eq!((to_all.to, to_all.link), (GROUP.into(), link(2)));
+    assert_eq!(to_all.bytes, to_one.bytes, "it tells nothing more");
+    let mut other = lan(3, at);
+    other.join(TOPIC, CLIENT, at);
+    calls(&mut other, at);
+    for hearer in [&mut reader, &mut other] {
+        hearer.handle_call(addr(2), &to_all.bytes, at);
+    }
+    let found = Neighbour { key: key(2), addr: addr(2), topics: vec![TOPIC] };
+    assert_eq!(reader.poll_found(), Some(found));
+    assert!(other.poll_found().is_none() && sent(&mut other).is_empty(), "it is not for them");
+
+    // What everybody heard does not show that the firewall lets in the rest; what came to it alone does.
+    let (third, at) = next_call(&mut reader);
+    sharer.handle_call(addr(1), &third, at);
+    assert!(is_loud(&third));
+    reader.handle_datagram(addr(2), &sent(&mut sharer)[0].bytes, at);
+    let (fourth, at) = next_call(&mut reader);
+    assert!(!is_loud(&fourth));
+    let (fifth, _) = next_call(&mut reader);
+    assert!(is_loud(&fifth), "nobody answered the fourth");
+    // Who sends a loud call to one host alone has it tell nobody else.
+    assert!(answer_to(&mut sharer, &fourth, addr(1), at).is_some());
+    assert!(answer_to(&mut sharer, &fifth, addr(1), at).is_some());
+}
+
+#[test]
+fn who_has_something_and_was_not_called_back_is_called_so_that_everybody_hears_it() {
+    let now = epoch();
+    let (mut reader, mut sharer) = (lan(1, now), lan(2, now));
+    reader.join(TOPIC, CLIENT, now);
+    sharer.join(TOPIC, SERVER, now);
+    calls(&mut reader, now);
+    calls(&mut sharer, now);
+    let (second, at) = next_call(&mut sharer);
+    reader.handle_call(addr(2), &second, at);
+    let [to_one, to_all] = &sent(&mut reader)[..] else { panic!() };
+    assert!(is_loud(&second) && !is_loud(&to_all.bytes));
+    assert_eq!((to_one.to, to_all.to, &to_one.bytes), (addr(2), GROUP.into(), &to_all.bytes));
+    sharer.handle_call(addr(1), &to_all.bytes, at);
+    let [answer] = &sent(&mut sharer)[..] else { panic!("to the reader alone") };
+    reader.handle_datagram(addr(2), &answer.bytes, at);
+    assert!(reader.poll_found().is_some());
+    let (third, at) = next_call(&mut sharer);
+    assert!(is_loud(&third));
+    sharer.handle_datagram(addr(1), &to_one.bytes, at);
+    assert!(!is_loud(&next_call(&mut sharer).0), "it was called back");
+}
+
 #[test]
 fn a_call_that_another_host_sends_again_gets_no_answer() {
     let now = epoch();
@@ -175,16 +248,10 @@ fn who_is_no_neighbour_is_not_heard() {
         let from = SocketAddr::from((from, 4000));
         let mut far = lan(1, now);
         far.set_links(vec![Link { addr: from, ..link(1) }], now);
-        far.topics.insert(TOPIC, Joined { options: CLIENT, at: None, called: 0 });
-        far.call(
-            (true, false),
-            ([1; 16], 0),
-            vec![TOPIC],
-            Link { addr: from, ..link(1) },
-            GROUP.into(),
-            now,
-        );
-        let call = sent(&mut far).pop().unwrap().bytes;
+        far.topics.insert(TOPIC, Joined::new(CLIENT, now));
+        let roles = Roles { seek: true, ..Roles::default() };
+        let link = Link { addr: from, ..link(1) };
+        let call = far.call(roles, ([1; 16], 0), vec![TOPIC], link, now);
         assert_eq!(answer_to(&mut sharer, &call, from, now), None, "{from}");
     }
     // Nor are we heard where our own address is public.
@@ -215,31 +282,45 @@ fn nobody_gets_more_than_one_and_a_half_times_what_he_sent() {
     assert_eq!(found.sum::<usize>(), 200);
 }
 
-/// Calls that hit, from one host or from many, for `seconds`. Answers how many were answered.
-fn flood(sharer: &mut Lan, hosts: u8, each_second: u32, seconds: u32, start: Instant) -> u32 {
-    let mut answered = 0;
+/// Calls that hit, from one host or from many, for `seconds`, half of them loud. Answers how many were answered, and how many
+/// so that everybody hears it.
+fn flood(
+    sharer: &mut Lan,
+    hosts: u8,
+    each_second: u32,
+    seconds: u32,
+    start: Instant,
+) -> (u32, u32) {
+    let (mut answered, mut spread) = (0, 0);
     for n in 0..each_second * seconds {
         let now = start + Duration::from_secs(1) * n / each_second;
         let from = addr(10 + (n % u32::from(hosts)) as u8);
         let mut nonce = [0; 16];
         nonce[..4].copy_from_slice(&n.to_le_bytes());
         let tags = vec![Tagger::new(nonce, from).tag(&TOPIC)];
-        let call = Call { seek: true, have: true, part: 0, nonce, tags };
-        sharer.handle_datagram(from, &call.encode(&mut StdRng::seed_from_u64(1)), now);
-        answered += sent(sharer).len() as u32;
+        let roles = Roles { seek: true, have: true, loud: n / u32::from(hosts) % 2 == 0 };
+        let call = Call { roles, part: 0, nonce, tags };
+        sharer.handle_call(from, &call.encode(&mut StdRng::seed_from_u64(1)), now);
+        let (to_one, to_all): (Vec<_>, Vec<_>) =
+            sent(sharer).into_iter().partition(|transmit| transmit.to == from);
+        assert!(to_all.len() <= to_one.len());
+        answered += to_one.len() as u32;
+        spread += to_all.len() as u32;
     }
-    answered
+    (answered, spread)
 }
 
 #[test]
 fn floods_have_bounds_for_each_host_and_in_all_and_leave_room_for_others() {
     let start = epoch();
     let (_, mut sharer, _) = reader_and_sharer(start);
-    let one = flood(&mut sharer, 1, 1000, 10, start);
+    let (one, spread) = flood(&mut sharer, 1, 1000, 10, start);
     assert!(one <= 96 + 8 * 10 + 1, "{one} of one host");
+    assert!((1..=32 + 1 + 1).contains(&spread), "{spread} of one host are heard by everybody");
     let (_, mut sharer, _) = reader_and_sharer(start);
-    let all = flood(&mut sharer, 200, 5000, 10, start);
+    let (all, spread) = flood(&mut sharer, 200, 5000, 10, start);
     assert!(all <= 256 + 64 * 10 + 1, "{all} of all");
+    assert!((1..=64 + 2 * 10 + 1).contains(&spread), "{spread} of all are heard by everybody");
     assert!(sharer.heard.len() <= MAX_HEARD && sharer.called.len() <= MAX_CALLED);
     // While it goes on, an honest one that calls again and again is heard.
     let mut after = start + Duration::from_secs(10);
@@ -264,7 +345,7 @@ fn what_calls_have_hashed_is_bounded_however_much_is_shared() {
         sharer.join(Topic(crate::crypto::hash::hash(&[&n.to_le_bytes()])), SERVER, start);
     }
     // Of 384 that may be answered in two seconds.
-    let looked_at = flood(&mut sharer, 200, 500, 2, start);
+    let (looked_at, _) = flood(&mut sharer, 200, 500, 2, start);
     assert!((1..=32 + 25 * 2).contains(&looked_at), "{looked_at}");
 }
 

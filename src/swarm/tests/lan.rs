@@ -4,8 +4,9 @@ use super::super::lan::{Link, Neighbour};
 use super::super::neighbours::NEAR_DIALS;
 use super::super::*;
 use super::sim::{Network, Peer};
-use crate::sim::{Kind, LinkConfig, NatConfig, Realm};
+use crate::sim::{Datagram, Kind, LinkConfig, NatConfig, Realm};
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::net::SocketAddrV4;
 use std::rc::Rc;
 use std::time::Duration;
@@ -78,6 +79,55 @@ fn neighbours_meet_without_anybody_else_whoever_comes_first() {
             );
         }
     }
+}
+
+/// Firewalls of these hosts let in what is sent to everybody, and of the rest what answers them.
+fn let_in_the_group_alone(network: &mut Network, walled: &'static [u8]) {
+    let mut written_to = BTreeSet::new();
+    network.tap = Some(Box::new(move |datagram| {
+        let Datagram { from, to, to_group, .. } = *datagram;
+        if !to_group {
+            written_to.insert((from, to));
+        }
+        let walled = walled.iter().any(|n| inner(*n) == to);
+        to_group || !walled || written_to.contains(&(to, from))
+    }));
+}
+
+#[test]
+fn behind_firewalls_that_let_in_the_group_alone_neighbours_meet_as_well() {
+    for walled in [&[1], &[2], &[1, 2][..]] {
+        for (first, second) in [(SERVER, CLIENT), (CLIENT, SERVER), (BOTH, BOTH), (BOTH, CLIENT)] {
+            for wait in [0, 10, 3600, 86_400] {
+                let mut network = two(1, 0.0);
+                let_in_the_group_alone(&mut network, walled);
+                network.join(0, TOPIC, first);
+                network.run(secs(wait));
+                network.join(1, TOPIC, second);
+                let took = meet(&mut network, secs(2));
+                let what = (walled, first, second, wait);
+                assert!(took.is_some_and(|t| t < ms(500)), "{what:?}: {took:?}");
+            }
+        }
+    }
+}
+
+/// All can hear each other, so nobody but the callers writes to everybody.
+#[test]
+fn where_nothing_is_kept_out_all_hear_the_calls_alone() {
+    let mut network = two(1, 0.0);
+    let calls = Rc::new(Cell::new(0));
+    let counted = calls.clone();
+    network.tap = Some(Box::new(move |datagram| {
+        counted.set(counted.get() + u32::from(datagram.to_group));
+        true
+    }));
+    network.join(0, TOPIC, BOTH);
+    network.run(secs(100));
+    let before = calls.get();
+    network.join(1, TOPIC, CLIENT);
+    network.run(secs(10));
+    assert_eq!((calls.get() - before, network.open(0).len()), (5, 1));
 }
 
 /// Whoever calls last for a second topic, at least one of the two is told that the other has it.

@@ -35,6 +35,10 @@ impl Machine for Peer {
                 script(datagram, &mut self.said);
             }
             let Datagram { socket, from, bytes, .. } = datagram;
+            if datagram.to_group {
+                self.swarm.handle_call((*from).into(), bytes, now);
+                continue;
+            }
             let socket = SocketId(u32::from(*socket));
             self.swarm.handle_datagrams(socket, (*from).into(), bytes, bytes.len(), now);
         }
