@@ -4,10 +4,12 @@ use crate::swarm::SwarmStatus;
 use crate::swarm::lan::{GROUP, GROUP6, Hearing, LinkStatus};
 use serde_json::{Value, json};
 
-/// What may help where calls are not heard.
+/// What may help where calls are not heard. The least is enough (`swarm::lan`), but neighbours meet a moment later.
 pub fn advice() -> String {
     let groups = format!("{} and {}, port {}", GROUP.ip(), GROUP6.ip(), GROUP.port());
-    format!("let UDP to {groups}, in and out through the firewall of this machine")
+    format!(
+        "let UDP of the local network in and out through the firewall of this machine, at least that to {groups}"
+    )
 }
 
 /// Of places where calls are heard, and where they are not; nothing if there is none.
@@ -55,7 +57,7 @@ mod tests {
 
     #[test]
     fn where_nobody_hears_us_it_is_said_what_helps() {
-        let link = |n, hearing| LinkStatus { addr: [10, 0, 0, n].into(), hearing };
+        let link = |n: u8, hearing| LinkStatus { addr: [10, 0, 0, n].into(), hearing };
         let of = |links: &[LinkStatus], local_network| {
             let network =
                 SwarmStatus { links: links.to_vec(), local_network, ..SwarmStatus::default() };

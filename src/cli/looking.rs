@@ -209,7 +209,8 @@ mod tests {
         let mut voice = Voice::default();
         let line = voice.say(&Outlook::NobodyNear, false, false).unwrap();
         assert!(line.starts_with("nobody on the local network has it, and no DHT node"), "{line}");
-        assert!(line.contains("check the key, and that a peer"), "{line}");
+        assert!(line.contains("check the key, that a peer"), "{line}");
+        assert!(line.contains("firewalls of both machines"), "{line}");
         let line = voice.say(&Outlook::Unheard, false, false).unwrap();
         assert!(line.contains("calls on the local network are not heard"), "{line}");
         assert!(line.contains("239.255.104.100") && line.contains("firewall"), "{line}");

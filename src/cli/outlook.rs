@@ -102,9 +102,12 @@ impl Outlook {
     /// What may help, for an error that ends a command.
     pub(super) fn advice(&self) -> String {
         const RUNS: &str = "; check the key, and that a peer that shares it is running";
+        const NEAR: &str = "; check the key, that a peer that shares it is running, and that the firewalls of both \
+                            machines let in UDP of the local network";
+        const ELSEWHERE: &str = "; for peers elsewhere the network, or --bootstrap";
         match self {
             Self::NoDht | Self::Near => "; check the network, or --bootstrap".into(),
-            Self::NobodyNear => format!("{RUNS}; for peers elsewhere the network, or --bootstrap"),
+            Self::NobodyNear => format!("{NEAR}{ELSEWHERE}"),
             Self::Unheard => format!("; {}", hearing::advice()),
             Self::Nobody => RUNS.into(),
             _ => String::new(),

@@ -87,7 +87,8 @@ fn where_the_firewall_keeps_neighbours_a_share_says_so_and_not_that_they_find_it
     let mut share = Hdrive::spawn(behind);
     let warning = share.told("warning: no DHT node answers");
     assert!(warning.contains("calls on the local network are not heard"), "{warning}");
-    assert!(warning.contains("let UDP to 239.255.104.100 and ff12::6864:6472"), "{warning}");
+    assert!(warning.contains("let UDP of the local network in"), "{warning}");
+    assert!(warning.contains("at least that to 239.255.104.100 and ff12::6864:6472"), "{warning}");
     let (words, json) = network_status(&lab, "alice");
     assert!(words.contains("network: no way beyond the local networks\n"), "{words}");
     let local = "local network: neighbours are called on 192.168.7.1";
@@ -121,4 +122,5 @@ fn on_a_local_network_alone_all_is_told_as_it_is() {
     let done = run(nobodys);
     assert!(done.stderr.contains("nobody on the local network has it"), "{}", done.stderr);
     assert!(done.stderr.contains("check the key"), "{}", done.stderr);
+    assert!(done.stderr.contains("firewalls of both machines"), "{}", done.stderr);
 }

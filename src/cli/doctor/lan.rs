@@ -80,7 +80,11 @@ fn judge(calls: Option<&io::Result<Vec<OwnCall>>>) -> Finding {
             let words = "no local network: no interface with a private address, which neighbours are called from";
             Finding::good("lan", words)
         }
-        (Some(words), true) => Finding::good("lan", words),
+        // Nobody else was asked.
+        (Some(words), true) => Finding::good(
+            "lan",
+            format!("{words}; their firewalls have to let in UDP of the local network as well"),
+        ),
         (Some(words), false) => Finding::note("lan", words, hearing::advice()),
     };
     let facts = |call: &OwnCall| json!({ "interface": call.interface, "address": call.addr.to_string(), "heard": call.heard });
@@ -140,7 +144,8 @@ mod tests {
         let good = judge(Some(&Ok(vec![call("eth0", true)])));
         assert_eq!(
             good.words,
-            "neighbours are called on eth0 (10.0.0.1), and calls are heard there"
+            "neighbours are called on eth0 (10.0.0.1), and calls are heard there; their firewalls have to let in UDP of the \
+             local network as well"
         );
         let both = judge(Some(&Ok(vec![call("eth0", true), call("wlan0", false)])));
         assert_eq!(both.verdict, Verdict::Note);
