@@ -42,6 +42,11 @@ impl Rpc {
         self.aside.hosts.contains(host) || self.aside.spared.is_some_and(|(one, _)| one == *host)
     }
 
+    /// The same, and only for a moment: what it holds of us is as good as before.
+    pub fn is_set_aside(&self, host: &Ipv4Addr) -> bool {
+        self.aside.hosts.contains(host)
+    }
+
     /// Whether one of the nodes is left alone until it can tell whether others reach us.
     pub fn spares(&self) -> bool {
         self.aside.spared.is_some()

@@ -6,8 +6,8 @@
 //!
 //! The pings keep a NAT's mapping towards the relays open: they pass on what clients send us. If the NAT has made
 //! another all the same, as after a restart, the relays still send to the old one: an update tells them. After an
-//! update, nodes that are no relay any more are told to forget us. If no relay was found the next try comes
-//! soon, with back-off.
+//! update, nodes that are no relay any more are told to forget us, but for those that are set aside for a moment
+//! (`dht_rpc::aside`): they will be relays again. If no relay was found the next try comes soon, with back-off.
 //!
 //! A ping asks for our record: a node that was restarted answers any other ping as before, and has forgotten us and
 //! all our topics. When no relay is left that has held our record all along, the owner is told as soon as
@@ -65,6 +65,8 @@ pub(super) struct Announcer {
     asked: VecDeque<SocketAddrV4>,
     /// Nodes that hold our announcement.
     holders: BTreeSet<SocketAddrV4>,
+    /// Those of them that were set aside at the last query, and go on to hold it.
+    kept: BTreeSet<SocketAddrV4>,
     closest: Vec<SocketAddrV4>,
     refresh: bool,
     /// Relays that have shown our record since they stored it.
@@ -92,6 +94,7 @@ impl Announcer {
             relays: Vec::new(),
             asked: VecDeque::new(),
             holders: BTreeSet::new(),
+            kept: BTreeSet::new(),
             closest: Vec::new(),
             refresh: false,
             shown: BTreeSet::new(),
@@ -169,7 +172,10 @@ impl Announcer {
         let mut waiting = 0;
         // Who is left alone cannot be a relay: to be one it has to know the main socket.
         let is_aside = |reply: &&Reply| net.rpc.is_aside(reply.from.ip());
+        let set_aside = |holder: &&SocketAddrV4| net.rpc.is_set_aside(holder.ip());
+        self.kept = self.holders.iter().filter(set_aside).copied().collect();
         self.skipped = closest.iter().take(RELAYS).any(|reply| is_aside(&reply));
+        self.skipped |= !self.kept.is_empty();
         let relays: Vec<_> = closest.iter().filter(|reply| !is_aside(reply)).take(RELAYS).collect();
         for reply in relays {
             let (Some(node), Some(token)) = (reply.id, reply.token) else { continue };
@@ -284,13 +290,15 @@ impl Announcer {
         else {
             return;
         };
-        let current: BTreeSet<_> = relays.iter().map(|r| r.relay).collect();
+        let mut current = std::mem::take(&mut self.kept);
+        current.extend(relays.iter().map(|r| r.relay));
         let dropped: Vec<_> = self.holders.difference(&current).copied().collect();
         self.holders = current;
         self.relays = relays;
         self.shown.retain(|relay| self.holders.contains(relay));
         self.doubted.retain(|_, at| now < *at + DOUBT);
-        self.lost |= if self.relays.is_empty() { !dropped.is_empty() } else { self.is_forgotten() };
+        self.lost |=
+            if self.holders.is_empty() { !dropped.is_empty() } else { self.is_forgotten() };
         if !self.relays.is_empty() && std::mem::take(&mut self.lost) {
             self.doubted.clear();
             net.events.push_back(DhtEvent::Forgotten);
@@ -322,9 +330,9 @@ impl Announcer {
         }
     }
 
-    /// Whether no relay has held our record all along.
+    /// Whether no node has held our record all along.
     fn is_forgotten(&self) -> bool {
-        self.relays.iter().all(|r| self.doubted.contains_key(&r.relay))
+        self.holders.iter().all(|holder| self.doubted.contains_key(holder))
     }
 }
 

@@ -15,14 +15,14 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A DHT of `nodes`, of which newcomers are told `told`.
-fn network(seed: u64, nodes: u16, loss: f64) -> Sim {
+pub(super) fn network(seed: u64, nodes: u16, loss: f64) -> Sim {
     let mut sim = Sim::network(seed, nodes, 0);
     sim.every_link(|link| link.loss = loss);
     sim
 }
 
 /// A newcomer, who enters by the first `told` nodes. Answers its number.
-fn enter(sim: &mut Sim, (realm, addr): (Realm, SocketAddrV4), told: u16) -> usize {
+pub(super) fn enter(sim: &mut Sim, (realm, addr): (Realm, SocketAddrV4), told: u16) -> usize {
     let n = 1000 + sim.machines.len() as u16;
     let key = PublicKey(pair(n).public());
     let mut config = DhtConfig::new(pair(n), (0..told).map(host).collect());
@@ -33,12 +33,12 @@ fn enter(sim: &mut Sim, (realm, addr): (Realm, SocketAddrV4), told: u16) -> usiz
     sim.add_in(realm, addr, Node::Honest { dht, events: vec![], key })
 }
 
-fn place(sim: &mut Sim, kind: Kind, n: u8) -> (Realm, SocketAddrV4) {
+pub(super) fn place(sim: &mut Sim, kind: Kind, n: u8) -> (Realm, SocketAddrV4) {
     let (realm, ip) = sim.place(kind, n);
     (realm, SocketAddrV4::new(ip, 49737))
 }
 
-fn dht(sim: &Sim, i: usize) -> &HyperDht {
+pub(super) fn dht(sim: &Sim, i: usize) -> &HyperDht {
     match &sim.machines[i] {
         Node::Honest { dht, .. } => dht,
         Node::Scripted { .. } => panic!("this one is scripted"),
@@ -49,7 +49,7 @@ fn access(sim: &Sim, i: usize) -> Access {
     dht(sim, i).access()
 }
 
-fn happened(sim: &Sim, i: usize, what: impl Fn(&DhtEvent) -> bool) -> usize {
+pub(super) fn happened(sim: &Sim, i: usize, what: impl Fn(&DhtEvent) -> bool) -> usize {
     match &sim.machines[i] {
         Node::Honest { events, .. } => events.iter().filter(|event| what(event)).count(),
         Node::Scripted { .. } => 0,
@@ -336,7 +336,7 @@ fn who_waited_for_a_router_in_vain_is_taken_for_closed_though_nobody_can_tell_an
 }
 
 /// A relay or a seed: its key is announced at once, and its router is waited for, of which there is none.
-fn announces(sim: &mut Sim, i: usize) {
+pub(super) fn announces(sim: &mut Sim, i: usize) {
     sim.on(i, |node, now| {
         let Node::Honest { dht, .. } = node else { panic!() };
         dht.hold_probe(now + SECOND);

@@ -2,6 +2,7 @@
 
 mod abuse;
 mod access;
+mod aside;
 mod crowd;
 mod floods;
 mod flows;
