@@ -235,6 +235,12 @@ impl Rpc {
         self.requests.cancel(&Purpose::User(id));
     }
 
+    /// Waits for a request no longer: it ends as one that is not answered.
+    pub fn give_up(&mut self, id: RequestId) {
+        self.cancel_request(id);
+        self.events.push_back(RpcEvent::Timeout { id });
+    }
+
     /// Starts a query.
     pub fn query(&mut self, spec: QuerySpec, now: Instant) -> QueryId {
         let id = QueryId(self.fresh_id());

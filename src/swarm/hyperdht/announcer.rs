@@ -190,6 +190,7 @@ impl Announcer {
                 ..Ask::new(reply.from, command::ANNOUNCE)
             };
             let step = Step::Announce(RelayInfo { relay: reply.from, peer: reply.to });
+            net.keep(self.target, reply.from);
             net.ask(ask, Owner::Announcer(self.target, step), now);
             self.asked.retain(|asked| *asked != reply.from);
             self.asked.push_back(reply.from);

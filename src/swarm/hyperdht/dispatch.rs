@@ -175,7 +175,7 @@ impl HyperDht {
                 }
                 self.finish_topic(id);
             }
-            Owner::Leave(id, step) => {
+            Owner::Leave(id, step, _) => {
                 if let Some((leaving, _)) = self.leaving.get_mut(&id) {
                     leaving.on_answer(id, step, reply, &mut self.net, now);
                 }

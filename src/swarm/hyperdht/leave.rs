@@ -1,4 +1,5 @@
-//! Telling nodes to forget an announcement: each first gives a token, then gets the UNANNOUNCE.
+//! Telling nodes to forget an announcement: each first gives a token, then gets the UNANNOUNCE. One that is announced to
+//! again meanwhile gets none.
 //!
 //! Source: hyperdht/lib/announcer.js:_unannounce
 
@@ -30,7 +31,7 @@ impl Leaving {
     pub fn start(&mut self, id: u64, net: &mut Net, now: Instant) {
         for node in std::mem::take(&mut self.nodes) {
             let ask = Ask { target: Some(self.target), ..Ask::new(node, command::FIND_PEER) };
-            net.ask(ask, Owner::Leave(id, Step::Token), now);
+            net.ask(ask, Owner::Leave(id, Step::Token, (self.target, node)), now);
             self.waiting += 1;
         }
     }
@@ -57,7 +58,7 @@ impl Leaving {
             value: Some(place.unannounce(&self.key_pair).encode()),
             ..Ask::new(reply.from, command::UNANNOUNCE)
         };
-        net.ask(ask, Owner::Leave(id, Step::Unannounce), now);
+        net.ask(ask, Owner::Leave(id, Step::Unannounce, (self.target, reply.from)), now);
         self.waiting += 1;
     }
 

@@ -97,6 +97,18 @@ impl Net {
         id
     }
 
+    /// A node is announced to: it is not told any more to forget what it holds at a target.
+    pub fn keep(&mut self, target: NodeId, node: SocketAddrV4) {
+        for withdrawal in self.withdrawals.iter_mut().filter(|one| one.target == target) {
+            withdrawal.nodes.retain(|other| *other != node);
+        }
+        for (id, owner) in &self.requests {
+            if matches!(owner, Owner::Leave(_, _, what) if *what == (target, node)) {
+                self.rpc.give_up(*id);
+            }
+        }
+    }
+
     /// A socket beside the main one. It is there once something is sent from it.
     pub fn open_socket(&mut self) -> SocketId {
         let socket = SocketId(self.next_socket);

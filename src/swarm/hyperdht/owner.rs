@@ -13,7 +13,8 @@ pub(super) enum Owner {
     Announcer(NodeId, AnnouncerStep),
     Connect(ConnectId, ConnectStep),
     Topic(QueryId, TopicStep),
-    Leave(u64, LeaveStep),
+    /// The withdrawal of that number, of what a node holds at a target.
+    Leave(u64, LeaveStep, (NodeId, SocketAddrV4)),
 }
 
 /// What the announcer of a key asked for.

@@ -57,3 +57,26 @@ fn the_nodes_of_a_small_network_keep_what_they_hold_of_a_peer_whose_network_chan
         }
     }
 }
+
+#[test]
+fn who_is_announced_again_is_not_withdrawn_any_more() {
+    for seed in 0..12 {
+        let (mut sim, i) = announced(seed, 1);
+        // What is sent first comes first, or has to be sent again.
+        sim.every_link(|link| (link.jitter, link.loss) = (Duration::ZERO, 0.4));
+        with(&mut sim, i, |dht, now| {
+            dht.unlisten(&key(), now);
+            dht.listen(std::sync::Arc::new(pair(77)), now);
+        });
+        let listens = |sim: &Sim| {
+            dht(sim, i).servers.values().any(|server| !server.announcer.relays().is_empty())
+        };
+        assert!(sim.run_until(60 * SECOND, listens).is_some(), "seed {seed}");
+        for step in 0..8 * 20 {
+            assert!(holds(&sim, 0), "seed {seed}: gone after {step} steps");
+            sim.run(STEP);
+        }
+        let gone = happened(&sim, i, |event| matches!(event, DhtEvent::Unlistened { .. }));
+        assert_eq!(gone, 1, "seed {seed}");
+    }
+}
