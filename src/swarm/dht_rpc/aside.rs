@@ -3,7 +3,8 @@
 //!
 //! A few of the nodes that we start from are left alone until the first probe is over, and those that are asked until theirs
 //! is. Where every node knows us already and nobody could tell, one of them is *spared* until a firewall has forgotten
-//! that we wrote to it, and asked then. What can be sent from the other socket meanwhile is.
+//! that we wrote to it, and asked then. What can be sent from the other socket meanwhile is. Where nobody else answers it
+//! ends at once: to be found is worth more than to know whether we are open.
 
 use super::probe::{FORGOTTEN, HELPERS, helpers};
 use super::requests::Purpose;
@@ -68,7 +69,7 @@ impl Rpc {
     }
 
     /// Nobody is left alone any more. Those who were have not told yet where they see the main socket.
-    pub(super) fn use_all(&mut self, now: Instant) {
+    pub fn use_all(&mut self, now: Instant) {
         let mut hosts = std::mem::take(&mut self.aside.hosts);
         hosts.extend(self.aside.spared.take().map(|(host, _)| host));
         if hosts.is_empty() {

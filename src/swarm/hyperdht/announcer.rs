@@ -170,7 +170,11 @@ impl Announcer {
             }
         }
         let mut waiting = 0;
-        // Who is left alone cannot be a relay: to be one it has to know the main socket.
+        // Who is left alone cannot be a relay: to be one it has to know the main socket. Where nobody else is there it is not
+        // left alone any longer.
+        if !closest.is_empty() && closest.iter().all(|reply| net.rpc.is_aside(reply.from.ip())) {
+            net.rpc.use_all(now);
+        }
         let is_aside = |reply: &&Reply| net.rpc.is_aside(reply.from.ip());
         let set_aside = |holder: &&SocketAddrV4| net.rpc.is_set_aside(holder.ip());
         self.kept = self.holders.iter().filter(set_aside).copied().collect();

@@ -59,6 +59,22 @@ fn the_nodes_of_a_small_network_keep_what_they_hold_of_a_peer_whose_network_chan
 }
 
 #[test]
+fn a_peer_is_announced_at_the_one_node_that_answers_as_soon_as_the_others_are_given_up() {
+    for after in [0, 5] {
+        let mut sim = network(3, 2, 0.0);
+        sim.kill(0);
+        let at = place(&mut sim, Kind::Port, 9);
+        let i = enter(&mut sim, at, 2);
+        announces(&mut sim, i);
+        if after == 0 {
+            with(&mut sim, i, |dht, now| dht.probe_anew(None, now));
+        }
+        let took = sim.run_until(20 * SECOND, |sim| holds(sim, 1));
+        assert!(took.is_some_and(|took| took < 5 * SECOND / 2), "{took:?}");
+    }
+}
+
+#[test]
 fn who_is_announced_again_is_not_withdrawn_any_more() {
     for seed in 0..12 {
         let (mut sim, i) = announced(seed, 1);
