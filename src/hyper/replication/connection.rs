@@ -166,6 +166,8 @@ pub(super) struct Ctx<'a> {
     pub met: &'a mut Vec<(ConnId, Topic)>,
     /// Cores that others may be told of in tags.
     pub shown: &'a mut BTreeSet<CoreId>,
+    /// Connections that are to be told again what is here.
+    pub untold: &'a mut Vec<ConnId>,
     pub events: &'a mut VecDeque<HubEvent>,
     /// Forks to be stored.
     pub forks: &'a mut VecDeque<Fork>,

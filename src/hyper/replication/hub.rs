@@ -40,6 +40,8 @@ pub struct Hub {
     met: Vec<(ConnId, Topic)>,
     /// Cores that others may be told of in tags.
     shown: BTreeSet<CoreId>,
+    /// Connections that may have missed what they were told.
+    untold: Vec<ConnId>,
     ranges: HashMap<RangeId, CoreId>,
     seeks: HashMap<SeekId, CoreId>,
     /// Bytes that peers make us hold.
@@ -69,6 +71,7 @@ impl Hub {
             by_topic: BTreeMap::new(),
             met: Vec::new(),
             shown: BTreeSet::new(),
+            untold: Vec::new(),
             ranges: HashMap::new(),
             seeks: HashMap::new(),
             held: 0,
@@ -305,6 +308,7 @@ impl Hub {
             doomed: &mut self.doomed,
             met: &mut self.met,
             shown: &mut self.shown,
+            untold: &mut self.untold,
             events: &mut self.events,
             forks: &mut self.forks,
             limits: &self.limits,

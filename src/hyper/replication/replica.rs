@@ -267,6 +267,9 @@ impl Replica {
             if peer.in_turn {
                 state.serving.retain(|core| *core != self.id);
             }
+            if state.tags.lose(self.id) {
+                ctx.untold.push(conn);
+            }
         }
         for id in self.flights.of_conn(conn) {
             self.end(ctx, id, Outcome::Lost);

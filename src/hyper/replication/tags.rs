@@ -48,3 +48,17 @@ pub(super) struct Tags {
     /// Our cores by the tags that the peer would say; made when it first says some.
     pub known: Option<HashMap<Tag, CoreId>>,
 }
+
+impl Tags {
+    /// The channel of `core` is closed, by either side: what was on its way there may be read by nobody. Whether it is to
+    /// be said again.
+    pub fn lose(&mut self, core: CoreId) -> bool {
+        if self.via != Some(core) || self.again >= MAX_AGAIN {
+            return false;
+        }
+        self.again += 1;
+        self.told.clear();
+        self.up_to_date = false;
+        true
+    }
+}

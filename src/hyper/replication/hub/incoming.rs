@@ -120,7 +120,6 @@ impl Hub {
                 replica.open_on(ctx, conn);
             }
         });
-        self.tell_again(conn, id, now);
         self.drop_idle(id);
     }
 

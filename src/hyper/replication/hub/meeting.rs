@@ -39,9 +39,11 @@ impl Hub {
         while let Some((conn, topic)) = self.met.pop() {
             self.meet(conn, topic, now);
             if self.conns.get(&conn).is_some_and(|state| !state.tags.up_to_date) {
-                let all: Vec<CoreId> = self.replicas.keys().copied().collect();
-                self.tell(conn, &all, now);
+                self.tell(conn, &[], now);
             }
+        }
+        while let Some(conn) = self.untold.pop() {
+            self.tell(conn, &[], now);
         }
         if !self.shown.is_empty() {
             let news: Vec<CoreId> = std::mem::take(&mut self.shown).into_iter().collect();
@@ -51,17 +53,22 @@ impl Hub {
         }
     }
 
-    /// Says tags of these cores, of those that are not open on the connection, once each.
-    fn tell(&mut self, conn: ConnId, cores: &[CoreId], now: Instant) {
+    /// Says tags of these cores, or of all to who was not told of all, of those that are not open on the connection, once each.
+    fn tell(&mut self, conn: ConnId, news: &[CoreId], now: Instant) {
         let via = self.channel_to(conn);
         let Some(state) = self.conns.get_mut(&conn).filter(|state| !state.closing) else { return };
-        (state.tags.up_to_date, state.tags.via) = (via.is_some(), via);
+        let all = !std::mem::replace(&mut state.tags.up_to_date, via.is_some());
+        state.tags.via = via;
         let Some(via) = via else { return };
+        let cores: Vec<CoreId> = match all {
+            true => self.replicas.keys().copied().collect(),
+            false => news.to_vec(),
+        };
         let mut said = Vec::new();
         for id in cores {
             let of_use = |r: &&Replica| r.is_downloading() && !r.peers.contains_key(&conn);
-            let Some(replica) = self.replicas.get(id).filter(of_use) else { continue };
-            if state.tags.told.insert(*id) {
+            let Some(replica) = self.replicas.get(&id).filter(of_use) else { continue };
+            if state.tags.told.insert(id) {
                 let info = &state.info;
                 said.extend(tags::tag(&info.handshake_hash, &replica.key, info.initiator));
             }
@@ -71,19 +78,6 @@ impl Hub {
             let message = Message::Extension { name: tags::NAME.to_string(), payload };
             self.unlocked(via, now, |replica, ctx| replica.send(ctx, conn, &message));
         }
-    }
-
-    /// The peer has closed the channel of `core`: what was on its way there it has not read. It is said again by another.
-    pub(super) fn tell_again(&mut self, conn: ConnId, core: CoreId, now: Instant) {
-        let Some(state) = self.conns.get_mut(&conn) else { return };
-        let tags = &mut state.tags;
-        if tags.via != Some(core) || tags.again >= tags::MAX_AGAIN {
-            return;
-        }
-        tags.again += 1;
-        tags.told.clear();
-        let all: Vec<CoreId> = self.replicas.keys().copied().collect();
-        self.tell(conn, &all, now);
     }
 
     /// A core whose channel is open on a connection.

@@ -314,6 +314,43 @@ fn a_tag_that_crosses_the_end_of_its_channel_is_said_again() {
     assert_eq!(length(&r), 3);
 }
 
+/// Neither side hears then that the other closes, nor what was said there last.
+#[test]
+fn a_tag_whose_channel_both_close_is_said_again() {
+    const SECOND: Duration = Duration::from_secs(1);
+    // By the next channel to open, or by one that is.
+    for another in [false, true] {
+        let (mut sim, [here, there]) = acquainted();
+        if another {
+            let (w, now) = (share(writer_of(6)), sim.now);
+            sim.hubs[0].attach(reader_of(&w), LIVE, now);
+            sim.hubs[1].attach(w, LIVE, now);
+        }
+        sim.run(SECOND);
+        let w = share(writer_of(4));
+        append(&mut w.lock().unwrap(), 3);
+        let (r, now) = (reader_of(&w), sim.now);
+        sim.hubs[1].attach(w, LIVE, now);
+        sim.run(SECOND);
+        let conn = *sim.hubs[0].conns.keys().next().unwrap();
+        let now = sim.now;
+        sim.hubs[0].attach(r.clone(), LIVE, now);
+        assert_eq!(sim.hubs[0].conns[&conn].tags.via, Some(here));
+        sim.hubs[0].detach(here, now);
+        sim.hubs[1].detach(there, now);
+        sim.run(SECOND);
+        if !another {
+            let now = sim.now;
+            sim.hubs[0].attach(reader(), LIVE, now);
+            sim.hubs[1].attach(writer(5), LIVE, now);
+            sim.hubs[0].handle_met(conn, Topic::from(key().discovery_key()), now);
+            sim.run(SECOND);
+        }
+        assert_eq!(sim.violations(0) + sim.violations(1), 0);
+        assert_eq!(length(&r), 3, "another channel is open: {another}");
+    }
+}
+
 /// Tags cost a hash each.
 #[test]
 fn who_closes_its_channel_again_and_again_is_not_told_each_time() {
