@@ -368,6 +368,7 @@ impl Swarm {
 
     /// Where those may look who are given a key of `topic`: at our own address, and at nodes near the announcement, which
     /// know of us or of others. Behind a router that was asked for none it is a guess that our port is the one that it forwards.
+    /// An address that leads everybody to his own machine is no hint, unless the whole network is on one.
     pub fn hints(&self, topic: &Topic) -> Vec<SocketAddrV4> {
         let (nat, local) = (self.dht.nat(), self.dht.local_addresses());
         let port = local.first().map(SocketAddrV4::port);
@@ -375,7 +376,9 @@ impl Swarm {
         let open = self.dht.open_address();
         let mut hints: Vec<_> = open.into_iter().chain(nat.address()).chain(forwarded).collect();
         if hints.is_empty() {
-            hints.extend(local.iter().take(LOCAL_HINTS));
+            let here = self.dht.is_on_loopback();
+            let others = local.iter().filter(|local| here || !local.ip().is_loopback());
+            hints.extend(others.take(LOCAL_HINTS));
         }
         hints.extend(self.dht.nearest(topic).iter().take(NODE_HINTS));
         let mut known = BTreeSet::new();

@@ -27,6 +27,11 @@ impl HyperDht {
         self.closest.peek(&NodeId(topic.0)).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether the nodes that we start from are on this machine, and the whole network is, therefore.
+    pub fn is_on_loopback(&self) -> bool {
+        self.net.rpc.bootstrap().iter().any(|node| node.ip().is_loopback())
+    }
+
     /// Our addresses on the local networks.
     pub fn local_addresses(&self) -> &[SocketAddrV4] {
         &self.net.config.local_addresses

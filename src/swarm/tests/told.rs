@@ -262,3 +262,20 @@ fn a_key_that_names_many_ports_of_one_host_has_few_of_them_asked() {
     world.run(60 * SECOND);
     assert_eq!(ports.borrow().len(), 4);
 }
+
+/// A machine without any network, whose only address everybody else has as well.
+#[test]
+fn nobody_is_sent_to_his_own_machine_by_a_hint_unless_the_whole_network_is_on_one() {
+    let mut world = Network::two();
+    let local: std::net::SocketAddrV4 = "127.0.0.1:5".parse().unwrap();
+    let node = |text: &str| vec![text.parse().unwrap()];
+    for (nodes, hinted) in [(node("20.0.0.1:5"), vec![]), (node("127.0.0.1:9"), vec![local])] {
+        let config = SwarmConfig {
+            bootstrap: nodes,
+            local_addresses: vec![local],
+            ..world.config(0, false)
+        };
+        world.replace(0, sim::Peer::new(config, 1, world.now));
+        assert_eq!(world.machines[0].swarm.hints(&TOPIC), hinted);
+    }
+}
