@@ -154,15 +154,14 @@ impl fmt::Display for Outlook {
     }
 }
 
-/// That nobody is where we were told either, if that is so.
+/// That nobody is where we were told either, if that is so, and what tells more of it.
 pub(super) fn nor_where_told(
     status: Option<&SwarmStatus>,
     topic: Topic,
     outlook: &Outlook,
 ) -> String {
-    let silent =
-        status.and_then(|status| status.reachability.get(&topic)).map(|reach| &reach.silent);
-    let Some([first, more @ ..]) = silent.map(Vec::as_slice) else { return String::new() };
+    let Some(status) = status else { return String::new() };
+    let silent = status.reachability.get(&topic).map_or(&[][..], |reach| &reach.silent);
     match outlook {
         Outlook::NoNetwork(_)
         | Outlook::NoDht
@@ -174,11 +173,20 @@ pub(super) fn nor_where_told(
             return String::new();
         }
     }
-    let more = match more.len() {
-        0 => String::new(),
-        n => format!(", nor at {n} more addresses"),
-    };
-    format!(", and nobody who has it answers at {first}{more}")
+    let mut told = String::new();
+    if let [first, more @ ..] = silent {
+        let more = match more.len() {
+            0 => String::new(),
+            n => format!(", nor at {n} more addresses"),
+        };
+        told += &format!(
+            ", and nobody who has it answers at {first}{more}: check that and the key, see `hdrive doctor --peer {first}`"
+        );
+    }
+    if !status.nameless.is_empty() {
+        told += &format!(", and no address is known of the peer {}", status.nameless.join(", "));
+    }
+    told
 }
 
 #[cfg(test)]
@@ -207,6 +215,21 @@ mod tests {
 
     fn heard(hearing: Hearing) -> Vec<LinkStatus> {
         vec![LinkStatus { addr: [10, 0, 0, 1].into(), hearing }]
+    }
+
+    #[test]
+    fn of_peers_that_were_named_it_is_said_where_and_what_tells_more() {
+        let silent = vec!["10.0.0.1:5".parse().unwrap(), "10.0.0.2:5".parse().unwrap()];
+        let mut status = status(0, 1, Reachability { silent, ..Reachability::default() });
+        status.nameless = vec!["nosuch.invalid:4000".into()];
+        let said = nor_where_told(Some(&status), TOPIC, &Outlook::NoDht);
+        assert!(said.contains("answers at 10.0.0.1:5, nor at 1 more addresses: check"), "{said}");
+        assert!(said.contains("`hdrive doctor --peer 10.0.0.1:5`"), "{said}");
+        assert!(said.ends_with("of the peer nosuch.invalid:4000"), "{said}");
+        assert_eq!(nor_where_told(Some(&status), TOPIC, &Outlook::Found), "");
+        status.reachability.clear();
+        let said = nor_where_told(Some(&status), TOPIC, &Outlook::Nobody);
+        assert_eq!(said, ", and no address is known of the peer nosuch.invalid:4000");
     }
 
     #[test]

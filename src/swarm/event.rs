@@ -243,6 +243,8 @@ pub struct SwarmStatus {
     pub local_network: bool,
     pub port_mapping: PortMappingStatus,
     pub traffic: Traffic,
+    /// Where peers may be, as people said, that has no address.
+    pub nameless: Vec<String>,
 }
 
 impl SwarmStatus {

@@ -270,6 +270,7 @@ impl Swarm {
             local_network: false,
             port_mapping: PortMappingStatus::Off,
             traffic: Traffic::default(),
+            nameless: Vec::new(),
         }
     }
 }

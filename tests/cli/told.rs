@@ -63,7 +63,12 @@ fn it_is_said_when_nobody_who_has_the_drive_is_where_it_was_told() {
         let done = alone.read("bob", key, Some(peer));
         let told = format!("nobody who has it answers at {peer}");
         assert!(done.code == 4 && done.stderr.contains(&told), "{} {}", done.code, done.stderr);
+        let next = format!("see `hdrive doctor --peer {peer}`");
+        assert!(done.stderr.contains(&next), "{}", done.stderr);
     }
+    let done = alone.read("bob", &alone.key, Some("nosuch.invalid:4000"));
+    let told = "no address is known of the peer nosuch.invalid:4000";
+    assert!(done.code == 4 && done.stderr.contains(told), "{} {}", done.code, done.stderr);
 }
 
 #[test]

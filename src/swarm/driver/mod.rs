@@ -318,7 +318,9 @@ impl Driver {
                 let port_mapping = self.port_mapping();
                 let local_network = self.has_local_network();
                 let status = self.swarm.status();
-                let status = SwarmStatus { traffic, port_mapping, local_network, ..status };
+                let nameless = self.peer_names.nameless();
+                let status =
+                    SwarmStatus { traffic, port_mapping, local_network, nameless, ..status };
                 let _ = answer.send(status);
             }
             Command::Stop => {

@@ -193,6 +193,11 @@ impl PeerNames {
         }
     }
 
+    /// Those that were looked up in vain last.
+    pub fn nameless(&self) -> Vec<String> {
+        self.0.iter().filter(|name| name.told).map(|name| name.address.to_string()).collect()
+    }
+
     /// The network changed: names may have other addresses.
     pub fn hurry(&mut self, now: Instant) {
         self.0.iter_mut().for_each(|name| name.hurry(now));
@@ -258,11 +263,12 @@ mod tests {
         assert_eq!((names.due(now), names.poll_timeout()), (vec![parse("peer.test:5")], None));
         let nothing = || Err(io::Error::from(io::ErrorKind::NotFound));
         assert!(names.found(&parse("peer.test:5"), nothing(), now).is_empty());
+        assert_eq!(names.nameless(), ["peer.test:5"]);
         let later = names.poll_timeout().unwrap();
         assert_eq!((later, names.due(later).len()), (now + FIRST_PAUSE, 1));
         let addr: SocketAddr = "9.9.9.9:5".parse().unwrap();
         assert_eq!(names.found(&parse("peer.test:5"), Ok(vec![addr]), later), [addr]);
-        assert_eq!(names.poll_timeout(), None);
+        assert_eq!((names.poll_timeout(), names.nameless().len()), (None, 0));
         names.hurry(later);
         assert_eq!(names.due(later).len(), 1);
         names.hurry(later);
