@@ -35,7 +35,7 @@ pub async fn look(on: bool, local: Ipv4Addr) -> (Near, Vec<Finding>) {
     let calls = match on {
         false => None,
         true => {
-            let calls = disk::ask(move || call_and_listen(local, LISTEN));
+            let calls = disk::ask(move || call_others(local));
             let late = || io::Error::other("no answer of the system");
             Some(match timeout(PATIENCE, calls).await {
                 Ok(Ok(calls)) => calls,
@@ -44,18 +44,26 @@ pub async fn look(on: bool, local: Ipv4Addr) -> (Near, Vec<Finding>) {
         }
     };
     let near = calls.as_ref().and_then(|calls| calls.as_ref().ok());
-    let near = near.map_or(Near::Alone, |calls| near_on(calls, local));
+    let near = near.map_or(Near::Alone, |calls| near_on(calls));
     (near, vec![judge(calls.as_ref()), judge_ipv6(ipv6().as_ref().ok().or(local_ipv6().as_ref()))])
 }
 
-/// This machine's own network is none unless it was asked for.
-fn near_on(calls: &[OwnCall], local: Ipv4Addr) -> Near {
-    let is_other = |call: &&OwnCall| !(local.is_unspecified() && call.addr.is_loopback());
-    let mut calls = calls.iter().filter(is_other).peekable();
-    match calls.peek().is_some() {
-        false => Near::Alone,
-        true if calls.any(|call| call.heard) => Near::Heard,
-        true => Near::Unheard,
+/// Calls where others may hear them: this machine's own network is none unless it was asked for.
+fn call_others(local: Ipv4Addr) -> io::Result<Vec<OwnCall>> {
+    let mut calls = call_and_listen(local, LISTEN)?;
+    calls.retain(|call| may_hold_others(call, local));
+    Ok(calls)
+}
+
+fn may_hold_others(call: &OwnCall, local: Ipv4Addr) -> bool {
+    !(local.is_unspecified() && call.addr.is_loopback())
+}
+
+fn near_on(calls: &[OwnCall]) -> Near {
+    match calls {
+        [] => Near::Alone,
+        calls if calls.iter().any(|call| call.heard) => Near::Heard,
+        _ => Near::Unheard,
     }
 }
 
@@ -152,12 +160,13 @@ mod tests {
         assert!(both.words.contains("called on wlan0") && both.words.contains("on eth0"));
         assert!(both.next.unwrap().contains("239.255.104.100 and ff12::6864:6472, port 49736"));
         assert_eq!(judge(Some(&Err(io::Error::other("x")))).verdict, Verdict::Unknown);
-        let any = Ipv4Addr::UNSPECIFIED;
-        assert_eq!(near_on(&[call("a", false), call("b", true)], any), Near::Heard);
-        assert_eq!(near_on(&[call("a", false)], any), Near::Unheard);
-        let own = [OwnCall { addr: Ipv4Addr::LOCALHOST.into(), ..call("lo", true) }];
-        assert_eq!(near_on(&own, Ipv4Addr::LOCALHOST), Near::Heard);
-        assert_eq!(near_on(&own, any), Near::Alone);
+        assert_eq!(near_on(&[call("a", false), call("b", true)]), Near::Heard);
+        assert_eq!(near_on(&[call("a", false)]), Near::Unheard);
+        assert_eq!(near_on(&[]), Near::Alone);
+        let own = OwnCall { addr: Ipv4Addr::LOCALHOST.into(), ..call("lo", true) };
+        assert!(may_hold_others(&own, Ipv4Addr::LOCALHOST));
+        assert!(!may_hold_others(&own, Ipv4Addr::UNSPECIFIED), "no other is on it");
+        assert!(may_hold_others(&call("a", true), Ipv4Addr::UNSPECIFIED));
     }
 
     #[test]

@@ -100,10 +100,16 @@ pub fn judge(way: &Way) -> Finding {
                 Near::Heard => "of the local networks and of --peer",
                 Near::Alone | Near::Unheard => "of --peer",
             };
+            let next = match near {
+                Near::Heard => {
+                    format!("{next}; a network that is meant to lead nowhere is fine so")
+                }
+                Near::Alone | Near::Unheard => next.to_string(),
+            };
             let words = format!("no DHT node answers: only peers {only} are found");
             // A peer that was named is enough for its drives.
             let finding = if peers > 0 { Finding::note } else { Finding::bad };
-            finding(CHECK, words, next.to_string())
+            finding(CHECK, words, next)
         }
     };
     let facts = json!({
@@ -147,5 +153,6 @@ mod tests {
             silent.verdict == Verdict::Bad && silent.words.contains("only peers"),
             "{silent:?}"
         );
+        assert!(silent.next.as_ref().is_some_and(|next| next.contains("meant to lead nowhere")));
     }
 }
