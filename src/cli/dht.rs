@@ -71,9 +71,20 @@ pub fn run(args: &Dht, global: &Global) -> Result<Exit> {
     })
 }
 
-/// What is said of a peer is not said of a node: somebody who typed it means what would not be. Variables may be there for
-/// the other commands.
 fn refuse_others(global: &Global) -> Result {
+    let Some(name) = typed_in_vain(global, &["--port", "--local", "--peer", "--relay"]) else {
+        return Ok(());
+    };
+    let text = match name {
+        "--port" | "--local" => " has its address and port by --bind ADDR:PORT",
+        _ => " looks for no peer and goes through no relay",
+    };
+    Err(Failure::new(Exit::Usage, format_args!("{name}: a node of the DHT{text}")))
+}
+
+/// Which of some flags of peers was given to a command that is none: somebody who typed it means what would not be.
+/// Variables may be there for the other commands.
+pub fn typed_in_vain(global: &Global, flags: &[&str]) -> Option<&'static str> {
     let named = [
         ("--port", global.port.is_some(), "HDRIVE_PORT"),
         ("--local", global.local.is_some(), "HDRIVE_LOCAL"),
@@ -81,16 +92,8 @@ fn refuse_others(global: &Global) -> Result {
         ("--relay", !global.relay.is_empty(), "HDRIVE_RELAY"),
     ];
     let unset = |name: &str| std::env::var_os(name).is_none_or(|value| value.is_empty());
-    match named.into_iter().find(|(_, given, variable)| *given && unset(variable)) {
-        Some((name, ..)) => {
-            let text = match name {
-                "--port" | "--local" => " has its address and port by --bind ADDR:PORT",
-                _ => " looks for no peer and goes through no relay",
-            };
-            Err(Failure::new(Exit::Usage, format_args!("{name}: a node of the DHT{text}")))
-        }
-        None => Ok(()),
-    }
+    let mut named = named.into_iter().filter(|(name, given, _)| *given && flags.contains(name));
+    named.find(|(.., variable)| unset(variable)).map(|(name, ..)| name)
 }
 
 /// Says where others find this node.

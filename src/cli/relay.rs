@@ -5,7 +5,7 @@ mod telling;
 pub use telling::{Found, ask};
 
 use super::args::{Global, Relay};
-use super::dht::LOOK_EVERY;
+use super::dht::{LOOK_EVERY, typed_in_vain};
 use super::exit::{Exit, Fail, Failure, Result};
 use super::farewell::give_port_back;
 use super::output::{complain, say, written};
@@ -35,6 +35,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const SHORT: Duration = Duration::from_millis(20);
 
 pub fn run(args: &Relay, global: &Global) -> Result<Exit> {
+    if let Some(name) = typed_in_vain(global, &["--peer", "--relay"]) {
+        let text = format!("{name}: a relay looks for no peer and goes through no other relay");
+        return Err(Failure::new(Exit::Usage, text));
+    }
     let store = super::store_dir(global)?;
     store::make(&store)?;
     let _only = become_relay(&store)?;

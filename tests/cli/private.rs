@@ -65,7 +65,7 @@ fn three_nodes_of_a_private_network_serve_whoever_is_told_of_them_though_one_is_
 }
 
 #[test]
-fn what_does_not_count_for_a_node_is_refused() {
+fn what_does_not_count_for_a_node_or_a_relay_is_refused() {
     let refused = |args: &[&str]| {
         let mut command = Hdrive::command(&[&["dht"], args].concat());
         command.env_remove("HDRIVE_LOCAL");
@@ -79,6 +79,12 @@ fn what_does_not_count_for_a_node_is_refused() {
         assert!(said.contains("--bind ADDR:PORT"), "{said}");
     }
     assert!(refused(&["--peer", "127.0.0.1:9"]).contains("--peer: a node"));
+    let lab = Lab::new();
+    for args in [["--peer", "127.0.0.1:9"], ["--relay", crate::input::NOBODYS]] {
+        let done = lab.run("relay", &[&["relay"], &args[..]].concat());
+        let told = format!("{}: a relay", args[0]);
+        assert!(done.code == 2 && done.stderr.contains(&told), "{}", done.stderr);
+    }
     let said = refused(&["--bind", "127.0.0.1"]);
     assert!(said.contains("an IPv4 address with a port is meant, ADDR:PORT"), "{said}");
 }
