@@ -71,6 +71,17 @@ fn a_variable_that_conflicts_with_what_is_typed_is_named() {
 }
 
 #[test]
+fn what_is_wrong_in_a_variable_is_said_of_that() {
+    let lab = Lab::new();
+    for (typed, named) in [(&[][..], "'HDRIVE_RELAY'"), (&["--relay", "b"], "'--relay <KEY>'")] {
+        let mut command = lab.command("alice", &[&["ls", NOBODYS], typed].concat());
+        command.env("HDRIVE_RELAY", "a");
+        let done = run(command);
+        assert!(done.code == 2 && done.stderr.contains(named), "{}", done.stderr);
+    }
+}
+
+#[test]
 fn an_empty_variable_is_as_none() {
     let lab = Lab::new();
     let mut command = lab.command("alice", &["create", "--quiet", "x"]);

@@ -38,7 +38,7 @@ fn without_empty_variable(arg: Arg) -> Arg {
     if value.is_some_and(|value| value.is_empty()) { arg.env(Resettable::Reset) } else { arg }
 }
 
-/// A conflict with what nobody typed names the variable that set it.
+/// What is wrong with a flag that nobody typed is said of the variable that set it.
 fn with_variables(
     mut error: clap::Error,
     command: &clap::Command,
@@ -52,7 +52,8 @@ fn with_variables(
             |word: &OsString| word.to_str().and_then(|w| w.split('=').next()) == Some(flag);
         let is_named = |arg: &&Arg| arg.get_long() == flag.strip_prefix("--");
         let variable = command.get_arguments().find(is_named).and_then(Arg::get_env);
-        if error.kind() == ErrorKind::ArgumentConflict
+        let is_of_value = error.kind() == ErrorKind::ValueValidation;
+        if (is_of_value || error.kind() == ErrorKind::ArgumentConflict)
             && !words.iter().any(is_typed)
             && let Some(variable) = variable.map(|name| name.to_string_lossy().into_owned())
         {
