@@ -83,7 +83,8 @@ impl Swarm {
                     Phase::Unproven { .. } | Phase::Open => {}
                 }
             }
-            UdxEvent::Proven { .. } => self.customer_proven(stream),
+            UdxEvent::Proven { .. } => self.customer_proven(stream, now),
+            UdxEvent::Moved { .. } => self.ask(stream, now),
             UdxEvent::RemoteEnded { .. } => {
                 self.deliver_control(stream, now);
                 self.end_control(stream, "the other side ended", now);
@@ -131,6 +132,9 @@ impl Swarm {
                 Err(error) => return self.end_control(stream, &error.to_string(), now),
             }
         }
+        let control = self.controls.table.by_stream(stream);
+        let session = control.and_then(|control| control.session.as_ref());
+        self.udx.opened(stream, session.map_or(0, |session| session.opener.unopened()), now);
         self.flush_control(stream, now);
     }
 

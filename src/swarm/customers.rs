@@ -156,15 +156,19 @@ impl Swarm {
         room
     }
 
-    /// A customer is where it says: its legs are no danger to anybody, but for those that it had made while it said that it
-    /// was elsewhere.
-    pub(super) fn customer_proven(&mut self, stream: u32) {
-        let addr = self.udx.remote(stream);
+    /// A customer is where it says, or where it has moved to: its legs lead there and are no danger to anybody, but for those
+    /// that it had made while it said that it was elsewhere.
+    pub(super) fn customer_proven(&mut self, stream: u32, now: Instant) {
+        let Some(way) = self.udx.way(stream) else { return };
         let Some(customer) = self.controls.table.by_stream(stream) else { return };
-        (customer.proven, customer.addr) = (true, addr);
-        let (Some(relay), Some(addr)) = (&mut self.relay, addr) else { return };
+        let moved = !customer.is_at(host_of(&way.1)) && !customer.initiator;
+        (customer.proven, customer.addr) = (true, Some(way.1));
+        if moved && !self.make_seat(stream, now) {
+            return self.end_control(stream, "too many customers of its host", now);
+        }
+        let Some(relay) = &mut self.relay else { return };
         let legs: Vec<u32> = relay.server.legs(stream).collect();
-        for leg in legs.into_iter().filter(|leg| !self.udx.prove_leg(*leg, host_of(&addr))) {
+        for leg in legs.into_iter().filter(|leg| !self.udx.prove_leg(*leg, way, now)) {
             relay.server.end_leg(leg);
         }
     }

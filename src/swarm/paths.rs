@@ -189,8 +189,11 @@ impl Swarm {
         }
     }
 
-    /// Our addresses have changed: every peer is told where we are now, before anything else.
+    /// Our addresses have changed: every peer, relay and customer is told where we are now, before anything else.
     pub(super) fn speak_up_to_all(&mut self, now: Instant) {
+        for control in self.controls.table.streams() {
+            self.keep_alive(control, now);
+        }
         for stream in self.connections.streams() {
             self.speak_up(stream, now);
             if let Some(connection) = self.connections.by_stream(stream) {

@@ -68,6 +68,10 @@ impl Swarm {
         let (remote, initiator) = (connection.remote, connection.initiator);
         connection.addr = addr;
         let host = addr.map(|addr| host_of(&addr));
+        if connection.proven {
+            // It moved. The place that it has it keeps.
+            return self.note_host(stream);
+        }
         if !initiator && !host.is_some_and(|host| self.make_room(&remote, host, now)) {
             return self.destroy(stream, Closed::Local, now);
         }

@@ -16,7 +16,7 @@ fn stranger(n: u32) -> SocketAddrV4 {
 
 /// Both say something every quarter of a second, `during` is done before each step: the longest silence of either
 /// direction, and how often a connection ended.
-fn silence(
+pub(super) fn silence(
     lab: &mut Lab,
     (a, b): (usize, usize),
     time: Duration,

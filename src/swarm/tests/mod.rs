@@ -5,6 +5,7 @@ mod away;
 mod controls;
 mod dead;
 mod early;
+mod following;
 mod idle;
 mod lan;
 mod leaving;

@@ -180,7 +180,7 @@ impl Stream {
         if challenge.numbers(first).all(|(seq, shown)| !shown || sent.is_delivered(seq)) {
             tracing::trace!(stream = self.id, "the peer is there");
             self.unproven = None;
-            self.newly_proven = !self.was_proven;
+            self.newly_proven = !self.was_proven || self.is_moving();
             self.was_proven = true;
             self.again.window = self.bbr.cwnd();
             self.forget_path_before();

@@ -17,7 +17,7 @@ use super::stream::{Remote, Stream};
 use super::timer::Timer;
 use super::types::UdxEvent;
 use crate::swarm::socket::SocketId;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 #[derive(Debug, Clone, Copy)]
@@ -322,9 +322,9 @@ impl Udx {
         self.legs.remove(leg);
     }
 
-    /// The peer of a leg has shown that it is at `host`. False if the leg led elsewhere: it is gone.
-    pub fn prove_leg(&mut self, leg: u32, host: IpAddr) -> bool {
-        self.legs.prove(leg, host)
+    /// The peer of a leg has shown that it is there. False if the leg may lead to anybody else: it is gone.
+    pub fn prove_leg(&mut self, leg: u32, way: Way, now: Instant) -> bool {
+        self.legs.prove(leg, way, now)
     }
 
     /// When something last came for a leg; `None` if it is gone.

@@ -5,18 +5,22 @@
 //! from the host that its owner names; until then a few packets for the peer are kept, for a stream that has sent nothing
 //! yet is only a timeout away from its next try.
 //!
+//! A NAT may forget the peer, which then speaks from another port of its host. Anybody may say so in its name: what is for
+//! it goes there as well, within three times what comes from there, until its owner knows where it is.
+//!
 //! Each host has an allowance of bytes a second, and all have one together; what is beyond them is lost, as on a slow
 //! link. A host that has not shown that it is there gets no more than three times what came from it.
 //!
 //! Source: libudx/src/udx.c:udx_stream_relay_to
 
+use super::detour::Way;
 use super::outbox::Outbox;
 use super::packet::{Packet, flag};
 use super::types::UdxEvent;
 use crate::swarm::dht_rpc::bucket::{Bucket, Limit};
-use crate::swarm::socket::{SocketId, host_of};
+use crate::swarm::socket::host_of;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Instant;
 
 /// Packets for a peer that has not been heard yet, and their bytes: a header frame and some repetitions of it.
@@ -56,12 +60,22 @@ struct Leg {
     end: LegEnd,
     /// The other one of its pair. It may be gone.
     other: u32,
-    at: Option<(SocketId, SocketAddr)>,
+    at: Option<Place>,
+    /// Another port of its host that it was last heard at.
+    beside: Option<Place>,
+    /// Where its peer has shown itself, if that is known.
+    shown: Option<Way>,
     kept: Vec<Vec<u8>>,
-    received: u64,
-    sent: u64,
     /// When something last came for it.
     used: Instant,
+}
+
+/// Bytes from a place and to it.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    way: Way,
+    received: u64,
+    sent: u64,
 }
 
 /// What one host has.
@@ -103,6 +117,18 @@ impl Book {
             && self.hosts.get_mut(&host).is_none_or(|a| a.allowance.take(bytes, now))
     }
 
+    fn enter(&mut self, host: IpAddr, now: Instant) {
+        let rate = self.rates.host;
+        let new = || Account { allowance: bucket(rate, now), legs: 0 };
+        self.hosts.entry(host).or_insert_with(new).legs += 1;
+    }
+
+    fn leave(&mut self, host: IpAddr) {
+        if let Some(account) = self.hosts.get_mut(&host) {
+            account.legs = account.legs.saturating_sub(1);
+        }
+    }
+
     /// Forgets hosts without a leg, of which nobody can tell any more what they have sent; of many, any.
     fn tidy(&mut self, now: Instant) {
         let mut left = 0;
@@ -134,12 +160,10 @@ impl Legs {
         }
         for (i, end) in ends.into_iter().enumerate() {
             if let (Some(book), Some(host)) = (&mut self.book, end.host) {
-                let rate = book.rates.host;
-                let new = || Account { allowance: bucket(rate, now), legs: 0 };
-                book.hosts.entry(host).or_insert_with(new).legs += 1;
+                book.enter(host, now);
             }
-            let (other, at, kept) = (ids[1 - i], None, Vec::new());
-            let leg = Leg { end, other, at, kept, received: 0, sent: 0, used: now };
+            let (other, kept) = (ids[1 - i], Vec::new());
+            let leg = Leg { end, other, at: None, beside: None, shown: None, kept, used: now };
             self.legs.insert(ids[i], leg);
         }
     }
@@ -147,20 +171,33 @@ impl Legs {
     /// Takes a leg away. Nobody is told.
     pub(super) fn remove(&mut self, id: u32) -> bool {
         let Some(leg) = self.legs.remove(&id) else { return false };
-        if let (Some(book), Some(host)) = (&mut self.book, leg.end.host)
-            && let Some(account) = book.hosts.get_mut(&host)
-        {
-            account.legs = account.legs.saturating_sub(1);
+        if let (Some(book), Some(host)) = (&mut self.book, leg.end.host) {
+            book.leave(host);
         }
         true
     }
 
-    /// The peer of a leg has shown that it is at `host`. A leg that was to lead elsewhere is taken away, and the answer is
-    /// false: it may lead to anybody.
-    pub(super) fn prove(&mut self, id: u32, host: IpAddr) -> bool {
+    /// The peer of a leg has shown that it is there, which may be where it has moved to: the leg leads there from now on. One
+    /// that was to lead elsewhere, where it had not shown itself, is taken away, and the answer is false: it may lead to
+    /// anybody.
+    pub(super) fn prove(&mut self, id: u32, way: Way, now: Instant) -> bool {
         let Some(leg) = self.legs.get_mut(&id) else { return true };
-        leg.end.proven = leg.end.host.is_none_or(|named| named == host);
-        leg.end.proven || !self.remove(id)
+        let host = host_of(&way.1);
+        if !leg.end.proven && leg.end.host.is_some_and(|named| named != host) {
+            return !self.remove(id);
+        }
+        let before = leg.end.host.replace(host);
+        (leg.end.proven, leg.shown) = (true, Some(way));
+        let elsewhere = before.is_some_and(|before| before != host);
+        if elsewhere || leg.beside.is_some_and(|beside| beside.way == way) {
+            leg.at = leg.at.map(|_| Place::new(way));
+            leg.beside = None;
+        }
+        if let Some(book) = self.book.as_mut().filter(|_| before != Some(host)) {
+            before.into_iter().for_each(|before| book.leave(before));
+            book.enter(host, now);
+        }
+        true
     }
 
     /// When something last came for a leg.
@@ -182,22 +219,19 @@ impl Legs {
     pub(super) fn handle(
         &mut self,
         id: u32,
-        (socket, from): (SocketId, SocketAddr),
+        way: Way,
         datagram: &[u8],
         now: Instant,
         out: &mut Outbox,
     ) -> bool {
         let Some(leg) = self.legs.get_mut(&id) else { return false };
-        if leg.end.host.is_some_and(|host| host != host_of(&from)) {
+        if leg.end.host.is_some_and(|host| host != host_of(&way.1)) {
             return true;
         }
         leg.used = now;
-        leg.received += datagram.len() as u64;
-        if leg.at.is_none() {
-            leg.at = Some((socket, from));
-            for datagram in std::mem::take(&mut leg.kept) {
-                self.send(id, &datagram, out);
-            }
+        leg.heard_at(way, datagram.len());
+        for datagram in std::mem::take(&mut leg.kept) {
+            self.send(id, &datagram, out);
         }
         let Some(leg) = self.legs.get(&id) else { return true };
         let other = leg.other;
@@ -213,7 +247,13 @@ impl Legs {
     fn pass(&mut self, from: u32, to: u32, datagram: &[u8], now: Instant, out: &mut Outbox) {
         let host = self.legs.get(&from).and_then(|leg| leg.end.host);
         #[cfg(test)]
-        if self.legs.get(&from).zip(self.stingy).is_some_and(|(leg, most)| leg.received > most) {
+        if self
+            .legs
+            .get(&from)
+            .and_then(|leg| leg.at)
+            .zip(self.stingy)
+            .is_some_and(|(at, most)| at.received > most)
+        {
             return;
         }
         if let (Some(book), Some(host)) = (&mut self.book, host)
@@ -234,13 +274,38 @@ impl Legs {
     /// To the peer of a leg.
     fn send(&mut self, id: u32, datagram: &[u8], out: &mut Outbox) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
-        let Some((socket, to)) = leg.at else { return };
-        let sent = leg.sent + datagram.len() as u64;
-        if !leg.end.proven && sent > FACTOR * leg.received {
-            return;
+        let (size, proven) = (datagram.len() as u64, leg.end.proven);
+        let at = leg.at.iter_mut().map(|at| (at, proven));
+        for (place, proven) in at.chain(leg.beside.iter_mut().map(|beside| (beside, false))) {
+            if proven || place.sent + size <= FACTOR * place.received {
+                place.sent += size;
+                self.passed += size;
+                let (socket, to) = place.way;
+                out.pass_on(socket, to, datagram, leg.end.remote_id);
+            }
         }
-        leg.sent = sent;
-        self.passed += datagram.len() as u64;
-        out.pass_on(socket, to, datagram, leg.end.remote_id);
+    }
+}
+
+impl Leg {
+    /// So many bytes came for it from there.
+    fn heard_at(&mut self, way: Way, bytes: usize) {
+        let is_there = |place: &Place| place.way == way;
+        let place = if self.at.is_none_or(|at| at.way == way) {
+            self.at.get_or_insert(Place::new(way))
+        } else if self.shown == Some(way) {
+            self.beside = None;
+            self.at.insert(Place::new(way))
+        } else {
+            let known = self.beside.filter(is_there);
+            self.beside.insert(known.unwrap_or(Place::new(way)))
+        };
+        place.received += bytes as u64;
+    }
+}
+
+impl Place {
+    fn new(way: Way) -> Self {
+        Self { way, received: 0, sent: 0 }
     }
 }

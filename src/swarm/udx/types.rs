@@ -92,7 +92,7 @@ pub enum UdxEvent {
     Unconnected { id: u32, socket: SocketId, from: SocketAddr },
     /// The write queue has run below the low-water mark.
     Writable { id: u32 },
-    /// The peer has shown that it is where the stream leads to.
+    /// The peer has shown that it is where the stream leads to: for the first time, or where it has moved to.
     Proven { id: u32 },
     /// The peer has ended its half; everything it sent was delivered.
     RemoteEnded { id: u32 },

@@ -125,7 +125,7 @@ fn a_host_that_did_not_show_itself_is_not_flooded() {
     }
     let count = |out: &mut Outbox| sent(out).into_iter().filter(|(to, _)| *to == at(2)).count();
     assert_eq!(count(&mut out), 3);
-    assert!(legs.prove(2, at(2).ip()));
+    assert!(legs.prove(2, (SocketId::MAIN, at(2)), now));
     legs.handle(1, (SocketId::MAIN, at(1)), &packet(1, 100), now, &mut out);
     assert_eq!(count(&mut out), 1);
 }
@@ -136,12 +136,61 @@ fn a_leg_is_proven_by_its_own_host_and_no_other() {
     let (mut legs, mut out) = pair(false);
     let now = epoch();
     legs.handle(2, (SocketId::MAIN, at(2)), &packet(2, 100), now, &mut out);
-    assert!(!legs.prove(2, at(3).ip()) && !legs.has(2));
+    assert!(!legs.prove(2, (SocketId::MAIN, at(3)), now) && !legs.has(2));
     sent(&mut out);
     for _ in 0..10 {
         legs.handle(1, (SocketId::MAIN, at(1)), &packet(1, 100), now, &mut out);
     }
     assert!(sent(&mut out).iter().all(|(to, _)| *to != at(2)));
+}
+
+/// A NAT forgot it: what is for it goes to both ports, until it is known at which it is.
+#[test]
+fn who_speaks_from_another_port_of_its_host_is_heard_and_answered_within_bounds() {
+    let (mut legs, mut out) = pair(true);
+    let now = epoch();
+    let [old, new] = [5000, 6000].map(|port| SocketAddr::new(at(2).ip(), port));
+    let mut say = |legs: &mut Legs, leg, from| {
+        legs.handle(leg, (SocketId::MAIN, from), &packet(leg, 100), now, &mut out);
+        sent(&mut out).into_iter().map(|(to, _)| to).collect::<Vec<_>>()
+    };
+    say(&mut legs, 1, at(1));
+    say(&mut legs, 2, old);
+    assert_eq!(say(&mut legs, 2, new), [at(1)]);
+    for _ in 0..3 {
+        assert_eq!(say(&mut legs, 1, at(1)), [old, new]);
+    }
+    assert_eq!(say(&mut legs, 1, at(1)), [old], "three bytes for one");
+    assert!(legs.prove(2, (SocketId::MAIN, new), now));
+    for _ in 0..10 {
+        assert_eq!(say(&mut legs, 1, at(1)), [new]);
+    }
+    // A port that it has shown is taken at once.
+    assert!(legs.prove(2, (SocketId::MAIN, old), now));
+    assert_eq!(say(&mut legs, 1, at(1)), [new]);
+    say(&mut legs, 2, old);
+    assert_eq!(say(&mut legs, 1, at(1)), [old]);
+}
+
+#[test]
+fn who_moved_to_another_host_is_followed_once_it_has_shown_itself_there() {
+    let (mut legs, mut out) = pair(true);
+    let now = epoch();
+    for (leg, host) in [(1, 1), (2, 2), (2, 3)] {
+        legs.handle(leg, (SocketId::MAIN, at(host)), &packet(leg, 100), now, &mut out);
+    }
+    assert!(sent(&mut out).iter().all(|(to, _)| *to != at(3)));
+    assert!(legs.prove(2, (SocketId::MAIN, at(3)), now));
+    legs.handle(1, (SocketId::MAIN, at(1)), &packet(1, 100), now, &mut out);
+    assert_eq!(sent(&mut out).into_iter().map(|(to, _)| to).collect::<Vec<_>>(), [at(3)]);
+    // Its bytes are those of the host where it is.
+    legs.remove(2);
+    legs.join(
+        [3, 4],
+        [end(33, Some(4), true), end(44, Some(5), true)],
+        now + Duration::from_secs(9),
+    );
+    assert_eq!(legs.hosts(), 3);
 }
 
 #[test]

@@ -1,0 +1,89 @@
+//! A relay follows those who go through it, and they find it again.
+
+use super::super::*;
+use super::leaving::silence;
+use super::relaying::Lab;
+use super::sim::Network;
+use crate::sim::{Kind, Realm};
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// All NATs that a machine is behind lose their mappings.
+fn forget(network: &mut Network, i: usize) {
+    let mut realm = network.realm(i);
+    while realm != Realm::INTERNET {
+        network.nat(realm).forget();
+        realm = network.outside(realm);
+    }
+}
+
+/// A machine comes to another network.
+fn moves(network: &mut Network, i: usize, kind: Kind, n: u8) {
+    let (realm, ip) = network.place(kind, n);
+    let inner = SocketAddrV4::new(ip, 4000);
+    network.move_to(i, realm, inner);
+    network.on(i, |peer, now| {
+        peer.swarm.network_changed(vec![inner], now);
+    });
+}
+
+/// Two whose only way is the relay, for a while.
+fn relayed(seed: u64) -> (Lab, usize, usize) {
+    let mut lab = Lab::new(seed, 0.0);
+    let (a, b) = (lab.sharer(Kind::Sym, vec![]), lab.reader(Kind::Sym, vec![lab.key]));
+    lab.connected(a, b, 10 * SECOND).unwrap();
+    silence(&mut lab, (a, b), 15 * SECOND, |_, _| {});
+    assert!(lab.is_relayed(a) && lab.is_relayed(b));
+    (lab, a, b)
+}
+
+#[test]
+fn a_relay_follows_those_whose_nat_forgets_them() {
+    for (seed, who) in (10..).zip([[true, false], [false, true], [true, true]]) {
+        let (mut lab, a, b) = relayed(seed);
+        for (i, _) in [a, b].into_iter().zip(who).filter(|(_, forgets)| *forgets) {
+            forget(&mut lab.network, i);
+        }
+        let (longest, closed) = silence(&mut lab, (a, b), 20 * SECOND, |_, _| {});
+        println!("{who:?}: {longest:?}");
+        assert!(longest < SECOND && closed == 0, "{who:?}: {longest:?}, {closed} closed");
+        assert!(lab.carries(a, b), "{who:?}");
+    }
+}
+
+#[test]
+fn a_relay_follows_those_who_come_to_another_network() {
+    for (seed, who) in (20..).zip([[true, false], [false, true], [true, true]]) {
+        let (mut lab, a, b) = relayed(seed);
+        for (n, i) in (3..).zip([a, b]).filter(|(n, _)| who[usize::from(*n) - 3]) {
+            moves(&mut lab.network, i, Kind::Sym, n);
+        }
+        let (longest, closed) = silence(&mut lab, (a, b), 20 * SECOND, |_, _| {});
+        println!("{who:?}: {longest:?}, {closed} closed");
+        assert!(longest < 3 * SECOND, "{who:?}: {longest:?}");
+        assert!(lab.carries(a, b), "{who:?}");
+    }
+}
+
+/// Just after its relay was left, of a pair with a direct way one side loses its port, or comes to another network.
+#[test]
+fn whose_direct_way_dies_early_goes_on_by_a_relay_that_it_just_left() {
+    for (of_a, of_b) in [(Kind::Sym, Kind::Port), (Kind::Port, Kind::Sym)] {
+        for (at, first, another) in [(5, true, false), (30, false, false), (45, true, true)] {
+            let mut lab = Lab::new(50 + u64::from(at), 0.0);
+            let (a, b) = (lab.sharer(of_a, vec![]), lab.reader(of_b, vec![lab.key]));
+            lab.network.every_link(|link| link.latency = Duration::from_millis(50));
+            lab.connected(a, b, 10 * SECOND).unwrap();
+            let who = if first { a } else { b };
+            let (longest, _) = silence(&mut lab, (a, b), 30 * SECOND, |lab, step| match step {
+                step if step != at => {}
+                _ if another => moves(&mut lab.network, who, Kind::Port, 3),
+                _ => forget(&mut lab.network, who),
+            });
+            println!("{of_a:?} {of_b:?} {at}: {longest:?}");
+            assert!(longest < 6 * SECOND, "{of_a:?} {of_b:?} {at}: {longest:?}");
+        }
+    }
+}
