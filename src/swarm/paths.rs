@@ -9,6 +9,7 @@
 //! again, and a dial that has come to nothing so far ends; or the new one opens, and replaces the old one.
 //!
 //! A peer that is merely slow acknowledges what is said to it, and a path that loses much brings one of several answers.
+//! One that is heard, and acknowledges nothing however often it is sent, does not hear us: that path is as dead.
 
 use super::Swarm;
 use super::connections::{Connection, Phase};
@@ -25,6 +26,10 @@ use std::time::{Duration, Instant};
 /// How long nothing must have been heard before we say something: three round trips, within these bounds.
 const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 const MOST_PATIENCE: Duration = Duration::from_millis(800);
+
+/// How long a peer may acknowledge nothing: four round trips, within these bounds.
+const LEAST_UNHEEDED: Duration = Duration::from_millis(1500);
+const MOST_UNHEEDED: Duration = Duration::from_secs(4);
 
 /// Bytes that are said then. Three times as many may be sent back to where they came from: enough to be asked whether we
 /// are there.
@@ -86,6 +91,13 @@ impl Swarm {
         (3 * rtt).clamp(LEAST_PATIENCE, MOST_PATIENCE)
     }
 
+    /// Whether the peer takes nothing of what it is sent: it does not hear us, though we may hear it.
+    pub(super) fn is_unheeded(&self, stream: u32, now: Instant) -> bool {
+        let rtt = self.udx.stats(stream).and_then(|stats| stats.rtt).unwrap_or_default();
+        let patience = (4 * rtt).clamp(LEAST_UNHEEDED, MOST_UNHEEDED);
+        self.udx.unheeded_since(stream).is_some_and(|since| now >= since + patience)
+    }
+
     /// A message was written or read: from now on silence means something.
     pub(super) fn watch(&mut self, stream: u32, now: Instant) {
         let Some(connection) = self.connections.by_stream(stream) else { return };
@@ -105,7 +117,12 @@ impl Swarm {
     /// Looks at a connection that was to be watched.
     pub(super) fn look_after(&mut self, stream: u32, now: Instant) {
         let patience = self.patience(stream);
-        let heard = self.udx.last_heard(stream);
+        let unheeded = self.is_unheeded(stream, now);
+        if unheeded {
+            // Its timer may come late, and the peer be there again.
+            self.udx.repeat(stream);
+        }
+        let heard = self.udx.last_heard(stream).filter(|_| !unheeded);
         let Some(connection) = self.connections.by_stream(stream) else { return };
         let asked = connection.watch.asked;
         match (asked, heard) {

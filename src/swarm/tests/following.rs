@@ -1,5 +1,6 @@
 //! A relay follows those who go through it, and they find it again.
 
+use super::super::udx::packet::stream_id;
 use super::super::*;
 use super::leaving::silence;
 use super::relaying::Lab;
@@ -86,4 +87,17 @@ fn whose_direct_way_dies_early_goes_on_by_a_relay_that_it_just_left() {
             assert!(longest < 6 * SECOND, "{of_a:?} {of_b:?} {at}: {longest:?}");
         }
     }
+}
+
+/// What one says arrives, and what it hears is all that the other says: only the other can notice.
+#[test]
+fn who_is_heard_and_does_not_hear_us_is_dialled_anew() {
+    let mut lab = Lab::new(60, 0.0);
+    let (a, b) = (lab.sharer(Kind::Open, vec![]), lab.reader(Kind::Open, vec![]));
+    lab.connected(a, b, 10 * SECOND).unwrap();
+    let (stream, to) = (lab.network.open(a)[0].stream(), lab.network.addr(a));
+    lab.network.tap = Some(Box::new(move |d| d.to != to || stream_id(&d.bytes) != Some(stream)));
+    let (longest, _) = silence(&mut lab, (a, b), 20 * SECOND, |_, _| {});
+    println!("{longest:?}");
+    assert!(longest < 5 * SECOND, "{longest:?}");
 }

@@ -8,7 +8,8 @@ use super::rack::{Rack, Verdict};
 use super::sent::{Sent, State};
 use super::stream::{AckBatch, Stream};
 use super::timer::Timer;
-use super::{CloseReason, Outbox};
+use super::{CloseReason, Outbox, Udx};
+use std::time::Instant;
 
 /// Retransmissions by timeout of one packet before the peer counts as gone: 13 s with the shortest timeout.
 const MAX_TIMEOUTS: u8 = 6;
@@ -314,5 +315,14 @@ impl Stream {
         self.lose_too_large();
         self.timers.clear(Timer::SizeProbe);
         self.on_mtu_change();
+    }
+}
+
+impl Udx {
+    /// Since when a peer has taken nothing, though it was sent again after a timeout; `None` if that is not so.
+    pub fn unheeded_since(&self, id: u32) -> Option<Instant> {
+        let stream = self.streams.get(id)?;
+        let first = stream.sent.get(stream.sent.una()).filter(|first| first.timeouts > 0);
+        first.and_then(|_| self.clock.instant(stream.taken_at))
     }
 }
