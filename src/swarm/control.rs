@@ -34,8 +34,9 @@ impl Swarm {
         share: Share,
         now: Instant,
     ) -> Option<u32> {
-        if let Some(control) = self.controls.table.by_key(&relay) {
-            return Some(control.id.stream());
+        let known = self.controls.table.by_key(&relay).map(|control| control.id.stream());
+        if let Some(control) = known.filter(|control| !self.is_mute(*control, now)) {
+            return Some(control);
         }
         if self.is_own_relay(&relay) || !self.make_control_room(&relay, share, now) {
             return None;

@@ -144,7 +144,10 @@ impl Swarm {
             (None, Some(heard)) if heard + patience > now => {
                 self.watch_at(stream, heard + patience);
             }
-            (None, _) => self.speak_up(stream, now),
+            (None, _) => {
+                self.speak_up(stream, now);
+                self.speak_to_relay(stream, now);
+            }
             (Some((at, questions)), _) => {
                 connection.watch.asked = Some((at, questions + 1));
                 let (moved, initiator) = (connection.watch.again, connection.initiator);

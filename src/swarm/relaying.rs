@@ -16,6 +16,7 @@
 
 mod going_direct;
 mod signs;
+mod to_relay;
 
 use super::Swarm;
 use super::connections::Phase;
@@ -234,7 +235,8 @@ impl Swarm {
             return self.relay_failed(stream, "there is no way to the relay", now);
         };
         if let Some(relayed) = self.relayed.get_mut(&stream) {
-            (relayed.stage, relayed.asked) = (Stage::Asked { control }, Some(now));
+            relayed.stage = Stage::Asked { control };
+            relayed.asked.get_or_insert(now);
         }
         self.await_pair(stream, false, now);
         if self.controls.table.by_stream(control).is_some_and(|control| control.is_open()) {
@@ -259,6 +261,7 @@ impl Swarm {
             return self.relay_failed(stream, "the relay did not answer", now);
         }
         relayed.at = end.min(now + LOOK_AGAIN);
+        self.look_after_relay(stream, now);
     }
 
     fn say_pair(&mut self, stream: u32, control: u32, now: Instant) {

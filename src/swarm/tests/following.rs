@@ -3,7 +3,7 @@
 use super::super::udx::packet::stream_id;
 use super::super::*;
 use super::leaving::silence;
-use super::relaying::Lab;
+use super::relaying::{CLIENT, Lab, TOPIC, behind, relays};
 use super::sim::Network;
 use crate::sim::{Kind, Realm};
 use std::net::SocketAddrV4;
@@ -66,6 +66,33 @@ fn a_relay_follows_those_who_come_to_another_network() {
         assert!(longest < 3 * SECOND, "{who:?}: {longest:?}");
         assert!(lab.carries(a, b), "{who:?}");
     }
+}
+
+/// It knows nobody any more, and says nothing to who goes on speaking to it.
+#[test]
+fn a_relay_that_began_anew_is_asked_anew() {
+    let mut lab = Lab::new(40, 0.0);
+    let (relay, key, limits) = (lab.relay, lab.key, RelayLimits::default());
+    let a = lab.sharer(Kind::Sym, vec![]);
+    let b = behind(&mut lab.network, Kind::Sym, 2, vec![key]);
+    lab.network.run(2 * SECOND);
+    lab.network.on(b, |peer, now| peer.swarm.visit(key, now));
+    lab.network.run(2 * SECOND);
+    lab.network.cut(true);
+    lab.network.on(relay, |peer, now| {
+        let swarm = &mut peer.swarm;
+        for stream in swarm.controls.table.streams() {
+            swarm.controls.remove(stream);
+            swarm.udx.destroy(stream);
+        }
+        swarm.set_relay(None, now);
+    });
+    relays(&mut lab.network, relay, limits);
+    lab.network.cut(false);
+    lab.network.join(b, TOPIC, CLIENT);
+    let took = lab.connected(a, b, 20 * SECOND);
+    println!("{took:?}");
+    assert!(took.is_some_and(|took| took < 5 * SECOND), "{took:?}");
 }
 
 /// Just after its relay was left, of a pair with a direct way one side loses its port, or comes to another network.
