@@ -1,7 +1,8 @@
 //! When a relay is left, and what becomes of the two whose relay or whose peer left them.
 
+use super::super::udx::packet::flag;
 use super::super::*;
-use super::relaying::{Lab, behind, forge_from, relays};
+use super::relaying::{Lab, behind, forge, forge_from, relays};
 use super::sim::Network;
 use crate::sim::Kind;
 use std::net::SocketAddrV4;
@@ -154,4 +155,27 @@ fn both_leave_the_relay_once_both_are_settled_and_not_before() {
         };
         assert!(lab.network.run_until(Duration::from_secs(10), gone).is_some(), "{seed}");
     }
+}
+
+/// A stream of a machine that has a leg.
+fn with_leg(n: &Network, i: usize) -> Option<u32> {
+    let swarm = &n.machines[i].swarm;
+    let conn = n.open(i).last()?.stream();
+    swarm.udx.leg(conn).is_some().then_some(conn)
+}
+
+/// Whoever knows the id of a stream says that it ends, from anywhere: also from where the peer is looked for because of that.
+#[test]
+fn nobody_but_the_peer_ends_a_stream_that_has_a_leg() {
+    let mut lab = Lab::new(7, 0.0);
+    let (a, b) = (lab.sharer(Kind::Sym, vec![]), lab.reader(Kind::Sym, vec![lab.key]));
+    lab.connected(a, b, Duration::from_secs(10)).unwrap();
+    lab.network.run(Duration::from_secs(5));
+    let stream = with_leg(&lab.network, a).unwrap();
+    for seq in [1 << 8, 1 << 30, 3 << 30] {
+        forge(&mut lab, a, stream, stranger(1), (flag::DESTROY, seq));
+        lab.network.run(ms(50));
+    }
+    assert!(lab.network.closed(a).is_empty());
+    assert!(lab.carries(a, b));
 }

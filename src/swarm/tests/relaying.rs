@@ -2,6 +2,7 @@
 
 use super::super::hyperdht::{Agreed, Relays};
 use super::super::secret_stream::noise::SessionKeys;
+use super::super::udx::packet::{Header, flag};
 use super::super::*;
 use super::sim::{Network, Peer};
 use crate::sim::{Kind, LinkConfig};
@@ -228,17 +229,20 @@ fn customers_who_never_come_are_bounded() {
     assert_eq!(customers(&lab), 0);
 }
 
-/// A packet for a stream in its peer's name, as if from a victim. It tells how large it is.
-fn forge(lab: &mut Lab, i: usize, stream: u32) -> usize {
-    forge_from(lab, i, stream, victim())
+/// A packet for a stream in its peer's name, from anywhere. It tells how large it is.
+pub(super) fn forge_from(lab: &mut Lab, i: usize, stream: u32, from: SocketAddrV4) -> usize {
+    forge(lab, i, stream, from, (flag::HEARTBEAT, 0))
 }
 
-/// The same from anywhere.
-pub(super) fn forge_from(lab: &mut Lab, i: usize, stream: u32, from: SocketAddrV4) -> usize {
-    use super::super::udx::packet::{Header, flag};
-    let header =
-        Header { flags: flag::HEARTBEAT, data_offset: 0, stream, window: 1, seq: 0, ack: 0 };
-    let packet = header.encode();
+/// The same with flags and a number.
+pub(super) fn forge(
+    lab: &mut Lab,
+    i: usize,
+    stream: u32,
+    from: SocketAddrV4,
+    (flags, seq): (u8, u32),
+) -> usize {
+    let packet = Header { flags, data_offset: 0, stream, window: 1, seq, ack: 0 }.encode();
     lab.network.on(i, |peer, now| {
         peer.swarm.handle_datagrams(SocketId::MAIN, from.into(), &packet, packet.len(), now);
         peer.swarm.end_of_batch(now);
@@ -272,7 +276,7 @@ fn a_forged_direct_way_gets_three_bytes_for_one_and_costs_no_connection() {
     let sent = |lab: &Lab| lab.network.machines[a].swarm.udx.stats(conn.stream());
     let sent = |lab: &Lab| sent(lab).unwrap().bytes_sent;
     let before = sent(&lab);
-    let forged = forge(&mut lab, a, conn.stream());
+    let forged = forge_from(&mut lab, a, conn.stream(), victim());
     let leads_to = lab.network.machines[a].swarm.udx.remote(conn.stream());
     assert_eq!(leads_to, Some(victim().into()));
     lab.network.run(Duration::from_millis(1900));
@@ -301,7 +305,7 @@ fn a_forged_direct_way_keeps_nobody_from_the_true_one() {
             };
             lab.network.run_until(Duration::from_secs(5), |n| leg(n).is_some()).unwrap();
             let stream = leg(&lab.network).unwrap();
-            forge(&mut lab, a, stream);
+            forge_from(&mut lab, a, stream, victim());
             lab.network.run(Duration::from_secs(150));
             let closed = [a, b].map(|i| lab.network.closed(i).len());
             assert_eq!(closed, [0, 0], "{kinds:?}, {seed}");

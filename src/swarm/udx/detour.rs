@@ -6,13 +6,15 @@
 //!
 //! Where the peer is beside the relay anybody may say, with one packet in its name. So an address is tried for a moment, within
 //! three times what came from there, and every address keeps its account as long as no other one takes its place. That is
-//! whatever speaks next once a trial came to nothing: where the peer is, it goes on speaking.
+//! whatever speaks next once a trial came to nothing: where the peer is, it goes on speaking. What comes from anywhere else
+//! than the leg, where the stream leads, and where the peer itself was heard brings data, and no news ([`Stream::believes`]).
 
 use super::Udx;
 use super::allowance::Allowance;
 use super::mtu::ORDINARY_MAX;
 use super::outbox::Outbox;
 use super::packet::Header;
+use super::path::Source;
 use super::stream::{Remote, Stream};
 use super::timer::Timer;
 use super::types::UdxEvent;
@@ -25,7 +27,7 @@ pub(super) struct Detour {
     leg: Remote,
     /// The peer's own stream.
     peer_id: u32,
-    /// When something last came through the relay, and from elsewhere.
+    /// When something last came through the relay, and from where else the peer is, or is looked for.
     by_leg: Option<u64>,
     direct: Option<u64>,
     /// Where else the peer itself was last heard, and when; and what may yet turn out to be the peer's.
@@ -103,7 +105,6 @@ impl Stream {
             detour.by_leg = Some(now);
             return;
         }
-        detour.direct = Some(now);
         if here {
             return;
         }
@@ -113,6 +114,30 @@ impl Stream {
         }
         if let Some((_, allowance)) = detour.account.as_mut().filter(|a| a.0 == (socket, from)) {
             allowance.on_received(len);
+        }
+    }
+
+    /// How far what comes from there is believed, by a stream that has a leg.
+    pub(super) fn believes(&self, way: Way) -> Source {
+        let Some(detour) = &self.detour else { return Source::Elsewhere };
+        let by_leg = (detour.leg.socket, detour.leg.to) == way;
+        let shown = detour.shown.is_some_and(|(shown, _)| shown == way);
+        let here = self.remote.is_some_and(|remote| remote.to == way.1);
+        if by_leg || shown || here && (detour.answered || !self.known) {
+            Source::Peer
+        } else if here {
+            Source::Tried
+        } else {
+            Source::Elsewhere
+        }
+    }
+
+    /// The peer, or who answers where it is looked for, was heard there.
+    pub(super) fn note_direct(&mut self, way: Way, now: u64) {
+        if let Some(detour) = &mut self.detour
+            && (detour.leg.socket, detour.leg.to) != way
+        {
+            detour.direct = detour.direct.max(Some(now));
         }
     }
 
@@ -131,6 +156,8 @@ impl Stream {
         let Some(detour) = &mut self.detour else { return };
         if let Some(Proof { way, came, .. }) = detour.proof.take_if(|proof| proof.at <= opened) {
             detour.shown = Some((way, came));
+            self.paths.note_heard(came);
+            self.note_direct(way, came);
         }
     }
 
@@ -140,6 +167,8 @@ impl Stream {
         if (detour.leg.socket, detour.leg.to) != way {
             detour.shown = Some((way, now));
         }
+        self.paths.note_heard(now);
+        self.note_direct(way, now);
         true
     }
 

@@ -12,7 +12,8 @@
 //! was. At the new address it then has to answer a question (`challenge`) before it gets more than three times what it sends
 //! (`allowance`). The path before is kept until then, and comes back if there is no answer.
 //!
-//! A stream that has a way through a relay follows nobody: its owner knows of both ways, and moves it ([`super::detour`]).
+//! A stream that has a way through a relay follows nobody: its owner knows of both ways, and moves it ([`super::detour`]). It
+//! believes what comes by either, and what comes from elsewhere as little as any other stream.
 
 use super::allowance::Allowance;
 use super::detour::Way;
@@ -51,6 +52,8 @@ const MOVED_AFTER: u8 = 2;
 pub(super) enum Source {
     /// It did, or from where it was, or from where it also is.
     Peer,
+    /// From where it is looked for, and was not heard so far: it may have got what was sent there. An end is not believed.
+    Tried,
     /// From anybody.
     Elsewhere,
 }
@@ -99,6 +102,11 @@ impl Paths {
     /// From now on the peer has time to speak from where the stream leads to.
     pub(super) fn begin(now: u64) -> Self {
         Self { last: now, ..Self::default() }
+    }
+
+    /// The peer wrote what came then.
+    pub(super) fn note_heard(&mut self, at: u64) {
+        self.heard = self.heard.max(at);
     }
 }
 
@@ -182,8 +190,12 @@ impl Stream {
         now: u64,
     ) -> Source {
         if self.is_chosen(from, len) {
-            (self.paths.last, self.paths.heard) = (now, now);
-            return Source::Peer;
+            let source = self.believes((socket, from));
+            if source != Source::Elsewhere {
+                (self.paths.last, self.paths.heard) = (now, now);
+                self.note_direct((socket, from), now);
+            }
+            return source;
         }
         let there = self.remote_at(socket, from);
         let Some(remote) = &mut self.remote else { return Source::Elsewhere };
@@ -197,13 +209,14 @@ impl Stream {
                         self.forget_question();
                         self.unproven = self.unproven.map(Allowance::elsewhere);
                     } else {
-                        return self.note_elsewhere(from, len, now);
+                        return self.note_elsewhere((socket, from), len, now);
                     }
                 }
-                _ => return self.note_elsewhere(from, len, now),
+                _ => return self.note_elsewhere((socket, from), len, now),
             }
         }
         (self.paths.last, self.paths.heard) = (now, now);
+        self.note_direct((socket, from), now);
         if let Some(allowance) = &mut self.unproven {
             allowance.on_received(len);
             // If that is still too little the next question may follow at once.
@@ -212,8 +225,9 @@ impl Stream {
         Source::Peer
     }
 
-    fn note_elsewhere(&mut self, from: SocketAddr, len: usize, now: u64) -> Source {
-        let mut known = self.detour.is_some();
+    fn note_elsewhere(&mut self, way: Way, len: usize, now: u64) -> Source {
+        let (_, from) = way;
+        let mut known = self.believes(way) == Source::Peer;
         if let Some(before) = self.paths.before.as_mut().filter(|b| b.remote.to == from) {
             (before.last, known) = (now, true);
         }
@@ -226,6 +240,7 @@ impl Stream {
         }
         if known {
             self.paths.heard = now;
+            self.note_direct(way, now);
         }
         if known { Source::Peer } else { Source::Elsewhere }
     }

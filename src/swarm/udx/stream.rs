@@ -286,7 +286,8 @@ impl Stream {
         if self.closed.is_some() {
             return;
         }
-        let believed = self.note_source(socket, from, packet.size, now) == Source::Peer;
+        let source = self.note_source(socket, from, packet.size, now);
+        let believed = source != Source::Elsewhere;
         if believed {
             self.unanswered = 0;
         }
@@ -324,7 +325,7 @@ impl Stream {
             }
             self.pending.ack = true;
         }
-        if header.has(flag::DESTROY) && believed && seq >= self.recv.next() {
+        if header.has(flag::DESTROY) && source == Source::Peer && seq >= self.recv.next() {
             self.closed = Some(CloseReason::Reset);
             return;
         }

@@ -3,6 +3,7 @@
 mod bench;
 mod bounds;
 mod challenge;
+mod detour;
 mod fairness;
 mod flow;
 mod hostile;
