@@ -7,8 +7,8 @@
 //!
 //! Of the two ways the first that is there is taken. A stream that takes the direct one and hears nothing changes over to
 //! the leg; one that took the leg and hears nothing changes over to a direct way that is known, and so on; one that is
-//! open through the relay moves to the direct way as soon as there is one, and back if nothing comes of it. The relay is
-//! left only when both have said that they stay on the direct way ([`signs`]), for until then one may need it. Who has the
+//! open through the relay moves to the direct way as soon as there is one, and back if nothing comes of it, or not any more.
+//! The relay is left only when both have said that they stay on the direct way ([`signs`]), for until then one may need it. Who has the
 //! leg, and hears the peer itself by the direct way alone, goes there. So neither way being dead, whatever the order of things, leaves the two waiting; and a relay that pairs and passes
 //! nothing on is not named again for that peer for a while.
 //!
@@ -55,6 +55,8 @@ struct Moved {
     /// Until when the peer is to answer there; when it had.
     until: Instant,
     settled: Option<Instant>,
+    /// How much the peer had acknowledged when it was first seen that nothing more comes, and when that was.
+    stuck: Option<(u64, Instant)>,
     /// The peer stays there as well: the relay is left then.
     leave_at: Option<Instant>,
 }
@@ -327,7 +329,13 @@ impl Swarm {
         if on_leg && relayed.direct.is_some() && (open || silent && relayed.tries < MAX_TRIES) {
             return match open && now < relayed.try_at {
                 true if dead_at.is_some_and(|at| at <= now) => self.follow(stream, now),
-                true => relayed.at = dead_at.map_or(relayed.try_at, |at| at.min(relayed.try_at)),
+                true => {
+                    let mut at = dead_at.map_or(relayed.try_at, |at| at.min(relayed.try_at));
+                    at = self.say_on_leg(stream, now).map_or(at, |next| at.min(next));
+                    if let Some(relayed) = self.relayed.get_mut(&stream) {
+                        relayed.at = at;
+                    }
+                }
                 false => self.try_direct(stream, now),
             };
         }

@@ -1,4 +1,5 @@
-//! A stream that goes through a relay moves to the direct way once that is known, and back if nothing comes of it.
+//! A stream that goes through a relay moves to the direct way once that is known, and back if nothing comes of it, or not any
+//! more.
 
 use super::signs::Said;
 use super::{AGAIN, Moved, Stage};
@@ -40,7 +41,7 @@ const _: () = assert!(LEG_PATIENCE.as_secs() < LEG_IDLE.as_secs());
 
 impl Moved {
     fn begin(now: Instant, wait: Duration) -> Self {
-        Self { at: now, until: now + wait, settled: None, leave_at: None }
+        Self { at: now, until: now + wait, settled: None, stuck: None, leave_at: None }
     }
 }
 
@@ -102,13 +103,13 @@ impl Swarm {
     }
 
     pub(super) fn try_direct(&mut self, stream: u32, now: Instant) {
-        let rtt = self.udx.stats(stream).and_then(|stats| stats.rtt).unwrap_or_default();
+        let answer = self.answer_wait(stream);
         let Some(relayed) = self.relayed.get_mut(&stream) else { return };
         // Strangers may tell of ever other ways: every second time it is our own, if our dial led to one.
         let own = relayed.dialled.filter(|_| relayed.tries.is_multiple_of(2));
         let Some(way) = relayed.shown.or(own).or(relayed.direct) else { return };
         let wait = match relayed.shown == Some(way) {
-            true => (rtt * TRIAL_RTTS).clamp(TRIAL, MOST_TRIAL),
+            true => answer,
             false => TRIAL,
         };
         if relayed.tries >= MAX_TRIES && !relayed.told {
@@ -155,7 +156,10 @@ impl Swarm {
         }
         let doublings = relayed.tries.saturating_sub(1).min(MOST_DOUBLINGS);
         relayed.try_at = now + TRY_AGAIN * (1 << doublings);
-        relayed.at = if open { relayed.try_at } else { now + AGAIN[0] };
+        relayed.at = now + AGAIN[0];
+        if open && relayed.said != Said::Nothing {
+            self.say_sign(stream, false);
+        }
     }
 
     pub(super) fn move_to(&mut self, stream: u32, way: udx::Way, now: Instant) {
@@ -196,7 +200,7 @@ impl Swarm {
         if state.leave_at.is_some() {
             // The peer is to hear it, whatever gets lost.
             relayed.at = now + FAREWELL / 4;
-            return self.say_sign(stream, false);
+            return self.say_sign(stream, true);
         }
         if !settled && now < moved.until {
             relayed.at = now + TRIAL / 4;
@@ -219,7 +223,10 @@ impl Swarm {
         if said == Said::Settled || mute && written {
             state.leave_at = Some(now + FAREWELL);
             relayed.at = now + FAREWELL / 4;
-            return self.say_sign(stream, false);
+            return self.say_sign(stream, true);
+        }
+        if said != Said::Settled && self.steps_back(stream, now) {
+            return;
         }
         if mute && now >= since + LONG && quiet {
             return self.leave_relay(stream, now);
@@ -228,6 +235,37 @@ impl Swarm {
         self.udx.show_leg(stream);
         self.sound(stream);
         self.look_again(stream, now);
+    }
+
+    /// How long a peer may take that is there.
+    fn answer_wait(&self, stream: u32) -> Duration {
+        let rtt = self.udx.stats(stream).and_then(|stats| stats.rtt).unwrap_or_default();
+        (rtt * TRIAL_RTTS).clamp(TRIAL, MOST_TRIAL)
+    }
+
+    /// Whether nothing of what goes to a direct way that worked arrives any more, though the peer is heard elsewhere: the
+    /// stream goes there.
+    fn steps_back(&mut self, stream: u32, now: Instant) -> bool {
+        let (wait, got) = (self.answer_wait(stream), self.udx.waits_at(stream));
+        let (by_leg, here) = (self.udx.heard(stream).by_leg, self.udx.way(stream));
+        let shown = self.udx.shown(stream).filter(|(way, _)| here != Some(*way)).map(|(_, at)| at);
+        let Some(relayed) = self.relayed.get_mut(&stream) else { return false };
+        let Stage::Paired { moved: Some(Moved { stuck, .. }), .. } = &mut relayed.stage else {
+            return false;
+        };
+        *stuck = got.map(|got| stuck.filter(|(then, _)| *then == got).unwrap_or((got, now)));
+        let Some((_, since)) = stuck.filter(|(_, since)| now >= *since + wait) else {
+            return false;
+        };
+        if by_leg.max(shown).is_none_or(|at| at <= since) {
+            return false;
+        }
+        tracing::debug!(stream, "the direct way does not work any more");
+        match shown > by_leg {
+            true => self.follow(stream, now),
+            false => self.take_leg(stream, now),
+        }
+        true
     }
 
     fn look_again(&mut self, stream: u32, now: Instant) {

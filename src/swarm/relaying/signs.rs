@@ -1,9 +1,12 @@
 //! What two peers with a relay say to each other of the direct way, beside the stream.
 //!
 //! Acknowledgements may come from where a peer no longer leads to, late packets from where it was, and forged ones from
-//! anywhere. So a peer says of itself that it is *settled*: it leads to the direct way and has had an answer there, and does
-//! not go back. Only when both are settled does nobody need the relay. Who waits for the other to say so asks; the answer
-//! comes the way that the other leads to.
+//! anywhere. So a peer says of itself that it is *settled*: it leads to the direct way and has had an answer there. Only when
+//! both are settled does nobody need the relay. Who waits for the other to say so asks, and who is about to leave the
+//! relay; the answer comes the way that the other leads to.
+//!
+//! A direct way may die in between. While the other is not settled, one that is goes back to the relay if nothing that it
+//! sends arrives any more, though it hears the other; and says so. What was said last holds, until the relay is left.
 //!
 //! The reference takes a sign for a message of its application, which has none, and says none. But it does not go back
 //! either once it has moved, and what it writes comes the way that it leads to.
@@ -11,7 +14,7 @@
 //! A sign is a message of [`unordered`](crate::swarm::secret_stream::unordered): `name (8) ‖ flags (1)`.
 
 use super::going_direct::LEG_PATIENCE;
-use super::{Stage, Swarm};
+use super::{AGAIN, Stage, Swarm};
 use crate::swarm::udx::Way;
 use std::time::Instant;
 
@@ -20,7 +23,7 @@ const SETTLED: u8 = 1;
 const ASKS: u8 = 2;
 
 /// What a peer has said.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Said {
     /// Nothing: it may be one of the reference.
     #[default]
@@ -49,14 +52,30 @@ impl Swarm {
             self.say_sign(stream, false);
         }
         let Some(relayed) = self.relayed.get_mut(&stream) else { return };
-        if flags & SETTLED == 0 {
-            relayed.said = relayed.said.max(Said::Unsettled);
-        } else if relayed.said != Said::Settled {
-            relayed.said = Said::Settled;
-            if matches!(relayed.stage, Stage::Paired { moved: Some(_), .. }) {
-                relayed.at = now;
-            }
+        let said = if flags & SETTLED == 0 { Said::Unsettled } else { Said::Settled };
+        let before = std::mem::replace(&mut relayed.said, said);
+        let Stage::Paired { moved: Some(moved), .. } = &mut relayed.stage else { return };
+        if said == Said::Unsettled {
+            // It may need the relay again.
+            moved.leave_at = None;
+        } else if before != said {
+            relayed.at = now;
         }
+    }
+
+    /// Tells a peer that gives signs, a few times, that we lead to the leg; when next.
+    pub(super) fn say_on_leg(&mut self, stream: u32, now: Instant) -> Option<Instant> {
+        let relayed = self.relayed.get_mut(&stream).filter(|r| r.said != Said::Nothing)?;
+        let Stage::Paired { since, again, moved: None, .. } = &mut relayed.stage else {
+            return None;
+        };
+        let is_due = AGAIN.get(*again).is_some_and(|after| now >= *since + *after);
+        *again += usize::from(is_due);
+        let next = AGAIN.get(*again).map(|after| *since + *after);
+        if is_due {
+            self.say_sign(stream, false);
+        }
+        next
     }
 
     /// Looks whether the peer itself was heard the direct way: where that is nobody else tells any more.

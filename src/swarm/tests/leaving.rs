@@ -5,7 +5,7 @@ use super::super::*;
 use super::relaying::{Lab, behind, forge, forge_from, relays};
 use super::sim::Network;
 use crate::sim::Kind;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 const STEP: Duration = Duration::from_millis(50);
@@ -162,6 +162,44 @@ fn with_leg(n: &Network, i: usize) -> Option<u32> {
     let swarm = &n.machines[i].swarm;
     let conn = n.open(i).last()?.stream();
     swarm.udx.leg(conn).is_some().then_some(conn)
+}
+
+/// The direct way dies when one of both is settled. It hears the other through the relay, where it does not lead to.
+#[test]
+fn a_direct_way_that_dies_before_both_are_settled_costs_a_moment() {
+    let cases = [
+        (0, Kind::Port, Kind::Port),
+        (3, Kind::Sym, Kind::Port),
+        (4, Kind::Addr, Kind::Full),
+        (5, Kind::Cgnat, Kind::Port),
+        (8, Kind::Port, Kind::Sym),
+    ];
+    for (seed, of_a, of_b) in cases {
+        let mut lab = Lab::new(seed + 100, 0.0);
+        let a = lab.sharer(of_a, vec![]);
+        lab.network.every_link(|link| (link.latency, link.loss) = (ms(100), 0.05));
+        let b = lab.reader(of_b, vec![lab.key]);
+        lab.connected(a, b, Duration::from_secs(60)).unwrap();
+        let settled = |n: &Network| {
+            let is = |i| with_leg(n, i).map(|s| n.machines[i].swarm.udx.is_settled(s));
+            matches!((is(a), is(b)), (Some(a), Some(b)) if a != b)
+        };
+        let mut half = false;
+        silence(&mut lab, (a, b), Duration::from_secs(5), |lab, _| {
+            if !half && settled(&lab.network) {
+                half = true;
+                let inner = [a, b].map(|i| *lab.network.addr(i).ip());
+                let outer = [1, 2].map(|n| Ipv4Addr::new(80, 0, n, 1));
+                lab.network.tap = Some(Box::new(move |d| {
+                    !(inner.contains(d.from.ip()) && outer.contains(d.to.ip()))
+                }));
+            }
+        });
+        assert!(half, "{seed}");
+        let (longest, closed) = silence(&mut lab, (a, b), Duration::from_secs(30), |_, _| {});
+        println!("{seed}: {longest:?}");
+        assert!(closed == 0 && longest < Duration::from_secs(6), "{seed}: {longest:?}, {closed}");
+    }
 }
 
 /// Whoever knows the id of a stream says that it ends, from anywhere: also from where the peer is looked for because of that.

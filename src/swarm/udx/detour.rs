@@ -254,6 +254,8 @@ impl Udx {
         if let Some((_, stream)) = self.streams.get_mut(id) {
             let most = (!stream.was_proven).then(|| Allowance::new(RETURN));
             stream.choose(most);
+            // What the peer was told the other way may not have come.
+            stream.pending.ack = true;
         }
     }
 
@@ -297,6 +299,13 @@ impl Udx {
     pub fn leg(&self, id: u32) -> Option<(Way, u32)> {
         let leg = self.streams.get(id)?.detour?.leg;
         Some(((leg.socket, leg.to), leg.id))
+    }
+
+    /// How much the peer has acknowledged so far, if it still has to acknowledge something: while that is the same nothing
+    /// comes of what is sent.
+    pub fn waits_at(&self, id: u32) -> Option<u64> {
+        let stream = self.streams.get(id).filter(|stream| !stream.sent.is_empty())?;
+        Some(stream.rate.delivered())
     }
 
     /// Whether the peer has acknowledged anything.

@@ -72,3 +72,15 @@ fn where_the_peer_is_looked_for_it_may_acknowledge_and_not_end() {
     comes(&mut udx, 9, flag::DESTROY, 2, now + 2 * MS);
     assert!(udx.streams.get(A).is_none());
 }
+
+/// What it said of what has come went a way that may be dead.
+#[test]
+fn who_goes_back_to_its_leg_acknowledges_there() {
+    let (mut udx, now) = on_leg();
+    udx.try_way(A, (SocketId::MAIN, address(9)), 0, ORDINARY_MAX, now);
+    send(&mut udx, now);
+    udx.take_leg(A, now);
+    let mut buf = Vec::new();
+    let mut sent = std::iter::from_fn(|| udx.poll_transmit(now, &mut buf, 1));
+    assert!(sent.any(|transmit| transmit.to == address(7)));
+}
