@@ -167,6 +167,18 @@ impl Stream {
         }
     }
 
+    /// The peer is heard. Nothing new goes out before it has answered, which would tell of what got lost: what it was asked
+    /// a round trip and a half ago is sent again.
+    pub(super) fn press_question(&mut self, now: u64) {
+        let Some((_, first)) = self.asked().filter(|_| !self.was_proven) else { return };
+        let Some(rtt) = self.rtt.smoothed() else { return };
+        for seq in first..first + NUMBERS as u64 {
+            if self.sent.get(seq).is_some_and(|packet| packet.time + rtt * 3 / 2 <= now) {
+                self.lose(seq);
+            }
+        }
+    }
+
     /// The peer is elsewhere. What was asked tells nothing any more.
     pub(super) fn forget_question(&mut self) {
         let Some((challenge, first)) = self.asked() else { return };

@@ -334,6 +334,7 @@ impl Stream {
         }
         if believed {
             self.handle_ack(packet, seq, now);
+            self.press_question(now);
         }
     }
 

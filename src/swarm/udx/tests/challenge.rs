@@ -442,3 +442,37 @@ fn an_idle_path_is_not_asked() {
     pair.run(Duration::from_secs(3600));
     assert_eq!(pair.link(0, 1).stats.sent, before);
 }
+
+/// All that it is asked gets lost. Nothing else goes out meanwhile which could tell that.
+#[test]
+fn a_peer_that_is_heard_is_asked_again_and_again() {
+    const TENTH: Duration = Duration::from_millis(100);
+    let (mut udx, mut now) = (Udx::new(StdRng::seed_from_u64(1), UdxConfig::default()), epoch());
+    udx.open(Some(A)).unwrap();
+    let options = ConnectOptions { unproven: Some(4000), ..ConnectOptions::default() };
+    udx.connect(A, SocketId::MAIN, B, address(2), options, now);
+    udx.peer_known(A);
+    udx.write(A, payload(0, 100), now).unwrap();
+    let (mut buf, mut asked) = (Vec::new(), 0);
+    for step in 0..20 {
+        while udx.poll_transmit(now, &mut buf, 1).is_some() {
+            asked += u32::from(buf.len() == HEADER + 1);
+        }
+        now += TENTH;
+        let header =
+            Header { flags: 0, data_offset: 0, stream: A, window: 4 << 20, seq: 0, ack: 1 };
+        let (ack, mut sink) = (header.encode(), Collect::new());
+        udx.handle_datagram(SocketId::MAIN, address(2), &ack, now, &mut sink);
+        if step == 0 {
+            udx.write(A, payload(100, 1000), now).unwrap();
+            udx.ask(A);
+        }
+        udx.end_of_batch(now);
+        if udx.poll_timeout().is_some_and(|at| at <= now) {
+            udx.handle_timeout(now);
+        }
+    }
+    println!("{asked}");
+    assert!((80..=144).contains(&asked), "{asked}");
+    assert!(udx.streams.get(A).unwrap().closed.is_none());
+}
