@@ -269,6 +269,7 @@ impl Udx {
         }
         if stream.send.kept() == 0 {
             stream.taken_at = self.clock.now;
+            stream.heeded_at = self.clock.now;
         }
         stream.write(bytes);
         self.touch(slot);

@@ -70,9 +70,13 @@ impl Rack {
             self.reordering = true;
         }
         self.highest = self.highest.max(seq);
-        if (!repeated || rtt >= min_rtt) && packet.xmit > self.xmit {
-            self.xmit = packet.xmit;
-            self.rtt = rtt;
+        if !repeated || rtt >= min_rtt {
+            if packet.xmit > self.xmit {
+                (self.xmit, self.rtt) = (packet.xmit, rtt);
+            }
+        } else {
+            // Too soon for the copy: what was sent before it came, be it at no known time.
+            self.xmit = self.xmit.max(packet.earlier);
         }
     }
 
@@ -160,6 +164,21 @@ mod tests {
         assert_eq!(rack.next_lost(&mut sent, &rtt, false, 1100), Verdict::Lost(FIRST_SEQ));
         sent.mark_lost(FIRST_SEQ);
         assert_eq!(rack.next_lost(&mut sent, &rtt, false, 1100), Verdict::None);
+    }
+
+    /// Each packet is sent twice before it can be acknowledged, as by somebody who asks again and again.
+    #[test]
+    fn what_is_acknowledged_too_soon_for_its_copy_proves_a_loss_too() {
+        let (mut rack, mut rtt, mut sent) = (Rack::default(), Rtt::default(), SentPackets::new(0));
+        rtt.update(100, 0);
+        for n in 0..5 {
+            sent.push(0, 10, 1, false, 1000, Snapshot::default());
+            if n > 0 {
+                sent.resend(FIRST_SEQ + n, 1060, Snapshot::default());
+            }
+        }
+        (1..5).for_each(|n| deliver(&mut rack, &mut sent, n, 1105));
+        assert_eq!(rack.next_lost(&mut sent, &rtt, true, 1105), Verdict::Lost(FIRST_SEQ));
     }
 
     #[test]

@@ -87,6 +87,7 @@ impl Stream {
             return;
         }
         let batch: AckBatch = std::mem::take(&mut self.batch);
+        self.heeded_at = now;
         self.mtu.on_ack();
         if let Some(rtt) = batch.rtt {
             self.rtt.update(rtt, now);
@@ -323,6 +324,6 @@ impl Udx {
     pub fn unheeded_since(&self, id: u32) -> Option<Instant> {
         let stream = self.streams.get(id)?;
         let first = stream.sent.get(stream.sent.una()).filter(|first| first.timeouts > 0);
-        first.and_then(|_| self.clock.instant(stream.taken_at))
+        first.and_then(|_| self.clock.instant(stream.heeded_at))
     }
 }

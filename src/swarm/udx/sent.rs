@@ -36,6 +36,8 @@ pub struct Sent {
     pub probe: bool,
     /// Ordinal of the last transmission, over all packets of the stream; 0 before the first.
     pub xmit: u64,
+    /// The ordinal of the transmission before that; 0 if there was none.
+    pub earlier: u64,
     /// Time of the last transmission.
     pub time: u64,
     pub at_send: Snapshot,
@@ -141,6 +143,7 @@ impl SentPackets {
             timeouts: 0,
             probe,
             xmit: self.xmits,
+            earlier: 0,
             time: now,
             at_send,
         };
@@ -166,6 +169,7 @@ impl SentPackets {
             timeouts: 0,
             probe: false,
             xmit: 0,
+            earlier: 0,
             time: now,
             at_send: Snapshot::default(),
         });
@@ -211,6 +215,7 @@ impl SentPackets {
         packet.state = State::InFlight;
         packet.transmissions = packet.transmissions.saturating_add(1);
         packet.probe = false;
+        packet.earlier = packet.xmit;
         packet.xmit = self.xmits;
         packet.time = now;
         packet.at_send = at_send;

@@ -133,6 +133,8 @@ pub(super) struct Stream {
     /// The same of what is queued for the peer; and when the peer last took some of it, or it began to wait.
     pub(super) counted_queue: usize,
     pub(super) taken_at: u64,
+    /// When the peer last acknowledged anything, in order or not.
+    pub(super) heeded_at: u64,
     /// In the multiplexer's lists.
     pub(super) touched: bool,
     pub(super) ready: bool,
@@ -190,6 +192,7 @@ impl Stream {
             counted: 0,
             counted_queue: 0,
             taken_at: 0,
+            heeded_at: 0,
             touched: false,
             ready: false,
             deadline: None,
