@@ -105,6 +105,12 @@ impl DrivePath {
         Ok(Self(format!("{base}/{name}")))
     }
 
+    /// Where this lies once `from` is at `to`; none if it does not lie there.
+    pub fn moved(&self, from: &Self, to: &Self) -> Option<Self> {
+        let rest = self.0.strip_prefix(from.as_str())?;
+        (rest.is_empty() || rest.starts_with('/')).then(|| Self(format!("{}{rest}", to.0)))
+    }
+
     /// The components from the root down.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.split('/').filter(|name| !name.is_empty())

@@ -125,6 +125,8 @@ pub struct Dir {
     pub(super) leaves: u64,
     /// Whether it stays though nothing is in it.
     pub(super) kept: bool,
+    /// Whether the drive has a record that it does.
+    pub(super) recorded: bool,
 }
 
 impl Dir {

@@ -9,6 +9,7 @@
 //! counted; an entry that makes no sense is shown as a file that cannot be read. A file and a directory
 //! of the same name show as the directory, unless there is no file in it.
 
+mod draft;
 mod edit;
 
 use super::Entry;
@@ -18,6 +19,8 @@ use crate::hyper::bee::{Bee, BeeError};
 use crate::hyper::blobs::{Allowance, BlobError, BlobId, Blobs};
 use crate::path::DrivePath;
 use edit::room_of;
+
+pub use draft::Steps;
 
 use std::collections::{BTreeSet, HashMap, hash_map};
 use std::sync::Arc;
@@ -114,7 +117,7 @@ impl DriveIndex {
             }
         }
         for path in kept {
-            if !index.keep(&path, room) {
+            if !index.keep_recorded(&path, room) {
                 index.crowd_out(&path);
             }
         }

@@ -55,7 +55,7 @@ impl DriveIndex {
             };
             let has_room = match (&name, left) {
                 (Name::Leaf(path), Some(new)) => self.insert(path, leaf(new.seq, &new.value), room),
-                (Name::Kept(path), Some(_)) => self.keep(path, room),
+                (Name::Kept(path), Some(_)) => self.keep_recorded(path, room),
                 (name, None) => {
                     self.remove(name);
                     true
@@ -143,6 +143,20 @@ impl DriveIndex {
         true
     }
 
+    /// The same where the drive has a record of that.
+    pub(super) fn keep_recorded(&mut self, path: &DrivePath, room: u64) -> bool {
+        let kept = self.keep(path, room);
+        if kept {
+            self.dir_mut(path).recorded = true;
+        }
+        kept
+    }
+
+    /// The directory at `path`, made if there is none.
+    pub(super) fn dir_mut(&mut self, path: &DrivePath) -> &mut Dir {
+        path.names().fold(Arc::make_mut(&mut self.root), Dir::open)
+    }
+
     /// Takes a name out, and with it the directories that it alone kept in being.
     fn remove(&mut self, name: &Name) {
         let (path, leaf) = match name {
@@ -189,7 +203,7 @@ impl DriveIndex {
                 }
                 Some(node) if depth == last && kept && !way[last + 1].is_empty() => {
                     let mut dir = Dir::clone(way[last + 1]);
-                    dir.kept = false;
+                    (dir.kept, dir.recorded) = (false, false);
                     Some(node.with_dir(dir))
                 }
                 Some(Node::Both(_, leaf)) => Some(Node::Leaf((**leaf).clone())),
