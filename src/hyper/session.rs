@@ -129,6 +129,12 @@ impl CoreHandle {
         lock(&self.0.core)
     }
 
+    /// Whether another core lies in the same store.
+    fn is_beside(&self, other: &Self) -> bool {
+        let store = |handle: &Self| Arc::as_ptr(handle.core().storage()).cast::<()>();
+        !Arc::ptr_eq(&self.0, &other.0) && store(self) == store(other)
+    }
+
     /// Opens channels for this core to all peers of its topics, now and later.
     pub fn attach(&self, downloading: bool, small_blocks: bool) {
         self.wish(Wish::Attach { handle: self.clone(), downloading, small_blocks });

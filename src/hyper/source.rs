@@ -6,6 +6,7 @@ pub mod local;
 pub mod memory;
 
 use bytes::Bytes;
+use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::ops::Range;
 use std::pin::Pin;
@@ -83,7 +84,7 @@ pub trait BlockSource: Send + Sync + 'static {
 }
 
 /// A source that can be appended to. One call is one signature and one commit.
-pub trait BlockLog: BlockSource {
+pub trait BlockLog: BlockSource + Any {
     fn writable(&self) -> bool;
     /// Appends the blocks and returns the index of the first.
     fn append(&self, blocks: Vec<Bytes>) -> Result<u64, SourceError>;
@@ -99,6 +100,17 @@ pub trait Append {
     /// Appends all blocks pushed since the last commit, durably, and returns the index of the first. More may
     /// follow.
     fn commit(&mut self) -> Result<u64, SourceError>;
+    /// The same, and appends `blocks` to another log, which has them only if this one has its own. Logs of one store have
+    /// both at one moment, for the price of one.
+    fn commit_with(
+        &mut self,
+        other: &dyn BlockLog,
+        blocks: Vec<Bytes>,
+    ) -> Result<u64, SourceError> {
+        let first = self.commit()?;
+        other.append(blocks)?;
+        Ok(first)
+    }
 }
 
 /// The blocks of these indexes, in the order asked. What is not here is asked for side by side, so that

@@ -9,6 +9,7 @@
 use super::node::{Encoder, Link};
 use super::tree::{Index, Load, NodeId, Tree};
 use super::{Bee, BeeError, Entry, Header, Result, Writer, to_node};
+use crate::hyper::source::BlockLog;
 use bytes::Bytes;
 use std::cmp::Ordering;
 use std::sync::MutexGuard;
@@ -113,11 +114,20 @@ impl<'a> Batch<'a> {
 
     /// Appends everything with one signature and returns the new version. Without changes nothing is
     /// appended.
-    pub fn flush(mut self) -> Result<u64> {
+    pub fn flush(self) -> Result<u64> {
+        self.flush_by(|log, blocks| Ok(log.append(blocks).map(drop)?))
+    }
+
+    /// The same by another hand, which appends the blocks to the log as one: together with what they name, say.
+    pub fn flush_by<E: From<BeeError>>(
+        mut self,
+        append: impl FnOnce(&dyn BlockLog, Vec<Bytes>) -> std::result::Result<(), E>,
+    ) -> std::result::Result<u64, E> {
         let version = self.version();
         if !self.is_empty() {
             let blocks = self.take_blocks();
-            self.append_blocks(blocks)?;
+            self.check_base()?;
+            append(&*self.writer.log, blocks)?;
         }
         Ok(version)
     }
@@ -141,14 +151,12 @@ impl<'a> Batch<'a> {
         blocks
     }
 
-    fn append_blocks(&self, blocks: Vec<Bytes>) -> Result<()> {
-        // The links in the blocks count from `length`: a core that someone else appended to meanwhile
-        // must not get them.
-        if self.bee.source.length() != self.length {
-            return Err(BeeError::Raced);
+    /// The links in the blocks count from `length`: a core that someone else appended to meanwhile must not get them.
+    fn check_base(&self) -> Result<()> {
+        match self.bee.source.length() == self.length {
+            true => Ok(()),
+            false => Err(BeeError::Raced),
         }
-        self.writer.log.append(blocks)?;
-        Ok(())
     }
 
     fn append(&mut self, root: NodeId, key: Bytes, value: Option<Bytes>) {

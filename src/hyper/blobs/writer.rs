@@ -115,16 +115,32 @@ impl<'a> Writer<'a> {
 
     /// Appends everything taken so far.
     pub fn flush(&mut self) -> Result<()> {
-        if self.uncommitted == 0 {
-            return Ok(());
+        match self.uncommitted {
+            0 => Ok(()),
+            _ => self.commit(|append| append.commit()),
         }
+    }
+
+    fn commit(
+        &mut self,
+        commit: impl FnOnce(&mut (dyn Append + Send)) -> std::result::Result<u64, SourceError>,
+    ) -> Result<()> {
         self.hand_on()?;
         let first = self.length - self.uncommitted;
-        if self.with(|append| append.commit())? != first {
+        if self.with(commit)? != first {
             return Err(BlobError::Raced);
         }
         (self.uncommitted, self.uncommitted_bytes) = (0, 0);
         Ok(())
+    }
+
+    /// The same, and appends `blocks` to the log that names what was taken: see [`Append::commit_with`].
+    pub fn flush_with(&mut self, names: &dyn BlockLog, blocks: Vec<Bytes>) -> Result<()> {
+        match self.uncommitted {
+            // It may have been called off all the same.
+            0 => self.with(|_| names.append(blocks).map(drop)),
+            _ => self.commit(|append| append.commit_with(names, blocks)),
+        }
     }
 
     /// Nobody takes the core away meanwhile.

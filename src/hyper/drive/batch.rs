@@ -6,7 +6,7 @@
 use super::names::{KEPT, kept_key, leaf_key};
 use super::{Entry, Result};
 use crate::hyper::bee;
-use crate::hyper::blobs::BlobError;
+use crate::hyper::blobs::{BlobError, Writer};
 use crate::lease::Lease;
 use crate::path::DrivePath;
 
@@ -52,5 +52,11 @@ impl Batch<'_> {
         let Some(lease) = self.lease else { return Ok(self.bee.flush()?) };
         let flushed = lease.during(|| self.bee.flush()).ok_or(BlobError::CalledOff)?;
         Ok(flushed?)
+    }
+
+    /// The same, together with the contents that `contents` has taken: they are there if, and only if, the names are, and
+    /// both for the price of one commit.
+    pub fn flush_with(self, contents: &mut Writer<'_>) -> Result<u64> {
+        self.bee.flush_by(|names, blocks| Ok(contents.flush_with(names, blocks)?))
     }
 }

@@ -1,14 +1,16 @@
 //! Appending to an open core: a few blocks at once, or a long content piece by piece.
 //!
 //! A long append is hashed by its caller while a thread of its own writes what came before to the disk. Whoever
-//! appends waits for its turn; the core itself is locked only to begin and to commit.
+//! appends waits for its turn; the core itself is locked only to begin and to commit. Where a drive is written, its names
+//! are committed together with the contents that they name.
 
 use super::{CoreHandle, storage};
 use crate::hyper::core::storage::{Durability, StorageError};
 use crate::hyper::core::{Piece, Staging, commit};
-use crate::hyper::source::{Append, SourceError};
+use crate::hyper::source::{Append, BlockLog, SourceError};
 use crate::lock::Taken;
 use bytes::Bytes;
+use std::any::Any;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -53,6 +55,32 @@ impl Append for Appending {
     }
 
     fn commit(&mut self) -> Result<u64, SourceError> {
+        self.commit_beside(None)
+    }
+
+    fn commit_with(
+        &mut self,
+        other: &dyn BlockLog,
+        blocks: Vec<Bytes>,
+    ) -> Result<u64, SourceError> {
+        let any: &dyn Any = other;
+        match any.downcast_ref::<CoreHandle>().filter(|other| self.handle.is_beside(other)) {
+            Some(core) => self.commit_beside(Some((core, blocks))),
+            None => {
+                let first = self.commit()?;
+                other.append(blocks)?;
+                Ok(first)
+            }
+        }
+    }
+}
+
+impl Appending {
+    /// Commits what was pushed, and with it blocks of another core of the store.
+    fn commit_beside(
+        &mut self,
+        beside: Option<(&CoreHandle, Vec<Bytes>)>,
+    ) -> Result<u64, SourceError> {
         if self.failed {
             return Err(storage("what was to be appended could not be written"));
         }
@@ -61,21 +89,33 @@ impl Append for Appending {
         let store = self.handle.core().storage().clone();
         // Without the core, which others may read meanwhile; the commit finds little left to do.
         store.sync_files(self.staging.files()).map_err(storage)?;
+        let _turn = beside.as_ref().map(|(other, _)| other.0.appending.take());
         let first = {
+            // Contents before names, here as everywhere.
             let mut core = self.handle.core();
             let prepared = core.prepare_staged(&mut self.staging).map_err(storage)?;
             let first = prepared.first();
-            commit(&store, &mut [(&mut core, prepared)], Durability::Durable).map_err(storage)?;
+            match &beside {
+                None => commit(&store, &mut [(&mut core, prepared)], Durability::Durable),
+                Some((other, blocks)) => {
+                    let mut other = other.core();
+                    let also = other.prepare_append(blocks).map_err(storage)?;
+                    let both = &mut [(&mut *core, prepared), (&mut *other, also)];
+                    commit(&store, both, Durability::Durable)
+                }
+            }
+            .map_err(storage)?;
             core.restart_staging(&mut self.staging);
             first
         };
         self.failed = false;
         self.handle.announce_change();
+        if let Some((other, _)) = beside {
+            other.announce_change();
+        }
         Ok(first)
     }
-}
 
-impl Appending {
     /// Waits until everything pushed is written.
     fn finish_writing(&mut self) -> Result<(), SourceError> {
         self.writer.take().map_or(Ok(()), PieceWriter::finish)

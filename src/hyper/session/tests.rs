@@ -210,3 +210,37 @@ fn an_append_whose_bytes_were_not_written_is_never_committed() {
     handle.append(vec![Bytes::from_static(b"first")]).unwrap();
     assert_eq!(handle.try_block(0).unwrap().unwrap(), "first");
 }
+
+/// A power cut at any moment of it leaves contents with their names, or neither.
+#[test]
+fn contents_and_their_names_are_committed_at_one_moment() {
+    let create = |storage: &Arc<dyn Storage>, n| {
+        handle_of(Core::create(storage, CreateOptions::writer(key_pair(n))).unwrap())
+    };
+    let mut kinds = [0; 2];
+    for seed in 0.. {
+        let medium = CrashMedium::default();
+        let storage: Arc<dyn Storage> = Arc::new(Staged::new(medium.clone()).unwrap());
+        let ((contents, _wishes), (names, _other)) = (create(&storage, 0), create(&storage, 1));
+        contents.append(vec![Bytes::from_static(b"old")]).unwrap();
+        names.append(vec![Bytes::from_static(b"name of the old")]).unwrap();
+        let before = medium.operations();
+        medium.stop_after(seed / 2, seed % 2 == 0);
+        let mut append = Arc::new(contents.clone()).begin().unwrap();
+        let pushed = append.push(vec![Bytes::from_static(b"new"), Bytes::from(vec![7; 9000])]);
+        let name = vec![Bytes::from_static(b"name of the new")];
+        let done = pushed.and_then(|()| append.commit_with(&names, name));
+        if medium.operations() <= before + seed / 2 {
+            assert_eq!((done.unwrap(), contents.length(), names.length()), (1, 3, 2));
+            break;
+        }
+        let medium = medium.after_power_loss(seed);
+        let storage: Arc<dyn Storage> = Arc::new(Staged::new(medium).unwrap());
+        let keys = [contents.discovery_key(), names.discovery_key()];
+        let opened = keys.map(|key| Core::open(&storage, &key).unwrap().unwrap());
+        let lengths = opened.each_ref().map(Core::length);
+        assert!([[1, 1], [3, 2]].contains(&lengths), "{seed}: {lengths:?}");
+        kinds[usize::from(lengths == [3, 2])] += 1;
+    }
+    assert!(kinds.iter().all(|n| *n > 0), "{kinds:?}: both were seen");
+}
