@@ -4,7 +4,7 @@
 //! made, so names lie in shared groups: a change copies one group of the directory, not the directory, and
 //! two versions are compared by skipping the groups they share.
 
-use crate::hyper::blobs::BlobId;
+use super::leaf::Leaf;
 use std::sync::Arc;
 
 /// Names in a group. Larger groups cost more per change, smaller ones more per directory.
@@ -17,70 +17,6 @@ pub enum Node {
     Leaf(Leaf),
     Directory(Arc<Dir>),
     Both(Arc<Dir>, Box<Leaf>),
-}
-
-/// A name with an entry of its own.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Leaf {
-    File(File),
-    Link(Link),
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct File {
-    /// The bee block of the entry.
-    pub seq: u64,
-    pub mtime_ms: Option<i64>,
-    /// Permission bits.
-    pub mode: u16,
-    pub content: Content,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct Link {
-    pub seq: u64,
-    pub mtime_ms: Option<i64>,
-    /// As stored; an absolute one means the drive's root.
-    pub target: Arc<str>,
-}
-
-/// Where a file's bytes are.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Content {
-    Blob(BlobId),
-    /// A block map, with the size it tells; none until the map is here.
-    Mapped(Box<(BlobId, Option<u64>)>),
-    /// The entry makes no sense; reading fails with this.
-    Damaged(Arc<str>),
-}
-
-impl File {
-    /// The blob or block map that holds the content.
-    pub fn blob(&self) -> Option<BlobId> {
-        match &self.content {
-            Content::Blob(id) => Some(*id),
-            Content::Mapped(mapped) => Some(mapped.0),
-            Content::Damaged(_) => None,
-        }
-    }
-
-    /// Bytes of the content, as far as they are known: those of its block map while that is not here, so that nobody
-    /// takes the file for empty. See [`Self::known_size`].
-    pub fn size(&self) -> u64 {
-        match &self.content {
-            Content::Blob(id) => id.byte_length,
-            Content::Mapped(mapped) => mapped.1.unwrap_or(mapped.0.byte_length.max(1)),
-            Content::Damaged(_) => 0,
-        }
-    }
-
-    /// Bytes of the content; none while only a block map tells them that is not here.
-    pub fn known_size(&self) -> Option<u64> {
-        match &self.content {
-            Content::Mapped(mapped) => mapped.1,
-            _ => Some(self.size()),
-        }
-    }
 }
 
 impl Node {
@@ -334,6 +270,7 @@ impl<'a> Cursor<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hyper::drive::Link;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 

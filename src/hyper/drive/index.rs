@@ -12,8 +12,8 @@
 mod draft;
 mod edit;
 
-use super::Entry;
-use super::dir::{Content, Dir, File, Leaf, Link, Node, differences};
+use super::dir::{Dir, Node, differences};
+use super::leaf::{Content, File, Leaf, Link};
 use super::names::{self, Name};
 use crate::hyper::bee::{Bee, BeeError};
 use crate::hyper::blobs::{Allowance, BlobError, BlobId, Blobs};
@@ -100,7 +100,7 @@ impl DriveIndex {
         let mut entries = Vec::new();
         let mut kept = Vec::new();
         bee.walk(|entry| match names::parse(&entry.key) {
-            Some(Ok(Name::Leaf(path))) => entries.push((path, leaf(entry.seq, &entry.value))),
+            Some(Ok(Name::Leaf(path))) => entries.push((path, Leaf::decode(entry.seq, &entry.value))),
             Some(Ok(Name::Kept(path))) => kept.push(path),
             Some(Err(error)) => index.leave_out(&String::from_utf8_lossy(&entry.key), &error),
             None => {}
@@ -311,39 +311,6 @@ impl DriveIndex {
             node = node.dir()?.get(name)?;
         }
         Some(node)
-    }
-}
-
-fn leaf(seq: u64, value: &[u8]) -> Leaf {
-    let entry = match Entry::decode(value) {
-        Ok(entry) => entry,
-        Err(error) => {
-            let content = Content::Damaged(error.to_string().into());
-            return Leaf::File(File { seq, mtime_ms: None, mode: 0o644, content });
-        }
-    };
-    let (mtime_ms, mode) = (entry.mtime_ms(), entry.mode());
-    if let Some(target) = entry.linkname {
-        return Leaf::Link(Link { seq, mtime_ms, target: target.into() });
-    }
-    let content = match entry.blob {
-        Some(id) if id.block_map => Content::Mapped(Box::new((id, None))),
-        blob => Content::Blob(blob.unwrap_or_default()),
-    };
-    Leaf::File(File { seq, mtime_ms, mode, content })
-}
-
-fn size(leaf: &Leaf) -> u128 {
-    match leaf {
-        Leaf::File(file) => file.size().into(),
-        Leaf::Link(_) => 0,
-    }
-}
-
-fn is_unsized(leaf: &Leaf) -> bool {
-    match leaf {
-        Leaf::File(file) => matches!(&file.content, Content::Mapped(mapped) if mapped.1.is_none()),
-        Leaf::Link(_) => false,
     }
 }
 

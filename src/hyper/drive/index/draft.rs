@@ -5,7 +5,8 @@
 //! is one that loses its last name: it goes when it is removed. Only of empty ones the drive says so in a record.
 
 use super::DriveIndex;
-use crate::hyper::drive::dir::{Dir, Leaf, Node, differences};
+use crate::hyper::drive::dir::{Dir, Node, differences};
+use crate::hyper::drive::leaf::Leaf;
 use crate::path::DrivePath;
 use std::sync::Arc;
 
@@ -41,7 +42,7 @@ impl DriveIndex {
     pub fn take(&mut self, path: &DrivePath) {
         let Some(node) = self.cut_out(path) else { return };
         if let Some(leaf) = node.leaf() {
-            self.bytes -= super::size(leaf);
+            self.bytes -= leaf.size();
             self.unsized_files.remove(path);
         }
         if let Some(dir) = node.dir() {
@@ -152,7 +153,7 @@ fn split(path: &DrivePath) -> (Vec<&str>, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hyper::drive::dir::Link;
+    use crate::hyper::drive::Link;
     use crate::hyper::drive::index::Found;
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};

@@ -1,8 +1,9 @@
 //! How an index is changed name by name, and how far it may grow.
 
-use super::{DriveIndex, TOO_MANY, WARNINGS, is_unsized, leaf, size};
+use super::{DriveIndex, TOO_MANY, WARNINGS};
 use crate::hyper::bee::{Bee, BeeError, Difference};
-use crate::hyper::drive::dir::{Dir, Leaf, Node};
+use crate::hyper::drive::dir::{Dir, Node};
+use crate::hyper::drive::leaf::Leaf;
 use crate::hyper::drive::names::{self, Name};
 use crate::path::DrivePath;
 use std::sync::Arc;
@@ -54,7 +55,7 @@ impl DriveIndex {
                 }
             };
             let has_room = match (&name, left) {
-                (Name::Leaf(path), Some(new)) => self.insert(path, leaf(new.seq, &new.value), room),
+                (Name::Leaf(path), Some(new)) => self.insert(path, Leaf::decode(new.seq, &new.value), room),
                 (Name::Kept(path), Some(_)) => self.keep_recorded(path, room),
                 (name, None) => {
                     self.remove(name);
@@ -102,9 +103,9 @@ impl DriveIndex {
         if !self.has_room(path, false, room) {
             return false;
         }
-        let unsized_file = is_unsized(&leaf);
-        let old = self.node(path).and_then(Node::leaf).map(size);
-        self.bytes = self.bytes - old.unwrap_or(0) + size(&leaf);
+        let unsized_file = leaf.is_unsized();
+        let old = self.node(path).and_then(Node::leaf).map(Leaf::size);
+        self.bytes = self.bytes - old.unwrap_or(0) + leaf.size();
         let mut made = 0;
         let mut dir = Arc::make_mut(&mut self.root);
         let mut names = path.names().peekable();
@@ -161,7 +162,7 @@ impl DriveIndex {
     fn remove(&mut self, name: &Name) {
         let (path, leaf) = match name {
             Name::Leaf(path) => {
-                let Some(bytes) = self.node(path).and_then(Node::leaf).map(size) else { return };
+                let Some(bytes) = self.node(path).and_then(Node::leaf).map(Leaf::size) else { return };
                 self.bytes -= bytes;
                 self.unsized_files.remove(path);
                 (path, 1)
