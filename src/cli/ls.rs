@@ -5,7 +5,7 @@ use super::context::Context;
 use super::exit::{Exit, Failure, Result};
 use super::target::{encryption_key, open_target};
 use super::words::date;
-use crate::hyper::drive::{Dir, Found, Leaf, Node};
+use crate::hyper::drive::{Dir, Found, Node};
 use crate::path::DrivePath;
 use serde_json::json;
 use std::time::Duration;
@@ -65,8 +65,8 @@ fn print(args: &Ls, cx: &Context, name: &str, node: &Node) {
                 json!({"name": name, "type": "directory", "entries": dir.len()})
             }
             Found::File(file) => json!({
-                "name": name, "type": "file", "size": file.known_size(), "mode": file.mode,
-                "mtime": file.mtime_ms,
+                "name": name, "type": "file", "size": file.known_size(), "mode": file.permissions(),
+                "mtime": file.mtime_ms(),
             }),
             Found::Link(link) => json!({"name": name, "type": "link", "target": &*link.target}),
         });
@@ -76,16 +76,13 @@ fn print(args: &Ls, cx: &Context, name: &str, node: &Node) {
         let slash = if matches!(found, Found::Directory(_)) { "/" } else { "" };
         return cx.out.line(format_args!("{name}{slash}"));
     }
-    let leaf_time = node.leaf().and_then(|leaf| match leaf {
-        Leaf::File(file) => file.mtime_ms,
-        Leaf::Link(link) => link.mtime_ms,
-    });
+    let leaf_time = node.leaf().and_then(|leaf| leaf.stat().mtime.ms());
     let time = leaf_time.map_or_else(|| "-".into(), date);
     cx.out.line(match found {
         Found::Directory(_) => format!("drwxr-xr-x {:>12} {:>16} {name}/", "-", "-"),
         Found::File(file) => {
             let size = file.known_size().map_or_else(|| "?".into(), |size| size.to_string());
-            format!("-{} {size:>12} {time:>16} {name}", mode(file.mode))
+            format!("-{} {size:>12} {time:>16} {name}", mode(file.stat.mode))
         }
         Found::Link(link) => {
             let target = &link.target;

@@ -16,6 +16,17 @@ pub fn fields<'a>(text: &'a str, each: impl FnMut(&str, &'a str)) -> bool {
     json.deserialize_map(Fields(each)).is_ok() && json.end().is_ok()
 }
 
+/// The text of a field; of one that is there twice the last.
+pub fn field<'a>(text: &'a str, wanted: &str) -> Option<&'a str> {
+    let mut found = None;
+    fields(text, |name, value| {
+        if name == wanted {
+            found = Some(value);
+        }
+    });
+    found
+}
+
 /// A string; `None` for anything else, lone surrogates included.
 pub fn string(text: &str) -> Option<String> {
     serde_json::from_str(text).ok()

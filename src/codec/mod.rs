@@ -9,6 +9,7 @@
 
 #![deny(clippy::indexing_slicing, clippy::unwrap_used)]
 
+pub mod base64;
 mod frame;
 pub mod json;
 pub mod net;

@@ -470,13 +470,14 @@ fn is_entry(leaf: &Leaf, entry: &Entry) -> bool {
             entry.linkname.is_none() && file.blob() == entry.blob && is_attributes(file, entry)
         }
         Leaf::Link(link) => {
-            entry.linkname.as_deref() == Some(&*link.target) && link.mtime_ms == entry.mtime_ms()
+            entry.linkname.as_deref() == Some(&*link.target)
+                && link.stat.mtime.ms() == entry.mtime_ms()
         }
     }
 }
 
 fn is_attributes(file: &File, entry: &Entry) -> bool {
-    file.mode == entry.mode() && file.mtime_ms == entry.mtime_ms()
+    file.permissions() == entry.mode() && file.mtime_ms() == entry.mtime_ms()
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ pub fn look(item: &Item) -> Result<There> {
     Ok(match meta.is_file() {
         false => There::Different("it is a link"),
         true if meta.len() != item.size => There::Different("its size is another"),
-        true if item.file.mtime_ms == Some(milliseconds(&meta)) => There::Same,
+        true if item.file.mtime_ms() == Some(milliseconds(&meta)) => There::Same,
         true => There::Unsure,
     })
 }

@@ -34,7 +34,7 @@ pub struct Part {
 impl Part {
     /// A new file, under a name that is not `taken` by what else is to come into the folder.
     pub fn create(item: &Item, umask: u32, taken: impl Fn(&str) -> bool) -> Result<Self> {
-        let whole = u32::from(item.file.mode);
+        let whole = u32::from(item.file.permissions());
         let (first, mode) = match has_default_acl(&item.to) {
             true => (whole, None),
             false => (0o600, Some(whole & !umask)),
@@ -72,7 +72,7 @@ impl Part {
             if let Some(mode) = self.mode {
                 self.file.set_permissions(fs::Permissions::from_mode(mode))?;
             }
-            if let Some(time) = item.file.mtime_ms.and_then(time) {
+            if let Some(time) = item.file.mtime_ms().and_then(time) {
                 self.file.set_modified(time)?;
             }
             self.file.sync_all()?;
@@ -165,13 +165,14 @@ fn names_it(at: &Path, file: &File) -> bool {
 mod tests {
     use super::*;
     use crate::hyper::blobs::BlobId;
-    use crate::hyper::drive::{Content, File as Entry};
+    use crate::hyper::drive::{Content, File as Entry, Time};
     use crate::path::DrivePath;
     use std::os::unix::fs::symlink;
 
     fn item(to: PathBuf) -> Item {
         let content = Content::Blob(BlobId::default());
-        let file = Entry { seq: 0, mode: 0o644, mtime_ms: Some(1_700_000_000_000), content };
+        let mut file = Entry::of(content);
+        file.stat.mtime = Time::new(1_700_000_000_000, 0);
         Item { path: DrivePath::from_user("dir/file").unwrap(), file, size: 6, to }
     }
 

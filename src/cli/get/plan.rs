@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn files_that_claim_more_bytes_than_a_number_holds_are_planned_all_the_same() {
         let id = BlobId { byte_length: u64::MAX / 2 + 1, ..BlobId::default() };
-        let file = File { seq: 0, mode: 0o644, mtime_ms: None, content: Content::Blob(id) };
+        let file = File::of(Content::Blob(id));
         let mut plan = Plan::default();
         for name in ["a", "b"] {
             plan.file(path(name), &file, PathBuf::from(name));

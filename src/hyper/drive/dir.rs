@@ -270,12 +270,12 @@ impl<'a> Cursor<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hyper::drive::Link;
+    use crate::hyper::drive::{Link, Stat};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
     fn leaf(seq: u64) -> Leaf {
-        Leaf::Link(Link { seq, mtime_ms: None, target: "t".into() })
+        Leaf::Link(Link { seq, stat: Stat::default(), xattrs: None, target: "t".into() })
     }
 
     fn seq(node: &Node) -> u64 {

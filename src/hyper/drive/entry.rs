@@ -7,21 +7,19 @@
 //! Reading is lenient: fields may be missing, be in any order, or be unknown. What we do not know, and
 //! `metadata` wherever we do not change it, is written back character by character.
 //!
-//! Times and mode bits are not part of the format. They ride in `metadata`, which other programs carry
-//! along: `mtime` in milliseconds is read by some of them, mode bits lie in an object of our own and only
-//! when `executable` does not say enough: `{"mtime":1700000000123,"hdrive":{"mode":416}}`.
+//! Times, mode bits and more are not part of the format. They ride in `metadata`, which other programs carry along:
+//! `mtime` in milliseconds is read by some of them, the rest lies in an object of our own ([`super::attributes`]), mode
+//! bits only when `executable` does not say enough: `{"mtime":1700000000123,"hdrive":{"mode":416}}`.
 //!
 //! Source: hyperdrive/index.js
 
+use super::attributes::{self, MODE_BITS, MTIME, Own, Stat, Time, XATTRS};
+use super::xattrs::{Extended, Xattrs};
 use crate::codec::json;
 use crate::hyper::blobs::{BlobError, BlobId};
 
-const MTIME: &str = "mtime";
+/// The object of our own in the metadata.
 const OWN: &str = "hdrive";
-const MODE: &str = "mode";
-
-/// The last millisecond a JavaScript date can name; stored times beyond are nonsense.
-const MAX_TIME: f64 = 8.64e15;
 
 /// Longest target of a symbolic link, in bytes, as the kernel allows.
 const MAX_TARGET: usize = 4095;
@@ -116,63 +114,100 @@ impl Entry {
 
     /// Modification time in milliseconds since 1970.
     pub fn mtime_ms(&self) -> Option<i64> {
-        let time = json::number(self.field(MTIME)?)?;
-        (time.abs() <= MAX_TIME).then_some(time.floor() as i64)
+        self.stat().mtime.ms()
     }
 
     pub fn set_mtime_ms(&mut self, time: i64) {
-        self.set_field(MTIME, Some(&time.to_string()));
+        self.set_stat(&Stat { mtime: Time::new(time, 0), ..self.stat() });
     }
 
     /// Permission bits. Stored bits count only as long as they agree with `executable`, which other
     /// programs change without knowing of them.
     pub fn mode(&self) -> u16 {
-        let mut mode = None;
-        if let Some(own) = self.field(OWN) {
-            json::fields(own, |name, value| {
-                if name == MODE {
-                    mode = json::uint(value);
-                }
+        self.stat().mode
+    }
+
+    /// Sets permission bits, setuid, setgid and sticky; bits beyond are dropped. A link has none.
+    pub fn set_mode(&mut self, mode: u16) {
+        self.set_stat(&Stat { mode, ..self.stat() });
+    }
+
+    /// Mode, time and id.
+    pub fn stat(&self) -> Stat {
+        self.described().0
+    }
+
+    /// The same, and whether there may be extended attributes.
+    pub(super) fn described(&self) -> (Stat, bool) {
+        let (mut mtime, mut own) = (None, Own::default());
+        if let Some(metadata) = &self.metadata {
+            json::fields(metadata, |name, value| match name {
+                MTIME => mtime = attributes::milliseconds(value),
+                OWN => own = Own::read(value),
+                _ => {}
             });
         }
-        let default = default_mode(self.executable);
-        match mode.map(|mode| mode as u16 & 0o777) {
+        let mode = match own.mode {
+            _ if self.linkname.is_some() => LINK_MODE,
             Some(mode) if (mode & 0o100 != 0) == self.executable => mode,
-            _ if self.linkname.is_some() => 0o777,
-            _ => default,
+            _ => default_mode(self.executable),
+        };
+        (Stat { id: own.id, mtime: own.time(mtime), mode }, own.has_xattrs)
+    }
+
+    /// Sets mode, time and id.
+    pub fn set_stat(&mut self, stat: &Stat) {
+        let old = self.stat().mtime.ms();
+        let mut mode = None;
+        if self.linkname.is_none() {
+            self.executable = stat.mode & 0o100 != 0;
+            let default = default_mode(self.executable);
+            mode = Some(stat.mode & MODE_BITS).filter(|mode| *mode != default);
+        }
+        self.set_own(attributes::fields_of(stat, mode));
+        if stat.mtime.ms() != old {
+            self.set_field(MTIME, stat.mtime.ms().map(|ms| ms.to_string()));
         }
     }
 
-    /// Sets permission bits; bits beyond 0777 are dropped.
-    pub fn set_mode(&mut self, mode: u16) {
-        let mode = mode & 0o777;
-        self.executable = mode & 0o100 != 0;
-        let stored = (mode != default_mode(self.executable)).then(|| mode.to_string());
-        let own = self.field(OWN).map(str::to_owned);
-        if own.is_some() || stored.is_some() {
-            let own = json::with_field(own.as_deref().unwrap_or("null"), MODE, stored.as_deref());
-            self.set_field(OWN, own.as_deref());
+    pub fn xattrs(&self) -> Xattrs {
+        let own = self.field(OWN);
+        let own = own.and_then(|own| json::field(own, XATTRS));
+        own.map(Xattrs::from_json).unwrap_or_default()
+    }
+
+    pub fn set_xattrs(&mut self, xattrs: &Xattrs) {
+        self.set_own([(XATTRS, xattrs.to_json())]);
+    }
+
+    /// Says what an index knows. Extended attributes that are stored are those that stand here.
+    pub fn describe(&mut self, stat: &Stat, xattrs: Option<&Extended>) {
+        self.set_stat(stat);
+        if let Some(xattrs) = Extended::to_write(xattrs) {
+            self.set_xattrs(xattrs);
         }
     }
 
     fn field(&self, wanted: &str) -> Option<&str> {
-        let mut found = None;
-        json::fields(self.metadata.as_deref()?, |name, value| {
-            if name == wanted {
-                found = Some(value);
-            }
-        });
-        found
+        json::field(self.metadata.as_deref()?, wanted)
+    }
+
+    fn set_own(&mut self, fields: impl IntoIterator<Item = (&'static str, Option<String>)>) {
+        let own = attributes::with_fields(self.field(OWN), fields);
+        self.set_field(OWN, own);
     }
 
     /// Metadata that is no object belongs to someone else and stays as it is.
-    fn set_field(&mut self, name: &str, value: Option<&str>) {
-        let metadata = self.metadata.as_deref().unwrap_or("null");
-        if self.metadata.is_none() || json::fields(metadata, |_, _| {}) {
-            self.metadata = json::with_field(metadata, name, value);
+    fn set_field(&mut self, name: &'static str, value: Option<String>) {
+        let metadata = self.metadata.as_deref();
+        if metadata.is_none_or(|metadata| json::fields(metadata, |_, _| {})) {
+            self.metadata = attributes::with_fields(metadata, [(name, value)]);
         }
     }
 }
+
+/// The mode of every link.
+const LINK_MODE: u16 = 0o777;
 
 fn default_mode(executable: bool) -> u16 {
     if executable { 0o755 } else { 0o644 }
@@ -272,14 +307,93 @@ mod tests {
         assert!(Entry::decode(&[b'{', 0xff, b'}']).is_err());
     }
 
+    #[test]
+    fn what_is_said_beside_the_content_is_written_where_others_leave_it() {
+        let mut entry = metadata(r#"{ "mtime":1700000000123, "x":1 }"#);
+        let (mtime, ms) = (Time::new(1_700_000_000_123, 456), 1_700_000_000_123);
+        entry.set_stat(&Stat { id: u64::MAX, mtime, mode: 0o4711 });
+        let mut xattrs = Xattrs::default();
+        xattrs.set("user.a\"", b"\0\xff".to_vec()).unwrap();
+        entry.set_xattrs(&xattrs);
+        let want = r#"{"mtime":1700000000123,"x":1,"hdrive":{"mode":2505,"ns":[1700000000123,456],"id":"18446744073709551615","xattrs":{"user.a\"":"AP8="}}}"#;
+        assert_eq!(entry.metadata(), Some(want));
+        assert_eq!(
+            (entry.executable, entry.mtime_ms(), entry.described().1),
+            (true, Some(ms), true)
+        );
+        assert_eq!(
+            (entry.stat().mtime, entry.stat().mode, entry.xattrs()),
+            (mtime, 0o4711, xattrs)
+        );
+        entry.set_stat(&Stat { mtime, mode: 0o755, ..Stat::default() });
+        entry.set_xattrs(&Xattrs::default());
+        let want = r#"{"mtime":1700000000123,"x":1,"hdrive":{"ns":[1700000000123,456]}}"#;
+        assert_eq!(entry.metadata(), Some(want));
+        entry.set_mtime_ms(ms);
+        assert_eq!(entry.metadata(), Some(r#"{"mtime":1700000000123,"x":1}"#));
+    }
+
+    #[test]
+    fn nanoseconds_count_only_with_the_millisecond_they_were_written_with() {
+        // What a program does that knows of `mtime` alone.
+        for (mtime, ns) in [("5", 7), ("5.5", 7), ("5e0", 7), ("6", 0), ("4.9", 0)] {
+            let text = format!(r#"{{"mtime":{mtime},"hdrive":{{"ns":[5,7]}}}}"#);
+            assert_eq!(metadata(&text).stat().mtime.ns(), ns, "{text}");
+        }
+        assert_eq!(metadata(r#"{"hdrive":{"ns":[5,7]}}"#).stat().mtime, Time::NONE);
+    }
+
+    #[test]
+    fn a_link_keeps_its_mode_and_has_a_time_and_an_id() {
+        let mut link = Entry::symlink("x");
+        link.set_stat(&Stat { id: 7, mtime: Time::new(1, 2), mode: 0o100 });
+        assert_eq!(link.metadata(), Some(r#"{"hdrive":{"ns":[1,2],"id":"7"},"mtime":1}"#));
+        let want = Stat { id: 7, mtime: Time::new(1, 2), mode: 0o777 };
+        assert_eq!((link.stat(), link.executable), (want, false));
+    }
+
+    #[test]
+    fn what_is_not_changed_is_not_written_anew() {
+        for text in [
+            r#"{ "mtime" : 1.5e3, "hdrive":{ "mode": 416, "y" : 1 }}"#,
+            r#"{ "mtime" : "now" }"#,
+            r#"{ "hdrive" : { "z" : [ ] } }"#,
+            "{}",
+            "[ 1 ]",
+        ] {
+            let mut entry = metadata(text);
+            entry.set_stat(&entry.stat());
+            entry.set_xattrs(&entry.xattrs());
+            assert_eq!(entry.metadata(), Some(text));
+        }
+    }
+
     proptest! {
         #[test]
-        fn mode_and_time_round_trip(mode in 0u16..0o1000, time in -1i64 << 52..1i64 << 52) {
+        fn mode_time_and_id_round_trip(
+            mode in 0..=MODE_BITS, ms in -1i64 << 52..1i64 << 52, ns in 0..1_000_000u32, id: u64
+        ) {
+            let stat = Stat { id, mtime: Time::new(ms, ns), mode };
             let mut entry = Entry::file(BlobId::default());
-            entry.set_mode(mode);
-            entry.set_mtime_ms(time);
+            entry.set_stat(&stat);
             let entry = Entry::decode(&entry.encode()).unwrap();
-            prop_assert_eq!((entry.mode(), entry.mtime_ms()), (mode, Some(time)));
+            prop_assert_eq!((entry.stat(), entry.mtime_ms()), (stat, Some(ms)));
+        }
+
+        #[test]
+        fn whatever_stands_in_the_metadata_the_rest_of_it_stays(
+            own in r#"(null|7|\[\]|\{("(mode|ns|id|xattrs|x)":(null|0|-?[1-9][0-9]{0,20}|"[0-9a=]{0,4}"|\[(1(,[1-9]){0,2})?\]|\{"a":"YQ=="\}),){0,4}"end":0\})"#,
+            mode in 0..=MODE_BITS,
+        ) {
+            let text = format!(r#"{{"a":[ 1.0 ],"hdrive":{own},"z":{{}}}}"#);
+            let mut entry = metadata(&text);
+            let before = entry.xattrs();
+            let stat = Stat { mode, ..entry.stat() };
+            entry.set_stat(&stat);
+            prop_assert_eq!((entry.stat(), entry.xattrs()), (stat, before));
+            let text = entry.metadata().unwrap();
+            prop_assert!(text.starts_with(r#"{"a":[ 1.0 ],"#) && text.contains(r#""z":{}"#), "{}", text);
+            prop_assert!(!own.contains("\"end\"") || text.contains(r#""end":0"#));
         }
 
         #[test]

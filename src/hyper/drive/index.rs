@@ -100,7 +100,9 @@ impl DriveIndex {
         let mut entries = Vec::new();
         let mut kept = Vec::new();
         bee.walk(|entry| match names::parse(&entry.key) {
-            Some(Ok(Name::Leaf(path))) => entries.push((path, Leaf::decode(entry.seq, &entry.value))),
+            Some(Ok(Name::Leaf(path))) => {
+                entries.push((path, Leaf::decode(entry.seq, &entry.value)))
+            }
             Some(Ok(Name::Kept(path))) => kept.push(path),
             Some(Err(error)) => index.leave_out(&String::from_utf8_lossy(&entry.key), &error),
             None => {}

@@ -1,6 +1,8 @@
 //! What stands under a name of a drive that is no folder, as an index keeps it: what its entry says, without the text.
 
 use super::Entry;
+use super::attributes::Stat;
+use super::xattrs::Extended;
 use crate::hyper::blobs::BlobId;
 use std::sync::Arc;
 
@@ -15,16 +17,17 @@ pub enum Leaf {
 pub struct File {
     /// The bee block of the entry.
     pub seq: u64,
-    pub mtime_ms: Option<i64>,
-    /// Permission bits.
-    pub mode: u16,
+    pub stat: Stat,
+    /// None if it has none.
+    pub xattrs: Option<Arc<Extended>>,
     pub content: Content,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Link {
     pub seq: u64,
-    pub mtime_ms: Option<i64>,
+    pub stat: Stat,
+    pub xattrs: Option<Arc<Extended>>,
     /// As stored; an absolute one means the drive's root.
     pub target: Arc<str>,
 }
@@ -46,18 +49,28 @@ impl Leaf {
             Ok(entry) => entry,
             Err(error) => {
                 let content = Content::Damaged(error.to_string().into());
-                return Leaf::File(File { seq, mtime_ms: None, mode: 0o644, content });
+                let stat = Stat { mode: 0o644, ..Stat::default() };
+                return Leaf::File(File { seq, stat, xattrs: None, content });
             }
         };
-        let (mtime_ms, mode) = (entry.mtime_ms(), entry.mode());
+        let (stat, has_xattrs) = entry.described();
+        let xattrs = has_xattrs.then(Extended::stored);
         if let Some(target) = entry.linkname {
-            return Leaf::Link(Link { seq, mtime_ms, target: target.into() });
+            return Leaf::Link(Link { seq, stat, xattrs, target: target.into() });
         }
         let content = match entry.blob {
             Some(id) if id.block_map => Content::Mapped(Box::new((id, None))),
             blob => Content::Blob(blob.unwrap_or_default()),
         };
-        Leaf::File(File { seq, mtime_ms, mode, content })
+        Leaf::File(File { seq, stat, xattrs, content })
+    }
+
+    /// Mode, time and id.
+    pub fn stat(&self) -> &Stat {
+        match self {
+            Leaf::File(file) => &file.stat,
+            Leaf::Link(link) => &link.stat,
+        }
     }
 
     /// Bytes of the content, as far as they are known.
@@ -80,6 +93,23 @@ impl Leaf {
 }
 
 impl File {
+    /// A file without a time, as it is without an entry in a drive.
+    #[cfg(test)]
+    pub fn of(content: Content) -> Self {
+        let stat = Stat { mode: 0o644, ..Stat::default() };
+        Self { seq: 0, stat, xattrs: None, content }
+    }
+
+    /// Modification time in milliseconds since 1970.
+    pub fn mtime_ms(&self) -> Option<i64> {
+        self.stat.mtime.ms()
+    }
+
+    /// Permission bits alone, without setuid, setgid and sticky: what of a drive's modes is safe to follow, whoever wrote it.
+    pub fn permissions(&self) -> u16 {
+        self.stat.mode & 0o777
+    }
+
     /// The blob or block map that holds the content.
     pub fn blob(&self) -> Option<BlobId> {
         match &self.content {
@@ -105,5 +135,15 @@ impl File {
             Content::Mapped(mapped) => mapped.1,
             _ => Some(self.size()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leaf_is_small() {
+        assert_eq!(size_of::<Leaf>(), 80, "an index holds millions");
     }
 }

@@ -11,6 +11,7 @@
 //!
 //! Source: hyperdrive/index.js
 
+mod attributes;
 mod batch;
 mod blocks;
 mod dir;
@@ -24,19 +25,22 @@ mod names;
 mod past;
 mod secret;
 mod sizes;
+mod xattrs;
 
 pub use crate::hyper::blobs::Reader as FileReader;
+pub use attributes::{MODE_BITS, Stat, Time};
 pub use batch::Batch;
 pub use blocks::BlockSet;
 pub use dir::{Dir, Node};
 pub use entry::{Entry, EntryError};
-pub use index::{DriveIndex, Found};
+pub use index::{DriveIndex, Found, Steps};
 pub use keys::BlobsCore;
 pub use leaf::{Content, File, Leaf, Link};
 pub use live::{LiveDrive, LiveError};
 pub use named::Named;
 pub use past::Past;
 pub use secret::{check_readable, fix_key};
+pub use xattrs::{Extended, MAX_XATTR_NAME, MAX_XATTR_VALUE, MAX_XATTRS, XattrError, Xattrs};
 
 use super::bee::{Bee, BeeError, Metadata};
 use super::blobs::{BlobError, Blobs};

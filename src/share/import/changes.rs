@@ -302,8 +302,8 @@ fn is_same(local: &Local, leaf: &Leaf) -> bool {
     match (&local.kind, leaf) {
         (LocalKind::File { size }, Leaf::File(file)) => {
             file.size() == *size
-                && file.mtime_ms == Some(local.mtime_ms)
-                && u32::from(file.mode) == local.mode
+                && file.mtime_ms() == Some(local.mtime_ms)
+                && u32::from(file.permissions()) == local.mode
                 && !matches!(file.content, Content::Damaged(_))
         }
         (LocalKind::Symlink { target }, Leaf::Link(link)) => *link.target == **target,

@@ -153,13 +153,13 @@ fn split(path: &DrivePath) -> (Vec<&str>, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hyper::drive::Link;
     use crate::hyper::drive::index::Found;
+    use crate::hyper::drive::{Link, Stat};
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
     fn leaf(n: u64) -> Leaf {
-        Leaf::Link(Link { seq: n, mtime_ms: None, target: "t".into() })
+        Leaf::Link(Link { seq: n, stat: Stat::default(), xattrs: None, target: "t".into() })
     }
 
     /// What a drive says: leaves and records.

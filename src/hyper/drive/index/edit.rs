@@ -55,7 +55,9 @@ impl DriveIndex {
                 }
             };
             let has_room = match (&name, left) {
-                (Name::Leaf(path), Some(new)) => self.insert(path, Leaf::decode(new.seq, &new.value), room),
+                (Name::Leaf(path), Some(new)) => {
+                    self.insert(path, Leaf::decode(new.seq, &new.value), room)
+                }
                 (Name::Kept(path), Some(_)) => self.keep_recorded(path, room),
                 (name, None) => {
                     self.remove(name);
@@ -162,7 +164,9 @@ impl DriveIndex {
     fn remove(&mut self, name: &Name) {
         let (path, leaf) = match name {
             Name::Leaf(path) => {
-                let Some(bytes) = self.node(path).and_then(Node::leaf).map(Leaf::size) else { return };
+                let Some(bytes) = self.node(path).and_then(Node::leaf).map(Leaf::size) else {
+                    return;
+                };
                 self.bytes -= bytes;
                 self.unsized_files.remove(path);
                 (path, 1)

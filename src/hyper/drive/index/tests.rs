@@ -234,7 +234,7 @@ fn senseless_entries_are_files_that_cannot_be_read() {
         assert!(matches!(f.drive.open(file), Err(DriveError::Damaged(_))), "{name}");
     }
     let Some(Found::File(file)) = index.lookup(&path("/null")) else { panic!() };
-    assert_eq!((file.size(), file.mode), (0, 0o755));
+    assert_eq!((file.size(), file.stat.mode), (0, 0o755));
     assert!(f.drive.open(file).unwrap().read_local(0, 9).unwrap().unwrap().is_empty());
 }
 
