@@ -6,6 +6,7 @@ pub mod cache;
 pub mod core;
 pub mod drive;
 pub mod flat_tree;
+pub mod local;
 pub mod replication;
 #[expect(clippy::disallowed_methods, reason = "its waits are those of callers, in real time")]
 pub mod session;

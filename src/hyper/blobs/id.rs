@@ -72,7 +72,9 @@ impl BlobId {
         self.block_offset.saturating_add(self.block_length)
     }
 
-    fn check(&self) -> Result<(), BlobError> {
+    /// # Errors
+    /// Numbers that no blob can have.
+    pub(in crate::hyper) fn check(&self) -> Result<(), BlobError> {
         let bytes_end = self.byte_offset.saturating_add(self.byte_length);
         if self.block_end() > MAX_INT || bytes_end > MAX_INT {
             return Err(BlobError::Damaged("its blob id is out of bounds"));
