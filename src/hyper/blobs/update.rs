@@ -107,6 +107,8 @@ impl Writer<'_> {
             log.release(block);
             old_size += bytes.len() as u64;
             if bytes.is_empty() {
+                // The blocks that are kept may be none in a row.
+                plan.cut = false;
                 continue;
             }
             if at >= size {
@@ -219,6 +221,7 @@ mod tests {
     use super::super::Blobs;
     use super::*;
     use crate::hyper::source::memory::MemoryLog;
+    use bytes::Bytes;
     use proptest::prelude::*;
     use std::io::Cursor;
     use std::sync::Arc;
@@ -332,6 +335,14 @@ mod tests {
         assert!(blocks <= MAX_SHORT + 4, "{blocks}");
         let cost = c.log.byte_length() - before;
         assert!(cost < 20 * data.len() as u64, "{cost} for {}", data.len());
+    }
+
+    #[test]
+    fn a_cut_behind_a_block_without_bytes_is_no_part_of_the_old_blob() {
+        let c = Case::new();
+        let blocks = [&b"0123456789"[..], b"", b"abcdefghij", b"klm"].map(Bytes::from_static);
+        let id = c.blobs.put_blocks(blocks).unwrap();
+        update(&c.blobs, &id, b"0123456789abcdefghij");
     }
 
     #[test]
