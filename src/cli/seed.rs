@@ -414,7 +414,7 @@ fn contents_end(index: &DriveIndex) -> u64 {
         let id = match &file.content {
             Content::Blob(id) => id,
             Content::Mapped(mapped) => &mapped.0,
-            Content::Damaged(_) => return,
+            Content::Damaged(_) | Content::Local(_) => return,
         };
         end = end.max(id.block_offset.saturating_add(id.block_length));
     });

@@ -4,6 +4,7 @@ pub mod bee;
 pub mod blobs;
 pub mod cache;
 pub mod core;
+pub mod draft;
 pub mod drive;
 pub mod flat_tree;
 pub mod local;

@@ -5,6 +5,7 @@
 pub mod local;
 pub mod memory;
 
+use crate::hyper::core::storage::Writes;
 use bytes::Bytes;
 use std::any::Any;
 use std::future::{Future, poll_fn};
@@ -88,6 +89,11 @@ pub trait BlockLog: BlockSource + Any {
     fn writable(&self) -> bool;
     /// Appends the blocks and returns the index of the first.
     fn append(&self, blocks: Vec<Bytes>) -> Result<u64, SourceError>;
+    /// The same, and other records of the store that the log is in, at the same moment. A log that is in none has no use
+    /// for them.
+    fn append_also(&self, blocks: Vec<Bytes>, _also: Writes) -> Result<u64, SourceError> {
+        self.append(blocks)
+    }
     /// Starts a long append. Waits while another append is under way; others wait until this one is dropped.
     fn begin(self: Arc<Self>) -> Result<Box<dyn Append + Send>, SourceError>;
 }
@@ -101,14 +107,15 @@ pub trait Append {
     /// follow.
     fn commit(&mut self) -> Result<u64, SourceError>;
     /// The same, and appends `blocks` to another log, which has them only if this one has its own. Logs of one store have
-    /// both at one moment, for the price of one.
+    /// both at one moment, for the price of one, and `also` with them.
     fn commit_with(
         &mut self,
         other: &dyn BlockLog,
         blocks: Vec<Bytes>,
+        also: Writes,
     ) -> Result<u64, SourceError> {
         let first = self.commit()?;
-        other.append(blocks)?;
+        other.append_also(blocks, also)?;
         Ok(first)
     }
 }

@@ -188,6 +188,11 @@ impl Bee {
         Err(damaged(node.seq, "depth"))
     }
 
+    /// Key and value of the block `seq`, which is here.
+    pub fn local_entry(&self, seq: u64) -> Result<Entry> {
+        Ok(entry(seq, &*self.local_block(seq)?))
+    }
+
     /// Key and value of the block `seq`.
     pub async fn entry(&self, seq: u64) -> Result<Entry> {
         Ok(entry(seq, &*self.block(seq).await?))

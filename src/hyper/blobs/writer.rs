@@ -7,6 +7,7 @@
 //! Source: hyperblobs/lib/streams.js (BlobWriteStream)
 
 use super::{BLOCK_SIZE, BlobError, BlobId, Result};
+use crate::hyper::core::storage::Writes;
 use crate::hyper::source::{Append, BlockLog, SourceError};
 use crate::lease::Lease;
 use crate::lock::{Taken, lock};
@@ -135,11 +136,16 @@ impl<'a> Writer<'a> {
     }
 
     /// The same, and appends `blocks` to the log that names what was taken: see [`Append::commit_with`].
-    pub fn flush_with(&mut self, names: &dyn BlockLog, blocks: Vec<Bytes>) -> Result<()> {
+    pub fn flush_with(
+        &mut self,
+        names: &dyn BlockLog,
+        blocks: Vec<Bytes>,
+        also: Writes,
+    ) -> Result<()> {
         match self.uncommitted {
             // It may have been called off all the same.
-            0 => self.with(|_| names.append(blocks).map(drop)),
-            _ => self.commit(|append| append.commit_with(names, blocks)),
+            0 => self.with(|_| names.append_also(blocks, also).map(drop)),
+            _ => self.commit(|append| append.commit_with(names, blocks, also)),
         }
     }
 

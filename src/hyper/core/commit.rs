@@ -44,10 +44,19 @@ pub fn commit(
     appends: &mut [(&mut Core, Prepared)],
     durability: Durability,
 ) -> Result<()> {
+    commit_also(storage, appends, Writes::default(), durability)
+}
+
+/// The same, and other records of the store with them.
+pub fn commit_also(
+    storage: &Arc<dyn Storage>,
+    appends: &mut [(&mut Core, Prepared)],
+    mut writes: Writes,
+    durability: Durability,
+) -> Result<()> {
     for (core, prepared) in appends.iter_mut() {
         core.write_append(prepared)?;
     }
-    let mut writes = Writes::default();
     let mut dirty = Vec::with_capacity(appends.len());
     for (core, prepared) in appends.iter_mut() {
         let (first, end) = (prepared.first(), prepared.head.length);
@@ -82,10 +91,20 @@ impl Core {
     /// Appends blocks with one signature and one commit; returns the index of the first. Whoever may be asked
     /// for these blocks by others must append durably: a length that was shown to anyone must not be lost.
     pub fn append(&mut self, blocks: &[Bytes], durability: Durability) -> Result<u64> {
+        self.append_also(blocks, Writes::default(), durability)
+    }
+
+    /// The same, and other records of the store with them.
+    pub fn append_also(
+        &mut self,
+        blocks: &[Bytes],
+        also: Writes,
+        durability: Durability,
+    ) -> Result<u64> {
         let prepared = self.prepare_append(blocks)?;
         let first = prepared.first();
         let storage = self.storage.clone();
-        commit(&storage, &mut [(self, prepared)], durability)?;
+        commit_also(&storage, &mut [(self, prepared)], also, durability)?;
         Ok(first)
     }
 

@@ -65,7 +65,7 @@ mod writer;
 mod tests;
 
 pub use change::FreeStep;
-pub use commit::{Flush, Prepared, commit};
+pub use commit::{Flush, Prepared, commit, commit_also};
 pub use error::{ApplyError, CoreError, WriterDoubt};
 pub use follow::Following;
 pub use message::{Proof, Request};

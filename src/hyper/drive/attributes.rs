@@ -53,6 +53,19 @@ impl Time {
         Self::new(seconds.saturating_mul(1000).saturating_add((ns / NS_PER_MS).into()), ns)
     }
 
+    /// Nanoseconds since 1970.
+    pub fn of_nanos(nanos: i128) -> Self {
+        let ns = nanos.rem_euclid(NS_PER_MS.into()) as u32;
+        let ms = nanos.div_euclid(NS_PER_MS.into());
+        Self::new(i64::try_from(ms).unwrap_or(if ms < 0 { i64::MIN } else { i64::MAX }), ns)
+    }
+
+    /// Nanoseconds since 1970.
+    pub fn nanos(self) -> Option<i128> {
+        let ms = i128::from(self.ms()?);
+        Some(ms * i128::from(NS_PER_MS) + i128::from(self.ns))
+    }
+
     /// Milliseconds since 1970, rounded down.
     pub fn ms(self) -> Option<i64> {
         (self.ms != NO_TIME).then_some(self.ms)

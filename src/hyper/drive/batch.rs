@@ -7,6 +7,7 @@ use super::names::{KEPT, kept_key, leaf_key};
 use super::{Entry, Result};
 use crate::hyper::bee;
 use crate::hyper::blobs::{BlobError, Writer};
+use crate::hyper::core::storage::Writes;
 use crate::lease::Lease;
 use crate::path::DrivePath;
 
@@ -43,6 +44,11 @@ impl Batch<'_> {
         Ok(self.bee.delete(kept_key(path))?)
     }
 
+    /// The bee block that the next change becomes.
+    pub fn next(&self) -> u64 {
+        self.bee.version()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.bee.is_empty()
     }
@@ -56,7 +62,11 @@ impl Batch<'_> {
 
     /// The same, together with the contents that `contents` has taken: they are there if, and only if, the names are, and
     /// both for the price of one commit.
-    pub fn flush_with(self, contents: &mut Writer<'_>) -> Result<u64> {
-        self.bee.flush_by(|names, blocks| Ok(contents.flush_with(names, blocks)?))
+    /// Records of the store go with them.
+    pub fn flush_with(self, contents: Option<&mut Writer<'_>>, also: Writes) -> Result<u64> {
+        self.bee.flush_by(|names, blocks| match contents {
+            Some(contents) => Ok(contents.flush_with(names, blocks, also)?),
+            None => Ok(names.append_also(blocks, also).map(drop).map_err(BlobError::from)?),
+        })
     }
 }

@@ -66,6 +66,17 @@ pub enum Found<'a> {
     Link(&'a Link),
 }
 
+impl Found<'_> {
+    pub fn is_dir(&self) -> bool {
+        matches!(self, Self::Directory(_))
+    }
+
+    /// Whether it is a folder with something in it.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Directory(dir) if !dir.is_empty())
+    }
+}
+
 impl Node {
     /// What the name is shown as.
     pub fn shown(&self) -> Found<'_> {
@@ -163,6 +174,16 @@ impl DriveIndex {
     /// The drive's version this is the index of.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Whether the names are the very same, not only equal ones.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.root, &other.root)
+    }
+
+    /// The file or link at `path`, shown or not.
+    pub fn leaf(&self, path: &DrivePath) -> Option<&Leaf> {
+        self.node(path).and_then(Node::leaf)
     }
 
     /// Files and links, those behind a directory of the same name included.

@@ -4,6 +4,7 @@ use super::Entry;
 use super::attributes::Stat;
 use super::xattrs::Extended;
 use crate::hyper::blobs::BlobId;
+use crate::hyper::local::LocalFile;
 use std::sync::Arc;
 
 /// A name with an entry of its own.
@@ -40,6 +41,38 @@ pub enum Content {
     Mapped(Box<(BlobId, Option<u64>)>),
     /// The entry makes no sense; reading fails with this.
     Damaged(Arc<str>),
+    /// It is being changed here, or not published yet: only in the names of a draft ([`crate::hyper::draft`]). The time is
+    /// then that of what is published.
+    Local(Box<Local>),
+}
+
+/// A file that is not what others see.
+#[derive(Debug, Clone)]
+pub struct Local {
+    pub file: Arc<LocalFile>,
+    /// What others see; none if they see none.
+    pub published: Option<Content>,
+}
+
+impl PartialEq for Local {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.file, &other.file) && self.published == other.published
+    }
+}
+
+impl Content {
+    /// A file that is being changed.
+    pub fn local(file: &Arc<LocalFile>, published: Option<Self>) -> Self {
+        Self::Local(Box::new(Local { file: Arc::clone(file), published }))
+    }
+
+    /// A content that is in the drive, of so many bytes.
+    pub fn stored(blob: BlobId, size: u64) -> Self {
+        match blob.block_map {
+            true => Self::Mapped(Box::new((blob, Some(size)))),
+            false => Self::Blob(blob),
+        }
+    }
 }
 
 impl Leaf {
@@ -65,6 +98,39 @@ impl Leaf {
         Leaf::File(File { seq, stat, xattrs, content })
     }
 
+    /// The bee block of the entry; 0 before it has one.
+    pub fn seq(&self) -> u64 {
+        match self {
+            Leaf::File(file) => file.seq,
+            Leaf::Link(link) => link.seq,
+        }
+    }
+
+    /// It is stored in this block now, with all that belongs to it.
+    pub(in crate::hyper) fn stored(&mut self, in_block: u64) {
+        let (seq, xattrs) = match self {
+            Leaf::File(file) => (&mut file.seq, &mut file.xattrs),
+            Leaf::Link(link) => (&mut link.seq, &mut link.xattrs),
+        };
+        *seq = in_block;
+        *xattrs = xattrs.take().map(|_| Extended::stored());
+    }
+
+    pub fn xattrs(&self) -> Option<&Extended> {
+        match self {
+            Leaf::File(file) => file.xattrs.as_deref(),
+            Leaf::Link(link) => link.xattrs.as_deref(),
+        }
+    }
+
+    /// The file, if it is one that is changed here.
+    pub fn local(&self) -> Option<&Local> {
+        match self {
+            Leaf::File(File { content: Content::Local(local), .. }) => Some(local),
+            _ => None,
+        }
+    }
+
     /// Mode, time and id.
     pub fn stat(&self) -> &Stat {
         match self {
@@ -73,9 +139,11 @@ impl Leaf {
         }
     }
 
-    /// Bytes of the content, as far as they are known.
+    /// Bytes of the content that count for the drive, as far as they are known. What is changed here does not: its size
+    /// moves under the index.
     pub(super) fn size(&self) -> u128 {
         match self {
+            Leaf::File(File { content: Content::Local(_), .. }) => 0,
             Leaf::File(file) => file.size().into(),
             Leaf::Link(_) => 0,
         }
@@ -116,6 +184,7 @@ impl File {
             Content::Blob(id) => Some(*id),
             Content::Mapped(mapped) => Some(mapped.0),
             Content::Damaged(_) => None,
+            Content::Local(local) => local.file.base(),
         }
     }
 
@@ -126,6 +195,7 @@ impl File {
             Content::Blob(id) => id.byte_length,
             Content::Mapped(mapped) => mapped.1.unwrap_or(mapped.0.byte_length.max(1)),
             Content::Damaged(_) => 0,
+            Content::Local(local) => local.file.size(),
         }
     }
 

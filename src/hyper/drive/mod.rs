@@ -35,7 +35,7 @@ pub use dir::{Dir, Node};
 pub use entry::{Entry, EntryError};
 pub use index::{DriveIndex, Found, Steps};
 pub use keys::BlobsCore;
-pub use leaf::{Content, File, Leaf, Link};
+pub use leaf::{Content, File, Leaf, Link, Local};
 pub use live::{LiveDrive, LiveError};
 pub use named::Named;
 pub use past::Past;
@@ -43,7 +43,7 @@ pub use secret::{check_readable, fix_key};
 pub use xattrs::{Extended, MAX_XATTR_NAME, MAX_XATTR_VALUE, MAX_XATTRS, XattrError, Xattrs};
 
 use super::bee::{Bee, BeeError, Metadata};
-use super::blobs::{BlobError, Blobs};
+use super::blobs::{BlobError, BlobId, Blobs};
 use super::source::{BlockLog, BlockSource};
 use crate::key::CoreKey;
 use crate::lease::Lease;
@@ -138,13 +138,26 @@ impl Drive {
         Ok(DriveIndex::refresh(old, &self.bee, &self.blobs).await?)
     }
 
-    /// Content of a file.
+    /// Content of a file, as others see it.
     pub fn open(&self, file: &File) -> Result<FileReader> {
-        match &file.content {
+        self.open_content(&file.content)
+    }
+
+    fn open_content(&self, content: &Content) -> Result<FileReader> {
+        match content {
             Content::Blob(id) => Ok(self.blobs.reader(*id, None)),
             Content::Mapped(mapped) => Ok(self.blobs.reader(mapped.0, mapped.1)),
             Content::Damaged(why) => Err(DriveError::Damaged(Arc::clone(why))),
+            Content::Local(local) => match &local.published {
+                Some(content) => self.open_content(content),
+                None => Ok(self.blobs.reader(BlobId::default(), None)),
+            },
         }
+    }
+
+    /// The entry in this bee block, which is here.
+    pub fn local_entry(&self, seq: u64) -> Result<Entry> {
+        Ok(Entry::decode(&self.bee.local_entry(seq)?.value)?)
     }
 
     /// Starts a group of changes. Blocks while another one is open.

@@ -122,6 +122,11 @@ impl Extended {
         }
     }
 
+    /// Whether they are to be written yet.
+    pub fn is_unwritten(&self) -> bool {
+        matches!(self, Self::Set(_))
+    }
+
     /// For a name that is to have these.
     pub fn set(xattrs: Xattrs) -> Option<Arc<Self>> {
         (!xattrs.is_empty()).then(|| Arc::new(Self::Set(xattrs)))

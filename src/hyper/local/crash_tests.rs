@@ -28,7 +28,7 @@ impl Case {
         let blobs = Blobs::writable(MemoryLog::new());
         let data = content(if has_base { 3_000 } else { 0 });
         let base = has_base.then(|| base(&blobs, &data, false));
-        let file = LocalFile::new(&storage, [3; 32], base);
+        let file = LocalFile::new(&storage, base);
         Some(Self { storage, blobs, file, recorded: None, states: vec![data], tried: false })
     }
 
@@ -104,7 +104,7 @@ impl Case {
     fn recovered(&self, medium: CrashMedium) -> Option<Case> {
         let storage: Arc<dyn Storage> = Arc::new(Staged::new(medium).unwrap());
         let record = storage.get(Table::Records, KEY).unwrap()?;
-        let file = LocalFile::from_record(&record, &storage, &self.blobs).unwrap();
+        let file = LocalFile::from_record(7, &record, &storage, &self.blobs).unwrap();
         let found = file.read_local(0, usize::MAX).unwrap().unwrap().concat();
         let recorded = Some(file.record_version());
         let blobs = self.blobs.clone();

@@ -28,6 +28,7 @@ pub use snapshot::Snapshot;
 use super::blobs::{BlobError, BlobId, Blobs, Reader};
 use super::core::storage::{CoreFiles, Storage, StorageError};
 use crate::codec::{DecodeError, MAX_INT};
+use crate::crypto::sign;
 use crate::key::DiscoveryKey;
 use crate::lock::{read, write};
 use bytes::Bytes;
@@ -35,6 +36,7 @@ use layout::Layout;
 use state::{Part, State};
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 /// Bytes of a file at most: as many as a blob can tell.
@@ -97,6 +99,11 @@ pub struct Recorded {
 pub struct LocalFile {
     storage: Arc<dyn Storage>,
     state: RwLock<State>,
+    /// What tells it from every other one, also after a crash.
+    id: u64,
+    writers: AtomicU32,
+    /// The generation at the last look whether somebody writes it.
+    seen: AtomicU64,
 }
 
 impl fmt::Debug for LocalFile {
@@ -111,11 +118,11 @@ impl fmt::Debug for LocalFile {
 
 /// How it is made, and read.
 impl LocalFile {
-    /// A file that is its base, or empty. `staging` is a random id; nothing is on the disk before the first write.
-    pub fn new(storage: &Arc<dyn Storage>, staging: [u8; 32], base: Option<Base>) -> Self {
+    /// A file that is its base, or empty. Nothing is on the disk before the first write.
+    pub fn new(storage: &Arc<dyn Storage>, base: Option<Base>) -> Self {
         let layout = Layout::of_base(base.as_ref().map_or(0, |base| base.size));
-        let state = State::new(DiscoveryKey(staging), base, layout);
-        Self { storage: storage.clone(), state: RwLock::new(state) }
+        let state = State::new(DiscoveryKey(sign::random()), base, layout);
+        Self::of(storage, state)
     }
 
     /// The file that a record speaks of, with the staging file as it is found. It is as the record describes it, so its
@@ -123,14 +130,35 @@ impl LocalFile {
     ///
     /// # Errors
     /// [`LocalError::Record`] if it is none, [`LocalError::Lost`] if the staging file is not all there.
-    pub fn from_record(bytes: &[u8], storage: &Arc<dyn Storage>, blobs: &Blobs) -> Result<Self> {
+    pub fn from_record(
+        id: u64,
+        bytes: &[u8],
+        storage: &Arc<dyn Storage>,
+        blobs: &Blobs,
+    ) -> Result<Self> {
         let record = Record::decode(bytes)?;
         let base = record.base.map(|(id, size)| {
             let reader = blobs.reader(id, Some(size));
             Base { reader, id, size }
         });
         let state = State::recover(record, storage, base)?;
-        Ok(Self { storage: storage.clone(), state: RwLock::new(state) })
+        Ok(Self { id, ..Self::of(storage, state) })
+    }
+
+    fn of(storage: &Arc<dyn Storage>, state: State) -> Self {
+        let (writers, seen) = (AtomicU32::new(0), AtomicU64::new(u64::MAX));
+        Self { storage: storage.clone(), state: RwLock::new(state), id: fresh(), writers, seen }
+    }
+
+    /// The staging file, if there is one.
+    pub fn staging(&self) -> Option<DiscoveryKey> {
+        let state = read(&self.state);
+        state.files.is_some().then_some(state.staging)
+    }
+
+    /// A random number that tells it from every other one.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     pub fn size(&self) -> u64 {
@@ -270,6 +298,29 @@ impl LocalFile {
     }
 }
 
+/// Who has it.
+impl LocalFile {
+    /// Somebody has it open to write.
+    pub fn open(&self) {
+        self.writers.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// He has not any more. Whether nobody has.
+    pub fn close(&self) -> bool {
+        self.writers.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.writers.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether nothing was changed since this was asked last.
+    pub fn is_quiet(&self) -> bool {
+        let now = self.generation();
+        self.seen.swap(now, Ordering::AcqRel) == now
+    }
+}
+
 /// How it is published.
 impl LocalFile {
     /// The content as it is now, to be read as long as no byte of it is changed.
@@ -330,6 +381,11 @@ impl Base {
         let found = self.reader.read_local(range.start, len)?;
         found.map(|pieces| whole(pieces, len)).transpose()
     }
+}
+
+fn fresh() -> u64 {
+    let random = sign::random();
+    u64::from_le_bytes(*random.first_chunk().expect("32 bytes are 8 and more"))
 }
 
 fn whole(pieces: Vec<Bytes>, len: usize) -> Result<Vec<Bytes>> {

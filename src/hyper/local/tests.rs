@@ -47,7 +47,7 @@ impl Case {
         let blobs = Blobs::writable(MemoryLog::new());
         let data = content(base_len.unwrap_or(0));
         let base = base_len.map(|_| base(&blobs, &data, mapped));
-        let file = Arc::new(LocalFile::new(&memory(), [3; 32], base));
+        let file = Arc::new(LocalFile::new(&memory(), base));
         Self { blobs, file, model: data.clone(), data: vec![true; data.len()], base: data }
     }
 
@@ -103,7 +103,7 @@ impl Case {
     /// The process ends and another begins.
     fn recover(&mut self) {
         let Recorded { bytes, .. } = self.file.record().unwrap();
-        let again = LocalFile::from_record(&bytes, &self.file.storage, &self.blobs).unwrap();
+        let again = LocalFile::from_record(7, &bytes, &self.file.storage, &self.blobs).unwrap();
         self.file = Arc::new(again);
     }
 
@@ -181,7 +181,7 @@ proptest! {
 #[test]
 fn nothing_is_on_the_disk_before_the_first_write_and_little_after_a_cut() {
     let storage = memory();
-    let file = LocalFile::new(&storage, [3; 32], None);
+    let file = LocalFile::new(&storage, None);
     file.truncate(1 << 40).unwrap();
     file.punch(5..1 << 30);
     assert_eq!(file.read_local(1 << 39, 100_000).unwrap().unwrap().concat(), vec![0; 100_000]);
@@ -207,7 +207,7 @@ fn what_is_not_here_is_fetched_and_a_snapshot_does_not_wait_for_it() {
     let id = base(&Blobs::writable(remote.clone()), &data, false).id;
     let blobs = Blobs::new(MemoryLog::sparse(&remote));
     let base = Base { reader: blobs.reader(id, None), id, size: 200_000 };
-    let file = Arc::new(LocalFile::new(&memory(), [3; 32], Some(base)));
+    let file = Arc::new(LocalFile::new(&memory(), Some(base)));
     file.write(70_000, b"here").unwrap();
     assert_eq!(file.read_local(70_000, 4).unwrap().unwrap(), ["here"]);
     assert!(file.read_local(69_999, 5).unwrap().is_none());
@@ -226,7 +226,7 @@ fn bytes_of_the_base_are_its_own_blocks() {
     let log = MemoryLog::new();
     let blobs = Blobs::writable(log.clone());
     let base = base(&blobs, &content(100_000), false);
-    let file = LocalFile::new(&memory(), [3; 32], Some(base));
+    let file = LocalFile::new(&memory(), Some(base));
     let read = file.read_local(10, 100).unwrap().unwrap();
     assert_eq!(read[0].as_ptr(), log.blocks()[0][10..].as_ptr());
 }
@@ -236,7 +236,7 @@ fn what_is_too_large_or_finds_no_room_changes_nothing() {
     let medium = CrashMedium::default();
     let storage: Arc<dyn Storage> = Arc::new(Staged::new(medium.clone()).unwrap());
     let blobs = Blobs::writable(MemoryLog::new());
-    let file = LocalFile::new(&storage, [3; 32], Some(base(&blobs, &content(1000), false)));
+    let file = LocalFile::new(&storage, Some(base(&blobs, &content(1000), false)));
     file.write(500, b"before").unwrap();
     let is_as_before = |file: &LocalFile| {
         let mut model = content(1000);
@@ -263,7 +263,7 @@ fn what_is_too_large_or_finds_no_room_changes_nothing() {
 #[test]
 fn what_only_grows_needs_one_record_and_everything_else_another() {
     let blobs = Blobs::writable(MemoryLog::new());
-    let file = LocalFile::new(&memory(), [3; 32], Some(base(&blobs, &content(1000), false)));
+    let file = LocalFile::new(&memory(), Some(base(&blobs, &content(1000), false)));
     file.append(b"line").unwrap();
     let recorded = file.record().unwrap();
     let is_enough = || file.record_version() == recorded.version;
@@ -272,7 +272,7 @@ fn what_only_grows_needs_one_record_and_everything_else_another() {
     file.write(1_001, b"in what was recorded, and on").unwrap();
     file.touch(77);
     assert!(is_enough());
-    let again = LocalFile::from_record(&recorded.bytes, &file.storage, &blobs).unwrap();
+    let again = LocalFile::from_record(7, &recorded.bytes, &file.storage, &blobs).unwrap();
     let all = |file: &LocalFile| file.read_local(0, 10_000).unwrap().unwrap().concat();
     assert_eq!(all(&again), all(&file));
     for change in [
@@ -288,7 +288,7 @@ fn what_only_grows_needs_one_record_and_everything_else_another() {
         assert_ne!(file.record_version(), version);
     }
     let recorded = file.record().unwrap();
-    let again = LocalFile::from_record(&recorded.bytes, &file.storage, &blobs).unwrap();
+    let again = LocalFile::from_record(7, &recorded.bytes, &file.storage, &blobs).unwrap();
     assert_eq!((again.mtime(), all(&again)), (78, all(&file)));
 }
 
@@ -296,7 +296,7 @@ fn what_only_grows_needs_one_record_and_everything_else_another() {
 fn a_file_changed_in_too_many_places_has_no_record_and_a_lost_one_is_an_error() {
     let storage = memory();
     let blobs = Blobs::writable(MemoryLog::new());
-    let file = LocalFile::new(&storage, [3; 32], None);
+    let file = LocalFile::new(&storage, None);
     let recorded = {
         file.write(5, b"lost").unwrap();
         file.record().unwrap()
@@ -306,14 +306,17 @@ fn a_file_changed_in_too_many_places_has_no_record_and_a_lost_one_is_an_error() 
     drop(state);
     assert_eq!(file.record(), None);
     storage.remove_files(&DiscoveryKey([3; 32])).unwrap();
-    let lost = LocalFile::from_record(&recorded.bytes, &storage, &blobs);
+    let lost = LocalFile::from_record(7, &recorded.bytes, &storage, &blobs);
     assert!(matches!(lost, Err(LocalError::Lost)));
-    assert!(matches!(LocalFile::from_record(&[9], &storage, &blobs), Err(LocalError::Record(_))));
+    assert!(matches!(
+        LocalFile::from_record(7, &[9], &storage, &blobs),
+        Err(LocalError::Record(_))
+    ));
 }
 
 #[test]
 fn a_write_is_seen_wholly_or_not_at_all() {
-    let file = Arc::new(LocalFile::new(&memory(), [3; 32], None));
+    let file = Arc::new(LocalFile::new(&memory(), None));
     file.write(0, &[0; 10_000]).unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| (1..200).for_each(|n| file.write(0, &[n; 10_000]).unwrap()));

@@ -5,8 +5,8 @@
 //! are committed together with the contents that they name.
 
 use super::{CoreHandle, storage};
-use crate::hyper::core::storage::{Durability, StorageError};
-use crate::hyper::core::{Piece, Staging, commit};
+use crate::hyper::core::storage::{Durability, StorageError, Writes};
+use crate::hyper::core::{Piece, Staging, commit, commit_also};
 use crate::hyper::source::{Append, BlockLog, SourceError};
 use crate::lock::Taken;
 use bytes::Bytes;
@@ -62,13 +62,14 @@ impl Append for Appending {
         &mut self,
         other: &dyn BlockLog,
         blocks: Vec<Bytes>,
+        also: Writes,
     ) -> Result<u64, SourceError> {
         let any: &dyn Any = other;
         match any.downcast_ref::<CoreHandle>().filter(|other| self.handle.is_beside(other)) {
-            Some(core) => self.commit_beside(Some((core, blocks))),
+            Some(core) => self.commit_beside(Some((core, blocks, also))),
             None => {
                 let first = self.commit()?;
-                other.append(blocks)?;
+                other.append_also(blocks, also)?;
                 Ok(first)
             }
         }
@@ -79,7 +80,7 @@ impl Appending {
     /// Commits what was pushed, and with it blocks of another core of the store.
     fn commit_beside(
         &mut self,
-        beside: Option<(&CoreHandle, Vec<Bytes>)>,
+        beside: Option<(&CoreHandle, Vec<Bytes>, Writes)>,
     ) -> Result<u64, SourceError> {
         if self.failed {
             return Err(storage("what was to be appended could not be written"));
@@ -89,19 +90,20 @@ impl Appending {
         let store = self.handle.core().storage().clone();
         // Without the core, which others may read meanwhile; the commit finds little left to do.
         store.sync_files(self.staging.files()).map_err(storage)?;
-        let _turn = beside.as_ref().map(|(other, _)| other.0.appending.take());
+        let other = beside.as_ref().map(|(other, ..)| *other);
+        let _turn = beside.as_ref().map(|(other, ..)| other.0.appending.take());
         let first = {
             // Contents before names, here as everywhere.
             let mut core = self.handle.core();
             let prepared = core.prepare_staged(&mut self.staging).map_err(storage)?;
             let first = prepared.first();
-            match &beside {
+            match beside {
                 None => commit(&store, &mut [(&mut core, prepared)], Durability::Durable),
-                Some((other, blocks)) => {
+                Some((other, blocks, records)) => {
                     let mut other = other.core();
-                    let also = other.prepare_append(blocks).map_err(storage)?;
+                    let also = other.prepare_append(&blocks).map_err(storage)?;
                     let both = &mut [(&mut *core, prepared), (&mut *other, also)];
-                    commit(&store, both, Durability::Durable)
+                    commit_also(&store, both, records, Durability::Durable)
                 }
             }
             .map_err(storage)?;
@@ -110,7 +112,7 @@ impl Appending {
         };
         self.failed = false;
         self.handle.announce_change();
-        if let Some((other, _)) = beside {
+        if let Some(other) = other {
             other.announce_change();
         }
         Ok(first)

@@ -4,7 +4,7 @@ use super::append::Appending;
 use super::waiters::Awaited;
 use super::wish::Wish;
 use super::{CoreHandle, lock, storage};
-use crate::hyper::core::storage::Durability;
+use crate::hyper::core::storage::{Durability, Writes};
 use crate::hyper::core::tree::SeekResult;
 use crate::hyper::core::{BlockPlace, Reading};
 use crate::hyper::source::{Append, BlockLog, BlockSource, BoxFuture, SourceError};
@@ -160,12 +160,16 @@ impl BlockLog for CoreHandle {
     }
 
     fn append(&self, blocks: Vec<Bytes>) -> Result<u64, SourceError> {
+        self.append_also(blocks, Writes::default())
+    }
+
+    fn append_also(&self, blocks: Vec<Bytes>, also: Writes) -> Result<u64, SourceError> {
         if !self.writable() {
             return Err(SourceError::ReadOnly);
         }
         let first = {
             let _turn = self.0.appending.take();
-            self.core().append(&blocks, Durability::Durable).map_err(storage)?
+            self.core().append_also(&blocks, also, Durability::Durable).map_err(storage)?
         };
         self.announce_change();
         Ok(first)

@@ -229,7 +229,9 @@ fn contents_and_their_names_are_committed_at_one_moment() {
         let mut append = Arc::new(contents.clone()).begin().unwrap();
         let pushed = append.push(vec![Bytes::from_static(b"new"), Bytes::from(vec![7; 9000])]);
         let name = vec![Bytes::from_static(b"name of the new")];
-        let done = pushed.and_then(|()| append.commit_with(&names, name));
+        let done = pushed.and_then(|()| {
+            append.commit_with(&names, name, crate::hyper::core::storage::Writes::default())
+        });
         if medium.operations() <= before + seed / 2 {
             assert_eq!((done.unwrap(), contents.length(), names.length()), (1, 3, 2));
             break;

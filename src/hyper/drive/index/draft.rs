@@ -7,6 +7,7 @@
 use super::DriveIndex;
 use crate::hyper::drive::dir::{Dir, Node, differences};
 use crate::hyper::drive::leaf::Leaf;
+use crate::hyper::drive::names::Name;
 use crate::path::DrivePath;
 use std::sync::Arc;
 
@@ -129,6 +130,43 @@ impl DriveIndex {
             });
         }
         steps
+    }
+
+    /// Makes these steps, as far as nothing else is in their way by now.
+    pub fn take_steps(&mut self, steps: &Steps) {
+        for (path, leaf) in &steps.leaves {
+            match leaf {
+                Some(leaf) => self.set(path, leaf.clone()),
+                None => self.remove(&Name::Leaf(path.clone())),
+            }
+        }
+        for (path, kept) in &steps.records {
+            match kept {
+                true => self.make_dir(path),
+                false => self.remove(&Name::Kept(path.clone())),
+            }
+        }
+    }
+
+    /// Others have seen `leaf` at `path` since, or that nothing is there.
+    pub fn hear(&mut self, path: &DrivePath, leaf: Option<Leaf>) {
+        match leaf {
+            Some(leaf) => self.set(path, leaf),
+            None => self.remove(&Name::Leaf(path.clone())),
+        }
+    }
+
+    /// The drive has a record since that a folder is kept, or none.
+    pub fn hear_record(&mut self, path: &DrivePath, kept: bool) {
+        match kept {
+            true => drop(self.keep_recorded(path, u64::MAX)),
+            false => self.remove(&Name::Kept(path.clone())),
+        }
+    }
+
+    /// It is the index of this version of the drive.
+    pub fn set_version(&mut self, version: u64) {
+        self.version = version;
     }
 
     /// The drive says by now what these steps are.

@@ -161,7 +161,7 @@ impl DriveIndex {
     }
 
     /// Takes a name out, and with it the directories that it alone kept in being.
-    fn remove(&mut self, name: &Name) {
+    pub(super) fn remove(&mut self, name: &Name) {
         let (path, leaf) = match name {
             Name::Leaf(path) => {
                 let Some(bytes) = self.node(path).and_then(Node::leaf).map(Leaf::size) else {

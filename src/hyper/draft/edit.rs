@@ -1,0 +1,307 @@
+//! What a file system does with names, by its rules: each change is seen at once, and costs what it changes.
+
+use super::{Draft, Names};
+use crate::hyper::drive::{Content, DriveIndex, File, Found, Leaf, Link, Stat, Time};
+use crate::hyper::local::{Base, LocalFile};
+use crate::lock::write;
+use crate::path::DrivePath;
+use std::sync::Arc;
+
+/// Why a change is not made; nothing has changed then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    #[error("no such file or directory")]
+    NotFound,
+    #[error("it exists")]
+    Exists,
+    #[error("not a directory")]
+    NotADirectory,
+    #[error("is a directory")]
+    IsADirectory,
+    #[error("directory not empty")]
+    NotEmpty,
+    /// The root, or a folder into itself.
+    #[error("it cannot be moved there")]
+    Impossible,
+    /// Other programs read such a name as another one.
+    #[error("no drive can hold such a name")]
+    Name,
+    /// Its entry makes no sense, or what is needed of its content is not here.
+    #[error("the file is damaged")]
+    Damaged,
+}
+
+pub type Result<T> = std::result::Result<T, EditError>;
+
+/// What a rename does with what is at its target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rename {
+    /// Takes its place, as `rename` does.
+    Replace,
+    /// Nothing may be there.
+    NoReplace,
+    /// It comes to where the other was.
+    Exchange,
+}
+
+/// Attributes to be set; none stays as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Set {
+    pub mode: Option<u16>,
+    pub mtime: Option<Time>,
+}
+
+/// Who changes a draft, a mount say. It is not told of its own changes.
+pub struct Editor {
+    draft: Arc<Draft>,
+    id: u64,
+}
+
+impl Editor {
+    pub(super) fn new(draft: Arc<Draft>, id: u64) -> Self {
+        Self { draft, id }
+    }
+
+    pub fn draft(&self) -> &Arc<Draft> {
+        &self.draft
+    }
+
+    /// Makes an empty file, and opens it to be written: see [`LocalFile::close`].
+    pub fn create(&self, path: &DrivePath, mode: u16, mtime: Time) -> Result<Arc<LocalFile>> {
+        let file = Arc::new(self.draft.new_file(None));
+        file.touch(mtime.nanos().unwrap_or(0));
+        file.open();
+        let stat = Stat { mode, ..Stat::default() };
+        let content = Content::local(&file, None);
+        self.make(path, Leaf::File(File { seq: 0, stat, xattrs: None, content }))?;
+        Ok(file)
+    }
+
+    /// Makes a symbolic link.
+    pub fn make_link(&self, path: &DrivePath, target: &str, mtime: Time) -> Result<()> {
+        let stat = Stat { mode: 0o777, mtime, id: 0 };
+        self.make(path, Leaf::Link(Link { seq: 0, stat, xattrs: None, target: target.into() }))
+    }
+
+    fn make(&self, path: &DrivePath, leaf: Leaf) -> Result<()> {
+        self.change(|names, change| {
+            names.free(path)?;
+            names.now.set(path, leaf);
+            change.push(path);
+            Ok(())
+        })
+    }
+
+    /// Makes a folder.
+    pub fn make_dir(&self, path: &DrivePath) -> Result<()> {
+        self.change(|names, change| {
+            names.free(path)?;
+            names.now.make_dir(path);
+            change.push(path);
+            Ok(())
+        })
+    }
+
+    /// Takes a file or link out.
+    pub fn remove(&self, path: &DrivePath) -> Result<()> {
+        self.change(|names, change| {
+            if let Found::Directory(_) = names.at(path)? {
+                return Err(EditError::IsADirectory);
+            }
+            names.take(path);
+            change.push(path);
+            Ok(())
+        })
+    }
+
+    /// Takes an empty folder out.
+    pub fn remove_dir(&self, path: &DrivePath) -> Result<()> {
+        self.change(|names, change| {
+            match names.at(path)? {
+                Found::Directory(_) if path.is_root() => return Err(EditError::Impossible),
+                Found::Directory(dir) if dir.is_empty() => {}
+                Found::Directory(_) => return Err(EditError::NotEmpty),
+                _ => return Err(EditError::NotADirectory),
+            }
+            names.take(path);
+            change.push(path);
+            Ok(())
+        })
+    }
+
+    /// Gives what is at `from`, with all that is in it, the name `to`.
+    pub fn rename(&self, from: &DrivePath, to: &DrivePath, how: Rename) -> Result<()> {
+        self.change(|names, change| {
+            let source = names.at(from)?.is_dir();
+            let below = |a: &DrivePath, b: &DrivePath| a != b && a.moved(b, b).is_some();
+            if from.is_root() || to.is_root() || below(to, from) {
+                return Err(EditError::Impossible);
+            }
+            names.parent(to)?;
+            let target = names.now.lookup(to).map(|found| (found.is_dir(), found.is_full()));
+            match (target, how) {
+                (None, Rename::Exchange) => return Err(EditError::NotFound),
+                (Some(_), Rename::NoReplace) => return Err(EditError::Exists),
+                _ if from == to => return Ok(()),
+                (Some(_), Rename::Exchange) if below(from, to) => {
+                    return Err(EditError::Impossible);
+                }
+                (Some(_), Rename::Exchange) => {
+                    let aside = names.aside(to);
+                    names.now.move_to(to, &aside);
+                    names.now.move_to(from, to);
+                    names.now.move_to(&aside, from);
+                    change.push(from);
+                    change.push(to);
+                    return Ok(());
+                }
+                (Some((_, true)), _) if below(from, to) => return Err(EditError::NotEmpty),
+                (Some((true, _)), _) if !source => return Err(EditError::IsADirectory),
+                (Some((false, _)), _) if source => return Err(EditError::NotADirectory),
+                (Some((true, true)), _) => return Err(EditError::NotEmpty),
+                (Some(_), _) => names.take(to),
+                (None, _) => valid(to)?,
+            }
+            names.now.move_to(from, to);
+            change.push(from);
+            change.push(to);
+            Ok(())
+        })
+    }
+
+    /// Sets attributes of a file or link.
+    pub fn set(&self, path: &DrivePath, new: &Set) -> Result<()> {
+        self.change(|names, change| {
+            let leaf = match names.at(path)? {
+                Found::File(file) => {
+                    let mut file = file.clone();
+                    file.stat.mode = new.mode.unwrap_or(file.stat.mode);
+                    match (&file.content, new.mtime) {
+                        (Content::Local(local), Some(mtime)) => {
+                            local.file.set_mtime(mtime.nanos().unwrap_or(0));
+                        }
+                        (_, mtime) => file.stat.mtime = mtime.unwrap_or(file.stat.mtime),
+                    }
+                    Leaf::File(file)
+                }
+                Found::Link(link) => {
+                    let mtime = new.mtime.unwrap_or(link.stat.mtime);
+                    Leaf::Link(Link { stat: Stat { mtime, ..link.stat }, ..link.clone() })
+                }
+                Found::Directory(_) => return Err(EditError::IsADirectory),
+            };
+            names.now.set(path, leaf);
+            change.push(path);
+            Ok(())
+        })
+    }
+
+    /// Opens the file at `path` to be written: see [`LocalFile::close`]. It is one for all who have it open.
+    pub fn open(&self, path: &DrivePath) -> Result<Arc<LocalFile>> {
+        self.change(|names, change| {
+            let file = match names.at(path)? {
+                Found::File(file) => file.clone(),
+                Found::Directory(_) => return Err(EditError::IsADirectory),
+                Found::Link(_) => return Err(EditError::NotFound),
+            };
+            if let Content::Local(local) = &file.content {
+                local.file.open();
+                return Ok(local.file.clone());
+            }
+            let id = file.blob().ok_or(EditError::Damaged)?;
+            let reader = self.draft.drive.open(&file).map_err(|_| EditError::Damaged)?;
+            let size = file.known_size().ok_or(EditError::Damaged)?;
+            let local = Arc::new(self.draft.new_file(Some(Base { reader, id, size })));
+            local.touch(file.stat.mtime.nanos().unwrap_or(0));
+            local.open();
+            let content = Content::local(&local, Some(file.content.clone()));
+            names.now.set(path, Leaf::File(File { content, ..file }));
+            change.push(path);
+            Ok(local)
+        })
+    }
+
+    /// A file that was opened by [`Self::open`] or [`Self::create`] is written no more.
+    pub fn close(&self, file: &LocalFile) {
+        if file.close() {
+            (self.draft.bell)();
+        }
+    }
+
+    /// Somebody wrote to the file at `path`.
+    pub fn wrote(&self, path: &DrivePath) {
+        self.draft.tell(self.id, std::slice::from_ref(path));
+    }
+
+    /// Makes a change, and tells it.
+    fn change<T>(&self, make: impl FnOnce(&mut Names, &mut Changed) -> Result<T>) -> Result<T> {
+        let mut changed = Changed::default();
+        let made = make(&mut write(&self.draft.names), &mut changed)?;
+        self.draft.tell(self.id, &changed.0);
+        (self.draft.bell)();
+        Ok(made)
+    }
+}
+
+/// Paths that are something else since.
+#[derive(Default)]
+struct Changed(Vec<DrivePath>);
+
+impl Changed {
+    fn push(&mut self, path: &DrivePath) {
+        self.0.push(path.clone());
+    }
+}
+
+impl Names {
+    fn at(&self, path: &DrivePath) -> Result<Found<'_>> {
+        self.now.lookup(path).ok_or_else(|| missing(&self.now, path))
+    }
+
+    /// Whether something can be made at `path`.
+    fn free(&self, path: &DrivePath) -> Result<()> {
+        self.parent(path)?;
+        match self.now.lookup(path) {
+            Some(_) => Err(EditError::Exists),
+            None => valid(path),
+        }
+    }
+
+    /// Whether the folder that it is to be in is there.
+    fn parent(&self, path: &DrivePath) -> Result<()> {
+        let parent = path.parent().ok_or(EditError::Exists)?;
+        match self.at(&parent)? {
+            Found::Directory(_) => Ok(()),
+            _ => Err(EditError::NotADirectory),
+        }
+    }
+
+    /// A name beside `path` that nothing has.
+    fn aside(&self, path: &DrivePath) -> DrivePath {
+        let parent = path.parent().unwrap_or_else(DrivePath::root);
+        let names = (0u64..).filter_map(|n| parent.join(&format!(".aside-{n}")).ok());
+        let free = |path: &DrivePath| self.now.lookup(path).is_none();
+        names.into_iter().find(free).expect("a folder has fewer names than there are numbers")
+    }
+}
+
+/// Why nothing is found at `path`.
+fn missing(index: &DriveIndex, path: &DrivePath) -> EditError {
+    let mut above = path.parent();
+    while let Some(path) = above {
+        match index.lookup(&path) {
+            Some(Found::Directory(_)) => return EditError::NotFound,
+            Some(_) => return EditError::NotADirectory,
+            None => above = path.parent(),
+        }
+    }
+    EditError::NotFound
+}
+
+/// The reference takes a backslash for a slash.
+fn valid(path: &DrivePath) -> Result<()> {
+    match path.name().contains('\\') {
+        true => Err(EditError::Name),
+        false => Ok(()),
+    }
+}

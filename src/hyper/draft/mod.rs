@@ -1,0 +1,164 @@
+//! The next version of a drive of ours, while programs work on it.
+//!
+//! A [`Draft`] holds the names twice: as they are *published*, and as they are *now*. Every change is made to the second
+//! at once, at the cost of the change; what differs is published in one step ([`Draft::publish`]): contents first, then
+//! one batch of the bee that names them, one commit for both cores. So others see each file whole, and a save by way of a
+//! rename as one step.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `edit` | what a file system does with names, with its rules |
+//! | `publish` | what is said to others, and when it may be |
+//! | `spool` | what survives a power cut before it is published |
+//!
+//! A file that is open to be written, or that is not published yet, has a [`LocalFile`] in its leaf. It travels with the
+//! leaf wherever that is moved, so nothing here knows the paths of open files.
+
+mod edit;
+mod publish;
+mod spool;
+#[cfg(test)]
+mod tests;
+
+pub use edit::{EditError, Editor, Rename, Set};
+pub use publish::Which;
+
+use super::blobs::BlobError;
+use super::core::storage::{Storage, StorageError};
+use super::drive::{Drive, DriveError, DriveIndex, Leaf};
+use super::local::{Base, LocalError, LocalFile};
+use crate::key::CoreKey;
+use crate::lock::{lock, read, write};
+use crate::path::DrivePath;
+use publish::Publishing;
+use spool::Spool;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+/// Why what was changed could not be published or made durable.
+#[derive(Debug, thiserror::Error)]
+pub enum DraftError {
+    #[error(transparent)]
+    Drive(#[from] DriveError),
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    #[error("the local store: {0}")]
+    Storage(#[from] StorageError),
+}
+
+/// See the module.
+pub struct Draft {
+    key: CoreKey,
+    drive: Drive,
+    storage: Arc<dyn Storage>,
+    names: RwLock<Names>,
+    /// Held through a publication.
+    publishing: Mutex<Publishing>,
+    /// What is in the store of files that are not published. Taken after `publishing`, before `names`.
+    spool: Mutex<Spool>,
+    listeners: Mutex<Vec<(u64, Listener)>>,
+    next_editor: AtomicU64,
+    /// Rung when there is something to be published.
+    bell: Box<dyn Fn() + Send + Sync>,
+}
+
+/// Answers whether it still listens; called with no paths it is only asked that.
+pub type Listener = Box<dyn Fn(&[DrivePath]) -> bool + Send + Sync>;
+
+#[derive(Clone)]
+struct Names {
+    /// What others see.
+    published: DriveIndex,
+    /// What is here.
+    now: DriveIndex,
+    /// Files without a name, of which the store may have a record.
+    gone: Vec<Arc<LocalFile>>,
+}
+
+impl Names {
+    /// Takes the file, the link or the empty folder at `path` out.
+    fn take(&mut self, path: &DrivePath) {
+        let local = self.now.leaf(path).and_then(Leaf::local);
+        self.gone.extend(local.map(|local| Arc::clone(&local.file)));
+        self.now.take(path);
+    }
+}
+
+impl Draft {
+    /// Goes on from `published`, the newest version of the drive, and from what an earlier end left in the spool.
+    /// `bell` is rung at each change that is to be published, and must only note that.
+    pub fn open(
+        key: CoreKey,
+        drive: Drive,
+        storage: Arc<dyn Storage>,
+        published: DriveIndex,
+        bell: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Arc<Self>, DraftError> {
+        let now = published.clone();
+        let draft = Arc::new(Self {
+            key,
+            drive,
+            storage,
+            names: RwLock::new(Names { published, now, gone: Vec::new() }),
+            publishing: Mutex::default(),
+            spool: Mutex::default(),
+            listeners: Mutex::default(),
+            next_editor: AtomicU64::new(0),
+            bell: Box::new(bell),
+        });
+        draft.recover()?;
+        Ok(draft)
+    }
+
+    pub fn key(&self) -> CoreKey {
+        self.key
+    }
+
+    /// The names as they are here.
+    pub fn names(&self) -> DriveIndex {
+        read(&self.names).now.clone()
+    }
+
+    /// An answer from the names as they are here.
+    pub fn with_names<T>(&self, answer: impl FnOnce(&DriveIndex) -> T) -> T {
+        answer(&read(&self.names).now)
+    }
+
+    /// Somebody who changes it, and hears of the changes of all others.
+    pub fn editor(self: &Arc<Self>, listener: Option<Listener>) -> Editor {
+        let id = self.next_editor.fetch_add(1, Ordering::Relaxed);
+        if let Some(listener) = listener {
+            lock(&self.listeners).push((id, listener));
+        }
+        Editor::new(self.clone(), id)
+    }
+
+    /// Takes what others added to the drive: `index` is a newer version of it, in which these paths changed. Where
+    /// something was changed here too, that stays.
+    pub fn absorb(&self, index: &DriveIndex, changed: &[DrivePath]) {
+        let mut names = write(&self.names);
+        let known = |path: &DrivePath| {
+            let of = |index: &DriveIndex| (index.leaf(path).cloned(), index.list(path).is_some());
+            of(&names.published) == of(index)
+        };
+        if index.version() < names.published.version() || changed.iter().all(known) {
+            return;
+        }
+        let ours = names.published.steps_to(&names.now);
+        names.published = index.clone();
+        names.now = index.clone();
+        names.now.take_steps(&ours);
+        drop(names);
+        self.tell(u64::MAX, changed);
+    }
+
+    fn tell(&self, editor: u64, changed: &[DrivePath]) {
+        lock(&self.listeners).retain(|(id, listens)| *id == editor || listens(changed));
+    }
+
+    fn new_file(&self, base: Option<Base>) -> LocalFile {
+        LocalFile::new(&self.storage, base)
+    }
+}

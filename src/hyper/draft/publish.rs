@@ -1,0 +1,299 @@
+//! What is said to others, and when it may be.
+//!
+//! What differs between the published names and those of now is said in one batch. A file that is not to be published
+//! yet, since somebody writes it, stays for others what it was, if need be under a new name.
+
+use super::{Draft, DraftError, Names};
+use crate::hyper::blobs::{BlobError, BlobId, Writer};
+use crate::hyper::core::storage::Durability;
+use crate::hyper::drive::{
+    Batch, Content, Drive, DriveIndex, Entry, File, Leaf, Local, Stat, Steps, Time,
+};
+use crate::hyper::local::{Base, LocalFile, Rebased, Snapshot};
+use crate::key::DiscoveryKey;
+use crate::lock::{lock, read, write};
+use crate::path::DrivePath;
+use std::collections::BTreeMap;
+use std::io::Seek;
+use std::sync::Arc;
+
+/// Which files that somebody has open are published with the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// None.
+    Closed,
+    /// Those that were not written since this was asked last.
+    Quiet,
+    /// All of them.
+    All,
+}
+
+/// What goes from one publication to the next.
+#[derive(Default)]
+pub(super) struct Publishing {
+    /// Staging files that no record names any more as soon as another commit is durable.
+    leaving: Vec<DiscoveryKey>,
+}
+
+/// What is to be said of a name.
+struct Saying {
+    path: DrivePath,
+    /// None: it is gone.
+    leaf: Option<Leaf>,
+    /// Whether others know it.
+    known: bool,
+}
+
+/// A content on its way.
+struct Sent {
+    snapshot: Snapshot,
+    blob: BlobId,
+}
+
+/// Contents that are published with the names. The core is not asked for before the first.
+struct Contents<'a> {
+    drive: &'a Drive,
+    writer: Option<Writer<'a>>,
+    sent: BTreeMap<u64, (Arc<LocalFile>, Sent)>,
+}
+
+impl Draft {
+    /// Publishes what is due. The version of the drive after that; none if there was nothing to say.
+    ///
+    /// # Errors
+    /// Nothing is published then, and nothing is lost: it can be tried again.
+    pub fn publish(&self, which: Which) -> Result<Option<u64>, DraftError> {
+        let mut publishing = lock(&self.publishing);
+        let mut before = read(&self.names).clone();
+        let steps = before.published.steps_to(&before.now);
+        let mut contents = Contents { drive: &self.drive, writer: None, sent: BTreeMap::new() };
+        let mut sayings = contents.sayings(&before.published, &steps, which)?;
+        let Contents { mut writer, sent, .. } = contents;
+        // Nobody syncs a file between its content's being published and its record's being forgotten.
+        let mut spool = lock(&self.spool);
+        let gone: Vec<u64> = before.gone.drain(..).map(|file| file.id()).collect();
+        let written: Vec<u64> = sent
+            .values()
+            .filter_map(|(file, sent)| sent.snapshot.is_current().then(|| file.id()))
+            .collect();
+        let forgotten = self.forget(&spool, gone.iter().chain(&written));
+        let mut version = None;
+        if sayings.iter().any(|saying| !saying.known) || !steps.records.is_empty() {
+            let mut batch = self.drive.batch()?;
+            for saying in sayings.iter_mut().filter(|saying| !saying.known) {
+                self.say(&mut batch, saying)?;
+            }
+            for (path, kept) in &steps.records {
+                match kept {
+                    true => batch.keep_dir(path)?,
+                    false => batch.forget_dir(path)?,
+                };
+            }
+            version = Some(batch.flush_with(writer.as_mut(), forgotten)?);
+        } else if !forgotten.is_empty() {
+            self.storage.commit(forgotten, &[], Durability::Durable)?;
+        }
+        drop(writer);
+        let mut published = before.published.clone();
+        for saying in sayings.iter().filter(|saying| !saying.known) {
+            published.hear(&saying.path, saying.leaf.clone());
+        }
+        for (path, kept) in &steps.records {
+            published.hear_record(path, *kept);
+        }
+        if let Some(version) = version {
+            published.set_version(version);
+        }
+        let useless = self.settle(published, &before, &steps, &sayings, sent);
+        gone.iter().chain(&written).for_each(|id| drop(spool.remove(id)));
+        drop(spool);
+        // No durable record has named those since the commit above.
+        for staging in std::mem::replace(&mut publishing.leaving, useless) {
+            self.storage.remove_files(&staging)?;
+        }
+        Ok(version)
+    }
+
+    fn say(&self, batch: &mut Batch<'_>, saying: &mut Saying) -> Result<(), DraftError> {
+        let Some(leaf) = &mut saying.leaf else {
+            batch.delete(&saying.path)?;
+            return Ok(());
+        };
+        let block = batch.next();
+        batch.put(&saying.path, &self.entry(leaf)?)?;
+        leaf.stored(block);
+        Ok(())
+    }
+
+    /// The entry that says what a leaf does. What others wrote into the one before stays.
+    fn entry(&self, leaf: &Leaf) -> Result<Entry, DraftError> {
+        let mut entry = match leaf.seq() {
+            0 => Entry::default(),
+            seq => self.drive.local_entry(seq)?,
+        };
+        (entry.linkname, entry.blob) = match leaf {
+            Leaf::File(file) => (None, file.blob()),
+            Leaf::Link(link) => (Some(link.target.to_string()), None),
+        };
+        entry.describe(leaf.stat(), leaf.xattrs());
+        Ok(entry)
+    }
+
+    /// What was said is durable. Files that nobody writes are from now on what was published; what was staged for them is
+    /// of no use any more.
+    fn settle(
+        &self,
+        published: DriveIndex,
+        before: &Names,
+        steps: &Steps,
+        sayings: &[Saying],
+        sent: BTreeMap<u64, (Arc<LocalFile>, Sent)>,
+    ) -> Vec<DiscoveryKey> {
+        let mut useless = Vec::new();
+        let mut names = write(&self.names);
+        for (file, Sent { snapshot, blob }) in sent.into_values() {
+            let size = snapshot.size();
+            let base = Base { reader: self.drive.blobs().reader(blob, Some(size)), id: blob, size };
+            if let Rebased::Whole(staging) = file.rebase(snapshot.generation(), base) {
+                useless.extend(staging);
+            }
+        }
+        let untouched = names.now.is_same(&before.now);
+        let mut all_said = sayings.len() == steps.leaves.len();
+        for Saying { path, leaf, .. } in sayings {
+            let (Some(said), Some(now)) = (leaf, names.now.leaf(path).cloned()) else { continue };
+            let leaf = if before.now.leaf(path) == Some(&now) { said.clone() } else { now.clone() };
+            let leaf = match (&now, said, leaf) {
+                (Leaf::File(now), Leaf::File(said), Leaf::File(leaf)) => {
+                    let leaf = match &now.content {
+                        Content::Local(local) => after(local, said, leaf),
+                        _ => leaf,
+                    };
+                    all_said &= leaf == *said;
+                    Leaf::File(leaf)
+                }
+                (_, said, leaf) => {
+                    all_said &= leaf == *said;
+                    leaf
+                }
+            };
+            if leaf != now {
+                names.now.set(path, leaf);
+            }
+        }
+        if untouched {
+            names.now.said(steps);
+        }
+        names.now.set_version(published.version());
+        // What is the same need not be compared again.
+        names.published = if untouched && all_said { names.now.clone() } else { published };
+        // Who has one of those open still reads it.
+        let (open, closed): (Vec<_>, _) = std::mem::take(&mut names.gone)
+            .into_iter()
+            .partition(|file| Arc::strong_count(file) > 1);
+        useless.extend(closed.iter().filter_map(|file| file.staging()));
+        names.gone = open;
+        useless
+    }
+}
+
+impl Contents<'_> {
+    fn sayings(
+        &mut self,
+        published: &DriveIndex,
+        steps: &Steps,
+        which: Which,
+    ) -> Result<Vec<Saying>, DraftError> {
+        let mut sayings = Vec::new();
+        for (path, leaf) in &steps.leaves {
+            let leaf = match leaf {
+                None => None,
+                Some(leaf) => match self.saying(leaf, which)? {
+                    None => continue,
+                    said => said,
+                },
+            };
+            let before = published.leaf(path);
+            let known = says_same(before, leaf.as_ref());
+            let leaf = if known { before.cloned() } else { leaf };
+            sayings.push(Saying { path: path.clone(), leaf, known });
+        }
+        Ok(sayings)
+    }
+
+    /// What can be said of a leaf; none as long as it has never been published, and is not to be now.
+    fn saying(&mut self, leaf: &Leaf, which: Which) -> Result<Option<Leaf>, DraftError> {
+        let Leaf::File(file) = leaf else { return Ok(Some(leaf.clone())) };
+        let Content::Local(local) = &file.content else { return Ok(Some(leaf.clone())) };
+        let due = match which {
+            _ if !local.file.is_open() => true,
+            Which::Closed => false,
+            Which::Quiet => local.file.is_quiet(),
+            Which::All => true,
+        };
+        if !due {
+            let published = local.published.clone();
+            return Ok(published.map(|content| Leaf::File(File { content, ..file.clone() })));
+        }
+        let (blob, size, mtime) = self.send(&local.file)?;
+        let mut said = File { content: Content::stored(blob, size), ..file.clone() };
+        said.stat.mtime = Time::of_nanos(mtime);
+        Ok(Some(Leaf::File(said)))
+    }
+
+    /// The content of a file as a blob, its size and its time.
+    fn send(&mut self, file: &Arc<LocalFile>) -> Result<(BlobId, u64, i128), DraftError> {
+        if let Some((_, Sent { snapshot, blob })) = self.sent.get(&file.id()) {
+            return Ok((*blob, snapshot.size(), snapshot.mtime()));
+        }
+        let mut snapshot = file.snapshot();
+        let (size, mtime) = (snapshot.size(), snapshot.mtime());
+        let blob = match snapshot.base() {
+            Some(base) if snapshot.changed().is_empty() && file.is_base() => base,
+            None if size == 0 => BlobId::default(),
+            base => {
+                let writer = match &mut self.writer {
+                    Some(writer) => writer,
+                    None => self.writer.insert(self.drive.blobs().writer()?),
+                };
+                let updated = match base {
+                    Some(base) => writer.update(&base, &mut snapshot)?,
+                    None => None,
+                };
+                match updated {
+                    Some(blob) => blob,
+                    None => {
+                        snapshot.rewind().map_err(|error| BlobError::Input(Arc::new(error)))?;
+                        writer.put(&mut snapshot)?
+                    }
+                }
+            }
+        };
+        self.sent.insert(file.id(), (Arc::clone(file), Sent { snapshot, blob }));
+        Ok((blob, size, mtime))
+    }
+}
+
+/// A file that is being changed, once `said` is what others see: that, if it is what the file is and nobody writes it.
+/// `leaf` is what else is to be said of it.
+fn after(local: &Local, said: &File, leaf: File) -> File {
+    let content = said.content.clone();
+    let time = Time::of_nanos(local.file.mtime());
+    let clean = local.file.is_base() && time == said.stat.mtime && !local.file.is_open();
+    let content = if clean { content } else { Content::local(&local.file, Some(content)) };
+    let stat = Stat { mtime: said.stat.mtime, ..leaf.stat };
+    File { seq: said.seq, stat, content, ..leaf }
+}
+
+/// Whether others know it already.
+fn says_same(known: Option<&Leaf>, new: Option<&Leaf>) -> bool {
+    let (Some(known), Some(new)) = (known, new) else { return known.is_none() && new.is_none() };
+    let mut new = new.clone();
+    let written = match &new {
+        Leaf::File(file) => &file.xattrs,
+        Leaf::Link(link) => &link.xattrs,
+    };
+    let unwritten = written.as_deref().is_some_and(|xattrs| xattrs.is_unwritten());
+    new.stored(known.seq());
+    !unwritten && *known == new
+}

@@ -1,0 +1,142 @@
+//! What survives a power cut before it is published.
+//!
+//! What is synced of a file that is not published lies in its staging file, and a record of the store says where the file
+//! is in the drive and what it is made of. The next start finds the record, and goes on as if nothing had been.
+//!
+//! | record | value |
+//! |---|---|
+//! | `draft/` + key of the drive + `/` + [`LocalFile::id`], in hexadecimal | path, mode, id; then the record of the [`LocalFile`] |
+
+use super::{Draft, DraftError};
+use crate::codec::{self, DecodeError, Put, Reader};
+use crate::hyper::core::storage::{Durability, Records, Writes};
+use crate::hyper::drive::{Content, File, Leaf, MODE_BITS, Stat, Time};
+use crate::hyper::local::LocalFile;
+use crate::key::{CoreKey, hex};
+use crate::lock::{lock, write};
+use crate::path::DrivePath;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What the store has a record of, by [`LocalFile::id`]: the place and the version that it speaks of.
+pub(super) type Spool = BTreeMap<u64, (Place, u64)>;
+
+/// Where a file is in the drive, and what its entry will say of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    path: DrivePath,
+    mode: u16,
+    id: u64,
+}
+
+impl Draft {
+    /// Makes what was written to a file so far durable, under this name, without publishing it.
+    ///
+    /// # Errors
+    /// What was written since the last time may be lost by a power cut.
+    pub fn sync(&self, path: &DrivePath, file: &LocalFile) -> Result<(), DraftError> {
+        // The most of it, without keeping others from theirs.
+        if let Some(files) = file.files() {
+            self.storage.sync_files(&files)?;
+        }
+        let stat = self.with_names(|names| names.leaf(path).map(|leaf| *leaf.stat()));
+        let Stat { mode, id, .. } = stat.unwrap_or_default();
+        let place = Place { path: path.clone(), mode, id };
+        let mut spool = lock(&self.spool);
+        let version = file.record_version();
+        let mut writes = Writes::default();
+        let known = spool.get(&file.id()).is_some_and(|known| *known == (place.clone(), version));
+        let recorded = if known { None } else { file.record() };
+        match &recorded {
+            Some(recorded) => {
+                let value = [place.encode(), recorded.bytes.clone()].concat();
+                Records::change(&mut writes, &name(&self.key, file.id()), Some(value));
+            }
+            None if known => {}
+            None => {
+                drop(spool);
+                return self.publish(super::Which::All).map(drop);
+            }
+        }
+        let files = file.files();
+        let files: Vec<_> = files.iter().collect();
+        self.storage.commit(writes, &files, Durability::Durable)?;
+        if let Some(recorded) = recorded {
+            file.recorded(recorded.version);
+            spool.insert(file.id(), (place, recorded.version));
+        }
+        Ok(())
+    }
+
+    /// Takes up what an earlier end left.
+    pub(super) fn recover(&self) -> Result<(), DraftError> {
+        let prefix = &prefix(&self.key);
+        let mut spool = lock(&self.spool);
+        for (name, value) in Records::new(self.storage.clone()).records(prefix)? {
+            let id = name.strip_prefix(prefix).and_then(|id| u64::from_str_radix(id, 16).ok());
+            let read = id.and_then(|id| Some((id, Place::decode(&value).ok()?)));
+            let Some((id, (place, record))) = read else {
+                tracing::error!(
+                    name,
+                    "a record of a changed file makes no sense, and is left alone"
+                );
+                continue;
+            };
+            let file = LocalFile::from_record(id, record, &self.storage, self.drive.blobs())?;
+            let file = Arc::new(file);
+            let mut names = write(&self.names);
+            let before = names.now.leaf(&place.path).cloned();
+            let seq = before.as_ref().map_or(0, Leaf::seq);
+            let published = match before {
+                Some(Leaf::File(file)) => Some(file.content),
+                _ => None,
+            };
+            let stat = Stat { mode: place.mode, id: place.id, mtime: Time::NONE };
+            let content = Content::local(&file, published);
+            names.now.set(&place.path, Leaf::File(File { seq, stat, xattrs: None, content }));
+            spool.insert(id, (place, file.record_version()));
+        }
+        Ok(())
+    }
+
+    /// That the store has no record of these files any more.
+    pub(super) fn forget<'a>(
+        &self,
+        spool: &Spool,
+        files: impl IntoIterator<Item = &'a u64>,
+    ) -> Writes {
+        let mut writes = Writes::default();
+        for id in files.into_iter().filter(|id| spool.contains_key(id)) {
+            Records::change(&mut writes, &name(&self.key, *id), None);
+        }
+        writes
+    }
+}
+
+fn name(drive: &CoreKey, file: u64) -> String {
+    format!("{}{file:016x}", prefix(drive))
+}
+
+fn prefix(drive: &CoreKey) -> String {
+    format!("draft/{}/", hex(&drive.0))
+}
+
+impl Place {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.put_buffer(self.path.as_str().as_bytes());
+        out.put_uint(self.mode.into());
+        out.extend(self.id.to_le_bytes());
+        out
+    }
+
+    /// The place, and what follows it.
+    fn decode(bytes: &[u8]) -> codec::Result<(Self, &[u8])> {
+        let mut reader = Reader::new(bytes);
+        let path = DrivePath::from_entry_key(reader.string()?);
+        let path = path.map_err(|_| DecodeError::Invalid("path"))?;
+        let mode = reader.uint()? as u16 & MODE_BITS;
+        let id = reader.u64()?;
+        Ok((Self { path, mode, id }, reader.rest()))
+    }
+}

@@ -1,0 +1,478 @@
+//! A draft against a model of a file system, and others' view of the drive against what they may see.
+
+use super::*;
+use crate::hyper::bee::run;
+use crate::hyper::cache::BlockCache;
+use crate::hyper::core::storage::memory;
+use crate::hyper::drive::{Content, Found, Leaf, Time};
+use crate::hyper::session::Patience;
+use crate::hyper::store::{Namespace, Store};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+fn path(text: &str) -> DrivePath {
+    DrivePath::from_user(text).unwrap()
+}
+
+fn time(n: i64) -> Time {
+    Time::new(n, 0)
+}
+
+/// What a name of the model is.
+#[derive(Debug, Clone, PartialEq)]
+enum Node {
+    Dir,
+    File(Vec<u8>, u16),
+    Link(String),
+}
+
+type Tree = BTreeMap<DrivePath, Node>;
+
+/// A drive in memory.
+struct Bench {
+    drive: Drive,
+    storage: Arc<dyn Storage>,
+    draft: Arc<Draft>,
+    editor: Editor,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::of(memory())
+    }
+
+    fn of(storage: Arc<dyn Storage>) -> Self {
+        let (wishes, _) = tokio::sync::mpsc::unbounded_channel();
+        let cache = Arc::new(BlockCache::new(1 << 20));
+        let store = Store::open(storage.clone(), cache, wishes, Patience::default()).unwrap();
+        let core = |name| Arc::new(store.named(&Namespace::ROOT, name, None).unwrap());
+        let drive = Drive::writable(core("db"), core("blobs"), None);
+        let index = run(drive.index()).unwrap();
+        let key = CoreKey([1; 32]);
+        let draft = Draft::open(key, drive.clone(), storage.clone(), index, || {}).unwrap();
+        let editor = draft.editor(None);
+        Self { drive, storage, draft, editor }
+    }
+
+    /// The same drive after an end of the process.
+    fn again(&self) -> Self {
+        Self::of(self.storage.clone())
+    }
+
+    fn write(&self, name: &str, content: &[u8]) {
+        let path = path(name);
+        let file = match self.editor.open(&path) {
+            Ok(file) => file,
+            Err(_) => self.editor.create(&path, 0o644, time(1)).unwrap(),
+        };
+        file.truncate(0).unwrap();
+        file.write(0, content).unwrap();
+        file.touch(5_000_000);
+        self.editor.close(&file);
+    }
+
+    /// What is here.
+    fn here(&self) -> Tree {
+        tree(&self.draft.names(), &self.drive)
+    }
+
+    /// What others see.
+    fn seen(&self) -> Tree {
+        tree(&run(self.drive.index()).unwrap(), &self.drive)
+    }
+}
+
+fn tree(index: &DriveIndex, drive: &Drive) -> Tree {
+    let mut found = Tree::new();
+    let mut todo = vec![DrivePath::root()];
+    while let Some(at) = todo.pop() {
+        for (name, node) in index.list(&at).unwrap().iter() {
+            let path = at.join(name).unwrap();
+            let node = match node.shown() {
+                Found::Directory(_) => {
+                    todo.push(path.clone());
+                    Node::Dir
+                }
+                Found::Link(link) => Node::Link(link.target.to_string()),
+                Found::File(file) => {
+                    let all = match &file.content {
+                        Content::Local(local) => local.file.read_local(0, 1 << 20).unwrap(),
+                        _ => drive.open(file).unwrap().read_local(0, 1 << 20).unwrap(),
+                    };
+                    Node::File(all.unwrap().concat(), file.stat.mode)
+                }
+            };
+            found.insert(path, node);
+        }
+    }
+    found
+}
+
+#[test]
+fn a_file_is_seen_by_others_once_it_is_closed() {
+    let bench = Bench::new();
+    let file = bench.editor.create(&path("/f"), 0o600, time(1)).unwrap();
+    file.write(0, b"half").unwrap();
+    assert_eq!(bench.draft.publish(Which::Closed).unwrap(), None);
+    assert!(bench.seen().is_empty() && bench.here().len() == 1);
+    file.write(4, b" and whole").unwrap();
+    bench.editor.close(&file);
+    assert!(bench.draft.publish(Which::Closed).unwrap().is_some());
+    assert_eq!(bench.seen()[&path("/f")], Node::File(b"half and whole".into(), 0o600));
+    assert_eq!(bench.draft.publish(Which::All).unwrap(), None, "all is said");
+    assert!(bench.draft.names().leaf(&path("/f")).unwrap().local().is_none(), "it is put away");
+}
+
+#[test]
+fn a_save_by_rename_is_one_step_and_a_rename_costs_no_content() {
+    let bench = Bench::new();
+    bench.write("/f", b"old");
+    bench.draft.publish(Which::Closed).unwrap();
+    bench.write("/.f.tmp", b"new content");
+    bench.editor.rename(&path("/.f.tmp"), &path("/f"), Rename::Replace).unwrap();
+    let version = bench.draft.publish(Which::Closed).unwrap().unwrap();
+    assert_eq!(bench.seen().len(), 1);
+    assert_eq!(bench.seen()[&path("/f")], Node::File(b"new content".into(), 0o644));
+    let blocks = bench.drive.blobs().source().length();
+    bench.editor.rename(&path("/f"), &path("/g"), Rename::NoReplace).unwrap();
+    assert_eq!(bench.draft.publish(Which::Closed).unwrap(), Some(version + 2));
+    assert_eq!(bench.drive.blobs().source().length(), blocks);
+}
+
+#[test]
+fn what_is_written_on_stays_for_others_what_it_was_and_moves_with_its_folder() {
+    let bench = Bench::new();
+    bench.editor.make_dir(&path("/d")).unwrap();
+    bench.write("/d/f", b"first");
+    bench.draft.publish(Which::Closed).unwrap();
+    let file = bench.editor.open(&path("/d/f")).unwrap();
+    file.write(0, b"SECOND").unwrap();
+    bench.editor.rename(&path("/d"), &path("/e"), Rename::Replace).unwrap();
+    bench.draft.publish(Which::Closed).unwrap();
+    assert_eq!(bench.seen()[&path("/e/f")], Node::File(b"first".into(), 0o644));
+    assert!(!bench.seen().contains_key(&path("/d")));
+    assert_eq!(bench.here()[&path("/e/f")], Node::File(b"SECOND".into(), 0o644));
+    file.write(6, b"!").unwrap();
+    assert_eq!(bench.draft.publish(Which::Quiet).unwrap(), None, "it is being written");
+    assert!(bench.draft.publish(Which::Quiet).unwrap().is_some());
+    assert_eq!(bench.seen()[&path("/e/f")], Node::File(b"SECOND!".into(), 0o644));
+    file.write(7, b"!").unwrap();
+    bench.editor.close(&file);
+    bench.draft.publish(Which::Closed).unwrap();
+    assert_eq!(bench.seen(), bench.here());
+}
+
+#[test]
+fn what_is_synced_is_there_after_an_end_without_being_published() {
+    let bench = Bench::new();
+    bench.write("/f", &[1; 100_000]);
+    bench.draft.publish(Which::Closed).unwrap();
+    let file = bench.editor.open(&path("/f")).unwrap();
+    file.write(70_000, b"changed").unwrap();
+    bench.draft.sync(&path("/f"), &file).unwrap();
+    let new = bench.editor.create(&path("/new"), 0o640, time(1)).unwrap();
+    new.write(0, b"synced").unwrap();
+    bench.draft.sync(&path("/new"), &new).unwrap();
+    let here = bench.here();
+    let lost = bench.editor.create(&path("/lost"), 0o640, time(1)).unwrap();
+    lost.write(0, b"not synced").unwrap();
+    assert_eq!(bench.seen().len(), 1);
+    let again = bench.again();
+    assert_eq!(again.here(), here);
+    again.draft.publish(Which::Closed).unwrap();
+    assert_eq!(again.seen(), here);
+    let third = again.again();
+    assert_eq!(third.here(), here);
+    assert_eq!(third.draft.publish(Which::All).unwrap(), None, "no record is left");
+}
+
+#[test]
+fn what_others_add_is_seen_and_what_was_changed_here_stays() {
+    let bench = Bench::new();
+    bench.write("/a", b"a");
+    bench.write("/b", b"b");
+    bench.draft.publish(Which::Closed).unwrap();
+    bench.write("/a", b"mine");
+    for (name, content) in [("/a", "theirs"), ("/c", "new")] {
+        let entry = crate::hyper::drive::Entry::default();
+        bench.drive.put(&path(name), content.as_bytes(), entry).unwrap();
+    }
+    let index = run(bench.drive.index()).unwrap();
+    bench.draft.absorb(&index, &[path("/a"), path("/c")]);
+    let here = bench.here();
+    assert_eq!(here[&path("/a")], Node::File(b"mine".into(), 0o644));
+    assert_eq!(here[&path("/c")], Node::File(b"new".into(), 0o644));
+    bench.draft.publish(Which::Closed).unwrap();
+    assert_eq!(bench.seen(), here);
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Create(u8, u16),
+    MakeDir(u8),
+    MakeLink(u8),
+    Remove(u8),
+    RemoveDir(u8),
+    Rename(u8, u8, u8),
+    Chmod(u8, u16),
+    Open(u8),
+    Write(u8, u16, u8),
+    Truncate(u8, u16),
+    Close(u8),
+    Sync,
+    Publish(u8),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let name = 0..14u8;
+    let mode = prop_oneof![Just(0o644), Just(0o755), Just(0o600)];
+    prop_oneof![
+        3 => (name.clone(), mode.clone()).prop_map(|(n, m)| Op::Create(n, m)),
+        2 => name.clone().prop_map(Op::MakeDir),
+        1 => name.clone().prop_map(Op::MakeLink),
+        2 => name.clone().prop_map(Op::Remove),
+        1 => name.clone().prop_map(Op::RemoveDir),
+        4 => (name.clone(), name.clone(), 0..5u8).prop_map(|(a, b, h)| Op::Rename(a, b, h)),
+        1 => (name.clone(), mode).prop_map(|(n, m)| Op::Chmod(n, m)),
+        2 => name.clone().prop_map(Op::Open),
+        4 => (name.clone(), 0..300u16, any::<u8>()).prop_map(|(n, at, b)| Op::Write(n, at, b)),
+        1 => (name.clone(), 0..300u16).prop_map(|(n, at)| Op::Truncate(n, at)),
+        3 => name.prop_map(Op::Close),
+        1 => Just(Op::Sync),
+        3 => (0..3u8).prop_map(Op::Publish),
+    ]
+}
+
+/// Three folders deep, so that each name may be a folder for another.
+fn name(n: u8) -> DrivePath {
+    const NAMES: [&str; 14] = [
+        "/a", "/b", "/c", "/a/a", "/a/b", "/b/a", "/b/b", "/a/a/a", "/a/a/b", "/a/b/a", "/b/a/a",
+        "/b/b/b", "/c/a", "/c/a/a",
+    ];
+    path(NAMES[usize::from(n)])
+}
+
+/// A file that is open, and the name that it has in the model; none once it was removed.
+struct Open {
+    file: Arc<LocalFile>,
+    at: Option<DrivePath>,
+    content: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Model {
+    tree: Tree,
+    open: Vec<Open>,
+}
+
+impl Model {
+    fn is_dir(&self, path: &DrivePath) -> bool {
+        path.is_root() || self.tree.get(path) == Some(&Node::Dir)
+    }
+
+    fn is_full(&self, path: &DrivePath) -> bool {
+        self.tree.keys().any(|other| other.parent().as_ref() == Some(path))
+    }
+
+    fn makes(&mut self, path: &DrivePath, node: Node) -> bool {
+        let can = self.is_dir(&path.parent().unwrap()) && !self.tree.contains_key(path);
+        if can {
+            self.tree.insert(path.clone(), node);
+        }
+        can
+    }
+
+    fn forget(&mut self, path: &DrivePath) {
+        self.tree.remove(path);
+        for open in self.open.iter_mut().filter(|open| open.at.as_ref() == Some(path)) {
+            open.at = None;
+        }
+    }
+
+    fn shift(&mut self, from: &DrivePath, to: &DrivePath) {
+        let moved = |path: &DrivePath| path.moved(from, to);
+        self.tree = std::mem::take(&mut self.tree)
+            .into_iter()
+            .map(|(path, node)| (moved(&path).unwrap_or(path), node))
+            .collect();
+        for open in &mut self.open {
+            open.at = open.at.take().map(|path| moved(&path).unwrap_or(path));
+        }
+    }
+
+    fn rename(&mut self, from: &DrivePath, to: &DrivePath, how: Rename) -> bool {
+        let below = |a: &DrivePath, b: &DrivePath| a != b && a.moved(b, b).is_some();
+        let (source, target) = (self.tree.get(from).cloned(), self.tree.get(to).cloned());
+        let Some(source) = source else { return false };
+        if below(to, from) || !self.is_dir(&to.parent().unwrap()) {
+            return false;
+        }
+        let aside = path("/aside");
+        match (target, how) {
+            (None, Rename::Exchange) | (Some(_), Rename::NoReplace) => return false,
+            _ if from == to => return true,
+            (Some(_), Rename::Exchange) => {
+                if below(from, to) {
+                    return false;
+                }
+                self.shift(to, &aside);
+                self.shift(from, to);
+                self.shift(&aside, from);
+                return true;
+            }
+            (Some(target), _) => {
+                let dirs = (source == Node::Dir, target == Node::Dir);
+                if dirs.0 != dirs.1 || self.is_full(to) {
+                    return false;
+                }
+                self.forget(to);
+            }
+            (None, _) => {}
+        }
+        self.shift(from, to);
+        true
+    }
+
+    fn wrote(&mut self, nth: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        let id = self.open[nth].file.id();
+        let mut content = self.open[nth].content.clone();
+        write(&mut content);
+        for open in self.open.iter_mut().filter(|open| open.file.id() == id) {
+            open.content = content.clone();
+        }
+        if let Some(at) = &self.open[nth].at
+            && let Some(Node::File(bytes, _)) = self.tree.get_mut(at)
+        {
+            *bytes = content;
+        }
+    }
+}
+
+proptest! {
+    /// What is here is what the model says after each step; what others see is made of whole files; and in the end it is
+    /// what is here, also after a start from nothing but the drive.
+    #[test]
+    fn a_draft_is_a_file_system(ops in proptest::collection::vec(op(), 0..90)) {
+        let bench = Bench::new();
+        let mut model = Model::default();
+        // Contents that were whole at some time: of a closed file, or of one that was published as it was.
+        let mut whole: BTreeSet<Vec<u8>> = BTreeSet::from([Vec::new()]);
+        for op in ops {
+            match op {
+                Op::Create(n, mode) => {
+                    let made = bench.editor.create(&name(n), mode, time(1));
+                    prop_assert_eq!(made.is_ok(), model.makes(&name(n), Node::File(vec![], mode)));
+                    if let Ok(file) = made {
+                        model.open.push(Open { file, at: Some(name(n)), content: vec![] });
+                    }
+                }
+                Op::MakeDir(n) => {
+                    let made = bench.editor.make_dir(&name(n)).is_ok();
+                    prop_assert_eq!(made, model.makes(&name(n), Node::Dir));
+                }
+                Op::MakeLink(n) => {
+                    let made = bench.editor.make_link(&name(n), "x", time(1)).is_ok();
+                    prop_assert_eq!(made, model.makes(&name(n), Node::Link("x".into())));
+                }
+                Op::Remove(n) => {
+                    let can = matches!(model.tree.get(&name(n)), Some(Node::File(..) | Node::Link(_)));
+                    prop_assert_eq!(bench.editor.remove(&name(n)).is_ok(), can);
+                    if can {
+                        model.forget(&name(n));
+                    }
+                }
+                Op::RemoveDir(n) => {
+                    let can = model.tree.get(&name(n)) == Some(&Node::Dir) && !model.is_full(&name(n));
+                    prop_assert_eq!(bench.editor.remove_dir(&name(n)).is_ok(), can);
+                    if can {
+                        model.forget(&name(n));
+                    }
+                }
+                Op::Rename(a, b, how) => {
+                    let how = match how {
+                        0 => Rename::NoReplace,
+                        1 => Rename::Exchange,
+                        _ => Rename::Replace,
+                    };
+                    let done = bench.editor.rename(&name(a), &name(b), how);
+                    prop_assert_eq!(done.is_ok(), model.rename(&name(a), &name(b), how), "{:?}", done);
+                }
+                Op::Chmod(n, mode) => {
+                    let set = Set { mode: Some(mode), mtime: None };
+                    let done = bench.editor.set(&name(n), &set).is_ok();
+                    if let Some(Node::File(_, old)) = model.tree.get_mut(&name(n)) {
+                        *old = mode;
+                        prop_assert!(done);
+                    }
+                }
+                Op::Open(n) => {
+                    let opened = bench.editor.open(&name(n));
+                    match model.tree.get(&name(n)) {
+                        Some(Node::File(content, _)) => model.open.push(Open {
+                            file: opened.unwrap(),
+                            at: Some(name(n)),
+                            content: content.clone(),
+                        }),
+                        _ => prop_assert!(opened.is_err()),
+                    }
+                }
+                Op::Write(nth, at, byte) if !model.open.is_empty() => {
+                    let nth = usize::from(nth) % model.open.len();
+                    let at = usize::from(at);
+                    model.open[nth].file.write(at as u64, &[byte; 9]).unwrap();
+                    model.wrote(nth, |content| {
+                        content.resize(content.len().max(at + 9), 0);
+                        content[at..at + 9].fill(byte);
+                    });
+                }
+                Op::Truncate(nth, size) if !model.open.is_empty() => {
+                    let nth = usize::from(nth) % model.open.len();
+                    model.open[nth].file.truncate(size.into()).unwrap();
+                    model.wrote(nth, |content| content.resize(size.into(), 0));
+                }
+                Op::Close(nth) if !model.open.is_empty() => {
+                    let nth = usize::from(nth) % model.open.len();
+                    let open = model.open.swap_remove(nth);
+                    bench.editor.close(&open.file);
+                    if !open.file.is_open() {
+                        whole.insert(open.content);
+                    }
+                }
+                Op::Sync => {
+                    for open in &model.open {
+                        if let Some(at) = &open.at {
+                            bench.draft.sync(at, &open.file).unwrap();
+                        }
+                    }
+                }
+                Op::Publish(which) => {
+                    let which = [Which::Closed, Which::Quiet, Which::All][usize::from(which)];
+                    if which != Which::Closed {
+                        whole.extend(model.open.iter().map(|open| open.content.clone()));
+                    }
+                    bench.draft.publish(which).unwrap();
+                    for (path, node) in bench.seen() {
+                        if let Node::File(content, _) = node {
+                            prop_assert!(whole.contains(&content), "{path} is half of something");
+                        }
+                    }
+                }
+                _ => {}
+            }
+            prop_assert_eq!(&bench.here(), &model.tree);
+        }
+        for open in model.open.drain(..) {
+            bench.editor.close(&open.file);
+        }
+        bench.draft.publish(Which::Closed).unwrap();
+        let seen = bench.seen();
+        prop_assert_eq!(&seen, &model.tree);
+        prop_assert_eq!(bench.draft.publish(Which::All).unwrap(), None);
+        let again = bench.again();
+        prop_assert_eq!(&again.here(), &model.tree);
+        prop_assert_eq!(again.draft.publish(Which::All).unwrap(), None);
+        let files = bench.draft.names();
+        files.for_each_below(&DrivePath::root(), |leaf| assert!(leaf.local().is_none(), "{leaf:?}"));
+        let _: Option<&Leaf> = None;
+    }
+}
