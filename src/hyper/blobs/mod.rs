@@ -11,6 +11,7 @@ mod block_map;
 mod id;
 mod maps;
 mod open;
+mod patch;
 mod reader;
 mod update;
 mod writer;

@@ -82,15 +82,28 @@ impl Writer<'_> {
             });
         }
         let kept = plan.steps.len() - usize::from(plan.tail > 0);
-        let short = old.block_length.saturating_sub(old.byte_length.div_ceil(BLOCK_SIZE));
-        let grows = plan.whole && !old.block_map && old.block_end() == self.length();
-        if grows && kept as u64 == old.block_length && short < MAX_SHORT as u64 {
-            content.seek(SeekFrom::Start(old.byte_length)).map_err(input)?;
-            if let Some(longer) = self.extend(old, content.take(plan.tail))? {
-                return Ok(longer);
-            }
+        if plan.whole
+            && kept as u64 == old.block_length
+            && let Some(longer) = self.grow(old, plan.tail, content)?
+        {
+            return Ok(longer);
         }
         self.put_plan(plan.steps, content)
+    }
+
+    /// Lets a blob grow in place by the next `tail` bytes, where it can and does not end in too many short blocks.
+    pub(super) fn grow(
+        &mut self,
+        old: &BlobId,
+        tail: u64,
+        content: &mut (impl Read + Seek),
+    ) -> Result<Option<BlobId>> {
+        let short = old.block_length.saturating_sub(old.byte_length.div_ceil(BLOCK_SIZE));
+        if !self.can_grow(old) || short >= MAX_SHORT as u64 {
+            return Ok(None);
+        }
+        content.seek(SeekFrom::Start(old.byte_length)).map_err(input)?;
+        self.extend(old, content.take(tail))
     }
 
     /// How a content can be made of the one of `old`. None when more than half is new, or the old blocks are not all here.
@@ -99,7 +112,7 @@ impl Writer<'_> {
         content.seek(SeekFrom::Start(0)).map_err(input)?;
         let log = self.log();
         let Some(blocks) = old_blocks(&**log, old)? else { return Ok(None) };
-        let mut plan = Plan { whole: true, cut: true, ..Plan::default() };
+        let mut plan = Plan::new();
         let (mut at, mut old_size) = (0, 0);
         let mut buf = Vec::with_capacity(BLOCK_SIZE as usize);
         for &block in &blocks {
@@ -107,43 +120,35 @@ impl Writer<'_> {
             log.release(block);
             old_size += bytes.len() as u64;
             if bytes.is_empty() {
-                // The blocks that are kept may be none in a row.
-                plan.cut = false;
+                plan.pass_empty();
                 continue;
             }
             if at >= size {
-                plan.whole = false;
+                plan.leave_out();
                 continue;
             }
             buf.clear();
             let n = content.take(bytes.len() as u64).read_to_end(&mut buf).map_err(input)? as u64;
             at = if n == 0 { size } else { at + n };
             if buf == bytes {
-                plan.steps.push(Step::Keep { block, length: n });
+                plan.keep(block, n);
             } else if n > 0 {
-                (plan.whole, plan.cut) = (false, false);
-                plan.appended += n;
-                plan.steps.push(Step::New(n));
+                plan.replace(n);
             }
-            if plan.appended * 2 > size {
+            if plan.is_much(size) {
                 return Ok(None);
             }
         }
         if !old.block_map && old_size != old.byte_length {
             return Err(BlobError::Damaged("its blocks hold other bytes than it claims"));
         }
-        plan.tail = size.saturating_sub(at);
-        plan.appended += plan.tail;
-        if plan.tail > 0 {
-            plan.cut = false;
-            plan.steps.push(Step::New(plan.tail));
-        }
-        // What grew in place at the core's end costs its new bytes, however many they are.
-        let grows = plan.whole && !old.block_map && old.block_end() == self.length();
-        let fits = plan.steps.len() + (plan.tail / BLOCK_SIZE) as usize <= MAX_ENTRIES;
-        let much = plan.appended * 2 > size || size <= BLOCK_SIZE;
-        let free = plan.appended == 0 && (plan.whole || plan.cut);
-        Ok((free || grows || fits && !much).then_some(plan))
+        let grows = self.can_grow(old);
+        Ok(plan.end(size.saturating_sub(at), size, grows))
+    }
+
+    /// Whether a blob is the core's last, and not a map: it can grow in place.
+    pub(super) fn can_grow(&self, old: &BlobId) -> bool {
+        !old.block_map && old.block_end() == self.length()
     }
 
     /// Appends what is new, and a map of everything.
@@ -170,7 +175,64 @@ impl Writer<'_> {
     }
 }
 
+impl Plan {
+    pub(super) fn new() -> Self {
+        Self { whole: true, cut: true, ..Self::default() }
+    }
+
+    /// The old content's next block is in the new one.
+    pub(super) fn keep(&mut self, block: u64, length: u64) {
+        self.steps.push(Step::Keep { block, length });
+    }
+
+    /// As many new bytes are where it was.
+    pub(super) fn replace(&mut self, length: u64) {
+        (self.whole, self.cut) = (false, false);
+        self.appended += length;
+        self.steps.push(Step::New(length));
+    }
+
+    /// It is behind the end.
+    pub(super) fn leave_out(&mut self) {
+        self.whole = false;
+    }
+
+    /// It has no bytes: the blocks that are kept may be none in a row.
+    pub(super) fn pass_empty(&mut self) {
+        self.cut = false;
+    }
+
+    /// Whether too much of a content of `size` bytes is new.
+    pub(super) fn is_much(&self, size: u64) -> bool {
+        self.appended * 2 > size
+    }
+
+    /// That was the old content; `tail` bytes follow. None if that does not pay, or a map cannot name it.
+    pub(super) fn end(mut self, tail: u64, size: u64, can_grow: bool) -> Option<Self> {
+        self.tail = tail;
+        self.appended += tail;
+        if tail > 0 {
+            self.cut = false;
+            self.steps.push(Step::New(tail));
+        }
+        let entries: u64 = self.steps.iter().map(Step::entries).sum();
+        let fits = entries <= MAX_ENTRIES as u64;
+        let much = self.is_much(size) || size <= BLOCK_SIZE;
+        let free = self.appended == 0 && (self.whole || self.cut);
+        // What grew in place at the core's end costs its new bytes, however many they are.
+        (free || self.whole && can_grow || fits && !much).then_some(self)
+    }
+}
+
 impl Step {
+    /// Of a map, at most.
+    fn entries(&self) -> u64 {
+        match *self {
+            Self::Keep { .. } => 1,
+            Self::New(length) => length.div_ceil(BLOCK_SIZE),
+        }
+    }
+
     fn length(&self) -> u64 {
         match *self {
             Self::Keep { length, .. } | Self::New(length) => length,

@@ -7,7 +7,7 @@ use crate::hyper::core::storage::crash::CrashMedium;
 use crate::hyper::core::storage::{Staged, memory};
 use crate::hyper::source::memory::MemoryLog;
 use proptest::prelude::*;
-use std::io::Read;
+use std::io::{Read, Seek};
 
 pub(super) fn content(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i / 251 + i * 7) as u8).collect()
@@ -110,8 +110,8 @@ impl Case {
     /// Publishes it while something else happens: nothing, an append, or a write before the end.
     fn publish(&mut self, op: u8, at: usize, bytes: &[u8]) {
         let mut snapshot = self.file.snapshot();
-        let id = self.blobs.put(&mut snapshot).unwrap();
         let size = snapshot.size();
+        let id = self.patch(&mut snapshot);
         let (published, end) = (self.model.clone(), self.model.len());
         match op {
             11 => {}
@@ -135,6 +135,22 @@ impl Case {
         assert!(self.file.only_appended());
         self.data[..end].fill(true);
         self.base = published;
+    }
+
+    /// What a publisher does.
+    fn patch(&self, snapshot: &mut Snapshot) -> BlobId {
+        let mut writer = self.blobs.writer().unwrap();
+        let (size, changed) = (snapshot.size(), snapshot.changed().to_vec());
+        let patched = snapshot.base().and_then(|base| {
+            let patched = writer.patch(&base, &changed, size, snapshot);
+            patched.unwrap()
+        });
+        let id = patched.unwrap_or_else(|| {
+            snapshot.rewind().unwrap();
+            writer.put(snapshot).unwrap()
+        });
+        writer.flush().unwrap();
+        id
     }
 
     fn check(&self, at: usize, len: usize) {
