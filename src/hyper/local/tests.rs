@@ -4,7 +4,7 @@ use super::*;
 use crate::hyper::bee::run;
 use crate::hyper::blobs::BLOCK_SIZE;
 use crate::hyper::core::storage::crash::CrashMedium;
-use crate::hyper::core::storage::{Staged, memory};
+use crate::hyper::core::storage::{Durability, Staged, Table, Writes, memory, open_disk};
 use crate::hyper::source::memory::MemoryLog;
 use proptest::prelude::*;
 use std::io::{Read, Seek};
@@ -341,4 +341,50 @@ fn a_write_is_seen_wholly_or_not_at_all() {
             assert!(read.iter().all(|&byte| byte == read[0]));
         }
     });
+}
+
+#[test]
+fn a_file_on_a_disk_outlives_its_process_and_its_staging_file_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::writable(MemoryLog::new());
+    let mut model = content(100_000);
+    let first = base(&blobs, &model, false);
+    let commit = |file: &LocalFile| {
+        let mut writes = Writes::default();
+        writes.put(Table::Records, *b"file", file.record().unwrap().bytes);
+        let files = file.files().unwrap();
+        file.storage.commit(writes, &[&files], Durability::Durable).unwrap();
+        file.recorded(file.record_version());
+    };
+    {
+        let file = LocalFile::new(&open_disk(dir.path()).unwrap(), [3; 32], Some(first));
+        for (at, len) in [(300_000, 200_000), (5, 10)] {
+            model.resize(model.len().max(at + len), 0);
+            model[at..at + len].fill(1);
+            file.write(at as u64, &vec![1; len]).unwrap();
+            commit(&file);
+        }
+        model.truncate(400_000);
+        file.truncate(400_000).unwrap();
+        commit(&file);
+        // Not committed, and there all the same.
+        model.extend(b"more");
+        file.append(b"more").unwrap();
+    }
+    let storage = open_disk(dir.path()).unwrap();
+    let record = storage.get(Table::Records, b"file").unwrap().unwrap();
+    let file = LocalFile::from_record(&record, &storage, &blobs).unwrap();
+    model.truncate(file.size() as usize);
+    assert!(file.read_local(0, usize::MAX).unwrap().unwrap().concat() == model);
+    let file = Arc::new(file);
+    commit(&file);
+    let id = blobs.put(file.snapshot()).unwrap();
+    let base = Base { reader: blobs.reader(id, None), id, size: file.size() };
+    let Rebased::Whole(Some(staging)) = file.rebase(file.generation(), base) else { panic!() };
+    storage.remove_files(&staging).unwrap();
+    assert!(storage.cores_with_files().unwrap().is_empty());
+    model[..4].copy_from_slice(b"anew");
+    file.write(0, b"anew").unwrap();
+    commit(&file);
+    assert!(file.read_local(0, usize::MAX).unwrap().unwrap().concat() == model);
 }
