@@ -359,7 +359,7 @@ impl LocalFile {
         write(&self.state).record()
     }
 
-    /// The record of this version is durable: what only older ones knew gives its space back.
+    /// The record of this version is durable, or there is none any more: what only older ones knew gives its space back.
     pub fn recorded(&self, version: u64) {
         let mut state = write(&self.state);
         if state.version == version {

@@ -194,6 +194,38 @@ proptest! {
     }
 }
 
+proptest! {
+    /// Whatever a record says that can be read, the file that it makes errs at worst.
+    #[test]
+    fn a_record_without_sense_is_an_error_or_a_file(
+        (places, block_map, open) in any::<([u64; 4], bool, bool)>(),
+        cuts in proptest::collection::vec(0u64..MAX_SIZE, 3..4), staged in 0u64..300_000,
+        written in proptest::collection::vec((0u64..200_000, 1u64..50_000), 0..4),
+    ) {
+        let [block_offset, byte_offset, block_length, byte_length] = places.map(|n| n >> (n % 64));
+        let id = BlobId { block_offset, byte_offset, block_length, byte_length, block_map };
+        let mut layout = Layout::of_base(cuts[0]);
+        layout.truncate(cuts[1].min(cuts[2]));
+        layout.truncate(cuts[2]);
+        written.into_iter().for_each(|(at, len)| layout.write(at..at + len));
+        let staging = DiscoveryKey([3; 32]);
+        let record = Record { staging, base: Some((id, cuts[0])), layout, mtime: 0, open };
+        let storage = memory();
+        storage.files(&staging).blocks.write_at(staged, &[1]).unwrap();
+        let blobs = Blobs::writable(MemoryLog::new());
+        blobs.put(&content(100_000)[..]).unwrap();
+        let file = LocalFile::from_record(&record.encode().unwrap(), &storage, &blobs);
+        let Ok(file) = file else { return Ok(()) };
+        for at in [0, cuts[0], cuts[1], file.size() / 2, file.size()] {
+            let _ = (file.read_local(at, 100_000), run(file.read(at, 100_000)));
+            let _ = (file.next_data(at), file.next_hole(at), file.append(b"more"));
+        }
+        file.punch(cuts[0]..cuts[2]);
+        file.truncate(cuts[1]).unwrap();
+        prop_assert_eq!(file.size(), cuts[1]);
+    }
+}
+
 #[test]
 fn nothing_is_on_the_disk_before_the_first_write_and_little_after_a_cut() {
     let storage = memory();
