@@ -81,10 +81,15 @@ async fn download(args: &mut Get, cx: &Context, folders: &Arc<Folders>) -> Resul
             plan.folder(&target.path, dir, place);
             destination::resume(args, cx, &mut plan, &mark).await?;
         }
+        Some(Found::Special(_)) => plan.left_out.push(target.path.clone()),
         None => {
             let text = format!("no such file or directory: {}", target.path);
             return Err(Failure::new(Exit::NotFound, text));
         }
+    }
+    for path in &plan.left_out {
+        cx.room().await?;
+        cx.out.note(format_args!("{path} is a pipe, a socket or a device: it is left out"));
     }
     for (path, name) in &plan.renamed {
         cx.room().await?;

@@ -5,7 +5,7 @@ use super::context::Context;
 use super::exit::{Exit, Failure, Result};
 use super::target::{encryption_key, open_target};
 use super::words::date;
-use crate::hyper::drive::{Dir, Found, Node};
+use crate::hyper::drive::{Dir, Found, Node, SpecialKind};
 use crate::path::DrivePath;
 use serde_json::json;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub async fn run(args: Ls, cx: Context) -> Result {
     }
     match index.lookup(&target.path) {
         Some(Found::Directory(dir)) => list(&args, &cx, dir).await,
-        Some(Found::File(_) | Found::Link(_)) => {
+        Some(_) => {
             let parent = target.path.parent().unwrap_or_else(DrivePath::root);
             let node = index.list(&parent).and_then(|dir| dir.get(target.path.name()));
             if let Some(node) = node {
@@ -69,6 +69,7 @@ fn print(args: &Ls, cx: &Context, name: &str, node: &Node) {
                 "mtime": file.mtime_ms(),
             }),
             Found::Link(link) => json!({"name": name, "type": "link", "target": &*link.target}),
+            Found::Special(node) => json!({"name": name, "type": kind(node.kind).1}),
         });
         return;
     }
@@ -88,7 +89,21 @@ fn print(args: &Ls, cx: &Context, name: &str, node: &Node) {
             let target = &link.target;
             format!("lrwxrwxrwx {:>12} {time:>16} {name} -> {target}", target.len())
         }
+        Found::Special(node) => {
+            let (letter, bits) = (kind(node.kind).0, mode(node.stat.mode));
+            format!("{letter}{bits} {:>12} {time:>16} {name}", "-")
+        }
     });
+}
+
+/// What is neither file, folder nor link, as a letter and as a word.
+fn kind(kind: SpecialKind) -> (char, &'static str) {
+    match kind {
+        SpecialKind::Fifo => ('p', "fifo"),
+        SpecialKind::Socket => ('s', "socket"),
+        SpecialKind::Char { .. } => ('c', "char"),
+        SpecialKind::Block { .. } => ('b', "block"),
+    }
 }
 
 /// `rwxr-xr-x`.

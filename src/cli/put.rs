@@ -268,7 +268,10 @@ impl Job {
             return Err(Failure::new(Exit::Failed, format_args!("{}: {why}", path.display())));
         }
         if meta.is_dir()
-            && matches!(index.lookup(&self.path), Some(Found::File(_) | Found::Link(_)))
+            && matches!(
+                index.lookup(&self.path),
+                Some(Found::File(_) | Found::Link(_) | Found::Special(_))
+            )
         {
             return Err(in_the_way(&self.path));
         }
@@ -467,7 +470,7 @@ fn refuse_hiding(index: &DriveIndex, path: &DrivePath) -> Result {
     }
     let above = std::iter::successors(path.parent(), DrivePath::parent);
     for above in above {
-        if let Some(Found::File(_) | Found::Link(_)) = index.lookup(&above) {
+        if let Some(Found::File(_) | Found::Link(_) | Found::Special(_)) = index.lookup(&above) {
             return Err(in_the_way(&above));
         }
     }

@@ -45,7 +45,7 @@ pub async fn run(args: Rm, cx: Context) -> Result {
         let _claim = claim_change(&node, key)?;
         let mut batch = drive.batch().or_exit(Exit::Store)?;
         for path in &paths {
-            batch.delete(path).or_exit(Exit::Store)?;
+            batch.remove(path).or_exit(Exit::Store)?;
         }
         for folder in &kept {
             batch.forget_dir(folder).or_exit(Exit::Store)?;

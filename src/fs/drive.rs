@@ -72,7 +72,7 @@ impl Volume for DriveVolume {
 
     fn lookup(&self, path: &DrivePath) -> MaybeLater<Option<Entry>> {
         let path = path.clone();
-        self.with_index(move |index| Ok(index.lookup(&path).map(entry)))
+        self.with_index(move |index| Ok(index.lookup(&path).and_then(entry)))
     }
 
     fn list(&self, dir: &DrivePath) -> MaybeLater<Arc<Vec<(String, Entry)>>> {
@@ -83,7 +83,9 @@ impl Volume for DriveVolume {
                 Some(_) => return Err(VolumeError::NotADirectory),
                 None => return Err(VolumeError::NotFound),
             };
-            let list = names.iter().map(|(name, node)| (name.to_string(), entry(node.shown())));
+            let list = names
+                .iter()
+                .filter_map(|(name, node)| Some((name.to_string(), entry(node.shown())?)));
             Ok(Arc::new(list.collect()))
         })
     }
@@ -93,7 +95,7 @@ impl Volume for DriveVolume {
         let patience = self.patience;
         self.with_index(move |index| {
             let found = index.lookup(&path).ok_or(VolumeError::NotFound)?;
-            let revision = entry(found).revision;
+            let revision = entry(found).ok_or(VolumeError::NotFound)?.revision;
             let reader = drive.content_in(index, &path).map_err(volume_error)?;
             Ok(Arc::new(DriveFile { reader, revision, patience, closed }) as Arc<dyn FileContent>)
         })
@@ -134,8 +136,9 @@ impl Volume for DriveVolume {
     }
 }
 
-fn entry(found: Found<'_>) -> Entry {
-    match found {
+/// None for special nodes, which are not shown.
+fn entry(found: Found<'_>) -> Option<Entry> {
+    Some(match found {
         Found::Directory(_) => Entry::directory(),
         Found::File(file) => Entry {
             kind: Kind::File,
@@ -155,7 +158,8 @@ fn entry(found: Found<'_>) -> Entry {
             revision: link.seq,
             sure: true,
         },
-    }
+        Found::Special(_) => return None,
+    })
 }
 
 struct DriveFile {

@@ -428,7 +428,7 @@ impl Import<'_> {
                 }
                 Outcome::Same(seen) => self.ledger.note(&path, seen),
                 Outcome::Remove => {
-                    report.removed += u64::from(batch.delete(&path)?);
+                    report.removed += u64::from(batch.remove(&path)?);
                     self.ledger.forget(&path);
                 }
                 Outcome::Keep => report.written += u64::from(batch.keep_dir(&path)?),
@@ -473,6 +473,7 @@ fn is_entry(leaf: &Leaf, entry: &Entry) -> bool {
             entry.linkname.as_deref() == Some(&*link.target)
                 && link.stat.mtime.ms() == entry.mtime_ms()
         }
+        Leaf::Special(_) => false,
     }
 }
 

@@ -14,6 +14,8 @@ pub struct Plan {
     pub bytes: u64,
     /// Files whose name is that of a folder as well, and the names they get.
     pub renamed: Vec<(DrivePath, String)>,
+    /// Pipes, sockets and devices.
+    pub left_out: Vec<DrivePath>,
 }
 
 pub struct Folder {
@@ -101,6 +103,7 @@ impl Plan {
                 let target = written_target(base, &path, &link.target);
                 self.links.push(Link { path, target, to });
             }
+            Leaf::Special(_) => self.left_out.push(path),
         }
     }
 }

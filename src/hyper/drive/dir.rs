@@ -4,7 +4,9 @@
 //! made, so names lie in shared groups: a change copies one group of the directory, not the directory, and
 //! two versions are compared by skipping the groups they share.
 
+use super::attributes::Stat;
 use super::leaf::Leaf;
+use super::record::Attributes;
 use std::sync::Arc;
 
 /// Names in a group. Larger groups cost more per change, smaller ones more per directory.
@@ -57,12 +59,14 @@ struct Slot {
 pub struct Dir {
     groups: Vec<Arc<Vec<Slot>>>,
     len: usize,
-    /// Files and links at any depth.
+    /// Files, links and special nodes at any depth.
     pub(super) leaves: u64,
     /// Whether it stays though nothing is in it.
     pub(super) kept: bool,
     /// Whether the drive has a record that it does.
     pub(super) recorded: bool,
+    /// What is said of it; none if nothing is.
+    pub(super) own: Option<Box<Attributes>>,
 }
 
 impl Dir {
@@ -79,6 +83,16 @@ impl Dir {
         self.kept
     }
 
+    /// Mode, time and id: what is said of it, or what goes without saying.
+    pub fn stat(&self) -> Stat {
+        self.own.as_deref().map_or(Attributes::default().stat, |own| own.stat)
+    }
+
+    /// What is said of it; none if nothing is.
+    pub fn attributes(&self) -> Option<&Attributes> {
+        self.own.as_deref()
+    }
+
     pub fn get(&self, name: &str) -> Option<&Node> {
         let (group, at) = self.position(name).ok()?;
         Some(&self.groups[group][at].node)
@@ -88,6 +102,11 @@ impl Dir {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Node)> {
         let slots = self.groups.iter().flat_map(|group| group.iter());
         slots.map(|slot| (&*slot.name, &slot.node))
+    }
+
+    /// From now on it is there because of what is in it, and nothing is said of it.
+    pub(super) fn let_go(&mut self) {
+        (self.kept, self.recorded, self.own) = (false, false, None);
     }
 
     /// Sets the entry of a name, whether or not it is a directory too, and returns the one it had.
@@ -270,7 +289,7 @@ impl<'a> Cursor<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hyper::drive::{Link, Stat};
+    use crate::hyper::drive::Link;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 

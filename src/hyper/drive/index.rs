@@ -15,6 +15,7 @@ mod edit;
 use super::dir::{Dir, Node, differences};
 use super::leaf::{Content, File, Leaf, Link};
 use super::names::{self, Name};
+use super::record::{Record, Special};
 use crate::hyper::bee::{Bee, BeeError};
 use crate::hyper::blobs::{Allowance, BlobError, BlobId, Blobs};
 use crate::path::DrivePath;
@@ -22,7 +23,7 @@ use edit::room_of;
 
 pub use draft::Steps;
 
-use std::collections::{BTreeSet, HashMap, hash_map};
+use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 use std::sync::Arc;
 
 /// Changes beyond the number of files at which the whole bee is walked again: a difference needs a round
@@ -56,6 +57,8 @@ pub struct DriveIndex {
     crowded: u64,
     /// Files whose block map is not here yet.
     unsized_files: BTreeSet<DrivePath>,
+    /// Special nodes behind a file or link of the same name, which other programs put without knowing.
+    hidden: BTreeMap<DrivePath, Box<Special>>,
 }
 
 /// What a path is.
@@ -64,6 +67,7 @@ pub enum Found<'a> {
     Directory(&'a Arc<Dir>),
     File(&'a File),
     Link(&'a Link),
+    Special(&'a Special),
 }
 
 impl Found<'_> {
@@ -95,6 +99,7 @@ impl Leaf {
         match self {
             Leaf::File(file) => Found::File(file),
             Leaf::Link(link) => Found::Link(link),
+            Leaf::Special(node) => Found::Special(node),
         }
     }
 }
@@ -109,28 +114,40 @@ impl DriveIndex {
             ..Self::default()
         };
         let mut entries = Vec::new();
-        let mut kept = Vec::new();
+        let (mut kept, mut nodes) = (Vec::new(), Vec::new());
         bee.walk(|entry| match names::parse(&entry.key) {
             Some(Ok(Name::Leaf(path))) => {
                 entries.push((path, Leaf::decode(entry.seq, &entry.value)))
             }
-            Some(Ok(Name::Kept(path))) => kept.push(path),
+            Some(Ok(Name::Kept(path))) => {
+                kept.push((path, Record::decode(&entry.value).folder(entry.seq)));
+            }
+            Some(Ok(Name::Node(path))) => {
+                let node = Record::decode(&entry.value).node(entry.seq);
+                nodes.extend(node.map(|node| (path, node)));
+            }
             Some(Err(error)) => index.leave_out(&String::from_utf8_lossy(&entry.key), &error),
             None => {}
         })
         .await?;
         // In order, names fill their groups.
         entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        kept.sort_unstable();
+        kept.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        nodes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         // All names count, so that whether they have room together does not hang on their order.
-        let room = room_of((entries.len() + kept.len()) as u64);
+        let room = room_of((entries.len() + kept.len() + nodes.len()) as u64);
         for (path, leaf) in entries {
             if !index.insert(&path, leaf, room) {
                 index.crowd_out(&path);
             }
         }
-        for path in kept {
-            if !index.keep_recorded(&path, room) {
+        for (path, own) in kept {
+            if !index.keep_recorded(&path, own, room) {
+                index.crowd_out(&path);
+            }
+        }
+        for (path, node) in nodes {
+            if !index.insert_node(&path, node, room) {
                 index.crowd_out(&path);
             }
         }
@@ -139,8 +156,7 @@ impl DriveIndex {
         Ok(index)
     }
 
-    /// The index of the bee's present version, and the paths whose kind, content or attributes changed:
-    /// files, links, and directories that appeared or vanished.
+    /// The index of the bee's present version, and the paths whose kind, content or attributes changed.
     pub async fn refresh(
         old: &Self,
         bee: &Bee,
@@ -186,7 +202,7 @@ impl DriveIndex {
         self.node(path).and_then(Node::leaf)
     }
 
-    /// Files and links, those behind a directory of the same name included.
+    /// Files, links and special nodes, those behind a directory of the same name included.
     pub fn files(&self) -> u64 {
         self.root.leaves
     }
@@ -285,7 +301,7 @@ impl DriveIndex {
         }
     }
 
-    /// Calls `each` with every file and link at or below `path`, those not shown included.
+    /// Calls `each` with every file, link and special node at or below `path`, those not shown included.
     pub fn for_each_below(&self, path: &DrivePath, mut each: impl FnMut(&Leaf)) {
         if let Some(leaf) = self.node(path).and_then(Node::leaf) {
             each(leaf);
@@ -341,6 +357,10 @@ impl DriveIndex {
 /// same block numbers may hold other content since one of the cores was cut back.
 fn changed_paths(old: &DriveIndex, new: &DriveIndex, distrust: bool) -> Vec<DrivePath> {
     let mut changed = Vec::new();
+    let same_dir = |a: &Dir, b: &Dir| a.own == b.own && !(distrust && b.own.is_some());
+    if !same_dir(&old.root, &new.root) {
+        changed.push(DrivePath::root());
+    }
     let none = Arc::new(Dir::default());
     let mut todo = vec![(DrivePath::root(), &old.root, &new.root)];
     while let Some((path, old, new)) = todo.pop() {
@@ -351,9 +371,10 @@ fn changed_paths(old: &DriveIndex, new: &DriveIndex, distrust: bool) -> Vec<Driv
             let Ok(path) = path.join(name) else { return };
             let (old, new) = (old.map(Node::shown), new.map(Node::shown));
             let same = match (old, new) {
-                (Some(Found::Directory(_)), Some(Found::Directory(_))) => true,
+                (Some(Found::Directory(a)), Some(Found::Directory(b))) => same_dir(a, b),
                 (Some(Found::File(a)), Some(Found::File(b))) => a == b && !distrust,
                 (Some(Found::Link(a)), Some(Found::Link(b))) => a == b,
+                (Some(Found::Special(a)), Some(Found::Special(b))) => a == b,
                 _ => false,
             };
             let dirs = match (old, new) {
@@ -375,5 +396,7 @@ fn changed_paths(old: &DriveIndex, new: &DriveIndex, distrust: bool) -> Vec<Driv
 
 #[cfg(test)]
 mod hostile_tests;
+#[cfg(test)]
+mod record_tests;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use super::Entry;
 use super::attributes::Stat;
+use super::record::Special;
 use super::xattrs::Extended;
 use crate::hyper::blobs::BlobId;
 use crate::hyper::local::LocalFile;
@@ -12,6 +13,8 @@ use std::sync::Arc;
 pub enum Leaf {
     File(File),
     Link(Link),
+    /// A pipe, a socket or a device.
+    Special(Box<Special>),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -136,6 +139,15 @@ impl Leaf {
         match self {
             Leaf::File(file) => &file.stat,
             Leaf::Link(link) => &link.stat,
+            Leaf::Special(node) => &node.stat,
+        }
+    }
+
+    /// The special node, if it is one.
+    pub fn special(&self) -> Option<&Special> {
+        match self {
+            Leaf::Special(node) => Some(node),
+            _ => None,
         }
     }
 
@@ -145,7 +157,7 @@ impl Leaf {
         match self {
             Leaf::File(File { content: Content::Local(_), .. }) => 0,
             Leaf::File(file) => file.size().into(),
-            Leaf::Link(_) => 0,
+            Leaf::Link(_) | Leaf::Special(_) => 0,
         }
     }
 
@@ -155,7 +167,7 @@ impl Leaf {
             Leaf::File(file) => {
                 matches!(&file.content, Content::Mapped(mapped) if mapped.1.is_none())
             }
-            Leaf::Link(_) => false,
+            Leaf::Link(_) | Leaf::Special(_) => false,
         }
     }
 }

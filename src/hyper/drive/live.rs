@@ -41,7 +41,7 @@ pub enum LiveError {
     NotFound(DrivePath),
     #[error("{0} is a folder")]
     IsADirectory(DrivePath),
-    #[error("{0} is a link, not a file")]
+    #[error("{0} is not a file")]
     NotAFile(DrivePath),
     #[error("the drive cannot be changed here: its secret key is in the store that made it")]
     ReadOnly,
@@ -424,7 +424,9 @@ impl LiveDrive {
         let file = match index.lookup(path) {
             Some(Found::File(file)) => file,
             Some(Found::Directory(_)) => return Err(LiveError::IsADirectory(path.clone())),
-            Some(Found::Link(_)) => return Err(LiveError::NotAFile(path.clone())),
+            Some(Found::Link(_) | Found::Special(_)) => {
+                return Err(LiveError::NotAFile(path.clone()));
+            }
             None => return Err(LiveError::NotFound(path.clone())),
         };
         let (drive, _) = self.opened.get().ok_or_else(|| LiveError::NotFound(path.clone()))?;

@@ -6,8 +6,8 @@
 //! whether there is anybody to ask for what they lack.
 //!
 //! Key of a file: `files`, a zero byte, the path with its leading slash. Value: [`Entry`]. Folders are there
-//! because of what is in them; one that is empty has a key of its own (`names`), which the reference does not see.
-//! Other keys of the bee are left alone.
+//! because of what is in them; one that is empty, or of which more is said, has a key of its own (`names`), and so have
+//! special nodes. The reference does not see those. Other keys of the bee are left alone.
 //!
 //! Source: hyperdrive/index.js
 
@@ -23,6 +23,7 @@ mod live;
 mod named;
 mod names;
 mod past;
+mod record;
 mod secret;
 mod sizes;
 mod xattrs;
@@ -39,6 +40,7 @@ pub use leaf::{Content, File, Leaf, Link, Local};
 pub use live::{LiveDrive, LiveError};
 pub use named::Named;
 pub use past::Past;
+pub use record::{Attributes, DIR_MODE, Record, Special, SpecialKind};
 pub use secret::{check_readable, fix_key};
 pub use xattrs::{Extended, MAX_XATTR_NAME, MAX_XATTR_VALUE, MAX_XATTRS, XattrError, Xattrs};
 
@@ -158,6 +160,21 @@ impl Drive {
     /// The entry in this bee block, which is here.
     pub fn local_entry(&self, seq: u64) -> Result<Entry> {
         Ok(Entry::decode(&self.bee.local_entry(seq)?.value)?)
+    }
+
+    /// The record in this bee block, which is here, of a folder or special node.
+    pub fn local_record(&self, seq: u64) -> Result<Record> {
+        Ok(Record::decode(&self.bee.local_entry(seq)?.value))
+    }
+
+    /// The entry in this bee block: what a leaf of the index says in short.
+    pub async fn entry_at(&self, seq: u64) -> Result<Entry> {
+        Ok(Entry::decode(&self.bee.entry(seq).await?.value)?)
+    }
+
+    /// The record in this bee block, of a folder or special node.
+    pub async fn record_at(&self, seq: u64) -> Result<Record> {
+        Ok(Record::decode(&self.bee.entry(seq).await?.value))
     }
 
     /// Starts a group of changes. Blocks while another one is open.

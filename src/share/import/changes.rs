@@ -220,7 +220,7 @@ impl Import<'_> {
     fn has_content(&self, leaf: &Leaf) -> bool {
         match leaf {
             Leaf::File(file) => file.blob().is_none_or(|id| self.drive.blobs().is_here(&id)),
-            Leaf::Link(_) => true,
+            Leaf::Link(_) | Leaf::Special(_) => true,
         }
     }
 

@@ -5,6 +5,7 @@ use crate::hyper::bee::{Bee, BeeError, Difference};
 use crate::hyper::drive::dir::{Dir, Node};
 use crate::hyper::drive::leaf::Leaf;
 use crate::hyper::drive::names::{self, Name};
+use crate::hyper::drive::record::{Attributes, Record, Special};
 use crate::path::DrivePath;
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ impl DriveIndex {
             return Ok(false);
         }
         // There cannot be more names than that.
-        let room = room_of(self.files() + self.kept + bee.version().saturating_sub(from));
+        let room = room_of(self.names() + bee.version().saturating_sub(from));
         // Every block that the newer tree does not share lies in what was appended.
         bee.source().prefetch_range(from.max(1), bee.version());
         let mut diff = bee.diff(&bee.checkout(from));
@@ -58,7 +59,16 @@ impl DriveIndex {
                 (Name::Leaf(path), Some(new)) => {
                     self.insert(path, Leaf::decode(new.seq, &new.value), room)
                 }
-                (Name::Kept(path), Some(_)) => self.keep_recorded(path, room),
+                (Name::Kept(path), Some(new)) => {
+                    self.keep_recorded(path, Record::decode(&new.value).folder(new.seq), room)
+                }
+                (Name::Node(path), Some(new)) => match Record::decode(&new.value).node(new.seq) {
+                    Some(node) => self.insert_node(path, node, room),
+                    None => {
+                        self.remove(&name);
+                        true
+                    }
+                },
                 (name, None) => {
                     self.remove(name);
                     true
@@ -68,7 +78,12 @@ impl DriveIndex {
                 return Ok(false);
             }
         }
-        Ok(self.dirs <= room_of(self.files() + self.kept))
+        Ok(self.dirs <= room_of(self.names()))
+    }
+
+    /// Names that the drive has something for.
+    fn names(&self) -> u64 {
+        self.files() + self.kept + self.hidden.len() as u64
     }
 
     pub(super) fn crowd_out(&mut self, path: &DrivePath) {
@@ -100,13 +115,19 @@ impl DriveIndex {
         more == 0 || self.dirs + more <= room
     }
 
-    /// Sets the file or link at `path`. Whether there was room for the directories above it, `room` for all.
+    /// Sets the file, link or special node at `path`; a file or link hides a node that was there. Whether there was room
+    /// for the directories above it, `room` for all.
     pub(super) fn insert(&mut self, path: &DrivePath, leaf: Leaf, room: u64) -> bool {
         if !self.has_room(path, false, room) {
             return false;
         }
         let unsized_file = leaf.is_unsized();
-        let old = self.node(path).and_then(Node::leaf).map(Leaf::size);
+        let old = self.node(path).and_then(Node::leaf);
+        let hides = old.and_then(Leaf::special).filter(|_| leaf.special().is_none()).cloned();
+        let old = old.map(Leaf::size);
+        if let Some(node) = hides {
+            self.hidden.insert(path.clone(), Box::new(node));
+        }
         self.bytes = self.bytes - old.unwrap_or(0) + leaf.size();
         let mut made = 0;
         let mut dir = Arc::make_mut(&mut self.root);
@@ -129,6 +150,15 @@ impl DriveIndex {
         true
     }
 
+    /// Sets a special node, behind the file or link of its name if there is one. Whether there was room.
+    pub(super) fn insert_node(&mut self, path: &DrivePath, node: Box<Special>, room: u64) -> bool {
+        if self.node(path).and_then(Node::leaf).is_some_and(|leaf| leaf.special().is_none()) {
+            self.hidden.insert(path.clone(), node);
+            return true;
+        }
+        self.insert(path, Leaf::Special(node), room)
+    }
+
     /// Keeps the directory at `path`. Whether there was room for it.
     pub(super) fn keep(&mut self, path: &DrivePath, room: u64) -> bool {
         if !self.has_room(path, true, room) {
@@ -146,11 +176,17 @@ impl DriveIndex {
         true
     }
 
-    /// The same where the drive has a record of that.
-    pub(super) fn keep_recorded(&mut self, path: &DrivePath, room: u64) -> bool {
+    /// The same where the drive has a record of that, which says this of it.
+    pub(super) fn keep_recorded(
+        &mut self,
+        path: &DrivePath,
+        own: Option<Box<Attributes>>,
+        room: u64,
+    ) -> bool {
         let kept = self.keep(path, room);
         if kept {
-            self.dir_mut(path).recorded = true;
+            let dir = self.dir_mut(path);
+            (dir.recorded, dir.own) = (true, own);
         }
         kept
     }
@@ -163,20 +199,31 @@ impl DriveIndex {
     /// Takes a name out, and with it the directories that it alone kept in being.
     pub(super) fn remove(&mut self, name: &Name) {
         let (path, leaf) = match name {
-            Name::Leaf(path) => {
-                let Some(bytes) = self.node(path).and_then(Node::leaf).map(Leaf::size) else {
-                    return;
-                };
-                self.bytes -= bytes;
-                self.unsized_files.remove(path);
-                (path, 1)
-            }
             Name::Kept(path) => {
                 if !self.dir(path).is_some_and(|dir| dir.kept) {
                     return;
                 }
                 self.kept -= 1;
+                if path.is_root() {
+                    return Arc::make_mut(&mut self.root).let_go();
+                }
                 (path, 0)
+            }
+            Name::Leaf(path) | Name::Node(path) => {
+                let Some(leaf) = self.node(path).and_then(Node::leaf) else { return };
+                let (is_node, bytes) = (leaf.special().is_some(), leaf.size());
+                let hidden = self.hidden.remove(path);
+                if matches!(name, Name::Node(_)) != is_node {
+                    return;
+                }
+                if let Some(node) = hidden {
+                    // It has its place.
+                    self.insert(path, Leaf::Special(node), u64::MAX);
+                    return;
+                }
+                self.bytes -= bytes;
+                self.unsized_files.remove(path);
+                (path, 1)
             }
         };
         let names: Vec<&str> = path.names().collect();
@@ -208,7 +255,7 @@ impl DriveIndex {
                 }
                 Some(node) if depth == last && kept && !way[last + 1].is_empty() => {
                     let mut dir = Dir::clone(way[last + 1]);
-                    (dir.kept, dir.recorded) = (false, false);
+                    dir.let_go();
                     Some(node.with_dir(dir))
                 }
                 Some(Node::Both(_, leaf)) => Some(Node::Leaf((**leaf).clone())),

@@ -4,6 +4,7 @@ use super::edit::{DIRS_PER_NAME, FREE_DIRS};
 use super::*;
 use crate::hyper::bee::run;
 use crate::hyper::blobs::BlockMap;
+use crate::hyper::drive::record::Attributes;
 use crate::hyper::drive::tests::{Fixture, fixture, path};
 use proptest::prelude::*;
 
@@ -11,7 +12,8 @@ use proptest::prelude::*;
 #[derive(Debug, PartialEq)]
 struct Known {
     leaves: Vec<(DrivePath, Leaf)>,
-    kept: Vec<DrivePath>,
+    kept: Vec<(DrivePath, Option<Attributes>)>,
+    hidden: BTreeMap<DrivePath, Box<Special>>,
     numbers: [u128; 6],
     unsized_files: BTreeSet<DrivePath>,
 }
@@ -28,10 +30,13 @@ fn known(index: &DriveIndex) -> Known {
     }
     let mut kept = index.kept_below(&DrivePath::root());
     kept.sort();
+    let own = |path: &DrivePath| index.dir(path).unwrap().attributes().cloned();
+    let kept = kept.into_iter().map(|path| (path.clone(), own(&path))).collect();
     let counts = [index.dirs, index.kept, index.files(), index.left_out, index.crowded];
     let [dirs, kept_dirs, files, left_out, crowded] = counts.map(u128::from);
     let numbers = [dirs, kept_dirs, files, left_out, crowded, index.bytes];
-    Known { leaves, kept, numbers, unsized_files: index.unsized_files.clone() }
+    let (hidden, unsized_files) = (index.hidden.clone(), index.unsized_files.clone());
+    Known { leaves, kept, hidden, numbers, unsized_files }
 }
 
 /// Changes the drive by these keys; no value deletes.
@@ -145,7 +150,7 @@ const PARTS: &[&str] =
 
 fn key() -> impl Strategy<Value = Vec<u8>> {
     let parts = proptest::collection::vec(prop::sample::select(PARTS), 0..4);
-    let of = prop_oneof![6 => Just("files\0"), 2 => Just("hdrive\0dirs\0"), 1 => Just("")];
+    let of = prop_oneof![6 => Just("files\0"), 2 => Just("hdrive\0dirs\0"), 3 => Just("hdrive\0nodes\0"), 1 => Just("")];
     let named = (of, parts).prop_map(|(of, parts)| format!("{of}{}", parts.concat()).into_bytes());
     prop_oneof![15 => named, 1 => proptest::collection::vec(any::<u8>(), 0..8)]
 }
@@ -155,6 +160,8 @@ enum Value {
     Gone,
     Text(String),
     Link(u8),
+    /// A folder's or special node's.
+    Record(&'static str),
     Blob(BlobId),
     /// The block map of so many blocks that is there.
     Map(usize),
@@ -173,11 +180,21 @@ fn id() -> impl Strategy<Value = BlobId> {
     )
 }
 
+const RECORDS: &[&str] = &[
+    "{}",
+    r#"{"type":"fifo"}"#,
+    r#"{"type":"char","dev":[1,3],"mode":438,"id":"7"}"#,
+    r#"{"type":"door"}"#,
+    r#"{"mode":448,"xattrs":{"a":"YQ=="}}"#,
+    r#"{"mtime":5,"ns":[5,1],"id":"7"}"#,
+];
+
 fn value() -> impl Strategy<Value = Value> {
     prop_oneof![
         2 => Just(Value::Gone),
         1 => "[ -~]{0,9}".prop_map(Value::Text),
         1 => any::<u8>().prop_map(Value::Link),
+        4 => prop::sample::select(RECORDS).prop_map(Value::Record),
         4 => id().prop_map(Value::Blob),
         3 => (0usize..4).prop_map(Value::Map),
     ]
@@ -199,6 +216,7 @@ proptest! {
                 let value = match value {
                     Value::Gone => None,
                     Value::Text(text) => Some(text),
+                    Value::Record(text) => Some(text.to_owned()),
                     Value::Link(to) => Some(format!(r#"{{"linkname":"{to}"}}"#)),
                     Value::Blob(id) => Some(entry(&id)),
                     Value::Map(n) => Some(entry(&maps[n])),

@@ -32,6 +32,7 @@ fn shown(index: &DriveIndex) -> BTreeMap<DrivePath, Option<u64>> {
                 }
                 Found::File(file) => drop(out.insert(path, Some(file.seq))),
                 Found::Link(link) => drop(out.insert(path, Some(link.seq))),
+                Found::Special(node) => drop(out.insert(path, Some(node.seq))),
             }
         }
     }
