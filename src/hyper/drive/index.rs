@@ -11,6 +11,7 @@
 
 mod draft;
 mod edit;
+mod links;
 
 use super::dir::{Dir, Node, differences};
 use super::leaf::{Content, File, Leaf, Link};
@@ -20,6 +21,7 @@ use crate::hyper::bee::{Bee, BeeError};
 use crate::hyper::blobs::{Allowance, BlobError, BlobId, Blobs};
 use crate::path::DrivePath;
 use edit::room_of;
+use links::Links;
 
 pub use draft::Steps;
 
@@ -59,6 +61,7 @@ pub struct DriveIndex {
     unsized_files: BTreeSet<DrivePath>,
     /// Special nodes behind a file or link of the same name, which other programs put without knowing.
     hidden: BTreeMap<DrivePath, Box<Special>>,
+    links: Links,
 }
 
 /// What a path is.
@@ -151,6 +154,7 @@ impl DriveIndex {
                 index.crowd_out(&path);
             }
         }
+        index.settle_links();
         let unsized_files: Vec<DrivePath> = index.unsized_files.iter().cloned().collect();
         index.learn_local(blobs, &unsized_files).await;
         Ok(index)
@@ -246,6 +250,7 @@ impl DriveIndex {
         let changed = learnt
             .filter_map(|(path, id, size)| index.learn(&path, id, size).then_some(path))
             .collect();
+        index.settle_links();
         (index, changed)
     }
 
@@ -282,6 +287,7 @@ impl DriveIndex {
                 self.learn(path, id, size.clone());
             }
         }
+        self.settle_links();
     }
 
     pub fn lookup(&self, path: &DrivePath) -> Option<Found<'_>> {

@@ -101,11 +101,12 @@ impl Leaf {
         Leaf::File(File { seq, stat, xattrs, content })
     }
 
-    /// The bee block of the entry; 0 before it has one.
+    /// The bee block that says it; 0 before there is one.
     pub fn seq(&self) -> u64 {
         match self {
             Leaf::File(file) => file.seq,
             Leaf::Link(link) => link.seq,
+            Leaf::Special(node) => node.seq,
         }
     }
 
@@ -114,6 +115,7 @@ impl Leaf {
         let (seq, xattrs) = match self {
             Leaf::File(file) => (&mut file.seq, &mut file.xattrs),
             Leaf::Link(link) => (&mut link.seq, &mut link.xattrs),
+            Leaf::Special(node) => (&mut node.seq, &mut node.xattrs),
         };
         *seq = in_block;
         *xattrs = xattrs.take().map(|_| Extended::stored());
@@ -123,6 +125,7 @@ impl Leaf {
         match self {
             Leaf::File(file) => file.xattrs.as_deref(),
             Leaf::Link(link) => link.xattrs.as_deref(),
+            Leaf::Special(node) => node.xattrs.as_deref(),
         }
     }
 
@@ -131,6 +134,19 @@ impl Leaf {
         match self {
             Leaf::File(File { content: Content::Local(local), .. }) => Some(local),
             _ => None,
+        }
+    }
+
+    /// Whether both are one file if they bear one id: have one content.
+    pub(super) fn is_one_with(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Leaf::File(a), Leaf::File(b)) => match (&a.content, &b.content) {
+                (Content::Local(a), Content::Local(b)) => Arc::ptr_eq(&a.file, &b.file),
+                _ => a.blob().is_some() && a.blob() == b.blob(),
+            },
+            (Leaf::Link(a), Leaf::Link(b)) => a.target == b.target,
+            (Leaf::Special(a), Leaf::Special(b)) => a.kind == b.kind,
+            _ => false,
         }
     }
 

@@ -52,6 +52,7 @@ impl DriveIndex {
         self.insert(path, leaf, u64::MAX);
         // One that it replaced does not come back.
         self.hidden.remove(path);
+        self.settle_links();
     }
 
     /// Makes a folder.
@@ -76,6 +77,8 @@ impl DriveIndex {
         let Some(node) = self.cut_out(path) else { return };
         if let Some(leaf) = node.leaf() {
             self.bytes -= leaf.size();
+            self.links.change(path, leaf.stat().id, 0);
+            self.settle_links();
             self.unsized_files.remove(path);
         }
         if let Some(dir) = node.dir() {
@@ -97,6 +100,7 @@ impl DriveIndex {
         }
         dir.leaves += leaves;
         dir.replace(name, Some(node));
+        self.links.move_to(from, to);
         if !self.unsized_files.is_empty() {
             let moved = |path: &DrivePath| path.moved(from, to);
             let moved: Vec<_> = self

@@ -78,6 +78,7 @@ impl DriveIndex {
                 return Ok(false);
             }
         }
+        self.settle_links();
         Ok(self.dirs <= room_of(self.names()))
     }
 
@@ -124,7 +125,8 @@ impl DriveIndex {
         let unsized_file = leaf.is_unsized();
         let old = self.node(path).and_then(Node::leaf);
         let hides = old.and_then(Leaf::special).filter(|_| leaf.special().is_none()).cloned();
-        let old = old.map(Leaf::size);
+        let (old, id) = (old.map(Leaf::size), old.map_or(0, |old| old.stat().id));
+        self.links.change(path, id, leaf.stat().id);
         if let Some(node) = hides {
             self.hidden.insert(path.clone(), Box::new(node));
         }
@@ -212,6 +214,7 @@ impl DriveIndex {
             Name::Leaf(path) | Name::Node(path) => {
                 let Some(leaf) = self.node(path).and_then(Node::leaf) else { return };
                 let (is_node, bytes) = (leaf.special().is_some(), leaf.size());
+                let id = leaf.stat().id;
                 let hidden = self.hidden.remove(path);
                 if matches!(name, Name::Node(_)) != is_node {
                     return;
@@ -222,6 +225,7 @@ impl DriveIndex {
                     return;
                 }
                 self.bytes -= bytes;
+                self.links.change(path, id, 0);
                 self.unsized_files.remove(path);
                 (path, 1)
             }

@@ -16,6 +16,7 @@ struct Known {
     hidden: BTreeMap<DrivePath, Box<Special>>,
     numbers: [u128; 6],
     unsized_files: BTreeSet<DrivePath>,
+    links: super::links::Known,
 }
 
 fn known(index: &DriveIndex) -> Known {
@@ -36,7 +37,7 @@ fn known(index: &DriveIndex) -> Known {
     let [dirs, kept_dirs, files, left_out, crowded] = counts.map(u128::from);
     let numbers = [dirs, kept_dirs, files, left_out, crowded, index.bytes];
     let (hidden, unsized_files) = (index.hidden.clone(), index.unsized_files.clone());
-    Known { leaves, kept, hidden, numbers, unsized_files }
+    Known { leaves, kept, hidden, numbers, unsized_files, links: index.links.known() }
 }
 
 /// Changes the drive by these keys; no value deletes.
@@ -60,7 +61,14 @@ fn loaded(f: &Fixture) -> DriveIndex {
 }
 
 fn entry(id: &BlobId) -> String {
-    format!(r#"{{"executable":true,"linkname":null,"blob":{},"metadata":null}}"#, id.to_json())
+    bearing(id, "null")
+}
+
+fn bearing(id: &BlobId, own: &str) -> String {
+    let blob = id.to_json();
+    format!(
+        r#"{{"executable":true,"linkname":null,"blob":{blob},"metadata":{{"mtime":5,"hdrive":{own}}}}}"#
+    )
 }
 
 /// A block map of `n` blocks of 50 bytes each, in the drive.
@@ -163,6 +171,8 @@ enum Value {
     /// A folder's or special node's.
     Record(&'static str),
     Blob(BlobId),
+    /// One of two contents, under one of two ids.
+    Bearing(u8, u8),
     /// The block map of so many blocks that is there.
     Map(usize),
 }
@@ -197,6 +207,7 @@ fn value() -> impl Strategy<Value = Value> {
         4 => prop::sample::select(RECORDS).prop_map(Value::Record),
         4 => id().prop_map(Value::Blob),
         3 => (0usize..4).prop_map(Value::Map),
+        8 => (7..9u8, 0..2u8).prop_map(|(id, map)| Value::Bearing(id, map)),
     ]
 }
 
@@ -219,6 +230,10 @@ proptest! {
                     Value::Record(text) => Some(text.to_owned()),
                     Value::Link(to) => Some(format!(r#"{{"linkname":"{to}"}}"#)),
                     Value::Blob(id) => Some(entry(&id)),
+                    Value::Bearing(id, map) => {
+                        let own = format!(r#"{{"id":"{id}"}}"#);
+                        Some(bearing(&maps[usize::from(map)], &own))
+                    }
                     Value::Map(n) => Some(entry(&maps[n])),
                 };
                 (key, value)
