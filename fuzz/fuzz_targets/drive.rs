@@ -15,7 +15,8 @@ const NAMES: &[&str] =
     &["a", "b", "..", ".", "", "/", "a/b", "\0", "c/d/e", "\u{7f}", "é", "a/../b"];
 
 fn key(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
-    let mut key = b"files\0".to_vec();
+    let kinds: [&[u8]; 4] = [b"files\0", b"files\0", b"hdrive\0dirs\0", b"hdrive\0nodes\0"];
+    let mut key = u.choose(&kinds)?.to_vec();
     for _ in 0..u.int_in_range(0..=3)? {
         if u.ratio(7, 8u8)? {
             key.push(b'/');
@@ -37,7 +38,7 @@ fn value(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         number(u)?,
         if u.arbitrary()? { r#","blockMap":true"# } else { "" },
     );
-    Ok(match u.int_in_range(0..=5u8)? {
+    Ok(match u.int_in_range(0..=7u8)? {
         0 => format!(
             r#"{{"executable":false,"linkname":"{}","blob":null,"metadata":null}}"#,
             u.choose(NAMES)?
@@ -47,6 +48,11 @@ fn value(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
             number(u)?
         ),
         2 => return u.arbitrary(),
+        3 => format!(r#"{{"type":"char","dev":[1,{}],"mode":{}}}"#, number(u)?, number(u)?),
+        4 => format!(
+            r#"{{"executable":true,"linkname":null,"blob":{blob},"metadata":{{"hdrive":{{"id":"{}"}}}}}}"#,
+            u.int_in_range(1..=2u8)?
+        ),
         _ => format!(r#"{{"executable":true,"linkname":null,"blob":{blob},"metadata":null}}"#),
     }
     .into_bytes())

@@ -234,3 +234,18 @@ fn blob_error(error: BlobError) -> VolumeError {
         error => VolumeError::Io(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hyper::drive::{File, Special, SpecialKind, Stat};
+
+    #[test]
+    fn what_others_wrote_gives_nobody_rights_and_makes_no_devices() {
+        let stat = Stat { mode: 0o6755, ..Stat::default() };
+        let file = File { stat, ..File::of(Content::Blob(Default::default())) };
+        assert_eq!(entry(Found::File(&file)).map(|entry| entry.mode), Some(0o755));
+        let kind = SpecialKind::Char { major: 1, minor: 3 };
+        assert!(entry(Found::Special(&Special { seq: 1, kind, stat, xattrs: None })).is_none());
+    }
+}

@@ -403,6 +403,8 @@ fn changed_paths(old: &DriveIndex, new: &DriveIndex, distrust: bool) -> Vec<Driv
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod record_tests;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! The index against a map of paths, and against drives that nobody should have written.
+//! What an index makes of a drive's names, also of drives that nobody should have written.
 
 use super::edit::{DIRS_PER_NAME, FREE_DIRS};
 use super::*;
@@ -10,7 +10,6 @@ use crate::hyper::drive::{Drive, DriveError, Entry};
 use crate::hyper::source::memory::MemoryLog;
 use crate::hyper::source::{BlockSource, BoxFuture, SourceError};
 use bytes::Bytes;
-use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -423,76 +422,4 @@ fn a_far_drive_loads_and_refreshes_in_few_round_trips() {
     let (index, changed) = run(drive.refresh(&index)).unwrap();
     assert_eq!((index.files(), changed.len()), (3200, 200));
     assert_eq!(db.waits(), before);
-}
-
-/// Directories below `dir`, by counting.
-fn count_dirs(dir: &Dir) -> u64 {
-    dir.iter().filter_map(|(_, node)| node.dir()).map(|dir| 1 + count_dirs(dir)).sum()
-}
-
-proptest! {
-    #![proptest_config(crate::sim::cases(60))]
-
-    #[test]
-    fn an_index_is_what_its_paths_say(
-        rounds in proptest::collection::vec(
-            proptest::collection::vec(("[ab](/[abc]){0,3}", 0u8..4), 1..12), 1..12)
-    ) {
-        let f = fixture(None);
-        let (mut index, mut model) = (load(&f), BTreeMap::new());
-        let mut kept = std::collections::BTreeSet::new();
-        for round in rounds {
-            let before = shown(&index);
-            let mut batch = f.drive.batch().unwrap();
-            for (name, step) in round {
-                let path = path(&format!("/{name}"));
-                match step {
-                    0 => {
-                        model.insert(path.clone(), batch.bee.version());
-                        batch.put(&path, &Entry::default()).unwrap();
-                    }
-                    1 => prop_assert_eq!(batch.delete(&path).unwrap(), model.remove(&path).is_some()),
-                    2 => prop_assert_eq!(batch.keep_dir(&path).unwrap(), kept.insert(path)),
-                    _ => prop_assert_eq!(batch.forget_dir(&path).unwrap(), kept.remove(&path)),
-                }
-            }
-            batch.flush().unwrap();
-            let (next, changed) = run(f.drive.refresh(&index)).unwrap();
-            // The model: every path, and every directory above one, which wins over a file; then kept directories
-            // with those above, unless a file is in the way.
-            let mut want: BTreeMap<DrivePath, Option<u64>> =
-                model.iter().map(|(path, &seq)| (path.clone(), Some(seq))).collect();
-            let above = |path: &DrivePath| -> Vec<DrivePath> {
-                let all = std::iter::successors(path.parent(), DrivePath::parent);
-                all.filter(|dir| !dir.is_root()).collect()
-            };
-            for path in model.keys() {
-                want.extend(above(path).into_iter().map(|dir| (dir, None)));
-            }
-            for path in &kept {
-                let way = [above(path), vec![path.clone()]].concat();
-                if !way.iter().any(|dir| matches!(want.get(dir), Some(Some(_)))) {
-                    want.extend(way.into_iter().map(|dir| (dir, None)));
-                }
-            }
-            prop_assert_eq!(&shown(&next), &want);
-            let loaded = load(&f);
-            prop_assert_eq!(&shown(&loaded), &want);
-            prop_assert_eq!((loaded.dirs, loaded.kept), (next.dirs, next.kept));
-            prop_assert_eq!(next.dirs, count_dirs(&next.root));
-            let mut told = next.kept_below(&DrivePath::root());
-            told.sort();
-            prop_assert!(told.iter().eq(&kept));
-            prop_assert_eq!(next.files(), model.len() as u64);
-            prop_assert_eq!(&shown(&index), &before, "the old version stays");
-            let mut really: Vec<&DrivePath> = before.keys().chain(want.keys())
-                .filter(|path| before.get(*path) != want.get(*path)).collect();
-            really.sort();
-            really.dedup();
-            let mut changed: Vec<&DrivePath> = changed.iter().collect();
-            changed.sort();
-            prop_assert_eq!(changed, really);
-            index = next;
-        }
-    }
 }
