@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
         storage.files(&record.staging).blocks.write_at(last, &[1]).expect("there is room");
     }
     let blobs = Blobs::new(MemoryLog::from_blocks([Bytes::copy_from_slice(bytes)]));
-    let Ok(file) = LocalFile::from_record(bytes, &storage, &blobs) else { return };
+    let Ok(file) = LocalFile::from_record(7, bytes, &storage, &blobs) else { return };
     let middle = file.size() / 2;
     for at in [0, middle, file.size()] {
         let _ = now(file.read(at, 1000));

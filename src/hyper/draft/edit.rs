@@ -1,7 +1,10 @@
 //! What a file system does with names, by its rules: each change is seen at once, and costs what it changes.
 
 use super::{Draft, Names};
-use crate::hyper::drive::{Content, DriveIndex, File, Found, Leaf, Link, Stat, Time};
+use crate::hyper::drive::{
+    Content, DriveIndex, Extended, File, Found, Leaf, Link, Special, SpecialKind, Stat, Time,
+    Xattrs,
+};
 use crate::hyper::local::{Base, LocalFile};
 use crate::lock::write;
 use crate::path::DrivePath;
@@ -155,6 +158,7 @@ impl Editor {
                     change.push(to);
                     return Ok(());
                 }
+                (Some(_), Rename::Replace) if names.are_one(from, to) => return Ok(()),
                 (Some((_, true)), _) if below(from, to) => return Err(EditError::NotEmpty),
                 (Some((true, _)), _) if !source => return Err(EditError::IsADirectory),
                 (Some((false, _)), _) if source => return Err(EditError::NotADirectory),
@@ -169,29 +173,83 @@ impl Editor {
         })
     }
 
-    /// Sets attributes of a file or link.
-    pub fn set(&self, path: &DrivePath, new: &Set) -> Result<()> {
+    /// Makes a pipe, a socket or a device.
+    pub fn make_special(
+        &self,
+        path: &DrivePath,
+        kind: SpecialKind,
+        mode: u16,
+        mtime: Time,
+    ) -> Result<()> {
+        let stat = Stat { id: 0, mtime, mode };
+        self.make(path, Leaf::Special(Box::new(Special { seq: 0, kind, stat, xattrs: None })))
+    }
+
+    /// Gives the file, link or special node at `from` one more name. `id` tells it from every other from now on, if
+    /// nothing does yet.
+    pub fn link(&self, from: &DrivePath, to: &DrivePath, id: u64) -> Result<()> {
         self.change(|names, change| {
-            let leaf = match names.at(path)? {
-                Found::File(file) => {
-                    let mut file = file.clone();
-                    file.stat.mode = new.mode.unwrap_or(file.stat.mode);
-                    match (&file.content, new.mtime) {
-                        (Content::Local(local), Some(mtime)) => {
-                            local.file.set_mtime(mtime.nanos().unwrap_or(0));
-                        }
-                        (_, mtime) => file.stat.mtime = mtime.unwrap_or(file.stat.mtime),
+            let mut leaf = names.leaf(from)?;
+            names.free(to)?;
+            if names.now.id_of(from, &leaf) == 0 {
+                leaf.described_mut().0.id = id;
+                names.now.set(from, leaf);
+            }
+            names.now.link(from, to);
+            change.push(from);
+            change.push(to);
+            Ok(())
+        })
+    }
+
+    /// Sets attributes of what is at `path`.
+    pub fn set(&self, path: &DrivePath, new: &Set) -> Result<()> {
+        self.describe(path, |stat, _| {
+            stat.mode = new.mode.unwrap_or(stat.mode);
+            stat.mtime = new.mtime.unwrap_or(stat.mtime);
+        })
+    }
+
+    /// Sets the extended attributes of what is at `path`.
+    pub fn set_xattrs(&self, path: &DrivePath, new: Xattrs) -> Result<()> {
+        let new = Extended::set(new);
+        self.describe(path, |_, xattrs| *xattrs = new.clone())
+    }
+
+    /// Changes what is said of the name at `path`, and of all others that are the same file.
+    fn describe(
+        &self,
+        path: &DrivePath,
+        say: impl Fn(&mut Stat, &mut Option<Arc<Extended>>),
+    ) -> Result<()> {
+        self.change(|names, change| {
+            if let Found::Directory(dir) = names.at(path)? {
+                let mut own = dir.attributes().cloned().unwrap_or_default();
+                say(&mut own.stat, &mut own.xattrs);
+                names.now.set_dir_attributes(path, own);
+                change.push(path);
+                return Ok(());
+            }
+            for path in names.all_of(path)? {
+                let mut leaf = names.leaf(&path)?;
+                let local = leaf.local().map(|local| Arc::clone(&local.file));
+                let published = leaf.stat().mtime;
+                let (stat, xattrs) = leaf.described_mut();
+                if let Some(local) = &local {
+                    stat.mtime = Time::of_nanos(local.mtime());
+                }
+                let before = stat.mtime;
+                say(stat, xattrs);
+                if let Some(local) = local {
+                    // The leaf says what others see of the time.
+                    if stat.mtime != before {
+                        local.set_mtime(stat.mtime.nanos().unwrap_or(0));
                     }
-                    Leaf::File(file)
+                    stat.mtime = published;
                 }
-                Found::Link(link) => {
-                    let mtime = new.mtime.unwrap_or(link.stat.mtime);
-                    Leaf::Link(Link { stat: Stat { mtime, ..link.stat }, ..link.clone() })
-                }
-                Found::Directory(_) => return Err(EditError::IsADirectory),
-            };
-            names.now.set(path, leaf);
-            change.push(path);
+                names.now.set(&path, leaf);
+                change.push(&path);
+            }
             Ok(())
         })
     }
@@ -202,7 +260,7 @@ impl Editor {
             let file = match names.at(path)? {
                 Found::File(file) => file.clone(),
                 Found::Directory(_) => return Err(EditError::IsADirectory),
-                Found::Link(_) => return Err(EditError::NotFound),
+                Found::Link(_) | Found::Special(_) => return Err(EditError::NotFound),
             };
             if let Content::Local(local) = &file.content {
                 local.file.open();
@@ -214,9 +272,12 @@ impl Editor {
             let local = Arc::new(self.draft.new_file(Some(Base { reader, id, size })));
             local.touch(file.stat.mtime.nanos().unwrap_or(0));
             local.open();
-            let content = Content::local(&local, Some(file.content.clone()));
-            names.now.set(path, Leaf::File(File { content, ..file }));
-            change.push(path);
+            for path in names.all_of(path)? {
+                let Leaf::File(file) = names.leaf(&path)? else { continue };
+                let content = Content::local(&local, Some(file.content.clone()));
+                names.now.set(&path, Leaf::File(File { content, ..file }));
+                change.push(&path);
+            }
             Ok(local)
         })
     }
@@ -256,6 +317,30 @@ impl Changed {
 impl Names {
     fn at(&self, path: &DrivePath) -> Result<Found<'_>> {
         self.now.lookup(path).ok_or_else(|| missing(&self.now, path))
+    }
+
+    /// The file, link or special node at `path`.
+    fn leaf(&self, path: &DrivePath) -> Result<Leaf> {
+        match self.at(path)? {
+            Found::Directory(_) => Err(EditError::IsADirectory),
+            _ => self.now.leaf(path).cloned().ok_or(EditError::NotFound),
+        }
+    }
+
+    /// Whether two names are the same file.
+    fn are_one(&self, a: &DrivePath, b: &DrivePath) -> bool {
+        let id = |path| self.leaf(path).map(|leaf| self.now.id_of(path, &leaf));
+        matches!((id(a), id(b)), (Ok(a), Ok(b)) if a == b && a != 0)
+    }
+
+    /// All names of what is at `path`.
+    fn all_of(&self, path: &DrivePath) -> Result<Vec<DrivePath>> {
+        let id = self.now.id_of(path, &self.leaf(path)?);
+        let mut all: Vec<DrivePath> = self.now.links(id).cloned().collect();
+        if all.is_empty() {
+            all.push(path.clone());
+        }
+        Ok(all)
     }
 
     /// Whether something can be made at `path`.

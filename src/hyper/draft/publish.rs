@@ -7,7 +7,8 @@ use super::{Draft, DraftError, Names};
 use crate::hyper::blobs::{BlobError, BlobId, Writer};
 use crate::hyper::core::storage::Durability;
 use crate::hyper::drive::{
-    Batch, Content, Drive, DriveIndex, Entry, File, Leaf, Local, Stat, Steps, Time,
+    Batch, Content, Drive, DriveIndex, Entry, Extended, File, Leaf, Local, Record, Stat, Steps,
+    Time,
 };
 use crate::hyper::local::{Base, LocalFile, Rebased, Snapshot};
 use crate::key::DiscoveryKey;
@@ -65,7 +66,7 @@ impl Draft {
     pub fn publish(&self, which: Which) -> Result<Option<u64>, DraftError> {
         let mut publishing = lock(&self.publishing);
         let mut before = read(&self.names).clone();
-        let steps = before.published.steps_to(&before.now);
+        let mut steps = before.published.steps_to(&before.now);
         let mut contents = Contents { drive: &self.drive, writer: None, sent: BTreeMap::new() };
         let mut sayings = contents.sayings(&before.published, &steps, which)?;
         let Contents { mut writer, sent, .. } = contents;
@@ -78,16 +79,39 @@ impl Draft {
             .collect();
         let forgotten = self.forget(&spool, gone.iter().chain(&written));
         let mut version = None;
-        if sayings.iter().any(|saying| !saying.known) || !steps.records.is_empty() {
+        if sayings.iter().any(|saying| !saying.known)
+            || !steps.nodes.is_empty()
+            || !steps.records.is_empty()
+        {
             let mut batch = self.drive.batch()?;
             for saying in sayings.iter_mut().filter(|saying| !saying.known) {
                 self.say(&mut batch, saying)?;
             }
-            for (path, kept) in &steps.records {
-                match kept {
-                    true => batch.keep_dir(path)?,
-                    false => batch.forget_dir(path)?,
+            for (path, node) in &mut steps.nodes {
+                let Some(node) = node else {
+                    batch.delete_node(path)?;
+                    continue;
                 };
+                let mut record = match node.seq {
+                    0 => Record::special(node.kind),
+                    seq => self.drive.local_record(seq)?,
+                };
+                record.describe(&node.stat, node.xattrs.as_deref());
+                node.seq = batch.next();
+                batch.put_node(path, &record)?;
+            }
+            for (path, own) in &mut steps.records {
+                let Some(own) = own else {
+                    batch.forget_dir(path)?;
+                    continue;
+                };
+                let mut record = match own.seq {
+                    0 => Record::default(),
+                    seq => self.drive.local_record(seq)?,
+                };
+                record.describe(&own.stat, own.xattrs.as_deref());
+                own.seq = batch.next();
+                batch.put_dir(path, &record)?;
             }
             version = Some(batch.flush_with(writer.as_mut(), forgotten)?);
         } else if !forgotten.is_empty() {
@@ -98,8 +122,11 @@ impl Draft {
         for saying in sayings.iter().filter(|saying| !saying.known) {
             published.hear(&saying.path, saying.leaf.clone());
         }
-        for (path, kept) in &steps.records {
-            published.hear_record(path, *kept);
+        for (path, node) in &steps.nodes {
+            published.hear_node(path, node.clone());
+        }
+        for (path, own) in &steps.records {
+            published.hear_record(path, own.clone());
         }
         if let Some(version) = version {
             published.set_version(version);
@@ -134,6 +161,7 @@ impl Draft {
         (entry.linkname, entry.blob) = match leaf {
             Leaf::File(file) => (None, file.blob()),
             Leaf::Link(link) => (Some(link.target.to_string()), None),
+            Leaf::Special(_) => (None, None),
         };
         entry.describe(leaf.stat(), leaf.xattrs());
         Ok(entry)
@@ -179,6 +207,26 @@ impl Draft {
             };
             if leaf != now {
                 names.now.set(path, leaf);
+            }
+        }
+        for (path, node) in &steps.nodes {
+            let now = names.now.leaf(path);
+            if let Some(node) = node
+                && now.is_some_and(|now| Some(now) == before.now.leaf(path))
+            {
+                let mut leaf = Leaf::Special(Box::new(node.clone()));
+                leaf.stored(node.seq);
+                names.now.set(path, leaf);
+            }
+        }
+        for (path, own) in &steps.records {
+            let of = |index: &DriveIndex| index.list(path).map(|dir| dir.attributes().cloned());
+            if let Some(own) = own
+                && of(&names.now).is_some_and(|now| Some(now) == of(&before.now))
+            {
+                let mut own = own.clone();
+                own.xattrs = own.xattrs.map(|_| Extended::stored());
+                names.now.set_dir_attributes(path, own);
             }
         }
         if untouched {
@@ -256,11 +304,14 @@ impl Contents<'_> {
                     Some(writer) => writer,
                     None => self.writer.insert(self.drive.blobs().writer()?),
                 };
-                let updated = match base {
-                    Some(base) => writer.update(&base, &mut snapshot)?,
+                let patched = match base {
+                    Some(base) => {
+                        let changed = snapshot.changed().to_vec();
+                        writer.patch(&base, &changed, size, &mut snapshot)?
+                    }
                     None => None,
                 };
-                match updated {
+                match patched {
                     Some(blob) => blob,
                     None => {
                         snapshot.rewind().map_err(|error| BlobError::Input(Arc::new(error)))?;
@@ -289,11 +340,7 @@ fn after(local: &Local, said: &File, leaf: File) -> File {
 fn says_same(known: Option<&Leaf>, new: Option<&Leaf>) -> bool {
     let (Some(known), Some(new)) = (known, new) else { return known.is_none() && new.is_none() };
     let mut new = new.clone();
-    let written = match &new {
-        Leaf::File(file) => &file.xattrs,
-        Leaf::Link(link) => &link.xattrs,
-    };
-    let unwritten = written.as_deref().is_some_and(|xattrs| xattrs.is_unwritten());
+    let unwritten = new.xattrs().is_some_and(|xattrs| xattrs.is_unwritten());
     new.stored(known.seq());
     !unwritten && *known == new
 }

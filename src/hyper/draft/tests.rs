@@ -4,7 +4,7 @@ use super::*;
 use crate::hyper::bee::run;
 use crate::hyper::cache::BlockCache;
 use crate::hyper::core::storage::memory;
-use crate::hyper::drive::{Content, Found, Leaf, Time};
+use crate::hyper::drive::{Content, Found, SpecialKind, Time};
 use crate::hyper::session::Patience;
 use crate::hyper::store::{Namespace, Store};
 use proptest::prelude::*;
@@ -21,9 +21,10 @@ fn time(n: i64) -> Time {
 /// What a name of the model is.
 #[derive(Debug, Clone, PartialEq)]
 enum Node {
-    Dir,
+    Dir(u16),
     File(Vec<u8>, u16),
     Link(String),
+    Pipe,
 }
 
 type Tree = BTreeMap<DrivePath, Node>;
@@ -89,10 +90,11 @@ fn tree(index: &DriveIndex, drive: &Drive) -> Tree {
         for (name, node) in index.list(&at).unwrap().iter() {
             let path = at.join(name).unwrap();
             let node = match node.shown() {
-                Found::Directory(_) => {
+                Found::Directory(dir) => {
                     todo.push(path.clone());
-                    Node::Dir
+                    Node::Dir(dir.stat().mode)
                 }
+                Found::Special(_) => Node::Pipe,
                 Found::Link(link) => Node::Link(link.target.to_string()),
                 Found::File(file) => {
                     let all = match &file.content {
@@ -211,6 +213,8 @@ enum Op {
     Create(u8, u16),
     MakeDir(u8),
     MakeLink(u8),
+    MakePipe(u8),
+    Link(u8, u8),
     Remove(u8),
     RemoveDir(u8),
     Rename(u8, u8, u8),
@@ -230,6 +234,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (name.clone(), mode.clone()).prop_map(|(n, m)| Op::Create(n, m)),
         2 => name.clone().prop_map(Op::MakeDir),
         1 => name.clone().prop_map(Op::MakeLink),
+        1 => name.clone().prop_map(Op::MakePipe),
+        2 => (name.clone(), name.clone()).prop_map(|(a, b)| Op::Link(a, b)),
         2 => name.clone().prop_map(Op::Remove),
         1 => name.clone().prop_map(Op::RemoveDir),
         4 => (name.clone(), name.clone(), 0..5u8).prop_map(|(a, b, h)| Op::Rename(a, b, h)),
@@ -252,52 +258,60 @@ fn name(n: u8) -> DrivePath {
     path(NAMES[usize::from(n)])
 }
 
-/// A file that is open, and the name that it has in the model; none once it was removed.
+/// What a name of the model stands for; a file by its number.
+#[derive(Debug, Clone, PartialEq)]
+enum Entry {
+    Dir(u16),
+    File(usize),
+    Link(String),
+    Pipe,
+}
+
+/// A file that is open.
 struct Open {
     file: Arc<LocalFile>,
-    at: Option<DrivePath>,
-    content: Vec<u8>,
+    number: usize,
 }
 
 #[derive(Default)]
 struct Model {
-    tree: Tree,
+    tree: BTreeMap<DrivePath, Entry>,
+    /// Content and mode.
+    files: Vec<(Vec<u8>, u16)>,
     open: Vec<Open>,
 }
 
 impl Model {
+    fn shown(&self) -> Tree {
+        let node = |entry: &Entry| match entry {
+            Entry::Dir(mode) => Node::Dir(*mode),
+            Entry::File(n) => Node::File(self.files[*n].0.clone(), self.files[*n].1),
+            Entry::Link(target) => Node::Link(target.clone()),
+            Entry::Pipe => Node::Pipe,
+        };
+        self.tree.iter().map(|(path, entry)| (path.clone(), node(entry))).collect()
+    }
+
     fn is_dir(&self, path: &DrivePath) -> bool {
-        path.is_root() || self.tree.get(path) == Some(&Node::Dir)
+        path.is_root() || matches!(self.tree.get(path), Some(Entry::Dir(_)))
     }
 
     fn is_full(&self, path: &DrivePath) -> bool {
         self.tree.keys().any(|other| other.parent().as_ref() == Some(path))
     }
 
-    fn makes(&mut self, path: &DrivePath, node: Node) -> bool {
+    fn makes(&mut self, path: &DrivePath, entry: Entry) -> bool {
         let can = self.is_dir(&path.parent().unwrap()) && !self.tree.contains_key(path);
         if can {
-            self.tree.insert(path.clone(), node);
+            self.tree.insert(path.clone(), entry);
         }
         can
     }
 
-    fn forget(&mut self, path: &DrivePath) {
-        self.tree.remove(path);
-        for open in self.open.iter_mut().filter(|open| open.at.as_ref() == Some(path)) {
-            open.at = None;
-        }
-    }
-
     fn shift(&mut self, from: &DrivePath, to: &DrivePath) {
-        let moved = |path: &DrivePath| path.moved(from, to);
-        self.tree = std::mem::take(&mut self.tree)
-            .into_iter()
-            .map(|(path, node)| (moved(&path).unwrap_or(path), node))
-            .collect();
-        for open in &mut self.open {
-            open.at = open.at.take().map(|path| moved(&path).unwrap_or(path));
-        }
+        let moved = |path: DrivePath| path.moved(from, to).unwrap_or(path);
+        let tree = std::mem::take(&mut self.tree);
+        self.tree = tree.into_iter().map(|(path, entry)| (moved(path), entry)).collect();
     }
 
     fn rename(&mut self, from: &DrivePath, to: &DrivePath, how: Rename) -> bool {
@@ -321,30 +335,19 @@ impl Model {
                 return true;
             }
             (Some(target), _) => {
-                let dirs = (source == Node::Dir, target == Node::Dir);
-                if dirs.0 != dirs.1 || self.is_full(to) {
+                let is_dir = |entry: &Entry| matches!(entry, Entry::Dir(_));
+                if is_dir(&source) != is_dir(&target) || self.is_full(to) {
                     return false;
                 }
-                self.forget(to);
+                if matches!((&source, &target), (Entry::File(a), Entry::File(b)) if a == b) {
+                    return true;
+                }
+                self.tree.remove(to);
             }
             (None, _) => {}
         }
         self.shift(from, to);
         true
-    }
-
-    fn wrote(&mut self, nth: usize, write: impl FnOnce(&mut Vec<u8>)) {
-        let id = self.open[nth].file.id();
-        let mut content = self.open[nth].content.clone();
-        write(&mut content);
-        for open in self.open.iter_mut().filter(|open| open.file.id() == id) {
-            open.content = content.clone();
-        }
-        if let Some(at) = &self.open[nth].at
-            && let Some(Node::File(bytes, _)) = self.tree.get_mut(at)
-        {
-            *bytes = content;
-        }
     }
 }
 
@@ -355,37 +358,53 @@ proptest! {
     fn a_draft_is_a_file_system(ops in proptest::collection::vec(op(), 0..90)) {
         let bench = Bench::new();
         let mut model = Model::default();
+        let mut fresh = 1000;
         // Contents that were whole at some time: of a closed file, or of one that was published as it was.
         let mut whole: BTreeSet<Vec<u8>> = BTreeSet::from([Vec::new()]);
         for op in ops {
             match op {
                 Op::Create(n, mode) => {
                     let made = bench.editor.create(&name(n), mode, time(1));
-                    prop_assert_eq!(made.is_ok(), model.makes(&name(n), Node::File(vec![], mode)));
+                    let number = model.files.len();
+                    prop_assert_eq!(made.is_ok(), model.makes(&name(n), Entry::File(number)));
                     if let Ok(file) = made {
-                        model.open.push(Open { file, at: Some(name(n)), content: vec![] });
+                        model.files.push((vec![], mode));
+                        model.open.push(Open { file, number });
                     }
                 }
                 Op::MakeDir(n) => {
                     let made = bench.editor.make_dir(&name(n)).is_ok();
-                    prop_assert_eq!(made, model.makes(&name(n), Node::Dir));
+                    prop_assert_eq!(made, model.makes(&name(n), Entry::Dir(0o755)));
                 }
                 Op::MakeLink(n) => {
                     let made = bench.editor.make_link(&name(n), "x", time(1)).is_ok();
-                    prop_assert_eq!(made, model.makes(&name(n), Node::Link("x".into())));
+                    prop_assert_eq!(made, model.makes(&name(n), Entry::Link("x".into())));
+                }
+                Op::MakePipe(n) => {
+                    let made = bench.editor.make_special(&name(n), SpecialKind::Fifo, 0o644, time(1));
+                    prop_assert_eq!(made.is_ok(), model.makes(&name(n), Entry::Pipe));
+                }
+                Op::Link(a, b) => {
+                    fresh += 1;
+                    let done = bench.editor.link(&name(a), &name(b), fresh).is_ok();
+                    let wanted = match model.tree.get(&name(a)).cloned() {
+                        None | Some(Entry::Dir(_)) => false,
+                        Some(entry) => model.makes(&name(b), entry),
+                    };
+                    prop_assert_eq!(done, wanted);
                 }
                 Op::Remove(n) => {
-                    let can = matches!(model.tree.get(&name(n)), Some(Node::File(..) | Node::Link(_)));
+                    let can = matches!(model.tree.get(&name(n)), Some(Entry::File(_) | Entry::Link(_) | Entry::Pipe));
                     prop_assert_eq!(bench.editor.remove(&name(n)).is_ok(), can);
                     if can {
-                        model.forget(&name(n));
+                        model.tree.remove(&name(n));
                     }
                 }
                 Op::RemoveDir(n) => {
-                    let can = model.tree.get(&name(n)) == Some(&Node::Dir) && !model.is_full(&name(n));
+                    let can = matches!(model.tree.get(&name(n)), Some(Entry::Dir(_))) && !model.is_full(&name(n));
                     prop_assert_eq!(bench.editor.remove_dir(&name(n)).is_ok(), can);
                     if can {
-                        model.forget(&name(n));
+                        model.tree.remove(&name(n));
                     }
                 }
                 Op::Rename(a, b, how) => {
@@ -400,19 +419,19 @@ proptest! {
                 Op::Chmod(n, mode) => {
                     let set = Set { mode: Some(mode), mtime: None };
                     let done = bench.editor.set(&name(n), &set).is_ok();
-                    if let Some(Node::File(_, old)) = model.tree.get_mut(&name(n)) {
-                        *old = mode;
-                        prop_assert!(done);
+                    prop_assert_eq!(done, model.tree.contains_key(&name(n)));
+                    match model.tree.get_mut(&name(n)) {
+                        Some(Entry::File(number)) => model.files[*number].1 = mode,
+                        Some(Entry::Dir(old)) => *old = mode,
+                        _ => {}
                     }
                 }
                 Op::Open(n) => {
                     let opened = bench.editor.open(&name(n));
                     match model.tree.get(&name(n)) {
-                        Some(Node::File(content, _)) => model.open.push(Open {
-                            file: opened.unwrap(),
-                            at: Some(name(n)),
-                            content: content.clone(),
-                        }),
+                        Some(Entry::File(number)) => {
+                            model.open.push(Open { file: opened.unwrap(), number: *number });
+                        }
                         _ => prop_assert!(opened.is_err()),
                     }
                 }
@@ -420,27 +439,27 @@ proptest! {
                     let nth = usize::from(nth) % model.open.len();
                     let at = usize::from(at);
                     model.open[nth].file.write(at as u64, &[byte; 9]).unwrap();
-                    model.wrote(nth, |content| {
-                        content.resize(content.len().max(at + 9), 0);
-                        content[at..at + 9].fill(byte);
-                    });
+                    let content = &mut model.files[model.open[nth].number].0;
+                    content.resize(content.len().max(at + 9), 0);
+                    content[at..at + 9].fill(byte);
                 }
                 Op::Truncate(nth, size) if !model.open.is_empty() => {
                     let nth = usize::from(nth) % model.open.len();
                     model.open[nth].file.truncate(size.into()).unwrap();
-                    model.wrote(nth, |content| content.resize(size.into(), 0));
+                    model.files[model.open[nth].number].0.resize(size.into(), 0);
                 }
                 Op::Close(nth) if !model.open.is_empty() => {
                     let nth = usize::from(nth) % model.open.len();
                     let open = model.open.swap_remove(nth);
                     bench.editor.close(&open.file);
                     if !open.file.is_open() {
-                        whole.insert(open.content);
+                        whole.insert(model.files[open.number].0.clone());
                     }
                 }
                 Op::Sync => {
                     for open in &model.open {
-                        if let Some(at) = &open.at {
+                        let at = model.tree.iter().find(|(_, entry)| **entry == Entry::File(open.number));
+                        if let Some((at, _)) = at {
                             bench.draft.sync(at, &open.file).unwrap();
                         }
                     }
@@ -448,7 +467,7 @@ proptest! {
                 Op::Publish(which) => {
                     let which = [Which::Closed, Which::Quiet, Which::All][usize::from(which)];
                     if which != Which::Closed {
-                        whole.extend(model.open.iter().map(|open| open.content.clone()));
+                        whole.extend(model.open.iter().map(|open| model.files[open.number].0.clone()));
                     }
                     bench.draft.publish(which).unwrap();
                     for (path, node) in bench.seen() {
@@ -459,20 +478,19 @@ proptest! {
                 }
                 _ => {}
             }
-            prop_assert_eq!(&bench.here(), &model.tree);
+            prop_assert_eq!(&bench.here(), &model.shown());
         }
         for open in model.open.drain(..) {
             bench.editor.close(&open.file);
         }
         bench.draft.publish(Which::Closed).unwrap();
         let seen = bench.seen();
-        prop_assert_eq!(&seen, &model.tree);
+        prop_assert_eq!(&seen, &model.shown());
         prop_assert_eq!(bench.draft.publish(Which::All).unwrap(), None);
         let again = bench.again();
-        prop_assert_eq!(&again.here(), &model.tree);
+        prop_assert_eq!(&again.here(), &model.shown());
         prop_assert_eq!(again.draft.publish(Which::All).unwrap(), None);
         let files = bench.draft.names();
         files.for_each_below(&DrivePath::root(), |leaf| assert!(leaf.local().is_none(), "{leaf:?}"));
-        let _: Option<&Leaf> = None;
     }
 }

@@ -159,6 +159,15 @@ impl Leaf {
         }
     }
 
+    /// Mode, time and id, and the extended attributes.
+    pub fn described_mut(&mut self) -> (&mut Stat, &mut Option<Arc<Extended>>) {
+        match self {
+            Leaf::File(file) => (&mut file.stat, &mut file.xattrs),
+            Leaf::Link(link) => (&mut link.stat, &mut link.xattrs),
+            Leaf::Special(node) => (&mut node.stat, &mut node.xattrs),
+        }
+    }
+
     /// The special node, if it is one.
     pub fn special(&self) -> Option<&Special> {
         match self {

@@ -107,7 +107,7 @@ pub enum Extended {
 
 impl Extended {
     /// All names that have some share one note of that.
-    pub(super) fn stored() -> Arc<Self> {
+    pub(in crate::hyper) fn stored() -> Arc<Self> {
         static STORED: LazyLock<Arc<Extended>> = LazyLock::new(|| Arc::new(Extended::Stored));
         Arc::clone(&STORED)
     }

@@ -214,7 +214,7 @@ proptest! {
         storage.files(&staging).blocks.write_at(staged, &[1]).unwrap();
         let blobs = Blobs::writable(MemoryLog::new());
         blobs.put(&content(100_000)[..]).unwrap();
-        let file = LocalFile::from_record(&record.encode().unwrap(), &storage, &blobs);
+        let file = LocalFile::from_record(7, &record.encode().unwrap(), &storage, &blobs);
         let Ok(file) = file else { return Ok(()) };
         for at in [0, cuts[0], cuts[1], file.size() / 2, file.size()] {
             let _ = (file.read_local(at, 100_000), run(file.read(at, 100_000)));
@@ -389,7 +389,7 @@ fn a_file_on_a_disk_outlives_its_process_and_its_staging_file_goes() {
         file.recorded(file.record_version());
     };
     {
-        let file = LocalFile::new(&open_disk(dir.path()).unwrap(), [3; 32], Some(first));
+        let file = LocalFile::new(&open_disk(dir.path()).unwrap(), Some(first));
         for (at, len) in [(300_000, 200_000), (5, 10)] {
             model.resize(model.len().max(at + len), 0);
             model[at..at + len].fill(1);
@@ -405,7 +405,7 @@ fn a_file_on_a_disk_outlives_its_process_and_its_staging_file_goes() {
     }
     let storage = open_disk(dir.path()).unwrap();
     let record = storage.get(Table::Records, b"file").unwrap().unwrap();
-    let file = LocalFile::from_record(&record, &storage, &blobs).unwrap();
+    let file = LocalFile::from_record(7, &record, &storage, &blobs).unwrap();
     model.truncate(file.size() as usize);
     assert!(file.read_local(0, usize::MAX).unwrap().unwrap().concat() == model);
     let file = Arc::new(file);
