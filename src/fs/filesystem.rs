@@ -11,6 +11,7 @@
 mod directories;
 
 use super::attr::Attr;
+use super::body::Body;
 use super::dir::OpenDir;
 use super::errno::{FsError, Result};
 use super::handle::{HandleId, Handles, OpenFile};
@@ -270,8 +271,8 @@ impl Filesystem {
                 Kind::Directory => return Err(VolumeError::IsADirectory.into()),
                 Kind::Symlink => return Err(FsError::Stale),
             }
-            if let Some(content) = &node.content {
-                return Ok(MaybeLater::Now(Ok(content.clone())));
+            if let Some(body) = &node.body {
+                return Ok(MaybeLater::Now(Ok(body.content())));
             }
             if !node.linked {
                 return Err(FsError::Stale);
@@ -283,7 +284,7 @@ impl Filesystem {
 
     fn opened(&self, ino: Ino, content: Arc<dyn FileContent>) -> Result<Opened> {
         let revision = content.revision();
-        let (keep_pages, direct) = {
+        let (keep_pages, direct, body) = {
             let mut inodes = lock(&self.inodes);
             let node = inodes.get_mut(ino).ok_or(FsError::Stale)?;
             if node.entry.revision != revision {
@@ -292,13 +293,13 @@ impl Filesystem {
             }
             let keep_pages = node.pages.is_none_or(|of| of == revision);
             node.pages = Some(revision);
-            node.content = Some(content.clone());
             // It was told this size; a block map may have told another since.
             let direct = !node.entry.sure || content.size() != Some(node.entry.size);
+            let body = node.body.get_or_insert_with(|| Arc::new(Body::new(content))).clone();
             inodes.hold(ino);
-            (keep_pages, direct)
+            (keep_pages, direct, body)
         };
-        let handle = self.files.insert(OpenFile::new(ino, content));
+        let handle = self.files.insert(OpenFile::new(ino, body));
         Ok(Opened { handle, keep_pages, direct })
     }
 
@@ -347,7 +348,7 @@ impl Filesystem {
     }
 
     fn make_ready(&self, ino: Ino, content: Arc<dyn FileContent>) -> Arc<OpenFile> {
-        let file = Arc::new(OpenFile::new(ino, content));
+        let file = Arc::new(OpenFile::new(ino, Arc::new(Body::new(content))));
         lock(&self.ready).put(ino, file.clone());
         file
     }
@@ -397,7 +398,8 @@ fn read_file(
     len: usize,
     deadline: Duration,
 ) -> MaybeLater<Vec<Bytes>, FsError> {
-    let len = match file.content.size() {
+    let content = file.content();
+    let len = match content.size() {
         Some(size) => len.min(usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX)),
         None => len,
     };
@@ -405,8 +407,8 @@ fn read_file(
         return MaybeLater::Now(Ok(Vec::new()));
     }
     let span = len as u64;
-    let local = file.content.read_local(offset, len);
-    file.read_ahead(offset, span);
+    let local = content.read_local(offset, len);
+    file.read_ahead(&*content, offset, span);
     match local {
         Ok(Some(parts)) => return MaybeLater::Now(Ok(parts)),
         Ok(None) => {}
@@ -416,7 +418,7 @@ fn read_file(
         let why = "the same bytes did not come just now".to_owned();
         return MaybeLater::Now(Err(VolumeError::TimedOut(why).into()));
     }
-    let bytes = bounded(file.content.read(offset, len), deadline);
+    let bytes = bounded(content.read(offset, len), deadline);
     MaybeLater::Later(Box::pin(async move {
         let result = bytes.await;
         if matches!(result, Err(VolumeError::TimedOut(_))) {

@@ -1,5 +1,6 @@
 //! Open files and open directories, by number.
 
+use super::body::Body;
 use super::inode::Ino;
 use super::lock;
 use super::prefetch::Prefetch;
@@ -19,25 +20,29 @@ const FAILURE_LASTS: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HandleId(pub u64);
 
-/// An open file: one content at one revision, and where its reader is.
+/// An open file: what is read, the same as all who have it open, and where its own reader is.
 pub struct OpenFile {
     pub ino: Ino,
-    pub content: Arc<dyn FileContent>,
+    body: Arc<Body>,
     prefetch: Mutex<Prefetch>,
     failure: Mutex<Option<(Range<u64>, Instant)>>,
 }
 
 impl OpenFile {
-    pub fn new(ino: Ino, content: Arc<dyn FileContent>) -> Self {
-        Self { ino, content, prefetch: Mutex::default(), failure: Mutex::default() }
+    pub fn new(ino: Ino, body: Arc<Body>) -> Self {
+        Self { ino, body, prefetch: Mutex::default(), failure: Mutex::default() }
     }
 
-    /// Notes a read and starts fetching what will be read next.
-    pub fn read_ahead(&self, offset: u64, len: u64) {
-        let next =
-            lock(&self.prefetch).observe(offset, len, self.content.size().unwrap_or(u64::MAX));
+    /// See [`Body::content`].
+    pub fn content(&self) -> Arc<dyn FileContent> {
+        self.body.content()
+    }
+
+    /// Notes a read of `content` and starts fetching what will be read next.
+    pub fn read_ahead(&self, content: &dyn FileContent, offset: u64, len: u64) {
+        let next = lock(&self.prefetch).observe(offset, len, content.size().unwrap_or(u64::MAX));
         if let Some(range) = next {
-            self.content.prefetch(range.start, range.end - range.start);
+            content.prefetch(range.start, range.end - range.start);
         }
     }
 

@@ -5,6 +5,7 @@
 //! number, and the name gets a new one. So one number never shows two contents to one reader, and the page
 //! cache of the kernel, which is per number, never mixes them.
 
+use super::body::Body;
 use super::volume::{Entry, FileContent, Kind};
 use crate::crypto::hash::hash;
 use crate::path::DrivePath;
@@ -30,14 +31,14 @@ pub struct Node {
     /// Open files and directories.
     handles: u32,
     /// What all open files of this inode read; none while nothing is open.
-    pub content: Option<Arc<dyn FileContent>>,
+    pub body: Option<Arc<Body>>,
     /// The revision whose bytes the kernel may hold in its page cache.
     pub pages: Option<u64>,
 }
 
 impl Node {
     fn new(path: Arc<DrivePath>, entry: Entry) -> Self {
-        Self { path, entry, linked: true, lookups: 0, handles: 0, content: None, pages: None }
+        Self { path, entry, linked: true, lookups: 0, handles: 0, body: None, pages: None }
     }
 
     pub fn is_open(&self) -> bool {
@@ -194,8 +195,20 @@ impl Inodes {
         let Some(node) = self.nodes.get_mut(&ino) else { return };
         node.handles = node.handles.saturating_sub(1);
         if node.handles == 0 {
-            node.content = None;
+            node.body = None;
             self.settle(ino);
+        }
+    }
+
+    /// The file is changed from here: it is `entry` now and reads `content`, for all who have it open too. The
+    /// bytes are still those that the kernel may hold in its page cache.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for files that are opened to write"))]
+    pub fn renew(&mut self, ino: Ino, entry: Entry, content: Arc<dyn FileContent>) {
+        let Some(node) = self.nodes.get_mut(&ino) else { return };
+        node.pages = node.pages.map(|_| entry.revision);
+        node.entry = entry;
+        if let Some(body) = &node.body {
+            body.exchange(content);
         }
     }
 
@@ -231,6 +244,8 @@ fn path_hash(path: &DrivePath, salt: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::volume::{BoxFuture, Result};
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     fn entry(kind: Kind, revision: u64) -> Entry {
@@ -287,6 +302,46 @@ mod tests {
         inodes.forget(old, 1);
         assert!(inodes.get(old).is_none());
         assert_eq!(inodes.at(&path("/f")), Some(new), "forgetting the old leaves the new");
+    }
+
+    /// A content that is known by its revision.
+    struct Content(u64);
+
+    impl FileContent for Content {
+        fn size(&self) -> Option<u64> {
+            Some(0)
+        }
+
+        fn revision(&self) -> u64 {
+            self.0
+        }
+
+        fn read_local(&self, _: u64, _: usize) -> Result<Option<Vec<Bytes>>> {
+            Ok(None)
+        }
+
+        fn read(&self, _: u64, _: usize) -> BoxFuture<Result<Vec<Bytes>>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+
+        fn prefetch(&self, _: u64, _: u64) {}
+    }
+
+    #[test]
+    fn a_file_that_is_changed_here_is_read_by_all_who_have_it_open() {
+        let mut inodes = inodes();
+        let ino = inodes.bind(&path("/f"), file(1)).ino();
+        let body = Arc::new(Body::new(Arc::new(Content(1))));
+        let node = inodes.get_mut(ino).unwrap();
+        (node.body, node.pages) = (Some(body.clone()), Some(1));
+        inodes.hold(ino);
+        inodes.renew(ino, file(2), Arc::new(Content(2)));
+        assert_eq!(body.content().revision(), 2);
+        let node = inodes.get(ino).unwrap();
+        assert_eq!((node.entry.revision, node.pages), (2, Some(2)));
+        assert_eq!(inodes.bind(&path("/f"), file(2)), Bound::Same(ino));
+        inodes.release(ino);
+        assert!(inodes.get(ino).is_none());
     }
 
     #[test]

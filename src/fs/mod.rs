@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `fuse` | the kernel's requests, translated; decides only *where* an answer is made: here or in a task |
 //! | `filesystem` | the operations, free of kernel types |
-//! | `inode`, `dir`, `handle`, `prefetch`, `link`, `attr`, `xattr`, `errno` | what the operations are made of |
+//! | `inode`, `dir`, `handle`, `body`, `prefetch`, `link`, `attr`, `xattr`, `errno` | what the operations are made of |
 //! | `notify` | tells the kernel what it must no longer believe |
 //! | `panics` | end with the request that met one |
 //! | `pending` | ends the wait of a caller that was killed |
@@ -21,6 +21,7 @@
 
 mod attach;
 mod attr;
+mod body;
 mod claim;
 mod dir;
 mod drive;
