@@ -1,6 +1,6 @@
 //! Entries of a drive as attributes of the kernel, and how long it may believe them.
 
-use super::inode::{Ino, Node};
+use super::inode::{Ino, Inodes};
 use super::link::shown_target;
 use super::volume::{Entry, Kind};
 use crate::path::DrivePath;
@@ -24,7 +24,7 @@ pub struct Attr {
     pub size: u64,
     pub mode: u16,
     pub mtime_ms: i64,
-    /// 0 once the name is gone. Directories have 1, which tells tree walkers that the number says nothing
+    /// 0 once the last name is gone. Directories have 1, which tells tree walkers that the number says nothing
     /// about subdirectories.
     pub nlink: u32,
     /// See [`Entry::sure`].
@@ -32,20 +32,25 @@ pub struct Attr {
 }
 
 impl Attr {
-    pub fn of(ino: Ino, node: &Node) -> Self {
-        Self::of_entry(ino, &node.path, &node.entry, u32::from(node.linked))
+    /// None of what is not in the table.
+    pub fn of(inodes: &Inodes, ino: Ino) -> Option<Self> {
+        let node = inodes.get(ino)?;
+        // Of other kinds nothing depends on where they are, and to find that out takes a climb.
+        let path = if node.entry.kind == Kind::Symlink { inodes.path(ino) } else { None };
+        let nlink = if ino == Ino::ROOT { 1 } else { node.links() };
+        Some(Self::of_entry(ino, path.as_deref(), &node.entry, nlink))
     }
 
-    pub fn of_entry(ino: Ino, path: &DrivePath, entry: &Entry, nlink: u32) -> Self {
-        let size = match (entry.kind, &entry.target) {
-            (Kind::Directory, _) => 0,
+    fn of_entry(ino: Ino, path: Option<&DrivePath>, entry: &Entry, nlink: u32) -> Self {
+        let size = match (entry.kind, path, &entry.target) {
+            (Kind::Directory, ..) => 0,
             // As long as what readlink answers.
-            (Kind::Symlink, Some(target)) => {
+            (Kind::Symlink, Some(path), Some(target)) => {
                 shown_target(path, target).map_or(0, |shown| shown.len() as u64)
             }
-            (Kind::Symlink, None) => 0,
+            (Kind::Symlink, ..) => 0,
             // The kernel takes a negative size for a broken filesystem.
-            (Kind::File, _) => entry.size.min(i64::MAX as u64),
+            (Kind::File, ..) => entry.size.min(i64::MAX as u64),
         };
         let mode = match entry.kind {
             Kind::Symlink => 0o777,
@@ -146,6 +151,8 @@ mod tests {
             mtime_ms: -1500,
             target: None,
             revision: 0,
+            id: 0,
+            links: 1,
             sure: true,
         }
     }
@@ -153,7 +160,7 @@ mod tests {
     #[test]
     fn special_bits_are_never_shown() {
         let path = DrivePath::from_user("/a").unwrap();
-        let attr = Attr::of_entry(Ino(2), &path, &entry(Kind::File), 1);
+        let attr = Attr::of_entry(Ino(2), Some(&path), &entry(Kind::File), 1);
         let shown = Look { uid: 7, gid: 8, private: false }.file_attr(&attr);
         assert_eq!((shown.perm, shown.uid, shown.gid), (0o755, 7, 8));
         assert_eq!((shown.size, shown.blocks), (1000, 2));
@@ -164,12 +171,12 @@ mod tests {
     fn a_link_is_as_long_as_what_it_shows() {
         let path = DrivePath::from_user("/a/l").unwrap();
         let link = Entry { target: Some("/x".into()), ..entry(Kind::Symlink) };
-        assert_eq!(Attr::of_entry(Ino(2), &path, &link, 1).size, 4);
+        assert_eq!(Attr::of_entry(Ino(2), Some(&path), &link, 1).size, 4);
     }
 
     #[test]
     fn the_root_of_a_private_mount_lets_nobody_else_in() {
-        let root = Attr::of_entry(Ino::ROOT, &DrivePath::root(), &entry(Kind::Directory), 1);
+        let root = Attr::of_entry(Ino::ROOT, None, &entry(Kind::Directory), 1);
         let look = Look { uid: 7, gid: 8, private: true };
         assert_eq!(look.file_attr(&root).perm, 0o700);
         assert_eq!(look.file_attr(&Attr { ino: Ino(2), ..root }).perm, 0o755);

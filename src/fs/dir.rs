@@ -7,7 +7,6 @@
 use super::inode::Ino;
 use super::lock;
 use super::volume::Entry;
-use crate::path::DrivePath;
 use std::sync::{Arc, Mutex};
 
 /// Names and entries of one directory, in name order.
@@ -19,14 +18,13 @@ pub const FIRST: u64 = 2;
 /// An open directory.
 pub struct OpenDir {
     pub ino: Ino,
-    pub path: Arc<DrivePath>,
     snapshot: Mutex<(u64, Listing)>,
 }
 
 impl OpenDir {
     /// `epoch` is the count of changes before the listing was asked for.
-    pub fn new(ino: Ino, path: Arc<DrivePath>, epoch: u64, listing: Listing) -> Self {
-        Self { ino, path, snapshot: Mutex::new((epoch, listing)) }
+    pub fn new(ino: Ino, epoch: u64, listing: Listing) -> Self {
+        Self { ino, snapshot: Mutex::new((epoch, listing)) }
     }
 
     /// The snapshot and the epoch it was taken in.

@@ -147,6 +147,8 @@ fn entry(found: Found<'_>) -> Option<Entry> {
             mtime_ms: file.mtime_ms().unwrap_or(0),
             target: None,
             revision: file.seq,
+            id: 0,
+            links: 1,
             sure: file.known_size().is_some(),
         },
         Found::Link(link) => Entry {
@@ -156,6 +158,8 @@ fn entry(found: Found<'_>) -> Option<Entry> {
             mtime_ms: link.stat.mtime.ms().unwrap_or(0),
             target: Some(link.target.to_string()),
             revision: link.seq,
+            id: 0,
+            links: 1,
             sure: true,
         },
         Found::Special(_) => return None,

@@ -123,7 +123,12 @@ impl Filesystem {
 
     /// Path of an inode that the kernel names.
     fn path(&self, ino: Ino) -> Result<Arc<DrivePath>> {
-        lock(&self.inodes).get(ino).map(|node| node.path.clone()).ok_or(FsError::Stale)
+        let inodes = lock(&self.inodes);
+        match inodes.path(ino) {
+            Some(path) => Ok(path),
+            None if inodes.get(ino).is_some() => Err(VolumeError::NotFound.into()),
+            None => Err(FsError::Stale),
+        }
     }
 
     // ---- names and attributes ----
@@ -171,9 +176,9 @@ impl Filesystem {
         let (entry, lasting) = self.current(&path, entry, asked, now)?;
         let Some(entry) = entry else { return Ok((None, lasting)) };
         let mut inodes = lock(&self.inodes);
-        let ino = inodes.bind(&path, entry).ino();
+        let ino = inodes.bind(parent, path.name(), entry).ok_or(FsError::Stale)?.ino();
         inodes.remember(ino);
-        let attr = inodes.get(ino).map(|node| Attr::of(ino, node));
+        let attr = Attr::of(&inodes, ino);
         Ok((attr, lasting && attr.is_none_or(|attr| attr.sure)))
     }
 
@@ -198,19 +203,25 @@ impl Filesystem {
         let path = {
             let inodes = lock(&self.inodes);
             let node = inodes.get(ino).ok_or(FsError::Stale)?;
-            if !node.linked || node.entry.sure && self.frozen() {
-                return attr_of_known(&inodes, ino);
+            match inodes.path(ino) {
+                Some(path) if !node.entry.sure || !self.frozen() => path,
+                _ => return attr_of_known(&inodes, ino),
             }
-            node.path.clone()
         };
         let answer = self.volume.lookup(&path);
         let mut inodes = lock(&self.inodes);
+        if inodes.at(&path) != Some(ino) {
+            // What is there now is another.
+            return attr_of_known(&inodes, ino);
+        }
         match answer {
             MaybeLater::Now(Ok(Some(entry))) => {
-                inodes.bind(&path, entry);
+                if let Some(bound) = inodes.bind_at(&path, entry) {
+                    inodes.settle(bound.ino());
+                }
             }
             MaybeLater::Now(Ok(None) | Err(VolumeError::NotFound | VolumeError::NotADirectory)) => {
-                inodes.unlink(&path);
+                inodes.unlink_at(&path);
             }
             _ => {}
         }
@@ -222,7 +233,10 @@ impl Filesystem {
         let inodes = lock(&self.inodes);
         let node = inodes.get(ino).ok_or(FsError::Stale)?;
         match (&node.entry.kind, &node.entry.target) {
-            (Kind::Symlink, Some(target)) => Ok(shown_target(&node.path, target)?.into_owned()),
+            (Kind::Symlink, Some(target)) => {
+                let path = inodes.path(ino).ok_or(FsError::Stale)?;
+                Ok(shown_target(&path, target)?.into_owned())
+            }
             (Kind::Symlink, None) => Err(FsError::BadTarget),
             _ => Err(FsError::NotALink),
         }
@@ -238,8 +252,12 @@ impl Filesystem {
     }
 
     pub fn getxattr(&self, ino: Ino, name: &OsStr) -> Result<String> {
-        let path = self.path(ino)?;
-        xattr::get(&*self.volume, &path, name.as_bytes())
+        let path = {
+            let inodes = lock(&self.inodes);
+            inodes.get(ino).ok_or(FsError::Stale)?;
+            inodes.path(ino)
+        };
+        xattr::get(&*self.volume, path.as_deref(), name.as_bytes())
     }
 
     // ---- files ----
@@ -274,10 +292,7 @@ impl Filesystem {
             if let Some(body) = &node.body {
                 return Ok(MaybeLater::Now(Ok(body.content())));
             }
-            if !node.linked {
-                return Err(FsError::Stale);
-            }
-            node.path.clone()
+            inodes.path(ino).ok_or(FsError::Stale)?
         };
         Ok(self.volume.open(&path))
     }
@@ -380,10 +395,10 @@ fn present(result: Answered<Option<Entry>>) -> Result<Option<Entry>> {
 /// Attributes as the table has them. A name that is gone is told only to those who hold it open.
 fn attr_of_known(inodes: &Inodes, ino: Ino) -> Result<Attr> {
     let node = inodes.get(ino).ok_or(FsError::Stale)?;
-    if !node.linked && !node.is_open() {
+    if !node.is_open() && inodes.path(ino).is_none() {
         return Err(FsError::Stale);
     }
-    Ok(Attr::of(ino, node))
+    Attr::of(inodes, ino).ok_or(FsError::Stale)
 }
 
 fn child_of(dir: &DrivePath, name: &str) -> Option<DrivePath> {

@@ -1,16 +1,29 @@
-//! Inodes: paths the kernel knows by number.
+//! Inodes: what the kernel knows by number.
 //!
-//! A number is a hash of its path, so it is the same after a remount. A path keeps its number when its
-//! entry is replaced, unless somebody has the file open: they go on reading what they opened, under the old
+//! A node has a folder and a name in it, or several: hard links. Where it lies is found by climbing, so a folder is
+//! moved by moving its node alone, and everything below keeps its number. For that a folder stays in the table as
+//! long as a name in it is known, also when the kernel has forgotten it.
+//!
+//! The number of a new node is the id of its entry if it has one and nobody else has that number, else a hash of the
+//! path at which it is first seen: the same after a remount either way. A name keeps its number when its entry is
+//! replaced by others, unless somebody has the file open: they go on reading what they opened, under the old
 //! number, and the name gets a new one. So one number never shows two contents to one reader, and the page
 //! cache of the kernel, which is per number, never mixes them.
 
-use super::body::Body;
+mod node;
+
+pub use node::Node;
+
 use super::volume::{Entry, FileContent, Kind};
 use crate::crypto::hash::hash;
-use crate::path::DrivePath;
+use crate::path::{DrivePath, MAX_PATH};
+use node::{Name, Sought};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
+
+/// No path has more names.
+const MAX_DEPTH: usize = MAX_PATH / 2;
 
 /// Number of an inode; never 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,46 +33,15 @@ impl Ino {
     pub const ROOT: Self = Self(1);
 }
 
-/// One inode that the kernel knows, or is about to.
-pub struct Node {
-    pub path: Arc<DrivePath>,
-    pub entry: Entry,
-    /// Whether `path` still leads here.
-    pub linked: bool,
-    /// How often the kernel was told of this number and has not yet forgotten.
-    lookups: u64,
-    /// Open files and directories.
-    handles: u32,
-    /// What all open files of this inode read; none while nothing is open.
-    pub body: Option<Arc<Body>>,
-    /// The revision whose bytes the kernel may hold in its page cache.
-    pub pages: Option<u64>,
-}
-
-impl Node {
-    fn new(path: Arc<DrivePath>, entry: Entry) -> Self {
-        Self { path, entry, linked: true, lookups: 0, handles: 0, body: None, pages: None }
-    }
-
-    pub fn is_open(&self) -> bool {
-        self.handles > 0
-    }
-
-    /// Whether `entry` can take this inode's place without a reader noticing half of it.
-    fn can_become(&self, entry: &Entry) -> bool {
-        self.entry.kind == entry.kind && (entry.kind != Kind::File || !self.is_open())
-    }
-}
-
 /// What [`Inodes::bind`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
     Same(Ino),
-    /// The path was not known.
+    /// The name was not known. The inode may be: then it has one more name.
     New(Ino),
     /// The same number, another entry.
     Replaced(Ino),
-    /// A new number; the old one lives on for those who hold it.
+    /// Another number; the old one lives on for those who hold it.
     Moved {
         old: Ino,
         new: Ino,
@@ -76,9 +58,14 @@ impl Bound {
 }
 
 /// All inodes of one mount.
+///
+/// What is in it: the root, what the kernel knows or has open, and the folders above that, all the way up. Of a node
+/// that [`Inodes::bind`] made and that is not held then, [`Inodes::settle`] makes an end.
 pub struct Inodes {
     nodes: HashMap<Ino, Node>,
-    by_path: HashMap<Arc<DrivePath>, Ino>,
+    by_name: HashMap<Name, Ino>,
+    /// Where folders are, as it was found out since one of them moved.
+    folders: RefCell<HashMap<Ino, Arc<DrivePath>>>,
     number: fn(&DrivePath, u32) -> u64,
 }
 
@@ -89,16 +76,18 @@ impl Inodes {
 
     /// With another hash, for tests of collisions.
     fn with_numbers(root: Entry, number: fn(&DrivePath, u32) -> u64) -> Self {
-        let path = Arc::new(DrivePath::root());
-        let mut node = Node::new(path.clone(), root);
+        let mut node = Node::new(root);
         // The kernel knows the root without asking and never forgets it.
         node.lookups = 1;
         Self {
             nodes: HashMap::from([(Ino::ROOT, node)]),
-            by_path: HashMap::from([(path, Ino::ROOT)]),
+            by_name: HashMap::new(),
+            folders: RefCell::new(only_root()),
             number,
         }
     }
+
+    // ---- what is where ----
 
     pub fn get(&self, ino: Ino) -> Option<&Node> {
         self.nodes.get(&ino)
@@ -108,62 +97,291 @@ impl Inodes {
         self.nodes.get_mut(&ino)
     }
 
-    pub fn at(&self, path: &DrivePath) -> Option<Ino> {
-        self.by_path.get(path).copied()
+    /// What `name` in `parent` is known as.
+    pub fn child(&self, parent: Ino, name: &str) -> Option<Ino> {
+        self.by_name.get(&(parent, name) as &dyn Sought).copied()
     }
 
-    /// The number that a lookup of `path` would give now.
-    pub fn number(&self, path: &DrivePath) -> Ino {
-        self.at(path).unwrap_or_else(|| self.free_number(path))
+    pub fn at(&self, path: &DrivePath) -> Option<Ino> {
+        path.names().try_fold(Ino::ROOT, |at, name| self.child(at, name))
+    }
+
+    /// The folder that `ino` lies in; none for the root and for what is unlinked.
+    pub fn parent(&self, ino: Ino) -> Option<Ino> {
+        self.get(ino)?.names.iter().next().map(|name| name.parent)
+    }
+
+    /// Where `ino` is, or one of the places; none if no name leads there.
+    pub fn path(&self, ino: Ino) -> Option<Arc<DrivePath>> {
+        let node = self.get(ino)?;
+        if node.entry.kind == Kind::Directory {
+            return self.folder(ino);
+        }
+        let path = |name: &Name| self.folder(name.parent)?.join(&name.text).ok();
+        node.names.iter().find_map(path).map(Arc::new)
+    }
+
+    fn folder(&self, dir: Ino) -> Option<Arc<DrivePath>> {
+        let mut folders = self.folders.borrow_mut();
+        let mut below: Vec<(Ino, &Name)> = Vec::new();
+        let mut at = dir;
+        let mut path = loop {
+            if let Some(path) = folders.get(&at) {
+                break path.clone();
+            }
+            let name = self.get(at)?.names.iter().next()?;
+            below.push((at, name));
+            if below.len() > MAX_DEPTH {
+                return None;
+            }
+            at = name.parent;
+        };
+        while let Some((ino, name)) = below.pop() {
+            path = Arc::new(path.join(&name.text).ok()?);
+            folders.insert(ino, path.clone());
+        }
+        Some(path)
+    }
+
+    /// Whether `dir` is `ino` or somewhere below it.
+    fn lies_in(&self, dir: Ino, ino: Ino) -> bool {
+        let mut at = Some(dir);
+        while let Some(here) = at {
+            if here == ino {
+                return true;
+            }
+            at = self.parent(here);
+        }
+        false
+    }
+
+    // ---- numbers ----
+
+    /// The number that a lookup of `name` in `parent` would give for `entry` now; none if no path leads there.
+    pub fn number(&self, parent: Ino, name: &str, entry: &Entry) -> Option<Ino> {
+        self.child(parent, name).or_else(|| self.new_number(parent, name, entry))
+    }
+
+    fn new_number(&self, parent: Ino, name: &str, entry: &Entry) -> Option<Ino> {
+        let path = self.path(parent)?.join(name).ok()?;
+        match self.number_by_id(entry) {
+            // No folder comes to lie in itself, whatever a drive says.
+            Some(ino) if entry.kind != Kind::Directory || !self.lies_in(parent, ino) => Some(ino),
+            _ => Some(self.free_number(&path)),
+        }
+    }
+
+    /// The entry's own number, if it is nobody's or that of the same thing under another name. Others' numbers are
+    /// hashes that may be equal to it, and ids are what the writer of a drive says.
+    fn number_by_id(&self, entry: &Entry) -> Option<Ino> {
+        let ino = Ino(entry.id);
+        if ino <= Ino::ROOT {
+            return None;
+        }
+        let free = self.get(ino).is_none_or(|node| {
+            let one_name = entry.kind == Kind::Directory;
+            node.entry.id == entry.id && node.can_become(entry) && !(one_name && node.is_linked())
+        });
+        free.then_some(ino)
     }
 
     fn free_number(&self, path: &DrivePath) -> Ino {
         (0..=u32::MAX)
             .map(|salt| Ino((self.number)(path, salt)))
-            .find(|ino| ino.0 > Ino::ROOT.0 && !self.nodes.contains_key(ino))
+            .find(|ino| *ino > Ino::ROOT && !self.nodes.contains_key(ino))
             .expect("fewer inodes than numbers")
     }
 
-    /// Makes `path` stand for `entry`. The inode found or made is not yet counted as looked up.
-    pub fn bind(&mut self, path: &DrivePath, entry: Entry) -> Bound {
-        let Some(old) = self.at(path) else {
-            return Bound::New(self.insert(Arc::new(path.clone()), entry));
+    // ---- what the volume tells ----
+
+    /// Makes `name` in `parent` stand for `entry`. The inode found or made is not yet counted as looked up.
+    ///
+    /// None, and nothing is done, if no path leads there: `parent` is gone.
+    pub fn bind(&mut self, parent: Ino, name: &str, entry: Entry) -> Option<Bound> {
+        let Some(old) = self.child(parent, name) else {
+            let ino = self.new_number(parent, name, &entry)?;
+            self.insert(ino, parent, name, entry);
+            return Some(Bound::New(ino));
         };
-        let Some(node) = self.nodes.get_mut(&old) else {
-            return Bound::New(self.insert(Arc::new(path.clone()), entry));
-        };
-        if node.entry == entry {
-            return Bound::Same(old);
+        if let Some(bound) = self.rebind(old, &entry) {
+            return Some(bound);
         }
-        if old == Ino::ROOT || node.can_become(&entry) {
-            node.entry = entry;
-            return Bound::Replaced(old);
-        }
-        node.linked = false;
-        let path = node.path.clone();
-        let new = self.insert(path, entry);
-        Bound::Moved { old, new }
+        let new = self.new_number(parent, name, &entry)?;
+        self.lose(parent, name);
+        self.insert(new, parent, name, entry);
+        self.settle(old);
+        Some(Bound::Moved { old, new })
     }
 
-    fn insert(&mut self, path: Arc<DrivePath>, entry: Entry) -> Ino {
-        let ino = self.free_number(&path);
-        self.by_path.insert(path.clone(), ino);
-        self.nodes.insert(ino, Node::new(path, entry));
-        ino
+    /// The same by path. None if the folder is not known.
+    pub fn bind_at(&mut self, path: &DrivePath, entry: Entry) -> Option<Bound> {
+        match path.parent() {
+            Some(parent) => self.bind(self.at(&parent)?, path.name(), entry),
+            None => self.rebind(Ino::ROOT, &entry),
+        }
     }
 
-    /// The path is gone; its inode lives on for those who hold it.
-    pub fn unlink(&mut self, path: &DrivePath) -> Option<Ino> {
-        if path.is_root() {
+    /// Gives `ino` another entry if it is the same for whoever knows it, else nothing.
+    fn rebind(&mut self, ino: Ino, entry: &Entry) -> Option<Bound> {
+        let node = self.get(ino)?;
+        if node.entry == *entry {
+            return Some(Bound::Same(ino));
+        }
+        if ino != Ino::ROOT && !(self.is_still(ino, node, entry) && node.can_become(entry)) {
             return None;
         }
-        let ino = self.by_path.remove(path)?;
-        if let Some(node) = self.nodes.get_mut(&ino) {
-            node.linked = false;
+        self.get_mut(ino)?.entry = entry.clone();
+        Some(Bound::Replaced(ino))
+    }
+
+    /// Whether a name of `ino` that is `entry` now still stands for it, and not for a file that has a number of its
+    /// own. What has no id takes over a number with the name, but not from other names.
+    fn is_still(&self, ino: Ino, node: &Node, entry: &Entry) -> bool {
+        if entry.id == node.entry.id || entry.id == ino.0 {
+            return true;
         }
+        node.names.len() == 1 && self.number_by_id(entry).is_none()
+    }
+
+    fn insert(&mut self, ino: Ino, parent: Ino, name: &str, entry: Entry) {
+        match self.nodes.get_mut(&ino) {
+            Some(node) => node.entry = entry,
+            None => drop(self.nodes.insert(ino, Node::new(entry))),
+        }
+        self.attach(ino, parent, name);
+    }
+
+    // ---- changes from here, once the volume has made them, and before it is asked anything else ----
+
+    /// What is at `from` is at `to` now, each a folder and a name in it; what was at `to` has lost that name. Two names
+    /// of one file both stay, as rename(2) wants it.
+    ///
+    /// False, and nothing is done, if a folder would come to lie in itself, or the folder of `to` is not known.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a mount that can be written calls it"))]
+    pub fn rename(&mut self, from: (Ino, &str), to: (Ino, &str)) -> bool {
+        let moved = self.child(from.0, from.1);
+        if self.get(to.0).is_none() || moved.is_some_and(|ino| self.lies_in(to.0, ino)) {
+            return false;
+        }
+        if moved.is_some() && moved == self.child(to.0, to.1) {
+            return true;
+        }
+        let replaced = self.lose(to.0, to.1);
+        if let Some(ino) = self.detach(from.0, from.1) {
+            self.attach(ino, to.0, to.1);
+        }
+        replaced.into_iter().chain([from.0, to.0]).for_each(|ino| self.settle(ino));
+        true
+    }
+
+    /// What is at `a` is at `b` now and the other way round.
+    ///
+    /// False, and nothing is done, if a folder would come to lie in itself, or one of both folders is not known.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a mount that can be written calls it"))]
+    pub fn exchange(&mut self, a: (Ino, &str), b: (Ino, &str)) -> bool {
+        let loops = |name: (Ino, &str), dir| {
+            self.child(name.0, name.1).is_some_and(|ino| self.lies_in(dir, ino))
+        };
+        if self.get(a.0).is_none() || self.get(b.0).is_none() || loops(a, b.0) || loops(b, a.0) {
+            return false;
+        }
+        let (at_a, at_b) = (self.detach(a.0, a.1), self.detach(b.0, b.1));
+        for (ino, to) in [(at_a, b), (at_b, a)] {
+            if let Some(ino) = ino {
+                self.attach(ino, to.0, to.1);
+            }
+        }
+        [a.0, b.0].into_iter().for_each(|ino| self.settle(ino));
+        true
+    }
+
+    /// `ino` has one more name; what had it has lost it.
+    ///
+    /// False, and nothing is done, for a folder, and if `ino` or `parent` is not known.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a mount that can be written calls it"))]
+    pub fn link(&mut self, ino: Ino, parent: Ino, name: &str) -> bool {
+        let can = self.get(ino).is_some_and(|node| node.entry.kind != Kind::Directory);
+        if !can || self.get(parent).is_none() {
+            return false;
+        }
+        if self.child(parent, name) == Some(ino) {
+            return true;
+        }
+        let replaced = self.lose(parent, name);
+        self.attach(ino, parent, name);
+        if let Some(node) = self.get_mut(ino)
+            && node.entry.links > 0
+        {
+            node.entry.links += 1;
+        }
+        replaced.into_iter().for_each(|ino| self.settle(ino));
+        true
+    }
+
+    /// The name is gone; its inode, which is told, lives on for those who hold it, and under its other names.
+    pub fn unlink(&mut self, parent: Ino, name: &str) -> Option<Ino> {
+        let ino = self.lose(parent, name)?;
         self.settle(ino);
+        self.settle(parent);
         Some(ino)
     }
+
+    /// The same by path.
+    pub fn unlink_at(&mut self, path: &DrivePath) -> Option<Ino> {
+        self.unlink(self.at(&path.parent()?)?, path.name())
+    }
+
+    /// The file is changed: it is `entry` now and reads `content`, for all who have it open too. The bytes are still
+    /// those that the kernel may hold in its page cache.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a mount that can be written calls it"))]
+    pub fn renew(&mut self, ino: Ino, entry: Entry, content: Arc<dyn FileContent>) {
+        let Some(node) = self.get_mut(ino) else { return };
+        node.pages = node.pages.map(|_| entry.revision);
+        node.entry = entry;
+        if let Some(body) = &node.body {
+            body.exchange(content);
+        }
+    }
+
+    /// A name that is free becomes one of `ino`.
+    fn attach(&mut self, ino: Ino, parent: Ino, name: &str) {
+        let name = Name { parent, text: name.into() };
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.names.add(name.clone());
+        }
+        if let Some(parent) = self.nodes.get_mut(&parent) {
+            parent.below += 1;
+        }
+        self.by_name.insert(name, ino);
+    }
+
+    fn detach(&mut self, parent: Ino, name: &str) -> Option<Ino> {
+        let (name, ino) = self.by_name.remove_entry(&(parent, name) as &dyn Sought)?;
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.names.remove(&name);
+            if node.below > 0 {
+                // All below it are somewhere else.
+                *self.folders.get_mut() = only_root();
+            } else if node.entry.kind == Kind::Directory {
+                self.folders.get_mut().remove(&ino);
+            }
+        }
+        if let Some(parent) = self.nodes.get_mut(&parent) {
+            parent.below -= 1;
+        }
+        Some(ino)
+    }
+
+    /// As [`Inodes::detach`], for good: the drive has one name less.
+    fn lose(&mut self, parent: Ino, name: &str) -> Option<Ino> {
+        let ino = self.detach(parent, name)?;
+        if let Some(node) = self.get_mut(ino) {
+            node.entry.links = node.entry.links.saturating_sub(1);
+        }
+        Some(ino)
+    }
+
+    // ---- who holds what ----
 
     /// The kernel was told of `ino` once more.
     pub fn remember(&mut self, ino: Ino) {
@@ -179,7 +397,9 @@ impl Inodes {
         }
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.lookups = node.lookups.saturating_sub(count);
-            self.settle(ino);
+            if !node.is_known() {
+                self.settle(ino);
+            }
         }
     }
 
@@ -200,36 +420,31 @@ impl Inodes {
         }
     }
 
-    /// The file is changed from here: it is `entry` now and reads `content`, for all who have it open too. The
-    /// bytes are still those that the kernel may hold in its page cache.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for files that are opened to write"))]
-    pub fn renew(&mut self, ino: Ino, entry: Entry, content: Arc<dyn FileContent>) {
-        let Some(node) = self.nodes.get_mut(&ino) else { return };
-        node.pages = node.pages.map(|_| entry.revision);
-        node.entry = entry;
-        if let Some(body) = &node.body {
-            body.exchange(content);
-        }
-    }
-
-    /// Drops `ino` if nobody knows it.
+    /// Drops `ino` if nobody knows it, and then the folders above that were only kept for it.
     pub fn settle(&mut self, ino: Ino) {
-        let unused =
-            self.nodes.get(&ino).is_some_and(|node| node.lookups == 0 && node.handles == 0);
-        if !unused {
+        if self.get(ino).is_none_or(Node::is_known) {
             return;
         }
-        if let Some(node) = self.nodes.remove(&ino)
-            && node.linked
-        {
-            self.by_path.remove(&node.path);
+        let mut unknown = vec![ino];
+        while let Some(ino) = unknown.pop() {
+            let Some(node) = self.nodes.remove(&ino) else { continue };
+            if node.entry.kind == Kind::Directory {
+                self.folders.get_mut().remove(&ino);
+            }
+            for name in node.names.iter() {
+                self.by_name.remove(name);
+                let Some(parent) = self.nodes.get_mut(&name.parent) else { continue };
+                parent.below -= 1;
+                if !parent.is_known() {
+                    unknown.push(name.parent);
+                }
+            }
         }
     }
+}
 
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        self.nodes.len()
-    }
+fn only_root() -> HashMap<Ino, Arc<DrivePath>> {
+    HashMap::from([(Ino::ROOT, Arc::new(DrivePath::root()))])
 }
 
 /// 64 bits of BLAKE2b: nobody who names files can make many of them collide, which would make each probe
@@ -242,198 +457,4 @@ fn path_hash(path: &DrivePath, salt: u32) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fs::volume::{BoxFuture, Result};
-    use bytes::Bytes;
-    use proptest::prelude::*;
-
-    fn entry(kind: Kind, revision: u64) -> Entry {
-        Entry { kind, size: 0, mode: 0o644, mtime_ms: 0, target: None, revision, sure: true }
-    }
-
-    fn file(revision: u64) -> Entry {
-        entry(Kind::File, revision)
-    }
-
-    fn inodes() -> Inodes {
-        Inodes::new(entry(Kind::Directory, 0))
-    }
-
-    fn path(text: &str) -> DrivePath {
-        DrivePath::from_user(text).unwrap()
-    }
-
-    #[test]
-    fn numbers_are_the_same_in_every_mount() {
-        let (mut a, mut b) = (inodes(), inodes());
-        b.bind(&path("/other"), file(1));
-        let told = a.number(&path("/x/y"));
-        assert_eq!(told, a.bind(&path("/x/y"), file(1)).ino());
-        assert_eq!(told, b.bind(&path("/x/y"), file(9)).ino());
-        assert_eq!(a.number(&DrivePath::root()), Ino::ROOT);
-        // Pinned: changing the hash would change every number users have seen.
-        assert_eq!(told, Ino(path_hash(&path("/x/y"), 0)));
-    }
-
-    #[test]
-    fn a_replaced_file_keeps_its_number_while_nobody_reads_it() {
-        let mut inodes = inodes();
-        let ino = inodes.bind(&path("/f"), file(1)).ino();
-        inodes.remember(ino);
-        assert_eq!(inodes.bind(&path("/f"), file(1)), Bound::Same(ino));
-        assert_eq!(inodes.bind(&path("/f"), file(2)), Bound::Replaced(ino));
-    }
-
-    #[test]
-    fn an_open_file_keeps_its_content_and_the_name_moves_on() {
-        let mut inodes = inodes();
-        let old = inodes.bind(&path("/f"), file(1)).ino();
-        inodes.remember(old);
-        inodes.hold(old);
-        let Bound::Moved { old: was, new } = inodes.bind(&path("/f"), file(2)) else { panic!() };
-        assert_eq!(was, old);
-        assert_eq!(inodes.at(&path("/f")), Some(new));
-        assert_eq!(inodes.get(old).unwrap().entry.revision, 1);
-        assert!(!inodes.get(old).unwrap().linked);
-        inodes.remember(new);
-        inodes.release(old);
-        assert!(inodes.get(old).is_some(), "the kernel still knows it");
-        inodes.forget(old, 1);
-        assert!(inodes.get(old).is_none());
-        assert_eq!(inodes.at(&path("/f")), Some(new), "forgetting the old leaves the new");
-    }
-
-    /// A content that is known by its revision.
-    struct Content(u64);
-
-    impl FileContent for Content {
-        fn size(&self) -> Option<u64> {
-            Some(0)
-        }
-
-        fn revision(&self) -> u64 {
-            self.0
-        }
-
-        fn read_local(&self, _: u64, _: usize) -> Result<Option<Vec<Bytes>>> {
-            Ok(None)
-        }
-
-        fn read(&self, _: u64, _: usize) -> BoxFuture<Result<Vec<Bytes>>> {
-            Box::pin(async { Ok(Vec::new()) })
-        }
-
-        fn prefetch(&self, _: u64, _: u64) {}
-    }
-
-    #[test]
-    fn a_file_that_is_changed_here_is_read_by_all_who_have_it_open() {
-        let mut inodes = inodes();
-        let ino = inodes.bind(&path("/f"), file(1)).ino();
-        let body = Arc::new(Body::new(Arc::new(Content(1))));
-        let node = inodes.get_mut(ino).unwrap();
-        (node.body, node.pages) = (Some(body.clone()), Some(1));
-        inodes.hold(ino);
-        inodes.renew(ino, file(2), Arc::new(Content(2)));
-        assert_eq!(body.content().revision(), 2);
-        let node = inodes.get(ino).unwrap();
-        assert_eq!((node.entry.revision, node.pages), (2, Some(2)));
-        assert_eq!(inodes.bind(&path("/f"), file(2)), Bound::Same(ino));
-        inodes.release(ino);
-        assert!(inodes.get(ino).is_none());
-    }
-
-    #[test]
-    fn another_kind_is_another_inode() {
-        let mut inodes = inodes();
-        let old = inodes.bind(&path("/f"), file(1)).ino();
-        inodes.remember(old);
-        assert!(matches!(inodes.bind(&path("/f"), entry(Kind::Directory, 2)), Bound::Moved { .. }));
-    }
-
-    #[test]
-    fn collisions_get_other_numbers() {
-        let mut inodes = Inodes::with_numbers(entry(Kind::Directory, 0), |_, salt| salt.into());
-        let a = inodes.bind(&path("/a"), file(1)).ino();
-        let b = inodes.bind(&path("/b"), file(1)).ino();
-        assert_eq!((a, b), (Ino(2), Ino(3)));
-        inodes.settle(a);
-        assert_eq!(inodes.at(&path("/b")), Some(b));
-        assert_eq!(inodes.number(&path("/c")), Ino(2));
-    }
-
-    #[test]
-    fn an_unlinked_inode_lives_until_it_is_forgotten() {
-        let mut inodes = inodes();
-        let ino = inodes.bind(&path("/f"), file(1)).ino();
-        inodes.remember(ino);
-        assert_eq!(inodes.unlink(&path("/f")), Some(ino));
-        assert_eq!(inodes.at(&path("/f")), None);
-        assert!(inodes.get(ino).is_some());
-        inodes.forget(ino, 1);
-        assert_eq!(inodes.len(), 1);
-    }
-
-    #[derive(Debug, Clone)]
-    enum Op {
-        Lookup(u8, u64),
-        Open(u8),
-        Close(u8),
-        Unlink(u8),
-        Forget(u8),
-    }
-
-    fn op() -> impl Strategy<Value = Op> {
-        let name = 0..4u8;
-        prop_oneof![
-            (name.clone(), 0..3u64).prop_map(|(n, r)| Op::Lookup(n, r)),
-            name.clone().prop_map(Op::Open),
-            name.clone().prop_map(Op::Close),
-            name.clone().prop_map(Op::Unlink),
-            name.prop_map(Op::Forget),
-        ]
-    }
-
-    proptest! {
-        /// The table holds exactly what the kernel knows or has open, whatever happens to the names.
-        #[test]
-        fn nothing_is_lost_and_nothing_leaks(ops in proptest::collection::vec(op(), 0..80)) {
-            let mut inodes = inodes();
-            let mut known: std::collections::BTreeMap<Ino, (u64, u32)> = Default::default();
-            for op in ops {
-                match op {
-                    Op::Lookup(name, revision) => {
-                        let ino = inodes.bind(&path(&format!("/{name}")), file(revision)).ino();
-                        inodes.remember(ino);
-                        known.entry(ino).or_default().0 += 1;
-                    }
-                    Op::Open(name) => if let Some(ino) = inodes.at(&path(&format!("/{name}"))) {
-                        inodes.hold(ino);
-                        known.entry(ino).or_default().1 += 1;
-                    },
-                    Op::Close(nth) => if let Some((ino, _)) = known.iter().filter(|(_, k)| k.1 > 0).nth(nth.into()) {
-                        let ino = *ino;
-                        inodes.release(ino);
-                        known.get_mut(&ino).unwrap().1 -= 1;
-                    },
-                    Op::Unlink(name) => { inodes.unlink(&path(&format!("/{name}"))); }
-                    Op::Forget(nth) => if let Some((ino, _)) = known.iter().nth(nth.into()) {
-                        let ino = *ino;
-                        inodes.forget(ino, known[&ino].0);
-                        known.get_mut(&ino).unwrap().0 = 0;
-                    },
-                }
-                known.retain(|_, k| *k != (0, 0));
-                for ino in known.keys() {
-                    prop_assert!(inodes.get(*ino).is_some());
-                }
-                prop_assert_eq!(inodes.len(), known.len() + 1);
-                for (path, ino) in &inodes.by_path {
-                    prop_assert!(inodes.nodes[ino].linked);
-                    prop_assert_eq!(path, &inodes.nodes[ino].path);
-                }
-            }
-        }
-    }
-}
+mod tests;

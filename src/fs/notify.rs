@@ -121,7 +121,9 @@ fn apply(
         match (known, entry) {
             (Some(ino), MaybeLater::Now(Ok(Some(entry)))) => {
                 let (kind, revision) = (entry.kind, entry.revision);
-                let bound = inodes.bind(path, entry);
+                let Some(bound) = inodes.bind_at(path, entry) else { return };
+                // The kernel was not told of another number yet.
+                inodes.settle(bound.ino());
                 let stale_pages = inodes
                     .get(ino)
                     .is_some_and(|node| node.pages.is_some_and(|pages| pages != revision));
@@ -138,7 +140,7 @@ fn apply(
                 }
             }
             (Some(ino), MaybeLater::Now(Ok(None))) => {
-                inodes.unlink(path);
+                inodes.unlink_at(path);
                 messages.push(match parent {
                     Some(parent) => Message::Deleted(parent, ino, name),
                     None => Message::Inode(ino),

@@ -69,6 +69,11 @@ pub struct Entry {
     pub target: Option<String>,
     /// Changes whenever content or attributes do: the sequence number of the entry's record.
     pub revision: u64,
+    /// What stays when it is renamed, and is the number of its inode if it can be: names with the same one are hard
+    /// links. 0 if it has none.
+    pub id: u64,
+    /// Names that it has; 0 if that is not told.
+    pub links: u32,
     /// False while the size is a guess, because only a peer can tell it. The kernel must not believe it then.
     pub sure: bool,
 }
@@ -83,6 +88,8 @@ impl Entry {
             mtime_ms: 0,
             target: None,
             revision: 0,
+            id: 0,
+            links: 1,
             sure: true,
         }
     }

@@ -14,15 +14,15 @@ const VERSION: &str = "user.hdrive.version";
 /// Bytes of the file, or of everything below the directory, that are in the local store, in decimal.
 const CACHED: &str = "user.hdrive.cached";
 
-/// Value of the attribute `name` of what is at `path`.
+/// Value of the attribute `name` of what is at `path`; none of what is unlinked.
 ///
 /// # Errors
 /// [`FsError::NoAttribute`] for every other name; those of the system too (`security.capability`, ACLs).
-pub fn get(volume: &dyn Volume, path: &DrivePath, name: &[u8]) -> Result<String> {
-    match std::str::from_utf8(name) {
-        Ok(KEY) => Ok(volume.info().key),
-        Ok(VERSION) => Ok(volume.info().version.to_string()),
-        Ok(CACHED) => Ok(volume.cached_bytes(path).to_string()),
+pub fn get(volume: &dyn Volume, path: Option<&DrivePath>, name: &[u8]) -> Result<String> {
+    match (std::str::from_utf8(name), path) {
+        (Ok(KEY), _) => Ok(volume.info().key),
+        (Ok(VERSION), _) => Ok(volume.info().version.to_string()),
+        (Ok(CACHED), Some(path)) => Ok(volume.cached_bytes(path).to_string()),
         _ => Err(FsError::NoAttribute),
     }
 }

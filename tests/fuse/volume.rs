@@ -132,6 +132,8 @@ impl TestVolume {
             mtime_ms: 1_600_000_000_000 + revision as i64 * 1000,
             target: target.map(str::to_owned),
             revision,
+            id: 0,
+            links: 1,
             sure: true,
         };
         let mut dir = path(at).parent();
@@ -145,6 +147,8 @@ impl TestVolume {
                     mtime_ms: 0,
                     target: None,
                     revision,
+                    id: 0,
+                    links: 1,
                     sure: true,
                 },
                 bytes: Bytes::new(),

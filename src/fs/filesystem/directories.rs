@@ -8,7 +8,7 @@ use crate::fs::handle::HandleId;
 use crate::fs::inode::{Ino, Inodes};
 use crate::fs::lock;
 use crate::fs::volume::{Kind, MaybeLater};
-use crate::path::DrivePath;
+use crate::path::valid_name;
 use std::sync::Arc;
 
 /// One name of a directory, as `readdir` answers.
@@ -29,22 +29,22 @@ impl Filesystem {
         };
         match self.volume.list(&path) {
             MaybeLater::Now(Ok(listing)) => {
-                MaybeLater::Now(Ok(self.opened_dir(ino, path, asked, listing)))
+                MaybeLater::Now(Ok(self.opened_dir(ino, asked, listing)))
             }
             MaybeLater::Now(Err(error)) => MaybeLater::Now(Err(error.into())),
             MaybeLater::Later(future) => {
                 let (fs, listing) = (self.clone(), self.bounded(future));
                 MaybeLater::Later(Box::pin(async move {
                     let listing = listing.await?;
-                    Ok(fs.opened_dir(ino, path, asked, listing))
+                    Ok(fs.opened_dir(ino, asked, listing))
                 }))
             }
         }
     }
 
-    fn opened_dir(&self, ino: Ino, path: Arc<DrivePath>, asked: u64, listing: Listing) -> HandleId {
+    fn opened_dir(&self, ino: Ino, asked: u64, listing: Listing) -> HandleId {
         lock(&self.inodes).hold(ino);
-        self.dirs.insert(OpenDir::new(ino, path, asked, listing))
+        self.dirs.insert(OpenDir::new(ino, asked, listing))
     }
 
     pub fn releasedir(&self, handle: HandleId) {
@@ -70,9 +70,10 @@ impl Filesystem {
         let (mut cookie, rest) = dir::rest(&listing, offset);
         for (name, entry) in rest {
             cookie += 1;
-            let Some(path) = child_of(&dir.path, name) else { continue };
-            let item = DirItem { ino: inodes.number(&path), kind: entry.kind, name, cookie };
-            if tell(item) {
+            // The volume should not tell such names; the kernel must not be told them.
+            let number = valid_name(name).then(|| inodes.number(dir.ino, name, entry)).flatten();
+            let Some(ino) = number else { continue };
+            if tell(DirItem { ino, kind: entry.kind, name, cookie }) {
                 break;
             }
         }
@@ -91,8 +92,7 @@ impl Filesystem {
         let (epoch, listing) = self.listing(&dir, offset, now);
         {
             let inodes = lock(&self.inodes);
-            let own = inodes.get(dir.ino).map(|node| Attr::of(dir.ino, node));
-            let Some(own) = own else { return Err(FsError::Stale) };
+            let Some(own) = Attr::of(&inodes, dir.ino) else { return Err(FsError::Stale) };
             let full = tell_dots(&inodes, &dir, offset, &mut |item: DirItem<'_>| {
                 let attr = Attr { ino: item.ino, ..own };
                 tell(item, attr)
@@ -101,18 +101,21 @@ impl Filesystem {
                 return Ok(());
             }
         }
+        // Of one that is gone no name is found any more.
+        let Ok(path) = self.path(dir.ino) else { return Ok(()) };
         let (mut cookie, rest) = dir::rest(&listing, offset);
         for (name, entry) in rest {
             cookie += 1;
-            let Some(path) = child_of(&dir.path, name) else { continue };
+            let Some(path) = child_of(&path, name) else { continue };
             let entry = match self.current(&path, Some(entry.clone()), epoch, now) {
                 Ok((Some(entry), _)) => entry,
                 _ => continue,
             };
             let kind = entry.kind;
             let mut inodes = lock(&self.inodes);
-            let ino = inodes.bind(&path, entry).ino();
-            let Some(attr) = inodes.get(ino).map(|node| Attr::of(ino, node)) else { continue };
+            let Some(bound) = inodes.bind(dir.ino, name, entry) else { continue };
+            let ino = bound.ino();
+            let Some(attr) = Attr::of(&inodes, ino) else { continue };
             if tell(DirItem { ino, kind, name, cookie }, attr) {
                 inodes.settle(ino);
                 break;
@@ -127,7 +130,8 @@ impl Filesystem {
         let (epoch, listing) = dir.snapshot();
         if offset == 0
             && epoch != now.epoch()
-            && let MaybeLater::Now(Ok(fresh)) = self.volume.list(&dir.path)
+            && let Ok(path) = self.path(dir.ino)
+            && let MaybeLater::Now(Ok(fresh)) = self.volume.list(&path)
         {
             dir.replace(now.epoch(), fresh.clone());
             return (now.epoch(), fresh);
@@ -142,7 +146,7 @@ fn tell_dots(
     offset: u64,
     tell: &mut impl FnMut(DirItem<'_>) -> bool,
 ) -> bool {
-    let parent = dir.path.parent().map_or(Ino::ROOT, |parent| inodes.number(&parent));
+    let parent = inodes.parent(dir.ino).unwrap_or(Ino::ROOT);
     let dots = [(1, ".", dir.ino), (2, "..", parent)];
     dots.into_iter()
         .filter(|(cookie, ..)| *cookie > offset)
