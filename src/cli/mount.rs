@@ -7,12 +7,14 @@ use super::fault::joined;
 use super::log::clock_note;
 use super::looking::{Looking, Sought};
 use super::moment::Moment;
+use super::share::refuse_shared;
 use super::target::{Target, check_link, encryption_key, from_live, newest, resolve, tell_version};
 use super::words::date;
 use crate::disk::Own;
-use crate::fs::{Access, DriveVolume, End, MountOptions, Mounted, split_options};
+use crate::fs::volume::Volume;
+use crate::fs::{Access, DraftVolume, DriveVolume, End, MountOptions, Mounted, split_options};
 use crate::hyper::drive::{LiveDrive, Past};
-use crate::node::last_until;
+use crate::node::{Drafting, DriveUse, last_until};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +26,8 @@ const NAMES_COMING: Duration = Duration::from_secs(10);
 const SIZES_COMING: Duration = Duration::from_secs(1);
 /// How often it is looked whether the mount is where it was.
 const LOOK: Duration = Duration::from_secs(2);
+/// A file that is open, and was not written for so long, is published as it is.
+const QUIET: Duration = Duration::from_secs(2);
 /// What a request may wait beyond the drive's own read timeout.
 const MARGIN: Duration = Duration::from_secs(5);
 
@@ -38,7 +42,7 @@ pub fn check(args: &Mount) -> Result {
 }
 
 pub async fn run(args: Mount, cx: Context) -> Result {
-    let options = options(&args)?;
+    let mut options = options(&args)?;
     let point = cx.cwd.join(&args.mountpoint);
     let (at, nonempty) = (point.clone(), options.nonempty);
     // Its end waits for nobody's disk but that which it lies on.
@@ -70,7 +74,18 @@ pub async fn run(args: Mount, cx: Context) -> Result {
     };
     let drive = Arc::new(cx.node.drive(target.key, secret, at, true).await?);
     let looking = Looking::start(&cx.node, &cx.out, &drive, None);
-    let volume = Arc::new(DriveVolume::new(drive.clone(), at.is_some(), args.read_timeout));
+    let draft = match at.is_none() && !reads_only(&args) {
+        true => draft(&cx, &drive).await?,
+        false => None,
+    };
+    options.writable = draft.is_some();
+    let volume: Arc<dyn Volume> = match &draft {
+        Some(draft) => {
+            let store = cx.node.config().store.clone();
+            Arc::new(DraftVolume::new(draft.clone(), store, args.read_timeout))
+        }
+        None => Arc::new(DriveVolume::new(drive.clone(), at.is_some(), args.read_timeout)),
+    };
     let runtime = tokio::runtime::Handle::current();
     let place = point.clone();
     let mount = move || crate::fs::mount(volume, &point, &options, runtime);
@@ -102,7 +117,40 @@ pub async fn run(args: Mount, cx: Context) -> Result {
         _ = end => {}
         () = cx.cancel.given_up() => {}
     }
+    if let Some(draft) = draft {
+        tokio::select! {
+            ended = draft.end() => ended?,
+            () = cx.cancel.given_up() => {}
+        }
+    }
     result
+}
+
+/// Whether it is asked to be read-only; of `ro` and `rw` the last counts.
+fn reads_only(args: &Mount) -> bool {
+    let options = args.options.iter().flat_map(|text| split_options(text));
+    options.filter(|option| matches!(*option, "ro" | "rw")).last() == Some("ro")
+}
+
+/// The drive to be worked on, if this store writes it and no share does. A line says why not where one might expect it.
+async fn draft(cx: &Context, drive: &Arc<DriveUse>) -> Result<Option<Arc<Drafting>>> {
+    if !drive.writable() {
+        return Ok(None);
+    }
+    let read_only = |why: &dyn std::fmt::Display| {
+        cx.out.note(format_args!("mounted read-only: {why}"));
+        Ok(None)
+    };
+    if let Err(follows) = refuse_shared(&cx.node, drive.key()) {
+        return read_only(&follows);
+    }
+    if let Err(doubt) = cx.node.may_write(drive, &|text| cx.out.note(text)).await {
+        return read_only(&doubt);
+    }
+    match cx.node.draft(drive.clone(), QUIET).await? {
+        Some(draft) => Ok(Some(draft)),
+        None => read_only(&"a share makes the drive what a folder is: change the files there"),
+    }
 }
 
 async fn serve(

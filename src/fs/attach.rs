@@ -50,7 +50,8 @@ fn by_system_call(point: &Path, options: &MountOptions) -> io::Result<OwnedFd> {
     if options.access != Access::Owner {
         data.push_str(",allow_other");
     }
-    let mut flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    flags.set(MsFlags::MS_RDONLY, !options.writable);
     flags.set(MsFlags::MS_NOEXEC, options.noexec);
     flags.set(MsFlags::MS_NOATIME, options.noatime);
     flags.set(NOSYMFOLLOW, options.nosymfollow);
@@ -90,7 +91,9 @@ fn by_helper(point: &Path, options: &MountOptions) -> io::Result<OwnedFd> {
 fn helper_options(options: &MountOptions) -> String {
     // In its list a backslash takes the meaning from a comma.
     let source = options.source.replace('\\', "\\\\").replace(',', "\\,");
-    let mut list = format!("ro,nosuid,nodev,default_permissions,subtype={SOURCE},fsname={source}");
+    let access = if options.writable { "rw" } else { "ro" };
+    let mut list =
+        format!("{access},nosuid,nodev,default_permissions,subtype={SOURCE},fsname={source}");
     for (on, name) in [
         (options.access != Access::Owner, ",allow_other"),
         (options.noexec, ",noexec"),

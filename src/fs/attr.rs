@@ -24,6 +24,9 @@ pub struct Attr {
     pub size: u64,
     pub mode: u16,
     pub mtime_ms: i64,
+    /// Nanoseconds after that.
+    pub mtime_ns: u32,
+    pub rdev: u32,
     /// 0 once the last name is gone. Directories have 1, which tells tree walkers that the number says nothing
     /// about subdirectories.
     pub nlink: u32,
@@ -51,10 +54,11 @@ impl Attr {
             (Kind::Symlink, ..) => 0,
             // The kernel takes a negative size for a broken filesystem.
             (Kind::File, ..) => entry.size.min(i64::MAX as u64),
+            _ => 0,
         };
         let mode = match entry.kind {
             Kind::Symlink => 0o777,
-            _ => entry.mode & 0o777,
+            _ => entry.mode & 0o7777,
         };
         Self {
             ino,
@@ -62,6 +66,8 @@ impl Attr {
             size,
             mode,
             mtime_ms: entry.mtime_ms,
+            mtime_ns: entry.mtime_ns,
+            rdev: entry.rdev,
             nlink,
             sure: entry.sure,
         }
@@ -88,7 +94,7 @@ impl Look {
     }
 
     pub fn file_attr(&self, attr: &Attr) -> FileAttr {
-        let time = system_time(attr.mtime_ms);
+        let time = system_time(attr.mtime_ms) + Duration::from_nanos(attr.mtime_ns.into());
         FileAttr {
             ino: INodeNo(attr.ino.0),
             size: attr.size,
@@ -102,7 +108,7 @@ impl Look {
             nlink: attr.nlink,
             uid: self.uid,
             gid: self.gid,
-            rdev: 0,
+            rdev: attr.rdev,
             blksize: 4096,
             flags: 0,
         }
@@ -116,6 +122,8 @@ impl Look {
             size: 0,
             mode: 0,
             mtime_ms: 0,
+            mtime_ns: 0,
+            rdev: 0,
             nlink: 0,
             sure: true,
         };
@@ -128,6 +136,10 @@ pub fn file_type(kind: Kind) -> FileType {
         Kind::File => FileType::RegularFile,
         Kind::Directory => FileType::Directory,
         Kind::Symlink => FileType::Symlink,
+        Kind::Fifo => FileType::NamedPipe,
+        Kind::Socket => FileType::Socket,
+        Kind::CharDevice => FileType::CharDevice,
+        Kind::BlockDevice => FileType::BlockDevice,
     }
 }
 

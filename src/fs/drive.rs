@@ -145,6 +145,8 @@ fn entry(found: Found<'_>) -> Option<Entry> {
             size: file.size(),
             mode: file.permissions(),
             mtime_ms: file.mtime_ms().unwrap_or(0),
+            mtime_ns: file.stat.mtime.ns(),
+            rdev: 0,
             target: None,
             revision: file.seq,
             id: 0,
@@ -156,6 +158,8 @@ fn entry(found: Found<'_>) -> Option<Entry> {
             size: link.target.len() as u64,
             mode: 0o777,
             mtime_ms: link.stat.mtime.ms().unwrap_or(0),
+            mtime_ns: link.stat.mtime.ns(),
+            rdev: 0,
             target: Some(link.target.to_string()),
             revision: link.seq,
             id: 0,
@@ -166,11 +170,12 @@ fn entry(found: Found<'_>) -> Option<Entry> {
     })
 }
 
-struct DriveFile {
-    reader: FileReader,
-    revision: u64,
-    patience: Duration,
-    closed: watch::Receiver<bool>,
+/// A file of a version of a drive.
+pub(super) struct DriveFile {
+    pub reader: FileReader,
+    pub revision: u64,
+    pub patience: Duration,
+    pub closed: watch::Receiver<bool>,
 }
 
 impl FileContent for DriveFile {
@@ -207,7 +212,7 @@ impl FileContent for DriveFile {
 }
 
 /// `work`, or [`VolumeError::Closed`] if the mount ends first.
-async fn until_closed<T>(
+pub(super) async fn until_closed<T>(
     mut closed: watch::Receiver<bool>,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
@@ -218,7 +223,7 @@ async fn until_closed<T>(
     }
 }
 
-fn volume_error(error: LiveError) -> VolumeError {
+pub(super) fn volume_error(error: LiveError) -> VolumeError {
     match error {
         LiveError::NotFound(_) => VolumeError::NotFound,
         LiveError::IsADirectory(_) => VolumeError::IsADirectory,
@@ -229,7 +234,7 @@ fn volume_error(error: LiveError) -> VolumeError {
     }
 }
 
-fn blob_error(error: BlobError) -> VolumeError {
+pub(super) fn blob_error(error: BlobError) -> VolumeError {
     match error {
         BlobError::Source(error @ (SourceError::TimedOut(_) | SourceError::Lost(_))) => {
             VolumeError::TimedOut(error.to_string())

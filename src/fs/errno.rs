@@ -11,6 +11,15 @@ pub enum FsError {
     Volume(#[from] VolumeError),
     #[error("name too long")]
     NameTooLong,
+    /// Nobody may, whatever the permissions are.
+    #[error("not permitted")]
+    NotPermitted,
+    #[error("not supported")]
+    Unsupported,
+    #[error("nothing there")]
+    NoData,
+    #[error("invalid argument")]
+    Invalid,
     /// The inode is not what its name stands for any more: the kernel looks the name up again and retries.
     #[error("stale inode")]
     Stale,
@@ -41,6 +50,10 @@ impl FsError {
         match self {
             Self::Volume(error) => volume_errno(error),
             Self::NameTooLong => Errno::ENAMETOOLONG,
+            Self::NotPermitted => Errno::EPERM,
+            Self::Unsupported => Errno::EOPNOTSUPP,
+            Self::NoData => Errno::ENXIO,
+            Self::Invalid => Errno::EINVAL,
             Self::Stale => Errno::ESTALE,
             Self::BadHandle => Errno::EBADF,
             Self::NotALink => Errno::EINVAL,
@@ -71,6 +84,12 @@ fn volume_errno(error: &VolumeError) -> Errno {
         VolumeError::TimedOut(_) => Errno::ETIMEDOUT,
         VolumeError::Closed => Errno::ENODEV,
         VolumeError::ReadOnly => Errno::EROFS,
+        VolumeError::Exists => Errno::EEXIST,
+        VolumeError::NotEmpty => Errno::ENOTEMPTY,
+        VolumeError::Impossible => Errno::EINVAL,
+        VolumeError::Name => Errno::EILSEQ,
+        VolumeError::TooLarge => Errno::EFBIG,
+        VolumeError::NoSpace(_) => Errno::ENOSPC,
         VolumeError::Io(_) => Errno::EIO,
     }
 }

@@ -8,7 +8,10 @@
 //! skin keeps the read lock ([`Filesystem::publish`]) from the question until the reply is in the kernel. So
 //! an answer from before a change always reaches the kernel before the order to forget it.
 
+mod changing;
 mod directories;
+
+pub use changing::{Seek, SetAttr};
 
 use super::attr::Attr;
 use super::body::Body;
@@ -201,18 +204,18 @@ impl Filesystem {
     /// Attributes of an inode. Never asks a peer: what is not here is told as last known.
     pub fn getattr(&self, ino: Ino) -> Result<Attr> {
         let path = {
-            let inodes = lock(&self.inodes);
+            let mut inodes = lock(&self.inodes);
             let node = inodes.get(ino).ok_or(FsError::Stale)?;
             match inodes.path(ino) {
                 Some(path) if !node.entry.sure || !self.frozen() => path,
-                _ => return attr_of_known(&inodes, ino),
+                _ => return attr_of_known(&mut inodes, ino),
             }
         };
         let answer = self.volume.lookup(&path);
         let mut inodes = lock(&self.inodes);
         if inodes.at(&path) != Some(ino) {
             // What is there now is another.
-            return attr_of_known(&inodes, ino);
+            return attr_of_known(&mut inodes, ino);
         }
         match answer {
             MaybeLater::Now(Ok(Some(entry))) => {
@@ -225,7 +228,7 @@ impl Filesystem {
             }
             _ => {}
         }
-        attr_of_known(&inodes, ino)
+        attr_of_known(&mut inodes, ino)
     }
 
     /// Target of a link, as [`shown_target`] shows it.
@@ -233,6 +236,8 @@ impl Filesystem {
         let inodes = lock(&self.inodes);
         let node = inodes.get(ino).ok_or(FsError::Stale)?;
         match (&node.entry.kind, &node.entry.target) {
+            // What was made here reads as it was made.
+            (Kind::Symlink, Some(target)) if self.volume.writable().is_some() => Ok(target.clone()),
             (Kind::Symlink, Some(target)) => {
                 let path = inodes.path(ino).ok_or(FsError::Stale)?;
                 Ok(shown_target(&path, target)?.into_owned())
@@ -287,7 +292,7 @@ impl Filesystem {
             match node.entry.kind {
                 Kind::File => {}
                 Kind::Directory => return Err(VolumeError::IsADirectory.into()),
-                Kind::Symlink => return Err(FsError::Stale),
+                _ => return Err(FsError::Stale),
             }
             if let Some(body) = &node.body {
                 return Ok(MaybeLater::Now(Ok(body.content())));
@@ -393,10 +398,15 @@ fn present(result: Answered<Option<Entry>>) -> Result<Option<Entry>> {
 }
 
 /// Attributes as the table has them. A name that is gone is told only to those who hold it open.
-fn attr_of_known(inodes: &Inodes, ino: Ino) -> Result<Attr> {
-    let node = inodes.get(ino).ok_or(FsError::Stale)?;
-    if !node.is_open() && inodes.path(ino).is_none() {
+fn attr_of_known(inodes: &mut Inodes, ino: Ino) -> Result<Attr> {
+    let unlinked = inodes.path(ino).is_none();
+    let node = inodes.get_mut(ino).ok_or(FsError::Stale)?;
+    if unlinked && !node.is_open() {
         return Err(FsError::Stale);
+    }
+    // It may be written on.
+    if unlinked && let Some(size) = node.body.as_ref().and_then(|body| body.content().size()) {
+        node.entry.size = size;
     }
     Attr::of(inodes, ino).ok_or(FsError::Stale)
 }

@@ -1,8 +1,10 @@
-//! The kernel's requests: translated, answered here or in a task, nothing decided.
+//! The kernel's requests: translated, answered here or in a task, nothing decided. What changes something is in `changing`.
 //!
 //! What the volume has is answered on the FUSE thread; a reply that must wait for a peer moves into a task on
 //! the runtime, and the thread takes the next request. A panic costs the one request that met it: a reply that
 //! is dropped unanswered sends EIO.
+
+mod changing;
 
 use super::attr::{Attr, Look, file_type};
 use super::errno::Result;
@@ -15,12 +17,14 @@ use super::reply::{
     GENERATION, failed, reply_bytes, reply_entry, reply_opened, reply_opened_dir, reply_xattr,
 };
 use super::volume::MaybeLater;
+use changing::reply_done;
 use fuser::{
     AccessFlags, Errno, FileHandle, Filesystem, INodeNo, InitFlags, IoctlFlags, KernelConfig,
     LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
+use nix::libc;
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -99,6 +103,9 @@ impl Filesystem for Fuse {
         for flag in WANTED {
             let _ = config.add_capabilities(flag);
         }
+        if self.fs.room().is_some() {
+            let _ = config.add_capabilities(InitFlags::FUSE_ATOMIC_O_TRUNC);
+        }
         if !self.look.private {
             self.no_open = config.add_capabilities(InitFlags::FUSE_NO_OPEN_SUPPORT).is_ok();
         }
@@ -155,7 +162,9 @@ impl Filesystem for Fuse {
     fn open(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         guarded("open", req, number, || {
             if flags.acc_mode() != OpenAccMode::O_RDONLY {
-                return reply.error(Errno::EROFS);
+                let truncate = flags.0 & libc::O_TRUNC != 0;
+                return self
+                    .reply_opened_to_write(self.fs.open_to_write(ino(number), truncate), reply);
             }
             if self.no_open && self.fs.frozen() {
                 return reply.error(Errno::ENOSYS);
@@ -277,28 +286,43 @@ impl Filesystem for Fuse {
     fn statfs(&self, req: &Request, number: INodeNo, reply: ReplyStatfs) {
         guarded("statfs", req, number, || {
             let info = self.fs.info();
-            let blocks = info.bytes.div_ceil(u64::from(STATFS_BLOCK));
+            let blocks = |bytes: u64| bytes.div_ceil(u64::from(STATFS_BLOCK));
             let longest = crate::path::MAX_NAME as u32;
-            reply.statfs(blocks, 0, 0, info.files, 0, STATFS_BLOCK, longest, STATFS_BLOCK);
+            let (free, all) = match self.fs.room() {
+                Some((free, all)) => (blocks(free), blocks(all)),
+                None => (0, blocks(info.bytes)),
+            };
+            // As many files as one likes.
+            let names = if free > 0 { u32::MAX.into() } else { 0 };
+            reply.statfs(
+                all,
+                free,
+                free,
+                info.files + names,
+                names,
+                STATFS_BLOCK,
+                longest,
+                STATFS_BLOCK,
+            );
         });
     }
 
     fn getxattr(&self, req: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         guarded("getxattr", req, number, || {
-            let value = self.fs.getxattr(ino(number), name).map(String::into_bytes);
-            reply_xattr("getxattr", reply, size, value);
+            reply_xattr("getxattr", reply, size, self.fs.xattr(ino(number), name));
         });
     }
 
     fn listxattr(&self, req: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
         guarded("listxattr", req, number, || {
-            reply_xattr("listxattr", reply, size, Ok(Vec::new()));
+            reply_xattr("listxattr", reply, size, self.fs.list_xattrs(ino(number)));
         });
     }
 
     fn access(&self, _req: &Request, _number: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         // The kernel checks modes by itself (default_permissions); this is asked of no mount we make.
-        if mask.contains(AccessFlags::W_OK) { reply.error(Errno::EROFS) } else { reply.ok() }
+        let refused = mask.contains(AccessFlags::W_OK) && self.fs.room().is_none();
+        if refused { reply.error(Errno::EROFS) } else { reply.ok() }
     }
 
     // ---- what the kernel does by itself once it has heard ENOSYS ----
@@ -314,24 +338,33 @@ impl Filesystem for Fuse {
         reply.error(Errno::ENOSYS);
     }
 
-    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        reply.ok();
+    fn fsync(
+        &self,
+        req: &Request,
+        _number: INodeNo,
+        fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        let synced = self.fs.sync(handle(fh));
+        self.later("fsync", req, synced, move |done| reply_done("fsync", done, reply));
     }
 
-    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        reply.ok();
+    fn fsyncdir(&self, req: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        let synced = self.fs.sync_names();
+        self.later("fsyncdir", req, synced, move |done| reply_done("fsyncdir", done, reply));
     }
 
     fn lseek(
         &self,
-        _req: &Request,
-        _number: INodeNo,
-        _fh: FileHandle,
-        _offset: i64,
-        _whence: i32,
+        req: &Request,
+        number: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
         reply: ReplyLseek,
     ) {
-        reply.error(Errno::ENOSYS);
+        self.sought(req, number, fh, offset, whence, reply);
     }
 
     fn ioctl(
@@ -348,137 +381,185 @@ impl Filesystem for Fuse {
         reply.error(Errno::ENOTTY);
     }
 
-    // ---- changes: the mount is read-only even if somebody remounts it otherwise ----
+    // ---- changes ----
 
     fn setattr(
         &self,
-        _req: &Request,
-        _number: INodeNo,
-        _mode: Option<u32>,
-        _uid: Option<u32>,
-        _gid: Option<u32>,
-        _size: Option<u64>,
-        _atime: Option<TimeOrNow>,
-        _mtime: Option<TimeOrNow>,
+        req: &Request,
+        number: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
-        _fh: Option<FileHandle>,
+        fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
         _bkuptime: Option<SystemTime>,
         _flags: Option<fuser::BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        reply.error(Errno::EROFS);
+        self.set(req, number, mode, (uid, gid), size, (atime, mtime), fh, reply);
     }
 
-    fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
-        reply.error(Errno::EROFS);
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        self.made_node(req, (parent, name), mode, rdev, reply);
     }
 
-    fn mkdir(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
-        reply.error(Errno::EROFS);
+    fn mkdir(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        guarded("mkdir", req, parent, || {
+            let made = self.fs.make_dir(ino(parent), name, mode as u16 & 0o7777);
+            self.reply_made("mkdir", made, reply);
+        });
     }
 
-    fn unlink(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::EROFS);
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        guarded("unlink", req, parent, || {
+            reply_done("unlink", self.fs.unlink(ino(parent), name), reply);
+        });
     }
 
-    fn rmdir(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::EROFS);
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        guarded("rmdir", req, parent, || {
+            reply_done("rmdir", self.fs.remove_dir(ino(parent), name), reply);
+        });
     }
 
-    fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &std::path::Path, reply: ReplyEntry) {
-        reply.error(Errno::EROFS);
+    fn symlink(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &std::path::Path,
+        reply: ReplyEntry,
+    ) {
+        guarded("symlink", req, parent, || {
+            let made = self.fs.make_link(ino(parent), name, target.as_os_str());
+            self.reply_made("symlink", made, reply);
+        });
     }
 
     fn rename(
         &self,
-        _: &Request,
-        _: INodeNo,
-        _: &OsStr,
-        _: INodeNo,
-        _: &OsStr,
-        _: RenameFlags,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        to: INodeNo,
+        new: &OsStr,
+        flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::EROFS);
+        self.renamed(req, (parent, name), (to, new), flags, reply);
     }
 
-    fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
-        reply.error(Errno::EROFS);
+    fn link(
+        &self,
+        req: &Request,
+        number: INodeNo,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        guarded("link", req, number, || {
+            let made = self.fs.link(ino(number), ino(parent), name);
+            self.reply_made("link", made, reply);
+        });
     }
 
     fn create(
         &self,
-        _: &Request,
-        _: INodeNo,
-        _: &OsStr,
-        _: u32,
-        _: u32,
-        _: i32,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        _flags: i32,
         reply: fuser::ReplyCreate,
     ) {
-        reply.error(Errno::EROFS);
+        guarded("create", req, parent, || {
+            let made = self.fs.create(ino(parent), name, mode as u16 & 0o7777);
+            self.reply_created(made, reply);
+        });
     }
 
     fn write(
         &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _: u64,
-        _: &[u8],
-        _: WriteFlags,
-        _: OpenFlags,
-        _: Option<LockOwner>,
+        req: &Request,
+        number: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        reply.error(Errno::EROFS);
+        guarded("write", req, number, || {
+            let append = flags.0 & libc::O_APPEND != 0;
+            match self.fs.write(handle(fh), offset, data, append) {
+                Ok(()) => reply.written(data.len() as u32),
+                Err(error) => reply.error(failed("write", &error)),
+            }
+        });
     }
 
     fn setxattr(
         &self,
-        _: &Request,
-        _: INodeNo,
-        _: &OsStr,
-        _: &[u8],
-        _: i32,
-        _: u32,
+        req: &Request,
+        number: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::EROFS);
+        guarded("setxattr", req, number, || {
+            let must = match flags {
+                libc::XATTR_CREATE => Some(false),
+                libc::XATTR_REPLACE => Some(true),
+                _ => None,
+            };
+            let done = self.fs.set_xattr(ino(number), name, Some(value), must);
+            reply_done("setxattr", done, reply);
+        });
     }
 
-    fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::EROFS);
+    fn removexattr(&self, req: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        guarded("removexattr", req, number, || {
+            let done = self.fs.set_xattr(ino(number), name, None, Some(true));
+            reply_done("removexattr", done, reply);
+        });
     }
 
     fn fallocate(
         &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _: u64,
-        _: u64,
-        _: i32,
+        req: &Request,
+        number: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::EROFS);
-    }
-
-    fn copy_file_range(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _: u64,
-        _: INodeNo,
-        _: FileHandle,
-        _: u64,
-        _: u64,
-        _: fuser::CopyFileRangeFlags,
-        reply: ReplyWrite,
-    ) {
-        reply.error(Errno::EROFS);
+        self.allocated(req, number, fh, (offset, length), mode, reply);
     }
 }

@@ -5,6 +5,7 @@ use super::inode::Ino;
 use super::lock;
 use super::prefetch::Prefetch;
 use super::volume::FileContent;
+use super::writable::FileWriter;
 use crate::lock::{read, write};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -24,13 +25,25 @@ pub struct HandleId(pub u64);
 pub struct OpenFile {
     pub ino: Ino,
     body: Arc<Body>,
+    /// It is open to be written.
+    writer: Option<Arc<dyn FileWriter>>,
     prefetch: Mutex<Prefetch>,
     failure: Mutex<Option<(Range<u64>, Instant)>>,
 }
 
 impl OpenFile {
     pub fn new(ino: Ino, body: Arc<Body>) -> Self {
-        Self { ino, body, prefetch: Mutex::default(), failure: Mutex::default() }
+        let (prefetch, failure) = Default::default();
+        Self { ino, body, writer: None, prefetch, failure }
+    }
+
+    /// One that is open to be written.
+    pub fn to_write(ino: Ino, body: Arc<Body>, writer: Arc<dyn FileWriter>) -> Self {
+        Self { writer: Some(writer), ..Self::new(ino, body) }
+    }
+
+    pub fn writer(&self) -> Option<&Arc<dyn FileWriter>> {
+        self.writer.as_ref()
     }
 
     /// See [`Body::content`].

@@ -257,7 +257,6 @@ impl Inodes {
     /// of one file both stay, as rename(2) wants it.
     ///
     /// False, and nothing is done, if a folder would come to lie in itself, or the folder of `to` is not known.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a mount that can be written calls it"))]
     pub fn rename(&mut self, from: (Ino, &str), to: (Ino, &str)) -> bool {
         let moved = self.child(from.0, from.1);
         if self.get(to.0).is_none() || moved.is_some_and(|ino| self.lies_in(to.0, ino)) {
@@ -277,7 +276,6 @@ impl Inodes {
     /// What is at `a` is at `b` now and the other way round.
     ///
     /// False, and nothing is done, if a folder would come to lie in itself, or one of both folders is not known.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a mount that can be written calls it"))]
     pub fn exchange(&mut self, a: (Ino, &str), b: (Ino, &str)) -> bool {
         let loops = |name: (Ino, &str), dir| {
             self.child(name.0, name.1).is_some_and(|ino| self.lies_in(dir, ino))
@@ -298,7 +296,6 @@ impl Inodes {
     /// `ino` has one more name; what had it has lost it.
     ///
     /// False, and nothing is done, for a folder, and if `ino` or `parent` is not known.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a mount that can be written calls it"))]
     pub fn link(&mut self, ino: Ino, parent: Ino, name: &str) -> bool {
         let can = self.get(ino).is_some_and(|node| node.entry.kind != Kind::Directory);
         if !can || self.get(parent).is_none() {
@@ -333,7 +330,6 @@ impl Inodes {
 
     /// The file is changed: it is `entry` now and reads `content`, for all who have it open too. The bytes are still
     /// those that the kernel may hold in its page cache.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a mount that can be written calls it"))]
     pub fn renew(&mut self, ino: Ino, entry: Entry, content: Arc<dyn FileContent>) {
         let Some(node) = self.get_mut(ino) else { return };
         node.pages = node.pages.map(|_| entry.revision);

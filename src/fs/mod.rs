@@ -24,6 +24,7 @@ mod attr;
 mod body;
 mod claim;
 mod dir;
+mod draft;
 mod drive;
 mod errno;
 mod filesystem;
@@ -44,8 +45,10 @@ mod prefetch;
 mod reply;
 mod unmount;
 pub mod volume;
+mod writable;
 mod xattr;
 
+pub use draft::DraftVolume;
 pub use drive::DriveVolume;
 pub use errno::MountError;
 pub use link::shown_target;

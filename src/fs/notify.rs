@@ -113,6 +113,11 @@ fn apply(
     directories: &mut BTreeSet<Ino>,
 ) {
     let entry = fs.volume().lookup(path);
+    // What others write to a file of such a volume leaves its revision as it is.
+    let rewritten = fs.volume().writable().is_some();
+    if rewritten {
+        fs.reopen(path);
+    }
     let name = path.name().to_owned();
     fs.with_inodes(|inodes| {
         let known = inodes.at(path);
@@ -135,7 +140,9 @@ fn apply(
                     }
                     _ if kind == Kind::Directory => drop(directories.insert(ino)),
                     // A look-up or open was faster than we.
-                    Bound::Same(_) if !stale_pages => messages.push(Message::Attributes(ino)),
+                    Bound::Same(_) if !stale_pages && !rewritten => {
+                        messages.push(Message::Attributes(ino))
+                    }
                     _ => messages.push(Message::Inode(ino)),
                 }
             }

@@ -20,10 +20,12 @@ pub enum Access {
     Everybody,
 }
 
-/// How a drive is mounted. `nosuid`, `nodev` and `default_permissions` are always on, and it is read-only.
+/// How a drive is mounted. `nosuid`, `nodev` and `default_permissions` are always on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountOptions {
     pub access: Access,
+    /// Whether it can be changed.
+    pub writable: bool,
     /// Mount over a directory that is not empty.
     pub nonempty: bool,
     pub noexec: bool,
@@ -49,6 +51,7 @@ impl Default for MountOptions {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
             access: Access::Owner,
+            writable: false,
             nonempty: false,
             noexec: false,
             noatime: false,

@@ -4,6 +4,7 @@
 //! Answers that are here are given at once ([`MaybeLater::Now`]); answers that a peer must be asked for come
 //! as a future ([`MaybeLater::Later`]), so that the caller can free the FUSE thread first.
 
+use super::writable::Writable;
 use crate::path::DrivePath;
 use bytes::Bytes;
 use std::future::Future;
@@ -29,6 +30,20 @@ pub enum VolumeError {
     Closed,
     #[error("read-only drive")]
     ReadOnly,
+    #[error("it exists")]
+    Exists,
+    #[error("directory not empty")]
+    NotEmpty,
+    /// A folder into itself, say.
+    #[error("impossible")]
+    Impossible,
+    /// No drive can hold such a name.
+    #[error("a name that no drive can hold")]
+    Name,
+    #[error("too large")]
+    TooLarge,
+    #[error("no space left: {0}")]
+    NoSpace(String),
     /// Local storage or an entry is damaged; the text says what.
     #[error("{0}")]
     Io(String),
@@ -53,6 +68,10 @@ pub enum Kind {
     File,
     Directory,
     Symlink,
+    Fifo,
+    Socket,
+    CharDevice,
+    BlockDevice,
 }
 
 /// One name of a volume, as plain data.
@@ -61,10 +80,14 @@ pub struct Entry {
     pub kind: Kind,
     /// Bytes of content (length of the target for a link, 0 for a directory).
     pub size: u64,
-    /// Permission bits only (0o000–0o777); setuid, setgid and sticky never appear.
+    /// Permission bits; setuid, setgid and sticky appear only of a volume that is written here.
     pub mode: u16,
     /// Modification time in milliseconds since 1970.
     pub mtime_ms: i64,
+    /// Nanoseconds after that.
+    pub mtime_ns: u32,
+    /// Of a device.
+    pub rdev: u32,
     /// Target of a link, as stored.
     pub target: Option<String>,
     /// Changes whenever content or attributes do: the sequence number of the entry's record.
@@ -86,6 +109,8 @@ impl Entry {
             size: 0,
             mode: 0o755,
             mtime_ms: 0,
+            mtime_ns: 0,
+            rdev: 0,
             target: None,
             revision: 0,
             id: 0,
@@ -120,6 +145,10 @@ pub trait Volume: Send + Sync + 'static {
     /// known. It may become true. The kernel may then cache for days and files need not be opened.
     fn frozen(&self) -> bool {
         false
+    }
+    /// How it is changed; none if it is not.
+    fn writable(&self) -> Option<&dyn Writable> {
+        None
     }
     /// The entry at `path`; `None` when there is none.
     fn lookup(&self, path: &DrivePath) -> MaybeLater<Option<Entry>>;

@@ -14,6 +14,11 @@ const VERSION: &str = "user.hdrive.version";
 /// Bytes of the file, or of everything below the directory, that are in the local store, in decimal.
 const CACHED: &str = "user.hdrive.cached";
 
+/// Whether it is one that is made up here, and never stored.
+pub fn is_ours(name: &str) -> bool {
+    name.starts_with("user.hdrive.")
+}
+
 /// Value of the attribute `name` of what is at `path`; none of what is unlinked.
 ///
 /// # Errors

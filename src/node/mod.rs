@@ -12,6 +12,7 @@ mod claims;
 mod contents;
 mod cores;
 mod discovery;
+mod drafts;
 mod drive_names;
 mod drives;
 mod forget;
@@ -26,6 +27,7 @@ mod writer;
 
 pub use chronicle::{Seen, last_until, out_of_order};
 pub use contents::Survey;
+pub use drafts::{Drafting, Trouble};
 pub use drives::{DriveId, DriveState, DriveUse, Purpose};
 pub use forget::{ForgetError, Forgotten};
 pub use gc::{Garbage, GcError, Keep, StoredDrive, StoredDrives};
@@ -34,6 +36,7 @@ pub use online::{PortWish, Relaying};
 use crate::hyper::cache::BlockCache;
 use crate::hyper::core::storage::{self, Storage, StorageError};
 use crate::hyper::core::{Core, CoreError};
+use crate::hyper::draft::DraftError;
 use crate::hyper::drive::{LiveDrive, LiveError};
 use crate::hyper::replication::PeerInfo;
 use crate::hyper::session::Patience;
@@ -46,6 +49,7 @@ use claims::{Claims, Turns};
 pub use claims::{Clearing, Turn, Writer, Writing};
 use cores::Cores;
 use discovery::Discovery;
+use drafts::Drafts;
 use drives::Drives;
 use online::{Offline, Online};
 use pump::Question;
@@ -103,6 +107,9 @@ pub enum NodeError {
     Core(#[from] CoreError),
     #[error(transparent)]
     Drive(#[from] LiveError),
+    /// What was changed could not be published.
+    #[error("{0}")]
+    Draft(Arc<DraftError>),
     #[error("cannot open a UDP socket at {at}: {source}")]
     Socket { at: SocketAddrV4, source: std::io::Error },
     #[error("{0}")]
@@ -154,6 +161,12 @@ impl NodeError {
     }
 }
 
+impl From<DraftError> for NodeError {
+    fn from(error: DraftError) -> Self {
+        Self::Draft(Arc::new(error))
+    }
+}
+
 impl From<StorageError> for NodeError {
     fn from(error: StorageError) -> Self {
         Self::Core(error.into())
@@ -176,6 +189,7 @@ pub struct Node {
     names: Mutex<()>,
     claims: Claims,
     turns: Turns,
+    drafts: Drafts,
     flusher: JoinHandle<((), ())>,
     /// By how many it is asked to be a relay.
     relaying: Mutex<usize>,
@@ -224,6 +238,7 @@ impl Node {
             names: Mutex::default(),
             claims: Claims::default(),
             turns: Turns::default(),
+            drafts: Drafts::default(),
             flusher,
             relaying: Mutex::new(0),
             port_wishes: Mutex::new(0),

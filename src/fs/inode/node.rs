@@ -2,6 +2,7 @@
 
 use super::Ino;
 use crate::fs::body::Body;
+use crate::fs::volume::FileContent;
 use crate::fs::volume::{Entry, Kind};
 use std::borrow::Borrow;
 use std::collections::BTreeSet;
@@ -144,6 +145,17 @@ impl Node {
             below: 0,
             body: None,
             pages: None,
+        }
+    }
+
+    /// What all who have it open read, which is `content` from now on.
+    pub fn body_of(&mut self, content: Arc<dyn FileContent>) -> Arc<Body> {
+        match &self.body {
+            Some(body) => {
+                body.exchange(content);
+                body.clone()
+            }
+            None => self.body.insert(Arc::new(Body::new(content))).clone(),
         }
     }
 

@@ -12,6 +12,8 @@ fn entry(kind: Kind, revision: u64) -> Entry {
         size: 0,
         mode: 0o644,
         mtime_ms: 0,
+        mtime_ns: 0,
+        rdev: 0,
         target: None,
         revision,
         id: 0,

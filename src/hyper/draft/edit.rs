@@ -75,7 +75,7 @@ impl Editor {
         file.touch(mtime.nanos().unwrap_or(0));
         file.open();
         let stat = Stat { mode, ..Stat::default() };
-        let content = Content::local(&file, None);
+        let content = Content::local(&file, None, file.id());
         self.make(path, Leaf::File(File { seq: 0, stat, xattrs: None, content }))?;
         Ok(file)
     }
@@ -272,9 +272,11 @@ impl Editor {
             let local = Arc::new(self.draft.new_file(Some(Base { reader, id, size })));
             local.touch(file.stat.mtime.nanos().unwrap_or(0));
             local.open();
+            let revision = names.revision(&Leaf::File(file.clone()));
             for path in names.all_of(path)? {
                 let Leaf::File(file) = names.leaf(&path)? else { continue };
-                let content = Content::local(&local, Some(file.content.clone()));
+                let published = Some(file.content.clone());
+                let content = Content::local(&local, published, revision);
                 names.now.set(&path, Leaf::File(File { content, ..file }));
                 change.push(&path);
             }

@@ -25,13 +25,14 @@ pub use publish::Which;
 
 use super::blobs::BlobError;
 use super::core::storage::{Storage, StorageError};
-use super::drive::{Drive, DriveError, DriveIndex, Leaf};
+use super::drive::{Drive, DriveError, DriveIndex, Extended, Found, Leaf, Xattrs};
 use super::local::{Base, LocalError, LocalFile};
 use crate::key::CoreKey;
 use crate::lock::{lock, read, write};
 use crate::path::DrivePath;
 use publish::Publishing;
 use spool::Spool;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -75,9 +76,19 @@ struct Names {
     now: DriveIndex,
     /// Files without a name, of which the store may have a record.
     gone: Vec<Arc<LocalFile>>,
+    /// By the bee block of an entry that was published from here, the number that its content had here before.
+    revisions: HashMap<u64, u64>,
 }
 
 impl Names {
+    /// What stays the same as long as nobody but this draft changes a content, also through its publication.
+    fn revision(&self, leaf: &Leaf) -> u64 {
+        match leaf.local() {
+            Some(local) => local.revision,
+            None => self.revisions.get(&leaf.seq()).copied().unwrap_or(leaf.seq()),
+        }
+    }
+
     /// Takes the file, the link or the empty folder at `path` out.
     fn take(&mut self, path: &DrivePath) {
         let local = self.now.leaf(path).and_then(Leaf::local);
@@ -101,7 +112,12 @@ impl Draft {
             key,
             drive,
             storage,
-            names: RwLock::new(Names { published, now, gone: Vec::new() }),
+            names: RwLock::new(Names {
+                published,
+                now,
+                gone: Vec::new(),
+                revisions: HashMap::new(),
+            }),
             publishing: Mutex::default(),
             spool: Mutex::default(),
             listeners: Mutex::default(),
@@ -124,6 +140,41 @@ impl Draft {
     /// An answer from the names as they are here.
     pub fn with_names<T>(&self, answer: impl FnOnce(&DriveIndex) -> T) -> T {
         answer(&read(&self.names).now)
+    }
+
+    /// The same, and what tells which content a leaf of them has: a number that changes when others change it, and stays
+    /// through all that is done here.
+    pub fn with_revisions<T>(
+        &self,
+        answer: impl FnOnce(&DriveIndex, &dyn Fn(&Leaf) -> u64) -> T,
+    ) -> T {
+        let names = read(&self.names);
+        answer(&names.now, &|leaf| names.revision(leaf))
+    }
+
+    /// The extended attributes of what is at `path`.
+    pub fn xattrs(&self, path: &DrivePath) -> Result<Xattrs, DraftError> {
+        let (seq, xattrs, is_record) = self.with_names(|names| match names.lookup(path) {
+            Some(Found::Directory(dir)) => {
+                let own = dir.attributes();
+                (own.map_or(0, |own| own.seq), own.and_then(|own| own.xattrs.clone()), true)
+            }
+            _ => match names.leaf(path) {
+                Some(leaf) => (leaf.seq(), leaf.xattrs().cloned(), leaf.special().is_some()),
+                None => (0, None, false),
+            },
+        });
+        Ok(match xattrs.as_deref() {
+            None => Xattrs::default(),
+            Some(Extended::Set(xattrs)) => xattrs.clone(),
+            Some(Extended::Stored) if is_record => self.drive.local_record(seq)?.xattrs(),
+            Some(Extended::Stored) => self.drive.local_entry(seq)?.xattrs(),
+        })
+    }
+
+    /// The drive as others see it.
+    pub fn drive(&self) -> &Drive {
+        &self.drive
     }
 
     /// Somebody who changes it, and hears of the changes of all others.

@@ -163,7 +163,7 @@ impl Draft {
             Leaf::Link(link) => (Some(link.target.to_string()), None),
             Leaf::Special(_) => (None, None),
         };
-        entry.describe(leaf.stat(), leaf.xattrs());
+        entry.describe(leaf.stat(), leaf.xattrs().map(|xattrs| &**xattrs));
         Ok(entry)
     }
 
@@ -206,6 +206,10 @@ impl Draft {
                 }
             };
             if leaf != now {
+                let revision = names.revision(&now);
+                if leaf.local().is_none() && leaf.seq() != revision {
+                    names.revisions.insert(leaf.seq(), revision);
+                }
                 names.now.set(path, leaf);
             }
         }
@@ -331,7 +335,8 @@ fn after(local: &Local, said: &File, leaf: File) -> File {
     let content = said.content.clone();
     let time = Time::of_nanos(local.file.mtime());
     let clean = local.file.is_base() && time == said.stat.mtime && !local.file.is_open();
-    let content = if clean { content } else { Content::local(&local.file, Some(content)) };
+    let content =
+        if clean { content } else { Content::local(&local.file, Some(content), local.revision) };
     let stat = Stat { mtime: said.stat.mtime, ..leaf.stat };
     File { seq: said.seq, stat, content, ..leaf }
 }

@@ -92,7 +92,7 @@ impl Draft {
                 _ => None,
             };
             let stat = Stat { mode: place.mode, id: place.id, mtime: Time::NONE };
-            let content = Content::local(&file, published);
+            let content = Content::local(&file, published, id);
             names.now.set(&place.path, Leaf::File(File { seq, stat, xattrs: None, content }));
             spool.insert(id, (place, file.record_version()));
         }

@@ -114,6 +114,7 @@ impl DriveIndex {
         let mut index = Self {
             version: bee.version(),
             forks: (bee.source().fork(), blobs.source().fork()),
+            links: Links::loading(),
             ..Self::default()
         };
         let mut entries = Vec::new();

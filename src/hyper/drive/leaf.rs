@@ -55,6 +55,8 @@ pub struct Local {
     pub file: Arc<LocalFile>,
     /// What others see; none if they see none.
     pub published: Option<Content>,
+    /// Of a drive's draft: what tells this content from others, whatever is written to it.
+    pub revision: u64,
 }
 
 impl PartialEq for Local {
@@ -65,8 +67,8 @@ impl PartialEq for Local {
 
 impl Content {
     /// A file that is being changed.
-    pub fn local(file: &Arc<LocalFile>, published: Option<Self>) -> Self {
-        Self::Local(Box::new(Local { file: Arc::clone(file), published }))
+    pub fn local(file: &Arc<LocalFile>, published: Option<Self>, revision: u64) -> Self {
+        Self::Local(Box::new(Local { file: Arc::clone(file), published, revision }))
     }
 
     /// A content that is in the drive, of so many bytes.
@@ -121,11 +123,11 @@ impl Leaf {
         *xattrs = xattrs.take().map(|_| Extended::stored());
     }
 
-    pub fn xattrs(&self) -> Option<&Extended> {
+    pub fn xattrs(&self) -> Option<&Arc<Extended>> {
         match self {
-            Leaf::File(file) => file.xattrs.as_deref(),
-            Leaf::Link(link) => link.xattrs.as_deref(),
-            Leaf::Special(node) => node.xattrs.as_deref(),
+            Leaf::File(file) => file.xattrs.as_ref(),
+            Leaf::Link(link) => link.xattrs.as_ref(),
+            Leaf::Special(node) => node.xattrs.as_ref(),
         }
     }
 

@@ -41,8 +41,10 @@ pub enum LiveError {
     NotFound(DrivePath),
     #[error("{0} is a folder")]
     IsADirectory(DrivePath),
-    #[error("{0} is not a file")]
+    #[error("{0} is a link, not a file")]
     NotAFile(DrivePath),
+    #[error("{0} is a pipe, a socket or a device, not a file")]
+    Special(DrivePath),
     #[error("the drive cannot be changed here: its secret key is in the store that made it")]
     ReadOnly,
     #[error("the drive is encrypted: pass --encryption-key")]
@@ -424,9 +426,8 @@ impl LiveDrive {
         let file = match index.lookup(path) {
             Some(Found::File(file)) => file,
             Some(Found::Directory(_)) => return Err(LiveError::IsADirectory(path.clone())),
-            Some(Found::Link(_) | Found::Special(_)) => {
-                return Err(LiveError::NotAFile(path.clone()));
-            }
+            Some(Found::Link(_)) => return Err(LiveError::NotAFile(path.clone())),
+            Some(Found::Special(_)) => return Err(LiveError::Special(path.clone())),
             None => return Err(LiveError::NotFound(path.clone())),
         };
         let (drive, _) = self.opened.get().ok_or_else(|| LiveError::NotFound(path.clone()))?;

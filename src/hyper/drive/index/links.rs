@@ -26,6 +26,8 @@ pub(super) struct Links {
     /// Names whose id is another one now, or whose content may be, with the ids before and after; none once they are
     /// settled.
     changed: BTreeMap<DrivePath, (u64, u64)>,
+    /// The ids that came while a whole drive is loaded, of which no name is told twice: so many paths would be too much.
+    loading: Option<Vec<u64>>,
 }
 
 /// Every id, and of those that several bear the links and the others.
@@ -47,8 +49,17 @@ impl Bearers {
 }
 
 impl Links {
+    /// For a drive that is to be loaded. [`DriveIndex::settle_links`] ends that.
+    pub fn loading() -> Self {
+        Self { loading: Some(Vec::new()), ..Self::default() }
+    }
+
     /// A name had one id, and has the other, 0 for none.
     pub fn change(&mut self, path: &DrivePath, before: u64, after: u64) {
+        if let Some(ids) = &mut self.loading {
+            ids.extend((after != 0).then_some(after));
+            return;
+        }
         if before == after && (after == 0 || !self.shared.contains_key(&after)) {
             return;
         }
@@ -121,6 +132,11 @@ impl DriveIndex {
     /// Finds out what the changes since make of links. Where an id that was borne by one name came with a second, that
     /// means a look at all names; [`Self::link`] spares it.
     pub(super) fn settle_links(&mut self) {
+        if let Some(ids) = self.links.loading.take() {
+            let second = Arc::make_mut(&mut self.links.ids).fill(ids);
+            let second = second.into_iter().map(|id| (id, BTreeSet::new())).collect();
+            return self.find_links(second, BTreeSet::new());
+        }
         if self.links.changed.is_empty() {
             return;
         }
@@ -150,6 +166,16 @@ impl DriveIndex {
                 second.insert(id, BTreeSet::new());
             }
         }
+        self.find_links(second, touched);
+    }
+
+    /// Finds the names of ids that several bear from now on, and looks at those again whose names, or what they are, are
+    /// others.
+    fn find_links(
+        &mut self,
+        mut second: BTreeMap<u64, BTreeSet<DrivePath>>,
+        mut touched: BTreeSet<u64>,
+    ) {
         if !second.is_empty() {
             self.find_bearers(&mut second);
             touched.extend(second.keys());
@@ -211,6 +237,15 @@ impl Ids {
     fn group(&self, id: u64) -> usize {
         let after = self.groups.partition_point(|group| group.first().is_some_and(|of| *of <= id));
         after.saturating_sub(1)
+    }
+
+    /// Takes these, where none were before, and returns those that are there more than once.
+    fn fill(&mut self, mut ids: Vec<u64>) -> BTreeSet<u64> {
+        ids.sort_unstable();
+        let again = ids.windows(2).filter(|two| two[0] == two[1]).map(|two| two[0]).collect();
+        ids.dedup();
+        self.groups = ids.chunks(GROUP).map(|group| Arc::new(group.to_vec())).collect();
+        again
     }
 
     /// Whether it is new.

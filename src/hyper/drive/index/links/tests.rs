@@ -176,8 +176,14 @@ proptest! {
     }
 
     #[test]
-    fn ids_are_a_set(steps in proptest::collection::vec((0..2000u64, any::<bool>()), 0..3000)) {
+    fn ids_are_a_set(
+        loaded in proptest::collection::vec(0..2000u64, 0..900),
+        steps in proptest::collection::vec((0..2000u64, any::<bool>()), 0..3000),
+    ) {
         let (mut ids, mut model) = (Ids::default(), BTreeSet::new());
+        let twice = |id: &&u64| loaded.iter().filter(|other| other == id).count() > 1;
+        prop_assert!(ids.fill(loaded.clone()).iter().eq(&loaded.iter().filter(twice).copied().collect::<BTreeSet<_>>()));
+        model.extend(loaded);
         for (id, put) in steps {
             match put {
                 true => prop_assert_eq!(ids.insert(id), model.insert(id)),

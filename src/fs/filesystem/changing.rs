@@ -1,0 +1,392 @@
+//! Operations that change what is mounted.
+//!
+//! One at a time where names are concerned, under an epoch of its own: a path is found, the volume changes what is there,
+//! and the table of inodes follows, before anybody asks for a name or changes one. What is written into files waits for
+//! nobody.
+
+use super::{Filesystem, Opened, Promise, attr_of_known, present};
+use crate::fs::attr::Attr;
+use crate::fs::errno::{FsError, Result};
+use crate::fs::handle::{HandleId, OpenFile};
+use crate::fs::inode::Ino;
+use crate::fs::lock;
+use crate::fs::volume::{Entry, Kind, MaybeLater, VolumeError};
+use crate::fs::writable::{Changed, FileWriter, Rename, Writable};
+use crate::fs::xattr;
+use crate::path::{DrivePath, MAX_NAME};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// What of an inode is to be changed; none stays.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SetAttr {
+    pub mode: Option<u16>,
+    pub size: Option<u64>,
+    pub atime: Option<SystemTime>,
+    pub mtime: Option<SystemTime>,
+}
+
+/// What SEEK_DATA and SEEK_HOLE look for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seek {
+    Data,
+    Hole,
+}
+
+impl Filesystem {
+    fn writable(&self) -> Result<&dyn Writable> {
+        Ok(self.volume.writable().ok_or(VolumeError::ReadOnly)?)
+    }
+
+    /// The path of `name` in `parent`, for a name that is there or is to be.
+    fn place<'a>(&self, parent: Ino, name: &'a OsStr) -> Result<(DrivePath, &'a str)> {
+        if name.len() > MAX_NAME {
+            return Err(FsError::NameTooLong);
+        }
+        let text = std::str::from_utf8(name.as_bytes()).map_err(|_| VolumeError::Name)?;
+        let path = self.path(parent)?.join(text).map_err(|_| FsError::NameTooLong)?;
+        Ok((path, text))
+    }
+
+    /// What was made at `path` just now, told to the kernel.
+    fn made(&self, parent: Ino, name: &str, path: &DrivePath) -> Result<Attr> {
+        let entry = self.entry(path)?;
+        let mut inodes = lock(&self.inodes);
+        let ino = inodes.bind(parent, name, entry).ok_or(FsError::Stale)?.ino();
+        inodes.remember(ino);
+        Attr::of(&inodes, ino).ok_or(FsError::Stale)
+    }
+
+    fn entry(&self, path: &DrivePath) -> Result<Entry> {
+        match self.volume.lookup(path) {
+            MaybeLater::Now(found) => present(found)?.ok_or_else(|| VolumeError::NotFound.into()),
+            MaybeLater::Later(_) => Err(FsError::Stale),
+        }
+    }
+
+    /// Makes an empty file and opens it to be written.
+    pub fn create(&self, parent: Ino, name: &OsStr, mode: u16) -> Result<(Attr, Opened)> {
+        let writable = self.writable()?;
+        let _alone = self.new_epoch();
+        let (path, name) = self.place(parent, name)?;
+        let file = writable.create(&path, mode)?;
+        let attr = self.made(parent, name, &path)?;
+        Ok((attr, self.opened_to_write(attr.ino, file)?))
+    }
+
+    /// Opens a file to be written; empties it if `truncate`.
+    pub fn open_to_write(&self, ino: Ino, truncate: bool) -> Result<Opened> {
+        let file = self.writer(ino)?;
+        if truncate {
+            file.truncate(0)?;
+            self.tell_written(ino);
+        }
+        self.opened_to_write(ino, file)
+    }
+
+    fn writer(&self, ino: Ino) -> Result<Arc<dyn FileWriter>> {
+        let writable = self.writable()?;
+        let _alone = self.new_epoch();
+        let path = self.path(ino)?;
+        let file = writable.open(&path)?;
+        // Whoever reads it reads what is written from now on.
+        let entry = self.entry(&path)?;
+        lock(&self.inodes).renew(ino, entry, file.content());
+        Ok(file)
+    }
+
+    fn opened_to_write(&self, ino: Ino, file: Arc<dyn FileWriter>) -> Result<Opened> {
+        let (keep_pages, body) = {
+            let mut inodes = lock(&self.inodes);
+            let node = inodes.get_mut(ino).ok_or(FsError::Stale)?;
+            let revision = file.revision();
+            let keep_pages = node.pages.is_none_or(|of| of == revision);
+            node.pages = Some(revision);
+            let body = node.body_of(file.content());
+            inodes.hold(ino);
+            (keep_pages, body)
+        };
+        let handle = self.files.insert(OpenFile::to_write(ino, body, file));
+        Ok(Opened { handle, keep_pages, direct: false })
+    }
+
+    /// Who else has the volume mounted is to know.
+    fn tell_written(&self, ino: Ino) {
+        if let Some(writable) = self.volume.writable()
+            && let Ok(path) = self.path(ino)
+        {
+            writable.wrote(&path);
+        }
+    }
+
+    /// All who have the file at `path` open here read what it is now.
+    pub(in crate::fs) fn reopen(&self, path: &DrivePath) {
+        let open = |inodes: &crate::fs::inode::Inodes| {
+            let ino = inodes.at(path)?;
+            inodes.get(ino)?.body.clone()
+        };
+        if let Some(body) = open(&lock(&self.inodes))
+            && let MaybeLater::Now(Ok(content)) = self.volume.open(path)
+            && content.revision() == body.content().revision()
+        {
+            body.exchange(content);
+        }
+    }
+
+    pub fn make_dir(&self, parent: Ino, name: &OsStr, mode: u16) -> Result<Attr> {
+        let writable = self.writable()?;
+        let _alone = self.new_epoch();
+        let (path, name) = self.place(parent, name)?;
+        writable.make_dir(&path, mode)?;
+        self.made(parent, name, &path)
+    }
+
+    pub fn make_link(&self, parent: Ino, name: &OsStr, target: &OsStr) -> Result<Attr> {
+        let writable = self.writable()?;
+        let target = std::str::from_utf8(target.as_bytes()).map_err(|_| VolumeError::Name)?;
+        let _alone = self.new_epoch();
+        let (path, name) = self.place(parent, name)?;
+        writable.make_link(&path, target)?;
+        self.made(parent, name, &path)
+    }
+
+    /// Makes a pipe, a socket or a device; an empty file too.
+    pub fn make_node(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        kind: Kind,
+        mode: u16,
+        rdev: u32,
+    ) -> Result<Attr> {
+        let writable = self.writable()?;
+        let _alone = self.new_epoch();
+        let (path, name) = self.place(parent, name)?;
+        match kind {
+            Kind::File => drop(writable.create(&path, mode)?),
+            _ => writable.make_special(&path, kind, mode, rdev)?,
+        }
+        self.made(parent, name, &path)
+    }
+
+    /// One more name for an inode.
+    pub fn link(&self, ino: Ino, parent: Ino, name: &OsStr) -> Result<Attr> {
+        let writable = self.writable()?;
+        let _alone = self.new_epoch();
+        let from = self.path(ino)?;
+        let (path, name) = self.place(parent, name)?;
+        if lock(&self.inodes).get(ino).is_some_and(|node| node.entry.kind == Kind::Directory) {
+            return Err(FsError::NotPermitted);
+        }
+        writable.link(&from, &path, ino.0)?;
+        let (old, new) = (self.entry(&from)?, self.entry(&path)?);
+        let mut inodes = lock(&self.inodes);
+        if let Some(node) = inodes.get_mut(ino) {
+            node.entry = old;
+        }
+        inodes.link(ino, parent, name);
+        if let Some(node) = inodes.get_mut(ino) {
+            node.entry = new;
+        }
+        inodes.remember(ino);
+        Attr::of(&inodes, ino).ok_or(FsError::Stale)
+    }
+
+    pub fn unlink(&self, parent: Ino, name: &OsStr) -> Result<()> {
+        let writable = self.writable()?;
+        let _alone = self.new_epoch();
+        let (path, name) = self.place(parent, name)?;
+        writable.remove(&path)?;
+        lock(&self.inodes).unlink(parent, name);
+        Ok(())
+    }
+
+    pub fn remove_dir(&self, parent: Ino, name: &OsStr) -> Result<()> {
+        let writable = self.writable()?;
+        let _alone = self.new_epoch();
+        let (path, name) = self.place(parent, name)?;
+        writable.remove_dir(&path)?;
+        lock(&self.inodes).unlink(parent, name);
+        Ok(())
+    }
+
+    pub fn rename(&self, from: (Ino, &OsStr), to: (Ino, &OsStr), how: Rename) -> Result<()> {
+        let writable = self.writable()?;
+        let _alone = self.new_epoch();
+        let (source, old) = self.place(from.0, from.1)?;
+        let (target, new) = self.place(to.0, to.1)?;
+        writable.rename(&source, &target, how)?;
+        let mut inodes = lock(&self.inodes);
+        match how {
+            Rename::Exchange => inodes.exchange((from.0, old), (to.0, new)),
+            Rename::Replace | Rename::NoReplace => inodes.rename((from.0, old), (to.0, new)),
+        };
+        Ok(())
+    }
+
+    /// Changes attributes; `handle` is an open file of it, if the caller has one.
+    pub fn set(&self, ino: Ino, handle: Option<HandleId>, set: &SetAttr) -> Result<Attr> {
+        let writable = self.writable()?;
+        let open = handle.and_then(|handle| self.files.get(handle));
+        let mut writer = open.as_ref().and_then(|file| file.writer().cloned());
+        if let Some(size) = set.size {
+            let file = match &writer {
+                Some(file) => file.clone(),
+                None => self.writer(ino)?,
+            };
+            file.truncate(size)?;
+            self.tell_written(ino);
+            writer.get_or_insert(file);
+        }
+        if set.mode.is_some() || set.mtime.is_some() {
+            let _alone = self.new_epoch();
+            match self.path(ino) {
+                Ok(path) => {
+                    writable.set(&path, &Changed { mode: set.mode, mtime: set.mtime })?;
+                }
+                // It has no name any more, and lives on as long as it is open.
+                Err(_) => {
+                    if let (Some(file), Some(mtime)) = (&writer, set.mtime) {
+                        file.set_mtime(mtime);
+                    }
+                    if let (Some(mode), Some(node)) = (set.mode, lock(&self.inodes).get_mut(ino)) {
+                        node.entry.mode = mode;
+                    }
+                }
+            }
+        }
+        match self.path(ino) {
+            Ok(_) => self.getattr(ino),
+            Err(_) => attr_of_known(&mut lock(&self.inodes), ino),
+        }
+    }
+
+    // ---- contents ----
+
+    fn file(&self, handle: HandleId) -> Result<(Ino, Arc<dyn FileWriter>)> {
+        let file = self.files.get(handle).ok_or(FsError::BadHandle)?;
+        let writer = file.writer().cloned().ok_or(FsError::BadHandle)?;
+        Ok((file.ino, writer))
+    }
+
+    /// Writes all of `bytes`; at the end if `append`.
+    pub fn write(&self, handle: HandleId, offset: u64, bytes: &[u8], append: bool) -> Result<()> {
+        let (ino, file) = self.file(handle)?;
+        match append {
+            true => file.append(bytes)?,
+            false => file.write(offset, bytes)?,
+        }
+        self.tell_written(ino);
+        Ok(())
+    }
+
+    pub fn allocate(
+        &self,
+        handle: HandleId,
+        range: std::ops::Range<u64>,
+        keep_size: bool,
+    ) -> Result<()> {
+        let (ino, file) = self.file(handle)?;
+        file.allocate(range, keep_size)?;
+        self.tell_written(ino);
+        Ok(())
+    }
+
+    pub fn punch(&self, handle: HandleId, range: std::ops::Range<u64>) -> Result<()> {
+        let (ino, file) = self.file(handle)?;
+        file.punch(range);
+        self.tell_written(ino);
+        Ok(())
+    }
+
+    pub fn seek(&self, handle: HandleId, offset: u64, what: Seek) -> Result<u64> {
+        let file = self.files.get(handle).ok_or(FsError::BadHandle)?;
+        let content = file.content();
+        let size = content.size().unwrap_or(u64::MAX);
+        if offset >= size {
+            return Err(FsError::NoData);
+        }
+        let found = match (file.writer(), what) {
+            (Some(file), Seek::Data) => file.next_data(offset),
+            (Some(file), Seek::Hole) => file.next_hole(offset),
+            (None, Seek::Data) => Some(offset),
+            (None, Seek::Hole) => Some(size),
+        };
+        found.ok_or(FsError::NoData)
+    }
+
+    /// Resolves when what was written to the file is durable.
+    pub fn sync(&self, handle: HandleId) -> Promise<()> {
+        let Ok((ino, file)) = self.file(handle) else { return Box::pin(async { Ok(()) }) };
+        let path = self.path(ino).ok();
+        let synced = file.sync(path.as_deref());
+        Box::pin(async move { Ok(synced.await?) })
+    }
+
+    /// Resolves when all names are durable.
+    pub fn sync_names(&self) -> Promise<()> {
+        match self.volume.writable() {
+            None => Box::pin(async { Ok(()) }),
+            Some(writable) => {
+                let synced = writable.sync();
+                Box::pin(async move { Ok(synced.await?) })
+            }
+        }
+    }
+
+    /// Bytes that are free, and that there are.
+    pub fn room(&self) -> Option<(u64, u64)> {
+        Some(self.volume.writable()?.room())
+    }
+
+    // ---- extended attributes ----
+
+    pub fn xattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
+        match self.getxattr(ino, name) {
+            Err(FsError::NoAttribute) => {}
+            known => return known.map(String::into_bytes),
+        }
+        let Some(writable) = self.volume.writable() else { return Err(FsError::NoAttribute) };
+        let name = std::str::from_utf8(name.as_bytes()).map_err(|_| FsError::NoAttribute)?;
+        let xattrs = writable.xattrs(&*self.path(ino)?)?;
+        let found = xattrs.into_iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value).ok_or(FsError::NoAttribute)
+    }
+
+    /// Their names, each with a zero byte behind it.
+    pub fn list_xattrs(&self, ino: Ino) -> Result<Vec<u8>> {
+        let Some(writable) = self.volume.writable() else { return Ok(Vec::new()) };
+        let xattrs = writable.xattrs(&*self.path(ino)?)?;
+        Ok(xattrs.into_iter().flat_map(|(name, _)| [name.as_bytes(), b"\0"].concat()).collect())
+    }
+
+    /// Sets one, or removes it; `must` says whether it has to be there before, or must not.
+    pub fn set_xattr(
+        &self,
+        ino: Ino,
+        name: &OsStr,
+        value: Option<&[u8]>,
+        must: Option<bool>,
+    ) -> Result<()> {
+        let writable = self.writable()?;
+        let name = std::str::from_utf8(name.as_bytes()).map_err(|_| FsError::Unsupported)?;
+        if xattr::is_ours(name) {
+            // Programs that copy files carry them along.
+            return Ok(());
+        }
+        if !name.starts_with("user.") && !name.starts_with("trusted.") {
+            return Err(FsError::Unsupported);
+        }
+        let _alone = self.new_epoch();
+        let path = self.path(ino)?;
+        let there = writable.xattrs(&path)?.iter().any(|(known, _)| known == name);
+        match must {
+            Some(true) if !there => return Err(FsError::NoAttribute),
+            Some(false) if there => return Err(VolumeError::Exists.into()),
+            _ => {}
+        }
+        Ok(writable.set_xattr(&path, name, value)?)
+    }
+}
