@@ -1,6 +1,6 @@
 //! Entries of a drive as attributes of the kernel, and how long it may believe them.
 
-use super::inode::{Ino, Inodes};
+use super::inode::{Ino, Inodes, Times};
 use super::link::shown_target;
 use super::volume::{Entry, Kind};
 use crate::path::DrivePath;
@@ -27,6 +27,8 @@ pub struct Attr {
     /// Nanoseconds after that.
     pub mtime_ns: u32,
     pub rdev: u32,
+    /// What is known of other times.
+    pub times: Times,
     /// 0 once the last name is gone. Directories have 1, which tells tree walkers that the number says nothing
     /// about subdirectories.
     pub nlink: u32,
@@ -41,13 +43,15 @@ impl Attr {
         // Of other kinds nothing depends on where they are, and to find that out takes a climb.
         let path = if node.entry.kind == Kind::Symlink { inodes.path(ino) } else { None };
         let nlink = if ino == Ino::ROOT { 1 } else { node.links() };
-        Some(Self::of_entry(ino, path.as_deref(), &node.entry, nlink))
+        let times = node.times.as_deref().copied().unwrap_or_default();
+        Some(Self { times, ..Self::of_entry(ino, path.as_deref(), &node.entry, nlink) })
     }
 
     fn of_entry(ino: Ino, path: Option<&DrivePath>, entry: &Entry, nlink: u32) -> Self {
         let size = match (entry.kind, path, &entry.target) {
             (Kind::Directory, ..) => 0,
             // As long as what readlink answers.
+            (Kind::Symlink, _, Some(target)) if entry.verbatim => target.len() as u64,
             (Kind::Symlink, Some(path), Some(target)) => {
                 shown_target(path, target).map_or(0, |shown| shown.len() as u64)
             }
@@ -68,6 +72,7 @@ impl Attr {
             mtime_ms: entry.mtime_ms,
             mtime_ns: entry.mtime_ns,
             rdev: entry.rdev,
+            times: Times::default(),
             nlink,
             sure: entry.sure,
         }
@@ -94,14 +99,16 @@ impl Look {
     }
 
     pub fn file_attr(&self, attr: &Attr) -> FileAttr {
-        let time = system_time(attr.mtime_ms) + Duration::from_nanos(attr.mtime_ns.into());
+        let stored = system_time(attr.mtime_ms) + Duration::from_nanos(attr.mtime_ns.into());
+        let Times { atime, ctime, mtime } = attr.times;
+        let time = mtime.unwrap_or(stored);
         FileAttr {
             ino: INodeNo(attr.ino.0),
             size: attr.size,
             blocks: attr.size.div_ceil(SECTOR),
-            atime: time,
+            atime: atime.unwrap_or(time),
             mtime: time,
-            ctime: time,
+            ctime: ctime.unwrap_or(time),
             crtime: time,
             kind: file_type(attr.kind),
             perm: if self.private && attr.ino == Ino::ROOT { attr.mode & 0o700 } else { attr.mode },
@@ -124,6 +131,7 @@ impl Look {
             mtime_ms: 0,
             mtime_ns: 0,
             rdev: 0,
+            times: Times::default(),
             nlink: 0,
             sure: true,
         };
@@ -162,6 +170,7 @@ mod tests {
             mode: 0o7755,
             mtime_ms: -1500,
             target: None,
+            verbatim: false,
             revision: 0,
             id: 0,
             links: 1,

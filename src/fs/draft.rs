@@ -174,6 +174,7 @@ fn entry(
         mtime_ns: stat.mtime.ns(),
         rdev: 0,
         target: None,
+        verbatim: true,
         revision: revision(
             names.links(id).next().and_then(|first| names.leaf(first)).unwrap_or(leaf),
         ),
@@ -292,6 +293,10 @@ impl Writable for DraftVolume {
             None => drop(xattrs.remove(name)),
         }
         self.editor.set_xattrs(path, xattrs).map_err(edit_error)
+    }
+
+    fn is_shared(&self) -> bool {
+        self.draft.editors() > 1
     }
 
     fn wrote(&self, path: &DrivePath) {

@@ -31,7 +31,7 @@ use lru::LruCache;
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 /// Files of a frozen volume that are kept ready to read without having been opened.
@@ -70,6 +70,8 @@ pub struct Filesystem {
     /// Files read without an open, on a frozen volume.
     ready: Mutex<LruCache<Ino, Arc<OpenFile>>>,
     epoch: RwLock<u64>,
+    /// Called with inodes whose attributes changed here, and which the kernel would not ask for again.
+    own_changes: OnceLock<Box<dyn Fn(Ino) + Send + Sync>>,
 }
 
 impl Filesystem {
@@ -86,8 +88,14 @@ impl Filesystem {
             dirs: Handles::default(),
             ready: Mutex::new(LruCache::new(READY_FILES)),
             epoch: RwLock::new(0),
+            own_changes: OnceLock::new(),
             volume,
         }
+    }
+
+    /// `tell` is called with inodes whose attributes the kernel is to forget; it only queues.
+    pub fn on_own_changes(&self, tell: impl Fn(Ino) + Send + Sync + 'static) {
+        let _ = self.own_changes.set(Box::new(tell));
     }
 
     /// Whether nothing will change any more, so that files need not be opened.
@@ -237,7 +245,7 @@ impl Filesystem {
         let node = inodes.get(ino).ok_or(FsError::Stale)?;
         match (&node.entry.kind, &node.entry.target) {
             // What was made here reads as it was made.
-            (Kind::Symlink, Some(target)) if self.volume.writable().is_some() => Ok(target.clone()),
+            (Kind::Symlink, Some(target)) if node.entry.verbatim => Ok(target.clone()),
             (Kind::Symlink, Some(target)) => {
                 let path = inodes.path(ino).ok_or(FsError::Stale)?;
                 Ok(shown_target(&path, target)?.into_owned())

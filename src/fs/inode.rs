@@ -12,7 +12,7 @@
 
 mod node;
 
-pub use node::Node;
+pub use node::{Node, Times};
 
 use super::volume::{Entry, FileContent, Kind};
 use crate::crypto::hash::hash;

@@ -82,6 +82,8 @@ pub fn mount(
         let (events, queue) = mpsc::channel();
         notify::start(fs.clone(), queue, session.notifier()).map_err(failed)?;
         volume.subscribe(notify::listener(events.clone()));
+        let touched = Mutex::new(events.clone());
+        fs.on_own_changes(move |ino| drop(lock(&touched).send(Event::Touched(ino))));
         let threads = config_threads(options);
         Ok((serve(session, threads, own.clone(), connection.clone()).map_err(failed)?, events))
     };

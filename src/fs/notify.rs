@@ -40,6 +40,8 @@ enum Message {
 /// What a volume's listener puts into the queue.
 pub enum Event {
     Changed(Changes),
+    /// Attributes of this inode changed by a request of the kernel's own.
+    Touched(Ino),
     Close,
 }
 
@@ -50,7 +52,8 @@ pub fn start(
     cache: impl KernelCache,
 ) -> std::io::Result<()> {
     crate::threads::spawn("hdrive-notify", move || {
-        while let Some(paths) = next(&events) {
+        while let Some((paths, touched)) = next(&events) {
+            touched.into_iter().for_each(|ino| cache.forget_attributes(ino));
             // A panic in the volume must not end the messages for good.
             let told = catch_unwind(AssertUnwindSafe(|| tell(&fs, &paths, &cache)));
             if told.is_err() {
@@ -70,17 +73,18 @@ pub fn listener(events: Sender<Event>) -> Box<dyn Fn(Changes) + Send + Sync> {
 }
 
 /// All changes that wait, merged; none when it is over.
-fn next(events: &Receiver<Event>) -> Option<BTreeSet<DrivePath>> {
-    let mut paths = BTreeSet::new();
+fn next(events: &Receiver<Event>) -> Option<(BTreeSet<DrivePath>, BTreeSet<Ino>)> {
+    let (mut paths, mut touched) = (BTreeSet::new(), BTreeSet::new());
     let mut event = events.recv().ok()?;
     loop {
         match event {
             Event::Changed(changes) => paths.extend(changes.paths),
+            Event::Touched(ino) => drop(touched.insert(ino)),
             Event::Close => return None,
         }
         match events.try_recv() {
             Ok(more) => event = more,
-            Err(_) => return Some(paths),
+            Err(_) => return Some((paths, touched)),
         }
     }
 }

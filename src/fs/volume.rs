@@ -90,6 +90,8 @@ pub struct Entry {
     pub rdev: u32,
     /// Target of a link, as stored.
     pub target: Option<String>,
+    /// Whether a link's target is shown as it is stored: it was made here, and means what it says.
+    pub verbatim: bool,
     /// Changes whenever content or attributes do: the sequence number of the entry's record.
     pub revision: u64,
     /// What stays when it is renamed, and is the number of its inode if it can be: names with the same one are hard
@@ -112,6 +114,7 @@ impl Entry {
             mtime_ns: 0,
             rdev: 0,
             target: None,
+            verbatim: false,
             revision: 0,
             id: 0,
             links: 1,

@@ -49,6 +49,8 @@ pub trait Writable: Send + Sync {
     /// Takes an empty folder out.
     fn remove_dir(&self, path: &DrivePath) -> Result<()>;
     fn set(&self, path: &DrivePath, changed: &Changed) -> Result<()>;
+    /// Whether anybody else here is to hear of what is written.
+    fn is_shared(&self) -> bool;
     /// Somebody wrote to the file at `path`: others who have the volume mounted are to know.
     fn wrote(&self, path: &DrivePath);
     /// Resolves when all names, and all files that nobody has open, are durable.

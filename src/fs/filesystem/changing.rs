@@ -8,7 +8,7 @@ use super::{Filesystem, Opened, Promise, attr_of_known, present};
 use crate::fs::attr::Attr;
 use crate::fs::errno::{FsError, Result};
 use crate::fs::handle::{HandleId, OpenFile};
-use crate::fs::inode::Ino;
+use crate::fs::inode::{Ino, Inodes};
 use crate::fs::lock;
 use crate::fs::volume::{Entry, Kind, MaybeLater, VolumeError};
 use crate::fs::writable::{Changed, FileWriter, Rename, Writable};
@@ -56,6 +56,7 @@ impl Filesystem {
         let mut inodes = lock(&self.inodes);
         let ino = inodes.bind(parent, name, entry).ok_or(FsError::Stale)?.ino();
         inodes.remember(ino);
+        touch(&mut inodes, &[ino], &[parent]);
         Attr::of(&inodes, ino).ok_or(FsError::Stale)
     }
 
@@ -114,16 +115,26 @@ impl Filesystem {
 
     /// Who else has the volume mounted is to know.
     fn tell_written(&self, ino: Ino) {
+        if let Some(node) = lock(&self.inodes).get_mut(ino) {
+            node.touch(SystemTime::now());
+        }
         if let Some(writable) = self.volume.writable()
+            && writable.is_shared()
             && let Ok(path) = self.path(ino)
         {
             writable.wrote(&path);
         }
     }
 
+    /// The kernel does not know by itself that these have others by now.
+    fn forget_attributes(&self, inodes: impl IntoIterator<Item = Ino>) {
+        let tell = self.own_changes.get();
+        inodes.into_iter().for_each(|ino| tell.into_iter().for_each(|tell| tell(ino)));
+    }
+
     /// All who have the file at `path` open here read what it is now.
     pub(in crate::fs) fn reopen(&self, path: &DrivePath) {
-        let open = |inodes: &crate::fs::inode::Inodes| {
+        let open = |inodes: &Inodes| {
             let ino = inodes.at(path)?;
             inodes.get(ino)?.body.clone()
         };
@@ -191,6 +202,7 @@ impl Filesystem {
             node.entry = new;
         }
         inodes.remember(ino);
+        touch(&mut inodes, &[ino], &[parent]);
         Attr::of(&inodes, ino).ok_or(FsError::Stale)
     }
 
@@ -199,7 +211,12 @@ impl Filesystem {
         let _alone = self.new_epoch();
         let (path, name) = self.place(parent, name)?;
         writable.remove(&path)?;
-        lock(&self.inodes).unlink(parent, name);
+        let mut inodes = lock(&self.inodes);
+        let gone = inodes.child(parent, name);
+        touch(&mut inodes, gone.as_slice(), &[parent]);
+        inodes.unlink(parent, name);
+        drop(inodes);
+        self.forget_attributes(gone);
         Ok(())
     }
 
@@ -208,7 +225,9 @@ impl Filesystem {
         let _alone = self.new_epoch();
         let (path, name) = self.place(parent, name)?;
         writable.remove_dir(&path)?;
-        lock(&self.inodes).unlink(parent, name);
+        let mut inodes = lock(&self.inodes);
+        touch(&mut inodes, &[], &[parent]);
+        inodes.unlink(parent, name);
         Ok(())
     }
 
@@ -219,10 +238,15 @@ impl Filesystem {
         let (target, new) = self.place(to.0, to.1)?;
         writable.rename(&source, &target, how)?;
         let mut inodes = lock(&self.inodes);
+        let known = [inodes.child(from.0, old), inodes.child(to.0, new)];
+        let known: Vec<Ino> = known.into_iter().flatten().collect();
+        touch(&mut inodes, &known, &[from.0, to.0]);
         match how {
             Rename::Exchange => inodes.exchange((from.0, old), (to.0, new)),
             Rename::Replace | Rename::NoReplace => inodes.rename((from.0, old), (to.0, new)),
         };
+        drop(inodes);
+        self.forget_attributes(known);
         Ok(())
     }
 
@@ -255,6 +279,14 @@ impl Filesystem {
                         node.entry.mode = mode;
                     }
                 }
+            }
+        }
+        if let Some(node) = lock(&self.inodes).get_mut(ino) {
+            node.touch(SystemTime::now());
+            let times = node.times.get_or_insert_default();
+            times.atime = set.atime.or(times.atime);
+            if set.mtime.is_some() {
+                times.mtime = None;
             }
         }
         match self.path(ino) {
@@ -387,6 +419,19 @@ impl Filesystem {
             Some(false) if there => return Err(VolumeError::Exists.into()),
             _ => {}
         }
-        Ok(writable.set_xattr(&path, name, value)?)
+        writable.set_xattr(&path, name, value)?;
+        touch(&mut lock(&self.inodes), &[ino], &[]);
+        Ok(())
+    }
+}
+
+/// Inodes that changed just now, and directories in which names did.
+fn touch(inodes: &mut Inodes, changed: &[Ino], dirs: &[Ino]) {
+    let now = SystemTime::now();
+    for ino in changed {
+        inodes.get_mut(*ino).into_iter().for_each(|node| node.touch(now));
+    }
+    for ino in dirs {
+        inodes.get_mut(*ino).into_iter().for_each(|node| node.touch_names(now));
     }
 }

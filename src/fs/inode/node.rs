@@ -8,6 +8,7 @@ use std::borrow::Borrow;
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// A name in a folder; the table and the node that bears it share its text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,6 +134,19 @@ pub struct Node {
     pub body: Option<Arc<Body>>,
     /// The revision whose bytes the kernel may hold in its page cache.
     pub pages: Option<u64>,
+    /// What happened to it here, which no drive says.
+    pub times: Option<Box<Times>>,
+}
+
+/// Times that are known as long as the inode is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Times {
+    /// As somebody set it.
+    pub atime: Option<SystemTime>,
+    /// Of the last change of the inode.
+    pub ctime: Option<SystemTime>,
+    /// Of the last change of the names in a directory.
+    pub mtime: Option<SystemTime>,
 }
 
 impl Node {
@@ -145,6 +159,7 @@ impl Node {
             below: 0,
             body: None,
             pages: None,
+            times: None,
         }
     }
 
@@ -157,6 +172,17 @@ impl Node {
             }
             None => self.body.insert(Arc::new(Body::new(content))).clone(),
         }
+    }
+
+    /// Its attributes changed just now.
+    pub fn touch(&mut self, now: SystemTime) {
+        self.times.get_or_insert_default().ctime = Some(now);
+    }
+
+    /// A name in this directory came or went just now.
+    pub fn touch_names(&mut self, now: SystemTime) {
+        let times = self.times.get_or_insert_default();
+        (times.ctime, times.mtime) = (Some(now), Some(now));
     }
 
     pub fn is_open(&self) -> bool {

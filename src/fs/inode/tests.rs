@@ -15,6 +15,7 @@ fn entry(kind: Kind, revision: u64) -> Entry {
         mtime_ns: 0,
         rdev: 0,
         target: None,
+        verbatim: false,
         revision,
         id: 0,
         links: 1,

@@ -186,6 +186,11 @@ impl Draft {
         Editor::new(self.clone(), id)
     }
 
+    /// How many listen to each other's changes.
+    pub fn editors(&self) -> usize {
+        lock(&self.listeners).len()
+    }
+
     /// Takes what others added to the drive: `index` is a newer version of it, in which these paths changed. Where
     /// something was changed here too, that stays.
     pub fn absorb(&self, index: &DriveIndex, changed: &[DrivePath]) {
