@@ -169,6 +169,8 @@ mod tests {
             size: 1000,
             mode: 0o7755,
             mtime_ms: -1500,
+            mtime_ns: 0,
+            rdev: 0,
             target: None,
             verbatim: false,
             revision: 0,

@@ -28,7 +28,14 @@ const NAMES: Duration = Duration::from_secs(30);
 
 /// Drafts of drives that are being worked on.
 #[derive(Default)]
-pub(super) struct Drafts(Mutex<BTreeMap<CoreKey, Weak<Drafting>>>);
+pub(super) struct Drafts(Mutex<Open>);
+
+#[derive(Default)]
+struct Open {
+    drafts: BTreeMap<CoreKey, Weak<Drafting>>,
+    /// What earlier processes left was looked at.
+    cleaned: bool,
+}
 
 /// Why the last publication failed; none if it did not.
 pub type Trouble = Option<Arc<DraftError>>;
@@ -73,7 +80,13 @@ impl Node {
     ) -> Result<Option<Arc<Drafting>>, NodeError> {
         let key = drive.key();
         let Some(writing) = self.claim_changing(key) else { return Ok(None) };
-        let mut drafts = self.drafts.0.lock().await;
+        let open = &mut *self.drafts.0.lock().await;
+        if !open.cleaned {
+            let storage = self.store.storage().clone();
+            on_disk(move || Ok(Draft::clean(&storage)?)).await?;
+            open.cleaned = true;
+        }
+        let drafts = &mut open.drafts;
         drafts.retain(|_, drafting| drafting.strong_count() > 0);
         if let Some(drafting) = drafts.get(&key).and_then(Weak::upgrade) {
             return Ok(Some(drafting));

@@ -75,7 +75,8 @@ impl Draft {
         let gone: Vec<u64> = before.gone.drain(..).map(|file| file.id()).collect();
         let written: Vec<u64> = sent
             .values()
-            .filter_map(|(file, sent)| sent.snapshot.is_current().then(|| file.id()))
+            .filter(|(_, sent)| sent.snapshot.is_current())
+            .map(|(file, _)| file.id())
             .collect();
         let forgotten = self.forget(&spool, gone.iter().chain(&written));
         let mut version = None;

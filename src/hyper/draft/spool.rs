@@ -9,13 +9,13 @@
 
 use super::{Draft, DraftError};
 use crate::codec::{self, DecodeError, Put, Reader};
-use crate::hyper::core::storage::{Durability, Records, Writes};
+use crate::hyper::core::storage::{Durability, Records, Storage, Writes};
 use crate::hyper::drive::{Content, File, Leaf, MODE_BITS, Stat, Time};
-use crate::hyper::local::LocalFile;
-use crate::key::{CoreKey, hex};
+use crate::hyper::local::{LocalFile, is_staging};
+use crate::key::{CoreKey, DiscoveryKey, hex};
 use crate::lock::{lock, write};
 use crate::path::DrivePath;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What the store has a record of, by [`LocalFile::id`]: the place and the version that it speaks of.
@@ -28,6 +28,9 @@ pub(super) struct Place {
     mode: u16,
     id: u64,
 }
+
+/// What the names of all records begin with.
+const DRAFTS: &str = "draft/";
 
 impl Draft {
     /// Makes what was written to a file so far durable, under this name, without publishing it.
@@ -82,8 +85,14 @@ impl Draft {
                 );
                 continue;
             };
-            let file = LocalFile::from_record(id, record, &self.storage, self.drive.blobs())?;
-            let file = Arc::new(file);
+            let found = LocalFile::from_record(id, record, &self.storage, self.drive.blobs());
+            let file = match found {
+                Ok(file) => Arc::new(file),
+                Err(error) => {
+                    tracing::error!(path = %place.path, %error, "what was written to a file last is lost");
+                    continue;
+                }
+            };
             let mut names = write(&self.names);
             let before = names.now.leaf(&place.path).cloned();
             let seq = before.as_ref().map_or(0, Leaf::seq);
@@ -95,6 +104,23 @@ impl Draft {
             let content = Content::local(&file, published, id);
             names.now.set(&place.path, Leaf::File(File { seq, stat, xattrs: None, content }));
             spool.insert(id, (place, file.record_version()));
+        }
+        Ok(())
+    }
+
+    /// Deletes what an end without notice left in a store of files that nothing was synced of. Only before the first draft
+    /// is opened.
+    pub fn clean(storage: &Arc<dyn Storage>) -> Result<(), DraftError> {
+        let records = Records::new(storage.clone()).records(DRAFTS)?;
+        let staged = |(_, value): &(_, Vec<u8>)| {
+            let (_, record) = Place::decode(value).ok()?;
+            LocalFile::staging_of(record)
+        };
+        let kept: BTreeSet<DiscoveryKey> = records.iter().filter_map(staged).collect();
+        for (id, _) in storage.cores_with_files()? {
+            if is_staging(&id) && !kept.contains(&id) {
+                storage.remove_files(&id)?;
+            }
         }
         Ok(())
     }
@@ -118,7 +144,7 @@ fn name(drive: &CoreKey, file: u64) -> String {
 }
 
 fn prefix(drive: &CoreKey) -> String {
-    format!("draft/{}/", hex(&drive.0))
+    format!("{DRAFTS}{}/", hex(&drive.0))
 }
 
 impl Place {

@@ -121,7 +121,7 @@ impl LocalFile {
     /// A file that is its base, or empty. Nothing is on the disk before the first write.
     pub fn new(storage: &Arc<dyn Storage>, base: Option<Base>) -> Self {
         let layout = Layout::of_base(base.as_ref().map_or(0, |base| base.size));
-        let state = State::new(DiscoveryKey(sign::random()), base, layout);
+        let state = State::new(fresh_staging(), base, layout);
         Self::of(storage, state)
     }
 
@@ -148,6 +148,11 @@ impl LocalFile {
     fn of(storage: &Arc<dyn Storage>, state: State) -> Self {
         let (writers, seen) = (AtomicU32::new(0), AtomicU64::new(u64::MAX));
         Self { storage: storage.clone(), state: RwLock::new(state), id: fresh(), writers, seen }
+    }
+
+    /// The staging file that a record speaks of; none if the record makes no sense.
+    pub fn staging_of(record: &[u8]) -> Option<DiscoveryKey> {
+        Record::decode(record).ok().map(|record| record.staging)
     }
 
     /// The staging file, if there is one.
@@ -381,6 +386,21 @@ impl Base {
         let found = self.reader.read_local(range.start, len)?;
         found.map(|pieces| whole(pieces, len)).transpose()
     }
+}
+
+/// What the id of every staging file begins with, so that it is told from the files of a core.
+const STAGING: &[u8; 16] = b"hdrive staging \0";
+
+/// An id that nothing ever had.
+fn fresh_staging() -> DiscoveryKey {
+    let mut id = sign::random();
+    id[..STAGING.len()].copy_from_slice(STAGING);
+    DiscoveryKey(id)
+}
+
+/// Whether the files of this id in a store are a staging file.
+pub fn is_staging(id: &DiscoveryKey) -> bool {
+    id.0.starts_with(STAGING)
 }
 
 fn fresh() -> u64 {

@@ -4,7 +4,6 @@ use super::layout::{Layout, Origin};
 use super::ranges::Ranges;
 use super::record::{MAX_RECORD, Record};
 use super::{Base, LocalError, MAX_SIZE, Rebased, Recorded, Result};
-use crate::crypto::sign::random;
 use crate::hyper::core::storage::{CoreFiles, Storage, StoredFile};
 use crate::key::DiscoveryKey;
 use bytes::Bytes;
@@ -242,7 +241,7 @@ impl State {
         }
         let used = self.files.take().map(|_| self.staging);
         // A file that was removed never comes back under its id.
-        self.staging = DiscoveryKey(random());
+        self.staging = super::fresh_staging();
         (self.stale, self.described) = (Ranges::default(), None);
         Rebased::Whole(used)
     }

@@ -12,6 +12,7 @@ use super::cache::BlockCache;
 use super::core::manifest::Manifest;
 use super::core::storage::{Records, Storage, Writes};
 use super::core::{Core, CoreError, CreateOptions, Secrecy, SharedCore};
+use super::local::is_staging;
 use super::session::{CoreHandle, Patience, Wish};
 use crate::crypto::KeyPair;
 use crate::key::{CoreKey, DiscoveryKey};
@@ -237,7 +238,8 @@ impl Store {
         for (id, bytes) in self.storage.cores_with_files()? {
             // Under the lock, so that nobody makes the core meanwhile.
             let open = self.lock();
-            if open.contains_key(&id) || Core::is_stored(&self.storage, &id)? {
+            let staged = is_staging(&id);
+            if staged || open.contains_key(&id) || Core::is_stored(&self.storage, &id)? {
                 continue;
             }
             if !only_look {
