@@ -167,7 +167,7 @@ mod tests {
         Entry {
             kind,
             size: 1000,
-            mode: 0o7755,
+            mode: 0o4755,
             mtime_ms: -1500,
             mtime_ns: 0,
             rdev: 0,
@@ -181,11 +181,11 @@ mod tests {
     }
 
     #[test]
-    fn special_bits_are_never_shown() {
+    fn attributes_are_shown_as_the_volume_tells_them() {
         let path = DrivePath::from_user("/a").unwrap();
         let attr = Attr::of_entry(Ino(2), Some(&path), &entry(Kind::File), 1);
         let shown = Look { uid: 7, gid: 8, private: false }.file_attr(&attr);
-        assert_eq!((shown.perm, shown.uid, shown.gid), (0o755, 7, 8));
+        assert_eq!((shown.perm, shown.uid, shown.gid), (0o4755, 7, 8));
         assert_eq!((shown.size, shown.blocks), (1000, 2));
         assert_eq!(shown.mtime, UNIX_EPOCH - Duration::from_millis(1500));
     }
@@ -202,7 +202,7 @@ mod tests {
         let root = Attr::of_entry(Ino::ROOT, None, &entry(Kind::Directory), 1);
         let look = Look { uid: 7, gid: 8, private: true };
         assert_eq!(look.file_attr(&root).perm, 0o700);
-        assert_eq!(look.file_attr(&Attr { ino: Ino(2), ..root }).perm, 0o755);
+        assert_eq!(look.file_attr(&Attr { ino: Ino(2), ..root }).perm, 0o4755);
     }
 
     #[test]

@@ -238,14 +238,15 @@ fn nothing_is_on_the_disk_before_the_first_write_and_little_after_a_cut() {
     file.punch(100_000..1 << 20);
     assert!(storage.cores_with_files().unwrap()[0].1 < 200_000);
     let before = file.record().unwrap();
+    let staged = storage.files(&file.staging().unwrap());
     file.truncate(10).unwrap();
     // The record may be on the device, and speaks of all of it.
-    assert_eq!(storage.files(&DiscoveryKey([3; 32])).blocks.read_at(99_999, &mut [0]).unwrap(), 1);
+    assert_eq!(staged.blocks.read_at(99_999, &mut [0]).unwrap(), 1);
     let after = file.record().unwrap();
     file.recorded(before.version);
-    assert_eq!(storage.files(&DiscoveryKey([3; 32])).blocks.read_at(99_999, &mut [0]).unwrap(), 1);
+    assert_eq!(staged.blocks.read_at(99_999, &mut [0]).unwrap(), 1);
     file.recorded(after.version);
-    assert_eq!(storage.files(&DiscoveryKey([3; 32])).blocks.read_at(10, &mut [0]).unwrap(), 0);
+    assert_eq!(staged.blocks.read_at(10, &mut [0]).unwrap(), 0);
 }
 
 #[test]
@@ -353,7 +354,7 @@ fn a_file_changed_in_too_many_places_has_no_record_and_a_lost_one_is_an_error() 
     (0..MAX_RECORD as u64).for_each(|at| state.layout.write(at * 2..at * 2 + 1));
     drop(state);
     assert_eq!(file.record(), None);
-    storage.remove_files(&DiscoveryKey([3; 32])).unwrap();
+    storage.remove_files(&file.staging().unwrap()).unwrap();
     let lost = LocalFile::from_record(7, &recorded.bytes, &storage, &blobs);
     assert!(matches!(lost, Err(LocalError::Lost)));
     assert!(matches!(
