@@ -74,7 +74,7 @@ pub async fn run(args: Mount, cx: Context) -> Result {
     };
     let drive = Arc::new(cx.node.drive(target.key, secret, at, true).await?);
     let looking = Looking::start(&cx.node, &cx.out, &drive, None);
-    let draft = match at.is_none() && !reads_only(&args) {
+    let draft = match at.is_none() && is_to_be_written(&args) {
         true => draft(&cx, &drive).await?,
         false => None,
     };
@@ -126,10 +126,10 @@ pub async fn run(args: Mount, cx: Context) -> Result {
     result
 }
 
-/// Whether it is asked to be read-only; of `ro` and `rw` the last counts.
-fn reads_only(args: &Mount) -> bool {
+/// Whether it is asked to be writable; of `ro` and `rw` the last counts.
+fn is_to_be_written(args: &Mount) -> bool {
     let options = args.options.iter().flat_map(|text| split_options(text));
-    options.filter(|option| matches!(*option, "ro" | "rw")).last() == Some("ro")
+    options.filter(|option| matches!(*option, "ro" | "rw")).last() == Some("rw")
 }
 
 /// The drive to be worked on, if this store writes it and no share does. A line says why not where one might expect it.

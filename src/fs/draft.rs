@@ -5,7 +5,7 @@ use super::volume::{
     BoxFuture, Changes, Entry, FileContent, Kind, MaybeLater, Result, Volume, VolumeError,
     VolumeInfo,
 };
-use super::writable::{Changed, FileWriter, Rename, Writable};
+use super::volume::{Changed, FileWriter, Rename, Writable};
 use crate::hyper::core::storage::StorageError;
 use crate::hyper::draft::{self, Draft, DraftError, EditError, Editor};
 use crate::hyper::drive::{Content, DriveIndex, Found, Leaf, SpecialKind, Time};

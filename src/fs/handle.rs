@@ -5,7 +5,7 @@ use super::inode::Ino;
 use super::lock;
 use super::prefetch::Prefetch;
 use super::volume::FileContent;
-use super::writable::FileWriter;
+use super::volume::FileWriter;
 use crate::lock::{read, write};
 use std::collections::HashMap;
 use std::ops::Range;

@@ -10,6 +10,7 @@
 //! | `pending` | ends the wait of a caller that was killed |
 //! | `mount`, `attach`, `own`, `pin`, `options`, `mount_point`, `claim`, `place`, `unmount` | a mount's life |
 //! | `volume` | what all of it needs from a drive |
+//! | `drive`, `draft` | that, for a drive as it is and for one of ours that is worked on |
 //!
 //! Who waits for whom: FUSE threads answer from memory and local disk only and never wait for a peer; what
 //! needs one becomes a task on the runtime, watched by [`pending`]. The thread of [`notify`] is the only one
@@ -45,7 +46,6 @@ mod prefetch;
 mod reply;
 mod unmount;
 pub mod volume;
-mod writable;
 mod xattr;
 
 pub use draft::DraftVolume;

@@ -11,7 +11,7 @@ use crate::fs::handle::{HandleId, OpenFile};
 use crate::fs::inode::{Ino, Inodes};
 use crate::fs::lock;
 use crate::fs::volume::{Entry, Kind, MaybeLater, VolumeError};
-use crate::fs::writable::{Changed, FileWriter, Rename, Writable};
+use crate::fs::volume::{Changed, FileWriter, Rename, Writable};
 use crate::fs::xattr;
 use crate::path::{DrivePath, MAX_NAME};
 use std::ffi::OsStr;

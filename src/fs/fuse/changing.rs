@@ -6,7 +6,7 @@ use super::super::filesystem::{Opened, Seek, SetAttr};
 use super::super::panics::guarded;
 use super::super::reply::{GENERATION, failed};
 use super::super::volume::Kind;
-use super::super::writable::Rename;
+use super::super::volume::Rename;
 use super::{Fuse, handle, ino};
 use fuser::{
     FileHandle, FopenFlags, INodeNo, RenameFlags, ReplyAttr, ReplyCreate, ReplyEmpty, ReplyEntry,
