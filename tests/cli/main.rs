@@ -64,3 +64,4 @@ mod users;
 mod versions;
 mod views;
 mod words;
+mod writing;

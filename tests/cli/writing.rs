@@ -1,0 +1,176 @@
+//! A mount that is written: what programs do to it, who sees it when, and what an end leaves.
+
+use crate::common::*;
+use nix::sys::signal::Signal;
+use serde_json::json;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+/// A new drive of `store`, mounted to be written.
+fn written(lab: &Lab, store: &str) -> (Mounted, String) {
+    let made = lab.run(store, &["create", "notes"]);
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    let told = String::from_utf8(made.stdout).unwrap();
+    let key = told.lines().find_map(|line| line.strip_prefix("key: ")).unwrap();
+    (lab.mount_alone(store, "notes", &["-o", "rw"]), key.to_string())
+}
+
+fn again(lab: &Lab, store: &str) -> Mounted {
+    lab.mount_alone(store, "notes", &["-o", "rw"])
+}
+
+#[test]
+fn programs_work_on_it_and_a_javascript_peer_reads_it_all() {
+    if !fuse_available() || !js_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let (mount, key) = written(&lab, "alice");
+    let at = &mount.at;
+    fs::write(at.join("first"), "1").unwrap();
+    let mut log = OpenOptions::new().append(true).open(at.join("first")).unwrap();
+    log.write_all(b"2").unwrap();
+    assert_eq!(fs::read(at.join("first")).unwrap(), b"12", "before it is closed");
+    drop(log);
+    fs::create_dir_all(at.join("a/b")).unwrap();
+    let big = pattern(1, 300_000);
+    fs::write(at.join("a/b/.tmp"), &big).unwrap();
+    fs::rename(at.join("a/b/.tmp"), at.join("a/b/big")).unwrap();
+    fs::hard_link(at.join("a/b/big"), at.join("a/same")).unwrap();
+    let (one, two) =
+        (fs::metadata(at.join("a/b/big")).unwrap(), fs::metadata(at.join("a/same")).unwrap());
+    assert_eq!((one.ino(), one.nlink()), (two.ino(), 2));
+    let mut file = OpenOptions::new().write(true).open(at.join("a/same")).unwrap();
+    file.seek(SeekFrom::Start(70_000)).unwrap();
+    file.write_all(b"changed").unwrap();
+    drop(file);
+    let mut changed = big.clone();
+    changed[70_000..70_007].copy_from_slice(b"changed");
+    assert_eq!(fs::read(at.join("a/b/big")).unwrap(), changed, "by the other name");
+    let number = fs::metadata(at.join("a/b/big")).unwrap().ino();
+    fs::rename(at.join("a"), at.join("moved")).unwrap();
+    assert_eq!(fs::metadata(at.join("moved/b/big")).unwrap().ino(), number);
+    fs::set_permissions(at.join("moved/same"), fs::Permissions::from_mode(0o750)).unwrap();
+    symlink("moved/b/big", at.join("link")).unwrap();
+    fs::create_dir(at.join("empty")).unwrap();
+    let mut gone = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(at.join("gone"))
+        .unwrap();
+    gone.write_all(b"still here").unwrap();
+    fs::remove_file(at.join("gone")).unwrap();
+    gone.seek(SeekFrom::Start(0)).unwrap();
+    let mut text = String::new();
+    gone.read_to_string(&mut text).unwrap();
+    assert_eq!((text.as_str(), gone.metadata().unwrap().nlink()), ("still here", 0));
+    assert_eq!(fs::read_dir(at).unwrap().count(), 4);
+    let error = fs::write(at.join("back\\slash"), "").unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::EILSEQ as i32));
+    File::open(at).unwrap().sync_all().unwrap();
+    let mut js = lab.js();
+    let key = hdrive::key::hex(&hdrive::key::parse_key(&key).unwrap());
+    js.call("open", json!({"key": key}));
+    let listed = eventually("all of it at the peer", PATIENCE, || {
+        let listed = js.call("list", json!({"key": key}));
+        let names = listed["entries"].as_array()?.len();
+        (names == 4).then_some(listed)
+    });
+    let hash = |name: &str| {
+        let files = listed["entries"].as_array().unwrap();
+        let file = files.iter().find(|file| file["path"] == name).unwrap();
+        file["sha256"].as_str().unwrap_or_default().to_string()
+    };
+    assert_eq!(hash("/first"), sha256(b"12"));
+    assert_eq!(hash("/moved/b/big"), sha256(&changed));
+    assert_eq!(hash("/moved/same"), sha256(&changed));
+}
+
+fn synced(at: &Path, name: &str, content: &[u8]) -> File {
+    let file = File::create(at.join(name)).unwrap();
+    file.write_all_at(content, 0).unwrap();
+    file.sync_all().unwrap();
+    file
+}
+
+#[test]
+fn what_was_synced_is_there_after_the_process_was_killed() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let (mut mount, _) = written(&lab, "alice");
+    let content = pattern(3, 200_000);
+    for round in 0..5 {
+        let at = mount.at.clone();
+        let name = format!("kept-{round}");
+        // Open until the end, so that it was never published.
+        let file = synced(&at, &name, &content);
+        file.write_all_at(b"and on", 100).unwrap();
+        file.sync_data().unwrap();
+        fs::write(at.join("closed"), format!("{round}")).unwrap();
+        File::open(&at).unwrap().sync_all().unwrap();
+        mount.process.signal(Signal::SIGKILL);
+        mount.process.wait(PATIENCE);
+        drop(file);
+        mount = again(&lab, "alice");
+        let mut wanted = content.clone();
+        wanted[100..106].copy_from_slice(b"and on");
+        for earlier in 0..=round {
+            let found = fs::read(mount.at.join(format!("kept-{earlier}"))).unwrap();
+            assert!(found == wanted, "round {round}: kept-{earlier}");
+        }
+        assert_eq!(fs::read_to_string(mount.at.join("closed")).unwrap(), format!("{round}"));
+    }
+}
+
+#[test]
+fn without_rw_and_where_a_share_follows_it_is_read_only() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let (mount, key) = written(&lab, "alice");
+    fs::write(mount.at.join("file"), "content").unwrap();
+    File::open(&mount.at).unwrap().sync_all().unwrap();
+    let read_only = |at: &Path| {
+        let error = fs::write(at.join("new"), "").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::EROFS as i32));
+    };
+    let follower = lab.mount("bob", &key, &["-o", "rw"]);
+    read_only(&follower.at);
+    drop(mount);
+    let mount = lab.mount("alice", "notes", &[]);
+    read_only(&mount.at);
+    drop(mount);
+    let folder = lab.folder("shared");
+    fs::write(folder.join("file"), "content").unwrap();
+    let (_share, key) = lab.share("carol", &folder);
+    let mut shared = lab.mount("carol", &key, &["-o", "rw"]);
+    read_only(&shared.at);
+    shared.process.told("mounted read-only");
+}
+
+#[test]
+fn two_mounts_of_it_and_a_peer_see_what_is_saved() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let (mount, key) = written(&lab, "alice");
+    fs::write(mount.at.join("file"), "one").unwrap();
+    let beside = lab.folder("beside");
+    let mut second = lab.spawn("alice", &["mount", "notes", text(&beside), "-o", "rw"]);
+    second.line("mounted: ");
+    let peer = lab.mount("bob", &key, &[]);
+    for (from, to, word) in [(&mount.at, &beside, "two"), (&beside, &mount.at, "three")] {
+        fs::write(from.join("file"), word).unwrap();
+        let same = |at: &Path| (fs::read_to_string(at.join("file")).ok()? == word).then_some(());
+        eventually("the other mount", PATIENCE, || same(to));
+        eventually("the peer", PATIENCE, || same(&peer.at));
+    }
+}
