@@ -62,7 +62,8 @@ impl Attr {
         };
         let mode = match entry.kind {
             Kind::Symlink => 0o777,
-            _ => entry.mode & 0o7777,
+            _ if entry.verbatim => entry.mode & 0o7777,
+            _ => entry.mode & 0o777,
         };
         Self {
             ino,
@@ -181,11 +182,13 @@ mod tests {
     }
 
     #[test]
-    fn attributes_are_shown_as_the_volume_tells_them() {
+    fn special_bits_are_shown_of_what_was_made_here_alone() {
         let path = DrivePath::from_user("/a").unwrap();
         let attr = Attr::of_entry(Ino(2), Some(&path), &entry(Kind::File), 1);
         let shown = Look { uid: 7, gid: 8, private: false }.file_attr(&attr);
-        assert_eq!((shown.perm, shown.uid, shown.gid), (0o4755, 7, 8));
+        assert_eq!((shown.perm, shown.uid, shown.gid), (0o755, 7, 8));
+        let own = Entry { verbatim: true, ..entry(Kind::File) };
+        assert_eq!(Attr::of_entry(Ino(2), Some(&path), &own, 1).mode, 0o4755);
         assert_eq!((shown.size, shown.blocks), (1000, 2));
         assert_eq!(shown.mtime, UNIX_EPOCH - Duration::from_millis(1500));
     }
@@ -202,7 +205,7 @@ mod tests {
         let root = Attr::of_entry(Ino::ROOT, None, &entry(Kind::Directory), 1);
         let look = Look { uid: 7, gid: 8, private: true };
         assert_eq!(look.file_attr(&root).perm, 0o700);
-        assert_eq!(look.file_attr(&Attr { ino: Ino(2), ..root }).perm, 0o4755);
+        assert_eq!(look.file_attr(&Attr { ino: Ino(2), ..root }).perm, 0o755);
     }
 
     #[test]

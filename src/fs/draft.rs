@@ -158,6 +158,7 @@ fn entry(
                 mode: stat.mode,
                 mtime_ms: stat.mtime.ms().unwrap_or(0),
                 mtime_ns: stat.mtime.ns(),
+                verbatim: true,
                 ..Entry::directory()
             };
         }

@@ -81,7 +81,7 @@ pub struct Entry {
     pub kind: Kind,
     /// Bytes of content (length of the target for a link, 0 for a directory).
     pub size: u64,
-    /// Permission bits; setuid, setgid and sticky appear only of a volume that is written here.
+    /// Permission bits; setuid, setgid and sticky count only if it is `verbatim`.
     pub mode: u16,
     /// Modification time in milliseconds since 1970.
     pub mtime_ms: i64,
@@ -91,7 +91,7 @@ pub struct Entry {
     pub rdev: u32,
     /// Target of a link, as stored.
     pub target: Option<String>,
-    /// Whether a link's target is shown as it is stored: it was made here, and means what it says.
+    /// It was made here, so that a link's target and the special bits of the mode mean what they say.
     pub verbatim: bool,
     /// Changes whenever content or attributes do: the sequence number of the entry's record.
     pub revision: u64,
