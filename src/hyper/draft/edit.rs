@@ -150,7 +150,7 @@ impl Editor {
                     return Err(EditError::Impossible);
                 }
                 (Some(_), Rename::Exchange) => {
-                    let aside = names.aside(to);
+                    let aside = names.aside();
                     names.now.move_to(to, &aside);
                     names.now.move_to(from, to);
                     names.now.move_to(&aside, from);
@@ -363,10 +363,9 @@ impl Names {
         }
     }
 
-    /// A name beside `path` that nothing has.
-    fn aside(&self, path: &DrivePath) -> DrivePath {
-        let parent = path.parent().unwrap_or_else(DrivePath::root);
-        let names = (0u64..).filter_map(|n| parent.join(&format!(".aside-{n}")).ok());
+    /// A name that nothing has, short wherever what moves there comes from.
+    fn aside(&self) -> DrivePath {
+        let names = (0u64..).filter_map(|n| DrivePath::root().join(&format!(".aside-{n}")).ok());
         let free = |path: &DrivePath| self.now.lookup(path).is_none();
         names.into_iter().find(free).expect("a folder has fewer names than there are numbers")
     }

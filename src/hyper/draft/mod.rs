@@ -91,8 +91,13 @@ impl Names {
 
     /// Takes the file, the link or the empty folder at `path` out.
     fn take(&mut self, path: &DrivePath) {
-        let local = self.now.leaf(path).and_then(Leaf::local);
-        self.gone.extend(local.map(|local| Arc::clone(&local.file)));
+        if let Some(leaf) = self.now.leaf(path)
+            && let Some(local) = leaf.local()
+            // Under another name it lives on.
+            && self.now.link_count(self.now.id_of(path, leaf)) < 2
+        {
+            self.gone.push(Arc::clone(&local.file));
+        }
         self.now.take(path);
     }
 }

@@ -25,6 +25,8 @@ pub enum Which {
     Closed,
     /// Those that were not written since this was asked last.
     Quiet,
+    /// The one with this [`LocalFile::id`].
+    One(u64),
     /// All of them.
     All,
 }
@@ -282,6 +284,7 @@ impl Contents<'_> {
             _ if !local.file.is_open() => true,
             Which::Closed => false,
             Which::Quiet => local.file.is_quiet(),
+            Which::One(id) => local.file.id() == id,
             Which::All => true,
         };
         if !due {

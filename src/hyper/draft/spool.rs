@@ -42,8 +42,14 @@ impl Draft {
         if let Some(files) = file.files() {
             self.storage.sync_files(&files)?;
         }
-        let stat = self.with_names(|names| names.leaf(path).map(|leaf| *leaf.stat()));
-        let Stat { mode, id, .. } = stat.unwrap_or_default();
+        let publish = || self.publish(super::Which::One(file.id())).map(drop);
+        let stat = self.with_names(|names| {
+            let leaf = names.leaf(path)?;
+            let is_it = leaf.local().is_some_and(|local| local.file.id() == file.id());
+            is_it.then(|| *leaf.stat())
+        });
+        // It was moved at this moment, or is what was published.
+        let Some(Stat { mode, id, .. }) = stat else { return publish() };
         let place = Place { path: path.clone(), mode, id };
         let mut spool = lock(&self.spool);
         let version = file.record_version();
@@ -58,7 +64,7 @@ impl Draft {
             None if known => {}
             None => {
                 drop(spool);
-                return self.publish(super::Which::All).map(drop);
+                return publish();
             }
         }
         let files = file.files();
@@ -96,13 +102,13 @@ impl Draft {
             let mut names = write(&self.names);
             let before = names.now.leaf(&place.path).cloned();
             let seq = before.as_ref().map_or(0, Leaf::seq);
-            let published = match before {
-                Some(Leaf::File(file)) => Some(file.content),
-                _ => None,
+            let (published, xattrs) = match before {
+                Some(Leaf::File(file)) => (Some(file.content), file.xattrs),
+                _ => (None, None),
             };
             let stat = Stat { mode: place.mode, id: place.id, mtime: Time::NONE };
             let content = Content::local(&file, published, id);
-            names.now.set(&place.path, Leaf::File(File { seq, stat, xattrs: None, content }));
+            names.now.set(&place.path, Leaf::File(File { seq, stat, xattrs, content }));
             spool.insert(id, (place, file.record_version()));
         }
         Ok(())

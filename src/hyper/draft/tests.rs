@@ -189,6 +189,56 @@ fn what_is_synced_is_there_after_an_end_without_being_published() {
 }
 
 #[test]
+fn what_is_taken_up_after_an_end_keeps_what_was_said_of_it() {
+    let bench = Bench::new();
+    bench.write("/f", b"old");
+    let mut xattrs = crate::hyper::drive::Xattrs::default();
+    xattrs.set("user.x", b"y".to_vec()).unwrap();
+    bench.editor.set_xattrs(&path("/f"), xattrs.clone()).unwrap();
+    bench.draft.publish(Which::Closed).unwrap();
+    let file = bench.editor.open(&path("/f")).unwrap();
+    file.write(0, b"new").unwrap();
+    bench.draft.sync(&path("/f"), &file).unwrap();
+    let again = bench.again();
+    again.draft.publish(Which::Closed).unwrap();
+    assert_eq!(again.seen()[&path("/f")], Node::File(b"new".into(), 0o644));
+    assert_eq!(again.draft.xattrs(&path("/f")).unwrap(), xattrs);
+}
+
+#[test]
+fn a_file_that_has_lost_one_of_its_names_is_as_durable_as_before() {
+    let bench = Bench::new();
+    let file = bench.editor.create(&path("/a"), 0o644, time(1)).unwrap();
+    file.write(0, b"synced").unwrap();
+    bench.editor.link(&path("/a"), &path("/b"), 7).unwrap();
+    bench.draft.sync(&path("/b"), &file).unwrap();
+    bench.editor.remove(&path("/a")).unwrap();
+    bench.write("/other", b"x");
+    bench.draft.publish(Which::Closed).unwrap();
+    assert_eq!(bench.again().here()[&path("/b")], Node::File(b"synced".into(), 0o644));
+}
+
+/// Nothing is as long as a path may be but what stands there already.
+#[test]
+fn names_change_places_however_deep_they_are() {
+    let bench = Bench::new();
+    let mut at = DrivePath::root();
+    while let Ok(deeper) = at.join(&"n".repeat(255.min(4093 - at.as_str().len()))) {
+        bench.editor.make_dir(&deeper).unwrap();
+        at = deeper;
+        if at.as_str().len() >= 4092 {
+            break;
+        }
+    }
+    let (a, b) = (at.join("a").unwrap(), at.join("b").unwrap());
+    bench.editor.make_link(&a, "a", time(1)).unwrap();
+    bench.editor.make_link(&b, "b", time(1)).unwrap();
+    bench.editor.rename(&a, &b, Rename::Exchange).unwrap();
+    let names = bench.draft.names();
+    assert!(matches!(names.lookup(&b), Some(Found::Link(link)) if &*link.target == "a"));
+}
+
+#[test]
 fn what_others_add_is_seen_and_what_was_changed_here_stays() {
     let bench = Bench::new();
     bench.write("/a", b"a");
