@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use hdrive::hyper::blobs::Blobs;
 use hdrive::hyper::core::storage::memory;
-use hdrive::hyper::local::{LocalFile, Record};
+use hdrive::hyper::local::{Kept, LocalFile, Memory, Record};
 use hdrive::hyper::source::memory::MemoryLog;
 use hdrive_fuzz::now;
 use libfuzzer_sys::fuzz_target;
@@ -16,11 +16,12 @@ fuzz_target!(|bytes: &[u8]| {
     let storage = memory();
     // As much as is cheap of what it says was written.
     let end = record.layout.written.end().min(1 << 20);
-    if let Some(last) = end.checked_sub(1) {
-        storage.files(&record.staging).blocks.write_at(last, &[1]).expect("there is room");
+    if let (Kept::File { id, .. }, Some(last)) = (&record.kept, end.checked_sub(1)) {
+        storage.files(id).blocks.write_at(last, &[1]).expect("there is room");
     }
     let blobs = Blobs::new(MemoryLog::from_blocks([Bytes::copy_from_slice(bytes)]));
-    let Ok(file) = LocalFile::from_record(7, bytes, &storage, &blobs) else { return };
+    let memory = Memory::new(1000);
+    let Ok(file) = LocalFile::from_record(7, bytes, &storage, &memory, &blobs) else { return };
     let middle = file.size() / 2;
     for at in [0, middle, file.size()] {
         let _ = now(file.read(at, 1000));
@@ -31,5 +32,8 @@ fuzz_target!(|bytes: &[u8]| {
     file.punch(middle..middle + 100);
     let _ = file.truncate(middle + 1);
     assert!(file.size() == middle + 1);
-    assert!(file.record().is_none_or(|record| Record::decode(&record.bytes).is_ok()));
+    let record = file.record();
+    assert!(record.is_none_or(|record| Record::decode(&record.bytes).is_ok()));
+    drop(file);
+    assert_eq!(memory.taken(), 0);
 });

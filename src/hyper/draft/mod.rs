@@ -26,7 +26,7 @@ pub use publish::Which;
 use super::blobs::BlobError;
 use super::core::storage::{Storage, StorageError};
 use super::drive::{Drive, DriveError, DriveIndex, Extended, Found, Leaf, Xattrs};
-use super::local::{Base, LocalError, LocalFile};
+use super::local::{Base, LocalError, LocalFile, Memory};
 use crate::key::CoreKey;
 use crate::lock::{lock, read, write};
 use crate::path::DrivePath;
@@ -35,6 +35,9 @@ use spool::Spool;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
+
+/// Bytes of small files that are in memory before they are published: some ten thousand files that are unpacked at once.
+const MAX_IN_MEMORY: usize = 32 << 20;
 
 /// Why what was changed could not be published or made durable.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +57,8 @@ pub struct Draft {
     key: CoreKey,
     drive: Drive,
     storage: Arc<dyn Storage>,
+    /// For what is written to small files.
+    memory: Arc<Memory>,
     names: RwLock<Names>,
     /// Held through a publication.
     publishing: Mutex<Publishing>,
@@ -117,6 +122,7 @@ impl Draft {
             key,
             drive,
             storage,
+            memory: Memory::new(MAX_IN_MEMORY),
             names: RwLock::new(Names {
                 published,
                 now,
@@ -220,6 +226,6 @@ impl Draft {
     }
 
     fn new_file(&self, base: Option<Base>) -> LocalFile {
-        LocalFile::new(&self.storage, base)
+        LocalFile::new(&self.storage, &self.memory, base)
     }
 }

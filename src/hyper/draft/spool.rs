@@ -1,7 +1,8 @@
 //! What survives a power cut before it is published.
 //!
 //! What is synced of a file that is not published lies in its staging file, and a record of the store says where the file
-//! is in the drive and what it is made of. The next start finds the record, and goes on as if nothing had been.
+//! is in the drive and what it is made of. Of a small file all of that is in the record. The next start finds it, and goes
+//! on as if nothing had been.
 //!
 //! | record | value |
 //! |---|---|
@@ -91,7 +92,8 @@ impl Draft {
                 );
                 continue;
             };
-            let found = LocalFile::from_record(id, record, &self.storage, self.drive.blobs());
+            let found =
+                LocalFile::from_record(id, record, &self.storage, &self.memory, self.drive.blobs());
             let file = match found {
                 Ok(file) => Arc::new(file),
                 Err(error) => {

@@ -1,5 +1,7 @@
 //! A draft against a model of a file system, and others' view of the drive against what they may see.
 
+mod small;
+
 use super::*;
 use crate::hyper::bee::run;
 use crate::hyper::cache::BlockCache;

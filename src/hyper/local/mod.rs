@@ -1,29 +1,40 @@
 //! The content of a file that is being changed, before any of it is in a core.
 //!
-//! A [`LocalFile`] is a *base*, the blob that was published last, under a sparse *staging file* of the store that holds
-//! what was written since, each byte at its own offset. [`Layout`] says which byte is whose. So a small change costs
-//! itself, be the file as large as it may, and a write touches neither core nor index.
+//! A [`LocalFile`] is a *base*, the blob that was published last, under what was written since. [`Layout`] says which byte
+//! is whose. So a small change costs itself, be the file as large as it may, and a write touches neither core nor index.
+//!
+//! | what was written | lies |
+//! |---|---|
+//! | with no byte beyond the first [`SMALL`], where [`Memory`] has room | in memory, and in the record once there is one |
+//! | else | in a sparse *staging file* of the store, each byte at its own offset |
+//!
+//! The first write that finds no place in memory moves all of it, and there it stays until the file is published.
 //!
 //! | way out | |
 //! |---|---|
 //! | into the blobs | [`LocalFile::snapshot`] is read by `blobs::Writer`, then [`LocalFile::rebase`] |
-//! | over a crash | [`LocalFile::record`] and the staging file are committed; [`LocalFile::from_record`] |
+//! | over a crash | [`LocalFile::record`] and the staging file, if any, are committed; [`LocalFile::from_record`] |
 //!
 //! Each call is done as a whole or not at all, in the eyes of every other: a read, also one that waits for peers, sees
 //! the file as it was at one moment. A write that fails may leave a part of it where something was written before.
 //!
 //! What the record on the device may speak of is never destroyed: bytes that a truncation or a hole took away keep their
-//! place in the staging file, out of sight ([`State::stale`]), until a record that does not know them is durable. After
-//! a crash each byte is what it was at the last sync, or what a later call made of it.
+//! place in the staging file, out of sight, until a record that does not know them is durable. A record of what is in
+//! memory has all of it, and needs nothing else. After a crash each byte is what it was at the last sync, or what a later
+//! call made of it.
 
 mod layout;
+mod memory;
 mod ranges;
 mod record;
 mod snapshot;
+mod staging;
 mod state;
 
-pub use record::{MAX_RECORD, Record};
+pub use memory::{Memory, SMALL};
+pub use record::{Kept, MAX_RECORD, Record};
 pub use snapshot::Snapshot;
+pub use staging::is_staging;
 
 use super::blobs::{BlobError, BlobId, Blobs, Reader};
 use super::core::storage::{CoreFiles, Storage, StorageError};
@@ -110,7 +121,7 @@ impl fmt::Debug for LocalFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = read(&self.state);
         f.debug_struct("LocalFile")
-            .field("staging", &state.staging)
+            .field("staging", &state.file().map(|file| file.id))
             .field("layout", &state.layout)
             .finish_non_exhaustive()
     }
@@ -118,15 +129,15 @@ impl fmt::Debug for LocalFile {
 
 /// How it is made, and read.
 impl LocalFile {
-    /// A file that is its base, or empty. Nothing is on the disk before the first write.
-    pub fn new(storage: &Arc<dyn Storage>, base: Option<Base>) -> Self {
+    /// A file that is its base, or empty. Nothing is on the disk before something is written that has no place in memory.
+    pub fn new(storage: &Arc<dyn Storage>, memory: &Arc<Memory>, base: Option<Base>) -> Self {
         let layout = Layout::of_base(base.as_ref().map_or(0, |base| base.size));
-        let state = State::new(fresh_staging(), base, layout);
-        Self::of(storage, state)
+        Self::of(storage, State::new(memory, base, layout))
     }
 
-    /// The file that a record speaks of, with the staging file as it is found. It is as the record describes it, so its
-    /// [`Self::record_version`] needs no other; what is found is durable after the next commit of [`Self::files`].
+    /// The file that a record speaks of, with its staging file, if it has one, as that is found. It is as the record
+    /// describes it, so its [`Self::record_version`] needs no other; what is found is durable after the next commit of
+    /// [`Self::files`].
     ///
     /// # Errors
     /// [`LocalError::Record`] if it is none, [`LocalError::Lost`] if the staging file is not all there.
@@ -134,6 +145,7 @@ impl LocalFile {
         id: u64,
         bytes: &[u8],
         storage: &Arc<dyn Storage>,
+        memory: &Arc<Memory>,
         blobs: &Blobs,
     ) -> Result<Self> {
         let record = Record::decode(bytes)?;
@@ -141,7 +153,7 @@ impl LocalFile {
             let reader = blobs.reader(id, Some(size));
             Base { reader, id, size }
         });
-        let state = State::recover(record, storage, base)?;
+        let state = State::recover(record, storage, memory, base)?;
         Ok(Self { id, ..Self::of(storage, state) })
     }
 
@@ -150,15 +162,17 @@ impl LocalFile {
         Self { storage: storage.clone(), state: RwLock::new(state), id: fresh(), writers, seen }
     }
 
-    /// The staging file that a record speaks of; none if the record makes no sense.
+    /// The staging file that a record speaks of; none if it needs none, or makes no sense.
     pub fn staging_of(record: &[u8]) -> Option<DiscoveryKey> {
-        Record::decode(record).ok().map(|record| record.staging)
+        match Record::decode(record).ok()?.kept {
+            Kept::Inline(_) => None,
+            Kept::File { id, .. } => Some(id),
+        }
     }
 
     /// The staging file, if there is one.
     pub fn staging(&self) -> Option<DiscoveryKey> {
-        let state = read(&self.state);
-        state.files.is_some().then_some(state.staging)
+        read(&self.state).file().map(|file| file.id)
     }
 
     /// A random number that tells it from every other one.
@@ -341,9 +355,9 @@ impl LocalFile {
 
 /// How it is made durable: put the record where it is found, and `Storage::commit(writes, &[files], Durable)`.
 impl LocalFile {
-    /// Where the bytes are that a commit must see to. None before the first write.
+    /// Where the bytes are that a commit must see to. None where the record has all of them.
     pub fn files(&self) -> Option<Arc<CoreFiles>> {
-        read(&self.state).files.clone()
+        read(&self.state).file().map(|file| file.files.clone())
     }
 
     /// As long as it is the version of the record that was committed last, that one is enough, and a commit of
@@ -354,12 +368,14 @@ impl LocalFile {
 
     /// What [`Self::from_record`] needs. None if it were too long: publish the file instead.
     ///
-    /// A file that grows by what is written to its end needs no other record: where nothing useless lies in the staging
-    /// file past the size, the record is *open*, and the length of the staging file is the size. That is right because
-    /// nothing but a write makes that file longer (no room is set aside, a failed write past the end makes another record
-    /// necessary, so do cutting and growing without a write), because a synced write is in its length, and because the
-    /// base never shows past a size that the file has had. What a crash leaves there beyond the last sync is of writes
-    /// that were not synced, with zeros where one is missing, as on any file system.
+    /// What is in memory is in the record, and each write makes another one necessary.
+    ///
+    /// A file with a staging file that grows by what is written to its end needs no other record: where nothing useless
+    /// lies in the staging file past the size, the record is *open*, and the length of the staging file is the size. That is
+    /// right because nothing but a write makes that file longer (no room is set aside, a failed write past the end makes
+    /// another record necessary, so do cutting and growing without a write), because a synced write is in its length, and
+    /// because the base never shows past a size that the file has had. What a crash leaves there beyond the last sync is of
+    /// writes that were not synced, with zeros where one is missing, as on any file system.
     pub fn record(&self) -> Option<Recorded> {
         write(&self.state).record()
     }
@@ -388,21 +404,6 @@ impl Base {
     }
 }
 
-/// What the id of every staging file begins with, so that it is told from the files of a core.
-const STAGING: &[u8; 16] = b"hdrive staging \0";
-
-/// An id that nothing ever had.
-fn fresh_staging() -> DiscoveryKey {
-    let mut id = sign::random();
-    id[..STAGING.len()].copy_from_slice(STAGING);
-    DiscoveryKey(id)
-}
-
-/// Whether the files of this id in a store are a staging file.
-pub fn is_staging(id: &DiscoveryKey) -> bool {
-    id.0.starts_with(STAGING)
-}
-
 fn fresh() -> u64 {
     let random = sign::random();
     u64::from_le_bytes(*random.first_chunk().expect("32 bytes are 8 and more"))
@@ -417,5 +418,7 @@ fn whole(pieces: Vec<Bytes>, len: usize) -> Result<Vec<Bytes>> {
 
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod small_tests;
 #[cfg(test)]
 mod tests;

@@ -33,6 +33,11 @@ impl Ranges {
         self.ends.last_key_value().map_or(0, |(_, &end)| end)
     }
 
+    /// How many offsets are in the set.
+    pub fn bytes(&self) -> u64 {
+        self.iter().map(|range| range.end - range.start).sum()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = Range<u64>> {
         self.ends.iter().map(|(&start, &end)| start..end)
     }
@@ -140,6 +145,7 @@ mod tests {
                 prop_assert!(ranges.iter().flatten().eq(model.iter().copied()));
                 let all: Vec<_> = ranges.iter().collect();
                 prop_assert!(all.windows(2).all(|pair| pair[0].end < pair[1].start));
+                prop_assert_eq!(ranges.bytes(), model.len() as u64);
                 prop_assert_eq!(ranges.end(), model.last().map_or(0, |last| last + 1));
                 for at in 0..90 {
                     let is = model.contains(&at);

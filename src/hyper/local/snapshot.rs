@@ -4,6 +4,7 @@ use super::state::State;
 use super::{LocalError, LocalFile, Result};
 use crate::hyper::blobs::BlobId;
 use crate::lock::read;
+use bytes::Bytes;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::sync::Arc;
@@ -65,6 +66,15 @@ impl Snapshot {
     /// Whether nothing at all was changed since, be it a time.
     pub fn is_current(&self) -> bool {
         read(&self.file.state).generation == self.generation
+    }
+
+    /// All of it, if it lies in memory in one piece: one block, which is not copied.
+    pub fn block(&self) -> Result<Option<Bytes>> {
+        let state = read(&self.file.state);
+        match state.rewritten <= self.generation {
+            true => Ok(state.block(self.size)),
+            false => Err(LocalError::Changed),
+        }
     }
 
     fn fill(&self, buf: &mut [u8]) -> Result<()> {

@@ -1,44 +1,35 @@
 //! All that changes of a file, behind its lock.
 
 use super::layout::{Layout, Origin};
-use super::ranges::Ranges;
-use super::record::{MAX_RECORD, Record};
+use super::memory::{Buffer, Memory};
+use super::record::{Kept, MAX_RECORD, Record};
+use super::staging::StagingFile;
 use super::{Base, LocalError, MAX_SIZE, Rebased, Recorded, Result};
-use crate::hyper::core::storage::{CoreFiles, Storage, StoredFile};
-use crate::key::DiscoveryKey;
+use crate::hyper::core::storage::Storage;
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Bytes that are of no use are given back in pieces of this or more. A hole makes the next sync one of the whole file,
-/// where little would else have been copied.
-const WORTH_FREEING: u64 = 64 << 10;
-
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 pub(super) struct State {
-    pub(super) staging: DiscoveryKey,
-    /// The staging file, from the first write on.
-    pub(super) files: Option<Arc<CoreFiles>>,
+    memory: Arc<Memory>,
+    pub(super) staged: Staged,
     pub(super) base: Option<Base>,
     pub(super) layout: Layout,
-    /// Where the staging file may hold what is not in the layout.
-    pub(super) stale: Ranges,
     pub(super) mtime: i128,
     pub(super) generation: u64,
     /// The generation of the last change before the end.
     pub(super) rewritten: u64,
     /// See [`super::LocalFile::record_version`].
     pub(super) version: u64,
-    /// What the last record made of this staging file says; from the first on the device may have one.
-    described: Option<Described>,
 }
 
-/// How far a record describes the file; all that was written below is in it as long as the version is its own.
-#[derive(Debug, Clone, Copy)]
-struct Described {
-    size: u64,
-    open: bool,
+/// Where what was written lies.
+pub(super) enum Staged {
+    /// In memory, and in the record once there is one.
+    Memory(Buffer),
+    File(StagingFile),
 }
 
 /// A piece of a read.
@@ -48,41 +39,43 @@ pub(super) enum Part {
 }
 
 impl State {
-    pub(super) fn new(staging: DiscoveryKey, base: Option<Base>, layout: Layout) -> Self {
+    pub(super) fn new(memory: &Arc<Memory>, base: Option<Base>, layout: Layout) -> Self {
         Self {
-            staging,
-            files: None,
+            memory: memory.clone(),
+            staged: Staged::Memory(Buffer::new(memory)),
             base,
             layout,
-            stale: Ranges::default(),
             mtime: 0,
             generation: 0,
             rewritten: 0,
             version: 0,
-            described: None,
         }
     }
 
     pub(super) fn recover(
         record: Record,
         storage: &Arc<dyn Storage>,
+        memory: &Arc<Memory>,
         base: Option<Base>,
     ) -> Result<Self> {
-        let Record { staging, mut layout, mtime, open, .. } = record;
-        let files = storage.files(&staging);
-        let end = end_of(&files.blocks)?;
-        if end < layout.written.end() {
-            return Err(LocalError::Lost);
+        let Record { kept, mut layout, mtime, .. } = record;
+        let staged = match kept {
+            Kept::Inline(bytes) => {
+                Staged::Memory(Buffer::restored(memory, &layout.written, &bytes))
+            }
+            Kept::File { id, open } => {
+                Staged::File(StagingFile::found(storage, (id, open), &mut layout)?)
+            }
+        };
+        Ok(Self { staged, mtime, ..Self::new(memory, base, layout) })
+    }
+
+    /// The staging file, if there is one.
+    pub(super) fn file(&self) -> Option<&StagingFile> {
+        match &self.staged {
+            Staged::Memory(_) => None,
+            Staged::File(file) => Some(file),
         }
-        let described = Some(Described { size: layout.size, open });
-        if open && end > layout.size {
-            layout.write(layout.size..end);
-        }
-        let stale = layout.written.gaps(0..end).into_iter().collect();
-        // Of what is read here an earlier process may not have seen to all: the next commit does.
-        files.blocks.punch(end, 1)?;
-        let state = Self::new(staging, base, layout);
-        Ok(Self { files: Some(files), stale, mtime, described, ..state })
     }
 
     pub(super) fn base_size(&self) -> u64 {
@@ -100,11 +93,7 @@ impl State {
             let len = (range.end - range.start) as usize;
             match origin {
                 Origin::Base => parts.push(Part::Base(range)),
-                Origin::Staged => {
-                    let mut bytes = vec![0; len];
-                    self.read_staged(range.start, &mut bytes)?;
-                    parts.push(Part::Here(bytes.into()));
-                }
+                Origin::Staged => parts.push(Part::Here(self.staged.share(&range)?)),
                 Origin::Zeros => {
                     let pieces = (0..len).step_by(ZEROS.len()).map(|at| ZEROS.len().min(len - at));
                     parts.extend(pieces.map(|n| Part::Here(Bytes::from_static(&ZEROS[..n]))));
@@ -120,7 +109,7 @@ impl State {
         for (origin, range) in self.layout.stretches(range) {
             let (now, later) = buf.split_at_mut((range.end - range.start) as usize);
             match origin {
-                Origin::Staged => self.read_staged(range.start, now)?,
+                Origin::Staged => self.staged.read(&range, now)?,
                 Origin::Zeros => now.fill(0),
                 Origin::Base => {
                     let pieces = self.read_base_local(range)?.ok_or(LocalError::NotHere)?;
@@ -132,16 +121,18 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn read_base_local(&self, range: Range<u64>) -> Result<Option<Vec<Bytes>>> {
-        self.base.as_ref().ok_or(LocalError::Lost)?.read_local(range)
+    /// The first `size` bytes, if they lie in memory in one piece.
+    pub(super) fn block(&self, size: u64) -> Option<Bytes> {
+        match &self.staged {
+            Staged::Memory(buffer) if self.layout.written.contains(&(0..size)) => {
+                Some(buffer.share(&(0..size)))
+            }
+            _ => None,
+        }
     }
 
-    fn read_staged(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        let files = self.files.as_ref().ok_or(LocalError::Lost)?;
-        match files.blocks.read_at(offset, buf)? == buf.len() {
-            true => Ok(()),
-            false => Err(LocalError::Lost),
-        }
+    pub(super) fn read_base_local(&self, range: Range<u64>) -> Result<Option<Vec<Bytes>>> {
+        self.base.as_ref().ok_or(LocalError::Lost)?.read_local(range)
     }
 
     /// A change of the content; `rewrites` unless it is behind all that there was.
@@ -163,36 +154,27 @@ impl State {
         }
         let end = offset.checked_add(bytes.len() as u64).filter(|&end| end <= MAX_SIZE);
         let range = offset..end.ok_or(LocalError::TooLarge)?;
-        let files = self.files.get_or_insert_with(|| storage.files(&self.staging));
-        let done = files.blocks.write_at(offset, bytes);
-        self.changed(offset < self.layout.size);
-        if !self.is_described(&range) {
-            self.version += 1;
-        }
-        match done {
-            Ok(()) => {
-                self.stale.remove(range.clone());
-                self.layout.write(range);
+        let Layout { size, ref written, .. } = self.layout;
+        let done = match &mut self.staged {
+            Staged::Memory(buffer) => {
+                if !buffer.write(&range, bytes) {
+                    let file = StagingFile::filled(storage, (buffer, written), (offset, bytes))?;
+                    self.staged = Staged::File(file);
+                }
                 Ok(())
             }
-            Err(error) => {
-                // Some of it may be there, and past the end it must not be taken for the file's.
-                let past_end = range.end > self.layout.size;
-                self.version += u64::from(past_end);
-                for gap in self.layout.written.gaps(range) {
-                    self.stale.insert(gap);
-                }
-                Err(error.into())
-            }
+            Staged::File(file) => file.write(&range, bytes, written),
+        };
+        if !self.file().is_some_and(|file| file.is_described(&range, written)) {
+            self.version += 1;
         }
-    }
-
-    /// Whether the last record still says all that is to be known once this range is written.
-    fn is_described(&self, range: &Range<u64>) -> bool {
-        self.described.is_some_and(|Described { size, open }| {
-            let below = range.start.min(size)..range.end.min(size);
-            (open || range.end <= size) && self.layout.written.contains(&below)
-        })
+        // What may be past the end must not be taken for the file's.
+        self.version += u64::from(done.is_err() && range.end > size);
+        self.changed(offset < size);
+        if done.is_ok() {
+            self.layout.write(range);
+        }
+        done
     }
 
     pub(super) fn truncate(&mut self, size: u64) -> Result<()> {
@@ -203,7 +185,7 @@ impl State {
             self.changed(size < self.layout.size);
             self.version += 1;
             let gone = self.layout.truncate(size);
-            self.discard(gone);
+            self.staged.discard(gone, &self.layout);
         }
         Ok(())
     }
@@ -214,7 +196,7 @@ impl State {
             self.changed(true);
             self.version += 1;
             let gone = self.layout.punch(range);
-            self.discard(gone);
+            self.staged.discard(gone, &self.layout);
         }
     }
 
@@ -236,68 +218,72 @@ impl State {
         self.base = Some(base);
         self.version += 1;
         if size > self.base_size() {
-            self.discard(gone);
+            self.staged.discard(gone, &self.layout);
             return Rebased::Grown;
         }
-        let used = self.files.take().map(|_| self.staging);
-        // A file that was removed never comes back under its id.
-        self.staging = super::fresh_staging();
-        (self.stale, self.described) = (Ranges::default(), None);
+        let used = self.file().map(|file| file.id);
+        self.staged = Staged::Memory(Buffer::new(&self.memory));
         Rebased::Whole(used)
     }
 
     pub(super) fn record(&mut self) -> Option<Recorded> {
-        let Self { staging, ref layout, mtime, version, .. } = *self;
+        let Self { ref layout, mtime, version, .. } = *self;
         // Each range takes two bytes or more: what cannot fit need not be copied.
         if 2 * (layout.written.len() + layout.holes.len()) > MAX_RECORD {
             return None;
         }
-        let described = Described { size: layout.size, open: self.stale.end() <= layout.size };
+        let kept = match &self.staged {
+            Staged::Memory(buffer) => {
+                let written = layout.written.iter().map(|range| buffer.get(&range));
+                Kept::Inline(written.collect::<Vec<_>>().concat())
+            }
+            Staged::File(file) => Kept::File { id: file.id, open: file.can_be_open(layout.size) },
+        };
         let base = self.base.as_ref().map(|base| (base.id, base.size));
-        let open = described.open;
-        let bytes = Record { staging, base, layout: layout.clone(), mtime, open }.encode()?;
-        self.described = Some(described);
+        let record = Record { kept, base, layout: layout.clone(), mtime };
+        let bytes = record.encode()?;
+        if let (Staged::File(file), Kept::File { open, .. }) = (&mut self.staged, record.kept) {
+            file.describe(self.layout.size, open);
+        }
         Some(Recorded { version, bytes })
     }
 
-    /// The staging file holds this for nothing.
-    fn discard(&mut self, gone: Vec<Range<u64>>) {
-        gone.into_iter().for_each(|range| self.stale.insert(range));
-        // A record that was made may be on the device, and speak of it.
-        if self.described.is_none() {
-            self.free();
-        }
-    }
-
-    /// Gives back what the staging file holds for nothing. What cannot be given back stays out of sight.
+    /// What only older records knew gives its space back.
     pub(super) fn free(&mut self) {
-        let Some(files) = &self.files else { return };
-        let end = self.layout.written.end();
-        if self.stale.end() > end && files.blocks.truncate(end).is_ok() {
-            self.stale.remove(end..u64::MAX);
-        }
-        let long = self.stale.iter().filter(|range| range.end - range.start >= WORTH_FREEING);
-        for range in long.collect::<Vec<_>>() {
-            if files.blocks.punch(range.start, range.end - range.start).is_ok() {
-                self.stale.remove(range);
-            }
+        if let Staged::File(file) = &mut self.staged {
+            file.free(&self.layout.written);
         }
     }
 }
 
-/// Bytes of a file.
-fn end_of(file: &StoredFile) -> Result<u64> {
-    let (mut low, mut high) = (0, 1);
-    while high < MAX_SIZE && file.reaches(high)? {
-        (low, high) = (high, high * 2);
-    }
-    // It reaches to `low`, and not to `high`, as far as a file may.
-    while high - low > 1 {
-        let middle = low + (high - low) / 2;
-        match file.reaches(middle)? {
-            true => low = middle,
-            false => high = middle,
+impl Staged {
+    /// A range that was written.
+    fn share(&self, range: &Range<u64>) -> Result<Bytes> {
+        match self {
+            Self::Memory(buffer) => Ok(buffer.share(range)),
+            Self::File(file) => {
+                let mut bytes = vec![0; (range.end - range.start) as usize];
+                file.read(range.start, &mut bytes)?;
+                Ok(bytes.into())
+            }
         }
     }
-    Ok(low)
+
+    /// The same, into a place of that size.
+    fn read(&self, range: &Range<u64>, buf: &mut [u8]) -> Result<()> {
+        match self {
+            Self::Memory(buffer) => buf.copy_from_slice(buffer.get(range)),
+            Self::File(file) => file.read(range.start, buf)?,
+        }
+        Ok(())
+    }
+
+    /// These are not in the layout any more.
+    fn discard(&mut self, gone: Vec<Range<u64>>, layout: &Layout) {
+        match self {
+            // A record has its own copy.
+            Self::Memory(buffer) => buffer.cut(layout.written.end()),
+            Self::File(file) => file.discard(gone, &layout.written),
+        }
+    }
 }

@@ -32,9 +32,25 @@ pub(super) fn base(blobs: &Blobs, data: &[u8], mapped: bool) -> Base {
     Base { reader: blobs.reader(id, Some(size)), id, size }
 }
 
+pub(super) fn taken_up(
+    record: &[u8],
+    storage: &Arc<dyn Storage>,
+    blobs: &Blobs,
+) -> Result<LocalFile> {
+    LocalFile::from_record(7, record, storage, &Memory::new(usize::MAX), blobs)
+}
+
+/// Everything is in a staging file from the start.
+fn no_memory() -> Arc<Memory> {
+    Memory::new(0)
+}
+
 struct Case {
     blobs: Blobs,
+    memory: Arc<Memory>,
     file: Arc<LocalFile>,
+    /// Something was written that has no place in memory, however much there is.
+    is_large: bool,
     model: Vec<u8>,
     /// Which bytes are no hole.
     data: Vec<bool>,
@@ -43,17 +59,20 @@ struct Case {
 }
 
 impl Case {
-    fn new(base_len: Option<usize>, mapped: bool) -> Self {
+    fn new(base_len: Option<usize>, mapped: bool, most: usize) -> Self {
         let blobs = Blobs::writable(MemoryLog::new());
         let data = content(base_len.unwrap_or(0));
         let base = base_len.map(|_| base(&blobs, &data, mapped));
-        let file = Arc::new(LocalFile::new(&memory(), base));
-        Self { blobs, file, model: data.clone(), data: vec![true; data.len()], base: data }
+        let (storage, memory) = (memory(), Memory::new(most));
+        let file = Arc::new(LocalFile::new(&storage, &memory, base));
+        let (model, all) = (data.clone(), vec![true; data.len()]);
+        Self { blobs, memory, file, is_large: false, model, data: all, base: data }
     }
 
     fn put(&mut self, at: usize, bytes: &[u8]) {
         let end = at + bytes.len();
         if !bytes.is_empty() {
+            self.is_large |= end as u64 > SMALL;
             self.resize(self.model.len().max(end));
             self.model[at..end].copy_from_slice(bytes);
             self.data[at..end].fill(true);
@@ -103,8 +122,10 @@ impl Case {
     /// The process ends and another begins.
     fn recover(&mut self) {
         let Recorded { bytes, .. } = self.file.record().unwrap();
-        let again = LocalFile::from_record(7, &bytes, &self.file.storage, &self.blobs).unwrap();
-        self.file = Arc::new(again);
+        let (storage, memory) = (self.file.storage.clone(), Memory::new(self.memory.most()));
+        let again = LocalFile::from_record(7, &bytes, &storage, &memory, &self.blobs).unwrap();
+        assert_eq!(again.staging(), self.file.staging());
+        (self.file, self.memory) = (Arc::new(again), memory);
     }
 
     /// Publishes it while something else happens: nothing, an append, or a write before the end.
@@ -128,6 +149,7 @@ impl Case {
             return;
         }
         assert_eq!(matches!(done, Rebased::Whole(_)), self.model.len() == end);
+        self.is_large &= self.model.len() != end;
         if let Rebased::Whole(Some(staging)) = done {
             assert!(self.file.is_base() && self.file.files().is_none());
             self.file.storage.remove_files(&staging).unwrap();
@@ -145,9 +167,12 @@ impl Case {
             let patched = writer.patch(&base, &changed, size, snapshot);
             patched.unwrap()
         });
-        let id = patched.unwrap_or_else(|| {
-            snapshot.rewind().unwrap();
-            writer.put(snapshot).unwrap()
+        let id = patched.unwrap_or_else(|| match snapshot.block().unwrap() {
+            Some(block) => writer.put_blocks([block]).unwrap(),
+            None => {
+                snapshot.rewind().unwrap();
+                writer.put(snapshot).unwrap()
+            }
         });
         writer.flush().unwrap();
         id
@@ -156,6 +181,20 @@ impl Case {
     fn check(&self, at: usize, len: usize) {
         let Self { file, model, data, .. } = self;
         assert_eq!(file.size(), model.len() as u64);
+        let (taken, most) = (self.memory.taken(), self.memory.most());
+        match file.staging() {
+            Some(_) => assert!(taken == 0 && (self.is_large || most < usize::MAX)),
+            None => {
+                let written = read(&file.state).layout.written.clone();
+                assert!(
+                    !self.is_large && (written.end() as usize..=SMALL as usize).contains(&taken)
+                );
+                assert!(written.is_empty() || most > 0);
+                let block = file.snapshot().block().unwrap();
+                let is_one = written.contains(&(0..model.len() as u64));
+                assert!(block.as_deref() == is_one.then_some(&model[..]));
+            }
+        }
         for (at, len) in [(0, usize::MAX), (at, len)] {
             let part = &model[at.min(model.len())..at.saturating_add(len).min(model.len())];
             assert!(file.read_local(at as u64, len).unwrap().unwrap().concat() == part);
@@ -182,15 +221,20 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
     #[test]
     fn a_changed_file_is_a_vector(
-        base in proptest::option::of(0usize..200_000), mapped: bool,
+        base in proptest::option::of(0usize..200_000), mapped: bool, scale in 1usize..9,
+        most in prop_oneof![Just(0), 0usize..60_000, Just(usize::MAX)],
         ops in proptest::collection::vec(
             (0u8..14, 0usize..260_000, prop_oneof![0usize..40, 0usize..90_000], 1u8..), 1..14),
     ) {
-        let mut case = Case::new(base, mapped);
+        let mut case = Case::new(base.map(|len| len / scale), mapped, most);
         for (op, at, len, byte) in ops {
+            let (at, len) = (at / scale, len / scale);
             case.apply(op, at, len, byte);
             case.check(at / 2, len);
         }
+        let Case { memory, file, .. } = case;
+        drop(file);
+        assert_eq!(memory.taken(), 0);
     }
 }
 
@@ -198,7 +242,7 @@ proptest! {
     /// Whatever a record says that can be read, the file that it makes errs at worst.
     #[test]
     fn a_record_without_sense_is_an_error_or_a_file(
-        (places, block_map, open) in any::<([u64; 4], bool, bool)>(),
+        (places, block_map, open, inline) in any::<([u64; 4], bool, bool, bool)>(),
         cuts in proptest::collection::vec(0u64..MAX_SIZE, 3..4), staged in 0u64..300_000,
         written in proptest::collection::vec((0u64..200_000, 1u64..50_000), 0..4),
     ) {
@@ -207,14 +251,22 @@ proptest! {
         let mut layout = Layout::of_base(cuts[0]);
         layout.truncate(cuts[1].min(cuts[2]));
         layout.truncate(cuts[2]);
-        written.into_iter().for_each(|(at, len)| layout.write(at..at + len));
+        let scale = if inline { 8 } else { 1 };
+        for (at, len) in written {
+            layout.write(at / scale..(at + len).div_ceil(scale));
+        }
         let staging = DiscoveryKey([3; 32]);
-        let record = Record { staging, base: Some((id, cuts[0])), layout, mtime: 0, open };
+        let kept = match inline {
+            true => Kept::Inline(vec![1; layout.written.bytes() as usize]),
+            false => Kept::File { id: staging, open },
+        };
+        let record = Record { kept, base: Some((id, cuts[0])), layout, mtime: 0 };
         let storage = memory();
         storage.files(&staging).blocks.write_at(staged, &[1]).unwrap();
         let blobs = Blobs::writable(MemoryLog::new());
         blobs.put(&content(100_000)[..]).unwrap();
-        let file = LocalFile::from_record(7, &record.encode().unwrap(), &storage, &blobs);
+        let record = record.encode().unwrap();
+        let file = LocalFile::from_record(7, &record, &storage, &Memory::new(9_000), &blobs);
         let Ok(file) = file else { return Ok(()) };
         for at in [0, cuts[0], cuts[1], file.size() / 2, file.size()] {
             let _ = (file.read_local(at, 100_000), run(file.read(at, 100_000)));
@@ -229,7 +281,7 @@ proptest! {
 #[test]
 fn nothing_is_on_the_disk_before_the_first_write_and_little_after_a_cut() {
     let storage = memory();
-    let file = LocalFile::new(&storage, None);
+    let file = LocalFile::new(&storage, &no_memory(), None);
     file.truncate(1 << 40).unwrap();
     file.punch(5..1 << 30);
     assert_eq!(file.read_local(1 << 39, 100_000).unwrap().unwrap().concat(), vec![0; 100_000]);
@@ -256,7 +308,7 @@ fn what_is_not_here_is_fetched_and_a_snapshot_does_not_wait_for_it() {
     let id = base(&Blobs::writable(remote.clone()), &data, false).id;
     let blobs = Blobs::new(MemoryLog::sparse(&remote));
     let base = Base { reader: blobs.reader(id, None), id, size: 200_000 };
-    let file = Arc::new(LocalFile::new(&memory(), Some(base)));
+    let file = Arc::new(LocalFile::new(&memory(), &no_memory(), Some(base)));
     file.write(70_000, b"here").unwrap();
     assert_eq!(file.read_local(70_000, 4).unwrap().unwrap(), ["here"]);
     assert!(file.read_local(69_999, 5).unwrap().is_none());
@@ -275,7 +327,7 @@ fn bytes_of_the_base_are_its_own_blocks() {
     let log = MemoryLog::new();
     let blobs = Blobs::writable(log.clone());
     let base = base(&blobs, &content(100_000), false);
-    let file = LocalFile::new(&memory(), Some(base));
+    let file = LocalFile::new(&memory(), &no_memory(), Some(base));
     let read = file.read_local(10, 100).unwrap().unwrap();
     assert_eq!(read[0].as_ptr(), log.blocks()[0][10..].as_ptr());
 }
@@ -285,7 +337,8 @@ fn what_is_too_large_or_finds_no_room_changes_nothing() {
     let medium = CrashMedium::default();
     let storage: Arc<dyn Storage> = Arc::new(Staged::new(medium.clone()).unwrap());
     let blobs = Blobs::writable(MemoryLog::new());
-    let file = LocalFile::new(&storage, Some(base(&blobs, &content(1000), false)));
+    let old = base(&blobs, &content(1000), false);
+    let file = LocalFile::new(&storage, &no_memory(), Some(old));
     file.write(500, b"before").unwrap();
     let is_as_before = |file: &LocalFile| {
         let mut model = content(1000);
@@ -312,7 +365,8 @@ fn what_is_too_large_or_finds_no_room_changes_nothing() {
 #[test]
 fn what_only_grows_needs_one_record_and_everything_else_another() {
     let blobs = Blobs::writable(MemoryLog::new());
-    let file = LocalFile::new(&memory(), Some(base(&blobs, &content(1000), false)));
+    let old = base(&blobs, &content(1000), false);
+    let file = LocalFile::new(&memory(), &no_memory(), Some(old));
     file.append(b"line").unwrap();
     let recorded = file.record().unwrap();
     let is_enough = || file.record_version() == recorded.version;
@@ -321,7 +375,7 @@ fn what_only_grows_needs_one_record_and_everything_else_another() {
     file.write(1_001, b"in what was recorded, and on").unwrap();
     file.touch(77);
     assert!(is_enough());
-    let again = LocalFile::from_record(7, &recorded.bytes, &file.storage, &blobs).unwrap();
+    let again = taken_up(&recorded.bytes, &file.storage, &blobs).unwrap();
     let all = |file: &LocalFile| file.read_local(0, 10_000).unwrap().unwrap().concat();
     assert_eq!(all(&again), all(&file));
     for change in [
@@ -337,7 +391,7 @@ fn what_only_grows_needs_one_record_and_everything_else_another() {
         assert_ne!(file.record_version(), version);
     }
     let recorded = file.record().unwrap();
-    let again = LocalFile::from_record(7, &recorded.bytes, &file.storage, &blobs).unwrap();
+    let again = taken_up(&recorded.bytes, &file.storage, &blobs).unwrap();
     assert_eq!((again.mtime(), all(&again)), (78, all(&file)));
 }
 
@@ -345,7 +399,7 @@ fn what_only_grows_needs_one_record_and_everything_else_another() {
 fn a_file_changed_in_too_many_places_has_no_record_and_a_lost_one_is_an_error() {
     let storage = memory();
     let blobs = Blobs::writable(MemoryLog::new());
-    let file = LocalFile::new(&storage, None);
+    let file = LocalFile::new(&storage, &no_memory(), None);
     let recorded = {
         file.write(5, b"lost").unwrap();
         file.record().unwrap()
@@ -355,17 +409,14 @@ fn a_file_changed_in_too_many_places_has_no_record_and_a_lost_one_is_an_error() 
     drop(state);
     assert_eq!(file.record(), None);
     storage.remove_files(&file.staging().unwrap()).unwrap();
-    let lost = LocalFile::from_record(7, &recorded.bytes, &storage, &blobs);
+    let lost = taken_up(&recorded.bytes, &storage, &blobs);
     assert!(matches!(lost, Err(LocalError::Lost)));
-    assert!(matches!(
-        LocalFile::from_record(7, &[9], &storage, &blobs),
-        Err(LocalError::Record(_))
-    ));
+    assert!(matches!(taken_up(&[9], &storage, &blobs), Err(LocalError::Record(_))));
 }
 
 #[test]
 fn a_write_is_seen_wholly_or_not_at_all() {
-    let file = Arc::new(LocalFile::new(&memory(), None));
+    let file = Arc::new(LocalFile::new(&memory(), &no_memory(), None));
     file.write(0, &[0; 10_000]).unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| (1..200).for_each(|n| file.write(0, &[n; 10_000]).unwrap()));
@@ -385,12 +436,13 @@ fn a_file_on_a_disk_outlives_its_process_and_its_staging_file_goes() {
     let commit = |file: &LocalFile| {
         let mut writes = Writes::default();
         writes.put(Table::Records, *b"file", file.record().unwrap().bytes);
-        let files = file.files().unwrap();
-        file.storage.commit(writes, &[&files], Durability::Durable).unwrap();
+        let files = file.files();
+        let files: Vec<_> = files.iter().collect();
+        file.storage.commit(writes, &files, Durability::Durable).unwrap();
         file.recorded(file.record_version());
     };
     {
-        let file = LocalFile::new(&open_disk(dir.path()).unwrap(), Some(first));
+        let file = LocalFile::new(&open_disk(dir.path()).unwrap(), &no_memory(), Some(first));
         for (at, len) in [(300_000, 200_000), (5, 10)] {
             model.resize(model.len().max(at + len), 0);
             model[at..at + len].fill(1);
@@ -406,7 +458,7 @@ fn a_file_on_a_disk_outlives_its_process_and_its_staging_file_goes() {
     }
     let storage = open_disk(dir.path()).unwrap();
     let record = storage.get(Table::Records, b"file").unwrap().unwrap();
-    let file = LocalFile::from_record(7, &record, &storage, &blobs).unwrap();
+    let file = taken_up(&record, &storage, &blobs).unwrap();
     model.truncate(file.size() as usize);
     assert!(file.read_local(0, usize::MAX).unwrap().unwrap().concat() == model);
     let file = Arc::new(file);
