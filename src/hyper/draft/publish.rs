@@ -321,10 +321,13 @@ impl Contents<'_> {
                 };
                 match patched {
                     Some(blob) => blob,
-                    None => {
-                        snapshot.rewind().map_err(|error| BlobError::Input(Arc::new(error)))?;
-                        writer.put(&mut snapshot)?
-                    }
+                    None => match snapshot.block()? {
+                        Some(block) => writer.put_blocks([block])?,
+                        None => {
+                            snapshot.rewind().map_err(|error| BlobError::Input(Arc::new(error)))?;
+                            writer.put(&mut snapshot)?
+                        }
+                    },
                 }
             }
         };
