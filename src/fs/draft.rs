@@ -491,6 +491,7 @@ fn edit_error(error: EditError) -> VolumeError {
         EditError::NotEmpty => VolumeError::NotEmpty,
         EditError::Impossible => VolumeError::Impossible,
         EditError::Name => VolumeError::Name,
+        EditError::TooLong => VolumeError::NameTooLong,
         EditError::Damaged => VolumeError::Io(error.to_string()),
     }
 }

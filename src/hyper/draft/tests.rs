@@ -544,3 +544,6 @@ proptest! {
         files.for_each_below(&DrivePath::root(), |leaf| assert!(leaf.local().is_none(), "{leaf:?}"));
     }
 }
+
+#[path = "loss_tests.rs"]
+mod loss_tests;
