@@ -343,7 +343,7 @@ impl Names {
     }
 
     /// All names of what is at `path`.
-    fn all_of(&self, path: &DrivePath) -> Result<Vec<DrivePath>> {
+    pub(super) fn all_of(&self, path: &DrivePath) -> Result<Vec<DrivePath>> {
         let id = self.now.id_of(path, &self.leaf(path)?);
         let mut all: Vec<DrivePath> = self.now.links(id).cloned().collect();
         if all.is_empty() {

@@ -43,16 +43,21 @@ impl Bench {
     }
 
     fn of(storage: Arc<dyn Storage>) -> Self {
+        Self::try_of(storage).unwrap()
+    }
+
+    /// None if the store fails.
+    fn try_of(storage: Arc<dyn Storage>) -> Option<Self> {
         let (wishes, _) = tokio::sync::mpsc::unbounded_channel();
         let cache = Arc::new(BlockCache::new(1 << 20));
-        let store = Store::open(storage.clone(), cache, wishes, Patience::default()).unwrap();
-        let core = |name| Arc::new(store.named(&Namespace::ROOT, name, None).unwrap());
-        let drive = Drive::writable(core("db"), core("blobs"), None);
-        let index = run(drive.index()).unwrap();
+        let store = Store::open(storage.clone(), cache, wishes, Patience::default()).ok()?;
+        let core = |name| Some(Arc::new(store.named(&Namespace::ROOT, name, None).ok()?));
+        let drive = Drive::writable(core("db")?, core("blobs")?, None);
+        let index = run(drive.index()).ok()?;
         let key = CoreKey([1; 32]);
-        let draft = Draft::open(key, drive.clone(), storage.clone(), index, || {}).unwrap();
+        let draft = Draft::open(key, drive.clone(), storage.clone(), index, || {}).ok()?;
         let editor = draft.editor(None);
-        Self { drive, storage, draft, editor }
+        Some(Self { drive, storage, draft, editor })
     }
 
     /// The same drive after an end of the process.
@@ -216,6 +221,20 @@ fn a_file_that_has_lost_one_of_its_names_is_as_durable_as_before() {
     bench.write("/other", b"x");
     bench.draft.publish(Which::Closed).unwrap();
     assert_eq!(bench.again().here()[&path("/b")], Node::File(b"synced".into(), 0o644));
+}
+
+/// The files, by what they hold.
+fn texts(tree: Tree) -> BTreeMap<String, String> {
+    let text = |node| match node {
+        Node::File(content, _) => String::from_utf8(content).unwrap(),
+        _ => String::new(),
+    };
+    tree.into_iter().map(|(path, node)| (path.to_string(), text(node))).collect()
+}
+
+fn are(tree: Tree, wanted: &[(&str, &str)]) {
+    let wanted = wanted.iter().map(|(path, text)| (path.to_string(), text.to_string())).collect();
+    assert_eq!(texts(tree), wanted);
 }
 
 /// Nothing is as long as a path may be but what stands there already.
@@ -545,5 +564,7 @@ proptest! {
     }
 }
 
+#[path = "crash_tests.rs"]
+mod crash_tests;
 #[path = "loss_tests.rs"]
 mod loss_tests;
