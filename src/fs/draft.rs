@@ -507,6 +507,7 @@ fn local_error(error: LocalError) -> VolumeError {
 
 fn draft_error(error: DraftError) -> VolumeError {
     match error {
+        error if error.is_disk_full() => VolumeError::NoSpace(error.to_string()),
         DraftError::Storage(error) => storage_error(error),
         DraftError::Local(error) => local_error(error),
         DraftError::Blob(error) => blob_error(error),

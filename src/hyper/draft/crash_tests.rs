@@ -157,3 +157,21 @@ fn a_full_disk_loses_nothing_of_a_draft_and_passes() {
 fn a_fault_of_the_disk_loses_nothing_that_was_promised_of_a_draft() {
     seeds(200).for_each(fail);
 }
+
+#[test]
+fn an_end_that_cannot_publish_keeps_what_was_closed_or_says_what_is_lost() {
+    let medium = CrashMedium::default();
+    let bench = start(&medium).unwrap();
+    bench.write("/f", b"closed");
+    medium.fail_transactions(1, false);
+    assert!(matches!(bench.draft.end(), Err(DraftError::Kept(_))));
+    let left = medium.after_power_loss(1);
+    let again = start(&left).unwrap();
+    are(again.here(), &[("/f", "closed")]);
+    again.draft.end().unwrap();
+    are(again.seen(), &[("/f", "closed")]);
+    again.write("/f", b"again");
+    left.set_full(true);
+    let Err(error @ DraftError::Lost { .. }) = again.draft.end() else { panic!("it has no room") };
+    assert!(error.is_disk_full() && error.to_string().ends_with("is lost of /f"), "{error}");
+}

@@ -10,23 +10,28 @@
 //! | `edit` | what a file system does with names, with its rules |
 //! | `publish` | what is said to others, and when it may be |
 //! | `spool` | what survives a power cut before it is published |
+//! | `end` | an end that cannot publish |
 //!
 //! A file that is open to be written, or that is not published yet, has a [`LocalFile`] in its leaf. It travels with the
 //! leaf wherever that is moved, so nothing here knows the paths of open files.
 
 mod edit;
+mod end;
 mod publish;
 mod spool;
 #[cfg(test)]
 mod tests;
 
 pub use edit::{EditError, Editor, Rename, Set};
+pub use end::listed;
 pub use publish::Which;
 
+use super::bee::BeeError;
 use super::blobs::BlobError;
 use super::core::storage::{Storage, StorageError};
 use super::drive::{Drive, DriveError, DriveIndex, Extended, Found, Leaf, Xattrs};
 use super::local::{Base, LocalError, LocalFile};
+use super::source::SourceError;
 use crate::key::CoreKey;
 use crate::lock::{lock, read, write};
 use crate::path::DrivePath;
@@ -47,6 +52,31 @@ pub enum DraftError {
     Local(#[from] LocalError),
     #[error("the local store: {0}")]
     Storage(#[from] StorageError),
+    /// See [`Draft::end`].
+    #[error(
+        "{0}; what was changed is kept in the store, and published when the drive is worked on again"
+    )]
+    Kept(Box<DraftError>),
+    /// See [`Draft::end`].
+    #[error("{cause}; what was changed last is lost of {}", end::listed(lost))]
+    Lost { cause: Box<DraftError>, lost: Vec<DrivePath> },
+}
+
+impl DraftError {
+    /// Whether it works once there is room.
+    pub fn is_disk_full(&self) -> bool {
+        let source = match self {
+            Self::Storage(error) | Self::Local(LocalError::Storage(error)) => {
+                return error.is_disk_full();
+            }
+            Self::Kept(cause) | Self::Lost { cause, .. } => return cause.is_disk_full(),
+            Self::Blob(BlobError::Source(error))
+            | Self::Drive(DriveError::Blob(BlobError::Source(error)))
+            | Self::Drive(DriveError::Bee(BeeError::Source(error))) => error,
+            _ => return false,
+        };
+        matches!(source, SourceError::DiskFull(_))
+    }
 }
 
 /// See the module.

@@ -23,6 +23,8 @@ use std::sync::Arc;
 /// Which files that somebody has open are published with the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
+    /// None, and no content of others either: names alone.
+    Names,
     /// None.
     Closed,
     /// Those that were not written since this was asked last.
@@ -333,6 +335,7 @@ impl<'a> Contents<'a> {
         let Leaf::File(file) = leaf else { return Ok(Some(leaf.clone())) };
         let Content::Local(local) = &file.content else { return Ok(Some(leaf.clone())) };
         let due = *self.due.entry(local.file.id()).or_insert_with(|| match which {
+            Which::Names => false,
             _ if !local.file.is_open() => true,
             Which::Closed => false,
             Which::Quiet => local.file.is_quiet(),

@@ -94,6 +94,11 @@ impl Spool {
         self.files.get(&file).is_some_and(|spooled| spooled.staging.as_ref() == Some(staging))
     }
 
+    /// Whether a file of this generation is durable.
+    pub fn holds(&self, file: u64, generation: u64) -> bool {
+        self.files.get(&file).is_some_and(|spooled| spooled.synced >= generation)
+    }
+
     /// Whether nothing was synced of a file after it had this generation.
     pub fn is_in(&self, file: u64, generation: u64) -> bool {
         self.files.get(&file).is_none_or(|spooled| spooled.synced <= generation)
