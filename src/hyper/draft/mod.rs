@@ -33,7 +33,7 @@ use super::drive::{Drive, DriveError, DriveIndex, Extended, Found, Leaf, Xattrs}
 use super::local::{Base, LocalError, LocalFile};
 use super::source::SourceError;
 use crate::key::CoreKey;
-use crate::lock::{lock, read, write};
+use crate::lock::{lock, read, try_lock, write};
 use crate::path::DrivePath;
 use publish::Publishing;
 use spool::Spool;
@@ -89,6 +89,8 @@ pub struct Draft {
     publishing: Mutex<Publishing>,
     /// What is in the store of files that are not published. Taken after `publishing`, before `names`.
     spool: Mutex<Spool>,
+    /// Newer versions of the drive, and what changed in them, that are not absorbed yet.
+    news: Mutex<Vec<(DriveIndex, Vec<DrivePath>)>>,
     listeners: Mutex<Vec<(u64, Listener)>>,
     next_editor: AtomicU64,
     /// Rung when there is something to be published.
@@ -155,6 +157,7 @@ impl Draft {
             }),
             publishing: Mutex::default(),
             spool: Mutex::default(),
+            news: Mutex::default(),
             listeners: Mutex::default(),
             next_editor: AtomicU64::new(0),
             bell: Box::new(bell),
@@ -228,7 +231,24 @@ impl Draft {
 
     /// Takes what others added to the drive: `index` is a newer version of it, in which these paths changed. Where
     /// something was changed here too, that stays.
+    /// While something is published it waits for that: most of what is told then is what was published just now, and
+    /// mounts must not be told of their own changes.
     pub fn absorb(&self, index: &DriveIndex, changed: &[DrivePath]) {
+        lock(&self.news).push((index.clone(), changed.to_vec()));
+        self.absorb_news();
+    }
+
+    /// Takes what was told while something was published, unless something is: then it is done after that.
+    fn absorb_news(&self) {
+        while !lock(&self.news).is_empty() {
+            let Some(_publishing) = try_lock(&self.publishing) else { return };
+            for (index, changed) in std::mem::take(&mut *lock(&self.news)) {
+                self.absorb_now(&index, &changed);
+            }
+        }
+    }
+
+    fn absorb_now(&self, index: &DriveIndex, changed: &[DrivePath]) {
         let mut names = write(&self.names);
         let known = |path: &DrivePath| {
             let of = |index: &DriveIndex| (index.leaf(path).cloned(), index.list(path).is_some());

@@ -78,6 +78,12 @@ impl Draft {
     /// # Errors
     /// Nothing is lost, and it can be tried again. Where it is a file that cannot be read, all others are published.
     pub fn publish(&self, which: Which) -> Result<Option<u64>, DraftError> {
+        let published = self.publish_in_turn(which);
+        self.absorb_news();
+        published
+    }
+
+    fn publish_in_turn(&self, which: Which) -> Result<Option<u64>, DraftError> {
         let publishing = &mut *lock(&self.publishing);
         let before = {
             // Whoever syncs a file from now on minds what others are going to see.

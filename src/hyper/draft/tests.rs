@@ -277,6 +277,55 @@ fn what_others_add_is_seen_and_what_was_changed_here_stays() {
     assert_eq!(bench.seen(), here);
 }
 
+/// A mount that is told of its own changes forgets what it need not, and where its process is killed at that moment, it
+/// hangs: the kernel holds the lock of a folder for a program that waits for an answer.
+#[test]
+fn nobody_is_told_of_what_was_published_here() {
+    let bench = Bench::new();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hears = told.clone();
+    let editor = bench.draft.editor(Some(Box::new(move |paths| {
+        lock(&hears).extend(paths.iter().cloned());
+        true
+    })));
+    let mut known = run(bench.drive.index()).unwrap();
+    let mut absorb = || {
+        let (index, changed) = run(bench.drive.refresh(&known)).unwrap();
+        assert!(!changed.is_empty());
+        bench.draft.absorb(&index, &changed);
+        known = index;
+    };
+    editor.make_dir(&path("/d")).unwrap();
+    editor.make_dir(&path("/e")).unwrap();
+    editor.make_special(&path("/p"), SpecialKind::Fifo, 0o644, time(1)).unwrap();
+    editor.make_link(&path("/l"), "f", time(1)).unwrap();
+    let file = editor.create(&path("/d/f"), 0o755, time(1)).unwrap();
+    file.write(0, b"content").unwrap();
+    editor.link(&path("/d/f"), &path("/d/g"), 7).unwrap();
+    let mut xattrs = crate::hyper::drive::Xattrs::default();
+    xattrs.set("user.x", b"y".to_vec()).unwrap();
+    editor.set_xattrs(&path("/d/f"), xattrs.clone()).unwrap();
+    editor.set_xattrs(&path("/e"), xattrs).unwrap();
+    for which in [Which::Closed, Which::All] {
+        bench.draft.publish(which).unwrap();
+        absorb();
+    }
+    file.write(0, b"CONTENT").unwrap();
+    editor.close(&file);
+    editor.rename(&path("/d"), &path("/c"), Rename::Replace).unwrap();
+    // As it is told before the publication is over.
+    let before = run(bench.drive.index()).unwrap();
+    bench.draft.publish(Which::Closed).unwrap();
+    let (index, changed) = run(bench.drive.refresh(&before)).unwrap();
+    let publishing = lock(&bench.draft.publishing);
+    bench.draft.absorb(&index, &changed);
+    assert!(!lock(&bench.draft.news).is_empty());
+    drop(publishing);
+    bench.draft.publish(Which::Closed).unwrap();
+    assert!(lock(&bench.draft.news).is_empty());
+    assert_eq!(*lock(&told), []);
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     Create(u8, u16),
