@@ -175,3 +175,96 @@ fn an_end_that_cannot_publish_keeps_what_was_closed_or_says_what_is_lost() {
     let Err(error @ DraftError::Lost { .. }) = again.draft.end() else { panic!("it has no room") };
     assert!(error.is_disk_full() && error.to_string().ends_with("is lost of /f"), "{error}");
 }
+
+#[test]
+fn a_fault_at_the_start_loses_nothing_that_was_synced() {
+    let medium = CrashMedium::default();
+    let bench = start(&medium).unwrap();
+    bench.write("/f", b"old");
+    bench.draft.publish(Which::Closed).unwrap();
+    let file = bench.editor.open(&path("/f")).unwrap();
+    file.write(0, b"new").unwrap();
+    bench.draft.sync(&path("/f"), &file).unwrap();
+    for after in 0..20 {
+        let left = medium.after_power_loss(after);
+        left.fail_after(after, std::io::ErrorKind::Other);
+        // It starts with all of it, or not at all.
+        for bench in [start(&left), start(&left)].into_iter().flatten() {
+            are(bench.here(), &[("/f", "new")]);
+        }
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_keeps_no_other_from_being_published() {
+    let medium = CrashMedium::default();
+    let bench = start(&medium).unwrap();
+    bench.write("/bad", b"is gone");
+    let staging = bench.draft.names().leaf(&path("/bad")).unwrap().local().unwrap().file.staging();
+    bench.storage.remove_files(&staging.unwrap()).unwrap();
+    bench.write("/good", b"content");
+    assert!(bench.draft.publish(Which::Closed).is_err());
+    are(bench.seen(), &[("/good", "content")]);
+}
+
+/// The power fails at moments at which files are written, synced, moved and published at once.
+#[test]
+fn what_is_synced_while_others_publish_survives_any_crash() {
+    const BLOCK: usize = 600;
+    let medium = CrashMedium::default();
+    let bench = start(&medium).unwrap();
+    let version = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let [written, saved]: [AtomicU64; 2] = Default::default();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let is_done = || done.load(Ordering::Acquire);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Written in place, block by block in turn.
+            let file = bench.editor.create(&path("/w"), 0o644, time(1)).unwrap();
+            for n in (1u64..).take_while(|_| !is_done()) {
+                let block = n.to_le_bytes().repeat(BLOCK / 8);
+                file.write(n % 4 * BLOCK as u64, &block).unwrap();
+                file.touch(n.into());
+                bench.draft.sync(&path("/w"), &file).unwrap();
+                written.store(n, Ordering::Release);
+            }
+        });
+        scope.spawn(|| {
+            for n in (1u64..).take_while(|_| !is_done()) {
+                let file = bench.editor.create(&path("/t"), 0o644, time(1)).unwrap();
+                file.write(0, &n.to_le_bytes().repeat(BLOCK / 8)).unwrap();
+                bench.draft.sync(&path("/t"), &file).unwrap();
+                bench.rename("/t", "/s");
+                if n % 2 == 0 {
+                    bench.editor.close(&file);
+                }
+                bench.draft.publish(Which::Closed).unwrap();
+                saved.store(n, Ordering::Release);
+                if n % 2 == 1 {
+                    bench.editor.close(&file);
+                }
+            }
+        });
+        scope.spawn(|| {
+            while !is_done() {
+                let _ = bench.draft.publish(Which::All);
+            }
+        });
+        for seed in 0..seeds(60).end {
+            std::thread::sleep(std::time::Duration::from_millis(3));
+            let acknowledged = [&written, &saved].map(|n| n.load(Ordering::Acquire));
+            let again = start(&medium.after_power_loss(seed)).unwrap();
+            let here = again.here();
+            let content = |name| match here.get(&path(name)) {
+                Some(Node::File(content, _)) => content.clone(),
+                _ => Vec::new(),
+            };
+            let newest = content("/w").chunks(BLOCK).map(version).max().unwrap_or(0);
+            assert!(newest >= acknowledged[0], "{newest} of {acknowledged:?}");
+            let newest = version(&content("/s"));
+            assert!(newest >= acknowledged[1], "saved: {newest} of {acknowledged:?}");
+            ends_clean(&again, "at once");
+        }
+        done.store(true, Ordering::Release);
+    });
+}

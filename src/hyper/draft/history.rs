@@ -87,6 +87,11 @@ pub type Done = std::result::Result<(), Stopped>;
 
 pub fn start(medium: &CrashMedium) -> Option<Bench> {
     let storage: Arc<dyn Storage> = Arc::new(Staged::new(medium.clone()).ok()?);
+    let cores = Records::new(storage.clone()).cores().ok()?;
+    // What a core lacks on a device that fails is asked of peers.
+    if !cores.iter().all(|core| storage.is_repeated(core)) {
+        return None;
+    }
     Draft::clean(&storage).ok()?;
     Bench::try_of(storage)
 }

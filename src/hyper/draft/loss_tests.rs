@@ -5,20 +5,6 @@ use crate::hyper::core::storage::{Durability, Records};
 use crate::hyper::drive::Xattrs;
 use crate::hyper::local::is_staging;
 
-impl Bench {
-    /// A file that stays open.
-    fn synced(&self, name: &str, content: &[u8]) -> Arc<LocalFile> {
-        let file = self.editor.create(&path(name), 0o644, time(1)).unwrap();
-        file.write(0, content).unwrap();
-        self.draft.sync(&path(name), &file).unwrap();
-        file
-    }
-
-    fn rename(&self, from: &str, to: &str) {
-        self.editor.rename(&path(from), &path(to), Rename::Replace).unwrap();
-    }
-}
-
 /// What had the name before was moved away, which nothing but the record of the new one made durable.
 #[test]
 fn a_log_that_was_rotated_is_not_lost_when_the_new_one_is_synced() {

@@ -13,7 +13,7 @@
 
 use super::{Draft, DraftError, Names, Which};
 use crate::codec::{self, DecodeError, Put, Reader};
-use crate::hyper::core::storage::{Durability, Records, Storage, Writes};
+use crate::hyper::core::storage::{Durability, Records, Storage, StorageError, Writes};
 use crate::hyper::drive::{Content, DriveIndex, File, Leaf, MODE_BITS, Stat, Steps, Time};
 use crate::hyper::local::{LocalError, LocalFile, is_staging};
 use crate::key::{CoreKey, DiscoveryKey, hex};
@@ -313,6 +313,11 @@ impl Draft {
                 continue;
             };
             let path = &place.names[0];
+            let staging = LocalFile::staging_of(record);
+            if staging.is_some_and(|staging| !self.storage.is_repeated(&staging)) {
+                // What was synced is in the store, and not where it is read.
+                return Err(StorageError::SyncFailed.into());
+            }
             let found = LocalFile::from_record(id, record, &self.storage, self.drive.blobs());
             let file = match found {
                 Ok(file) => Arc::new(file),

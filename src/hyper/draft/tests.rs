@@ -223,6 +223,20 @@ fn a_file_that_has_lost_one_of_its_names_is_as_durable_as_before() {
     assert_eq!(bench.again().here()[&path("/b")], Node::File(b"synced".into(), 0o644));
 }
 
+impl Bench {
+    /// A file that stays open.
+    fn synced(&self, name: &str, content: &[u8]) -> Arc<LocalFile> {
+        let file = self.editor.create(&path(name), 0o644, time(1)).unwrap();
+        file.write(0, content).unwrap();
+        self.draft.sync(&path(name), &file).unwrap();
+        file
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        self.editor.rename(&path(from), &path(to), Rename::Replace).unwrap();
+    }
+}
+
 /// The files, by what they hold.
 fn texts(tree: Tree) -> BTreeMap<String, String> {
     let text = |node| match node {
