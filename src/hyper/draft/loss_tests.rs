@@ -1,7 +1,7 @@
 //! Ways in which something was lost.
 
 use super::*;
-use crate::hyper::core::storage::{Durability, Records};
+use crate::hyper::core::storage::{Durability, Records, Writes};
 use crate::hyper::drive::Xattrs;
 use crate::hyper::local::is_staging;
 
@@ -113,6 +113,19 @@ fn what_is_staged_takes_no_room_once_it_is_published_or_removed() {
     assert_eq!(staged(&bench), 2);
     bench.editor.remove(&path("/g")).unwrap();
     bench.draft.publish(Which::Closed).unwrap();
+    assert_eq!(staged(&bench), 0);
+}
+
+#[test]
+fn nothing_is_left_of_a_drive_that_was_forgotten() {
+    let bench = Bench::new();
+    bench.synced("/f", b"content");
+    let mut writes = Writes::default();
+    Draft::forget(&bench.storage, &CoreKey([2; 32]), &mut writes).unwrap();
+    assert!(writes.is_empty(), "of another drive");
+    Draft::forget(&bench.storage, &bench.draft.key(), &mut writes).unwrap();
+    bench.storage.commit(writes, &[], Durability::Durable).unwrap();
+    Draft::clean(&bench.storage).unwrap();
     assert_eq!(staged(&bench), 0);
 }
 

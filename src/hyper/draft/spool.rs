@@ -335,6 +335,18 @@ impl Draft {
         Ok(())
     }
 
+    /// Adds to the deletion of a drive that no record speaks of its files: the next [`Self::clean`] deletes those.
+    pub fn forget(
+        storage: &Arc<dyn Storage>,
+        drive: &CoreKey,
+        writes: &mut Writes,
+    ) -> Result<(), StorageError> {
+        for (name, _) in Records::new(storage.clone()).records(&prefix(drive))? {
+            Records::change(writes, &name, None);
+        }
+        Ok(())
+    }
+
     /// Deletes what an end without notice left in a store of files that nothing was synced of. Only before the first draft
     /// is opened.
     pub fn clean(storage: &Arc<dyn Storage>) -> Result<(), DraftError> {
