@@ -250,7 +250,8 @@ fn what_is_synced_while_others_publish_survives_any_crash() {
                 let _ = bench.draft.publish(Which::All);
             }
         });
-        for seed in 0..seeds(60).end {
+        // What is looked at grows all the time.
+        for seed in 0..seeds(60).end.min(500) {
             std::thread::sleep(std::time::Duration::from_millis(3));
             let acknowledged = [&written, &saved].map(|n| n.load(Ordering::Acquire));
             let again = start(&medium.after_power_loss(seed)).unwrap();
