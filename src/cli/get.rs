@@ -428,7 +428,7 @@ fn called_off() -> Failure {
 pub fn from_blob(path: impl std::fmt::Display, error: BlobError) -> Failure {
     let exit = match &error {
         BlobError::Source(SourceError::TimedOut(_) | SourceError::Lost(_)) => Exit::TimedOut,
-        BlobError::Source(SourceError::Storage(_)) => Exit::Store,
+        BlobError::Source(SourceError::Storage(_) | SourceError::DiskFull(_)) => Exit::Store,
         _ => Exit::Failed,
     };
     Failure::new(exit, format_args!("{path}: {error}"))

@@ -13,6 +13,7 @@ use super::words::date;
 use crate::disk::Own;
 use crate::fs::volume::Volume;
 use crate::fs::{Access, DraftVolume, DriveVolume, End, MountOptions, Mounted, split_options};
+use crate::hyper::draft::listed;
 use crate::hyper::drive::{LiveDrive, Past};
 use crate::node::{Drafting, DriveUse, last_until};
 use std::sync::Arc;
@@ -120,7 +121,13 @@ pub async fn run(args: Mount, cx: Context) -> Result {
     if let Some(draft) = draft {
         tokio::select! {
             ended = draft.end() => ended?,
-            () = cx.cancel.given_up() => {}
+            () = cx.cancel.given_up() => {
+                let unkept = draft.unkept();
+                if !unkept.is_empty() {
+                    let named = listed(&unkept);
+                    cx.out.warn(format_args!("not everything was published: what was changed last is lost of {named}"));
+                }
+            }
         }
     }
     result

@@ -491,6 +491,7 @@ fn edit_error(error: EditError) -> VolumeError {
         EditError::NotEmpty => VolumeError::NotEmpty,
         EditError::Impossible => VolumeError::Impossible,
         EditError::Name => VolumeError::Name,
+        EditError::TooLong => VolumeError::NameTooLong,
         EditError::Damaged => VolumeError::Io(error.to_string()),
     }
 }
@@ -506,6 +507,7 @@ fn local_error(error: LocalError) -> VolumeError {
 
 fn draft_error(error: DraftError) -> VolumeError {
     match error {
+        error if error.is_disk_full() => VolumeError::NoSpace(error.to_string()),
         DraftError::Storage(error) => storage_error(error),
         DraftError::Local(error) => local_error(error),
         DraftError::Blob(error) => blob_error(error),

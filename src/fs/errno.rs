@@ -88,6 +88,7 @@ fn volume_errno(error: &VolumeError) -> Errno {
         VolumeError::NotEmpty => Errno::ENOTEMPTY,
         VolumeError::Impossible => Errno::EINVAL,
         VolumeError::Name => Errno::EILSEQ,
+        VolumeError::NameTooLong => Errno::ENAMETOOLONG,
         VolumeError::TooLarge => Errno::EFBIG,
         VolumeError::NoSpace(_) => Errno::ENOSPC,
         VolumeError::Io(_) => Errno::EIO,

@@ -41,6 +41,9 @@ pub enum VolumeError {
     /// No drive can hold such a name.
     #[error("a name that no drive can hold")]
     Name,
+    /// It, or what is in it, would have a longer path than a drive holds.
+    #[error("a path would be too long")]
+    NameTooLong,
     #[error("too large")]
     TooLarge,
     #[error("no space left: {0}")]

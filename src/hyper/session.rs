@@ -24,7 +24,8 @@ mod waiters;
 mod wish;
 
 use super::cache::BlockCache;
-use super::core::{Core, SharedCore};
+use super::core::storage::StorageError;
+use super::core::{Core, CoreError, SharedCore};
 use super::source::{BoxFuture, SourceError};
 use crate::key::{CoreKey, DiscoveryKey};
 use crate::lock::{Baton, lock};
@@ -317,8 +318,17 @@ impl CoreHandle {
     }
 }
 
-fn storage(error: impl std::fmt::Display) -> SourceError {
-    SourceError::Storage(error.to_string())
+fn storage(error: impl std::fmt::Display + 'static) -> SourceError {
+    let text = error.to_string();
+    let any: &dyn std::any::Any = &error;
+    let stored = match any.downcast_ref() {
+        Some(CoreError::Storage(error)) => Some(error),
+        _ => any.downcast_ref::<StorageError>(),
+    };
+    match stored.is_some_and(StorageError::is_disk_full) {
+        true => SourceError::DiskFull(text),
+        false => SourceError::Storage(text),
+    }
 }
 
 #[cfg(test)]

@@ -49,6 +49,9 @@ pub enum SourceError {
     /// Local storage failed or holds damaged data.
     #[error("local storage: {0}")]
     Storage(String),
+    /// Local storage has no room; once it has, the same call works.
+    #[error("local storage: {0}")]
+    DiskFull(String),
 }
 
 /// Blocks of a core, local or fetched. Blocks come decrypted and verified.

@@ -130,17 +130,22 @@ impl Drafting {
     /// Publishes everything: whoever worked on it has ended.
     ///
     /// # Errors
-    /// What was synced is in the store all the same, and published when the drive is worked on next.
+    /// What could not be published is in the store all the same, and published when the drive is worked on next, but for
+    /// what [`DraftError::Lost`] names.
     pub async fn end(&self) -> Result<(), NodeError> {
-        self.publisher.publish(Which::All).await
+        self.publisher.publish(|draft| draft.end()).await
     }
 }
 
 impl Publisher {
-    async fn publish(&self, which: Which) -> Result<(), NodeError> {
+    /// Publishes in one way or the other, in turn with others who write the drive.
+    async fn publish(
+        &self,
+        publish: impl FnOnce(&Draft) -> Result<Option<u64>, DraftError> + Send + 'static,
+    ) -> Result<(), NodeError> {
         let _turn = self.node.turn_to_write(self.drive.key()).await;
         let draft = self.draft.clone();
-        if on_disk(move || Ok(draft.publish(which)?)).await?.is_some() {
+        if on_disk(move || Ok(publish(&draft)?)).await?.is_some() {
             self.node.note_version(&self.drive);
         }
         Ok(())
@@ -165,7 +170,7 @@ async fn publish_on(
             _ => sleep(TOGETHER).await,
         }
         let begun = Instant::now();
-        match publisher.publish(which).await {
+        match publisher.publish(move |draft| draft.publish(which)).await {
             Ok(()) => {
                 retry = RETRY;
                 tell.send_if_modified(|trouble| trouble.take().is_some());

@@ -7,6 +7,7 @@ use super::contents::Survey;
 use super::{Node, NodeError, on_disk};
 use crate::hyper::core::CoreError;
 use crate::hyper::core::storage::{StorageError, Writes};
+use crate::hyper::draft::Draft;
 use crate::key::{CoreKey, DiscoveryKey};
 use crate::lock::lock;
 use std::sync::Arc;
@@ -164,6 +165,7 @@ impl Node {
         let _names = lock(&self.names);
         let mut writes = also()?;
         let names = self.give_up_names(doomed.key, &mut writes)?;
+        Draft::forget(self.store.storage(), &doomed.key, &mut writes)?;
         let removed = self.store.remove(&doomed.cores, writes)?;
         let (own, closed) = (doomed.own, doomed.closed.clone());
         Ok(removed.then_some(Forgotten { names, own, closed }))

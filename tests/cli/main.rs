@@ -34,6 +34,7 @@ mod gets;
 mod help;
 mod hung;
 mod input;
+mod killed;
 mod liar;
 mod lifetimes;
 mod limits;

@@ -7,7 +7,7 @@ use crate::hyper::drive::{
 };
 use crate::hyper::local::{Base, LocalFile};
 use crate::lock::write;
-use crate::path::DrivePath;
+use crate::path::{DrivePath, MAX_PATH};
 use std::sync::Arc;
 
 /// Why a change is not made; nothing has changed then.
@@ -29,6 +29,9 @@ pub enum EditError {
     /// Other programs read such a name as another one.
     #[error("no drive can hold such a name")]
     Name,
+    /// It, or something in it, would have a longer path than a drive holds.
+    #[error("a path would be too long")]
+    TooLong,
     /// Its entry makes no sense, or what is needed of its content is not here.
     #[error("the file is damaged")]
     Damaged,
@@ -142,6 +145,9 @@ impl Editor {
             }
             names.parent(to)?;
             let target = names.now.lookup(to).map(|found| (found.is_dir(), found.is_full()));
+            if from != to {
+                names.fits(from, to)?;
+            }
             match (target, how) {
                 (None, Rename::Exchange) => return Err(EditError::NotFound),
                 (Some(_), Rename::NoReplace) => return Err(EditError::Exists),
@@ -150,6 +156,7 @@ impl Editor {
                     return Err(EditError::Impossible);
                 }
                 (Some(_), Rename::Exchange) => {
+                    names.fits(to, from)?;
                     let aside = names.aside();
                     names.now.move_to(to, &aside);
                     names.now.move_to(from, to);
@@ -336,7 +343,7 @@ impl Names {
     }
 
     /// All names of what is at `path`.
-    fn all_of(&self, path: &DrivePath) -> Result<Vec<DrivePath>> {
+    pub(super) fn all_of(&self, path: &DrivePath) -> Result<Vec<DrivePath>> {
         let id = self.now.id_of(path, &self.leaf(path)?);
         let mut all: Vec<DrivePath> = self.now.links(id).cloned().collect();
         if all.is_empty() {
@@ -351,6 +358,17 @@ impl Names {
         match self.now.lookup(path) {
             Some(_) => Err(EditError::Exists),
             None => valid(path),
+        }
+    }
+
+    /// Whether all that is at `from` can be at `to`. Only a longer path costs a look at it.
+    fn fits(&self, from: &DrivePath, to: &DrivePath) -> Result<()> {
+        let (before, after) = (from.as_str().len(), to.as_str().len());
+        match self.now.list(from) {
+            Some(dir) if after > before && dir.is_longer(MAX_PATH - after) => {
+                Err(EditError::TooLong)
+            }
+            _ => Ok(()),
         }
     }
 

@@ -10,25 +10,30 @@
 //! | `edit` | what a file system does with names, with its rules |
 //! | `publish` | what is said to others, and when it may be |
 //! | `spool` | what survives a power cut before it is published |
+//! | `end` | an end that cannot publish |
 //!
 //! A file that is open to be written, or that is not published yet, has a [`LocalFile`] in its leaf. It travels with the
 //! leaf wherever that is moved, so nothing here knows the paths of open files.
 
 mod edit;
+mod end;
 mod publish;
 mod spool;
 #[cfg(test)]
 mod tests;
 
 pub use edit::{EditError, Editor, Rename, Set};
+pub use end::listed;
 pub use publish::Which;
 
+use super::bee::BeeError;
 use super::blobs::BlobError;
 use super::core::storage::{Storage, StorageError};
 use super::drive::{Drive, DriveError, DriveIndex, Extended, Found, Leaf, Xattrs};
 use super::local::{Base, LocalError, LocalFile, Memory};
+use super::source::SourceError;
 use crate::key::CoreKey;
-use crate::lock::{lock, read, write};
+use crate::lock::{lock, read, try_lock, write};
 use crate::path::DrivePath;
 use publish::Publishing;
 use spool::Spool;
@@ -50,6 +55,31 @@ pub enum DraftError {
     Local(#[from] LocalError),
     #[error("the local store: {0}")]
     Storage(#[from] StorageError),
+    /// See [`Draft::end`].
+    #[error(
+        "{0}; what was changed is kept in the store, and published when the drive is worked on again"
+    )]
+    Kept(Box<DraftError>),
+    /// See [`Draft::end`].
+    #[error("{cause}; what was changed last is lost of {}", end::listed(lost))]
+    Lost { cause: Box<DraftError>, lost: Vec<DrivePath> },
+}
+
+impl DraftError {
+    /// Whether it works once there is room.
+    pub fn is_disk_full(&self) -> bool {
+        let source = match self {
+            Self::Storage(error) | Self::Local(LocalError::Storage(error)) => {
+                return error.is_disk_full();
+            }
+            Self::Kept(cause) | Self::Lost { cause, .. } => return cause.is_disk_full(),
+            Self::Blob(BlobError::Source(error))
+            | Self::Drive(DriveError::Blob(BlobError::Source(error)))
+            | Self::Drive(DriveError::Bee(BeeError::Source(error))) => error,
+            _ => return false,
+        };
+        matches!(source, SourceError::DiskFull(_))
+    }
 }
 
 /// See the module.
@@ -64,6 +94,8 @@ pub struct Draft {
     publishing: Mutex<Publishing>,
     /// What is in the store of files that are not published. Taken after `publishing`, before `names`.
     spool: Mutex<Spool>,
+    /// Newer versions of the drive, and what changed in them, that are not absorbed yet.
+    news: Mutex<Vec<(DriveIndex, Vec<DrivePath>)>>,
     listeners: Mutex<Vec<(u64, Listener)>>,
     next_editor: AtomicU64,
     /// Rung when there is something to be published.
@@ -131,6 +163,7 @@ impl Draft {
             }),
             publishing: Mutex::default(),
             spool: Mutex::default(),
+            news: Mutex::default(),
             listeners: Mutex::default(),
             next_editor: AtomicU64::new(0),
             bell: Box::new(bell),
@@ -204,7 +237,24 @@ impl Draft {
 
     /// Takes what others added to the drive: `index` is a newer version of it, in which these paths changed. Where
     /// something was changed here too, that stays.
+    /// While something is published it waits for that: most of what is told then is what was published just now, and
+    /// mounts must not be told of their own changes.
     pub fn absorb(&self, index: &DriveIndex, changed: &[DrivePath]) {
+        lock(&self.news).push((index.clone(), changed.to_vec()));
+        self.absorb_news();
+    }
+
+    /// Takes what was told while something was published, unless something is: then it is done after that.
+    fn absorb_news(&self) {
+        while !lock(&self.news).is_empty() {
+            let Some(_publishing) = try_lock(&self.publishing) else { return };
+            for (index, changed) in std::mem::take(&mut *lock(&self.news)) {
+                self.absorb_now(&index, &changed);
+            }
+        }
+    }
+
+    fn absorb_now(&self, index: &DriveIndex, changed: &[DrivePath]) {
         let mut names = write(&self.names);
         let known = |path: &DrivePath| {
             let of = |index: &DriveIndex| (index.leaf(path).cloned(), index.list(path).is_some());

@@ -3,6 +3,7 @@
 //! What differs between the published names and those of now is said in one batch. A file that is not to be published
 //! yet, since somebody writes it, stays for others what it was, if need be under a new name.
 
+use super::spool::Spool;
 use super::{Draft, DraftError, Names};
 use crate::hyper::blobs::{BlobError, BlobId, Writer};
 use crate::hyper::core::storage::Durability;
@@ -10,17 +11,20 @@ use crate::hyper::drive::{
     Batch, Content, Drive, DriveIndex, Entry, Extended, File, Leaf, Local, Record, Stat, Steps,
     Time,
 };
-use crate::hyper::local::{Base, LocalFile, Rebased, Snapshot};
+use crate::hyper::local::{Base, LocalError, LocalFile, Rebased, Snapshot};
+use crate::hyper::source::SourceError;
 use crate::key::DiscoveryKey;
 use crate::lock::{lock, read, write};
 use crate::path::DrivePath;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Seek;
 use std::sync::Arc;
 
 /// Which files that somebody has open are published with the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
+    /// None, and no content of others either: names alone.
+    Names,
     /// None.
     Closed,
     /// Those that were not written since this was asked last.
@@ -34,8 +38,8 @@ pub enum Which {
 /// What goes from one publication to the next.
 #[derive(Default)]
 pub(super) struct Publishing {
-    /// Staging files that no record names any more as soon as another commit is durable.
-    leaving: Vec<DiscoveryKey>,
+    /// Staging files that are of no use, and whose they were. Those stay that a record still speaks of.
+    leaving: Vec<(u64, DiscoveryKey)>,
 }
 
 /// What is to be said of a name.
@@ -58,29 +62,62 @@ struct Contents<'a> {
     drive: &'a Drive,
     writer: Option<Writer<'a>>,
     sent: BTreeMap<u64, (Arc<LocalFile>, Sent)>,
+    /// Whether a file is published with the others, by [`LocalFile::id`]: under all of its names or under none.
+    due: BTreeMap<u64, bool>,
+    /// Names that are for others as if they were not there.
+    unsaid: Vec<DrivePath>,
+    /// Files that cannot be read as a whole, by [`LocalFile::id`]: for others they stay what they were.
+    held_back: BTreeSet<u64>,
+    /// Why that is so of one of them, unless somebody only goes on writing it.
+    trouble: Option<DraftError>,
 }
 
 impl Draft {
     /// Publishes what is due. The version of the drive after that; none if there was nothing to say.
     ///
     /// # Errors
-    /// Nothing is published then, and nothing is lost: it can be tried again.
+    /// Nothing is lost, and it can be tried again. Where it is a file that cannot be read, all others are published.
     pub fn publish(&self, which: Which) -> Result<Option<u64>, DraftError> {
-        let mut publishing = lock(&self.publishing);
-        let mut before = read(&self.names).clone();
+        let published = self.publish_in_turn(which);
+        self.absorb_news();
+        published
+    }
+
+    fn publish_in_turn(&self, which: Which) -> Result<Option<u64>, DraftError> {
+        let publishing = &mut *lock(&self.publishing);
+        let before = {
+            // Whoever syncs a file from now on minds what others are going to see.
+            let mut spool = lock(&self.spool);
+            let names = read(&self.names).clone();
+            spool.begin(names.now.clone());
+            names
+        };
+        let published = self.publish_names(publishing, before, which);
+        lock(&self.spool).end();
+        published
+    }
+
+    fn publish_names(
+        &self,
+        publishing: &mut Publishing,
+        mut before: Names,
+        which: Which,
+    ) -> Result<Option<u64>, DraftError> {
         let mut steps = before.published.steps_to(&before.now);
-        let mut contents = Contents { drive: &self.drive, writer: None, sent: BTreeMap::new() };
+        let mut contents = Contents::new(&self.drive);
         let mut sayings = contents.sayings(&before.published, &steps, which)?;
-        let Contents { mut writer, sent, .. } = contents;
+        let Contents { mut writer, sent, unsaid, trouble, .. } = contents;
+        before.now.keep_folders(&unsaid, &before.published, &mut steps);
         // Nobody syncs a file between its content's being published and its record's being forgotten.
         let mut spool = lock(&self.spool);
         let gone: Vec<u64> = before.gone.drain(..).map(|file| file.id()).collect();
-        let written: Vec<u64> = sent
-            .values()
-            .filter(|(_, sent)| sent.snapshot.is_current())
-            .map(|(file, _)| file.id())
-            .collect();
-        let forgotten = self.forget(&spool, gone.iter().chain(&written));
+        let all = sent.values().filter(|(file, sent)| {
+            // Of what was synced since the record alone knows.
+            spool.is_in(file.id(), sent.snapshot.generation())
+        });
+        let known = gone.into_iter().chain(all.map(|(file, _)| file.id()));
+        let mut changes = spool.changes(self, known, &steps)?;
+        let records = std::mem::take(&mut changes.writes);
         let mut version = None;
         if sayings.iter().any(|saying| !saying.known)
             || !steps.nodes.is_empty()
@@ -116,9 +153,9 @@ impl Draft {
                 own.seq = batch.next();
                 batch.put_dir(path, &record)?;
             }
-            version = Some(batch.flush_with(writer.as_mut(), forgotten)?);
-        } else if !forgotten.is_empty() {
-            self.storage.commit(forgotten, &[], Durability::Durable)?;
+            version = Some(batch.flush_with(writer.as_mut(), records)?);
+        } else if !records.is_empty() {
+            self.storage.commit(records, &[], Durability::Durable)?;
         }
         drop(writer);
         let mut published = before.published.clone();
@@ -134,14 +171,20 @@ impl Draft {
         if let Some(version) = version {
             published.set_version(version);
         }
-        let useless = self.settle(published, &before, &steps, &sayings, sent);
-        gone.iter().chain(&written).for_each(|id| drop(spool.remove(id)));
+        spool.changed(changes);
+        publishing.leaving.extend(self.settle(published, &before, &steps, &sayings, sent, &spool));
+        publishing.leaving.retain(|(file, staging)| {
+            if spool.needs(*file, staging) {
+                return true;
+            }
+            let removed = self.storage.remove_files(staging);
+            if let Err(error) = &removed {
+                tracing::debug!(%error, "a staging file stays for now");
+            }
+            removed.is_err()
+        });
         drop(spool);
-        // No durable record has named those since the commit above.
-        for staging in std::mem::replace(&mut publishing.leaving, useless) {
-            self.storage.remove_files(&staging)?;
-        }
-        Ok(version)
+        trouble.map_or(Ok(version), Err)
     }
 
     fn say(&self, batch: &mut Batch<'_>, saying: &mut Saying) -> Result<(), DraftError> {
@@ -179,14 +222,15 @@ impl Draft {
         steps: &Steps,
         sayings: &[Saying],
         sent: BTreeMap<u64, (Arc<LocalFile>, Sent)>,
-    ) -> Vec<DiscoveryKey> {
+        spool: &Spool,
+    ) -> Vec<(u64, DiscoveryKey)> {
         let mut useless = Vec::new();
         let mut names = write(&self.names);
         for (file, Sent { snapshot, blob }) in sent.into_values() {
             let size = snapshot.size();
             let base = Base { reader: self.drive.blobs().reader(blob, Some(size)), id: blob, size };
-            if let Rebased::Whole(staging) = file.rebase(snapshot.generation(), base) {
-                useless.extend(staging);
+            if let Rebased::Whole(Some(staging)) = file.rebase(snapshot.generation(), base) {
+                useless.push((file.id(), staging));
             }
         }
         let untouched = names.now.is_same(&before.now);
@@ -242,17 +286,30 @@ impl Draft {
         names.now.set_version(published.version());
         // What is the same need not be compared again.
         names.published = if untouched && all_said { names.now.clone() } else { published };
-        // Who has one of those open still reads it.
+        // Who has one of those open still reads it, and what lost its name just now may have a record.
         let (open, closed): (Vec<_>, _) = std::mem::take(&mut names.gone)
             .into_iter()
-            .partition(|file| Arc::strong_count(file) > 1);
-        useless.extend(closed.iter().filter_map(|file| file.staging()));
+            .partition(|file| Arc::strong_count(file) > 1 || spool.has(file.id()));
+        useless.extend(closed.iter().filter_map(|file| Some((file.id(), file.staging()?))));
         names.gone = open;
         useless
     }
 }
 
-impl Contents<'_> {
+impl<'a> Contents<'a> {
+    fn new(drive: &'a Drive) -> Self {
+        let (sent, held_back) = (BTreeMap::new(), BTreeSet::new());
+        Self {
+            drive,
+            writer: None,
+            sent,
+            due: BTreeMap::new(),
+            unsaid: Vec::new(),
+            held_back,
+            trouble: None,
+        }
+    }
+
     fn sayings(
         &mut self,
         published: &DriveIndex,
@@ -264,7 +321,10 @@ impl Contents<'_> {
             let leaf = match leaf {
                 None => None,
                 Some(leaf) => match self.saying(leaf, which)? {
-                    None => continue,
+                    None => {
+                        self.unsaid.push(path.clone());
+                        continue;
+                    }
                     said => said,
                 },
             };
@@ -280,21 +340,44 @@ impl Contents<'_> {
     fn saying(&mut self, leaf: &Leaf, which: Which) -> Result<Option<Leaf>, DraftError> {
         let Leaf::File(file) = leaf else { return Ok(Some(leaf.clone())) };
         let Content::Local(local) = &file.content else { return Ok(Some(leaf.clone())) };
-        let due = match which {
+        let due = *self.due.entry(local.file.id()).or_insert_with(|| match which {
+            Which::Names => false,
             _ if !local.file.is_open() => true,
             Which::Closed => false,
             Which::Quiet => local.file.is_quiet(),
             Which::One(id) => local.file.id() == id,
             Which::All => true,
-        };
-        if !due {
+        });
+        let sent = if due { self.try_send(&local.file, which)? } else { None };
+        let Some((blob, size, mtime)) = sent else {
             let published = local.published.clone();
             return Ok(published.map(|content| Leaf::File(File { content, ..file.clone() })));
-        }
-        let (blob, size, mtime) = self.send(&local.file)?;
+        };
         let mut said = File { content: Content::stored(blob, size), ..file.clone() };
         said.stat.mtime = Time::of_nanos(mtime);
         Ok(Some(Leaf::File(said)))
+    }
+
+    /// [`Self::send`]; none if it is the file that cannot be read: others need not wait for it.
+    fn try_send(
+        &mut self,
+        file: &Arc<LocalFile>,
+        which: Which,
+    ) -> Result<Option<(BlobId, u64, i128)>, DraftError> {
+        if self.held_back.contains(&file.id()) {
+            return Ok(None);
+        }
+        let error = match self.send(file) {
+            Ok(sent) => return Ok(Some(sent)),
+            Err(error) => file_error(error)?,
+        };
+        self.held_back.insert(file.id());
+        let is_changing = matches!(error, DraftError::Local(LocalError::Changed));
+        // Who writes it is not done with it.
+        if !is_changing || which == Which::One(file.id()) {
+            self.trouble.get_or_insert(error);
+        }
+        Ok(None)
     }
 
     /// The content of a file as a blob, its size and its time.
@@ -346,6 +429,24 @@ fn after(local: &Local, said: &File, leaf: File) -> File {
         if clean { content } else { Content::local(&local.file, Some(content), local.revision) };
     let stat = Stat { mtime: said.stat.mtime, ..leaf.stat };
     File { seq: said.seq, stat, content, ..leaf }
+}
+
+/// Why a file could not be read; fails with what has to do with all of them.
+fn file_error(error: DraftError) -> Result<DraftError, DraftError> {
+    let DraftError::Blob(BlobError::Input(input)) = &error else {
+        return match error {
+            DraftError::Blob(BlobError::Damaged(_) | BlobError::MapVersion(_)) => Ok(error),
+            DraftError::Blob(BlobError::Source(
+                SourceError::Lost(_) | SourceError::TimedOut(_),
+            )) => Ok(error),
+            error => Err(error),
+        };
+    };
+    let local = input.get_ref().and_then(|error| error.downcast_ref());
+    match local {
+        Some(LocalError::Changed) => Ok(LocalError::Changed.into()),
+        _ => Ok(error),
+    }
 }
 
 /// Whether others know it already.

@@ -45,16 +45,21 @@ impl Bench {
     }
 
     fn of(storage: Arc<dyn Storage>) -> Self {
+        Self::try_of(storage).unwrap()
+    }
+
+    /// None if the store fails.
+    fn try_of(storage: Arc<dyn Storage>) -> Option<Self> {
         let (wishes, _) = tokio::sync::mpsc::unbounded_channel();
         let cache = Arc::new(BlockCache::new(1 << 20));
-        let store = Store::open(storage.clone(), cache, wishes, Patience::default()).unwrap();
-        let core = |name| Arc::new(store.named(&Namespace::ROOT, name, None).unwrap());
-        let drive = Drive::writable(core("db"), core("blobs"), None);
-        let index = run(drive.index()).unwrap();
+        let store = Store::open(storage.clone(), cache, wishes, Patience::default()).ok()?;
+        let core = |name| Some(Arc::new(store.named(&Namespace::ROOT, name, None).ok()?));
+        let drive = Drive::writable(core("db")?, core("blobs")?, None);
+        let index = run(drive.index()).ok()?;
         let key = CoreKey([1; 32]);
-        let draft = Draft::open(key, drive.clone(), storage.clone(), index, || {}).unwrap();
+        let draft = Draft::open(key, drive.clone(), storage.clone(), index, || {}).ok()?;
         let editor = draft.editor(None);
-        Self { drive, storage, draft, editor }
+        Some(Self { drive, storage, draft, editor })
     }
 
     /// The same drive after an end of the process.
@@ -220,6 +225,34 @@ fn a_file_that_has_lost_one_of_its_names_is_as_durable_as_before() {
     assert_eq!(bench.again().here()[&path("/b")], Node::File(b"synced".into(), 0o644));
 }
 
+impl Bench {
+    /// A file that stays open.
+    fn synced(&self, name: &str, content: &[u8]) -> Arc<LocalFile> {
+        let file = self.editor.create(&path(name), 0o644, time(1)).unwrap();
+        file.write(0, content).unwrap();
+        self.draft.sync(&path(name), &file).unwrap();
+        file
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        self.editor.rename(&path(from), &path(to), Rename::Replace).unwrap();
+    }
+}
+
+/// The files, by what they hold.
+fn texts(tree: Tree) -> BTreeMap<String, String> {
+    let text = |node| match node {
+        Node::File(content, _) => String::from_utf8(content).unwrap(),
+        _ => String::new(),
+    };
+    tree.into_iter().map(|(path, node)| (path.to_string(), text(node))).collect()
+}
+
+fn are(tree: Tree, wanted: &[(&str, &str)]) {
+    let wanted = wanted.iter().map(|(path, text)| (path.to_string(), text.to_string())).collect();
+    assert_eq!(texts(tree), wanted);
+}
+
 /// Nothing is as long as a path may be but what stands there already.
 #[test]
 fn names_change_places_however_deep_they_are() {
@@ -258,6 +291,55 @@ fn what_others_add_is_seen_and_what_was_changed_here_stays() {
     assert_eq!(here[&path("/c")], Node::File(b"new".into(), 0o644));
     bench.draft.publish(Which::Closed).unwrap();
     assert_eq!(bench.seen(), here);
+}
+
+/// A mount that is told of its own changes forgets what it need not, and where its process is killed at that moment, it
+/// hangs: the kernel holds the lock of a folder for a program that waits for an answer.
+#[test]
+fn nobody_is_told_of_what_was_published_here() {
+    let bench = Bench::new();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hears = told.clone();
+    let editor = bench.draft.editor(Some(Box::new(move |paths| {
+        lock(&hears).extend(paths.iter().cloned());
+        true
+    })));
+    let mut known = run(bench.drive.index()).unwrap();
+    let mut absorb = || {
+        let (index, changed) = run(bench.drive.refresh(&known)).unwrap();
+        assert!(!changed.is_empty());
+        bench.draft.absorb(&index, &changed);
+        known = index;
+    };
+    editor.make_dir(&path("/d")).unwrap();
+    editor.make_dir(&path("/e")).unwrap();
+    editor.make_special(&path("/p"), SpecialKind::Fifo, 0o644, time(1)).unwrap();
+    editor.make_link(&path("/l"), "f", time(1)).unwrap();
+    let file = editor.create(&path("/d/f"), 0o755, time(1)).unwrap();
+    file.write(0, b"content").unwrap();
+    editor.link(&path("/d/f"), &path("/d/g"), 7).unwrap();
+    let mut xattrs = crate::hyper::drive::Xattrs::default();
+    xattrs.set("user.x", b"y".to_vec()).unwrap();
+    editor.set_xattrs(&path("/d/f"), xattrs.clone()).unwrap();
+    editor.set_xattrs(&path("/e"), xattrs).unwrap();
+    for which in [Which::Closed, Which::All] {
+        bench.draft.publish(which).unwrap();
+        absorb();
+    }
+    file.write(0, b"CONTENT").unwrap();
+    editor.close(&file);
+    editor.rename(&path("/d"), &path("/c"), Rename::Replace).unwrap();
+    // As it is told before the publication is over.
+    let before = run(bench.drive.index()).unwrap();
+    bench.draft.publish(Which::Closed).unwrap();
+    let (index, changed) = run(bench.drive.refresh(&before)).unwrap();
+    let publishing = lock(&bench.draft.publishing);
+    bench.draft.absorb(&index, &changed);
+    assert!(!lock(&bench.draft.news).is_empty());
+    drop(publishing);
+    bench.draft.publish(Which::Closed).unwrap();
+    assert!(lock(&bench.draft.news).is_empty());
+    assert_eq!(*lock(&told), []);
 }
 
 #[derive(Debug, Clone)]
@@ -546,3 +628,8 @@ proptest! {
         files.for_each_below(&DrivePath::root(), |leaf| assert!(leaf.local().is_none(), "{leaf:?}"));
     }
 }
+
+#[path = "crash_tests.rs"]
+mod crash_tests;
+#[path = "loss_tests.rs"]
+mod loss_tests;

@@ -104,6 +104,21 @@ impl Dir {
         slots.map(|slot| (&*slot.name, &slot.node))
     }
 
+    /// Whether the path of something in it, from it on and with the slash that it begins with, has more bytes than this.
+    pub fn is_longer(&self, most: usize) -> bool {
+        let mut todo = vec![(self, 0)];
+        while let Some((dir, len)) = todo.pop() {
+            for (name, node) in dir.iter() {
+                let len = len + 1 + name.len();
+                if len > most {
+                    return true;
+                }
+                todo.extend(node.dir().map(|dir| (&**dir, len)));
+            }
+        }
+        false
+    }
+
     /// From now on it is there because of what is in it, and nothing is said of it.
     pub(super) fn let_go(&mut self) {
         (self.kept, self.recorded, self.own) = (false, false, None);

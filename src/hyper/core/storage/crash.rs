@@ -40,6 +40,8 @@ struct Inner {
     failing: (u32, bool),
     /// What the next sync of a file fails with.
     failing_sync: Option<io::ErrorKind>,
+    /// The operation that fails, and with what.
+    failing_at: Option<(u64, io::ErrorKind)>,
     held_sync: Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>,
     full_once: bool,
 }
@@ -106,6 +108,12 @@ impl CrashMedium {
         lock(&self.0).failing_sync = Some(error);
     }
 
+    /// After so many operations more one fails with this, of whatever kind it is; the machine goes on.
+    pub fn fail_after(&self, operations: u64, error: io::ErrorKind) {
+        let mut inner = lock(&self.0);
+        inner.failing_at = Some((inner.operations + operations + 1, error));
+    }
+
     /// The next sync of a file tells that it has begun, and waits to be told to go on.
     pub fn hold_sync(&self) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
         let ((begun, is_begun), (go_on, may_go_on)) = (mpsc::channel(), mpsc::channel());
@@ -157,6 +165,11 @@ impl Inner {
         self.operations += 1;
         self.stop_after.is_none_or(|last| self.operations <= last)
     }
+
+    /// What the operation that is counted last is to fail with.
+    fn fault(&mut self) -> Option<io::ErrorKind> {
+        self.failing_at.filter(|(at, _)| *at == self.operations).map(|(_, error)| error)
+    }
 }
 
 fn stopped() -> io::Error {
@@ -178,6 +191,9 @@ impl Medium for CrashMedium {
         if running && (inner.full || std::mem::take(&mut inner.full_once)) {
             let full = io::ErrorKind::StorageFull.into();
             return Err(StorageError::io("write", "the simulated database", full));
+        }
+        if let Some(error) = inner.fault() {
+            return Err(StorageError::io("write", "the simulated database", error.into()));
         }
         if running && inner.failing.0 > 0 {
             inner.failing.0 -= 1;
@@ -208,6 +224,9 @@ impl Medium for CrashMedium {
         if !inner.step() {
             return Err(StorageError::io("remove", "a simulated file", stopped()));
         }
+        if let Some(error) = inner.fault() {
+            return Err(StorageError::io("remove", "a simulated file", error.into()));
+        }
         inner.files.remove(&(*core, kind));
         Ok(())
     }
@@ -232,6 +251,9 @@ impl CrashHandle {
         }
         if inner.full && needs_room {
             return Err(io::ErrorKind::StorageFull.into());
+        }
+        if let Some(error) = inner.fault() {
+            return Err(error.into());
         }
         let file = inner.files.entry(self.name).or_default();
         change.apply(&mut file.live);
@@ -269,7 +291,7 @@ impl RawFile for CrashHandle {
         if !inner.step() {
             return Err(stopped());
         }
-        let failing = inner.failing_sync.take();
+        let failing = inner.failing_sync.take().or_else(|| inner.fault());
         let file = inner.files.entry(self.name).or_default();
         for change in std::mem::take(&mut file.since_sync) {
             if failing.is_none() {
@@ -379,6 +401,20 @@ mod tests {
         let store = Staged::new(after).unwrap();
         store.files(&DK).blocks.read_at(1000, &mut buf).unwrap();
         assert_eq!(buf, [9; 1000], "an old copy was written over it");
+    }
+
+    #[test]
+    fn what_is_removed_on_a_full_disk_is_not_written_again_by_the_next_start() {
+        let medium = CrashMedium::default();
+        let store = Staged::new(medium.clone()).unwrap();
+        put(&store, 1, Durability::Durable).unwrap();
+        medium.set_full(true);
+        let _ = store.remove_files(&DK);
+        let after = medium.after_kill();
+        after.set_full(true);
+        let store = Staged::new(after.clone()).unwrap();
+        after.set_full(false);
+        put(&store, 2, Durability::Durable).unwrap();
     }
 
     #[test]

@@ -46,6 +46,10 @@ struct Log {
     synced_below: u64,
 }
 
+/// See [`Redo::forget`].
+#[derive(Default)]
+pub(super) struct Forgotten(Vec<((DiscoveryKey, FileKind), Log)>);
+
 /// What one durable commit adds, to be settled when its outcome is known.
 #[derive(Default)]
 pub(super) struct Plan {
@@ -217,14 +221,21 @@ impl Redo {
         Ok(())
     }
 
-    /// Forgets a core that is deleted.
-    pub(super) fn forget(&mut self, core: &DiscoveryKey, writes: &mut Writes) {
+    /// Forgets a core that is deleted. What it knew of it, to be put back by [`Self::restore`] if the writes fail.
+    pub(super) fn forget(&mut self, core: &DiscoveryKey, writes: &mut Writes) -> Forgotten {
+        let mut forgotten = Forgotten::default();
         for kind in KINDS {
-            let log = self.logs.remove(&(*core, kind));
-            for sequence in log.into_iter().flat_map(|log| log.sequences) {
-                writes.delete(Table::Redo, redo_key(core, kind, sequence));
+            let Some(log) = self.logs.remove(&(*core, kind)) else { continue };
+            for sequence in &log.sequences {
+                writes.delete(Table::Redo, redo_key(core, kind, *sequence));
             }
+            forgotten.0.push(((*core, kind), log));
         }
+        forgotten
+    }
+
+    pub(super) fn restore(&mut self, forgotten: Forgotten) {
+        self.logs.extend(forgotten.0);
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn remove(medium: &dyn Medium, redo: &mut Redo, cores: &[DiscoveryKey
     for core in cores {
         medium.remove_file(core, FileKind::Blocks)?;
         medium.remove_file(core, FileKind::Tree)?;
-        redo.forget(core, &mut writes);
+        let _ = redo.forget(core, &mut writes);
         if medium.get(Table::Meta, &note_key(core))?.is_some() {
             writes.delete(Table::Meta, note_key(core));
         }

@@ -354,8 +354,17 @@ impl<M: Medium> Storage for Staged<M> {
     }
 
     fn remove_files(&self, core: &DiscoveryKey) -> Result<()> {
-        let redo = &mut self.redo();
+        let redo = &mut *self.redo();
         self.check_synced()?;
+        // Copies of what is gone would be written again at the next opening, which takes room.
+        let mut writes = Writes::default();
+        let forgotten = redo.forget(core, &mut writes);
+        if !writes.is_empty()
+            && let Err(error) = self.apply(&writes)
+        {
+            redo.restore(forgotten);
+            return Err(error);
+        }
         removal::remove(&self.medium, redo, &[*core])
     }
 

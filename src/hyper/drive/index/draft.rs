@@ -11,6 +11,7 @@ use crate::hyper::drive::leaf::Leaf;
 use crate::hyper::drive::names::Name;
 use crate::hyper::drive::record::{Attributes, Special};
 use crate::path::DrivePath;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What is different between two versions of a drive's names.
@@ -164,6 +165,27 @@ impl DriveIndex {
             });
         }
         steps
+    }
+
+    /// Adds to the steps from `before` to here what keeps the folders of `unsaid`, names of which nothing is said yet: a
+    /// folder in which there is nothing else would not be there for others, nor after an end.
+    pub fn keep_folders(&self, unsaid: &[DrivePath], before: &Self, steps: &mut Steps) {
+        let mut counts: BTreeMap<DrivePath, u64> = BTreeMap::new();
+        for path in unsaid {
+            for above in std::iter::successors(path.parent(), DrivePath::parent) {
+                *counts.entry(above).or_default() += 1;
+            }
+        }
+        let folders: BTreeSet<DrivePath> = unsaid.iter().filter_map(DrivePath::parent).collect();
+        for path in folders.into_iter().filter(|path| !path.is_root()) {
+            let Some(dir) = self.dir(&path) else { continue };
+            // One that came from elsewhere may bear the mark of what it was there.
+            let recorded = before.dir(&path).is_some_and(|dir| dir.recorded);
+            if Some(&dir.leaves) == counts.get(&path) && dir.own.is_none() && !recorded {
+                steps.records.push((path.clone(), Some(Attributes::default())));
+                steps.marks.push((path, true));
+            }
+        }
     }
 
     /// Makes these steps, as far as nothing else is in their way by now.
