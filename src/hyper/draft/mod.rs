@@ -7,6 +7,7 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `absorb` | what others do to the drive meanwhile |
 //! | `edit` | what a file system does with names, with its rules |
 //! | `publish` | what is said to others, and when it may be |
 //! | `spool` | what survives a power cut before it is published |
@@ -14,6 +15,7 @@
 //! A file that is open to be written, or that is not published yet, has a [`LocalFile`] in its leaf. It travels with the
 //! leaf wherever that is moved, so nothing here knows the paths of open files.
 
+mod absorb;
 mod edit;
 mod publish;
 mod spool;
@@ -22,19 +24,20 @@ mod tests;
 
 pub use edit::{EditError, Editor, Rename, Set};
 pub use publish::Which;
+pub use spool::Kept;
 
 use super::blobs::BlobError;
 use super::core::storage::{Storage, StorageError};
-use super::drive::{Drive, DriveError, DriveIndex, Extended, Found, Leaf, Xattrs};
+use super::drive::{Drive, DriveError, DriveIndex, Extended, Found, Leaf, Steps, Xattrs};
 use super::local::{Base, LocalError, LocalFile};
 use crate::key::CoreKey;
-use crate::lock::{lock, read, write};
+use crate::lock::{lock, read};
 use crate::path::DrivePath;
 use publish::Publishing;
 use spool::Spool;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, RwLock};
 
 /// Why what was changed could not be published or made durable.
 #[derive(Debug, thiserror::Error)]
@@ -57,8 +60,12 @@ pub struct Draft {
     names: RwLock<Names>,
     /// Held through a publication.
     publishing: Mutex<Publishing>,
+    /// Others may have changed the drive since that was looked at.
+    behind: AtomicBool,
     /// What is in the store of files that are not published. Taken after `publishing`, before `names`.
     spool: Mutex<Spool>,
+    /// Records of some files are on the disk by now.
+    spooled: Condvar,
     listeners: Mutex<Vec<(u64, Listener)>>,
     next_editor: AtomicU64,
     /// Rung when there is something to be published.
@@ -87,6 +94,11 @@ impl Names {
             Some(local) => local.revision,
             None => self.revisions.get(&leaf.seq()).copied().unwrap_or(leaf.seq()),
         }
+    }
+
+    /// What is here and not what others see.
+    fn steps(&self) -> Steps {
+        self.published.steps_to(&self.now)
     }
 
     /// Takes the file, the link or the empty folder at `path` out.
@@ -124,7 +136,9 @@ impl Draft {
                 revisions: HashMap::new(),
             }),
             publishing: Mutex::default(),
+            behind: AtomicBool::new(false),
             spool: Mutex::default(),
+            spooled: Condvar::new(),
             listeners: Mutex::default(),
             next_editor: AtomicU64::new(0),
             bell: Box::new(bell),
@@ -177,6 +191,14 @@ impl Draft {
         })
     }
 
+    /// Whether something was written to the file at `path` that is not published.
+    pub fn is_written(&self, path: &DrivePath) -> bool {
+        self.with_names(|names| {
+            let local = names.leaf(path).and_then(Leaf::local);
+            local.is_some_and(|local| !local.file.is_base())
+        })
+    }
+
     /// The drive as others see it.
     pub fn drive(&self) -> &Drive {
         &self.drive
@@ -194,25 +216,6 @@ impl Draft {
     /// How many listen to each other's changes.
     pub fn editors(&self) -> usize {
         lock(&self.listeners).len()
-    }
-
-    /// Takes what others added to the drive: `index` is a newer version of it, in which these paths changed. Where
-    /// something was changed here too, that stays.
-    pub fn absorb(&self, index: &DriveIndex, changed: &[DrivePath]) {
-        let mut names = write(&self.names);
-        let known = |path: &DrivePath| {
-            let of = |index: &DriveIndex| (index.leaf(path).cloned(), index.list(path).is_some());
-            of(&names.published) == of(index)
-        };
-        if index.version() < names.published.version() || changed.iter().all(known) {
-            return;
-        }
-        let ours = names.published.steps_to(&names.now);
-        names.published = index.clone();
-        names.now = index.clone();
-        names.now.take_steps(&ours);
-        drop(names);
-        self.tell(u64::MAX, changed);
     }
 
     fn tell(&self, editor: u64, changed: &[DrivePath]) {

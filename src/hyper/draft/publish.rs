@@ -10,21 +10,24 @@ use crate::hyper::drive::{
     Batch, Content, Drive, DriveIndex, Entry, Extended, File, Leaf, Local, Record, Stat, Steps,
     Time,
 };
-use crate::hyper::local::{Base, LocalFile, Rebased, Snapshot};
+use crate::hyper::local::{Activity, Base, LocalFile, Rebased, Snapshot};
 use crate::key::DiscoveryKey;
 use crate::lock::{lock, read, write};
 use crate::path::DrivePath;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Seek;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Which files that somebody has open are published with the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
     /// None.
     Closed,
-    /// Those that were not written since this was asked last.
+    /// Those that were not written since such were asked for last, or that only grew by appends, as a log does.
     Quiet,
+    /// The same, and those that were to be left alone when this was asked last, and have not been since.
+    Long,
     /// The one with this [`LocalFile::id`].
     One(u64),
     /// All of them.
@@ -36,6 +39,10 @@ pub enum Which {
 pub(super) struct Publishing {
     /// Staging files that no record names any more as soon as another commit is durable.
     leaving: Vec<DiscoveryKey>,
+    /// Files that were written all the time at the last [`Which::Long`], and have not been published since: as of the one
+    /// before, while one is under way.
+    waiting: BTreeSet<u64>,
+    long: BTreeSet<u64>,
 }
 
 /// What is to be said of a name.
@@ -56,8 +63,14 @@ struct Sent {
 /// Contents that are published with the names. The core is not asked for before the first.
 struct Contents<'a> {
     drive: &'a Drive,
+    which: Which,
+    publishing: &'a mut Publishing,
     writer: Option<Writer<'a>>,
     sent: BTreeMap<u64, (Arc<LocalFile>, Sent)>,
+    /// What was decided of a file: all its names are published, or none.
+    due: BTreeMap<u64, bool>,
+    /// The file that was written over while it was read.
+    torn: Option<u64>,
 }
 
 impl Draft {
@@ -66,27 +79,51 @@ impl Draft {
     /// # Errors
     /// Nothing is published then, and nothing is lost: it can be tried again.
     pub fn publish(&self, which: Which) -> Result<Option<u64>, DraftError> {
-        let mut publishing = lock(&self.publishing);
+        let published = {
+            let mut publishing = lock(&self.publishing);
+            self.catch_up()?;
+            let mut contents = Contents::new(&self.drive, which, &mut publishing);
+            loop {
+                match self.publish_once(&mut contents) {
+                    Ok(Some(version)) => break version,
+                    // Others changed the drive at this moment.
+                    Ok(None) => self.catch_up()?,
+                    Err(error) if !contents.leave_torn() => return Err(error),
+                    Err(_) => {}
+                }
+            }
+        };
+        if self.behind.load(Ordering::SeqCst) {
+            self.absorb();
+        }
+        Ok(published)
+    }
+
+    /// None if it is to be tried again, on the names that others made meanwhile.
+    fn publish_once(&self, contents: &mut Contents<'_>) -> Result<Option<Option<u64>>, DraftError> {
         let mut before = read(&self.names).clone();
-        let mut steps = before.published.steps_to(&before.now);
-        let mut contents = Contents { drive: &self.drive, writer: None, sent: BTreeMap::new() };
-        let mut sayings = contents.sayings(&before.published, &steps, which)?;
-        let Contents { mut writer, sent, .. } = contents;
-        // Nobody syncs a file between its content's being published and its record's being forgotten.
-        let mut spool = lock(&self.spool);
-        let gone: Vec<u64> = before.gone.drain(..).map(|file| file.id()).collect();
-        let written: Vec<u64> = sent
-            .values()
-            .filter(|(_, sent)| sent.snapshot.is_current())
-            .map(|(file, _)| file.id())
-            .collect();
-        let forgotten = self.forget(&spool, gone.iter().chain(&written));
-        let mut version = None;
-        if sayings.iter().any(|saying| !saying.known)
+        let mut steps = before.steps();
+        let mut sayings = contents.sayings(&before.published, &steps)?;
+        let says = sayings.iter().any(|saying| !saying.known)
             || !steps.nodes.is_empty()
-            || !steps.records.is_empty()
-        {
-            let mut batch = self.drive.batch()?;
+            || !steps.records.is_empty();
+        let mut batch = if says { Some(self.drive.batch()?) } else { None };
+        if batch.as_ref().is_some_and(|batch| batch.next() != before.published.version().max(1)) {
+            return Ok(None);
+        }
+        let gone: Vec<u64> = before.gone.drain(..).map(|file| file.id()).collect();
+        // Nobody syncs a file between its content's being published and its record's being forgotten.
+        let claimed = gone.iter().chain(contents.sent.keys()).copied();
+        let claim = self.claim(claimed.chain(self.void_records()).collect());
+        let current = contents.sent.iter().filter(|(_, (_, sent))| sent.snapshot.is_current());
+        let current: BTreeSet<u64> = current.map(|(id, _)| *id).collect();
+        let forgotten: Vec<u64> = claim
+            .ids()
+            .filter(|id| current.contains(id) || !contents.sent.contains_key(id))
+            .collect();
+        let writes = self.forget(&forgotten);
+        let mut version = None;
+        if let Some(mut batch) = batch.take() {
             for saying in sayings.iter_mut().filter(|saying| !saying.known) {
                 self.say(&mut batch, saying)?;
             }
@@ -116,11 +153,11 @@ impl Draft {
                 own.seq = batch.next();
                 batch.put_dir(path, &record)?;
             }
-            version = Some(batch.flush_with(writer.as_mut(), forgotten)?);
-        } else if !forgotten.is_empty() {
-            self.storage.commit(forgotten, &[], Durability::Durable)?;
+            version = Some(batch.flush_with(contents.writer.as_mut(), writes)?);
+        } else if !writes.is_empty() {
+            self.storage.commit(writes, &[], Durability::Durable)?;
         }
-        drop(writer);
+        contents.writer = None;
         let mut published = before.published.clone();
         for saying in sayings.iter().filter(|saying| !saying.known) {
             published.hear(&saying.path, saying.leaf.clone());
@@ -134,14 +171,15 @@ impl Draft {
         if let Some(version) = version {
             published.set_version(version);
         }
+        let sent = std::mem::take(&mut contents.sent);
         let useless = self.settle(published, &before, &steps, &sayings, sent);
-        gone.iter().chain(&written).for_each(|id| drop(spool.remove(id)));
-        drop(spool);
+        self.forgot(&forgotten);
+        drop(claim);
         // No durable record has named those since the commit above.
-        for staging in std::mem::replace(&mut publishing.leaving, useless) {
+        for staging in std::mem::replace(&mut contents.publishing.leaving, useless) {
             self.storage.remove_files(&staging)?;
         }
-        Ok(version)
+        Ok(Some(version))
     }
 
     fn say(&self, batch: &mut Batch<'_>, saying: &mut Saying) -> Result<(), DraftError> {
@@ -252,18 +290,37 @@ impl Draft {
     }
 }
 
-impl Contents<'_> {
+impl<'a> Contents<'a> {
+    fn new(drive: &'a Drive, which: Which, publishing: &'a mut Publishing) -> Self {
+        let (sent, due) = (BTreeMap::new(), BTreeMap::new());
+        if which == Which::Long {
+            publishing.long = std::mem::take(&mut publishing.waiting);
+        }
+        Self { drive, which, publishing, writer: None, sent, due, torn: None }
+    }
+
+    /// A file that was written over while it was read is left for later: no half of it was taken. False if there was none
+    /// that may be.
+    fn leave_torn(&mut self) -> bool {
+        let Some(torn) = self.torn.take() else { return false };
+        if matches!(self.which, Which::One(_) | Which::All) {
+            return false;
+        }
+        (self.writer, self.sent) = (None, BTreeMap::new());
+        self.due.insert(torn, false);
+        true
+    }
+
     fn sayings(
         &mut self,
         published: &DriveIndex,
         steps: &Steps,
-        which: Which,
     ) -> Result<Vec<Saying>, DraftError> {
         let mut sayings = Vec::new();
         for (path, leaf) in &steps.leaves {
             let leaf = match leaf {
                 None => None,
-                Some(leaf) => match self.saying(leaf, which)? {
+                Some(leaf) => match self.saying(leaf)? {
                     None => continue,
                     said => said,
                 },
@@ -277,24 +334,39 @@ impl Contents<'_> {
     }
 
     /// What can be said of a leaf; none as long as it has never been published, and is not to be now.
-    fn saying(&mut self, leaf: &Leaf, which: Which) -> Result<Option<Leaf>, DraftError> {
+    fn saying(&mut self, leaf: &Leaf) -> Result<Option<Leaf>, DraftError> {
         let Leaf::File(file) = leaf else { return Ok(Some(leaf.clone())) };
         let Content::Local(local) = &file.content else { return Ok(Some(leaf.clone())) };
-        let due = match which {
-            _ if !local.file.is_open() => true,
-            Which::Closed => false,
-            Which::Quiet => local.file.is_quiet(),
-            Which::One(id) => local.file.id() == id,
-            Which::All => true,
-        };
-        if !due {
+        if !self.is_due(&local.file) {
             let published = local.published.clone();
             return Ok(published.map(|content| Leaf::File(File { content, ..file.clone() })));
         }
         let (blob, size, mtime) = self.send(&local.file)?;
         let mut said = File { content: Content::stored(blob, size), ..file.clone() };
-        said.stat.mtime = Time::of_nanos(mtime);
+        said.stat.mtime = told_time(mtime, file.stat.mtime);
         Ok(Some(Leaf::File(said)))
+    }
+
+    fn is_due(&mut self, file: &LocalFile) -> bool {
+        let id = file.id();
+        if let Some(due) = self.due.get(&id) {
+            return *due;
+        }
+        let due = match self.which {
+            _ if !file.is_open() => true,
+            Which::Closed => false,
+            Which::One(one) => id == one,
+            Which::All => true,
+            Which::Quiet => file.look() != Activity::Written,
+            Which::Long => file.look() != Activity::Written || self.publishing.long.contains(&id),
+        };
+        match due {
+            true => drop(self.publishing.waiting.remove(&id)),
+            false if self.which == Which::Long => drop(self.publishing.waiting.insert(id)),
+            false => {}
+        }
+        self.due.insert(id, due);
+        due
     }
 
     /// The content of a file as a blob, its size and its time.
@@ -312,20 +384,11 @@ impl Contents<'_> {
                     Some(writer) => writer,
                     None => self.writer.insert(self.drive.blobs().writer()?),
                 };
-                let patched = match base {
-                    Some(base) => {
-                        let changed = snapshot.changed().to_vec();
-                        writer.patch(&base, &changed, size, &mut snapshot)?
-                    }
-                    None => None,
-                };
-                match patched {
-                    Some(blob) => blob,
-                    None => {
-                        snapshot.rewind().map_err(|error| BlobError::Input(Arc::new(error)))?;
-                        writer.put(&mut snapshot)?
-                    }
+                let stored = store(writer, base, &mut snapshot);
+                if stored.is_err() && !snapshot.is_whole() {
+                    self.torn = Some(file.id());
                 }
+                stored?
             }
         };
         self.sent.insert(file.id(), (Arc::clone(file), Sent { snapshot, blob }));
@@ -333,16 +396,37 @@ impl Contents<'_> {
     }
 }
 
+/// The blob of a content that was changed from `base`.
+fn store(
+    writer: &mut Writer<'_>,
+    base: Option<BlobId>,
+    snapshot: &mut Snapshot,
+) -> Result<BlobId, BlobError> {
+    if let Some(base) = base {
+        let (changed, size) = (snapshot.changed().to_vec(), snapshot.size());
+        if let Some(blob) = writer.patch(&base, &changed, size, snapshot)? {
+            return Ok(blob);
+        }
+    }
+    snapshot.rewind().map_err(|error| BlobError::Input(Arc::new(error)))?;
+    writer.put(snapshot)
+}
+
 /// A file that is being changed, once `said` is what others see: that, if it is what the file is and nobody writes it.
 /// `leaf` is what else is to be said of it.
 fn after(local: &Local, said: &File, leaf: File) -> File {
     let content = said.content.clone();
-    let time = Time::of_nanos(local.file.mtime());
+    let time = told_time(local.file.mtime(), said.stat.mtime);
     let clean = local.file.is_base() && time == said.stat.mtime && !local.file.is_open();
     let content =
         if clean { content } else { Content::local(&local.file, Some(content), local.revision) };
     let stat = Stat { mtime: said.stat.mtime, ..leaf.stat };
     File { seq: said.seq, stat, content, ..leaf }
+}
+
+/// What is said of a time; where nothing ever was, and it was not set here, that stays so.
+fn told_time(nanos: i128, before: Time) -> Time {
+    if before.nanos().unwrap_or(0) == nanos { before } else { Time::of_nanos(nanos) }
 }
 
 /// Whether others know it already.

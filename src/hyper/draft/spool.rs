@@ -9,17 +9,65 @@
 
 use super::{Draft, DraftError};
 use crate::codec::{self, DecodeError, Put, Reader};
-use crate::hyper::core::storage::{Durability, Records, Storage, Writes};
+use crate::hyper::blobs::BlobId;
+use crate::hyper::core::storage::{Durability, Records, Storage, StorageError, Writes};
 use crate::hyper::drive::{Content, File, Leaf, MODE_BITS, Stat, Time};
-use crate::hyper::local::{LocalFile, is_staging};
+use crate::hyper::local::{LocalFile, Record, is_staging};
 use crate::key::{CoreKey, DiscoveryKey, hex};
-use crate::lock::{lock, write};
+use crate::lock::{lock, read, write};
 use crate::path::DrivePath;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
-/// What the store has a record of, by [`LocalFile::id`]: the place and the version that it speaks of.
-pub(super) type Spool = BTreeMap<u64, (Place, u64)>;
+/// What the store has records of, by [`LocalFile::id`].
+#[derive(Default)]
+pub(super) struct Spool {
+    /// The place and the version that each speaks of.
+    records: BTreeMap<u64, (Place, u64)>,
+    /// Those that are being written, or taken away with what is published. Others go on meanwhile.
+    claimed: BTreeSet<u64>,
+    /// Those of what a file was before somebody else made it another. They go with the next publication.
+    void: BTreeSet<u64>,
+}
+
+impl Spool {
+    pub(super) fn void(&mut self, files: Vec<u64>) {
+        self.void.extend(files.into_iter().filter(|id| self.records.contains_key(id)));
+    }
+}
+
+/// Records that nobody else changes; given back when dropped.
+pub(super) struct Claim<'a> {
+    draft: &'a Draft,
+    ids: BTreeSet<u64>,
+}
+
+impl Claim<'_> {
+    pub(super) fn ids(&self) -> impl Iterator<Item = u64> {
+        self.ids.iter().copied()
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut spool = lock(&self.draft.spool);
+        spool.claimed.retain(|id| !self.ids.contains(id));
+        self.draft.spooled.notify_all();
+    }
+}
+
+/// What became of what is not published.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// So many files are durable, and published when the drive is worked on next.
+    pub kept: usize,
+    /// Of these what was written last is not.
+    pub lost: Vec<DrivePath>,
+    /// Why.
+    pub why: Option<StorageError>,
+    /// So many other changes are not: new names, names that are gone, attributes.
+    pub names: usize,
+}
 
 /// Where a file is in the drive, and what its entry will say of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,10 +99,13 @@ impl Draft {
         // It was moved at this moment, or is what was published.
         let Some(Stat { mode, id, .. }) = stat else { return publish() };
         let place = Place { path: path.clone(), mode, id };
-        let mut spool = lock(&self.spool);
-        let version = file.record_version();
+        let claim = self.claim(BTreeSet::from([file.id()]));
+        let (version, base) = (file.record_version(), file.base());
+        let known = {
+            let spool = lock(&self.spool);
+            spool.records.get(&file.id()).is_some_and(|known| *known == (place.clone(), version))
+        };
         let mut writes = Writes::default();
-        let known = spool.get(&file.id()).is_some_and(|known| *known == (place.clone(), version));
         let recorded = if known { None } else { file.record() };
         match &recorded {
             Some(recorded) => {
@@ -63,7 +114,7 @@ impl Draft {
             }
             None if known => {}
             None => {
-                drop(spool);
+                drop(claim);
                 return publish();
             }
         }
@@ -72,9 +123,106 @@ impl Draft {
         self.storage.commit(writes, &files, Durability::Durable)?;
         if let Some(recorded) = recorded {
             file.recorded(recorded.version);
-            spool.insert(file.id(), (place, recorded.version));
+            let mut spool = lock(&self.spool);
+            spool.records.insert(file.id(), (place, recorded.version));
+            if file.base() == base {
+                spool.void.remove(&file.id());
+            }
         }
         Ok(())
+    }
+
+    /// Waits until nobody else changes the records of these files.
+    pub(super) fn claim(&self, ids: BTreeSet<u64>) -> Claim<'_> {
+        let spool = lock(&self.spool);
+        let taken = |spool: &mut Spool| !spool.claimed.is_disjoint(&ids);
+        let waited = self.spooled.wait_while(spool, taken);
+        let mut spool = waited.unwrap_or_else(PoisonError::into_inner);
+        spool.claimed.extend(&ids);
+        drop(spool);
+        Claim { draft: self, ids }
+    }
+
+    /// Records that are of no use.
+    pub(super) fn void_records(&self) -> BTreeSet<u64> {
+        lock(&self.spool).void.clone()
+    }
+
+    /// Makes all that is not published durable, as [`Self::sync`] does, in one go.
+    pub fn keep(&self) -> Kept {
+        let steps = read(&self.names).steps();
+        let mut files: BTreeMap<u64, (Place, Arc<LocalFile>)> = BTreeMap::new();
+        let mut kept = Kept::default();
+        for (path, leaf) in steps.leaves {
+            match leaf.as_ref().map(|leaf| (leaf.local(), leaf.stat())) {
+                // It is only open.
+                Some((Some(local), _)) if local.file.is_base() && local.published.is_some() => {}
+                Some((Some(local), stat)) => {
+                    let place = Place { path, mode: stat.mode, id: stat.id };
+                    files.entry(local.file.id()).or_insert((place, Arc::clone(&local.file)));
+                }
+                _ => kept.names += 1,
+            }
+        }
+        kept.names += steps.nodes.len() + steps.records.len();
+        let claim = self.claim(files.keys().copied().collect());
+        let (mut writes, mut stored, mut recorded) = (Writes::default(), Vec::new(), Vec::new());
+        for (id, (place, file)) in files {
+            let Some(record) = file.record() else {
+                kept.lost.push(place.path);
+                continue;
+            };
+            let value = [place.encode(), record.bytes].concat();
+            Records::change(&mut writes, &name(&self.key, id), Some(value));
+            stored.extend(file.files());
+            recorded.push((id, place, file, record.version));
+        }
+        let stored: Vec<_> = stored.iter().collect();
+        let committed = self.storage.commit(writes, &stored, Durability::Durable);
+        let mut spool = lock(&self.spool);
+        for (id, place, file, version) in recorded {
+            if committed.is_ok() {
+                file.recorded(version);
+                kept.kept += 1;
+                spool.void.remove(&id);
+                spool.records.insert(id, (place, version));
+            } else if spool.records.get(&id).is_none_or(|known| *known != (place.clone(), version))
+            {
+                kept.lost.push(place.path);
+            }
+        }
+        drop(spool);
+        drop(claim);
+        kept.why = committed.err();
+        kept
+    }
+
+    /// Whether an earlier end left something of this drive that is not published.
+    pub fn has_records(storage: &Arc<dyn Storage>, key: &CoreKey) -> Result<bool, DraftError> {
+        Ok(!Records::new(storage.clone()).records(&prefix(key))?.is_empty())
+    }
+
+    /// What goes with a drive that is forgotten: its records, and its staging files, which are to be removed after them.
+    pub fn removal(
+        storage: &Arc<dyn Storage>,
+        key: &CoreKey,
+    ) -> Result<(Writes, Vec<DiscoveryKey>), StorageError> {
+        let (mut writes, mut staged) = (Writes::default(), Vec::new());
+        for (name, value) in Records::new(storage.clone()).records(&prefix(key))? {
+            staged.extend(staging(&value));
+            Records::change(&mut writes, &name, None);
+        }
+        Ok((writes, staged))
+    }
+
+    /// The contents that what an earlier end left was changed from.
+    pub fn bases(storage: &Arc<dyn Storage>, key: &CoreKey) -> Result<Vec<BlobId>, StorageError> {
+        let records = Records::new(storage.clone()).records(&prefix(key))?;
+        let base = |(_, value): &(_, Vec<u8>)| {
+            let (_, record) = Place::decode(value).ok()?;
+            Some(Record::decode(record).ok()?.base?.0)
+        };
+        Ok(records.iter().filter_map(base).collect())
     }
 
     /// Takes up what an earlier end left.
@@ -109,7 +257,7 @@ impl Draft {
             let stat = Stat { mode: place.mode, id: place.id, mtime: Time::NONE };
             let content = Content::local(&file, published, id);
             names.now.set(&place.path, Leaf::File(File { seq, stat, xattrs, content }));
-            spool.insert(id, (place, file.record_version()));
+            spool.records.insert(id, (place, file.record_version()));
         }
         Ok(())
     }
@@ -118,11 +266,8 @@ impl Draft {
     /// is opened.
     pub fn clean(storage: &Arc<dyn Storage>) -> Result<(), DraftError> {
         let records = Records::new(storage.clone()).records(DRAFTS)?;
-        let staged = |(_, value): &(_, Vec<u8>)| {
-            let (_, record) = Place::decode(value).ok()?;
-            LocalFile::staging_of(record)
-        };
-        let kept: BTreeSet<DiscoveryKey> = records.iter().filter_map(staged).collect();
+        let kept: BTreeSet<DiscoveryKey> =
+            records.iter().filter_map(|(_, value)| staging(value)).collect();
         for (id, _) in storage.cores_with_files()? {
             if is_staging(&id) && !kept.contains(&id) {
                 storage.remove_files(&id)?;
@@ -132,17 +277,28 @@ impl Draft {
     }
 
     /// That the store has no record of these files any more.
-    pub(super) fn forget<'a>(
-        &self,
-        spool: &Spool,
-        files: impl IntoIterator<Item = &'a u64>,
-    ) -> Writes {
+    pub(super) fn forget(&self, files: &[u64]) -> Writes {
+        let spool = lock(&self.spool);
         let mut writes = Writes::default();
-        for id in files.into_iter().filter(|id| spool.contains_key(id)) {
+        for id in files.iter().filter(|id| spool.records.contains_key(id)) {
             Records::change(&mut writes, &name(&self.key, *id), None);
         }
         writes
     }
+
+    /// It has none.
+    pub(super) fn forgot(&self, files: &[u64]) {
+        let mut spool = lock(&self.spool);
+        for id in files {
+            spool.records.remove(id);
+            spool.void.remove(id);
+        }
+    }
+}
+
+/// The staging file that a record speaks of.
+fn staging(value: &[u8]) -> Option<DiscoveryKey> {
+    LocalFile::staging_of(Place::decode(value).ok()?.1)
 }
 
 fn name(drive: &CoreKey, file: u64) -> String {
