@@ -101,6 +101,9 @@ async fn share(args: Share, cx: &Context) -> Result {
     let writing = cx.node.claim_following(key).map_err(|writer| {
         let text = match writer {
             Writer::Share => format!("{} is being shared already on this store", folder.display()),
+            Writer::Commands(_) if cx.commands.write(key) => format!(
+                "the drive '{name}' is mounted to be written: unmount it first, or share into another with --name"
+            ),
             Writer::Commands(_) => {
                 format!("the drive '{name}' is being changed by another command: share it when that is done")
             }

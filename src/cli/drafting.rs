@@ -1,0 +1,120 @@
+//! A mount that is written: what is told of its publication, how it ends, and what commands have to do with it.
+//!
+//! What was saved is published before the process ends. Where that takes too long, or fails, everything is made durable
+//! where it is, and the next mount publishes it; what cannot even be that is named.
+
+use super::context::Context;
+use super::exit::{Exit, Failure, Result};
+use super::words::{count, date};
+use crate::key::CoreKey;
+use crate::node::{Drafting, Trouble};
+use crate::path::DrivePath;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// An end that publishes for longer than this says so.
+const SILENT: Duration = Duration::from_secs(1);
+/// The longest that an end publishes. Who goes on with the store waits for less: see [`super::context::Cancel::given_up`].
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Names that are told one by one.
+const MAX_TOLD: usize = 20;
+
+/// Warns when what was saved is not published, and tells when it is again. Does not end.
+pub async fn tell_trouble(draft: &Drafting, point: &Path, cx: &Context) {
+    let mut trouble = draft.trouble();
+    let mut told: Option<Trouble> = None;
+    loop {
+        let now = trouble.borrow_and_update().clone();
+        match &now {
+            Some(now) if told.as_ref() != Some(now) => cx.out.warn(format_args!(
+                "{}: {}; it is tried again",
+                point.display(),
+                not_published(now)
+            )),
+            None if told.is_some() => {
+                cx.out.note(format_args!("{}: all is published again", point.display()));
+            }
+            _ => {}
+        }
+        told = now;
+        if trouble.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// `not published since 2026-06-30 17:05 UTC: no space left`.
+pub fn not_published(Trouble { since, why }: &Trouble) -> String {
+    let since = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
+    format!("not published since {} UTC: {why}", date(since))
+}
+
+/// Lets mounts that are written show what a command did, and tells of what they have another content of.
+pub async fn show_in_mounts(cx: &Context, key: CoreKey, paths: Vec<DrivePath>) {
+    match cx.node.show_in_draft(key, paths).await {
+        Ok(kept) => {
+            for path in kept.iter().take(MAX_TOLD) {
+                cx.out.warn(format_args!(
+                    "{path} is being written in a mount: what is saved there comes after this"
+                ));
+            }
+        }
+        // It is done; who looks there finds it later.
+        Err(error) => cx.out.warn(format_args!("the mounts of the drive: {error}")),
+    }
+}
+
+/// Publishes what is not, or keeps it for the next mount.
+///
+/// # Errors
+/// Not all is published; it says what became of the rest.
+pub async fn end(draft: Arc<Drafting>, point: &Path, cx: &Context) -> Result {
+    let point = point.display();
+    let publishing = draft.end();
+    tokio::pin!(publishing);
+    let slow = async {
+        tokio::time::sleep(SILENT).await;
+        cx.out.note(format_args!("{point}: what was changed last is being published"));
+        match cx.cancel.is_hand_over() {
+            true => cx.cancel.given_up().await,
+            false => tokio::time::sleep(PATIENCE).await,
+        }
+    };
+    let why = tokio::select! {
+        ended = &mut publishing => match ended {
+            Ok(()) => return Ok(()),
+            Err(error) => error.to_string(),
+        },
+        () = slow => "it takes too long".to_string(),
+    };
+    let kept = draft.keep().await?;
+    let next = match kept.kept as u64 {
+        0 => String::new(),
+        n => format!(
+            "; {} with changes {} kept in the store, and published when the drive is mounted next",
+            count(n, "file"),
+            if n == 1 { "is" } else { "are" }
+        ),
+    };
+    for path in kept.lost.iter().take(MAX_TOLD) {
+        cx.out.warn(format_args!(
+            "{point}{path}: what was written to it since it was synced last is lost"
+        ));
+    }
+    if let Some(more) = kept.lost.len().checked_sub(MAX_TOLD).filter(|more| *more > 0) {
+        cx.out.warn(format_args!("{point}: and so it is with {}", count(more as u64, "more file")));
+    }
+    let lost = match (kept.names as u64, &kept.why) {
+        (0, None) => String::new(),
+        (0, Some(why)) => format!("; the rest is lost: {why}"),
+        (n, _) => format!("; {} of names and attributes lost", count(n, "change")),
+    };
+    let text = format!("{point}: not all that was changed is published: {why}{next}{lost}");
+    // Another process goes on with what is kept.
+    if cx.cancel.is_hand_over() && kept.lost.is_empty() && kept.names == 0 {
+        cx.out.note(text);
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Store, text))
+}
