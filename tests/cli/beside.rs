@@ -259,18 +259,59 @@ fn what_a_record_leans_on_is_not_cleared() {
     let file = OpenOptions::new().write(true).open(mount.at.join("file")).unwrap();
     file.write_all_at(b"changed", 1000).unwrap();
     file.sync_all().unwrap();
-    // Nothing but the record names what it was changed from.
-    fs::write(mount.at.join("other"), "other").unwrap();
-    let gc = done(&lab, "alice", &["gc", "notes"]);
-    drop(gc);
+    // From here on nothing but the record names what it was changed from.
+    put(&lab, "file", "theirs");
     let mut wanted = content;
     wanted[1000..1007].copy_from_slice(b"changed");
+    done(&lab, "alice", &["gc", "notes"]);
+    assert!(fs::read(mount.at.join("file")).unwrap() == wanted);
     mount.process.signal(Signal::SIGKILL);
     mount.process.wait(PATIENCE);
     drop(file);
     done(&lab, "alice", &["gc", "notes"]);
     let mount = again(&lab, "alice", &[]);
     assert!(fs::read(mount.at.join("file")).unwrap() == wanted);
+}
+
+#[test]
+fn a_full_disk_is_told_and_what_could_not_be_published_is_kept() {
+    if !fuse_available() || !mounts_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let store = lab.folder("alice");
+    let _disk = Place::of("tmpfs", &store, "size=64m").unwrap();
+    let (mut mount, _) = written(&lab, "alice", &[]);
+    fs::write(mount.at.join("before"), "before").unwrap();
+    File::open(&mount.at).unwrap().sync_all().unwrap();
+    let large = pattern(5, 24 << 20);
+    let file = File::create(mount.at.join("large")).unwrap();
+    file.write_all_at(&large, 0).unwrap();
+    let filler = store.join("filler");
+    fs::write(&filler, vec![1; 32 << 20]).unwrap();
+    drop(file);
+    mount.process.told("not published since");
+    let status = || String::from_utf8(done(&lab, "alice", &["status"]).stdout).unwrap();
+    let told = status();
+    assert!(told.lines().any(|line| line.starts_with("mount: ") && line.ends_with(" rw")), "{told}");
+    assert!(told.contains("not published since") && told.contains("pace"), "{told}");
+    assert!(fs::read(mount.at.join("large")).unwrap() == large);
+    // There is no room for what was written, but for a record of it.
+    mount.process.signal(Signal::SIGTERM);
+    let end = mount.process.wait(PATIENCE);
+    let said = mount.process.errors();
+    assert_ne!(end.code(), Some(0), "{said}");
+    assert!(said.contains("1 file with changes is kept in the store"), "{said}");
+    drop(mount);
+    fs::remove_file(&filler).unwrap();
+    let mut mount = again(&lab, "alice", &[]);
+    assert!(fs::read(mount.at.join("large")).unwrap() == large);
+    fs::write(&filler, vec![1; 1 << 20]).unwrap();
+    assert_eq!(read(&mount.at, "before").as_deref(), Some("before"));
+    eventually("its publication", PATIENCE, || published(&lab, "large").map(drop));
+    assert!(!status().contains("not published"));
+    mount.process.signal(Signal::SIGTERM);
+    assert_eq!(mount.process.wait(PATIENCE).code(), Some(0));
 }
 
 /// Leaves files open and dirty, ends the mount in some way, and finds all of it the next time.

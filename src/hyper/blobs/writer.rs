@@ -336,3 +336,85 @@ impl<R: Read> Iterator for Cutter<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Blobs;
+    use super::*;
+    use crate::hyper::source::memory::MemoryLog;
+
+    /// A content in the middle of which somebody else comes who wants to write, and waits.
+    struct Met {
+        content: Vec<u8>,
+        at: usize,
+        blobs: Blobs,
+        other: Option<std::thread::JoinHandle<BlobId>>,
+    }
+
+    impl Read for Met {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            if self.at > PIECE as usize / 2 && self.other.is_none() {
+                let blobs = self.blobs.clone();
+                self.other = Some(std::thread::spawn(move || {
+                    let mut writer = blobs.writer().unwrap();
+                    let id = writer.put(&b"other"[..]).unwrap();
+                    writer.flush().unwrap();
+                    id
+                }));
+                while !self.blobs.turn.is_wanted() {
+                    std::thread::yield_now();
+                }
+            }
+            let n = (&self.content[self.at..]).read(buf)?;
+            self.at += n;
+            Ok(n)
+        }
+    }
+
+    #[test]
+    fn a_polite_writer_lets_others_in_and_parts_a_long_content_for_it() {
+        let blobs = Blobs::writable(MemoryLog::new());
+        let content: Vec<u8> = (0..3 * PIECE + 5).map(|n| (n / 251) as u8).collect();
+        let mut writer = blobs.polite_writer().unwrap();
+        let small = writer.put(&b"small"[..]).unwrap();
+        let whole = writer.put_long(&content[..], content.len() as u64).unwrap();
+        assert!(!whole.block_map, "nobody waits");
+        let met = |blobs| Met { content: content.clone(), at: 0, blobs, other: None };
+        let mut first = met(blobs.clone());
+        let parted = writer.put_long(&mut first, content.len() as u64).unwrap();
+        assert!(parted.block_map);
+        let other = first.other.unwrap().join().unwrap();
+        assert!(other.block_offset > whole.block_end() && other.block_end() < parted.block_offset);
+        // What cannot be parted lets nobody in before it is all there.
+        let mut second = met(blobs.clone());
+        let put = writer.put(&mut second).unwrap();
+        let next = writer.put(&b"next"[..]).unwrap();
+        let other = second.other.unwrap().join().unwrap();
+        assert!(other.block_offset == put.block_end() && next.block_offset == other.block_end());
+        writer.flush().unwrap();
+        drop(writer);
+        let read = |id| blobs.reader(id, None).read_local(0, 1 << 30).unwrap().unwrap().concat();
+        assert!([whole, parted, put].into_iter().all(|id| read(id) == content));
+        assert_eq!((&read(small)[..], &read(next)[..]), (&b"small"[..], &b"next"[..]));
+    }
+
+    #[test]
+    fn a_writer_that_is_called_off_while_others_are_let_in_takes_nothing_more() {
+        let lease = Lease::default();
+        let blobs = Blobs::writable(MemoryLog::new());
+        let under = blobs.under(&lease);
+        let mut writer = under.polite_writer().unwrap();
+        writer.put(&vec![1; PIECE as usize][..]).unwrap();
+        let ends = lease.clone();
+        let others = blobs.clone();
+        let other = std::thread::spawn(move || {
+            let _writer = others.writer().unwrap();
+            ends.end();
+        });
+        while !blobs.turn.is_wanted() {
+            std::thread::yield_now();
+        }
+        assert!(matches!(writer.put(&b"more"[..]), Err(BlobError::CalledOff)));
+        other.join().unwrap();
+    }
+}
