@@ -7,7 +7,7 @@ use super::context::Context;
 use super::exit::{Exit, Failure, Result};
 use super::words::{count, date};
 use crate::key::CoreKey;
-use crate::node::{Drafting, Trouble};
+use crate::node::{Drafting, DriveUse, Trouble};
 use crate::path::DrivePath;
 use std::path::Path;
 use std::sync::Arc;
@@ -50,6 +50,33 @@ pub fn not_published(Trouble { since, why }: &Trouble) -> String {
     format!("not published since {} UTC: {why}", date(since))
 }
 
+/// Before a command looks at a drive that it is to change: what is saved in mounts is published, and what an earlier end
+/// left. Where the mounts cannot publish it stays for later, and comes after what the command does.
+///
+/// # Errors
+/// What an earlier end left cannot be published: it would come over what the command does.
+pub async fn settle(cx: &Context, drive: &Arc<DriveUse>) -> Result {
+    match cx.node.settle_draft(drive).await {
+        Err(error) if cx.node.is_worked_on(drive.key()).await => {
+            cx.out.warn(format_args!(
+                "what was saved in a mount of the drive is not published, and comes after this: {error}"
+            ));
+            Ok(())
+        }
+        settled => Ok(settled?),
+    }
+}
+
+/// The same before a share makes a drive what a folder is.
+pub async fn settle_before_share(cx: &Context, key: CoreKey, secret: Option<[u8; 32]>) -> Result {
+    if !cx.node.has_left(key).await? {
+        return Ok(());
+    }
+    let drive = Arc::new(cx.node.drive_offline(key, secret, None).await?);
+    cx.node.may_write(&drive, &|text| cx.out.note(text)).await?;
+    settle(cx, &drive).await
+}
+
 /// Lets mounts that are written show what a command did, and tells of what they have another content of.
 pub async fn show_in_mounts(cx: &Context, key: CoreKey, paths: Vec<DrivePath>) {
     match cx.node.show_in_draft(key, paths).await {
@@ -88,7 +115,13 @@ pub async fn end(draft: Arc<Drafting>, point: &Path, cx: &Context) -> Result {
         },
         () = slow => "it takes too long".to_string(),
     };
-    let kept = draft.keep().await?;
+    let Ok(kept) = tokio::time::timeout(PATIENCE, draft.keep()).await else {
+        let text = format!(
+            "{point}: the disk of the store does not answer: what was written since it was synced last may be lost"
+        );
+        return Err(Failure::new(Exit::Store, text));
+    };
+    let kept = kept?;
     let next = match kept.kept as u64 {
         0 => String::new(),
         n => format!(

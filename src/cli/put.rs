@@ -6,7 +6,7 @@
 
 use super::args::Put;
 use super::context::Context;
-use super::drafting::show_in_mounts;
+use super::drafting::{settle, show_in_mounts};
 use super::exit::{Exit, Fail, Failure, Result};
 use super::fault::joined;
 use super::gate::Gate;
@@ -57,7 +57,7 @@ pub async fn run(args: Put, cx: Context) -> Result {
     let live = Arc::new(writable(&cx, &target, encryption_key(&args.secret)?).await?);
     let failed = |error| from_live(&target.key, error);
     let drive = live.drive().await.map_err(failed)?;
-    cx.node.settle_draft(&live).await?;
+    settle(&cx, &live).await?;
     let index = live.current(PATIENCE).await.map_err(failed)?;
     let source = cx.cwd.join(&args.source);
     let from_stdin = args.reads_stdin();
@@ -109,16 +109,15 @@ pub async fn run(args: Put, cx: Context) -> Result {
     };
     let put = done?;
     cx.node.note_version(&live);
+    let entries = put.paths.len() as u64;
     show_in_mounts(&cx, target.key, put.paths).await;
     if let Some(private) = &put.private {
         cx.out.note(private);
     }
     if cx.out.json {
-        let (files, version) = (put.entries, put.version);
-        cx.out.object(&serde_json::json!({"put": {"files": files, "version": version}}));
+        cx.out.object(&serde_json::json!({"put": {"files": entries, "version": put.version}}));
     } else {
-        let put = format!("{} put, version {}", count(put.entries as u64, "file"), put.version);
-        cx.out.note(put);
+        cx.out.note(format_args!("{} put, version {}", count(entries, "file"), put.version));
     }
     tell_unserved(&cx, target.key, &job.name);
     for (path, why) in put.left_out.iter().take(MAX_TOLD) {
@@ -137,7 +136,6 @@ pub async fn run(args: Put, cx: Context) -> Result {
 }
 
 struct Done {
-    entries: usize,
     paths: Vec<DrivePath>,
     version: u64,
     /// Told if others could not read all of it here.
@@ -393,7 +391,7 @@ impl Job {
     fn commit(&self, entries: &[(DrivePath, Entry)], empty: &[DrivePath]) -> Result<Done> {
         let live = lock(&self.live).clone().ok_or_else(interrupted)?;
         // What was saved in a mount until now comes before.
-        wait_until_shut(&self.gate, self.node.publish_saved(self.key))??;
+        let _told = wait_until_shut(&self.gate, self.node.publish_saved(self.key))?;
         // From here on nobody else changes the drive.
         let mut batch = self.drive.batch().or_exit(Exit::Store)?;
         let current = wait_until_shut(&self.gate, live.current(PATIENCE))?;
@@ -417,7 +415,7 @@ impl Job {
             false => batch.flush().or_exit(Exit::Store)?,
         };
         let paths = entries.iter().map(|(path, _)| path.clone()).collect();
-        Ok(Done { entries: entries.len(), paths, version, private: None, left_out: Vec::new() })
+        Ok(Done { paths, version, private: None, left_out: Vec::new() })
     }
 }
 

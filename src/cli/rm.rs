@@ -2,7 +2,7 @@
 
 use super::args::Rm;
 use super::context::Context;
-use super::drafting::show_in_mounts;
+use super::drafting::{settle, show_in_mounts};
 use super::exit::{Exit, Fail, Failure, Result};
 use super::fault::joined;
 use super::gate::Gate;
@@ -22,7 +22,7 @@ pub async fn run(args: Rm, cx: Context) -> Result {
     }
     refuse_shared(&cx.node, target.key)?;
     let live = Arc::new(writable(&cx, &target, encryption_key(&args.secret)?).await?);
-    cx.node.settle_draft(&live).await?;
+    settle(&cx, &live).await?;
     let failed = |error| from_live(&target.key, error);
     let index = live.current(PATIENCE).await.map_err(failed)?;
     match index.lookup(&target.path) {

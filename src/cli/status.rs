@@ -113,10 +113,8 @@ impl Open {
             _ => Outlook::Found,
         };
         let (version, files, bytes) = (index.version(), index.files(), index.bytes());
-        let trouble = match state.version {
-            None => cx.node.draft_trouble(state.drive.key()).await,
-            Some(_) => None,
-        };
+        let trouble = cx.node.draft_trouble(state.drive.key()).await;
+        let trouble = trouble.filter(|_| state.version.is_none());
         Self { state, version, files, bytes, peers, outlook, trouble }
     }
 

@@ -153,14 +153,24 @@ impl Node {
         if self.open_draft(key).await.is_some() {
             return self.publish_saved(key).await;
         }
-        let storage = self.store.storage().clone();
-        if !on_disk(move || Ok(Draft::has_records(&storage, &key)?)).await? {
+        if !self.has_left(key).await? {
             return Ok(());
         }
         match self.draft(drive.clone(), QUIET).await? {
             Some(drafting) => drafting.publisher.publish_now(Which::All).await,
             None => Ok(()),
         }
+    }
+
+    /// Whether there is something that is not published of a drive: an earlier end left it, or it is worked on.
+    pub async fn has_left(&self, key: CoreKey) -> Result<bool, NodeError> {
+        let storage = self.store.storage().clone();
+        on_disk(move || Ok(Draft::has_records(&storage, &key)?)).await
+    }
+
+    /// Whether somebody works on a drive.
+    pub async fn is_worked_on(&self, key: CoreKey) -> bool {
+        self.open_draft(key).await.is_some()
     }
 
     /// Publishes what programs have saved in a drive that is worked on now. Whoever asks may have a turn of his own.

@@ -293,7 +293,10 @@ fn a_full_disk_is_told_and_what_could_not_be_published_is_kept() {
     mount.process.told("not published since");
     let status = || String::from_utf8(done(&lab, "alice", &["status"]).stdout).unwrap();
     let told = status();
-    assert!(told.lines().any(|line| line.starts_with("mount: ") && line.ends_with(" rw")), "{told}");
+    assert!(
+        told.lines().any(|line| line.starts_with("mount: ") && line.ends_with(" rw")),
+        "{told}"
+    );
     assert!(told.contains("not published since") && told.contains("pace"), "{told}");
     assert!(fs::read(mount.at.join("large")).unwrap() == large);
     // There is no room for what was written, but for a record of it.

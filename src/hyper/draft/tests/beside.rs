@@ -129,3 +129,36 @@ fn a_log_is_published_while_it_grows_and_what_is_written_over_is_not_at_once() {
     bench.draft.publish(Which::Long).unwrap();
     assert!(bench.seen_file("/copy").unwrap().starts_with('3'), "it never rested");
 }
+
+#[test]
+fn what_is_written_over_while_it_is_read_keeps_nothing_else_and_costs_nothing() {
+    const SIZE: usize = 4 << 20;
+    let bench = Bench::new();
+    let busy = bench.editor.create(&path("/busy"), 0o644, time(1)).unwrap();
+    busy.write(0, &vec![1; SIZE]).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                busy.write(SIZE as u64 / 2, b"again").unwrap();
+            }
+        });
+        for n in 0..4u8 {
+            let (name, before) = (format!("/f{n}"), bench.drive.blobs().source().byte_length());
+            bench.write(&name, &[n; 100]);
+            bench.draft.publish(Which::Long).unwrap();
+            assert!(bench.seen().contains_key(&path(&name)));
+            let grown = bench.drive.blobs().source().byte_length() - before;
+            let size = match bench.seen().get(&path("/busy")) {
+                Some(Node::File(bytes, _)) => bytes.len(),
+                _ => 0,
+            };
+            // A snapshot may have come through after all.
+            assert!(size == 0 && grown == 100 || size == 1 << 20, "{size} {grown}");
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    bench.editor.close(&busy);
+    bench.draft.publish(Which::Closed).unwrap();
+    assert!(bench.seen().contains_key(&path("/busy")));
+}
