@@ -10,7 +10,7 @@ pub use global::Global;
 use super::doctor::Doctor;
 use super::moment::Moment;
 use crate::swarm::RelayLimits;
-use amounts::{kept, rate, size, some_duration, some_size};
+use amounts::{kept, rate, rest, size, some_duration, some_size};
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -104,6 +104,9 @@ pub struct Mount {
     /// Memory for blocks in front of the disk
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = some_size)]
     pub cache_memory: u64,
+    /// With -o rw, publish an open file when it was left alone for this
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = rest)]
+    pub publish_after: Duration,
     #[command(flatten)]
     pub secret: Secret,
 }

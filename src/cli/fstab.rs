@@ -20,8 +20,18 @@ use std::path::Path;
 /// Names under which mount(8) looks for a program.
 const NAMES: [&str; 2] = ["mount.hdrive", "mount.fuse.hdrive"];
 /// Options that are flags of [`super::args::Mount`] or [`super::args::Global`].
-const FLAGS: [&str; 9] =
-    ["store", "at", "read-timeout", "cache-memory", "bootstrap", "local", "port", "relay", "peer"];
+const FLAGS: [&str; 10] = [
+    "store",
+    "at",
+    "read-timeout",
+    "cache-memory",
+    "publish-after",
+    "bootstrap",
+    "local",
+    "port",
+    "relay",
+    "peer",
+];
 /// The same without a value.
 const SWITCHES: [&str; 3] = ["no-lan", "port-mapping", "no-port-mapping"];
 /// Flags that may be given again.

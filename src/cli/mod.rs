@@ -27,6 +27,7 @@ mod daemon_log;
 mod demo;
 mod dht;
 mod doctor;
+mod drafting;
 pub mod exit;
 mod face;
 mod farewell;

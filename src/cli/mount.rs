@@ -2,6 +2,7 @@
 
 use super::args::Mount;
 use super::context::Context;
+use super::drafting;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::fault::joined;
 use super::log::clock_note;
@@ -13,7 +14,6 @@ use super::words::date;
 use crate::disk::Own;
 use crate::fs::volume::Volume;
 use crate::fs::{Access, DraftVolume, DriveVolume, End, MountOptions, Mounted, split_options};
-use crate::hyper::draft::listed;
 use crate::hyper::drive::{LiveDrive, Past};
 use crate::node::{Drafting, DriveUse, last_until};
 use std::sync::Arc;
@@ -27,8 +27,6 @@ const NAMES_COMING: Duration = Duration::from_secs(10);
 const SIZES_COMING: Duration = Duration::from_secs(1);
 /// How often it is looked whether the mount is where it was.
 const LOOK: Duration = Duration::from_secs(2);
-/// A file that is open, and was not written for so long, is published as it is.
-const QUIET: Duration = Duration::from_secs(2);
 /// What a request may wait beyond the drive's own read timeout.
 const MARGIN: Duration = Duration::from_secs(5);
 
@@ -76,7 +74,7 @@ pub async fn run(args: Mount, cx: Context) -> Result {
     let drive = Arc::new(cx.node.drive(target.key, secret, at, true).await?);
     let looking = Looking::start(&cx.node, &cx.out, &drive, None);
     let draft = match at.is_none() && is_to_be_written(&args) {
-        true => draft(&cx, &drive).await?,
+        true => draft(&cx, &drive, args.publish_after).await?,
         false => None,
     };
     options.writable = draft.is_some();
@@ -110,27 +108,27 @@ pub async fn run(args: Mount, cx: Context) -> Result {
         },
     };
     let mounted = Arc::new(mounted);
-    cx.running.note_mount(&mounted, (target.key, at));
-    let result = serve(&mounted, &own, &drive, at, &looking, &cx).await;
+    cx.running.note_mount(&mounted, (target.key, at), draft.is_some());
+    let trouble = async {
+        match &draft {
+            Some(draft) => drafting::tell_trouble(draft, mounted.mount_point(), &cx).await,
+            None => std::future::pending().await,
+        }
+    };
+    let result = tokio::select! {
+        result = serve(&mounted, &own, &drive, at, &looking, &cx) => result,
+        () = trouble => Ok(()),
+    };
     cx.running.forget_mount();
     let end = own.begin(move || drop(mounted));
     tokio::select! {
         _ = end => {}
         () = cx.cancel.given_up() => {}
     }
-    if let Some(draft) = draft {
-        tokio::select! {
-            ended = draft.end() => ended?,
-            () = cx.cancel.given_up() => {
-                let unkept = draft.unkept();
-                if !unkept.is_empty() {
-                    let named = listed(&unkept);
-                    cx.out.warn(format_args!("not everything was published: what was changed last is lost of {named}"));
-                }
-            }
-        }
+    match draft {
+        Some(draft) => drafting::end(draft, &place, &cx).await.and(result),
+        None => result,
     }
-    result
 }
 
 /// Whether it is asked to be writable; of `ro` and `rw` the last counts.
@@ -140,7 +138,11 @@ fn is_to_be_written(args: &Mount) -> bool {
 }
 
 /// The drive to be worked on, if this store writes it and no share does. A line says why not where one might expect it.
-async fn draft(cx: &Context, drive: &Arc<DriveUse>) -> Result<Option<Arc<Drafting>>> {
+async fn draft(
+    cx: &Context,
+    drive: &Arc<DriveUse>,
+    quiet: Duration,
+) -> Result<Option<Arc<Drafting>>> {
     if !drive.writable() {
         return Ok(None);
     }
@@ -154,7 +156,7 @@ async fn draft(cx: &Context, drive: &Arc<DriveUse>) -> Result<Option<Arc<Draftin
     if let Err(doubt) = cx.node.may_write(drive, &|text| cx.out.note(text)).await {
         return read_only(&doubt);
     }
-    match cx.node.draft(drive.clone(), QUIET).await? {
+    match cx.node.draft(drive.clone(), quiet).await? {
         Some(draft) => Ok(Some(draft)),
         None => read_only(&"a share makes the drive what a folder is: change the files there"),
     }

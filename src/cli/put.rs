@@ -6,6 +6,7 @@
 
 use super::args::Put;
 use super::context::Context;
+use super::drafting::{settle, show_in_mounts};
 use super::exit::{Exit, Fail, Failure, Result};
 use super::fault::joined;
 use super::gate::Gate;
@@ -56,6 +57,7 @@ pub async fn run(args: Put, cx: Context) -> Result {
     let live = Arc::new(writable(&cx, &target, encryption_key(&args.secret)?).await?);
     let failed = |error| from_live(&target.key, error);
     let drive = live.drive().await.map_err(failed)?;
+    settle(&cx, &live).await?;
     let index = live.current(PATIENCE).await.map_err(failed)?;
     let source = cx.cwd.join(&args.source);
     let from_stdin = args.reads_stdin();
@@ -107,15 +109,15 @@ pub async fn run(args: Put, cx: Context) -> Result {
     };
     let put = done?;
     cx.node.note_version(&live);
+    let entries = put.paths.len() as u64;
+    show_in_mounts(&cx, target.key, put.paths).await;
     if let Some(private) = &put.private {
         cx.out.note(private);
     }
     if cx.out.json {
-        let (files, version) = (put.entries, put.version);
-        cx.out.object(&serde_json::json!({"put": {"files": files, "version": version}}));
+        cx.out.object(&serde_json::json!({"put": {"files": entries, "version": put.version}}));
     } else {
-        let put = format!("{} put, version {}", count(put.entries as u64, "file"), put.version);
-        cx.out.note(put);
+        cx.out.note(format_args!("{} put, version {}", count(entries, "file"), put.version));
     }
     tell_unserved(&cx, target.key, &job.name);
     for (path, why) in put.left_out.iter().take(MAX_TOLD) {
@@ -134,7 +136,7 @@ pub async fn run(args: Put, cx: Context) -> Result {
 }
 
 struct Done {
-    entries: usize,
+    paths: Vec<DrivePath>,
     version: u64,
     /// Told if others could not read all of it here.
     private: Option<String>,
@@ -203,8 +205,9 @@ impl Job {
         let mut entry = Entry::default();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         entry.set_mtime_ms(now.as_millis() as i64);
+        let size = spool.metadata().or_fail(Exit::Store, "standard input")?.len();
         let mut writer = self.turn()?;
-        let id = writer.put(Stoppable { gate: &self.gate, input: spool });
+        let id = writer.put_long(Stoppable { gate: &self.gate, input: spool }, size);
         entry.blob = Some(id.map_err(|error| from_blob("standard input", error))?);
         writer.flush().or_exit(Exit::Store)?;
         drop(writer);
@@ -221,7 +224,8 @@ impl Job {
         if !self.lease.hold((turn, claim)) {
             return Err(interrupted());
         }
-        match self.drive.blobs().writer() {
+        // What somebody saves in a mount meanwhile does not wait for all of it.
+        match self.drive.blobs().polite_writer() {
             Err(BlobError::CalledOff) => Err(interrupted()),
             writer => writer.or_exit(Exit::Store),
         }
@@ -385,9 +389,11 @@ impl Job {
 
     /// Names what was written, and folders with nothing in them, in one change.
     fn commit(&self, entries: &[(DrivePath, Entry)], empty: &[DrivePath]) -> Result<Done> {
+        let live = lock(&self.live).clone().ok_or_else(interrupted)?;
+        // What was saved in a mount until now comes before.
+        let _told = wait_until_shut(&self.gate, self.node.publish_saved(self.key))?;
         // From here on nobody else changes the drive.
         let mut batch = self.drive.batch().or_exit(Exit::Store)?;
-        let live = lock(&self.live).clone().ok_or_else(interrupted)?;
         let current = wait_until_shut(&self.gate, live.current(PATIENCE))?;
         let index = current.map_err(|error| from_live(&self.key, error))?;
         entries.iter().try_for_each(|(path, _)| refuse_hiding(&index, path))?;
@@ -408,7 +414,8 @@ impl Job {
             true => index.version(),
             false => batch.flush().or_exit(Exit::Store)?,
         };
-        Ok(Done { entries: entries.len(), version, private: None, left_out: Vec::new() })
+        let paths = entries.iter().map(|(path, _)| path.clone()).collect();
+        Ok(Done { paths, version, private: None, left_out: Vec::new() })
     }
 }
 

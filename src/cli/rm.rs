@@ -2,6 +2,7 @@
 
 use super::args::Rm;
 use super::context::Context;
+use super::drafting::{settle, show_in_mounts};
 use super::exit::{Exit, Fail, Failure, Result};
 use super::fault::joined;
 use super::gate::Gate;
@@ -20,7 +21,8 @@ pub async fn run(args: Rm, cx: Context) -> Result {
         return Err(Failure::new(Exit::Usage, text));
     }
     refuse_shared(&cx.node, target.key)?;
-    let live = writable(&cx, &target, encryption_key(&args.secret)?).await?;
+    let live = Arc::new(writable(&cx, &target, encryption_key(&args.secret)?).await?);
+    settle(&cx, &live).await?;
     let failed = |error| from_live(&target.key, error);
     let index = live.current(PATIENCE).await.map_err(failed)?;
     match index.lookup(&target.path) {
@@ -40,6 +42,7 @@ pub async fn run(args: Rm, cx: Context) -> Result {
     let gate = Arc::new(Gate::default());
     let passing = Arc::clone(&gate);
     let (node, key) = (Arc::clone(&cx.node), target.key);
+    let shown = paths.clone();
     let mut work = tokio::task::spawn_blocking(move || -> Result<usize> {
         // It may have been shared while the drive was looked at.
         let _claim = claim_change(&node, key)?;
@@ -69,6 +72,7 @@ pub async fn run(args: Rm, cx: Context) -> Result {
     };
     let removed = joined(done)??;
     cx.node.note_version(&live);
+    show_in_mounts(&cx, target.key, shown).await;
     if cx.out.json {
         let version = live.db().core().length();
         cx.out.object(&serde_json::json!({"removed": {"files": removed, "version": version}}));

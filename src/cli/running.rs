@@ -4,6 +4,7 @@ use super::args::Command;
 use super::output::Output;
 use super::request::Request;
 use crate::fs::Mounted;
+use crate::key::CoreKey;
 use crate::lock::lock;
 use crate::node::DriveId;
 use crate::threads::LIMIT;
@@ -31,6 +32,8 @@ pub struct Running {
     /// It is one that lasts, and nothing that it needed to begin was missing.
     stays: Arc<AtomicBool>,
     mount: Mutex<Option<(Weak<Mounted>, DriveId)>>,
+    /// The mount is written.
+    writes: AtomicBool,
     /// It was told that work waits for a thread.
     told_waiting: AtomicBool,
     out: Weak<Output>,
@@ -51,6 +54,7 @@ impl Commands {
             ends: AtomicBool::new(false),
             stays: Arc::default(),
             mount: Mutex::default(),
+            writes: AtomicBool::new(false),
             told_waiting: AtomicBool::new(false),
             out: Arc::downgrade(out),
         });
@@ -77,6 +81,14 @@ impl Commands {
             .filter(|(mount, _)| mount.has_open_files())
             .map(|(mount, _)| mount.mount_point().into())
             .collect()
+    }
+
+    /// Whether one of them has a drive mounted to be written.
+    pub fn write(&self, key: CoreKey) -> bool {
+        let writes = |running: Arc<Running>| {
+            running.writes() && running.mount().is_some_and(|(_, (drive, _))| drive == key)
+        };
+        self.all().into_iter().any(writes)
     }
 
     /// Whether another process could go on with all of them, and nobody would notice. With a mount somebody would: it
@@ -128,13 +140,19 @@ impl Running {
         self.stays.clone()
     }
 
-    pub fn note_mount(&self, mount: &Arc<Mounted>, drive: DriveId) {
+    pub fn note_mount(&self, mount: &Arc<Mounted>, drive: DriveId, writes: bool) {
+        self.writes.store(writes, Ordering::SeqCst);
         *lock(&self.mount) = Some((Arc::downgrade(mount), drive));
     }
 
     /// It is on its way to its end.
     pub fn forget_mount(&self) {
         *lock(&self.mount) = None;
+    }
+
+    /// Whether what it has mounted is written.
+    pub fn writes(&self) -> bool {
+        self.writes.load(Ordering::SeqCst)
     }
 
     /// What it has mounted, and of which drive.

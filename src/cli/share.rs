@@ -7,12 +7,13 @@ mod told;
 mod waiting;
 
 use self::place::Place;
-use self::roles::{check_roles, is_filled, known_root};
+use self::roles::{check_roles, is_filled, known_root, written_by};
 use self::told::Told;
 pub use self::told::private_line;
 use self::waiting::{Under, Waiting};
 use super::args::Share;
 use super::context::Context;
+use super::drafting::settle_before_share;
 use super::exit::{Exit, Fail, Failure, Result};
 use super::fault::joined;
 use super::findable::{Findable, findable};
@@ -27,7 +28,7 @@ use crate::hyper::drive::Drive;
 use crate::key::{CoreKey, Topic};
 use crate::lease::Lease;
 use crate::lock::lock;
-use crate::node::{DriveUse, Node, Writer, Writing};
+use crate::node::{DriveUse, Node, Writing};
 use crate::path::DrivePath;
 use crate::share::folder::Folder;
 use crate::share::follow::{Follower, Touched};
@@ -98,15 +99,9 @@ async fn share(args: Share, cx: &Context) -> Result {
     let secret = encryption_key(&args.secret)?;
     let db = cx.node.create_drive(&name, secret).await?;
     let key = db.key();
-    let writing = cx.node.claim_following(key).map_err(|writer| {
-        let text = match writer {
-            Writer::Share => format!("{} is being shared already on this store", folder.display()),
-            Writer::Commands(_) => {
-                format!("the drive '{name}' is being changed by another command: share it when that is done")
-            }
-        };
-        Failure::new(Exit::Failed, text)
-    })?;
+    settle_before_share(cx, key, secret).await?;
+    let writing = cx.node.claim_following(key);
+    let writing = writing.map_err(|writer| written_by(cx, writer, &name, (key, &folder)))?;
     // Somebody may have put something into it until now.
     check_roles(&cx.node, &name, &root, args.replace).await?;
     let ledger = Ledger::new(cx.node.store().storage().clone(), key);

@@ -4,6 +4,7 @@ mod peer;
 
 use super::args::{Global, Status};
 use super::context::Context;
+use super::drafting::not_published;
 use super::exit::{Exit, Fail, Result};
 use super::hearing;
 use super::outlook::{Outlook, Wait};
@@ -12,7 +13,7 @@ use super::relay::{self, Found};
 use super::running::Running;
 use super::words::{bytes, count};
 use crate::key::{CoreKey, Topic};
-use crate::node::{DriveId, DriveState};
+use crate::node::{DriveId, DriveState, Trouble};
 use crate::swarm::dht_rpc::bogon;
 use crate::swarm::{
     Access, Nat, PortMapping, PortMappingStatus, RelayingStatus, Standing, SwarmStatus,
@@ -69,6 +70,8 @@ struct Open {
     bytes: u64,
     peers: usize,
     outlook: Outlook,
+    /// Why what was saved in a mount is not published.
+    trouble: Option<Trouble>,
 }
 
 /// Where a drive is mounted, or was and somebody has it still.
@@ -76,6 +79,8 @@ struct Place {
     at: PathBuf,
     drive: DriveId,
     mounted: bool,
+    /// It is written.
+    writes: bool,
 }
 
 fn places(running: &Arc<Running>) -> Vec<Place> {
@@ -87,10 +92,9 @@ fn places(running: &Arc<Running>) -> Vec<Place> {
         // Who cannot tell has heard of no end.
         Err(_) => vec![at.clone()],
     };
-    match there.is_empty() {
-        true => vec![Place { at, drive, mounted: false }],
-        false => there.into_iter().map(|at| Place { at, drive, mounted: true }).collect(),
-    }
+    let (mounted, writes) = (!there.is_empty(), running.writes());
+    let there = if mounted { there } else { vec![at] };
+    there.into_iter().map(|at| Place { at, drive, mounted, writes }).collect()
 }
 
 impl Open {
@@ -109,7 +113,9 @@ impl Open {
             _ => Outlook::Found,
         };
         let (version, files, bytes) = (index.version(), index.files(), index.bytes());
-        Self { state, version, files, bytes, peers, outlook }
+        let trouble = cx.node.draft_trouble(state.drive.key()).await;
+        let trouble = trouble.filter(|_| state.version.is_none());
+        Self { state, version, files, bytes, peers, outlook, trouble }
     }
 
     fn print(&self, out: &Output) {
@@ -128,6 +134,9 @@ impl Open {
         out.line(format_args!(
             "drive: {key}{at} {served}, version {version}, {files}, {size}, {peers}{outlook}"
         ));
+        if let Some(trouble) = &self.trouble {
+            out.line(format_args!("drive: {key} {}", not_published(trouble)));
+        }
     }
 }
 
@@ -183,11 +192,13 @@ impl Picture {
                 "version": open.version, "files": open.files, "bytes": open.bytes,
                 "served": state.served, "uses": state.uses, "peers": open.peers,
                 "outlook": open.outlook.to_string(),
+                "notPublished": open.trouble.as_ref().map(not_published),
             })
         };
-        let place = |Place { at, drive: (key, version), .. }: &Place| {
+        let place = |Place { at, drive: (key, version), writes, .. }: &Place| {
             json!({
                 "mountpoint": at.display().to_string(), "key": key.to_string(), "at": version,
+                "writable": writes,
             })
         };
         let command =
@@ -225,9 +236,10 @@ impl Picture {
             out.room().await;
             out.line(format_args!("own drive: {key} {name}"));
         }
-        for Place { at, drive: (key, version), .. } in &self.mounts {
+        for Place { at, drive: (key, version), writes, .. } in &self.mounts {
             out.room().await;
-            out.line(format_args!("mount: {} {key}{}", at.display(), fixed(*version)));
+            let how = if *writes { " rw" } else { "" };
+            out.line(format_args!("mount: {} {key}{}{how}", at.display(), fixed(*version)));
         }
         for Place { at, drive: (key, version), .. } in &self.unmounted {
             out.room().await;

@@ -1,16 +1,21 @@
 //! Drives of ours that programs work on: one draft for each, whoever has it mounted, and when it is published.
 //!
 //! What is closed is published a moment later, together with whatever else is; what is written on and on, when it has
-//! been left alone for a while. A publication that fails is tried again, less and less often; nothing is lost by it.
+//! been left alone for a while, and a log that grows every time that is looked for. A file that never rests is published
+//! after [`LONG`] as it is at one moment. A publication that fails is tried again, less and less often; nothing is lost by
+//! it.
+//!
+//! Commands write the drive as well: [`Node::settle_draft`] before they look at it, and [`Node::show_in_draft`] after.
 
 use super::claims::Writing;
 use super::{DriveUse, Node, NodeError, on_disk};
 use crate::hyper::draft::{Draft, DraftError, Which};
 use crate::key::CoreKey;
+use crate::path::DrivePath;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -20,6 +25,10 @@ const TOGETHER: Duration = Duration::from_millis(30);
 /// While a lot is done, a publication is followed by the next after so many times its own length, up to [`MAX_APART`].
 const APART: u32 = 4;
 const MAX_APART: Duration = Duration::from_secs(1);
+/// A file that is written all the time is published once it has been for this, and for twice as long at most.
+const LONG: Duration = Duration::from_secs(5);
+/// Who does not say it lets open files rest for so long: see [`Node::draft`].
+pub const QUIET: Duration = Duration::from_secs(2);
 /// After one that failed the next comes after this, then after twice as long, up to [`MAX_RETRY`].
 const RETRY: Duration = Duration::from_millis(500);
 const MAX_RETRY: Duration = Duration::from_secs(30);
@@ -37,15 +46,20 @@ struct Open {
     cleaned: bool,
 }
 
-/// Why the last publication failed; none if it did not.
-pub type Trouble = Option<Arc<DraftError>>;
+/// What was saved is not published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// When that was tried first.
+    pub since: SystemTime,
+    pub why: String,
+}
 
 /// A drive that is being worked on; see the module.
 pub struct Drafting {
     draft: Arc<Draft>,
     publisher: Arc<Publisher>,
     task: JoinHandle<()>,
-    trouble: watch::Receiver<Trouble>,
+    trouble: watch::Receiver<Option<Trouble>>,
     _writing: Writing,
 }
 
@@ -101,15 +115,24 @@ impl Node {
         })
         .await?;
         let (follows, live) = (Arc::downgrade(&draft), Arc::downgrade(&drive));
+        let runtime = tokio::runtime::Handle::current();
         drive.subscribe(move |paths| {
             let (Some(draft), Some(live)) = (follows.upgrade(), live.upgrade()) else {
                 return false;
             };
             if let Some(index) = live.index().filter(|_| !paths.is_empty()) {
-                draft.absorb(&index, paths);
+                draft.learn(&index, paths);
+                runtime.spawn_blocking(move || draft.absorb());
             }
             true
         });
+        // What came before somebody listened.
+        let follows = draft.clone();
+        on_disk(move || {
+            follows.absorb();
+            Ok(())
+        })
+        .await?;
         let publisher = Arc::new(Publisher { draft: draft.clone(), drive, node: self.clone() });
         let (tell, trouble) = watch::channel(None);
         bell.notify_one();
@@ -121,10 +144,84 @@ impl Node {
     }
 }
 
+/// For commands that write a drive which is, or was, worked on.
+impl Node {
+    /// Publishes what programs have saved in a drive, so that a command goes on from it; and what an earlier end left, which
+    /// is older than what the command is about to do. Files that are open stay what they are for others.
+    pub async fn settle_draft(self: &Arc<Self>, drive: &Arc<DriveUse>) -> Result<(), NodeError> {
+        let key = drive.key();
+        if self.open_draft(key).await.is_some() {
+            return self.publish_saved(key).await;
+        }
+        if !self.has_left(key).await? {
+            return Ok(());
+        }
+        match self.draft(drive.clone(), QUIET).await? {
+            Some(drafting) => {
+                drafting.publisher.publish_now(|draft| draft.publish(Which::All)).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether there is something that is not published of a drive: an earlier end left it, or it is worked on.
+    pub async fn has_left(&self, key: CoreKey) -> Result<bool, NodeError> {
+        let storage = self.store.storage().clone();
+        on_disk(move || Ok(Draft::has_records(&storage, &key)?)).await
+    }
+
+    /// Whether somebody works on a drive.
+    pub async fn is_worked_on(&self, key: CoreKey) -> bool {
+        self.open_draft(key).await.is_some()
+    }
+
+    /// Publishes what programs have saved in a drive that is worked on now. Whoever asks may have a turn of his own.
+    pub async fn publish_saved(&self, key: CoreKey) -> Result<(), NodeError> {
+        match self.open_draft(key).await {
+            Some(drafting) => {
+                drafting.publisher.publish_now(|draft| draft.publish(Which::Closed)).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Lets those who work on a drive see what a command did to these paths. Those of them that are another content there,
+    /// which is not published yet and comes after what the command did.
+    pub async fn show_in_draft(
+        &self,
+        key: CoreKey,
+        paths: Vec<DrivePath>,
+    ) -> Result<Vec<DrivePath>, NodeError> {
+        let Some(drafting) = self.open_draft(key).await else { return Ok(Vec::new()) };
+        let draft = drafting.draft.clone();
+        on_disk(move || {
+            draft.absorb();
+            Ok(paths.into_iter().filter(|path| draft.is_written(path)).collect())
+        })
+        .await
+    }
+
+    /// Why what was saved in a drive is not published, if it is not.
+    pub async fn draft_trouble(&self, key: CoreKey) -> Option<Trouble> {
+        self.open_draft(key).await?.trouble.borrow().clone()
+    }
+
+    async fn open_draft(&self, key: CoreKey) -> Option<Arc<Drafting>> {
+        self.drafts.0.lock().await.drafts.get(&key).and_then(Weak::upgrade)
+    }
+}
+
 impl Drafting {
-    /// Why the last publication failed, as that changes.
-    pub fn trouble(&self) -> watch::Receiver<Trouble> {
+    /// Why what was saved is not published, as that changes.
+    pub fn trouble(&self) -> watch::Receiver<Option<Trouble>> {
         self.trouble.clone()
+    }
+
+    /// Makes what is not published durable, so that the next one who works on the drive publishes it; where publishing
+    /// takes too long. What that could not be done for.
+    pub async fn keep(&self) -> Result<Vec<DrivePath>, NodeError> {
+        let draft = self.draft.clone();
+        on_disk(move || Ok(draft.keep())).await
     }
 
     /// Publishes everything: whoever worked on it has ended.
@@ -144,6 +241,14 @@ impl Publisher {
         publish: impl FnOnce(&Draft) -> Result<Option<u64>, DraftError> + Send + 'static,
     ) -> Result<(), NodeError> {
         let _turn = self.node.turn_to_write(self.drive.key()).await;
+        self.publish_now(publish).await
+    }
+
+    /// The same for whoever has that turn.
+    async fn publish_now(
+        &self,
+        publish: impl FnOnce(&Draft) -> Result<Option<u64>, DraftError> + Send + 'static,
+    ) -> Result<(), NodeError> {
         let draft = self.draft.clone();
         if on_disk(move || Ok(publish(&draft)?)).await?.is_some() {
             self.node.note_version(&self.drive);
@@ -157,17 +262,21 @@ async fn publish_on(
     publisher: Arc<Publisher>,
     bell: Arc<Notify>,
     quiet: Duration,
-    tell: watch::Sender<Trouble>,
+    tell: watch::Sender<Option<Trouble>>,
 ) {
-    let (mut look, mut retry) = (Instant::now() + quiet, RETRY);
+    let (mut look, mut long, mut retry) = (Instant::now() + quiet, Instant::now() + LONG, RETRY);
     loop {
         let which = tokio::select! {
             () = bell.notified() => Which::Closed,
-            () = sleep_until(look) => Which::Quiet,
+            () = sleep_until(look) => match Instant::now() < long {
+                true => Which::Quiet,
+                false => Which::Long,
+            },
         };
         match which {
+            Which::Closed => sleep(TOGETHER).await,
             Which::Quiet => look = Instant::now() + quiet,
-            _ => sleep(TOGETHER).await,
+            _ => (look, long) = (Instant::now() + quiet, Instant::now() + LONG),
         }
         let begun = Instant::now();
         match publisher.publish(move |draft| draft.publish(which)).await {
@@ -178,9 +287,13 @@ async fn publish_on(
             }
             Err(error) => {
                 tracing::warn!(drive = %crate::key::short(&publisher.drive.key().0), %error, "not published");
-                if let NodeError::Draft(error) = error {
-                    tell.send_replace(Some(error));
-                }
+                let why = error.to_string();
+                tell.send_if_modified(|trouble| {
+                    let before = trouble.take();
+                    let since = before.as_ref().map_or_else(SystemTime::now, |before| before.since);
+                    *trouble = Some(Trouble { since, why });
+                    *trouble != before
+                });
                 sleep(retry).await;
                 retry = (retry * 2).min(MAX_RETRY);
                 bell.notify_one();

@@ -164,9 +164,16 @@ impl Node {
     ) -> Result<Option<Forgotten>, NodeError> {
         let _names = lock(&self.names);
         let mut writes = also()?;
+        // Nobody works on it: whoever does has it open.
+        let storage = self.store.storage();
+        let (drafts, staged) = Draft::removal(storage, &doomed.key)?;
+        writes.merge(drafts);
         let names = self.give_up_names(doomed.key, &mut writes)?;
-        Draft::forget(self.store.storage(), &doomed.key, &mut writes)?;
         let removed = self.store.remove(&doomed.cores, writes)?;
+        // What a crash leaves of them nothing names: it goes at the next draft.
+        for staging in staged.iter().filter(|_| removed) {
+            storage.remove_files(staging)?;
+        }
         let (own, closed) = (doomed.own, doomed.closed.clone());
         Ok(removed.then_some(Forgotten { names, own, closed }))
     }

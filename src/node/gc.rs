@@ -18,6 +18,7 @@ use super::{Clearing, Node, NodeError, on_disk};
 use crate::hyper::bee::BeeError;
 use crate::hyper::blobs::BlobError;
 use crate::hyper::core::CoreError;
+use crate::hyper::draft::Draft;
 use crate::hyper::drive::{BlockSet, Drive, DriveError, Named};
 use crate::hyper::session::CoreHandle;
 use crate::hyper::source::local::Local;
@@ -177,6 +178,7 @@ impl Node {
         let in_use = self.drives.in_use();
         // What is appended from here on is none of our business.
         let end = blobs.length();
+        names_of_the_same_moment(&stored.db).await;
         let Needs { mut blocks, oldest, newest, followed } =
             self.needs(&stored.db, blobs, keep).await?;
         // Who writes one of our own has a turn, and nobody has while it is cleared: see `super::claims`.
@@ -263,6 +265,9 @@ impl Node {
             named.contents(&drive, &state.drive.open_contents()).await?;
         }
         let oldest = oldest.clamp(1, newest);
+        // What was synced before a crash is published when somebody works on the drive again.
+        let bases = Draft::bases(self.store.storage(), &key).map_err(CoreError::from)?;
+        named.contents(&drive, &bases).await?;
         named.version(&drive.checkout(oldest)).await?;
         named.since(&drive, oldest).await?;
         Ok(Needs { blocks: named.blocks, oldest, newest, followed })
@@ -332,6 +337,14 @@ impl Node {
     pub async fn remove_strays(&self, only_look: bool) -> Result<Option<u64>, NodeError> {
         let store = self.store.clone();
         on_disk(move || Ok(store.remove_strays(only_look)?)).await
+    }
+}
+
+/// Names are told of after the contents that were committed with them: what is told of a core is what is in it.
+async fn names_of_the_same_moment(db: &CoreHandle) {
+    let committed = db.core().length();
+    while db.length() < committed {
+        tokio::time::sleep(BETWEEN_STEPS).await;
     }
 }
 

@@ -27,7 +27,7 @@ mod writer;
 
 pub use chronicle::{Seen, last_until, out_of_order};
 pub use contents::Survey;
-pub use drafts::{Drafting, Trouble};
+pub use drafts::{Drafting, QUIET, Trouble};
 pub use drives::{DriveId, DriveState, DriveUse, Purpose};
 pub use forget::{ForgetError, Forgotten};
 pub use gc::{Garbage, GcError, Keep, StoredDrive, StoredDrives};

@@ -19,6 +19,7 @@
 mod common;
 
 mod backups;
+mod beside;
 mod callers;
 mod commands;
 mod copies;

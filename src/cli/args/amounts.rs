@@ -49,6 +49,19 @@ pub(super) fn some_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// How long a file can rest: more often than the first nobody need look, and after the second nobody waits for it.
+const REST: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(86_400);
+
+/// A [`duration`] that a file is left alone for.
+pub(super) fn rest(text: &str) -> Result<Duration, String> {
+    let rest = duration(text)?;
+    match REST.contains(&rest) {
+        true => Ok(rest),
+        false => Err(format!("'{text}' is not between 0.1 seconds and a day")),
+    }
+}
+
 /// A [`size`] that something fits into.
 pub(super) fn some_size(text: &str) -> Result<u64, String> {
     match size(text)? {
@@ -101,6 +114,8 @@ mod tests {
         let long = duration(&format!("{}d", "9".repeat(40))).unwrap_err();
         assert!(long.contains("too long a time"), "{long}");
         assert!(some_duration("0").is_err() && some_duration("0.0s").is_err());
+        assert_eq!(rest("0.1"), Ok(Duration::from_millis(100)));
+        assert!(rest("1d").is_ok() && rest("0.05").is_err() && rest("25h").is_err());
         assert!(some_size("0").is_err() && some_size("0K").is_err());
         assert!(rate("1").is_err() && rate("16K") == Ok(16 << 10));
         assert_eq!(kept("3"), Ok(Kept::Newest(3)));

@@ -1,9 +1,10 @@
 //! Which drive follows which folder, and what keeps one from following another.
 
 use super::super::exit::{Exit, Fail, Failure, Result};
+use crate::cli::context::Context;
 use crate::cli::fault::joined;
 use crate::key::CoreKey;
-use crate::node::Node;
+use crate::node::{Node, Writer};
 use crate::share::ledger::{Ledger, SharedRoot};
 use std::path::Path;
 use std::sync::Arc;
@@ -49,6 +50,27 @@ fn roles(node: &Node, name: &str, root: &SharedRoot, replace: bool) -> Result {
         )),
         _ => Ok(()),
     }
+}
+
+/// Why a drive cannot follow a folder that somebody else writes.
+pub(super) fn written_by(
+    cx: &Context,
+    writer: Writer,
+    name: &str,
+    (key, folder): (CoreKey, &Path),
+) -> Failure {
+    let text = match writer {
+        Writer::Share => format!("{} is being shared already on this store", folder.display()),
+        Writer::Commands(_) if cx.commands.write(key) => format!(
+            "the drive '{name}' is mounted to be written: unmount it first, or share into another with --name"
+        ),
+        Writer::Commands(_) => {
+            format!(
+                "the drive '{name}' is being changed by another command: share it when that is done"
+            )
+        }
+    };
+    Failure::new(Exit::Failed, text)
 }
 
 /// The folder that the drive of this name follows.

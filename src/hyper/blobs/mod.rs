@@ -138,7 +138,12 @@ impl Blobs {
     /// Starts writing. Blocks while another writer is open.
     pub fn writer(&self) -> Result<Writer<'_>> {
         let log = self.log.as_ref().ok_or(BlobError::ReadOnly)?;
-        Writer::new(log, self.turn.take(), self.lease.as_ref())
+        Writer::new(log, &self.turn, self.lease.as_ref())
+    }
+
+    /// The same for what takes long: others who want to write are let in between, see [`Writer`].
+    pub fn polite_writer(&self) -> Result<Writer<'_>> {
+        Ok(self.writer()?.be_polite())
     }
 
     /// Appends a content.

@@ -107,7 +107,11 @@ impl Writer<'_> {
     }
 
     /// How a content can be made of the one of `old`. None when more than half is new, or the old blocks are not all here.
-    pub fn compare(&self, old: &BlobId, content: &mut (impl Read + Seek)) -> Result<Option<Plan>> {
+    pub fn compare(
+        &mut self,
+        old: &BlobId,
+        content: &mut (impl Read + Seek),
+    ) -> Result<Option<Plan>> {
         let size = content.seek(SeekFrom::End(0)).map_err(input)?;
         content.seek(SeekFrom::Start(0)).map_err(input)?;
         let log = self.log();
@@ -116,8 +120,10 @@ impl Writer<'_> {
         let (mut at, mut old_size) = (0, 0);
         let mut buf = Vec::with_capacity(BLOCK_SIZE as usize);
         for &block in &blocks {
+            self.make_way()?;
             let Some(bytes) = log.try_block(block)? else { return Ok(None) };
             log.release(block);
+            self.count(bytes.len() as u64);
             old_size += bytes.len() as u64;
             if bytes.is_empty() {
                 plan.pass_empty();
@@ -164,8 +170,8 @@ impl Writer<'_> {
                 Step::New(length) => {
                     for block in Cutter::new((&mut *content).take(length)) {
                         let block = block.map_err(input)?;
-                        map.push(self.length(), block.len() as u64)?;
-                        self.put_blocks([block])?;
+                        let length = block.len() as u64;
+                        map.push(self.put_blocks([block])?.block_offset, length)?;
                     }
                 }
             }

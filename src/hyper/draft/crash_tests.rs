@@ -38,6 +38,8 @@ fn sync_all(bench: &Bench) {
 /// Runs a history, ends it anywhere, and looks at what is left; a few times, each from what the one before left.
 fn crash(seed: u64) {
     let rng = &mut StdRng::seed_from_u64(seed);
+    // Files are in memory, or staged at once.
+    IN_MEMORY.set(if seed.is_multiple_of(2) { MAX_IN_MEMORY } else { 0 });
     let mut medium = CrashMedium::default();
     let mut bench = start(&medium).unwrap();
     for round in 0..3 {
@@ -100,6 +102,8 @@ fn a_draft_survives_any_crash() {
 /// Runs a history on a medium that has no room for a while.
 fn fill(seed: u64) {
     let rng = &mut StdRng::seed_from_u64(seed);
+    // Files are in memory, or staged at once.
+    IN_MEMORY.set(if seed.is_multiple_of(2) { MAX_IN_MEMORY } else { 0 });
     let medium = CrashMedium::default();
     let mut history = History::begin(medium.clone(), start(&medium).unwrap());
     for round in 0..3 {
@@ -133,6 +137,8 @@ fn fill(seed: u64) {
 /// Runs a history on a medium of which one operation fails.
 fn fail(seed: u64) {
     let rng = &mut StdRng::seed_from_u64(seed);
+    // Files are in memory, or staged at once.
+    IN_MEMORY.set(if seed.is_multiple_of(2) { MAX_IN_MEMORY } else { 0 });
     let medium = CrashMedium::default();
     let mut history = History::begin(medium.clone(), start(&medium).unwrap());
     let kinds = [std::io::ErrorKind::Other, std::io::ErrorKind::StorageFull];

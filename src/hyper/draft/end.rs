@@ -20,7 +20,9 @@ impl Draft {
             Ok(version) => return Ok(version),
             Err(error) => Box::new(error),
         };
-        let lost = self.keep();
+        // Records may say only what fits to what others see; names take little room.
+        let are_named = self.publish(Which::Names).is_ok();
+        let lost = self.record_all(are_named);
         Err(match lost.is_empty() {
             true => DraftError::Kept(cause),
             false => DraftError::Lost { cause, lost },
@@ -48,14 +50,17 @@ impl Draft {
         unkept.into_iter().collect()
     }
 
-    /// Makes durable what is not published. What that fails for.
-    fn keep(&self) -> Vec<DrivePath> {
-        // Records may say only what fits to what others see; names take little room.
-        let are_named = self.publish(Which::Names).is_ok();
-        let names = self.names();
-        for (path, leaf) in read(&self.names).published.clone().steps_to(&names).leaves {
+    /// Makes durable what is not published, as far as that goes without publishing anything. What that fails for.
+    pub fn keep(&self) -> Vec<DrivePath> {
+        self.record_all(false)
+    }
+
+    /// See [`Self::record`].
+    fn record_all(&self, over: bool) -> Vec<DrivePath> {
+        let steps = read(&self.names).clone().steps();
+        for (path, leaf) in steps.leaves {
             if let Some(local) = leaf.as_ref().and_then(|leaf| leaf.local())
-                && let Err(error) = self.record(&path, &local.file, are_named)
+                && let Err(error) = self.record(&path, &local.file, over)
             {
                 tracing::error!(%path, %error, "it could not be kept");
             }

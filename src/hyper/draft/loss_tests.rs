@@ -1,7 +1,7 @@
 //! Ways in which something was lost.
 
 use super::*;
-use crate::hyper::core::storage::{Durability, Records, Writes};
+use crate::hyper::core::storage::{Durability, Records};
 use crate::hyper::drive::Xattrs;
 use crate::hyper::local::is_staging;
 
@@ -107,6 +107,7 @@ fn staged(bench: &Bench) -> usize {
 /// On a full disk room is made by deleting, and nothing else may follow.
 #[test]
 fn what_is_staged_takes_no_room_once_it_is_published_or_removed() {
+    IN_MEMORY.set(0);
     let bench = Bench::new();
     bench.write("/f", b"content");
     bench.write("/g", b"content");
@@ -118,12 +119,12 @@ fn what_is_staged_takes_no_room_once_it_is_published_or_removed() {
 
 #[test]
 fn nothing_is_left_of_a_drive_that_was_forgotten() {
+    IN_MEMORY.set(0);
     let bench = Bench::new();
     bench.synced("/f", b"content");
-    let mut writes = Writes::default();
-    Draft::forget(&bench.storage, &CoreKey([2; 32]), &mut writes).unwrap();
+    let (writes, _) = Draft::removal(&bench.storage, &CoreKey([2; 32])).unwrap();
     assert!(writes.is_empty(), "of another drive");
-    Draft::forget(&bench.storage, &bench.draft.key(), &mut writes).unwrap();
+    let (writes, _) = Draft::removal(&bench.storage, &bench.draft.key()).unwrap();
     bench.storage.commit(writes, &[], Durability::Durable).unwrap();
     Draft::clean(&bench.storage).unwrap();
     assert_eq!(staged(&bench), 0);
@@ -131,6 +132,7 @@ fn nothing_is_left_of_a_drive_that_was_forgotten() {
 
 #[test]
 fn nothing_is_deleted_where_a_record_makes_no_sense() {
+    IN_MEMORY.set(0);
     let bench = Bench::new();
     bench.synced("/f", b"content");
     let records = Records::new(bench.storage.clone());

@@ -7,6 +7,7 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `absorb` | what others do to the drive meanwhile |
 //! | `edit` | what a file system does with names, with its rules |
 //! | `publish` | what is said to others, and when it may be |
 //! | `spool` | what survives a power cut before it is published |
@@ -15,6 +16,7 @@
 //! A file that is open to be written, or that is not published yet, has a [`LocalFile`] in its leaf. It travels with the
 //! leaf wherever that is moved, so nothing here knows the paths of open files.
 
+mod absorb;
 mod edit;
 mod end;
 mod publish;
@@ -29,16 +31,16 @@ pub use publish::Which;
 use super::bee::BeeError;
 use super::blobs::BlobError;
 use super::core::storage::{Storage, StorageError};
-use super::drive::{Drive, DriveError, DriveIndex, Extended, Found, Leaf, Xattrs};
+use super::drive::{Drive, DriveError, DriveIndex, Extended, Found, Leaf, Steps, Xattrs};
 use super::local::{Base, LocalError, LocalFile, Memory};
 use super::source::SourceError;
 use crate::key::CoreKey;
-use crate::lock::{lock, read, try_lock, write};
+use crate::lock::{lock, read};
 use crate::path::DrivePath;
 use publish::Publishing;
 use spool::Spool;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 /// Bytes of small files that are in memory before they are published: some ten thousand files that are unpacked at once.
@@ -92,10 +94,10 @@ pub struct Draft {
     names: RwLock<Names>,
     /// Held through a publication.
     publishing: Mutex<Publishing>,
+    /// Others may have changed the drive since that was looked at.
+    behind: AtomicBool,
     /// What is in the store of files that are not published. Taken after `publishing`, before `names`.
     spool: Mutex<Spool>,
-    /// Newer versions of the drive, and what changed in them, that are not absorbed yet.
-    news: Mutex<Vec<(DriveIndex, Vec<DrivePath>)>>,
     listeners: Mutex<Vec<(u64, Listener)>>,
     next_editor: AtomicU64,
     /// Rung when there is something to be published.
@@ -126,6 +128,11 @@ impl Names {
         }
     }
 
+    /// What is here and not what others see.
+    fn steps(&self) -> Steps {
+        self.published.steps_to(&self.now)
+    }
+
     /// Takes the file, the link or the empty folder at `path` out.
     fn take(&mut self, path: &DrivePath) {
         if let Some(leaf) = self.now.leaf(path)
@@ -149,12 +156,23 @@ impl Draft {
         published: DriveIndex,
         bell: impl Fn() + Send + Sync + 'static,
     ) -> Result<Arc<Self>, DraftError> {
+        Self::with_memory(key, drive, storage, published, bell, MAX_IN_MEMORY)
+    }
+
+    fn with_memory(
+        key: CoreKey,
+        drive: Drive,
+        storage: Arc<dyn Storage>,
+        published: DriveIndex,
+        bell: impl Fn() + Send + Sync + 'static,
+        memory: usize,
+    ) -> Result<Arc<Self>, DraftError> {
         let now = published.clone();
         let draft = Arc::new(Self {
             key,
             drive,
             storage,
-            memory: Memory::new(MAX_IN_MEMORY),
+            memory: Memory::new(memory),
             names: RwLock::new(Names {
                 published,
                 now,
@@ -163,7 +181,7 @@ impl Draft {
             }),
             publishing: Mutex::default(),
             spool: Mutex::default(),
-            news: Mutex::default(),
+            behind: AtomicBool::new(false),
             listeners: Mutex::default(),
             next_editor: AtomicU64::new(0),
             bell: Box::new(bell),
@@ -216,6 +234,14 @@ impl Draft {
         })
     }
 
+    /// Whether something was written to the file at `path` that is not published.
+    pub fn is_written(&self, path: &DrivePath) -> bool {
+        self.with_names(|names| {
+            let local = names.leaf(path).and_then(Leaf::local);
+            local.is_some_and(|local| !local.file.is_base())
+        })
+    }
+
     /// The drive as others see it.
     pub fn drive(&self) -> &Drive {
         &self.drive
@@ -233,42 +259,6 @@ impl Draft {
     /// How many listen to each other's changes.
     pub fn editors(&self) -> usize {
         lock(&self.listeners).len()
-    }
-
-    /// Takes what others added to the drive: `index` is a newer version of it, in which these paths changed. Where
-    /// something was changed here too, that stays.
-    /// While something is published it waits for that: most of what is told then is what was published just now, and
-    /// mounts must not be told of their own changes.
-    pub fn absorb(&self, index: &DriveIndex, changed: &[DrivePath]) {
-        lock(&self.news).push((index.clone(), changed.to_vec()));
-        self.absorb_news();
-    }
-
-    /// Takes what was told while something was published, unless something is: then it is done after that.
-    fn absorb_news(&self) {
-        while !lock(&self.news).is_empty() {
-            let Some(_publishing) = try_lock(&self.publishing) else { return };
-            for (index, changed) in std::mem::take(&mut *lock(&self.news)) {
-                self.absorb_now(&index, &changed);
-            }
-        }
-    }
-
-    fn absorb_now(&self, index: &DriveIndex, changed: &[DrivePath]) {
-        let mut names = write(&self.names);
-        let known = |path: &DrivePath| {
-            let of = |index: &DriveIndex| (index.leaf(path).cloned(), index.list(path).is_some());
-            of(&names.published) == of(index)
-        };
-        if index.version() < names.published.version() || changed.iter().all(known) {
-            return;
-        }
-        let ours = names.published.steps_to(&names.now);
-        names.published = index.clone();
-        names.now = index.clone();
-        names.now.take_steps(&ours);
-        drop(names);
-        self.tell(u64::MAX, changed);
     }
 
     fn tell(&self, editor: u64, changed: &[DrivePath]) {

@@ -11,7 +11,7 @@ use crate::hyper::drive::{
     Batch, Content, Drive, DriveIndex, Entry, Extended, File, Leaf, Local, Record, Stat, Steps,
     Time,
 };
-use crate::hyper::local::{Base, LocalError, LocalFile, Rebased, Snapshot};
+use crate::hyper::local::{Activity, Base, LocalError, LocalFile, Rebased, Snapshot};
 use crate::hyper::source::SourceError;
 use crate::key::DiscoveryKey;
 use crate::lock::{lock, read, write};
@@ -19,6 +19,7 @@ use crate::path::DrivePath;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Seek;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Which files that somebody has open are published with the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +28,10 @@ pub enum Which {
     Names,
     /// None.
     Closed,
-    /// Those that were not written since this was asked last.
+    /// Those that were not written since such were asked for last, or that only grew by appends, as a log does.
     Quiet,
+    /// The same, and those that were to be left alone when this was asked last, and have not been since.
+    Long,
     /// The one with this [`LocalFile::id`].
     One(u64),
     /// All of them.
@@ -40,6 +43,32 @@ pub enum Which {
 pub(super) struct Publishing {
     /// Staging files that are of no use, and whose they were. Those stay that a record still speaks of.
     leaving: Vec<(u64, DiscoveryKey)>,
+    /// Files that were written all the time at the last [`Which::Long`], and have not been published since: as of the one
+    /// before, while one is under way.
+    waiting: BTreeSet<u64>,
+    long: BTreeSet<u64>,
+}
+
+impl Publishing {
+    /// Whether a file is published with the others.
+    fn is_due(&mut self, file: &LocalFile, which: Which) -> bool {
+        let id = file.id();
+        let due = match which {
+            Which::Names => return false,
+            _ if !file.is_open() => true,
+            Which::Closed => return false,
+            Which::One(one) => id == one,
+            Which::All => true,
+            Which::Quiet => file.look() != Activity::Written,
+            Which::Long => file.look() != Activity::Written || self.long.contains(&id),
+        };
+        match due {
+            true => drop(self.waiting.remove(&id)),
+            false if which == Which::Long => drop(self.waiting.insert(id)),
+            false => {}
+        }
+        due
+    }
 }
 
 /// What is to be said of a name.
@@ -60,10 +89,12 @@ struct Sent {
 /// Contents that are published with the names. The core is not asked for before the first.
 struct Contents<'a> {
     drive: &'a Drive,
+    which: Which,
+    publishing: &'a mut Publishing,
     writer: Option<Writer<'a>>,
     sent: BTreeMap<u64, (Arc<LocalFile>, Sent)>,
     /// Whether a file is published with the others, by [`LocalFile::id`]: under all of its names or under none.
-    due: BTreeMap<u64, bool>,
+    due: &'a mut BTreeMap<u64, bool>,
     /// Names that are for others as if they were not there.
     unsaid: Vec<DrivePath>,
     /// Files that cannot be read as a whole, by [`LocalFile::id`]: for others they stay what they were.
@@ -78,13 +109,35 @@ impl Draft {
     /// # Errors
     /// Nothing is lost, and it can be tried again. Where it is a file that cannot be read, all others are published.
     pub fn publish(&self, which: Which) -> Result<Option<u64>, DraftError> {
-        let published = self.publish_in_turn(which);
-        self.absorb_news();
+        let published = {
+            let publishing = &mut *lock(&self.publishing);
+            if which == Which::Long {
+                publishing.long = std::mem::take(&mut publishing.waiting);
+            }
+            let mut due = BTreeMap::new();
+            loop {
+                self.catch_up()?;
+                match self.publish_in_turn(publishing, which, &mut due) {
+                    Ok(Some(version)) => break Ok(version),
+                    // Others changed the drive at this moment.
+                    Ok(None) => {}
+                    Err(error) => break Err(error),
+                }
+            }
+        };
+        if self.behind.load(Ordering::SeqCst) {
+            self.absorb();
+        }
         published
     }
 
-    fn publish_in_turn(&self, which: Which) -> Result<Option<u64>, DraftError> {
-        let publishing = &mut *lock(&self.publishing);
+    /// None if it is to be tried again, on the names that others made meanwhile. `due` is what was decided of files.
+    fn publish_in_turn(
+        &self,
+        publishing: &mut Publishing,
+        which: Which,
+        due: &mut BTreeMap<u64, bool>,
+    ) -> Result<Option<Option<u64>>, DraftError> {
         let before = {
             // Whoever syncs a file from now on minds what others are going to see.
             let mut spool = lock(&self.spool);
@@ -92,7 +145,7 @@ impl Draft {
             spool.begin(names.now.clone());
             names
         };
-        let published = self.publish_names(publishing, before, which);
+        let published = self.publish_names(publishing, before, which, due);
         lock(&self.spool).end();
         published
     }
@@ -102,12 +155,21 @@ impl Draft {
         publishing: &mut Publishing,
         mut before: Names,
         which: Which,
-    ) -> Result<Option<u64>, DraftError> {
-        let mut steps = before.published.steps_to(&before.now);
-        let mut contents = Contents::new(&self.drive);
-        let mut sayings = contents.sayings(&before.published, &steps, which)?;
-        let Contents { mut writer, sent, unsaid, trouble, .. } = contents;
+        due: &mut BTreeMap<u64, bool>,
+    ) -> Result<Option<Option<u64>>, DraftError> {
+        let mut steps = before.steps();
+        let mut contents = Contents::new(&self.drive, which, publishing, due);
+        let mut sayings = contents.sayings(&before.published, &steps)?;
+        let Contents { publishing, mut writer, sent, unsaid, trouble, .. } = contents;
         before.now.keep_folders(&unsaid, &before.published, &mut steps);
+        let says = sayings.iter().any(|saying| !saying.known)
+            || !steps.nodes.is_empty()
+            || !steps.records.is_empty();
+        // Whoever else writes the drive is waited for before anybody waits for us.
+        let mut batch = if says { Some(self.drive.batch()?) } else { None };
+        if batch.as_ref().is_some_and(|batch| batch.next() != before.published.version().max(1)) {
+            return Ok(None);
+        }
         // Nobody syncs a file between its content's being published and its record's being forgotten.
         let mut spool = lock(&self.spool);
         let gone: Vec<u64> = before.gone.drain(..).map(|file| file.id()).collect();
@@ -115,15 +177,11 @@ impl Draft {
             // Of what was synced since the record alone knows.
             spool.is_in(file.id(), sent.snapshot.generation())
         });
-        let known = gone.into_iter().chain(all.map(|(file, _)| file.id()));
+        let known = gone.into_iter().chain(all.map(|(file, _)| file.id())).chain(spool.void());
         let mut changes = spool.changes(self, known, &steps)?;
         let records = std::mem::take(&mut changes.writes);
         let mut version = None;
-        if sayings.iter().any(|saying| !saying.known)
-            || !steps.nodes.is_empty()
-            || !steps.records.is_empty()
-        {
-            let mut batch = self.drive.batch()?;
+        if let Some(mut batch) = batch.take() {
             for saying in sayings.iter_mut().filter(|saying| !saying.known) {
                 self.say(&mut batch, saying)?;
             }
@@ -184,7 +242,7 @@ impl Draft {
             removed.is_err()
         });
         drop(spool);
-        trouble.map_or(Ok(version), Err)
+        trouble.map_or(Ok(Some(version)), Err)
     }
 
     fn say(&self, batch: &mut Batch<'_>, saying: &mut Saying) -> Result<(), DraftError> {
@@ -297,30 +355,27 @@ impl Draft {
 }
 
 impl<'a> Contents<'a> {
-    fn new(drive: &'a Drive) -> Self {
-        let (sent, held_back) = (BTreeMap::new(), BTreeSet::new());
-        Self {
-            drive,
-            writer: None,
-            sent,
-            due: BTreeMap::new(),
-            unsaid: Vec::new(),
-            held_back,
-            trouble: None,
-        }
+    fn new(
+        drive: &'a Drive,
+        which: Which,
+        publishing: &'a mut Publishing,
+        due: &'a mut BTreeMap<u64, bool>,
+    ) -> Self {
+        let (sent, held_back, unsaid) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+        let (writer, trouble) = (None, None);
+        Self { drive, which, publishing, writer, sent, due, unsaid, held_back, trouble }
     }
 
     fn sayings(
         &mut self,
         published: &DriveIndex,
         steps: &Steps,
-        which: Which,
     ) -> Result<Vec<Saying>, DraftError> {
         let mut sayings = Vec::new();
         for (path, leaf) in &steps.leaves {
             let leaf = match leaf {
                 None => None,
-                Some(leaf) => match self.saying(leaf, which)? {
+                Some(leaf) => match self.saying(leaf)? {
                     None => {
                         self.unsaid.push(path.clone());
                         continue;
@@ -337,24 +392,18 @@ impl<'a> Contents<'a> {
     }
 
     /// What can be said of a leaf; none as long as it has never been published, and is not to be now.
-    fn saying(&mut self, leaf: &Leaf, which: Which) -> Result<Option<Leaf>, DraftError> {
+    fn saying(&mut self, leaf: &Leaf) -> Result<Option<Leaf>, DraftError> {
         let Leaf::File(file) = leaf else { return Ok(Some(leaf.clone())) };
         let Content::Local(local) = &file.content else { return Ok(Some(leaf.clone())) };
-        let due = *self.due.entry(local.file.id()).or_insert_with(|| match which {
-            Which::Names => false,
-            _ if !local.file.is_open() => true,
-            Which::Closed => false,
-            Which::Quiet => local.file.is_quiet(),
-            Which::One(id) => local.file.id() == id,
-            Which::All => true,
-        });
-        let sent = if due { self.try_send(&local.file, which)? } else { None };
+        let is_due = || self.publishing.is_due(&local.file, self.which);
+        let due = *self.due.entry(local.file.id()).or_insert_with(is_due);
+        let sent = if due { self.try_send(&local.file)? } else { None };
         let Some((blob, size, mtime)) = sent else {
             let published = local.published.clone();
             return Ok(published.map(|content| Leaf::File(File { content, ..file.clone() })));
         };
         let mut said = File { content: Content::stored(blob, size), ..file.clone() };
-        said.stat.mtime = Time::of_nanos(mtime);
+        said.stat.mtime = told_time(mtime, file.stat.mtime);
         Ok(Some(Leaf::File(said)))
     }
 
@@ -362,7 +411,6 @@ impl<'a> Contents<'a> {
     fn try_send(
         &mut self,
         file: &Arc<LocalFile>,
-        which: Which,
     ) -> Result<Option<(BlobId, u64, i128)>, DraftError> {
         if self.held_back.contains(&file.id()) {
             return Ok(None);
@@ -374,7 +422,7 @@ impl<'a> Contents<'a> {
         self.held_back.insert(file.id());
         let is_changing = matches!(error, DraftError::Local(LocalError::Changed));
         // Who writes it is not done with it.
-        if !is_changing || which == Which::One(file.id()) {
+        if !is_changing || self.which == Which::One(file.id()) {
             self.trouble.get_or_insert(error);
         }
         Ok(None)
@@ -423,7 +471,7 @@ impl<'a> Contents<'a> {
 /// `leaf` is what else is to be said of it.
 fn after(local: &Local, said: &File, leaf: File) -> File {
     let content = said.content.clone();
-    let time = Time::of_nanos(local.file.mtime());
+    let time = told_time(local.file.mtime(), said.stat.mtime);
     let clean = local.file.is_base() && time == said.stat.mtime && !local.file.is_open();
     let content =
         if clean { content } else { Content::local(&local.file, Some(content), local.revision) };
@@ -447,6 +495,11 @@ fn file_error(error: DraftError) -> Result<DraftError, DraftError> {
         Some(LocalError::Changed) => Ok(LocalError::Changed.into()),
         _ => Ok(error),
     }
+}
+
+/// What is said of a time; where nothing ever was, and it was not set here, that stays so.
+fn told_time(nanos: i128, before: Time) -> Time {
+    if before.nanos().unwrap_or(0) == nanos { before } else { Time::of_nanos(nanos) }
 }
 
 /// Whether others know it already.

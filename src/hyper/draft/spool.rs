@@ -14,9 +14,10 @@
 
 use super::{Draft, DraftError, Names, Which};
 use crate::codec::{self, DecodeError, Put, Reader};
+use crate::hyper::blobs::BlobId;
 use crate::hyper::core::storage::{Durability, Records, Storage, StorageError, Writes};
 use crate::hyper::drive::{Content, DriveIndex, File, Leaf, MODE_BITS, Stat, Steps, Time};
-use crate::hyper::local::{LocalError, LocalFile, is_staging};
+use crate::hyper::local::{LocalError, LocalFile, Record, is_staging};
 use crate::key::{CoreKey, DiscoveryKey, hex};
 use crate::lock::{lock, read, write};
 use crate::path::{DrivePath, MAX_NAME, MAX_PATH};
@@ -38,6 +39,9 @@ pub(super) struct Spool {
     names: BTreeMap<String, u64>,
     /// The names that are being published at this moment.
     coming: Option<DriveIndex>,
+    /// Files whose records speak of what they were before others made them something else. They go with the next
+    /// publication.
+    void: BTreeSet<u64>,
 }
 
 /// What is known of a record.
@@ -85,6 +89,16 @@ impl Spool {
         self.coming = None;
     }
 
+    /// What others made of these files is what they are.
+    pub fn make_void(&mut self, files: Vec<u64>) {
+        self.void.extend(files.into_iter().filter(|id| self.files.contains_key(id)));
+    }
+
+    /// Files whose records are of no use.
+    pub fn void(&self) -> Vec<u64> {
+        self.void.iter().copied().collect()
+    }
+
     /// Whether a record speaks of this file.
     pub fn has(&self, file: u64) -> bool {
         self.files.contains_key(&file)
@@ -114,6 +128,7 @@ impl Spool {
     }
 
     fn take(&mut self, file: u64) -> Option<Spooled> {
+        self.void.remove(&file);
         let spooled = self.files.remove(&file)?;
         for name in &spooled.place.names {
             if self.names.get(name.as_str()) == Some(&file) {
@@ -332,16 +347,30 @@ impl Draft {
         Ok(())
     }
 
-    /// Adds to the deletion of a drive that no record speaks of its files: the next [`Self::clean`] deletes those.
-    pub fn forget(
+    /// Whether an earlier end left something of this drive that is not published.
+    pub fn has_records(storage: &Arc<dyn Storage>, key: &CoreKey) -> Result<bool, DraftError> {
+        Ok(!Records::new(storage.clone()).records(&prefix(key))?.is_empty())
+    }
+
+    /// What goes with a drive that is forgotten: its records, and its staging files, which are to be removed after them.
+    pub fn removal(
         storage: &Arc<dyn Storage>,
-        drive: &CoreKey,
-        writes: &mut Writes,
-    ) -> Result<(), StorageError> {
-        for (name, _) in Records::new(storage.clone()).records(&prefix(drive))? {
-            Records::change(writes, &name, None);
+        key: &CoreKey,
+    ) -> Result<(Writes, Vec<DiscoveryKey>), StorageError> {
+        let (mut writes, mut staged) = (Writes::default(), Vec::new());
+        for (name, value) in Records::new(storage.clone()).records(&prefix(key))? {
+            staged.extend(file_record(&value).and_then(LocalFile::staging_of));
+            Records::change(&mut writes, &name, None);
         }
-        Ok(())
+        Ok((writes, staged))
+    }
+
+    /// The contents that what an earlier end left was changed from.
+    pub fn bases(storage: &Arc<dyn Storage>, key: &CoreKey) -> Result<Vec<BlobId>, StorageError> {
+        let records = Records::new(storage.clone()).records(&prefix(key))?;
+        let base =
+            |(_, value): &(_, Vec<u8>)| Some(Record::decode(file_record(value)?).ok()?.base?.0);
+        Ok(records.iter().filter_map(base).collect())
     }
 
     /// Deletes what an end without notice left in a store of files that nothing was synced of. Only before the first draft
@@ -349,9 +378,8 @@ impl Draft {
     pub fn clean(storage: &Arc<dyn Storage>) -> Result<(), DraftError> {
         let mut kept = BTreeSet::new();
         for (name, value) in Records::new(storage.clone()).records(DRAFTS)? {
-            let record = Place::decode(&value).ok();
-            match record.and_then(|(_, record)| LocalFile::staging_of(record)) {
-                Some(staging) => drop(kept.insert(staging)),
+            match file_record(&value).filter(|record| Record::decode(record).is_ok()) {
+                Some(record) => kept.extend(LocalFile::staging_of(record)),
                 // Any of them may be what it speaks of.
                 None => {
                     tracing::warn!(name, "a record makes no sense, and no staging file is deleted");
@@ -408,6 +436,11 @@ impl Names {
 
 /// Of a name in the one that a file gets whose place is taken: what fits whatever its letters are.
 const RECOVERED_CHARS: usize = 50;
+
+/// What a record says of the file itself.
+fn file_record(value: &[u8]) -> Option<&[u8]> {
+    Place::decode(value).ok().map(|(_, record)| record)
+}
 
 fn name(drive: &CoreKey, file: u64) -> String {
     format!("{}{file:016x}", prefix(drive))

@@ -1,5 +1,6 @@
 //! A draft against a model of a file system, and others' view of the drive against what they may see.
 
+mod beside;
 mod small;
 
 use super::*;
@@ -10,6 +11,7 @@ use crate::hyper::drive::{Content, Found, SpecialKind, Time};
 use crate::hyper::session::Patience;
 use crate::hyper::store::{Namespace, Store};
 use proptest::prelude::*;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 fn path(text: &str) -> DrivePath {
@@ -30,6 +32,11 @@ enum Node {
 }
 
 type Tree = BTreeMap<DrivePath, Node>;
+
+thread_local! {
+    /// Bytes of small files that the drafts of this test have in memory.
+    static IN_MEMORY: Cell<usize> = const { Cell::new(MAX_IN_MEMORY) };
+}
 
 /// A drive in memory.
 struct Bench {
@@ -57,7 +64,8 @@ impl Bench {
         let drive = Drive::writable(core("db")?, core("blobs")?, None);
         let index = run(drive.index()).ok()?;
         let key = CoreKey([1; 32]);
-        let draft = Draft::open(key, drive.clone(), storage.clone(), index, || {}).ok()?;
+        let (room, of) = (IN_MEMORY.get(), storage.clone());
+        let draft = Draft::with_memory(key, drive.clone(), of, index, || {}, room).ok()?;
         let editor = draft.editor(None);
         Some(Self { drive, storage, draft, editor })
     }
@@ -284,8 +292,7 @@ fn what_others_add_is_seen_and_what_was_changed_here_stays() {
         let entry = crate::hyper::drive::Entry::default();
         bench.drive.put(&path(name), content.as_bytes(), entry).unwrap();
     }
-    let index = run(bench.drive.index()).unwrap();
-    bench.draft.absorb(&index, &[path("/a"), path("/c")]);
+    bench.draft.absorb();
     let here = bench.here();
     assert_eq!(here[&path("/a")], Node::File(b"mine".into(), 0o644));
     assert_eq!(here[&path("/c")], Node::File(b"new".into(), 0o644));
@@ -304,13 +311,6 @@ fn nobody_is_told_of_what_was_published_here() {
         lock(&hears).extend(paths.iter().cloned());
         true
     })));
-    let mut known = run(bench.drive.index()).unwrap();
-    let mut absorb = || {
-        let (index, changed) = run(bench.drive.refresh(&known)).unwrap();
-        assert!(!changed.is_empty());
-        bench.draft.absorb(&index, &changed);
-        known = index;
-    };
     editor.make_dir(&path("/d")).unwrap();
     editor.make_dir(&path("/e")).unwrap();
     editor.make_special(&path("/p"), SpecialKind::Fifo, 0o644, time(1)).unwrap();
@@ -324,21 +324,18 @@ fn nobody_is_told_of_what_was_published_here() {
     editor.set_xattrs(&path("/e"), xattrs).unwrap();
     for which in [Which::Closed, Which::All] {
         bench.draft.publish(which).unwrap();
-        absorb();
+        bench.draft.absorb();
     }
     file.write(0, b"CONTENT").unwrap();
     editor.close(&file);
     editor.rename(&path("/d"), &path("/c"), Rename::Replace).unwrap();
     // As it is told before the publication is over.
-    let before = run(bench.drive.index()).unwrap();
-    bench.draft.publish(Which::Closed).unwrap();
-    let (index, changed) = run(bench.drive.refresh(&before)).unwrap();
     let publishing = lock(&bench.draft.publishing);
-    bench.draft.absorb(&index, &changed);
-    assert!(!lock(&bench.draft.news).is_empty());
+    bench.draft.absorb();
+    assert!(bench.draft.behind.load(Ordering::SeqCst));
     drop(publishing);
     bench.draft.publish(Which::Closed).unwrap();
-    assert!(lock(&bench.draft.news).is_empty());
+    assert!(!bench.draft.behind.load(Ordering::SeqCst));
     assert_eq!(*lock(&told), []);
 }
 

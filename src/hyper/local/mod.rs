@@ -98,6 +98,15 @@ pub enum Rebased {
     Whole(Option<DiscoveryKey>),
 }
 
+/// What was done to a file for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    None,
+    /// It grew by [`LocalFile::append`], as a log does: what it is now is the beginning of whatever it will be.
+    Appended,
+    Written,
+}
+
 /// What to put beside the staging file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
@@ -281,8 +290,9 @@ impl LocalFile {
     /// Writes it at the end, wherever that is by then; tells where.
     pub fn append(&self, bytes: &[u8]) -> Result<u64> {
         let mut state = write(&self.state);
-        let end = state.layout.size;
+        let (end, otherwise) = (state.layout.size, state.otherwise);
         state.write(&self.storage, end, bytes)?;
+        state.otherwise = otherwise;
         Ok(end)
     }
 
@@ -333,10 +343,19 @@ impl LocalFile {
         self.writers.load(Ordering::Acquire) > 0
     }
 
-    /// Whether nothing was changed since this was asked last.
-    pub fn is_quiet(&self) -> bool {
-        let now = self.generation();
-        self.seen.swap(now, Ordering::AcqRel) == now
+    /// What was done to it since this was asked last.
+    pub fn look(&self) -> Activity {
+        let (now, otherwise) = {
+            let state = read(&self.state);
+            (state.generation, state.otherwise)
+        };
+        match self.seen.swap(now, Ordering::AcqRel) {
+            seen if seen == now => Activity::None,
+            // It was never asked.
+            u64::MAX if otherwise > 0 => Activity::Written,
+            seen if otherwise > seen => Activity::Written,
+            _ => Activity::Appended,
+        }
     }
 }
 
@@ -345,6 +364,11 @@ impl LocalFile {
     /// The content as it is now, to be read as long as no byte of it is changed.
     pub fn snapshot(self: &Arc<Self>) -> Snapshot {
         Snapshot::new(self, &read(&self.state))
+    }
+
+    /// Somebody else made another content of it, unless it has one of its own. Whether it is `base` from now on.
+    pub fn replace(&self, base: Base) -> bool {
+        write(&self.state).replace(base)
     }
 
     /// The content at `generation` is published as `base`, whose blocks are here.

@@ -21,6 +21,8 @@ pub(super) struct State {
     pub(super) generation: u64,
     /// The generation of the last change before the end.
     pub(super) rewritten: u64,
+    /// The generation of the last change that was not an append, but for the time.
+    pub(super) otherwise: u64,
     /// See [`super::LocalFile::record_version`].
     pub(super) version: u64,
 }
@@ -48,6 +50,7 @@ impl State {
             mtime: 0,
             generation: 0,
             rewritten: 0,
+            otherwise: 0,
             version: 0,
         }
     }
@@ -138,6 +141,7 @@ impl State {
     /// A change of the content; `rewrites` unless it is behind all that there was.
     fn changed(&mut self, rewrites: bool) {
         self.generation += 1;
+        self.otherwise = self.generation;
         if rewrites {
             self.rewritten = self.generation;
         }
@@ -203,7 +207,7 @@ impl State {
     pub(super) fn set_mtime(&mut self, mtime: i128, told: bool) {
         if mtime != self.mtime {
             self.mtime = mtime;
-            self.changed(false);
+            self.generation += 1;
         }
         self.version += u64::from(told);
     }
@@ -224,6 +228,17 @@ impl State {
         let used = self.file().map(|file| file.id);
         self.staged = Staged::Memory(Buffer::new(&self.memory));
         Rebased::Whole(used)
+    }
+
+    pub(super) fn replace(&mut self, base: Base) -> bool {
+        if !self.only_appended() || self.layout.size != self.base_size() {
+            return false;
+        }
+        self.changed(true);
+        self.version += 1;
+        self.layout = Layout::of_base(base.size);
+        self.base = Some(base);
+        true
     }
 
     pub(super) fn record(&mut self) -> Option<Recorded> {

@@ -226,7 +226,7 @@ impl Group<'_> {
         }
         content.at = 0;
         content.watch(still.filter(|_| !proven));
-        let id = self.writer.put(&mut content)?;
+        let id = self.writer.put_long(&mut content, size)?;
         if content.is_torn() {
             return Ok(Taken::Torn(Some(id)));
         }
