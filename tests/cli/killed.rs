@@ -78,7 +78,7 @@ impl Program for Saver {
         file.write_all(&content(self.number, self.tried))?;
         file.sync_all()?;
         // One of them goes on having it open.
-        let open = (self.number % 2 == 0).then_some(file);
+        let open = self.number.is_multiple_of(2).then_some(file);
         fs::rename(&temporary, at.join(format!("saved-{}", self.number)))?;
         sync_dir(at)?;
         drop(open);

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use history::{History, signed, start};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use std::sync::atomic::AtomicBool;
 
 /// Staging files and records of files in the store.
 fn left_behind(bench: &Bench) -> usize {
@@ -213,6 +214,15 @@ fn a_file_that_cannot_be_read_keeps_no_other_from_being_published() {
     are(bench.seen(), &[("/good", "content")]);
 }
 
+/// Others go on until this is dropped, be it by a panic.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// The power fails at moments at which files are written, synced, moved and published at once.
 #[test]
 fn what_is_synced_while_others_publish_survives_any_crash() {
@@ -221,10 +231,11 @@ fn what_is_synced_while_others_publish_survives_any_crash() {
     let bench = start(&medium).unwrap();
     let version = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     let [written, saved]: [AtomicU64; 2] = Default::default();
-    let done = std::sync::atomic::AtomicBool::new(false);
+    let done = AtomicBool::new(false);
     let is_done = || done.load(Ordering::Acquire);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let (tick, ticks) = std::sync::mpsc::channel();
+        let writes = |tick: std::sync::mpsc::Sender<()>| {
             // Written in place, block by block in turn.
             let file = bench.editor.create(&path("/w"), 0o644, time(1)).unwrap();
             for n in (1u64..).take_while(|_| !is_done()) {
@@ -233,8 +244,10 @@ fn what_is_synced_while_others_publish_survives_any_crash() {
                 file.touch(n.into());
                 bench.draft.sync(&path("/w"), &file).unwrap();
                 written.store(n, Ordering::Release);
+                let _ = tick.send(());
             }
-        });
+        };
+        scope.spawn(move || writes(tick));
         scope.spawn(|| {
             for n in (1u64..).take_while(|_| !is_done()) {
                 let file = bench.editor.create(&path("/t"), 0o644, time(1)).unwrap();
@@ -256,9 +269,11 @@ fn what_is_synced_while_others_publish_survives_any_crash() {
                 let _ = bench.draft.publish(Which::All);
             }
         });
+        let _ends = Ends(&done);
         // What is looked at grows all the time.
         for seed in 0..seeds(60).end.min(500) {
-            std::thread::sleep(std::time::Duration::from_millis(3));
+            let ends = ticks.iter().nth(2).is_none();
+            assert!(!ends, "the writer has failed");
             let acknowledged = [&written, &saved].map(|n| n.load(Ordering::Acquire));
             let again = start(&medium.after_power_loss(seed)).unwrap();
             let here = again.here();
@@ -272,6 +287,5 @@ fn what_is_synced_while_others_publish_survives_any_crash() {
             assert!(newest >= acknowledged[1], "saved: {newest} of {acknowledged:?}");
             ends_clean(&again, "at once");
         }
-        done.store(true, Ordering::Release);
     });
 }

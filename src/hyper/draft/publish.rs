@@ -472,7 +472,9 @@ impl<'a> Contents<'a> {
 fn after(local: &Local, said: &File, leaf: File) -> File {
     let content = said.content.clone();
     let time = told_time(local.file.mtime(), said.stat.mtime);
-    let clean = local.file.is_base() && time == said.stat.mtime && !local.file.is_open();
+    // Another file may have come to this name meanwhile, published under the one that it had.
+    let is_said = local.file.is_base() && local.file.base() == said.blob();
+    let clean = is_said && time == said.stat.mtime && !local.file.is_open();
     let content =
         if clean { content } else { Content::local(&local.file, Some(content), local.revision) };
     let stat = Stat { mtime: said.stat.mtime, ..leaf.stat };
