@@ -54,8 +54,8 @@ fn what_a_command_does_shows_in_the_mount_and_what_is_saved_there_comes_before()
     let (mount, _) = written(&lab, "alice", &[]);
     let at = &mount.at;
     fs::write(at.join("saved"), "in the mount").unwrap();
-    put(&lab, "saved", "by a command");
-    assert_eq!(read(at, "saved").as_deref(), Some("by a command"), "it came after");
+    put(&lab, "saved", "by a command, and longer");
+    assert_eq!(read(at, "saved").as_deref(), Some("by a command, and longer"), "it came after");
     let log = done(&lab, "alice", &["log", "notes"]);
     let log = String::from_utf8_lossy(&log.stdout).matches("saved").count();
     assert!(log >= 2, "what was saved is a version of its own");
