@@ -2,8 +2,8 @@
 
 use super::{Draft, Names};
 use crate::hyper::drive::{
-    Content, DriveIndex, Extended, File, Found, Leaf, Link, Special, SpecialKind, Stat, Time,
-    Xattrs,
+    Content, DriveIndex, Extended, File, Found, Leaf, Link, Owner, Special, SpecialKind, Stat,
+    Time, Xattrs,
 };
 use crate::hyper::local::{Base, LocalFile};
 use crate::lock::write;
@@ -52,6 +52,8 @@ pub enum Rename {
 pub struct Set {
     pub mode: Option<u16>,
     pub mtime: Option<Time>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
 }
 
 /// Who changes a draft, a mount say. It is not told of its own changes.
@@ -82,7 +84,7 @@ impl Editor {
 
     /// Makes a symbolic link.
     pub fn make_link(&self, path: &DrivePath, target: &str, mtime: Time) -> Result<()> {
-        let stat = Stat { mode: 0o777, mtime, id: 0 };
+        let stat = Stat { mode: 0o777, mtime, ..Stat::default() };
         self.make(path, Leaf::Link(Link { seq: 0, stat, xattrs: None, target: target.into() }))
     }
 
@@ -181,7 +183,7 @@ impl Editor {
         mode: u16,
         mtime: Time,
     ) -> Result<()> {
-        let stat = Stat { id: 0, mtime, mode };
+        let stat = Stat { mtime, mode, ..Stat::default() };
         self.make(path, Leaf::Special(Box::new(Special { seq: 0, kind, stat, xattrs: None })))
     }
 
@@ -207,6 +209,8 @@ impl Editor {
         self.describe(path, |stat, _| {
             stat.mode = new.mode.unwrap_or(stat.mode);
             stat.mtime = new.mtime.unwrap_or(stat.mtime);
+            let owner = stat.owner;
+            stat.owner = Owner::new(new.uid.or(owner.uid()), new.gid.or(owner.gid()));
         })
     }
 

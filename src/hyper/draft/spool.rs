@@ -5,12 +5,12 @@
 //!
 //! | record | value |
 //! |---|---|
-//! | `draft/` + key of the drive + `/` + [`LocalFile::id`], in hexadecimal | path, mode, id; then the record of the [`LocalFile`] |
+//! | `draft/` + key of the drive + `/` + [`LocalFile::id`], in hexadecimal | path, mode, id, owner; then the record of the [`LocalFile`] |
 
 use super::{Draft, DraftError};
 use crate::codec::{self, DecodeError, Put, Reader};
 use crate::hyper::core::storage::{Durability, Records, Storage, Writes};
-use crate::hyper::drive::{Content, File, Leaf, MODE_BITS, Stat, Time};
+use crate::hyper::drive::{Content, File, Leaf, MODE_BITS, Owner, Stat, Time};
 use crate::hyper::local::{LocalFile, is_staging};
 use crate::key::{CoreKey, DiscoveryKey, hex};
 use crate::lock::{lock, write};
@@ -27,6 +27,7 @@ pub(super) struct Place {
     path: DrivePath,
     mode: u16,
     id: u64,
+    owner: Owner,
 }
 
 /// What the names of all records begin with.
@@ -49,8 +50,8 @@ impl Draft {
             is_it.then(|| *leaf.stat())
         });
         // It was moved at this moment, or is what was published.
-        let Some(Stat { mode, id, .. }) = stat else { return publish() };
-        let place = Place { path: path.clone(), mode, id };
+        let Some(Stat { mode, id, owner, .. }) = stat else { return publish() };
+        let place = Place { path: path.clone(), mode, id, owner };
         let mut spool = lock(&self.spool);
         let version = file.record_version();
         let mut writes = Writes::default();
@@ -106,7 +107,8 @@ impl Draft {
                 Some(Leaf::File(file)) => (Some(file.content), file.xattrs),
                 _ => (None, None),
             };
-            let stat = Stat { mode: place.mode, id: place.id, mtime: Time::NONE };
+            let Place { mode, id: number, owner, .. } = place;
+            let stat = Stat { mode, id: number, owner, mtime: Time::NONE };
             let content = Content::local(&file, published, id);
             names.now.set(&place.path, Leaf::File(File { seq, stat, xattrs, content }));
             spool.insert(id, (place, file.record_version()));
@@ -159,6 +161,9 @@ impl Place {
         out.put_buffer(self.path.as_str().as_bytes());
         out.put_uint(self.mode.into());
         out.extend(self.id.to_le_bytes());
+        for id in [self.owner.uid(), self.owner.gid()] {
+            out.put_uint(id.map_or(0, |id| u64::from(id) + 1));
+        }
         out
     }
 
@@ -169,6 +174,8 @@ impl Place {
         let path = path.map_err(|_| DecodeError::Invalid("path"))?;
         let mode = reader.uint()? as u16 & MODE_BITS;
         let id = reader.u64()?;
-        Ok((Self { path, mode, id }, reader.rest()))
+        let mut owner = || Ok(u32::try_from(reader.uint()?).ok().and_then(|id| id.checked_sub(1)));
+        let owner = Owner::new(owner()?, owner()?);
+        Ok((Self { path, mode, id, owner }, reader.rest()))
     }
 }

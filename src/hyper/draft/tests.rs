@@ -467,7 +467,7 @@ proptest! {
                     prop_assert_eq!(done.is_ok(), model.rename(&name(a), &name(b), how), "{:?}", done);
                 }
                 Op::Chmod(n, mode) => {
-                    let set = Set { mode: Some(mode), mtime: None };
+                    let set = Set { mode: Some(mode), ..Set::default() };
                     let done = bench.editor.set(&name(n), &set).is_ok();
                     prop_assert_eq!(done, model.tree.contains_key(&name(n)));
                     match model.tree.get_mut(&name(n)) {
