@@ -24,7 +24,6 @@ use fuser::{
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use nix::libc;
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -57,11 +56,13 @@ pub struct Fuse {
     /// Whether the kernel can do without OPEN, and may: it then lets whoever may see a file read what it has cached.
     /// Settled by `init`.
     no_open: bool,
+    /// Whether a file may be opened past the page cache, and mapped all the same. Settled by `init`.
+    past_cache: bool,
 }
 
 impl Fuse {
     pub fn new(fs: Arc<Operations>, look: Look, pending: Arc<Pending>, runtime: Handle) -> Self {
-        Self { fs, look, pending, runtime, no_open: false }
+        Self { fs, look, pending, runtime, no_open: false, past_cache: false }
     }
 
     /// Answers in a task, or with the caller's end if that comes first.
@@ -103,9 +104,7 @@ impl Filesystem for Fuse {
         for flag in WANTED {
             let _ = config.add_capabilities(flag);
         }
-        if self.fs.room().is_some() {
-            let _ = config.add_capabilities(InitFlags::FUSE_ATOMIC_O_TRUNC);
-        }
+        self.ask_to_write(config);
         if !self.look.private {
             self.no_open = config.add_capabilities(InitFlags::FUSE_NO_OPEN_SUPPORT).is_ok();
         }
@@ -162,9 +161,7 @@ impl Filesystem for Fuse {
     fn open(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         guarded("open", req, number, || {
             if flags.acc_mode() != OpenAccMode::O_RDONLY {
-                let truncate = flags.0 & libc::O_TRUNC != 0;
-                return self
-                    .reply_opened_to_write(self.fs.open_to_write(ino(number), truncate), reply);
+                return self.opened_to_write(req, number, flags.0, reply);
             }
             if self.no_open && self.fs.frozen() {
                 return reply.error(Errno::ENOSYS);
@@ -393,7 +390,7 @@ impl Filesystem for Fuse {
         size: Option<u64>,
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
-        _ctime: Option<SystemTime>,
+        ctime: Option<SystemTime>,
         fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
@@ -401,7 +398,10 @@ impl Filesystem for Fuse {
         _flags: Option<fuser::BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        self.set(req, number, mode, (uid, gid), size, (atime, mtime), fh, reply);
+        // As the kernel tells the time of what it wrote itself.
+        let alone = atime.is_none() && mode.is_none() && size.is_none() && uid.is_none();
+        let times = (atime, mtime, alone && ctime.is_some() && fh.is_some());
+        self.set(req, number, mode, (uid, gid), size, times, fh, reply);
     }
 
     fn mknod(
@@ -427,7 +427,7 @@ impl Filesystem for Fuse {
         reply: ReplyEntry,
     ) {
         guarded("mkdir", req, parent, || {
-            let made = self.fs.make_dir(ino(parent), name, mode as u16 & 0o7777);
+            let made = self.fs.make_dir(ino(parent), name, self.fresh(req, mode));
             self.reply_made("mkdir", made, reply);
         });
     }
@@ -453,7 +453,8 @@ impl Filesystem for Fuse {
         reply: ReplyEntry,
     ) {
         guarded("symlink", req, parent, || {
-            let made = self.fs.make_link(ino(parent), name, target.as_os_str());
+            let new = self.fresh(req, 0o777);
+            let made = self.fs.make_link(ino(parent), name, target.as_os_str(), new);
             self.reply_made("symlink", made, reply);
         });
     }
@@ -492,13 +493,10 @@ impl Filesystem for Fuse {
         name: &OsStr,
         mode: u32,
         _umask: u32,
-        _flags: i32,
+        flags: i32,
         reply: fuser::ReplyCreate,
     ) {
-        guarded("create", req, parent, || {
-            let made = self.fs.create(ino(parent), name, mode as u16 & 0o7777);
-            self.reply_created(made, reply);
-        });
+        guarded("create", req, parent, || self.created(req, (parent, name), mode, flags, reply));
     }
 
     fn write(
@@ -508,18 +506,12 @@ impl Filesystem for Fuse {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        how: WriteFlags,
         flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        guarded("write", req, number, || {
-            let append = flags.0 & libc::O_APPEND != 0;
-            match self.fs.write(handle(fh), offset, data, append) {
-                Ok(()) => reply.written(data.len() as u32),
-                Err(error) => reply.error(failed("write", &error)),
-            }
-        });
+        self.wrote(req, number, fh, offset, data, how, flags, reply);
     }
 
     fn setxattr(
@@ -533,11 +525,7 @@ impl Filesystem for Fuse {
         reply: ReplyEmpty,
     ) {
         guarded("setxattr", req, number, || {
-            let must = match flags {
-                libc::XATTR_CREATE => Some(false),
-                libc::XATTR_REPLACE => Some(true),
-                _ => None,
-            };
+            let must = changing::must_be_there(flags);
             let done = self.fs.set_xattr(ino(number), name, Some(value), must);
             reply_done("setxattr", done, reply);
         });

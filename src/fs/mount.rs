@@ -59,6 +59,7 @@ pub fn mount(
     let look = Look {
         uid: options.uid.unwrap_or(owner),
         gid: options.gid.unwrap_or(Gid::effective().as_raw()),
+        owners: options.uid.is_none() && options.gid.is_none(),
         private: options.access == Access::OwnerAndRoot,
     };
     let skin = Fuse::new(fs.clone(), look, pending.clone(), runtime);
