@@ -72,6 +72,11 @@ impl Filesystem {
         self.keeps_writes.load(Ordering::Relaxed)
     }
 
+    /// Whether somebody has a file open to be written.
+    pub fn is_being_written(&self) -> bool {
+        self.files.any(|file| file.writer().is_some())
+    }
+
     /// How the volume is changed; none if it is not.
     pub fn writes(&self) -> Option<&dyn Writable> {
         self.volume.writable()
