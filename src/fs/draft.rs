@@ -270,6 +270,10 @@ impl Writable for DraftVolume {
         self.give(path, new)
     }
 
+    fn share(&self, from: &DrivePath, to: &DrivePath, range: Range<u64>) -> Result<u64> {
+        self.editor.share(from, to, range).map_err(edit_error)
+    }
+
     fn link(&self, from: &DrivePath, to: &DrivePath, id: u64) -> Result<()> {
         self.editor.link(from, to, id).map_err(edit_error)
     }

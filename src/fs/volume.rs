@@ -231,6 +231,9 @@ pub trait Writable: Send + Sync {
     fn make_link(&self, path: &DrivePath, target: &str, new: &Fresh) -> Result<()>;
     /// Makes a pipe, a socket or a device of this number.
     fn make_special(&self, path: &DrivePath, kind: Kind, rdev: u32, new: &Fresh) -> Result<()>;
+    /// Lets a range of `to` have the same bytes as that range of the file at `from` without copying them. How many bytes that
+    /// was done for: none where it cannot be.
+    fn share(&self, from: &DrivePath, to: &DrivePath, range: Range<u64>) -> Result<u64>;
     /// One more name, `to`, for what is at `from`; `id` is its number.
     fn link(&self, from: &DrivePath, to: &DrivePath, id: u64) -> Result<()>;
     /// Extended attributes of what is at `path`.

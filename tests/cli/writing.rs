@@ -220,3 +220,25 @@ fn files_belong_to_whom_they_are_given() {
     assert_eq!(mount.at, at);
     assert_eq!(all(), want, "after another mount");
 }
+
+#[test]
+fn a_copy_within_the_mount_has_the_same_bytes() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let (mount, _) = written(&lab, "alice");
+    let at = &mount.at;
+    let all = pattern(5, 20_000_000);
+    fs::write(at.join("f"), &all).unwrap();
+    // As it is being published, and when it is.
+    for name in ["at once", "later"] {
+        // By copy_file_range(2).
+        assert_eq!(fs::copy(at.join("f"), at.join(name)).unwrap(), 20_000_000);
+        assert!(fs::read(at.join(name)).unwrap() == all, "{name}");
+        let synced = File::open(at.join(name)).unwrap();
+        synced.sync_all().unwrap();
+        std::thread::sleep(Duration::from_millis(1500));
+    }
+    assert!(lab.run("alice", &["cat", "notes/later"]).stdout == all);
+}

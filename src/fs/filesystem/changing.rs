@@ -20,6 +20,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
+/// Bytes that one request copies at most, so that others are answered meanwhile, and how many at a time.
+const COPIED_AT_ONCE: u64 = 16 << 20;
+const COPY_PIECE: u64 = 1 << 20;
+
 const SETUID: u16 = 0o4000;
 const SETGID: u16 = 0o2000;
 /// Without it setgid means something else.
@@ -394,6 +398,38 @@ impl Filesystem {
         }
         self.tell_written(ino);
         Ok(())
+    }
+
+    /// Copies `len` bytes of one open file from `from.1` to `to.1` of another, or fewer; how many is told. None at the end.
+    ///
+    /// # Errors
+    /// [`FsError::Unsupported`] where only a peer has the bytes: the kernel then reads and writes them itself.
+    pub fn copy(&self, from: (HandleId, u64), to: (HandleId, u64), len: u64) -> Result<u64> {
+        let source = self.files.get(from.0).ok_or(FsError::BadHandle)?;
+        let (ino, target) = self.file(to.0)?;
+        let content = source.content();
+        let len = len.min(content.size().ok_or(FsError::Unsupported)?.saturating_sub(from.1));
+        let writable = self.writable()?;
+        if from.1 == to.1
+            && let (Ok(source), Ok(target)) = (self.path(source.ino), self.path(ino))
+            && let shared @ 1.. = writable.share(&source, &target, from.1..from.1 + len)?
+        {
+            self.tell_written(ino);
+            return Ok(shared);
+        }
+        let mut done = 0;
+        while done < len.min(COPIED_AT_ONCE) {
+            let piece = (len - done).min(COPIED_AT_ONCE - done).min(COPY_PIECE);
+            let bytes = content.read_local(from.1 + done, piece as usize)?;
+            let bytes = bytes.ok_or(FsError::Unsupported)?.concat();
+            if bytes.is_empty() {
+                break;
+            }
+            target.write(to.1 + done, &bytes)?;
+            done += bytes.len() as u64;
+        }
+        self.tell_written(ino);
+        Ok(done)
     }
 
     pub fn allocate(

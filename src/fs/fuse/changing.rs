@@ -226,6 +226,25 @@ impl Fuse {
         });
     }
 
+    pub(super) fn copied(
+        &self,
+        req: &Request,
+        number: INodeNo,
+        from: (FileHandle, u64),
+        to: (FileHandle, u64),
+        len: u64,
+        reply: ReplyWrite,
+    ) {
+        guarded("copy_file_range", req, number, || {
+            // The answer has 32 bits.
+            let len = len.min(u32::MAX.into());
+            match self.fs.copy((handle(from.0), from.1), (handle(to.0), to.1), len) {
+                Ok(done) => reply.written(done as u32),
+                Err(error) => reply.error(failed("copy_file_range", &error)),
+            }
+        });
+    }
+
     pub(super) fn allocated(
         &self,
         req: &Request,

@@ -8,6 +8,7 @@ use crate::hyper::drive::{
 use crate::hyper::local::{Base, LocalFile};
 use crate::lock::write;
 use crate::path::DrivePath;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Why a change is not made; nothing has changed then.
@@ -285,6 +286,29 @@ impl Editor {
                 change.push(&path);
             }
             Ok(local)
+        })
+    }
+
+    /// Lets a range of the file at `to`, which is open to be written, have the same bytes as that range of the published
+    /// file at `from`, without copying them. How many bytes that was done for: none where it cannot be.
+    pub fn share(&self, from: &DrivePath, to: &DrivePath, range: Range<u64>) -> Result<u64> {
+        self.change(|names, _| {
+            let (Leaf::File(from), to) = (names.leaf(from)?, names.leaf(to)?) else { return Ok(0) };
+            let base = match &from.content {
+                Content::Local(local) => local.file.whole_base(),
+                _ => {
+                    let (id, size) = (from.blob(), from.known_size());
+                    let reader = self.draft.drive.open(&from).ok();
+                    let parts = reader.zip(id).zip(size);
+                    parts.map(|((reader, id), size)| Base { reader, id, size })
+                }
+            };
+            Ok(match (to.local(), base) {
+                (Some(to), Some(base)) if to.file.share(&base, range.clone()) => {
+                    range.end - range.start
+                }
+                _ => 0,
+            })
         })
     }
 
