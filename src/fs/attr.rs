@@ -26,6 +26,9 @@ pub struct Attr {
     pub mtime_ms: i64,
     /// Nanoseconds after that.
     pub mtime_ns: u32,
+    /// See [`Entry::uid`].
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
     pub rdev: u32,
     /// What is known of other times.
     pub times: Times,
@@ -72,6 +75,8 @@ impl Attr {
             mode,
             mtime_ms: entry.mtime_ms,
             mtime_ns: entry.mtime_ns,
+            uid: entry.uid,
+            gid: entry.gid,
             rdev: entry.rdev,
             times: Times::default(),
             nlink,
@@ -80,11 +85,13 @@ impl Attr {
     }
 }
 
-/// Whose files they are: the same for a whole mount.
+/// Whose files they are of which nothing else is said: the same for a whole mount.
 #[derive(Debug, Clone, Copy)]
 pub struct Look {
     pub uid: u32,
     pub gid: u32,
+    /// Whether what is said of others is shown.
+    pub owners: bool,
     /// Whether the kernel keeps everybody but the owner and root out by itself.
     pub private: bool,
 }
@@ -114,12 +121,18 @@ impl Look {
             kind: file_type(attr.kind),
             perm: if self.private && attr.ino == Ino::ROOT { attr.mode & 0o700 } else { attr.mode },
             nlink: attr.nlink,
-            uid: self.uid,
-            gid: self.gid,
+            uid: attr.uid.filter(|_| self.owners).unwrap_or(self.uid),
+            gid: attr.gid.filter(|_| self.owners).unwrap_or(self.gid),
             rdev: attr.rdev,
             blksize: 4096,
             flags: 0,
         }
+    }
+
+    /// What is to be noted of the owner of something that this caller makes.
+    pub fn owner(&self, uid: u32, gid: u32) -> (Option<u32>, Option<u32>) {
+        let note = |own, id| (self.owners && own != id).then_some(id);
+        (note(self.uid, uid), note(self.gid, gid))
     }
 
     /// Attributes of "there is no such name", which the kernel remembers too.
@@ -131,6 +144,8 @@ impl Look {
             mode: 0,
             mtime_ms: 0,
             mtime_ns: 0,
+            uid: None,
+            gid: None,
             rdev: 0,
             times: Times::default(),
             nlink: 0,
@@ -171,6 +186,8 @@ mod tests {
             mode: 0o4755,
             mtime_ms: -1500,
             mtime_ns: 0,
+            uid: None,
+            gid: None,
             rdev: 0,
             target: None,
             verbatim: false,
@@ -185,7 +202,7 @@ mod tests {
     fn special_bits_are_shown_of_what_was_made_here_alone() {
         let path = DrivePath::from_user("/a").unwrap();
         let attr = Attr::of_entry(Ino(2), Some(&path), &entry(Kind::File), 1);
-        let shown = Look { uid: 7, gid: 8, private: false }.file_attr(&attr);
+        let shown = Look { uid: 7, gid: 8, owners: true, private: false }.file_attr(&attr);
         assert_eq!((shown.perm, shown.uid, shown.gid), (0o755, 7, 8));
         let own = Entry { verbatim: true, ..entry(Kind::File) };
         assert_eq!(Attr::of_entry(Ino(2), Some(&path), &own, 1).mode, 0o4755);
@@ -203,7 +220,7 @@ mod tests {
     #[test]
     fn the_root_of_a_private_mount_lets_nobody_else_in() {
         let root = Attr::of_entry(Ino::ROOT, None, &entry(Kind::Directory), 1);
-        let look = Look { uid: 7, gid: 8, private: true };
+        let look = Look { uid: 7, gid: 8, owners: true, private: true };
         assert_eq!(look.file_attr(&root).perm, 0o700);
         assert_eq!(look.file_attr(&Attr { ino: Ino(2), ..root }).perm, 0o755);
     }

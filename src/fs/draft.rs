@@ -5,7 +5,7 @@ use super::volume::{
     BoxFuture, Changes, Entry, FileContent, Kind, MaybeLater, Result, Volume, VolumeError,
     VolumeInfo,
 };
-use super::volume::{Changed, FileWriter, Rename, Writable};
+use super::volume::{Changed, FileWriter, Fresh, Rename, Writable};
 use crate::hyper::core::storage::StorageError;
 use crate::hyper::draft::{self, Draft, DraftError, EditError, Editor};
 use crate::hyper::drive::{Content, DriveIndex, Found, Leaf, SpecialKind, Time};
@@ -59,6 +59,15 @@ impl DraftVolume {
         let (patience, closed) = (self.patience, self.closed.subscribe());
         let content = LocalContent { file, revision, patience, closed };
         Arc::new(LocalWriter { content, draft, editor })
+    }
+
+    /// Lets what was made at `path` belong to whom it is to.
+    fn give(&self, path: &DrivePath, new: &Fresh) -> Result<()> {
+        if new.uid.is_none() && new.gid.is_none() {
+            return Ok(());
+        }
+        let set = draft::Set { uid: new.uid, gid: new.gid, ..Default::default() };
+        self.editor.set(path, &set).map_err(edit_error)
     }
 
     /// What tells the content of the file at `path` from others.
@@ -158,6 +167,8 @@ fn entry(
                 mode: stat.mode,
                 mtime_ms: stat.mtime.ms().unwrap_or(0),
                 mtime_ns: stat.mtime.ns(),
+                uid: stat.owner.uid(),
+                gid: stat.owner.gid(),
                 verbatim: true,
                 ..Entry::directory()
             };
@@ -173,6 +184,8 @@ fn entry(
         mode: stat.mode,
         mtime_ms: stat.mtime.ms().unwrap_or(0),
         mtime_ns: stat.mtime.ns(),
+        uid: stat.owner.uid(),
+        gid: stat.owner.gid(),
         rdev: 0,
         target: None,
         verbatim: true,
@@ -219,10 +232,12 @@ fn of_device(rdev: u32) -> (u32, u32) {
 }
 
 impl Writable for DraftVolume {
-    fn create(&self, path: &DrivePath, mode: u16) -> Result<Arc<dyn FileWriter>> {
-        let file = self.editor.create(path, mode, now()).map_err(edit_error)?;
+    fn create(&self, path: &DrivePath, new: &Fresh) -> Result<Arc<dyn FileWriter>> {
+        let file = self.editor.create(path, new.mode, now()).map_err(edit_error)?;
         let revision = file.id();
-        Ok(self.writer(file, revision))
+        let writer = self.writer(file, revision);
+        self.give(path, new)?;
+        Ok(writer)
     }
 
     fn open(&self, path: &DrivePath) -> Result<Arc<dyn FileWriter>> {
@@ -230,17 +245,19 @@ impl Writable for DraftVolume {
         Ok(self.writer(file, self.revision(path)))
     }
 
-    fn make_dir(&self, path: &DrivePath, mode: u16) -> Result<()> {
+    fn make_dir(&self, path: &DrivePath, new: &Fresh) -> Result<()> {
         self.editor.make_dir(path).map_err(edit_error)?;
-        let set = draft::Set { mode: Some(mode), mtime: Some(now()) };
+        let &Fresh { mode, uid, gid } = new;
+        let set = draft::Set { mode: Some(mode), mtime: Some(now()), uid, gid };
         self.editor.set(path, &set).map_err(edit_error)
     }
 
-    fn make_link(&self, path: &DrivePath, target: &str) -> Result<()> {
-        self.editor.make_link(path, target, now()).map_err(edit_error)
+    fn make_link(&self, path: &DrivePath, target: &str, new: &Fresh) -> Result<()> {
+        self.editor.make_link(path, target, now()).map_err(edit_error)?;
+        self.give(path, new)
     }
 
-    fn make_special(&self, path: &DrivePath, kind: Kind, mode: u16, rdev: u32) -> Result<()> {
+    fn make_special(&self, path: &DrivePath, kind: Kind, rdev: u32, new: &Fresh) -> Result<()> {
         let (major, minor) = of_device(rdev);
         let kind = match kind {
             Kind::Fifo => SpecialKind::Fifo,
@@ -249,7 +266,12 @@ impl Writable for DraftVolume {
             Kind::BlockDevice => SpecialKind::Block { major, minor },
             Kind::File | Kind::Directory | Kind::Symlink => return Err(VolumeError::Impossible),
         };
-        self.editor.make_special(path, kind, mode, now()).map_err(edit_error)
+        self.editor.make_special(path, kind, new.mode, now()).map_err(edit_error)?;
+        self.give(path, new)
+    }
+
+    fn share(&self, from: &DrivePath, to: &DrivePath, range: Range<u64>) -> Result<u64> {
+        self.editor.share(from, to, range).map_err(edit_error)
     }
 
     fn link(&self, from: &DrivePath, to: &DrivePath, id: u64) -> Result<()> {
@@ -275,7 +297,8 @@ impl Writable for DraftVolume {
 
     fn set(&self, path: &DrivePath, changed: &Changed) -> Result<()> {
         let mtime = changed.mtime.map(|time| Time::of_nanos(nanos(time)));
-        let set = draft::Set { mode: changed.mode, mtime };
+        let &Changed { mode, uid, gid, .. } = changed;
+        let set = draft::Set { mode, mtime, uid, gid };
         self.editor.set(path, &set).map_err(edit_error)
     }
 
@@ -426,6 +449,10 @@ impl FileWriter for LocalWriter {
 
     fn set_mtime(&self, mtime: SystemTime) {
         self.content.file.set_mtime(nanos(mtime));
+    }
+
+    fn touch(&self, mtime: SystemTime) {
+        self.content.file.touch(nanos(mtime));
     }
 
     fn mtime(&self) -> SystemTime {

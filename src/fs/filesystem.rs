@@ -31,6 +31,7 @@ use lru::LruCache;
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -70,6 +71,8 @@ pub struct Filesystem {
     /// Files read without an open, on a frozen volume.
     ready: Mutex<LruCache<Ino, Arc<OpenFile>>>,
     epoch: RwLock<u64>,
+    /// The kernel keeps what is written for a while, and knows sizes and times of files better than we.
+    keeps_writes: AtomicBool,
     /// Called with inodes whose attributes changed here, and which the kernel would not ask for again.
     own_changes: OnceLock<Box<dyn Fn(Ino) + Send + Sync>>,
 }
@@ -88,6 +91,7 @@ impl Filesystem {
             dirs: Handles::default(),
             ready: Mutex::new(LruCache::new(READY_FILES)),
             epoch: RwLock::new(0),
+            keeps_writes: AtomicBool::new(false),
             own_changes: OnceLock::new(),
             volume,
         }

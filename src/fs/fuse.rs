@@ -1,33 +1,23 @@
-//! The kernel's requests: translated, answered here or in a task, nothing decided. What changes something is in `changing`.
+//! The kernel's requests: translated, answered here or in a task, nothing decided. They are in `requests`; what changes
+//! something goes on in `changing`.
 //!
 //! What the volume has is answered on the FUSE thread; a reply that must wait for a peer moves into a task on
 //! the runtime, and the thread takes the next request. A panic costs the one request that met it: a reply that
 //! is dropped unanswered sends EIO.
 
 mod changing;
+mod requests;
 
-use super::attr::{Attr, Look, file_type};
+use super::attr::Look;
 use super::errno::Result;
-use super::filesystem::{Filesystem as Operations, Promise};
+use super::filesystem::{Filesystem, Promise};
 use super::handle::HandleId;
 use super::inode::Ino;
-use super::panics::{caught, caught_panic, guarded};
+use super::panics::{caught, caught_panic};
 use super::pending::Pending;
-use super::reply::{
-    GENERATION, failed, reply_bytes, reply_entry, reply_opened, reply_opened_dir, reply_xattr,
-};
-use super::volume::MaybeLater;
-use changing::reply_done;
-use fuser::{
-    AccessFlags, Errno, FileHandle, Filesystem, INodeNo, InitFlags, IoctlFlags, KernelConfig,
-    LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
-};
-use nix::libc;
-use std::ffi::{OsStr, OsString};
+use fuser::{FileHandle, INodeNo, InitFlags, KernelConfig, Request};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tracing::{Instrument, Span};
 
@@ -35,9 +25,6 @@ use tracing::{Instrument, Span};
 const MAX_BACKGROUND: u16 = 128;
 /// From here on the kernel calls the filesystem congested and reads less ahead.
 const CONGESTION_THRESHOLD: u16 = 96;
-/// Unit of `statfs`, in bytes.
-const STATFS_BLOCK: u32 = 4096;
-
 /// What every drive wants of the kernel, each only if it is offered.
 const WANTED: [InitFlags; 6] = [
     InitFlags::FUSE_PARALLEL_DIROPS,
@@ -50,18 +37,20 @@ const WANTED: [InitFlags; 6] = [
 
 /// The skin between the kernel and the operations.
 pub struct Fuse {
-    fs: Arc<Operations>,
+    fs: Arc<Filesystem>,
     look: Look,
     pending: Arc<Pending>,
     runtime: Handle,
     /// Whether the kernel can do without OPEN, and may: it then lets whoever may see a file read what it has cached.
     /// Settled by `init`.
     no_open: bool,
+    /// Whether a file may be opened past the page cache, and mapped all the same. Settled by `init`.
+    past_cache: bool,
 }
 
 impl Fuse {
-    pub fn new(fs: Arc<Operations>, look: Look, pending: Arc<Pending>, runtime: Handle) -> Self {
-        Self { fs, look, pending, runtime, no_open: false }
+    pub fn new(fs: Arc<Filesystem>, look: Look, pending: Arc<Pending>, runtime: Handle) -> Self {
+        Self { fs, look, pending, runtime, no_open: false, past_cache: false }
     }
 
     /// Answers in a task, or with the caller's end if that comes first.
@@ -85,6 +74,19 @@ impl Fuse {
         self.runtime.spawn(task.instrument(Span::current()));
     }
 
+    /// What is agreed on with the kernel.
+    fn settle(&mut self, config: &mut KernelConfig) {
+        for flag in WANTED {
+            let _ = config.add_capabilities(flag);
+        }
+        self.ask_to_write(config);
+        if !self.look.private {
+            self.no_open = config.add_capabilities(InitFlags::FUSE_NO_OPEN_SUPPORT).is_ok();
+        }
+        let _ = config.set_max_background(MAX_BACKGROUND);
+        let _ = config.set_congestion_threshold(CONGESTION_THRESHOLD);
+    }
+
     fn ttl(&self, lasting: bool) -> Duration {
         Look::ttl(lasting, self.fs.frozen())
     }
@@ -96,470 +98,4 @@ fn ino(number: INodeNo) -> Ino {
 
 fn handle(number: FileHandle) -> HandleId {
     HandleId(number.0)
-}
-
-impl Filesystem for Fuse {
-    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        for flag in WANTED {
-            let _ = config.add_capabilities(flag);
-        }
-        if self.fs.room().is_some() {
-            let _ = config.add_capabilities(InitFlags::FUSE_ATOMIC_O_TRUNC);
-        }
-        if !self.look.private {
-            self.no_open = config.add_capabilities(InitFlags::FUSE_NO_OPEN_SUPPORT).is_ok();
-        }
-        let _ = config.set_max_background(MAX_BACKGROUND);
-        let _ = config.set_congestion_threshold(CONGESTION_THRESHOLD);
-        Ok(())
-    }
-
-    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        guarded("lookup", req, parent, || {
-            let parent = ino(parent);
-            let asked = self.fs.publish().epoch();
-            match self.fs.lookup(parent, name) {
-                MaybeLater::Now(result) => {
-                    reply_entry(&self.fs, &self.look, (parent, name), asked, result, reply)
-                }
-                MaybeLater::Later(promise) => {
-                    let (fs, look, name) = (self.fs.clone(), self.look, OsString::from(name));
-                    self.later("lookup", req, promise, move |result| {
-                        reply_entry(&fs, &look, (parent, &name), asked, result, reply)
-                    });
-                }
-            }
-        });
-    }
-
-    fn forget(&self, req: &Request, number: INodeNo, count: u64) {
-        guarded("forget", req, number, || self.fs.forget(ino(number), count));
-    }
-
-    fn getattr(
-        &self,
-        req: &Request,
-        number: INodeNo,
-        _handle: Option<FileHandle>,
-        reply: ReplyAttr,
-    ) {
-        guarded("getattr", req, number, || {
-            let _now = self.fs.publish();
-            match self.fs.getattr(ino(number)) {
-                Ok(attr) => reply.attr(&self.ttl(attr.sure), &self.look.file_attr(&attr)),
-                Err(error) => reply.error(failed("getattr", &error)),
-            }
-        });
-    }
-
-    fn readlink(&self, req: &Request, number: INodeNo, reply: ReplyData) {
-        guarded("readlink", req, number, || match self.fs.readlink(ino(number)) {
-            Ok(target) => reply.data(target.as_bytes()),
-            Err(error) => reply.error(failed("readlink", &error)),
-        });
-    }
-
-    fn open(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        guarded("open", req, number, || {
-            if flags.acc_mode() != OpenAccMode::O_RDONLY {
-                let truncate = flags.0 & libc::O_TRUNC != 0;
-                return self
-                    .reply_opened_to_write(self.fs.open_to_write(ino(number), truncate), reply);
-            }
-            if self.no_open && self.fs.frozen() {
-                return reply.error(Errno::ENOSYS);
-            }
-            match self.fs.open(ino(number)) {
-                MaybeLater::Now(result) => reply_opened(reply, result),
-                MaybeLater::Later(promise) => {
-                    self.later("open", req, promise, move |result| reply_opened(reply, result));
-                }
-            }
-        });
-    }
-
-    fn read(
-        &self,
-        req: &Request,
-        number: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        size: u32,
-        _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
-        reply: ReplyData,
-    ) {
-        guarded("read", req, number, || {
-            match self.fs.read(ino(number), handle(fh), offset, size as usize) {
-                MaybeLater::Now(result) => reply_bytes("read", reply, result),
-                MaybeLater::Later(promise) => self.later("read", req, promise, move |result| {
-                    reply_bytes("read", reply, result);
-                }),
-            }
-        });
-    }
-
-    fn release(
-        &self,
-        req: &Request,
-        number: INodeNo,
-        fh: FileHandle,
-        _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
-        _flush: bool,
-        reply: ReplyEmpty,
-    ) {
-        guarded("release", req, number, || {
-            self.fs.release(handle(fh));
-            reply.ok();
-        });
-    }
-
-    fn opendir(&self, req: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        guarded("opendir", req, number, || {
-            let asked = self.fs.publish().epoch();
-            match self.fs.opendir(ino(number), asked) {
-                MaybeLater::Now(result) => reply_opened_dir(reply, result),
-                MaybeLater::Later(promise) => self.later("opendir", req, promise, move |result| {
-                    reply_opened_dir(reply, result);
-                }),
-            }
-        });
-    }
-
-    fn readdir(
-        &self,
-        req: &Request,
-        number: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectory,
-    ) {
-        guarded("readdir", req, number, || {
-            let now = self.fs.publish();
-            let result = self.fs.readdir(handle(fh), offset, &now, |item| {
-                reply.add(INodeNo(item.ino.0), item.cookie, file_type(item.kind), item.name)
-            });
-            match result {
-                Ok(()) => reply.ok(),
-                Err(error) => reply.error(failed("readdir", &error)),
-            }
-        });
-    }
-
-    fn readdirplus(
-        &self,
-        req: &Request,
-        number: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectoryPlus,
-    ) {
-        guarded("readdirplus", req, number, || {
-            let now = self.fs.publish();
-            let result = self.fs.readdirplus(handle(fh), offset, &now, |item, attr: Attr| {
-                let ttl = self.ttl(attr.sure);
-                let attr = self.look.file_attr(&attr);
-                reply.add(attr.ino, item.cookie, item.name, &ttl, &attr, GENERATION)
-            });
-            match result {
-                Ok(()) => reply.ok(),
-                Err(error) => reply.error(failed("readdirplus", &error)),
-            }
-        });
-    }
-
-    fn releasedir(
-        &self,
-        req: &Request,
-        number: INodeNo,
-        fh: FileHandle,
-        _flags: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
-        guarded("releasedir", req, number, || {
-            self.fs.releasedir(handle(fh));
-            reply.ok();
-        });
-    }
-
-    fn statfs(&self, req: &Request, number: INodeNo, reply: ReplyStatfs) {
-        guarded("statfs", req, number, || {
-            let info = self.fs.info();
-            let blocks = |bytes: u64| bytes.div_ceil(u64::from(STATFS_BLOCK));
-            let longest = crate::path::MAX_NAME as u32;
-            let (free, all) = match self.fs.room() {
-                Some((free, all)) => (blocks(free), blocks(all)),
-                None => (0, blocks(info.bytes)),
-            };
-            // As many files as one likes.
-            let names = if free > 0 { u32::MAX.into() } else { 0 };
-            reply.statfs(
-                all,
-                free,
-                free,
-                info.files + names,
-                names,
-                STATFS_BLOCK,
-                longest,
-                STATFS_BLOCK,
-            );
-        });
-    }
-
-    fn getxattr(&self, req: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        guarded("getxattr", req, number, || {
-            reply_xattr("getxattr", reply, size, self.fs.xattr(ino(number), name));
-        });
-    }
-
-    fn listxattr(&self, req: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
-        guarded("listxattr", req, number, || {
-            reply_xattr("listxattr", reply, size, self.fs.list_xattrs(ino(number)));
-        });
-    }
-
-    fn access(&self, _req: &Request, _number: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        // The kernel checks modes by itself (default_permissions); this is asked of no mount we make.
-        let refused = mask.contains(AccessFlags::W_OK) && self.fs.room().is_none();
-        if refused { reply.error(Errno::EROFS) } else { reply.ok() }
-    }
-
-    // ---- what the kernel does by itself once it has heard ENOSYS ----
-
-    fn flush(
-        &self,
-        _req: &Request,
-        _number: INodeNo,
-        _fh: FileHandle,
-        _lock_owner: LockOwner,
-        reply: ReplyEmpty,
-    ) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn fsync(
-        &self,
-        req: &Request,
-        _number: INodeNo,
-        fh: FileHandle,
-        _datasync: bool,
-        reply: ReplyEmpty,
-    ) {
-        let synced = self.fs.sync(handle(fh));
-        self.later("fsync", req, synced, move |done| reply_done("fsync", done, reply));
-    }
-
-    fn fsyncdir(&self, req: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        let synced = self.fs.sync_names();
-        self.later("fsyncdir", req, synced, move |done| reply_done("fsyncdir", done, reply));
-    }
-
-    fn lseek(
-        &self,
-        req: &Request,
-        number: INodeNo,
-        fh: FileHandle,
-        offset: i64,
-        whence: i32,
-        reply: ReplyLseek,
-    ) {
-        self.sought(req, number, fh, offset, whence, reply);
-    }
-
-    fn ioctl(
-        &self,
-        _req: &Request,
-        _number: INodeNo,
-        _fh: FileHandle,
-        _flags: IoctlFlags,
-        _cmd: u32,
-        _in_data: &[u8],
-        _out_size: u32,
-        reply: ReplyIoctl,
-    ) {
-        reply.error(Errno::ENOTTY);
-    }
-
-    // ---- changes ----
-
-    fn setattr(
-        &self,
-        req: &Request,
-        number: INodeNo,
-        mode: Option<u32>,
-        uid: Option<u32>,
-        gid: Option<u32>,
-        size: Option<u64>,
-        atime: Option<TimeOrNow>,
-        mtime: Option<TimeOrNow>,
-        _ctime: Option<SystemTime>,
-        fh: Option<FileHandle>,
-        _crtime: Option<SystemTime>,
-        _chgtime: Option<SystemTime>,
-        _bkuptime: Option<SystemTime>,
-        _flags: Option<fuser::BsdFileFlags>,
-        reply: ReplyAttr,
-    ) {
-        self.set(req, number, mode, (uid, gid), size, (atime, mtime), fh, reply);
-    }
-
-    fn mknod(
-        &self,
-        req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        _umask: u32,
-        rdev: u32,
-        reply: ReplyEntry,
-    ) {
-        self.made_node(req, (parent, name), mode, rdev, reply);
-    }
-
-    fn mkdir(
-        &self,
-        req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        _umask: u32,
-        reply: ReplyEntry,
-    ) {
-        guarded("mkdir", req, parent, || {
-            let made = self.fs.make_dir(ino(parent), name, mode as u16 & 0o7777);
-            self.reply_made("mkdir", made, reply);
-        });
-    }
-
-    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guarded("unlink", req, parent, || {
-            reply_done("unlink", self.fs.unlink(ino(parent), name), reply);
-        });
-    }
-
-    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guarded("rmdir", req, parent, || {
-            reply_done("rmdir", self.fs.remove_dir(ino(parent), name), reply);
-        });
-    }
-
-    fn symlink(
-        &self,
-        req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        target: &std::path::Path,
-        reply: ReplyEntry,
-    ) {
-        guarded("symlink", req, parent, || {
-            let made = self.fs.make_link(ino(parent), name, target.as_os_str());
-            self.reply_made("symlink", made, reply);
-        });
-    }
-
-    fn rename(
-        &self,
-        req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        to: INodeNo,
-        new: &OsStr,
-        flags: RenameFlags,
-        reply: ReplyEmpty,
-    ) {
-        self.renamed(req, (parent, name), (to, new), flags, reply);
-    }
-
-    fn link(
-        &self,
-        req: &Request,
-        number: INodeNo,
-        parent: INodeNo,
-        name: &OsStr,
-        reply: ReplyEntry,
-    ) {
-        guarded("link", req, number, || {
-            let made = self.fs.link(ino(number), ino(parent), name);
-            self.reply_made("link", made, reply);
-        });
-    }
-
-    fn create(
-        &self,
-        req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        _umask: u32,
-        _flags: i32,
-        reply: fuser::ReplyCreate,
-    ) {
-        guarded("create", req, parent, || {
-            let made = self.fs.create(ino(parent), name, mode as u16 & 0o7777);
-            self.reply_created(made, reply);
-        });
-    }
-
-    fn write(
-        &self,
-        req: &Request,
-        number: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        data: &[u8],
-        _write_flags: WriteFlags,
-        flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
-        reply: ReplyWrite,
-    ) {
-        guarded("write", req, number, || {
-            let append = flags.0 & libc::O_APPEND != 0;
-            match self.fs.write(handle(fh), offset, data, append) {
-                Ok(()) => reply.written(data.len() as u32),
-                Err(error) => reply.error(failed("write", &error)),
-            }
-        });
-    }
-
-    fn setxattr(
-        &self,
-        req: &Request,
-        number: INodeNo,
-        name: &OsStr,
-        value: &[u8],
-        flags: i32,
-        _position: u32,
-        reply: ReplyEmpty,
-    ) {
-        guarded("setxattr", req, number, || {
-            let must = match flags {
-                libc::XATTR_CREATE => Some(false),
-                libc::XATTR_REPLACE => Some(true),
-                _ => None,
-            };
-            let done = self.fs.set_xattr(ino(number), name, Some(value), must);
-            reply_done("setxattr", done, reply);
-        });
-    }
-
-    fn removexattr(&self, req: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guarded("removexattr", req, number, || {
-            let done = self.fs.set_xattr(ino(number), name, None, Some(true));
-            reply_done("removexattr", done, reply);
-        });
-    }
-
-    fn fallocate(
-        &self,
-        req: &Request,
-        number: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        length: u64,
-        mode: i32,
-        reply: ReplyEmpty,
-    ) {
-        self.allocated(req, number, fh, (offset, length), mode, reply);
-    }
 }

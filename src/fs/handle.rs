@@ -97,6 +97,10 @@ impl<T> Handles<T> {
         read(&self.open).get(&id).cloned()
     }
 
+    pub fn any(&self, is: impl Fn(&T) -> bool) -> bool {
+        read(&self.open).values().any(|value| is(value))
+    }
+
     pub fn is_empty(&self) -> bool {
         read(&self.open).is_empty()
     }

@@ -67,6 +67,8 @@ pub struct Inodes {
     /// Where folders are, as it was found out since one of them moved.
     folders: RefCell<HashMap<Ino, Arc<DrivePath>>>,
     number: fn(&DrivePath, u32) -> u64,
+    /// See [`Inodes::sizes_are_told_once`].
+    told_once: bool,
 }
 
 impl Inodes {
@@ -84,7 +86,14 @@ impl Inodes {
             by_name: HashMap::new(),
             folders: RefCell::new(only_root()),
             number,
+            told_once: false,
         }
+    }
+
+    /// The kernel asks for the size of a file only once, and then knows it by what it writes itself. What others make of
+    /// the file needs another number, so that the kernel takes it for another file.
+    pub fn sizes_are_told_once(&mut self) {
+        self.told_once = true;
     }
 
     // ---- what is where ----
@@ -227,7 +236,11 @@ impl Inodes {
         if node.entry == *entry {
             return Some(Bound::Same(ino));
         }
-        if ino != Ino::ROOT && !(self.is_still(ino, node, entry) && node.can_become(entry)) {
+        let keeps = || {
+            let is_same = entry.revision == node.entry.revision;
+            node.can_become(entry) && (is_same || !self.told_once || !node.is_told_file())
+        };
+        if ino != Ino::ROOT && !(self.is_still(ino, node, entry) && keeps()) {
             return None;
         }
         self.get_mut(ino)?.entry = entry.clone();
@@ -337,6 +350,22 @@ impl Inodes {
         if let Some(body) = &node.body {
             body.exchange(content);
         }
+    }
+
+    /// Gives a file that the kernel knows another number, under all its names, each a folder and a name in it: to the
+    /// kernel it is another file then. Who has the old one open keeps that. None, and nothing is done, if there is no need.
+    pub fn renumber(&mut self, ino: Ino) -> Option<Vec<(Ino, String)>> {
+        let node = self.get(ino).filter(|node| node.is_told_file())?;
+        let names: Vec<Name> = node.names.iter().cloned().collect();
+        let (entry, path) = (node.entry.clone(), self.path(ino)?);
+        let new = self.free_number(&path);
+        self.nodes.insert(new, Node::new(entry));
+        for Name { parent, text } in &names {
+            self.detach(*parent, text);
+            self.attach(new, *parent, text);
+        }
+        self.settle(ino);
+        Some(names.into_iter().map(|name| (name.parent, name.text.to_string())).collect())
     }
 
     /// A name that is free becomes one of `ino`.

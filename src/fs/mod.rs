@@ -29,6 +29,7 @@ mod draft;
 mod drive;
 mod errno;
 mod filesystem;
+mod flush;
 mod fuse;
 mod handle;
 mod inode;

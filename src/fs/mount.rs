@@ -59,6 +59,7 @@ pub fn mount(
     let look = Look {
         uid: options.uid.unwrap_or(owner),
         gid: options.gid.unwrap_or(Gid::effective().as_raw()),
+        owners: options.uid.is_none() && options.gid.is_none(),
         private: options.access == Access::OwnerAndRoot,
     };
     let skin = Fuse::new(fs.clone(), look, pending.clone(), runtime);
@@ -84,16 +85,34 @@ pub fn mount(
         volume.subscribe(notify::listener(events.clone()));
         let touched = Mutex::new(events.clone());
         fs.on_own_changes(move |ino| drop(lock(&touched).send(Event::Touched(ino))));
+        let (flushing, until) = mpsc::channel();
+        if fs.keeps_writes() {
+            super::flush::start(&fs, point.clone(), own.device(), until).map_err(failed)?;
+        }
         let threads = config_threads(options);
-        Ok((serve(session, threads, own.clone(), connection.clone()).map_err(failed)?, events))
+        Ok((
+            serve(session, threads, own.clone(), connection.clone()).map_err(failed)?,
+            events,
+            flushing,
+        ))
     };
-    let (ended, events) = start().inspect_err(|_| {
+    let (ended, events, flushing) = start().inspect_err(|_| {
         pending.close();
         let _ = own.detach(How::Lazy);
     })?;
     drop(claim);
     tracing::info!(mount_point = %point.display(), "mounted");
-    Ok(Mounted { point, own, fs, volume, pending, events, ended, refused: AtomicBool::new(false) })
+    Ok(Mounted {
+        point,
+        own,
+        fs,
+        volume,
+        pending,
+        events,
+        ended,
+        refused: AtomicBool::new(false),
+        _flushing: flushing,
+    })
 }
 
 /// How the session of a mount was over.
@@ -161,6 +180,8 @@ pub struct Mounted {
     pending: Arc<Pending>,
     events: Sender<Event>,
     ended: watch::Receiver<Option<End>>,
+    /// As long as it is held the kernel is asked for what it keeps.
+    _flushing: Sender<()>,
     /// Whether somebody was told already that it cannot be unmounted.
     refused: AtomicBool,
 }

@@ -5,9 +5,10 @@
 //! change the inode table under a new epoch (see [`Filesystem`]) and only then become messages.
 
 use super::filesystem::Filesystem;
-use super::inode::{Bound, Ino};
+use super::inode::{Bound, Ino, Inodes};
 use super::volume::{Changes, Kind, MaybeLater};
 use crate::path::DrivePath;
+use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,6 +16,9 @@ use std::sync::mpsc::{Receiver, Sender};
 
 /// Paths that are handled while answers are held off: some 10 ms of look-ups in memory.
 const BATCH: usize = 1000;
+
+/// Unit of the kernel's page cache, in bytes.
+const PAGE: u64 = 4096;
 
 /// The kernel's caches. Errors mean that there was nothing to forget.
 pub trait KernelCache: Send + 'static {
@@ -24,6 +28,8 @@ pub trait KernelCache: Send + 'static {
     fn forget_attributes(&self, ino: Ino);
     /// Forget what a name stands for, or that it stands for nothing.
     fn forget_name(&self, parent: Ino, name: &str);
+    /// The file reaches farther than the kernel knows: these are the bytes of its last page, at this offset.
+    fn grown(&self, ino: Ino, offset: u64, bytes: &[u8]);
     /// The name is gone; who watches it is told.
     fn deleted(&self, parent: Ino, child: Ino, name: &str);
 }
@@ -34,6 +40,7 @@ enum Message {
     Inode(Ino),
     Attributes(Ino),
     Name(Ino, String),
+    Grown(Ino, u64, Vec<Bytes>),
     Deleted(Ino, Ino, String),
 }
 
@@ -143,6 +150,9 @@ fn apply(
                         messages.extend(parent.map(|parent| Message::Name(parent, name)));
                     }
                     _ if kind == Kind::Directory => drop(directories.insert(ino)),
+                    _ if kind == Kind::File && fs.keeps_writes() => {
+                        rewritten_beside(inodes, ino, messages);
+                    }
                     // A look-up or open was faster than we.
                     Bound::Same(_) if !stale_pages && !rewritten => {
                         messages.push(Message::Attributes(ino))
@@ -168,12 +178,30 @@ fn apply(
     });
 }
 
+/// Somebody wrote to a file beside this mount, whose kernel knows sizes by what it writes itself. Who opens it from now on
+/// opens another file; who has it open to read sees it grow.
+fn rewritten_beside(inodes: &mut Inodes, ino: Ino, messages: &mut Vec<Message>) {
+    let Some(node) = inodes.get(ino) else { return };
+    let Some(body) = node.body.clone().filter(|_| node.is_open()) else {
+        let names = inodes.renumber(ino).into_iter().flatten();
+        messages.extend(names.map(|(parent, name)| Message::Name(parent, name)));
+        return;
+    };
+    messages.push(Message::Inode(ino));
+    let content = body.content();
+    let page = content.size().unwrap_or(0).saturating_sub(1) / PAGE * PAGE;
+    if let Ok(Some(bytes)) = content.read_local(page, PAGE as usize) {
+        messages.push(Message::Grown(ino, page, bytes));
+    }
+}
+
 fn send(cache: &dyn KernelCache, message: Message) {
     tracing::trace!(?message, "told the kernel");
     match message {
         Message::Inode(ino) => cache.forget_inode(ino),
         Message::Attributes(ino) => cache.forget_attributes(ino),
         Message::Name(parent, name) => cache.forget_name(parent, &name),
+        Message::Grown(ino, offset, bytes) => cache.grown(ino, offset, &bytes.concat()),
         Message::Deleted(parent, child, name) => cache.deleted(parent, child, &name),
     }
 }

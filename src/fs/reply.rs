@@ -108,6 +108,10 @@ impl KernelCache for Notifier {
         let _ = self.inval_entry(INodeNo(parent.0), OsStr::new(name));
     }
 
+    fn grown(&self, ino: Ino, offset: u64, bytes: &[u8]) {
+        let _ = self.store(INodeNo(ino.0), offset, bytes);
+    }
+
     fn deleted(&self, parent: Ino, child: Ino, name: &str) {
         // Fails for a directory that the kernel thinks is not empty.
         if self.delete(INodeNo(parent.0), INodeNo(child.0), OsStr::new(name)).is_err() {

@@ -90,6 +90,9 @@ pub struct Entry {
     pub mtime_ms: i64,
     /// Nanoseconds after that.
     pub mtime_ns: u32,
+    /// To whom it belongs; none is whoever has the volume mounted.
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
     /// Of a device.
     pub rdev: u32,
     /// Target of a link, as stored.
@@ -116,6 +119,8 @@ impl Entry {
             mode: 0o755,
             mtime_ms: 0,
             mtime_ns: 0,
+            uid: None,
+            gid: None,
             rdev: 0,
             target: None,
             verbatim: false,
@@ -204,19 +209,34 @@ pub struct Changed {
     /// Permission bits, setuid, setgid and sticky.
     pub mode: Option<u16>,
     pub mtime: Option<SystemTime>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+}
+
+/// What something new is like.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Fresh {
+    /// Permission bits, setuid, setgid and sticky.
+    pub mode: u16,
+    /// To whom it belongs; none is whoever has the volume mounted.
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
 }
 
 /// How a volume is changed. Every change is seen at once by whoever asks the volume next. What is to survive a power cut has
 /// to be synced: [`Writable::sync`], [`FileWriter::sync`].
 pub trait Writable: Send + Sync {
     /// Makes an empty file and opens it.
-    fn create(&self, path: &DrivePath, mode: u16) -> Result<Arc<dyn FileWriter>>;
+    fn create(&self, path: &DrivePath, new: &Fresh) -> Result<Arc<dyn FileWriter>>;
     /// Opens a file to write it. All who have it open have the same content.
     fn open(&self, path: &DrivePath) -> Result<Arc<dyn FileWriter>>;
-    fn make_dir(&self, path: &DrivePath, mode: u16) -> Result<()>;
-    fn make_link(&self, path: &DrivePath, target: &str) -> Result<()>;
+    fn make_dir(&self, path: &DrivePath, new: &Fresh) -> Result<()>;
+    fn make_link(&self, path: &DrivePath, target: &str, new: &Fresh) -> Result<()>;
     /// Makes a pipe, a socket or a device of this number.
-    fn make_special(&self, path: &DrivePath, kind: Kind, mode: u16, rdev: u32) -> Result<()>;
+    fn make_special(&self, path: &DrivePath, kind: Kind, rdev: u32, new: &Fresh) -> Result<()>;
+    /// Lets a range of `to` have the same bytes as that range of the file at `from` without copying them. How many bytes that
+    /// was done for: none where it cannot be.
+    fn share(&self, from: &DrivePath, to: &DrivePath, range: Range<u64>) -> Result<u64>;
     /// One more name, `to`, for what is at `from`; `id` is its number.
     fn link(&self, from: &DrivePath, to: &DrivePath, id: u64) -> Result<()>;
     /// Extended attributes of what is at `path`.
@@ -253,6 +273,8 @@ pub trait FileWriter: FileContent {
     /// Lets it reach to the end of a range.
     fn allocate(&self, range: Range<u64>, keep_size: bool) -> Result<()>;
     fn set_mtime(&self, mtime: SystemTime);
+    /// The time of what was written; it need not survive a power cut.
+    fn touch(&self, mtime: SystemTime);
     fn mtime(&self) -> SystemTime;
     /// The next byte at or after `offset` that was written; or the next that was not.
     fn next_data(&self, offset: u64) -> Option<u64>;

@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// A new drive of `store`, mounted to be written.
 fn written(lab: &Lab, store: &str) -> (Mounted, String) {
@@ -173,4 +174,71 @@ fn two_mounts_of_it_and_a_peer_see_what_is_saved() {
         eventually("the other mount", PATIENCE, || same(to));
         eventually("the peer", PATIENCE, || same(&peer.at));
     }
+}
+
+#[test]
+fn what_is_written_to_a_file_that_stays_open_is_published_soon() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let (mount, _) = written(&lab, "alice");
+    let mut open = File::create(mount.at.join("f")).unwrap();
+    open.write_all(b"one").unwrap();
+    let begun = Instant::now();
+    while lab.run("alice", &["cat", "notes/f"]).stdout != b"one" {
+        assert!(begun.elapsed() < Duration::from_secs(15), "the kernel keeps it");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn files_belong_to_whom_they_are_given() {
+    if !fuse_available() || !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let lab = Lab::new();
+    let (mount, _) = written(&lab, "alice");
+    let at = mount.at.clone();
+    fs::write(at.join("f"), "x").unwrap();
+    fs::create_dir(at.join("d")).unwrap();
+    fs::set_permissions(at.join("f"), fs::Permissions::from_mode(0o6755)).unwrap();
+    std::os::unix::fs::chown(at.join("f"), Some(7), Some(8)).unwrap();
+    std::os::unix::fs::chown(at.join("d"), None, Some(9)).unwrap();
+    fs::set_permissions(at.join("d"), fs::Permissions::from_mode(0o2775)).unwrap();
+    fs::write(at.join("d/in"), "x").unwrap();
+    fs::create_dir(at.join("d/below")).unwrap();
+    let seen = |name: &str| {
+        let meta = fs::metadata(at.join(name)).unwrap();
+        (meta.uid(), meta.gid(), meta.mode() & 0o7777)
+    };
+    let all = || ["f", "d", "d/in", "d/below"].map(seen);
+    let want = [(7, 8, 0o755), (0, 9, 0o2775), (0, 9, 0o644), (0, 9, 0o2755)];
+    assert_eq!(all(), want);
+    drop(mount);
+    let mount = again(&lab, "alice");
+    assert_eq!(mount.at, at);
+    assert_eq!(all(), want, "after another mount");
+}
+
+#[test]
+fn a_copy_within_the_mount_has_the_same_bytes() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let (mount, _) = written(&lab, "alice");
+    let at = &mount.at;
+    let all = pattern(5, 20_000_000);
+    fs::write(at.join("f"), &all).unwrap();
+    // As it is being published, and when it is.
+    for name in ["at once", "later"] {
+        // By copy_file_range(2).
+        assert_eq!(fs::copy(at.join("f"), at.join(name)).unwrap(), 20_000_000);
+        assert!(fs::read(at.join(name)).unwrap() == all, "{name}");
+        let synced = File::open(at.join(name)).unwrap();
+        synced.sync_all().unwrap();
+        std::thread::sleep(Duration::from_millis(1500));
+    }
+    assert!(lab.run("alice", &["cat", "notes/later"]).stdout == all);
 }

@@ -10,14 +10,24 @@ use crate::fs::errno::{FsError, Result};
 use crate::fs::handle::{HandleId, OpenFile};
 use crate::fs::inode::{Ino, Inodes};
 use crate::fs::lock;
-use crate::fs::volume::{Changed, FileWriter, Rename, Writable};
+use crate::fs::volume::{Changed, FileWriter, Fresh, Rename, Writable};
 use crate::fs::volume::{Entry, Kind, MaybeLater, VolumeError};
 use crate::fs::xattr;
 use crate::path::{DrivePath, MAX_NAME};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
+
+/// Bytes that one request copies at most, so that others are answered meanwhile, and how many at a time.
+const COPIED_AT_ONCE: u64 = 16 << 20;
+const COPY_PIECE: u64 = 1 << 20;
+
+const SETUID: u16 = 0o4000;
+const SETGID: u16 = 0o2000;
+/// Without it setgid means something else.
+const GROUP_EXECUTES: u16 = 0o010;
 
 /// What of an inode is to be changed; none stays.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,6 +36,12 @@ pub struct SetAttr {
     pub size: Option<u64>,
     pub atime: Option<SystemTime>,
     pub mtime: Option<SystemTime>,
+    /// The time is that of what the kernel wrote, and nobody's wish.
+    pub written: bool,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    /// Setuid and setgid go, as when somebody writes who may not set them.
+    pub unprivileged: bool,
 }
 
 /// What SEEK_DATA and SEEK_HOLE look for.
@@ -50,6 +66,31 @@ impl Filesystem {
         Ok((path, text))
     }
 
+    /// From now on the kernel keeps what is written for a while; before anything was asked of it.
+    pub fn keep_writes(&self) {
+        self.keeps_writes.store(true, Ordering::Relaxed);
+        lock(&self.inodes).sizes_are_told_once();
+    }
+
+    pub fn keeps_writes(&self) -> bool {
+        self.keeps_writes.load(Ordering::Relaxed)
+    }
+
+    /// Whether somebody has a file open to be written.
+    pub fn is_being_written(&self) -> bool {
+        self.files.any(|file| file.writer().is_some())
+    }
+
+    /// How the volume is changed; none if it is not.
+    pub fn writes(&self) -> Option<&dyn Writable> {
+        self.volume.writable()
+    }
+
+    /// Whether others have the volume mounted too, to write it.
+    pub fn is_shared(&self) -> bool {
+        self.writes().is_some_and(Writable::is_shared)
+    }
+
     /// What was made at `path` just now, told to the kernel.
     fn made(&self, parent: Ino, name: &str, path: &DrivePath) -> Result<Attr> {
         let entry = self.entry(path)?;
@@ -68,11 +109,11 @@ impl Filesystem {
     }
 
     /// Makes an empty file and opens it to be written.
-    pub fn create(&self, parent: Ino, name: &OsStr, mode: u16) -> Result<(Attr, Opened)> {
+    pub fn create(&self, parent: Ino, name: &OsStr, new: Fresh) -> Result<(Attr, Opened)> {
         let writable = self.writable()?;
         let _alone = self.new_epoch();
         let (path, name) = self.place(parent, name)?;
-        let file = writable.create(&path, mode)?;
+        let file = writable.create(&path, &self.in_folder(parent, Kind::File, new))?;
         let attr = self.made(parent, name, &path)?;
         Ok((attr, self.opened_to_write(attr.ino, file)?))
     }
@@ -85,6 +126,26 @@ impl Filesystem {
             self.tell_written(ino);
         }
         self.opened_to_write(ino, file)
+    }
+
+    /// In a folder with setgid all belongs to its group, and what is a folder goes on so.
+    fn in_folder(&self, parent: Ino, kind: Kind, new: Fresh) -> Fresh {
+        let inodes = lock(&self.inodes);
+        match inodes.get(parent).map(|node| &node.entry) {
+            Some(entry) if entry.verbatim && entry.mode & SETGID != 0 => {
+                let own = if kind == Kind::Directory { SETGID } else { 0 };
+                Fresh { mode: new.mode | own, gid: entry.gid, ..new }
+            }
+            _ => new,
+        }
+    }
+
+    /// Setuid and setgid are lost by a file that somebody writes who may not set them.
+    pub fn drop_privileges(&self, ino: Ino) {
+        let set = SetAttr { unprivileged: true, ..SetAttr::default() };
+        if let Err(error) = self.set(ino, None, &set) {
+            error.log("write");
+        }
     }
 
     fn writer(&self, ino: Ino) -> Result<Arc<dyn FileWriter>> {
@@ -146,20 +207,20 @@ impl Filesystem {
         }
     }
 
-    pub fn make_dir(&self, parent: Ino, name: &OsStr, mode: u16) -> Result<Attr> {
+    pub fn make_dir(&self, parent: Ino, name: &OsStr, new: Fresh) -> Result<Attr> {
         let writable = self.writable()?;
         let _alone = self.new_epoch();
         let (path, name) = self.place(parent, name)?;
-        writable.make_dir(&path, mode)?;
+        writable.make_dir(&path, &self.in_folder(parent, Kind::Directory, new))?;
         self.made(parent, name, &path)
     }
 
-    pub fn make_link(&self, parent: Ino, name: &OsStr, target: &OsStr) -> Result<Attr> {
+    pub fn make_link(&self, parent: Ino, name: &OsStr, target: &OsStr, new: Fresh) -> Result<Attr> {
         let writable = self.writable()?;
         let target = std::str::from_utf8(target.as_bytes()).map_err(|_| VolumeError::Name)?;
         let _alone = self.new_epoch();
         let (path, name) = self.place(parent, name)?;
-        writable.make_link(&path, target)?;
+        writable.make_link(&path, target, &self.in_folder(parent, Kind::Symlink, new))?;
         self.made(parent, name, &path)
     }
 
@@ -169,15 +230,16 @@ impl Filesystem {
         parent: Ino,
         name: &OsStr,
         kind: Kind,
-        mode: u16,
         rdev: u32,
+        new: Fresh,
     ) -> Result<Attr> {
         let writable = self.writable()?;
         let _alone = self.new_epoch();
         let (path, name) = self.place(parent, name)?;
+        let new = self.in_folder(parent, kind, new);
         match kind {
-            Kind::File => drop(writable.create(&path, mode)?),
-            _ => writable.make_special(&path, kind, mode, rdev)?,
+            Kind::File => drop(writable.create(&path, &new)?),
+            _ => writable.make_special(&path, kind, rdev, &new)?,
         }
         self.made(parent, name, &path)
     }
@@ -255,6 +317,10 @@ impl Filesystem {
         let writable = self.writable()?;
         let open = handle.and_then(|handle| self.files.get(handle));
         let mut writer = open.as_ref().and_then(|file| file.writer().cloned());
+        if let (true, Some(mtime), Some(file)) = (set.written, set.mtime, &writer) {
+            file.touch(mtime);
+            return self.known(ino);
+        }
         if let Some(size) = set.size {
             let file = match &writer {
                 Some(file) => file.clone(),
@@ -264,19 +330,21 @@ impl Filesystem {
             self.tell_written(ino);
             writer.get_or_insert(file);
         }
-        if set.mode.is_some() || set.mtime.is_some() {
+        let mode = self.new_mode(ino, set);
+        let &SetAttr { mtime, uid, gid, .. } = set;
+        if mode.is_some() || mtime.is_some() || uid.is_some() || gid.is_some() {
             let _alone = self.new_epoch();
             match self.path(ino) {
-                Ok(path) => {
-                    writable.set(&path, &Changed { mode: set.mode, mtime: set.mtime })?;
-                }
+                Ok(path) => writable.set(&path, &Changed { mode, mtime, uid, gid })?,
                 // It has no name any more, and lives on as long as it is open.
                 Err(_) => {
                     if let (Some(file), Some(mtime)) = (&writer, set.mtime) {
                         file.set_mtime(mtime);
                     }
-                    if let (Some(mode), Some(node)) = (set.mode, lock(&self.inodes).get_mut(ino)) {
-                        node.entry.mode = mode;
+                    if let Some(node) = lock(&self.inodes).get_mut(ino) {
+                        let entry = &mut node.entry;
+                        entry.mode = mode.unwrap_or(entry.mode);
+                        (entry.uid, entry.gid) = (uid.or(entry.uid), gid.or(entry.gid));
                     }
                 }
             }
@@ -289,10 +357,28 @@ impl Filesystem {
                 times.mtime = None;
             }
         }
+        self.known(ino)
+    }
+
+    fn known(&self, ino: Ino) -> Result<Attr> {
         match self.path(ino) {
             Ok(_) => self.getattr(ino),
             Err(_) => attr_of_known(&mut lock(&self.inodes), ino),
         }
+    }
+
+    /// The mode that an inode is to have; none if it keeps its own.
+    fn new_mode(&self, ino: Ino, set: &SetAttr) -> Option<u16> {
+        let inodes = lock(&self.inodes);
+        let entry = &inodes.get(ino)?.entry;
+        let mode = set.mode.unwrap_or(entry.mode);
+        let lost = match mode & GROUP_EXECUTES {
+            0 => SETUID,
+            _ => SETUID | SETGID,
+        };
+        let drops = set.unprivileged && entry.kind == Kind::File;
+        let mode = if drops { mode & !lost } else { mode };
+        (set.mode.is_some() || mode != entry.mode).then_some(mode)
     }
 
     // ---- contents ----
@@ -312,6 +398,38 @@ impl Filesystem {
         }
         self.tell_written(ino);
         Ok(())
+    }
+
+    /// Copies `len` bytes of one open file from `from.1` to `to.1` of another, or fewer; how many is told. None at the end.
+    ///
+    /// # Errors
+    /// [`FsError::Unsupported`] where only a peer has the bytes: the kernel then reads and writes them itself.
+    pub fn copy(&self, from: (HandleId, u64), to: (HandleId, u64), len: u64) -> Result<u64> {
+        let source = self.files.get(from.0).ok_or(FsError::BadHandle)?;
+        let (ino, target) = self.file(to.0)?;
+        let content = source.content();
+        let len = len.min(content.size().ok_or(FsError::Unsupported)?.saturating_sub(from.1));
+        let writable = self.writable()?;
+        if from.1 == to.1
+            && let (Ok(source), Ok(target)) = (self.path(source.ino), self.path(ino))
+            && let shared @ 1.. = writable.share(&source, &target, from.1..from.1 + len)?
+        {
+            self.tell_written(ino);
+            return Ok(shared);
+        }
+        let mut done = 0;
+        while done < len.min(COPIED_AT_ONCE) {
+            let piece = (len - done).min(COPIED_AT_ONCE - done).min(COPY_PIECE);
+            let bytes = content.read_local(from.1 + done, piece as usize)?;
+            let bytes = bytes.ok_or(FsError::Unsupported)?.concat();
+            if bytes.is_empty() {
+                break;
+            }
+            target.write(to.1 + done, &bytes)?;
+            done += bytes.len() as u64;
+        }
+        self.tell_written(ino);
+        Ok(done)
     }
 
     pub fn allocate(

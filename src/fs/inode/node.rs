@@ -202,6 +202,11 @@ impl Node {
         }
     }
 
+    /// A file that the kernel knows.
+    pub(super) fn is_told_file(&self) -> bool {
+        self.entry.kind == Kind::File && self.lookups > 0
+    }
+
     pub(super) fn is_known(&self) -> bool {
         self.lookups > 0 || self.handles > 0 || self.below > 0
     }

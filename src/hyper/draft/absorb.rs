@@ -194,6 +194,9 @@ fn described(ours: &File, was: Option<&File>, new: &File) -> File {
     if ours.stat.mtime != was.stat.mtime {
         merged.stat.mtime = ours.stat.mtime;
     }
+    if ours.stat.owner != was.stat.owner {
+        merged.stat.owner = ours.stat.owner;
+    }
     if ours.stat.id != was.stat.id {
         merged.stat.id = ours.stat.id;
     }

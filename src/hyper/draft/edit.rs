@@ -2,12 +2,13 @@
 
 use super::{Draft, Names};
 use crate::hyper::drive::{
-    Content, DriveIndex, Extended, File, Found, Leaf, Link, Special, SpecialKind, Stat, Time,
-    Xattrs,
+    Content, DriveIndex, Extended, File, Found, Leaf, Link, Owner, Special, SpecialKind, Stat,
+    Time, Xattrs,
 };
 use crate::hyper::local::{Base, LocalFile};
 use crate::lock::write;
 use crate::path::{DrivePath, MAX_PATH};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Why a change is not made; nothing has changed then.
@@ -55,6 +56,8 @@ pub enum Rename {
 pub struct Set {
     pub mode: Option<u16>,
     pub mtime: Option<Time>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
 }
 
 /// Who changes a draft, a mount say. It is not told of its own changes.
@@ -85,7 +88,7 @@ impl Editor {
 
     /// Makes a symbolic link.
     pub fn make_link(&self, path: &DrivePath, target: &str, mtime: Time) -> Result<()> {
-        let stat = Stat { mode: 0o777, mtime, id: 0 };
+        let stat = Stat { mode: 0o777, mtime, ..Stat::default() };
         self.make(path, Leaf::Link(Link { seq: 0, stat, xattrs: None, target: target.into() }))
     }
 
@@ -188,7 +191,7 @@ impl Editor {
         mode: u16,
         mtime: Time,
     ) -> Result<()> {
-        let stat = Stat { id: 0, mtime, mode };
+        let stat = Stat { mtime, mode, ..Stat::default() };
         self.make(path, Leaf::Special(Box::new(Special { seq: 0, kind, stat, xattrs: None })))
     }
 
@@ -214,6 +217,8 @@ impl Editor {
         self.describe(path, |stat, _| {
             stat.mode = new.mode.unwrap_or(stat.mode);
             stat.mtime = new.mtime.unwrap_or(stat.mtime);
+            let owner = stat.owner;
+            stat.owner = Owner::new(new.uid.or(owner.uid()), new.gid.or(owner.gid()));
         })
     }
 
@@ -288,6 +293,29 @@ impl Editor {
                 change.push(&path);
             }
             Ok(local)
+        })
+    }
+
+    /// Lets a range of the file at `to`, which is open to be written, have the same bytes as that range of the published
+    /// file at `from`, without copying them. How many bytes that was done for: none where it cannot be.
+    pub fn share(&self, from: &DrivePath, to: &DrivePath, range: Range<u64>) -> Result<u64> {
+        self.change(|names, _| {
+            let (Leaf::File(from), to) = (names.leaf(from)?, names.leaf(to)?) else { return Ok(0) };
+            let base = match &from.content {
+                Content::Local(local) => local.file.whole_base(),
+                _ => {
+                    let (id, size) = (from.blob(), from.known_size());
+                    let reader = self.draft.drive.open(&from).ok();
+                    let parts = reader.zip(id).zip(size);
+                    parts.map(|((reader, id), size)| Base { reader, id, size })
+                }
+            };
+            Ok(match (to.local(), base) {
+                (Some(to), Some(base)) if to.file.share(&base, range.clone()) => {
+                    range.end - range.start
+                }
+                _ => 0,
+            })
         })
     }
 

@@ -10,13 +10,13 @@
 //!
 //! | record | value |
 //! |---|---|
-//! | `draft/` + key of the drive + `/` + [`LocalFile::id`], in hexadecimal | names, mode, id; then the record of the [`LocalFile`] |
+//! | `draft/` + key of the drive + `/` + [`LocalFile::id`], in hexadecimal | names, mode, id, owner; then the record of the [`LocalFile`] |
 
 use super::{Draft, DraftError, Names, Which};
 use crate::codec::{self, DecodeError, Put, Reader};
 use crate::hyper::blobs::BlobId;
 use crate::hyper::core::storage::{Durability, Records, Storage, StorageError, Writes};
-use crate::hyper::drive::{Content, DriveIndex, File, Leaf, MODE_BITS, Stat, Steps, Time};
+use crate::hyper::drive::{Content, DriveIndex, File, Leaf, MODE_BITS, Owner, Stat, Steps, Time};
 use crate::hyper::local::{LocalError, LocalFile, Record, is_staging};
 use crate::key::{CoreKey, DiscoveryKey, hex};
 use crate::lock::{lock, read, write};
@@ -64,6 +64,7 @@ pub(super) struct Place {
     names: Vec<DrivePath>,
     mode: u16,
     id: u64,
+    owner: Owner,
 }
 
 /// What a publication makes of the records.
@@ -400,7 +401,6 @@ impl Names {
     /// Puts a file where its record says.
     fn take_up(&mut self, file: &Arc<LocalFile>, place: &Place) {
         for path in &place.names {
-            let id = file.id();
             let may_take = |leaf: Option<&Leaf>| leaf.is_none_or(|leaf| leaf.local().is_none());
             // Others may have changed the drive since.
             let path = match is_free(&self.now, path, may_take) {
@@ -413,8 +413,9 @@ impl Names {
                 Some(Leaf::File(file)) => (Some(file.content), file.xattrs),
                 _ => (None, None),
             };
-            let stat = Stat { mode: place.mode, id: place.id, mtime: Time::NONE };
-            let content = Content::local(file, published, id);
+            let &Place { mode, id, owner, .. } = place;
+            let stat = Stat { mode, id, owner, mtime: Time::NONE };
+            let content = Content::local(file, published, file.id());
             self.now.set(&path, Leaf::File(File { seq, stat, xattrs, content }));
         }
     }
@@ -453,8 +454,8 @@ fn prefix(drive: &CoreKey) -> String {
 impl Place {
     /// That of a leaf, without its names.
     fn of(leaf: &Leaf) -> Self {
-        let Stat { mode, id, .. } = *leaf.stat();
-        Self { names: Vec::new(), mode, id }
+        let Stat { mode, id, owner, .. } = *leaf.stat();
+        Self { names: Vec::new(), mode, id, owner }
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -465,6 +466,9 @@ impl Place {
         }
         out.put_uint(self.mode.into());
         out.extend(self.id.to_le_bytes());
+        for id in [self.owner.uid(), self.owner.gid()] {
+            out.put_uint(id.map_or(0, |id| u64::from(id) + 1));
+        }
         out
     }
 
@@ -481,6 +485,8 @@ impl Place {
         }
         let mode = reader.uint()? as u16 & MODE_BITS;
         let id = reader.u64()?;
-        Ok((Self { names, mode, id }, reader.rest()))
+        let mut owner = || Ok(u32::try_from(reader.uint()?).ok().and_then(|id| id.checked_sub(1)));
+        let owner = Owner::new(owner()?, owner()?);
+        Ok((Self { names, mode, id, owner }, reader.rest()))
     }
 }

@@ -157,6 +157,32 @@ fn a_save_by_rename_is_one_step_and_a_rename_costs_no_content() {
 }
 
 #[test]
+fn a_copy_costs_no_content() {
+    let bench = Bench::new();
+    let content = vec![7; 200_000];
+    bench.write("/f", &content);
+    let copy = bench.editor.create(&path("/g"), 0o644, time(1)).unwrap();
+    let share = |range| bench.editor.share(&path("/f"), &path("/g"), range).unwrap();
+    assert_eq!(share(0..200_000), 0, "what is not published has no blob yet");
+    bench.draft.publish(Which::Closed).unwrap();
+    let blocks = bench.drive.blobs().source().length();
+    assert_eq!(share(1..200_000), 0, "not where it is");
+    assert_eq!((share(0..150_000), share(150_000..200_000)), (150_000, 50_000));
+    assert_eq!(copy.read_local(0, 1 << 20).unwrap().unwrap().concat(), content);
+    bench.editor.close(&copy);
+    bench.draft.publish(Which::Closed).unwrap();
+    assert_eq!(bench.drive.blobs().source().length(), blocks);
+    assert_eq!(bench.seen()[&path("/g")], Node::File(content, 0o644));
+    let part = bench.editor.create(&path("/h"), 0o644, time(1)).unwrap();
+    assert_eq!(bench.editor.share(&path("/f"), &path("/h"), 0..70_000).unwrap(), 70_000);
+    part.write(70_000, b"end").unwrap();
+    bench.editor.close(&part);
+    bench.draft.publish(Which::Closed).unwrap();
+    let want = [vec![7; 70_000], b"end".to_vec()].concat();
+    assert_eq!(bench.seen()[&path("/h")], Node::File(want, 0o644));
+}
+
+#[test]
 fn what_is_written_on_stays_for_others_what_it_was_and_moves_with_its_folder() {
     let bench = Bench::new();
     bench.editor.make_dir(&path("/d")).unwrap();
@@ -548,7 +574,7 @@ proptest! {
                     prop_assert_eq!(done.is_ok(), model.rename(&name(a), &name(b), how), "{:?}", done);
                 }
                 Op::Chmod(n, mode) => {
-                    let set = Set { mode: Some(mode), mtime: None };
+                    let set = Set { mode: Some(mode), ..Set::default() };
                     let done = bench.editor.set(&name(n), &set).is_ok();
                     prop_assert_eq!(done, model.tree.contains_key(&name(n)));
                     match model.tree.get_mut(&name(n)) {

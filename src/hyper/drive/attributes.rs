@@ -9,6 +9,7 @@
 //! | `mode` | permission bits with setuid, setgid and sticky, where they are not what goes without saying |
 //! | `ns` | `[ms, ns]`: nanoseconds below the millisecond of `mtime`, and the `mtime` they were written with |
 //! | `id` | a number as a string, for JavaScript's numbers end at 2^53 |
+//! | `owner` | `[uid, gid]`, either of them null: to whom it belongs where the drive is written |
 //! | `xattrs` | see [`super::Xattrs`] |
 //!
 //! `mtime`, in milliseconds, stands where other programs look for it, and they change it without knowing of `ns`: that
@@ -20,6 +21,7 @@ pub(super) const MTIME: &str = "mtime";
 pub(super) const MODE: &str = "mode";
 pub(super) const NS: &str = "ns";
 pub(super) const ID: &str = "id";
+pub(super) const OWNER: &str = "owner";
 pub(super) const XATTRS: &str = "xattrs";
 
 /// Permission bits, setuid, setgid and sticky.
@@ -29,6 +31,8 @@ pub const MODE_BITS: u16 = 0o7777;
 const MAX_TIME: i64 = 8_640_000_000_000_000;
 /// No time has that.
 const NO_TIME: i64 = i64::MIN;
+/// The number that chown(2) takes for none, so that nobody has it.
+const NOBODY: u32 = u32::MAX;
 /// Nanoseconds of a millisecond.
 const NS_PER_MS: u32 = 1_000_000;
 
@@ -83,6 +87,37 @@ impl Default for Time {
     }
 }
 
+/// To whom something belongs, by the numbers of the machine that writes the drive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    uid: u32,
+    gid: u32,
+}
+
+impl Owner {
+    /// To whoever has the drive mounted.
+    pub const NONE: Self = Self { uid: NOBODY, gid: NOBODY };
+
+    /// `None` is whoever has the drive mounted.
+    pub fn new(uid: Option<u32>, gid: Option<u32>) -> Self {
+        Self { uid: uid.unwrap_or(NOBODY), gid: gid.unwrap_or(NOBODY) }
+    }
+
+    pub fn uid(self) -> Option<u32> {
+        (self.uid != NOBODY).then_some(self.uid)
+    }
+
+    pub fn gid(self) -> Option<u32> {
+        (self.gid != NOBODY).then_some(self.gid)
+    }
+}
+
+impl Default for Owner {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 /// See the module.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stat {
@@ -92,6 +127,7 @@ pub struct Stat {
     pub mtime: Time,
     /// Of [`MODE_BITS`].
     pub mode: u16,
+    pub owner: Owner,
 }
 
 /// What an object of our own says.
@@ -101,6 +137,7 @@ pub(super) struct Own {
     /// Of which millisecond, and how many.
     ns: Option<(i64, u32)>,
     pub id: u64,
+    owner: Owner,
     /// Whether there may be some.
     pub has_xattrs: bool,
 }
@@ -118,13 +155,21 @@ impl Own {
             MODE => self.mode = json::uint(value).map(|mode| mode as u16 & MODE_BITS),
             NS => self.ns = serde_json::from_str(value).ok(),
             ID => self.id = json::string(value).and_then(|id| id.parse().ok()).unwrap_or(0),
+            OWNER => {
+                let owner = serde_json::from_str(value).ok();
+                self.owner = owner.map_or(Owner::NONE, |(uid, gid)| Owner::new(uid, gid));
+            }
             XATTRS => self.has_xattrs = value.starts_with('{') && value != "{}",
             _ => {}
         }
     }
 
-    /// The time, where `mtime` is what all programs see of it.
-    pub fn time(&self, mtime: Option<i64>) -> Time {
+    /// All of it, where `mtime` is what all programs see of the time.
+    pub fn stat(&self, mtime: Option<i64>, mode: u16) -> Stat {
+        Stat { id: self.id, mtime: self.time(mtime), mode, owner: self.owner }
+    }
+
+    fn time(&self, mtime: Option<i64>) -> Time {
         match (mtime, self.ns) {
             (None, _) => Time::NONE,
             (Some(ms), Some((of, ns))) if of == ms && ns < NS_PER_MS => Time::new(ms, ns),
@@ -140,13 +185,19 @@ pub(super) fn milliseconds(value: &str) -> Option<i64> {
 }
 
 /// The fields of `stat` as they are written; none where nothing need be said. `mode` if it does not go without saying.
-pub(super) fn fields_of(stat: &Stat, mode: Option<u16>) -> [(&'static str, Option<String>); 3] {
+pub(super) fn fields_of(stat: &Stat, mode: Option<u16>) -> [(&'static str, Option<String>); 4] {
     let ns = stat.mtime.ms().filter(|_| stat.mtime.ns() != 0);
     [
         (MODE, mode.map(|mode| (mode & MODE_BITS).to_string())),
         (NS, ns.map(|ms| format!("[{ms},{}]", stat.mtime.ns()))),
         (ID, (stat.id != 0).then(|| format!("\"{}\"", stat.id))),
+        (OWNER, (stat.owner != Owner::NONE).then(|| owner_json(stat.owner))),
     ]
+}
+
+fn owner_json(owner: Owner) -> String {
+    let number = |id: Option<u32>| id.map_or("null".to_owned(), |id| id.to_string());
+    format!("[{},{}]", number(owner.uid()), number(owner.gid()))
 }
 
 /// An object with these fields set, or taken out; none when nothing is in it any more. All else stays as it was, and all of
@@ -171,7 +222,7 @@ mod tests {
 
     #[test]
     fn times_are_small_and_bounded() {
-        assert_eq!((size_of::<Time>(), size_of::<Stat>()), (12, 24));
+        assert_eq!((size_of::<Time>(), size_of::<Stat>()), (12, 32));
         let parts = |time: Time| (time.ms(), time.ns());
         assert_eq!(parts(Time::NONE), (None, 0));
         assert_eq!(parts(Time::of_seconds(-1, 999_999_999)), (Some(-1), 999_999));
@@ -183,15 +234,16 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_not_there() {
         for text in [
-            r#"{"mode":"x","ns":[1],"id":7,"xattrs":[]}"#,
-            r#"{"mode":-1,"ns":[1,-1],"id":"-7","xattrs":{}}"#,
+            r#"{"mode":"x","ns":[1],"id":7,"xattrs":[],"owner":[1]}"#,
+            r#"{"mode":-1,"ns":[1,-1],"id":"-7","xattrs":{},"owner":[-1,0]}"#,
             r#"{"mode":1.5,"ns":{"0":1},"id":"18446744073709551616","xattrs":null}"#,
             "7",
             "",
         ] {
             let own = Own::read(text);
-            let seen = (own.mode, own.time(Some(1)), own.id, own.has_xattrs);
-            assert_eq!(seen, (None, Time::new(1, 0), 0, false), "{text}");
+            let seen = (own.mode, own.stat(Some(1), 0), own.has_xattrs);
+            let want = Stat { mtime: Time::new(1, 0), ..Stat::default() };
+            assert_eq!(seen, (None, want, false), "{text}");
         }
         assert_eq!(Own::read(r#"{"ns":[1,1000000]}"#).time(Some(1)), Time::new(1, 0));
         assert_eq!(Own::read(r#"{"ns":[1,999999]}"#).time(Some(1)), Time::new(1, 999_999));

@@ -132,7 +132,7 @@ impl Entry {
         self.set_stat(&Stat { mode, ..self.stat() });
     }
 
-    /// Mode, time and id.
+    /// Mode, time, id and owner.
     pub fn stat(&self) -> Stat {
         self.described().0
     }
@@ -152,10 +152,10 @@ impl Entry {
             Some(mode) if (mode & 0o100 != 0) == self.executable => mode,
             _ => default_mode(self.executable),
         };
-        (Stat { id: own.id, mtime: own.time(mtime), mode }, own.has_xattrs)
+        (own.stat(mtime, mode), own.has_xattrs)
     }
 
-    /// Sets mode, time and id.
+    /// Sets mode, time, id and owner.
     pub fn set_stat(&mut self, stat: &Stat) {
         let old = self.stat().mtime.ms();
         let mut mode = None;
@@ -228,6 +228,7 @@ fn target(value: &str) -> Result<Option<String>, EntryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hyper::drive::Owner;
     use proptest::prelude::*;
 
     fn metadata(text: &str) -> Entry {
@@ -311,11 +312,16 @@ mod tests {
     fn what_is_said_beside_the_content_is_written_where_others_leave_it() {
         let mut entry = metadata(r#"{ "mtime":1700000000123, "x":1 }"#);
         let (mtime, ms) = (Time::new(1_700_000_000_123, 456), 1_700_000_000_123);
-        entry.set_stat(&Stat { id: u64::MAX, mtime, mode: 0o4711 });
+        entry.set_stat(&Stat {
+            id: u64::MAX,
+            mtime,
+            mode: 0o4711,
+            owner: Owner::new(Some(7), None),
+        });
         let mut xattrs = Xattrs::default();
         xattrs.set("user.a\"", b"\0\xff".to_vec()).unwrap();
         entry.set_xattrs(&xattrs);
-        let want = r#"{"mtime":1700000000123,"x":1,"hdrive":{"mode":2505,"ns":[1700000000123,456],"id":"18446744073709551615","xattrs":{"user.a\"":"AP8="}}}"#;
+        let want = r#"{"mtime":1700000000123,"x":1,"hdrive":{"mode":2505,"ns":[1700000000123,456],"id":"18446744073709551615","owner":[7,null],"xattrs":{"user.a\"":"AP8="}}}"#;
         assert_eq!(entry.metadata(), Some(want));
         assert_eq!(
             (entry.executable, entry.mtime_ms(), entry.described().1),
@@ -346,9 +352,9 @@ mod tests {
     #[test]
     fn a_link_keeps_its_mode_and_has_a_time_and_an_id() {
         let mut link = Entry::symlink("x");
-        link.set_stat(&Stat { id: 7, mtime: Time::new(1, 2), mode: 0o100 });
+        link.set_stat(&Stat { id: 7, mtime: Time::new(1, 2), mode: 0o100, ..Stat::default() });
         assert_eq!(link.metadata(), Some(r#"{"hdrive":{"ns":[1,2],"id":"7"},"mtime":1}"#));
-        let want = Stat { id: 7, mtime: Time::new(1, 2), mode: 0o777 };
+        let want = Stat { id: 7, mtime: Time::new(1, 2), mode: 0o777, ..Stat::default() };
         assert_eq!((link.stat(), link.executable), (want, false));
     }
 
@@ -371,9 +377,11 @@ mod tests {
     proptest! {
         #[test]
         fn mode_time_and_id_round_trip(
-            mode in 0..=MODE_BITS, ms in -1i64 << 52..1i64 << 52, ns in 0..1_000_000u32, id: u64
+            mode in 0..=MODE_BITS, ms in -1i64 << 52..1i64 << 52, ns in 0..1_000_000u32, id: u64,
+            uid: Option<u32>, gid: Option<u32>,
         ) {
-            let stat = Stat { id, mtime: Time::new(ms, ns), mode };
+            let owner = Owner::new(uid, gid);
+            let stat = Stat { id, mtime: Time::new(ms, ns), mode, owner };
             let mut entry = Entry::file(BlobId::default());
             entry.set_stat(&stat);
             let entry = Entry::decode(&entry.encode()).unwrap();
@@ -382,7 +390,7 @@ mod tests {
 
         #[test]
         fn whatever_stands_in_the_metadata_the_rest_of_it_stays(
-            own in r#"(null|7|\[\]|\{("(mode|ns|id|xattrs|x)":(null|0|-?[1-9][0-9]{0,20}|"[0-9a=]{0,4}"|\[(1(,[1-9]){0,2})?\]|\{"a":"YQ=="\}),){0,4}"end":0\})"#,
+            own in r#"(null|7|\[\]|\{("(mode|ns|id|owner|xattrs|x)":(null|0|-?[1-9][0-9]{0,20}|"[0-9a=]{0,4}"|\[(1(,[1-9]){0,2})?\]|\{"a":"YQ=="\}),){0,4}"end":0\})"#,
             mode in 0..=MODE_BITS,
         ) {
             let text = format!(r#"{{"a":[ 1.0 ],"hdrive":{own},"z":{{}}}}"#);

@@ -29,7 +29,7 @@ mod sizes;
 mod xattrs;
 
 pub use crate::hyper::blobs::Reader as FileReader;
-pub use attributes::{MODE_BITS, Stat, Time};
+pub use attributes::{MODE_BITS, Owner, Stat, Time};
 pub use batch::Batch;
 pub use blocks::BlockSet;
 pub use dir::{Dir, Node};

@@ -108,7 +108,7 @@ impl Record {
         })
     }
 
-    /// Mode, time and id.
+    /// Mode, time, id and owner.
     pub fn stat(&self) -> Stat {
         self.described().0
     }
@@ -120,7 +120,7 @@ impl Record {
             _ => own.take(name, value),
         });
         let mode = own.mode.unwrap_or(self.default_mode());
-        (Stat { id: own.id, mtime: own.time(mtime), mode }, own.has_xattrs)
+        (own.stat(mtime, mode), own.has_xattrs)
     }
 
     fn default_mode(&self) -> u16 {
@@ -173,7 +173,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hyper::drive::Time;
+    use crate::hyper::drive::{Owner, Time};
     use proptest::prelude::*;
 
     fn text(record: &Record) -> String {
@@ -184,7 +184,7 @@ mod tests {
     fn records_say_what_does_not_go_without_saying() {
         let mut record = Record::default();
         assert_eq!((text(&record), record.folder(1), record.node(1)), ("{}".into(), None, None));
-        record.set_stat(&Stat { id: 7, mtime: Time::new(5, 6), mode: 0o1777 });
+        record.set_stat(&Stat { id: 7, mtime: Time::new(5, 6), mode: 0o1777, ..Stat::default() });
         let mut xattrs = Xattrs::default();
         xattrs.set("a", vec![0]).unwrap();
         record.set_xattrs(&xattrs);
@@ -234,6 +234,7 @@ mod tests {
         fn records_round_trip(
             kind in proptest::option::of(0..4u8), major: u32, minor: u32, id: u64,
             mode in 0..=MODE_BITS, ms in -1i64 << 52..1i64 << 52, ns in 0..1_000_000u32,
+            uid: Option<u32>, gid: Option<u32>,
         ) {
             let kind = kind.map(|kind| match kind {
                 0 => SpecialKind::Fifo,
@@ -242,7 +243,8 @@ mod tests {
                 _ => SpecialKind::Block { major, minor },
             });
             let mut record = kind.map_or_else(Record::default, Record::special);
-            let stat = Stat { id, mtime: Time::new(ms, ns), mode };
+            let owner = Owner::new(uid, gid);
+            let stat = Stat { id, mtime: Time::new(ms, ns), mode, owner };
             record.set_stat(&stat);
             let read = Record::decode(&record.encode());
             prop_assert_eq!((read.kind(), read.stat()), (kind, stat));
@@ -250,7 +252,7 @@ mod tests {
         }
 
         #[test]
-        fn any_value_is_taken(value in r#"\{("(type|dev|mode|ns|id|xattrs|mtime)":[-"\[{}\],a-d0-9.]{0,9},?){0,5}\}"#) {
+        fn any_value_is_taken(value in r#"\{("(type|dev|mode|ns|id|owner|xattrs|mtime)":[-"\[{}\],a-d0-9.]{0,9},?){0,5}\}"#) {
             let mut record = Record::decode(value.as_bytes());
             let (stat, xattrs) = (record.stat(), record.xattrs());
             let _ = (record.folder(0), record.node(0));

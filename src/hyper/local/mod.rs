@@ -214,6 +214,13 @@ impl LocalFile {
         state.only_appended() && state.layout.size == state.base_size()
     }
 
+    /// The base, if the file is nothing else.
+    pub fn whole_base(&self) -> Option<Base> {
+        let state = read(&self.state);
+        let is_whole = state.only_appended() && state.layout.size == state.base_size();
+        state.base.clone().filter(|_| is_whole)
+    }
+
     /// Whether the base is still its beginning: what was added can be published without the rest.
     pub fn only_appended(&self) -> bool {
         read(&self.state).only_appended()
@@ -314,6 +321,12 @@ impl LocalFile {
             true => Ok(()),
             false => state.truncate(range.end),
         }
+    }
+
+    /// Lets a range have the same bytes as that range of `base`, without copying them. False, and nothing is done, unless the
+    /// file is what is before it of the same base, and nothing else.
+    pub fn share(&self, base: &Base, range: Range<u64>) -> bool {
+        write(&self.state).share(base, range)
     }
 
     /// The time that somebody gave it: a record that does not know it is not enough.

@@ -194,6 +194,20 @@ impl State {
         Ok(())
     }
 
+    pub(super) fn share(&mut self, base: &Base, range: Range<u64>) -> bool {
+        let size = self.layout.size;
+        let is_same = self.base.as_ref().map_or(size == 0, |own| own.id == base.id);
+        let is_before = self.layout.cut == size && self.layout.begins_with_base(size);
+        if !is_same || !is_before || range.start != size || range.end > base.size {
+            return false;
+        }
+        self.base.get_or_insert_with(|| base.clone());
+        self.changed(false);
+        self.version += 1;
+        (self.layout.size, self.layout.cut) = (range.end, range.end);
+        true
+    }
+
     pub(super) fn punch(&mut self, range: Range<u64>) {
         let range = range.start..range.end.min(self.layout.size);
         if !range.is_empty() {

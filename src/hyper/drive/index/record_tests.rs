@@ -21,7 +21,7 @@ fn change(
 
 fn record(mode: u16) -> Record {
     let mut record = Record::default();
-    record.set_stat(&Stat { id: 7, mtime: Time::new(5, 6), mode });
+    record.set_stat(&Stat { id: 7, mtime: Time::new(5, 6), mode, ..Stat::default() });
     record
 }
 

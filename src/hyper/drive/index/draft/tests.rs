@@ -244,7 +244,7 @@ fn a_folder_of_many_names_is_moved_at_once_and_said_name_by_name() {
 #[test]
 fn what_a_folder_has_goes_with_it_and_is_said_where_it_is() {
     let path = |text: &str| DrivePath::from_user(text).unwrap();
-    let stat = Stat { id: 7, mtime: Time::new(1, 2), mode: 0o2750 };
+    let stat = Stat { id: 7, mtime: Time::new(1, 2), mode: 0o2750, ..Stat::default() };
     let mut xattrs = Xattrs::default();
     xattrs.set("a", vec![1]).unwrap();
     let own = Attributes { seq: 9, stat, xattrs: Extended::set(xattrs) };
