@@ -325,8 +325,10 @@ impl Filesystem {
             }
             let keep_pages = node.pages.is_none_or(|of| of == revision);
             node.pages = Some(revision);
-            // It was told this size; a block map may have told another since.
-            let direct = !node.entry.sure || content.size() != Some(node.entry.size);
+            // It was told this size; a block map may have told another since. What it writes itself it knows better than we
+            // noted.
+            let known = self.volume.writable().is_some() || content.size() == Some(node.entry.size);
+            let direct = !node.entry.sure || !known;
             let body = node.body.get_or_insert_with(|| Arc::new(Body::new(content))).clone();
             inodes.hold(ino);
             (keep_pages, direct, body)

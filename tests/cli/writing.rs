@@ -113,11 +113,15 @@ fn what_was_synced_is_there_after_the_process_was_killed() {
         let file = synced(&at, &name, &content);
         file.write_all_at(b"and on", 100).unwrap();
         file.sync_data().unwrap();
+        let other = File::create(at.join("other")).unwrap();
+        other.write_all_at(format!("{round}").as_bytes(), 0).unwrap();
+        // Whoever has it open.
+        File::open(at.join("other")).unwrap().sync_all().unwrap();
         fs::write(at.join("closed"), format!("{round}")).unwrap();
         File::open(&at).unwrap().sync_all().unwrap();
         mount.process.signal(Signal::SIGKILL);
         mount.process.wait(PATIENCE);
-        drop(file);
+        drop((file, other));
         mount = again(&lab, "alice");
         let mut wanted = content.clone();
         wanted[100..106].copy_from_slice(b"and on");
@@ -125,7 +129,9 @@ fn what_was_synced_is_there_after_the_process_was_killed() {
             let found = fs::read(mount.at.join(format!("kept-{earlier}"))).unwrap();
             assert!(found == wanted, "round {round}: kept-{earlier}");
         }
-        assert_eq!(fs::read_to_string(mount.at.join("closed")).unwrap(), format!("{round}"));
+        for name in ["closed", "other"] {
+            assert_eq!(fs::read_to_string(mount.at.join(name)).unwrap(), format!("{round}"));
+        }
     }
 }
 

@@ -469,10 +469,19 @@ impl Filesystem {
 
     /// Resolves when what was written to the file is durable.
     pub fn sync(&self, handle: HandleId) -> Promise<()> {
-        let Ok((ino, file)) = self.file(handle) else { return Box::pin(async { Ok(()) }) };
+        // One that is open to be read makes durable what others wrote.
+        let file = self.file(handle).or_else(|_| {
+            let open = self.files.get(handle).ok_or(FsError::BadHandle)?;
+            Ok::<_, FsError>((open.ino, self.writer(open.ino)?))
+        });
+        let Ok((ino, file)) = file else { return Box::pin(async { Ok(()) }) };
         let path = self.path(ino).ok();
         let synced = file.sync(path.as_deref());
-        Box::pin(async move { Ok(synced.await?) })
+        Box::pin(async move {
+            let done = synced.await;
+            drop(file);
+            Ok(done?)
+        })
     }
 
     /// Resolves when all names are durable.
