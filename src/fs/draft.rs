@@ -73,7 +73,9 @@ impl DraftVolume {
     /// What tells the content of the file at `path` from others.
     fn revision(&self, path: &DrivePath) -> u64 {
         self.draft
-            .with_revisions(|names, revision| names.leaf(path).map(revision))
+            .with_revisions(|names, revision| {
+                names.leaf(path).map(|leaf| revision_of(names, path, leaf, revision))
+            })
             .unwrap_or_default()
     }
 }
@@ -118,7 +120,7 @@ impl Volume for DraftVolume {
         let (patience, closed) = (self.patience, self.closed.subscribe());
         let opened = self.draft.with_revisions(|names, revision| {
             let leaf = names.leaf(path).ok_or(VolumeError::NotFound)?;
-            let revision = revision(leaf);
+            let revision = revision_of(names, path, leaf, revision);
             let Leaf::File(file) = leaf else { return Err(VolumeError::NotFound) };
             if let Content::Local(local) = &file.content {
                 let file = local.file.clone();
@@ -152,6 +154,17 @@ impl Volume for DraftVolume {
     fn close(&self) {
         self.closed.send_replace(true);
     }
+}
+
+/// What tells the content of a file from others: for all its names that of the first, each of which has an entry of its own.
+fn revision_of(
+    names: &DriveIndex,
+    path: &DrivePath,
+    leaf: &Leaf,
+    revision: &dyn Fn(&Leaf) -> u64,
+) -> u64 {
+    let first = names.links(names.id_of(path, leaf)).next();
+    revision(first.and_then(|first| names.leaf(first)).unwrap_or(leaf))
 }
 
 fn entry(
@@ -189,9 +202,7 @@ fn entry(
         rdev: 0,
         target: None,
         verbatim: true,
-        revision: revision(
-            names.links(id).next().and_then(|first| names.leaf(first)).unwrap_or(leaf),
-        ),
+        revision: revision_of(names, path, leaf, revision),
         id,
         links: names.link_count(id) as u32,
         sure: true,

@@ -136,6 +136,27 @@ fn what_was_synced_is_there_after_the_process_was_killed() {
 }
 
 #[test]
+fn every_name_of_a_file_is_read_after_another_mount() {
+    if !fuse_available() {
+        return;
+    }
+    let lab = Lab::new();
+    let (mut mount, _) = written(&lab, "alice");
+    fs::write(mount.at.join("b"), "content").unwrap();
+    fs::hard_link(mount.at.join("b"), mount.at.join("c")).unwrap();
+    fs::hard_link(mount.at.join("b"), mount.at.join("a")).unwrap();
+    stop(mount.process);
+    mount = again(&lab, "alice");
+    for name in ["c", "b", "a"] {
+        assert_eq!(fs::read_to_string(mount.at.join(name)).unwrap(), "content", "{name}");
+    }
+    fs::write(mount.at.join("c"), "other").unwrap();
+    for name in ["a", "b", "c"] {
+        assert_eq!(fs::read_to_string(mount.at.join(name)).unwrap(), "other", "{name}");
+    }
+}
+
+#[test]
 fn without_rw_and_where_a_share_follows_it_is_read_only() {
     if !fuse_available() {
         return;
