@@ -275,7 +275,7 @@ impl History {
             14..18 => self.rename(a, b, rng),
             18 => {
                 let mode = [0o600, 0o644, 0o755][rng.random_range(0..3usize)];
-                let set = Set { mode: Some(mode), mtime: None };
+                let set = Set { mode: Some(mode), ..Set::default() };
                 if let Some(Entry::File(number)) = self.model.tree.get(a) {
                     self.bench.editor.set(a, &set).unwrap();
                     self.model.files[*number].1 = mode;

@@ -93,7 +93,7 @@ fn what_others_did_just_before_a_publication_is_in_it() {
     bench.draft.publish(Which::Closed).unwrap();
     bench.put("/d/theirs", "1");
     bench.write("/d/ours", b"2");
-    bench.editor.set(&path("/f"), &Set { mode: Some(0o600), mtime: None }).unwrap();
+    bench.editor.set(&path("/f"), &Set { mode: Some(0o600), ..Set::default() }).unwrap();
     bench.put("/f", "theirs");
     bench.draft.publish(Which::Closed).unwrap();
     let here = bench.here();
