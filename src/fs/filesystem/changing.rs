@@ -363,7 +363,11 @@ impl Filesystem {
     fn known(&self, ino: Ino) -> Result<Attr> {
         match self.path(ino) {
             Ok(_) => self.getattr(ino),
-            Err(_) => attr_of_known(&mut lock(&self.inodes), ino),
+            // The kernel may still write out the times of one that has no name any more, and that nobody has open.
+            Err(_) => {
+                let inodes = &mut lock(&self.inodes);
+                attr_of_known(inodes, ino).or_else(|_| Attr::of(inodes, ino).ok_or(FsError::Stale))
+            }
         }
     }
 
