@@ -204,6 +204,7 @@ fn a_fault_at_the_start_loses_nothing_that_was_synced() {
 
 #[test]
 fn a_file_that_cannot_be_read_keeps_no_other_from_being_published() {
+    IN_MEMORY.set(0);
     let medium = CrashMedium::default();
     let bench = start(&medium).unwrap();
     bench.write("/bad", b"is gone");
@@ -212,15 +213,6 @@ fn a_file_that_cannot_be_read_keeps_no_other_from_being_published() {
     bench.write("/good", b"content");
     assert!(bench.draft.publish(Which::Closed).is_err());
     are(bench.seen(), &[("/good", "content")]);
-}
-
-/// Others go on until this is dropped, be it by a panic.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
 }
 
 /// The power fails at moments at which files are written, synced, moved and published at once.

@@ -99,6 +99,8 @@ struct Contents<'a> {
     unsaid: Vec<DrivePath>,
     /// Files that cannot be read as a whole, by [`LocalFile::id`]: for others they stay what they were.
     held_back: BTreeSet<u64>,
+    /// Half of a file was taken that was written over meanwhile.
+    is_torn: bool,
     /// Why that is so of one of them, unless somebody only goes on writing it.
     trouble: Option<DraftError>,
 }
@@ -160,6 +162,9 @@ impl Draft {
         let mut steps = before.steps();
         let mut contents = Contents::new(&self.drive, which, publishing, due);
         let mut sayings = contents.sayings(&before.published, &steps)?;
+        if contents.is_torn {
+            return Ok(None);
+        }
         let Contents { publishing, mut writer, sent, unsaid, trouble, .. } = contents;
         before.now.keep_folders(&unsaid, &before.published, &mut steps);
         let says = sayings.iter().any(|saying| !saying.known)
@@ -363,7 +368,18 @@ impl<'a> Contents<'a> {
     ) -> Self {
         let (sent, held_back, unsaid) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
         let (writer, trouble) = (None, None);
-        Self { drive, which, publishing, writer, sent, due, unsaid, held_back, trouble }
+        Self {
+            drive,
+            which,
+            publishing,
+            writer,
+            sent,
+            due,
+            unsaid,
+            held_back,
+            is_torn: false,
+            trouble,
+        }
     }
 
     fn sayings(
@@ -419,9 +435,14 @@ impl<'a> Contents<'a> {
             Ok(sent) => return Ok(Some(sent)),
             Err(error) => file_error(error)?,
         };
-        self.held_back.insert(file.id());
         let is_changing = matches!(error, DraftError::Local(LocalError::Changed));
-        // Who writes it is not done with it.
+        if is_changing && !matches!(self.which, Which::One(_) | Which::All) {
+            // Who writes it is not done with it: the others go without it, and without the half of it that was read.
+            self.due.insert(file.id(), false);
+            self.is_torn = true;
+            return Ok(None);
+        }
+        self.held_back.insert(file.id());
         if !is_changing || self.which == Which::One(file.id()) {
             self.trouble.get_or_insert(error);
         }

@@ -98,6 +98,15 @@ impl Bench {
     }
 }
 
+/// Others go on until this is dropped, be it by a panic.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 fn tree(index: &DriveIndex, drive: &Drive) -> Tree {
     let mut found = Tree::new();
     let mut todo = vec![DrivePath::root()];

@@ -143,6 +143,7 @@ fn what_is_written_over_while_it_is_read_keeps_nothing_else_and_costs_nothing() 
                 busy.write(SIZE as u64 / 2, b"again").unwrap();
             }
         });
+        let _ends = Ends(&done);
         for n in 0..4u8 {
             let (name, before) = (format!("/f{n}"), bench.drive.blobs().source().byte_length());
             bench.write(&name, &[n; 100]);
@@ -156,7 +157,6 @@ fn what_is_written_over_while_it_is_read_keeps_nothing_else_and_costs_nothing() 
             // A snapshot may have come through after all.
             assert!(size == 0 && grown == 100 || size == 1 << 20, "{size} {grown}");
         }
-        done.store(true, Ordering::Relaxed);
     });
     bench.editor.close(&busy);
     bench.draft.publish(Which::Closed).unwrap();
