@@ -338,6 +338,10 @@ impl Writable for DraftVolume {
         self.editor.wrote(path);
     }
 
+    fn on_flush(&self, ask: Box<dyn Fn() -> bool + Send + Sync>) {
+        self.draft.on_flush(ask);
+    }
+
     fn sync(&self) -> BoxFuture<Result<()>> {
         let draft = self.draft.clone();
         on_disk(move || draft.publish(draft::Which::Closed).map(drop))

@@ -16,32 +16,49 @@ use nix::unistd::close;
 use std::io;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// How often the kernel is asked, while somebody has a file open to be written.
 const EVERY: Duration = Duration::from_secs(1);
+/// The longest that somebody waits who asks for it.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Standard input, output and error are below it.
 const FIRST_OWN: RawFd = 3;
 
-/// Starts the thread for the mount of this device that was made at `point`. It ends when `until` is dropped.
-pub fn start(
-    fs: &Arc<Filesystem>,
-    point: PathBuf,
-    device: (u32, u32),
-    until: Receiver<()>,
-) -> io::Result<()> {
-    let fs = Arc::downgrade(fs);
-    threads::spawn("hdrive-flush", move || match leave_files() {
-        Ok(()) => run(&fs, &point, device, &until),
-        Err(error) => tracing::debug!(%error, "what the kernel keeps is not asked for"),
-    })?;
-    Ok(())
+/// The thread goes on as long as this is held.
+pub struct Flusher(Sender<Sender<()>>);
+
+impl Flusher {
+    /// For the mount of this device that was made at `point`.
+    pub fn start(fs: &Arc<Filesystem>, point: PathBuf, device: (u32, u32)) -> io::Result<Self> {
+        let (ask, asked) = channel();
+        let fs = Arc::downgrade(fs);
+        threads::spawn("hdrive-flush", move || match leave_files() {
+            Ok(()) => run(&fs, &point, device, &asked),
+            Err(error) => tracing::debug!(%error, "what the kernel keeps is not asked for"),
+        })?;
+        Ok(Self(ask))
+    }
+
+    /// Waits until the kernel has written what it keeps, but not for ever.
+    pub fn flush(&self) {
+        let (done, is_done) = channel();
+        if self.0.send(done).is_ok() {
+            let _ = is_done.recv_timeout(PATIENCE);
+        }
+    }
 }
 
-fn run(fs: &Weak<Filesystem>, point: &Path, device: (u32, u32), until: &Receiver<()>) {
-    while let Err(RecvTimeoutError::Timeout) = until.recv_timeout(EVERY) {
+fn run(fs: &Weak<Filesystem>, point: &Path, device: (u32, u32), asked: &Receiver<Sender<()>>) {
+    loop {
+        // Dropped when it is done.
+        let _done = match asked.recv_timeout(EVERY) {
+            Ok(done) => Some(done),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         let Some(fs) = fs.upgrade() else { return };
         if !fs.is_being_written() {
             continue;

@@ -4,6 +4,7 @@ use super::attach::{DEVICE, attach};
 use super::attr::Look;
 use super::errno::MountError;
 use super::filesystem::Filesystem;
+use super::flush::Flusher;
 use super::fuse::Fuse;
 use super::mount_point::prepare;
 use super::notify::{self, Event};
@@ -85,18 +86,24 @@ pub fn mount(
         volume.subscribe(notify::listener(events.clone()));
         let touched = Mutex::new(events.clone());
         fs.on_own_changes(move |ino| drop(lock(&touched).send(Event::Touched(ino))));
-        let (flushing, until) = mpsc::channel();
-        if fs.keeps_writes() {
-            super::flush::start(&fs, point.clone(), own.device(), until).map_err(failed)?;
+        let mut flusher = None;
+        if let Some(writable) = fs.writes().filter(|_| fs.keeps_writes()) {
+            let started = Flusher::start(&fs, point.clone(), own.device()).map_err(failed)?;
+            let started = Arc::new(started);
+            let asked = Arc::downgrade(&started);
+            writable.on_flush(Box::new(move || {
+                asked.upgrade().map(|flusher| flusher.flush()).is_some()
+            }));
+            flusher = Some(started);
         }
         let threads = config_threads(options);
         Ok((
             serve(session, threads, own.clone(), connection.clone()).map_err(failed)?,
             events,
-            flushing,
+            flusher,
         ))
     };
-    let (ended, events, flushing) = start().inspect_err(|_| {
+    let (ended, events, flusher) = start().inspect_err(|_| {
         pending.close();
         let _ = own.detach(How::Lazy);
     })?;
@@ -111,7 +118,7 @@ pub fn mount(
         events,
         ended,
         refused: AtomicBool::new(false),
-        _flushing: flushing,
+        flusher,
     })
 }
 
@@ -180,8 +187,8 @@ pub struct Mounted {
     pending: Arc<Pending>,
     events: Sender<Event>,
     ended: watch::Receiver<Option<End>>,
-    /// As long as it is held the kernel is asked for what it keeps.
-    _flushing: Sender<()>,
+    /// Of a mount that lets the kernel keep what is written.
+    flusher: Option<Arc<Flusher>>,
     /// Whether somebody was told already that it cannot be unmounted.
     refused: AtomicBool,
 }
@@ -237,6 +244,12 @@ impl Mounted {
     /// # Errors
     /// Those of [`super::unmount()`].
     pub fn end(&self) -> Result<bool, MountError> {
+        // What is written by who has files open is not lost.
+        if let Some(flusher) = &self.flusher
+            && self.own.lives()
+        {
+            flusher.flush();
+        }
         match self.detach(How::Clean) {
             Ok(()) => Ok(false),
             // Files are open: the mount goes when the last is closed; nobody new gets in.

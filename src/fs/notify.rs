@@ -146,7 +146,11 @@ fn apply(
                 match bound {
                     // Who has it open goes on reading the old pages; only its link count changed.
                     Bound::Moved { .. } => {
-                        messages.push(Message::Attributes(ino));
+                        messages.push(match fs.keeps_writes() {
+                            // By its size alone the kernel would not see that it is another content.
+                            true => Message::Inode(ino),
+                            false => Message::Attributes(ino),
+                        });
                         messages.extend(parent.map(|parent| Message::Name(parent, name)));
                     }
                     _ if kind == Kind::Directory => drop(directories.insert(ino)),

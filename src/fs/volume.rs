@@ -252,6 +252,9 @@ pub trait Writable: Send + Sync {
     fn is_shared(&self) -> bool;
     /// Somebody wrote to the file at `path`: others who have the volume mounted are to know.
     fn wrote(&self, path: &DrivePath);
+    /// `ask` is called when what the kernel keeps of files that are being written is to come here, and waits for that. It
+    /// answers whether it is still of use.
+    fn on_flush(&self, ask: Box<dyn Fn() -> bool + Send + Sync>);
     /// Resolves when all names, and all files that nobody has open, are durable.
     fn sync(&self) -> BoxFuture<Result<()>>;
     /// Bytes of the disk that are free, and that it has.

@@ -179,7 +179,11 @@ impl Node {
     pub async fn publish_saved(&self, key: CoreKey) -> Result<(), NodeError> {
         match self.open_draft(key).await {
             Some(drafting) => {
-                drafting.publisher.publish_now(|draft| draft.publish(Which::Closed)).await
+                let saved = |draft: &Draft| {
+                    draft.gather();
+                    draft.publish(Which::Closed)
+                };
+                drafting.publisher.publish_now(saved).await
             }
             None => Ok(()),
         }

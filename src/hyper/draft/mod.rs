@@ -99,6 +99,7 @@ pub struct Draft {
     /// What is in the store of files that are not published. Taken after `publishing`, before `names`.
     spool: Mutex<Spool>,
     listeners: Mutex<Vec<(u64, Listener)>>,
+    flushers: Mutex<Vec<Flusher>>,
     next_editor: AtomicU64,
     /// Rung when there is something to be published.
     bell: Box<dyn Fn() + Send + Sync>,
@@ -106,6 +107,9 @@ pub struct Draft {
 
 /// Answers whether it still listens; called with no paths it is only asked that.
 pub type Listener = Box<dyn Fn(&[DrivePath]) -> bool + Send + Sync>;
+
+/// Sees to it that what was written comes here, and waits for it. Answers whether it is still of use.
+pub type Flusher = Box<dyn Fn() -> bool + Send + Sync>;
 
 #[derive(Clone)]
 struct Names {
@@ -183,6 +187,7 @@ impl Draft {
             spool: Mutex::default(),
             behind: AtomicBool::new(false),
             listeners: Mutex::default(),
+            flushers: Mutex::default(),
             next_editor: AtomicU64::new(0),
             bell: Box::new(bell),
         });
@@ -254,6 +259,16 @@ impl Draft {
             lock(&self.listeners).push((id, listener));
         }
         Editor::new(self.clone(), id)
+    }
+
+    /// Somebody else keeps what is written for a while: the kernel, for a mount.
+    pub fn on_flush(&self, flusher: Flusher) {
+        lock(&self.flushers).push(flusher);
+    }
+
+    /// What was written is here after that, whoever kept it. It waits for others, but not for ever.
+    pub fn gather(&self) {
+        lock(&self.flushers).retain(|flush| flush());
     }
 
     /// How many listen to each other's changes.
