@@ -292,6 +292,7 @@ impl Draft {
         for (file, Sent { snapshot, blob }) in sent.into_values() {
             let size = snapshot.size();
             let base = Base { reader: self.drive.blobs().reader(blob, Some(size)), id: blob, size };
+            useless.extend(file.take_left().into_iter().map(|staging| (file.id(), staging)));
             if let Rebased::Whole(Some(staging)) = file.rebase(snapshot.generation(), base) {
                 useless.push((file.id(), staging));
             }
@@ -353,7 +354,10 @@ impl Draft {
         let (open, closed): (Vec<_>, _) = std::mem::take(&mut names.gone)
             .into_iter()
             .partition(|file| Arc::strong_count(file) > 1 || spool.has(file.id()));
-        useless.extend(closed.iter().filter_map(|file| Some((file.id(), file.staging()?))));
+        for file in closed {
+            let staged = file.staging().into_iter().chain(file.take_left());
+            useless.extend(staged.map(|staging| (file.id(), staging)));
+        }
         names.gone = open;
         useless
     }
@@ -506,6 +510,7 @@ fn after(local: &Local, said: &File, leaf: File) -> File {
 fn file_error(error: DraftError) -> Result<DraftError, DraftError> {
     let DraftError::Blob(BlobError::Input(input)) = &error else {
         return match error {
+            DraftError::Local(_) => Ok(error),
             DraftError::Blob(BlobError::Damaged(_) | BlobError::MapVersion(_)) => Ok(error),
             DraftError::Blob(BlobError::Source(
                 SourceError::Lost(_) | SourceError::TimedOut(_),

@@ -627,6 +627,8 @@ proptest! {
                         let at = model.tree.iter().find(|(_, entry)| **entry == Entry::File(open.number));
                         if let Some((at, _)) = at {
                             bench.draft.sync(at, &open.file).unwrap();
+                            // Where a record cannot do it, it is published.
+                            whole.insert(model.files[open.number].0.clone());
                         }
                     }
                 }
