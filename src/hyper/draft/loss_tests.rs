@@ -118,6 +118,19 @@ fn what_is_staged_takes_no_room_once_it_is_published_or_removed() {
 }
 
 #[test]
+fn of_a_file_that_was_emptied_and_written_anew_no_half_is_found() {
+    let (bench, old) = (Bench::new(), vec![1; 100_000]);
+    let file = bench.synced("/f", &old);
+    file.truncate(0).unwrap();
+    file.write(0, b"new").unwrap();
+    let found = |bench: &Bench| bench.again().here().remove(&path("/f")).unwrap();
+    assert_eq!(found(&bench), Node::File(old, 0o644), "as it was synced");
+    bench.draft.sync(&path("/f"), &file).unwrap();
+    assert_eq!(found(&bench), Node::File(b"new".into(), 0o644));
+    assert_eq!(staged(&bench), 0, "what was staged is gone");
+}
+
+#[test]
 fn nothing_is_left_of_a_drive_that_was_forgotten() {
     IN_MEMORY.set(0);
     let bench = Bench::new();

@@ -274,8 +274,10 @@ impl Draft {
         let mut writes = Writes::default();
         let is_new = spool.files.get(&file.id()).filter(is_known).is_none();
         let mut version = version;
+        let mut staging = spool.files.get(&file.id()).and_then(|spooled| spooled.staging);
         if is_new {
             let Some(recorded) = file.record() else { return Ok(false) };
+            staging = LocalFile::staging_of(&recorded.bytes);
             let value = [place.encode(), recorded.bytes].concat();
             let name = name(&self.key, file.id());
             // Of a transaction that changes nothing nobody can tell whether it failed.
@@ -290,8 +292,12 @@ impl Draft {
         if is_new {
             file.recorded(version);
         }
-        let (staging, newer) = (file.staging(), spool.coming.is_some());
+        let newer = spool.coming.is_some();
         spool.put(file.id(), Spooled { place, version, synced, staging, newer });
+        for left in file.take_left().iter().filter(|left| !spool.needs(file.id(), left)) {
+            // Else it goes with the next start.
+            let _ = self.storage.remove_files(left);
+        }
         Ok(true)
     }
 

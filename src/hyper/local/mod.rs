@@ -417,6 +417,11 @@ impl LocalFile {
         write(&self.state).record()
     }
 
+    /// Staging files that it has no more, and that are to be removed once no record names them.
+    pub fn take_left(&self) -> Vec<DiscoveryKey> {
+        std::mem::take(&mut write(&self.state).left)
+    }
+
     /// The record of this version is durable, or there is none any more: what only older ones knew gives its space back.
     pub fn recorded(&self, version: u64) {
         let mut state = write(&self.state);

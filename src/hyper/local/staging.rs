@@ -120,6 +120,11 @@ impl StagingFile {
         })
     }
 
+    /// Whether a record may be on the device that names it.
+    pub fn is_recorded(&self) -> bool {
+        self.described.is_some()
+    }
+
     /// Whether a record of a file of this size can be open: see [`super::LocalFile::record`].
     pub fn can_be_open(&self, size: u64) -> bool {
         self.stale.end() <= size

@@ -6,6 +6,7 @@ use super::record::{Kept, MAX_RECORD, Record};
 use super::staging::StagingFile;
 use super::{Base, LocalError, MAX_SIZE, Rebased, Recorded, Result};
 use crate::hyper::core::storage::Storage;
+use crate::key::DiscoveryKey;
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 pub(super) struct State {
     memory: Arc<Memory>,
     pub(super) staged: Staged,
+    /// Staging files that only records speak of.
+    pub(super) left: Vec<DiscoveryKey>,
     pub(super) base: Option<Base>,
     pub(super) layout: Layout,
     pub(super) mtime: i128,
@@ -45,6 +48,7 @@ impl State {
         Self {
             memory: memory.clone(),
             staged: Staged::Memory(Buffer::new(memory)),
+            left: Vec::new(),
             base,
             layout,
             mtime: 0,
@@ -189,7 +193,14 @@ impl State {
             self.changed(size < self.layout.size);
             self.version += 1;
             let gone = self.layout.truncate(size);
-            self.staged.discard(gone, &self.layout);
+            match self.file().filter(|file| size == 0 && file.is_recorded()).map(|file| file.id) {
+                // Nothing of a new content is to be found in the old one after a crash.
+                Some(recorded) => {
+                    self.left.push(recorded);
+                    self.staged = Staged::Memory(Buffer::new(&self.memory));
+                }
+                None => self.staged.discard(gone, &self.layout),
+            }
         }
         Ok(())
     }
