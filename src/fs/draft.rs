@@ -1,5 +1,6 @@
 //! [`Volume`] for a drive of ours that is changed by way of the mount: what is shown is its draft.
 
+use super::clock;
 use super::drive::{DriveFile, blob_error, until_closed};
 use super::volume::{
     BoxFuture, Changes, Entry, FileContent, Kind, MaybeLater, Result, Volume, VolumeError,
@@ -429,7 +430,7 @@ impl FileContent for LocalWriter {
 impl LocalWriter {
     fn wrote(&self, done: std::result::Result<(), LocalError>) -> Result<()> {
         done.map_err(local_error)?;
-        self.content.file.touch(nanos(SystemTime::now()));
+        self.content.file.touch(nanos(clock::now()));
         Ok(())
     }
 }
@@ -455,7 +456,7 @@ impl FileWriter for LocalWriter {
 
     fn punch(&self, range: Range<u64>) {
         self.content.file.punch(range);
-        self.content.file.touch(nanos(SystemTime::now()));
+        self.content.file.touch(nanos(clock::now()));
     }
 
     fn allocate(&self, range: Range<u64>, keep_size: bool) -> Result<()> {
@@ -503,7 +504,7 @@ fn on_disk(
 }
 
 fn now() -> Time {
-    Time::of_nanos(nanos(SystemTime::now()))
+    Time::of_nanos(nanos(clock::now()))
 }
 
 /// Since 1970.

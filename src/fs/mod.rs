@@ -24,6 +24,7 @@ mod attach;
 mod attr;
 mod body;
 mod claim;
+mod clock;
 mod dir;
 mod draft;
 mod drive;

@@ -6,6 +6,7 @@
 
 use super::{Filesystem, Opened, Promise, attr_of_known, present};
 use crate::fs::attr::Attr;
+use crate::fs::clock;
 use crate::fs::errno::{FsError, Result};
 use crate::fs::handle::{HandleId, OpenFile};
 use crate::fs::inode::{Ino, Inodes};
@@ -177,7 +178,7 @@ impl Filesystem {
     /// Who else has the volume mounted is to know.
     fn tell_written(&self, ino: Ino) {
         if let Some(node) = lock(&self.inodes).get_mut(ino) {
-            node.touch(SystemTime::now());
+            node.touch(clock::now());
         }
         if let Some(writable) = self.volume.writable()
             && writable.is_shared()
@@ -350,7 +351,7 @@ impl Filesystem {
             }
         }
         if let Some(node) = lock(&self.inodes).get_mut(ino) {
-            node.touch(SystemTime::now());
+            node.touch(clock::now());
             let times = node.times.get_or_insert_default();
             times.atime = set.atime.or(times.atime);
             if set.mtime.is_some() {
@@ -558,7 +559,7 @@ impl Filesystem {
 
 /// Inodes that changed just now, and directories in which names did.
 fn touch(inodes: &mut Inodes, changed: &[Ino], dirs: &[Ino]) {
-    let now = SystemTime::now();
+    let now = clock::now();
     for ino in changed {
         inodes.get_mut(*ino).into_iter().for_each(|node| node.touch(now));
     }

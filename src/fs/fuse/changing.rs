@@ -1,6 +1,7 @@
 //! The kernel's requests that change something, translated.
 
 use super::super::attr::Attr;
+use super::super::clock;
 use super::super::errno::{FsError, Result};
 use super::super::filesystem::{Opened, Seek, SetAttr};
 use super::super::inode::Ino;
@@ -15,7 +16,6 @@ use fuser::{
 };
 use nix::libc;
 use std::ffi::OsStr;
-use std::time::SystemTime;
 
 /// Permission bits, setuid, setgid and sticky.
 const MODE: u32 = 0o7777;
@@ -206,7 +206,7 @@ impl Fuse {
             };
             let time = |time: TimeOrNow| match time {
                 TimeOrNow::SpecificTime(time) => time,
-                TimeOrNow::Now => SystemTime::now(),
+                TimeOrNow::Now => clock::now(),
             };
             let set = SetAttr {
                 mode: mode.map(|mode| (mode & MODE) as u16),
