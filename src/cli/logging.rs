@@ -34,9 +34,9 @@ impl Write for Stderr {
 pub fn init(global: &Global, command: &'static str) {
     let _ = daemon_log::COMMAND.set(command);
     let level = match (global.quiet, global.verbose) {
-        (true, _) => "error",
+        (true, _) => "error,fuser=off",
         // fuser tells of answers to requests that the kernel has given up: nothing that anybody could mend.
-        (false, 0) => "warn,fuser=error",
+        (false, 0) => "warn,fuser=off",
         (false, 1) => "info,hdrive=debug",
         (false, _) => "info,hdrive=trace",
     };
