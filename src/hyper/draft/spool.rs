@@ -275,8 +275,10 @@ impl Draft {
         let is_new = spool.files.get(&file.id()).filter(is_known).is_none();
         let mut version = version;
         let mut staging = spool.files.get(&file.id()).and_then(|spooled| spooled.staging);
+        let mut files = file.files();
         if is_new {
-            let Some(recorded) = file.record() else { return Ok(false) };
+            let Some((recorded, spoken_of)) = file.record_with_files() else { return Ok(false) };
+            files = spoken_of;
             staging = LocalFile::staging_of(&recorded.bytes);
             let value = [place.encode(), recorded.bytes].concat();
             let name = name(&self.key, file.id());
@@ -286,7 +288,6 @@ impl Draft {
             }
             version = recorded.version;
         }
-        let files = file.files();
         let files: Vec<_> = files.iter().collect();
         self.storage.commit(writes, &files, Durability::Durable)?;
         if is_new {

@@ -422,6 +422,13 @@ impl LocalFile {
         std::mem::take(&mut write(&self.state).left)
     }
 
+    /// The same, and the files that it speaks of, which a commit of it must see to: they may be others a moment later.
+    pub fn record_with_files(&self) -> Option<(Recorded, Option<Arc<CoreFiles>>)> {
+        let mut state = write(&self.state);
+        let recorded = state.record()?;
+        Some((recorded, state.file().map(|file| file.files.clone())))
+    }
+
     /// The record of this version is durable, or there is none any more: what only older ones knew gives its space back.
     pub fn recorded(&self, version: u64) {
         let mut state = write(&self.state);
