@@ -114,12 +114,14 @@ impl Fuse {
             let append = flags.0 & libc::O_APPEND != 0
                 && !how.contains(WriteFlags::FUSE_WRITE_CACHE)
                 && (!self.fs.keeps_writes() || self.fs.is_shared());
-            match self.fs.write(handle(fh), offset, data, append) {
-                Ok(()) => reply.written(data.len() as u32),
-                Err(error) => return reply.error(failed("write", &error)),
-            }
-            if how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
+            let done = self.fs.write(handle(fh), offset, data, append);
+            // Before the caller can look.
+            if done.is_ok() && how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
                 self.fs.drop_privileges(ino(number));
+            }
+            match done {
+                Ok(()) => reply.written(data.len() as u32),
+                Err(error) => reply.error(failed("write", &error)),
             }
         });
     }
